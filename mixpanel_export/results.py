@@ -1,0 +1,151 @@
+"""The frozen values that users receive, with mixpanel_data's names, fields and order."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from mixpanel_export.errors import MixpanelDataError
+
+DateRange = tuple[str, str]
+"""First and last day, both inclusive, as `YYYY-MM-DD`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """One batch has been decided: it is committed, or given up.
+
+    `batch_index` counts from 0 in date order, whatever the order in which batches finish. `rows` is what
+    the table holds of the batch after duplicates were removed, 0 where it failed.
+    """
+
+    from_date: str
+    to_date: str
+    batch_index: int
+    total_batches: int
+    rows: int
+    success: bool
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of one batch."""
+
+    from_date: str
+    to_date: str
+    rows: int
+    success: bool
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelFetchResult:
+    """What an export did.
+
+    `total_rows` is the growth of the table; with `mode="replace"` the rows of the new table. The fields
+    after `fetched_at` are not part of `to_dict()`: `added_date_ranges` are days outside the range asked for
+    that had to be fetched again because an earlier batch holds them together with days inside it;
+    `errors` says why each of `failed_date_ranges` failed; `rejects` counts lines kept out of the table
+    because they are no event, `repaired` events whose text had to be mended for DuckDB to take it.
+    """
+
+    table: str
+    total_rows: int
+    successful_batches: int
+    failed_batches: int
+    failed_date_ranges: tuple[DateRange, ...]
+    duration_seconds: float
+    fetched_at: datetime
+    added_date_ranges: tuple[DateRange, ...] = ()
+    errors: tuple[MixpanelDataError, ...] = field(default=(), compare=False)
+    removed_duplicates: int = 0
+    rejects: int = 0
+    repaired: int = 0
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether any batch failed."""
+        return self.failed_batches > 0
+
+    def to_dict(self) -> dict[str, object]:
+        """Return mixpanel_data's keys in its order, ready for JSON."""
+        return {
+            "table": self.table,
+            "total_rows": self.total_rows,
+            "successful_batches": self.successful_batches,
+            "failed_batches": self.failed_batches,
+            "failed_date_ranges": [list(days) for days in self.failed_date_ranges],
+            "duration_seconds": self.duration_seconds,
+            "fetched_at": self.fetched_at.isoformat(),
+            "has_failures": self.has_failures,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """What a fetch with one request did; `rows` is the growth of the table."""
+
+    table: str
+    rows: int
+    type: Literal["events", "profiles"]
+    duration_seconds: float
+    date_range: DateRange | None
+    fetched_at: datetime
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return {
+            "table": self.table,
+            "rows": self.rows,
+            "type": self.type,
+            "duration_seconds": self.duration_seconds,
+            "date_range": list(self.date_range) if self.date_range else None,
+            "fetched_at": self.fetched_at.isoformat(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an export has come: totals since it began, never increments.
+
+    `bytes_read` counts the wire, so compressed bytes. `rows` counts lines received and not given up,
+    before duplicates are removed. `quota_left` is how many requests the rolling hour still allows,
+    None where it is unlimited. `waiting_for` says in a few words what holds the export up, None while
+    it moves.
+    """
+
+    batches: int = 0
+    batches_done: int = 0
+    batches_failed: int = 0
+    rows: int = 0
+    bytes_read: int = 0
+    requests: int = 0
+    retries: int = 0
+    quota_left: int | None = None
+    waiting_for: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SQLResult:
+    """Rows of a query with their column names."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[object, ...]]
+
+    def to_dicts(self) -> list[dict[str, object]]:
+        """Return one dictionary a row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def utc_now() -> datetime:
+    """Return the time now, aware, in UTC."""
+    return datetime.now(UTC)
