@@ -1,0 +1,247 @@
+"""Who asks, and where: explicit first, then the environment, then the configuration file.
+
+A secret lives in `Credentials` only. It is masked in every repr, so a traceback that shows local variables
+does not show it either, and no message here quotes a value that could hold one.
+"""
+
+import os
+import re
+import tomllib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, ip_address
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from mixpanel_export.errors import AccountNotFoundError, ConfigError
+
+# From openapi/export.openapi.yaml in the repository mixpanel/docs.
+_HOSTS = {
+    "us": "https://data.mixpanel.com",
+    "eu": "https://data-eu.mixpanel.com",
+    "in": "https://data-in.mixpanel.com",
+}
+_EXPORT_PATH = "/api/2.0/export"
+_VARIABLES = {
+    "username": "MP_USERNAME",
+    "secret": "MP_SECRET",
+    "project_id": "MP_PROJECT_ID",
+    "region": "MP_REGION",
+}
+_IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
+
+
+class _Masked(str):
+    """Text that is itself for a request and `***` for a reader."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What Mixpanel needs to know about the caller.
+
+    With a *username* it is a service account, which needs a *project_id*. Without one, *secret* is a legacy
+    project secret, which names its project itself: *project_id* is then kept for file names only and never
+    sent. *region* is us, eu or in. Raises `ConfigError` for values that no request could succeed with.
+    """
+
+    username: str | None
+    secret: str
+    project_id: str
+    region: str = "us"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "secret", _Masked(self.secret))
+        if not self.secret:
+            raise ConfigError("The secret is empty; set MP_SECRET or the account's `secret`.")
+        if self.username is not None and not self.project_id:
+            raise ConfigError(
+                "A service account needs a project; set MP_PROJECT_ID, the account's `project_id`, "
+                "or pass project_id."
+            )
+        # Basic authentication ends the user name at the first colon.
+        if ":" in (self.secret if self.username is None else self.username):
+            raise ConfigError(
+                "A user name or a project secret has no colon; check MP_USERNAME and MP_SECRET."
+            )
+        # The default database is named after the project, so it must not be a path.
+        if not re.fullmatch(r"[A-Za-z0-9_-]*", self.project_id):
+            raise ConfigError(
+                f"{self.project_id!r} is no project id; set MP_PROJECT_ID to the project's number."
+            )
+        _check_region(self.region)
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether this is a legacy project secret, which Mixpanel retires on 2027-03-03."""
+        return self.username is None
+
+    @property
+    def auth(self) -> tuple[str, str]:
+        """User name and password for Basic authentication."""
+        return (self.secret, "") if self.username is None else (self.username, self.secret)
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The query parameters that belong to the credentials: none for a project secret."""
+        return {} if self.is_legacy else {"project_id": self.project_id}
+
+
+def _check_region(region: str) -> None:
+    if region not in _HOSTS:
+        raise ConfigError(f"There is no region {region!r}; set MP_REGION or pass region as us, eu or in.")
+
+
+def export_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """Return the address of the export endpoint.
+
+    *api_url*, else `MPX_API_URL`, replaces scheme, host and port; plain http is for loopback only. Raises
+    `ConfigError` for anything else.
+    """
+    _check_region(region)
+    given = api_url or (os.environ if environ is None else environ).get("MPX_API_URL")
+    return (_checked_base(given) if given else _HOSTS[region]) + _EXPORT_PATH
+
+
+def _checked_base(api_url: str) -> str:
+    """Return scheme, host and port, put together again so that every reader of it sees the same host."""
+    try:
+        parts = urlsplit(api_url.strip())
+        port = parts.port
+    except ValueError:
+        raise ConfigError("The API URL cannot be read; set MPX_API_URL to https://HOST[:PORT].") from None
+    host = _checked_host(parts)
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigError(f"http://{host} would send the secret in clear; set MPX_API_URL to an https URL.")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
+
+
+def _checked_host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    is_name = re.fullmatch(r"[\w.-]+", host) is not None
+    bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme not in {"https", "http"} or not bare or not (is_name or _is_ipv6(host)):
+        raise ConfigError(
+            "The API URL is a scheme, a host and perhaps a port, without path, user or query; "
+            "set MPX_API_URL to https://HOST[:PORT]."
+        )
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    return re.fullmatch(r"[0-9a-f:.]*:[0-9a-f:.]*", host) is not None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address == IPv6Address("::1") or address in _IPV4_LOOPBACK
+
+
+def resolve_credentials(
+    account: str | None = None,
+    *,
+    project_id: str | None = None,
+    region: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    config_path: Path | None = None,
+) -> Credentials:
+    """Find the credentials to use; *project_id* and *region* override what is found.
+
+    Looks at the *account* of that name in the configuration file, where one is given, else at `MP_USERNAME`,
+    `MP_SECRET`, `MP_PROJECT_ID` and `MP_REGION`, else at the file's default account. The file is
+    *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
+
+    Warns about a project secret without a user name, and about a file that others may read. Raises
+    `AccountNotFoundError` where the file has no such account, `ConfigError` where nothing usable is found.
+    """
+    variables = _variables(os.environ if environ is None else environ)
+    path = config_path or Path(variables["MP_CONFIG_PATH"] or "~/.mp/config.toml").expanduser()
+    overrides = {"project_id": project_id, "region": region}
+    if account is None and (variables["MP_USERNAME"] or variables["MP_SECRET"]):
+        found = {key: variables[name] for key, name in _VARIABLES.items()}
+        return _credentials(found, overrides, _VARIABLES)
+    name, entry = _account(account, path)
+    return _credentials(
+        entry, overrides, {key: f"`{key}` of account {name!r} in {path}" for key in _VARIABLES}
+    )
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Take what is ours, without the newline that a secret read from a file often keeps."""
+    names = ("MP_CONFIG_PATH", *_VARIABLES.values())
+    found = {name: environ.get(name, "").strip() for name in names}
+    return found | {"MP_SECRET": _Masked(found["MP_SECRET"])}
+
+
+def _credentials(
+    found: Mapping[str, str], overrides: Mapping[str, str | None], names: Mapping[str, str]
+) -> Credentials:
+    chosen = {key: overrides.get(key) or found.get(key, "") for key in _VARIABLES}
+    if not chosen["secret"]:
+        raise ConfigError(f"A user name is there, but no secret; set {names['secret']}.")
+    if chosen["username"] and not chosen["project_id"]:
+        raise ConfigError(
+            f"A user name and a secret are there, but no project; set {names['project_id']} or pass project_id."
+        )
+    credentials = Credentials(
+        chosen["username"] or None, _Masked(chosen["secret"]), chosen["project_id"], chosen["region"] or "us"
+    )
+    if credentials.is_legacy:
+        warnings.warn(
+            f"A project secret is used because there is no user name ({names['username']}); Mixpanel retires "
+            "project secrets on 2027-03-03, so create a service account.",
+            stacklevel=3,
+        )
+    return credentials
+
+
+def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
+    """Return name and entries of the account, or of the file's default account."""
+    default, accounts = _load(path) if path.is_file() else ("", {})
+    if not accounts and account is None:
+        raise ConfigError(
+            f"There are no credentials; set MP_USERNAME, MP_SECRET and MP_PROJECT_ID (and MP_REGION unless it is "
+            f"us), or write an account to {path}; `mpx demo` shows an export without an account."
+        )
+    name = account or default
+    listed = ", ".join(sorted(accounts)) or "no accounts"
+    if not name:
+        raise ConfigError(f"No account is named and {path} has no `default`; it has {listed}.")
+    if name not in accounts:
+        raise AccountNotFoundError(
+            f"There is no account {name!r} in {path}; it has {listed}.",
+            account_name=name,
+            available_accounts=sorted(accounts),
+        )
+    return name, accounts[name]
+
+
+def _load(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return the name of the default account, perhaps empty, and the accounts."""
+    # Windows has no such bits; there the profile folder is private by default.
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        warnings.warn(f"Others may read the secrets in {path}; run `chmod 600 {path}`.", stacklevel=4)
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        # Without its cause, whose frames hold the text of the file.
+        raise ConfigError(f"{path} cannot be read as TOML ({error}); correct the file.") from None
+    accounts = config.get("accounts")
+    tables = accounts.items() if isinstance(accounts, dict) else ()
+    return str(config.get("default", "")), {
+        name: _entry(table) for name, table in tables if isinstance(table, dict)
+    }
+
+
+def _entry(table: Mapping[str, object]) -> dict[str, str]:
+    entry = {key: str(value).strip() for key, value in table.items()}
+    return entry | {"secret": _Masked(entry.get("secret", ""))}
