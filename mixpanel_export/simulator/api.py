@@ -1,0 +1,168 @@
+"""The export endpoint: from a request to a response or a broken connection, without sockets."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from email.utils import format_datetime
+from math import ceil
+from typing import Literal
+
+from mixpanel_export.simulator.body import BodyMaker, Source
+from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Answer, Fault, FaultLog
+from mixpanel_export.simulator.limits import Limits
+from mixpanel_export.simulator.query import PATHS, Project, Query, Request, denial, parse
+
+Headers = tuple[tuple[str, str], ...]
+RetryAfter = Literal["seconds", "date", "none"]
+
+
+@dataclass(slots=True)
+class RequestLog:
+    """What became of one export request.
+
+    `time` is the moment of its arrival on the limits' clock; `first` and `last` are None where the dates
+    could not be read or were not looked at; `status` is None until a head was sent; `finished` says
+    that the whole body went out, as far as the simulator meant to send it.
+    """
+
+    time: float
+    params: dict[str, str]
+    first: date | None = None
+    last: date | None = None
+    status: int | None = None
+    fault: str | None = None
+    bytes_sent: int = 0
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A head, and a body in pieces; reading the body may raise what breaks the connection."""
+
+    status: int
+    headers: Headers
+    pieces: AsyncGenerator[bytes, None]
+
+
+@dataclass(slots=True)
+class Api:
+    """One project's export endpoint."""
+
+    project: Project
+    source: Source
+    limits: Limits
+    faults: list[Fault]
+    hits: FaultLog
+    now: Callable[[], datetime]
+    first_byte: float = 0.0
+    retry_after: RetryAfter = "seconds"
+    uncounted: frozenset[int] = frozenset({401, 402, 429})
+    content_type: str = "text/plain"
+    requests: list[RequestLog] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def exchange(self, request: Request) -> AsyncIterator[Response]:
+        """Answer *request*; it is in progress until the context ends.
+
+        Raises:
+            ConnectionResetFault: The connection is to be reset; reading the body may raise it too.
+            ConnectionClosedFault: The same, but closed.
+        """
+        if request.path not in PATHS or request.method != "GET":
+            async with aclosing(_text("Not found")) as pieces:
+                yield Response(404, (("Content-Type", "text/plain"),), pieces)
+            return
+        log = RequestLog(self.limits.clock(), request.params)
+        self.requests.append(log)
+        decided = self._decide(request, log)
+        self.limits.begin()
+        try:
+            async with AsyncExitStack() as stack:
+                yield await self._respond(request, decided, log, stack)
+        finally:
+            self.limits.end()
+
+    def _decide(self, request: Request, log: RequestLog) -> Answer | tuple[Query, Fault | None]:
+        """Work out what to answer; everything that counts against a limit is counted here."""
+        if denied := denial(self.project, request):
+            return self._counted(denied, log)
+        if refusal := self.limits.refusal():
+            after = self._retry_after(refusal.retry_after)
+            return self._counted(
+                Answer(429, f'{{"error": "{refusal.error}"}}', "application/json", after), log
+            )
+        query = parse(self.project, request, self.now().date())
+        if isinstance(query, Answer):
+            return self._counted(query, log)
+        log.first, log.last = query.first, query.last
+        fault = self.hits.choose(self.faults, query.first, query.last, gzip=request.accepts_gzip)
+        log.fault = fault.kind if fault else None
+        if fault and fault.kind in STATUS:
+            return self._counted(self._failure(fault), log)
+        self.limits.arrived()
+        return query, fault
+
+    def _counted(self, answer: Answer, log: RequestLog) -> Answer:
+        if answer.status not in self.uncounted:
+            self.limits.arrived()
+        log.status = answer.status
+        return answer
+
+    def _failure(self, fault: Fault) -> Answer:
+        usual = STATUS[fault.kind]
+        after = self._retry_after(fault.retry_after) if fault.kind in {"429", "503"} else None
+        return Answer(
+            fault.status or usual.status,
+            usual.body if fault.text is None else fault.text,
+            usual.content_type,
+            after,
+        )
+
+    def _retry_after(self, seconds: float | None) -> str | None:
+        if seconds is None or self.retry_after == "none":
+            return None
+        if self.retry_after == "date":
+            return format_datetime(self.now() + timedelta(seconds=ceil(seconds)), usegmt=True)
+        return f"{seconds:g}"
+
+    async def _respond(
+        self,
+        request: Request,
+        decided: Answer | tuple[Query, Fault | None],
+        log: RequestLog,
+        stack: AsyncExitStack,
+    ) -> Response:
+        if isinstance(decided, Answer):
+            after = () if decided.retry_after is None else (("Retry-After", decided.retry_after),)
+            pieces = _logged(_text(decided.body), log)
+            stack.push_async_callback(pieces.aclose)
+            return Response(decided.status, (("Content-Type", decided.content_type), *after), pieces)
+        query, fault = decided
+        await self._before_head(fault)
+        maker = BodyMaker(self.source, query, fault, self.now(), len(self.requests), stack)
+        body = await maker.body(accepts_gzip=request.accepts_gzip)
+        log.status = 200
+        pieces = _logged(body.pieces, log)
+        stack.push_async_callback(pieces.aclose)
+        encoding = (("Content-Encoding", "gzip"),) if body.gzip else ()
+        return Response(200, (("Content-Type", self.content_type), *encoding), pieces)
+
+    async def _before_head(self, fault: Fault | None) -> None:
+        if self.first_byte:
+            await self.source.pace.sleep(self.first_byte)
+        if fault and fault.kind in BEFORE_HEAD:
+            raise BEFORE_HEAD[fault.kind]
+        if fault and fault.kind == "stall_before_head":
+            await self.source.pace.sleep(fault.seconds)
+
+
+async def _text(body: str) -> AsyncGenerator[bytes, None]:
+    yield body.encode()
+
+
+async def _logged(pieces: AsyncGenerator[bytes, None], log: RequestLog) -> AsyncGenerator[bytes, None]:
+    async for piece in pieces:
+        yield piece
+        log.bytes_sent += len(piece)
+    log.finished = True

@@ -1,0 +1,185 @@
+"""`Simulator`: one project, its events, its truth, and the ways to reach it."""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, date, datetime
+
+import anyio
+import httpx
+
+from mixpanel_export.simulator.api import Api, RequestLog, RetryAfter
+from mixpanel_export.simulator.body import Pace, Source, selected
+from mixpanel_export.simulator.events import Profile, Record, line, settled_at
+from mixpanel_export.simulator.faults import Fault, FaultLog
+from mixpanel_export.simulator.limits import Limits
+from mixpanel_export.simulator.query import Project, Query
+from mixpanel_export.simulator.segments import DayCache
+from mixpanel_export.simulator.server import serving
+from mixpanel_export.simulator.transport import Transport
+from mixpanel_export.simulator.truth import Row, Truth, deduplicated, truth_of
+
+
+def utc_now() -> datetime:
+    """Return the time now, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Simulator:
+    """A Mixpanel project to export from without an account.
+
+    Events depend on *seed* and the day alone. Rates are shares from 0 to 1, times are seconds.
+
+    Args:
+        seed: Decides events, order of rows and which requests a fault of some probability hits.
+        events_per_day: How many events a day has before duplicates; a function of the day for uneven ones.
+        weekday_pattern: Whether weekends have fewer events than other days.
+        duplicates: Extra lines; most repeat an event's identity, exactly or with other properties.
+        missing_insert_id: Events whose `$insert_id` is absent, null or empty.
+        late: Events that arrive up to 40 hours after their time.
+        odd: Events with an unusual or missing time, distinct_id or `$insert_id`.
+        username: Of the service account.
+        secret: Of the service account.
+        project_id: The only project there is.
+        legacy_secret: A project secret that is accepted too, as a user name without a password.
+        history_days: How far back the plan reaches; None for no bound.
+        per_second: Requests in a second; 0 for no limit.
+        per_hour: Requests in a rolling hour; 0 for no limit.
+        concurrent: Requests at once; 0 for no limit.
+        uncounted: Statuses that count against neither window.
+        limit_retry_after: How an answer with status 429 words `Retry-After`.
+        first_byte: From a request to the first byte of its answer.
+        seconds_per_day: How long a day takes to transfer on one connection.
+        bandwidth: Bytes (as sent, so compressed) per second and connection; None for no bound.
+        piece: Size in bytes of a chunk of the transfer, from 1 byte to 16 MB.
+        content_type: Of answers with events.
+        faults: What goes wrong; `Simulator.faults` may be changed between requests.
+        first_day: Days before it are empty.
+        cache_bytes: How many bytes of compressed days are kept.
+        clock: Drives the limits and the pace.
+        now: What today is; events that have not arrived by then are not served.
+        sleep: Waits on the same clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        events_per_day: int | Callable[[date], int] = 1000,
+        weekday_pattern: bool = True,
+        duplicates: float = 0.015,
+        missing_insert_id: float = 0.01,
+        late: float = 0.05,
+        odd: float = 0.002,
+        username: str = "demo.mp-service-account",
+        secret: str = "demo-secret",  # noqa: S107 - it opens nothing but this simulator
+        project_id: str = "12345",
+        legacy_secret: str | None = None,
+        history_days: int | None = None,
+        per_second: int = 3,
+        per_hour: int = 60,
+        concurrent: int = 100,
+        uncounted: frozenset[int] = frozenset({401, 402, 429}),
+        limit_retry_after: RetryAfter = "seconds",
+        first_byte: float = 0.0,
+        seconds_per_day: float = 0.0,
+        bandwidth: float | None = None,
+        piece: int = 65536,
+        content_type: str = "text/plain",
+        faults: Sequence[Fault] = (),
+        first_day: date = date(2023, 1, 1),
+        cache_bytes: int = 256 * 1024 * 1024,
+        clock: Callable[[], float] = anyio.current_time,
+        now: Callable[[], datetime] = utc_now,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
+        if not 1 <= piece <= 16 * 1024 * 1024:
+            raise ValueError(f"piece must be between 1 byte and 16 MB, not {piece}.")
+        self.profile = Profile(
+            seed=seed,
+            events_per_day=events_per_day,
+            weekday_pattern=weekday_pattern,
+            first_day=first_day,
+            duplicates=duplicates,
+            missing_insert_id=missing_insert_id,
+            late=late,
+            odd=odd,
+        )
+        self._now = now
+        self._limits = Limits(clock, per_second, per_hour, concurrent)
+        self._truths: dict[tuple[date, frozenset[str] | None], Truth] = {}
+        pace = Pace(clock, sleep, seconds_per_day, bandwidth, piece)
+        self._source = Source(self.profile, DayCache(cache_bytes), pace)
+        self._api = Api(
+            Project(username, secret, project_id, legacy_secret, history_days),
+            self._source,
+            self._limits,
+            list(faults),
+            FaultLog(seed),
+            now,
+            first_byte,
+            limit_retry_after,
+            uncounted,
+            content_type,
+        )
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What goes wrong; the first fault that hits a request decides it."""
+        return self._api.faults
+
+    @faults.setter
+    def faults(self, faults: Sequence[Fault]) -> None:
+        self._api.faults = list(faults)
+
+    @property
+    def requests(self) -> list[RequestLog]:
+        """Every export request that arrived, in order, whatever became of it."""
+        return self._api.requests
+
+    @property
+    def max_concurrent(self) -> int:
+        """The highest number of export requests that were in progress at once."""
+        return self._limits.most_in_progress
+
+    def hits(self, fault: Fault) -> int:
+        """How many requests *fault*, the very object, has hit."""
+        return self._api.hits.hits(fault)
+
+    def serve(self, port: int = 0) -> AbstractAsyncContextManager[str]:
+        """Serve on 127.0.0.1 while the context lasts; yields the URL, port 0 takes a free one."""
+        return serving(self._api, port)
+
+    def transport(self) -> httpx.AsyncBaseTransport:
+        """Return a transport that answers as the server does, without a socket."""
+        return Transport(self._api)
+
+    def prepare(self, first: date, last: date) -> None:
+        """Compress the days from *first* to *last* now, so that serving them costs next to nothing."""
+        self._source.prepare(Query(first, last), self._now())
+
+    def truth(self, first: date, last: date, *, events: Sequence[str] | None = None) -> Truth:
+        """Return what an export of these days must end up with, as of now."""
+        names = None if events is None else frozenset(events)
+        return sum((self._truth(day, names) for day in Query(first, last).days()), Truth())
+
+    def rows(self, first: date, last: date, *, events: Sequence[str] | None = None) -> Iterator[Row]:
+        """Yield the rows an export of these days must end up with, as of now."""
+        for day in Query(first, last).days():
+            yield from deduplicated(self._records(day, events))
+
+    def lines(self, first: date, last: date, *, events: Sequence[str] | None = None) -> Iterator[bytes]:
+        """Yield the lines of these days, duplicates included, without newlines, as of now."""
+        for day in Query(first, last).days():
+            yield from map(line, self._records(day, events))
+
+    def _records(self, day: date, events: Iterable[str] | None) -> Iterator[Record]:
+        return selected(self.profile, day, self._now(), None if events is None else frozenset(events))
+
+    def _truth(self, day: date, names: frozenset[str] | None) -> Truth:
+        """Truth of one day, remembered once nothing more can arrive."""
+        if (day, names) in self._truths:
+            return self._truths[day, names]
+        truth = truth_of(self._records(day, names))
+        if settled_at(day) <= self._now():
+            self._truths[day, names] = truth
+        return truth

@@ -1,0 +1,90 @@
+"""The simulator as an httpx transport: the same API without a socket."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import anyio
+import httpx
+
+from mixpanel_export.simulator.api import Api, Response
+from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault
+from mixpanel_export.simulator.query import Request
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """Answers as the server does, with the errors that httpx raises over a socket."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer one request.
+
+        Raises:
+            httpx.ReadError: The connection was reset before a head arrived.
+            httpx.ReadTimeout: No head arrived within the request's read timeout.
+            httpx.RemoteProtocolError: The connection was closed before a head arrived.
+        """
+        await _trace(request, "http11.send_request_headers.started")
+        await _trace(request, "http11.send_request_headers.complete")
+        seen = Request(
+            request.method,
+            request.url.raw_path.decode("ascii"),
+            {name.lower(): value for name, value in request.headers.items()},
+        )
+        timeout: float | None = request.extensions.get("timeout", {}).get("read")
+        async with AsyncExitStack() as stack:
+            try:
+                with anyio.fail_after(timeout):
+                    response = await stack.enter_async_context(self._api.exchange(seen))
+            except TimeoutError as error:
+                raise httpx.ReadTimeout("", request=request) from error
+            except ConnectionResetFault as error:
+                raise httpx.ReadError("", request=request) from error
+            except ConnectionClosedFault as error:
+                raise httpx.RemoteProtocolError(
+                    "Server disconnected without sending a response.", request=request
+                ) from error
+            return httpx.Response(
+                response.status,
+                headers=[*response.headers, ("Transfer-Encoding", "chunked")],
+                stream=_Stream(response, request, timeout, stack.pop_all()),
+            )
+
+
+class _Stream(httpx.AsyncByteStream):
+    """A body that ends its exchange when it is closed."""
+
+    def __init__(
+        self, response: Response, request: httpx.Request, timeout: float | None, stack: AsyncExitStack
+    ) -> None:
+        self._response = response
+        self._request = request
+        self._timeout = timeout
+        self._stack = stack
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def aclose(self) -> None:
+        await self._stack.aclose()
+
+    async def __anext__(self) -> bytes:
+        try:
+            with anyio.fail_after(self._timeout):
+                return await anext(self._response.pieces)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("", request=self._request) from error
+        except ConnectionResetFault as error:
+            raise httpx.ReadError("", request=self._request) from error
+        except ConnectionClosedFault as error:
+            raise httpx.RemoteProtocolError(
+                "peer closed connection without sending complete message body (incomplete chunked read)",
+                request=self._request,
+            ) from error
+
+
+async def _trace(request: httpx.Request, event: str) -> None:
+    """Report *event* as httpcore does, so that a client may act before its headers go out."""
+    if trace := request.extensions.get("trace"):
+        await trace(event, {"request": request})
