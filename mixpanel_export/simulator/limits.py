@@ -38,14 +38,18 @@ class Limits:
             self._arrivals.popleft()
         if self.concurrent and self.in_progress >= self.concurrent:
             return Refusal("too many export requests in progress for this project", 1)
-        if self.per_second and sum(then > now - 1.0 for then in self._arrivals) >= self.per_second:
+        if self.per_second and self._oldest_of(self.per_second) > now - 1.0:
             return Refusal(f"too many export requests per second (limit {self.per_second})", 1)
         if self.per_hour and len(self._arrivals) >= self.per_hour:
-            wait = self._arrivals[-self.per_hour] + HOUR - now
+            wait = self._oldest_of(self.per_hour) + HOUR - now
             return Refusal(
                 f"too many export requests in the last hour (limit {self.per_hour})", math.ceil(wait)
             )
         return None
+
+    def _oldest_of(self, count: int) -> float:
+        """When the oldest of the last *count* counted requests arrived, long ago if there are fewer."""
+        return self._arrivals[-count] if len(self._arrivals) >= count else -math.inf
 
     def arrived(self) -> None:
         """Count a request against the windows."""

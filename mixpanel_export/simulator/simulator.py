@@ -1,5 +1,6 @@
 """`Simulator`: one project, its events, its truth, and the ways to reach it."""
 
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime
@@ -55,9 +56,9 @@ class Simulator:
         faults: What goes wrong; `Simulator.faults` may be changed between requests.
         first_day: Days before it are empty.
         cache_bytes: How many bytes of compressed days are kept.
-        clock: Drives the limits and the pace.
+        clock: Drives the limits and the pace, in seconds from anywhere.
         now: What today is; events that have not arrived by then are not served.
-        sleep: Waits on the same clock.
+        sleep: Waits that many seconds on the same clock.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Simulator:
         faults: Sequence[Fault] = (),
         first_day: date = date(2023, 1, 1),
         cache_bytes: int = 256 * 1024 * 1024,
-        clock: Callable[[], float] = anyio.current_time,
+        clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
