@@ -1,0 +1,266 @@
+"""The simulator's events and the truth about them, against a computation that shares nothing with it."""
+
+import json
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixpanel_export.simulator import Row, Simulator, Truth, checksum
+
+DAY = date(2024, 3, 5)
+START = datetime(2024, 3, 5, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def at(moment: datetime, **options: object) -> Simulator:
+    """Return a simulator whose clock stands at *moment*."""
+    return Simulator(now=lambda: moment, **options)  # type: ignore[arg-type] # any of its options
+
+
+def day_of(**options: object) -> list[bytes]:
+    """Return the lines of one day."""
+    return list(at(datetime(2025, 1, 1, tzinfo=UTC), **options).lines(DAY, DAY))
+
+
+def as_text(value: object) -> str | None:
+    """Return a JSON scalar as text, the way an SQL `->>` does."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def moment_of(value: object) -> datetime | None:
+    """Return what a `time` means, by its own arithmetic: integers of milliseconds, never floats."""
+    if value is None or isinstance(value, bool):
+        return None
+    written = str(value)
+    digits = written.split(".", maxsplit=1)[0].lstrip("-")
+    if digits.isdigit():
+        number = int(written.split(".", maxsplit=1)[0])
+        millis = number if abs(number) >= 10**11 else number * 1000
+        return (EPOCH + timedelta(milliseconds=millis)).replace(tzinfo=None)
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        return None
+    shifted = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return shifted.astimezone(UTC).replace(tzinfo=None)
+
+
+def expected_rows(lines: list[bytes]) -> list[Row]:
+    """Deduplicate *lines* by sorting, with a JSON parser."""
+    groups: dict[tuple[object, ...], list[tuple[int, str, Row]]] = {}
+    for number, line in enumerate(lines):
+        event = json.loads(line, parse_float=str)
+        properties = event["properties"]
+        text = line.decode().split(',"properties":', 1)[1][:-1]
+        insert_id = as_text(properties.get("$insert_id"))
+        row = Row(
+            event["event"],
+            moment_of(properties.get("time")),
+            as_text(properties.get("distinct_id")),
+            insert_id,
+            text,
+        )
+        identity = (row.event_name, row.distinct_id, as_text(properties.get("time")), insert_id)
+        key = identity if insert_id else ("never collapsed", number)
+        groups.setdefault(key, []).append((properties["mp_processing_time_ms"], text, row))
+    return [max(group)[2] for group in groups.values()]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    events=st.integers(0, 300),
+    rates=st.tuples(*[st.sampled_from([0.0, 0.05, 0.4])] * 4),
+    hours=st.integers(0, 100),
+)
+def test_truth_agrees_with_a_json_parser(
+    seed: int, events: int, rates: tuple[float, float, float, float], hours: int
+) -> None:
+    """For all rates and moments, truth is what a computation from the lines alone finds."""
+    duplicates, missing, late, odd = rates
+    simulator = at(
+        START + timedelta(hours=hours),
+        seed=seed,
+        events_per_day=events,
+        duplicates=duplicates,
+        missing_insert_id=missing,
+        late=late,
+        odd=odd,
+    )
+    lines = list(simulator.lines(DAY, DAY))
+    expected = expected_rows(lines)
+    truth = simulator.truth(DAY, DAY)
+    assert Counter(simulator.rows(DAY, DAY)) == Counter(expected)
+    assert truth == Truth(len(lines), len(expected), checksum(expected))
+
+
+def test_a_day_is_the_same_whatever_range_it_is_part_of() -> None:
+    """The range asked for never changes a day."""
+    simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=200)
+    week = list(simulator.lines(DAY - timedelta(days=3), DAY + timedelta(days=3)))
+    alone = list(simulator.lines(DAY, DAY))
+    start = week.index(alone[0])
+    assert week[start : start + len(alone)] == alone
+
+
+def test_seeds_give_different_events() -> None:
+    """Another seed gives other lines, the same seed the same."""
+    assert day_of(seed=5, events_per_day=50) == day_of(seed=5, events_per_day=50)
+    assert not set(day_of(seed=5, events_per_day=50)) & set(day_of(seed=6, events_per_day=50))
+
+
+def test_lines_look_like_mixpanels() -> None:
+    """Lines are compact, of about 1 KB and about 30 properties, with time first."""
+    lines = day_of(events_per_day=1000, odd=0.0)
+    events = [json.loads(line) for line in lines]
+    assert all(list(event) == ["event", "properties"] for event in events)
+    assert all(line.startswith(b'{"event":"') and b'","properties":{"time":17' in line for line in lines)
+    assert 800 <= sum(map(len, lines)) / len(lines) <= 1050
+    assert 28 <= sum(len(event["properties"]) for event in events) / len(events) <= 36
+
+
+def test_every_awkward_text_occurs() -> None:
+    """A day holds each kind of text that exporters have been seen to break."""
+    whole = b"\n".join(day_of(events_per_day=1000))
+    for text in (
+        "\u2028",
+        "\u2029",
+        "\u0085",
+        "🔍",
+        "1E5",
+        r"\u00e9",
+        "-0.0",
+        '"<null>"',
+        ":null",
+        "[]",
+        '"":',
+    ):
+        assert text.encode() in whole
+    parsed = [json.loads(line, parse_float=str)["properties"] for line in whole.split(b"\n")]
+    assert {len(str(event["order_id"])) for event in parsed if "order_id" in event} == {19}
+    assert {len(str(event["ledger_id"])) for event in parsed if "ledger_id" in event} == {30}
+    assert {len(event["precise"]) for event in parsed if "precise" in event} == {27}
+
+
+def test_times_lie_inside_the_day() -> None:
+    """No event of a day has a time outside it, whatever its form."""
+    simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=3000, odd=0.2, duplicates=0.2)
+    times = [row.event_time for row in simulator.rows(DAY, DAY)]
+    assert {time.date() for time in times if time} == {DAY}
+    assert None in times
+
+
+def test_rates_are_kept() -> None:
+    """Duplicates and missing ids occur at about the rate set, and not at all at rate 0."""
+    simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=5000, weekday_pattern=False)
+    lines = list(simulator.lines(DAY, DAY))
+    without = sum(not json.loads(line)["properties"].get("$insert_id") for line in lines)
+    assert 5030 <= len(lines) <= 5130
+    assert 25 <= without <= 90
+    assert simulator.truth(DAY, DAY).distinct < len(lines)
+    clean = at(
+        datetime(2025, 1, 1, tzinfo=UTC),
+        events_per_day=500,
+        weekday_pattern=False,
+        duplicates=0.0,
+        missing_insert_id=0.0,
+        odd=0.0,
+    )
+    assert clean.truth(DAY, DAY).rows == clean.truth(DAY, DAY).distinct == 500
+
+
+def test_duplicates_come_in_every_kind() -> None:
+    """Copies are exact, or differ in properties, or share nothing but the $insert_id."""
+    events = [json.loads(line) for line in day_of(events_per_day=2000, duplicates=0.2, odd=0.0)]
+    groups: dict[str, list[dict[str, object]]] = {}
+    for event in events:
+        if insert_id := event["properties"].get("$insert_id"):
+            groups.setdefault(insert_id, []).append(event["properties"])
+    pairs = [group for group in groups.values() if len(group) == 2]
+    assert any(one == other for one, other in pairs)
+    assert any(one["time"] != other["time"] for one, other in pairs)
+    arrival = "mp_processing_time_ms"
+    assert any(one != other and one[arrival] == other[arrival] for one, other in pairs)
+    assert any(one["time"] == other["time"] and one[arrival] != other[arrival] for one, other in pairs)
+
+
+def test_weekends_are_quieter() -> None:
+    """The weekday pattern moves events from weekends to workdays and keeps the week's sum."""
+    simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=700, duplicates=0.0)
+    days = [simulator.truth(day, day).rows for day in (DAY + timedelta(days=i) for i in range(7))]
+    assert sum(days) == 4900
+    assert days[4] < days[0]
+    assert days[5] < days[0]
+
+
+def test_events_per_day_may_depend_on_the_day() -> None:
+    """A function of the day decides how many events it has, and days before the first are empty."""
+    simulator = at(
+        datetime(2025, 1, 1, tzinfo=UTC),
+        events_per_day=lambda day: day.day,
+        duplicates=0.0,
+        first_day=date(2024, 3, 2),
+    )
+    assert simulator.truth(date(2024, 2, 20), date(2024, 3, 3)).rows == 2 + 3
+
+
+def test_events_arrive_over_time() -> None:
+    """A day grows until 41 hours after its end, and truth grows with it."""
+    clock = [START]
+    simulator = Simulator(now=lambda: clock[0], events_per_day=500, late=0.3)
+    counts = []
+    for hours in (0, 12, 24, 40, 65, 66, 1000):
+        clock[0] = START + timedelta(hours=hours)
+        counts.append(simulator.truth(DAY, DAY).rows)
+    assert counts[0] == 0
+    assert counts == sorted(counts)
+    assert len(set(counts[:4])) == 4
+    assert counts[-1] == counts[-2] == counts[-3]
+
+
+def test_truth_of_named_events() -> None:
+    """The truth about some event names counts those alone, and the names share out the whole."""
+    simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=500)
+    names = {row.event_name for row in simulator.rows(DAY, DAY)}
+    parts = [simulator.truth(DAY, DAY, events=[name or ""]) for name in names]
+    assert sum(parts, Truth()) == simulator.truth(DAY, DAY)
+    assert simulator.truth(DAY, DAY, events=["no such event"]) == Truth()
+
+
+ROW = Row("a", datetime(2024, 1, 1), "b", "c", "{}")  # noqa: DTZ001 - rows carry naive UTC
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ROW._replace(event_name=None),
+        ROW._replace(event_time=None),
+        ROW._replace(event_time=datetime(2024, 1, 1, 0, 0, 0, 1)),  # noqa: DTZ001
+        ROW._replace(distinct_id=""),
+        ROW._replace(distinct_id=None),
+        ROW._replace(insert_id="C"),
+        ROW._replace(properties="{ }"),
+        ROW._replace(event_name="ab", distinct_id=""),
+    ],
+)
+def test_checksum_sees_every_column(other: Row) -> None:
+    """A change in any column, down to a microsecond or a space, changes the checksum."""
+    assert checksum([ROW]) != checksum([other])
+
+
+@given(st.permutations([ROW, ROW, ROW._replace(insert_id="d"), ROW._replace(properties="[]")]))
+def test_checksum_ignores_order_but_not_multiplicity(rows: list[Row]) -> None:
+    """The order of rows does not matter, a repeated row does."""
+    assert checksum(rows) == checksum(sorted(rows))
+    assert checksum(rows) != checksum(set(rows))
+
+
+def test_checksum_takes_plain_tuples() -> None:
+    """Rows may be the tuples that a database returns."""
+    plain = (ROW.event_name, ROW.event_time, ROW.distinct_id, ROW.insert_id, ROW.properties)
+    assert checksum([plain]) == checksum([ROW])
