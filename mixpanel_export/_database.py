@@ -1,0 +1,167 @@
+"""The DuckDB file: created for every DuckDB from 1.2, opened for one export at a time, left as it was set.
+
+DuckDB's settings belong to the instance, which an application's own connections in this process share, so
+those that the export changes are put back when it ends.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Lock
+
+import duckdb
+
+from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRunningError
+
+STORAGE_VERSION = "v1.2.0"
+"""The oldest storage format with zstd: DuckDB 1.2 and all later ones read it (duckdb.org, storage versions)."""
+
+_exporting: set[Path] = set()
+_exporting_changes = Lock()
+
+
+def connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """Open the database file, creating it where there is none.
+
+    Raises:
+        DatabaseLockedError: another process holds the file.
+        DatabaseError: the folder does not exist, the file is no DuckDB database, or it may not be written.
+    """
+    if not path.parent.is_dir():
+        raise DatabaseError(
+            f"cannot create {path}: the folder {path.parent} does not exist; create it or choose another path",
+            db_path=str(path),
+        )
+    try:
+        if not path.exists():
+            _create(path)
+        return duckdb.connect(str(path))
+    except duckdb.Error as error:
+        raise _as_database_error(path, error) from error
+
+
+@contextmanager
+def connected_for_export(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Hold the database for one export: the only one of this process, with the settings that bulk loading wants.
+
+    Raises:
+        ExportRunningError: this process is already exporting into the file.
+        DatabaseError: as `connect`.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_only_export(path.resolve()))
+        connection = stack.enter_context(connect(path))
+        stack.enter_context(_bulk_settings(connection))
+        yield connection
+
+
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit what the block does, or nothing of it."""
+    connection.begin()
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def quoted(identifier: str) -> str:
+    """Return *identifier* as SQL reads it, whatever characters it has."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def takes_zstd(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the file's storage version has the zstd compression of text."""
+    tag = connection.execute(
+        "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
+    ).fetchone()
+    found = re.match(r"v(\d+)\.(\d+)", str(tag[0])) if tag and tag[0] else None
+    return found is None or (int(found[1]), int(found[2])) >= (1, 2)
+
+
+def _create(path: Path) -> None:
+    with duckdb.connect() as outside:
+        literal = "'" + str(path).replace("'", "''") + "'"
+        outside.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
+        outside.execute("DETACH created")
+
+
+@contextmanager
+def _only_export(path: Path) -> Iterator[None]:
+    with _exporting_changes:
+        if path in _exporting:
+            raise ExportRunningError(
+                f"an export into {path} is already running in this process; wait for it, or export into another file"
+            )
+        _exporting.add(path)
+    try:
+        yield
+    finally:
+        with _exporting_changes:
+            _exporting.discard(path)
+
+
+@contextmanager
+def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    wanted = {
+        "memory_limit": f"{memory_limit() >> 20}MiB",
+        "preserve_insertion_order": "false",
+        # A checkpoint would otherwise write the row groups of small commits again to merge them.
+        "max_vacuum_tasks": "0",
+    }
+    names = ", ".join(f"current_setting('{name}')" for name in wanted)
+    before = connection.execute(f"SELECT {names}").fetchone() or ()
+    connection.execute("SET SESSION TimeZone = 'UTC'")
+    try:
+        for name, value in wanted.items():
+            connection.execute(f"SET GLOBAL {name} = '{value}'")
+        yield
+    finally:
+        for name, value in zip(wanted, before, strict=True):
+            connection.execute(f"SET GLOBAL {name} = '{value}'")
+
+
+def memory_limit() -> int:
+    """Bytes that DuckDB may use: 512 MB or a quarter of the machine's or the control group's memory, the smaller."""
+    sizes = [_memory_of_machine(), *_memory_of_group()]
+    return min(512_000_000, *(size // 4 for size in sizes if size))
+
+
+def _memory_of_machine() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not told on Windows
+        return 0
+
+
+def _memory_of_group() -> Iterator[int]:
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
+        try:
+            yield int(Path("/sys/fs/cgroup", name).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+
+
+def _as_database_error(path: Path, error: duckdb.Error) -> DatabaseError:
+    text = str(error)
+    if "Could not set lock" in text or "being used by another process" in text:
+        found = re.search(r"PID (\d+)", text)
+        pid = int(found[1]) if found else None
+        holder = f"process {pid}" if pid else "another process"
+        return DatabaseLockedError(
+            f"{path} is in use by {holder}; close it there, or export into another file",
+            db_path=str(path),
+            holding_pid=pid,
+        )
+    if "not a valid DuckDB database" in text:
+        return DatabaseError(f"{path} is not a DuckDB database; choose another path", db_path=str(path))
+    if "different configuration" in text:
+        return DatabaseError(
+            f"{path} is open in this process read-only or with other settings; close that connection first",
+            db_path=str(path),
+        )
+    return DatabaseError(f"cannot open {path}: {text.splitlines()[0]}", db_path=str(path))

@@ -1,0 +1,248 @@
+"""The async door: arguments checked, database opened, plan made, then everything set running."""
+
+import os
+import re
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import anyio
+import httpx
+from anyio import to_thread
+
+from mixpanel_export._attempts import Fetcher
+from mixpanel_export._database import connected_for_export
+from mixpanel_export._fetch import Query, new_client
+from mixpanel_export._ledger import Selection
+from mixpanel_export._limits import Gate
+from mixpanel_export._plan import Plan, open_from, parse_day, plan
+from mixpanel_export._run import Callbacks, Running, in_thread
+from mixpanel_export._staging import Staging
+from mixpanel_export._store import Mode, Store
+from mixpanel_export._stream import Chunk
+from mixpanel_export.credentials import Credentials, export_url, resolve_credentials
+from mixpanel_export.errors import ConfigError
+from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
+
+MANY_WORKERS = 20
+"""More than this many requests at once is seldom faster under 3 per second, and is warned of once."""
+
+
+async def export_events(
+    from_date: str | date,
+    to_date: str | date,
+    *,
+    db: str | Path,
+    table: str = "events",
+    credentials: Credentials | None = None,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    max_workers: int = 10,
+    chunk_days: int | None = None,
+    mode: Mode = "create",
+    dedupe: bool = True,
+    retries: int = 5,
+    on_batch_complete: Callable[[BatchProgress], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    api_url: str | None = None,
+    per_second: int | None = None,
+    per_hour: int | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> ParallelFetchResult:
+    """Export the raw events of *from_date* to *to_date*, both inclusive, into a table of the DuckDB file *db*.
+
+    The days are fetched in parallel, at most *max_workers* requests at a time, and never faster than the
+    project's quota: *per_second* and *per_hour* (3 and 60, or `MPX_PER_SECOND` and `MPX_PER_HOUR`; 0 for no
+    limit). *chunk_days* None plans the requests by the quota; a number cuts fixed chunks.
+
+    *mode* `create` wants no such table, `append` adds days or fetches them again, `resume` fetches what is
+    missing, failed or was not final, `replace` swaps the whole table at the end. *events* and *where* select
+    events; *limit* fetches at most that many, in one request, and such days never count as held.
+
+    A batch is visible in the table if and only if it is whole; a failed one leaves nothing there. Failed
+    batches are in the result, after *retries* further attempts each. With *dedupe*, of events with the same
+    name, `distinct_id`, `time` and `$insert_id` the one processed last is kept.
+
+    *on_batch_complete* and *on_progress* are called one at a time in this event loop; an awaitable that they
+    return is awaited. If one raises, the export stops, keeps what is committed, and the exception leaves here.
+
+    Raises:
+        ValueError: An argument is out of range. Nothing was requested.
+        ConfigError: No usable credentials. Nothing was requested.
+        DatabaseError, ExportRunningError, LedgerMismatchError, SelectionError, TableError: The file or the
+            table does not fit. Nothing was requested, unless the disk filled up later.
+        AuthenticationError, QueryError: Mixpanel refuses the export as a whole; committed batches are kept.
+    """
+    started = time.monotonic()
+    path = _absolute(db)
+    wanted = _days(from_date, to_date, now())
+    _check(table, max_workers, chunk_days, limit, retries)
+    names = _event_names(events)
+    credentials = credentials or resolve_credentials()
+    query = Query(export_url(credentials.region, api_url), credentials, names, where, limit)
+    gate = _gate(per_second, per_hour)
+    selection = Selection(credentials.project_id, names, where)
+    async with _opened(
+        path,
+        partial(
+            Store,
+            path=path,
+            table=table,
+            selection=selection,
+            wanted=wanted,
+            mode=mode,
+            dedupe=dedupe,
+            limited=limit is not None,
+        ),
+    ) as store:
+        planned = plan(
+            wanted.first,
+            wanted.last,
+            held=store.held(),
+            trust=mode in {"resume", "replace"},
+            chunk_days=chunk_days if limit is None else wanted.days,
+            workers=max_workers,
+            requests=_planned_requests(gate),
+            open_from=open_from(now()),
+        )
+        async with new_client(transport) as client, _staging(path, store, planned) as staging:
+            fetcher = Fetcher(client, query, gate, workers=max_workers, retries=retries, now=now)
+            callbacks = Callbacks(on_batch_complete, on_progress)
+            running = Running(planned, store, staging, fetcher, gate, now=now, callbacks=callbacks)
+            await running.run()
+        growth = await in_thread(store, partial(store.finish, whole=not running.errors))
+        return running.result(store.table, growth, time.monotonic() - started)
+
+
+async def download_events(
+    from_date: str | date,
+    to_date: str | date,
+    file: BinaryIO,
+    *,
+    credentials: Credentials | None = None,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    retries: int = 5,
+    api_url: str | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> None:
+    """Write the lines of one request for the days, proven whole, to a seekable *file*.
+
+    Raises:
+        ValueError, ConfigError: As `export_events`.
+        APIError: The attempts are spent, or trying again cannot help.
+    """
+    chunk = _days(from_date, to_date, now())
+    names = _event_names(events)
+    credentials = credentials or resolve_credentials()
+    query = Query(export_url(credentials.region, api_url), credentials, names, where, limit)
+    async with new_client(transport) as client:
+        fetcher = Fetcher(client, query, _gate(None, None), workers=1, retries=retries, now=now)
+        await fetcher.fetch(chunk, _FileSink(file))
+
+
+@dataclass(frozen=True, slots=True)
+class _FileSink:
+    file: BinaryIO
+
+    async def restart(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+
+    async def block(self, lines: bytes) -> None:
+        await to_thread.run_sync(self.file.write, lines)
+
+
+@asynccontextmanager
+async def _opened(path: Path, new_store: Callable[..., Store]) -> AsyncIterator[Store]:
+    """Open the database and the table for one export, without blocking the loop."""
+    holding = connected_for_export(path)
+    connection = await to_thread.run_sync(holding.__enter__)
+    try:
+        yield await to_thread.run_sync(new_store, connection)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(holding.__exit__, None, None, None)
+
+
+@asynccontextmanager
+async def _staging(path: Path, store: Store, planned: Plan) -> AsyncIterator[Staging]:
+    def new_staging() -> Staging:
+        return Staging(path, store.batches_for(planned.chunks))
+
+    staging = await to_thread.run_sync(new_staging)
+    try:
+        yield staging
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(staging.close)
+
+
+def _absolute(db: str | Path) -> Path:
+    return Path(db).expanduser().absolute()
+
+
+def _days(from_date: str | date, to_date: str | date, now: datetime) -> Chunk:
+    first, last = parse_day(from_date, "from_date"), parse_day(to_date, "to_date")
+    if last < first:
+        raise ValueError(f"to_date {last} is before from_date {first}; swap them")
+    latest = (now.astimezone(UTC) + timedelta(hours=14)).date()
+    if last > latest:
+        raise ValueError(f"to_date {last} is in the future; the latest day anywhere on earth is {latest}")
+    return Chunk(first, last)
+
+
+def _check(table: str, max_workers: int, chunk_days: int | None, limit: int | None, retries: int) -> None:
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_]*", table):
+        raise ValueError(f"table {table!r} must consist of letters, digits and _, and not begin with _")
+    if max_workers < 1:
+        raise ValueError("max_workers must be positive")
+    if max_workers > 100:
+        raise ValueError(f"max_workers must be at most 100, Mixpanel's limit, got {max_workers}")
+    if chunk_days is not None and not 1 <= chunk_days <= 100:
+        raise ValueError(f"chunk_days must be between 1 and 100, got {chunk_days}")
+    if limit is not None and not 1 <= limit <= 100_000:
+        raise ValueError(f"limit must be between 1 and 100000, got {limit}")
+    if retries < 0:
+        raise ValueError(f"retries must be 0 or more, got {retries}")
+    if max_workers > MANY_WORKERS:
+        warnings.warn(
+            f"{max_workers} workers: beyond {MANY_WORKERS} Mixpanel's 3 requests a second decide, not the workers",
+            stacklevel=3,
+        )
+
+
+def _event_names(events: Sequence[str] | None) -> tuple[str, ...] | None:
+    if events is None:
+        return None
+    if isinstance(events, str) or not events or not all(isinstance(name, str) for name in events):
+        raise ValueError(f"events must be a list of at least one event name, got {events!r}")
+    return tuple(sorted(set(events)))
+
+
+def _gate(per_second: int | None, per_hour: int | None) -> Gate:
+    return Gate(_quota(per_second, "MPX_PER_SECOND", 3), _quota(per_hour, "MPX_PER_HOUR", 60))
+
+
+def _quota(given: int | None, variable: str, usual: int) -> int:
+    if given is not None:
+        return given
+    text = os.environ.get(variable, str(usual))
+    if not text.isdecimal():
+        raise ConfigError(f"{variable} must be a whole number, 0 for no limit, got {text!r}")
+    return int(text)
+
+
+def _planned_requests(gate: Gate) -> int | None:
+    """Return how many of the hour's requests a plan may spend: five of six, as the rest is for retries."""
+    return None if gate.remaining is None else max(1, gate.remaining * 5 // 6)

@@ -1,0 +1,282 @@
+"""One attempt at one chunk over HTTP. Knows HTTP, not patience.
+
+Every failure leaves as one of our own errors; what they mean for the export is decided elsewhere.
+"""
+
+import base64
+import json
+import re
+import socket
+import urllib.request
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import anyio
+import httpx
+
+from mixpanel_export._decode import BodyDecoder
+from mixpanel_export._stream import Chunk
+from mixpanel_export.credentials import Credentials
+from mixpanel_export.errors import (
+    APIError,
+    AuthenticationError,
+    NetworkError,
+    QueryError,
+    RateLimitError,
+    ServerError,
+    TruncatedError,
+)
+
+_SHOWN = 500  # bytes of an error body that are shown
+_AUTH_TEXT = "Unable to authenticate request"  # seen as 400 and, now and then, as 200
+_OK, _PAYMENT, _TOO_MANY, _INTERNAL = 200, 402, 429, 500
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds without progress before an attempt is given up; large exports may take minutes to begin."""
+
+    connect: float = 30.0
+    first_byte: float = 1800.0
+    idle: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What all requests of an export have in common."""
+
+    url: str
+    credentials: Credentials
+    events: Sequence[str] | None = None
+    where: str | None = None
+    limit: int | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    def params(self, chunk: Chunk) -> dict[str, str]:
+        """Return the query parameters for the days of *chunk*."""
+        params = dict(self.credentials.params)
+        params |= {"from_date": str(chunk.first), "to_date": str(chunk.last)}
+        if self.events is not None:
+            params["event"] = json.dumps(list(self.events), ensure_ascii=False)
+        if self.where is not None:
+            params["where"] = self.where
+        if self.limit is not None:
+            params["limit"] = str(self.limit)
+        return params
+
+
+def new_client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    """Return a client for the export endpoint: HTTP/1.1, since each answer is one long stream of its own.
+
+    Idle connections are kept alive by TCP, unless a proxy from the environment stands between.
+    """
+    if transport is None and not urllib.request.getproxies():
+        transport = httpx.AsyncHTTPTransport(socket_options=_keepalive(), limits=_UNLIMITED)
+    return httpx.AsyncClient(transport=transport, limits=_UNLIMITED, follow_redirects=False)
+
+
+async def fetch(
+    client: httpx.AsyncClient,
+    query: Query,
+    chunk: Chunk,
+    *,
+    admit: Callable[[], Awaitable[None]],
+    received: Callable[[int], None],
+) -> AsyncGenerator[bytes]:
+    """Ask for *chunk* once and yield its blocks of whole lines.
+
+    *admit* is awaited once, when the connection stands and before the request is sent; *received* is told
+    the bytes of each piece from the wire. Only when the iterator ends by itself was the body whole.
+
+    Raises:
+        APIError: The attempt failed; what was yielded is void.
+    """
+    with _as_api_errors(chunk):
+        request = client.build_request("GET", query.url, params=query.params(chunk), headers=_HEADERS)
+        response = await _send(client, query, request, admit)
+        try:
+            if response.status_code != _OK:
+                raise await _refusal(response, query, chunk)
+            async with aclosing(_body(response, query, chunk, received)) as blocks:
+                async for block in blocks:
+                    yield block
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+
+
+async def _send(
+    client: httpx.AsyncClient, query: Query, request: httpx.Request, admit: Callable[[], Awaitable[None]]
+) -> httpx.Response:
+    admitted = False
+    with anyio.fail_after(None) as answer:
+
+        async def admit_once() -> None:
+            nonlocal admitted
+            if not admitted:
+                admitted = True
+                await admit()
+                answer.deadline = anyio.current_time() + query.timeouts.first_byte
+
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            # The server counts arrivals, so the gate stands between the connection and the request line.
+            if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+                await admit_once()
+
+        request.extensions |= {
+            "trace": trace,
+            "timeout": httpx.Timeout(
+                query.timeouts.idle, connect=query.timeouts.connect, read=None, pool=None
+            ).as_dict(),
+        }
+        response = await client.send(request, auth=query.credentials.auth, stream=True)
+    await admit_once()  # a transport without connections does not trace
+    return response
+
+
+async def _body(
+    response: httpx.Response, query: Query, chunk: Chunk, received: Callable[[int], None]
+) -> AsyncGenerator[bytes]:
+    decoder = BodyDecoder(response.headers.get("content-encoding"))
+    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as pieces:
+        while True:
+            with anyio.fail_after(query.timeouts.idle):
+                wire = await anext(pieces, None)
+            if wire is None:
+                break
+            received(len(wire))
+            for block in decoder.feed(wire):
+                yield block
+    try:
+        for block in decoder.close():
+            yield block
+    except TruncatedError as error:
+        raise _truncated(error, query, chunk) from error
+
+
+async def _refusal(response: httpx.Response, query: Query, chunk: Chunk) -> APIError:
+    body = b""
+    with anyio.fail_after(query.timeouts.idle):
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) >= _SHOWN:
+                break
+    text = _redacted(body[:_SHOWN].decode("utf-8", "replace"), query.credentials)
+    return refusal(response.status_code, text, response.headers.get("retry-after"), chunk)
+
+
+def refusal(status: int, body: str, retry_after: str | None, chunk: Chunk) -> APIError:
+    """Return the error that an answer other than 200 means (mixpanel_api.md, errors)."""
+    said = f"Mixpanel answered {status} for {chunk}: {body.strip() or 'no text'}"
+    if status == httpx.codes.UNAUTHORIZED or _AUTH_TEXT in body:
+        return _not_authenticated(status, body, chunk)
+    if status == _TOO_MANY:
+        return RateLimitError(
+            f"{said}; the project's quota is spent, so wait or lower per_second and per_hour",
+            response_body=body,
+            retry_after=seconds_of(retry_after),
+        )
+    if status >= _INTERNAL or status == httpx.codes.REQUEST_TIMEOUT or _is_timeout(status, body):
+        return ServerError(f"{said}; try again later", status_code=status, response_body=body)
+    return QueryError(f"{said}; {_advice(status)}", status_code=status, response_body=body)
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """Return the seconds that a `Retry-After` header means, given as a number or as an HTTP date."""
+    if not retry_after:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", retry_after.strip()):
+        return float(retry_after)
+    try:
+        moment = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _is_timeout(status: int, body: str) -> bool:
+    """Whether the server ran out of time itself, which it reports as a bad request."""
+    return status == httpx.codes.BAD_REQUEST and "Timeout Error" in body
+
+
+def _advice(status: int) -> str:
+    match status:
+        case 402:
+            return "the plan does not allow this call or a bill is due, so look at the plan"
+        case 403:
+            return (
+                "the account may not read this project, or the days lie before the plan's history; check both"
+            )
+        case 404:
+            return "check the region and the API URL"
+        case _ if httpx.codes.is_redirect(status):
+            return "credentials are not sent on to another address, so check the API URL"
+        case _:
+            return "check the dates, the event names and the where expression"
+
+
+def _not_authenticated(status: int, body: str, chunk: Chunk) -> AuthenticationError:
+    return AuthenticationError(
+        f"Mixpanel does not accept the credentials for {chunk} (status {status}); check user name, secret and "
+        "project, and that the project's region is the one asked (us, eu or in)",
+        status_code=status,
+        response_body=body,
+    )
+
+
+def _truncated(error: TruncatedError, query: Query, chunk: Chunk) -> APIError:
+    body = _redacted(error.response_body or "", query.credentials)
+    if body.strip() == _AUTH_TEXT:
+        return _not_authenticated(_OK, body, chunk)
+    return TruncatedError(
+        f"the answer for {chunk} is not whole ({error}); nothing of it was kept, so fetch these days again",
+        status_code=_OK,
+        response_body=body,
+    )
+
+
+@contextmanager
+def _as_api_errors(chunk: Chunk) -> Iterator[None]:
+    """Translate every error of the HTTP library into one of ours."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise NetworkError(f"Mixpanel went silent on {chunk}; check the network, and try again") from error
+    except httpx.TimeoutException as error:
+        raise NetworkError(
+            f"no connection to Mixpanel in time for {chunk}; check the network and proxy"
+        ) from error
+    except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
+        raise QueryError(
+            f"the request for {chunk} cannot be sent ({error}); check the API URL and proxy"
+        ) from error
+    except (httpx.RequestError, httpx.StreamError) as error:
+        reason = str(error) or type(error).__name__
+        raise NetworkError(
+            f"the connection broke on {chunk} ({reason}); check the network, and try again"
+        ) from error
+
+
+def _redacted(text: str, credentials: Credentials) -> str:
+    user, password = credentials.auth
+    token = base64.b64encode(f"{user}:{password}".encode()).decode()
+    for hidden in (str(credentials.secret), token):
+        text = text.replace(hidden, "***")
+    return text
+
+
+def _keepalive() -> list[tuple[int, int, int]]:
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    # A minute's idleness is what address translators on the way may already forget.
+    for name, seconds in (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 30)):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), seconds))
+    return options
+
+
+_UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+_HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}

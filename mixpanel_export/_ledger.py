@@ -1,0 +1,327 @@
+"""The ledger: which batch delivered which days, and the checks that keep table and ledger one.
+
+A row of an events table is visible if and only if the ledger row that its `export_batch` names is `complete`,
+`open` or `limited`; both are committed in one transaction.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import duckdb
+
+from mixpanel_export._database import quoted, takes_zstd
+from mixpanel_export._plan import Held
+from mixpanel_export._stream import Chunk
+from mixpanel_export.errors import LedgerMismatchError, SelectionError, TableFormatError
+
+SCHEMA = 1
+"""Version of the tables below, kept as the comment of `_export_batches`."""
+
+_TABLES = """
+CREATE SEQUENCE IF NOT EXISTS _export_batch_ids;
+CREATE TABLE IF NOT EXISTS _export_batches (
+    batch INTEGER, table_name VARCHAR, project VARCHAR, events VARCHAR, "where" VARCHAR,
+    from_date DATE, to_date DATE, status VARCHAR, "rows" BIGINT, removed_duplicates BIGINT, rejects BIGINT,
+    repaired BIGINT, outside_rows BIGINT, outside_first TIMESTAMP, outside_last TIMESTAMP, bytes BIGINT,
+    attempts INTEGER, started TIMESTAMP, finished TIMESTAMP, error VARCHAR, deduped BOOLEAN, timezone VARCHAR
+);
+CREATE TABLE IF NOT EXISTS _export_rejects (batch INTEGER, reason VARCHAR, line BLOB);
+"""
+_COLUMNS = {
+    "event_name": "VARCHAR",
+    "event_time": "TIMESTAMP",
+    "distinct_id": "VARCHAR",
+    "insert_id": "VARCHAR",
+    "properties": "JSON",
+    "export_batch": "INTEGER",
+}
+_METADATA = """
+CREATE VIEW _metadata AS
+WITH days AS (
+    SELECT DISTINCT table_name, unnest(range(from_date::TIMESTAMP, to_date + INTERVAL 1 DAY, INTERVAL 1 DAY)) AS day
+    FROM _export_batches WHERE status = 'complete'
+), spans AS (
+    SELECT table_name, min(day)::DATE AS from_date, max(day)::DATE AS to_date, count(*) AS held
+    FROM days GROUP BY table_name
+)
+SELECT table_name, 'events' AS type, max(finished) AS fetched_at, any_value(spans.from_date) AS from_date,
+       any_value(spans.to_date) AS to_date, sum("rows")::BIGINT AS row_count,
+       any_value(date_diff('day', spans.from_date, spans.to_date) + 1 - held) AS missing_days
+FROM _export_batches LEFT JOIN spans USING (table_name)
+WHERE status <> 'failed' AND NOT starts_with(table_name, '_')
+GROUP BY table_name
+"""
+
+Status = Literal["complete", "open", "limited", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events of which project are asked for; `events` sorted, None for all."""
+
+    project: str
+    events: tuple[str, ...] | None = None
+    where: str | None = None
+
+    def excludes(self, other: "Selection") -> bool:
+        """Whether no event can be in both selections."""
+        return (
+            self.project == other.project
+            and self.where == other.where
+            and self.events is not None
+            and other.events is not None
+            and set(self.events).isdisjoint(other.events)
+        )
+
+    @property
+    def events_json(self) -> str | None:
+        """The event names as the ledger stores them."""
+        return None if self.events is None else json.dumps(self.events, ensure_ascii=False)
+
+    def __str__(self) -> str:
+        names = "all events" if self.events is None else "events " + ", ".join(self.events)
+        return f"{names} of project {self.project}" + (f" where {self.where}" if self.where else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A ledger row, as far as planning needs it."""
+
+    batch: int
+    chunk: Chunk
+    status: Status
+    rows: int
+    selection: Selection
+
+    @property
+    def visible(self) -> bool:
+        """Whether the batch's rows are in the table."""
+        return self.status != "failed"
+
+    @property
+    def held(self) -> Held:
+        """The batch as the planner knows it."""
+        return Held(self.batch, self.chunk.first, self.chunk.last, self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the table holds of one batch; *outside* are rows with a time outside the batch's days."""
+
+    rows: int = 0
+    removed_duplicates: int = 0
+    outside_rows: int = 0
+    outside_first: datetime | None = None
+    outside_last: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a new ledger row says of a batch."""
+
+    batch: int
+    chunk: Chunk
+    status: Status
+    started: datetime
+    finished: datetime
+    attempts: int
+    bytes_read: int = 0
+    loaded: Loaded = Loaded()
+    rejects: int = 0
+    repaired: int = 0
+    error: str | None = None
+
+
+class Ledger:
+    """The ledger rows of one events table, under one selection."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str, selection: Selection) -> None:
+        self._connection = connection
+        self._table = table
+        self._selection = selection
+
+    def batches(self) -> list[Batch]:
+        """Return every ledger row of the table, of all selections, oldest first."""
+        found = self._connection.execute(
+            'SELECT batch, from_date, to_date, status, "rows", project, events, "where" '
+            "FROM _export_batches WHERE table_name = ? ORDER BY batch",
+            [self._table],
+        ).fetchall()
+        return [
+            Batch(batch, Chunk(first, last), status, rows, _selection(project, events, where))
+            for batch, first, last, status, rows, project, events, where in found
+        ]
+
+    def mine(self) -> list[Batch]:
+        """Return the ledger rows of this selection, oldest first."""
+        return [batch for batch in self.batches() if batch.selection == self._selection]
+
+    def check_selection(self, wanted: Chunk, *, limited: bool) -> None:
+        """Refuse days that are held under a selection which may share events with this one.
+
+        Raises:
+            SelectionError: naming the batch and its selection.
+        """
+        for held in self.batches():
+            if not held.visible or held.chunk.last < wanted.first or wanted.last < held.chunk.first:
+                continue
+            if held.selection == self._selection:
+                if limited and held.status != "limited":
+                    raise SelectionError(
+                        f"table {self._table} holds {held.chunk} without a limit, which a limited export would "
+                        "replace by less; leave the limit out, or export into another table"
+                    )
+            elif not held.selection.excludes(self._selection):
+                raise SelectionError(
+                    f"table {self._table} holds {held.chunk} as {held.selection}, which may share events with "
+                    f"{self._selection}; export into another table, or replace this one"
+                )
+
+    def check_rows(self, wanted: Chunk) -> None:
+        """Compare the rows of each batch that has a day of *wanted* with the ledger.
+
+        Raises:
+            LedgerMismatchError: naming the first batch that differs.
+        """
+        counted = self._connection.execute(
+            f"SELECT export_batch, count(*) FROM {quoted(self._table)} GROUP BY export_batch"
+        ).fetchall()
+        there = dict(counted)
+        for held in self.mine():
+            touches = held.chunk.first <= wanted.last and wanted.first <= held.chunk.last
+            if held.visible and touches and there.get(held.batch, 0) != held.rows:
+                raise LedgerMismatchError(
+                    f"table {self._table} has {there.get(held.batch, 0)} rows of batch {held.batch} ({held.chunk}) "
+                    f"but the ledger says {held.rows}; fetch these days again with append, which replaces the batch",
+                    batch=held.batch,
+                )
+
+    def write(self, entry: Entry, *, deduped: bool) -> None:
+        """Add the ledger row of a batch."""
+        self._connection.execute(
+            "INSERT INTO _export_batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            [
+                entry.batch,
+                self._table,
+                self._selection.project,
+                self._selection.events_json,
+                self._selection.where,
+                entry.chunk.first,
+                entry.chunk.last,
+                entry.status,
+                entry.loaded.rows,
+                entry.loaded.removed_duplicates,
+                entry.rejects,
+                entry.repaired,
+                entry.loaded.outside_rows,
+                entry.loaded.outside_first,
+                entry.loaded.outside_last,
+                entry.bytes_read,
+                entry.attempts,
+                _naive(entry.started),
+                _naive(entry.finished),
+                entry.error,
+                deduped,
+            ],
+        )
+
+    def superseded(self, chunk: Chunk, batch: int, *, visible: bool) -> list[int]:
+        """Return older batches of this selection that lie within *chunk*; failed ones only unless *visible*."""
+        return [
+            held.batch
+            for held in self.mine()
+            if held.batch < batch
+            and (visible or not held.visible)
+            and chunk.first <= held.chunk.first
+            and held.chunk.last <= chunk.last
+        ]
+
+    def forget(self, batches: Sequence[int]) -> None:
+        """Remove the ledger rows and the rejects of *batches*."""
+        for table in ("_export_batches", "_export_rejects"):
+            self._connection.execute(
+                f"DELETE FROM {table} WHERE batch IN (SELECT unnest(?))", [list(batches)]
+            )
+
+    def forget_all(self) -> None:
+        """Remove all ledger rows and rejects of the table."""
+        self.forget([held.batch for held in self.batches()])
+
+    def new_batches(self, number: int) -> list[int]:
+        """Return *number* batch ids, rising, greater than all before."""
+        ids = self._connection.execute(
+            "SELECT nextval('_export_batch_ids') FROM range(?)", [number]
+        ).fetchall()
+        return sorted(int(batch) for (batch,) in ids)
+
+
+def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create what is missing of the ledger.
+
+    Raises:
+        TableFormatError: a newer release of this program wrote the ledger.
+    """
+    found = connection.execute(
+        "SELECT comment FROM duckdb_tables() WHERE table_name = '_export_batches' AND schema_name = 'main'"
+    ).fetchone()
+    if found is not None:
+        version = str(found[0]).removeprefix("mixpanel_export ledger ")
+        if version != str(SCHEMA):
+            raise TableFormatError(
+                f"the ledger of this database has version {version}, and this release knows {SCHEMA}; update mpx-export",
+                table_name="_export_batches",
+            )
+        return
+    connection.execute(_TABLES)
+    connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
+    if not table_exists(connection, "_metadata"):
+        connection.execute(_METADATA)
+
+
+def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether the main schema has a table or view of that name, in any case of letters."""
+    found = connection.execute(
+        "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'main' AND lower(table_name) = lower(?)",
+        [table],
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def create_events_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Create the events table if it is not there."""
+    compressed = " USING COMPRESSION zstd" if takes_zstd(connection) else ""
+    columns = ", ".join(
+        f"{name} {kind}{compressed if name == 'properties' else ''}" for name, kind in _COLUMNS.items()
+    )
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({columns})")
+
+
+def check_format(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Refuse a table that this program did not make.
+
+    Raises:
+        TableFormatError: saying whose the table looks like.
+    """
+    found = connection.execute(
+        "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND schema_name = 'main' ORDER BY column_index",
+        [table],
+    ).fetchall()
+    if found == list(_COLUMNS.items()):
+        return
+    theirs = [name for name, _ in found] == list(_COLUMNS)[:-1]
+    maker = "was made by mixpanel_data" if theirs else "has other columns than an export's"
+    raise TableFormatError(
+        f"table {table} {maker}, so nothing can be added to it; export into another table, or replace it",
+        table_name=table,
+    )
+
+
+def _selection(project: str, events: str | None, where: str | None) -> Selection:
+    return Selection(project, None if events is None else tuple(json.loads(events)), where)
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)

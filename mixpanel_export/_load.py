@@ -1,0 +1,223 @@
+"""The SQL between staged files and an events table; all of it runs inside the caller's transaction, or beside it.
+
+The load is one statement for a group of chunks, and Python sees no event. It cuts `properties` out of each
+line as text, since every JSON function of DuckDB would write numbers and escapes anew. A line that is not of
+Mixpanel's shape, or that DuckDB refuses, is counted against its chunk, which is then mended line by line.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+
+from mixpanel_export._database import quoted
+from mixpanel_export._ledger import Loaded
+from mixpanel_export._lines import canonical
+from mixpanel_export._staging import Staged, Staging, staged_lines
+
+# `cut` is where `,"properties":{` begins: in valid JSON that starts with `{"event":"`, with no closing quote
+# before `cut`, this is the key of the event's own properties; that the rest less the last brace is valid JSON
+# shows that it is also the last key. A line that DuckDB refuses arrives as NULL, so it is not sound.
+_LINES = """
+SELECT json, batch, raw, properties,
+       coalesce(
+           starts_with(json, '{{"event":"') AND cut > 11 AND properties IS NOT NULL
+           AND (NOT contains(raw, '"') OR regexp_full_match(raw, '(?s)([^"\\\\]|\\\\.)*')), false) AS sound
+FROM (
+    SELECT json, batch, cut, json[11 : cut - 2] AS raw, TRY_CAST(json[cut + 14 : -2] AS JSON) AS properties
+    FROM (
+        SELECT json, instr(json, ',"properties":{{') AS cut,
+               CAST(split_part(parse_filename(filename), '.', 1) AS INTEGER) AS batch
+        FROM read_ndjson_objects(
+            {files}, ignore_errors = true, filename = true, maximum_object_size = {longest})
+    )
+)
+"""
+_INSERT = """
+INSERT INTO {table}
+SELECT CASE WHEN contains(raw, '\\') THEN json_extract_string('"' || raw || '"', '$') ELSE raw END,
+       CASE WHEN abs(clock) < 1e11 THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)
+            WHEN abs(clock) < 9e15 THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)
+            WHEN regexp_matches(found[1], '^\\d{{4}}-\\d\\d-\\d\\d') THEN TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP
+       END,
+       found[2], found[3], properties, if(sound, batch, -batch)
+FROM (
+    SELECT *, TRY_CAST(found[1] AS DOUBLE) AS clock
+    FROM (
+        SELECT *, json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"']) AS found
+        FROM ({lines})
+    )
+)
+"""
+_DOUBTFUL = """
+SELECT number, json IS NULL FROM (SELECT row_number() OVER () AS number, json, sound FROM ({lines})) WHERE NOT sound
+"""
+_HELD = """
+SELECT batch, count(*), count(*) FILTER (outside), min(event_time) FILTER (outside), max(event_time) FILTER (outside)
+FROM (
+    SELECT batch, event_time, event_time < first OR event_time >= past AS outside
+    FROM {table} JOIN (VALUES {spans}) AS days(batch, first, past) ON export_batch = batch
+)
+GROUP BY batch
+"""
+_REMOVE_DUPLICATES = """
+WITH keys AS (
+    SELECT rowid AS id, export_batch AS batch, hash(event_name, event_time, distinct_id, insert_id) AS key
+    FROM {table} WHERE export_batch BETWEEN {least} AND {greatest} AND insert_id <> ''
+), twice AS (
+    SELECT batch, key FROM keys GROUP BY ALL HAVING count(*) > 1
+), suspects AS (
+    SELECT rowid AS id, export_batch, event_name, distinct_id, insert_id, properties,
+           json_extract_string(properties, ['$.time', '$.mp_processing_time_ms']) AS clocks
+    FROM {table}
+    WHERE export_batch BETWEEN {least} AND {greatest} AND rowid IN (SELECT id FROM keys SEMI JOIN twice USING (batch, key))
+), ranked AS (
+    SELECT id, row_number() OVER (
+        PARTITION BY export_batch, event_name, distinct_id, insert_id, clocks[1]
+        ORDER BY TRY_CAST(clocks[2] AS DOUBLE) DESC NULLS LAST, properties DESC) AS place
+    FROM suspects
+)
+DELETE FROM {table} WHERE rowid IN (SELECT id FROM ranked WHERE place > 1)
+"""
+
+
+class OddLinesError(Exception):
+    """Some batches have lines that the load does not take; the transaction must be rolled back."""
+
+    def __init__(self, batches: set[int]) -> None:
+        super().__init__()
+        self.batches = batches
+
+
+class LoadError(Exception):
+    """DuckDB did not read what was staged."""
+
+
+def load(
+    connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged], *, dedupe: bool
+) -> dict[int, Loaded]:
+    """Insert the chunks of *group* into *table* and return what it then holds of each batch.
+
+    With *dedupe*, of the rows of a batch with the same identity only the winner stays.
+
+    Raises:
+        OddLinesError: Chunks must be mended first.
+        LoadError: DuckDB did not read every line.
+    """
+    files = [file for staged in group for file in staged.files]
+    if files:
+        longest = max(staged.longest for staged in group)
+        connection.execute(_INSERT.format(table=quoted(table), lines=_lines(files, longest)))
+    inserted = _count(connection, table, group)
+    odd = {-batch for batch in inserted if batch < 0}
+    if odd:
+        raise OddLinesError(odd)
+    for staged in group:
+        _check_lines(staged, inserted.get(staged.batch, 0))
+    if dedupe:
+        batches = [staged.batch for staged in group]
+        connection.execute(
+            _REMOVE_DUPLICATES.format(table=quoted(table), least=min(batches), greatest=max(batches))
+        )
+    return _loaded(connection, table, group, inserted)
+
+
+def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging) -> Staged:
+    """Bring every line of the chunk into the canonical shape, outside any transaction.
+
+    The original text of lines that are no event, and of those that had to be repaired, is set aside.
+    """
+    if staged.set_aside:
+        raise LoadError(f"DuckDB refuses lines of {staged.chunk} that were mended before; please report this")
+    doubtful = _doubtful_lines(connection, staged)
+    aside = staging.side_file(staged)
+    counts = {"rejected": 0, "repaired": 0}
+
+    def lines() -> Iterator[bytes]:
+        with aside.open("wb") as file:
+            for number, line in enumerate(staged_lines(staged.files), 1):
+                if number not in doubtful:
+                    yield line
+                    continue
+                shaped = canonical(line)
+                if shaped is not None and doubtful[number] and not _is_json(connection, shaped.line):
+                    shaped = None
+                if shaped is None or shaped.repaired:
+                    reason = "rejected" if shaped is None else "repaired"
+                    counts[reason] += 1
+                    file.write(f"{reason},{line.hex()}\n".encode())
+                if shaped is not None:
+                    yield shaped.line
+
+    mended = staging.rewrite(staged, lines())
+    return replace(mended, set_aside=aside, rejects=counts["rejected"], repaired=counts["repaired"])
+
+
+def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    """Insert what `mend` set aside of the chunk into `_export_rejects`."""
+    if staged.set_aside is None:
+        return
+    connection.execute(
+        "INSERT INTO _export_rejects SELECT ?, reason, unhex(text) FROM read_csv(?, auto_detect = false, "
+        "header = false, delim = ',', quote = '', escape = '', max_line_size = ?, "
+        "columns = {'reason': 'VARCHAR', 'text': 'VARCHAR'})",
+        [staged.batch, str(staged.set_aside), 2 * staged.longest + 100],
+    )
+
+
+def _lines(files: Sequence[Path], longest: int) -> str:
+    names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    return _LINES.format(files=f"[{names}]", longest=max(longest, 1 << 20) + 1)
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged]) -> dict[int, int]:
+    """Return the rows of each batch of the group; lines that are not sound count for the batch's negative."""
+    batches = [sign * staged.batch for staged in group for sign in (1, -1)]
+    counted = connection.execute(
+        f"SELECT export_batch, count(*) FROM {quoted(table)} "
+        "WHERE export_batch IN (SELECT unnest(?)) GROUP BY export_batch",
+        [batches],
+    )
+    return dict(counted.fetchall())
+
+
+def _check_lines(staged: Staged, rows: int) -> None:
+    """Compare what DuckDB loaded with the lines staged; only where they differ are blank lines looked for."""
+    if rows != staged.lines and rows != sum(1 for _ in staged_lines(staged.files)):
+        raise LoadError(f"DuckDB read {rows} of {staged.lines} lines of {staged.chunk}; please report this")
+
+
+def _loaded(
+    connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged], inserted: dict[int, int]
+) -> dict[int, Loaded]:
+    spans = ", ".join(
+        f"({staged.batch}, TIMESTAMP '{staged.chunk.first}', TIMESTAMP '{staged.chunk.last + timedelta(1)}')"
+        for staged in group
+    )
+    found = connection.execute(_HELD.format(table=quoted(table), spans=spans)).fetchall()
+    return {
+        batch: Loaded(rows, inserted[batch] - rows, outside, first, last)
+        for batch, rows, outside, first, last in found
+    }
+
+
+def _doubtful_lines(connection: duckdb.DuckDBPyConnection, staged: Staged) -> dict[int, bool]:
+    """Return the numbers, from 1, of lines that are not sound, and whether DuckDB refuses them."""
+    doubtful: dict[int, bool] = {}
+    start = 0
+    connection.execute("SET GLOBAL preserve_insertion_order = true")
+    try:
+        for file in staged.files:
+            found = connection.execute(_DOUBTFUL.format(lines=_lines([file], staged.longest))).fetchall()
+            doubtful |= {start + number: refused for number, refused in found}
+            start += sum(1 for _ in staged_lines([file]))
+    finally:
+        connection.execute("SET GLOBAL preserve_insertion_order = false")
+    return doubtful
+
+
+def _is_json(connection: duckdb.DuckDBPyConnection, line: bytes) -> bool:
+    found = connection.execute("SELECT json_valid(?)", [line.decode()]).fetchone()
+    return bool(found and found[0])
