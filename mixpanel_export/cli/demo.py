@@ -1,0 +1,139 @@
+"""`mpx demo`: a parallel export from a simulated Mixpanel, compared with the truth."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixpanel_export.cli.simulate import SECRET, USERNAME
+from mixpanel_export.cli.watch import watching
+from mixpanel_export.results import ParallelFetchResult
+
+if TYPE_CHECKING:
+    from mixpanel_export.simulator import Simulator
+    from mixpanel_export.workspace import Workspace
+
+EXAMPLES = """\b
+Examples:
+  mpx demo
+  mpx demo --days 30 --events-per-day 10000 --db big.duckdb
+"""
+
+FIRST_DAY = date(2024, 1, 1)
+TABLE = "events"
+# Seconds. Slow enough that waiting for Mixpanel decides, as with the real one; fast enough to watch.
+FIRST_BYTE, SECONDS_PER_DAY = 0.5, 0.8
+
+TOP_EVENTS = f"SELECT event_name, count(*) AS events FROM {TABLE} GROUP BY ALL ORDER BY events DESC LIMIT 5"
+ROWS = f"SELECT event_name, event_time, distinct_id, insert_id, properties::VARCHAR FROM {TABLE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo exported, from what, and whether it is the truth."""
+
+    simulator: "Simulator"
+    result: ParallelFetchResult
+    days: int
+    exact: bool
+    top: list[tuple[Any, ...]]
+
+
+@click.command("demo", epilog=EXAMPLES)
+@click.option(
+    "--db", default="mpx-demo.duckdb", metavar="PATH", help="DuckDB file; its table `events` is replaced."
+)
+@click.option("--days", type=click.IntRange(1, 365), default=90, help="Days to export.")
+@click.option("--events-per-day", type=click.IntRange(1), default=2000, help="Events of an average day.")
+@click.option("--no-progress", is_flag=True, help="Neither bars nor a line for each batch.")
+@click.pass_context
+def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_progress: bool) -> None:
+    """Export 90 days from a simulated Mixpanel in parallel, and compare every event with the truth.
+
+    Needs no account and no network: the simulator runs inside, on 127.0.0.1, with Mixpanel's limits.
+    """
+    click.echo(f"Exporting {days} days from a simulated Mixpanel on 127.0.0.1 into {db}.", err=True)
+    outcome = _run(db, days, events_per_day, shown=not no_progress)
+    click.echo("\n".join(_lines(outcome, db)))
+    if not outcome.exact:
+        ctx.exit(1)
+
+
+def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
+    from mixpanel_export.simulator import Simulator
+    from mixpanel_export.sync import run_sync
+    from mixpanel_export.workspace import Workspace
+
+    last = FIRST_DAY + timedelta(days=days - 1)
+    # One for each amount of events, so that an interrupted demo is not continued with others.
+    project_id = f"demo-{events_per_day}"
+    simulator = Simulator(
+        events_per_day=events_per_day,
+        username=USERNAME,
+        secret=SECRET,
+        project_id=project_id,
+        first_byte=FIRST_BYTE,
+        seconds_per_day=SECONDS_PER_DAY,
+    )
+    simulator.prepare(FIRST_DAY, last)
+    result = run_sync(_export, simulator, project_id, db, last, shown=shown)
+    with Workspace(path=db, read_only=True) as workspace:
+        top = workspace.connection.execute(TOP_EVENTS).fetchall()
+        return Outcome(simulator, result, days, _is_exact(simulator, last, workspace), top)
+
+
+async def _export(
+    simulator: "Simulator", project_id: str, db: str, last: date, *, shown: bool
+) -> ParallelFetchResult:
+    from mixpanel_export._engine import export_events
+    from mixpanel_export.credentials import Credentials
+
+    credentials = Credentials(USERNAME, SECRET, project_id)
+    with watching("demo", shown=shown) as (say, draw):
+        async with simulator.serve() as url:
+            return await export_events(
+                FIRST_DAY,
+                last,
+                db=db,
+                table=TABLE,
+                credentials=credentials,
+                mode="replace",
+                on_batch_complete=say,
+                on_progress=draw,
+                api_url=url,
+                per_second=3,
+                per_hour=60,
+            )
+
+
+def _is_exact(simulator: "Simulator", last: date, workspace: "Workspace") -> bool:
+    """Whether the table holds exactly the simulator's events: every column, and the text of the properties."""
+    from mixpanel_export.simulator import checksum
+
+    truth = simulator.truth(FIRST_DAY, last)
+    cursor = workspace.connection.execute(ROWS)
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        while some := cursor.fetchmany(10_000):
+            yield from some
+
+    return checksum(rows()) == truth.checksum
+
+
+def _lines(outcome: Outcome, db: str) -> Iterator[str]:
+    result, days = outcome.result, outcome.days
+    requests, at_once = len(outcome.simulator.requests), outcome.simulator.max_concurrent
+    alone = FIRST_BYTE + days * SECONDS_PER_DAY
+    yield f"exported  {result.total_rows:,} events in {result.duration_seconds:.1f} s by {requests} requests, up to {at_once} at once"
+    yield f"computed  one request would have needed {alone:.1f} s ({FIRST_BYTE} s to its first byte, {SECONDS_PER_DAY} s a day)"
+    if outcome.exact:
+        yield "compared  exactly the simulator's events: every column, and the text of the properties"
+    else:
+        yield "compared  NOT the simulator's events; please report this"
+    yield f"\n{TOP_EVENTS}"
+    width = max(len(str(name)) for name, _ in outcome.top)
+    for name, events in outcome.top:
+        yield f"  {name:<{width}}  {events:>9,}"
+    yield f"\nNext: look into {db} with DuckDB, or export your own project: mpx export --help"

@@ -1,0 +1,246 @@
+"""`mpx export`: the events of a range of days into a DuckDB file."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import click
+
+from mixpanel_export.cli import Interrupted
+from mixpanel_export.cli.report import failure_lines, next_command, remarks, result_lines
+from mixpanel_export.cli.watch import messages, watching
+from mixpanel_export.errors import DateRangeTooLargeError
+from mixpanel_export.results import ParallelFetchResult
+
+# The longest range that one request gets; mixpanel_data's bound, and Mixpanel's for most of its reports.
+MAX_DAYS = 100
+
+EXAMPLES = """\b
+Examples:
+  mpx export --from 2024-01-01 --to 2024-03-30 --parallel
+  mpx export signups --from 2024-01-01 --to 2024-01-07 -e 'Sign Up,Log In' --db app.duckdb
+  mpx export --from 2024-01-01 --to 2024-06-30 --parallel --resume
+
+\b
+Credentials: MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or an account of ~/.mp/config.toml.
+Exit codes: 0 ok, 1 failed batches or another error, 2 usage, 3 authentication,
+4 table or account not found or exists, 5 quota, 130 interrupted.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user typed, or set in the environment."""
+
+    table: str
+    from_date: str
+    to_date: str
+    db: str
+    account: str | None
+    project_id: str | None
+    region: str | None
+    events: list[str] | None
+    where: str | None
+    limit: int | None
+    parallel: bool
+    workers: int | None
+    chunk_days: int | None
+    append: bool
+    replace: bool
+    resume: bool
+    retries: int
+    per_second: int | None
+    per_hour: int | None
+    api_url: str | None
+    no_dedupe: bool
+    as_json: bool
+    quiet: bool
+    no_progress: bool
+    verbose: bool
+
+    @property
+    def mode(self) -> Literal["create", "append", "replace", "resume"]:
+        """What to do with the table."""
+        if self.append:
+            return "append"
+        if self.replace:
+            return "replace"
+        return "resume" if self.resume else "create"
+
+
+def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    """Return the event names of every `--events`, in order, each once; None where there is none."""
+    if not values:
+        return None
+    names = [name for value in values for name in _names(value)]
+    if not names:
+        raise click.BadParameter("it names no event; leave it out to export all events.")
+    return list(dict.fromkeys(names))
+
+
+def _names(value: str) -> list[str]:
+    if not value.lstrip().startswith("["):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    try:
+        names = json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value} is no JSON list ({error}).") from error
+    if not all(isinstance(name, str) and name for name in names):
+        raise click.BadParameter(f"{value} is no JSON list of event names.")
+    return list(names)
+
+
+@click.command("export", epilog=EXAMPLES)
+@click.argument("table", default="events")
+@click.option("--from", "from_date", required=True, metavar="DATE", help="First day, YYYY-MM-DD, inclusive.")
+@click.option("--to", "to_date", required=True, metavar="DATE", help="Last day, YYYY-MM-DD, inclusive.")
+@click.option("--db", envvar="MPX_DB", default="mixpanel.duckdb", metavar="PATH", help="DuckDB file; MPX_DB.")
+@click.option("-a", "--account", envvar="MP_ACCOUNT", help="Account in the configuration file; MP_ACCOUNT.")
+@click.option("--project-id", help="Project to export, instead of the configured one.")
+@click.option("--region", help="us, eu or in, instead of the configured one.")
+@click.option(
+    "-e",
+    "--events",
+    multiple=True,
+    callback=parse_events,
+    metavar="A,B",
+    help="Only these events; may be repeated. Names with commas as a JSON list: '[\"a,b\"]'.",
+)
+@click.option(
+    "-w", "--where", metavar="EXPR", help="Only events for which Mixpanel finds this expression true."
+)
+@click.option("-l", "--limit", type=click.IntRange(1, 100_000), help="At most this many events; one request.")
+@click.option("-p", "--parallel", is_flag=True, help="Several requests at a time.")
+@click.option(
+    "--workers", type=click.IntRange(1, 100), help="Requests at a time; needs --parallel.  [default: 10]"
+)
+@click.option(
+    "--chunk-days",
+    type=click.IntRange(1, 100),
+    help="Days a request, instead of a plan made for the range and the quota; needs --parallel.",
+)
+@click.option("--append", is_flag=True, help="Add to an existing table; days it has are fetched again.")
+@click.option(
+    "--replace", is_flag=True, help="Put these days in the place of the whole table, when all are here."
+)
+@click.option("--resume", is_flag=True, help="Fetch only the days that the table has not, or not for good.")
+@click.option(
+    "--retries", type=click.IntRange(0), default=5, help="How often a request may fail and be made again."
+)
+@click.option(
+    "--per-second",
+    type=click.IntRange(0),
+    envvar="MPX_PER_SECOND",
+    help="Requests a second the project allows; 0 = unlimited; MPX_PER_SECOND.  [default: 3]",
+)
+@click.option(
+    "--per-hour",
+    type=click.IntRange(0),
+    envvar="MPX_PER_HOUR",
+    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.  [default: 60]",
+)
+@click.option(
+    "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
+)
+@click.option("--no-dedupe", is_flag=True, help="Keep events that were delivered twice.")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing on standard error but errors.")
+@click.option("--no-progress", is_flag=True, help="Neither bars nor a line for each batch.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error, instead of bars.")
+@click.pass_context
+def command(ctx: click.Context, /, **given: Any) -> None:
+    """Export the events of some days into TABLE (default: events) of a DuckDB file.
+
+    A table holds whole batches only, whenever this is interrupted; the same command with --resume goes on.
+    """
+    options = Options(**given)
+    _check(options)
+    with messages(quiet=options.quiet, verbose=options.verbose):
+        result = _export(ctx, options)
+    _print_result(options, result)
+    if result.has_failures:
+        _print_failures(ctx, result)
+        ctx.exit(1)
+
+
+def _check(options: Options) -> None:
+    if sum((options.append, options.replace, options.resume)) > 1:
+        raise click.UsageError("--append, --replace and --resume exclude each other; choose one.")
+    if options.parallel and options.limit is not None:
+        raise click.UsageError("--limit holds for one request; leave --parallel or --limit out.")
+    if not options.parallel and (options.workers or options.chunk_days):
+        raise click.UsageError("--workers and --chunk-days shape a parallel export; add --parallel.")
+
+
+def _export(ctx: click.Context, options: Options) -> ParallelFetchResult:
+    from mixpanel_export._engine import export_events
+    from mixpanel_export.credentials import resolve_credentials
+    from mixpanel_export.sync import run_sync
+
+    workers, chunk_days = (
+        (options.workers or 10, options.chunk_days) if options.parallel else _one_request(options)
+    )
+    shown = not (options.quiet or options.no_progress)
+    credentials = resolve_credentials(options.account, project_id=options.project_id, region=options.region)
+    try:
+        with watching(options.table, shown=shown, bars=not options.verbose) as (say, draw):
+            result = run_sync(
+                export_events,
+                options.from_date,
+                options.to_date,
+                db=options.db,
+                table=options.table,
+                credentials=credentials,
+                events=options.events,
+                where=options.where,
+                limit=options.limit,
+                max_workers=workers,
+                chunk_days=chunk_days,
+                mode=options.mode,
+                dedupe=not options.no_dedupe,
+                retries=options.retries,
+                on_batch_complete=say,
+                on_progress=draw,
+                api_url=options.api_url,
+                per_second=options.per_second,
+                per_hour=options.per_hour,
+            )
+    except KeyboardInterrupt as interrupt:
+        go_on = next_command(ctx, [(options.from_date, options.to_date)])
+        raise Interrupted(f"Interrupted; complete batches are kept. To go on: {go_on}") from interrupt
+    if not options.parallel and not result.successful_batches and result.errors:
+        raise result.errors[0]
+    return result
+
+
+def _one_request(options: Options) -> tuple[int, int]:
+    """Return workers and days a chunk for an export with one request."""
+    from mixpanel_export._plan import wanted_range
+
+    wanted = wanted_range(options.from_date, options.to_date)
+    if wanted.days > MAX_DAYS:
+        raise DateRangeTooLargeError(
+            f"{wanted} is {wanted.days} days, and one request may ask for {MAX_DAYS}; add --parallel.",
+            from_date=str(wanted.first),
+            to_date=str(wanted.last),
+            days_requested=wanted.days,
+            max_days=MAX_DAYS,
+        )
+    if wanted.days > 7 and not options.quiet:
+        click.echo(f"{wanted.days} days in one request; --parallel makes several at a time.", err=True)
+    return 1, wanted.days
+
+
+def _print_result(options: Options, result: ParallelFetchResult) -> None:
+    if not options.as_json:
+        click.echo("\n".join(result_lines(result, options.db)))
+        return
+    click.echo(json.dumps(result.to_dict(), indent=2))
+    if not options.quiet:
+        for name, value in remarks(result):
+            click.echo(f"{name}: {value}", err=True)
+
+
+def _print_failures(ctx: click.Context, result: ParallelFetchResult) -> None:
+    go_on = next_command(ctx, result.failed_date_ranges)
+    click.echo("\n".join(failure_lines(result, go_on)), err=True)

@@ -1,0 +1,114 @@
+"""Progress for people: bars on a terminal or in a notebook, one line a batch elsewhere."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import NoReturn, TextIO, cast
+
+from tqdm.std import tqdm
+
+from mixpanel_export.results import BatchProgress, Progress
+
+Watcher = Callable[[Progress], None]
+"""Takes the totals of an export so far. Totals replace each other, so a lost one does no harm."""
+
+_BATCHES = "{desc}: {n_fmt}/{total_fmt} batches |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]"
+_WIRE = "  {desc}, {n_fmt}B at {rate_fmt}{postfix}"
+
+
+def can_draw(file: TextIO | None = None) -> bool:
+    """Whether bars make sense on *file* (default: standard error): a terminal, or a notebook around us."""
+    return _in_notebook() or (file or sys.stderr).isatty()
+
+
+@contextmanager
+def draw(enabled: bool = True, title: str = "export", file: TextIO | None = None) -> Iterator[Watcher]:
+    """Yield a callable that draws each `Progress` it is given as two bars on *file* (default: stderr).
+
+    Where *enabled* is false, or where `can_draw` says no, the callable does nothing. The colours go
+    where `NO_COLOR` is set.
+    """
+    if not (enabled and can_draw(file)):
+        yield _ignore
+        return
+    batches, wire = _bar(_BATCHES, 0, file, unit="batch"), _bar(_WIRE, 1, file, unit="B")
+    batches.set_description_str(title, refresh=False)
+
+    def watch(progress: Progress) -> None:
+        _show_batches(batches, progress)
+        _show_wire(wire, progress)
+
+    # The upper bar is left behind first: tqdm writes what it leaves at the cursor.
+    with closing(wire), closing(batches):
+        yield watch
+
+
+def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
+    """Return one line about a decided batch, with words for the marks that *encoding* cannot print."""
+    done, failed = ("✓", "✗") if _can_print("✓✗", encoding) else ("ok", "failed")
+    head = f"Batch {batch.batch_index + 1}/{batch.total_batches}: {batch.from_date} to {batch.to_date}"
+    if batch.success:
+        return f"  {done} {head} ({batch.rows} rows)"
+    return f"  {failed} {head} failed: {batch.error}"
+
+
+def wire_line(progress: Progress) -> tuple[str, str]:
+    """Return what the second bar says before and after the bytes: rows, then quota and the wait, if any."""
+    left = None if progress.quota_left is None else f"{progress.quota_left} requests left this hour"
+    failed = f"{progress.batches_failed} failed" if progress.batches_failed else None
+    waits = f"waiting for {progress.waiting_for}" if progress.waiting_for else None
+    return f"{progress.rows:,} rows", ", ".join(filter(None, (left, failed, waits)))
+
+
+def _show_batches(bar: "tqdm[NoReturn]", progress: Progress) -> None:
+    bar.total = progress.batches
+    if progress.batches_failed and bar.colour:
+        bar.colour = "red"
+    bar.update(progress.batches_done - bar.n)
+
+
+def _show_wire(bar: "tqdm[NoReturn]", progress: Progress) -> None:
+    before, after = wire_line(progress)
+    bar.set_description_str(before, refresh=False)
+    bar.postfix = after
+    bar.update(progress.bytes_read - bar.n)
+
+
+def _bar(bar_format: str, position: int, file: TextIO | None, *, unit: str) -> "tqdm[NoReturn]":
+    return _bar_class()(
+        total=0,
+        unit=unit,
+        unit_scale=unit == "B",
+        bar_format=bar_format,
+        position=position,
+        file=file or sys.stderr,
+        miniters=0,  # drawn again while nothing moves, so that a wait is seen to be one
+        smoothing=0 if unit == "batch" else 0.3,  # batches end in waves: only their average tells an end
+        dynamic_ncols=True,
+        colour=None if os.environ.get("NO_COLOR") else "green",
+    )
+
+
+def _bar_class() -> "type[tqdm[NoReturn]]":
+    if not _in_notebook():
+        return tqdm
+    from tqdm.auto import tqdm as notebook_tqdm  # noqa: PLC0415 - it imports IPython's widgets
+
+    return cast("type[tqdm[NoReturn]]", notebook_tqdm)
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _can_print(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _ignore(_: Progress) -> None:
+    pass

@@ -1,0 +1,72 @@
+"""What a developer runs: `nox` for the checks, `nox -s mutation`, `bench` or `demo` for the rest."""
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "tests", "coverage"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+DEV = nox.project.dependency_groups(PROJECT, "dev")
+
+
+def _tools(*names: str) -> list[str]:
+    """Return the requirements of the development group that begin with one of *names*."""
+    return [requirement for requirement in DEV if requirement.startswith(names)]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and form."""
+    session.install(*_tools("ruff"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of everything, tests included."""
+    session.install(".", *DEV)
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS, tags=["tests"])
+def tests(session: nox.Session) -> None:
+    """Run the tests against the installed package, on every interpreter that is here."""
+    session.install(".", *DEV)
+    # Out of the checkout's reach, so that only the wheel can be what is imported.
+    session.run("python", "-P", "-m", "pytest", *(session.posargs or ["-n", "2"]))
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests once more under coverage, and fail under the share that pyproject.toml names."""
+    session.install("-e", ".", *DEV)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "-n", "2", *session.posargs)
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the pure modules bit by bit and see the tests notice."""
+    session.install("-e", ".", *DEV)
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the engine against what a power user would write; see benchmarks/README.md."""
+    session.install(".", *DEV)
+    session.run("python", "-P", "benchmarks/bench_export.py", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Export 90 days from the simulator, as the README's first command does."""
+    session.install(".")
+    session.run("mpx", "demo", *session.posargs)

@@ -1,0 +1,146 @@
+"""Bars and lines: what people see of an export."""
+
+import io
+import sys
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixpanel_export.progress import batch_line, can_draw, draw, wire_line
+from mixpanel_export.results import BatchProgress, Progress
+
+DONE = BatchProgress("2024-01-15", "2024-01-21", 2, 13, 123, success=True)
+FAILED = BatchProgress("2024-01-15", "2024-01-21", 2, 13, 0, success=False, error="no connection")
+
+
+class Terminal(io.StringIO):
+    """A text file that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_finished_batch_is_one_line_as_mixpanel_data_wrote_it() -> None:
+    """Batches count from one for people, days are inclusive, rows are those in the table."""
+    assert batch_line(DONE) == "  ✓ Batch 3/13: 2024-01-15 to 2024-01-21 (123 rows)"
+
+
+def test_a_failed_batch_says_why() -> None:
+    """The error stands where the rows would."""
+    assert batch_line(FAILED) == "  ✗ Batch 3/13: 2024-01-15 to 2024-01-21 failed: no connection"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "cp437", "no-such-encoding"])
+def test_marks_become_words_where_the_encoding_lacks_them(encoding: str) -> None:
+    """A console of an old code page gets `ok` and `failed`."""
+    assert batch_line(DONE, encoding) == "  ok Batch 3/13: 2024-01-15 to 2024-01-21 (123 rows)"
+    assert batch_line(FAILED, encoding).startswith("  failed Batch 3/13:")
+
+
+@given(st.sampled_from(["ascii", "cp1252", "utf-8", "cp437", "utf-16"]), st.booleans())
+def test_a_line_can_always_be_printed(encoding: str, success: bool) -> None:
+    """Whatever the encoding, what the line itself adds can be encoded."""
+    batch = BatchProgress("2024-01-01", "2024-01-02", 0, 1, 5, success=success, error="broke")
+    assert batch_line(batch, encoding).encode(encoding)
+
+
+def test_the_wire_line_names_quota_failures_and_the_wait() -> None:
+    """Everything that can hold an export up is on one line."""
+    progress = Progress(rows=1234567, quota_left=41, batches_failed=2, waiting_for="the hourly quota")
+    assert wire_line(progress) == (
+        "1,234,567 rows",
+        "41 requests left this hour, 2 failed, waiting for the hourly quota",
+    )
+
+
+def test_the_wire_line_is_short_when_nothing_holds_it_up() -> None:
+    """An unlimited export that moves says how many rows it has and no more."""
+    assert wire_line(Progress(rows=5)) == ("5 rows", "")
+
+
+def test_bars_show_the_totals_they_were_given_last() -> None:
+    """Totals replace each other, so the last one is what stays on the screen."""
+    terminal = Terminal()
+    with draw(title="signups", file=terminal) as watch:
+        watch(Progress(batches=20, batches_done=3, rows=100, bytes_read=5_000, quota_left=50))
+        watch(Progress(batches=20, batches_done=13, rows=7_000, bytes_read=2_500_000, quota_left=40))
+    shown = terminal.getvalue()
+    upper, lower = shown.rstrip().rsplit("\n", 1)
+    assert "signups: 13/20 batches" in upper.rsplit("\r", 1)[-1]
+    assert "65%" in upper.rsplit("\r", 1)[-1]
+    assert "  7,000 rows, 2.50MB at " in lower.rsplit("\r", 1)[-1]
+    assert lower.endswith("40 requests left this hour")
+
+
+def test_rows_may_fall_when_a_batch_is_given_up() -> None:
+    """A total lower than the one before is drawn as it is."""
+    terminal = Terminal()
+    with draw(file=terminal) as watch:
+        watch(Progress(batches=2, batches_done=1, rows=500, bytes_read=900))
+        watch(Progress(batches=2, batches_done=2, batches_failed=1, rows=200, bytes_read=900))
+    assert "  200 rows, 900B at " in terminal.getvalue().rsplit("\r", 1)[-1]
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch, colour: bool) -> None:
+    """Bars are green, and red once a batch failed, unless NO_COLOR is set."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if not colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    with draw(file=terminal) as watch:
+        watch(Progress(batches=2, batches_done=1))
+        watch(Progress(batches=2, batches_done=2, batches_failed=1))
+    assert ("\x1b[32m" in terminal.getvalue()) is colour
+    assert ("\x1b[31m" in terminal.getvalue()) is colour
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nothing_is_drawn_off_a_terminal(enabled: bool) -> None:
+    """A log file gets no control characters, whether or not bars were wished for."""
+    file = io.StringIO()
+    with draw(enabled, file=file) as watch:
+        watch(Progress(batches=2, batches_done=1))
+    assert not file.getvalue()
+
+
+def test_nothing_is_drawn_where_it_is_not_wished_for() -> None:
+    """`enabled=False` counts on a terminal too."""
+    terminal = Terminal()
+    with draw(enabled=False, file=terminal) as watch:
+        watch(Progress(batches=2, batches_done=1))
+    assert not terminal.getvalue()
+
+
+def test_bars_are_closed_when_the_export_raises() -> None:
+    """The cursor is left below the bars, so that the error begins on a line of its own."""
+    terminal = Terminal()
+
+    def broken_export() -> None:
+        with draw(file=terminal) as watch:
+            watch(Progress(batches=2, batches_done=1))
+            raise RuntimeError("broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        broken_export()
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_a_notebook_gets_the_bars_that_suit_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside a kernel tqdm chooses the bars, and they are drawn although no terminal is there."""
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    file = io.StringIO()
+    assert can_draw(file)
+    with draw(file=file) as watch:
+        watch(Progress(batches=4, batches_done=3))
+    assert "3/4 batches" in file.getvalue()
+
+
+def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bars belong to standard error as it is when they are drawn, never to the result's channel."""
+    assert not can_draw()
+    with draw() as watch:
+        watch(Progress(batches=1, batches_done=1))
+    assert capsys.readouterr().out == ""
