@@ -1,1 +1,105 @@
 """Export a Mixpanel project's raw events into DuckDB: complete, exact, and as fast as the quota allows."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mixpanel_export.errors import (
+    AccountNotFoundError,
+    APIError,
+    AuthenticationError,
+    ConfigError,
+    DatabaseError,
+    DatabaseLockedError,
+    DatabaseNotFoundError,
+    DateRangeTooLargeError,
+    ExportRunningError,
+    LedgerMismatchError,
+    MixpanelDataError,
+    NetworkError,
+    QueryError,
+    RateLimitError,
+    SelectionError,
+    ServerError,
+    TableError,
+    TableExistsError,
+    TableFormatError,
+    TableNotFoundError,
+    TruncatedError,
+)
+from mixpanel_export.results import (
+    BatchProgress,
+    BatchResult,
+    FetchResult,
+    ParallelFetchResult,
+    Progress,
+    SQLResult,
+)
+
+if TYPE_CHECKING:
+    from mixpanel_export._engine import export_events
+    from mixpanel_export._plan import split_date_range
+    from mixpanel_export.credentials import Credentials
+    from mixpanel_export.sync import run_sync
+    from mixpanel_export.workspace import TableInfo, Workspace
+
+    __version__: str
+
+__all__ = [
+    "APIError",
+    "AccountNotFoundError",
+    "AuthenticationError",
+    "BatchProgress",
+    "BatchResult",
+    "ConfigError",
+    "Credentials",
+    "DatabaseError",
+    "DatabaseLockedError",
+    "DatabaseNotFoundError",
+    "DateRangeTooLargeError",
+    "ExportRunningError",
+    "FetchResult",
+    "LedgerMismatchError",
+    "MixpanelDataError",
+    "NetworkError",
+    "ParallelFetchResult",
+    "Progress",
+    "QueryError",
+    "RateLimitError",
+    "SQLResult",
+    "SelectionError",
+    "ServerError",
+    "TableError",
+    "TableExistsError",
+    "TableFormatError",
+    "TableInfo",
+    "TableNotFoundError",
+    "TruncatedError",
+    "Workspace",
+    "__version__",
+    "export_events",
+    "run_sync",
+    "split_date_range",
+]
+
+# These are imported when first used, so that importing the package is quick and loads no other library.
+_HOMES = {
+    "Credentials": "credentials",
+    "TableInfo": "workspace",
+    "Workspace": "workspace",
+    "export_events": "_engine",
+    "run_sync": "sync",
+    "split_date_range": "_plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("mpx-export")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -69,11 +69,7 @@ class Credentials:
             raise ConfigError(
                 "A user name or a project secret has no colon; check MP_USERNAME and MP_SECRET."
             )
-        # The default database is named after the project, so it must not be a path.
-        if not re.fullmatch(r"[A-Za-z0-9_-]*", self.project_id):
-            raise ConfigError(
-                f"{self.project_id!r} is no project id; set MP_PROJECT_ID to the project's number."
-            )
+        checked_project_id(self.project_id)
         _check_region(self.region)
 
     @property
@@ -90,6 +86,13 @@ class Credentials:
     def params(self) -> dict[str, str]:
         """The query parameters that belong to the credentials: none for a project secret."""
         return {} if self.is_legacy else {"project_id": self.project_id}
+
+
+def checked_project_id(project_id: str) -> str:
+    """Return *project_id*; `ConfigError` where it is none. A file is named after it, so it must not be a path."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]*", project_id):
+        raise ConfigError(f"{project_id!r} is no project id; set MP_PROJECT_ID to the project's number.")
+    return project_id
 
 
 def _check_region(region: str) -> None:

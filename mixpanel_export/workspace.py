@@ -1,0 +1,350 @@
+"""The blocking door: mixpanel_data's Workspace over the async engine."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from dataclasses import replace as changed
+from datetime import UTC, date, datetime
+from functools import cached_property, partial
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+import duckdb
+
+from mixpanel_export._arguments import MAX_DAYS, check, days_of_one_request, mode_of, result_of_one_request
+from mixpanel_export._database import _as_database_error, connect, quoted
+from mixpanel_export._engine import download_events, export_events
+from mixpanel_export._event import streamed
+from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
+from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseNotFoundError
+from mixpanel_export.progress import Watcher, draw
+from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress, SQLResult
+from mixpanel_export.sync import run_sync
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """A table of the database; `type` and `fetched_at` (UTC) are None for tables that no export made."""
+
+    name: str
+    type: str | None
+    row_count: int
+    fetched_at: datetime | None
+
+
+class Workspace:
+    """A DuckDB file, and the Mixpanel project that events are fetched from.
+
+    *path* None is mixpanel_data's file, `~/.mp/data/{project_id}.db`. Credentials are looked for when they are
+    first needed, as `resolve_credentials` says, unless *credentials* are given; *project_id* and *region*
+    override them. The file is opened, and created, when it is first needed, and stays open until `close()`;
+    other processes cannot open it meanwhile. With *read_only* they may read it too, and nothing can be fetched.
+    One thread at a time may use a workspace.
+    """
+
+    def __init__(
+        self,
+        account: str | None = None,
+        project_id: str | None = None,
+        region: str | None = None,
+        path: str | Path | None = None,
+        read_only: bool = False,
+        *,
+        credentials: Credentials | None = None,
+        api_url: str | None = None,
+    ) -> None:
+        self._account = account
+        self._project_id = project_id
+        self._region = region
+        self._path = path
+        self._read_only = read_only
+        self._given = credentials
+        self._api_url = api_url
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database file. Using the workspace again opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def db_path(self) -> Path:
+        """Where the database is, whether or not it exists yet."""
+        if self._path is not None:
+            return Path(self._path).expanduser()
+        project_id = checked_project_id(self._project_id or self._credentials.project_id)
+        if not project_id:
+            raise ConfigError("The default file is named after the project; set MP_PROJECT_ID or pass path.")
+        return Path.home() / ".mp" / "data" / f"{project_id}.db"
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB's own connection. What a transaction left open here has changed may keep a fetch from committing.
+
+        Raises `DatabaseError` or one of its kinds where the file cannot be opened.
+        """
+        if self._connection is None:
+            self._connection = _read_only(self.db_path) if self._read_only else connect(self._writable_path())
+        return self._connection
+
+    @overload
+    def fetch_events(
+        self,
+        name: str = ...,
+        *,
+        from_date: str | date,
+        to_date: str | date,
+        events: list[str] | None = ...,
+        where: str | None = ...,
+        limit: int | None = ...,
+        progress: bool = ...,
+        append: bool = ...,
+        batch_size: int = ...,
+        parallel: Literal[False] = ...,
+        max_workers: int | None = ...,
+        on_batch_complete: Callable[[BatchProgress], object] | None = ...,
+        chunk_days: int | None = ...,
+        resume: bool = ...,
+        replace: bool = ...,
+        dedupe: bool = ...,
+        retries: int = ...,
+        on_progress: Callable[[Progress], object] | None = ...,
+    ) -> FetchResult: ...
+    @overload
+    def fetch_events(
+        self,
+        name: str = ...,
+        *,
+        from_date: str | date,
+        to_date: str | date,
+        events: list[str] | None = ...,
+        where: str | None = ...,
+        limit: None = ...,
+        progress: bool = ...,
+        append: bool = ...,
+        batch_size: int = ...,
+        parallel: Literal[True],
+        max_workers: int | None = ...,
+        on_batch_complete: Callable[[BatchProgress], object] | None = ...,
+        chunk_days: int | None = ...,
+        resume: bool = ...,
+        replace: bool = ...,
+        dedupe: bool = ...,
+        retries: int = ...,
+        on_progress: Callable[[Progress], object] | None = ...,
+    ) -> ParallelFetchResult: ...
+    @overload
+    def fetch_events(
+        self,
+        name: str = ...,
+        *,
+        from_date: str | date,
+        to_date: str | date,
+        events: list[str] | None = ...,
+        where: str | None = ...,
+        limit: int | None = ...,
+        progress: bool = ...,
+        append: bool = ...,
+        batch_size: int = ...,
+        parallel: bool,
+        max_workers: int | None = ...,
+        on_batch_complete: Callable[[BatchProgress], object] | None = ...,
+        chunk_days: int | None = ...,
+        resume: bool = ...,
+        replace: bool = ...,
+        dedupe: bool = ...,
+        retries: int = ...,
+        on_progress: Callable[[Progress], object] | None = ...,
+    ) -> FetchResult | ParallelFetchResult: ...
+    def fetch_events(
+        self,
+        name: str = "events",
+        *,
+        from_date: str | date,
+        to_date: str | date,
+        events: list[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        progress: bool = True,
+        append: bool = False,
+        batch_size: int = 1000,
+        parallel: bool = False,
+        max_workers: int | None = None,
+        on_batch_complete: Callable[[BatchProgress], object] | None = None,
+        chunk_days: int | None = None,
+        resume: bool = False,
+        replace: bool = False,
+        dedupe: bool = True,
+        retries: int = 5,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> FetchResult | ParallelFetchResult:
+        """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
+
+        With *parallel* the range is cut into batches of *chunk_days* (None: planned from the range, the workers
+        and the quota), up to *max_workers* (None: 10) are fetched at once, and a batch that fails is reported in
+        the result while the others go on. Without, one request asks for the whole range and what makes it fail
+        is raised. *append*, *replace* and *resume* say what to do where the table exists; none of them: that it
+        must not. *limit* caps the events of one request. *batch_size* is mixpanel_data's; it changes nothing.
+
+        Raises:
+            ValueError: an argument is out of range.
+            DateRangeTooLargeError: over 100 days without *parallel*.
+            MixpanelDataError: nothing can be fetched, or not into this table; its kinds say why.
+        """
+        check("batch_size", batch_size, 100, 100_000)
+        check("limit", limit, 1, 100_000)
+        check("max_workers", max_workers, 1, 100)
+        check("chunk_days", chunk_days, 1, MAX_DAYS)
+        if parallel and limit is not None:
+            raise ValueError(
+                "limit cannot be used with parallel, because it caps each request, not the export"
+            )
+        mode = mode_of(append=append, replace=replace, resume=resume)
+        days = chunk_days if parallel else days_of_one_request(from_date, to_date)
+        with draw(enabled=progress, title=name) as watch:
+            result = run_sync(
+                export_events,
+                from_date,
+                to_date,
+                credentials=self._credentials,
+                db=self._writable_path(),
+                table=name,
+                events=events,
+                where=where,
+                limit=limit,
+                max_workers=(10 if max_workers is None else max_workers) if parallel else 1,
+                chunk_days=days,
+                mode=mode,
+                dedupe=dedupe,
+                retries=retries,
+                on_batch_complete=on_batch_complete,
+                on_progress=_both(watch, on_progress),
+                api_url=self._api_url,
+            )
+        return result if parallel else result_of_one_request(result, from_date, to_date)
+
+    def stream_events(
+        self,
+        *,
+        from_date: str | date,
+        to_date: str | date,
+        events: list[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        raw: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the events of the days from *from_date* to *to_date*, both inclusive, without storing them.
+
+        Yields Mixpanel's own objects if *raw*, else dictionaries with the keys event_name, event_time (aware, in
+        UTC, or None), distinct_id, insert_id and properties, with the values that a table would have. Duplicates
+        stay. Nothing is yielded before one request has brought the whole range, proven complete, into an unnamed
+        temporary file. Lines that are no events are left out, and one warning counts them.
+
+        Raises:
+            ValueError: an argument is out of range.
+            DateRangeTooLargeError: over 100 days.
+            MixpanelDataError: nothing can be fetched; its kinds say why.
+        """
+        check("limit", limit, 1, 100_000)
+        days_of_one_request(from_date, to_date)
+        download = partial(
+            download_events,
+            from_date,
+            to_date,
+            credentials=self._credentials,
+            events=events,
+            where=where,
+            limit=limit,
+            api_url=self._api_url,
+        )
+        return streamed(lambda file: run_sync(download, file), raw=raw)
+
+    def sql(self, query: str) -> "pd.DataFrame":
+        """Run *query* and return its rows as a pandas DataFrame; `ImportError` without pandas."""
+        if find_spec("pandas") is None:
+            raise ImportError("DataFrames need pandas: pip install 'mpx-export[pandas]'; or use sql_rows")
+        return self.connection.execute(query).df()
+
+    def sql_scalar(self, query: str) -> Any:
+        """Run *query* and return the first value of its first row, None where it has no row."""
+        row = self.connection.execute(query).fetchone()
+        return row[0] if row else None
+
+    def sql_rows(self, query: str) -> SQLResult:
+        """Run *query* and return its rows as tuples, with the names of the columns."""
+        cursor = self.connection.execute(query)
+        columns = tuple(column[0] for column in cursor.description or ())
+        return SQLResult(columns, cursor.fetchall())
+
+    def tables(self) -> list[TableInfo]:
+        """Return the tables of the database by name, without those that begin with an underscore."""
+        found = self.connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND "
+            "schema_name = 'main' AND NOT internal AND NOT starts_with(table_name, '_') ORDER BY table_name"
+        ).fetchall()
+        fetched = self._fetched()
+        return [
+            TableInfo(name, kind, self.sql_scalar(f"SELECT count(*) FROM {quoted(name)}"), at)
+            for name, kind, at in ((name, *fetched.get(name, (None, None))) for (name,) in found)
+        ]
+
+    @cached_property
+    def _credentials(self) -> Credentials:
+        if self._given is None:
+            return resolve_credentials(self._account, project_id=self._project_id, region=self._region)
+        given = self._given
+        return changed(
+            given, project_id=self._project_id or given.project_id, region=self._region or given.region
+        )
+
+    def _fetched(self) -> dict[str, tuple[str, datetime]]:
+        """Return kind and time of the last fetch of each table that `_metadata` knows, where there is one."""
+        if not self.sql_scalar(
+            "SELECT count(*) FROM information_schema.tables WHERE table_name = '_metadata'"
+        ):
+            return {}
+        rows = self.connection.execute("SELECT table_name, type, fetched_at FROM _metadata").fetchall()
+        return {name: (kind, at.replace(tzinfo=UTC)) for name, kind, at in rows}
+
+    def _writable_path(self) -> Path:
+        path = self.db_path
+        if self._read_only:
+            raise DatabaseError(
+                f"{path} is opened read-only; use a Workspace without read_only to fetch", db_path=str(path)
+            )
+        if self._path is None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+
+def _read_only(path: Path) -> duckdb.DuckDBPyConnection:
+    if not path.exists():
+        raise DatabaseNotFoundError(
+            f"there is no database {path}; fetch events into it first, or choose another path",
+            db_path=str(path),
+        )
+    try:
+        return duckdb.connect(str(path), read_only=True)
+    except duckdb.Error as error:
+        raise _as_database_error(path, error) from error
+
+
+def _both(watch: Watcher, also: Callable[[Progress], object] | None) -> Callable[[Progress], object]:
+    def tell(progress: Progress) -> object:
+        watch(progress)
+        return also(progress) if also else None
+
+    return tell

@@ -1,0 +1,150 @@
+"""What may be seen from outside, and what may see what inside."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mixpanel_export
+from mixpanel_export import errors
+
+PACKAGE = Path(mixpanel_export.__file__).parent
+
+# Module: what of ours it may import, what of others'. Imports point up this table.
+LAYERS = {
+    "errors": ("", ""),
+    "results": ("errors", ""),
+    "_stream": ("", ""),
+    "_lines": ("", ""),
+    "_plan": ("_stream errors", ""),
+    "_limits": ("errors", "anyio"),
+    "_decode": ("errors", "isal"),
+    "_event": ("_lines", ""),
+    "_arguments": ("_plan _stream errors results", ""),
+    "credentials": ("errors", ""),
+    "progress": ("results", "tqdm"),
+    "_fetch": ("_stream credentials _decode errors", "anyio httpx"),
+    "_attempts": ("_fetch _limits _stream errors", "anyio httpx"),
+    "_database": ("errors", "duckdb"),
+    "_ledger": ("_database _plan _stream errors", "duckdb"),
+    "_staging": ("_stream errors", "isal"),
+    "_load": ("_database _ledger _lines _staging _stream errors", "duckdb"),
+    "_store": ("_database _ledger _load _plan _staging _stream errors results", "duckdb"),
+    "_run": ("_attempts _limits _plan _staging _store _stream errors results", "anyio"),
+    "_engine": (
+        "_attempts _database _fetch _ledger _limits _plan _run _staging _store _stream credentials errors results",
+        "anyio httpx",
+    ),
+    "sync": ("", "anyio"),
+    "workspace": (
+        "_arguments _database _engine _event credentials errors progress results sync",
+        "duckdb pandas",
+    ),
+    "__init__": ("_engine _plan credentials errors results sync workspace", ""),
+}
+# Package: the same for all its modules together, imports of each other aside.
+PACKAGES = {
+    "simulator": ("", "anyio h11 httpx isal"),
+    "cli": (
+        "__init__ _engine _plan credentials errors progress results simulator sync workspace",
+        "anyio click",
+    ),
+}
+
+LIBRARIES = {"anyio", "click", "duckdb", "h11", "httpx", "isal", "pandas", "tqdm", "trio"}
+
+
+def modules_named_in(source: Path) -> Iterator[str]:
+    """Every module that the file imports, wherever in it."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                # `from mixpanel_export import errors` names a module, `from mixpanel_export import Progress` not.
+                inside = {f"mixpanel_export.{name.name}" for name in names if is_module(name.name)}
+                yield from inside if module == "mixpanel_export" and inside else {module}
+            case ast.ImportFrom():
+                yield "a relative import"
+
+
+def is_module(name: str) -> bool:
+    return (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()
+
+
+def imports_of(source: Path) -> tuple[set[str], set[str]]:
+    """What of ours and what of others' the file imports: top-level names, the standard library left out."""
+    ours: set[str] = set()
+    theirs: set[str] = set()
+    for module in modules_named_in(source):
+        first, _, rest = module.partition(".")
+        if first == "mixpanel_export":
+            ours.add(rest.partition(".")[0] or "__init__")
+        elif first not in sys.stdlib_module_names:
+            theirs.add(first)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("module", LAYERS)
+def test_imports_point_one_way(module: str) -> None:
+    """A module imports only what its layer allows, and of ours only what stands above it in the table."""
+    may_ours, may_theirs = LAYERS[module]
+    ours, theirs = imports_of(PACKAGE / f"{module}.py")
+    assert ours <= set(may_ours.split())
+    assert theirs <= set(may_theirs.split())
+    names = list(LAYERS)
+    assert set(may_ours.split()) <= set(names[: names.index(module)])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_what_they_may(package: str) -> None:
+    """A package imports only what its layer allows; the simulator nothing of ours, so that it can disagree."""
+    may_ours, may_theirs = PACKAGES[package]
+    for source in (PACKAGE / package).rglob("*.py"):
+        ours, theirs = imports_of(source)
+        assert ours - {package} <= set(may_ours.split()), source.name
+        assert theirs <= set(may_theirs.split()), source.name
+
+
+def test_every_module_has_a_layer() -> None:
+    """No module stands outside the tables."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert modules == set(LAYERS)
+    assert packages == set(PACKAGES)
+
+
+def test_all_is_sorted_and_complete() -> None:
+    """`__all__` is sorted and equals the public names: those the package defines or offers to be imported."""
+    names = mixpanel_export.__all__
+    assert names == sorted(names)
+    assert len(names) == len(set(names))
+    offered = {name for name in dir(mixpanel_export) if not name.startswith("_")} | {"__version__"}
+    borrowed = {"Any", "TYPE_CHECKING", "import_module"}
+    assert {name for name in offered if not is_module(name)} - borrowed == set(names)
+
+
+def test_every_public_name_can_be_had() -> None:
+    """Every name of `__all__` exists, and a name that is not there is an AttributeError."""
+    for name in mixpanel_export.__all__:
+        assert getattr(mixpanel_export, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        mixpanel_export.no_such_name  # noqa: B018
+
+
+def test_every_error_is_public() -> None:
+    """Whatever an export raises on purpose can be caught by a name of the package."""
+    defined = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and name.endswith("Error")
+    }
+    assert defined <= set(mixpanel_export.__all__)
+
+
+def test_importing_the_package_loads_no_library() -> None:
+    """`import mixpanel_export` and naming an error load no other library."""
+    code = "import sys, mixpanel_export; mixpanel_export.MixpanelDataError; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert LIBRARIES.isdisjoint(done.stdout.split())

@@ -1,0 +1,91 @@
+"""The public API as a type checker sees it. Checked, never run."""
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any, assert_type
+
+import duckdb
+import pandas as pd
+
+import mixpanel_export
+from mixpanel_export import (
+    BatchProgress,
+    Credentials,
+    FetchResult,
+    MixpanelDataError,
+    ParallelFetchResult,
+    Progress,
+    RateLimitError,
+    SQLResult,
+    TableInfo,
+    Workspace,
+    export_events,
+    run_sync,
+    split_date_range,
+)
+
+
+def on_batch(batch: BatchProgress) -> None:
+    assert_type(batch.error, str | None)
+
+
+async def on_progress(progress: Progress) -> None:
+    assert_type(progress.rows, int)
+
+
+async def the_async_door() -> None:
+    result = await export_events("2024-01-01", date(2024, 3, 30), db=Path("events.duckdb"))
+    assert_type(result, ParallelFetchResult)
+    await export_events(
+        "2024-01-01",
+        "2024-03-30",
+        db="events.duckdb",
+        table="signups",
+        credentials=Credentials("user", "secret", "1", "eu"),
+        events=("Sign up", "Sign in"),
+        where='properties["plan"] == "free"',
+        max_workers=5,
+        chunk_days=3,
+        mode="resume",
+        on_batch_complete=on_batch,
+        on_progress=on_progress,
+    )
+    await export_events("2024-01-01", "2024-03-30", db="x", mode="upsert")  # type: ignore[arg-type]  # no such mode
+
+
+def the_blocking_door(parallel: bool) -> None:
+    with Workspace(path="events.duckdb", region="eu") as workspace:
+        one = workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-31", limit=10)
+        assert_type(one, FetchResult)
+        many = workspace.fetch_events(
+            "events", from_date="2024-01-01", to_date="2024-12-31", parallel=True, on_batch_complete=on_batch
+        )
+        assert_type(many, ParallelFetchResult)
+        either = workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-31", parallel=parallel)
+        assert_type(either, FetchResult | ParallelFetchResult)
+        events = workspace.stream_events(from_date="2024-01-01", to_date=date(2024, 1, 31), raw=True)
+        assert_type(events, Iterator[dict[str, Any]])
+        assert_type(workspace.sql("SELECT 1"), pd.DataFrame)
+        assert_type(workspace.sql_rows("SELECT 1"), SQLResult)
+        assert_type(workspace.tables(), list[TableInfo])
+        assert_type(workspace.connection, duckdb.DuckDBPyConnection)
+        assert_type(workspace.db_path, Path)
+
+
+def the_rest() -> None:
+    result = run_sync(export_events, "2024-01-01", "2024-01-31", db="events.duckdb", mode="append")
+    assert_type(result, ParallelFetchResult)
+    run_sync(export_events, "2024-01-01", "2024-01-31")  # type: ignore[call-arg]  # no database
+    assert_type(split_date_range("2024-01-01", "2024-01-31", 7), list[tuple[str, str]])
+    assert_type(mixpanel_export.__version__, str)
+
+
+def catching() -> None:
+    try:
+        the_rest()
+    except RateLimitError as error:
+        assert_type(error.retry_after, float | None)
+    except MixpanelDataError as error:
+        assert_type(error.code, str)
+        assert_type(error.to_dict(), dict[str, object])
