@@ -21,11 +21,12 @@ RetryAfter = Literal["seconds", "date", "none"]
 class RequestLog:
     """What became of one export request.
 
-    `time` is the moment of its arrival on the limits' clock; `first` and `last` are None where the dates
+    `number` counts from 1; `time` is the moment of its arrival on the limits' clock; `first` and `last` are None where the dates
     could not be read or were not looked at; `status` is None until a head was sent; `finished` says
     that the whole body went out, as far as the simulator meant to send it.
     """
 
+    number: int
     time: float
     params: dict[str, str]
     first: date | None = None
@@ -45,6 +46,16 @@ class Response:
     pieces: AsyncGenerator[bytes, None]
 
 
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """How answers look where Mixpanel's own behaviour is not published; see `Simulator`."""
+
+    first_byte: float
+    retry_after: RetryAfter
+    uncounted: frozenset[int]
+    content_type: str
+
+
 @dataclass(slots=True)
 class Api:
     """One project's export endpoint."""
@@ -55,10 +66,7 @@ class Api:
     faults: list[Fault]
     hits: FaultLog
     now: Callable[[], datetime]
-    first_byte: float = 0.0
-    retry_after: RetryAfter = "seconds"
-    uncounted: frozenset[int] = frozenset({401, 402, 429})
-    content_type: str = "text/plain"
+    replies: Replies
     requests: list[RequestLog] = field(default_factory=list)
 
     @asynccontextmanager
@@ -73,13 +81,17 @@ class Api:
             async with aclosing(_text("Not found")) as pieces:
                 yield Response(404, (("Content-Type", "text/plain"),), pieces)
             return
-        log = RequestLog(self.limits.clock(), request.params)
+        log = RequestLog(len(self.requests) + 1, self.limits.clock(), request.params)
         self.requests.append(log)
         decided = self._decide(request, log)
+        if isinstance(decided, Answer):
+            async with aclosing(_logged(_text(decided.body), log)) as pieces:
+                yield Response(decided.status, _headers(decided), pieces)
+            return
         self.limits.begin()
         try:
             async with AsyncExitStack() as stack:
-                yield await self._respond(request, decided, log, stack)
+                yield await self._events(request, *decided, log, stack)
         finally:
             self.limits.end()
 
@@ -104,7 +116,7 @@ class Api:
         return query, fault
 
     def _counted(self, answer: Answer, log: RequestLog) -> Answer:
-        if answer.status not in self.uncounted:
+        if answer.status not in self.replies.uncounted:
             self.limits.arrived()
         log.status = answer.status
         return answer
@@ -120,41 +132,36 @@ class Api:
         )
 
     def _retry_after(self, seconds: float | None) -> str | None:
-        if seconds is None or self.retry_after == "none":
+        if seconds is None or self.replies.retry_after == "none":
             return None
-        if self.retry_after == "date":
+        if self.replies.retry_after == "date":
             return format_datetime(self.now() + timedelta(seconds=ceil(seconds)), usegmt=True)
         return f"{seconds:g}"
 
-    async def _respond(
-        self,
-        request: Request,
-        decided: Answer | tuple[Query, Fault | None],
-        log: RequestLog,
-        stack: AsyncExitStack,
+    async def _events(
+        self, request: Request, query: Query, fault: Fault | None, log: RequestLog, stack: AsyncExitStack
     ) -> Response:
-        if isinstance(decided, Answer):
-            after = () if decided.retry_after is None else (("Retry-After", decided.retry_after),)
-            pieces = _logged(_text(decided.body), log)
-            stack.push_async_callback(pieces.aclose)
-            return Response(decided.status, (("Content-Type", decided.content_type), *after), pieces)
-        query, fault = decided
         await self._before_head(fault)
-        maker = BodyMaker(self.source, query, fault, self.now(), len(self.requests), stack)
+        maker = BodyMaker(self.source, query, fault, self.now(), log.number, stack)
         body = await maker.body(accepts_gzip=request.accepts_gzip)
         log.status = 200
         pieces = _logged(body.pieces, log)
         stack.push_async_callback(pieces.aclose)
         encoding = (("Content-Encoding", "gzip"),) if body.gzip else ()
-        return Response(200, (("Content-Type", self.content_type), *encoding), pieces)
+        return Response(200, (("Content-Type", self.replies.content_type), *encoding), pieces)
 
     async def _before_head(self, fault: Fault | None) -> None:
-        if self.first_byte:
-            await self.source.pace.sleep(self.first_byte)
+        if self.replies.first_byte:
+            await self.source.pace.sleep(self.replies.first_byte)
         if fault and fault.kind in BEFORE_HEAD:
             raise BEFORE_HEAD[fault.kind]
         if fault and fault.kind == "stall_before_head":
             await self.source.pace.sleep(fault.seconds)
+
+
+def _headers(answer: Answer) -> Headers:
+    after = () if answer.retry_after is None else (("Retry-After", answer.retry_after),)
+    return (("Content-Type", answer.content_type), *after)
 
 
 async def _text(body: str) -> AsyncGenerator[bytes, None]:

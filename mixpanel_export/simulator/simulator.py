@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 import anyio
 import httpx
 
-from mixpanel_export.simulator.api import Api, RequestLog, RetryAfter
+from mixpanel_export.simulator.api import Api, Replies, RequestLog, RetryAfter
 from mixpanel_export.simulator.body import Pace, Source, selected
 from mixpanel_export.simulator.events import Profile, Record, line, settled_at
 from mixpanel_export.simulator.faults import Fault, FaultLog
@@ -108,20 +108,12 @@ class Simulator:
         self._now = now
         self._limits = Limits(clock, per_second, per_hour, concurrent)
         self._truths: dict[tuple[date, frozenset[str] | None], Truth] = {}
-        pace = Pace(clock, sleep, seconds_per_day, bandwidth, piece)
-        self._source = Source(self.profile, DayCache(cache_bytes), pace)
-        self._api = Api(
-            Project(username, secret, project_id, legacy_secret, history_days),
-            self._source,
-            self._limits,
-            list(faults),
-            FaultLog(seed),
-            now,
-            first_byte,
-            limit_retry_after,
-            uncounted,
-            content_type,
+        self._source = Source(
+            self.profile, DayCache(cache_bytes), Pace(clock, sleep, seconds_per_day, bandwidth, piece)
         )
+        project = Project(username, secret, project_id, legacy_secret, history_days)
+        replies = Replies(first_byte, limit_retry_after, uncounted, content_type)
+        self._api = Api(project, self._source, self._limits, list(faults), FaultLog(seed), now, replies)
 
     @property
     def faults(self) -> list[Fault]:
@@ -139,8 +131,13 @@ class Simulator:
 
     @property
     def max_concurrent(self) -> int:
-        """The highest number of export requests that were in progress at once."""
+        """The highest number of requests that were in progress at once; those answered at once are not."""
         return self._limits.most_in_progress
+
+    @property
+    def in_progress(self) -> int:
+        """How many requests are in progress now: their events are being prepared or sent."""
+        return self._limits.in_progress
 
     def hits(self, fault: Fault) -> int:
         """How many requests *fault*, the very object, has hit."""

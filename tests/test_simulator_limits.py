@@ -1,0 +1,147 @@
+"""The simulator's limits, on a clock that only the test moves."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixpanel_export.simulator import Fault, Simulator
+from mixpanel_export.simulator.faults import Kind
+from mixpanel_export.simulator.limits import Limits
+
+DAYS = {"from_date": "2024-03-04", "to_date": "2024-03-04", "project_id": "12345"}
+NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def simulator(clock: Clock, **options: Any) -> Simulator:
+    return Simulator(events_per_day=3, clock=clock, now=lambda: NOW, **options)
+
+
+async def ask(sim: Simulator, times: int = 1, **changes: str) -> list[httpx.Response]:
+    """Ask some times, one after the other, without the clock moving."""
+    auth = ("demo.mp-service-account", "demo-secret")
+    async with httpx.AsyncClient(transport=sim.transport(), base_url="http://simulator", auth=auth) as http:
+        return [await http.get("/api/2.0/export", params=DAYS | changes) for _ in range(times)]
+
+
+def statuses(responses: list[httpx.Response]) -> list[int]:
+    return [response.status_code for response in responses]
+
+
+@pytest.mark.anyio
+async def test_three_a_second() -> None:
+    """The fourth request within a second is refused, and refused ones do not count."""
+    clock = Clock()
+    sim = simulator(clock)
+    assert statuses(await ask(sim, 5)) == [200, 200, 200, 429, 429]
+    clock.time += 0.999
+    refused = (await ask(sim))[0]
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    assert "per second" in refused.json()["error"]
+    clock.time += 0.001
+    assert statuses(await ask(sim, 4)) == [200, 200, 200, 429]
+
+
+@pytest.mark.anyio
+async def test_sixty_in_a_rolling_hour() -> None:
+    """The 61st request within an hour is refused until the first is an hour old."""
+    clock = Clock()
+    sim = simulator(clock)
+    for _ in range(60):
+        assert statuses(await ask(sim)) == [200]
+        clock.time += 10
+    refused = (await ask(sim))[0]
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "3000")
+    assert "hour" in refused.json()["error"]
+    clock.time += 3000
+    assert statuses(await ask(sim, 2)) == [200, 429]
+
+
+@pytest.mark.anyio
+async def test_so_many_at_once() -> None:
+    """A request beyond the concurrency limit is refused in Mixpanel's words; one that ended makes room."""
+    started, go_on = anyio.Event(), anyio.Event()
+
+    async def wait(_: float) -> None:
+        if sim.in_progress == 2:
+            started.set()
+        await go_on.wait()
+
+    sim = simulator(Clock(), concurrent=2, per_second=0, first_byte=1.0, sleep=wait)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, sim)
+        tasks.start_soon(ask, sim)
+        await started.wait()
+        refused = (await ask(sim))[0]
+        go_on.set()
+    assert refused.status_code == 429
+    assert refused.json() == {"error": "too many export requests in progress for this project"}
+    assert sim.max_concurrent == 2
+    assert statuses(await ask(sim)) == [200]
+
+
+@pytest.mark.anyio
+async def test_zero_switches_a_limit_off() -> None:
+    """With all limits at 0 nothing is refused."""
+    sim = simulator(Clock(), per_second=0, per_hour=0, concurrent=0)
+    assert set(statuses(await ask(sim, 70))) == {200}
+
+
+@pytest.mark.anyio
+async def test_what_counts_against_the_hour() -> None:
+    """Status 401, 402 and 429 are free, 400 and 500 count; the set can be changed."""
+    cases: list[tuple[Kind, bool]] = [
+        ("401", False),
+        ("402", False),
+        ("429", False),
+        ("400", True),
+        ("500", True),
+    ]
+    for kind, counts in cases:
+        sim = simulator(Clock(), per_second=0, per_hour=1, faults=[Fault(kind, times=1)])
+        assert statuses(await ask(sim, 2)) == [int(kind), 429 if counts else 200]
+        sim = simulator(
+            Clock(), per_second=0, per_hour=1, faults=[Fault(kind, times=1)], uncounted=frozenset({400, 500})
+        )
+        assert statuses(await ask(sim, 2)) == [int(kind), 200 if counts else 429]
+
+
+@pytest.mark.anyio
+async def test_forms_of_retry_after() -> None:
+    """`Retry-After` is seconds, a date, or not there."""
+    dated = simulator(Clock(), per_second=1, limit_retry_after="date")
+    assert (await ask(dated, 2))[1].headers["retry-after"] == "Sat, 01 Jun 2024 12:00:01 GMT"
+    silent = simulator(Clock(), per_second=1, limit_retry_after="none")
+    assert "retry-after" not in (await ask(silent, 2))[1].headers
+
+
+@given(gaps=st.lists(st.floats(0, 2), max_size=80), per_second=st.integers(1, 4), per_hour=st.integers(1, 30))
+def test_no_window_holds_more_than_its_limit(gaps: list[float], per_second: int, per_hour: int) -> None:
+    """For all arrivals, those admitted fit every window, and one is refused only where it would not."""
+    clock = Clock()
+    limits = Limits(clock, per_second, per_hour, 0)
+    admitted: list[float] = []
+    for gap in gaps:
+        clock.time += gap
+        second = sum(time > clock.time - 1.0 for time in admitted)
+        hour = sum(time > clock.time - 3600.0 for time in admitted)
+        fits = second < per_second and hour < per_hour
+        assert (limits.refusal() is None) is fits
+        if fits:
+            limits.arrived()
+            admitted.append(clock.time)
