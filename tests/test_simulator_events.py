@@ -189,6 +189,20 @@ def test_duplicates_come_in_every_kind() -> None:
     assert any(one["time"] == other["time"] and one[arrival] != other[arrival] for one, other in pairs)
 
 
+def test_duplicates_come_long_after_their_original() -> None:
+    """Copies stand apart from what they copy, but do not pile up until the end of a large day."""
+    lines = day_of(events_per_day=3000, duplicates=1.0, odd=0.0)
+    seen: dict[bytes, int] = {}
+    gaps = [
+        (place, place - seen[line])
+        for place, line in enumerate(lines)
+        if seen.setdefault(line, place) < place
+    ]
+    assert min(gap for _, gap in gaps) >= 500
+    assert max(gap for _, gap in gaps) <= 1100
+    assert gaps[0][0] < 600
+
+
 def test_weekends_are_quieter() -> None:
     """The weekday pattern moves events from weekends to workdays and keeps the week's sum."""
     simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=700, duplicates=0.0)
@@ -217,6 +231,11 @@ def test_events_arrive_over_time() -> None:
     for hours in (0, 12, 24, 40, 65, 66, 1000):
         clock[0] = START + timedelta(hours=hours)
         counts.append(simulator.truth(DAY, DAY).rows)
+        now = clock[0].timestamp() * 1000
+        arrivals = [
+            json.loads(line)["properties"]["mp_processing_time_ms"] for line in simulator.lines(DAY, DAY)
+        ]
+        assert all(arrival <= now for arrival in arrivals)
     assert counts[0] == 0
     assert counts == sorted(counts)
     assert len(set(counts[:4])) == 4

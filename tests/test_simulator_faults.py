@@ -277,7 +277,7 @@ async def test_gzip_faults_spare_plain_bodies(door: str) -> None:
 async def test_a_stall_runs_into_the_read_timeout(kind: Kind, door: str) -> None:
     """While nothing is sent, a client's read timeout applies."""
     whole = len((await fetch(simulator(), door)).data)
-    raw = await fetch(simulator(Fault(kind)), door, timeout=httpx.Timeout(20, read=0.05))
+    raw = await fetch(simulator(Fault(kind)), door, timeout=httpx.Timeout(20, read=0.3))
     assert type(raw.error) is httpx.ReadTimeout
     assert len(raw.data) == (int(whole * 0.5) if kind == "stall" else 0)
 

@@ -107,8 +107,6 @@ def event_time(value: bytes) -> datetime | None:
         return _from_number(Decimal(written))
     except InvalidOperation:
         return _from_iso(written)
-    except (OverflowError, ValueError):  # beyond year 9999, or not a finite number
-        return None
 
 
 def _from_number(number: Decimal) -> datetime:
