@@ -18,7 +18,7 @@ from anyio import to_thread
 
 from mixpanel_export._attempts import Fetcher
 from mixpanel_export._database import connected_for_export
-from mixpanel_export._fetch import Query, new_client
+from mixpanel_export._fetch import Query, Timeouts, new_client
 from mixpanel_export._ledger import Selection
 from mixpanel_export._limits import Gate
 from mixpanel_export._plan import Plan, open_from, parse_day, plan
@@ -54,6 +54,7 @@ async def export_events(
     api_url: str | None = None,
     per_second: int | None = None,
     per_hour: int | None = None,
+    timeouts: Timeouts | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ParallelFetchResult:
@@ -71,6 +72,9 @@ async def export_events(
     batches are in the result, after *retries* further attempts each. With *dedupe*, of events with the same
     name, `distinct_id`, `time` and `$insert_id` the one processed last is kept.
 
+    *timeouts* bounds the silence of a connection. *transport* replaces the network, for tests; *now* is the
+    clock that says which days are over.
+
     *on_batch_complete* and *on_progress* are called one at a time in this event loop; an awaitable that they
     return is awaited. If one raises, the export stops, keeps what is committed, and the exception leaves here.
 
@@ -87,7 +91,7 @@ async def export_events(
     _check(table, max_workers, chunk_days, limit, retries)
     names = _event_names(events)
     credentials = credentials or resolve_credentials()
-    query = Query(export_url(credentials.region, api_url), credentials, names, where, limit)
+    query = Query(export_url(credentials.region, api_url), credentials, names, where, limit, timeouts or Timeouts())
     gate = _gate(per_second, per_hour)
     selection = Selection(credentials.project_id, names, where)
     async with _opened(
@@ -133,6 +137,7 @@ async def download_events(
     limit: int | None = None,
     retries: int = 5,
     api_url: str | None = None,
+    timeouts: Timeouts | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
@@ -145,7 +150,7 @@ async def download_events(
     chunk = _days(from_date, to_date, now())
     names = _event_names(events)
     credentials = credentials or resolve_credentials()
-    query = Query(export_url(credentials.region, api_url), credentials, names, where, limit)
+    query = Query(export_url(credentials.region, api_url), credentials, names, where, limit, timeouts or Timeouts())
     async with new_client(transport) as client:
         fetcher = Fetcher(client, query, _gate(None, None), workers=1, retries=retries, now=now)
         await fetcher.fetch(chunk, _FileSink(file))

@@ -8,12 +8,12 @@ import json
 import re
 import socket
 import urllib.request
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import httpx
@@ -54,7 +54,7 @@ class Query:
     events: Sequence[str] | None = None
     where: str | None = None
     limit: int | None = None
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    timeouts: Timeouts = Timeouts()
 
     def params(self, chunk: Chunk) -> dict[str, str]:
         """Return the query parameters for the days of *chunk*."""
@@ -142,7 +142,7 @@ async def _body(
     response: httpx.Response, query: Query, chunk: Chunk, received: Callable[[int], None]
 ) -> AsyncGenerator[bytes]:
     decoder = BodyDecoder(response.headers.get("content-encoding"))
-    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as pieces:
+    async with _abandoned(response.aiter_raw()) as pieces:
         while True:
             with anyio.fail_after(query.timeouts.idle):
                 wire = await anext(pieces, None)
@@ -161,12 +161,29 @@ async def _body(
 async def _refusal(response: httpx.Response, query: Query, chunk: Chunk) -> APIError:
     body = b""
     with anyio.fail_after(query.timeouts.idle):
-        async for piece in response.aiter_bytes():
-            body += piece
-            if len(body) >= _SHOWN:
-                break
+        async with _abandoned(response.aiter_bytes()) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) >= _SHOWN:
+                    break
     text = _redacted(body[:_SHOWN].decode("utf-8", "replace"), query.credentials)
     return refusal(response.status_code, text, response.headers.get("retry-after"), chunk)
+
+
+@asynccontextmanager
+async def _abandoned(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
+    """End *pieces* with the context, however far it got.
+
+    The library's iterators are generators inside generators, and closing the outer one leaves the inner ones
+    to the garbage collector. A cancelled read ends them all.
+    """
+    try:
+        yield pieces
+    finally:
+        with anyio.CancelScope(shield=True) as scope, suppress(httpx.HTTPError):
+            scope.cancel()
+            async for _ in pieces:
+                pass
 
 
 def refusal(status: int, body: str, retry_after: str | None, chunk: Chunk) -> APIError:

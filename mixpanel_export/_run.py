@@ -114,7 +114,7 @@ class Running:
 
     async def run(self) -> None:
         """Fetch and commit every chunk of the plan."""
-        with _lone_error_unwrapped():
+        with _first_error_alone():
             async with anyio.create_task_group() as reporting:
                 if self._on_progress is not None:
                     reporting.start_soon(self._report, self._on_progress)
@@ -305,7 +305,7 @@ class Running:
 async def in_thread(store: Store, call: Callable[[], T]) -> T:
     """Run *call*, which uses the store, in a worker thread; interrupt it when this task is cancelled."""
     finished = anyio.Event()
-    with _lone_error_unwrapped():
+    with _first_error_alone():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_interrupt_when_cancelled, store, finished)
             try:
@@ -330,12 +330,22 @@ async def _interrupt_when_cancelled(store: Store, finished: anyio.Event) -> None
 
 
 @contextmanager
-def _lone_error_unwrapped() -> Iterator[None]:
-    """Let a single failure leave its task groups as itself, not as a group of one."""
+def _first_error_alone() -> Iterator[None]:
+    """Let the failure that stopped a task group leave it as itself; others only followed from it.
+
+    An interrupt goes before any of them.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        errors = list(_leaves(group))
+        error = next((error for error in errors if not isinstance(error, Exception)), errors[0])
         raise error from error.__cause__
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -1,0 +1,81 @@
+"""What the tests share: an export over the simulator's transport, and what a table holds afterwards."""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import closing
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+
+from mixpanel_export._engine import export_events
+from mixpanel_export.credentials import Credentials
+from mixpanel_export.results import ParallelFetchResult
+from mixpanel_export.simulator import Simulator, checksum
+
+ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
+NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
+COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
+
+
+def simulator(**options: Any) -> Simulator:
+    """Return a small simulator without limits at a fixed time, unless *options* say otherwise."""
+    usual: dict[str, Any] = {"events_per_day": 40, "per_second": 0, "per_hour": 0, "now": lambda: NOW}
+    return Simulator(**(usual | options))
+
+
+async def export(
+    sim: Simulator, db: Path, first: str = "2024-03-01", last: str = "2024-03-09", **options: Any
+) -> ParallelFetchResult:
+    """Export from *sim* over its transport, without limits and without waiting long for retries."""
+    usual: dict[str, Any] = {
+        "credentials": ACCOUNT,
+        "transport": sim.transport(),
+        "api_url": "http://127.0.0.1",
+        "per_second": 0,
+        "per_hour": 0,
+        "now": lambda: NOW,
+    }
+    return await export_events(first, last, db=db, **(usual | options))
+
+
+def query(db: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a query."""
+    with closing(duckdb.connect(str(db))) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def held(db: Path, table: str = "events") -> int:
+    """Return the checksum of what the table holds, all columns and the text of the properties."""
+    return checksum(query(db, f'SELECT {COLUMNS} FROM "{table}"'))
+
+
+def truth(sim: Simulator, first: str = "2024-03-01", last: str = "2024-03-09", **options: Any) -> int:
+    """Return the checksum that an exact export of these days has."""
+    return sim.truth(date.fromisoformat(first), date.fromisoformat(last), **options).checksum
+
+
+def ledger(db: Path, columns: str = "from_date, to_date, status, rows") -> list[tuple[Any, ...]]:
+    """Return columns of the ledger, by day and batch."""
+    return query(db, f"SELECT {columns} FROM _export_batches ORDER BY from_date, batch")
+
+
+class Body(httpx.AsyncByteStream):
+    """A response body in pieces, as a server would send it."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+
+
+def answering(body: Callable[[httpx.Request], bytes]) -> httpx.MockTransport:
+    """Return a transport that answers each request with 200 and the bytes that *body* returns."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Body([body(request)]))
+
+    return httpx.MockTransport(handle)

@@ -1,0 +1,405 @@
+"""`export_events`, end to end: the simulator on one side, a real DuckDB file on the other."""
+
+import math
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import duckdb
+import pytest
+from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
+
+from mixpanel_export._engine import download_events, export_events
+from mixpanel_export._fetch import Timeouts
+from mixpanel_export.errors import (
+    AuthenticationError,
+    ConfigError,
+    LedgerMismatchError,
+    NetworkError,
+    QueryError,
+    RateLimitError,
+    SelectionError,
+    ServerError,
+    TableExistsError,
+    TableFormatError,
+    TableNotFoundError,
+    TruncatedError,
+)
+from mixpanel_export.results import BatchProgress, Progress
+from mixpanel_export.simulator import Fault, Simulator
+
+pytestmark = pytest.mark.anyio
+
+PASSING = [
+    "429", "500", "502", "503", "504", "timeout_error", "reset_before_head", "close_before_head",
+    "terminated_early", "error_fragment", "error_line", "cut_line", "reset", "close", "truncated_gzip",
+    "corrupt_crc", "trailing_garbage", "garbage_line",
+]  # fmt: skip
+HARMLESS = ["two_members", "blank_lines", "no_final_newline", "crlf"]
+FIFTH = {"first": date(2024, 3, 5), "last": date(2024, 3, 5)}
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "test.duckdb"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the shortest backoff there is."""
+    monkeypatch.setattr("mixpanel_export._limits._LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr("mixpanel_export._limits._SHORTEST_PAUSE", 0.0)
+    monkeypatch.setattr("mixpanel_export._limits._RETRY_AFTER_SPREAD", 0.0)
+
+
+async def test_the_table_holds_exactly_the_events_over_a_real_socket(db: Path) -> None:
+    """An export over a socket, within the limits of the server, ends with exactly the truth."""
+    sim = simulator(per_second=3, per_hour=60, first_byte=0.02)
+    async with sim.serve() as url:
+        result = await export_events(
+            "2024-03-01", "2024-03-09", db=db, credentials=ACCOUNT, api_url=url, now=lambda: NOW
+        )
+    assert held(db) == truth(sim)
+    assert result.total_rows == sim.truth(date(2024, 3, 1), date(2024, 3, 9)).distinct
+    assert (result.successful_batches, result.failed_batches, result.failed_date_ranges) == (9, 0, ())
+    assert {request.status for request in sim.requests} == {200}
+
+
+async def test_no_more_requests_arrive_in_a_second_than_allowed(db: Path) -> None:
+    """Of requests that arrive on a real socket never four fall into one second."""
+    sim = simulator(per_second=0, first_byte=0.05)
+    async with sim.serve() as url:
+        await export_events(
+            "2024-03-01", "2024-03-09", db=db, credentials=ACCOUNT, api_url=url, now=lambda: NOW
+        )
+    arrivals = sorted(request.time for request in sim.requests)
+    assert len(arrivals) == 9
+    assert min(later - earlier for earlier, later in zip(arrivals, arrivals[3:], strict=False)) > 1
+
+
+async def test_at_most_as_many_requests_at_once_as_workers(db: Path) -> None:
+    """Concurrency reaches the number of workers and never passes it."""
+    sim = simulator(first_byte=0.2)
+    await export(sim, db, "2024-02-01", "2024-03-20", max_workers=4, chunk_days=3)
+    assert sim.max_concurrent == 4
+    assert held(db) == truth(sim, "2024-02-01", "2024-03-20")
+
+
+@pytest.mark.parametrize("kind", PASSING)
+async def test_a_fault_that_passes_leaves_no_trace(db: Path, kind: Any) -> None:
+    """Whatever goes wrong once per chunk, the table is exact and each batch succeeds."""
+    fault = Fault(kind, times=3, retry_after=0)
+    sim = simulator(faults=[fault])
+    result = await export(sim, db)
+    assert sim.hits(fault) == 3
+    assert result.failed_batches == 0
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+async def test_an_unusual_but_whole_answer_is_taken_at_once(db: Path, kind: Any) -> None:
+    """An odd shape of a whole body costs no further request and no event."""
+    sim = simulator(faults=[Fault(kind)])
+    await export(sim, db)
+    assert len(sim.requests) == 9
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PASSING if kind != "garbage_line"])
+async def test_a_fault_that_stays_fails_its_batch_only_and_resume_completes(db: Path, kind: Any) -> None:
+    """A day that always breaks is reported, nothing of it is stored, and resume fetches that day alone."""
+    sim = simulator(faults=[Fault(kind, retry_after=0, **FIFTH)])
+    result = await export(sim, db, retries=2)
+    assert result.failed_date_ranges == (("2024-03-05", "2024-03-05"),)
+    assert result.successful_batches == 8
+    assert isinstance(result.errors[0], NetworkError | ServerError | TruncatedError | RateLimitError)
+    assert query(db, "SELECT count(*) FROM events WHERE event_time::DATE = '2024-03-05'") == [(0,)]
+    assert ledger(db)[4][2] == "failed"
+    sim.faults = []
+    asked = len(sim.requests)
+    resumed = await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+    assert [(request.first, request.last) for request in sim.requests[asked:]] == [(date(2024, 3, 5),) * 2]
+    assert resumed.total_rows == sim.truth(date(2024, 3, 5), date(2024, 3, 5)).distinct
+    assert {row[2] for row in ledger(db)} == {"complete"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("401", AuthenticationError),
+        ("auth_text_400", AuthenticationError),
+        ("auth_text_200", AuthenticationError),
+        ("400", QueryError),
+        ("402", QueryError),
+        ("403", QueryError),
+        ("404", QueryError),
+    ],
+)
+async def test_a_failure_of_the_whole_export_stops_it_at_once(
+    db: Path, kind: Any, error: type[Exception]
+) -> None:
+    """What no retry can heal stops the export with that error, after no more requests than were under way."""
+    sim = simulator(faults=[Fault(kind)])
+    with pytest.raises(error):
+        await export(sim, db, "2024-01-01", "2024-03-09", max_workers=3)
+    assert len(sim.requests) <= 3
+
+
+async def test_a_day_of_no_events_is_held_like_any_other(db: Path) -> None:
+    """Empty days succeed with no rows, create the table, and are not asked for again."""
+    sim = simulator(first_day=date(2025, 1, 1))
+    result = await export(sim, db)
+    assert (result.total_rows, result.successful_batches) == (0, 9)
+    assert held(db) == 0
+    again = await export(sim, db, mode="resume")
+    assert (again.successful_batches, len(sim.requests)) == (0, 9)
+
+
+async def test_create_wants_no_table(db: Path) -> None:
+    """Create on an existing table is refused before any request."""
+    sim = simulator()
+    await export(sim, db)
+    with pytest.raises(TableExistsError, match="resume"):
+        await export(sim, db)
+    assert len(sim.requests) == 9
+
+
+async def test_append_wants_a_table(db: Path) -> None:
+    """Append without a table is refused before any request."""
+    sim = simulator()
+    with pytest.raises(TableNotFoundError):
+        await export(sim, db, mode="append")
+    assert sim.requests == []
+
+
+async def test_append_adds_other_days(db: Path) -> None:
+    """Appending the days after those held gives both."""
+    sim = simulator()
+    await export(sim, db)
+    result = await export(sim, db, "2024-03-10", "2024-03-12", mode="append")
+    assert held(db) == truth(sim, "2024-03-01", "2024-03-12")
+    assert result.total_rows == sim.truth(date(2024, 3, 10), date(2024, 3, 12)).distinct
+
+
+async def test_append_of_days_held_replaces_whole_batches(db: Path) -> None:
+    """Days that cut earlier batches are widened to their borders, which the result says, and nothing doubles."""
+    sim = simulator()
+    await export(sim, db, chunk_days=3)
+    result = await export(sim, db, "2024-03-02", "2024-03-05", mode="append")
+    assert result.added_date_ranges == (("2024-03-01", "2024-03-01"), ("2024-03-06", "2024-03-06"))
+    assert result.total_rows == 0
+    assert held(db) == truth(sim)
+
+
+async def test_replace_swaps_the_table_for_the_new_days(db: Path) -> None:
+    """After replace the table holds the new days only, and the ledger with it."""
+    sim = simulator()
+    await export(sim, db)
+    result = await export(sim, db, "2024-03-05", "2024-03-12", mode="replace")
+    assert held(db) == truth(sim, "2024-03-05", "2024-03-12")
+    assert result.total_rows == sim.truth(date(2024, 3, 5), date(2024, 3, 12)).distinct
+    assert query(db, "SELECT DISTINCT table_name FROM _export_batches") == [("events",)]
+    assert query(db, "SELECT table_name FROM duckdb_tables() WHERE table_name NOT LIKE '\\_%' ESCAPE '\\'") == [
+        ("events",)
+    ]
+
+
+async def test_a_failed_replace_leaves_the_old_table_and_goes_on_next_time(db: Path) -> None:
+    """Replace with a failed batch keeps the old table; the same call fetches only what was missing and swaps."""
+    sim = simulator()
+    await export(sim, db)
+    before = held(db)
+    sim.faults = [Fault("500", **FIFTH)]
+    result = await export(sim, db, "2024-03-02", "2024-03-08", mode="replace", retries=0)
+    assert (result.failed_batches, result.total_rows, held(db)) == (1, 0, before)
+    sim.faults = []
+    asked = len(sim.requests)
+    await export(sim, db, "2024-03-02", "2024-03-08", mode="replace")
+    assert len(sim.requests) == asked + 1
+    assert held(db) == truth(sim, "2024-03-02", "2024-03-08")
+
+
+async def test_another_replace_starts_from_nothing(db: Path) -> None:
+    """What an unfinished replace has fetched is not used for other days."""
+    sim = simulator(faults=[Fault("500", **FIFTH)])
+    await export(sim, db, mode="replace", retries=0)
+    sim.faults = []
+    await export(sim, db, "2024-03-02", "2024-03-08", mode="replace")
+    assert held(db) == truth(sim, "2024-03-02", "2024-03-08")
+
+
+async def test_resume_without_a_table_starts_from_nothing(db: Path) -> None:
+    """Resume creates the table, also where it was dropped by hand and the ledger is left."""
+    sim = simulator()
+    await export(sim, db, mode="resume")
+    query(db, "DROP TABLE events")
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_resume_does_not_trust_a_ledger_that_the_table_belies(db: Path) -> None:
+    """Rows deleted by hand are noticed before any request, and append of those days repairs the table."""
+    sim = simulator()
+    await export(sim, db)
+    query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
+    asked = len(sim.requests)
+    with pytest.raises(LedgerMismatchError, match="2024-03-05") as caught:
+        await export(sim, db, mode="resume")
+    assert (caught.value.batch, len(sim.requests)) == (5, asked)
+    await export(sim, db, "2024-03-05", "2024-03-05", mode="append")
+    assert held(db) == truth(sim)
+
+
+async def test_days_that_were_not_final_are_fetched_again(db: Path) -> None:
+    """An export up to today, resumed two days later, equals the truth of then, and old days are not asked again."""
+    clock = [NOW]
+    sim = simulator(now=lambda: clock[0], late=0.3)
+    await export(sim, db, "2024-05-20", "2024-06-01", now=lambda: clock[0])
+    assert held(db) == truth(sim, "2024-05-20", "2024-06-01")
+    assert [row[2] for row in ledger(db)] == ["complete"] * 10 + ["open"] * 3
+    clock[0] = NOW + timedelta(days=2)
+    asked = len(sim.requests)
+    await export(sim, db, "2024-05-20", "2024-06-03", mode="resume", now=lambda: clock[0])
+    assert held(db) == truth(sim, "2024-05-20", "2024-06-03")
+    assert min(request.first for request in sim.requests[asked:]) == date(2024, 5, 30)
+
+
+async def test_selections_that_share_no_event_share_a_table(db: Path) -> None:
+    """Two disjoint lists of event names stand side by side; a list that overlaps is refused before any request."""
+    sim = simulator()
+    names = sorted(
+        {row[0] for row in sim.rows(date(2024, 3, 1), date(2024, 3, 9)) if row[0] is not None}
+    )
+    one, other = names[:2], names[2:4]
+    await export(sim, db, events=one)
+    await export(sim, db, events=other, mode="append")
+    assert held(db) == truth(sim, events=[*one, *other])
+    asked = len(sim.requests)
+    for events in (None, names[1:3]):
+        with pytest.raises(SelectionError, match="another table"):
+            await export(sim, db, events=events, mode="append")
+    assert len(sim.requests) == asked
+
+
+async def test_a_limited_export_never_counts_as_having_the_days(db: Path) -> None:
+    """A limit takes that many events in one request; resume then fetches the days in full."""
+    sim = simulator()
+    result = await export(sim, db, limit=7)
+    assert (result.total_rows, len(sim.requests)) == (7, 1)
+    assert ledger(db, "status") == [("limited",)]
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_a_limited_export_does_not_replace_whole_days(db: Path) -> None:
+    """A limit over days that are held in full is refused before any request."""
+    sim = simulator()
+    await export(sim, db)
+    with pytest.raises(SelectionError, match="limit"):
+        await export(sim, db, limit=7, mode="append")
+    assert len(sim.requests) == 9
+
+
+async def test_duplicates_can_be_kept(db: Path) -> None:
+    """Without dedupe every line is a row."""
+    sim = simulator(duplicates=0.2)
+    result = await export(sim, db, dedupe=False)
+    assert result.total_rows == sim.truth(date(2024, 3, 1), date(2024, 3, 9)).rows
+    assert result.removed_duplicates == 0
+
+
+async def test_removed_duplicates_are_counted(db: Path) -> None:
+    """The result and the ledger say how many duplicates were removed."""
+    sim = simulator(duplicates=0.2)
+    result = await export(sim, db)
+    whole = sim.truth(date(2024, 3, 1), date(2024, 3, 9))
+    assert result.removed_duplicates == whole.rows - whole.distinct > 0
+    assert query(db, "SELECT sum(removed_duplicates) FROM _export_batches") == [(result.removed_duplicates,)]
+
+
+async def test_every_batch_is_told_once_and_one_at_a_time(db: Path) -> None:
+    """`on_batch_complete` is awaited for each batch, never for two at once, with its place in date order."""
+    sim = simulator(faults=[Fault("500", **FIFTH)])
+    told: list[BatchProgress] = []
+    inside = 0
+
+    async def tell(batch: BatchProgress) -> None:
+        nonlocal inside
+        inside += 1
+        assert inside == 1
+        await anyio.sleep(0.001)
+        told.append(batch)
+        inside -= 1
+
+    await export(sim, db, retries=0, on_batch_complete=tell)
+    told.sort(key=lambda batch: batch.batch_index)
+    assert [batch.batch_index for batch in told] == list(range(9))
+    assert [batch.from_date for batch in told] == [f"2024-03-0{day}" for day in range(1, 10)]
+    assert [batch.success for batch in told] == [True] * 4 + [False] + [True] * 4
+    assert told[4].error is not None
+    assert sum(batch.rows for batch in told) == query(db, "SELECT count(*) FROM events")[0][0]
+
+
+async def test_a_callback_that_raises_stops_the_export_and_keeps_what_is_committed(db: Path) -> None:
+    """The caller gets the callback's own exception, and resume completes the table."""
+    sim = simulator()
+
+    def refuse(batch: BatchProgress) -> None:
+        raise LookupError(batch.from_date)
+
+    with pytest.raises(LookupError):
+        await export(sim, db, on_batch_complete=refuse, max_workers=1)
+    assert 0 < len([row for row in ledger(db) if row[2] == "complete"]) < 9
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_a_callback_cannot_start_another_export_into_the_file(db: Path) -> None:
+    """A nested export on the same file is refused instead of waiting for itself."""
+    sim = simulator()
+    refused: list[str] = []
+
+    async def nest(_: BatchProgress) -> None:
+        with pytest.raises(Exception, match="already running") as caught:
+            await export(sim, db, mode="resume")
+        refused.append(type(caught.value).__name__)
+
+    await export(sim, db, on_batch_complete=nest)
+    assert refused == ["ExportRunningError"] * 9
+
+
+async def test_progress_is_totals(db: Path) -> None:
+    """Progress never goes back in batches and ends with everything done."""
+    sim = simulator(first_byte=0.15)
+    seen: list[Progress] = []
+    await export(sim, db, on_progress=seen.append, max_workers=3, per_hour=60)
+    done = [progress.batches_done for progress in seen]
+    assert done == sorted(done)
+    last = seen[-1]
+    assert (last.batches, last.batches_done, last.requests, last.quota_left) == (3, 3, 3, 57)
+    assert last.rows == sim.truth(date(2024, 3, 1), date(2024, 3, 9)).rows
+    assert last.bytes_read == sum(request.bytes_sent for request in sim.requests)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.3, 0.6])
+async def test_cancelling_leaves_whole_batches_and_nothing_else(db: Path, after: float) -> None:
+    """A cancelled export is gone with its staging, and what it committed is whole."""
+    sim = simulator(events_per_day=2000, first_byte=0.1)
+    with anyio.move_on_after(after):
+        await export(sim, db, max_workers=2)
+    assert [path.name for path in db.parent.iterdir() if path.suffix != ".duckdb"] == []
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_a_stall_is_given_up_and_the_chunk_fetched_again(db: Path) -> None:
+    """A server that goes silent before or within its answer costs one attempt."""
+    stalls = [Fault("stall", times=1), Fault("stall_before_head", times=1)]
+    sim = simulator(faults=stalls)
+    result = await export(sim, db, timeouts=Timeouts(first_byte=0.5, idle=0.5))
+    assert [sim.hits(fault) for fault in stalls] == [1, 1]
+    assert result.failed_batches == 0
+    assert held(db) == truth(sim)
