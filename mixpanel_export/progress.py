@@ -32,16 +32,8 @@ def draw(enabled: bool = True, title: str = "export", file: TextIO | None = None
     if not (enabled and can_draw(file)):
         yield _ignore
         return
-    batches, wire = _bar(_BATCHES, 0, file, unit="batch"), _bar(_WIRE, 1, file, unit="B")
-    batches.set_description_str(title, refresh=False)
-
-    def watch(progress: Progress) -> None:
-        _show_batches(batches, progress)
-        _show_wire(wire, progress)
-
-    # The upper bar is left behind first: tqdm writes what it leaves at the cursor.
-    with closing(wire), closing(batches):
-        yield watch
+    with closing(_Bars(title, file)) as bars:
+        yield bars.show
 
 
 def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
@@ -61,6 +53,28 @@ def wire_line(progress: Progress) -> tuple[str, str]:
     return f"{progress.rows:,} rows", ", ".join(filter(None, (left, failed, waits)))
 
 
+class _Bars:
+    """Two bars that appear with the first batch to come, so that an early error stands alone."""
+
+    def __init__(self, title: str, file: TextIO | None) -> None:
+        self._title = title
+        self._file = file
+        self._bars: tuple[tqdm[NoReturn], tqdm[NoReturn]] | None = None
+
+    def show(self, progress: Progress) -> None:
+        if self._bars is None and progress.batches:
+            upper = _bar(_BATCHES, self._title, 0, self._file, total=progress.batches)
+            self._bars = upper, _bar(_WIRE, wire_line(progress)[0], 1, self._file)
+        if self._bars is not None:
+            _show_batches(self._bars[0], progress)
+            _show_wire(self._bars[1], progress)
+
+    def close(self) -> None:
+        # The upper bar first: tqdm leaves each behind at the cursor.
+        for bar in self._bars or ():
+            bar.close()
+
+
 def _show_batches(bar: "tqdm[NoReturn]", progress: Progress) -> None:
     bar.total = progress.batches
     if progress.batches_failed and bar.colour:
@@ -75,16 +89,20 @@ def _show_wire(bar: "tqdm[NoReturn]", progress: Progress) -> None:
     bar.update(progress.bytes_read - bar.n)
 
 
-def _bar(bar_format: str, position: int, file: TextIO | None, *, unit: str) -> "tqdm[NoReturn]":
+def _bar(
+    bar_format: str, text: str, position: int, file: TextIO | None, total: int | None = None
+) -> "tqdm[NoReturn]":
+    counts_bytes = total is None
     return _bar_class()(
-        total=0,
-        unit=unit,
-        unit_scale=unit == "B",
+        desc=text,
+        total=total,
+        unit="B" if counts_bytes else "batch",
+        unit_scale=counts_bytes,
         bar_format=bar_format,
         position=position,
         file=file or sys.stderr,
         miniters=0,  # drawn again while nothing moves, so that a wait is seen to be one
-        smoothing=0 if unit == "batch" else 0.3,  # batches end in waves: only their average tells an end
+        smoothing=0.3 if counts_bytes else 0,  # batches end in waves: only their average tells an end
         dynamic_ncols=True,
         colour=None if os.environ.get("NO_COLOR") else "green",
     )

@@ -97,6 +97,16 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch, colour: bool) ->
     assert ("\x1b[31m" in terminal.getvalue()) is colour
 
 
+@pytest.mark.parametrize("progress", [None, Progress(), Progress(requests=1)])
+def test_bars_wait_for_the_first_batch(progress: Progress | None) -> None:
+    """An export that fails before it begins, or has nothing to fetch, leaves no empty bars behind."""
+    terminal = Terminal()
+    with draw(file=terminal) as watch:
+        if progress:
+            watch(progress)
+    assert not terminal.getvalue()
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_nothing_is_drawn_off_a_terminal(enabled: bool) -> None:
     """A log file gets no control characters, whether or not bars were wished for."""

@@ -41,12 +41,14 @@ class Outcome:
     top: list[tuple[Any, ...]]
 
 
-@click.command("demo", epilog=EXAMPLES)
+@click.command("demo", short_help="See a parallel export, without an account.", epilog=EXAMPLES)
 @click.option(
     "--db", default="mpx-demo.duckdb", metavar="PATH", help="DuckDB file; its table `events` is replaced."
 )
-@click.option("--days", type=click.IntRange(1, 365), default=90, help="Days to export.")
-@click.option("--events-per-day", type=click.IntRange(1), default=2000, help="Events of an average day.")
+@click.option("--days", type=click.IntRange(1, 365), metavar="N", default=90, help="Days to export.")
+@click.option(
+    "--events-per-day", type=click.IntRange(1), metavar="N", default=2000, help="Events of an average day."
+)
 @click.option("--no-progress", is_flag=True, help="Neither bars nor a line for each batch.")
 @click.pass_context
 def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_progress: bool) -> None:
@@ -81,7 +83,7 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
     result = run_sync(_export, simulator, project_id, db, last, shown=shown)
     with Workspace(path=db, read_only=True) as workspace:
         top = workspace.connection.execute(TOP_EVENTS).fetchall()
-        return Outcome(simulator, result, days, _is_exact(simulator, last, workspace), top)
+        return Outcome(simulator, result, days, is_exact(simulator, last, workspace), top)
 
 
 async def _export(
@@ -108,7 +110,7 @@ async def _export(
             )
 
 
-def _is_exact(simulator: "Simulator", last: date, workspace: "Workspace") -> bool:
+def is_exact(simulator: "Simulator", last: date, workspace: "Workspace") -> bool:
     """Whether the table holds exactly the simulator's events: every column, and the text of the properties."""
     from mixpanel_export.simulator import checksum
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -11,9 +11,6 @@ from mixpanel_export.cli.report import failure_lines, next_command, remarks, res
 from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import DateRangeTooLargeError
 from mixpanel_export.results import ParallelFetchResult
-
-# The longest range that one request gets; mixpanel_data's bound, and Mixpanel's for most of its reports.
-MAX_DAYS = 100
 
 EXAMPLES = """\b
 Examples:
@@ -58,15 +55,6 @@ class Options:
     no_progress: bool
     verbose: bool
 
-    @property
-    def mode(self) -> Literal["create", "append", "replace", "resume"]:
-        """What to do with the table."""
-        if self.append:
-            return "append"
-        if self.replace:
-            return "replace"
-        return "resume" if self.resume else "create"
-
 
 def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
     """Return the event names of every `--events`, in order, each once; None where there is none."""
@@ -90,14 +78,20 @@ def _names(value: str) -> list[str]:
     return list(names)
 
 
-@click.command("export", epilog=EXAMPLES)
+@click.command("export", short_help="Export events into a DuckDB file.", epilog=EXAMPLES)
 @click.argument("table", default="events")
 @click.option("--from", "from_date", required=True, metavar="DATE", help="First day, YYYY-MM-DD, inclusive.")
 @click.option("--to", "to_date", required=True, metavar="DATE", help="Last day, YYYY-MM-DD, inclusive.")
 @click.option("--db", envvar="MPX_DB", default="mixpanel.duckdb", metavar="PATH", help="DuckDB file; MPX_DB.")
-@click.option("-a", "--account", envvar="MP_ACCOUNT", help="Account in the configuration file; MP_ACCOUNT.")
-@click.option("--project-id", help="Project to export, instead of the configured one.")
-@click.option("--region", help="us, eu or in, instead of the configured one.")
+@click.option(
+    "-a",
+    "--account",
+    envvar="MP_ACCOUNT",
+    metavar="NAME",
+    help="Account in the configuration file; MP_ACCOUNT.",
+)
+@click.option("--project-id", metavar="ID", help="Project to export, instead of the configured one.")
+@click.option("--region", metavar="NAME", help="us, eu or in, instead of the configured one.")
 @click.option(
     "-e",
     "--events",
@@ -109,15 +103,27 @@ def _names(value: str) -> list[str]:
 @click.option(
     "-w", "--where", metavar="EXPR", help="Only events for which Mixpanel finds this expression true."
 )
-@click.option("-l", "--limit", type=click.IntRange(1, 100_000), help="At most this many events; one request.")
+@click.option(
+    "-l",
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="At most this many events; one request.",
+)
 @click.option("-p", "--parallel", is_flag=True, help="Several requests at a time.")
 @click.option(
-    "--workers", type=click.IntRange(1, 100), help="Requests at a time; needs --parallel.  [default: 10]"
+    "--workers",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    show_default="10",
+    help="Requests at a time; needs --parallel.",
 )
 @click.option(
     "--chunk-days",
     type=click.IntRange(1, 100),
-    help="Days a request, instead of a plan made for the range and the quota; needs --parallel.",
+    metavar="N",
+    show_default="planned for the range and the quota",
+    help="Days a request; needs --parallel.",
 )
 @click.option("--append", is_flag=True, help="Add to an existing table; days it has are fetched again.")
 @click.option(
@@ -125,19 +131,27 @@ def _names(value: str) -> list[str]:
 )
 @click.option("--resume", is_flag=True, help="Fetch only the days that the table has not, or not for good.")
 @click.option(
-    "--retries", type=click.IntRange(0), default=5, help="How often a request may fail and be made again."
+    "--retries",
+    type=click.IntRange(0),
+    default=5,
+    metavar="N",
+    help="How often a request may fail and be made again.",
 )
 @click.option(
     "--per-second",
     type=click.IntRange(0),
     envvar="MPX_PER_SECOND",
-    help="Requests a second the project allows; 0 = unlimited; MPX_PER_SECOND.  [default: 3]",
+    metavar="N",
+    show_default="3",
+    help="Requests a second the project allows; 0 = unlimited; MPX_PER_SECOND.",
 )
 @click.option(
     "--per-hour",
     type=click.IntRange(0),
     envvar="MPX_PER_HOUR",
-    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.  [default: 60]",
+    metavar="N",
+    show_default="60",
+    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.",
 )
 @click.option(
     "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
@@ -164,7 +178,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _check(options: Options) -> None:
-    if sum((options.append, options.replace, options.resume)) > 1:
+    if options.append + options.replace + options.resume > 1:
         raise click.UsageError("--append, --replace and --resume exclude each other; choose one.")
     if options.parallel and options.limit is not None:
         raise click.UsageError("--limit holds for one request; leave --parallel or --limit out.")
@@ -173,6 +187,7 @@ def _check(options: Options) -> None:
 
 
 def _export(ctx: click.Context, options: Options) -> ParallelFetchResult:
+    from mixpanel_export._arguments import mode_of
     from mixpanel_export._engine import export_events
     from mixpanel_export.credentials import resolve_credentials
     from mixpanel_export.sync import run_sync
@@ -196,7 +211,7 @@ def _export(ctx: click.Context, options: Options) -> ParallelFetchResult:
                 limit=options.limit,
                 max_workers=workers,
                 chunk_days=chunk_days,
-                mode=options.mode,
+                mode=mode_of(append=options.append, replace=options.replace, resume=options.resume),
                 dedupe=not options.no_dedupe,
                 retries=options.retries,
                 on_batch_complete=say,
@@ -215,20 +230,18 @@ def _export(ctx: click.Context, options: Options) -> ParallelFetchResult:
 
 def _one_request(options: Options) -> tuple[int, int]:
     """Return workers and days a chunk for an export with one request."""
-    from mixpanel_export._plan import wanted_range
+    from mixpanel_export._arguments import days_of_one_request
 
-    wanted = wanted_range(options.from_date, options.to_date)
-    if wanted.days > MAX_DAYS:
-        raise DateRangeTooLargeError(
-            f"{wanted} is {wanted.days} days, and one request may ask for {MAX_DAYS}; add --parallel.",
-            from_date=str(wanted.first),
-            to_date=str(wanted.last),
-            days_requested=wanted.days,
-            max_days=MAX_DAYS,
-        )
-    if wanted.days > 7 and not options.quiet:
-        click.echo(f"{wanted.days} days in one request; --parallel makes several at a time.", err=True)
-    return 1, wanted.days
+    try:
+        days = days_of_one_request(options.from_date, options.to_date)
+    except DateRangeTooLargeError as error:
+        raise click.UsageError(
+            f"{error.days_requested} days are too many for one request, which may ask for {error.max_days}; "
+            "add --parallel."
+        ) from error
+    if days > 7 and not options.quiet:
+        click.echo(f"{days} days in one request; --parallel makes several at a time.", err=True)
+    return 1, days
 
 
 def _print_result(options: Options, result: ParallelFetchResult) -> None:

@@ -20,11 +20,14 @@ _REPLACED = {"table", "from_date", "to_date", "db", "append", "replace", "resume
 def result_lines(result: ParallelFetchResult, db: str) -> list[str]:
     """Return the small table that an export ends with."""
     batches = result.successful_batches + result.failed_batches
+    done = (
+        f"{result.successful_batches} of {batches}" if batches else "none to fetch; the table has these days"
+    )
     rows = [
         ("table", result.table),
         ("database", db),
         ("rows", f"{result.total_rows:,}"),
-        ("batches", f"{result.successful_batches} of {batches}"),
+        ("batches", done),
         ("seconds", f"{result.duration_seconds:.1f}"),
         *remarks(result),
     ]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Example, on one terminal:
-  mpx simulate --port 8080 --events-per-day 5000 --first-byte 0.5 --seconds-per-day 0.5
+  mpx simulate --events-per-day 5000 --first-byte 0.5 --seconds-per-day 0.5
 and on another, after the lines that it prints:
   mpx export --from 2024-01-01 --to 2024-03-30 --parallel
 """
@@ -19,11 +19,17 @@ and on another, after the lines that it prints:
 USERNAME, SECRET, PROJECT_ID = "demo.mp-service-account", "demo-secret", "12345"
 
 
-@click.command("simulate", epilog=EXAMPLES)
+@click.command("simulate", short_help="Serve a made-up Mixpanel project.", epilog=EXAMPLES)
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, help="Port on 127.0.0.1; 0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8080,
+    help="Port on 127.0.0.1; 0 takes a free one.",
 )
-@click.option("--events-per-day", type=click.IntRange(0), default=1000, help="Events of an average day.")
+@click.option(
+    "--events-per-day", type=click.IntRange(0), metavar="N", default=1000, help="Events of an average day."
+)
 @click.option(
     "--first-day",
     type=click.DateTime(["%Y-%m-%d"]),
@@ -32,16 +38,31 @@ USERNAME, SECRET, PROJECT_ID = "demo.mp-service-account", "demo-secret", "12345"
     help="Days before it are empty.",
 )
 @click.option(
-    "--days", type=click.IntRange(1), help="Days from --first-day on that have events.  [default: all]"
+    "--days",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="all",
+    help="Days from --first-day on that have events.",
 )
-@click.option("--seed", default=1, help="Decides the events, and so does nothing else.")
-@click.option("--duplicates", type=click.FloatRange(0, 1), default=0.015, help="Share of events sent twice.")
+@click.option("--seed", default=1, metavar="N", help="Another number gives other events.")
 @click.option(
-    "--first-byte", type=click.FloatRange(0), default=0.0, help="Seconds from a request to its answer."
+    "--duplicates",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    default=0.015,
+    help="Share of events sent twice.",
+)
+@click.option(
+    "--first-byte",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=0.0,
+    help="Seconds from a request to its answer.",
 )
 @click.option(
     "--seconds-per-day",
     type=click.FloatRange(0),
+    metavar="SECONDS",
     default=0.0,
     help="Seconds that a day takes to transfer on one connection.",
 )
@@ -49,13 +70,22 @@ USERNAME, SECRET, PROJECT_ID = "demo.mp-service-account", "demo-secret", "12345"
     "--bandwidth",
     type=click.FloatRange(0, min_open=True),
     metavar="MB/S",
-    help="Megabytes a second and connection, compressed.  [default: no bound]",
+    show_default="no bound",
+    help="Megabytes a second and connection, compressed.",
 )
-@click.option("--per-second", type=click.IntRange(0), default=3, help="Requests a second; 0 = unlimited.")
 @click.option(
-    "--per-hour", type=click.IntRange(0), default=60, help="Requests a rolling hour; 0 = unlimited."
+    "--per-second", type=click.IntRange(0), metavar="N", default=3, help="Requests a second; 0 = unlimited."
 )
-@click.option("--concurrent", type=click.IntRange(0), default=100, help="Requests at once; 0 = unlimited.")
+@click.option(
+    "--per-hour",
+    type=click.IntRange(0),
+    metavar="N",
+    default=60,
+    help="Requests a rolling hour; 0 = unlimited.",
+)
+@click.option(
+    "--concurrent", type=click.IntRange(0), metavar="N", default=100, help="Requests at once; 0 = unlimited."
+)
 def command(**given: Any) -> None:
     """Serve a made-up Mixpanel project on 127.0.0.1 until Ctrl-C.
 

@@ -1,0 +1,634 @@
+"""`mpx export` and `mpx simulate` as a shell sees them: words, channels and exit codes."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import click
+import duckdb
+import pytest
+from anyio.from_thread import start_blocking_portal
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from support import held, query, simulator, truth
+
+from mixpanel_export import errors
+from mixpanel_export.cli import COMMANDS, Mpx, cli
+from mixpanel_export.cli.export import parse_events
+from mixpanel_export.cli.report import event_words, failure_lines, result_lines
+from mixpanel_export.results import ParallelFetchResult
+from mixpanel_export.simulator import Fault, Simulator
+
+WEEK = ["--from", "2024-03-01", "--to", "2024-03-07"]
+NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
+MPX = [sys.executable, "-c", "from mixpanel_export.cli import main; main()"]
+
+
+@pytest.fixture
+def sim() -> Simulator:
+    return simulator(now=lambda: datetime.now(UTC))
+
+
+@contextmanager
+def served(sim: Simulator) -> Iterator[str]:
+    """Serve *sim* on a socket from a thread of its own, and yield the URL."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+        yield url
+
+
+@pytest.fixture
+def env(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
+    """An environment in which `mpx` exports from *sim* into a file of the test's own."""
+    with served(sim) as url:
+        settings = {
+            "MPX_API_URL": url,
+            "MP_USERNAME": "demo.mp-service-account",
+            "MP_SECRET": "demo-secret",
+            "MP_PROJECT_ID": "12345",
+            "MP_CONFIG_PATH": str(tmp_path / "config.toml"),
+            "MPX_DB": str(tmp_path / "events.duckdb"),
+            "MPX_PER_SECOND": "0",
+            "MPX_PER_HOUR": "0",
+        }
+        for name in ("MP_REGION", "MP_ACCOUNT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        yield os.environ | settings
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "events.duckdb"
+
+
+def mpx(*words: str) -> Result:
+    """Run `mpx` in this process; a traceback is a failure of the test."""
+    result = CliRunner().invoke(cli, words, prog_name="mpx")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def one_error(result: Result) -> str:
+    """Return the one line on standard error that an error must be."""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    assert not result.stdout
+    return lines[0]
+
+
+# The result, and what goes where
+
+
+@pytest.mark.usefixtures("env")
+def test_a_parallel_export_ends_in_a_small_table(sim: Simulator, db: Path) -> None:
+    """The file holds exactly the simulator's events, and standard output says what was done."""
+    result = mpx("export", *NINE_DAYS, "--parallel")
+    assert result.exit_code == 0
+    assert held(db) == truth(sim)
+    rows = query(db, "SELECT count(*) FROM events")[0][0]
+    shown = dict(re.split(r"  +", line, maxsplit=1) for line in result.stdout.splitlines())
+    assert shown["table"] == "events"
+    assert shown["database"] == str(db)
+    assert shown["rows"] == f"{rows:,}"
+    assert shown["batches"] == "9 of 9"
+
+
+@pytest.mark.usefixtures("env")
+def test_each_batch_is_one_line_off_a_terminal() -> None:
+    """A log shows one line a batch, numbered to the total, and nothing else."""
+    result = mpx("export", *NINE_DAYS, "--parallel", "--chunk-days", "3")
+    lines = result.stderr.splitlines()
+    assert len(lines) == 3
+    assert {re.match(r"  \S+ Batch (\d)/3: ", line)[1] for line in lines} == {"1", "2", "3"}  # type: ignore[index] # a mismatch fails
+    assert any("2024-03-04 to 2024-03-06 (" in line for line in lines)
+
+
+@pytest.mark.usefixtures("env")
+def test_json_is_exactly_the_result() -> None:
+    """`--json` puts the keys of `to_dict()`, in their order, on standard output and nothing else."""
+    result = mpx("export", *WEEK, "--json")
+    printed = json.loads(result.stdout)
+    assert list(printed) == [
+        "table",
+        "total_rows",
+        "successful_batches",
+        "failed_batches",
+        "failed_date_ranges",
+        "duration_seconds",
+        "fetched_at",
+        "has_failures",
+    ]
+    assert (printed["successful_batches"], printed["has_failures"]) == (1, False)
+    assert "duplicates: " in result.stderr
+
+
+@pytest.mark.usefixtures("env")
+def test_quiet_says_nothing_but_errors() -> None:
+    """`-q` leaves standard error empty when all is well, and keeps the error line when it is not."""
+    assert mpx("export", *NINE_DAYS, "-q", "--json").stderr == ""
+    assert "already exists" in one_error(mpx("export", *NINE_DAYS, "-q"))
+
+
+@pytest.mark.usefixtures("env")
+def test_no_progress_leaves_the_batches_out() -> None:
+    """`--no-progress` silences batches, not hints."""
+    result = mpx("export", *NINE_DAYS, "--no-progress")
+    assert result.stderr.splitlines() == ["9 days in one request; --parallel makes several at a time."]
+
+
+@pytest.mark.usefixtures("env")
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bars can be drawn they take the place of the lines, and stay off standard output."""
+    monkeypatch.setattr("mixpanel_export.progress.can_draw", lambda *_: True)
+    result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3")
+    assert "events: 3/3 batches" in result.stderr
+    assert "✓" not in result.stderr
+    assert "batches |" not in result.stdout
+
+
+@pytest.mark.usefixtures("env")
+def test_verbose_logs_instead_of_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `-v` lines and bars would run into each other, so there are lines."""
+    monkeypatch.setattr("mixpanel_export.progress.can_draw", lambda *_: True)
+    result = mpx("export", *WEEK, "-v")
+    assert "batches |" not in result.stderr
+    assert "Batch 1/1" in result.stderr
+
+
+# One request
+
+
+@pytest.mark.usefixtures("env")
+def test_without_parallel_there_is_one_request(sim: Simulator, db: Path) -> None:
+    """The whole range is one request, and over a week a hint says that there is a faster way."""
+    result = mpx("export", *NINE_DAYS)
+    assert result.exit_code == 0
+    assert len(sim.requests) == 1
+    assert held(db) == truth(sim)
+    assert "9 days in one request; --parallel" in result.stderr
+    assert "--parallel" not in mpx("export", "week", *WEEK).stderr
+
+
+@pytest.mark.usefixtures("env")
+def test_over_100_days_need_parallel(sim: Simulator) -> None:
+    """One request for 101 days is refused before it is made."""
+    result = mpx("export", "--from", "2023-01-01", "--to", "2023-04-11")
+    assert result.exit_code == 2
+    assert "add --parallel" in one_error(result)
+    assert not sim.requests
+
+
+@pytest.mark.parametrize("kind, code", [("400", 1), ("401", 3), ("403", 1), ("500", 1), ("cut_line", 1)])
+@pytest.mark.usefixtures("env")
+def test_a_single_request_that_fails_exits_with_its_error(sim: Simulator, kind: str, code: int) -> None:
+    """Without batches to report there is one error line, and the exit code of its kind."""
+    sim.faults = [Fault(kind)]  # type: ignore[arg-type] # parametrize knows strings only
+    result = mpx("export", *WEEK, "--retries", "0", "--no-progress")
+    assert result.exit_code == code
+    assert one_error(result)
+
+
+@pytest.mark.usefixtures("env")
+def test_a_limit_caps_the_one_request(db: Path) -> None:
+    """`--limit` stores at most that many events."""
+    assert mpx("export", *WEEK, "--limit", "5", "--no-dedupe").exit_code == 0
+    assert query(db, "SELECT count(*) FROM events") == [(5,)]
+
+
+# Selections
+
+
+@pytest.mark.usefixtures("env")
+def test_events_select_by_name(sim: Simulator, db: Path) -> None:
+    """`-e` takes names with commas between, and again; the rest is not stored."""
+    wanted = ["Sign Up", "Page View", 'Clicked "Buy now"']
+    result = mpx("export", *NINE_DAYS, "-p", "-e", "Sign Up, Page View", "-e", json.dumps(wanted[1:]))
+    assert result.exit_code == 0
+    assert held(db) == truth(sim, events=wanted)
+
+
+@pytest.mark.usefixtures("env")
+def test_an_unknown_event_is_an_empty_success(db: Path) -> None:
+    """Mixpanel does not know which names exist, so nothing found is no error."""
+    result = mpx("export", *WEEK, "-e", "No Such Event")
+    assert result.exit_code == 0
+    assert query(db, "SELECT count(*) FROM events") == [(0,)]
+
+
+@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, unique=True))
+def test_any_event_names_survive_the_command_line(names: list[str]) -> None:
+    """The one value that stands for a list of names is read back as that list."""
+    option = cli.get_command(click.Context(cli), "export")
+    assert option is not None
+    assert parse_events(click.Context(option), option.params[0], (event_words(names),)) == names
+
+
+@pytest.mark.parametrize("value", ["", " , ", "[", "[1]", '["a", ""]', "[]"])
+def test_event_names_that_cannot_be_meant_are_refused(value: str) -> None:
+    """An empty variable in a script must not export everything."""
+    assert mpx("export", *WEEK, "-e", value).exit_code == 2
+
+
+# Modes
+
+
+@pytest.mark.usefixtures("env")
+def test_the_four_modes(sim: Simulator, db: Path) -> None:
+    """Create wants no table, append and resume add to one, replace puts the new days in its place."""
+    assert mpx("export", *WEEK, "--append").exit_code == 4
+    assert mpx("export", *WEEK).exit_code == 0
+    assert mpx("export", *WEEK).exit_code == 4
+    assert mpx("export", "--from", "2024-03-08", "--to", "2024-03-08", "--append").exit_code == 0
+    assert mpx("export", *NINE_DAYS, "--resume").exit_code == 0
+    assert held(db) == truth(sim)
+    assert len(sim.requests) == 3
+    assert mpx("export", *WEEK, "--replace").exit_code == 0
+    assert held(db) == truth(sim, last="2024-03-07")
+
+
+@pytest.mark.usefixtures("env")
+def test_resume_with_nothing_to_fetch_says_so(sim: Simulator) -> None:
+    """A complete table costs no request, and the result explains the zeros."""
+    mpx("export", *WEEK)
+    before = len(sim.requests)
+    result = mpx("export", *WEEK, "--resume")
+    assert result.exit_code == 0
+    assert "none to fetch" in result.stdout
+    assert len(sim.requests) == before
+
+
+# Failed batches
+
+
+@pytest.mark.usefixtures("env")
+def test_a_failed_batch_is_reported_with_the_command_that_fetches_it(sim: Simulator, db: Path) -> None:
+    """The others are in the table, the exit code is 1, and the printed command completes the table exactly."""
+    sim.faults = [Fault("500", first=date(2024, 3, 4), last=date(2024, 3, 6))]
+    words = ["-p", "--chunk-days", "3", "-e", "Sign Up,Page View", "--retries", "0"]
+    result = mpx("export", "some", *NINE_DAYS, *words)
+    assert result.exit_code == 1
+    assert "batches   2 of 3" in result.stdout
+    lines = result.stderr.splitlines()
+    summary = lines[lines.index("1 of 3 batches failed:") :]
+    assert summary[1].startswith("  2024-03-04 to 2024-03-06: ")
+    command = shlex.split(summary[3])
+    assert command[:8] == ["mpx", "export", "some", "--from", "2024-03-04", "--to", "2024-03-06", "--db"]
+    assert command[8:] == [
+        str(db), "--resume", "--events", "Sign Up,Page View", "--parallel", "--chunk-days", "3", "--retries", "0",
+    ]  # fmt: skip
+    sim.faults = []
+    before = len(sim.requests)
+    assert mpx(*command[1:]).exit_code == 0
+    assert len(sim.requests) == before + 1
+    assert held(db, "some") == truth(sim, events=["Sign Up", "Page View"])
+
+
+@pytest.mark.usefixtures("env")
+def test_where_all_batches_fail_the_last_line_says_that_nothing_came(sim: Simulator) -> None:
+    """The last line is what a person or a cron mail reads first."""
+    sim.faults = [Fault("500")]
+    result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3", "--retries", "0", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["has_failures"] is True
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("no data was retrieved: ")
+    assert last.removeprefix("no data was retrieved: ") in result.stderr.splitlines()[-6]
+
+
+@pytest.mark.usefixtures("env")
+def test_a_failed_replacement_is_asked_for_again_as_a_whole(sim: Simulator, db: Path) -> None:
+    """The old table stays until the new one is whole, and the printed command gets it there."""
+    mpx("export", *WEEK)
+    sim.faults = [Fault("500", first=date(2024, 3, 9))]
+    result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3", "--replace", "--retries", "0")
+    assert result.exit_code == 1
+    assert held(db) == truth(sim, last="2024-03-07")
+    command = shlex.split(result.stderr.splitlines()[-1])
+    assert command[3:7] == NINE_DAYS
+    assert "--replace" in command
+    sim.faults = []
+    assert mpx(*command[1:]).exit_code == 0
+    assert held(db) == truth(sim)
+
+
+def a_result(**fields: object) -> ParallelFetchResult:
+    usual: dict[str, object] = {
+        "table": "events",
+        "total_rows": 0,
+        "successful_batches": 1,
+        "failed_batches": 0,
+        "failed_date_ranges": (),
+        "duration_seconds": 1.0,
+        "fetched_at": datetime(2024, 1, 1, tzinfo=UTC),
+    }
+    return ParallelFetchResult(**(usual | fields))  # type: ignore[arg-type] # a dictionary of any fields
+
+
+def test_remarks_appear_when_there_is_something_to_remark() -> None:
+    """Days added, duplicates, rejects and repairs are said, and only then."""
+    assert len(result_lines(a_result(), "x.duckdb")) == 5
+    lines = result_lines(
+        a_result(
+            added_date_ranges=(("2024-01-01", "2024-01-02"),), removed_duplicates=1200, rejects=2, repaired=3
+        ),
+        "x.duckdb",
+    )
+    assert [re.split(r"  +", line)[0] for line in lines[5:]] == [
+        "days added",
+        "duplicates",
+        "rejects",
+        "repaired",
+    ]
+    assert "2024-01-01 to 2024-01-02" in lines[5]
+    assert "1,200 removed" in lines[6]
+
+
+def test_an_error_of_several_lines_stays_one_line() -> None:
+    """A server's answer may have line breaks; the summary keeps a line for each range."""
+    result = a_result(
+        failed_batches=1,
+        failed_date_ranges=(("2024-01-01", "2024-01-02"),),
+        errors=(errors.ServerError("it said\n  <html>\n"),),
+    )
+    assert failure_lines(result, "mpx …")[1] == "  2024-01-01 to 2024-01-02: it said <html>"
+
+
+# Usage and other bad input
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ([], "--from"),
+        (["--from", "2024-03-01"], "--to"),
+        ([*WEEK, "--parallel", "--limit", "5"], "--limit"),
+        ([*WEEK, "--append", "--replace"], "choose one"),
+        ([*WEEK, "--resume", "--replace"], "choose one"),
+        ([*WEEK, "--workers", "5"], "add --parallel"),
+        ([*WEEK, "--chunk-days", "5"], "add --parallel"),
+        ([*WEEK, "-p", "--workers", "0"], "--workers"),
+        ([*WEEK, "-p", "--workers", "101"], "--workers"),
+        ([*WEEK, "-p", "--chunk-days", "0"], "--chunk-days"),
+        ([*WEEK, "-p", "--chunk-days", "101"], "--chunk-days"),
+        ([*WEEK, "--limit", "0"], "--limit"),
+        ([*WEEK, "--limit", "100001"], "--limit"),
+        ([*WEEK, "--retries", "-1"], "--retries"),
+        ([*WEEK, "--per-hour", "x"], "--per-hour"),
+        ([*WEEK, "--nonsense"], "--nonsense"),
+        (["a b", *WEEK], "a b"),
+        (["_events", *WEEK], "_events"),
+        (["--from", "2024-03-02", "--to", "2024-03-01"], "2024-03-02"),
+        (["--from", "2024-3-1", "--to", "2024-03-02"], "2024-3-1"),
+        (["--from", "2024-02-30", "--to", "2024-03-02"], "2024-02-30"),
+    ],
+)
+@pytest.mark.usefixtures("env")
+def test_wrong_usage_is_one_line_and_costs_no_request(sim: Simulator, words: list[str], says: str) -> None:
+    """Exit code 2, a line that names the culprit, no request, no file."""
+    result = mpx("export", *words)
+    assert result.exit_code == 2
+    assert says in one_error(result)
+    assert not sim.requests
+
+
+@pytest.mark.usefixtures("env")
+def test_days_in_the_future_are_refused(sim: Simulator) -> None:
+    """No day can be asked for that has begun nowhere on earth."""
+    day = str((datetime.now(UTC) + timedelta(days=2)).date())
+    result = mpx("export", "--from", "2024-03-01", "--to", day, "--parallel")
+    assert result.exit_code == 2
+    assert "future" in one_error(result)
+    assert not sim.requests
+
+
+@pytest.mark.usefixtures("env")
+def test_missing_credentials_name_the_variables_and_the_demo(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 3, and what to do without an account."""
+    for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID"):
+        monkeypatch.delenv(name)
+    result = mpx("export", *WEEK)
+    assert result.exit_code == 3
+    assert "MP_USERNAME" in one_error(result)
+    assert "mpx demo" in one_error(result)
+    assert not sim.requests
+
+
+@pytest.mark.parametrize(
+    "words, code, says",
+    [
+        (["--region", "mars"], 3, "mars"),
+        (["--account", "nobody"], 4, "nobody"),
+        (["--api-url", "http://example.com"], 3, "https"),
+        (["--project-id", "../x"], 3, "../x"),
+    ],
+)
+@pytest.mark.usefixtures("env")
+def test_settings_that_cannot_work_cost_no_request(
+    sim: Simulator, words: list[str], code: int, says: str
+) -> None:
+    """Region, account, server and project are checked before anything is asked."""
+    result = mpx("export", *WEEK, *words)
+    assert result.exit_code == code
+    assert says in one_error(result)
+    assert not sim.requests
+
+
+@pytest.mark.usefixtures("env")
+def test_a_path_that_does_not_exist_is_an_error(sim: Simulator, tmp_path: Path) -> None:
+    """A mistyped folder is said before anything is fetched."""
+    result = mpx("export", *WEEK, "--db", str(tmp_path / "no" / "folder" / "x.duckdb"))
+    assert result.exit_code == 1
+    assert "folder" in one_error(result)
+    assert not sim.requests
+
+
+@pytest.mark.usefixtures("env")
+def test_a_file_of_another_kind_is_an_error(sim: Simulator, db: Path) -> None:
+    """What is no DuckDB file is left as it is."""
+    db.write_text("a,b\n1,2\n" * 2000, encoding="utf-8")
+    result = mpx("export", *WEEK)
+    assert result.exit_code == 1
+    assert db.name in one_error(result)
+    assert not sim.requests
+    assert db.read_text(encoding="utf-8").startswith("a,b\n")
+
+
+@pytest.mark.usefixtures("env")
+def test_a_file_that_another_process_holds_is_an_error(sim: Simulator, db: Path) -> None:
+    """The line names the process that has to let go."""
+    duckdb.connect(str(db)).close()
+    code = f"import duckdb; c = duckdb.connect({str(db)!r}); print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        result = mpx("export", *WEEK)
+        holder.communicate("\n")
+    assert result.exit_code == 1
+    assert str(holder.pid) in one_error(result)
+    assert not sim.requests
+
+
+@pytest.mark.usefixtures("env")
+def test_a_project_secret_warns_in_one_line(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are words for people here, without a file name or a line of source."""
+    monkeypatch.delenv("MP_USERNAME")
+    result = mpx("export", *WEEK)
+    assert result.exit_code == 3
+    assert result.stderr.splitlines()[0].startswith("Warning: A project secret is used")
+    assert sim.requests
+
+
+# The group
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (errors.MixpanelDataError("x"), 1),
+        (errors.ServerError("x"), 1),
+        (errors.LedgerMismatchError("x", batch=1), 1),
+        (errors.DatabaseLockedError("x", db_path="x", holding_pid=1), 1),
+        (OSError("x"), 1),
+        (ValueError("x"), 2),
+        (errors.AuthenticationError("x"), 3),
+        (errors.ConfigError("x"), 3),
+        (errors.AccountNotFoundError("x", account_name="a", available_accounts=[]), 4),
+        (errors.TableExistsError("x", table_name="t"), 4),
+        (errors.TableNotFoundError("x", table_name="t"), 4),
+        (errors.DatabaseNotFoundError("x", db_path="x"), 4),
+        (errors.RateLimitError("x"), 5),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_become_exit_codes_in_one_place(error: BaseException, code: int) -> None:
+    """Each kind of error has its exit code, and never a traceback."""
+
+    def fails() -> None:
+        raise error
+
+    class Failing(Mpx):
+        def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:  # noqa: ARG002 - click's
+            return click.Command(cmd_name, callback=fails)
+
+    result = CliRunner().invoke(Failing("mpx"), ["any"])
+    assert result.exit_code == code
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.strip() == ("Interrupted." if code == 130 else "Error: x")
+
+
+@pytest.mark.parametrize("words", [["--help"], *[[name, "--help"] for name in COMMANDS]])
+def test_help_is_quick(words: list[str]) -> None:
+    """Help loads no HTTP client, no database, no bars and no simulator."""
+    code = (
+        "import sys\n"
+        "from mixpanel_export.cli import cli\n"
+        f"try: cli({words!r}, prog_name='mpx')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'httpx', 'duckdb', 'tqdm', 'anyio', 'mixpanel_export.simulator'} & set(sys.modules)\n"
+        "sys.exit(f'help imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: mpx" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help_and_every_command_an_example(name: str) -> None:
+    """Nobody has to read the source to use an option."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert all(option.help for option in command.params if isinstance(option, click.Option))
+    assert f"  mpx {name}" in (command.epilog or "")
+
+
+def test_an_unknown_command_is_one_line() -> None:
+    """A typing error does not print a page."""
+    result = mpx("exprot")
+    assert result.exit_code == 2
+    assert "exprot" in one_error(result)
+
+
+def test_the_version_is_the_distributions() -> None:
+    """`--version` names the release."""
+    assert re.search(r"\d+\.\d+\.\d+", mpx("--version").stdout)
+
+
+# Processes
+
+
+def test_ctrl_c_keeps_whole_batches_and_says_how_to_go_on(
+    sim: Simulator, env: Mapping[str, str], db: Path
+) -> None:
+    """Exit code 130, one line without a traceback, and its command completes the table."""
+    sim.faults = [Fault("stall", first=date(2024, 3, 4), last=date(2024, 3, 4))]
+    words = ["export", *NINE_DAYS, "-p", "--chunk-days", "3"]
+    with subprocess.Popen([*MPX, *words], env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()  # one batch is in the table, another will never be
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read().splitlines()
+    assert process.returncode == 130
+    assert "Batch" in first
+    assert "Traceback" not in rest
+    last = rest[-1]
+    assert last.startswith("Interrupted; complete batches are kept. To go on: mpx export events ")
+    sim.faults = []
+    done = len(sim.requests)
+    assert mpx(*shlex.split(last.partition("To go on: ")[2])[1:]).exit_code == 0
+    assert len(sim.requests) < done + 3
+    assert held(db) == truth(sim)
+
+
+def test_simulate_prints_what_another_terminal_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the lines it prints, an export finds the events of the days it has, and Ctrl-C ends it."""
+    words = ["simulate", "--port", "0", "--events-per-day", "20", "--first-day", "2024-03-02", "--days", "2"]
+    with subprocess.Popen([*MPX, *words, "--per-second", "0"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in iter(process.stdout.readline, ""):
+            if found := re.match(r"export (\w+)=(\S+)", line):
+                monkeypatch.setenv(found[1], found[2])
+            if "MP_PROJECT_ID" in line:
+                break
+        db = tmp_path / "x.duckdb"
+        result = mpx("export", *WEEK, "--db", str(db), "--json", "-q")
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert result.exit_code == 0
+    days = query(db, "SELECT DISTINCT event_time::DATE FROM events WHERE event_time IS NOT NULL ORDER BY 1")
+    assert days == [(date(2024, 3, 2),), (date(2024, 3, 3),)]
+
+
+def test_simulate_says_when_the_port_is_taken() -> None:
+    """Two on one port are an error in one line."""
+    with served(simulator()) as url:
+        result = mpx("simulate", "--port", url.rpartition(":")[2])
+    assert result.exit_code == 1
+    assert one_error(result)
+
+
+def test_a_reader_that_goes_away_is_no_traceback(env: Mapping[str, str]) -> None:
+    """`mpx export | head -0` ends quietly."""
+    with subprocess.Popen(
+        [*MPX, "export", *WEEK, "-q"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 1

@@ -1,0 +1,75 @@
+"""`mpx demo`: what a person sees in the first minute."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support import query
+
+from mixpanel_export.cli import cli
+from mixpanel_export.cli.demo import FIRST_BYTE, FIRST_DAY, SECONDS_PER_DAY, is_exact
+from mixpanel_export.simulator import Simulator, Truth
+from mixpanel_export.workspace import Workspace
+
+ONE_DAY = ["demo", "--days", "1", "--events-per-day", "50"]
+
+
+@pytest.fixture
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the demo writes; the environment has settings that it must not obey."""
+    for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID", "MP_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MPX_API_URL", "https://example.invalid")
+    monkeypatch.setenv("MPX_PER_HOUR", "1")
+    return tmp_path / "demo.duckdb"
+
+
+def test_the_demo_needs_no_account_and_can_be_run_again(db: Path) -> None:
+    """It exports, compares, computes, answers a question, and replaces what an earlier one left."""
+    CliRunner().invoke(cli, [*ONE_DAY, "--db", str(db)])
+    result = CliRunner().invoke(cli, ["demo", "--days", "3", "--events-per-day", "40", "--db", str(db)])
+    assert result.exit_code == 0, result.output
+    rows = query(db, "SELECT count(*) FROM events")[0][0]
+    assert f"exported  {rows:,} events in " in result.stdout
+    assert f"one request would have needed {FIRST_BYTE + 3 * SECONDS_PER_DAY:.1f} s" in result.stdout
+    assert "compared  exactly the simulator's events" in result.stdout
+    assert re.search(r"SELECT event_name, count.*\n  Page View +\d+\n", result.stdout)
+    assert "Next: " in result.stdout
+    assert "Batch 1/3" in result.stderr
+
+
+def test_a_comparison_that_fails_is_an_exit_code(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo that lost something must not look like one that did not."""
+    monkeypatch.setattr(Simulator, "truth", lambda *_: Truth(1, 1, 1))
+    result = CliRunner().invoke(cli, [*ONE_DAY, "--db", str(db), "--no-progress"])
+    assert result.exit_code == 1
+    assert "NOT the simulator's events" in result.stdout
+    assert "Batch" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM events WHERE rowid = 0",
+        "INSERT INTO events SELECT * FROM events LIMIT 1",
+        "UPDATE events SET distinct_id = 'x' WHERE rowid = 0",
+        "UPDATE events SET event_time = event_time + INTERVAL 1 SECOND",
+        """UPDATE events SET properties = replace(properties::VARCHAR, '":', '": ')::JSON""",
+    ],
+)
+def test_the_comparison_sees_every_column_and_the_text(damage: str, tmp_path: Path) -> None:
+    """One row too few or too many, one value, or only the spelling of the properties makes it fail."""
+    sim = Simulator(events_per_day=30)
+    rows = list(sim.rows(FIRST_DAY, date(2024, 1, 2)))
+    with Workspace(path=tmp_path / "x.duckdb") as workspace:
+        connection = workspace.connection
+        connection.execute(
+            "CREATE TABLE events"
+            " (event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR, properties JSON)"
+        )
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+        assert is_exact(sim, date(2024, 1, 2), workspace)
+        connection.execute(damage)
+        assert not is_exact(sim, date(2024, 1, 2), workspace)
