@@ -18,6 +18,8 @@ from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRun
 STORAGE_VERSION = "v1.2.0"
 """The oldest storage format with zstd: DuckDB 1.2 and all later ones read it (duckdb.org, storage versions)."""
 
+_USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
+
 _exporting: set[Path] = set()
 _exporting_changes = Lock()
 
@@ -81,6 +83,22 @@ def takes_zstd(connection: duckdb.DuckDBPyConnection) -> bool:
     ).fetchone()
     found = re.match(r"v(\d+)\.(\d+)", str(tag[0])) if tag and tag[0] else None
     return found is None or (int(found[1]), int(found[2])) >= (1, 2)
+
+
+@contextmanager
+def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
+    """Let DuckDB have more memory than usual while it reads lines of up to *longest* bytes, if they are long.
+
+    Each thread reads into buffers of twice that size, and copies of the line pass through several operators.
+    """
+    if longest <= _USUAL_LINE:
+        yield
+        return
+    connection.execute(f"SET GLOBAL memory_limit = '{(memory_limit() + 16 * longest) >> 20}MiB'")
+    try:
+        yield
+    finally:
+        connection.execute(f"SET GLOBAL memory_limit = '{memory_limit() >> 20}MiB'")
 
 
 def _create(path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import quoted
+from mixpanel_export._database import quoted, room_for_lines
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import canonical
 from mixpanel_export._staging import Staged, Staging, staged_lines
@@ -37,7 +37,7 @@ FROM (
 """
 _INSERT = """
 INSERT INTO {table}
-SELECT CASE WHEN contains(raw, '\\') THEN json_extract_string('"' || raw || '"', '$') ELSE raw END,
+SELECT CASE WHEN sound AND contains(raw, '\\') THEN json_extract_string('"' || raw || '"', '$') ELSE raw END,
        CASE WHEN abs(clock) < 1e11 THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)
             WHEN abs(clock) < 9e15 THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)
             WHEN regexp_matches(found[1], '^\\d{{4}}-\\d\\d-\\d\\d') THEN TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP
@@ -109,7 +109,8 @@ def load(
     files = [file for staged in group for file in staged.files]
     if files:
         longest = max(staged.longest for staged in group)
-        connection.execute(_INSERT.format(table=quoted(table), lines=_lines(files, longest)))
+        with room_for_lines(connection, longest):
+            connection.execute(_INSERT.format(table=quoted(table), lines=_lines(files, longest)))
     inserted = _count(connection, table, group)
     odd = {-batch for batch in inserted if batch < 0}
     if odd:

@@ -202,9 +202,9 @@ async def test_replace_swaps_the_table_for_the_new_days(db: Path) -> None:
     assert held(db) == truth(sim, "2024-03-05", "2024-03-12")
     assert result.total_rows == sim.truth(date(2024, 3, 5), date(2024, 3, 12)).distinct
     assert query(db, "SELECT DISTINCT table_name FROM _export_batches") == [("events",)]
-    assert query(db, "SELECT table_name FROM duckdb_tables() WHERE table_name NOT LIKE '\\_%' ESCAPE '\\'") == [
-        ("events",)
-    ]
+    assert query(
+        db, "SELECT table_name FROM duckdb_tables() WHERE table_name NOT LIKE '\\_%' ESCAPE '\\'"
+    ) == [("events",)]
 
 
 async def test_a_failed_replace_leaves_the_old_table_and_goes_on_next_time(db: Path) -> None:
@@ -270,9 +270,7 @@ async def test_days_that_were_not_final_are_fetched_again(db: Path) -> None:
 async def test_selections_that_share_no_event_share_a_table(db: Path) -> None:
     """Two disjoint lists of event names stand side by side; a list that overlaps is refused before any request."""
     sim = simulator()
-    names = sorted(
-        {row[0] for row in sim.rows(date(2024, 3, 1), date(2024, 3, 9)) if row[0] is not None}
-    )
+    names = sorted({row[0] for row in sim.rows(date(2024, 3, 1), date(2024, 3, 9)) if row[0] is not None})
     one, other = names[:2], names[2:4]
     await export(sim, db, events=one)
     await export(sim, db, events=other, mode="append")
