@@ -160,6 +160,12 @@ def test_a_sequential_fetch_makes_one_request(served: Served) -> None:
     assert checksum_of(served.workspace, "january") == truth.checksum
 
 
+def test_a_sequential_fetch_has_no_workers(served: Served) -> None:
+    """Without parallel one request at a time is made, so even many workers are nothing to warn of."""
+    served.workspace.fetch_events(**DAYS, max_workers=100)
+    assert served.simulator.max_concurrent == 1
+
+
 def test_chunk_days_cut_fixed_chunks(served: Served) -> None:
     """A number of chunk_days cuts the range as mixpanel_data did."""
     batches: list[BatchProgress] = []
@@ -194,6 +200,14 @@ def test_a_sequential_failure_is_raised(served: Served) -> None:
     with pytest.raises(ServerError, match="2024-01-01"):
         served.workspace.fetch_events(**DAYS, retries=0)
     assert served.workspace.tables() == []
+    assert served.requests() == 1
+
+
+def test_duplicates_can_be_kept(served: Served) -> None:
+    """With dedupe=False the table has every line that was sent."""
+    kept = served.workspace.fetch_events(**DAYS, dedupe=False)
+    truth = served.simulator.truth(FIRST, LAST)
+    assert kept.rows == truth.rows > truth.distinct
 
 
 def test_modes_decide_about_the_table(served: Served) -> None:
@@ -339,6 +353,18 @@ def test_the_default_file_is_named_after_the_project(served: Served, tmp_path: P
         assert checksum_of(workspace) == served.simulator.truth(FIRST, LAST).checksum
 
 
+def test_a_missing_folder_is_an_error(served: Served, tmp_path: Path) -> None:
+    """A path whose folder does not exist is more likely mistyped than meant: it is refused, without a request."""
+    path = tmp_path / "no such folder" / "events.duckdb"
+    with (
+        Workspace(path=path, credentials=CREDENTIALS, api_url=served.url) as workspace,
+        pytest.raises(DatabaseError, match="does not exist"),
+    ):
+        workspace.fetch_events(**DAYS)
+    assert not path.parent.exists()
+    assert served.requests() == 0
+
+
 def test_credentials_come_from_the_environment(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without credentials the environment is asked when a fetch needs them, and so is the API URL."""
     for name, value in {
@@ -476,7 +502,7 @@ def test_a_read_only_workspace_reads(served: Served) -> None:
     path = served.workspace.db_path
     with Workspace(path=path, read_only=True, credentials=CREDENTIALS, api_url=served.url) as workspace:
         assert checksum_of(workspace) == served.simulator.truth(FIRST, LAST).checksum
-        with pytest.raises(DatabaseError, match="read-only"):
+        with pytest.raises(DatabaseError, match="without read_only to fetch"):
             workspace.fetch_events(**DAYS, resume=True)
         with pytest.raises(duckdb.Error):
             workspace.connection.execute("DROP TABLE events")
