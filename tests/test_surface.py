@@ -49,7 +49,7 @@ LAYERS = {
 PACKAGES = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _engine _plan credentials errors progress results simulator sync workspace",
+        "__init__ _arguments _engine _plan credentials errors progress results simulator sync workspace",
         "anyio click",
     ),
 }
