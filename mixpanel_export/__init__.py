@@ -37,6 +37,7 @@ from mixpanel_export.results import (
 
 if TYPE_CHECKING:
     from mixpanel_export._engine import export_events
+    from mixpanel_export._fetch import Timeouts
     from mixpanel_export._plan import split_date_range
     from mixpanel_export.credentials import Credentials
     from mixpanel_export.sync import run_sync
@@ -73,6 +74,7 @@ __all__ = [
     "TableFormatError",
     "TableInfo",
     "TableNotFoundError",
+    "Timeouts",
     "TruncatedError",
     "Workspace",
     "__version__",
@@ -85,6 +87,7 @@ __all__ = [
 _HOMES = {
     "Credentials": "credentials",
     "TableInfo": "workspace",
+    "Timeouts": "_fetch",
     "Workspace": "workspace",
     "export_events": "_engine",
     "run_sync": "sync",

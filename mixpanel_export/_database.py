@@ -24,8 +24,8 @@ _exporting: set[Path] = set()
 _exporting_changes = Lock()
 
 
-def connect(path: Path) -> duckdb.DuckDBPyConnection:
-    """Open the database file, creating it where there is none.
+def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open the database file, creating it where there is none and it is to be written.
 
     Raises:
         DatabaseLockedError: another process holds the file.
@@ -37,9 +37,9 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
             db_path=str(path),
         )
     try:
-        if not path.exists():
+        if not path.exists() and not read_only:
             _create(path)
-        return duckdb.connect(str(path))
+        return duckdb.connect(str(path), read_only=read_only)
     except duckdb.Error as error:
         raise _as_database_error(path, error) from error
 

@@ -39,7 +39,7 @@ class Gunzip:
             for piece in _pieces(wire, _WIRE_PIECE):
                 yield from self._inflate(piece)
         except isal_zlib.IsalError as error:  # type: ignore[misc] # its stub declares an instance
-            raise _truncated(f"The gzip stream of the response is corrupt ({error})") from error
+            raise _truncated(f"the gzip stream of the response is corrupt ({error})") from error
 
     def _inflate(self, wire: bytes) -> Iterator[bytes]:
         full = False  # a full piece may have left plain bytes inside, even when all input is consumed
@@ -59,7 +59,7 @@ class Gunzip:
             TruncatedError: The last member has not reached its end, or there was none.
         """
         if not self._member.eof:
-            raise _truncated("The gzip stream of the response ended before its trailer")
+            raise _truncated("the gzip stream of the response ended before its trailer")
 
 
 class LineBlocks:
@@ -91,7 +91,7 @@ class LineBlocks:
         first = piece.find(b"\n")
         opened = len(self._kept) - self._whole
         if opened + (len(piece) if first < 0 else first) > self._max_line:
-            raise _truncated(f"A line of the response is longer than the maximum of {self._max_line} bytes")
+            raise _truncated(f"a line of the response is longer than the maximum of {self._max_line} bytes")
         if first >= 0:
             self._whole = len(self._kept) + piece.rfind(b"\n") + 1
         self._kept += piece
@@ -149,7 +149,7 @@ class BodyDecoder:
         last = _last_line(rest) or self._last
         if last and not event_line(last):
             raise _truncated(
-                "The last line of the response is no event", last[:_SHOWN].decode(errors="replace")
+                "the last line of the response is no event", last[:_SHOWN].decode(errors="replace")
             )
         return iter([self._hand_out(rest)] if rest else [])
 
@@ -194,7 +194,7 @@ def _gunzip_for(content_encoding: str | None) -> Gunzip | None:
             return Gunzip()
         case _:
             raise _truncated(
-                f"The response has the content encoding {content_encoding!r}, and only gzip was asked for"
+                f"the response has the content encoding {content_encoding!r}, and only gzip was asked for"
             )
 
 

@@ -91,7 +91,9 @@ async def export_events(
     _check(table, max_workers, chunk_days, limit, retries)
     names = _event_names(events)
     credentials = credentials or resolve_credentials()
-    query = Query(export_url(credentials.region, api_url), credentials, names, where, limit, timeouts or Timeouts())
+    query = Query(
+        export_url(credentials.region, api_url), credentials, names, where, limit, timeouts or Timeouts()
+    )
     gate = _gate(per_second, per_hour)
     selection = Selection(credentials.project_id, names, where)
     async with _opened(
@@ -150,7 +152,9 @@ async def download_events(
     chunk = _days(from_date, to_date, now())
     names = _event_names(events)
     credentials = credentials or resolve_credentials()
-    query = Query(export_url(credentials.region, api_url), credentials, names, where, limit, timeouts or Timeouts())
+    query = Query(
+        export_url(credentials.region, api_url), credentials, names, where, limit, timeouts or Timeouts()
+    )
     async with new_client(transport) as client:
         fetcher = Fetcher(client, query, _gate(None, None), workers=1, retries=retries, now=now)
         await fetcher.fetch(chunk, _FileSink(file))

@@ -60,15 +60,18 @@ def pause_before_retry(
     """Return the seconds to wait before trying again, None when that cannot help or *retries* are used up.
 
     *attempt* counts the attempts that failed so far, so at most *retries* + 1 are made. A spent quota is
-    nobody's failure: it always gets a pause, and callers count 429s apart (for them *attempt* is the number of
-    429s). `Retry-After` is honoured whatever its length. *draw* returns a number from 0 up to 1.
+    nobody's failure, so callers count 429s apart: for them *attempt* is the number of 429s, and the other
+    failures have a budget of their own. `Retry-After` is honoured whatever its length. *draw* returns a number
+    from 0 up to 1.
     """
+    if attempt > retries:
+        return None
     match error:
         case RateLimitError(retry_after=None):
             return _ceiling(attempt) * (0.5 + draw() / 2)
         case RateLimitError(retry_after=float() | int() as seconds):
             return max(0.0, seconds) + draw() * _RETRY_AFTER_SPREAD
-        case NetworkError() | ServerError() | TruncatedError() if attempt <= retries:
+        case NetworkError() | ServerError() | TruncatedError():
             return max(_SHORTEST_PAUSE, _ceiling(attempt - 1) * draw())
         case _:
             return None

@@ -58,17 +58,15 @@ class Credentials:
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret", _Masked(self.secret))
         if not self.secret:
-            raise ConfigError("The secret is empty; set MP_SECRET or the account's `secret`.")
+            raise ConfigError("the secret is empty; set MP_SECRET or the account's `secret`")
         if self.username is not None and not self.project_id:
             raise ConfigError(
-                "A service account needs a project; set MP_PROJECT_ID, the account's `project_id`, "
-                "or pass project_id."
+                "a service account needs a project; set MP_PROJECT_ID, the account's `project_id`, "
+                "or pass project_id"
             )
         # Basic authentication ends the user name at the first colon.
         if ":" in (self.secret if self.username is None else self.username):
-            raise ConfigError(
-                "A user name or a project secret has no colon; check MP_USERNAME and MP_SECRET."
-            )
+            raise ConfigError("a user name or a project secret has no colon; check MP_USERNAME and MP_SECRET")
         checked_project_id(self.project_id)
         _check_region(self.region)
 
@@ -91,13 +89,13 @@ class Credentials:
 def checked_project_id(project_id: str) -> str:
     """Return *project_id*; `ConfigError` where it is none. A file is named after it, so it must not be a path."""
     if not re.fullmatch(r"[A-Za-z0-9_-]*", project_id):
-        raise ConfigError(f"{project_id!r} is no project id; set MP_PROJECT_ID to the project's number.")
+        raise ConfigError(f"{project_id!r} is no project id; set MP_PROJECT_ID to the project's number")
     return project_id
 
 
 def _check_region(region: str) -> None:
     if region not in _HOSTS:
-        raise ConfigError(f"There is no region {region!r}; set MP_REGION or pass region as us, eu or in.")
+        raise ConfigError(f"there is no region {region!r}; set MP_REGION or pass region as us, eu or in")
 
 
 def export_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -117,10 +115,10 @@ def _checked_base(api_url: str) -> str:
         parts = urlsplit(api_url.strip())
         port = parts.port
     except ValueError:
-        raise ConfigError("The API URL cannot be read; set MPX_API_URL to https://HOST[:PORT].") from None
+        raise ConfigError("the API URL cannot be read; set MPX_API_URL to https://HOST[:PORT]") from None
     host = _checked_host(parts)
     if parts.scheme == "http" and not _is_loopback(host):
-        raise ConfigError(f"http://{host} would send the secret in clear; set MPX_API_URL to an https URL.")
+        raise ConfigError(f"http://{host} would send the secret in clear; set MPX_API_URL to an https URL")
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
 
@@ -131,8 +129,8 @@ def _checked_host(parts: SplitResult) -> str:
     bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
     if parts.scheme not in {"https", "http"} or not bare or not (is_name or _is_ipv6(host)):
         raise ConfigError(
-            "The API URL is a scheme, a host and perhaps a port, without path, user or query; "
-            "set MPX_API_URL to https://HOST[:PORT]."
+            "the API URL is a scheme, a host and perhaps a port, without path, user or query; "
+            "set MPX_API_URL to https://HOST[:PORT]"
         )
     return host
 
@@ -190,18 +188,18 @@ def _credentials(
 ) -> Credentials:
     chosen = {key: overrides.get(key) or found.get(key, "") for key in _VARIABLES}
     if not chosen["secret"]:
-        raise ConfigError(f"A user name is there, but no secret; set {names['secret']}.")
+        raise ConfigError(f"a user name is there, but no secret; set {names['secret']}")
     if chosen["username"] and not chosen["project_id"]:
         raise ConfigError(
-            f"A user name and a secret are there, but no project; set {names['project_id']} or pass project_id."
+            f"a user name and a secret are there, but no project; set {names['project_id']} or pass project_id"
         )
     credentials = Credentials(
         chosen["username"] or None, _Masked(chosen["secret"]), chosen["project_id"], chosen["region"] or "us"
     )
     if credentials.is_legacy:
         warnings.warn(
-            f"A project secret is used because there is no user name ({names['username']}); Mixpanel retires "
-            "project secrets on 2027-03-03, so create a service account.",
+            f"a project secret is used because there is no user name ({names['username']}); Mixpanel retires "
+            "project secrets on 2027-03-03, so create a service account",
             stacklevel=3,
         )
     return credentials
@@ -212,16 +210,16 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
     default, accounts = _load(path) if path.is_file() else ("", {})
     if not accounts and account is None:
         raise ConfigError(
-            f"There are no credentials; set MP_USERNAME, MP_SECRET and MP_PROJECT_ID (and MP_REGION unless it is "
-            f"us), or write an account to {path}; `mpx demo` shows an export without an account."
+            f"there are no credentials; set MP_USERNAME, MP_SECRET and MP_PROJECT_ID (and MP_REGION unless it is "
+            f"us), or write an account to {path}; `mpx demo` shows an export without an account"
         )
     name = account or default
     listed = ", ".join(sorted(accounts)) or "no accounts"
     if not name:
-        raise ConfigError(f"No account is named and {path} has no `default`; it has {listed}.")
+        raise ConfigError(f"no account is named and {path} has no `default`; it has {listed}")
     if name not in accounts:
         raise AccountNotFoundError(
-            f"There is no account {name!r} in {path}; it has {listed}.",
+            f"there is no account {name!r} in {path}; it has {listed}",
             account_name=name,
             available_accounts=sorted(accounts),
         )
@@ -232,12 +230,12 @@ def _load(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
     """Return the name of the default account, perhaps empty, and the accounts."""
     # Windows has no such bits; there the profile folder is private by default.
     if os.name == "posix" and path.stat().st_mode & 0o077:
-        warnings.warn(f"Others may read the secrets in {path}; run `chmod 600 {path}`.", stacklevel=4)
+        warnings.warn(f"others may read the secrets in {path}; run `chmod 600 {path}`", stacklevel=4)
     try:
         config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         # Without its cause, whose frames hold the text of the file.
-        raise ConfigError(f"{path} cannot be read as TOML ({error}); correct the file.") from None
+        raise ConfigError(f"{path} cannot be read as TOML ({error}); correct the file") from None
     accounts = config.get("accounts")
     tables = accounts.items() if isinstance(accounts, dict) else ()
     return str(config.get("default", "")), {

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
 
 from mixpanel_export.errors import MixpanelDataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DateRange = tuple[str, str]
 """First and last day, both inclusive, as `YYYY-MM-DD`."""
@@ -101,6 +104,13 @@ class FetchResult:
     date_range: DateRange | None
     fetched_at: datetime
 
+    @property
+    def df(self) -> "pd.DataFrame":
+        """An empty frame, as in mixpanel_data: the rows are in the table. Needs the extra `pandas`."""
+        import pandas as pd  # noqa: PLC0415 - an extra
+
+        return pd.DataFrame()
+
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
         return {
@@ -144,8 +154,3 @@ class SQLResult:
     def to_dicts(self) -> list[dict[str, object]]:
         """Return one dictionary a row."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-
-
-def utc_now() -> datetime:
-    """Return the time now, aware, in UTC."""
-    return datetime.now(UTC)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import duckdb
 
 from mixpanel_export._arguments import MAX_DAYS, check, days_of_one_request, mode_of, result_of_one_request
-from mixpanel_export._database import _as_database_error, connect, quoted
+from mixpanel_export._database import connect, quoted
 from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._event import streamed
 from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
@@ -87,7 +87,7 @@ class Workspace:
             return Path(self._path).expanduser()
         project_id = checked_project_id(self._project_id or self._credentials.project_id)
         if not project_id:
-            raise ConfigError("The default file is named after the project; set MP_PROJECT_ID or pass path.")
+            raise ConfigError("the default file is named after the project; set MP_PROJECT_ID or pass path")
         return Path.home() / ".mp" / "data" / f"{project_id}.db"
 
     @property
@@ -275,7 +275,7 @@ class Workspace:
     def sql(self, query: str) -> "pd.DataFrame":
         """Run *query* and return its rows as a pandas DataFrame; `ImportError` without pandas."""
         if find_spec("pandas") is None:
-            raise ImportError("DataFrames need pandas: pip install 'mpx-export[pandas]'; or use sql_rows")
+            raise ImportError("dataFrames need pandas: pip install 'mpx-export[pandas]'; or use sql_rows")
         return self.connection.execute(query).df()
 
     def sql_scalar(self, query: str) -> Any:
@@ -336,10 +336,7 @@ def _read_only(path: Path) -> duckdb.DuckDBPyConnection:
             f"there is no database {path}; fetch events into it first, or choose another path",
             db_path=str(path),
         )
-    try:
-        return duckdb.connect(str(path), read_only=True)
-    except duckdb.Error as error:
-        raise _as_database_error(path, error) from error
+    return connect(path, read_only=True)
 
 
 def _both(watch: Watcher, also: Callable[[Progress], object] | None) -> Callable[[Progress], object]:

@@ -152,7 +152,7 @@ def test_names_of_gzip(encoding: str) -> None:
 def test_another_encoding_is_an_error(encoding: str) -> None:
     """An encoding that was not asked for is named, not guessed at."""
     with pytest.raises(
-        TruncatedError, match=f"^The response has the content encoding '{encoding}', and only"
+        TruncatedError, match=f"^the response has the content encoding '{encoding}', and only"
     ) as caught:
         BodyDecoder(encoding)
     assert caught.value.status_code == 200
@@ -185,7 +185,7 @@ def test_a_last_event_without_newline_gets_one(body: bytes, event: bytes) -> Non
 def test_the_error_carries_the_beginning_of_the_last_line() -> None:
     """What Mixpanel wrote last is at hand, at most 500 bytes of it, so that its reason can be recognised."""
     decoder = BodyDecoder(None)
-    with pytest.raises(TruncatedError, match=r"^The last line of the response is no event$") as caught:
+    with pytest.raises(TruncatedError, match=r"^the last line of the response is no event$") as caught:
         decoded(decoder, [EVENT + b"\xff" + b"x" * 499 + b"y\n\n"])
     assert caught.value.response_body == "\ufffd" + "x" * 499
     assert caught.value.status_code == 200

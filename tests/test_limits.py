@@ -153,9 +153,10 @@ def test_the_budget_is_the_number_of_retries(retries: int, pauses: int) -> None:
 def test_a_spent_quota_always_gets_a_pause(
     retry_after: float | None, attempt: int, draw: float, pause: float
 ) -> None:
-    """`Retry-After` is honoured with a little on top, without it the pause doubles; no budget is used up."""
+    """`Retry-After` is honoured with a little on top, without it the pause doubles."""
     error = RateLimitError("x", retry_after=retry_after)
-    assert pause_before_retry(error, attempt, retries=0, draw=lambda: draw) == pause
+    assert pause_before_retry(error, attempt, retries=attempt, draw=lambda: draw) == pause
+    assert pause_before_retry(error, attempt, retries=attempt - 1, draw=lambda: draw) is None
 
 
 @given(

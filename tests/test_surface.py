@@ -16,7 +16,7 @@ PACKAGE = Path(mixpanel_export.__file__).parent
 # Module: what of ours it may import, what of others'. Imports point up this table.
 LAYERS = {
     "errors": ("", ""),
-    "results": ("errors", ""),
+    "results": ("errors", "pandas"),
     "_stream": ("", ""),
     "_lines": ("", ""),
     "_plan": ("_stream errors", ""),
@@ -43,7 +43,7 @@ LAYERS = {
         "_arguments _database _engine _event credentials errors progress results sync",
         "duckdb pandas",
     ),
-    "__init__": ("_engine _plan credentials errors results sync workspace", ""),
+    "__init__": ("_engine _fetch _plan credentials errors results sync workspace", ""),
 }
 # Package: the same for all its modules together, imports of each other aside.
 PACKAGES = {

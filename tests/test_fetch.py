@@ -1,0 +1,240 @@
+"""One attempt over HTTP: what is asked, what an answer means, and how failures are named."""
+
+import inspect
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import respx
+from support import ACCOUNT
+
+from mixpanel_export._fetch import Query, Timeouts, _as_api_errors, fetch, new_client, refusal, seconds_of
+from mixpanel_export._stream import Chunk
+from mixpanel_export.credentials import Credentials
+from mixpanel_export.errors import (
+    APIError,
+    AuthenticationError,
+    NetworkError,
+    QueryError,
+    RateLimitError,
+    ServerError,
+    TruncatedError,
+)
+
+pytestmark = pytest.mark.anyio
+
+URL = "https://data.mixpanel.com/api/2.0/export"
+CHUNK = Chunk(date(2024, 3, 1), date(2024, 3, 3))
+LINE = b'{"event":"e","properties":{}}\n'
+
+
+class Asked:
+    """What an attempt told: how often it passed the gate, and the bytes it received."""
+
+    def __init__(self) -> None:
+        self.admitted = 0
+        self.received = 0
+
+    async def admit(self) -> None:
+        self.admitted += 1
+
+    def receive(self, size: int) -> None:
+        self.received += size
+
+
+async def fetched(query: Query, asked: Asked | None = None) -> bytes:
+    """Return all lines of one attempt."""
+    asked = asked or Asked()
+    blocks = []
+    async with new_client(None) as client:
+        async for block in fetch(client, query, CHUNK, admit=asked.admit, received=asked.receive):
+            blocks.append(block)  # noqa: PERF401 - an async comprehension would hide the loop under test
+    return b"".join(blocks)
+
+
+async def pieces(*parts: bytes | Exception) -> AsyncIterator[bytes]:
+    for part in parts:
+        if isinstance(part, Exception):
+            raise part
+        yield part
+
+
+@respx.mock
+async def test_the_request_is_the_documented_one() -> None:
+    """Days, filters and project are query parameters; the account is Basic authentication; gzip is asked for."""
+    route = respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE)))
+    asked = Asked()
+    query = Query(URL, ACCOUNT, ('Sign "Up"', "Käse&co"), 'properties["a"] == 1', 5)
+    assert await fetched(query, asked) == LINE
+    request = route.calls.last.request
+    assert dict(request.url.params) == {
+        "project_id": "12345",
+        "from_date": "2024-03-01",
+        "to_date": "2024-03-03",
+        "event": '["Sign \\"Up\\"", "Käse&co"]',
+        "where": 'properties["a"] == 1',
+        "limit": "5",
+    }
+    assert request.headers["authorization"] == httpx.BasicAuth(*ACCOUNT.auth)._auth_header
+    assert request.headers["accept-encoding"] == "gzip"
+    assert (asked.admitted, asked.received) == (1, len(LINE))
+
+
+@respx.mock
+async def test_a_project_secret_sends_no_project() -> None:
+    """With a legacy secret the project is left out, since the server refuses it."""
+    route = respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE)))
+    await fetched(Query(URL, Credentials(None, "legacy", "12345")))
+    assert "project_id" not in route.calls.last.request.url.params
+
+
+@respx.mock
+async def test_credentials_follow_no_redirect() -> None:
+    """A redirect is an error, and nothing is sent to where it points."""
+    elsewhere = respx.get("https://elsewhere.example/").mock(return_value=httpx.Response(200))
+    respx.get(URL).mock(return_value=httpx.Response(302, headers={"location": "https://elsewhere.example/"}))
+    with pytest.raises(QueryError, match="API URL"):
+        await fetched(Query(URL, ACCOUNT))
+    assert not elsewhere.called
+
+
+@respx.mock
+async def test_no_error_shows_the_secret() -> None:
+    """A server that echoes the secret or the header finds both masked in the error."""
+    header = httpx.BasicAuth(*ACCOUNT.auth)._auth_header
+    respx.get(URL).mock(return_value=httpx.Response(500, text=f"you sent {ACCOUNT.secret!s:s} as {header}"))
+    with pytest.raises(ServerError) as caught:
+        await fetched(Query(URL, ACCOUNT))
+    shown = str(caught.value) + repr(caught.value.to_dict())
+    assert "you sent *** as Basic ***" in shown
+    assert str.__str__(ACCOUNT.secret) not in shown
+
+
+@respx.mock
+async def test_an_error_shows_the_beginning_of_a_long_answer() -> None:
+    """At most 500 bytes of an error body are kept."""
+    respx.get(URL).mock(return_value=httpx.Response(503, text="x" * 100_000))
+    with pytest.raises(ServerError) as caught:
+        await fetched(Query(URL, ACCOUNT))
+    assert caught.value.response_body == "x" * 500
+
+
+@respx.mock
+async def test_a_connection_that_breaks_within_the_body_is_a_network_error() -> None:
+    """What arrived before is void."""
+    broken = Streamed(LINE, httpx.ReadError("reset by peer"))
+    respx.get(URL).mock(return_value=httpx.Response(200, stream=broken))
+    with pytest.raises(NetworkError, match="reset by peer"):
+        await fetched(Query(URL, ACCOUNT))
+
+
+@respx.mock
+async def test_a_body_that_is_not_whole_says_so() -> None:
+    """A last line that is no event is named in the error."""
+    respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE, b"terminated early\n")))
+    with pytest.raises(TruncatedError, match="2024-03-01 to 2024-03-03") as caught:
+        await fetched(Query(URL, ACCOUNT))
+    assert (caught.value.response_body or "").strip() == "terminated early"
+
+
+async def test_silence_is_a_network_error() -> None:
+    """A server that accepts and says nothing is given up after the time to the first byte."""
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+
+    async def say_nothing(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await anyio.sleep_forever()
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, say_nothing)
+        query = Query(f"http://127.0.0.1:{port}", ACCOUNT, timeouts=Timeouts(first_byte=0.2))
+        with pytest.raises(NetworkError, match="silent"):
+            await fetched(query)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_closed_port_is_a_network_error() -> None:
+    """Where nothing listens, the error says that the connection could not be made."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    with pytest.raises(NetworkError, match="2024-03-01"):
+        await fetched(Query(f"http://127.0.0.1:{port}", ACCOUNT))
+
+
+@pytest.mark.parametrize(
+    "status,body,error",
+    [
+        (401, "", AuthenticationError),
+        (400, "Unable to authenticate request", AuthenticationError),
+        (403, "Unable to authenticate request", AuthenticationError),
+        (400, '{"error": "Timeout Error."}', ServerError),
+        (400, "to_date cannot be later than today", QueryError),
+        (402, '{"error": "Your plan does not allow API calls."}', QueryError),
+        (403, "Date range exceeds 365 days into the past", QueryError),
+        (404, "", QueryError),
+        (408, "", ServerError),
+        (416, "", QueryError),
+        (429, "", RateLimitError),
+        (500, "error completing export request", ServerError),
+        (502, "<html>", ServerError),
+        (503, "upstream connect error", ServerError),
+        (504, "", ServerError),
+        (302, "", QueryError),
+        (204, "", QueryError),
+    ],
+)
+def test_what_an_answer_means(status: int, body: str, error: type[APIError]) -> None:
+    """Each status and wording has one error, which names the days, the status and what was said."""
+    meant = refusal(status, body, None, CHUNK)
+    assert type(meant) is error
+    assert meant.status_code == status
+    assert "2024-03-01 to 2024-03-03" in str(meant)
+    assert str(status) in str(meant)
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    """Both forms of `Retry-After` are seconds from now; anything else is none."""
+    soon = datetime.now(UTC) + timedelta(seconds=90)
+    assert seconds_of("17") == 17
+    assert seconds_of("1.5") == 1.5
+    assert seconds_of(format_datetime(soon, usegmt=True)) == pytest.approx(90, abs=5)
+    assert seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert [seconds_of(text) for text in (None, "", "soon", "-3")] == [None] * 4
+
+
+def http_errors() -> list[type[Exception]]:
+    """Return every error class of the HTTP library that a request can raise."""
+    found = [value for _, value in inspect.getmembers(httpx, inspect.isclass)]
+    return [
+        error
+        for error in found
+        if issubclass(error, httpx.RequestError | httpx.StreamError | httpx.InvalidURL)
+    ]
+
+
+@pytest.mark.parametrize("error", http_errors(), ids=lambda error: error.__name__)
+def test_every_error_of_the_http_library_is_translated(error: type[Exception]) -> None:
+    """None of its classes leaves the module as itself."""
+    given: list[Any] = (
+        []
+        if error in {httpx.StreamConsumed, httpx.StreamClosed, httpx.ResponseNotRead, httpx.RequestNotRead}
+        else ["text"]
+    )
+    with pytest.raises(APIError, match="2024-03-01"), _as_api_errors(CHUNK):
+        raise error(*given)
+
+
+class Streamed(httpx.AsyncByteStream):
+    """A body in parts; an exception among them is raised in its place."""
+
+    def __init__(self, *parts: bytes | Exception) -> None:
+        self._parts = parts
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in pieces(*self._parts):
+            yield piece
