@@ -60,9 +60,10 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the engine against what a power user would write; see benchmarks/README.md."""
+    """Measure: `nox -s bench`, or another script of benchmarks/ by name, `nox -s bench -- network --days 30`."""
+    script, *options = session.posargs or ["engine"]
     session.install(".", *DEV)
-    session.run("python", "-P", "benchmarks/bench_export.py", *session.posargs)
+    session.run("python", f"benchmarks/{script}.py", *options)
 
 
 @nox.session

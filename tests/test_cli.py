@@ -490,7 +490,7 @@ def test_a_project_secret_warns_in_one_line(sim: Simulator, monkeypatch: pytest.
     monkeypatch.delenv("MP_USERNAME")
     result = mpx("export", *WEEK)
     assert result.exit_code == 3
-    assert result.stderr.splitlines()[0].startswith("Warning: A project secret is used")
+    assert result.stderr.splitlines()[0].startswith("Warning: a project secret is used")
     assert sim.requests
 
 
