@@ -1,5 +1,6 @@
 """One chunk, as many attempts as it takes: the limiter, the gate, the pause, and when to give up."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from mixpanel_export._limits import Gate, pause_before_retry
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import APIError, AuthenticationError, QueryError, RateLimitError
 
+_log = logging.getLogger("mixpanel_export")
+
 
 class Sink(Protocol):
     """Where the lines of one chunk go."""
@@ -26,7 +29,7 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True)
-class Account:
+class ChunkStats:
     """What one chunk has cost so far; `rows` are those of the attempt that runs or succeeded."""
 
     requested_at: datetime
@@ -57,64 +60,66 @@ class Fetcher:
         self._retries = retries
         self._now = now
         self._sleep = sleep
-        self.accounts: dict[Chunk, Account] = {}
+        self.stats: dict[Chunk, ChunkStats] = {}
 
-    async def fetch(self, chunk: Chunk, sink: Sink) -> Account:
+    async def fetch(self, chunk: Chunk, sink: Sink) -> ChunkStats:
         """Bring the whole chunk into *sink*, restarting it as often as it takes.
 
         Raises:
             APIError: The attempts are spent, or trying again cannot help (see `is_final`).
         """
-        account = self.accounts.setdefault(chunk, Account(self._now()))
+        stats = self.stats.setdefault(chunk, ChunkStats(self._now()))
         failures = refused = 0
         while True:
             try:
                 async with self._limiter:
-                    await self._attempt(chunk, account, sink)
+                    await self._attempt(chunk, stats, sink)
             except APIError as error:
-                account.rows = 0
                 limited = isinstance(error, RateLimitError)
                 refused, failures = refused + limited, failures + (not limited)
                 pause = pause_before_retry(error, refused if limited else failures, retries=self._retries)
                 if pause is None:
                     raise
-                await self._wait(account, pause, error)
+                _log.info("%s; again in %.1f s", error, pause)
+                await self._wait(stats, pause, error)
             else:
-                return account
+                return stats
 
-    async def _attempt(self, chunk: Chunk, account: Account, sink: Sink) -> None:
+    async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
         ticket: float | None = None
 
         async def admit() -> None:
             nonlocal ticket
             ticket = await self._gate.admit()
-            account.requested_at = self._now()
-            account.attempts += 1
+            stats.requested_at = self._now()
+            stats.attempts += 1
+            _log.debug("%s: attempt %d", chunk, stats.attempts)
 
         def received(size: int) -> None:
-            account.bytes_read += size
+            stats.bytes_read += size
 
         await self._gate.approach()
         await sink.restart()
+        stats.rows = 0
         try:
             async with aclosing(
                 fetch(self._client, self._query, chunk, admit=admit, received=received)
             ) as blocks:
                 async for block in blocks:
-                    account.rows += block.count(b"\n")
+                    stats.rows += block.count(b"\n")
                     await sink.block(block)
         except (AuthenticationError, RateLimitError):
             if ticket is not None:
                 self._gate.refund(ticket)
             raise
 
-    async def _wait(self, account: Account, pause: float, error: APIError) -> None:
+    async def _wait(self, stats: ChunkStats, pause: float, error: APIError) -> None:
         if isinstance(error, RateLimitError):
             self._gate.pause(pause)  # the quota is the project's, so every fetcher waits
             return
-        account.waiting_for = f"a new attempt after: {error}"
+        stats.waiting_for = f"a new attempt after: {error}"
         await self._sleep(pause)
-        account.waiting_for = None
+        stats.waiting_for = None
 
 
 def is_final(error: APIError) -> bool:

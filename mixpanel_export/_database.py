@@ -66,9 +66,21 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.rollback()
+        _roll_back(connection)
         raise
     connection.commit()
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    while True:
+        try:
+            connection.rollback()
+        except duckdb.InterruptException:
+            continue  # meant for the statement that ended already
+        except duckdb.TransactionException:
+            return  # DuckDB has rolled back itself
+        else:
+            return
 
 
 def quoted(identifier: str) -> str:

@@ -290,6 +290,20 @@ def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
     return bool(found and found[0])
 
 
+def check_no_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Refuse a name that is a view's.
+
+    Raises:
+        TableFormatError: saying so.
+    """
+    found = connection.execute(
+        "SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND schema_name = 'main'",
+        [table],
+    ).fetchone()
+    if found and found[0]:
+        raise TableFormatError(f"{table} is a view; export into another table, or drop it", table_name=table)
+
+
 def create_events_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     """Create the events table if it is not there."""
     compressed = " USING COMPRESSION zstd" if takes_zstd(connection) else ""

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import quoted, room_for_lines
+from mixpanel_export._database import quoted
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import canonical
-from mixpanel_export._staging import Staged, Staging, staged_lines
+from mixpanel_export._staging import Staged, Staging, blank_lines, staged_lines
 
 # `cut` is where `,"properties":{` begins: in valid JSON that starts with `{"event":"`, with no closing quote
 # before `cut`, this is the key of the event's own properties; that the rest less the last brace is valid JSON
@@ -65,14 +65,14 @@ GROUP BY batch
 _REMOVE_DUPLICATES = """
 WITH keys AS (
     SELECT rowid AS id, export_batch AS batch, hash(event_name, event_time, distinct_id, insert_id) AS key
-    FROM {table} WHERE export_batch BETWEEN {least} AND {greatest} AND insert_id <> ''
+    FROM {table} WHERE export_batch IN ({batches}) AND insert_id <> ''
 ), twice AS (
     SELECT batch, key FROM keys GROUP BY ALL HAVING count(*) > 1
 ), suspects AS (
     SELECT rowid AS id, export_batch, event_name, distinct_id, insert_id, properties,
            json_extract_string(properties, ['$.time', '$.mp_processing_time_ms']) AS clocks
     FROM {table}
-    WHERE export_batch BETWEEN {least} AND {greatest} AND rowid IN (SELECT id FROM keys SEMI JOIN twice USING (batch, key))
+    WHERE export_batch IN ({batches}) AND rowid IN (SELECT id FROM keys SEMI JOIN twice USING (batch, key))
 ), ranked AS (
     SELECT id, row_number() OVER (
         PARTITION BY export_batch, event_name, distinct_id, insert_id, clocks[1]
@@ -109,8 +109,7 @@ def load(
     files = [file for staged in group for file in staged.files]
     if files:
         longest = max(staged.longest for staged in group)
-        with room_for_lines(connection, longest):
-            connection.execute(_INSERT.format(table=quoted(table), lines=_lines(files, longest)))
+        connection.execute(_INSERT.format(table=quoted(table), lines=_lines(files, longest)))
     inserted = _count(connection, table, group)
     odd = {-batch for batch in inserted if batch < 0}
     if odd:
@@ -118,10 +117,8 @@ def load(
     for staged in group:
         _check_lines(staged, inserted.get(staged.batch, 0))
     if dedupe:
-        batches = [staged.batch for staged in group]
-        connection.execute(
-            _REMOVE_DUPLICATES.format(table=quoted(table), least=min(batches), greatest=max(batches))
-        )
+        batches = ", ".join(str(staged.batch) for staged in group)
+        connection.execute(_REMOVE_DUPLICATES.format(table=quoted(table), batches=batches))
     return _loaded(connection, table, group, inserted)
 
 
@@ -133,6 +130,7 @@ def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging
     if staged.set_aside:
         raise LoadError(f"DuckDB refuses lines of {staged.chunk} that were mended before; please report this")
     doubtful = _doubtful_lines(connection, staged)
+    blank = blank_lines(staged.files)
     aside = staging.side_file(staged)
     counts = {"rejected": 0, "repaired": 0}
 
@@ -153,6 +151,8 @@ def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging
                     yield shaped.line
 
     mended = staging.rewrite(staged, lines())
+    if mended.lines + counts["rejected"] + blank != staged.end.lines:
+        raise LoadError(f"of {staged.end.lines} lines of {staged.chunk} some were lost; please report this")
     return replace(mended, set_aside=aside, rejects=counts["rejected"], repaired=counts["repaired"])
 
 
@@ -185,9 +185,13 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[St
 
 
 def _check_lines(staged: Staged, rows: int) -> None:
-    """Compare what DuckDB loaded with the lines staged; only where they differ are blank lines looked for."""
-    if rows != staged.lines and rows != sum(1 for _ in staged_lines(staged.files)):
-        raise LoadError(f"DuckDB read {rows} of {staged.lines} lines of {staged.chunk}; please report this")
+    """Compare what DuckDB loaded with the lines fetched; only where they differ are blank lines looked for.
+
+    A mended chunk has no blank lines any more, and was compared when it was mended.
+    """
+    expected = staged.lines if staged.set_aside else staged.end.lines
+    if rows != expected and (staged.set_aside or rows != expected - blank_lines(staged.files)):
+        raise LoadError(f"of {expected} lines of {staged.chunk} DuckDB read {rows}; please report this")
 
 
 def _loaded(

@@ -10,6 +10,7 @@ back; the thread is waited for, so nothing is left behind.
 """
 
 import inspect
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import anyio
 from anyio import to_thread
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 
-from mixpanel_export._attempts import Account, Fetcher, is_final
+from mixpanel_export._attempts import ChunkStats, Fetcher, is_final
 from mixpanel_export._limits import Gate
 from mixpanel_export._plan import Plan, fetch_order
 from mixpanel_export._staging import Staged, Staging
@@ -42,6 +43,8 @@ from mixpanel_export.errors import APIError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
 
 T = TypeVar("T")
+
+_log = logging.getLogger("mixpanel_export")
 
 _ROW_GROUP = 122_880  # DuckDB's; a commit of less compresses worse
 _GROUP_BYTES = 256 << 20  # staged bytes that one commit takes at the most, to bound its memory
@@ -145,14 +148,14 @@ class Running:
         verdict: Verdict | None = None
         while not isinstance(verdict, Committed):
             again = isinstance(verdict, Rejected)
-            account = await self._fetcher.fetch(chunk, _StreamSink(chunk, send, keep_rejects=again))
-            end = ChunkEnd(chunk, account.requested_at, account.attempts, account.bytes_read)
+            stats = await self._fetcher.fetch(chunk, _StreamSink(chunk, send, keep_rejects=again))
+            end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.rows)
             verdict = await self._hand_over(end, send)
         self._committed[chunk] = verdict
 
     async def _give_up(self, chunk: Chunk, error: APIError, send: ObjectSendStream[Item]) -> None:
-        account = self._fetcher.accounts[chunk]
-        await self._hand_over(ChunkFailed(chunk, account.requested_at, account.attempts, str(error)), send)
+        stats = self._fetcher.stats[chunk]
+        await self._hand_over(ChunkFailed(chunk, stats.requested_at, stats.attempts, str(error)), send)
         self.errors[chunk] = error
 
     async def _hand_over(self, item: ChunkEnd | ChunkFailed, send: ObjectSendStream[Item]) -> Verdict | None:
@@ -241,6 +244,7 @@ class Running:
         return group
 
     def _answer(self, chunk: Chunk, verdict: Verdict | None) -> None:
+        _log.info("%s: %s", chunk, verdict or "given up")
         if not isinstance(verdict, Rejected):
             self._undecided -= 1
         reply = self._replies.pop(chunk)
@@ -258,23 +262,23 @@ class Running:
             await anyio.sleep(_REPORT_EVERY)
 
     def _progress(self) -> Progress:
-        accounts = self._fetcher.accounts.values()
+        chunks = self._fetcher.stats.values()
         return Progress(
             batches=len(self._planned.chunks),
             batches_done=len(self._committed),
             batches_failed=len(self.errors),
-            rows=sum(account.rows for account in accounts),
-            bytes_read=sum(account.bytes_read for account in accounts),
+            rows=sum(chunk.rows for chunk in chunks),
+            bytes_read=sum(chunk.bytes_read for chunk in chunks),
             requests=self._gate.requests,
-            retries=sum(max(0, account.attempts - 1) for account in accounts),
+            retries=sum(max(0, chunk.attempts - 1) for chunk in chunks),
             quota_left=self._gate.remaining,
-            waiting_for=self._waiting_for(accounts),
+            waiting_for=self._waiting_for(chunks),
         )
 
-    def _waiting_for(self, accounts: Iterable[Account]) -> str | None:
+    def _waiting_for(self, chunks: Iterable[ChunkStats]) -> str | None:
         if self._undecided and self._gate.wait > 1:
             return f"the quota, {self._gate.wait:.0f} s"
-        return next((account.waiting_for for account in accounts if account.waiting_for), None)
+        return next((chunk.waiting_for for chunk in chunks if chunk.waiting_for), None)
 
     async def _call_back(self, callback: Callable[[T], object], value: T) -> None:
         async with self._calling_back:

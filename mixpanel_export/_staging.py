@@ -180,11 +180,18 @@ class Staging:
 
 def staged_lines(files: Iterable[Path]) -> Iterator[bytes]:
     """Yield the lines of staged files, without their newlines, leaving out blank ones."""
+    return (line[:-1] for line in _all_lines(files) if not line.isspace())
+
+
+def blank_lines(files: Iterable[Path]) -> int:
+    """Return how many lines of staged files are nothing but white space, which DuckDB passes over too."""
+    return sum(line.isspace() for line in _all_lines(files))
+
+
+def _all_lines(files: Iterable[Path]) -> Iterator[bytes]:
     for path in files:
         with _reader(path) as file:
-            for line in file:
-                if not line.isspace():
-                    yield line[:-1]
+            yield from file
 
 
 def _reader(path: Path) -> BinaryIO:

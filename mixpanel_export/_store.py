@@ -9,14 +9,15 @@ then mended line by line, or sent back to be fetched again, and the rest of the 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, cast
 
 import duckdb
 
-from mixpanel_export._database import quoted, transaction
+from mixpanel_export._database import quoted, room_for_lines, transaction
 from mixpanel_export._ledger import (
     Entry,
     Ledger,
@@ -24,6 +25,7 @@ from mixpanel_export._ledger import (
     Selection,
     Status,
     check_format,
+    check_no_view,
     create_events_table,
     create_ledger,
     table_exists,
@@ -66,7 +68,7 @@ class Store:
         self._selection = selection
         self._dedupe = dedupe
         self._limited = limited
-        with transaction(connection):
+        with _translated(path, str(wanted)), transaction(connection):
             create_ledger(connection)
         self.table = _name_in_database(connection, table)
         self._target = _SHADOW + self.table if mode == "replace" else self.table
@@ -95,13 +97,10 @@ class Store:
             DatabaseError: DuckDB cannot write; nothing of the group is committed.
             InterruptedCommit: `interrupt` was called; nothing of the group is committed.
         """
-        try:
+        days = ", ".join(str(staged.chunk) for staged in group)
+        longest = max((staged.longest for staged in group), default=0)
+        with _translated(self._path, days), room_for_lines(self._connection, longest):
             entries, rejected = self._commit_mended(group, staging, finished)
-        except duckdb.InterruptException as error:
-            raise InterruptedCommit from error
-        except (duckdb.Error, LoadError) as error:
-            days = ", ".join(str(staged.chunk) for staged in group)
-            raise self._cannot_write(error, days) from error
         committed = [
             Committed(
                 entry.chunk, entry.loaded.rows, entry.loaded.removed_duplicates, entry.rejects, entry.repaired
@@ -116,7 +115,7 @@ class Store:
         entry = Entry(
             batch, failed.chunk, "failed", failed.requested_at, finished, failed.attempts, error=failed.error
         )
-        with transaction(self._connection):
+        with _translated(self._path, str(failed.chunk)), transaction(self._connection):
             self._ledger.forget(self._ledger.superseded(failed.chunk, batch, visible=False))
             self._ledger.write(entry, deduped=self._dedupe)
 
@@ -128,7 +127,8 @@ class Store:
         if self._target != self.table:
             if not whole:
                 return 0
-            self._swap()
+            with _translated(self._path, str(self._wanted)):
+                self._swap()
         return self._count() - self._rows_before
 
     def interrupt(self) -> None:
@@ -138,6 +138,7 @@ class Store:
     def _prepare(self, mode: Mode) -> None:
         there = table_exists(self._connection, self._target)
         if mode == "replace":
+            check_no_view(self._connection, self.table)
             self._prepare_shadow(there=there)
         elif there:
             self._check(mode)
@@ -276,16 +277,24 @@ class Store:
         found = self._connection.execute(f"SELECT count(*) FROM {quoted(self.table)}").fetchone()
         return int(found[0]) if found else 0
 
-    def _cannot_write(self, error: Exception, days: str) -> DatabaseError:
-        reason = str(error).splitlines()[0]
-        return DatabaseError(
-            f"Write failed: {reason}; nothing of {days} was kept, so make room or free the file, then resume",
-            db_path=str(self._path),
-        )
-
 
 class InterruptedCommit(Exception):  # noqa: N818 - it is a stop that was asked for
     """A commit was interrupted and rolled back."""
+
+
+@contextmanager
+def _translated(path: Path, days: str) -> Iterator[None]:
+    """Turn every error of DuckDB into one of ours."""
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise InterruptedCommit from error
+    except (duckdb.Error, LoadError) as error:
+        reason = str(error).splitlines()[0]
+        raise DatabaseError(
+            f"Write failed: {reason}; nothing of {days} was kept, so make room or free the file, then resume",
+            db_path=str(path),
+        ) from error
 
 
 def _name_in_database(connection: duckdb.DuckDBPyConnection, table: str) -> str:

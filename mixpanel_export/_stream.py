@@ -25,7 +25,7 @@ class Chunk:
         return (self.last - self.first).days + 1
 
     def __str__(self) -> str:
-        return f"{self.first} to {self.last}"
+        return f"{self.first} to {self.last}" if self.days > 1 else str(self.first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,16 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class ChunkEnd:
-    """The chunk's body is whole; `attempts` and `bytes_read` (on the wire) are totals of the chunk."""
+    """The chunk's body is whole and had *lines* newlines.
+
+    `attempts` and `bytes_read` (on the wire) are totals of the chunk.
+    """
 
     chunk: Chunk
     requested_at: datetime
     attempts: int
     bytes_read: int
+    lines: int
 
 
 @dataclass(frozen=True, slots=True)

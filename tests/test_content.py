@@ -77,7 +77,7 @@ def test_properties_are_stored_as_the_text_that_was_sent(db: Path, properties: s
 
 
 @pytest.mark.parametrize(
-    ("line", "event", "properties"),
+    "line,event,properties",
     [
         ('{ "event" : "e" , "properties" : {"a": 1} }', "e", '{"a": 1}'),
         ('{"properties":{"a":1},"event":"e"}', "e", '{"a":1}'),
@@ -99,7 +99,7 @@ def test_a_line_of_another_shape_is_the_same_event(db: Path, line: str, event: s
 
 
 @pytest.mark.parametrize(
-    ("line", "properties"),
+    "line,properties",
     [
         (b'{"event":"e","properties":{"a":"x\\ud83d"}}', '{"a":"x\ufffd"}'),
         (b'{"event":"e","properties":{"a":"\\uDE00\\ud83dy"}}', '{"a":"\ufffd\ufffdy"}'),
@@ -152,7 +152,7 @@ def test_a_second_look_that_is_sound_leaves_no_rejects(db: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("time", "expected"),
+    "time,expected",
     [
         ("1602611311", datetime(2020, 10, 13, 17, 48, 31)),
         ("1602611311.9", datetime(2020, 10, 13, 17, 48, 31)),
@@ -185,7 +185,7 @@ def test_event_time(db: Path, time: str, expected: datetime | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("properties", "distinct_id", "insert_id"),
+    "properties,distinct_id,insert_id",
     [
         ('{"distinct_id":"d","$insert_id":"i"}', "d", "i"),
         ('{"distinct_id":12,"$insert_id":null}', "12", None),

@@ -251,7 +251,7 @@ def test_truth_of_named_events() -> None:
     assert simulator.truth(DAY, DAY, events=["no such event"]) == Truth()
 
 
-ROW = Row("a", datetime(2024, 1, 1), "b", "c", "{}")  # noqa: DTZ001 - rows carry naive UTC
+ROW = Row("a", datetime(2024, 1, 1), "b", "c", "{}")
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ ROW = Row("a", datetime(2024, 1, 1), "b", "c", "{}")  # noqa: DTZ001 - rows carr
     [
         ROW._replace(event_name=None),
         ROW._replace(event_time=None),
-        ROW._replace(event_time=datetime(2024, 1, 1, 0, 0, 0, 1)),  # noqa: DTZ001
+        ROW._replace(event_time=datetime(2024, 1, 1, 0, 0, 0, 1)),
         ROW._replace(distinct_id=""),
         ROW._replace(distinct_id=None),
         ROW._replace(insert_id="C"),

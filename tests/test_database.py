@@ -1,0 +1,165 @@
+"""The DuckDB file: how it is made, opened, shared, and what the errors say."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+from support import query
+
+from mixpanel_export._database import (
+    connect,
+    connected_for_export,
+    memory_limit,
+    quoted,
+    room_for_lines,
+    takes_zstd,
+    transaction,
+)
+from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRunningError
+
+SETTINGS = ("memory_limit", "preserve_insertion_order", "max_vacuum_tasks")
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / 'it\'s a "test".duckdb'
+
+
+@contextmanager
+def held_elsewhere(db: Path) -> Iterator[int]:
+    """Hold the file in another process; yields its id."""
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(db)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"held"
+        yield process.pid
+        process.communicate(b"\n")
+
+
+def settings(connection: duckdb.DuckDBPyConnection) -> dict[str, object]:
+    found = connection.execute(
+        "SELECT name, value FROM duckdb_settings() WHERE name IN (SELECT unnest(?))", [list(SETTINGS)]
+    ).fetchall()
+    return dict(found)
+
+
+def test_a_new_file_has_the_oldest_storage_version_with_zstd(db: Path) -> None:
+    """Files are created for every DuckDB from 1.2, whatever characters their name has."""
+    with closing(connect(db)) as connection:
+        assert takes_zstd(connection)
+    assert query(db, "SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal") == [
+        ("v1.2.0+",)
+    ]
+
+
+def test_an_older_file_is_known_to_lack_zstd(db: Path) -> None:
+    """A file of an older storage version is not asked for what it cannot hold."""
+    with duckdb.connect() as outside:
+        name = str(db).replace("'", "''")
+        outside.execute(f"ATTACH '{name}' AS old (STORAGE_VERSION 'v1.0.0')")
+    with closing(connect(db)) as connection:
+        assert not takes_zstd(connection)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """The folder is not created behind the user's back."""
+    with pytest.raises(DatabaseError, match=r"folder .*nowhere.* does not exist"):
+        connect(tmp_path / "nowhere" / "x.duckdb")
+
+
+def test_a_file_that_is_no_database_is_left_alone(db: Path) -> None:
+    """The error says what it is not, and the file is as it was."""
+    db.write_text("hello" * 1000)
+    with pytest.raises(DatabaseError, match="is not a DuckDB database") as caught:
+        connect(db)
+    assert (caught.value.db_path, db.read_text()) == (str(db), "hello" * 1000)
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    """Any other reason is passed on in one line."""
+    with pytest.raises(DatabaseError, match=r"^cannot open [^\n]+$"):
+        connect(tmp_path)
+
+
+def test_the_process_that_holds_the_file_is_named(db: Path) -> None:
+    """A locked file says by whom."""
+    with held_elsewhere(db) as pid, pytest.raises(DatabaseLockedError, match=f"process {pid}") as caught:
+        connect(db)
+    assert caught.value.holding_pid == pid
+
+
+def test_a_read_only_connection_of_this_process_is_named(db: Path) -> None:
+    """DuckDB cannot open a file twice in different ways, and the error says what to close."""
+    connect(db).close()
+    with closing(connect(db, read_only=True)), pytest.raises(DatabaseError, match="close that connection"):
+        connect(db)
+
+
+def test_one_export_at_a_time_in_a_process(db: Path) -> None:
+    """A second export into the same file is refused, by any path to it, and allowed afterwards."""
+    with (
+        connected_for_export(db),
+        pytest.raises(ExportRunningError, match="already running"),
+        connected_for_export(db.parent / ".." / db.parent.name / db.name),
+    ):
+        pass
+    with connected_for_export(db):
+        pass
+
+
+def test_settings_are_the_applications_again_afterwards(db: Path) -> None:
+    """What an export sets in the instance that the application shares is put back, also after an error."""
+    with closing(connect(db)) as own:
+        own.execute("SET GLOBAL memory_limit = '777MiB'")
+        own.execute("SET GLOBAL preserve_insertion_order = true")
+        own.execute("SET TimeZone = 'America/New_York'")
+        before = settings(own)
+        with pytest.raises(LookupError), connected_for_export(db) as connection:
+            assert settings(connection) != before
+            assert own.execute("SELECT current_setting('TimeZone')").fetchone() == ("America/New_York",)
+            raise LookupError
+        assert settings(own) == before
+
+
+def test_memory_is_a_quarter_of_what_there_is_at_most() -> None:
+    """The bound is 512 MB or less."""
+    assert 0 < memory_limit() <= 512_000_000
+
+
+def test_long_lines_get_room_for_the_while(db: Path) -> None:
+    """Only lines over the usual length raise the limit, and only while they are read."""
+    with connected_for_export(db) as connection:
+        usual = settings(connection)
+        with room_for_lines(connection, 1 << 20):
+            assert settings(connection) == usual
+        with room_for_lines(connection, 40 << 20):
+            assert settings(connection) != usual
+        assert settings(connection) == usual
+
+
+def test_a_transaction_that_fails_leaves_nothing(db: Path) -> None:
+    """What the block did is rolled back, whatever it raised, also where DuckDB has ended it already."""
+    with closing(connect(db)) as connection:
+        connection.execute("CREATE TABLE t (i INTEGER)")
+        for error in (KeyboardInterrupt, LookupError):
+            with pytest.raises(error), transaction(connection):
+                connection.execute("INSERT INTO t VALUES (1)")
+                raise error
+        with pytest.raises(LookupError), transaction(connection):
+            connection.execute("INSERT INTO t VALUES (1)")
+            connection.execute("ROLLBACK")
+            raise LookupError
+        with transaction(connection):
+            connection.execute("INSERT INTO t VALUES (2)")
+        assert connection.execute("FROM t").fetchall() == [(2,)]
+
+
+def test_identifiers_are_quoted() -> None:
+    """No name can end the identifier."""
+    assert quoted('a"; DROP TABLE x; --') == '"a""; DROP TABLE x; --"'

@@ -1,0 +1,241 @@
+"""Staged chunks and a table: what is refused, what is noticed, and what an error leaves behind."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from threading import Timer
+
+import duckdb
+import pytest
+from support import query
+
+from mixpanel_export import _load
+from mixpanel_export._database import connected_for_export
+from mixpanel_export._ledger import Selection
+from mixpanel_export._staging import Staged, Staging
+from mixpanel_export._store import InterruptedCommit, Mode, Store
+from mixpanel_export._stream import Block, Chunk, ChunkEnd, ChunkFailed, ChunkStart, Committed, Rejected
+from mixpanel_export.errors import DatabaseError, TableFormatError
+
+DAYS = [Chunk(date(2024, 3, day), date(2024, 3, day)) for day in range(1, 6)]
+ALL = Chunk(DAYS[0].first, DAYS[-1].last)
+NOW = datetime(2024, 6, 1, tzinfo=UTC)
+LINE = b'{"event":"e","properties":{"time":1709294400,"$insert_id":"%d"}}\n'
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "test.duckdb"
+
+
+@pytest.fixture
+def connection(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connected_for_export(db) as connection:
+        yield connection
+
+
+def new_store(
+    connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode = "create", **options: bool
+) -> Store:
+    return Store(connection, db, table="events", selection=Selection("1"), wanted=ALL, mode=mode, **options)
+
+
+def staged(
+    store: Store, staging: Staging, chunk: Chunk, lines: bytes, *, keep_rejects: bool = False
+) -> Staged:
+    """Stage *lines* as the answer for *chunk*."""
+    staging.start(ChunkStart(chunk, keep_rejects))
+    staging.add(Block(chunk, lines))
+    return staging.end(ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, lines=lines.count(b"\n")))
+
+
+def lines(number: int) -> bytes:
+    return b"".join(LINE % line for line in range(number))
+
+
+def now() -> datetime:
+    return NOW
+
+
+def test_a_group_is_committed_together_and_its_files_are_gone(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """Each chunk of a group gets its verdict, its ledger row and its rows, and nothing stays on the disk."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    group = [staged(store, staging, chunk, lines(size)) for size, chunk in enumerate(DAYS)]
+    assert store.commit(group, staging, now) == [Committed(chunk, size) for size, chunk in enumerate(DAYS)]
+    assert connection.execute(
+        "SELECT export_batch, count(*) FROM events GROUP BY ALL ORDER BY ALL"
+    ).fetchall() == [(2, 1), (3, 2), (4, 3), (5, 4)]
+    assert connection.execute("SELECT batch, rows FROM _export_batches ORDER BY ALL").fetchall() == [
+        (1, 0), (2, 1), (3, 2), (4, 3), (5, 4),
+    ]  # fmt: skip
+    assert list(staging.directory.iterdir()) == []
+
+
+def test_a_chunk_with_odd_lines_does_not_hold_up_its_group(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """The others are committed, the odd one is sent back, and comes in with what it holds the second time."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    odd = b"what is this\n" + lines(2)
+    group = [staged(store, staging, DAYS[0], odd), staged(store, staging, DAYS[1], lines(3))]
+    assert store.commit(group, staging, now) == [Committed(DAYS[1], 3), Rejected(DAYS[0], 1)]
+    assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(2,)]
+    again = staged(store, staging, DAYS[0], odd, keep_rejects=True)
+    assert store.commit([again], staging, now) == [Committed(DAYS[0], 2, rejects=1)]
+    assert connection.execute("FROM _export_rejects").fetchall() == [(1, "rejected", b"what is this")]
+    assert list(staging.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("blank", [b"", b"\n", b" \r\n\n"])
+def test_a_line_that_is_lost_on_the_way_is_noticed(
+    connection: duckdb.DuckDBPyConnection, db: Path, blank: bytes
+) -> None:
+    """Fewer lines in the files than were fetched is an error, and nothing is committed."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    whole = staged(store, staging, DAYS[0], blank + lines(4))
+    assert store.commit([whole], staging, now) == [Committed(DAYS[0], 4)]
+    for answer in (blank + lines(4), b"odd\n" + blank + lines(4)):
+        short = staged(store, staging, DAYS[1], answer, keep_rejects=True)
+        kept = short.files[0].read_bytes().splitlines(keepends=True)
+        short.files[0].write_bytes(b"".join(kept[:-1]))
+        with pytest.raises(DatabaseError, match=r"Write failed: of .* lines of 2024-03-02"):
+            store.commit([short], staging, now)
+    assert connection.execute("SELECT count(*) FROM events").fetchone() == (4,)
+
+
+def test_a_line_that_cannot_be_mended_is_an_error(
+    connection: duckdb.DuckDBPyConnection, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where DuckDB refuses what was found sound, nothing is committed, instead of trying for ever."""
+    monkeypatch.setattr(_load, "canonical", _Unmended)
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    odd = staged(store, staging, DAYS[0], b'["odd"]\n' + lines(1))
+    with pytest.raises(DatabaseError, match="mended before"):
+        store.commit([odd], staging, now)
+    assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (0,)
+
+
+class _Unmended:
+    repaired = False
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line
+
+
+def test_what_duckdb_cannot_write_is_one_error_and_nothing_is_committed(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """An index of the user's that the events break stops the export, and rolls the group back."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    store.commit([staged(store, staging, DAYS[0], lines(1))], staging, now)
+    connection.execute("CREATE UNIQUE INDEX one ON events (insert_id)")
+    group = [staged(store, staging, chunk, lines(1)) for chunk in DAYS[1:3]]
+    with pytest.raises(DatabaseError, match=r"Write failed: Constraint Error.*2024-03-02.*2024-03-03"):
+        store.commit(group, staging, now)
+    assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (1,)
+
+
+def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """A commit that is interrupted leaves nothing, and the store goes on working."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    group = [staged(store, staging, DAYS[0], lines(100_000))]
+    stop = Timer(0.02, store.interrupt)
+    stop.start()
+    with pytest.raises(InterruptedCommit):
+        store.commit(group, staging, now)
+    stop.join()
+    assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (0,)
+    assert store.commit(group, staging, now) == [Committed(DAYS[0], 100_000)]
+
+
+def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """A failed batch keeps the rows of an older one, takes the place of older failures, and ends with success."""
+    first = new_store(connection, db)
+    staging = Staging(db, first.batches_for(DAYS[:1]))
+    first.commit([staged(first, staging, DAYS[0], lines(3))], staging, now)
+    staging.close()
+    for _ in range(2):
+        store = new_store(connection, db, "append")
+        store.batches_for(DAYS[:1])
+        store.fail(ChunkFailed(DAYS[0], NOW, 6, "it broke"), NOW)
+    assert [(held.batch, held.status) for held in store.held()] == [(1, "complete"), (3, "failed")]
+    assert connection.execute("SELECT error, attempts FROM _export_batches WHERE batch = 3").fetchone() == (
+        "it broke",
+        6,
+    )
+    store = new_store(connection, db, "resume")
+    staging = Staging(db, store.batches_for(DAYS[:1]))
+    store.commit([staged(store, staging, DAYS[0], lines(5))], staging, now)
+    assert [(held.batch, held.status) for held in store.held()] == [(4, "complete")]
+    assert connection.execute("SELECT count(*) FROM events").fetchone() == (5,)
+
+
+def test_rows_outside_the_days_are_counted_in_the_ledger(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """The ledger says how many events of a batch lie outside its days, and between which times."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    times = (1709251199, 1709251200, 1709337599, 1709337600, 1709337601)
+    answer = b"".join(b'{"event":"e","properties":{"time":%d}}\n' % time for time in times)
+    store.commit([staged(store, staging, DAYS[0], answer + b'{"event":"e","properties":{}}\n')], staging, now)
+    assert connection.execute(
+        "SELECT rows, outside_rows, outside_first, outside_last FROM _export_batches"
+    ).fetchone() == (6, 3, datetime(2024, 2, 29, 23, 59, 59), datetime(2024, 3, 2, 0, 0, 1))
+
+
+def test_a_ledger_of_a_newer_release_is_refused(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """A file that a newer release wrote is left alone."""
+    new_store(connection, db)
+    connection.execute("COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 99'")
+    with pytest.raises(TableFormatError, match="update mpx-export"):
+        new_store(connection, db)
+
+
+@pytest.mark.parametrize("mode", ["append", "resume"])
+def test_a_table_of_somebody_else_is_refused(
+    connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode
+) -> None:
+    """Nothing is added to a table with other columns."""
+    connection.execute("CREATE TABLE events (a INTEGER)")
+    with pytest.raises(TableFormatError, match="other columns"):
+        new_store(connection, db, mode)
+
+
+def test_a_view_cannot_be_replaced(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """Where the name is a view's, replace is an error that leaves it."""
+    connection.execute("CREATE VIEW events AS SELECT 1 AS a")
+    with pytest.raises(TableFormatError, match="view"):
+        new_store(connection, db, "replace")
+
+
+def test_table_names_differ_by_more_than_case(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """A table is found whatever the case of the letters, as by DuckDB, and so is its ledger."""
+    store = Store(connection, db, table="Events", selection=Selection("1"), wanted=ALL, mode="create")
+    staging = Staging(db, store.batches_for(DAYS[:1]))
+    store.commit([staged(store, staging, DAYS[0], lines(1))], staging, now)
+    again = Store(connection, db, table="eVENTS", selection=Selection("1"), wanted=ALL, mode="resume")
+    assert (again.table, len(again.held())) == ("Events", 1)
+
+
+def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
+    """The view names the first and the last complete day, and how many between them are missing."""
+    with connected_for_export(db) as connection:
+        store = new_store(connection, db)
+        staging = Staging(db, store.batches_for(DAYS))
+        group = [staged(store, staging, chunk, lines(2)) for chunk in (DAYS[0], DAYS[3])]
+        store.commit(group, staging, now)
+        store.fail(ChunkFailed(DAYS[4], NOW, 1, "x"), NOW)
+        staging.close()
+    found = query(db, "SELECT table_name, type, from_date, to_date, row_count, missing_days FROM _metadata")
+    assert found == [("events", "events", date(2024, 3, 1), date(2024, 3, 4), 4, 2)]
