@@ -42,12 +42,11 @@ class Gunzip:
             raise _truncated(f"the gzip stream of the response is corrupt ({error})") from error
 
     def _inflate(self, wire: bytes) -> Iterator[bytes]:
-        full = False  # a full piece may have left plain bytes inside, even when all input is consumed
-        while wire or full:
+        # Plain bytes may stay inside when all input is consumed: the trailer, always to come, drives them out.
+        while wire:
             if self._member.eof:
                 self._member = isal_zlib.decompressobj(wbits=31)
             plain = self._member.decompress(wire, self._max_piece)
-            full = len(plain) == self._max_piece and not self._member.eof
             wire = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             if plain:
                 yield plain
@@ -149,7 +148,7 @@ class BodyDecoder:
         last = _last_line(rest) or self._last
         if last and not event_line(last):
             raise _truncated(
-                "the last line of the response is no event", last[:_SHOWN].decode(errors="replace")
+                "the last line of the response is no event", last[:_SHOWN].decode(errors="replace").strip()
             )
         return iter([self._hand_out(rest)] if rest else [])
 

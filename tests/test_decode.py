@@ -83,7 +83,9 @@ def test_a_gzip_body_cut_short_is_never_a_shorter_success(parts: list[bytes]) ->
     wire = gzipped(parts)
     border = len(gzipped(parts[:-1]))
     for end in set(range(len(wire))) - ({border} if border else set()):
-        with pytest.raises(TruncatedError, match="ended before its trailer"):
+        with pytest.raises(
+            TruncatedError, match=r"^the gzip stream of the response ended before its trailer$"
+        ):
             decoded(BodyDecoder("gzip"), [wire[:end]])
 
 
@@ -188,6 +190,9 @@ def test_the_error_carries_the_beginning_of_the_last_line() -> None:
     with pytest.raises(TruncatedError, match=r"^the last line of the response is no event$") as caught:
         decoded(decoder, [EVENT + b"\xff" + b"x" * 499 + b"y\n\n"])
     assert caught.value.response_body == "\ufffd" + "x" * 499
+    with pytest.raises(TruncatedError) as caught:
+        decoded(BodyDecoder(None), [b"Unable to authenticate request\r\n \n"])
+    assert caught.value.response_body == "Unable to authenticate request"
     assert caught.value.status_code == 200
     assert decoder.rows == 0
 
@@ -228,6 +233,17 @@ def test_the_maximum_does_not_depend_on_the_cutting(
         refused = True
     assert refused == any(line > longest for line in lines)
     assert refused or out + blocks.close() == body
+
+
+def test_a_block_is_handed_out_as_soon_as_it_has_its_size() -> None:
+    """Whole lines wait for company only until they have the block size."""
+    decoder = BodyDecoder(None, block_size=2 * len(EVENT))
+    assert list(decoder.feed(EVENT + EVENT[:9])) == []
+    assert list(decoder.feed(EVENT[9:] + EVENT[:9])) == [EVENT * 2]
+    assert decoder.rows == 2
+    assert list(decoder.feed(EVENT[9:])) == []
+    assert list(decoder.close()) == [EVENT]
+    assert decoder.rows == 3
 
 
 def test_a_line_of_many_megabytes_passes_whole() -> None:

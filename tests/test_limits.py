@@ -207,6 +207,17 @@ async def test_two_hours_of_quota() -> None:
     assert max(clock.slept) == 10.0
 
 
+@in_both_loops
+async def test_by_default_the_quota_is_mixpanels() -> None:
+    """A gate that is told nothing admits three requests a second and sixty an hour."""
+    clock = Clock()
+    gate = Gate(clock=clock, sleep=clock.sleep)
+    for _ in range(3):
+        assert await gate.admit() == 1000.0
+    assert gate.wait == pytest.approx(SECOND)
+    assert gate.remaining == 57
+
+
 def test_the_windows_are_longer_than_mixpanels_but_not_much() -> None:
     """The margins are what keeps arrivals within the quota, and cost less than a tenth of the speed."""
     assert 1.05 <= SECOND <= 1.1
@@ -428,6 +439,9 @@ async def test_nobody_connects_during_a_pause() -> None:
     await gate.approach()
     assert clock.now == 1025.0
     assert clock.slept == [10.0, 10.0, 5.0]
+    gate.pause(0.5)
+    await gate.approach()
+    assert clock.now == 1025.5
 
 
 @in_both_loops

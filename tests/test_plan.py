@@ -416,6 +416,7 @@ def test_by_default_there_are_ten_workers_fifty_requests_and_an_empty_ledger() -
     """The defaults are those of an export that says nothing about them."""
     assert len(plan(START, day(364), trust=False, open_from=NEVER).chunks) == 50
     assert len(plan(START, day(29), trust=False, open_from=NEVER).chunks) == 10
+    assert len(plan(START, day(399), trust=False, workers=1, open_from=NEVER).chunks) == 50
 
 
 def test_the_longest_chunks_are_fetched_first() -> None:
