@@ -74,7 +74,7 @@ def power_user(url: str, folder: Path) -> None:
     """Theirs: raw bodies into files, then one statement."""
     anyio.run(_download, url, folder)
     with duckdb.connect(str(folder / DATABASE)) as connection:
-        connection.execute("SET preserve_insertion_order = false")
+        connection.execute("SET preserve_insertion_order = false; SET enable_progress_bar = false")
         connection.execute(LOAD.format(folder=folder))
 
 
