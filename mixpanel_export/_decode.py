@@ -162,8 +162,8 @@ def event_line(line: bytes) -> bool:
     """Whether *line* is an event: a JSON object whose `event` is a string and whose `properties` is an object.
 
     Of duplicate keys the first decides. Invalid UTF-8, lone surrogates and raw control bytes inside strings
-    are forgiven, because the writer mends them. Blank lines, of C's white space only, are none. Lines nested deeper than Python can follow are no events;
-    Mixpanel's documented depth is 3.
+    are forgiven, because the writer mends them. Blank lines, of C's white space only, are none. Lines nested
+    deeper than Python can follow are no events; Mixpanel's documented depth is 3.
     """
     try:
         value = json.loads(
