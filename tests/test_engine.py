@@ -1,6 +1,7 @@
 """`export_events`, end to end: the simulator on one side, a real DuckDB file on the other."""
 
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,14 @@ import anyio
 import pytest
 from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 
-from mixpanel_export._engine import export_events
+from mixpanel_export import _staging
+from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._fetch import Timeouts
+from mixpanel_export._staging import Staging
+from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
     AuthenticationError,
+    ConfigError,
     LedgerMismatchError,
     NetworkError,
     QueryError,
@@ -396,3 +401,128 @@ async def test_a_stall_is_given_up_and_the_chunk_fetched_again(db: Path) -> None
     assert [sim.hits(fault) for fault in stalls] == [1, 1]
     assert result.failed_batches == 0
     assert held(db) == truth(sim)
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"first": "2024-3-01"}, "from_date must be YYYY-MM-DD"),
+        ({"last": "2024-02-30"}, "to_date must be YYYY-MM-DD"),
+        ({"first": "2024-03-10"}, "before from_date"),
+        ({"last": "2024-06-03"}, "latest day anywhere on earth is 2024-06-02"),
+        ({"max_workers": 0}, "max_workers must be positive"),
+        ({"max_workers": 101}, "at most 100"),
+        ({"chunk_days": 0}, "chunk_days must be between 1 and 100"),
+        ({"chunk_days": 101}, "chunk_days must be between 1 and 100"),
+        ({"limit": 0}, "limit must be between 1 and 100000"),
+        ({"limit": 100_001}, "limit must be between 1 and 100000"),
+        ({"retries": -1}, "retries must be 0 or more"),
+        ({"per_second": -1}, "per_second must be 0"),
+        ({"events": []}, "at least one event name"),
+        ({"events": "Sign Up"}, "at least one event name"),
+        ({"table": "_events"}, "not begin with _"),
+        ({"table": 'e"; DROP TABLE x'}, "letters, digits and _"),
+        ({"table": ""}, "letters, digits and _"),
+    ],
+)
+async def test_arguments_out_of_range_cost_nothing(db: Path, options: dict[str, Any], message: str) -> None:
+    """Each is a `ValueError` that names it, before any request and before the file is made."""
+    sim = simulator()
+    with pytest.raises(ValueError, match=message):
+        await export(sim, db, **options)
+    assert (sim.requests, db.exists()) == ([], False)
+
+
+async def test_the_latest_day_anywhere_is_asked_for(db: Path) -> None:
+    """What is today somewhere on earth is left to the server, whose answer names the date."""
+    sim = simulator()
+    with pytest.raises(QueryError, match="to_date cannot be later than today"):
+        await export(sim, db, "2024-06-01", "2024-06-02")
+
+
+async def test_many_workers_are_warned_of_once(db: Path) -> None:
+    """More workers than the rate can feed are allowed, with one warning."""
+    with pytest.warns(UserWarning, match="3 requests a second") as caught:
+        await export(simulator(), db, max_workers=21)
+    assert len(caught) == 1
+
+
+async def test_quotas_come_from_the_environment(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`MPX_PER_HOUR` holds where no argument is given; anything but a number is refused."""
+    monkeypatch.setenv("MPX_PER_HOUR", "12")
+    seen: list[Progress] = []
+    await export(simulator(), db, "2024-03-01", "2024-03-02", per_hour=None, on_progress=seen.append)
+    assert seen[-1].quota_left == 10
+    monkeypatch.setenv("MPX_PER_HOUR", "many")
+    with pytest.raises(ConfigError, match="MPX_PER_HOUR"):
+        await export(simulator(), db, per_hour=None, mode="append")
+
+
+async def test_without_credentials_nothing_is_asked(
+    db: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Missing credentials name the variables and the demo."""
+    for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MP_CONFIG_PATH", str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match=r"MP_USERNAME.*mpx demo"):
+        await export(simulator(), db, credentials=None)
+    assert not db.exists()
+
+
+async def test_a_wrong_secret_leaves_no_table_behind(db: Path) -> None:
+    """After the secret is corrected the same call works."""
+    sim = simulator()
+    with pytest.raises(AuthenticationError, match="region"):
+        await export(sim, db, credentials=Credentials(ACCOUNT.username, "wrong", "12345"))
+    await export(sim, db)
+    assert held(db) == truth(sim)
+
+
+async def test_unknown_event_names_are_an_empty_success(db: Path) -> None:
+    """Names that no event has give an empty table."""
+    result = await export(simulator(), db, events=["No Such Event"])
+    assert (result.total_rows, result.failed_batches) == (0, 0)
+
+
+async def test_a_429_pauses_every_fetcher(db: Path) -> None:
+    """After one 429 nobody asks before its `Retry-After` is over, and the request is given back to the hour."""
+    sim = simulator(faults=[Fault("429", times=1, retry_after=1.0)])
+    seen: list[Progress] = []
+    async with sim.serve() as url:
+        await export_events(
+            "2024-03-01", "2024-03-09", db=db, credentials=ACCOUNT, api_url=url, now=lambda: NOW, max_workers=1,
+            chunk_days=3, on_progress=seen.append,
+        )  # fmt: skip
+    refused, *others = sim.requests
+    assert refused.status == 429
+    assert min(request.time for request in others) - refused.time >= 1.0
+    assert (seen[-1].requests, seen[-1].quota_left) == (4, 57)
+    assert held(db) == truth(sim)
+
+
+async def test_a_chunk_larger_than_the_staging_budget_is_exact(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is staged compressed and in parts is loaded like anything else."""
+    compressed: list[Path] = []
+    compressor = _staging._compressor
+    monkeypatch.setattr("mixpanel_export._engine.Staging", partial(Staging, budget=1000))
+    monkeypatch.setattr(_staging, "_PART", 50_000)
+    monkeypatch.setattr(_staging, "_compressor", lambda path: compressed.append(path) or compressor(path))
+    sim = simulator(events_per_day=300)
+    await export(sim, db)
+    assert len(compressed) > 9
+    assert held(db) == truth(sim)
+
+
+async def test_a_download_restarts_its_file(tmp_path: Path) -> None:
+    """`download_events` leaves exactly the lines of one whole answer, however many attempts it took."""
+    sim = simulator(faults=[Fault("cut_line", times=2)])
+    with (tmp_path / "lines.ndjson").open("w+b") as file:
+        await download_events(
+            "2024-03-01", "2024-03-02", file, credentials=ACCOUNT, transport=sim.transport(),
+            api_url="http://127.0.0.1", now=lambda: NOW,
+        )  # fmt: skip
+        file.seek(0)
+        assert sorted(file.read().splitlines()) == sorted(sim.lines(date(2024, 3, 1), date(2024, 3, 2)))
