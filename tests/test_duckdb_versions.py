@@ -24,7 +24,7 @@ from mixpanel_export.simulator import checksum
 pytestmark = pytest.mark.anyio
 
 RELEASES = ["1.2.2", "1.4.5"]
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - TIMESTAMP columns hold naive UTC
+EPOCH = datetime(1970, 1, 1)
 
 # Run by the same interpreter with nothing but the release on its path.
 SCRIPT = """
