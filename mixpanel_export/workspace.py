@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Required, Self, TypedDict, Unpack, overload
 
 import duckdb
 
@@ -34,6 +34,26 @@ class TableInfo:
     type: str | None
     row_count: int
     fetched_at: datetime | None
+
+
+class _FetchOptions(TypedDict, total=False):
+    """What the overloads of `fetch_events` have in common."""
+
+    from_date: Required[str | date]
+    to_date: Required[str | date]
+    events: list[str] | None
+    where: str | None
+    progress: bool
+    append: bool
+    batch_size: int
+    max_workers: int | None
+    on_batch_complete: Callable[[BatchProgress], object] | None
+    chunk_days: int | None
+    resume: bool
+    replace: bool
+    dedupe: bool
+    retries: int
+    on_progress: Callable[[Progress], object] | None
 
 
 class Workspace:
@@ -105,69 +125,17 @@ class Workspace:
         self,
         name: str = ...,
         *,
-        from_date: str | date,
-        to_date: str | date,
-        events: list[str] | None = ...,
-        where: str | None = ...,
         limit: int | None = ...,
-        progress: bool = ...,
-        append: bool = ...,
-        batch_size: int = ...,
         parallel: Literal[False] = ...,
-        max_workers: int | None = ...,
-        on_batch_complete: Callable[[BatchProgress], object] | None = ...,
-        chunk_days: int | None = ...,
-        resume: bool = ...,
-        replace: bool = ...,
-        dedupe: bool = ...,
-        retries: int = ...,
-        on_progress: Callable[[Progress], object] | None = ...,
+        **options: Unpack[_FetchOptions],
     ) -> FetchResult: ...
     @overload
     def fetch_events(
-        self,
-        name: str = ...,
-        *,
-        from_date: str | date,
-        to_date: str | date,
-        events: list[str] | None = ...,
-        where: str | None = ...,
-        limit: None = ...,
-        progress: bool = ...,
-        append: bool = ...,
-        batch_size: int = ...,
-        parallel: Literal[True],
-        max_workers: int | None = ...,
-        on_batch_complete: Callable[[BatchProgress], object] | None = ...,
-        chunk_days: int | None = ...,
-        resume: bool = ...,
-        replace: bool = ...,
-        dedupe: bool = ...,
-        retries: int = ...,
-        on_progress: Callable[[Progress], object] | None = ...,
+        self, name: str = ..., *, limit: None = ..., parallel: Literal[True], **options: Unpack[_FetchOptions]
     ) -> ParallelFetchResult: ...
     @overload
     def fetch_events(
-        self,
-        name: str = ...,
-        *,
-        from_date: str | date,
-        to_date: str | date,
-        events: list[str] | None = ...,
-        where: str | None = ...,
-        limit: int | None = ...,
-        progress: bool = ...,
-        append: bool = ...,
-        batch_size: int = ...,
-        parallel: bool,
-        max_workers: int | None = ...,
-        on_batch_complete: Callable[[BatchProgress], object] | None = ...,
-        chunk_days: int | None = ...,
-        resume: bool = ...,
-        replace: bool = ...,
-        dedupe: bool = ...,
-        retries: int = ...,
-        on_progress: Callable[[Progress], object] | None = ...,
+        self, name: str = ..., *, limit: int | None = ..., parallel: bool, **options: Unpack[_FetchOptions]
     ) -> FetchResult | ParallelFetchResult: ...
     def fetch_events(
         self,
@@ -275,7 +243,7 @@ class Workspace:
     def sql(self, query: str) -> "pd.DataFrame":
         """Run *query* and return its rows as a pandas DataFrame; `ImportError` without pandas."""
         if find_spec("pandas") is None:
-            raise ImportError("dataFrames need pandas: pip install 'mpx-export[pandas]'; or use sql_rows")
+            raise ImportError("DataFrames need pandas: pip install 'mpx-export[pandas]'; or use sql_rows")
         return self.connection.execute(query).df()
 
     def sql_scalar(self, query: str) -> Any:
