@@ -244,6 +244,11 @@ def test_a_block_is_handed_out_as_soon_as_it_has_its_size() -> None:
     assert list(decoder.feed(EVENT[9:])) == []
     assert list(decoder.close()) == [EVENT]
     assert decoder.rows == 3
+    blocks = LineBlocks(8, max_line=4)
+    assert list(blocks.feed(b"abc\n")) == []
+    assert list(blocks.feed(b"\n\nd\nab")) == [b"abc\n\n\nd\n"]
+    assert list(blocks.feed(b"cd\n\n\n")) == []
+    assert blocks.close() == b"abcd\n\n\n"
 
 
 def test_a_line_of_many_megabytes_passes_whole() -> None:
