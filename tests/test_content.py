@@ -237,7 +237,7 @@ def identity_line(event: str, time: int, insert_id: str | None, processed: int |
         max_size=80,
     )
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_of_equal_identities_the_winner_stays(lines: list[bytes]) -> None:
     """For all lines the table holds one winner per identity, and every line without an `$insert_id`."""
     with TemporaryDirectory() as folder:
@@ -300,7 +300,7 @@ def shaped(draw: st.DrawFn) -> tuple[bytes, tuple[str, str]]:
 
 
 @given(st.lists(shaped(), max_size=50))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_line_that_is_an_event_is_stored_as_it_was_sent(
     lines: list[tuple[bytes, tuple[str, str]]],
 ) -> None:
