@@ -1,0 +1,82 @@
+"""One export while it runs: what cancellation does to a commit, and which error leaves."""
+
+from collections.abc import Iterable
+from threading import Event
+from typing import cast
+
+import anyio
+import pytest
+
+from mixpanel_export._run import _first_error_alone, in_thread
+from mixpanel_export._store import InterruptedCommit, Store
+
+pytestmark = pytest.mark.anyio
+
+
+class Stoppable:
+    """A store whose statement runs until it is interrupted, perhaps more than once."""
+
+    def __init__(self, interrupts: int = 1) -> None:
+        self.running = Event()
+        self._left = interrupts
+        self._stopped = Event()
+
+    def interrupt(self) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            self._stopped.set()
+
+    def commit(self) -> None:
+        self.running.set()
+        self._stopped.wait(30)
+        raise InterruptedCommit
+
+
+@pytest.mark.parametrize("interrupts", [1, 3])
+async def test_cancelling_interrupts_the_statement_and_waits_for_its_thread(interrupts: int) -> None:
+    """The interrupt is repeated until the thread has ended, and only the cancellation leaves."""
+    store = Stoppable(interrupts)
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(in_thread, cast("Store", store), store.commit)
+            await anyio.to_thread.run_sync(store.running.wait)
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert store._stopped.is_set()
+
+
+async def test_a_commit_that_has_ended_is_not_interrupted() -> None:
+    """What the call returns comes back, and nothing is interrupted afterwards."""
+    store = Stoppable()
+    assert await in_thread(cast("Store", store), lambda: 7) == 7
+    assert not store._stopped.is_set()
+
+
+async def test_an_error_of_the_call_leaves_as_itself() -> None:
+    """Nobody has to look into a group for it."""
+    store = Stoppable()
+
+    def fail() -> None:
+        raise LookupError("x")
+
+    with pytest.raises(LookupError, match="x"):
+        await in_thread(cast("Store", store), fail)
+
+
+def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
+    return BaseExceptionGroup("", errors)
+
+
+@pytest.mark.parametrize(
+    "errors,leaves",
+    [
+        ([KeyError("a")], KeyError),
+        ([KeyError("a"), ValueError("b")], KeyError),
+        ([group(group(KeyError("a")), ValueError("b"))], KeyError),
+        ([KeyError("a"), group(KeyboardInterrupt())], KeyboardInterrupt),
+    ],
+)
+def test_the_first_error_leaves_alone(errors: Iterable[BaseException], leaves: type[BaseException]) -> None:
+    """Of several failures the first leaves as itself, but an interrupt goes before any."""
+    with pytest.raises(leaves), _first_error_alone():
+        raise group(*errors)
