@@ -146,6 +146,7 @@ def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     names = ", ".join(f"current_setting('{name}')" for name in wanted)
     before = connection.execute(f"SELECT {names}").fetchone() or ()
     connection.execute("SET SESSION TimeZone = 'UTC'")
+    connection.execute("SET SESSION enable_progress_bar = false")
     try:
         for name, value in wanted.items():
             connection.execute(f"SET GLOBAL {name} = '{value}'")

@@ -313,6 +313,16 @@ def create_events_table(connection: duckdb.DuckDBPyConnection, table: str) -> No
     connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({columns})")
 
 
+def forget_foreign_metadata(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Remove what mixpanel_data's own `_metadata` table, if the file has one, says of a table that is no more."""
+    found = connection.execute(
+        "SELECT count(*) FROM duckdb_columns() WHERE table_name = '_metadata' AND column_name = 'table_name' "
+        "AND table_name IN (SELECT table_name FROM duckdb_tables())"
+    ).fetchone()
+    if found and found[0]:
+        connection.execute("DELETE FROM _metadata WHERE table_name = ?", [table])
+
+
 def check_format(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     """Refuse a table that this program did not make.
 

@@ -28,6 +28,7 @@ from mixpanel_export._ledger import (
     check_no_view,
     create_events_table,
     create_ledger,
+    forget_foreign_metadata,
     table_exists,
 )
 from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
@@ -68,9 +69,11 @@ class Store:
         self._selection = selection
         self._dedupe = dedupe
         self._limited = limited
+        self.table = _name_in_database(connection, table)
+        if mode in {"append", "resume"} and table_exists(connection, self.table):
+            check_format(connection, self.table)
         with _translated(path, str(wanted)), transaction(connection):
             create_ledger(connection)
-        self.table = _name_in_database(connection, table)
         self._target = _SHADOW + self.table if mode == "replace" else self.table
         self._ledger = Ledger(connection, self._target, selection)
         self._prepare(mode)
@@ -157,7 +160,6 @@ class Store:
                 f"table {self.table} already exists; use resume to complete it, append to add days, or replace",
                 table_name=self.table,
             )
-        check_format(self._connection, self.table)
         self._ledger.check_selection(self._wanted, limited=self._limited)
         if mode == "resume":
             self._ledger.check_rows(self._wanted)
@@ -267,6 +269,7 @@ class Store:
             self._connection.execute(f"DROP TABLE IF EXISTS {old}")
             self._connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
             Ledger(self._connection, self.table, self._selection).forget_all()
+            forget_foreign_metadata(self._connection, self.table)
             self._connection.execute(
                 "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.table, self._target]
             )

@@ -239,3 +239,25 @@ def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
         staging.close()
     found = query(db, "SELECT table_name, type, from_date, to_date, row_count, missing_days FROM _metadata")
     assert found == [("events", "events", date(2024, 3, 1), date(2024, 3, 4), 4, 2)]
+
+
+def test_replacing_a_table_of_mixpanel_data_ends_its_record(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """What mixpanel_data's own `_metadata` says of the table goes with the table; the rest of it stays."""
+    connection.execute("CREATE TABLE events (insert_id VARCHAR PRIMARY KEY, properties JSON)")
+    connection.execute("CREATE TABLE _metadata (table_name VARCHAR PRIMARY KEY, row_count INTEGER)")
+    connection.execute("INSERT INTO _metadata VALUES ('events', 5), ('profiles', 6)")
+    store = new_store(connection, db, "replace")
+    staging = Staging(db, store.batches_for(DAYS[:1]))
+    store.commit([staged(store, staging, DAYS[0], lines(3))], staging, now)
+    assert store.finish(whole=True) == 3
+    assert connection.execute("FROM _metadata").fetchall() == [("profiles", 6)]
+
+
+def test_a_refused_table_leaves_the_file_as_it_was(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """Where nothing can be added, no ledger is left behind either."""
+    connection.execute("CREATE TABLE events (a INTEGER)")
+    with pytest.raises(TableFormatError):
+        new_store(connection, db, "append")
+    assert connection.execute("SELECT table_name FROM duckdb_tables()").fetchall() == [("events",)]
