@@ -13,7 +13,13 @@ import httpx
 from mixpanel_export._fetch import Query, fetch
 from mixpanel_export._limits import Gate, pause_before_retry
 from mixpanel_export._stream import Chunk
-from mixpanel_export.errors import APIError, AuthenticationError, QueryError, RateLimitError
+from mixpanel_export.errors import (
+    APIError,
+    AuthenticationError,
+    MixpanelDataError,
+    QueryError,
+    RateLimitError,
+)
 
 _log = logging.getLogger("mixpanel_export")
 
@@ -122,6 +128,6 @@ class Fetcher:
         stats.waiting_for = None
 
 
-def is_final(error: APIError) -> bool:
+def is_final(error: MixpanelDataError) -> bool:
     """Whether the error concerns the whole export, so that no other chunk can succeed either."""
     return isinstance(error, AuthenticationError | QueryError)

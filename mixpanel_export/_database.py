@@ -7,7 +7,7 @@ those that the export changes are put back when it ends.
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
@@ -17,6 +17,8 @@ from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRun
 
 STORAGE_VERSION = "v1.2.0"
 """The oldest storage format with zstd: DuckDB 1.2 and all later ones read it (duckdb.org, storage versions)."""
+
+Connection = duckdb.DuckDBPyConnection
 
 _USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
 
@@ -37,10 +39,10 @@ def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection
             db_path=str(path),
         )
     try:
-        if not path.exists() and not read_only:
+        if not read_only and (not path.exists() or not path.stat().st_size):
             _create(path)
         return duckdb.connect(str(path), read_only=read_only)
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
         raise _as_database_error(path, error) from error
 
 
@@ -55,20 +57,24 @@ def connected_for_export(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with ExitStack() as stack:
         stack.enter_context(_only_export(path.resolve()))
         connection = stack.enter_context(connect(path))
-        stack.enter_context(_bulk_settings(connection))
+        try:
+            _check_access(connection, path)
+            stack.enter_context(_bulk_settings(connection))
+        except duckdb.Error as error:
+            raise _as_database_error(path, error) from error
         yield connection
 
 
 @contextmanager
 def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Commit what the block does, or nothing of it."""
-    connection.begin()
     try:
+        connection.begin()
         yield
+        connection.commit()
     except BaseException:
         _roll_back(connection)
         raise
-    connection.commit()
 
 
 def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
@@ -113,7 +119,18 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
         connection.execute(f"SET GLOBAL memory_limit = '{memory_limit() >> 20}MiB'")
 
 
+def _check_access(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    found = connection.execute("SELECT current_setting('enable_external_access')").fetchone()
+    if found and not found[0]:
+        raise DatabaseError(
+            f"{path} is open in this process with enable_external_access off, so no staged file could be read; "
+            "close that connection first",
+            db_path=str(path),
+        )
+
+
 def _create(path: Path) -> None:
+    path.unlink(missing_ok=True)  # an empty file, as tempfile makes them, is no database yet
     with duckdb.connect() as outside:
         literal = "'" + str(path).replace("'", "''") + "'"
         outside.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
@@ -145,15 +162,25 @@ def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     }
     names = ", ".join(f"current_setting('{name}')" for name in wanted)
     before = connection.execute(f"SELECT {names}").fetchone() or ()
-    connection.execute("SET SESSION TimeZone = 'UTC'")
-    connection.execute("SET SESSION enable_progress_bar = false")
+    for setting in ("TimeZone = 'UTC'", "default_collation = ''", "enable_progress_bar = false"):
+        connection.execute(f"SET SESSION {setting}")
     try:
         for name, value in wanted.items():
             connection.execute(f"SET GLOBAL {name} = '{value}'")
         yield
     finally:
+        _roll_back(connection)
+        with suppress(duckdb.Error):  # another connection of the application may be writing
+            connection.execute("CHECKPOINT")
         for name, value in zip(wanted, before, strict=True):
-            connection.execute(f"SET GLOBAL {name} = '{value}'")
+            with suppress(duckdb.Error):  # after a fatal error there is no instance left to set anything in
+                connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
+
+
+def _settable(value: object) -> str:
+    """Return a setting as it can be set to the same again: DuckDB cuts sizes off after one decimal."""
+    size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
+    return f"{size[1]}5 {size[2]}" if size else str(value)
 
 
 def memory_limit() -> int:
@@ -177,7 +204,7 @@ def _memory_of_group() -> Iterator[int]:
             continue
 
 
-def _as_database_error(path: Path, error: duckdb.Error) -> DatabaseError:
+def _as_database_error(path: Path, error: Exception) -> DatabaseError:
     text = str(error)
     if "Could not set lock" in text or "being used by another process" in text:
         found = re.search(r"PID (\d+)", text)

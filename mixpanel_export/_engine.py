@@ -5,30 +5,34 @@ import re
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import anyio
 import httpx
 from anyio import to_thread
 
 from mixpanel_export._attempts import Fetcher
-from mixpanel_export._database import connected_for_export
+from mixpanel_export._database import Connection, connected_for_export
 from mixpanel_export._fetch import Query, Timeouts, new_client
 from mixpanel_export._ledger import Selection
 from mixpanel_export._limits import Gate
-from mixpanel_export._plan import Plan, open_from, parse_day, plan
-from mixpanel_export._run import Callbacks, Running, in_thread
-from mixpanel_export._staging import Staging
+from mixpanel_export._plan import Held, Plan, open_from, parse_day, plan
+from mixpanel_export._run import Callbacks, Running, in_task, in_thread
+from mixpanel_export._staging import staging_for
 from mixpanel_export._store import Mode, Store
 from mixpanel_export._stream import Chunk
 from mixpanel_export.credentials import Credentials, export_url, resolve_credentials
 from mixpanel_export.errors import ConfigError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
+
+T = TypeVar("T")
+
+_ANY_LENGTH = 1_000_000  # days: a chunk of no maximal length
 
 MANY_WORKERS = 20
 """More than this many requests at once is seldom faster under 3 per second, and is warned of once."""
@@ -85,47 +89,28 @@ async def export_events(
             table does not fit. Nothing was requested, unless the disk filled up later.
         AuthenticationError, QueryError: Mixpanel refuses the export as a whole; committed batches are kept.
     """
-    started = time.monotonic()
-    path = _absolute(db)
     wanted = _days(from_date, to_date, now())
     _check(table, max_workers, chunk_days, limit, retries)
     names = _event_names(events)
     credentials = credentials or resolve_credentials()
-    query = Query(
-        export_url(credentials.region, api_url), credentials, names, where, limit, timeouts or Timeouts()
+    url = export_url(credentials.region, api_url)
+    job = _Job(
+        path=_absolute(db),
+        table=table,
+        mode=mode,
+        dedupe=dedupe,
+        wanted=wanted,
+        selection=Selection(credentials.project_id, names, where),
+        query=Query(url, credentials, names, where, limit, timeouts or Timeouts()),
+        gate=_gate(per_second, per_hour),
+        workers=max_workers,
+        chunk_days=chunk_days,
+        retries=retries,
+        transport=transport,
+        callbacks=Callbacks(on_batch_complete, on_progress),
+        now=now,
     )
-    gate = _gate(per_second, per_hour)
-    selection = Selection(credentials.project_id, names, where)
-    async with _opened(
-        path,
-        partial(
-            Store,
-            path=path,
-            table=table,
-            selection=selection,
-            wanted=wanted,
-            mode=mode,
-            dedupe=dedupe,
-            limited=limit is not None,
-        ),
-    ) as store:
-        planned = plan(
-            wanted.first,
-            wanted.last,
-            held=store.held(),
-            trust=mode in {"resume", "replace"},
-            chunk_days=chunk_days if limit is None else wanted.days,
-            workers=max_workers,
-            requests=_planned_requests(gate),
-            open_from=open_from(now()),
-        )
-        async with new_client(transport) as client, _staging(path, store, planned) as staging:
-            fetcher = Fetcher(client, query, gate, workers=max_workers, retries=retries, now=now)
-            callbacks = Callbacks(on_batch_complete, on_progress)
-            running = Running(planned, store, staging, fetcher, gate, now=now, callbacks=callbacks)
-            await running.run()
-        growth = await in_thread(store, partial(store.finish, whole=not running.errors))
-        return running.result(store.table, growth, time.monotonic() - started)
+    return await in_task(job.run)
 
 
 async def download_events(
@@ -155,9 +140,78 @@ async def download_events(
     query = Query(
         export_url(credentials.region, api_url), credentials, names, where, limit, timeouts or Timeouts()
     )
-    async with new_client(transport) as client:
-        fetcher = Fetcher(client, query, _gate(None, None), workers=1, retries=retries, now=now)
-        await fetcher.fetch(chunk, _FileSink(file))
+
+    async def download() -> None:
+        async with new_client(transport) as client:
+            fetcher = Fetcher(client, query, _gate(None, None), workers=1, retries=retries, now=now)
+            await fetcher.fetch(chunk, _FileSink(file))
+
+    await in_task(download)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """An export whose arguments have been checked."""
+
+    path: Path
+    table: str
+    mode: Mode
+    dedupe: bool
+    wanted: Chunk
+    selection: Selection
+    query: Query
+    gate: Gate
+    workers: int
+    chunk_days: int | None
+    retries: int
+    transport: httpx.AsyncBaseTransport | None
+    callbacks: Callbacks
+    now: Callable[[], datetime]
+
+    async def run(self) -> ParallelFetchResult:
+        started = time.monotonic()
+        async with _in_threads(connected_for_export(self.path)) as connection:
+            store = await to_thread.run_sync(self._store, connection)
+            planned = self._plan(await in_thread(store, store.held))
+            batches = await in_thread(store, partial(store.batches_for, planned.chunks))
+            async with (
+                new_client(self.transport) as client,
+                _in_threads(staging_for(self.path, batches)) as staging,
+            ):
+                fetcher = Fetcher(
+                    client, self.query, self.gate, workers=self.workers, retries=self.retries, now=self.now
+                )
+                running = Running(
+                    planned, store, staging, fetcher, self.gate, now=self.now, callbacks=self.callbacks
+                )
+                await running.run()
+            growth = await in_thread(store, partial(store.finish, whole=not running.errors))
+            return running.result(store.table, growth, time.monotonic() - started)
+
+    def _store(self, connection: Connection) -> Store:
+        return Store(
+            connection,
+            self.path,
+            table=self.table,
+            selection=self.selection,
+            wanted=self.wanted,
+            mode=self.mode,
+            dedupe=self.dedupe,
+            limited=self.query.limit is not None,
+        )
+
+    def _plan(self, held: Sequence[Held]) -> Plan:
+        """Plan the chunks; a limit holds for one request, however far earlier batches widen it."""
+        return plan(
+            self.wanted.first,
+            self.wanted.last,
+            held=held,
+            trust=self.mode in {"resume", "replace"},
+            chunk_days=self.chunk_days if self.query.limit is None else _ANY_LENGTH,
+            workers=self.workers,
+            requests=_planned_requests(self.gate),
+            open_from=open_from(self.now()),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,28 +227,14 @@ class _FileSink:
 
 
 @asynccontextmanager
-async def _opened(path: Path, new_store: Callable[..., Store]) -> AsyncIterator[Store]:
-    """Open the database and the table for one export, without blocking the loop."""
-    holding = connected_for_export(path)
-    connection = await to_thread.run_sync(holding.__enter__)
+async def _in_threads(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enter and leave *manager* in worker threads, so that the loop goes on; leaving it is not cancelled."""
+    entered = await to_thread.run_sync(manager.__enter__)
     try:
-        yield await to_thread.run_sync(new_store, connection)
+        yield entered
     finally:
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(holding.__exit__, None, None, None)
-
-
-@asynccontextmanager
-async def _staging(path: Path, store: Store, planned: Plan) -> AsyncIterator[Staging]:
-    def new_staging() -> Staging:
-        return Staging(path, store.batches_for(planned.chunks))
-
-    staging = await to_thread.run_sync(new_staging)
-    try:
-        yield staging
-    finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(staging.close)
+            await to_thread.run_sync(manager.__exit__, None, None, None)
 
 
 def _absolute(db: str | Path) -> Path:
@@ -236,6 +276,10 @@ def _event_names(events: Sequence[str] | None) -> tuple[str, ...] | None:
         return None
     if isinstance(events, str) or not events or not all(isinstance(name, str) for name in events):
         raise ValueError(f"events must be a list of at least one event name, got {events!r}")
+    try:
+        "".join(events).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"events has a name that is no text Mixpanel could send: {events!r}") from error
     return tuple(sorted(set(events)))
 
 

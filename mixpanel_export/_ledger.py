@@ -55,6 +55,8 @@ WHERE status <> 'failed' AND NOT starts_with(table_name, '_')
 GROUP BY table_name
 """
 
+_HERE = "schema_name = 'main' AND database_name = current_database()"  # not in what else may be attached
+
 Status = Literal["complete", "open", "limited", "failed"]
 
 
@@ -180,8 +182,8 @@ class Ledger:
                     f"{self._selection}; export into another table, or replace this one"
                 )
 
-    def check_rows(self, wanted: Chunk) -> None:
-        """Compare the rows of each batch that has a day of *wanted* with the ledger.
+    def check_rows(self, wanted: Chunk, *, trust: bool) -> None:
+        """Look for rows that no ledger row names; with *trust* compare those of *wanted*'s days with the ledger.
 
         Raises:
             LedgerMismatchError: naming the first batch that differs.
@@ -190,7 +192,14 @@ class Ledger:
             f"SELECT export_batch, count(*) FROM {quoted(self._table)} GROUP BY export_batch"
         ).fetchall()
         there = dict(counted)
-        for held in self.mine():
+        known = {held.batch for held in self.batches() if held.visible}
+        for batch in there.keys() - known:
+            raise LedgerMismatchError(
+                f"table {self._table} has {there[batch]} rows (export_batch {batch}) that the ledger does not know, so "
+                "days may be there twice; delete these rows, or replace the table",
+                batch=batch,
+            )
+        for held in self.mine() if trust else ():
             touches = held.chunk.first <= wanted.last and wanted.first <= held.chunk.last
             if held.visible and touches and there.get(held.batch, 0) != held.rows:
                 raise LedgerMismatchError(
@@ -264,17 +273,14 @@ def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
     Raises:
         TableFormatError: a newer release of this program wrote the ledger.
     """
-    found = connection.execute(
-        "SELECT comment FROM duckdb_tables() WHERE table_name = '_export_batches' AND schema_name = 'main'"
-    ).fetchone()
-    if found is not None:
-        version = str(found[0]).removeprefix("mixpanel_export ledger ")
+    comment = comment_of(connection, "_export_batches")
+    if comment is not None:
+        version = comment.removeprefix("mixpanel_export ledger ")
         if version != str(SCHEMA):
             raise TableFormatError(
                 f"the ledger of this database has version {version}, and this release knows {SCHEMA}; update mpx-export",
                 table_name="_export_batches",
             )
-        return
     connection.execute(_TABLES)
     connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
     if not table_exists(connection, "_metadata"):
@@ -284,7 +290,8 @@ def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
     """Whether the main schema has a table or view of that name, in any case of letters."""
     found = connection.execute(
-        "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'main' AND lower(table_name) = lower(?)",
+        f"SELECT count(*) FROM (SELECT table_name, schema_name, database_name FROM duckdb_tables() UNION ALL "
+        f"SELECT view_name, schema_name, database_name FROM duckdb_views()) WHERE lower(table_name) = lower(?) AND {_HERE}",
         [table],
     ).fetchone()
     return bool(found and found[0])
@@ -297,7 +304,7 @@ def check_no_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
         TableFormatError: saying so.
     """
     found = connection.execute(
-        "SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND schema_name = 'main'",
+        f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {_HERE}",
         [table],
     ).fetchone()
     if found and found[0]:
@@ -316,8 +323,7 @@ def create_events_table(connection: duckdb.DuckDBPyConnection, table: str) -> No
 def forget_foreign_metadata(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     """Remove what mixpanel_data's own `_metadata` table, if the file has one, says of a table that is no more."""
     found = connection.execute(
-        "SELECT count(*) FROM duckdb_columns() WHERE table_name = '_metadata' AND column_name = 'table_name' "
-        "AND table_name IN (SELECT table_name FROM duckdb_tables())"
+        f"SELECT count(*) FROM duckdb_tables() WHERE table_name = '_metadata' AND {_HERE}"
     ).fetchone()
     if found and found[0]:
         connection.execute("DELETE FROM _metadata WHERE table_name = ?", [table])
@@ -330,7 +336,7 @@ def check_format(connection: duckdb.DuckDBPyConnection, table: str) -> None:
         TableFormatError: saying whose the table looks like.
     """
     found = connection.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND schema_name = 'main' ORDER BY column_index",
+        f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {_HERE} ORDER BY column_index",
         [table],
     ).fetchall()
     if found == list(_COLUMNS.items()):
@@ -341,6 +347,22 @@ def check_format(connection: duckdb.DuckDBPyConnection, table: str) -> None:
         f"table {table} {maker}, so nothing can be added to it; export into another table, or replace it",
         table_name=table,
     )
+
+
+def name_in_database(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Return the table's name as the database spells it, since DuckDB does not tell cases apart."""
+    found = connection.execute(
+        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {_HERE}", [table]
+    ).fetchone()
+    return str(found[0]) if found else table
+
+
+def comment_of(connection: duckdb.DuckDBPyConnection, table: str) -> str | None:
+    """Return the comment of a table, None where it has none or is not there."""
+    found = connection.execute(
+        f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {_HERE}", [table]
+    ).fetchone()
+    return found[0] if found else None
 
 
 def _selection(project: str, events: str | None, where: str | None) -> Selection:

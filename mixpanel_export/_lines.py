@@ -19,7 +19,7 @@ _SURROGATES = re.compile(
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder(strict=False)
+_DECODER = json.JSONDecoder(strict=False, parse_int=float)  # Python limits the digits of an int
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,20 +31,23 @@ FROM (
         SELECT json, instr(json, ',"properties":{{') AS cut,
                CAST(split_part(parse_filename(filename), '.', 1) AS INTEGER) AS batch
         FROM read_ndjson_objects(
-            {files}, ignore_errors = true, filename = true, maximum_object_size = {longest})
+            {files}, ignore_errors = true, filename = true, hive_partitioning = false,
+            maximum_object_size = {longest})
     )
 )
 """
 _INSERT = """
 INSERT INTO {table}
 SELECT CASE WHEN sound AND contains(raw, '\\') THEN json_extract_string('"' || raw || '"', '$') ELSE raw END,
-       CASE WHEN abs(clock) < 1e11 THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)
-            WHEN abs(clock) < 9e15 THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)
+       CASE WHEN abs(clock) < 1e11 AND clock >= -62135596800
+            THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)
+            WHEN abs(clock) >= 1e11 AND clock BETWEEN -62135596800000 AND 253402300799999
+            THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)
             WHEN regexp_matches(found[1], '^\\d{{4}}-\\d\\d-\\d\\d') THEN TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP
        END,
        found[2], found[3], properties, if(sound, batch, -batch)
 FROM (
-    SELECT *, TRY_CAST(found[1] AS DOUBLE) AS clock
+    SELECT *, CASE WHEN NOT regexp_matches(found[1], '[_\\s]') THEN TRY_CAST(found[1] AS DOUBLE) END AS clock
     FROM (
         SELECT *, json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"']) AS found
         FROM ({lines})
@@ -62,7 +65,8 @@ FROM (
 )
 GROUP BY batch
 """
-_REMOVE_DUPLICATES = """
+# Identities are compared as text, but what DuckDB extracts of a number with a fraction went through a double.
+_REMOVE_DUPLICATES = r"""
 WITH keys AS (
     SELECT rowid AS id, export_batch AS batch, hash(event_name, event_time, distinct_id, insert_id) AS key
     FROM {table} WHERE export_batch IN ({batches}) AND insert_id <> ''
@@ -70,12 +74,15 @@ WITH keys AS (
     SELECT batch, key FROM keys GROUP BY ALL HAVING count(*) > 1
 ), suspects AS (
     SELECT rowid AS id, export_batch, event_name, distinct_id, insert_id, properties,
-           json_extract_string(properties, ['$.time', '$.mp_processing_time_ms']) AS clocks
+           json_extract_string(properties, ['$.time', '$.mp_processing_time_ms']) AS clocks,
+           CASE WHEN 'DOUBLE' IN json_type(properties, ['$.time', '$.distinct_id', '$."$insert_id"'])
+                THEN regexp_extract_all(properties, '"(?:time|distinct_id|\$insert_id)"\s*:\s*(-?[\d.eE+-]+)', 1)
+           END AS numbers
     FROM {table}
     WHERE export_batch IN ({batches}) AND rowid IN (SELECT id FROM keys SEMI JOIN twice USING (batch, key))
 ), ranked AS (
     SELECT id, row_number() OVER (
-        PARTITION BY export_batch, event_name, distinct_id, insert_id, clocks[1]
+        PARTITION BY export_batch, event_name, distinct_id, insert_id, clocks[1], numbers
         ORDER BY TRY_CAST(clocks[2] AS DOUBLE) DESC NULLS LAST, properties DESC) AS place
     FROM suspects
 )

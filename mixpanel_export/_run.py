@@ -12,7 +12,7 @@ back; the thread is waited for, so nothing is left behind.
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,10 +36,11 @@ from mixpanel_export._stream import (
     ChunkStart,
     Committed,
     Item,
+    Refused,
     Rejected,
     Verdict,
 )
-from mixpanel_export.errors import APIError
+from mixpanel_export.errors import APIError, DatabaseError, MixpanelDataError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ class Running:
         self._replies: dict[Chunk, _Reply] = {}
         self._undecided = len(planned.chunks)
         self._committed: dict[Chunk, Committed] = {}
-        self.errors: dict[Chunk, APIError] = {}
+        self.errors: dict[Chunk, MixpanelDataError] = {}
 
     async def run(self) -> None:
         """Fetch and commit every chunk of the plan."""
@@ -138,7 +139,7 @@ class Running:
         async with send:
             try:
                 await self._fetch_until_committed(chunk, send)
-            except APIError as error:
+            except (APIError, DatabaseError) as error:
                 if is_final(error):
                     raise
                 await self._give_up(chunk, error, send)
@@ -147,13 +148,15 @@ class Running:
     async def _fetch_until_committed(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
         verdict: Verdict | None = None
         while not isinstance(verdict, Committed):
+            if isinstance(verdict, Refused):
+                raise DatabaseError(verdict.reason, db_path=str(self._store.path))
             again = isinstance(verdict, Rejected)
             stats = await self._fetcher.fetch(chunk, _StreamSink(chunk, send, keep_rejects=again))
             end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.rows)
             verdict = await self._hand_over(end, send)
         self._committed[chunk] = verdict
 
-    async def _give_up(self, chunk: Chunk, error: APIError, send: ObjectSendStream[Item]) -> None:
+    async def _give_up(self, chunk: Chunk, error: MixpanelDataError, send: ObjectSendStream[Item]) -> None:
         stats = self._fetcher.stats[chunk]
         await self._hand_over(ChunkFailed(chunk, stats.requested_at, stats.attempts, str(error)), send)
         self.errors[chunk] = error
@@ -282,9 +285,16 @@ class Running:
 
     async def _call_back(self, callback: Callable[[T], object], value: T) -> None:
         async with self._calling_back:
-            returned = callback(value)
-            if inspect.isawaitable(returned):
-                await returned
+            try:
+                returned = callback(value)
+                if inspect.isawaitable(returned):
+                    await returned
+            except Exception as error:
+                raise _CallbackError(error) from error
+            except anyio.get_cancelled_exc_class() as error:
+                if anyio.get_current_task().has_pending_cancellation():
+                    raise
+                raise _CallbackError(error) from error  # something that the callback waited for was cancelled
 
     def result(self, table: str, growth: int, seconds: float) -> ParallelFetchResult:
         """Return what the export did."""
@@ -304,6 +314,27 @@ class Running:
             rejects=sum(batch.rejects for batch in done),
             repaired=sum(batch.repaired for batch in done),
         )
+
+
+async def in_task(body: Callable[[], Awaitable[T]]) -> T:
+    """Run *body* in a task of its own and return what it returns.
+
+    asyncio's own ways to cancel (`wait_for`, `timeout`, Ctrl-C under `asyncio.run`) break off whatever the
+    cancelled task waits for, clean-up in a thread included. The caller's task waits for the group only, which
+    cancels the body as anyio does, so that its shields hold.
+    """
+    returned: list[T] = []
+
+    async def run() -> None:
+        returned.append(await body())
+
+    try:
+        with _first_error_alone():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run)
+    except _CallbackError as error:
+        raise error.raised from error.raised.__cause__
+    return returned[0]
 
 
 async def in_thread(store: Store, call: Callable[[], T]) -> T:
@@ -345,6 +376,14 @@ def _first_error_alone() -> Iterator[None]:
         errors = list(_leaves(group))
         error = next((error for error in errors if not isinstance(error, Exception)), errors[0])
         raise error from error.__cause__
+
+
+class _CallbackError(Exception):
+    """Carries what a callback raised, whatever it is, out of the task groups."""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(raised)
+        self.raised = raised
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -9,7 +9,9 @@ next export into the same database: that one holds DuckDB's lock, so nobody else
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from glob import escape
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -63,9 +65,9 @@ class _Open:
         self.room = 0
 
     def close(self) -> None:
-        if self.part is not None:
-            self.part.close()
-            self.part = None
+        part, self.part = self.part, None
+        if part is not None:
+            part.close()
 
 
 class Staging:
@@ -73,7 +75,7 @@ class Staging:
 
     def __init__(self, database: Path, batches: Mapping[Chunk, int], budget: int = BUDGET) -> None:
         prefix = f".{database.name}.export-"
-        for stale in database.parent.glob(f"{prefix}*"):
+        for stale in database.parent.glob(f"{escape(prefix)}*"):
             shutil.rmtree(stale, ignore_errors=True)
         free = shutil.disk_usage(database.parent).free
         if free < _LEAST_FREE:
@@ -81,8 +83,10 @@ class Staging:
                 f"the disk of {database} has only {free >> 20} MiB free; an export needs room to stage, so free some",
                 db_path=str(database),
             )
+        self._database = database
         self.directory = database.parent / f"{prefix}{os.getpid()}"
-        self.directory.mkdir(mode=0o700)
+        with self.writing():
+            self.directory.mkdir(mode=0o700)
         self._batches = batches
         self._budget = min(budget, free // 2)
         self._staged = 0
@@ -99,9 +103,10 @@ class Staging:
         """Append the block to its chunk."""
         growing = self._open[item.chunk]
         size = len(item.lines)
-        if growing.part is None or growing.room < size:
-            self._next_part(growing)
-        cast("BinaryIO", growing.part).write(item.lines)
+        with self.writing():
+            if growing.part is None or growing.room < size:
+                self._next_part(growing)
+            cast("BinaryIO", growing.part).write(item.lines)
         growing.room -= size
         growing.size += size
         growing.lines += item.lines.count(b"\n")
@@ -112,7 +117,8 @@ class Staging:
     def end(self, item: ChunkEnd) -> Staged:
         """Close the chunk's files and hand them over."""
         done = self._open.pop(item.chunk)
-        done.close()
+        with self.writing():
+            done.close()
         return Staged(
             end=item,
             batch=done.batch,
@@ -138,8 +144,9 @@ class Staging:
     def rewrite(self, staged: Staged, lines: Iterable[bytes]) -> Staged:
         """Replace the chunk's files by one that holds *lines*; returns the chunk as it is then."""
         path = self._path(staged.batch, ".ndjson")
-        longest = size = number = 0
-        with path.open("wb") as file:
+        size = number = 0
+        longest = staged.longest
+        with self.writing(), path.open("wb") as file:
             for line in lines:
                 number += 1
                 size += file.write(line + b"\n")
@@ -153,10 +160,23 @@ class Staging:
         """Return a new path for what is set aside of the chunk."""
         return self._path(staged.batch, ".csv")
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what the file system refuses into one of our errors."""
+        try:
+            yield
+        except OSError as error:
+            raise DatabaseError(
+                f"cannot stage beside {self._database} ({error.strerror or error}); make room or free the folder, then "
+                "resume",
+                db_path=str(self._database),
+            ) from error
+
     def close(self) -> None:
         """Remove the directory and all that is in it."""
         for growing in self._open.values():
-            growing.close()
+            with suppress(OSError):  # what cannot be flushed is not wanted any more
+                growing.close()
         self._open.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -176,6 +196,16 @@ class Staging:
             path.unlink(missing_ok=True)
         with self._counting:
             self._staged -= size
+
+
+@contextmanager
+def staging_for(database: Path, batches: Mapping[Chunk, int]) -> Iterator[Staging]:
+    """Yield the staging directory of one export, and remove it afterwards."""
+    staging = Staging(database, batches)
+    try:
+        yield staging
+    finally:
+        staging.close()
 
 
 def staged_lines(files: Iterable[Path]) -> Iterator[bytes]:

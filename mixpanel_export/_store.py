@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import duckdb
 
@@ -26,20 +26,29 @@ from mixpanel_export._ledger import (
     Status,
     check_format,
     check_no_view,
+    comment_of,
     create_events_table,
     create_ledger,
     forget_foreign_metadata,
+    name_in_database,
     table_exists,
 )
 from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
 from mixpanel_export._plan import Held, is_open
 from mixpanel_export._staging import Staged, Staging
-from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Rejected, Verdict
+from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected, Verdict
 from mixpanel_export.errors import DatabaseError, LedgerMismatchError, TableExistsError, TableNotFoundError
 
 Mode = Literal["create", "append", "replace", "resume"]
 
 _SHADOW = "_export_replace_"
+# What speaks against one chunk rather than against the database.
+_UNLOADABLE = (
+    LoadError,
+    duckdb.InvalidInputException,
+    duckdb.ConversionException,
+    duckdb.OutOfRangeException,
+)
 
 
 class Store:
@@ -63,29 +72,28 @@ class Store:
             TableExistsError, TableNotFoundError, TableFormatError, SelectionError, LedgerMismatchError: see there.
         """
         self._connection = connection
-        self._path = path
+        self.path = path
         self._batches: dict[Chunk, int] = {}
         self._wanted = wanted
         self._selection = selection
         self._dedupe = dedupe
         self._limited = limited
-        self.table = _name_in_database(connection, table)
-        if mode in {"append", "resume"} and table_exists(connection, self.table):
-            check_format(connection, self.table)
-        with _translated(path, str(wanted)), transaction(connection):
-            create_ledger(connection)
-        self._target = _SHADOW + self.table if mode == "replace" else self.table
-        self._ledger = Ledger(connection, self._target, selection)
-        self._prepare(mode)
-        self._rows_before = self._count() if mode in {"append", "resume"} else 0
+        with self._translated(str(wanted)):
+            self.table = name_in_database(connection, table)
+            self._target = _SHADOW + self.table if mode == "replace" else self.table
+            self._ledger = Ledger(connection, self._target, selection)
+            self._prepare(mode)
+            self._rows_before = self._count() if mode in {"append", "resume"} else 0
 
     def held(self) -> list[Held]:
         """Return what the ledger says of the selection's days, for the planner."""
-        return [batch.held for batch in self._ledger.mine()]
+        with self._translated(str(self._wanted)):
+            return [batch.held for batch in self._ledger.mine()]
 
     def batches_for(self, chunks: Sequence[Chunk]) -> dict[Chunk, int]:
         """Give each chunk the id of its batch, rising with the date."""
-        self._batches = dict(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
+        with self._translated(str(self._wanted)):
+            self._batches = dict(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
         return self._batches
 
     def commit(
@@ -94,7 +102,8 @@ class Store:
         """Load the chunks of *group* and commit them with their ledger rows in one transaction.
 
         A chunk with lines that are no events is left out and answered by `Rejected`, unless it says that such
-        lines are final. The staged files are removed.
+        lines are final. One that DuckDB cannot load is answered by `Refused`, and the others go without it. The
+        staged files are removed.
 
         Raises:
             DatabaseError: DuckDB cannot write; nothing of the group is committed.
@@ -102,15 +111,8 @@ class Store:
         """
         days = ", ".join(str(staged.chunk) for staged in group)
         longest = max((staged.longest for staged in group), default=0)
-        with _translated(self._path, days), room_for_lines(self._connection, longest):
-            entries, rejected = self._commit_mended(group, staging, finished)
-        committed = [
-            Committed(
-                entry.chunk, entry.loaded.rows, entry.loaded.removed_duplicates, entry.rejects, entry.repaired
-            )
-            for entry in entries
-        ]
-        return [*committed, *rejected]
+        with self._translated(days), room_for_lines(self._connection, longest):
+            return list(self._verdicts(list(group), staging, finished))
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
         """Write into the ledger that the chunk was given up."""
@@ -118,7 +120,7 @@ class Store:
         entry = Entry(
             batch, failed.chunk, "failed", failed.requested_at, finished, failed.attempts, error=failed.error
         )
-        with _translated(self._path, str(failed.chunk)), transaction(self._connection):
+        with self._translated(str(failed.chunk)), transaction(self._connection):
             self._ledger.forget(self._ledger.superseded(failed.chunk, batch, visible=False))
             self._ledger.write(entry, deduped=self._dedupe)
 
@@ -127,12 +129,12 @@ class Store:
 
         A replacement that is not whole leaves the old table, and its shadow for the next attempt.
         """
-        if self._target != self.table:
-            if not whole:
-                return 0
-            with _translated(self._path, str(self._wanted)):
+        with self._translated(str(self._wanted)):
+            if self._target != self.table:
+                if not whole:
+                    return 0
                 self._swap()
-        return self._count() - self._rows_before
+            return self._count() - self._rows_before
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread, if any."""
@@ -140,8 +142,13 @@ class Store:
 
     def _prepare(self, mode: Mode) -> None:
         there = table_exists(self._connection, self._target)
-        if mode == "replace":
+        if mode != "create":
             check_no_view(self._connection, self.table)
+        if there and mode in {"append", "resume"}:
+            check_format(self._connection, self.table)
+        with transaction(self._connection):
+            create_ledger(self._connection)
+        if mode == "replace":
             self._prepare_shadow(there=there)
         elif there:
             self._check(mode)
@@ -161,8 +168,7 @@ class Store:
                 table_name=self.table,
             )
         self._ledger.check_selection(self._wanted, limited=self._limited)
-        if mode == "resume":
-            self._ledger.check_rows(self._wanted)
+        self._ledger.check_rows(self._wanted, trust=mode == "resume")
 
     def _prepare_shadow(self, *, there: bool) -> None:
         if there and self._shadow_fits():
@@ -172,13 +178,10 @@ class Store:
             self._ledger.forget_all()
 
     def _shadow_fits(self) -> bool:
-        found = self._connection.execute(
-            "SELECT comment FROM duckdb_tables() WHERE table_name = ?", [self._target]
-        ).fetchone()
-        if found is None or found[0] != self._purpose():
+        if comment_of(self._connection, self._target) != self._purpose():
             return False
         try:
-            self._ledger.check_rows(self._wanted)
+            self._ledger.check_rows(self._wanted, trust=True)
         except LedgerMismatchError:
             return False
         return True
@@ -190,32 +193,54 @@ class Store:
             [*asked, self._selection.events_json, self._selection.where, self._dedupe, self._limited]
         )
 
-    def _commit_mended(
-        self, group: Sequence[Staged], staging: Staging, finished: Callable[[], datetime]
-    ) -> tuple[list[Entry], list[Rejected]]:
-        """Commit the group; where lines are odd, mend their chunks, leave out what is rejected, and go again."""
-        rejected: list[Rejected] = []
-        while True:
+    def _verdicts(
+        self, group: list[Staged], staging: Staging, finished: Callable[[], datetime]
+    ) -> Iterator[Verdict]:
+        """Commit the group, without the chunks that it turns out not to be possible for."""
+        while group:
             try:
                 entries = self._commit(group, finished)
             except OddLinesError as odd:
-                mended = [
-                    mend(self._connection, staged, staging) if staged.batch in odd.batches else staged
-                    for staged in group
-                ]
-                group = [staged for staged in mended if staged.keep_rejects or not staged.rejects]
-                for staged in mended:
-                    if staged not in group:
-                        rejected.append(Rejected(staged.chunk, staged.rejects))
-                        staging.discard(staged)
+                for staged in [staged for staged in group if staged.batch in odd.batches]:
+                    yield from self._mend(staged, group, staging)
+            except _UNLOADABLE as error:
+                if len(group) > 1:
+                    for staged in group:
+                        yield from self._verdicts([staged], staging, finished)
+                else:
+                    staging.discard(group[0])
+                    yield Refused(group[0].chunk, f"Write failed: {str(error).splitlines()[0]}")
+                return
             else:
                 for staged in group:
                     staging.discard(staged)
-                return entries, rejected
+                for entry in entries:
+                    yield Committed(
+                        entry.chunk,
+                        entry.loaded.rows,
+                        entry.loaded.removed_duplicates,
+                        entry.rejects,
+                        entry.repaired,
+                    )
+                return
+
+    def _mend(self, staged: Staged, group: list[Staged], staging: Staging) -> Iterator[Verdict]:
+        """Put the mended chunk in the place of *staged*, or take it out of the group."""
+        place = group.index(staged)
+        try:
+            mended = mend(self._connection, staged, staging)
+        except _UNLOADABLE as error:
+            staging.discard(group.pop(place))
+            yield Refused(staged.chunk, f"Write failed: {str(error).splitlines()[0]}")
+            return
+        if mended.rejects and not mended.keep_rejects:
+            staging.discard(mended)
+            del group[place]
+            yield Rejected(mended.chunk, mended.rejects)
+        else:
+            group[place] = mended
 
     def _commit(self, group: Sequence[Staged], finished: Callable[[], datetime]) -> list[Entry]:
-        if not group:
-            return []
         with transaction(self._connection):
             self._create_target()
             loaded = load(self._connection, self._target, group, dedupe=self._dedupe)
@@ -280,30 +305,20 @@ class Store:
         found = self._connection.execute(f"SELECT count(*) FROM {quoted(self.table)}").fetchone()
         return int(found[0]) if found else 0
 
+    @contextmanager
+    def _translated(self, days: str) -> Iterator[None]:
+        """Turn every error of DuckDB into one of ours."""
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise InterruptedCommit from error
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise DatabaseError(
+                f"Write failed: {reason}; nothing of {days} was kept, so make room or free the file, then resume",
+                db_path=str(self.path),
+            ) from error
+
 
 class InterruptedCommit(Exception):  # noqa: N818 - it is a stop that was asked for
     """A commit was interrupted and rolled back."""
-
-
-@contextmanager
-def _translated(path: Path, days: str) -> Iterator[None]:
-    """Turn every error of DuckDB into one of ours."""
-    try:
-        yield
-    except duckdb.InterruptException as error:
-        raise InterruptedCommit from error
-    except (duckdb.Error, LoadError) as error:
-        reason = str(error).splitlines()[0]
-        raise DatabaseError(
-            f"Write failed: {reason}; nothing of {days} was kept, so make room or free the file, then resume",
-            db_path=str(path),
-        ) from error
-
-
-def _name_in_database(connection: duckdb.DuckDBPyConnection, table: str) -> str:
-    """Return the table's name as the database spells it, since DuckDB does not tell cases apart."""
-    found = connection.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND schema_name = 'main'",
-        [table],
-    ).fetchone()
-    return cast("str", found[0]) if found else table

@@ -90,4 +90,12 @@ class Rejected:
     lines: int
 
 
-Verdict = Committed | Rejected
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The writer's verdict: DuckDB does not take this chunk, though it takes others; nothing of it is kept."""
+
+    chunk: Chunk
+    reason: str
+
+
+Verdict = Committed | Rejected | Refused

@@ -182,11 +182,14 @@ class ExportRunningError(MixpanelDataError):
 
 
 class LedgerMismatchError(MixpanelDataError):
-    """The table does not hold the rows that the ledger vouches for; `batch` names the ledger row."""
+    """The table does not hold the rows that the ledger vouches for, or others too.
+
+    `batch` is the `export_batch` of the rows, None where they name none.
+    """
 
     code = "LEDGER_MISMATCH"
 
-    def __init__(self, message: str, *, batch: int) -> None:
+    def __init__(self, message: str, *, batch: int | None) -> None:
         super().__init__(message, batch=batch)
         self.batch = batch
 

@@ -512,7 +512,7 @@ async def test_a_chunk_larger_than_the_staging_budget_is_exact(
         compressed.append(path)
         return compressor(path)
 
-    monkeypatch.setattr("mixpanel_export._engine.Staging", partial(Staging, budget=1000))
+    monkeypatch.setattr("mixpanel_export._staging.Staging", partial(Staging, budget=1000))
     monkeypatch.setattr(_staging, "_compressor", counted)
     sim = simulator(events_per_day=300)
     await export(sim, db)

@@ -1,5 +1,6 @@
 """Staged chunks and a table: what is refused, what is noticed, and what an error leaves behind."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,8 +15,17 @@ from mixpanel_export._database import connected_for_export
 from mixpanel_export._ledger import Selection
 from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._store import InterruptedCommit, Mode, Store
-from mixpanel_export._stream import Block, Chunk, ChunkEnd, ChunkFailed, ChunkStart, Committed, Rejected
-from mixpanel_export.errors import DatabaseError, TableFormatError
+from mixpanel_export._stream import (
+    Block,
+    Chunk,
+    ChunkEnd,
+    ChunkFailed,
+    ChunkStart,
+    Committed,
+    Refused,
+    Rejected,
+)
+from mixpanel_export.errors import DatabaseError, LedgerMismatchError, TableFormatError
 
 DAYS = [Chunk(date(2024, 3, day), date(2024, 3, day)) for day in range(1, 6)]
 ALL = Chunk(DAYS[0].first, DAYS[-1].last)
@@ -82,7 +92,7 @@ def test_a_chunk_with_odd_lines_does_not_hold_up_its_group(
     staging = Staging(db, store.batches_for(DAYS))
     odd = b"what is this\n" + lines(2)
     group = [staged(store, staging, DAYS[0], odd), staged(store, staging, DAYS[1], lines(3))]
-    assert store.commit(group, staging, now) == [Committed(DAYS[1], 3), Rejected(DAYS[0], 1)]
+    assert store.commit(group, staging, now) == [Rejected(DAYS[0], 1), Committed(DAYS[1], 3)]
     assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(2,)]
     again = staged(store, staging, DAYS[0], odd, keep_rejects=True)
     assert store.commit([again], staging, now) == [Committed(DAYS[0], 2, rejects=1)]
@@ -94,7 +104,7 @@ def test_a_chunk_with_odd_lines_does_not_hold_up_its_group(
 def test_a_line_that_is_lost_on_the_way_is_noticed(
     connection: duckdb.DuckDBPyConnection, db: Path, blank: bytes
 ) -> None:
-    """Fewer lines in the files than were fetched is an error, and nothing is committed."""
+    """Fewer lines in the files than were fetched fail the chunk, and nothing of it is committed."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     whole = staged(store, staging, DAYS[0], blank + lines(4))
@@ -103,22 +113,26 @@ def test_a_line_that_is_lost_on_the_way_is_noticed(
         short = staged(store, staging, DAYS[1], answer, keep_rejects=True)
         kept = short.files[0].read_bytes().splitlines(keepends=True)
         short.files[0].write_bytes(b"".join(kept[:-1]))
-        with pytest.raises(DatabaseError, match=r"Write failed: of .* lines of 2024-03-02"):
-            store.commit([short], staging, now)
+        (refused,) = store.commit([short], staging, now)
+        assert isinstance(refused, Refused)
+        assert re.match(r"Write failed: of .* lines of 2024-03-02", refused.reason)
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (4,)
 
 
 def test_a_line_that_cannot_be_mended_is_an_error(
     connection: duckdb.DuckDBPyConnection, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where DuckDB refuses what was found sound, nothing is committed, instead of trying for ever."""
+    """A chunk that DuckDB refuses although it was found sound fails alone, and the others are committed."""
     monkeypatch.setattr(_load, "canonical", _Unmended)
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     odd = staged(store, staging, DAYS[0], b'["odd"]\n' + lines(1))
-    with pytest.raises(DatabaseError, match="mended before"):
-        store.commit([odd], staging, now)
-    assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (0,)
+    other = staged(store, staging, DAYS[1], lines(2))
+    refused, committed = store.commit([odd, other], staging, now)
+    assert committed == Committed(DAYS[1], 2)
+    assert isinstance(refused, Refused)
+    assert "mended before" in refused.reason
+    assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(2,)]
 
 
 class _Unmended:
@@ -261,3 +275,105 @@ def test_a_refused_table_leaves_the_file_as_it_was(connection: duckdb.DuckDBPyCo
     with pytest.raises(TableFormatError):
         new_store(connection, db, "append")
     assert connection.execute("SELECT table_name FROM duckdb_tables()").fetchall() == [("events",)]
+
+
+def test_what_is_set_aside_may_be_longer_than_what_stays(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """A long line that is no event is kept verbatim beside short ones that are."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    junk = b"x" * 3_000_000
+    odd = staged(store, staging, DAYS[0], lines(1) + junk + b"\n" + lines(1), keep_rejects=True)
+    assert store.commit([odd], staging, now) == [Committed(DAYS[0], 1, removed_duplicates=1, rejects=1)]
+    assert connection.execute("SELECT line FROM _export_rejects").fetchone() == (junk,)
+
+
+def test_an_event_with_a_longer_number_than_python_reads_is_an_event(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """The limit of Python's integers does not decide what an event is."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    long = b'{"properties":{"n":' + b"9" * 5000 + b'},"event":"e"}\n'
+    assert store.commit([staged(store, staging, DAYS[0], long)], staging, now) == [Committed(DAYS[0], 1)]
+
+
+@pytest.mark.parametrize("mode", ["append", "resume"])
+def test_rows_that_the_ledger_does_not_know_are_noticed(
+    connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode
+) -> None:
+    """A ledger that was emptied, or rows written by hand, would be doubled, so nothing is added to them."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    store.commit([staged(store, staging, DAYS[0], lines(3))], staging, now)
+    connection.execute("INSERT INTO events (event_name) VALUES ('by hand')")
+    with pytest.raises(LedgerMismatchError, match="export_batch None") as caught:
+        new_store(connection, db, mode)
+    assert caught.value.batch is None
+    connection.execute("DELETE FROM events WHERE export_batch IS NULL")
+    connection.execute("DELETE FROM _export_batches")
+    with pytest.raises(LedgerMismatchError, match="3 rows"):
+        new_store(connection, db, mode)
+
+
+def test_what_else_is_attached_is_not_mistaken_for_this_file(
+    connection: duckdb.DuckDBPyConnection, db: Path, tmp_path: Path
+) -> None:
+    """Tables of the same names in another attached database do not count."""
+    with connected_for_export(tmp_path / "other.duckdb") as other:
+        new_store(other, tmp_path / "other.duckdb")
+        other.execute("CREATE TABLE events (a INTEGER)")
+    connection.execute(f"ATTACH '{tmp_path / 'other.duckdb'}' AS other")
+    for mode in ("create", "resume", "replace"):
+        store = new_store(connection, db, mode)
+        assert store.held() == []
+
+
+def test_identities_are_compared_as_text(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """Ids and times that differ only beyond a double, or only in case, are different; the same text is the same."""
+    connection.execute("SET GLOBAL default_collation = 'NOCASE'")
+    connection.execute("SET SESSION default_collation = ''")
+    identities = [
+        '"$insert_id":0.12345678901234567890123',
+        '"$insert_id":0.12345678901234567890124',
+        '"$insert_id":1.0',
+        '"$insert_id":1E0',
+        '"$insert_id":"x","distinct_id":"A"',
+        '"$insert_id":"x","distinct_id":"a"',
+        '"$insert_id":"x","time":1709294400.5',
+        '"$insert_id":"x","time":1709294400.50',
+    ]
+    answer = "".join(
+        f'{{"event":"e","properties":{{{identity},"n":{copy}}}}}\n'
+        for identity in identities
+        for copy in (1, 2)
+    )
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    verdict = store.commit([staged(store, staging, DAYS[0], answer.encode())], staging, now)
+    assert verdict == [Committed(DAYS[0], len(identities), removed_duplicates=len(identities))]
+
+
+@pytest.mark.parametrize("folder", ["json=1", "filename=x"])
+def test_a_folder_that_looks_like_a_partition_is_a_folder(tmp_path: Path, folder: str) -> None:
+    """The name of the folder has no say in what is read."""
+    (tmp_path / folder).mkdir()
+    db = tmp_path / folder / "test.duckdb"
+    with connected_for_export(db) as connection:
+        store = new_store(connection, db)
+        staging = Staging(db, store.batches_for(DAYS))
+        assert store.commit([staged(store, staging, DAYS[0], lines(2))], staging, now) == [
+            Committed(DAYS[0], 2)
+        ]
+
+
+@pytest.mark.parametrize("mode", ["append", "resume"])
+def test_nothing_is_added_to_a_view(connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode) -> None:
+    """A view over an events table has its columns and is still no table."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    store.commit([staged(store, staging, DAYS[0], lines(1))], staging, now)
+    connection.execute("CREATE VIEW seen AS FROM events")
+    with pytest.raises(TableFormatError, match="view"):
+        Store(connection, db, table="seen", selection=Selection("1"), wanted=ALL, mode=mode)
