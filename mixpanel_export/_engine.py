@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, get_args
 
 import anyio
 import httpx
@@ -90,6 +90,8 @@ async def export_events(
         AuthenticationError, QueryError: Mixpanel refuses the export as a whole; committed batches are kept.
     """
     wanted = _days(from_date, to_date, now())
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     _check(table, max_workers, chunk_days, limit, retries)
     names = _event_names(events)
     credentials = credentials or resolve_credentials()

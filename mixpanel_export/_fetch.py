@@ -95,7 +95,7 @@ async def fetch(
     Raises:
         APIError: The attempt failed; what was yielded is void.
     """
-    with _as_api_errors(chunk):
+    with _as_api_errors(chunk, httpx.URL(query.url).host):
         request = client.build_request("GET", query.url, params=query.params(chunk), headers=_HEADERS)
         response = await _send(client, query, request, admit)
         try:
@@ -149,11 +149,19 @@ async def _body(
             if wire is None:
                 break
             received(len(wire))
-            for block in decoder.feed(wire):
-                yield block
-    try:
+            with _naming(query, chunk):
+                for block in decoder.feed(wire):
+                    yield block
+    with _naming(query, chunk):
         for block in decoder.close():
             yield block
+
+
+@contextmanager
+def _naming(query: Query, chunk: Chunk) -> Iterator[None]:
+    """Let a body that is not whole say whose it was."""
+    try:
+        yield
     except TruncatedError as error:
         raise _truncated(error, query, chunk) from error
 
@@ -193,7 +201,7 @@ def refusal(status: int, body: str, retry_after: str | None, chunk: Chunk) -> AP
         return _not_authenticated(status, body, chunk)
     if status == _TOO_MANY:
         return RateLimitError(
-            f"{said}; the project's quota is spent, so wait or lower per_second and per_hour",
+            f"{said}; {_slower(body)}",
             response_body=body,
             retry_after=seconds_of(retry_after),
         )
@@ -213,6 +221,12 @@ def seconds_of(retry_after: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _slower(body: str) -> str:
+    if "in progress" in body:
+        return "other exports of the project are running, so wait for them or lower max_workers"
+    return "the project's quota is spent, so wait or lower per_second and per_hour"
 
 
 def _is_timeout(status: int, body: str) -> bool:
@@ -249,23 +263,28 @@ def _truncated(error: TruncatedError, query: Query, chunk: Chunk) -> APIError:
     body = _redacted(error.response_body or "", query.credentials)
     if body.strip() == _AUTH_TEXT:
         return _not_authenticated(_OK, body, chunk)
+    shown = f"{error}: {body.strip()[:80]}" if body.strip() else str(error)
     return TruncatedError(
-        f"the answer for {chunk} is not whole ({error}); nothing of it was kept, so fetch these days again",
+        f"the answer for {chunk} is not whole ({shown}); nothing of it was kept, so fetch these days again",
         status_code=_OK,
         response_body=body,
     )
 
 
 @contextmanager
-def _as_api_errors(chunk: Chunk) -> Iterator[None]:
+def _as_api_errors(chunk: Chunk, host: str) -> Iterator[None]:
     """Translate every error of the HTTP library into one of ours."""
     try:
         yield
     except TimeoutError as error:
-        raise NetworkError(f"Mixpanel went silent on {chunk}; check the network, and try again") from error
+        raise NetworkError(f"{host} went silent on {chunk}; check the network, and try again") from error
+    except httpx.ConnectError as error:
+        raise NetworkError(
+            f"cannot connect to {host} for {chunk} ({error}); check the network, the proxy and the API URL"
+        ) from error
     except httpx.TimeoutException as error:
         raise NetworkError(
-            f"no connection to Mixpanel in time for {chunk}; check the network and proxy"
+            f"no connection to {host} in time for {chunk}; check the network, the proxy and the API URL"
         ) from error
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
         raise QueryError(
@@ -274,7 +293,7 @@ def _as_api_errors(chunk: Chunk) -> Iterator[None]:
     except (httpx.RequestError, httpx.StreamError) as error:
         reason = str(error) or type(error).__name__
         raise NetworkError(
-            f"the connection broke on {chunk} ({reason}); check the network, and try again"
+            f"the connection to {host} broke on {chunk} ({reason}); check the network, and try again"
         ) from error
 
 

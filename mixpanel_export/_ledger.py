@@ -329,8 +329,8 @@ def forget_foreign_metadata(connection: duckdb.DuckDBPyConnection, table: str) -
         connection.execute("DELETE FROM _metadata WHERE table_name = ?", [table])
 
 
-def check_format(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Refuse a table that this program did not make.
+def check_format(connection: duckdb.DuckDBPyConnection, table: str, *, replacing: bool = False) -> None:
+    """Refuse a table that this program did not make; mixpanel_data's may be replaced.
 
     Raises:
         TableFormatError: saying whose the table looks like.
@@ -341,12 +341,18 @@ def check_format(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     ).fetchall()
     if found == list(_COLUMNS.items()):
         return
-    theirs = [name for name, _ in found] == list(_COLUMNS)[:-1]
-    maker = "was made by mixpanel_data" if theirs else "has other columns than an export's"
-    raise TableFormatError(
-        f"table {table} {maker}, so nothing can be added to it; export into another table, or replace it",
-        table_name=table,
-    )
+    names = {name for name, _ in found}
+    if not {"event_name", "event_time", "distinct_id", "insert_id", "properties"} <= names:
+        raise TableFormatError(
+            f"table {table} has other columns than an export's; export into another table, or drop it",
+            table_name=table,
+        )
+    if not replacing:
+        raise TableFormatError(
+            f"table {table} was made by mixpanel_data, so nothing can be added to it; export into another table, "
+            "or replace it",
+            table_name=table,
+        )
 
 
 def name_in_database(connection: duckdb.DuckDBPyConnection, table: str) -> str:

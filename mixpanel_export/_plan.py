@@ -10,7 +10,6 @@ Days are counted by their ordinals inside this module, so that a run of days is 
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -55,8 +54,10 @@ def parse_day(text: str | date, name: str) -> date:
     """
     match text:
         case str() if _DAY.fullmatch(text):
-            with suppress(ValueError):
+            try:
                 return date.fromisoformat(text)
+            except ValueError as error:
+                raise ValueError(f"{name} must be a day that exists, got {text!r}") from error
         case date() if not isinstance(text, datetime):
             return text
     raise ValueError(f"{name} must be YYYY-MM-DD, got {str(text)!r}")

@@ -52,6 +52,7 @@ _GROUP_BYTES = 256 << 20  # staged bytes that one commit takes at the most, to b
 _WAITING_BYTES = 512 << 20  # complete chunks beyond this make the stream wait for the commit
 _LINGER = 0.5  # seconds that a small complete chunk waits for company
 _REPORT_EVERY = 0.1  # seconds between two calls of on_progress
+_LONG_WAIT = 120  # seconds; longer ones are told in minutes
 _INTERRUPT_EVERY = 0.02  # seconds; an interrupt between two statements is lost, so it is repeated
 
 
@@ -247,7 +248,7 @@ class Running:
         return group
 
     def _answer(self, chunk: Chunk, verdict: Verdict | None) -> None:
-        _log.info("%s: %s", chunk, verdict or "given up")
+        _log.info("%s: %s", chunk, _in_words(verdict))
         if not isinstance(verdict, Rejected):
             self._undecided -= 1
         reply = self._replies.pop(chunk)
@@ -279,8 +280,9 @@ class Running:
         )
 
     def _waiting_for(self, chunks: Iterable[ChunkStats]) -> str | None:
-        if self._undecided and self._gate.wait > 1:
-            return f"the quota, {self._gate.wait:.0f} s"
+        wait = self._gate.wait if self._undecided else 0
+        if wait > 1:
+            return f"the quota, {wait:.0f} s" if wait < _LONG_WAIT else f"the quota, {wait / 60:.0f} min"
         return next((chunk.waiting_for for chunk in chunks if chunk.waiting_for), None)
 
     async def _call_back(self, callback: Callable[[T], object], value: T) -> None:
@@ -384,6 +386,18 @@ class _CallbackError(Exception):
     def __init__(self, raised: BaseException) -> None:
         super().__init__(raised)
         self.raised = raised
+
+
+def _in_words(verdict: Verdict | None) -> str:
+    match verdict:
+        case Committed():
+            return f"{verdict.rows} rows committed, {verdict.removed_duplicates} duplicates removed"
+        case Rejected():
+            return f"fetched once more, as {verdict.lines} of its lines are no events"
+        case Refused():
+            return verdict.reason
+        case None:
+            return "given up"
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -37,7 +37,13 @@ from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside
 from mixpanel_export._plan import Held, is_open
 from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected, Verdict
-from mixpanel_export.errors import DatabaseError, LedgerMismatchError, TableExistsError, TableNotFoundError
+from mixpanel_export.errors import (
+    DatabaseError,
+    LedgerMismatchError,
+    TableExistsError,
+    TableFormatError,
+    TableNotFoundError,
+)
 
 Mode = Literal["create", "append", "replace", "resume"]
 
@@ -144,8 +150,8 @@ class Store:
         there = table_exists(self._connection, self._target)
         if mode != "create":
             check_no_view(self._connection, self.table)
-        if there and mode in {"append", "resume"}:
-            check_format(self._connection, self.table)
+        if mode != "create" and table_exists(self._connection, self.table):
+            check_format(self._connection, self.table, replacing=mode == "replace")
         with transaction(self._connection):
             create_ledger(self._connection)
         if mode == "replace":
@@ -164,11 +170,18 @@ class Store:
     def _check(self, mode: Mode) -> None:
         if mode == "create":
             raise TableExistsError(
-                f"table {self.table} already exists; use resume to complete it, append to add days, or replace",
-                table_name=self.table,
+                f"table {self.table} already exists{self._remedy()}", table_name=self.table
             )
         self._ledger.check_selection(self._wanted, limited=self._limited)
         self._ledger.check_rows(self._wanted, trust=mode == "resume")
+
+    def _remedy(self) -> str:
+        try:
+            check_no_view(self._connection, self.table)
+            check_format(self._connection, self.table)
+        except TableFormatError:
+            return " and is not an export's; export into another table"
+        return "; use resume to complete it, append to add days, or replace"
 
     def _prepare_shadow(self, *, there: bool) -> None:
         if there and self._shadow_fits():

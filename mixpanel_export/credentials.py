@@ -194,7 +194,10 @@ def _credentials(
             f"a user name and a secret are there, but no project; set {names['project_id']} or pass project_id"
         )
     credentials = Credentials(
-        chosen["username"] or None, _Masked(chosen["secret"]), chosen["project_id"], chosen["region"] or "us"
+        chosen["username"] or None,
+        _Masked(chosen["secret"]),
+        chosen["project_id"],
+        chosen["region"].lower() or "us",
     )
     if credentials.is_legacy:
         warnings.warn(

@@ -16,6 +16,7 @@ from mixpanel_export._arguments import MAX_DAYS, check, days_of_one_request, mod
 from mixpanel_export._database import connect, quoted
 from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._event import streamed
+from mixpanel_export._ledger import table_exists
 from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseNotFoundError
 from mixpanel_export.progress import Watcher, draw
@@ -243,7 +244,9 @@ class Workspace:
     def sql(self, query: str) -> "pd.DataFrame":
         """Run *query* and return its rows as a pandas DataFrame; `ImportError` without pandas."""
         if find_spec("pandas") is None:
-            raise ImportError("DataFrames need pandas: pip install 'mpx-export[pandas]'; or use sql_rows")
+            raise ImportError(
+                "DataFrames need pandas, the extra of mpx-export[pandas]: pip install pandas; or use sql_rows"
+            )
         return self.connection.execute(query).df()
 
     def sql_scalar(self, query: str) -> Any:
@@ -279,13 +282,18 @@ class Workspace:
         )
 
     def _fetched(self) -> dict[str, tuple[str, datetime]]:
-        """Return kind and time of the last fetch of each table that `_metadata` knows, where there is one."""
-        if not self.sql_scalar(
-            "SELECT count(*) FROM information_schema.tables WHERE table_name = '_metadata'"
-        ):
-            return {}
-        rows = self.connection.execute("SELECT table_name, type, fetched_at FROM _metadata").fetchall()
-        return {name: (kind, at.replace(tzinfo=UTC)) for name, kind, at in rows}
+        """Return kind and time of the last fetch of each table, from mixpanel_data's `_metadata` and our ledger."""
+        sources = {
+            "_metadata": "SELECT table_name, type, fetched_at FROM _metadata",
+            "_export_batches": "SELECT table_name, 'events', max(finished) FROM _export_batches GROUP BY table_name",
+        }
+        rows = [
+            row
+            for table, sql in sources.items()
+            if table_exists(self.connection, table)
+            for row in self.connection.execute(sql).fetchall()
+        ]
+        return {name: (kind, at.replace(tzinfo=UTC)) for name, kind, at in rows if at}
 
     def _writable_path(self) -> Path:
         path = self.db_path

@@ -163,3 +163,40 @@ def test_a_transaction_that_fails_leaves_nothing(db: Path) -> None:
 def test_identifiers_are_quoted() -> None:
     """No name can end the identifier."""
     assert quoted('a"; DROP TABLE x; --') == '"a""; DROP TABLE x; --"'
+
+
+@pytest.mark.parametrize("limit", ["3GB", "488MiB", "18.8GiB", "777MiB", "1.5GiB"])
+def test_exports_do_not_wear_the_memory_limit_down(db: Path, limit: str) -> None:
+    """However often an application exports, its limit reads the same."""
+    with closing(connect(db)) as own:
+        own.execute(f"SET GLOBAL memory_limit = '{limit}'")
+        before = settings(own)
+        for _ in range(3):
+            with connected_for_export(db):
+                pass
+        assert settings(own) == before
+
+
+def test_an_application_that_forbids_files_is_told_before_anything_is_asked(db: Path) -> None:
+    """Without access to files nothing staged could be loaded."""
+    with closing(connect(db)) as own:
+        own.execute("SET enable_external_access = false")
+        with pytest.raises(DatabaseError, match="enable_external_access"), connected_for_export(db):
+            pass
+
+
+def test_a_locked_configuration_is_one_of_our_errors(db: Path) -> None:
+    """Where the application forbids settings, the export says so instead of running with others."""
+    with closing(connect(db)) as own:
+        own.execute("SET lock_configuration = true")
+        with pytest.raises(DatabaseError, match="lock"), connected_for_export(db):
+            pass
+    with connected_for_export(db):
+        pass
+
+
+def test_an_empty_file_is_a_new_database(db: Path) -> None:
+    """A file as tempfile makes it is taken."""
+    db.touch()
+    connect(db).close()
+    assert query(db, "SELECT 1") == [(1,)]

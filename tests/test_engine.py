@@ -1,5 +1,8 @@
 """`export_events`, end to end: the simulator on one side, a real DuckDB file on the other."""
 
+import asyncio
+import errno
+from contextlib import closing, suppress
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 
 from mixpanel_export import _staging
+from mixpanel_export._database import connect
 from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._fetch import Timeouts
 from mixpanel_export._staging import Staging
@@ -17,6 +21,7 @@ from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
     AuthenticationError,
     ConfigError,
+    DatabaseError,
     LedgerMismatchError,
     NetworkError,
     QueryError,
@@ -407,9 +412,10 @@ async def test_a_stall_is_given_up_and_the_chunk_fetched_again(db: Path) -> None
     "options,message",
     [
         ({"first": "2024-3-01"}, "from_date must be YYYY-MM-DD"),
-        ({"last": "2024-02-30"}, "to_date must be YYYY-MM-DD"),
+        ({"last": "2024-02-30"}, "to_date must be a day that exists"),
         ({"first": "2024-03-10"}, "before from_date"),
         ({"last": "2024-06-03"}, "latest day anywhere on earth is 2024-06-02"),
+        ({"mode": "overwrite"}, "mode must be one of create, append, replace, resume"),
         ({"max_workers": 0}, "max_workers must be positive"),
         ({"max_workers": 101}, "at most 100"),
         ({"chunk_days": 0}, "chunk_days must be between 1 and 100"),
@@ -530,3 +536,80 @@ async def test_a_download_restarts_its_file(tmp_path: Path) -> None:
         )  # fmt: skip
         file.seek(0)
         assert sorted(file.read().splitlines()) == sorted(sim.lines(date(2024, 3, 1), date(2024, 3, 2)))
+
+
+async def test_what_a_callback_raises_leaves_as_it_is(db: Path) -> None:
+    """A group of exceptions is not taken apart, and a cancellation inside the callback is not swallowed."""
+    sim = simulator()
+
+    def raise_group(_: object) -> None:
+        raise ExceptionGroup("mine", [ValueError(1), KeyError(2)])
+
+    with pytest.raises(ExceptionGroup, match="mine") as caught:
+        await export(sim, db, on_batch_complete=raise_group)
+    assert len(caught.value.exceptions) == 2
+    with pytest.raises(ExceptionGroup, match="mine"):
+        await export(sim, db, on_progress=raise_group, mode="replace")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_callback_that_lets_a_cancellation_out_stops_the_export(db: Path) -> None:
+    """Awaiting something that was cancelled is an error of the callback like any other."""
+
+    async def wait_for_the_cancelled(_: BatchProgress) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    sim = simulator(first_byte=0.8)
+    with pytest.raises(asyncio.CancelledError):
+        await export(sim, db, on_batch_complete=wait_for_the_cancelled, max_workers=1, chunk_days=3)
+    assert len(sim.requests) < 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("milliseconds", range(0, 300, 20))
+async def test_asyncios_own_cancellation_cleans_up_too(db: Path, milliseconds: int) -> None:
+    """`asyncio.timeout` at any moment leaves no lock, no staging, no setting and no part of a batch."""
+    sim = simulator()
+    with closing(connect(db)) as own:
+        own.execute("SET GLOBAL memory_limit = '777MiB'")
+        settings = "SELECT current_setting('memory_limit'), current_setting('preserve_insertion_order')"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(milliseconds / 1000):
+                await export(sim, db, mode="replace")
+        assert own.execute(settings).fetchone() == ("777.0 MiB", True)
+        assert [path.name for path in db.parent.glob(".*")] == []
+        await export(sim, db, mode="replace")
+        assert own.execute(settings).fetchone() == ("777.0 MiB", True)
+    assert held(db) == truth(sim)
+
+
+async def test_a_limit_is_one_request_however_far_it_is_widened(db: Path) -> None:
+    """A limited export over days of an earlier limited one makes one request."""
+    sim = simulator()
+    await export(sim, db, "2024-03-01", "2024-03-05", limit=10)
+    result = await export(sim, db, "2024-03-04", "2024-03-06", limit=10, mode="append")
+    assert (len(sim.requests), result.successful_batches) == (2, 1)
+    assert query(db, "SELECT count(*) FROM events") == [(10,)]
+
+
+async def test_a_full_disk_is_one_error_and_resume_completes(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the file system refuses while staging stops the export with words, not with an OSError."""
+    sim = simulator()
+    room = iter([True] * 3)
+
+    def next_part(staging: Staging, growing: Any) -> None:
+        if not next(room, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(staging, growing)
+
+    original = Staging._next_part
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "_next_part", next_part)
+        with pytest.raises(DatabaseError, match=r"No space left on device.*resume"):
+            await export(sim, db, max_workers=1, chunk_days=1)
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)

@@ -225,7 +225,7 @@ def test_every_error_of_the_http_library_is_translated(error: type[Exception]) -
         if error in {httpx.StreamConsumed, httpx.StreamClosed, httpx.ResponseNotRead, httpx.RequestNotRead}
         else ["text"]
     )
-    with pytest.raises(APIError, match="2024-03-01"), _as_api_errors(CHUNK):
+    with pytest.raises(APIError, match="2024-03-01"), _as_api_errors(CHUNK, "example.com"):
         raise error(*given)
 
 

@@ -216,11 +216,11 @@ def test_a_ledger_of_a_newer_release_is_refused(connection: duckdb.DuckDBPyConne
         new_store(connection, db)
 
 
-@pytest.mark.parametrize("mode", ["append", "resume"])
+@pytest.mark.parametrize("mode", ["append", "resume", "replace"])
 def test_a_table_of_somebody_else_is_refused(
     connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode
 ) -> None:
-    """Nothing is added to a table with other columns."""
+    """A table with other columns is neither added to nor replaced."""
     connection.execute("CREATE TABLE events (a INTEGER)")
     with pytest.raises(TableFormatError, match="other columns"):
         new_store(connection, db, mode)
@@ -259,7 +259,10 @@ def test_replacing_a_table_of_mixpanel_data_ends_its_record(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
     """What mixpanel_data's own `_metadata` says of the table goes with the table; the rest of it stays."""
-    connection.execute("CREATE TABLE events (insert_id VARCHAR PRIMARY KEY, properties JSON)")
+    connection.execute(
+        "CREATE TABLE events (event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, "
+        "insert_id VARCHAR PRIMARY KEY, properties JSON)"
+    )
     connection.execute("CREATE TABLE _metadata (table_name VARCHAR PRIMARY KEY, row_count INTEGER)")
     connection.execute("INSERT INTO _metadata VALUES ('events', 5), ('profiles', 6)")
     store = new_store(connection, db, "replace")

@@ -40,7 +40,7 @@ LAYERS = {
     ),
     "sync": ("", "anyio"),
     "workspace": (
-        "_arguments _database _engine _event credentials errors progress results sync",
+        "_arguments _database _engine _event _ledger credentials errors progress results sync",
         "duckdb pandas",
     ),
     "__init__": ("_engine _fetch _plan credentials errors results sync workspace", ""),
