@@ -45,11 +45,20 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
     return f"  {failed} {head} failed: {batch.error}"
 
 
+def wait_line(waiting_for: str, encoding: str = "utf-8") -> str:
+    """Return one line about what holds an export up, with points for the mark that *encoding* cannot print."""
+    return f"  {'…' if _can_print('…', encoding) else '...'} waiting for {waiting_for}"
+
+
 def wire_line(progress: Progress) -> tuple[str, str]:
     """Return what the second bar says before and after the bytes: rows, then quota and the wait, if any."""
-    left = None if progress.quota_left is None else f"{progress.quota_left} requests left this hour"
-    failed = f"{progress.batches_failed} failed" if progress.batches_failed else None
     waits = f"waiting for {progress.waiting_for}" if progress.waiting_for else None
+    for_quota = (progress.waiting_for or "").startswith(
+        "the quota"
+    )  # which says more than what is left of it
+    unknown = progress.quota_left is None or for_quota
+    left = None if unknown else f"{progress.quota_left} requests left this hour"
+    failed = f"{progress.batches_failed} failed" if progress.batches_failed else None
     return f"{progress.rows:,} rows", ", ".join(filter(None, (left, failed, waits)))
 
 

@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from support import held, query, simulator, truth
 
 from mixpanel_export import errors
-from mixpanel_export.cli import COMMANDS, Mpx, cli
+from mixpanel_export.cli import COMMANDS, Mpx, cli, in_options, program
 from mixpanel_export.cli.export import parse_events
 from mixpanel_export.cli.report import event_words, failure_lines, result_lines
-from mixpanel_export.results import ParallelFetchResult
+from mixpanel_export.cli.watch import WaitLines, watching
+from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
 from mixpanel_export.simulator import Fault, Simulator
 
 WEEK = ["--from", "2024-03-01", "--to", "2024-03-07"]
@@ -88,6 +89,11 @@ def one_error(result: Result) -> str:
     return lines[0]
 
 
+def small_table(result: Result) -> dict[str, str]:
+    """Return what standard output says, by its names."""
+    return {line[:10].rstrip(): line[10:].strip() for line in result.stdout.splitlines()}
+
+
 # The result, and what goes where
 
 
@@ -98,10 +104,10 @@ def test_a_parallel_export_ends_in_a_small_table(sim: Simulator, db: Path) -> No
     assert result.exit_code == 0
     assert held(db) == truth(sim)
     rows = query(db, "SELECT count(*) FROM events")[0][0]
-    shown = dict(re.split(r"  +", line, maxsplit=1) for line in result.stdout.splitlines())
+    shown = small_table(result)
     assert shown["table"] == "events"
     assert shown["database"] == str(db)
-    assert shown["rows"] == f"{rows:,}"
+    assert shown["rows added"] == f"{rows:,}"
     assert shown["batches"] == "9 of 9"
 
 
@@ -190,10 +196,10 @@ def test_over_100_days_need_parallel(sim: Simulator) -> None:
     assert not sim.requests
 
 
-@pytest.mark.parametrize("kind, code", [("400", 1), ("401", 3), ("403", 1), ("500", 1), ("cut_line", 1)])
+@pytest.mark.parametrize("kind, code", [("400", 1), ("401", 3), ("403", 1)])
 @pytest.mark.usefixtures("env")
-def test_a_single_request_that_fails_exits_with_its_error(sim: Simulator, kind: str, code: int) -> None:
-    """Without batches to report there is one error line, and the exit code of its kind."""
+def test_a_refused_export_exits_with_its_error(sim: Simulator, kind: str, code: int) -> None:
+    """Where Mixpanel refuses the export as a whole there is one error line, and the exit code of its kind."""
     sim.faults = [Fault(kind)]  # type: ignore[arg-type] # parametrize knows strings only
     result = mpx("export", *WEEK, "--retries", "0", "--no-progress")
     assert result.exit_code == code
@@ -201,10 +207,36 @@ def test_a_single_request_that_fails_exits_with_its_error(sim: Simulator, kind: 
 
 
 @pytest.mark.usefixtures("env")
+def test_a_single_request_that_fails_is_reported_as_a_batch(sim: Simulator, db: Path) -> None:
+    """The result, the summary and the command that goes on are there as with `--parallel`."""
+    sim.faults = [Fault("500")]
+    result = mpx("export", *WEEK, "--retries", "0", "--no-progress", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["failed_date_ranges"] == [["2024-03-01", "2024-03-07"]]
+    failed, error, _, command, last = result.stderr.splitlines()
+    assert failed == "1 of 1 batches failed:"
+    assert last.removeprefix("no data was retrieved: ") == error.removeprefix("  2024-03-01 to 2024-03-07: ")
+    sim.faults = []
+    assert mpx(*shlex.split(command)[1:]).exit_code == 0
+    assert held(db) == truth(sim, last="2024-03-07")
+
+
+@pytest.mark.usefixtures("env")
 def test_a_limit_caps_the_one_request(db: Path) -> None:
-    """`--limit` stores at most that many events."""
-    assert mpx("export", *WEEK, "--limit", "5", "--no-dedupe").exit_code == 0
+    """`--limit` stores at most that many events, and no hint says to add what excludes it."""
+    result = mpx("export", *NINE_DAYS, "--limit", "5", "--no-dedupe")
+    assert result.exit_code == 0
     assert query(db, "SELECT count(*) FROM events") == [(5,)]
+    assert "--parallel" not in result.stderr
+
+
+@pytest.mark.usefixtures("env")
+def test_a_limit_over_too_many_days_does_not_ask_for_parallel() -> None:
+    """What cannot be combined is not recommended."""
+    result = mpx("export", "--from", "2023-01-01", "--to", "2023-04-11", "--limit", "5")
+    assert result.exit_code == 2
+    assert "--limit holds for one request" in one_error(result)
+    assert "--parallel" not in result.stderr
 
 
 # Selections
@@ -269,7 +301,76 @@ def test_resume_with_nothing_to_fetch_says_so(sim: Simulator) -> None:
     assert len(sim.requests) == before
 
 
+@pytest.mark.usefixtures("env")
+def test_rows_that_take_the_place_of_earlier_ones_are_said_to(db: Path) -> None:
+    """Days fetched again add nothing to the table, which must not look as if nothing had come."""
+    mpx("export", *WEEK)
+    rows = query(db, "SELECT count(*) FROM events")[0][0]
+    result = mpx("export", *WEEK, "--append")
+    assert small_table(result)["rows added"] == f"0 (in place of earlier ones: {rows:,})"
+    assert small_table(mpx("export", *WEEK, "--replace"))["rows added"] == f"{rows:,}"
+
+
+# Waits
+
+
+def test_a_wait_is_due_when_it_begins_and_once_a_minute() -> None:
+    """Each wait leaves a trace in a log, and none floods it."""
+    now = 0.0
+    waits = WaitLines(clock=lambda: now)
+    said = []
+    for now, waiting_for in [
+        (0.0, None), (1.0, "44 min"), (1.1, "44 min"), (60.9, "43 min"), (61.0, "43 min"), (62.0, "42 min"),
+        (63.0, None), (63.1, "a new attempt"), (64.0, "the quota"), (123.2, "the quota"),
+    ]:  # fmt: skip
+        if waits.due(waiting_for):
+            said.append(now)
+    assert said == [1.0, 61.0, 63.1, 123.2]
+
+
+def test_waits_are_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line says what the export waits for, in the words of the command line."""
+    with watching("events") as (_, show):
+        show(Progress(batches=2))
+        show(Progress(batches=2, waiting_for="a new attempt after: spent,\nso lower per_hour"))
+        show(Progress(batches=2, waiting_for="the quota, 44 min"))
+    assert capsys.readouterr().err.split("waiting for ")[1:] == [
+        "a new attempt after: spent, so lower --per-hour\n"
+    ]
+
+
+def test_waits_are_silent_where_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--quiet` and `--no-progress` count for waits too."""
+    with watching("events", shown=False) as (say, show):
+        show(Progress(batches=2, waiting_for="the quota, 44 min"))
+        say(BatchProgress("2024-01-01", "2024-01-02", 0, 1, 5, success=True))
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("env")
+def test_a_retry_leaves_a_trace_in_a_log(sim: Simulator) -> None:
+    """An export that comes late says why."""
+    sim.faults = [Fault("500", times=1)]
+    result = mpx("export", *WEEK)
+    assert result.exit_code == 0
+    wait, batch = result.stderr.splitlines()
+    assert wait.startswith("  … waiting for a new attempt after: ")
+    assert "Batch 1/1" in batch
+
+
 # Failed batches
+
+
+@pytest.mark.parametrize("words", [[], ["--parallel", "--chunk-days", "3"]])
+@pytest.mark.parametrize("other, code", [("429", 5), ("500", 1)])
+@pytest.mark.usefixtures("env")
+def test_only_the_quota_is_exit_code_5(sim: Simulator, words: list[str], other: str, code: int) -> None:
+    """A script may wait and go on where every failure is the quota's, in one request or many."""
+    sim.faults = [Fault(other, first=date(2024, 3, 9)), Fault("429", last=date(2024, 3, 6))]  # type: ignore[arg-type] # parametrize knows strings only
+    result = mpx("export", *NINE_DAYS, *words, "--retries", "0", "-q")
+    assert result.exit_code == code
+    if code == 5:
+        assert "lower --workers" in result.stderr
 
 
 @pytest.mark.usefixtures("env")
@@ -279,7 +380,7 @@ def test_a_failed_batch_is_reported_with_the_command_that_fetches_it(sim: Simula
     words = ["-p", "--chunk-days", "3", "-e", "Sign Up,Page View", "--retries", "0"]
     result = mpx("export", "some", *NINE_DAYS, *words)
     assert result.exit_code == 1
-    assert "batches   2 of 3" in result.stdout
+    assert small_table(result)["batches"] == "2 of 3"
     lines = result.stderr.splitlines()
     summary = lines[lines.index("1 of 3 batches failed:") :]
     assert summary[1].startswith("  2024-03-04 to 2024-03-06: ")
@@ -315,7 +416,9 @@ def test_a_failed_replacement_is_asked_for_again_as_a_whole(sim: Simulator, db: 
     result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3", "--replace", "--retries", "0")
     assert result.exit_code == 1
     assert held(db) == truth(sim, last="2024-03-07")
-    command = shlex.split(result.stderr.splitlines()[-1])
+    lines = result.stderr.splitlines()
+    assert lines[-3] == "events is unchanged; 2 batches are kept, and the swap comes when the rest is here."
+    command = shlex.split(lines[-1])
     assert command[3:7] == NINE_DAYS
     assert "--replace" in command
     sim.faults = []
@@ -355,6 +458,13 @@ def test_remarks_appear_when_there_is_something_to_remark() -> None:
     assert "1,200 removed" in lines[6]
 
 
+def test_one_kept_batch_is_not_several() -> None:
+    """A failed replacement says what is kept in plain grammar."""
+    failed = a_result(failed_batches=1, failed_date_ranges=(("a", "b"),), errors=(errors.ServerError("x"),))
+    assert "; 1 batch is kept, " in failure_lines(failed, "mpx …", replacing=True)[2]
+    assert not any("kept" in line for line in failure_lines(failed, "mpx …"))
+
+
 def test_an_error_of_several_lines_stays_one_line() -> None:
     """A server's answer may have line breaks; the summary keeps a line for each range."""
     result = a_result(
@@ -366,6 +476,41 @@ def test_an_error_of_several_lines_stays_one_line() -> None:
 
 
 # Usage and other bad input
+
+
+@pytest.mark.parametrize(
+    "said, shown",
+    [
+        ("to_date 2024-01-01 is before from_date 2024-01-02", "--to 2024-01-01 is before --from 2024-01-02"),
+        ("max_workers and chunk_days", "--workers and --chunk-days"),
+        ("lower per_second and per_hour", "lower --per-second and --per-hour"),
+        ("use parallel=True, or ask", "use --parallel, or ask"),
+        (
+            "table t already exists; use resume to complete it, append to add days, or replace",
+            "table t already exists; use --resume to complete it, --append to add days, or --replace",
+        ),
+        ("again with append, which replaces the batch", "again with --append, which replaces the batch"),
+        ("leave out append to create it", "leave out --append to create it"),
+        ("table my_from_date, or replace it", "table my_from_date, or replace it"),
+        ("x --to_date to_dates", "x --to_date to_dates"),
+    ],
+)
+def test_errors_name_options_and_not_arguments(said: str, shown: str) -> None:
+    """Whoever typed options reads of options; other words stay."""
+    assert in_options(said) == shown
+
+
+@pytest.mark.usefixtures("env")
+def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
+    """The library names its arguments, and the shell's door its own."""
+    assert "--to 2024-03-01 is before --from 2024-03-02" in one_error(
+        mpx("export", "--from", "2024-03-02", "--to", "2024-03-01", "--parallel")
+    )
+    assert "leave out --append" in one_error(mpx("export", *WEEK, "--append"))
+    mpx("export", *WEEK)
+    assert "use --resume to complete it, --append to add days, or --replace" in one_error(
+        mpx("export", *WEEK)
+    )
 
 
 @pytest.mark.parametrize(
@@ -569,6 +714,25 @@ def test_the_version_is_the_distributions() -> None:
     assert re.search(r"\d+\.\d+\.\d+", mpx("--version").stdout)
 
 
+def test_the_program_is_named_as_it_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mpx` where the shell finds this one; else the path, from here where it is below here."""
+    script = tmp_path / "venv" / "bin" / "mpx"
+    script.parent.mkdir(parents=True)
+    script.touch(mode=0o755)
+    found: str | None = None
+    monkeypatch.setattr("shutil.which", lambda _: found)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    relative = str(Path("venv", "bin", "mpx"))
+    assert program() == relative
+    monkeypatch.setattr(sys, "argv", [relative])
+    assert program() == relative
+    found = str(tmp_path / "another" / "mpx")
+    assert program() == relative
+    found = str(script)
+    assert program() == "mpx"
+
+
 # Processes
 
 
@@ -596,10 +760,13 @@ def test_ctrl_c_keeps_whole_batches_and_says_how_to_go_on(
 
 
 def test_simulate_prints_what_another_terminal_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the lines it prints, an export finds the events of the days it has, and Ctrl-C ends it."""
+    """With the lines it prints, an export finds the events of the days it has; Ctrl-C is its good end."""
     words = ["simulate", "--port", "0", "--events-per-day", "20", "--first-day", "2024-03-02", "--days", "2"]
-    with subprocess.Popen([*MPX, *words, "--per-second", "0"], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*MPX, *words, "--per-second", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         for line in iter(process.stdout.readline, ""):
             if found := re.match(r"export (\w+)=(\S+)", line):
                 monkeypatch.setenv(found[1], found[2])
@@ -608,7 +775,8 @@ def test_simulate_prints_what_another_terminal_needs(tmp_path: Path, monkeypatch
         db = tmp_path / "x.duckdb"
         result = mpx("export", *WEEK, "--db", str(db), "--json", "-q")
         process.send_signal(signal.SIGINT)
-    assert process.returncode == 130
+        assert process.stderr.read() == "stopped\n"
+    assert process.returncode == 0
     assert result.exit_code == 0
     days = query(db, "SELECT DISTINCT event_time::DATE FROM events WHERE event_time IS NOT NULL ORDER BY 1")
     assert days == [(date(2024, 3, 2),), (date(2024, 3, 3),)]
@@ -617,9 +785,10 @@ def test_simulate_prints_what_another_terminal_needs(tmp_path: Path, monkeypatch
 def test_simulate_says_when_the_port_is_taken() -> None:
     """Two on one port are an error in one line."""
     with served(simulator()) as url:
-        result = mpx("simulate", "--port", url.rpartition(":")[2])
+        port = url.rpartition(":")[2]
+        result = mpx("simulate", "--port", port)
     assert result.exit_code == 1
-    assert one_error(result)
+    assert one_error(result) == f"Error: port {port} is in use; choose another with --port, or 0 for any"
 
 
 def test_a_reader_that_goes_away_is_no_traceback(env: Mapping[str, str]) -> None:

@@ -13,6 +13,9 @@ from mixpanel_export.cli.demo import FIRST_BYTE, FIRST_DAY, SECONDS_PER_DAY, is_
 from mixpanel_export.simulator import Simulator, Truth
 from mixpanel_export.workspace import Workspace
 
+LEDGER = (
+    "CREATE TABLE events (id INTEGER); CREATE TABLE _export_batches (table_name VARCHAR, project VARCHAR);"
+)
 ONE_DAY = ["demo", "--days", "1", "--events-per-day", "50"]
 
 
@@ -36,7 +39,7 @@ def test_the_demo_needs_no_account_and_can_be_run_again(db: Path) -> None:
     assert f"one request would have needed {FIRST_BYTE + 3 * SECONDS_PER_DAY:.1f} s" in result.stdout
     assert "compared  exactly the simulator's events" in result.stdout
     assert re.search(r"SELECT event_name, count.*\n  Page View +\d+\n", result.stdout)
-    assert "Next: " in result.stdout
+    assert result.stdout.endswith(", or export your own project: mpx export --help\n")
     assert "Batch 1/3" in result.stderr
 
 
@@ -47,6 +50,36 @@ def test_a_comparison_that_fails_is_an_exit_code(db: Path, monkeypatch: pytest.M
     assert result.exit_code == 1
     assert "NOT the simulator's events" in result.stdout
     assert "Batch" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE events (id INTEGER)",
+        'CREATE TABLE "Events" (id INTEGER)',
+        "CREATE VIEW events AS SELECT 1 AS id",
+        LEDGER,
+        LEDGER + "INSERT INTO _export_batches VALUES ('events', 'demo-50'), ('events', '12345')",
+        LEDGER + "INSERT INTO _export_batches VALUES ('events', NULL)",
+    ],
+)
+def test_the_demo_leaves_an_events_table_that_is_not_its_own(made: str, db: Path) -> None:
+    """Somebody's events are not replaced by made-up ones: one line says so, and nothing is written."""
+    query(db, made)
+    before = db.read_bytes()
+    result = CliRunner().invoke(cli, [*ONE_DAY, "--db", str(db)])
+    assert result.exit_code == 4
+    assert result.stderr == f"Error: {db} has an events table that is not the demo's; choose another --db\n"
+    assert not result.stdout
+    assert db.read_bytes() == before
+
+
+def test_the_demo_may_share_a_file_with_other_tables(db: Path) -> None:
+    """Only a table of its own name is in the way."""
+    query(db, "CREATE TABLE visits AS SELECT 1 AS id")
+    result = CliRunner().invoke(cli, [*ONE_DAY, "--db", str(db)])
+    assert result.exit_code == 0, result.output
+    assert query(db, "SELECT id FROM visits") == [(1,)]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export.progress import batch_line, can_draw, draw, wire_line
+from mixpanel_export.progress import batch_line, can_draw, draw, wait_line, wire_line
 from mixpanel_export.results import BatchProgress, Progress
 
 DONE = BatchProgress("2024-01-15", "2024-01-21", 2, 13, 123, success=True)
@@ -48,11 +48,25 @@ def test_a_line_can_always_be_printed(encoding: str, success: bool) -> None:
 
 def test_the_wire_line_names_quota_failures_and_the_wait() -> None:
     """Everything that can hold an export up is on one line."""
-    progress = Progress(rows=1234567, quota_left=41, batches_failed=2, waiting_for="the hourly quota")
+    progress = Progress(
+        rows=1234567, quota_left=41, batches_failed=2, waiting_for="a new attempt after: reset"
+    )
     assert wire_line(progress) == (
         "1,234,567 rows",
-        "41 requests left this hour, 2 failed, waiting for the hourly quota",
+        "41 requests left this hour, 2 failed, waiting for a new attempt after: reset",
     )
+
+
+def test_a_wait_for_the_quota_stands_without_what_is_left_of_it() -> None:
+    """The wait says it already, and the line stays short."""
+    progress = Progress(rows=5, quota_left=0, batches_failed=1, waiting_for="the quota, 44 min")
+    assert wire_line(progress) == ("5 rows", "1 failed, waiting for the quota, 44 min")
+
+
+@pytest.mark.parametrize("encoding, mark", [("utf-8", "…"), ("cp1252", "…"), ("ascii", "...")])
+def test_a_wait_is_one_line_in_any_encoding(encoding: str, mark: str) -> None:
+    """A console of an old code page gets three points."""
+    assert wait_line("the quota, 30 s", encoding) == f"  {mark} waiting for the quota, 30 s"
 
 
 def test_the_wire_line_is_short_when_nothing_holds_it_up() -> None:

@@ -5,9 +5,12 @@ standard error and an exit code here, and nowhere else. Each command is imported
 imports what it needs when it runs, so `mpx --help` loads neither an HTTP client nor a database.
 """
 
+import re
+import shutil
 import sys
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import click
@@ -30,6 +33,22 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (Exception, 1),
 )
 
+_OPTIONS = {
+    "from_date": "--from",
+    "to_date": "--to",
+    "max_workers": "--workers",
+    "chunk_days": "--chunk-days",
+    "per_second": "--per-second",
+    "per_hour": "--per-hour",
+    "parallel=True": "--parallel",
+    # The modes are plain words elsewhere: only these phrases of the library mean the arguments.
+    "use resume to": "use --resume to",
+    "append to add days": "--append to add days",
+    "to add days, or replace": "to add days, or --replace",
+    "with append": "with --append",
+    "leave out append": "leave out --append",
+}
+
 
 class Interrupted(click.ClickException):
     """Somebody pressed Ctrl-C; the message says how to go on."""
@@ -43,6 +62,27 @@ class Interrupted(click.ClickException):
 def one_line(message: object) -> str:
     """Return *message* without line breaks."""
     return " ".join(line.strip() for line in str(message).splitlines())
+
+
+def in_options(message: str) -> str:
+    """Return the library's *message* with the options of `mpx export` in the place of Python's arguments."""
+    for argument, option in _OPTIONS.items():
+        message = re.sub(rf"(?<![\w-]){argument}\b", option, message)
+    return message
+
+
+def program() -> str:
+    """Return what to type for this program: `mpx`, or the path it was called by where `mpx` is not it."""
+    called = Path(sys.argv[0])
+    found = shutil.which("mpx")
+    if called.stem != "mpx" or (found and _program_file(Path(found)) == _program_file(called)):
+        return "mpx"
+    here = Path.cwd()
+    return str(called.relative_to(here) if called.is_relative_to(here) else called)
+
+
+def _program_file(path: Path) -> Path:
+    return path.resolve().with_suffix("")  # Windows adds .exe, which not every launcher says
 
 
 class Mpx(click.Group):
@@ -67,7 +107,9 @@ class Mpx(click.Group):
         except BrokenPipeError:
             raise  # whoever read our output has gone; click ends quietly
         except (errors.MixpanelDataError, ValueError, OSError) as error:
-            click.echo(f"Error: {one_line(error)}", err=True)
+            exports = ctx.invoked_subcommand == "export"
+            message = in_options(one_line(error)) if exports else one_line(error)
+            click.echo(f"Error: {message}", err=True)
             ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
         except KeyboardInterrupt as interrupt:
             raise Interrupted("Interrupted.") from interrupt

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mixpanel_export.cli import program
+from mixpanel_export.cli.report import quoted
 from mixpanel_export.cli.simulate import SECRET, USERNAME
 from mixpanel_export.cli.watch import watching
+from mixpanel_export.errors import TableExistsError
 from mixpanel_export.results import ParallelFetchResult
 
 if TYPE_CHECKING:
@@ -23,11 +27,14 @@ Examples:
 
 FIRST_DAY = date(2024, 1, 1)
 TABLE = "events"
+PROJECT = "demo-"  # then the events of a day
 # Seconds. Slow enough that waiting for Mixpanel decides, as with the real one; fast enough to watch.
 FIRST_BYTE, SECONDS_PER_DAY = 0.5, 0.8
 
 TOP_EVENTS = f"SELECT event_name, count(*) AS events FROM {TABLE} GROUP BY ALL ORDER BY events DESC LIMIT 5"
 ROWS = f"SELECT event_name, event_time, distinct_id, insert_id, properties::VARCHAR FROM {TABLE}"
+TABLES = "SELECT lower(table_name) FROM information_schema.tables WHERE table_catalog = current_database() AND table_schema = 'main'"
+PROJECTS = f"SELECT DISTINCT project FROM _export_batches WHERE lower(table_name) = '{TABLE}'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,10 @@ class Outcome:
 
 @click.command("demo", short_help="See a parallel export, without an account.", epilog=EXAMPLES)
 @click.option(
-    "--db", default="mpx-demo.duckdb", metavar="PATH", help="DuckDB file; its table `events` is replaced."
+    "--db",
+    default="mpx-demo.duckdb",
+    metavar="PATH",
+    help="DuckDB file; an earlier demo's table `events` is replaced.",
 )
 @click.option("--days", type=click.IntRange(1, 365), metavar="N", default=90, help="Days to export.")
 @click.option(
@@ -56,11 +66,30 @@ def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_prog
 
     Needs no account and no network: the simulator runs inside, on 127.0.0.1, with Mixpanel's limits.
     """
+    _check_own(db)
     click.echo(f"Exporting {days} days from a simulated Mixpanel on 127.0.0.1 into {db}.", err=True)
     outcome = _run(db, days, events_per_day, shown=not no_progress)
     click.echo("\n".join(_lines(outcome, db)))
     if not outcome.exact:
         ctx.exit(1)
+
+
+def _check_own(db: str) -> None:
+    """Raise `TableExistsError` where the file has an events table that no demo made."""
+    from mixpanel_export.workspace import Workspace
+
+    if not Path(db).expanduser().exists():
+        return
+    with Workspace(path=db, read_only=True) as workspace:
+        tables = {name for (name,) in workspace.connection.execute(TABLES).fetchall()}
+        if TABLE not in tables:
+            return
+        recorded = "_export_batches" in tables
+        projects = workspace.connection.execute(PROJECTS).fetchall() if recorded else []
+    if not projects or not all((project or "").startswith(PROJECT) for (project,) in projects):
+        raise TableExistsError(
+            f"{db} has an events table that is not the demo's; choose another --db", table_name=TABLE
+        )
 
 
 def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
@@ -70,7 +99,7 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
 
     last = FIRST_DAY + timedelta(days=days - 1)
     # One for each amount of events, so that an interrupted demo is not continued with others.
-    project_id = f"demo-{events_per_day}"
+    project_id = f"{PROJECT}{events_per_day}"
     simulator = Simulator(
         events_per_day=events_per_day,
         username=USERNAME,
@@ -138,4 +167,4 @@ def _lines(outcome: Outcome, db: str) -> Iterator[str]:
     width = max(len(str(name)) for name, _ in outcome.top)
     for name, events in outcome.top:
         yield f"  {name:<{width}}  {events:>9,}"
-    yield f"\nNext: look into {db} with DuckDB, or export your own project: mpx export --help"
+    yield f"\nNext: look into {db} with DuckDB, or export your own project: {quoted([program()])} export --help"

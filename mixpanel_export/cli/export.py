@@ -8,9 +8,9 @@ import click
 
 from mixpanel_export.cli import Interrupted
 from mixpanel_export.cli.report import failure_lines, next_command, remarks, result_lines
-from mixpanel_export.cli.watch import messages, watching
-from mixpanel_export.errors import DateRangeTooLargeError
-from mixpanel_export.results import ParallelFetchResult
+from mixpanel_export.cli.watch import BatchWatcher, messages, watching
+from mixpanel_export.errors import DateRangeTooLargeError, RateLimitError
+from mixpanel_export.results import BatchProgress, ParallelFetchResult
 
 EXAMPLES = """\b
 Examples:
@@ -21,7 +21,7 @@ Examples:
 \b
 Credentials: MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or an account of ~/.mp/config.toml.
 Exit codes: 0 ok, 1 failed batches or another error, 2 usage, 3 authentication,
-4 table or account not found or exists, 5 quota, 130 interrupted.
+4 table or account not found or exists, 5 the quota alone was the reason, 130 interrupted.
 """
 
 
@@ -170,11 +170,11 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     options = Options(**given)
     _check(options)
     with messages(quiet=options.quiet, verbose=options.verbose):
-        result = _export(ctx, options)
-    _print_result(options, result)
+        result, fetched = _export(ctx, options)
+    _print_result(options, result, fetched)
     if result.has_failures:
-        _print_failures(ctx, result)
-        ctx.exit(1)
+        _print_failures(ctx, options, result)
+        ctx.exit(5 if all(isinstance(error, RateLimitError) for error in result.errors) else 1)
 
 
 def _check(options: Options) -> None:
@@ -186,7 +186,8 @@ def _check(options: Options) -> None:
         raise click.UsageError("--workers and --chunk-days shape a parallel export; add --parallel.")
 
 
-def _export(ctx: click.Context, options: Options) -> ParallelFetchResult:
+def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, int]:
+    """Export, and return how many rows the batches brought besides the result."""
     from mixpanel_export._arguments import mode_of
     from mixpanel_export._engine import export_events
     from mixpanel_export.credentials import resolve_credentials
@@ -199,6 +200,7 @@ def _export(ctx: click.Context, options: Options) -> ParallelFetchResult:
     credentials = resolve_credentials(options.account, project_id=options.project_id, region=options.region)
     try:
         with watching(options.table, shown=shown, bars=not options.verbose) as (say, draw):
+            counted = _Counted(say)
             result = run_sync(
                 export_events,
                 options.from_date,
@@ -214,7 +216,7 @@ def _export(ctx: click.Context, options: Options) -> ParallelFetchResult:
                 mode=mode_of(append=options.append, replace=options.replace, resume=options.resume),
                 dedupe=not options.no_dedupe,
                 retries=options.retries,
-                on_batch_complete=say,
+                on_batch_complete=counted,
                 on_progress=draw,
                 api_url=options.api_url,
                 per_second=options.per_second,
@@ -223,9 +225,19 @@ def _export(ctx: click.Context, options: Options) -> ParallelFetchResult:
     except KeyboardInterrupt as interrupt:
         go_on = next_command(ctx, [(options.from_date, options.to_date)])
         raise Interrupted(f"Interrupted; complete batches are kept. To go on: {go_on}") from interrupt
-    if not options.parallel and not result.successful_batches and result.errors:
-        raise result.errors[0]
-    return result
+    return result, counted.rows
+
+
+class _Counted:
+    """Counts the rows of the batches that it hands on."""
+
+    def __init__(self, then: BatchWatcher) -> None:
+        self._then = then
+        self.rows = 0
+
+    def __call__(self, batch: BatchProgress) -> None:
+        self.rows += batch.rows
+        self._then(batch)
 
 
 def _one_request(options: Options) -> tuple[int, int]:
@@ -237,16 +249,17 @@ def _one_request(options: Options) -> tuple[int, int]:
     except DateRangeTooLargeError as error:
         raise click.UsageError(
             f"{error.days_requested} days are too many for one request, which may ask for {error.max_days}; "
-            "add --parallel."
+            + ("add --parallel." if options.limit is None else "--limit holds for one request.")
         ) from error
-    if days > 7 and not options.quiet:
+    if days > 7 and options.limit is None and not options.quiet:
         click.echo(f"{days} days in one request; --parallel makes several at a time.", err=True)
     return 1, days
 
 
-def _print_result(options: Options, result: ParallelFetchResult) -> None:
+def _print_result(options: Options, result: ParallelFetchResult, fetched: int) -> None:
     if not options.as_json:
-        click.echo("\n".join(result_lines(result, options.db)))
+        replaced = fetched - result.total_rows if options.append or options.resume else 0
+        click.echo("\n".join(result_lines(result, options.db, replaced)))
         return
     click.echo(json.dumps(result.to_dict(), indent=2))
     if not options.quiet:
@@ -254,6 +267,6 @@ def _print_result(options: Options, result: ParallelFetchResult) -> None:
             click.echo(f"{name}: {value}", err=True)
 
 
-def _print_failures(ctx: click.Context, result: ParallelFetchResult) -> None:
+def _print_failures(ctx: click.Context, options: Options, result: ParallelFetchResult) -> None:
     go_on = next_command(ctx, result.failed_date_ranges)
-    click.echo("\n".join(failure_lines(result, go_on)), err=True)
+    click.echo("\n".join(failure_lines(result, go_on, replacing=options.replace)), err=True)

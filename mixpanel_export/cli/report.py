@@ -10,23 +10,24 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from mixpanel_export.cli import one_line
+from mixpanel_export.cli import in_options, one_line, program
 from mixpanel_export.results import DateRange, ParallelFetchResult
 
 # Options that say where to go on and how; the command that goes on has its own.
 _REPLACED = {"table", "from_date", "to_date", "db", "append", "replace", "resume"}
 
 
-def result_lines(result: ParallelFetchResult, db: str) -> list[str]:
-    """Return the small table that an export ends with."""
+def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> list[str]:
+    """Return the small table that an export ends with; *replaced* rows came in the place of earlier ones."""
     batches = result.successful_batches + result.failed_batches
     done = (
         f"{result.successful_batches} of {batches}" if batches else "none to fetch; the table has these days"
     )
+    added = f"{result.total_rows:,}" + (f" (in place of earlier ones: {replaced:,})" if replaced > 0 else "")
     rows = [
         ("table", result.table),
         ("database", db),
-        ("rows", f"{result.total_rows:,}"),
+        ("rows added", added),
         ("batches", done),
         ("seconds", f"{result.duration_seconds:.1f}"),
         *remarks(result),
@@ -47,15 +48,21 @@ def remarks(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
         yield "repaired", f"{result.repaired:,} events; their original lines are in _export_rejects"
 
 
-def failure_lines(result: ParallelFetchResult, command: str) -> list[str]:
+def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool = False) -> list[str]:
     """Return the summary of an export with failed batches; *command* fetches what is missing."""
     batches = result.successful_batches + result.failed_batches
     lines = [f"{result.failed_batches} of {batches} batches failed:"]
     for days, error in zip(result.failed_date_ranges, result.errors, strict=True):
-        lines.append(f"  {_days(days)}: {one_line(error)}")
+        lines.append(f"  {_days(days)}: {in_options(one_line(error))}")
+    if replacing:
+        kept = result.successful_batches
+        lines.append(
+            f"{result.table} is unchanged; {kept} {'batch is' if kept == 1 else 'batches are'} kept, "
+            "and the swap comes when the rest is here."
+        )
     lines += ["To fetch only what is missing:", f"  {command}"]
     if not result.successful_batches:
-        lines.append(f"no data was retrieved: {one_line(result.errors[0])}")
+        lines.append(f"no data was retrieved: {in_options(one_line(result.errors[0]))}")
     return lines
 
 
@@ -69,8 +76,8 @@ def next_command(ctx: click.Context, ranges: Sequence[DateRange]) -> str:
     if given["replace"]:
         # It is not in the table before it is whole; asked for again, as it was, it continues.
         first, last, mode = given["from_date"], given["to_date"], "--replace"
-    words = ["mpx", "export", given["table"], "--from", first, "--to", last, "--db", given["db"], mode]
-    return _quoted([*words, *_typed_options(ctx)])
+    words = [program(), "export", given["table"], "--from", first, "--to", last, "--db", given["db"], mode]
+    return quoted([*words, *_typed_options(ctx)])
 
 
 def event_words(events: Sequence[str]) -> str:
@@ -92,7 +99,8 @@ def _typed_options(ctx: click.Context) -> Iterator[str]:
             yield str(value)
 
 
-def _quoted(words: Sequence[str]) -> str:
+def quoted(words: Sequence[str]) -> str:
+    """Return *words* as one line of the shell that people have here."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

@@ -1,5 +1,6 @@
 """`mpx simulate`: a Mixpanel project on a loopback port, to export from without an account."""
 
+import errno
 import os
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -87,14 +88,23 @@ USERNAME, SECRET, PROJECT_ID = "demo.mp-service-account", "demo-secret", "12345"
     "--concurrent", type=click.IntRange(0), metavar="N", default=100, help="Requests at once; 0 = unlimited."
 )
 def command(**given: Any) -> None:
-    """Serve a made-up Mixpanel project on 127.0.0.1 until Ctrl-C.
+    """Serve a made-up Mixpanel project on 127.0.0.1 until Ctrl-C, which ends it with exit code 0.
 
     It answers as Mixpanel does, limits included. The same seed gives the same events.
     """
     from mixpanel_export.sync import run_sync
 
     port = given.pop("port")
-    run_sync(_serve, _simulator(**given), port)
+    try:
+        run_sync(_serve, _simulator(**given), port)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise click.ClickException(
+            f"port {port} is in use; choose another with --port, or 0 for any"
+        ) from error
 
 
 def _simulator(

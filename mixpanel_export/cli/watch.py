@@ -2,16 +2,40 @@
 
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
+from mixpanel_export.cli import in_options, one_line
 from mixpanel_export.results import BatchProgress, Progress
 
 BatchWatcher = Callable[[BatchProgress], None]
 ProgressWatcher = Callable[[Progress], None]
+
+WAIT_LINE_EVERY = 60.0
+"""Seconds between two lines about one wait."""
+
+
+class WaitLines:
+    """Decides which waits get a line: each when it begins, and once a minute while it lasts."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: float | None = None  # when this wait's last line was; None while nothing waits
+
+    def due(self, waiting_for: str | None) -> bool:
+        """Whether to say now what the export is *waiting_for*; a line is taken to be printed where it is due."""
+        if waiting_for is None:
+            self._said = None
+            return False
+        now = self._clock()
+        if self._said is not None and now - self._said < WAIT_LINE_EVERY:
+            return False
+        self._said = now
+        return True
 
 
 @contextmanager
@@ -20,19 +44,36 @@ def watching(
 ) -> Iterator[tuple[BatchWatcher, ProgressWatcher]]:
     """Yield what to call after each batch and with each progress.
 
-    Where *bars* may be and standard error is a terminal they are drawn; elsewhere each batch gets a line. Nothing
-    is said where it is not to be *shown*.
+    Where *bars* may be and standard error is a terminal they are drawn; elsewhere each batch gets a line, and so
+    does each wait. Nothing is said where it is not to be *shown*.
     """
-    from mixpanel_export.progress import batch_line, can_draw, draw
+    from mixpanel_export.progress import can_draw, draw
 
-    drawn = shown and bars and can_draw()
+    if shown and not (bars and can_draw()):
+        yield _lines()
+        return
+    with draw(shown, title=title) as watch:
+        yield _ignore, watch
+
+
+def _lines() -> tuple[BatchWatcher, ProgressWatcher]:
+    from mixpanel_export.progress import batch_line, wait_line
+
+    waits = WaitLines()
 
     def say(batch: BatchProgress) -> None:
-        if shown and not drawn:
-            click.echo(batch_line(batch, sys.stderr.encoding), err=True)
+        click.echo(in_options(batch_line(batch, sys.stderr.encoding)), err=True)
 
-    with draw(drawn, title=title) as watch:
-        yield say, watch
+    def say_wait(progress: Progress) -> None:
+        if waits.due(progress.waiting_for):
+            waiting_for = in_options(one_line(progress.waiting_for))
+            click.echo(wait_line(waiting_for, sys.stderr.encoding), err=True)
+
+    return say, say_wait
+
+
+def _ignore(_: BatchProgress) -> None:
+    pass
 
 
 @contextmanager
