@@ -215,8 +215,9 @@ def test_every_promise_names_tests_that_exist() -> None:
 
 
 def test_every_error_and_name_of_the_api_exists() -> None:
-    """Errors in the text are the package's, and `ws.…` and `result.…` are attributes that there are."""
+    """Errors and calls in the text are the package's, `ws.…` and `result.…` are attributes that there are."""
     assert {span for span in SPANS if re.fullmatch(r"\w+Error", span)} <= set(mixpanel_export.__all__)
+    assert {name for span in SPANS for name in re.findall(r"(\w+)\(", span)} <= set(mixpanel_export.__all__)
     for span in SPANS:
         for owner, name in re.findall(r"\b(ws|result|Workspace)\.(\w+)", span):
             kind = mixpanel_export.ParallelFetchResult if owner == "result" else mixpanel_export.Workspace
