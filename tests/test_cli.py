@@ -328,6 +328,14 @@ def test_a_wait_is_due_when_it_begins_and_once_a_minute() -> None:
     assert said == [1.0, 61.0, 63.1, 123.2]
 
 
+def test_the_pace_of_the_quota_is_no_wait() -> None:
+    """Every parallel export pauses for a second between requests, which is nothing to log."""
+    waits = WaitLines(clock=lambda: 0.0)
+    assert not waits.due("the quota, 1 s")
+    assert not waits.due("the quota, 2 s")
+    assert waits.due("the quota, 12 s")
+
+
 def test_waits_are_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """One line says what the export waits for, in the words of the command line."""
     with watching("events") as (_, show):
