@@ -119,6 +119,16 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
         connection.execute(f"SET GLOBAL memory_limit = '{memory_limit() >> 20}MiB'")
 
 
+@contextmanager
+def in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let queries return the lines of a file in its order, which the loading of events does without."""
+    connection.execute("SET GLOBAL preserve_insertion_order = true")
+    try:
+        yield
+    finally:
+        connection.execute("SET GLOBAL preserve_insertion_order = false")
+
+
 def _check_access(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     found = connection.execute("SELECT current_setting('enable_external_access')").fetchone()
     if found and not found[0]:

@@ -10,11 +10,11 @@ no length, and reports a failure only as a last line that is no event. So a body
 What was not proven here: that the lines before the last one are events. The writer sees each of them anyway.
 """
 
-import json
 from collections.abc import Iterator
 
 from isal import isal_zlib
 
+from mixpanel_export._lines import canonical
 from mixpanel_export.errors import TruncatedError
 
 _WIRE_PIECE = 64 << 10  # inflating is fastest in pieces that stay in the processor's cache
@@ -107,7 +107,7 @@ class BodyDecoder:
     """Turn the wire bytes of one response body into blocks of whole NDJSON lines.
 
     *content_encoding* is the header's value, None where there is none. *block_size* and *max_line* are in
-    plain bytes. `rows` counts the lines handed out so far, blank ones included.
+    plain bytes.
 
     Raises:
         TruncatedError: The encoding is neither identity nor gzip, so nothing can be proven.
@@ -116,7 +116,6 @@ class BodyDecoder:
     def __init__(
         self, content_encoding: str | None, *, block_size: int = 1 << 20, max_line: int = 64 << 20
     ) -> None:
-        self.rows = 0
         self._gunzip = _gunzip_for(content_encoding)
         self._blocks = LineBlocks(block_size, max_line=max_line)
         self._last = b""
@@ -153,7 +152,6 @@ class BodyDecoder:
         return iter([self._hand_out(rest)] if rest else [])
 
     def _hand_out(self, block: bytes) -> bytes:
-        self.rows += block.count(b"\n")
         self._last = _last_line(block) or self._last
         return block
 
@@ -165,24 +163,7 @@ def event_line(line: bytes) -> bool:
     are forgiven, because the writer mends them. Blank lines, of C's white space only, are none. Lines nested
     deeper than Python can follow are no events; Mixpanel's documented depth is 3.
     """
-    try:
-        value = json.loads(
-            line.decode(errors="replace"),
-            strict=False,
-            parse_int=float,  # int() refuses more than 4,300 digits
-            object_pairs_hook=_first_of_each,
-        )
-    except (ValueError, RecursionError):
-        return False
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("event"), str)
-        and isinstance(value.get("properties"), dict)
-    )
-
-
-def _first_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    return dict(reversed(pairs))
+    return canonical(line) is not None
 
 
 def _gunzip_for(content_encoding: str | None) -> Gunzip | None:

@@ -4,15 +4,13 @@ import os
 import re
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar, get_args
 
-import anyio
 import httpx
 from anyio import to_thread
 
@@ -22,10 +20,11 @@ from mixpanel_export._fetch import Query, Timeouts, new_client
 from mixpanel_export._ledger import Selection
 from mixpanel_export._limits import Gate
 from mixpanel_export._plan import Held, Plan, open_from, parse_day, plan
-from mixpanel_export._run import Callbacks, Running, in_task, in_thread
+from mixpanel_export._run import Callbacks, Running
 from mixpanel_export._staging import staging_for
 from mixpanel_export._store import Mode, Store
 from mixpanel_export._stream import Chunk
+from mixpanel_export._tasks import entered_in_thread, in_task, in_thread
 from mixpanel_export.credentials import Credentials, export_url, resolve_credentials
 from mixpanel_export.errors import ConfigError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
@@ -50,6 +49,7 @@ async def export_events(
     limit: int | None = None,
     max_workers: int = 10,
     chunk_days: int | None = None,
+    one_request: bool = False,
     mode: Mode = "create",
     dedupe: bool = True,
     retries: int = 5,
@@ -67,6 +67,9 @@ async def export_events(
     The days are fetched in parallel, at most *max_workers* requests at a time, and never faster than the
     project's quota: *per_second* and *per_hour* (3 and 60, or `MPX_PER_SECOND` and `MPX_PER_HOUR`; 0 for no
     limit). *chunk_days* None plans the requests by the quota; a number cuts fixed chunks.
+
+    *one_request* asks for all days at once (with `resume`, for each run of missing days, one after the other);
+    `limit` implies it.
 
     *mode* `create` wants no such table, `append` adds days or fetches them again, `resume` fetches what is
     missing, failed or was not final, `replace` swaps the whole table at the end. *events* and *where* select
@@ -92,10 +95,12 @@ async def export_events(
     wanted = _days(from_date, to_date, now())
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+    if one_request or limit is not None:
+        max_workers, chunk_days = 1, None
     _check(table, max_workers, chunk_days, limit, retries)
     names = _event_names(events)
     credentials = credentials or resolve_credentials()
-    url = export_url(credentials.region, api_url)
+    query = _query(credentials, api_url, timeouts, events=names, where=where, limit=limit)
     job = _Job(
         path=_absolute(db),
         table=table,
@@ -103,10 +108,10 @@ async def export_events(
         dedupe=dedupe,
         wanted=wanted,
         selection=Selection(credentials.project_id, names, where),
-        query=Query(url, credentials, names, where, limit, timeouts or Timeouts()),
+        query=query,
         gate=_gate(per_second, per_hour),
         workers=max_workers,
-        chunk_days=chunk_days,
+        chunk_days=_ANY_LENGTH if one_request or limit is not None else chunk_days,
         retries=retries,
         transport=transport,
         callbacks=Callbacks(on_batch_complete, on_progress),
@@ -139,9 +144,7 @@ async def download_events(
     chunk = _days(from_date, to_date, now())
     names = _event_names(events)
     credentials = credentials or resolve_credentials()
-    query = Query(
-        export_url(credentials.region, api_url), credentials, names, where, limit, timeouts or Timeouts()
-    )
+    query = _query(credentials, api_url, timeouts, events=names, where=where, limit=limit)
 
     async def download() -> None:
         async with new_client(transport) as client:
@@ -172,13 +175,13 @@ class _Job:
 
     async def run(self) -> ParallelFetchResult:
         started = time.monotonic()
-        async with _in_threads(connected_for_export(self.path)) as connection:
+        async with entered_in_thread(connected_for_export(self.path)) as connection:
             store = await to_thread.run_sync(self._store, connection)
-            planned = self._plan(await in_thread(store, store.held))
-            batches = await in_thread(store, partial(store.batches_for, planned.chunks))
+            planned = self._plan(await in_thread(store.held, store.interrupt))
+            batches = await in_thread(partial(store.batches_for, planned.chunks), store.interrupt)
             async with (
                 new_client(self.transport) as client,
-                _in_threads(staging_for(self.path, batches)) as staging,
+                entered_in_thread(staging_for(self.path, batches)) as staging,
             ):
                 fetcher = Fetcher(
                     client, self.query, self.gate, workers=self.workers, retries=self.retries, now=self.now
@@ -187,7 +190,7 @@ class _Job:
                     planned, store, staging, fetcher, self.gate, now=self.now, callbacks=self.callbacks
                 )
                 await running.run()
-            growth = await in_thread(store, partial(store.finish, whole=not running.errors))
+            growth = await in_thread(partial(store.finish, whole=not running.errors), store.interrupt)
             return running.result(store.table, growth, time.monotonic() - started)
 
     def _store(self, connection: Connection) -> Store:
@@ -203,13 +206,12 @@ class _Job:
         )
 
     def _plan(self, held: Sequence[Held]) -> Plan:
-        """Plan the chunks; a limit holds for one request, however far earlier batches widen it."""
         return plan(
             self.wanted.first,
             self.wanted.last,
             held=held,
             trust=self.mode in {"resume", "replace"},
-            chunk_days=self.chunk_days if self.query.limit is None else _ANY_LENGTH,
+            chunk_days=self.chunk_days,
             workers=self.workers,
             requests=_planned_requests(self.gate),
             open_from=open_from(self.now()),
@@ -226,17 +228,6 @@ class _FileSink:
 
     async def block(self, lines: bytes) -> None:
         await to_thread.run_sync(self.file.write, lines)
-
-
-@asynccontextmanager
-async def _in_threads(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave *manager* in worker threads, so that the loop goes on; leaving it is not cancelled."""
-    entered = await to_thread.run_sync(manager.__enter__)
-    try:
-        yield entered
-    finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(manager.__exit__, None, None, None)
 
 
 def _absolute(db: str | Path) -> Path:
@@ -283,6 +274,19 @@ def _event_names(events: Sequence[str] | None) -> tuple[str, ...] | None:
     except UnicodeEncodeError as error:
         raise ValueError(f"events has a name that is no text Mixpanel could send: {events!r}") from error
     return tuple(sorted(set(events)))
+
+
+def _query(
+    credentials: Credentials,
+    api_url: str | None,
+    timeouts: Timeouts | None,
+    *,
+    events: tuple[str, ...] | None,
+    where: str | None,
+    limit: int | None,
+) -> Query:
+    url = export_url(credentials.region, api_url)
+    return Query(url, credentials, events, where, limit, timeouts or Timeouts())
 
 
 def _gate(per_second: int | None, per_hour: int | None) -> Gate:

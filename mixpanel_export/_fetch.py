@@ -32,8 +32,9 @@ from mixpanel_export.errors import (
 )
 
 _SHOWN = 500  # bytes of an error body that are shown
+_UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+_HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 _AUTH_TEXT = "Unable to authenticate request"  # seen as 400 and, now and then, as 200
-_OK, _PAYMENT, _TOO_MANY, _INTERNAL = 200, 402, 429, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ async def fetch(
         request = client.build_request("GET", query.url, params=query.params(chunk), headers=_HEADERS)
         response = await _send(client, query, request, admit)
         try:
-            if response.status_code != _OK:
+            if response.status_code != httpx.codes.OK:
                 raise await _refusal(response, query, chunk)
             async with aclosing(_body(response, query, chunk, received)) as blocks:
                 async for block in blocks:
@@ -195,17 +196,21 @@ async def _abandoned(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterat
 
 
 def refusal(status: int, body: str, retry_after: str | None, chunk: Chunk) -> APIError:
-    """Return the error that an answer other than 200 means (mixpanel_api.md, errors)."""
+    """Return the error that an answer other than 200 means ."""
     said = f"Mixpanel answered {status} for {chunk}: {body.strip() or 'no text'}"
     if status == httpx.codes.UNAUTHORIZED or _AUTH_TEXT in body:
         return _not_authenticated(status, body, chunk)
-    if status == _TOO_MANY:
+    if status == httpx.codes.TOO_MANY_REQUESTS:
         return RateLimitError(
             f"{said}; {_slower(body)}",
             response_body=body,
             retry_after=seconds_of(retry_after),
         )
-    if status >= _INTERNAL or status == httpx.codes.REQUEST_TIMEOUT or _is_timeout(status, body):
+    if (
+        status >= httpx.codes.INTERNAL_SERVER_ERROR
+        or status == httpx.codes.REQUEST_TIMEOUT
+        or _is_timeout(status, body)
+    ):
         return ServerError(f"{said}; try again later", status_code=status, response_body=body)
     return QueryError(f"{said}; {_advice(status)}", status_code=status, response_body=body)
 
@@ -262,11 +267,11 @@ def _not_authenticated(status: int, body: str, chunk: Chunk) -> AuthenticationEr
 def _truncated(error: TruncatedError, query: Query, chunk: Chunk) -> APIError:
     body = _redacted(error.response_body or "", query.credentials)
     if body.strip() == _AUTH_TEXT:
-        return _not_authenticated(_OK, body, chunk)
+        return _not_authenticated(httpx.codes.OK, body, chunk)
     shown = f"{error}: {body.strip()[:80]}" if body.strip() else str(error)
     return TruncatedError(
         f"the answer for {chunk} is not whole ({shown}); nothing of it was kept, so fetch these days again",
-        status_code=_OK,
+        status_code=httpx.codes.OK,
         response_body=body,
     )
 
@@ -312,7 +317,3 @@ def _keepalive() -> list[tuple[int, int, int]]:
         if hasattr(socket, name):
             options.append((socket.IPPROTO_TCP, getattr(socket, name), seconds))
     return options
-
-
-_UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-_HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}

@@ -8,12 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 import duckdb
 
 from mixpanel_export._database import quoted, takes_zstd
-from mixpanel_export._plan import Held
+from mixpanel_export._plan import Held, Status
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import LedgerMismatchError, SelectionError, TableFormatError
 
@@ -56,8 +55,6 @@ GROUP BY table_name
 """
 
 _HERE = "schema_name = 'main' AND database_name = current_database()"  # not in what else may be attached
-
-Status = Literal["complete", "open", "limited", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +165,7 @@ class Ledger:
             SelectionError: naming the batch and its selection.
         """
         for held in self.batches():
-            if not held.visible or held.chunk.last < wanted.first or wanted.last < held.chunk.first:
+            if not held.visible or not held.chunk.overlaps(wanted):
                 continue
             if held.selection == self._selection:
                 if limited and held.status != "limited":
@@ -200,8 +197,7 @@ class Ledger:
                 batch=batch,
             )
         for held in self.mine() if trust else ():
-            touches = held.chunk.first <= wanted.last and wanted.first <= held.chunk.last
-            if held.visible and touches and there.get(held.batch, 0) != held.rows:
+            if held.visible and held.chunk.overlaps(wanted) and there.get(held.batch, 0) != held.rows:
                 raise LedgerMismatchError(
                     f"table {self._table} has {there.get(held.batch, 0)} rows of batch {held.batch} ({held.chunk}) "
                     f"but the ledger says {held.rows}; fetch these days again with append, which replaces the batch",
@@ -210,31 +206,33 @@ class Ledger:
 
     def write(self, entry: Entry, *, deduped: bool) -> None:
         """Add the ledger row of a batch."""
+        values: dict[str, object] = {
+            "batch": entry.batch,
+            "table_name": self._table,
+            "project": self._selection.project,
+            "events": self._selection.events_json,
+            "where": self._selection.where,
+            "from_date": entry.chunk.first,
+            "to_date": entry.chunk.last,
+            "status": entry.status,
+            "rows": entry.loaded.rows,
+            "removed_duplicates": entry.loaded.removed_duplicates,
+            "rejects": entry.rejects,
+            "repaired": entry.repaired,
+            "outside_rows": entry.loaded.outside_rows,
+            "outside_first": entry.loaded.outside_first,
+            "outside_last": entry.loaded.outside_last,
+            "bytes": entry.bytes_read,
+            "attempts": entry.attempts,
+            "started": _naive(entry.started),
+            "finished": _naive(entry.finished),
+            "error": entry.error,
+            "deduped": deduped,
+        }
+        columns = ", ".join(map(quoted, values))
+        places = ", ".join("?" for _ in values)
         self._connection.execute(
-            "INSERT INTO _export_batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-            [
-                entry.batch,
-                self._table,
-                self._selection.project,
-                self._selection.events_json,
-                self._selection.where,
-                entry.chunk.first,
-                entry.chunk.last,
-                entry.status,
-                entry.loaded.rows,
-                entry.loaded.removed_duplicates,
-                entry.rejects,
-                entry.repaired,
-                entry.loaded.outside_rows,
-                entry.loaded.outside_first,
-                entry.loaded.outside_last,
-                entry.bytes_read,
-                entry.attempts,
-                _naive(entry.started),
-                _naive(entry.finished),
-                entry.error,
-                deduped,
-            ],
+            f"INSERT INTO _export_batches ({columns}) VALUES ({places})", list(values.values())
         )
 
     def superseded(self, chunk: Chunk, batch: int, *, visible: bool) -> list[int]:
@@ -242,10 +240,7 @@ class Ledger:
         return [
             held.batch
             for held in self.mine()
-            if held.batch < batch
-            and (visible or not held.visible)
-            and chunk.first <= held.chunk.first
-            and held.chunk.last <= chunk.last
+            if held.batch < batch and (visible or not held.visible) and chunk.covers(held.chunk)
         ]
 
     def forget(self, batches: Sequence[int]) -> None:

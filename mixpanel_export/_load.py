@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import quoted
+from mixpanel_export._database import in_order, quoted
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import canonical
 from mixpanel_export._staging import Staged, Staging, blank_lines, staged_lines
@@ -219,14 +219,11 @@ def _doubtful_lines(connection: duckdb.DuckDBPyConnection, staged: Staged) -> di
     """Return the numbers, from 1, of lines that are not sound, and whether DuckDB refuses them."""
     doubtful: dict[int, bool] = {}
     start = 0
-    connection.execute("SET GLOBAL preserve_insertion_order = true")
-    try:
+    with in_order(connection):
         for file in staged.files:
             found = connection.execute(_DOUBTFUL.format(lines=_lines([file], staged.longest))).fetchall()
             doubtful |= {start + number: refused for number, refused in found}
             start += sum(1 for _ in staged_lines([file]))
-    finally:
-        connection.execute("SET GLOBAL preserve_insertion_order = false")
     return doubtful
 
 

@@ -24,6 +24,9 @@ _WEEK = 7  # days: a chunk has no more, as long as the quota allows
 _CHUNKS_OF_A_WEEK = 6  # at most; a short export should not spend a tenth of the hour's quota
 
 
+Status = Literal["complete", "open", "limited", "failed"]
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What a ledger row says about its days: all statuses but `failed` have rows in the table."""
@@ -31,7 +34,7 @@ class Held:
     batch: int
     first: date
     last: date
-    status: Literal["complete", "open", "limited", "failed"]
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ back; the thread is waited for, so nothing is left behind.
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -27,7 +26,7 @@ from mixpanel_export._attempts import ChunkStats, Fetcher, is_final
 from mixpanel_export._limits import Gate
 from mixpanel_export._plan import Plan, fetch_order
 from mixpanel_export._staging import Staged, Staging
-from mixpanel_export._store import InterruptedCommit, Store
+from mixpanel_export._store import Store
 from mixpanel_export._stream import (
     Block,
     Chunk,
@@ -40,6 +39,7 @@ from mixpanel_export._stream import (
     Rejected,
     Verdict,
 )
+from mixpanel_export._tasks import CallbackError, first_error_alone, in_thread
 from mixpanel_export.errors import APIError, DatabaseError, MixpanelDataError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
 
@@ -52,8 +52,8 @@ _GROUP_BYTES = 256 << 20  # staged bytes that one commit takes at the most, to b
 _WAITING_BYTES = 512 << 20  # complete chunks beyond this make the stream wait for the commit
 _LINGER = 0.5  # seconds that a small complete chunk waits for company
 _REPORT_EVERY = 0.1  # seconds between two calls of on_progress
+_PACE = 2.5  # seconds; so few requests may begin in a second that shorter pauses are no news
 _LONG_WAIT = 120  # seconds; longer ones are told in minutes
-_INTERRUPT_EVERY = 0.02  # seconds; an interrupt between two statements is lost, so it is repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Running:
 
     async def run(self) -> None:
         """Fetch and commit every chunk of the plan."""
-        with _first_error_alone():
+        with first_error_alone():
             async with anyio.create_task_group() as reporting:
                 if self._on_progress is not None:
                     reporting.start_soon(self._report, self._on_progress)
@@ -159,6 +159,7 @@ class Running:
 
     async def _give_up(self, chunk: Chunk, error: MixpanelDataError, send: ObjectSendStream[Item]) -> None:
         stats = self._fetcher.stats[chunk]
+        stats.rows = 0
         await self._hand_over(ChunkFailed(chunk, stats.requested_at, stats.attempts, str(error)), send)
         self.errors[chunk] = error
 
@@ -215,12 +216,12 @@ class Running:
         while await self._anything_ready():
             while self._failed:
                 failed = self._failed.popleft()
-                await in_thread(self._store, partial(self._store.fail, failed, self._now()))
+                await in_thread(partial(self._store.fail, failed, self._now()), self._store.interrupt)
                 self._answer(failed.chunk, None)
             group = self._next_group()
             if group:
                 commit = partial(self._store.commit, group, self._staging, self._now)
-                for verdict in await in_thread(self._store, commit):
+                for verdict in await in_thread(commit, self._store.interrupt):
                     self._answer(verdict.chunk, verdict)
 
     async def _anything_ready(self) -> bool:
@@ -281,7 +282,7 @@ class Running:
 
     def _waiting_for(self, chunks: Iterable[ChunkStats]) -> str | None:
         wait = self._gate.wait if self._undecided else 0
-        if wait > 1:
+        if wait > _PACE:
             return f"the quota, {wait:.0f} s" if wait < _LONG_WAIT else f"the quota, {wait / 60:.0f} min"
         return next((chunk.waiting_for for chunk in chunks if chunk.waiting_for), None)
 
@@ -292,11 +293,11 @@ class Running:
                 if inspect.isawaitable(returned):
                     await returned
             except Exception as error:
-                raise _CallbackError(error) from error
+                raise CallbackError(error) from error
             except anyio.get_cancelled_exc_class() as error:
                 if anyio.get_current_task().has_pending_cancellation():
                     raise
-                raise _CallbackError(error) from error  # something that the callback waited for was cancelled
+                raise CallbackError(error) from error  # something that the callback waited for was cancelled
 
     def result(self, table: str, growth: int, seconds: float) -> ParallelFetchResult:
         """Return what the export did."""
@@ -318,76 +319,6 @@ class Running:
         )
 
 
-async def in_task(body: Callable[[], Awaitable[T]]) -> T:
-    """Run *body* in a task of its own and return what it returns.
-
-    asyncio's own ways to cancel (`wait_for`, `timeout`, Ctrl-C under `asyncio.run`) break off whatever the
-    cancelled task waits for, clean-up in a thread included. The caller's task waits for the group only, which
-    cancels the body as anyio does, so that its shields hold.
-    """
-    returned: list[T] = []
-
-    async def run() -> None:
-        returned.append(await body())
-
-    try:
-        with _first_error_alone():
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(run)
-    except _CallbackError as error:
-        raise error.raised from error.raised.__cause__
-    return returned[0]
-
-
-async def in_thread(store: Store, call: Callable[[], T]) -> T:
-    """Run *call*, which uses the store, in a worker thread; interrupt it when this task is cancelled."""
-    finished = anyio.Event()
-    with _first_error_alone():
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_interrupt_when_cancelled, store, finished)
-            try:
-                result = await to_thread.run_sync(call)
-            except InterruptedCommit:
-                await anyio.sleep_forever()  # the cancellation that caused it ends this
-                raise
-            finally:
-                finished.set()
-    return result
-
-
-async def _interrupt_when_cancelled(store: Store, finished: anyio.Event) -> None:
-    try:
-        await finished.wait()
-    except anyio.get_cancelled_exc_class():
-        with anyio.CancelScope(shield=True):
-            while not finished.is_set():
-                store.interrupt()
-                await anyio.sleep(_INTERRUPT_EVERY)
-        raise
-
-
-@contextmanager
-def _first_error_alone() -> Iterator[None]:
-    """Let the failure that stopped a task group leave it as itself; others only followed from it.
-
-    An interrupt goes before any of them.
-    """
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        errors = list(_leaves(group))
-        error = next((error for error in errors if not isinstance(error, Exception)), errors[0])
-        raise error from error.__cause__
-
-
-class _CallbackError(Exception):
-    """Carries what a callback raised, whatever it is, out of the task groups."""
-
-    def __init__(self, raised: BaseException) -> None:
-        super().__init__(raised)
-        self.raised = raised
-
-
 def _in_words(verdict: Verdict | None) -> str:
     match verdict:
         case Committed():
@@ -398,11 +329,3 @@ def _in_words(verdict: Verdict | None) -> str:
             return verdict.reason
         case None:
             return "given up"
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

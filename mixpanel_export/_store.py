@@ -23,7 +23,6 @@ from mixpanel_export._ledger import (
     Ledger,
     Loaded,
     Selection,
-    Status,
     check_format,
     check_no_view,
     comment_of,
@@ -34,9 +33,10 @@ from mixpanel_export._ledger import (
     table_exists,
 )
 from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
-from mixpanel_export._plan import Held, is_open
+from mixpanel_export._plan import Held, Status, is_open
 from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected, Verdict
+from mixpanel_export._tasks import InterruptedCall
 from mixpanel_export.errors import (
     DatabaseError,
     LedgerMismatchError,
@@ -72,7 +72,7 @@ class Store:
         dedupe: bool = True,
         limited: bool = False,
     ) -> None:
-        """Check that the table's state fits the mode, before any request.
+        """Check that the table's state fits the mode, and make ready what it needs, before any request.
 
         Raises:
             TableExistsError, TableNotFoundError, TableFormatError, SelectionError, LedgerMismatchError: see there.
@@ -102,9 +102,7 @@ class Store:
             self._batches = dict(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
         return self._batches
 
-    def commit(
-        self, group: Sequence[Staged], staging: Staging, finished: Callable[[], datetime]
-    ) -> list[Verdict]:
+    def commit(self, group: Sequence[Staged], staging: Staging, now: Callable[[], datetime]) -> list[Verdict]:
         """Load the chunks of *group* and commit them with their ledger rows in one transaction.
 
         A chunk with lines that are no events is left out and answered by `Rejected`, unless it says that such
@@ -113,12 +111,12 @@ class Store:
 
         Raises:
             DatabaseError: DuckDB cannot write; nothing of the group is committed.
-            InterruptedCommit: `interrupt` was called; nothing of the group is committed.
+            InterruptedCall: `interrupt` was called; nothing of the group is committed.
         """
         days = ", ".join(str(staged.chunk) for staged in group)
         longest = max((staged.longest for staged in group), default=0)
         with self._translated(days), room_for_lines(self._connection, longest):
-            return list(self._verdicts(list(group), staging, finished))
+            return list(self._verdicts(list(group), staging, now))
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
         """Write into the ledger that the chunk was given up."""
@@ -207,19 +205,19 @@ class Store:
         )
 
     def _verdicts(
-        self, group: list[Staged], staging: Staging, finished: Callable[[], datetime]
+        self, group: list[Staged], staging: Staging, now: Callable[[], datetime]
     ) -> Iterator[Verdict]:
         """Commit the group, without the chunks that it turns out not to be possible for."""
         while group:
             try:
-                entries = self._commit(group, finished)
+                entries = self._commit(group, now)
             except OddLinesError as odd:
                 for staged in [staged for staged in group if staged.batch in odd.batches]:
                     yield from self._mend(staged, group, staging)
             except _UNLOADABLE as error:
                 if len(group) > 1:
                     for staged in group:
-                        yield from self._verdicts([staged], staging, finished)
+                        yield from self._verdicts([staged], staging, now)
                 else:
                     staging.discard(group[0])
                     yield Refused(group[0].chunk, f"Write failed: {str(error).splitlines()[0]}")
@@ -253,13 +251,11 @@ class Store:
         else:
             group[place] = mended
 
-    def _commit(self, group: Sequence[Staged], finished: Callable[[], datetime]) -> list[Entry]:
+    def _commit(self, group: Sequence[Staged], now: Callable[[], datetime]) -> list[Entry]:
         with transaction(self._connection):
             self._create_target()
             loaded = load(self._connection, self._target, group, dedupe=self._dedupe)
-            entries = [
-                self._entry(staged, loaded.get(staged.batch, Loaded()), finished()) for staged in group
-            ]
+            entries = [self._entry(staged, loaded.get(staged.batch, Loaded()), now()) for staged in group]
             for staged, entry in zip(group, entries, strict=True):
                 self._supersede(entry)
                 self._ledger.write(entry, deduped=self._dedupe)
@@ -324,14 +320,10 @@ class Store:
         try:
             yield
         except duckdb.InterruptException as error:
-            raise InterruptedCommit from error
+            raise InterruptedCall from error
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise DatabaseError(
                 f"Write failed: {reason}; nothing of {days} was kept, so make room or free the file, then resume",
                 db_path=str(self.path),
             ) from error
-
-
-class InterruptedCommit(Exception):  # noqa: N818 - it is a stop that was asked for
-    """A commit was interrupted and rolled back."""

@@ -24,6 +24,14 @@ class Chunk:
         """How many days the chunk has."""
         return (self.last - self.first).days + 1
 
+    def overlaps(self, other: "Chunk") -> bool:
+        """Whether the two have a day in common."""
+        return self.first <= other.last and other.first <= self.last
+
+    def covers(self, other: "Chunk") -> bool:
+        """Whether every day of the *other* is one of this chunk's."""
+        return self.first <= other.first and other.last <= self.last
+
     def __str__(self) -> str:
         return f"{self.first} to {self.last}" if self.days > 1 else str(self.first)
 

@@ -66,7 +66,7 @@ class APIError(MixpanelDataError):
 
 
 class AuthenticationError(APIError):
-    """The credentials are missing, wrong, expired, or belong to another region."""
+    """The credentials are wrong, expired, or belong to another region."""
 
     code = "AUTH_FAILED"
 

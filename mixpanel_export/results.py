@@ -37,7 +37,7 @@ class BatchProgress:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of one batch."""
+    """What became of one batch, as mixpanel_data names it; nothing here returns one."""
 
     from_date: str
     to_date: str

@@ -182,7 +182,8 @@ class Workspace:
                 "limit cannot be used with parallel, because it caps each request, not the export"
             )
         mode = mode_of(append=append, replace=replace, resume=resume)
-        days = chunk_days if parallel else days_of_one_request(from_date, to_date)
+        if not parallel:
+            days_of_one_request(from_date, to_date)
         with draw(enabled=progress, title=name) as watch:
             result = run_sync(
                 export_events,
@@ -194,8 +195,9 @@ class Workspace:
                 events=events,
                 where=where,
                 limit=limit,
-                max_workers=(10 if max_workers is None else max_workers) if parallel else 1,
-                chunk_days=days,
+                max_workers=10 if max_workers is None else max_workers,
+                chunk_days=chunk_days,
+                one_request=not parallel,
                 mode=mode,
                 dedupe=dedupe,
                 retries=retries,
@@ -285,7 +287,8 @@ class Workspace:
         """Return kind and time of the last fetch of each table, from mixpanel_data's `_metadata` and our ledger."""
         sources = {
             "_metadata": "SELECT table_name, type, fetched_at FROM _metadata",
-            "_export_batches": "SELECT table_name, 'events', max(finished) FROM _export_batches GROUP BY table_name",
+            "_export_batches": "SELECT table_name, 'events', max(finished) FROM _export_batches "
+            "WHERE status <> 'failed' GROUP BY table_name",
         }
         rows = [
             row

@@ -613,3 +613,25 @@ async def test_a_full_disk_is_one_error_and_resume_completes(
             await export(sim, db, max_workers=1, chunk_days=1)
     await export(sim, db, mode="resume")
     assert held(db) == truth(sim)
+
+
+async def test_one_request_is_one_however_far_it_is_widened(db: Path) -> None:
+    """Days that cut an earlier batch are asked for together with the rest of it."""
+    sim = simulator()
+    await export(sim, db, "2024-03-05", "2024-03-12", one_request=True)
+    result = await export(sim, db, "2024-03-10", "2024-03-19", one_request=True, mode="append")
+    assert (len(sim.requests), result.added_date_ranges) == (2, (("2024-03-05", "2024-03-09"),))
+    assert held(db) == truth(sim, "2024-03-05", "2024-03-19")
+
+
+async def test_progress_counts_no_rows_that_were_given_up(db: Path) -> None:
+    """Rows of a failed batch are not in the last progress."""
+    sim = simulator(faults=[Fault("terminated_early", first=FIFTH, last=FIFTH)])
+    seen: list[Progress] = []
+    await export(sim, db, retries=0, on_progress=seen.append)
+    assert seen[-1].batches_failed == 1
+    others = (
+        sim.truth(date(2024, 3, 1), date(2024, 3, 4)).rows
+        + sim.truth(date(2024, 3, 6), date(2024, 3, 9)).rows
+    )
+    assert seen[-1].rows == others

@@ -14,7 +14,7 @@ from mixpanel_export import _load
 from mixpanel_export._database import connected_for_export
 from mixpanel_export._ledger import Selection
 from mixpanel_export._staging import Staged, Staging
-from mixpanel_export._store import InterruptedCommit, Mode, Store
+from mixpanel_export._store import Mode, Store
 from mixpanel_export._stream import (
     Block,
     Chunk,
@@ -25,6 +25,7 @@ from mixpanel_export._stream import (
     Refused,
     Rejected,
 )
+from mixpanel_export._tasks import InterruptedCall
 from mixpanel_export.errors import DatabaseError, LedgerMismatchError, TableFormatError
 
 DAYS = [Chunk(date(2024, 3, day), date(2024, 3, day)) for day in range(1, 6)]
@@ -163,7 +164,7 @@ def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection
     group = [staged(store, staging, DAYS[0], lines(100_000))]
     stop = Timer(0.02, store.interrupt)
     stop.start()
-    with pytest.raises(InterruptedCommit):
+    with pytest.raises(InterruptedCall):
         store.commit(group, staging, now)
     stop.join()
     assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (0,)

@@ -193,9 +193,8 @@ def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, 
     from mixpanel_export.credentials import resolve_credentials
     from mixpanel_export.sync import run_sync
 
-    workers, chunk_days = (
-        (options.workers or 10, options.chunk_days) if options.parallel else _one_request(options)
-    )
+    if not options.parallel:
+        _check_one_request(options)
     shown = not (options.quiet or options.no_progress)
     credentials = resolve_credentials(options.account, project_id=options.project_id, region=options.region)
     try:
@@ -211,8 +210,9 @@ def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, 
                 events=options.events,
                 where=options.where,
                 limit=options.limit,
-                max_workers=workers,
-                chunk_days=chunk_days,
+                max_workers=options.workers or 10,
+                chunk_days=options.chunk_days,
+                one_request=not options.parallel,
                 mode=mode_of(append=options.append, replace=options.replace, resume=options.resume),
                 dedupe=not options.no_dedupe,
                 retries=options.retries,
@@ -240,8 +240,8 @@ class _Counted:
         self._then(batch)
 
 
-def _one_request(options: Options) -> tuple[int, int]:
-    """Return workers and days a chunk for an export with one request."""
+def _check_one_request(options: Options) -> None:
+    """Refuse more days than one request may ask for, and suggest more requests for many."""
     from mixpanel_export._arguments import days_of_one_request
 
     try:
@@ -253,7 +253,6 @@ def _one_request(options: Options) -> tuple[int, int]:
         ) from error
     if days > 7 and options.limit is None and not options.quiet:
         click.echo(f"{days} days in one request; --parallel makes several at a time.", err=True)
-    return 1, days
 
 
 def _print_result(options: Options, result: ParallelFetchResult, fetched: int) -> None:

@@ -1,7 +1,6 @@
 """What standard error shows while an export runs: bars or lines, warnings, and the log."""
 
 import logging
-import re
 import sys
 import time
 import warnings
@@ -19,15 +18,9 @@ ProgressWatcher = Callable[[Progress], None]
 WAIT_LINE_EVERY = 60.0
 """Seconds between two lines about one wait."""
 
-# So few requests may begin in a second that every parallel export pauses like this, again and again.
-_PACE = re.compile(r"the quota, [12] s")
-
 
 class WaitLines:
-    """Decides which waits get a line: each when it begins, and once a minute while it lasts.
-
-    To keep the pace of the quota, a second or two, is no wait.
-    """
+    """Decides which waits get a line: each when it begins, and once a minute while it lasts."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -35,7 +28,7 @@ class WaitLines:
 
     def due(self, waiting_for: str | None) -> bool:
         """Whether to say now what the export is *waiting_for*; a line is taken to be printed where it is due."""
-        if waiting_for is None or _PACE.fullmatch(waiting_for):
+        if waiting_for is None:
             self._said = None
             return False
         now = self._clock()

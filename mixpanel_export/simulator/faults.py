@@ -131,7 +131,7 @@ STATUS: dict[str, Answer] = {
     "auth_text_400": Answer(400, "Unable to authenticate request"),
     "timeout_error": Answer(400, '{"request": "/api/2.0/export", "error": "Timeout Error."}', _JSON),
 }
-"""Answers instead of events, worded as they were seen (mixpanel_api.md, section 3)."""
+"""Answers instead of events, worded as they were seen."""
 
 Sleep = Callable[[float], Awaitable[None]]
 Pieces = AsyncGenerator[bytes, None]

@@ -1,14 +1,12 @@
-"""One export while it runs: what cancellation does to a commit, and which error leaves."""
+"""Tasks and threads: what cancellation does to a call in a thread, and which error leaves a group."""
 
 from collections.abc import Iterable
 from threading import Event
-from typing import cast
 
 import anyio
 import pytest
 
-from mixpanel_export._run import _first_error_alone, in_thread
-from mixpanel_export._store import InterruptedCommit, Store
+from mixpanel_export._tasks import InterruptedCall, first_error_alone, in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +27,7 @@ class Stoppable:
     def commit(self) -> None:
         self.running.set()
         self._stopped.wait(30)
-        raise InterruptedCommit
+        raise InterruptedCall
 
 
 @pytest.mark.parametrize("interrupts", [1, 3])
@@ -38,7 +36,7 @@ async def test_cancelling_interrupts_the_statement_and_waits_for_its_thread(inte
     store = Stoppable(interrupts)
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(in_thread, cast("Store", store), store.commit)
+            tasks.start_soon(in_thread, store.commit, store.interrupt)
             await anyio.to_thread.run_sync(store.running.wait)
             scope.cancel()
     assert scope.cancelled_caught
@@ -48,7 +46,7 @@ async def test_cancelling_interrupts_the_statement_and_waits_for_its_thread(inte
 async def test_a_commit_that_has_ended_is_not_interrupted() -> None:
     """What the call returns comes back, and nothing is interrupted afterwards."""
     store = Stoppable()
-    assert await in_thread(cast("Store", store), lambda: 7) == 7
+    assert await in_thread(lambda: 7, store.interrupt) == 7
     assert not store._stopped.is_set()
 
 
@@ -60,7 +58,7 @@ async def test_an_error_of_the_call_leaves_as_itself() -> None:
         raise LookupError("x")
 
     with pytest.raises(LookupError, match="x"):
-        await in_thread(cast("Store", store), fail)
+        await in_thread(fail, store.interrupt)
 
 
 def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
@@ -78,5 +76,5 @@ def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
 )
 def test_the_first_error_leaves_alone(errors: Iterable[BaseException], leaves: type[BaseException]) -> None:
     """Of several failures the first leaves as itself, but an interrupt goes before any."""
-    with pytest.raises(leaves), _first_error_alone():
+    with pytest.raises(leaves), first_error_alone():
         raise group(*errors)

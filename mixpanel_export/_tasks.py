@@ -1,0 +1,105 @@
+"""Tasks, threads and the errors that leave them: what asyncio, trio and their cancellations need said once."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import TypeVar
+
+import anyio
+from anyio import to_thread
+
+T = TypeVar("T")
+
+_INTERRUPT_EVERY = 0.02  # seconds; an interrupt between two statements is lost, so it is repeated
+
+
+class InterruptedCall(Exception):  # noqa: N818 - it is a stop that was asked for
+    """A call in a thread was interrupted, and has undone what it had done."""
+
+
+class CallbackError(Exception):
+    """Carries what a caller's callback raised, whatever it is, out of the task groups."""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(raised)
+        self.raised = raised
+
+
+async def in_task(body: Callable[[], Awaitable[T]]) -> T:
+    """Run *body* in a task of its own and return what it returns.
+
+    asyncio's own ways to cancel (`wait_for`, `timeout`, Ctrl-C under `asyncio.run`) break off whatever the
+    cancelled task waits for, clean-up in a thread included. The caller's task waits for the group only, which
+    cancels the body as anyio does, so that its shields hold.
+    """
+    returned: list[T] = []
+
+    async def run() -> None:
+        returned.append(await body())
+
+    try:
+        with first_error_alone():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run)
+    except CallbackError as error:
+        raise error.raised from error.raised.__cause__
+    return returned[0]
+
+
+async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
+    """Run *call* in a worker thread; when this task is cancelled, *interrupt* it and wait for its end."""
+    finished = anyio.Event()
+    with first_error_alone():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_interrupt_when_cancelled, interrupt, finished)
+            try:
+                result = await to_thread.run_sync(call)
+            except InterruptedCall:
+                await anyio.sleep_forever()  # the cancellation that caused it ends this
+                raise
+            finally:
+                finished.set()
+    return result
+
+
+async def _interrupt_when_cancelled(interrupt: Callable[[], None], finished: anyio.Event) -> None:
+    try:
+        await finished.wait()
+    except anyio.get_cancelled_exc_class():
+        with anyio.CancelScope(shield=True):
+            while not finished.is_set():
+                interrupt()
+                await anyio.sleep(_INTERRUPT_EVERY)
+        raise
+
+
+@asynccontextmanager
+async def entered_in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enter and leave *manager* in worker threads, so that the loop goes on; leaving it is not cancelled."""
+    entered = await to_thread.run_sync(manager.__enter__)
+    try:
+        yield entered
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(manager.__exit__, None, None, None)
+
+
+@contextmanager
+def first_error_alone() -> Iterator[None]:
+    """Let the failure that stopped a task group leave it as itself; others only followed from it.
+
+    An interrupt goes before any of them.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = list(_leaves(group))
+        error = next((error for error in errors if not isinstance(error, Exception)), errors[0])
+        raise error from error.__cause__
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
