@@ -176,7 +176,8 @@ def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.execute(f"SET SESSION {setting}")
     try:
         for name, value in wanted.items():
-            connection.execute(f"SET GLOBAL {name} = '{value}'")
+            with suppress(duckdb.OutOfMemoryException):  # what the application holds is above our limit
+                connection.execute(f"SET GLOBAL {name} = '{value}'")
         yield
     finally:
         _roll_back(connection)
@@ -190,7 +191,9 @@ def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def _settable(value: object) -> str:
     """Return a setting as it can be set to the same again: DuckDB cuts sizes off after one decimal."""
     size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
-    return f"{size[1]}5 {size[2]}" if size else str(value)
+    if not size:
+        return str(value)
+    return "-1" if size[2] == "PiB" else f"{size[1]}5 {size[2]}"  # -1: as much as there is
 
 
 def memory_limit() -> int:

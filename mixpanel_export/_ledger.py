@@ -20,7 +20,7 @@ SCHEMA = 1
 """Version of the tables below, kept as the comment of `_export_batches`."""
 
 _TABLES = """
-CREATE SEQUENCE IF NOT EXISTS _export_batch_ids;
+CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {start};
 CREATE TABLE IF NOT EXISTS _export_batches (
     batch INTEGER, table_name VARCHAR, project VARCHAR, events VARCHAR, "where" VARCHAR,
     from_date DATE, to_date DATE, status VARCHAR, "rows" BIGINT, removed_duplicates BIGINT, rejects BIGINT,
@@ -276,10 +276,18 @@ def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
                 f"the ledger of this database has version {version}, and this release knows {SCHEMA}; update mpx-export",
                 table_name="_export_batches",
             )
-    connection.execute(_TABLES)
+    connection.execute(_TABLES.format(start=_next_batch(connection)))
     connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
     if not table_exists(connection, "_metadata"):
         connection.execute(_METADATA)
+
+
+def _next_batch(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return where the batch ids go on if somebody has dropped their sequence."""
+    if not table_exists(connection, "_export_batches"):
+        return 1
+    found = connection.execute("SELECT coalesce(max(batch), 0) + 1 FROM _export_batches").fetchone()
+    return int(found[0]) if found else 1
 
 
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
@@ -318,7 +326,8 @@ def create_events_table(connection: duckdb.DuckDBPyConnection, table: str) -> No
 def forget_foreign_metadata(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     """Remove what mixpanel_data's own `_metadata` table, if the file has one, says of a table that is no more."""
     found = connection.execute(
-        f"SELECT count(*) FROM duckdb_tables() WHERE table_name = '_metadata' AND {_HERE}"
+        "SELECT count(*) FROM duckdb_columns() WHERE table_name = '_metadata' AND column_name = 'table_name' AND "
+        f"{_HERE} AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE {_HERE})"
     ).fetchone()
     if found and found[0]:
         connection.execute("DELETE FROM _metadata WHERE table_name = ?", [table])

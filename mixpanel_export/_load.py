@@ -157,10 +157,11 @@ def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging
                 if shaped is not None:
                     yield shaped.line
 
-    mended = staging.rewrite(staged, lines())
+    mended = replace(staging.rewrite(staged, lines()), set_aside=aside)
     if mended.lines + counts["rejected"] + blank != staged.end.lines:
+        staging.discard(mended)
         raise LoadError(f"of {staged.end.lines} lines of {staged.chunk} some were lost; please report this")
-    return replace(mended, set_aside=aside, rejects=counts["rejected"], repaired=counts["repaired"])
+    return replace(mended, rejects=counts["rejected"], repaired=counts["repaired"])
 
 
 def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:

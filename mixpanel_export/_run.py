@@ -292,12 +292,12 @@ class Running:
                 returned = callback(value)
                 if inspect.isawaitable(returned):
                     await returned
-            except Exception as error:
-                raise CallbackError(error) from error
             except anyio.get_cancelled_exc_class() as error:
                 if anyio.get_current_task().has_pending_cancellation():
                     raise
                 raise CallbackError(error) from error  # something that the callback waited for was cancelled
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                raise CallbackError(error) from error
 
     def result(self, table: str, growth: int, seconds: float) -> ParallelFetchResult:
         """Return what the export did."""

@@ -89,7 +89,7 @@ class Staging:
             self.directory.mkdir(mode=0o700)
         self._batches = batches
         self._budget = min(budget, free // 2)
-        self._staged = 0
+        self._sizes: dict[Path, int] = {}
         self._counting = Lock()
         self._names = count(1)
         self._open: dict[Chunk, _Open] = {}
@@ -111,8 +111,7 @@ class Staging:
         growing.size += size
         growing.lines += item.lines.count(b"\n")
         growing.longest = max(growing.longest, size)
-        with self._counting:
-            self._staged += size
+        self._count(growing.files[-1], size)
 
     def end(self, item: ChunkEnd) -> Staged:
         """Close the chunk's files and hand them over."""
@@ -134,12 +133,12 @@ class Staging:
         growing = self._open.pop(chunk, None)
         if growing is not None:
             growing.close()
-            self._remove(growing.files, growing.size)
+            self._remove(growing.files)
 
     def discard(self, staged: Staged) -> None:
         """Remove the files of a complete chunk."""
         aside = (staged.set_aside,) if staged.set_aside else ()
-        self._remove((*staged.files, *aside), staged.size)
+        self._remove((*staged.files, *aside))
 
     def rewrite(self, staged: Staged, lines: Iterable[bytes]) -> Staged:
         """Replace the chunk's files by one that holds *lines*; returns the chunk as it is then."""
@@ -151,9 +150,8 @@ class Staging:
                 number += 1
                 size += file.write(line + b"\n")
                 longest = max(longest, len(line) + 1)
-        self._remove(staged.files, staged.size)
-        with self._counting:
-            self._staged += size
+        self._remove(staged.files)
+        self._count(path, size)
         return replace(staged, files=(path,), size=size, lines=number, longest=longest)
 
     def side_file(self, staged: Staged) -> Path:
@@ -182,7 +180,8 @@ class Staging:
 
     def _next_part(self, growing: _Open) -> None:
         growing.close()
-        plain = self._staged < self._budget
+        with self._counting:
+            plain = sum(self._sizes.values()) < self._budget
         path = self._path(growing.batch, ".ndjson" if plain else ".ndjson.gz")
         growing.part = path.open("wb") if plain else _compressor(path)
         growing.files.append(path)
@@ -191,11 +190,15 @@ class Staging:
     def _path(self, batch: int, suffix: str) -> Path:
         return self.directory / f"{batch}.{next(self._names)}{suffix}"
 
-    def _remove(self, files: Iterable[Path], size: int) -> None:
+    def _count(self, path: Path, size: int) -> None:
+        with self._counting:
+            self._sizes[path] = self._sizes.get(path, 0) + size
+
+    def _remove(self, files: Iterable[Path]) -> None:
         for path in files:
             path.unlink(missing_ok=True)
-        with self._counting:
-            self._staged -= size
+            with self._counting:
+                self._sizes.pop(path, None)
 
 
 @contextmanager

@@ -146,32 +146,34 @@ class Store:
 
     def _prepare(self, mode: Mode) -> None:
         there = table_exists(self._connection, self._target)
-        if mode != "create":
-            check_no_view(self._connection, self.table)
-        if mode != "create" and table_exists(self._connection, self.table):
-            check_format(self._connection, self.table, replacing=mode == "replace")
+        self._check_table(mode, there=there)
         with transaction(self._connection):
             create_ledger(self._connection)
         if mode == "replace":
             self._prepare_shadow(there=there)
         elif there:
-            self._check(mode)
+            self._ledger.check_selection(self._wanted, limited=self._limited)
+            self._ledger.check_rows(self._wanted, trust=mode == "resume")
+        else:
+            with transaction(self._connection):
+                self._ledger.forget_all()
+
+    def _check_table(self, mode: Mode, *, there: bool) -> None:
+        """Refuse what the mode cannot work with, while the file is still as it was."""
+        if mode == "create":
+            if there:
+                raise TableExistsError(
+                    f"table {self.table} already exists{self._remedy()}", table_name=self.table
+                )
+            return
+        check_no_view(self._connection, self.table)
+        if table_exists(self._connection, self.table):
+            check_format(self._connection, self.table, replacing=mode == "replace")
         elif mode == "append":
             raise TableNotFoundError(
                 f"table {self.table} does not exist, so nothing can be appended; leave out append to create it",
                 table_name=self.table,
             )
-        else:
-            with transaction(self._connection):
-                self._ledger.forget_all()
-
-    def _check(self, mode: Mode) -> None:
-        if mode == "create":
-            raise TableExistsError(
-                f"table {self.table} already exists{self._remedy()}", table_name=self.table
-            )
-        self._ledger.check_selection(self._wanted, limited=self._limited)
-        self._ledger.check_rows(self._wanted, trust=mode == "resume")
 
     def _remedy(self) -> str:
         try:
@@ -324,6 +326,6 @@ class Store:
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise DatabaseError(
-                f"Write failed: {reason}; nothing of {days} was kept, so make room or free the file, then resume",
+                f"Write failed: {reason}; of {days} only what the ledger names was kept, so make room or free the file, then resume",
                 db_path=str(self.path),
             ) from error

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from typing import TypeVar
+from functools import partial
+from itertools import count
+from typing import Generic, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -10,6 +12,7 @@ from anyio import to_thread
 T = TypeVar("T")
 
 _INTERRUPT_EVERY = 0.02  # seconds; an interrupt between two statements is lost, so it is repeated
+_NEVER_BEGINS = 50  # tries; a call that has not begun by then was taken back before a thread came to it
 
 
 class InterruptedCall(Exception):  # noqa: N818 - it is a stop that was asked for
@@ -45,42 +48,84 @@ async def in_task(body: Callable[[], Awaitable[T]]) -> T:
     return returned[0]
 
 
+class _Call(Generic[T]):
+    """A call for a worker thread that knows whether it has begun and ended.
+
+    asyncio's own cancellation makes a task forget the thread that it waits for, so the thread itself must tell.
+    """
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._begun = self.ended = False
+
+    def __call__(self) -> T:
+        self._begun = True
+        try:
+            return self._call()
+        finally:
+            self.ended = True
+
+    async def wait_for_end(self, interrupt: Callable[[], None]) -> None:
+        """Interrupt the call until it has ended; nothing cancels this."""
+        with anyio.CancelScope(shield=True):
+            for tries in count():
+                if self.ended or (not self._begun and tries > _NEVER_BEGINS):
+                    return
+                interrupt()
+                await anyio.sleep(_INTERRUPT_EVERY)
+
+
 async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
     """Run *call* in a worker thread; when this task is cancelled, *interrupt* it and wait for its end."""
-    finished = anyio.Event()
+    running = _Call(call)
+    returned = anyio.Event()
     with first_error_alone():
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_interrupt_when_cancelled, interrupt, finished)
+            tasks.start_soon(_interrupt_when_cancelled, running, interrupt, returned)
             try:
-                result = await to_thread.run_sync(call)
+                result = await to_thread.run_sync(running)
             except InterruptedCall:
                 await anyio.sleep_forever()  # the cancellation that caused it ends this
                 raise
             finally:
-                finished.set()
+                if running.ended:
+                    returned.set()
     return result
 
 
-async def _interrupt_when_cancelled(interrupt: Callable[[], None], finished: anyio.Event) -> None:
+async def _interrupt_when_cancelled(
+    running: _Call[T], interrupt: Callable[[], None], returned: anyio.Event
+) -> None:
     try:
-        await finished.wait()
+        await returned.wait()
     except anyio.get_cancelled_exc_class():
-        with anyio.CancelScope(shield=True):
-            while not finished.is_set():
-                interrupt()
-                await anyio.sleep(_INTERRUPT_EVERY)
+        await running.wait_for_end(interrupt)
         raise
 
 
 @asynccontextmanager
 async def entered_in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
     """Enter and leave *manager* in worker threads, so that the loop goes on; leaving it is not cancelled."""
-    entered = await to_thread.run_sync(manager.__enter__)
+    entered: list[T] = []
     try:
-        yield entered
+        await _to_its_end(lambda: entered.append(manager.__enter__()))
+        yield entered[0]
     finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(manager.__exit__, None, None, None)
+        if entered:
+            with anyio.CancelScope(shield=True):
+                await _to_its_end(partial(manager.__exit__, None, None, None))
+
+
+async def _to_its_end(call: Callable[[], object]) -> None:
+    running = _Call(call)
+    try:
+        await to_thread.run_sync(running)
+    finally:
+        await running.wait_for_end(_nothing)
+
+
+def _nothing() -> None:
+    """Interrupt nothing."""
 
 
 @contextmanager

@@ -200,3 +200,13 @@ def test_an_empty_file_is_a_new_database(db: Path) -> None:
     db.touch()
     connect(db).close()
     assert query(db, "SELECT 1") == [(1,)]
+
+
+def test_no_limit_stays_no_limit(db: Path) -> None:
+    """An application that set its memory limit off finds it off."""
+    with closing(connect(db)) as own:
+        own.execute("SET GLOBAL memory_limit = '-1'")
+        before = settings(own)
+        with connected_for_export(db):
+            pass
+        assert settings(own) == before

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import subprocess
+import sys
 from contextlib import closing, suppress
 from datetime import date, timedelta
 from functools import partial
@@ -635,3 +637,19 @@ async def test_progress_counts_no_rows_that_were_given_up(db: Path) -> None:
         + sim.truth(date(2024, 3, 6), date(2024, 3, 9)).rows
     )
     assert seen[-1].rows == others
+
+
+def test_a_callback_may_end_the_process(db: Path) -> None:
+    """`sys.exit` in a callback leaves with its code, and the file whole."""
+    code = (
+        "import sys, anyio\\n"
+        "from pathlib import Path\\n"
+        "from support import export, simulator\\n"
+        "async def main():\\n"
+        "    await export(simulator(), Path(sys.argv[1]), on_batch_complete=lambda batch: sys.exit(7))\\n"
+        "anyio.run(main)\\n"
+    ).replace("\\n", "\n")
+    tests = Path(__file__).parent
+    ended = subprocess.run([sys.executable, "-c", code, str(db)], cwd=tests, timeout=60, check=False)
+    assert ended.returncode == 7
+    assert query(db, "SELECT count(DISTINCT export_batch) > 0 FROM events") == [(True,)]

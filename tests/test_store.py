@@ -26,7 +26,13 @@ from mixpanel_export._stream import (
     Rejected,
 )
 from mixpanel_export._tasks import InterruptedCall
-from mixpanel_export.errors import DatabaseError, LedgerMismatchError, TableFormatError
+from mixpanel_export.errors import (
+    DatabaseError,
+    LedgerMismatchError,
+    TableExistsError,
+    TableFormatError,
+    TableNotFoundError,
+)
 
 DAYS = [Chunk(date(2024, 3, day), date(2024, 3, day)) for day in range(1, 6)]
 ALL = Chunk(DAYS[0].first, DAYS[-1].last)
@@ -381,3 +387,26 @@ def test_nothing_is_added_to_a_view(connection: duckdb.DuckDBPyConnection, db: P
     connection.execute("CREATE VIEW seen AS FROM events")
     with pytest.raises(TableFormatError, match="view"):
         Store(connection, db, table="seen", selection=Selection("1"), wanted=ALL, mode=mode)
+
+
+@pytest.mark.parametrize("mode,error", [("create", TableExistsError), ("append", TableNotFoundError)])
+def test_a_refused_mode_leaves_the_file_as_it_was(
+    connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode, error: type[Exception]
+) -> None:
+    """Where create or append is refused, no ledger is left behind."""
+    connection.execute("CREATE TABLE other (a INTEGER)")
+    table = "other" if mode == "create" else "events"
+    with pytest.raises(error):
+        Store(connection, db, table=table, selection=Selection("1"), wanted=ALL, mode=mode)
+    assert connection.execute("SELECT table_name FROM duckdb_tables()").fetchall() == [("other",)]
+
+
+def test_batch_ids_go_on_after_their_sequence_was_dropped(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """No id is given twice."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    store.commit([staged(store, staging, chunk, lines(1)) for chunk in DAYS], staging, now)
+    connection.execute("DROP SEQUENCE _export_batch_ids")
+    assert list(new_store(connection, db, "append").batches_for(DAYS[:2]).values()) == [6, 7]

@@ -1,12 +1,15 @@
 """Tasks and threads: what cancellation does to a call in a thread, and which error leaves a group."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from threading import Event
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from mixpanel_export._tasks import InterruptedCall, first_error_alone, in_thread
+from mixpanel_export._tasks import InterruptedCall, entered_in_thread, first_error_alone, in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +44,46 @@ async def test_cancelling_interrupts_the_statement_and_waits_for_its_thread(inte
             scope.cancel()
     assert scope.cancelled_caught
     assert store._stopped.is_set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_asyncios_cancellation_of_every_task_waits_for_the_thread() -> None:
+    """What `asyncio.run` does to the tasks that are left interrupts the statement, and its thread ends first."""
+    store = Stoppable(interrupts=3)
+    here = asyncio.all_tasks()
+    call = asyncio.ensure_future(in_thread(store.commit, store.interrupt))
+    await anyio.to_thread.run_sync(store.running.wait)
+    for task in asyncio.all_tasks() - here:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert store._stopped.is_set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_context_that_is_cancelled_while_it_is_entered_is_left() -> None:
+    """Entering in a thread goes on when the task is cancelled, so what it took is given back."""
+    entering, go_on, left = Event(), Event(), Event()
+
+    @contextmanager
+    def slow() -> Iterator[None]:
+        entering.set()
+        go_on.wait(30)
+        yield
+        left.set()
+
+    async def use() -> None:
+        async with entered_in_thread(slow()):
+            raise AssertionError("entered although cancelled")
+
+    using = asyncio.ensure_future(use())
+    await anyio.to_thread.run_sync(entering.wait)
+    using.cancel()
+    await anyio.lowlevel.checkpoint()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    assert left.is_set()
 
 
 async def test_a_commit_that_has_ended_is_not_interrupted() -> None:
