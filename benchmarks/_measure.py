@@ -70,6 +70,7 @@ def served(first: date, last: date, **settings: Any) -> Iterator[tuple[str, Trut
 def stored(db: Path) -> tuple[int, int]:
     """Return how many rows the table `events` has and their checksum, in constant memory."""
     with duckdb.connect(str(db), read_only=True) as connection:
+        connection.execute("SET enable_progress_bar = false")
         rows = connection.execute(
             "SELECT event_name, event_time, distinct_id, insert_id, properties FROM events"
         )
@@ -80,6 +81,7 @@ def stored(db: Path) -> tuple[int, int]:
 def counted(db: Path) -> int:
     """Return how many rows the table `events` has."""
     with duckdb.connect(str(db), read_only=True) as connection:
+        connection.execute("SET enable_progress_bar = false")
         found = connection.execute("SELECT count(*) FROM events").fetchone()
     return found[0] if found else 0
 
