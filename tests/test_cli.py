@@ -807,3 +807,20 @@ def test_a_reader_that_goes_away_is_no_traceback(env: Mapping[str, str]) -> None
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("ending", ["SystemExit(130)", "KeyboardInterrupt()"])
+def test_an_interrupted_command_ends_whatever_threads_are_left(ending: str) -> None:
+    """Ctrl-C pressed again may leave threads that nobody ends any more; the process does not wait for them."""
+    code = f"""
+import threading
+from mixpanel_export import cli
+def interrupted(prog_name):
+    print("said", flush=False)
+    raise {ending}
+cli.cli = interrupted
+threading.Thread(target=threading.Event().wait).start()
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (130, b"said")

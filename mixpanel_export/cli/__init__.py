@@ -5,9 +5,12 @@ standard error and an exit code here, and nowhere else. Each command is imported
 imports what it needs when it runs, so `mpx --help` loads neither an HTTP client nor a database.
 """
 
+import os
 import re
 import shutil
+import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -131,4 +134,23 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(cli(prog_name="mpx"))
+    try:
+        sys.exit(cli(prog_name="mpx"))
+    except KeyboardInterrupt:
+        _end_at_once()
+    except SystemExit as ending:
+        if ending.code == Interrupted.exit_code:
+            _end_at_once()
+        raise
+
+
+def _end_at_once() -> NoReturn:
+    """End without waiting for threads: who presses Ctrl-C again breaks the loop off before it has ended them.
+
+    A commit that runs dies with the process, as in a power cut, which the file stands.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(Interrupted.exit_code)
