@@ -1,7 +1,7 @@
 """One chunk, as many attempts as it takes: the limiter, the gate, the pause, and when to give up."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,7 +57,6 @@ class Fetcher:
         workers: int,
         retries: int,
         now: Callable[[], datetime],
-        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self._client = client
         self._query = query
@@ -65,7 +64,6 @@ class Fetcher:
         self._limiter = anyio.CapacityLimiter(workers)
         self._retries = retries
         self._now = now
-        self._sleep = sleep
         self.stats: dict[Chunk, ChunkStats] = {}
 
     async def fetch(self, chunk: Chunk, sink: Sink) -> ChunkStats:
@@ -124,7 +122,7 @@ class Fetcher:
             self._gate.pause(pause)  # the quota is the project's, so every fetcher waits
             return
         stats.waiting_for = f"a new attempt after: {error}"
-        await self._sleep(pause)
+        await anyio.sleep(pause)
         stats.waiting_for = None
 
 

@@ -132,7 +132,8 @@ class Staging:
         """Forget what has come of a chunk that is not complete, if anything."""
         growing = self._open.pop(chunk, None)
         if growing is not None:
-            growing.close()
+            with self.writing():
+                growing.close()
             self._remove(growing.files)
 
     def discard(self, staged: Staged) -> None:

@@ -110,8 +110,9 @@ class Store:
         staged files are removed.
 
         Raises:
-            DatabaseError: DuckDB cannot write; nothing of the group is committed.
-            InterruptedCall: `interrupt` was called; nothing of the group is committed.
+            DatabaseError: DuckDB cannot write; what is committed of the group is what the ledger names, usually
+                nothing.
+            InterruptedCall: `interrupt` was called; the same holds.
         """
         days = ", ".join(str(staged.chunk) for staged in group)
         longest = max((staged.longest for staged in group), default=0)
