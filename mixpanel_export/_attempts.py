@@ -16,6 +16,7 @@ from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import (
     APIError,
     AuthenticationError,
+    FutureDateError,
     MixpanelDataError,
     QueryError,
     RateLimitError,
@@ -107,7 +108,7 @@ class Fetcher:
         stats.rows = 0
         try:
             async with aclosing(
-                fetch(self._client, self._query, chunk, admit=admit, received=received)
+                fetch(self._client, self._query, chunk, admit=admit, received=received, now=self._now)
             ) as blocks:
                 async for block in blocks:
                     stats.rows += block.count(b"\n")
@@ -128,4 +129,4 @@ class Fetcher:
 
 def is_final(error: MixpanelDataError) -> bool:
     """Whether the error concerns the whole export, so that no other chunk can succeed either."""
-    return isinstance(error, AuthenticationError | QueryError)
+    return isinstance(error, AuthenticationError | QueryError) and not isinstance(error, FutureDateError)

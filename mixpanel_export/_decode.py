@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from isal import isal_zlib
 
 from mixpanel_export._lines import canonical
-from mixpanel_export.errors import TruncatedError
+from mixpanel_export.errors import LineTooLongError, TruncatedError
 
 _WIRE_PIECE = 64 << 10  # inflating is fastest in pieces that stay in the processor's cache
 _PLAIN_PIECE = 1 << 20  # 1 KB of gzip can hold 1 MB: what is inflated at a time needs its own bound
-_SHOWN = 500  # bytes of the last line that an error carries, as for the body of any other error
+_SHOWN = 500  # bytes of a line that an error carries, as for the body of any other error
 
 
 class Gunzip:
@@ -74,7 +74,7 @@ class LineBlocks:
         """Yield each block of at least *block_size* bytes that is ready.
 
         Raises:
-            TruncatedError: A line, its newline not counted, has more than *max_line* bytes.
+            LineTooLongError: A line, its newline not counted, has more than *max_line* bytes.
         """
         # No line inside a piece can be too long when the piece is not: only the line that was open is checked.
         for piece in _pieces(plain, min(_PLAIN_PIECE, self._max_line)):
@@ -89,8 +89,14 @@ class LineBlocks:
     def _keep(self, piece: bytes) -> None:
         first = piece.find(b"\n")
         opened = len(self._kept) - self._whole
-        if opened + (len(piece) if first < 0 else first) > self._max_line:
-            raise _truncated(f"a line of the response is longer than the maximum of {self._max_line} bytes")
+        more = len(piece) if first < 0 else first
+        if opened + more > self._max_line:
+            begun = self._kept[self._whole : self._whole + _SHOWN] + piece[: min(more, _SHOWN)]
+            raise LineTooLongError(
+                f"a line of the response is longer than the maximum of {self._max_line} bytes",
+                status_code=200,
+                response_body=begun[:_SHOWN].decode(errors="replace"),
+            )
         if first >= 0:
             self._whole = len(self._kept) + piece.rfind(b"\n") + 1
         self._kept += piece
@@ -126,7 +132,8 @@ class BodyDecoder:
         The work is done while the blocks are taken, so take them all before feeding more.
 
         Raises:
-            TruncatedError: The gzip stream is corrupt, or a line is too long.
+            TruncatedError: The gzip stream is corrupt.
+            LineTooLongError: A line has more than *max_line* bytes; `response_body` holds its beginning.
         """
         for plain in self._gunzip.feed(wire) if self._gunzip else (wire,):
             for block in self._blocks.feed(plain):

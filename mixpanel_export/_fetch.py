@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
     APIError,
     AuthenticationError,
+    FutureDateError,
+    LineTooLongError,
     NetworkError,
     QueryError,
     RateLimitError,
@@ -35,6 +37,8 @@ _SHOWN = 500  # bytes of an error body that are shown
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 _AUTH_TEXT = "Unable to authenticate request"  # seen as 400 and, now and then, as 200
+_FUTURE_TEXT = "to_date cannot be later than today"
+_HISTORY_TEXT = re.compile(r"Date range exceeds (\d{1,5}) days into the past")  # the limit of the plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,13 @@ async def fetch(
     *,
     admit: Callable[[], Awaitable[None]],
     received: Callable[[int], None],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncGenerator[bytes]:
     """Ask for *chunk* once and yield its blocks of whole lines.
 
     *admit* is awaited once, when the connection stands and before the request is sent; *received* is told
-    the bytes of each piece from the wire. Only when the iterator ends by itself was the body whole.
+    the bytes of each piece from the wire; *now* (aware) says which days a limited history has. Only when the
+    iterator ends by itself was the body whole.
 
     Raises:
         APIError: The attempt failed; what was yielded is void.
@@ -101,7 +107,7 @@ async def fetch(
         response = await _send(client, query, request, admit)
         try:
             if response.status_code != httpx.codes.OK:
-                raise await _refusal(response, query, chunk)
+                raise await _refusal(response, query, chunk, now())
             async with aclosing(_body(response, query, chunk, received)) as blocks:
                 async for block in blocks:
                     yield block
@@ -142,7 +148,8 @@ async def _send(
 async def _body(
     response: httpx.Response, query: Query, chunk: Chunk, received: Callable[[int], None]
 ) -> AsyncGenerator[bytes]:
-    decoder = BodyDecoder(response.headers.get("content-encoding"))
+    with _naming(query, chunk):
+        decoder = BodyDecoder(response.headers.get("content-encoding"))
     async with _abandoned(response.aiter_raw()) as pieces:
         while True:
             with anyio.fail_after(query.timeouts.idle):
@@ -163,11 +170,11 @@ def _naming(query: Query, chunk: Chunk) -> Iterator[None]:
     """Let a body that is not whole say whose it was."""
     try:
         yield
-    except TruncatedError as error:
-        raise _truncated(error, query, chunk) from error
+    except (LineTooLongError, TruncatedError) as error:
+        raise _not_whole(error, query, chunk) from error
 
 
-async def _refusal(response: httpx.Response, query: Query, chunk: Chunk) -> APIError:
+async def _refusal(response: httpx.Response, query: Query, chunk: Chunk, now: datetime) -> APIError:
     body = b""
     with anyio.fail_after(query.timeouts.idle):
         async with _abandoned(response.aiter_bytes()) as pieces:
@@ -176,7 +183,7 @@ async def _refusal(response: httpx.Response, query: Query, chunk: Chunk) -> APIE
                 if len(body) >= _SHOWN:
                     break
     text = _redacted(body[:_SHOWN].decode("utf-8", "replace"), query.credentials)
-    return refusal(response.status_code, text, response.headers.get("retry-after"), chunk)
+    return refusal(response.status_code, text, response.headers.get("retry-after"), chunk, now)
 
 
 @asynccontextmanager
@@ -195,8 +202,8 @@ async def _abandoned(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterat
                 pass
 
 
-def refusal(status: int, body: str, retry_after: str | None, chunk: Chunk) -> APIError:
-    """Return the error that an answer other than 200 means ."""
+def refusal(status: int, body: str, retry_after: str | None, chunk: Chunk, now: datetime) -> APIError:
+    """Return the error that an answer other than 200, given at *now* (aware), means."""
     said = f"Mixpanel answered {status} for {chunk}: {body.strip() or 'no text'}"
     if status == httpx.codes.UNAUTHORIZED or _AUTH_TEXT in body:
         return _not_authenticated(status, body, chunk)
@@ -212,7 +219,11 @@ def refusal(status: int, body: str, retry_after: str | None, chunk: Chunk) -> AP
         or _is_timeout(status, body)
     ):
         return ServerError(f"{said}; try again later", status_code=status, response_body=body)
-    return QueryError(f"{said}; {_advice(status)}", status_code=status, response_body=body)
+    if _FUTURE_TEXT in body:
+        advice = f"use {chunk.last - timedelta(days=1)} as to_date until {chunk.last} has begun in the project's time zone"
+        return FutureDateError(f"{said}; {advice}", status_code=status, response_body=body)
+    advice = _first_day(body, now) or _advice(status)
+    return QueryError(f"{said}; {advice}", status_code=status, response_body=body)
 
 
 def seconds_of(retry_after: str | None) -> float | None:
@@ -239,14 +250,20 @@ def _is_timeout(status: int, body: str) -> bool:
     return status == httpx.codes.BAD_REQUEST and "Timeout Error" in body
 
 
+def _first_day(body: str, now: datetime) -> str | None:
+    """Say with which day to begin, where the answer is that the plan's history does not go back that far."""
+    if not (limit := _HISTORY_TEXT.search(body)):
+        return None
+    first = now.astimezone(UTC).date() - timedelta(days=int(limit[1]))
+    return f"the plan's limit is {limit[1]} days, so use {first} or a later day as from_date"
+
+
 def _advice(status: int) -> str:
     match status:
         case 402:
             return "the plan does not allow this call or a bill is due, so look at the plan"
         case 403:
-            return (
-                "the account may not read this project, or the days lie before the plan's history; check both"
-            )
+            return "the account may not read this project, or not these days; check its role and the plan"
         case 404:
             return "check the region and the API URL"
         case _ if httpx.codes.is_redirect(status):
@@ -264,16 +281,28 @@ def _not_authenticated(status: int, body: str, chunk: Chunk) -> AuthenticationEr
     )
 
 
-def _truncated(error: TruncatedError, query: Query, chunk: Chunk) -> APIError:
+def _not_whole(error: LineTooLongError | TruncatedError, query: Query, chunk: Chunk) -> APIError:
     body = _redacted(error.response_body or "", query.credentials)
-    if body.strip() == _AUTH_TEXT:
+    if _reason(body).startswith(_AUTH_TEXT):
         return _not_authenticated(httpx.codes.OK, body, chunk)
     shown = f"{error}: {body.strip()[:80]}" if body.strip() else str(error)
-    return TruncatedError(
-        f"the answer for {chunk} is not whole ({shown}); nothing of it was kept, so fetch these days again",
-        status_code=httpx.codes.OK,
-        response_body=body,
+    if isinstance(error, LineTooLongError):
+        said = f"the answer for {chunk} cannot be taken ({shown})"
+        advice = "select events without this one, or fetch the days around it"
+    else:
+        said, advice = f"the answer for {chunk} is not whole ({shown})", "fetch these days again"
+    return type(error)(
+        f"{said}; nothing of it was kept, so {advice}", status_code=httpx.codes.OK, response_body=body
     )
+
+
+def _reason(line: str) -> str:
+    """Return what a line that is no event says: the text of an error object, or all of it."""
+    with suppress(ValueError, RecursionError):
+        said = json.loads(line)
+        if isinstance(said, dict) and isinstance(said.get("error"), str):
+            return str(said["error"]).strip()
+    return line.strip()
 
 
 @contextmanager

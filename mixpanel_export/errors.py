@@ -5,8 +5,10 @@ The tree and the names are those that users of mixpanel_data catch::
     MixpanelDataError
     ├── APIError                    Mixpanel answered, and not with events
     │   ├── AuthenticationError     the credentials are not accepted
+    │   ├── LineTooLongError        200, but a line is longer than the maximum
     │   ├── NetworkError            no connection, or it broke, or it stalled
     │   ├── QueryError              the request is wrong, or not permitted
+    │   │   └── FutureDateError     the last day has not begun yet
     │   ├── RateLimitError          the project's quota is spent
     │   ├── ServerError             5xx
     │   └── TruncatedError          200, but the body is not provably whole
@@ -71,6 +73,15 @@ class AuthenticationError(APIError):
     code = "AUTH_FAILED"
 
 
+class LineTooLongError(APIError):
+    """The status was 200, but a line is longer than the maximum, as it would be again; nothing is kept.
+
+    `response_body` holds the beginning of that line.
+    """
+
+    code = "LINE_TOO_LONG"
+
+
 class NetworkError(APIError):
     """The connection could not be made, broke, or went silent."""
 
@@ -81,6 +92,12 @@ class QueryError(APIError):
     """The request is malformed, or the plan or the permissions do not allow it."""
 
     code = "QUERY_FAILED"
+
+
+class FutureDateError(QueryError):
+    """The last day asked for has not begun in the project's time zone; only the batch with that day fails."""
+
+    code = "FUTURE_DATE"
 
 
 class RateLimitError(APIError):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_export._decode import BodyDecoder, Gunzip, LineBlocks, event_line
-from mixpanel_export.errors import TruncatedError
+from mixpanel_export.errors import LineTooLongError, TruncatedError
 
 EVENT = b'{"event":"A","properties":{"time":1}}\n'
 
@@ -200,7 +200,7 @@ def test_a_line_of_exactly_the_maximum_is_taken(size: int) -> None:
     body = EVENT + line + b"\n" + EVENT
     pieces = cut(body, range(0, len(body), size))
     assert b"".join(decoded(BodyDecoder(None, max_line=len(line)), pieces)) == body
-    with pytest.raises(TruncatedError, match=f"longer than the maximum of {len(line) - 1} bytes$"):
+    with pytest.raises(LineTooLongError, match=f"longer than the maximum of {len(line) - 1} bytes$"):
         decoded(BodyDecoder(None, max_line=len(line) - 1), pieces)
 
 
@@ -209,8 +209,19 @@ def test_an_endless_line_is_an_error_before_it_ends(encoding: str | None) -> Non
     """A line over the maximum is refused as soon as that is known, with or without a newline to come."""
     body = b"x" * 1001
     wire = gzipped([body]) if encoding else body
-    with pytest.raises(TruncatedError, match="longer than the maximum of 1000 bytes"):
+    with pytest.raises(LineTooLongError, match="longer than the maximum of 1000 bytes"):
         list(BodyDecoder(encoding, max_line=1000).feed(wire))
+
+
+@pytest.mark.parametrize("size", [1, 300, 64 << 10])
+def test_the_error_carries_the_beginning_of_a_line_that_is_too_long(size: int) -> None:
+    """So that people can see which event it is: at most 500 bytes, and nothing of the lines around it."""
+    short = EVENT + b"b" * 200 + b"\n" + EVENT
+    longest = b"\xff" + b"x" * 998 + b"y"
+    for body, shown in ((short, "b" * 200), (EVENT + longest, "\ufffd" + "x" * 499)):
+        with pytest.raises(LineTooLongError) as caught:
+            decoded(BodyDecoder(None, max_line=len(shown) - 1), cut(body, range(0, len(body), size)))
+        assert (caught.value.status_code, caught.value.response_body) == (200, shown)
 
 
 @given(lines=st.lists(st.integers(0, 12), max_size=8), places=places, longest=st.integers(1, 12))
@@ -225,7 +236,7 @@ def test_the_maximum_does_not_depend_on_the_cutting(
     try:
         for piece in cut(body, places):
             out += b"".join(blocks.feed(piece))
-    except TruncatedError:
+    except LineTooLongError:
         refused = True
     assert refused == any(line > longest for line in lines)
     assert refused or out + blocks.close() == body
@@ -267,7 +278,7 @@ def test_the_default_sizes_are_binary_megabytes() -> None:
     for make in (LineBlocks, lambda: BodyDecoder(None)):
         longest = make()
         assert list(longest.feed(b"x" * (64 << 20))) == []
-        with pytest.raises(TruncatedError, match=f"the maximum of {64 << 20} bytes"):
+        with pytest.raises(LineTooLongError, match=f"the maximum of {64 << 20} bytes"):
             list(longest.feed(b"x"))
 
 

@@ -10,7 +10,7 @@ import anyio
 import httpx
 import pytest
 import respx
-from support import ACCOUNT
+from support import ACCOUNT, NOW
 
 from mixpanel_export._fetch import Query, Timeouts, _as_api_errors, fetch, new_client, refusal, seconds_of
 from mixpanel_export._stream import Chunk
@@ -18,6 +18,8 @@ from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
     APIError,
     AuthenticationError,
+    FutureDateError,
+    LineTooLongError,
     NetworkError,
     QueryError,
     RateLimitError,
@@ -173,7 +175,9 @@ async def test_a_closed_port_is_a_network_error() -> None:
         (400, "Unable to authenticate request", AuthenticationError),
         (403, "Unable to authenticate request", AuthenticationError),
         (400, '{"error": "Timeout Error."}', ServerError),
-        (400, "to_date cannot be later than today", QueryError),
+        (400, " to_date cannot be later than today", FutureDateError),
+        (400, '{"request": "/api", "error": "to_date cannot be later than today"}', FutureDateError),
+        (400, "Error in from_date: invalid date, bad year", QueryError),
         (402, '{"error": "Your plan does not allow API calls."}', QueryError),
         (403, "Date range exceeds 365 days into the past", QueryError),
         (404, "", QueryError),
@@ -190,11 +194,76 @@ async def test_a_closed_port_is_a_network_error() -> None:
 )
 def test_what_an_answer_means(status: int, body: str, error: type[APIError]) -> None:
     """Each status and wording has one error, which names the days, the status and what was said."""
-    meant = refusal(status, body, None, CHUNK)
+    meant = refusal(status, body, None, CHUNK, NOW)
     assert type(meant) is error
     assert meant.status_code == status
     assert "2024-03-01 to 2024-03-03" in str(meant)
     assert str(status) in str(meant)
+
+
+@pytest.mark.parametrize(
+    "status,body,advice",
+    [
+        (400, "to_date cannot be later than today", "use 2024-03-02 as to_date until 2024-03-03 has begun"),
+        (400, "to_date cannot be later than today", "in the project's time zone"),
+        (
+            403,
+            '{"error": "Date range exceeds 90 days into the past"}',
+            "limit is 90 days, so use 2024-03-03 or",
+        ),
+        (403, "Date range exceeds 99999999999 days into the past", "check its role and the plan"),
+        (403, "", "check its role and the plan"),
+        (402, "", "look at the plan"),
+        (404, "", "check the region"),
+        (401, "", "the project's region is the one asked"),
+        (400, "Unable to authenticate request", "the project's region is the one asked"),
+    ],
+)
+def test_an_error_says_what_to_do(status: int, body: str, advice: str) -> None:
+    """Each refusal names the remedy; where it concerns days, the day to use."""
+    assert advice in str(refusal(status, body, None, CHUNK, NOW))
+
+
+@respx.mock
+@pytest.mark.parametrize(
+    "body", ["Unable to authenticate request", '{"error": "Unable to authenticate request"}']
+)
+async def test_a_200_that_denies_is_an_authentication_error(body: str) -> None:
+    """Denied credentials are known by what the body says, alone or after blank lines, whatever the status."""
+    respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(f"\n{body}\n".encode())))
+    with pytest.raises(AuthenticationError, match="region"):
+        await fetched(Query(URL, ACCOUNT))
+
+
+@respx.mock
+async def test_a_cut_event_that_speaks_of_authentication_is_only_cut() -> None:
+    """What stands inside a line that was an event is no word of Mixpanel's."""
+    cut = LINE + b'{"event":"e","properties":{"text":"Unable to authenticate request'
+    respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(cut)))
+    with pytest.raises(TruncatedError):
+        await fetched(Query(URL, ACCOUNT))
+
+
+@respx.mock
+async def test_a_line_that_is_too_long_says_so() -> None:
+    """The error names the days, the maximum, the beginning of the line and what to do; the secret stays masked."""
+    begun = f'{{"event":"Long {ACCOUNT.secret!s:s}","properties":{{"text":"'.encode()
+    stream = Streamed(LINE, begun, *[b"x" * (8 << 20)] * 8)
+    respx.get(URL).mock(return_value=httpx.Response(200, stream=stream))
+    with pytest.raises(LineTooLongError, match=r"67108864 bytes.*select events without this one") as caught:
+        await fetched(Query(URL, ACCOUNT))
+    assert "2024-03-01 to 2024-03-03" in str(caught.value)
+    assert '{"event":"Long ***","properties"' in str(caught.value)
+    assert len(caught.value.response_body or "") <= 500
+
+
+@respx.mock
+async def test_an_encoding_that_was_not_asked_for_says_whose_answer_it_was() -> None:
+    """An answer in another encoding is an error that names the days."""
+    answer = httpx.Response(200, headers={"content-encoding": "br"}, stream=Streamed(LINE))
+    respx.get(URL).mock(return_value=answer)
+    with pytest.raises(TruncatedError, match=r"2024-03-01 to 2024-03-03.*'br'"):
+        await fetched(Query(URL, ACCOUNT))
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:
