@@ -233,7 +233,7 @@ async def test_time_in_ms(flag: str) -> None:
         ({"limit": "0"}, "limit must be"),
         ({"limit": "100001"}, "limit must be"),
         ({"limit": "many"}, "limit must be"),
-        ({"where": "properties["}, "unsupported where"),
+        ({"where": "properties["}, "invalid where: unexpected end"),
         ({"project_id": None}, "missing required parameter: project_id"),
     ],
 )

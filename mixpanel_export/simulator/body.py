@@ -27,6 +27,7 @@ from mixpanel_export.simulator.events import (
 from mixpanel_export.simulator.faults import GZIP_ONLY, LINES, WIRE, Fault
 from mixpanel_export.simulator.query import Query
 from mixpanel_export.simulator.segments import NO_LINES, DayCache, GzipMember, Segment, blocks, segment
+from mixpanel_export.simulator.where import Predicate
 
 GZIP_OVER = 1400  # bytes; docs: openapi/export.openapi.yaml
 
@@ -88,7 +89,8 @@ class Source:
         self, day: date, query: Query, arrived: datetime, draw: Random
     ) -> Iterator[tuple[float, Segment]]:
         """Segments of one day, each with the share of the day that is over with it; 1 comes last."""
-        everything = query.events is None and not query.in_ms and settled_at(day) <= arrived
+        filtered = query.events is not None or query.where is not None
+        everything = not filtered and not query.in_ms and settled_at(day) <= arrived
         kept = self.cache.get(day) if everything else None
         if kept is None:
             yield from self._made(day, query, arrived, keep=everything)
@@ -99,7 +101,7 @@ class Source:
     def _made(
         self, day: date, query: Query, arrived: datetime, *, keep: bool
     ) -> Iterator[tuple[float, Segment]]:
-        chosen = selected(self.profile, day, arrived, query.events)
+        chosen = selected(self.profile, day, arrived, query.events, query.where)
         lines = (line(in_milliseconds(record) if query.in_ms else record) for record in chosen)
         expected = self.profile.events_on(day) * 1000
         made: list[Segment] = []
@@ -117,15 +119,19 @@ class Source:
 
 
 def selected(
-    profile: Profile, day: date, arrived: datetime, events: frozenset[str] | None
+    profile: Profile,
+    day: date,
+    arrived: datetime,
+    events: frozenset[str] | None,
+    where: Predicate | None = None,
 ) -> Iterator[Record]:
-    """Records of *day* that have arrived by *arrived*, of the named *events* only."""
+    """Records of *day* that have arrived by *arrived*: of the named *events* only, and as *where* wants them."""
     arrived_ms = None if settled_at(day) <= arrived else int(arrived.timestamp() * 1000)
-    every = records(profile, day, arrived_ms=arrived_ms)
-    if events is None:
-        return every
-    wanted = {index for index, name in enumerate(NAMES) if name in events}
-    return (record for record in every if record[0] in wanted)
+    chosen = records(profile, day, arrived_ms=arrived_ms)
+    if events is not None:
+        wanted = {index for index, name in enumerate(NAMES) if name in events}
+        chosen = (record for record in chosen if record[0] in wanted)
+    return chosen if where is None else (record for record in chosen if where(record[1], record[5]))
 
 
 @dataclass(frozen=True, slots=True)

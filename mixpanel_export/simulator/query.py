@@ -11,6 +11,7 @@ from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 from mixpanel_export.simulator.faults import STATUS, Answer
+from mixpanel_export.simulator.where import Predicate, WhereError, compiled
 
 MAX_LIMIT = 100_000  # docs: openapi/export.openapi.yaml
 PATHS = frozenset({"/api/2.0/export", "/api/2.0/export/"})
@@ -65,6 +66,7 @@ class Query:
     events: frozenset[str] | None = None
     limit: int | None = None
     in_ms: bool = False
+    where: Predicate | None = None
 
     def days(self) -> Iterator[date]:
         """Each day, in order."""
@@ -94,13 +96,13 @@ def parse(project: Project, request: Request, today: date) -> Query | Answer:
     """Read the parameters; a mistake in them becomes the answer to give."""
     params = request.params
     try:
-        query = Query(*_days(params), _events(params), _limit(params), _flag(params, "time_in_ms"))
+        query = Query(
+            *_days(params), _events(params), _limit(params), _flag(params, "time_in_ms"), _where(params)
+        )
     except _RefusedError as mistake:
         return _error(request, str(mistake))
     if query.last > today:
         return Answer(400, "to_date cannot be later than today")
-    if "where" in params:
-        return _error(request, "unsupported where in simulator")
     if project.history_days is not None and query.first < today - timedelta(days=project.history_days):
         return _error(request, f"Date range exceeds {project.history_days} days into the past", 403)
     return query
@@ -164,6 +166,15 @@ def _limit(params: Mapping[str, str]) -> int | None:
     if not re.fullmatch(r"\d{1,9}", given) or not 1 <= int(given) <= MAX_LIMIT:
         raise _RefusedError(f"limit must be between 1 and {MAX_LIMIT}")
     return int(given)
+
+
+def _where(params: Mapping[str, str]) -> Predicate | None:
+    if "where" not in params:
+        return None
+    try:
+        return compiled(params["where"])
+    except WhereError as error:
+        raise _RefusedError(f"invalid where: {error}") from error
 
 
 def _flag(params: Mapping[str, str], name: str) -> bool:

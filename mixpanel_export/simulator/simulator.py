@@ -18,6 +18,7 @@ from mixpanel_export.simulator.segments import DayCache
 from mixpanel_export.simulator.server import serving
 from mixpanel_export.simulator.transport import Transport
 from mixpanel_export.simulator.truth import Row, Truth, deduplicated, truth_of
+from mixpanel_export.simulator.where import compiled
 
 
 def utc_now() -> datetime:
@@ -107,7 +108,7 @@ class Simulator:
         )
         self._now = now
         self._limits = Limits(clock, per_second, per_hour, concurrent)
-        self._truths: dict[tuple[date, frozenset[str] | None], Truth] = {}
+        self._truths: dict[tuple[date, frozenset[str] | None, str | None], Truth] = {}
         self._source = Source(
             self.profile, DayCache(cache_bytes), Pace(clock, sleep, seconds_per_day, bandwidth, piece)
         )
@@ -155,29 +156,40 @@ class Simulator:
         """Compress the days from *first* to *last* now, so that serving them costs next to nothing."""
         self._source.prepare(Query(first, last), self._now())
 
-    def truth(self, first: date, last: date, *, events: Sequence[str] | None = None) -> Truth:
-        """Return what an export of these days must end up with, as of now."""
-        names = None if events is None else frozenset(events)
-        return sum((self._truth(day, names) for day in Query(first, last).days()), Truth())
+    def truth(
+        self, first: date, last: date, *, events: Sequence[str] | None = None, where: str | None = None
+    ) -> Truth:
+        """Return what an export of these days must end up with, as of now.
 
-    def rows(self, first: date, last: date, *, events: Sequence[str] | None = None) -> Iterator[Row]:
+        Raises:
+            ValueError: *where* is malformed.
+        """
+        names = None if events is None else frozenset(events)
+        return sum((self._truth(day, names, where) for day in Query(first, last).days()), Truth())
+
+    def rows(
+        self, first: date, last: date, *, events: Sequence[str] | None = None, where: str | None = None
+    ) -> Iterator[Row]:
         """Yield the rows an export of these days must end up with, as of now."""
         for day in Query(first, last).days():
-            yield from deduplicated(self._records(day, events))
+            yield from deduplicated(self._records(day, events, where))
 
-    def lines(self, first: date, last: date, *, events: Sequence[str] | None = None) -> Iterator[bytes]:
+    def lines(
+        self, first: date, last: date, *, events: Sequence[str] | None = None, where: str | None = None
+    ) -> Iterator[bytes]:
         """Yield the lines of these days, duplicates included, without newlines, as of now."""
         for day in Query(first, last).days():
-            yield from map(line, self._records(day, events))
+            yield from map(line, self._records(day, events, where))
 
-    def _records(self, day: date, events: Iterable[str] | None) -> Iterator[Record]:
-        return selected(self.profile, day, self._now(), None if events is None else frozenset(events))
+    def _records(self, day: date, events: Iterable[str] | None, where: str | None) -> Iterator[Record]:
+        names = None if events is None else frozenset(events)
+        return selected(self.profile, day, self._now(), names, None if where is None else compiled(where))
 
-    def _truth(self, day: date, names: frozenset[str] | None) -> Truth:
+    def _truth(self, day: date, names: frozenset[str] | None, where: str | None) -> Truth:
         """Truth of one day, remembered once nothing more can arrive."""
-        if (day, names) in self._truths:
-            return self._truths[day, names]
-        truth = truth_of(self._records(day, names))
+        if (day, names, where) in self._truths:
+            return self._truths[day, names, where]
+        truth = truth_of(self._records(day, names, where))
         if settled_at(day) <= self._now():
-            self._truths[day, names] = truth
+            self._truths[day, names, where] = truth
         return truth
