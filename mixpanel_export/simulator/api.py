@@ -1,8 +1,9 @@
 """The export endpoint: from a request to a response or a broken connection, without sockets."""
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from email.utils import format_datetime
 from math import ceil
@@ -10,8 +11,8 @@ from typing import Literal
 
 from mixpanel_export.simulator.body import BodyMaker, Source
 from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Answer, Fault, FaultLog
-from mixpanel_export.simulator.limits import Limits
-from mixpanel_export.simulator.query import PATHS, Project, Query, Request, denial, parse
+from mixpanel_export.simulator.limits import Limits, Refusal
+from mixpanel_export.simulator.query import PATHS, USUAL, Project, Query, Request, Rules, denial, parse
 
 Headers = tuple[tuple[str, str], ...]
 RetryAfter = Literal["seconds", "date", "none"]
@@ -21,9 +22,10 @@ RetryAfter = Literal["seconds", "date", "none"]
 class RequestLog:
     """What became of one export request.
 
-    `number` counts from 1; `time` is the moment of its arrival on the limits' clock; `first` and `last` are None where the dates
-    could not be read or were not looked at; `status` is None until a head was sent; `finished` says
-    that the whole body went out, as far as the simulator meant to send it.
+    `number` counts from 1; `time` is the moment of its arrival on the limits' clock; `first` and `last` are
+    None where the dates could not be read or were not looked at; `status` is None until a head was sent;
+    `finished` says that the whole body went out, as far as the simulator meant to send it; `credentials` says
+    that it came with any.
     """
 
     number: int
@@ -35,6 +37,7 @@ class RequestLog:
     fault: str | None = None
     bytes_sent: int = 0
     finished: bool = False
+    credentials: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Api:
     hits: FaultLog
     now: Callable[[], datetime]
     replies: Replies
+    rules: Rules = USUAL
     requests: list[RequestLog] = field(default_factory=list)
 
     @asynccontextmanager
@@ -82,6 +86,7 @@ class Api:
                 yield Response(404, (("Content-Type", "text/plain"),), pieces)
             return
         log = RequestLog(len(self.requests) + 1, self.limits.clock(), request.params)
+        log.credentials = "authorization" in request.headers
         self.requests.append(log)
         decided = self._decide(request, log)
         if isinstance(decided, Answer):
@@ -97,21 +102,22 @@ class Api:
 
     def _decide(self, request: Request, log: RequestLog) -> Answer | tuple[Query, Fault | None]:
         """Work out what to answer; everything that counts against a limit is counted here."""
-        if denied := denial(self.project, request):
+        longest = self.rules.longest_target
+        if longest is not None and len(request.target) > longest:
+            log.status = 414  # said by whatever stands before the API, so that nothing counts it
+            return STATUS["414"]
+        if denied := denial(self.project, request, self.rules):
             return self._counted(denied, log)
         if refusal := self.limits.refusal():
-            after = self._retry_after(refusal.retry_after)
-            return self._counted(
-                Answer(429, f'{{"error": "{refusal.error}"}}', "application/json", after), log
-            )
-        query = parse(self.project, request, self.now().date())
+            return self._counted(self._over(refusal), log)
+        query = parse(self.project, request, self.now().date(), self.rules)
         if isinstance(query, Answer):
             return self._counted(query, log)
         log.first, log.last = query.first, query.last
         fault = self.hits.choose(self.faults, query.first, query.last, gzip=request.accepts_gzip)
         log.fault = fault.kind if fault else None
         if fault and fault.kind in STATUS:
-            return self._counted(self._failure(fault), log)
+            return self._counted(self._failure(fault, request), log)
         self.limits.arrived()
         return query, fault
 
@@ -121,14 +127,19 @@ class Api:
         log.status = answer.status
         return answer
 
-    def _failure(self, fault: Fault) -> Answer:
+    def _over(self, refusal: Refusal) -> Answer:
+        text = json.dumps({"error": self.rules.wording.get("quota", refusal.error)})
+        headers = self.limits.headers() if self.rules.rate_limit_headers else ()
+        return Answer(429, text, "application/json", self._retry_after(refusal.retry_after), headers)
+
+    def _failure(self, fault: Fault, request: Request) -> Answer:
         usual = STATUS[fault.kind]
-        after = self._retry_after(fault.retry_after) if fault.kind in {"429", "503"} else None
-        return Answer(
-            fault.status or usual.status,
-            usual.body if fault.text is None else fault.text,
-            usual.content_type,
-            after,
+        return replace(
+            usual,
+            status=fault.status or usual.status,
+            body=usual.body if fault.text is None else fault.text,
+            retry_after=self._retry_after(fault.retry_after) if fault.kind in {"429", "503"} else None,
+            headers=(("Location", fault.location or request.respelled),) if fault.kind == "redirect" else (),
         )
 
     def _retry_after(self, seconds: float | None) -> str | None:
@@ -161,7 +172,7 @@ class Api:
 
 def _headers(answer: Answer) -> Headers:
     after = () if answer.retry_after is None else (("Retry-After", answer.retry_after),)
-    return (("Content-Type", answer.content_type), *after)
+    return (("Content-Type", answer.content_type), *after, *answer.headers)
 
 
 async def _text(body: str) -> AsyncGenerator[bytes, None]:

@@ -13,8 +13,8 @@ from random import Random
 from typing import Literal
 
 Kind = Literal[
-    "400", "401", "402", "403", "404", "429", "500", "502", "503", "504",
-    "auth_text_200", "auth_text_400", "timeout_error",
+    "400", "401", "402", "403", "404", "413", "414", "416", "429", "500", "502", "503", "504",
+    "auth_text_200", "auth_text_400", "timeout_error", "redirect",
     "reset_before_head", "close_before_head", "stall_before_head",
     "terminated_early", "error_fragment", "error_line", "garbage_line", "cut_line",
     "blank_lines", "no_final_newline", "crlf",
@@ -40,6 +40,10 @@ class Fault:
         status: Replaces the status of a kind that has one.
         text: Replaces the wording of a kind that has one.
         newline: Whether a marker line is ended by a newline.
+        location: Where a redirect leads; None for the other spelling of the path, with or without a slash.
+
+    Raises:
+        ValueError: A share is not between 0 and 1, a number is negative, or there is no such status.
     """
 
     kind: Kind
@@ -54,6 +58,18 @@ class Fault:
     status: int | None = None
     text: str | None = None
     newline: bool = True
+    location: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges; types are a type checker's business."""
+        for name in ("probability", "position"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, not {share}")
+        for name in ("after", "times", "seconds", "retry_after"):
+            if (number := getattr(self, name)) is not None and not number >= 0:
+                raise ValueError(f"{name} must not be negative, not {number}")
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise ValueError(f"status must be between 200 and 599, not {self.status}")
 
     def concerns(self, first: date, last: date) -> bool:
         """Whether a request for these days is one it applies to."""
@@ -98,6 +114,7 @@ class Answer:
     body: str
     content_type: str = "text/plain"
     retry_after: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class ConnectionResetFault(Exception):  # noqa: N818 - an event of the simulation, not an error of it
@@ -122,6 +139,9 @@ STATUS: dict[str, Answer] = {
         403, '{"request": "/api/2.0/export", "error": "Date range exceeds 365 days into the past"}', _JSON
     ),
     "404": Answer(404, "Not found"),
+    "413": Answer(413, _HTML.format("413 Request Entity Too Large"), "text/html"),
+    "414": Answer(414, _HTML.format("414 Request-URI Too Large"), "text/html"),
+    "416": Answer(416, "Requested Range Not Satisfiable"),
     "429": Answer(429, '{"error": "too many export requests in progress for this project"}', _JSON),
     "500": Answer(500, "error completing export request"),
     "502": Answer(502, _HTML.format("502 Server Error"), "text/html"),
@@ -130,8 +150,9 @@ STATUS: dict[str, Answer] = {
     "auth_text_200": Answer(200, "Unable to authenticate request"),
     "auth_text_400": Answer(400, "Unable to authenticate request"),
     "timeout_error": Answer(400, '{"request": "/api/2.0/export", "error": "Timeout Error."}', _JSON),
+    "redirect": Answer(302, ""),
 }
-"""Answers instead of events, worded as they were seen."""
+"""Answers instead of events, worded as they were seen where they were; 413, 414, 416 and redirects were not."""
 
 Sleep = Callable[[float], Awaitable[None]]
 Pieces = AsyncGenerator[bytes, None]

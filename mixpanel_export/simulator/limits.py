@@ -47,6 +47,17 @@ class Limits:
             )
         return None
 
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Return the headers that the Query API sends with its 429s (mixpanel-headless, tests of its pacer)."""
+        policy, left = [], []
+        if self.per_hour:
+            policy.append(f'"project";q={self.per_hour};w={HOUR:.0f}')
+            left.append(_left("project", self.per_hour - len(self._arrivals), HOUR))
+        if self.concurrent:
+            policy.append(f'"project-concurrency";q={self.concurrent};qu="concurrent-requests"')
+            left.append(_left("project-concurrency", self.concurrent - self.in_progress, 1))
+        return ("RateLimit-Policy", ", ".join(policy)), ("RateLimit", ", ".join(left))
+
     def _oldest_of(self, count: int) -> float:
         """When the oldest of the last *count* counted requests arrived, long ago if there are fewer."""
         return self._arrivals[-count] if len(self._arrivals) >= count else -math.inf
@@ -63,3 +74,7 @@ class Limits:
     def end(self) -> None:
         """Count a request as over."""
         self.in_progress -= 1
+
+
+def _left(name: str, count: int, seconds: float) -> str:
+    return f'"{name}";r={count}' if count > 0 else f'"{name}";r=0;t={seconds:.0f}'

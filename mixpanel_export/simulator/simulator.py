@@ -13,7 +13,7 @@ from mixpanel_export.simulator.body import Pace, Source, selected
 from mixpanel_export.simulator.events import Profile, Record, line, settled_at
 from mixpanel_export.simulator.faults import Fault, FaultLog
 from mixpanel_export.simulator.limits import Limits
-from mixpanel_export.simulator.query import Project, Query
+from mixpanel_export.simulator.query import USUAL, Project, Query, Rules
 from mixpanel_export.simulator.segments import DayCache
 from mixpanel_export.simulator.server import serving
 from mixpanel_export.simulator.transport import Transport
@@ -54,6 +54,7 @@ class Simulator:
         bandwidth: Bytes (as sent, so compressed) per second and connection; None for no bound.
         piece: Size in bytes of a chunk of the transfer, from 1 byte to 16 MB.
         content_type: Of answers with events.
+        rules: How wrong requests are answered, where Mixpanel's own way is not published.
         faults: What goes wrong; `Simulator.faults` may be changed between requests.
         first_day: Days before it are empty.
         cache_bytes: How many bytes of compressed days are kept.
@@ -87,6 +88,7 @@ class Simulator:
         bandwidth: float | None = None,
         piece: int = 65536,
         content_type: str = "text/plain",
+        rules: Rules = USUAL,
         faults: Sequence[Fault] = (),
         first_day: date = date(2023, 1, 1),
         cache_bytes: int = 256 * 1024 * 1024,
@@ -114,7 +116,9 @@ class Simulator:
         )
         project = Project(username, secret, project_id, legacy_secret, history_days)
         replies = Replies(first_byte, limit_retry_after, uncounted, content_type)
-        self._api = Api(project, self._source, self._limits, list(faults), FaultLog(seed), now, replies)
+        self._api = Api(
+            project, self._source, self._limits, list(faults), FaultLog(seed), now, replies, rules
+        )
 
     @property
     def faults(self) -> list[Fault]:
