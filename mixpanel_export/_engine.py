@@ -25,6 +25,7 @@ from mixpanel_export._staging import staging_for
 from mixpanel_export._store import Mode, Store
 from mixpanel_export._stream import Chunk
 from mixpanel_export._tasks import entered_in_thread, in_task, in_thread
+from mixpanel_export._zone import checked_zone, in_zone
 from mixpanel_export.credentials import Credentials, export_url, resolve_credentials
 from mixpanel_export.errors import ConfigError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
@@ -59,6 +60,7 @@ async def export_events(
     per_second: int | None = None,
     per_hour: int | None = None,
     timeouts: Timeouts | None = None,
+    project_timezone: str | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ParallelFetchResult:
@@ -78,6 +80,11 @@ async def export_events(
     A batch is visible in the table if and only if it is whole; a failed one leaves nothing there. Failed
     batches are in the result, after *retries* further attempts each. With *dedupe*, of events with the same
     name, `distinct_id`, `time` and `$insert_id` the one processed last is kept.
+
+    *project_timezone* (an IANA name such as `US/Pacific`; None: the one of the credentials) is the zone of a
+    project created before 2023, whose `time` is the local clock: numbers, and text without an offset, become
+    UTC by it, and days are over when they are over there. A local time that comes twice a year, or never, is
+    the later of its two readings. `properties` keeps what was sent. "UTC" leaves times as they are.
 
     *timeouts* bounds the silence of a connection. *transport* replaces the network, for tests; *now* is the
     clock that says which days are over.
@@ -100,6 +107,7 @@ async def export_events(
     _check(table, max_workers, chunk_days, limit, retries)
     names = _event_names(events)
     credentials = credentials or resolve_credentials()
+    zone = checked_zone(project_timezone, credentials.project_timezone)
     query = _query(credentials, api_url, timeouts, events=names, where=where, limit=limit)
     job = _Job(
         path=_absolute(db),
@@ -108,6 +116,7 @@ async def export_events(
         dedupe=dedupe,
         wanted=wanted,
         selection=Selection(credentials.project_id, names, where),
+        zone=zone,
         query=query,
         gate=_gate(per_second, per_hour),
         workers=max_workers,
@@ -164,6 +173,7 @@ class _Job:
     dedupe: bool
     wanted: Chunk
     selection: Selection
+    zone: str
     query: Query
     gate: Gate
     workers: int
@@ -214,7 +224,7 @@ class _Job:
             chunk_days=self.chunk_days,
             workers=self.workers,
             requests=_planned_requests(self.gate),
-            open_from=open_from(self.now()),
+            open_from=open_from(in_zone(self.now(), self.zone)),
         )
 
 

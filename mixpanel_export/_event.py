@@ -9,14 +9,17 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NoReturn
 
 from mixpanel_export._lines import canonical
+from mixpanel_export._zone import to_utc
 
 # Numbers from here on are milliseconds: as seconds they would lie after the year 5138.
 _MILLISECONDS_FROM = 10**11
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in whatever zone the number is meant
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
-def streamed(download: Callable[[BinaryIO], None], *, raw: bool) -> Iterator[dict[str, Any]]:
+def streamed(
+    download: Callable[[BinaryIO], None], *, raw: bool, zone: str = "UTC"
+) -> Iterator[dict[str, Any]]:
     """Yield the events that *download* writes to a file, once it has returned; warn of lines that are none."""
     left_out = 0
     with TemporaryFile() as file:
@@ -25,7 +28,7 @@ def streamed(download: Callable[[BinaryIO], None], *, raw: bool) -> Iterator[dic
         for line in file:
             event = parsed(line)
             if event is not None:
-                yield event if raw else as_row(event)
+                yield event if raw else as_row(event, zone)
             elif not line.isspace():
                 left_out += 1
     if left_out:
@@ -45,44 +48,44 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     return None
 
 
-def as_row(event: dict[str, Any]) -> dict[str, Any]:
+def as_row(event: dict[str, Any], zone: str = "UTC") -> dict[str, Any]:
     """Return the event under mixpanel_data's names; `properties` is the complete object, as in the table."""
     properties = event["properties"]
     return {
         "event_name": event["event"],
-        "event_time": event_time(properties.get("time")),
+        "event_time": event_time(properties.get("time"), zone),
         "distinct_id": _text(properties.get("distinct_id")),
         "insert_id": _text(properties.get("$insert_id")),
         "properties": properties,
     }
 
 
-def event_time(value: object) -> datetime | None:
+def event_time(value: object, zone: str = "UTC") -> datetime | None:
     """Return what Mixpanel's `time` means, aware, in UTC; None where it means nothing.
 
     A number is seconds, from 10^11 in absolute value on milliseconds, less any fraction, whether it comes as
-    a number or as text; other text is an ISO date or time, at UTC where it has no offset.
+    a number or as text; other text is an ISO date or time. Numbers, and text without an offset, are what clocks
+    in *zone* showed; what that says of times they showed twice or skipped is in `to_utc`.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)
     except ValueError:
-        return _iso_time(str(value))
+        return _iso_time(str(value), zone)
     except OverflowError:
         return None
     try:
-        if abs(number) < _MILLISECONDS_FROM:
-            return _EPOCH + timedelta(seconds=int(number))
-        return _EPOCH + timedelta(milliseconds=int(number))
+        unit = timedelta(seconds=1) if abs(number) < _MILLISECONDS_FROM else timedelta(milliseconds=1)
+        return to_utc(_EPOCH + int(number) * unit, zone)
     except (ValueError, OverflowError):  # infinite, not a number, or beyond the year 9999
         return None
 
 
-def _iso_time(text: str) -> datetime | None:
+def _iso_time(text: str, zone: str) -> datetime | None:
     try:
         time = datetime.fromisoformat(text) if _DAY.match(text) else None
-        return time and (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        return time and (time.astimezone(UTC) if time.tzinfo else to_utc(time, zone))
     except (ValueError, OverflowError):
         return None
 

@@ -11,7 +11,7 @@ Days are counted by their ordinals inside this module, so that a run of days is 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 
@@ -82,12 +82,18 @@ def split_date_range(from_date: str, to_date: str, chunk_days: int = 7) -> list[
 
 
 def open_from(now: datetime) -> date:
-    """Return the first day that is open at *now* (aware): it has not been over, in UTC, for 48 hours."""
-    return now.astimezone(UTC).date() - timedelta(days=_OPEN_DAYS)
+    """Return the first day that is open at *now*: by the clock that *now* shows it has not been over for 48 hours.
+
+    So *now* must be aware, and in the project's zone.
+    """
+    return now.date() - timedelta(days=_OPEN_DAYS)
 
 
 def is_open(last: date, requested_at: datetime) -> bool:
-    """Whether a batch that ends with *last* was requested (aware) before that day had been over for 48 hours."""
+    """Whether a batch that ends with *last* was requested before that day had been over for 48 hours.
+
+    *requested_at* is aware and in the project's zone, as for `open_from`.
+    """
     return last >= open_from(requested_at)
 
 

@@ -14,6 +14,7 @@ from ipaddress import IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from mixpanel_export._zone import checked_zone
 from mixpanel_export.errors import AccountNotFoundError, ConfigError
 
 # From openapi/export.openapi.yaml in the repository mixpanel/docs.
@@ -28,6 +29,7 @@ _VARIABLES = {
     "secret": "MP_SECRET",
     "project_id": "MP_PROJECT_ID",
     "region": "MP_REGION",
+    "project_timezone": "MPX_PROJECT_TIMEZONE",
 }
 _IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
 
@@ -47,13 +49,16 @@ class Credentials:
 
     With a *username* it is a service account, which needs a *project_id*. Without one, *secret* is a legacy
     project secret, which names its project itself: *project_id* is then kept for file names only and never
-    sent. *region* is us, eu or in. Raises `ConfigError` for values that no request could succeed with.
+    sent. *region* is us, eu or in. *project_timezone* is the zone (an IANA name) of a project whose `time` is
+    local, as in projects created before 2023; None for UTC. Raises `ConfigError` for values that no request
+    could succeed with, and for an unknown zone.
     """
 
     username: str | None
     secret: str
     project_id: str
     region: str = "us"
+    project_timezone: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret", _Masked(self.secret))
@@ -69,6 +74,7 @@ class Credentials:
             raise ConfigError("a user name or a project secret has no colon; check MP_USERNAME and MP_SECRET")
         checked_project_id(self.project_id)
         _check_region(self.region)
+        _check_zone(self.project_timezone)
 
     @property
     def is_legacy(self) -> bool:
@@ -96,6 +102,16 @@ def checked_project_id(project_id: str) -> str:
 def _check_region(region: str) -> None:
     if region not in _HOSTS:
         raise ConfigError(f"there is no region {region!r}; set MP_REGION or pass region as us, eu or in")
+
+
+def _check_zone(project_timezone: str | None) -> None:
+    try:
+        checked_zone(project_timezone)
+    except ValueError as error:
+        raise ConfigError(
+            f"there is no zone {project_timezone!r}; set MPX_PROJECT_TIMEZONE or the account's "
+            "`project_timezone` to an IANA name such as US/Pacific"
+        ) from error
 
 
 def export_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -158,11 +174,13 @@ def resolve_credentials(
     """Find the credentials to use; *project_id* and *region* override what is found.
 
     Looks at the *account* of that name in the configuration file, where one is given, else at `MP_USERNAME`,
-    `MP_SECRET`, `MP_PROJECT_ID` and `MP_REGION`, else at the file's default account. The file is
-    *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
+    `MP_SECRET`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`, else at the file's default account. The
+    file is *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
 
-    Warns about a project secret without a user name, and about a file that others may read. Raises
-    `AccountNotFoundError` where the file has no such account, `ConfigError` where nothing usable is found.
+    Warns about a project secret without a user name, about a file that others may read, and where the variable
+    for the zone is set, but the account is the file's and names none: a zone belongs to a project, so it is
+    taken from where the project is. Raises `AccountNotFoundError` where the file has no such account,
+    `ConfigError` where nothing usable is found.
     """
     variables = _variables(os.environ if environ is None else environ)
     path = config_path or Path(variables["MP_CONFIG_PATH"] or "~/.mp/config.toml").expanduser()
@@ -171,6 +189,12 @@ def resolve_credentials(
         found = {key: variables[name] for key, name in _VARIABLES.items()}
         return _credentials(found, overrides, _VARIABLES)
     name, entry = _account(account, path)
+    if variables["MPX_PROJECT_TIMEZONE"] and not entry.get("project_timezone"):
+        warnings.warn(
+            f"MPX_PROJECT_TIMEZONE is not used for account {name!r}; set `project_timezone` of it in {path}, "
+            "to UTC where its times are in UTC",
+            stacklevel=2,
+        )
     return _credentials(
         entry, overrides, {key: f"`{key}` of account {name!r} in {path}" for key in _VARIABLES}
     )
@@ -198,6 +222,7 @@ def _credentials(
         _Masked(chosen["secret"]),
         chosen["project_id"],
         chosen["region"].lower() or "us",
+        chosen["project_timezone"] or None,
     )
     if credentials.is_legacy:
         warnings.warn(

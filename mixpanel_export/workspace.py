@@ -17,6 +17,7 @@ from mixpanel_export._database import connect, quoted
 from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._event import streamed
 from mixpanel_export._ledger import table_exists
+from mixpanel_export._zone import checked_zone
 from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseNotFoundError
 from mixpanel_export.progress import Watcher, draw
@@ -62,9 +63,10 @@ class Workspace:
 
     *path* None is mixpanel_data's file, `~/.mp/data/{project_id}.db`. Credentials are looked for when they are
     first needed, as `resolve_credentials` says, unless *credentials* are given; *project_id* and *region*
-    override them. The file is opened, and created, when it is first needed, and stays open until `close()`;
-    other processes cannot open it meanwhile. With *read_only* they may read it too, and nothing can be fetched.
-    One thread at a time may use a workspace.
+    override them, as *project_timezone* does the zone of a project whose `time` is local (see `export_events`).
+    The file is opened, and created, when it is first needed, and stays open until `close()`; other processes
+    cannot open it meanwhile. With *read_only* they may read it too, and nothing can be fetched. One thread at a
+    time may use a workspace.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Workspace:
         *,
         credentials: Credentials | None = None,
         api_url: str | None = None,
+        project_timezone: str | None = None,
     ) -> None:
         self._account = account
         self._project_id = project_id
@@ -85,6 +88,7 @@ class Workspace:
         self._read_only = read_only
         self._given = credentials
         self._api_url = api_url
+        self._project_timezone = project_timezone
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def __enter__(self) -> Self:
@@ -204,6 +208,7 @@ class Workspace:
                 on_batch_complete=on_batch_complete,
                 on_progress=_both(watch, on_progress),
                 api_url=self._api_url,
+                project_timezone=self._project_timezone,
             )
         return result if parallel else result_of_one_request(result, from_date, to_date)
 
@@ -231,6 +236,7 @@ class Workspace:
         """
         check("limit", limit, 1, 100_000)
         days_of_one_request(from_date, to_date)
+        zone = checked_zone(self._project_timezone, self._credentials.project_timezone)
         download = partial(
             download_events,
             from_date,
@@ -241,7 +247,7 @@ class Workspace:
             limit=limit,
             api_url=self._api_url,
         )
-        return streamed(lambda file: run_sync(download, file), raw=raw)
+        return streamed(lambda file: run_sync(download, file), raw=raw, zone=zone)
 
     def sql(self, query: str) -> "pd.DataFrame":
         """Run *query* and return its rows as a pandas DataFrame; `ImportError` without pandas."""

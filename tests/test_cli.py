@@ -60,7 +60,7 @@ def env(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             "MPX_PER_SECOND": "0",
             "MPX_PER_HOUR": "0",
         }
-        for name in ("MP_REGION", "MP_ACCOUNT"):
+        for name in ("MP_REGION", "MP_ACCOUNT", "MPX_PROJECT_TIMEZONE"):
             monkeypatch.delenv(name, raising=False)
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
@@ -543,6 +543,7 @@ def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
         (["--from", "2024-03-02", "--to", "2024-03-01"], "2024-03-02"),
         (["--from", "2024-3-1", "--to", "2024-03-02"], "2024-3-1"),
         (["--from", "2024-02-30", "--to", "2024-03-02"], "2024-02-30"),
+        ([*WEEK, "--project-timezone", "PDT"], "--project-timezone must be an IANA name such as US/Pacific"),
     ],
 )
 @pytest.mark.usefixtures("env")

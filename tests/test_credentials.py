@@ -30,6 +30,7 @@ region = "in"
 username = "svc.other"
 secret = "{SECRET}"
 project_id = "8"
+project_timezone = "Europe/Berlin"
 """
 
 
@@ -93,9 +94,11 @@ def test_no_traceback_shows_the_secret(config: Path, monkeypatch: pytest.MonkeyP
         (("svc:1", SECRET, "42"), "colon"),
         ((None, "with:colon", ""), "colon"),
         (("svc.1", SECRET, "../42"), "MP_PROJECT_ID"),
+        (("svc.1", SECRET, "42", "us", "Mars/Olympus"), "MPX_PROJECT_TIMEZONE.*US/Pacific"),
+        (("svc.1", SECRET, "42", "us", ""), "no zone ''"),
     ],
 )
-def test_unusable_values_are_refused_with_a_remedy(arguments: tuple[str, str, str], remedy: str) -> None:
+def test_unusable_values_are_refused_with_a_remedy(arguments: tuple[str, ...], remedy: str) -> None:
     """Values with which no request could succeed raise an error that says what to set."""
     with pytest.raises(ConfigError, match=remedy) as caught:
         Credentials(*arguments)
@@ -105,7 +108,7 @@ def test_unusable_values_are_refused_with_a_remedy(arguments: tuple[str, str, st
 def test_a_named_account_comes_before_the_environment(config: Path) -> None:
     """An account that is asked for by name is used even where the environment is complete."""
     found = resolve_credentials("other", environ=ENVIRON, config_path=config)
-    assert found == Credentials("svc.other", SECRET, "8", "us")
+    assert found == Credentials("svc.other", SECRET, "8", "us", "Europe/Berlin")
 
 
 def test_the_environment_comes_before_the_default_account(config: Path) -> None:
@@ -143,6 +146,26 @@ def test_the_region_is_us_unless_said_otherwise() -> None:
     """MP_REGION may be missing, and is us then."""
     environ = {name: value for name, value in ENVIRON.items() if name != "MP_REGION"}
     assert resolve_credentials(environ=environ).region == "us"
+
+
+def test_the_zone_comes_from_where_the_project_comes(config: Path) -> None:
+    """The zone is a property of the project: the account's, or the environment's beside its credentials."""
+    environ = ENVIRON | {"MPX_PROJECT_TIMEZONE": "US/Pacific\n"}
+    assert resolve_credentials(environ=environ, config_path=config).project_timezone == "US/Pacific"
+    assert resolve_credentials(environ=ENVIRON, config_path=config).project_timezone is None
+    other = resolve_credentials("other", environ=environ, config_path=config)
+    assert other.project_timezone == "Europe/Berlin"
+
+
+@pytest.mark.parametrize("account", ["main", None])
+def test_a_variable_for_the_zone_is_not_ignored_silently(account: str | None, config: Path) -> None:
+    """Where an account of the file names no zone, the variable is not applied to it, and one warning says so."""
+    environ = {"MPX_PROJECT_TIMEZONE": "US/Pacific"}
+    with pytest.warns(UserWarning, match=r"MPX_PROJECT_TIMEZONE is not used for account 'main'") as caught:
+        found = resolve_credentials(account, environ=environ, config_path=config)
+    assert found.project_timezone is None
+    assert [warning.filename for warning in caught] == [__file__]
+    assert str(config) in str(caught[0].message)
 
 
 def test_an_argument_can_supply_the_missing_project() -> None:
@@ -236,7 +259,7 @@ def test_a_file_that_others_may_read_warns_once(config: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*ENVIRON, "MP_CONFIG_PATH", "MPX_API_URL"):
+    for name in (*ENVIRON, "MP_CONFIG_PATH", "MPX_API_URL", "MPX_PROJECT_TIMEZONE"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -58,6 +58,43 @@ def test_time_is_seconds_milliseconds_or_iso(value: object, time: datetime | Non
     assert event_time(value) == time
 
 
+@pytest.mark.parametrize(
+    "value, time",
+    [
+        (1_704_164_645, at(2024, 1, 2, 11, 4, 5)),
+        (1_720_494_245_678, at(2024, 7, 9, 10, 4, 5, 678_000)),
+        ("1704164645", at(2024, 1, 2, 11, 4, 5)),
+        (-1, at(1970, 1, 1, 7, 59, 59)),
+        ("2024-01-02", at(2024, 1, 2, 8)),
+        ("2024-07-02T03:04:05", at(2024, 7, 2, 10, 4, 5)),
+        ("2024-01-02T03:04:05Z", at(2024, 1, 2, 3, 4, 5)),
+        ("2024-01-02T03:04:05-05:00", at(2024, 1, 2, 8, 4, 5)),
+        (1_710_037_800, at(2024, 3, 10, 10, 30)),  # 02:30, which clocks skipped
+        (1_730_597_400, at(2024, 11, 3, 9, 30)),  # 01:30, which they showed twice
+        (253_402_300_799_000, None),  # local, the last second of 9999
+        ("9999-12-31T23:59:59", None),
+        ("yesterday", None),
+        (None, None),
+    ],
+)
+def test_a_legacy_projects_time_is_its_wall_clock(value: object, time: datetime | None) -> None:
+    """With a zone, numbers and text without an offset are local and become UTC; an offset is believed."""
+    assert event_time(value, "US/Pacific") == time
+
+
+@pytest.mark.parametrize("value", [-62_135_596_800, "0001-01-01", "0001-01-01T00:00:00"])
+def test_a_moment_before_the_calendar_is_none(value: object) -> None:
+    """What lies before the year 1 in UTC, though not in the project's zone, is None."""
+    assert event_time(value) == at(1, 1, 1)
+    assert event_time(value, "Asia/Tokyo") is None
+
+
+def test_the_zone_changes_the_time_only() -> None:
+    """A row of a legacy project has its time in UTC, and its properties as they were sent."""
+    event = {"event": "a", "properties": {"time": 1_704_164_645, "distinct_id": "d"}}
+    assert as_row(event, "US/Pacific") == as_row(event) | {"event_time": at(2024, 1, 2, 11, 4, 5)}
+
+
 @given(st.integers(-(10**14), 10**14) | st.floats(-(10**14), 10**14))
 def test_numbers_become_utc(number: float) -> None:
     """For all numbers the result is the whole seconds or milliseconds since 1970, aware, or beyond the calendar."""
@@ -140,6 +177,6 @@ def test_lines_that_are_no_events_are_counted() -> None:
         file.write(b'{"event":"a","properties":{}}\n\n \r\noops\n{"event":"b","properties":{}}\n{}\n')
 
     with pytest.warns(UserWarning, match="2 lines") as caught:
-        found = list(streamed(download, raw=True))
+        found = list(streamed(download, raw=True, zone="US/Pacific"))
     assert [event["event"] for event in found] == ["a", "b"]
     assert len(caught) == 1

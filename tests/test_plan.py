@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -145,11 +146,11 @@ def test_what_cannot_be_split_is_refused() -> None:
     offset=st.integers(-12, 14).map(lambda hours: timezone(timedelta(hours=hours))),
 )
 def test_a_day_is_open_until_it_is_over_for_48_hours(last: date, minutes: int, offset: timezone) -> None:
-    """A day is open up to two days after its end in UTC, in whatever zone the clock shows."""
-    end = datetime(last.year, last.month, last.day, tzinfo=UTC) + DAY
+    """A day is open up to two days after its end, by the clock of the zone that the moment is given in."""
+    end = datetime(last.year, last.month, last.day, tzinfo=offset) + DAY
     now = end + timedelta(minutes=minutes)
-    assert is_open(last, now.astimezone(offset)) == (now - end < timedelta(hours=48))
-    assert open_from(now.astimezone(offset)) == next(
+    assert is_open(last, now) == (now - end < timedelta(hours=48))
+    assert open_from(now) == next(
         first for first in (now.date() + n * DAY for n in range(-9, 9)) if is_open(first, now)
     )
 
@@ -160,6 +161,14 @@ def test_a_day_closes_at_a_moment() -> None:
     assert not is_open(START, closing)
     assert is_open(START, closing - timedelta(microseconds=1))
     assert open_from(closing) == date(2024, 1, 2)
+
+
+def test_days_close_where_the_clock_is() -> None:
+    """At one moment a day is closed by a clock in Tokyo that is still open by one in California."""
+    moment = datetime(2024, 1, 3, 15, tzinfo=UTC)
+    assert not is_open(START, moment.astimezone(ZoneInfo("Asia/Tokyo")))
+    assert is_open(START, moment.astimezone(ZoneInfo("US/Pacific")))
+    assert is_open(START, moment)
 
 
 @pytest.mark.parametrize(

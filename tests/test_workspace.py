@@ -66,7 +66,9 @@ def portal() -> Iterator[BlockingPortal]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No credentials but those that a test sets, a home of its own, and no waiting for quota."""
-    for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID", "MP_REGION", "MP_CONFIG_PATH", "MPX_API_URL"):
+    for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID", "MP_REGION", "MP_CONFIG_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("MPX_API_URL", "MPX_PROJECT_TIMEZONE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "home"))

@@ -42,7 +42,8 @@ async def the_async_door() -> None:
         "2024-03-30",
         db="events.duckdb",
         table="signups",
-        credentials=Credentials("user", "secret", "1", "eu"),
+        credentials=Credentials("user", "secret", "1", "eu", "US/Pacific"),
+        project_timezone="UTC",
         events=("Sign up", "Sign in"),
         where='properties["plan"] == "free"',
         max_workers=5,
@@ -55,7 +56,7 @@ async def the_async_door() -> None:
 
 
 def the_blocking_door(parallel: bool) -> None:
-    with Workspace(path="events.duckdb", region="eu") as workspace:
+    with Workspace(path="events.duckdb", region="eu", project_timezone="US/Pacific") as workspace:
         one = workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-31", limit=10)
         assert_type(one, FetchResult)
         many = workspace.fetch_events(

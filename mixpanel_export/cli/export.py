@@ -36,6 +36,7 @@ class Options:
     account: str | None
     project_id: str | None
     region: str | None
+    project_timezone: str | None
     events: list[str] | None
     where: str | None
     limit: int | None
@@ -92,6 +93,11 @@ def _names(value: str) -> list[str]:
 )
 @click.option("--project-id", metavar="ID", help="Project to export, instead of the configured one.")
 @click.option("--region", metavar="NAME", help="us, eu or in, instead of the configured one.")
+@click.option(
+    "--project-timezone",
+    metavar="ZONE",
+    help="Zone of a project whose times are local, such as US/Pacific, instead of the configured one.",
+)
 @click.option(
     "-e",
     "--events",
@@ -219,6 +225,7 @@ def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, 
                 on_batch_complete=counted,
                 on_progress=draw,
                 api_url=options.api_url,
+                project_timezone=options.project_timezone,
                 per_second=options.per_second,
                 per_hour=options.per_hour,
             )
