@@ -22,6 +22,8 @@ LAYERS = {
     "_zone": ("", ""),
     "_plan": ("_stream", ""),
     "_limits": ("errors", "anyio"),
+    "_clock": ("", ""),
+    "_quota": ("_clock _limits", "platformdirs"),
     "_decode": ("_lines errors", "isal"),
     "_event": ("_lines _zone", ""),
     "_arguments": ("_plan _stream errors results", ""),
@@ -51,12 +53,12 @@ LAYERS = {
 PACKAGES = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _arguments _engine _plan credentials errors progress results simulator sync workspace",
+        "__init__ _arguments _engine _plan _quota credentials errors progress results simulator sync workspace",
         "anyio click",
     ),
 }
 
-LIBRARIES = {"anyio", "click", "duckdb", "h11", "httpx", "isal", "pandas", "tqdm", "trio"}
+LIBRARIES = {"anyio", "click", "duckdb", "h11", "httpx", "isal", "pandas", "platformdirs", "tqdm", "trio"}
 
 
 def modules_named_in(source: Path) -> Iterator[str]:
