@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from operator import ge, gt, le, lt
 
-from mixpanel_export.simulator.truth import EPOCH, event_time
+from mixpanel_export.simulator.truth import event_time
+from mixpanel_export.simulator.zone import EPOCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,13 @@ def negated(term: Term) -> Term:
 
 
 def compared(sign: str, left: Term, right: Term) -> Term:
-    """`==`, `!=`, the orders, and `in` of a list or a string."""
+    """`=` or `==`, `!=`, the orders, and `in` of a list or a string."""
 
     def evaluate(scope: Scope) -> bool | None:
         a, b = left(scope), right(scope)
         match sign:
-            case "==" | "!=":
-                return _equal(a, b) is (sign == "==")
+            case "=" | "==" | "!=":
+                return _equal(a, b) is (sign != "!=")
             case "in" if isinstance(b, list):
                 return any(_equal(a, element) for element in b)
             case "in":

@@ -4,7 +4,8 @@
 
 The subset is what clients of the export endpoint were seen to send: `properties["x"]`, `user["x"]`, `event["$time"]`,
 comparisons, `in`, `and`, `or`, `not`, `defined(x)`, `datetime("2024-03-01T00:00:00")` or of seconds, `number(x)`,
-`string(x, default)` and `any(X, list, condition)`. Words are read in either case; there is no arithmetic.
+`string(x, default)` and `any(X, list, condition)`. Words are read in either case, `=` means `==`, and there is no
+arithmetic.
 """
 
 import json
@@ -25,7 +26,7 @@ Predicate = Callable[[bytes, bytes], bool]
 
 _TOKEN = re.compile(
     r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)'
-    r"|(?P<word>[A-Za-z_]\w*)|(?P<sign>[=!<>]=|[<>()\[\],])|(?P<odd>\S)",
+    r"|(?P<word>[A-Za-z_]\w*)|(?P<sign>[=!<>]=|[=<>()\[\],])|(?P<odd>\S)",
     re.DOTALL | re.ASCII,
 )
 _SHOWN = 50  # characters of a token that an error shows
@@ -87,7 +88,7 @@ class _Parser:
 
     def _comparison(self) -> Term:
         left, sign = self._operand(), self._token.lower()
-        if self._took("==", "!=", "in", *terms.ORDERS):
+        if self._took("=", "==", "!=", "in", *terms.ORDERS):
             return terms.compared(sign, left, self._operand())
         return left
 
