@@ -33,10 +33,14 @@ from mixpanel_export.errors import (
     TruncatedError,
 )
 
-_SHOWN = 500  # bytes of an error body that are shown
+_READ, _SHOWN = (
+    64 << 10,
+    500,
+)  # bytes of an error body that are looked at, as it may repeat the request, and shown
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 _AUTH_TEXT = "Unable to authenticate request"  # seen as 400 and, now and then, as 200
+_TIMEOUT_TEXT = "Timeout Error"  # of the server itself, which it reports as a bad request
 _FUTURE_TEXT = "to_date cannot be later than today"
 _HISTORY_TEXT = re.compile(r"Date range exceeds (\d{1,5}) days into the past")  # the limit of the plan
 
@@ -180,9 +184,9 @@ async def _refusal(response: httpx.Response, query: Query, chunk: Chunk, now: da
         async with _abandoned(response.aiter_bytes()) as pieces:
             async for piece in pieces:
                 body += piece
-                if len(body) >= _SHOWN:
+                if len(body) >= _READ:
                     break
-    text = _redacted(body[:_SHOWN].decode("utf-8", "replace"), query.credentials)
+    text = _redacted(body[:_READ].decode("utf-8", "replace"), query.credentials)
     return refusal(response.status_code, text, response.headers.get("retry-after"), chunk, now)
 
 
@@ -204,26 +208,28 @@ async def _abandoned(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterat
 
 def refusal(status: int, body: str, retry_after: str | None, chunk: Chunk, now: datetime) -> APIError:
     """Return the error that an answer other than 200, given at *now* (aware), means."""
-    said = f"Mixpanel answered {status} for {chunk}: {body.strip() or 'no text'}"
-    if status == httpx.codes.UNAUTHORIZED or _AUTH_TEXT in body:
-        return _not_authenticated(status, body, chunk)
+    shown = body.encode()[:_SHOWN].decode("utf-8", "ignore")
+    reason = _reason(body)
+    said = f"Mixpanel answered {status} for {chunk}: {reason[:_SHOWN] or 'no text'}"
+    if status == httpx.codes.UNAUTHORIZED or _AUTH_TEXT in reason:
+        return _not_authenticated(status, shown, chunk)
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return RateLimitError(
-            f"{said}; {_slower(body)}",
-            response_body=body,
+            f"{said}; {_slower(reason)}",
+            response_body=shown,
             retry_after=seconds_of(retry_after),
         )
     if (
         status >= httpx.codes.INTERNAL_SERVER_ERROR
         or status == httpx.codes.REQUEST_TIMEOUT
-        or _is_timeout(status, body)
+        or _TIMEOUT_TEXT in reason
     ):
-        return ServerError(f"{said}; try again later", status_code=status, response_body=body)
-    if _FUTURE_TEXT in body:
+        return ServerError(f"{said}; try again later", status_code=status, response_body=shown)
+    if _FUTURE_TEXT in reason:
         advice = f"use {chunk.last - timedelta(days=1)} as to_date until {chunk.last} has begun in the project's time zone"
-        return FutureDateError(f"{said}; {advice}", status_code=status, response_body=body)
-    advice = _first_day(body, now) or _advice(status)
-    return QueryError(f"{said}; {advice}", status_code=status, response_body=body)
+        return FutureDateError(f"{said}; {advice}", status_code=status, response_body=shown)
+    advice = _first_day(reason, now) or _advice(status)
+    return QueryError(f"{said}; {advice}", status_code=status, response_body=shown)
 
 
 def seconds_of(retry_after: str | None) -> float | None:
@@ -239,20 +245,15 @@ def seconds_of(retry_after: str | None) -> float | None:
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _slower(body: str) -> str:
-    if "in progress" in body:
+def _slower(reason: str) -> str:
+    if "in progress" in reason:
         return "other exports of the project are running, so wait for them or lower max_workers"
     return "the project's quota is spent, so wait or lower per_second and per_hour"
 
 
-def _is_timeout(status: int, body: str) -> bool:
-    """Whether the server ran out of time itself, which it reports as a bad request."""
-    return status == httpx.codes.BAD_REQUEST and "Timeout Error" in body
-
-
-def _first_day(body: str, now: datetime) -> str | None:
+def _first_day(reason: str, now: datetime) -> str | None:
     """Say with which day to begin, where the answer is that the plan's history does not go back that far."""
-    if not (limit := _HISTORY_TEXT.search(body)):
+    if not (limit := _HISTORY_TEXT.search(reason)):
         return None
     first = now.astimezone(UTC).date() - timedelta(days=int(limit[1]))
     return f"the plan's limit is {limit[1]} days, so use {first} or a later day as from_date"
@@ -296,13 +297,13 @@ def _not_whole(error: LineTooLongError | TruncatedError, query: Query, chunk: Ch
     )
 
 
-def _reason(line: str) -> str:
-    """Return what a line that is no event says: the text of an error object, or all of it."""
+def _reason(body: str) -> str:
+    """Return what an answer that is no event says: the text of an error object, or all of it."""
     with suppress(ValueError, RecursionError):
-        said = json.loads(line)
+        said = json.loads(body)
         if isinstance(said, dict) and isinstance(said.get("error"), str):
             return str(said["error"]).strip()
-    return line.strip()
+    return body.strip()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One attempt over HTTP: what is asked, what an answer means, and how failures are named."""
 
 import inspect
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
@@ -123,6 +124,22 @@ async def test_an_error_shows_the_beginning_of_a_long_answer() -> None:
     with pytest.raises(ServerError) as caught:
         await fetched(Query(URL, ACCOUNT))
     assert caught.value.response_body == "x" * 500
+
+
+@respx.mock
+async def test_an_error_that_repeats_a_long_request_is_understood() -> None:
+    """What the error says is read and shown also behind more text than is kept, with no part of the secret."""
+    secret = f"{ACCOUNT.secret!s:s}"
+    body = json.dumps(
+        {"request": "x" * 476 + secret + "x" * 9000, "error": "to_date cannot be later than today"}
+    )
+    respx.get(URL).mock(return_value=httpx.Response(400, text=body))
+    with pytest.raises(
+        FutureDateError, match="2024-03-03: to_date cannot be later than today; use"
+    ) as caught:
+        await fetched(Query(URL, ACCOUNT))
+    assert len(caught.value.response_body or "") == 500
+    assert secret[:5] not in repr(caught.value.to_dict())
 
 
 @respx.mock
