@@ -9,9 +9,10 @@ It shares no code with the exporter, so that the two can disagree.
 """
 
 from mixpanel_export.simulator.api import RequestLog
+from mixpanel_export.simulator.changes import Change
 from mixpanel_export.simulator.faults import Fault
 from mixpanel_export.simulator.query import Rules
 from mixpanel_export.simulator.simulator import Simulator
 from mixpanel_export.simulator.truth import Row, Truth, checksum
 
-__all__ = ["Fault", "RequestLog", "Row", "Rules", "Simulator", "Truth", "checksum"]
+__all__ = ["Change", "Fault", "RequestLog", "Row", "Rules", "Simulator", "Truth", "checksum"]

@@ -13,6 +13,7 @@ from mixpanel_export.simulator.body import BodyMaker, Source
 from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Answer, Fault, FaultLog
 from mixpanel_export.simulator.limits import Limits, Refusal
 from mixpanel_export.simulator.query import PATHS, USUAL, Project, Query, Request, Rules, denial, parse
+from mixpanel_export.simulator.zone import today
 
 Headers = tuple[tuple[str, str], ...]
 RetryAfter = Literal["seconds", "date", "none"]
@@ -110,7 +111,7 @@ class Api:
             return self._counted(denied, log)
         if refusal := self.limits.refusal():
             return self._counted(self._over(refusal), log)
-        query = parse(self.project, request, self.now().date(), self.rules)
+        query = parse(self.project, request, today(self.now(), self.source.profile.timezone), self.rules)
         if isinstance(query, Answer):
             return self._counted(query, log)
         log.first, log.last = query.first, query.last

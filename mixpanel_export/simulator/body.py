@@ -7,7 +7,7 @@ leaves none of them open.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from random import Random
@@ -15,21 +15,17 @@ from typing import TypeVar
 
 from anyio.lowlevel import checkpoint
 
+from mixpanel_export.simulator.awkward import REJECTS
 from mixpanel_export.simulator.content import NAMES
-from mixpanel_export.simulator.events import (
-    Profile,
-    Record,
-    in_milliseconds,
-    line,
-    records,
-    settled_at,
-)
+from mixpanel_export.simulator.days import records, settled_at
+from mixpanel_export.simulator.events import Profile, Record, in_milliseconds, line
 from mixpanel_export.simulator.faults import GZIP_ONLY, LINES, WIRE, Fault
 from mixpanel_export.simulator.query import Query
 from mixpanel_export.simulator.segments import NO_LINES, DayCache, GzipMember, Segment, blocks, segment
 from mixpanel_export.simulator.where import Predicate
 
-GZIP_OVER = 1400  # bytes; docs: openapi/export.openapi.yaml
+GZIP_OVER = 1400
+"""A larger body is compressed for whoever accepts it, in bytes (docs: openapi/export.openapi.yaml)."""
 
 T = TypeVar("T")
 Pieces = AsyncGenerator[bytes, None]
@@ -38,13 +34,15 @@ Segments = AsyncGenerator[Segment, None]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast bodies go out, and on which clock."""
+    """How fast bodies go out, on which clock, and in what pieces; see `Simulator`."""
 
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     seconds_per_day: float = 0.0
     bandwidth: float | None = None
     piece: int = 65536
+    gzip_over: int = GZIP_OVER
+    member: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class Source:
     ) -> Iterator[tuple[float, Segment]]:
         """Segments of one day, each with the share of the day that is over with it; 1 comes last."""
         filtered = query.events is not None or query.where is not None
-        everything = not filtered and not query.in_ms and settled_at(day) <= arrived
+        everything = not filtered and not query.in_ms and settled_at(self.profile, day) <= arrived
         kept = self.cache.get(day) if everything else None
         if kept is None:
             yield from self._made(day, query, arrived, keep=everything)
@@ -126,8 +124,7 @@ def selected(
     where: Predicate | None = None,
 ) -> Iterator[Record]:
     """Records of *day* that have arrived by *arrived*: of the named *events* only, and as *where* wants them."""
-    arrived_ms = None if settled_at(day) <= arrived else int(arrived.timestamp() * 1000)
-    chosen = records(profile, day, arrived_ms=arrived_ms)
+    chosen = records(profile, day, now=None if settled_at(profile, day) <= arrived else arrived)
     if events is not None:
         wanted = {index for index, name in enumerate(NAMES) if name in events}
         chosen = (record for record in chosen if record[0] in wanted)
@@ -148,7 +145,7 @@ class BodyMaker:
     async def body(self, *, accepts_gzip: bool) -> Body:
         """Return the body, compressed where *accepts_gzip* allows it and its size calls for it."""
         segments = await self._segments(paced=True)
-        begun, large = await _peek(segments)
+        begun, large = await _peek(segments, self.source.pace.gzip_over)
         gzip = accepts_gzip and (large or (self.fault is not None and self.fault.kind in GZIP_ONLY))
         pieces = await self._encoded(self._keep(_chained(begun, segments)), gzip=gzip)
         pieces = self._keep(_recut(pieces, self.source.pace.piece))
@@ -189,15 +186,17 @@ class BodyMaker:
                 return self._keep(_member(segments, crc_error=0xFFFF))
             case "two_members":
                 return self._keep(_two_members(segments))
+            case _ if self.source.pace.member:
+                return self._keep(_members(segments, self.source.pace.member))
             case _:
                 return self._keep(_member(segments))
 
 
-async def _peek(segments: Segments) -> tuple[list[Segment], bool]:
-    """Take segments until it is known whether the body is large enough for gzip."""
+async def _peek(segments: Segments, limit: int) -> tuple[list[Segment], bool]:
+    """Take segments until it is known whether the body is larger than *limit*."""
     begun: list[Segment] = []
     size = 0
-    while size <= GZIP_OVER:
+    while size <= limit:
         part = await anext(segments, None)
         if part is None:
             return begun, False
@@ -228,7 +227,9 @@ async def _limited(lines: AsyncIterable[bytes], limit: int) -> Pieces:
     async for piece in lines:
         count = piece.count(b"\n")
         if count >= limit:
-            yield b"".join(piece.splitlines(keepends=True)[:limit])
+            # An answer never ends in a line that is no event.
+            kept = [line for line in piece.split(b"\n")[:limit] if line not in REJECTS]
+            yield b"".join(line + b"\n" for line in kept)
             return
         limit -= count
         yield piece
@@ -253,6 +254,22 @@ async def _member(segments: AsyncIterable[Segment], crc_error: int = 0) -> Piece
     async for part in segments:
         yield member.add(part)
     yield member.end(crc_error)
+
+
+async def _members(segments: AsyncIterable[Segment], size: int) -> Pieces:
+    """Yield gzip members of *size* bytes of lines each, wherever that cuts; of nothing, one."""
+    some = False
+    async with aclosing(_plain(segments)) as lines, aclosing(_recut(lines, size)) as pieces:
+        async for piece in pieces:
+            some = True
+            yield _whole_member(segment(piece))
+    if not some:
+        yield _whole_member(NO_LINES)
+
+
+def _whole_member(part: Segment) -> bytes:
+    member = GzipMember()
+    return member.begin() + member.add(part) + member.end()
 
 
 async def _recut(pieces: AsyncIterable[bytes], size: int) -> Pieces:

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
+from typing import NamedTuple
 
 EVENTS: tuple[tuple[bytes, int], ...] = (
     (b'"Page View"', 22),
@@ -24,7 +25,47 @@ EVENTS: tuple[tuple[bytes, int], ...] = (
 )
 """Event names as JSON text, with their weights; the weights sum to 64."""
 
-NAMES: tuple[str, ...] = tuple(json.loads(name) for name, _ in EVENTS)
+
+class Text(NamedTuple):
+    """JSON text as it is sent, and as it must be stored where a part of it is broken."""
+
+    sent: bytes
+    stored: bytes
+
+
+RARE_EVENTS: tuple[Text, ...] = (
+    *(
+        Text(name, name)
+        for name in (
+            b'""',
+            b'" "',
+            b'"$create_alias"',
+            b'"$merge"',
+            b'"$hotshard_events"',
+            b'"$ae_session"',
+            b'"$ae_first_open"',
+            b'"$session_start"',
+            rb'"say \"hi\", \\ and \/"',
+            rb'"first\r\nsecond\tthird"',
+            rb'"nul\u0000inside"',
+            rb'"\ud83d\ude00 escaped"',
+            b'"\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x91\xa7 family"',
+            b'"line\xe2\x80\xa8and\xe2\x80\xa9paragraph\xc2\x85next"',
+            b'"\xef\xbb\xbfwith a mark"',
+            b'",\\"properties\\":{"',
+            b'"; DROP TABLE events; --"',
+            b'"%s"' % (b"long " * 50),
+            b'"null"',
+        )
+    ),
+    Text(rb'"cut \ud83d"', b'"cut \xef\xbf\xbd"'),
+    Text(b'"latin caf\xe9"', b'"latin caf\xef\xbf\xbd"'),
+    Text(b'"tab\there"', b'"tab\xef\xbf\xbdhere"'),
+)
+"""Names that only awkward events have."""
+
+NAME_TEXTS: tuple[bytes, ...] = (*(name for name, _ in EVENTS), *(name.stored for name in RARE_EVENTS))
+NAMES: tuple[str, ...] = tuple(json.loads(name) for name in NAME_TEXTS)
 DRAWN: tuple[int, ...] = tuple(index for index, (_, weight) in enumerate(EVENTS) for _ in range(weight))
 """The index of an event name for each of 64 equally likely draws."""
 
@@ -67,9 +108,20 @@ def material(seed: int) -> Material:
     return Material(
         users=tuple(_user(draw, number) for number in range(USERS)),
         pages=tuple(_page(draw) for _ in range(PAGES)),
-        details=tuple(tuple(_detail(draw, name) for _ in range(DETAILS)) for name in NAMES),
+        details=tuple(tuple(_detail(draw, name) for _ in range(DETAILS)) for name in NAMES[: len(EVENTS)]),
         extras=tuple(_extra(draw) for _ in range(EXTRAS)),
     )
+
+
+def text(value: bytes) -> str | None:
+    """A JSON scalar as text: strings without quotes, null and absent as None, the rest as written."""
+    if value in {b"", b"null"}:
+        return None
+    if value[0] != ord('"'):
+        return value.decode()
+    if b"\\" in value:
+        return str(json.loads(value))
+    return value[1:-1].decode()
 
 
 def _user(draw: Random, number: int) -> tuple[bytes, bytes]:

@@ -10,12 +10,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from random import Random
+from typing import NamedTuple
 
-from mixpanel_export.simulator.content import DRAWN, EVENTS, Material, material
+from mixpanel_export.simulator.changes import Change
+from mixpanel_export.simulator.content import DRAWN, NAME_TEXTS, Material, material
+from mixpanel_export.simulator.zone import WallClock, zone_of
 
-Record = tuple[int, bytes, bytes, bytes, int, bytes]
+
+class Sent(NamedTuple):
+    """What goes out for a record where that is not just `{"event":…,"properties":…}`.
+
+    `lines` is the event's line, after as many lines that are no events as `rejects` says; `repaired` tells
+    that the event's line is no valid JSON, and the record holds what must be stored of it.
+    """
+
+    lines: bytes
+    repaired: bool = False
+    rejects: int = 0
+
+
+Record = tuple[int, bytes, bytes, bytes, int, bytes, Sent | None]
 """Index of the event name; time, distinct_id and $insert_id as JSON text, empty where absent;
-mp_processing_time_ms; properties as JSON text."""
+mp_processing_time_ms; properties as JSON text; how it is sent, where that is unusual."""
 
 LATEST_HOURS = 40
 """An event arrives at most this long after its time."""
@@ -30,8 +46,24 @@ _LATEST_MS = LATEST_HOURS * 3_600_000
 class Profile:
     """What a project's events look like; rates are shares of the events, from 0 to 1.
 
-    `duplicates` are extra lines, most of them repeating an event's identity; `late` events arrive up to
-    40 hours after their time; `odd` ones have an unusual or missing time, distinct_id or $insert_id.
+    Args:
+        seed: Another one gives other events.
+        events_per_day: Before duplicates; a function of the day for uneven ones.
+        weekday_pattern: Whether weekends have fewer events than other days.
+        first_day: Days before it are empty.
+        duplicates: Extra lines, most of them repeating an event's identity.
+        missing_insert_id: Events whose `$insert_id` is absent, null or empty.
+        late: Events that arrive up to 40 hours after their time.
+        odd: Events with an unusual or missing time, distinct_id or `$insert_id`.
+        awkward: Events with names, ids, values or shapes of line that exporters have been seen to break, some
+            of which must be repaired; see `mixpanel_export.simulator.awkward`.
+        rejects: Lines that are no events, each sent before an event.
+        long_lines: Events whose line is long: of *long_line_bytes*, or down to a fifth of that.
+        long_line_bytes: How long at most, but for the usual properties.
+        leaks: Events that are also among those of the day before or after; all have an `$insert_id`.
+        strays: Events that are *only* among those of the day before or after.
+        timezone: Of a legacy project, which writes its wall clock into `time`; None for a project in UTC.
+        changes: What happens to stored events later.
     """
 
     seed: int = 1
@@ -42,6 +74,14 @@ class Profile:
     missing_insert_id: float = 0.01
     late: float = 0.05
     odd: float = 0.002
+    awkward: float = 0.0
+    rejects: float = 0.0
+    long_lines: float = 0.0
+    long_line_bytes: int = 5_000_000
+    leaks: float = 0.0
+    strays: float = 0.0
+    timezone: str | None = None
+    changes: tuple[Change, ...] = ()
 
     def events_on(self, day: date) -> int:
         """How many events *day* has, duplicates not counted."""
@@ -53,39 +93,31 @@ class Profile:
         return round(self.events_per_day * share)
 
 
-def settled_at(day: date) -> datetime:
-    """When everything that belongs to *day*, duplicates included, has arrived."""
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=24 + LATEST_HOURS + 1)
-
-
-def records(profile: Profile, day: date, *, arrived_ms: int | None = None) -> Iterator[Record]:
-    """Yield the records of *day* that have arrived by *arrived_ms* (UTC, milliseconds; None: all)."""
-    every = _with_duplicates(profile, day)
-    if arrived_ms is None:
-        return every
-    return (record for record in every if record[4] <= arrived_ms)
-
-
 def line(record: Record) -> bytes:
-    """The record as Mixpanel sends it, without a newline."""
-    return b"".join((b'{"event":', EVENTS[record[0]][0], b',"properties":', record[5], b"}"))
+    """The record as Mixpanel sends it, without a newline at the end."""
+    if record[6] is not None:
+        return record[6].lines
+    return b"".join((b'{"event":', NAME_TEXTS[record[0]], b',"properties":', record[5], b"}"))
 
 
 def in_milliseconds(record: Record) -> Record:
     """The record as `time_in_ms` shows it: seconds become milliseconds, anything else stays."""
-    name, time, distinct_id, insert_id, processed, properties = record
+    name, time, distinct_id, insert_id, processed, properties, sent = record
     if not (time.isdigit() and len(time) == 10):
         return record
     precise = b"%s%03d" % (time, processed % 1000)
-    text = b"".join((b'{"time":', precise, properties[len(b'{"time":') + len(time) :]))
-    return name, precise, distinct_id, insert_id, processed, text
+    properties = properties.replace(time, precise, 1)
+    if sent is not None:
+        sent = sent._replace(lines=sent.lines.replace(time, precise, 1))
+    return name, precise, distinct_id, insert_id, processed, properties, sent
 
 
-def _with_duplicates(profile: Profile, day: date) -> Iterator[Record]:
-    """The day's records with copies of some of them, each sent a good while after its original."""
+def generated(profile: Profile, day: date) -> Iterator[Record]:
+    """Yield the day's records with copies of some of them, each sent a good while after its original."""
     draw = Random(f"{profile.seed}:{day}")
     pieces = material(profile.seed)
     start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+    clock = WallClock(zone_of(profile.timezone), start) if profile.timezone else None
     left = profile.events_on(day)
     copied, waiting = round(profile.duplicates * 65536), deque[Record]()
     while left > 0:
@@ -93,7 +125,7 @@ def _with_duplicates(profile: Profile, day: date) -> Iterator[Record]:
         left -= size
         picks = array("H")
         picks.frombytes(draw.randbytes(2 * size))
-        for pick, (record, body) in zip(picks, _batch(profile, pieces, start, draw, size), strict=True):
+        for pick, (record, body) in zip(picks, _batch(profile, start, clock, draw, size), strict=True):
             yield record
             if pick < copied:
                 waiting.append(_copy(pieces, draw, start, record, body))
@@ -103,7 +135,7 @@ def _with_duplicates(profile: Profile, day: date) -> Iterator[Record]:
 
 
 def _batch(
-    profile: Profile, pieces: Material, start: int, draw: Random, size: int
+    profile: Profile, start: int, clock: WallClock | None, draw: Random, size: int
 ) -> Iterator[tuple[Record, bytes]]:
     """Records with the part of their properties that says nothing about identity or arrival."""
     bits = array("Q")
@@ -111,11 +143,14 @@ def _batch(
     ids = draw.randbytes(16 * size).hex().encode()
     late, without_id = round(profile.late * 65536), round(profile.missing_insert_id * 65536)
     rare = without_id + round(profile.odd * 65536)
+    pieces = material(profile.seed)
     users, pages, details, extras = pieces.users, pieces.pages, pieces.details, pieces.extras
     for i in range(size):
         when, what, more = bits[3 * i : 3 * i + 3]
         # The sum of two even draws: most events fall in the middle of the day.
         second = start + (((when & 0xFFFF) + (when >> 16 & 0xFFFF)) * 86_400 >> 17)
+        if clock is not None:
+            second = clock.placed(i, second)
         delay = 200 + (when >> 32 & 0xFFF)
         if (when >> 44 & 0xFFFF) < late:
             delay = (more & 0xFFFFFFFF) * _LATEST_MS >> 32
@@ -132,7 +167,7 @@ def _batch(
                 if pick < without_id
                 else _odd(what >> 48, time, distinct_id, insert_id)
             )
-        processed = second * 1000 + delay
+        processed = (second if clock is None else clock.utc(second)) * 1000 + delay
         yield (
             (
                 name,
@@ -141,6 +176,7 @@ def _batch(
                 insert_id,
                 processed,
                 _text(time, distinct_id, insert_id, body, processed),
+                None,
             ),
             body,
         )
@@ -178,7 +214,7 @@ def _odd(pick: int, time: bytes, distinct_id: bytes, insert_id: bytes) -> tuple[
 
 def _copy(pieces: Material, draw: Random, start: int, record: Record, body: bytes) -> Record:
     """A duplicate: exact, sent again with other properties, or only sharing the $insert_id."""
-    name, time, distinct_id, insert_id, processed, _ = record
+    name, time, distinct_id, insert_id, processed, _, _ = record
     kind = draw.randrange(8)
     if kind < 3:
         return record
@@ -188,7 +224,8 @@ def _copy(pieces: Material, draw: Random, start: int, record: Record, body: byte
     else:
         body = b"".join((body, pieces.extras[draw.getrandbits(9)]))
         processed += draw.choice((0, 1, 700, 61_000))
-    return name, time, distinct_id, insert_id, processed, _text(time, distinct_id, insert_id, body, processed)
+    text = _text(time, distinct_id, insert_id, body, processed)
+    return name, time, distinct_id, insert_id, processed, text, None
 
 
 def _text(time: bytes, distinct_id: bytes, insert_id: bytes, body: bytes, processed: int) -> bytes:

@@ -1,16 +1,19 @@
 """`Simulator`: one project, its events, its truth, and the ways to reach it."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
+from typing import NamedTuple
 
 import anyio
 import httpx
 
 from mixpanel_export.simulator.api import Api, Replies, RequestLog, RetryAfter
-from mixpanel_export.simulator.body import Pace, Source, selected
-from mixpanel_export.simulator.events import Profile, Record, line, settled_at
+from mixpanel_export.simulator.body import GZIP_OVER, Pace, Source, selected
+from mixpanel_export.simulator.changes import Change
+from mixpanel_export.simulator.days import settled_at, wandering, wanders
+from mixpanel_export.simulator.events import Profile, Record, line
 from mixpanel_export.simulator.faults import Fault, FaultLog
 from mixpanel_export.simulator.limits import Limits
 from mixpanel_export.simulator.query import USUAL, Project, Query, Rules
@@ -19,11 +22,19 @@ from mixpanel_export.simulator.server import serving
 from mixpanel_export.simulator.transport import Transport
 from mixpanel_export.simulator.truth import Row, Truth, deduplicated, truth_of
 from mixpanel_export.simulator.where import compiled
+from mixpanel_export.simulator.zone import zone_of
 
 
 def utc_now() -> datetime:
     """Return the time now, aware, in UTC."""
     return datetime.now(UTC)
+
+
+class Wanted(NamedTuple):
+    """Which events: of these names, and as a `where` expression says; None for all."""
+
+    events: frozenset[str] | None
+    where: str | None
 
 
 class Simulator:
@@ -39,6 +50,15 @@ class Simulator:
         missing_insert_id: Events whose `$insert_id` is absent, null or empty.
         late: Events that arrive up to 40 hours after their time.
         odd: Events with an unusual or missing time, distinct_id or `$insert_id`.
+        awkward: Events with names, ids, values or shapes of line that exporters have been seen to break, some
+            of which must be repaired.
+        rejects: Lines that are no events, each sent before an event.
+        long_lines: Events whose line is long: of *long_line_bytes*, or down to a fifth of that.
+        long_line_bytes: How long at most, but for the usual properties.
+        leaks: Events that are sent with the day before or after too; all have an `$insert_id`.
+        strays: Events that are sent with the day before or after only.
+        timezone: IANA name of a legacy project's zone: `time` is its wall clock, and days, today too, are its own.
+        changes: What happens to stored events later.
         username: Of the service account.
         secret: Of the service account.
         project_id: The only project there is.
@@ -53,6 +73,8 @@ class Simulator:
         seconds_per_day: How long a day takes to transfer on one connection.
         bandwidth: Bytes (as sent, so compressed) per second and connection; None for no bound.
         piece: Size in bytes of a chunk of the transfer, from 1 byte to 16 MB.
+        gzip_over: A larger body, in bytes, is compressed for whoever accepts it; -1 for an empty one too.
+        gzip_member: How many bytes of lines a gzip member holds, wherever that cuts; None for one member.
         content_type: Of answers with events.
         rules: How wrong requests are answered, where Mixpanel's own way is not published.
         faults: What goes wrong; `Simulator.faults` may be changed between requests.
@@ -73,6 +95,14 @@ class Simulator:
         missing_insert_id: float = 0.01,
         late: float = 0.05,
         odd: float = 0.002,
+        awkward: float = 0.0,
+        rejects: float = 0.0,
+        long_lines: float = 0.0,
+        long_line_bytes: int = 5_000_000,
+        leaks: float = 0.0,
+        strays: float = 0.0,
+        timezone: str | None = None,
+        changes: Sequence[Change] = (),
         username: str = "demo.mp-service-account",
         secret: str = "demo-secret",  # noqa: S107 - it opens nothing but this simulator
         project_id: str = "12345",
@@ -87,6 +117,8 @@ class Simulator:
         seconds_per_day: float = 0.0,
         bandwidth: float | None = None,
         piece: int = 65536,
+        gzip_over: int = GZIP_OVER,
+        gzip_member: int | None = None,
         content_type: str = "text/plain",
         rules: Rules = USUAL,
         faults: Sequence[Fault] = (),
@@ -107,13 +139,20 @@ class Simulator:
             missing_insert_id=missing_insert_id,
             late=late,
             odd=odd,
+            awkward=awkward,
+            rejects=rejects,
+            long_lines=long_lines,
+            long_line_bytes=long_line_bytes,
+            leaks=leaks,
+            strays=strays,
+            timezone=timezone,
+            changes=tuple(changes),
         )
         self._now = now
         self._limits = Limits(clock, per_second, per_hour, concurrent)
-        self._truths: dict[tuple[date, frozenset[str] | None, str | None], Truth] = {}
-        self._source = Source(
-            self.profile, DayCache(cache_bytes), Pace(clock, sleep, seconds_per_day, bandwidth, piece)
-        )
+        self._truths: dict[tuple[date, Wanted, tzinfo], Truth] = {}
+        pace = Pace(clock, sleep, seconds_per_day, bandwidth, piece, gzip_over, gzip_member)
+        self._source = Source(self.profile, DayCache(cache_bytes), pace)
         project = Project(username, secret, project_id, legacy_secret, history_days)
         replies = Replies(first_byte, limit_retry_after, uncounted, content_type)
         self._api = Api(
@@ -161,39 +200,74 @@ class Simulator:
         self._source.prepare(Query(first, last), self._now())
 
     def truth(
-        self, first: date, last: date, *, events: Sequence[str] | None = None, where: str | None = None
+        self,
+        first: date,
+        last: date,
+        *,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        as_utc: bool = False,
     ) -> Truth:
-        """Return what an export of these days must end up with, as of now.
+        """Return what an export of these days, in chunks of any size, must end up with, as of now.
+
+        With *as_utc* the times are what an exporter stores that does not know the project's zone.
 
         Raises:
             ValueError: *where* is malformed.
         """
-        names = None if events is None else frozenset(events)
-        return sum((self._truth(day, names, where) for day in Query(first, last).days()), Truth())
+        wanted = Wanted(None if events is None else frozenset(events), where)
+        zone = UTC if as_utc else zone_of(self.profile.timezone)
+        days = list(Query(first, last).days())
+        at_home = sum((self._truth(day, wanted, zone) for day in days), Truth())
+        return at_home + truth_of(self._wanderers(days, wanted), zone)
 
     def rows(
-        self, first: date, last: date, *, events: Sequence[str] | None = None, where: str | None = None
+        self,
+        first: date,
+        last: date,
+        *,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        as_utc: bool = False,
     ) -> Iterator[Row]:
-        """Yield the rows an export of these days must end up with, as of now."""
-        for day in Query(first, last).days():
-            yield from deduplicated(self._records(day, events, where))
+        """Yield the rows that `truth` is about."""
+        wanted = Wanted(None if events is None else frozenset(events), where)
+        zone = UTC if as_utc else zone_of(self.profile.timezone)
+        days = list(Query(first, last).days())
+        for day in days:
+            yield from deduplicated(self._at_home(day, wanted), zone)
+        yield from deduplicated(self._wanderers(days, wanted), zone)
 
     def lines(
         self, first: date, last: date, *, events: Sequence[str] | None = None, where: str | None = None
     ) -> Iterator[bytes]:
-        """Yield the lines of these days, duplicates included, without newlines, as of now."""
+        """Yield the lines of these days, duplicates and rejects included, without newlines, as of now."""
+        wanted = Wanted(None if events is None else frozenset(events), where)
         for day in Query(first, last).days():
-            yield from map(line, self._records(day, events, where))
+            for record in self._records(day, wanted):
+                yield from line(record).split(b"\n")
 
-    def _records(self, day: date, events: Iterable[str] | None, where: str | None) -> Iterator[Record]:
-        names = None if events is None else frozenset(events)
-        return selected(self.profile, day, self._now(), names, None if where is None else compiled(where))
+    def _records(self, day: date, wanted: Wanted) -> Iterator[Record]:
+        where = None if wanted.where is None else compiled(wanted.where)
+        return selected(self.profile, day, self._now(), wanted.events, where)
 
-    def _truth(self, day: date, names: frozenset[str] | None, where: str | None) -> Truth:
-        """Truth of one day, remembered once nothing more can arrive."""
-        if (day, names, where) in self._truths:
-            return self._truths[day, names, where]
-        truth = truth_of(self._records(day, names, where))
-        if settled_at(day) <= self._now():
-            self._truths[day, names, where] = truth
+    def _at_home(self, day: date, wanted: Wanted) -> Iterator[Record]:
+        """Records that are sent with *day* alone: none of them has a duplicate on another day."""
+        every = self._records(day, wanted)
+        if not wandering(self.profile):
+            return every
+        return (record for record in every if not wanders(self.profile, record))
+
+    def _wanderers(self, days: Sequence[date], wanted: Wanted) -> Iterator[Record]:
+        """Records that may be sent with more than one of *days*, as often as they are."""
+        for day in days if wandering(self.profile) else ():
+            yield from (record for record in self._records(day, wanted) if wanders(self.profile, record))
+
+    def _truth(self, day: date, wanted: Wanted, zone: tzinfo) -> Truth:
+        """Truth of what is sent with one day alone, remembered once nothing more can arrive."""
+        if (day, wanted, zone) in self._truths:
+            return self._truths[day, wanted, zone]
+        truth = truth_of(self._at_home(day, wanted), zone)
+        if settled_at(self.profile, day) <= self._now():
+            self._truths[day, wanted, zone] = truth
         return truth

@@ -3,22 +3,25 @@
 The rules are the ones every exporter of Mixpanel has to keep: an event is identified by its name,
 distinct_id, time and $insert_id, compared as text; without a $insert_id it is never a duplicate; of
 duplicates the one with the largest mp_processing_time_ms stays, then the one with the greatest text.
+What is broken is compared, and kept, as it must be repaired.
 """
 
-import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import Decimal
 from hashlib import blake2b
 from typing import NamedTuple
 
-from mixpanel_export.simulator.content import NAMES
+from mixpanel_export.simulator.content import NAMES, text
 from mixpanel_export.simulator.events import Record
+from mixpanel_export.simulator.zone import EPOCH, utc_of
 
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - rows carry naive UTC, as a TIMESTAMP column does
 MILLISECONDS_FROM = 10**11
 """A number from here on counts milliseconds, below it seconds."""
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class Row(NamedTuple):
@@ -33,18 +36,31 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a range of days holds: lines sent, events left after deduplication, and their checksum."""
+    """What a range of days holds.
+
+    `rows` events are sent, of which `distinct` are left after deduplication, with this checksum. Beside them
+    `rejects` lines are sent that are no events, and `repaired` of the events sent are broken JSON.
+    """
 
     rows: int = 0
     distinct: int = 0
     checksum: int = 0
+    rejects: int = 0
+    repaired: int = 0
+
+    @property
+    def duplicates(self) -> int:
+        """How many events are sent in vain."""
+        return self.rows - self.distinct
 
     def __add__(self, other: "Truth") -> "Truth":
-        """Truth of two ranges without a day in common."""
+        """Truth of two ranges without an event in common."""
         return Truth(
             self.rows + other.rows,
             self.distinct + other.distinct,
             (self.checksum + other.checksum) % 2**128,
+            self.rejects + other.rejects,
+            self.repaired + other.repaired,
         )
 
 
@@ -53,75 +69,68 @@ def checksum(rows: Iterable[tuple[str | None, datetime | None, str | None, str |
     return sum(map(_digest, rows)) % 2**128
 
 
-def truth_of(records: Iterable[Record]) -> Truth:
-    """Return the truth about one day's *records*, which are gone through once."""
+def truth_of(records: Iterable[Record], zone: tzinfo = UTC) -> Truth:
+    """Return the truth about *records*, which are gone through once, in a project of *zone*."""
     counted = _Counter(records)
     distinct = total = 0
-    for row in deduplicated(counted):
+    for row in deduplicated(counted, zone):
         distinct += 1
         total += _digest(row)
-    return Truth(counted.seen, distinct, total % 2**128)
+    return Truth(counted.seen, distinct, total % 2**128, counted.rejects, counted.repaired)
 
 
-def deduplicated(records: Iterable[Record]) -> Iterator[Row]:
+def deduplicated(records: Iterable[Record], zone: tzinfo = UTC) -> Iterator[Row]:
     """Yield the rows that stay, in no particular order."""
     winners: dict[tuple[int, str | None, str | None, str], Record] = {}
     for record in records:
         insert_id = text(record[3])
         if not insert_id:
-            yield row(record)
+            yield row(record, zone)
             continue
         identity = (record[0], text(record[2]), text(record[1]), insert_id)
         best = winners.get(identity)
         # UTF-8 sorts as the code points it encodes do.
-        if best is None or record[4:] > best[4:]:
+        if best is None or record[4:6] > best[4:6]:
             winners[identity] = record
-    yield from map(row, winners.values())
+    for record in winners.values():
+        yield row(record, zone)
 
 
-def row(record: Record) -> Row:
+def row(record: Record, zone: tzinfo = UTC) -> Row:
     """The record as a table holds it."""
-    name, time, distinct_id, insert_id, _, properties = record
-    return Row(NAMES[name], event_time(time), text(distinct_id), text(insert_id), properties.decode())
+    name, time, distinct_id, insert_id, _, properties, _ = record
+    return Row(NAMES[name], event_time(time, zone), text(distinct_id), text(insert_id), properties.decode())
 
 
-def text(value: bytes) -> str | None:
-    """A JSON scalar as text: strings without quotes, null and absent as None, the rest as written."""
-    if value in {b"", b"null"}:
-        return None
-    if value[0] != ord('"'):
-        return value.decode()
-    if b"\\" in value:
-        return str(json.loads(value))
-    return value[1:-1].decode()
+def event_time(value: bytes, zone: tzinfo = UTC) -> datetime | None:
+    """The moment a `time` property means, as naive UTC; None where it means none.
 
-
-def event_time(value: bytes) -> datetime | None:
-    """The moment a `time` property means, as naive UTC; None where it means none."""
-    if value.isdigit() and len(value) == 10:
-        return EPOCH + timedelta(seconds=int(value))
-    written = text(value)
-    if written is None:
-        return None
+    In a project of another *zone* it is what the wall clock there showed, unless it names its own offset.
+    """
     try:
-        return _from_number(Decimal(written))
-    except InvalidOperation:
-        return _from_iso(written)
+        if value.isdigit() and len(value) == 10:
+            local: datetime | None = EPOCH + timedelta(seconds=int(value))
+        else:
+            local = _from_text(text(value) or "")
+        if local is None or (zone is UTC and local.tzinfo is None):
+            return local
+        return utc_of(local, local.tzinfo or zone)
+    except OverflowError:
+        return None
 
 
-def _from_number(number: Decimal) -> datetime:
-    whole = int(number)
-    if abs(whole) < MILLISECONDS_FROM:
-        return EPOCH + timedelta(seconds=whole)
-    return EPOCH + timedelta(milliseconds=whole)
-
-
-def _from_iso(written: str) -> datetime | None:
+def _from_text(written: str) -> datetime | None:
+    """The time that *written* means, without a zone where it names none."""
+    if _NUMBER.fullmatch(written):
+        number = Decimal(written)
+        if abs(number) < MILLISECONDS_FROM:
+            return EPOCH + timedelta(seconds=int(number))
+        # From the year 10000 on there is no calendar, and no need to write out the number.
+        return EPOCH + timedelta(milliseconds=int(min(max(number, Decimal("-1e15")), Decimal("1e15"))))
     try:
-        moment = datetime.fromisoformat(written)
+        return datetime.fromisoformat(written)
     except ValueError:
         return None
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def _digest(values: tuple[str | None, datetime | None, str | None, str | None, str]) -> int:
@@ -133,13 +142,17 @@ def _digest(values: tuple[str | None, datetime | None, str | None, str | None, s
 
 
 class _Counter:
-    """An iterable that knows how many records went through it."""
+    """An iterable that knows how many records went through it, and what was wrong with how many."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self._records = records
-        self.seen = 0
+        self.seen = self.rejects = self.repaired = 0
 
     def __iter__(self) -> Iterator[Record]:
         for record in self._records:
             self.seen += 1
+            sent = record[6]
+            if sent is not None:
+                self.rejects += sent.rejects
+                self.repaired += sent.repaired
             yield record
