@@ -6,13 +6,15 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import httpx
 import pytest
 
-from mixpanel_export.simulator import Simulator
+from mixpanel_export.simulator import Rules, Simulator
+from mixpanel_export.simulator.faults import Answer
+from mixpanel_export.simulator.query import Matter, Project, Query, Request, parse
 
 pytestmark = pytest.mark.anyio
 
@@ -253,6 +255,111 @@ async def test_to_date_may_be_today_but_not_later() -> None:
     assert (response.status_code, response.text) == (400, "to_date cannot be later than today")
 
 
+@pytest.mark.parametrize("charset", ["text/plain; charset=utf-8", "application/json"])
+async def test_the_content_type_of_events_is_a_switch(charset: str) -> None:
+    """Events come with the content type set, on both ways, and are the same events."""
+    sim = simulator(content_type=charset)
+    async with both(sim) as doors:
+        for door in doors:
+            response = await door.get(PATH, params=DAYS)
+            assert response.headers["content-type"] == charset
+            assert lines_of(response) == sorted(sim.lines(FIRST, LAST))
+
+
+async def test_a_limit_that_is_too_high_may_be_clamped() -> None:
+    """With that rule, a `limit` over 100,000 means 100,000; without, and below 1, it is a mistake."""
+    clamping = simulator(rules=Rules(over_limit="clamp"))
+    for limit in ("100001", "9" * 18):
+        assert lines_of(await get(clamping, limit=limit)) == sorted(clamping.lines(FIRST, LAST))
+        assert (await get(simulator(), limit=limit)).status_code == 400
+    assert (await get(clamping, limit="0")).status_code == 400
+
+
+async def test_a_missing_project_may_be_401() -> None:
+    """A service account that names no project is a mistake, or not let in."""
+    for status in (400, 401):
+        response = await get(simulator(rules=Rules(missing_project_id=status)), project_id=None)
+        assert response.status_code == status
+        assert "project_id" in response.json()["error"]
+
+
+async def test_wrong_credentials_may_be_text() -> None:
+    """Who is not let in is told so with status 401, or by text with 400 or even 200."""
+    text = "Unable to authenticate request"
+    cases: list[tuple[Literal["auth_text_400", "auth_text_200"], int]] = [
+        ("auth_text_400", 400),
+        ("auth_text_200", 200),
+    ]
+    for kind, status in cases:
+        sim = simulator(rules=Rules(unauthenticated=kind))
+        async with client(sim, auth=("x", "y")) as http:
+            response = await http.get(PATH, params=DAYS)
+        assert (response.status_code, response.text) == (status, text)
+        assert (await get(sim)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "about, changes, status",
+    [
+        ("from_date", {"from_date": "x"}, 400),
+        ("to_date", {"to_date": "2024-03-01"}, 400),
+        ("today", {"to_date": "2024-06-02"}, 400),
+        ("history", {"from_date": "2020-01-01"}, 403),
+        ("event", {"event": "x"}, 400),
+        ("limit", {"limit": "x"}, 400),
+        ("where", {"where": "x"}, 400),
+        ("project_id", {"project_id": None}, 400),
+        ("project_id", {"project_id": "9"}, 403),
+    ],
+)
+async def test_every_refusal_can_be_worded(
+    about: Matter, changes: dict[str, str | None], status: int
+) -> None:
+    """What a refusal says may be set for each thing it can be about, and its status stays."""
+    rules = Rules(wording={about: "in other words"})
+    response = await get(simulator(rules=rules, history_days=365), **changes)
+    assert response.status_code == status
+    assert "in other words" in response.text
+    other = await get(simulator(rules=rules), **({"event": "x"} if about != "event" else {"limit": "x"}))
+    assert "in other words" not in other.text
+
+
+async def test_refusals_have_the_shape_set() -> None:
+    """A refusal is plain text, or JSON with the text alone, with the request, or with a status."""
+    for changes in ({"from_date": None}, {"to_date": "2024-06-02"}):
+        said = {}
+        for shape in ("text", "error", "status", "request", "seen"):
+            response = await get(simulator(rules=Rules(shape=shape)), **changes)
+            assert response.status_code == 400
+            said[shape] = response.text
+        text = said["text"]
+        assert json.loads(said["error"]) == {"error": text}
+        assert json.loads(said["status"]) == {"error": text, "status": "error"}
+        request = json.loads(said["request"])
+        assert (request["error"], request["request"].partition("?")[0]) == (text, PATH)
+        assert said["seen"] == said["request" if "from_date" in changes else "text"]
+
+
+async def test_a_long_request_may_be_414() -> None:
+    """Requests longer than a bound are refused before anything looks at them, shorter ones are not."""
+    sim = simulator(rules=Rules(longest_target=500), per_hour=1)
+    async with both(sim) as doors:
+        for door in doors:
+            refused = await door.get(PATH, params=DAYS | {"bucket": "x" * 500}, auth=("x", "y"))
+            assert (refused.status_code, refused.headers["content-type"]) == (414, "text/html")
+    assert [log.status for log in sim.requests] == [414, 414]
+    assert (await get(sim)).status_code == 200
+
+
+async def test_today_is_the_callers() -> None:
+    """Which day is the last that may be asked for is up to who asks for the parameters to be read."""
+    project = Project("u", "s", "1")
+    request = Request("GET", f"{PATH}?from_date=2024-03-04&to_date=2024-03-06", {})
+    assert isinstance(parse(project, request, date(2024, 3, 6)), Query)
+    refused = parse(project, request, date(2024, 3, 5))
+    assert refused == Answer(400, "to_date cannot be later than today")
+
+
 async def test_unknown_parameters_are_ignored() -> None:
     """Parameters that mean nothing here change nothing."""
     sim = simulator()
@@ -343,6 +450,7 @@ async def test_requests_are_logged() -> None:
     assert (good.first, good.last, good.status, good.fault, good.finished) == (FIRST, LAST, 200, None, True)
     assert good.bytes_sent == body.num_bytes_downloaded
     assert good.params == DAYS
+    assert good.credentials
     assert (bad.first, bad.status, bad.finished) == (None, 400, True)
     assert bad.time >= good.time
 

@@ -98,6 +98,9 @@ def test_every_kind_has_a_place() -> None:
         ("402", 402, "Your plan does not allow API calls"),
         ("403", 403, "Date range exceeds 365 days"),
         ("404", 404, "Not found"),
+        ("413", 413, "<html>"),
+        ("414", 414, "<html>"),
+        ("416", 416, "Range Not Satisfiable"),
         ("429", 429, "too many export requests in progress"),
         ("500", 500, "error completing export request"),
         ("502", 502, "<html>"),
@@ -133,6 +136,70 @@ async def test_retry_after(door: str) -> None:
     for kind, given, seen in cases:
         raw = await fetch(simulator(Fault(kind, retry_after=given)), door)
         assert raw.head.headers.get("retry-after") == seen
+
+
+@pytest.mark.parametrize("newline", [True, False])
+async def test_an_error_may_be_the_whole_body_of_a_200(newline: bool, door: str) -> None:
+    """At position 0 the body is nothing but a JSON error, plain and with status 200, with a newline or without."""
+    fault = Fault("error_line", position=0.0, newline=newline, text='{"error": "Timeout Error."}')
+    raw = await fetch(simulator(fault), door)
+    assert raw.head.status_code == 200
+    assert "content-encoding" not in raw.head.headers
+    assert raw.data == b'{"error": "Timeout Error."}' + b"\n" * newline
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_leads_to_another_host(status: int, door: str) -> None:
+    """A client that follows a redirect arrives there, and the log says whether it brought its credentials."""
+    other = simulator()
+    async with other.serve() as url:
+        away = f"{url}{PATH}?from_date=2024-03-04&to_date=2024-03-04"
+        sim = simulator(Fault("redirect", status=status, location=away))
+        raw = await fetch(sim, door)
+        assert (raw.head.status_code, raw.head.headers["location"], raw.data) == (status, away, b"")
+        assert other.requests == []
+        async with httpx.AsyncClient(follow_redirects=True, auth=ACCOUNT) as http, sim.serve() as first:
+            followed = await http.get(first + PATH, params=DAYS)
+            assert (followed.status_code, followed.url.host) == (401, "127.0.0.1")
+            assert [log.credentials for log in (sim.requests[-1], *other.requests)] == [True, False]
+            await http.get(away)
+            assert other.requests[-1].credentials
+
+
+async def test_a_redirect_may_respell_the_path(door: str) -> None:
+    """Where it leads nowhere else, it leads to the path with a slash, or without, and the same parameters."""
+    raw = await fetch(simulator(Fault("redirect")), door)
+    location = httpx.URL(raw.head.headers["location"])
+    assert (location.path, dict(location.params)) == (PATH + "/", DAYS)
+    sim = simulator(Fault("redirect", times=2))
+    async with httpx.AsyncClient(
+        base_url="http://simulator", transport=sim.transport(), auth=ACCOUNT, follow_redirects=True
+    ) as http:
+        response = await http.get(PATH, params=DAYS)
+    assert (response.status_code, response.url.path) == (200, PATH)
+    assert len(sim.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"probability": 1.1}, "probability must be between 0 and 1"),
+        ({"position": -0.1}, "position must be between 0 and 1"),
+        ({"position": float("nan")}, "position must be between 0 and 1"),
+        ({"after": -1}, "after must not be negative"),
+        ({"times": -1}, "times must not be negative"),
+        ({"seconds": -0.5}, "seconds must not be negative"),
+        ({"retry_after": -1.0}, "retry_after must not be negative"),
+        ({"status": 100}, "status must be between 200 and 599"),
+        ({"status": 600}, "status must be between 200 and 599"),
+        ({"location": "http://x/\r\nA: b"}, "location must be a URL"),
+        ({"location": "http://ü/"}, "location must be a URL"),
+    ],
+)
+def test_what_no_fault_can_be(options: dict[str, Any], message: str) -> None:
+    """Numbers out of range are refused when the fault is made, not when it hits."""
+    with pytest.raises(ValueError, match=message):
+        Fault("redirect", **options)
 
 
 async def test_connections_that_break_before_the_head(door: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export.simulator import Fault, Simulator
+from mixpanel_export.simulator import Fault, Rules, Simulator
 from mixpanel_export.simulator.faults import Kind
 from mixpanel_export.simulator.limits import Limits
 
@@ -122,10 +122,59 @@ async def test_what_counts_against_the_hour() -> None:
 
 
 @pytest.mark.anyio
+async def test_refused_requests_may_count_too() -> None:
+    """Where 429 is not free, asking again too early puts off the end of the wait."""
+    for uncounted, statuses_after in ((frozenset({429}), [200]), (frozenset[int](), [429])):
+        clock = Clock()
+        sim = simulator(clock, per_second=0, per_hour=1, uncounted=uncounted)
+        assert statuses(await ask(sim)) == [200]
+        clock.time += 3000
+        assert statuses(await ask(sim)) == [429]
+        clock.time += 600
+        assert statuses(await ask(sim)) == statuses_after
+
+
+@pytest.mark.anyio
+async def test_a_limit_may_be_worded() -> None:
+    """What the answer says may be set; it stays a JSON error."""
+    sim = simulator(Clock(), per_second=1, rules=Rules(wording={"quota": "slower, please"}))
+    assert [response.text for response in await ask(sim, 2)][1] == '{"error": "slower, please"}'
+
+
+@pytest.mark.anyio
+async def test_a_limit_may_have_the_headers_of_the_query_api() -> None:
+    """With that rule, a 429 names the limits and what is left of them; without, and with other answers, none does."""
+    sim = simulator(Clock(), per_second=0, per_hour=2, rules=Rules(rate_limit_headers=True))
+    served, _, refused = await ask(sim, 3)
+    assert "ratelimit" not in served.headers
+    assert (
+        refused.headers["ratelimit-policy"]
+        == '"project";q=2;w=3600, "project-concurrency";q=100;qu="concurrent-requests"'
+    )
+    assert refused.headers["ratelimit"] == '"project";r=0;t=3600, "project-concurrency";r=100'
+    assert "ratelimit" not in (await ask(simulator(Clock(), per_second=1), 2))[1].headers
+
+
+def test_headers_name_the_limits_there_are() -> None:
+    """A limit that is off is not named; one of requests at once is, with how long to wait."""
+    limits = Limits(Clock(), per_hour=0, concurrent=1)
+    limits.begin()
+    assert dict(limits.headers())["RateLimit"] == '"project-concurrency";r=0;t=1'
+    limits = Limits(Clock(), per_hour=60, concurrent=0)
+    limits.arrived()
+    assert dict(limits.headers()) == {
+        "RateLimit-Policy": '"project";q=60;w=3600',
+        "RateLimit": '"project";r=59',
+    }
+
+
+@pytest.mark.anyio
 async def test_forms_of_retry_after() -> None:
     """`Retry-After` is seconds, a date, or not there."""
     dated = simulator(Clock(), per_second=1, limit_retry_after="date")
     assert (await ask(dated, 2))[1].headers["retry-after"] == "Sat, 01 Jun 2024 12:00:01 GMT"
+    faulty = simulator(Clock(), limit_retry_after="date", faults=[Fault("503", retry_after=90)])
+    assert (await ask(faulty))[0].headers["retry-after"] == "Sat, 01 Jun 2024 12:01:30 GMT"
     silent = simulator(Clock(), per_second=1, limit_retry_after="none")
     assert "retry-after" not in (await ask(silent, 2))[1].headers
 

@@ -43,7 +43,8 @@ class Fault:
         location: Where a redirect leads; None for the other spelling of the path, with or without a slash.
 
     Raises:
-        ValueError: A share is not between 0 and 1, a number is negative, or there is no such status.
+        ValueError: A share is not between 0 and 1, a number is negative, there is no such status, or
+            *location* has characters that no header may have.
     """
 
     kind: Kind
@@ -70,6 +71,8 @@ class Fault:
                 raise ValueError(f"{name} must not be negative, not {number}")
         if self.status is not None and not 200 <= self.status <= 599:
             raise ValueError(f"status must be between 200 and 599, not {self.status}")
+        if self.location is not None and not (self.location.isascii() and self.location.isprintable()):
+            raise ValueError("location must be a URL, percent-encoded")
 
     def concerns(self, first: date, last: date) -> bool:
         """Whether a request for these days is one it applies to."""
