@@ -20,7 +20,7 @@ import click
 
 from mixpanel_export import errors
 
-COMMANDS = ("demo", "export", "simulate")
+COMMANDS = ("demo", "export", "quota", "simulate")
 
 # The first line that fits counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (

@@ -1,0 +1,172 @@
+"""`mpx quota`: what is left of a project's hour, who used it, and when more comes."""
+
+import json
+import os
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mixpanel_export._quota import Key, View
+
+EXAMPLES = """\b
+Examples:
+  mpx quota
+  mpx quota --project 12345 --region eu --json
+
+\b
+It knows the requests that exports of this user on this machine have made, and asks nobody. Requests of other
+machines and programs count for Mixpanel, too.
+"""
+
+
+@click.command("quota", short_help="Show what is left of the hour's requests.", epilog=EXAMPLES)
+@click.option(
+    "--project",
+    "--project-id",
+    "project_id",
+    metavar="ID",
+    help="Project to look at, instead of the configured one; needs no secret.",
+)
+@click.option("--region", metavar="NAME", help="us, eu or in, instead of the configured one.")
+@click.option(
+    "-a",
+    "--account",
+    envvar="MP_ACCOUNT",
+    metavar="NAME",
+    help="Account in the configuration file; MP_ACCOUNT.",
+)
+@click.option(
+    "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
+)
+@click.option(
+    "--per-hour",
+    type=click.IntRange(0),
+    envvar="MPX_PER_HOUR",
+    default=60,
+    metavar="N",
+    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, times in seconds from now.")
+def command(
+    *,
+    project_id: str | None,
+    region: str | None,
+    account: str | None,
+    api_url: str | None,
+    per_hour: int,
+    as_json: bool,
+) -> None:
+    """Show what is left of a project's rolling hour, which processes used it, and when more comes.
+
+    Nothing is asked of Mixpanel, so looking costs no request.
+    """
+    from mixpanel_export._quota import SharedQuota
+    from mixpanel_export.cli.watch import messages
+
+    key = _key(project_id, region, account, api_url)
+    with messages(quiet=False, verbose=False):
+        view = SharedQuota(key, per_hour=per_hour).look()
+    if as_json:
+        click.echo(json.dumps(_as_dict(key, view), indent=2))
+        return
+    rows = list(_rows(key, view, datetime.now().astimezone()))
+    width = max(len(name) for name, _ in rows)
+    click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+
+
+def _key(project_id: str | None, region: str | None, account: str | None, api_url: str | None) -> "Key":
+    """Return the project that an export with these options would export."""
+    from mixpanel_export._quota import key_of
+    from mixpanel_export.credentials import checked_project_id, export_url, resolve_credentials
+    from mixpanel_export.errors import AccountNotFoundError, ConfigError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nothing is sent, so how the secret is kept is for another day
+            found = resolve_credentials(account, project_id=project_id, region=region)
+    except AccountNotFoundError:
+        raise
+    except ConfigError:
+        project_id = project_id or os.environ.get("MP_PROJECT_ID", "").strip()
+        if not project_id:
+            raise
+        region = region or os.environ.get("MP_REGION", "").strip() or "us"
+        return key_of(export_url(region.lower(), api_url), checked_project_id(project_id))
+    return key_of(export_url(found.region, api_url), found.project_id)
+
+
+def _rows(key: "Key", view: "View", now: datetime) -> Iterator[tuple[str, str]]:
+    yield "project", f"{key.project or 'of the project secrets'} on {key.host}"
+    used = len(view.counted)
+    if view.remaining is None:
+        yield "left", f"no limit; {used} used in the last hour"
+    else:
+        yield "left", f"{view.remaining} of {view.hour.quota} requests this hour"
+    for process, requests in _users(view).items():
+        yield "used", f"{requests} by {_named(process)}"
+    if view.pause:
+        yield "paused", f"until {_at(now, view.pause)}, as Mixpanel asked for patience"
+    if view.frees:
+        first, last = view.frees[0], view.frees[-1]
+        yield (
+            "more",
+            f"from {_at(now, first)}" + (f", all by {_at(now, last)}" if len(view.frees) > 1 else ""),
+        )
+
+
+def _users(view: "View") -> Counter[int | None]:
+    return Counter(request.pid for request in view.requests if request.counted)
+
+
+def _named(process: int | None) -> str:
+    if process is None:
+        return "processes before the machine was restarted"
+    running = _is_running(process)
+    state = "" if running is None else " (running)" if running else " (ended)"
+    return f"process {process}{state}"
+
+
+def _is_running(process: int) -> bool | None:
+    """Whether there is a process of that id; None where asking would not be harmless."""
+    if sys.platform == "win32":
+        return None  # os.kill ends processes there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _at(now: datetime, seconds: float) -> str:
+    clock = (now + timedelta(seconds=seconds)).strftime("%H:%M:%S")
+    away = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{clock} (in {away})"
+
+
+def _as_dict(key: "Key", view: "View") -> dict[str, object]:
+    return {
+        "host": key.host,
+        "project_id": key.project,
+        "per_hour": view.hour.quota,
+        "left": view.remaining,
+        "used": len(view.counted),
+        "wait_seconds": round(view.wait, 1),
+        "pause_seconds": round(view.pause, 1),
+        "more_in_seconds": [round(seconds, 1) for seconds in view.frees],
+        "processes": [
+            {
+                "pid": process,
+                "requests": requests,
+                "running": False if process is None else _is_running(process),
+            }
+            for process, requests in _users(view).items()
+        ],
+    }
