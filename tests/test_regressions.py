@@ -8,11 +8,12 @@ import json
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -25,6 +26,7 @@ from mixpanel_export import (
     BatchProgress,
     FutureDateError,
     LineTooLongError,
+    NetworkError,
     QueryError,
     TableExistsError,
     TableNotFoundError,
@@ -34,7 +36,7 @@ from mixpanel_export import (
     run_sync,
 )
 from mixpanel_export.cli import cli
-from mixpanel_export.simulator import Fault, Simulator
+from mixpanel_export.simulator import Fault, Rules, Simulator
 
 pytestmark = pytest.mark.anyio
 
@@ -293,6 +295,26 @@ async def test_of_the_versions_of_an_event_the_newest_stays(db: Path, order: Seq
     assert [json.loads(text)["mp_processing_time_ms"] for text in texts(db)] == [7]
 
 
+async def test_equal_lines_without_an_insert_id_all_stay(db: Path) -> None:
+    """Nothing says that they are one event, so each of them is a row."""
+    line = b'{"event":"e","properties":{"time":1,"distinct_id":"u"}}'
+    result = await export_lines(db, line, line, line)
+    assert (result.total_rows, result.removed_duplicates) == (4, 0)
+
+
+async def test_nothing_of_a_failed_attempt_stays(db: Path) -> None:
+    """Where the second answer has other events in another order, the table has those of the second alone."""
+    bodies = iter([[b"1", b"2", b"3"], [b"3", b"4"]])
+    ends = iter([b"terminated early", END])
+
+    def answer(_: httpx.Request) -> bytes:
+        lines = [b'{"event":"e","properties":{"n":' + number + b"}}" for number in next(bodies)]
+        return b"\n".join([*lines, next(ends)])
+
+    await export(simulator(), db, *ONE_DAY, transport=answering(answer))
+    assert texts(db) == {'{"n":3}': 1, '{"n":4}': 1}
+
+
 # Lines and what is in them
 
 
@@ -313,6 +335,48 @@ async def test_a_byte_that_json_forbids_costs_no_event(db: Path, control: bytes)
     assert (result.repaired, result.rejects, result.total_rows) == (1, 0, 2)
     assert texts(db) == {'{"text":"before\ufffdafter"}': 1}
     assert query(db, "SELECT line FROM _export_rejects") == [(line,)]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        '{"a":null,"b":"undefined","c":"<null>","d":"<undefined>","e":""}',
+        '{"k":1,"K":2,"$k":3,"k ":4,"":5,"a.b":6,"\\"":7,"🎈":8}',
+        '{"list":[1,"two",null,{"three":[[]]}],"object":{"list":[{}]}}',
+        '{"same":1,"same":"two"}',
+    ],
+)
+async def test_properties_of_every_shape_stay_as_they_were_sent(db: Path, properties: str) -> None:
+    """Placeholders, keys that differ by little, nested values and equal keys are text, and no columns to fit."""
+    other = '{"k":"text","list":"scalar","object":1,"a":true}'
+    await export_lines(db, *(f'{{"event":"e","properties":{text}}}'.encode() for text in (properties, other)))
+    assert texts(db) == {properties: 1, other: 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["$identify", "$merge", "$create_alias", "$hotshard_events", "$ae_session", ""]
+)
+async def test_events_of_mixpanels_own_are_exported_too(db: Path, name: str) -> None:
+    """Nothing is left out by its name."""
+    await export_lines(db, json.dumps({"event": name, "properties": {"distinct_id": ""}}).encode())
+    assert query(db, "SELECT event_name, distinct_id FROM events WHERE event_name <> 'end'") == [(name, "")]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain; charset=iso-8859-1", "application/json", "text/html"])
+async def test_the_content_type_changes_nothing(db: Path, content_type: str) -> None:
+    """Lines are UTF-8 whatever the header says they are."""
+    sim = simulator(content_type=content_type)
+    await export(sim, db)
+    assert held(db) == truth(sim)
+
+
+async def test_compressed_and_plain_answers_mix(db: Path) -> None:
+    """Days below Mixpanel's bound of 1,400 bytes come plain, others compressed, in one export."""
+    sim = simulator(events_per_day=lambda day: 1 if day.day % 2 else 50)
+    await export(sim, db, chunk_days=1)
+    sizes = [request.bytes_sent for request in sim.requests]
+    assert min(sizes) < 1400 < max(sizes)
+    assert held(db) == truth(sim)
 
 
 async def test_fragments_of_a_line_are_never_joined(db: Path) -> None:
@@ -408,6 +472,55 @@ async def test_denied_credentials_cost_one_request_and_hint_at_the_region(db: Pa
     assert query(db, "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events'") == [(0,)]
 
 
+async def test_a_redirect_leads_nowhere(db: Path) -> None:
+    """Not even to the same path with a slash: credentials go to the address that was given, and no other."""
+    sim = simulator(faults=[Fault("redirect")])
+    with pytest.raises(QueryError, match=r"302.*API URL"):
+        await export(sim, db, max_workers=1)
+    assert len(sim.requests) == 1
+
+
+async def test_an_unreachable_server_fails_every_batch_with_words(db: Path) -> None:
+    """Where nothing listens, each batch fails with the address and the days after so many attempts, and stays to do."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+    result = await export(simulator(), db, chunk_days=3, transport=None, api_url=url, retries=1)
+    assert result.failed_batches == 3
+    for error, (first, _) in zip(result.errors, result.failed_date_ranges, strict=True):
+        assert isinstance(error, NetworkError)
+        assert "127.0.0.1" in str(error)
+        assert first in str(error)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        'properties["$city"] == "São Paulo"',
+        'properties["page title"] == "Über-Uns/Über-Uns · Example" or not defined(properties["emoji 🎈 key"])',
+        'properties["$os"] in ["iOS", "Linux"] and user["$email"] != "a&b=c+d%20@e.f"',
+        'event["$time"] >= datetime("2024-03-04T12:00:00")',
+        'number(properties["mp_processing_time_ms"]) < 1709712000000',
+    ],
+)
+async def test_a_where_expression_reaches_the_server_as_it_is(db: Path, where: str) -> None:
+    """Quotes, signs that mean something in a URL, and letters of any script survive the request."""
+    sim = simulator()
+    result = await export(sim, db, where=where)
+    assert sim.requests[0].params["where"] == where
+    assert 0 < result.total_rows < sim.truth(FIRST, LAST).distinct
+    assert held(db) == sim.truth(FIRST, LAST, where=where).checksum
+
+
+@pytest.mark.parametrize("shape", ["request", "error", "status", "text"])
+async def test_a_malformed_where_expression_stops_the_export(db: Path, shape: Any) -> None:
+    """Whatever its wording, a 400 costs one request, leaves no table, and says where to look."""
+    sim = simulator(rules=Rules(shape=shape, wording={"where": "no such selector"}))
+    with pytest.raises(QueryError, match=r"400.*no such selector.*the where expression"):
+        await export(sim, db, where='properties["$city" ==', max_workers=1)
+    assert len(sim.requests) == 1
+    assert query(db, "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events'") == [(0,)]
+
+
 async def test_an_empty_answer_that_is_an_error_is_no_empty_day(db: Path) -> None:
     """An error object that is the whole body of a 200 is reported with its words."""
     sim = simulator(faults=[Fault("error_line", FIFTH, FIFTH, position=0)])
@@ -429,9 +542,10 @@ async def test_an_export_that_its_table_forbids_asks_for_nothing(db: Path) -> No
     assert len(sim.requests) == asked
 
 
-async def test_a_day_that_has_not_begun_fails_its_batch_only(db: Path) -> None:
+@pytest.mark.parametrize("shape", ["seen", "request", "error", "status", "text"])
+async def test_a_day_that_has_not_begun_fails_its_batch_only(db: Path, shape: Any) -> None:
     """The other days are here, the day costs one request, and the error names the last day to ask for."""
-    sim = simulator()
+    sim = simulator(rules=Rules(shape=shape))
     result = await export(sim, db, "2024-05-28", "2024-06-02")
     assert result.failed_date_ranges == (("2024-06-02", "2024-06-02"),)
     (error,) = result.errors
@@ -453,14 +567,30 @@ async def test_a_day_that_has_begun_meanwhile_is_fetched_by_resume(db: Path) -> 
     assert held(db) == truth(sim, "2024-05-28", "2024-06-02")
 
 
-async def test_days_before_the_plans_history_stop_the_export_and_name_the_first_day(db: Path) -> None:
+@pytest.mark.parametrize("shape", ["seen", "request", "error", "status", "text"])
+async def test_days_before_the_plans_history_stop_the_export_and_name_the_first_day(
+    db: Path, shape: Any
+) -> None:
     """Nothing is clamped: the error has the plan's limit and the first day within it, with which it works."""
-    sim = simulator(history_days=90)
+    sim = simulator(history_days=90, rules=Rules(shape=shape))
     with pytest.raises(QueryError, match=r"the plan's limit is 90 days, so use 2024-03-03 or a later day"):
         await export(sim, db, "2024-02-01", "2024-03-09", max_workers=1, chunk_days=10)
     assert len(sim.requests) == 1
     await export(sim, db, "2024-03-03", "2024-03-09", mode="resume")
     assert held(db) == truth(sim, "2024-03-03", "2024-03-09")
+
+
+async def test_midnight_during_an_export_changes_nothing_of_its_plan(db: Path) -> None:
+    """The days are those of the start, and the day that was today at its request is not held to be final."""
+    hours = iter(range(1, 1000))
+    sim = simulator()
+    late = datetime(2024, 6, 1, 20, tzinfo=UTC)
+    result = await export(
+        sim, db, "2024-05-29", "2024-06-01", max_workers=1, now=lambda: late + timedelta(hours=next(hours))
+    )
+    assert result.failed_batches == 0
+    assert max(str(request.last) for request in sim.requests) == "2024-06-01"
+    assert ledger(db, "status")[-1] == ("open",)
 
 
 # The table and the ledger
