@@ -370,13 +370,27 @@ async def test_the_content_type_changes_nothing(db: Path, content_type: str) -> 
     assert held(db) == truth(sim)
 
 
-async def test_compressed_and_plain_answers_mix(db: Path) -> None:
-    """Days below Mixpanel's bound of 1,400 bytes come plain, others compressed, in one export."""
-    sim = simulator(events_per_day=lambda day: 1 if day.day % 2 else 50)
-    await export(sim, db, chunk_days=1)
-    sizes = [request.bytes_sent for request in sim.requests]
-    assert min(sizes) < 1400 < max(sizes)
+@pytest.mark.parametrize("options", [{}, {"gzip_over": 0}, {"gzip_over": 1 << 30}, {"gzip_member": 3000}])
+async def test_compressed_and_plain_answers_mix(db: Path, options: dict[str, int]) -> None:
+    """Small days come plain and others compressed, or all alike, or in members: each answer is read as what it is."""
+    sim = simulator(events_per_day=lambda day: 1 if day.day % 2 else 50, **options)
+    result = await export(sim, db, chunk_days=1)
+    assert (result.failed_batches, len(sim.requests)) == (0, 9)
     assert held(db) == truth(sim)
+
+
+async def test_awkward_content_is_stored_and_counted_exactly(db: Path) -> None:
+    """Where half of the events are awkward and some lines are none, rows, repairs and rejects are the truth's."""
+    sim = simulator(awkward=0.5, rejects=0.05, odd=0.2)
+    result = await export(sim, db)
+    expected = sim.truth(FIRST, LAST)
+    assert (result.total_rows, result.repaired, result.rejects) == (
+        expected.distinct,
+        expected.repaired,
+        expected.rejects,
+    )
+    assert min(result.repaired, result.rejects) > 0
+    assert held(db) == expected.checksum
 
 
 async def test_fragments_of_a_line_are_never_joined(db: Path) -> None:
