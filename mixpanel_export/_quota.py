@@ -232,7 +232,7 @@ class SharedQuota:
         return {**self._key._asdict(), **now._asdict(), "kept": self._kept, "step_back": _STEP_BACK}
 
     def _run(self, work: Callable[[sqlite3.Connection, Moment], T], *, writing: bool = True) -> T:
-        return self._file.run(partial(self._transacted, work), writing=writing, known=bool(self._own))
+        return self._file.run(partial(self._transacted, work), writing=writing)
 
     def _transacted(
         self,
@@ -271,23 +271,23 @@ class _File:
     def __init__(self, path: Path, patience: float) -> None:
         self._path = path
         self._patience = self._usual_patience = patience
-        self._told = False
+        self._seen = self._told = False
 
-    def run(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool, known: bool) -> T:
-        """Return what *work* returns of a connection, and whether it may write; *known* files exist."""
+    def run(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
+        """Return what *work* returns of a connection, and whether it may write."""
         try:
-            return self._in_file(work, writing=writing, known=known)
+            return self._in_file(work, writing=writing)
         except (sqlite3.Error, OSError) as error:
             failure = error
         if self._mended(failure):
             try:
-                return self._in_file(work, writing=writing, known=known)
+                return self._in_file(work, writing=writing)
             except (sqlite3.Error, OSError) as error:
                 failure = error
         self._tell(f"cannot be used ({failure})")
         return _in_memory(work)
 
-    def _in_file(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool, known: bool) -> T:
+    def _in_file(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
         if not self._path.is_absolute():  # what the platform's folder is where nobody has a home
             raise FileNotFoundError("there is no home directory")
         there = self._path.exists()
@@ -297,9 +297,10 @@ class _File:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with closing(sqlite3.connect(self._path, timeout=self._patience, isolation_level=None)) as connection:
             done = work(connection, writing)
-        self._patience = self._usual_patience
-        if known and not there:
+        if self._seen and not there:
             self._tell("was deleted")
+        self._seen = True
+        self._patience = self._usual_patience
         return done
 
     def _mended(self, failure: Exception) -> bool:
