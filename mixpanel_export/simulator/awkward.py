@@ -23,9 +23,7 @@ REJECTS: tuple[bytes, ...] = (
     b'{"event":"text","properties":"{}"}',
     b'{"event":"cut","properties":{"time":17096',
     b'{"event":"more","properties":{}} {}',
-    b'{"event":"no number","properties":{"time":NaN}}',
     b'{"event":"zeros","properties":{"time":007}}',
-    b'{"event":"comma","properties":{"time":1,}}',
     rb'{"event":"escape","properties":{"a":"\x41"}}',
     b"{'event':'quotes','properties':{}}",
     b'"a bare string"',
@@ -39,7 +37,7 @@ REJECTS: tuple[bytes, ...] = (
     'text \u2028 {"event":"x"} Łódź'.encode(),
     b"\xff\xfe\x00no text",
 )
-"""Lines that are no events, nor can be made any."""
+"""Lines that are no events, nor can be made any, not even by a parser that takes NaN or a comma too many."""
 
 
 def _same(text: bytes) -> Text:

@@ -60,6 +60,7 @@ class Source:
     profile: Profile
     cache: DayCache
     pace: Pace
+    shuffled: bool = False
 
     async def segments(self, query: Query, arrived: datetime, order: int, *, paced: bool) -> Segments:
         """Yield the lines of all days of *query*, in an order that *order* decides."""
@@ -69,7 +70,7 @@ class Source:
         begun = self.pace.clock()
         for done, day in enumerate(days[turn:] + days[:turn]):
             for share, part in self._day(day, query, arrived, draw):
-                yield part
+                yield _shuffled(part, draw) if self.shuffled else part
                 await (self._wait(begun, done + share) if paced else checkpoint())
 
     def prepare(self, query: Query, arrived: datetime) -> None:
@@ -114,6 +115,16 @@ class Source:
         yield 1.0, NO_LINES
         if keep:
             self.cache.put(day, made or [NO_LINES])
+
+
+def _shuffled(part: Segment, draw: Random) -> Segment:
+    """The same lines in another order; the last stays an event."""
+    lines = part.lines().split(b"\n")[:-1]
+    draw.shuffle(lines)
+    events = [place for place, line in enumerate(lines) if line not in REJECTS]
+    if events:
+        lines.append(lines.pop(events[-1]))
+    return segment(b"".join(line + b"\n" for line in lines))
 
 
 def selected(
@@ -223,15 +234,15 @@ async def _compressed(lines: AsyncIterable[bytes]) -> Segments:
 
 
 async def _limited(lines: AsyncIterable[bytes], limit: int) -> Pieces:
-    """Yield the first *limit* lines."""
+    """Yield what comes before the event number *limit*, and that."""
     async for piece in lines:
-        count = piece.count(b"\n")
-        if count >= limit:
-            # An answer never ends in a line that is no event.
-            kept = [line for line in piece.split(b"\n")[:limit] if line not in REJECTS]
-            yield b"".join(line + b"\n" for line in kept)
-            return
-        limit -= count
+        kept: list[bytes] = []
+        for each in piece.split(b"\n")[:-1]:
+            kept += each, b"\n"
+            limit -= each not in REJECTS
+            if not limit:
+                yield b"".join(kept)
+                return
         yield piece
 
 

@@ -59,6 +59,7 @@ class Simulator:
         strays: Events that are sent with the day before or after only.
         timezone: IANA name of a legacy project's zone: `time` is its wall clock, and days, today too, are its own.
         changes: What happens to stored events later.
+        shuffled: Whether every answer has its lines in another order; without, only large days and ranges do.
         username: Of the service account.
         secret: Of the service account.
         project_id: The only project there is.
@@ -103,6 +104,7 @@ class Simulator:
         strays: float = 0.0,
         timezone: str | None = None,
         changes: Sequence[Change] = (),
+        shuffled: bool = False,
         username: str = "demo.mp-service-account",
         secret: str = "demo-secret",  # noqa: S107 - it opens nothing but this simulator
         project_id: str = "12345",
@@ -152,7 +154,7 @@ class Simulator:
         self._limits = Limits(clock, per_second, per_hour, concurrent)
         self._truths: dict[tuple[date, Wanted, tzinfo], Truth] = {}
         pace = Pace(clock, sleep, seconds_per_day, bandwidth, piece, gzip_over, gzip_member)
-        self._source = Source(self.profile, DayCache(cache_bytes), pace)
+        self._source = Source(self.profile, DayCache(cache_bytes), pace, shuffled)
         project = Project(username, secret, project_id, legacy_secret, history_days)
         replies = Replies(first_byte, limit_retry_after, uncounted, content_type)
         self._api = Api(
