@@ -259,6 +259,13 @@ def test_depth_is_bounded(begin: str, end: str) -> None:
     compiled(begin * MAX_ANY + "true" + end * MAX_ANY)
 
 
+def test_loops_in_loops_are_bounded() -> None:
+    """One `any` more in the others than allowed is a mistake; side by side there may be any number."""
+    with pytest.raises(WhereError, match=f"more than {MAX_ANY} any"):
+        compiled("any(X, [1], " * (MAX_ANY + 1) + "true" + ")" * (MAX_ANY + 1))
+    assert wanted(" and ".join(["any(X, [1], X == 1)"] * (MAX_ANY + 1)))
+
+
 def test_what_is_long_is_not_deep() -> None:
     """Thousands of alternatives on one level are an expression like any other."""
     many = " or ".join(f'properties["seats"] == {number}' for number in range(5000))
