@@ -37,12 +37,16 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class ChunkStats:
-    """What one chunk has cost so far; `rows` are those of the attempt that runs or succeeded."""
+    """What one chunk has cost so far; `rows` and `silent` are of the attempt that runs or succeeded.
+
+    `silent` says that not a byte has come: an answer without a body, which nothing proves whole.
+    """
 
     requested_at: datetime
     attempts: int = 0
     bytes_read: int = 0
     rows: int = 0
+    silent: bool = True
     waiting_for: str | None = None
 
 
@@ -102,10 +106,11 @@ class Fetcher:
 
         def received(size: int) -> None:
             stats.bytes_read += size
+            stats.silent = False
 
         await self._gate.approach()
         await sink.restart()
-        stats.rows = 0
+        stats.rows, stats.silent = 0, True
         try:
             async with aclosing(
                 fetch(self._client, self._query, chunk, admit=admit, received=received, now=self._now)

@@ -94,6 +94,24 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+def in_utc(local: str, zone: str) -> str:
+    """Return SQL for the UTC of *local*, SQL of a time on the clock of *zone*.
+
+    A time that the clock shows twice or never means the later of its two readings.
+    """
+    return local if zone == "UTC" else f"timezone('{zone}', {local})::TIMESTAMP"
+
+
+def first_moment(day: str, zone: str) -> str:
+    """Return SQL for when *day*, SQL of a date, begins in *zone*, in UTC."""
+    return in_utc(f"{day}::TIMESTAMP", zone)
+
+
+def last_moment(day: str, zone: str) -> str:
+    """Return SQL for the last microsecond of *day*, SQL of a date, in *zone*, in UTC."""
+    return f"{in_utc(f'({day} + 1)::TIMESTAMP', zone)} - INTERVAL 1 MICROSECOND"
+
+
 def takes_zstd(connection: duckdb.DuckDBPyConnection) -> bool:
     """Whether the file's storage version has the zstd compression of text."""
     tag = connection.execute(

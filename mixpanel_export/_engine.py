@@ -187,7 +187,8 @@ class _Job:
         started = time.monotonic()
         async with entered_in_thread(connected_for_export(self.path)) as connection:
             store = await to_thread.run_sync(self._store, connection)
-            planned = self._plan(await in_thread(store.held, store.interrupt))
+            held = await in_thread(store.held, store.interrupt)
+            planned = self._plan(held)
             batches = await in_thread(partial(store.batches_for, planned.chunks), store.interrupt)
             async with (
                 new_client(self.transport) as client,
@@ -197,11 +198,18 @@ class _Job:
                     client, self.query, self.gate, workers=self.workers, retries=self.retries, now=self.now
                 )
                 running = Running(
-                    planned, store, staging, fetcher, self.gate, now=self.now, callbacks=self.callbacks
+                    planned,
+                    store,
+                    staging,
+                    fetcher,
+                    self.gate,
+                    with_events=[Chunk(batch.first, batch.last) for batch in held if batch.rows],
+                    now=self.now,
+                    callbacks=self.callbacks,
                 )
                 await running.run()
-            growth = await in_thread(partial(store.finish, whole=not running.errors), store.interrupt)
-            return running.result(store.table, growth, time.monotonic() - started)
+            totals = await in_thread(partial(store.finish, whole=not running.errors), store.interrupt)
+            return running.result(store.table, totals, time.monotonic() - started)
 
     def _store(self, connection: Connection) -> Store:
         return Store(
@@ -211,6 +219,7 @@ class _Job:
             selection=self.selection,
             wanted=self.wanted,
             mode=self.mode,
+            zone=self.zone,
             dedupe=self.dedupe,
             limited=self.query.limit is not None,
         )

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 import duckdb
 
-from mixpanel_export._database import quoted, takes_zstd
+from mixpanel_export._database import first_moment, last_moment, quoted, takes_zstd
+from mixpanel_export._duplicates import DUPLICATES, Reach
 from mixpanel_export._plan import Held, Status
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import LedgerMismatchError, SelectionError, TableFormatError
@@ -24,11 +25,11 @@ CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {start};
 CREATE TABLE IF NOT EXISTS _export_batches (
     batch INTEGER, table_name VARCHAR, project VARCHAR, events VARCHAR, "where" VARCHAR,
     from_date DATE, to_date DATE, status VARCHAR, "rows" BIGINT, removed_duplicates BIGINT, rejects BIGINT,
-    repaired BIGINT, outside_rows BIGINT, outside_first TIMESTAMP, outside_last TIMESTAMP, bytes BIGINT,
+    repaired BIGINT, outside_rows BIGINT, outside_first TIMESTAMP, outside_last TIMESTAMP, timeless_rows BIGINT, bytes BIGINT,
     attempts INTEGER, started TIMESTAMP, finished TIMESTAMP, error VARCHAR, deduped BOOLEAN, timezone VARCHAR
 );
 CREATE TABLE IF NOT EXISTS _export_rejects (batch INTEGER, reason VARCHAR, line BLOB);
-"""
+""" + DUPLICATES
 _COLUMNS = {
     "event_name": "VARCHAR",
     "event_time": "TIMESTAMP",
@@ -103,18 +104,19 @@ class Batch:
     @property
     def held(self) -> Held:
         """The batch as the planner knows it."""
-        return Held(self.batch, self.chunk.first, self.chunk.last, self.status)
+        return Held(self.batch, self.chunk.first, self.chunk.last, self.status, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the table holds of one batch; *outside* are rows with a time outside the batch's days."""
+    """What the table holds of one batch; *outside* rows have a time outside the batch's days, *timeless* ones none."""
 
     rows: int = 0
     removed_duplicates: int = 0
     outside_rows: int = 0
     outside_first: datetime | None = None
     outside_last: datetime | None = None
+    timeless_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,13 @@ class Entry:
 class Ledger:
     """The ledger rows of one events table, under one selection."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str, selection: Selection) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, table: str, selection: Selection, zone: str
+    ) -> None:
         self._connection = connection
         self._table = table
         self._selection = selection
+        self._zone = zone
 
     def batches(self) -> list[Batch]:
         """Return every ledger row of the table, of all selections, oldest first."""
@@ -178,6 +183,45 @@ class Ledger:
                     f"table {self._table} holds {held.chunk} as {held.selection}, which may share events with "
                     f"{self._selection}; export into another table, or replace this one"
                 )
+
+    def check_zone(self) -> None:
+        """Refuse a table whose times were converted from another zone.
+
+        Raises:
+            SelectionError: naming both zones.
+        """
+        found = self._connection.execute(
+            "SELECT timezone, min(from_date), max(to_date) FROM _export_batches "
+            "WHERE table_name = ? AND status <> 'failed' AND timezone <> ? GROUP BY timezone",
+            [self._table, self._zone],
+        ).fetchone()
+        if found:
+            zone, first, last = found
+            raise SelectionError(
+                f"table {self._table} holds {Chunk(first, last)} with times converted from {zone}, and this export "
+                f"would convert from {self._zone}; pass project_timezone={zone!r}, or replace the table"
+            )
+
+    def reaches(self) -> list[Reach]:
+        """Return the times that the project's deduplicated batches in the table have events of."""
+        found = self._connection.execute(
+            f"SELECT batch, {first_moment('from_date', self._zone)}, {last_moment('to_date', self._zone)}, "
+            "outside_first, outside_last, timeless_rows FROM _export_batches "
+            "WHERE table_name = ? AND project = ? AND status <> 'failed' AND deduped",
+            [self._table, self._selection.project],
+        ).fetchall()
+        return [
+            Reach(batch, (first, last), (early, late) if early else None, timeless > 0)
+            for batch, first, last, early, late, timeless in found
+        ]
+
+    def counts(self, batches: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Return rows and removed duplicates of *batches*."""
+        found = self._connection.execute(
+            'SELECT batch, "rows", removed_duplicates FROM _export_batches WHERE batch IN (SELECT unnest(?))',
+            [list(batches)],
+        ).fetchall()
+        return {batch: (rows, removed) for batch, rows, removed in found}
 
     def check_rows(self, wanted: Chunk, *, trust: bool) -> None:
         """Look for rows that no ledger row names; with *trust* compare those of *wanted*'s days with the ledger.
@@ -222,12 +266,14 @@ class Ledger:
             "outside_rows": entry.loaded.outside_rows,
             "outside_first": entry.loaded.outside_first,
             "outside_last": entry.loaded.outside_last,
+            "timeless_rows": entry.loaded.timeless_rows,
             "bytes": entry.bytes_read,
             "attempts": entry.attempts,
             "started": _naive(entry.started),
             "finished": _naive(entry.finished),
             "error": entry.error,
             "deduped": deduped,
+            "timezone": self._zone,
         }
         columns = ", ".join(map(quoted, values))
         places = ", ".join("?" for _ in values)
@@ -244,14 +290,14 @@ class Ledger:
         ]
 
     def forget(self, batches: Sequence[int]) -> None:
-        """Remove the ledger rows and the rejects of *batches*."""
-        for table in ("_export_batches", "_export_rejects"):
+        """Remove the ledger rows of *batches*, their rejects, and what they lost to others."""
+        for table in ("_export_batches", "_export_rejects", "_export_duplicates"):
             self._connection.execute(
                 f"DELETE FROM {table} WHERE batch IN (SELECT unnest(?))", [list(batches)]
             )
 
     def forget_all(self) -> None:
-        """Remove all ledger rows and rejects of the table."""
+        """Remove all that is known of the table."""
         self.forget([held.batch for held in self.batches()])
 
     def new_batches(self, number: int) -> list[int]:

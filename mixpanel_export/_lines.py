@@ -7,6 +7,7 @@ each offending escape or byte: lone surrogate escapes, bytes that are no UTF-8, 
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -43,6 +44,18 @@ def canonical(line: bytes) -> Canonical | None:
         return None
     shaped = f'{{"event":{event},"properties":{properties}}}'
     return Canonical(shaped.encode(), repaired=whole != text)
+
+
+def scalar_texts(text: str, keys: Sequence[str]) -> list[str | None]:
+    """Return the members *keys* of the JSON object *text* as text: strings decoded, null and absent None, the rest as written."""
+    members = _members(text)
+    return [_scalar_text(members.get(key, "null")) for key in keys]
+
+
+def _scalar_text(text: str) -> str | None:
+    if text.startswith('"'):
+        return str(json.loads(text))
+    return None if text == "null" else text
 
 
 def _repaired(text: str) -> str:

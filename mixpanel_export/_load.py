@@ -7,12 +7,12 @@ Mixpanel's shape, or that DuckDB refuses, is counted against its chunk, which is
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import in_order, quoted
+from mixpanel_export._database import first_moment, in_order, in_utc, last_moment, quoted
+from mixpanel_export._duplicates import delete_within
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import canonical
 from mixpanel_export._staging import Staged, Staging, blank_lines, staged_lines
@@ -40,10 +40,10 @@ _INSERT = """
 INSERT INTO {table}
 SELECT CASE WHEN sound AND contains(raw, '\\') THEN json_extract_string('"' || raw || '"', '$') ELSE raw END,
        CASE WHEN abs(clock) < 1e11 AND clock >= -62135596800
-            THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)
+            THEN {seconds}
             WHEN abs(clock) >= 1e11 AND clock BETWEEN -62135596800000 AND 253402300799999
-            THEN make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)
-            WHEN regexp_matches(found[1], '^\\d{{4}}-\\d\\d-\\d\\d') THEN TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP
+            THEN {milliseconds}
+            WHEN regexp_matches(found[1], '^\\d{{4}}-\\d\\d-\\d\\d') THEN {iso}
        END,
        found[2], found[3], properties, if(sound, batch, -batch)
 FROM (
@@ -54,41 +54,35 @@ FROM (
     )
 )
 """
+# Text without an offset is local too; only such text can be cast with a zone put after it.
+_LOCAL_ISO = """
+coalesce(TRY_CAST(found[1] || ' {zone}' AS TIMESTAMPTZ), TRY_CAST(found[1] || ' 00:00:00 {zone}' AS TIMESTAMPTZ),
+         TRY_CAST(found[1] AS TIMESTAMPTZ))::TIMESTAMP
+"""
 _DOUBTFUL = """
 SELECT number, json IS NULL FROM (SELECT row_number() OVER () AS number, json, sound FROM ({lines})) WHERE NOT sound
 """
 _HELD = """
-SELECT batch, count(*), count(*) FILTER (outside), min(event_time) FILTER (outside), max(event_time) FILTER (outside)
+SELECT batch, count(*), count(*) FILTER (outside), min(event_time) FILTER (outside),
+       max(event_time) FILTER (outside), count(*) FILTER (event_time IS NULL)
 FROM (
-    SELECT batch, event_time, event_time < first OR event_time >= past AS outside
-    FROM {table} JOIN (VALUES {spans}) AS days(batch, first, past) ON export_batch = batch
+    SELECT batch, event_time, event_time NOT BETWEEN first AND last AS outside
+    FROM {table} JOIN (VALUES {days}) AS days(batch, first, last) ON export_batch = batch
 )
 GROUP BY batch
 """
-# Identities are compared as text, but what DuckDB extracts of a number with a fraction went through a double.
-_REMOVE_DUPLICATES = r"""
-WITH keys AS (
-    SELECT rowid AS id, export_batch AS batch, hash(event_name, event_time, distinct_id, insert_id) AS key
-    FROM {table} WHERE export_batch IN ({batches}) AND insert_id <> ''
-), twice AS (
-    SELECT batch, key FROM keys GROUP BY ALL HAVING count(*) > 1
-), suspects AS (
-    SELECT rowid AS id, export_batch, event_name, distinct_id, insert_id, properties,
-           json_extract_string(properties, ['$.time', '$.mp_processing_time_ms']) AS clocks,
-           CASE WHEN 'DOUBLE' IN json_type(properties, ['$.time', '$.distinct_id', '$."$insert_id"'])
-                THEN regexp_extract_all(properties, '"(?:time|distinct_id|\$insert_id)"\s*:\s*(-?[\d.eE+-]+)', 1)
-           END AS numbers
-    FROM {table}
-    WHERE export_batch IN ({batches}) AND rowid IN (SELECT id FROM keys SEMI JOIN twice USING (batch, key))
-), ranked AS (
-    SELECT id, row_number() OVER (
-        PARTITION BY export_batch, event_name, distinct_id, insert_id, clocks[1], numbers
-        ORDER BY TRY_CAST(clocks[2] AS DOUBLE) DESC NULLS LAST, properties DESC) AS place
-    FROM suspects
+# Seconds by which most events that were tracked live seem to have been processed late, to a quarter of an hour.
+_SKEW = """
+WITH live AS (
+    SELECT json_extract_string(properties, ['$.mp_processing_time_ms', '$.time', '$."$import"']) AS found
+    FROM {table} WHERE export_batch IN ({batches}) LIMIT 10000
+), quarters AS (
+    SELECT round((TRY_CAST(found[1] AS DOUBLE) / 1000 - TRY_CAST(found[2] AS DOUBLE)) / 900) AS late
+    FROM live WHERE found[3] IS DISTINCT FROM 'true'
 )
-DELETE FROM {table} WHERE rowid IN (SELECT id FROM ranked WHERE place > 1)
+SELECT late * 900 FROM quarters WHERE late IS NOT NULL
+GROUP BY late HAVING count(*) >= 20 AND abs(late) <= 56 AND 2 * count(*) > (SELECT count(late) FROM quarters)
 """
-
 
 class OddLinesError(Exception):
     """Some batches have lines that the load does not take; the transaction must be rolled back."""
@@ -103,11 +97,12 @@ class LoadError(Exception):
 
 
 def load(
-    connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged], *, dedupe: bool
+    connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged], *, zone: str, dedupe: bool
 ) -> dict[int, Loaded]:
     """Insert the chunks of *group* into *table* and return what it then holds of each batch.
 
-    With *dedupe*, of the rows of a batch with the same identity only the winner stays.
+    Times are on the clock of *zone*. With *dedupe*, of the rows of a batch with the same identity only the
+    winner stays.
 
     Raises:
         OddLinesError: Chunks must be mended first.
@@ -116,7 +111,9 @@ def load(
     files = [file for staged in group for file in staged.files]
     if files:
         longest = max(staged.longest for staged in group)
-        connection.execute(_INSERT.format(table=quoted(table), lines=_lines(files, longest)))
+        connection.execute(
+            _INSERT.format(table=quoted(table), lines=_lines(files, longest), **_times(zone))
+        )
     inserted = _count(connection, table, group)
     odd = {-batch for batch in inserted if batch < 0}
     if odd:
@@ -124,9 +121,18 @@ def load(
     for staged in group:
         _check_lines(staged, inserted.get(staged.batch, 0))
     if dedupe:
-        batches = ", ".join(str(staged.batch) for staged in group)
-        connection.execute(_REMOVE_DUPLICATES.format(table=quoted(table), batches=batches))
-    return _loaded(connection, table, group, inserted)
+        delete_within(connection, table, [staged.batch for staged in group])
+    return _loaded(connection, table, group, inserted, zone)
+
+
+def skew(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[int]) -> float | None:
+    """Return by how many seconds `time` lags behind the clock that processed most events; None if none prevails.
+
+    It is 0 for a project that keeps UTC, and minus its zone's offset for a legacy project.
+    """
+    names = ", ".join(map(str, batches))
+    found = connection.execute(_SKEW.format(table=quoted(table), batches=names)).fetchone()
+    return found[0] if found else None
 
 
 def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging) -> Staged:
@@ -181,6 +187,15 @@ def _lines(files: Sequence[Path], longest: int) -> str:
     return _LINES.format(files=f"[{names}]", longest=max(longest, 1 << 20) + 1)
 
 
+def _times(zone: str) -> dict[str, str]:
+    """Return the SQL of each form of `time`, on the clock of *zone*, as UTC."""
+    return {
+        "seconds": in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)", zone),
+        "milliseconds": in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)", zone),
+        "iso": "TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP" if zone == "UTC" else _LOCAL_ISO.format(zone=zone),
+    }
+
+
 def _count(connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged]) -> dict[int, int]:
     """Return the rows of each batch of the group; lines that are not sound count for the batch's negative."""
     batches = [sign * staged.batch for staged in group for sign in (1, -1)]
@@ -203,16 +218,24 @@ def _check_lines(staged: Staged, rows: int) -> None:
 
 
 def _loaded(
-    connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged], inserted: dict[int, int]
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    group: Sequence[Staged],
+    inserted: dict[int, int],
+    zone: str,
 ) -> dict[int, Loaded]:
-    spans = ", ".join(
-        f"({staged.batch}, TIMESTAMP '{staged.chunk.first}', TIMESTAMP '{staged.chunk.last + timedelta(1)}')"
+    days = ", ".join(
+        f"({staged.batch}, "
+        + first_moment(f"DATE '{staged.chunk.first}'", zone)
+        + ", "
+        + last_moment(f"DATE '{staged.chunk.last}'", zone)
+        + ")"
         for staged in group
     )
-    found = connection.execute(_HELD.format(table=quoted(table), spans=spans)).fetchall()
+    found = connection.execute(_HELD.format(table=quoted(table), days=days)).fetchall()
     return {
-        batch: Loaded(rows, inserted[batch] - rows, outside, first, last)
-        for batch, rows, outside, first, last in found
+        batch: Loaded(rows, inserted[batch] - rows, outside, first, last, timeless)
+        for batch, rows, outside, first, last, timeless in found
     }
 
 

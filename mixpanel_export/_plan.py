@@ -29,12 +29,13 @@ Status = Literal["complete", "open", "limited", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a ledger row says about its days: all statuses but `failed` have rows in the table."""
+    """What a ledger row says about its days: all statuses but `failed` may have rows in the table."""
 
     batch: int
     first: date
     last: date
     status: Status
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

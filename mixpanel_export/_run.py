@@ -11,6 +11,7 @@ back; the thread is waited for, so nothing is left behind.
 
 import inspect
 import logging
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from mixpanel_export._attempts import ChunkStats, Fetcher, is_final
 from mixpanel_export._limits import Gate
 from mixpanel_export._plan import Plan, fetch_order
 from mixpanel_export._staging import Staged, Staging
-from mixpanel_export._store import Store
+from mixpanel_export._store import Store, Totals
 from mixpanel_export._stream import (
     Block,
     Chunk,
@@ -96,6 +97,7 @@ class Running:
         fetcher: Fetcher,
         gate: Gate,
         *,
+        with_events: Iterable[Chunk],
         now: Callable[[], datetime],
         callbacks: Callbacks,
     ) -> None:
@@ -114,6 +116,9 @@ class Running:
         self._changed = anyio.Event()
         self._replies: dict[Chunk, _Reply] = {}
         self._undecided = len(planned.chunks)
+        self._with_events = set(with_events)
+        self._silent: set[Chunk] = set()
+        self._warned = False
         self._committed: dict[Chunk, Committed] = {}
         self.errors: dict[Chunk, MixpanelDataError] = {}
 
@@ -152,16 +157,45 @@ class Running:
             if isinstance(verdict, Refused):
                 raise DatabaseError(verdict.reason, db_path=str(self._store.path))
             again = isinstance(verdict, Rejected)
-            stats = await self._fetcher.fetch(chunk, _StreamSink(chunk, send, keep_rejects=again))
+            stats = await self._fetch_whole(chunk, _StreamSink(chunk, send, keep_rejects=again))
             end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.rows)
             verdict = await self._hand_over(end, send)
         self._committed[chunk] = verdict
+        if verdict.rows:
+            self._with_events.add(chunk)
+        self._wake()
+
+    async def _fetch_whole(self, chunk: Chunk, sink: _StreamSink) -> ChunkStats:
+        """Fetch the chunk; where days around it have events, an answer without a body is not believed at once."""
+        stats = await self._fetcher.fetch(chunk, sink)
+        if stats.silent and await self._lies_between_events(chunk):
+            _log.info("%s: fetched once more, as it came empty between days with events", chunk)
+            stats = await self._fetcher.fetch(chunk, sink)
+        return stats
+
+    async def _lies_between_events(self, chunk: Chunk) -> bool:
+        """Whether days before and days after the chunk have events, as soon as that is known."""
+        self._silent.add(chunk)
+        self._wake()
+        try:
+            while len(self._committed) + len(self.errors) + len(self._silent) < len(self._planned.chunks):
+                if self._has_events_around(chunk):
+                    break
+                await self._changed.wait()
+            return self._has_events_around(chunk)
+        finally:
+            self._silent.remove(chunk)
+
+    def _has_events_around(self, chunk: Chunk) -> bool:
+        before = any(days.last < chunk.first for days in self._with_events)
+        return before and any(days.first > chunk.last for days in self._with_events)
 
     async def _give_up(self, chunk: Chunk, error: MixpanelDataError, send: ObjectSendStream[Item]) -> None:
         stats = self._fetcher.stats[chunk]
         stats.rows = 0
         await self._hand_over(ChunkFailed(chunk, stats.requested_at, stats.attempts, str(error)), send)
         self.errors[chunk] = error
+        self._wake()
 
     async def _hand_over(self, item: ChunkEnd | ChunkFailed, send: ObjectSendStream[Item]) -> Verdict | None:
         reply = self._replies[item.chunk] = _Reply()
@@ -223,6 +257,7 @@ class Running:
                 commit = partial(self._store.commit, group, self._staging, self._now)
                 for verdict in await in_thread(commit, self._store.interrupt):
                     self._answer(verdict.chunk, verdict)
+                self._warn_of_skew()
 
     async def _anything_ready(self) -> bool:
         """Wait for decided chunks, and a little for company, so that one commit carries a row group."""
@@ -256,6 +291,17 @@ class Running:
         reply.verdict = verdict
         reply.arrived.set()
         self._wake()
+
+    def _warn_of_skew(self) -> None:
+        """Tell, once, that the times of events look like local ones."""
+        if self._store.skew and not self._warned:
+            self._warned = True
+            hours = -self._store.skew / 3600
+            warnings.warn(
+                f"most events look {hours:+g} hours off UTC, as in projects created before 2023, whose times are "
+                "local; if this is one, pass project_timezone (such as US/Pacific) and replace the table",
+                stacklevel=2,
+            )
 
     async def _report(self, on_progress: Callable[[Progress], object]) -> None:
         shown = None
@@ -299,13 +345,13 @@ class Running:
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 raise CallbackError(error) from error
 
-    def result(self, table: str, growth: int, seconds: float) -> ParallelFetchResult:
+    def result(self, table: str, totals: Totals, seconds: float) -> ParallelFetchResult:
         """Return what the export did."""
         failed = sorted(self.errors)
         done = self._committed.values()
         return ParallelFetchResult(
             table=table,
-            total_rows=growth,
+            total_rows=totals.growth,
             successful_batches=len(done),
             failed_batches=len(failed),
             failed_date_ranges=tuple((str(chunk.first), str(chunk.last)) for chunk in failed),
@@ -313,7 +359,7 @@ class Running:
             fetched_at=self._now(),
             added_date_ranges=tuple((str(days.first), str(days.last)) for days in self._planned.added),
             errors=tuple(self.errors[chunk] for chunk in failed),
-            removed_duplicates=sum(batch.removed_duplicates for batch in done),
+            removed_duplicates=totals.removed_duplicates,
             rejects=sum(batch.rejects for batch in done),
             repaired=sum(batch.repaired for batch in done),
         )

@@ -11,6 +11,7 @@ then mended line by line, or sent back to be fetched again, and the rest of the 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from typing import Literal
 import duckdb
 
 from mixpanel_export._database import quoted, room_for_lines, transaction
+from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import (
     Entry,
     Ledger,
@@ -32,11 +34,12 @@ from mixpanel_export._ledger import (
     name_in_database,
     table_exists,
 )
-from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
+from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend, skew
 from mixpanel_export._plan import Held, Status, is_open
 from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected, Verdict
 from mixpanel_export._tasks import InterruptedCall
+from mixpanel_export._zone import in_zone
 from mixpanel_export.errors import (
     DatabaseError,
     LedgerMismatchError,
@@ -57,6 +60,14 @@ _UNLOADABLE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What an export did: rows by which the table grew, and duplicates kept out of it."""
+
+    growth: int
+    removed_duplicates: int
+
+
 class Store:
     """One events table of one database, for one export."""
 
@@ -69,10 +80,13 @@ class Store:
         selection: Selection,
         wanted: Chunk,
         mode: Mode,
+        zone: str = "UTC",
         dedupe: bool = True,
         limited: bool = False,
     ) -> None:
         """Check that the table's state fits the mode, and make ready what it needs, before any request.
+
+        *zone* is the one whose clock the project's times are on.
 
         Raises:
             TableExistsError, TableNotFoundError, TableFormatError, SelectionError, LedgerMismatchError: see there.
@@ -82,14 +96,16 @@ class Store:
         self._batches: dict[Chunk, int] = {}
         self._wanted = wanted
         self._selection = selection
+        self._zone = zone
         self._dedupe = dedupe
         self._limited = limited
         with self._translated(str(wanted)):
             self.table = name_in_database(connection, table)
             self._target = _SHADOW + self.table if mode == "replace" else self.table
-            self._ledger = Ledger(connection, self._target, selection)
+            self._ledger = Ledger(connection, self._target, selection, zone)
             self._prepare(mode)
             self._rows_before = self._count() if mode in {"append", "resume"} else 0
+        self.skew: float | None = None
 
     def held(self) -> list[Held]:
         """Return what the ledger says of the selection's days, for the planner."""
@@ -129,17 +145,19 @@ class Store:
             self._ledger.forget(self._ledger.superseded(failed.chunk, batch, visible=False))
             self._ledger.write(entry, deduped=self._dedupe)
 
-    def finish(self, *, whole: bool) -> int:
-        """Swap a replaced table in if the export is *whole*; return the growth of the table.
+    def finish(self, *, whole: bool) -> Totals:
+        """Swap a replaced table in if the export is *whole*; return what the export did to the table.
 
         A replacement that is not whole leaves the old table, and its shadow for the next attempt.
         """
         with self._translated(str(self._wanted)):
+            counts = self._ledger.counts(list(self._batches.values()))
+            removed = sum(duplicates for _, duplicates in counts.values())
             if self._target != self.table:
                 if not whole:
-                    return 0
+                    return Totals(0, removed)
                 self._swap()
-            return self._count() - self._rows_before
+            return Totals(self._count() - self._rows_before, removed)
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread, if any."""
@@ -153,6 +171,7 @@ class Store:
         if mode == "replace":
             self._prepare_shadow(there=there)
         elif there:
+            self._ledger.check_zone()
             self._ledger.check_selection(self._wanted, limited=self._limited)
             self._ledger.check_rows(self._wanted, trust=mode == "resume")
         else:
@@ -203,9 +222,8 @@ class Store:
     def _purpose(self) -> str:
         """What a shadow table is being filled for: only the same export goes on with it."""
         asked = [str(self._wanted.first), str(self._wanted.last), self._selection.project]
-        return json.dumps(
-            [*asked, self._selection.events_json, self._selection.where, self._dedupe, self._limited]
-        )
+        how = [self._zone, self._dedupe, self._limited]
+        return json.dumps([*asked, self._selection.events_json, self._selection.where, *how])
 
     def _verdicts(
         self, group: list[Staged], staging: Staging, now: Callable[[], datetime]
@@ -213,7 +231,7 @@ class Store:
         """Commit the group, without the chunks that it turns out not to be possible for."""
         while group:
             try:
-                entries = self._commit(group, now)
+                committed = self._commit(group, now)
             except OddLinesError as odd:
                 for staged in [staged for staged in group if staged.batch in odd.batches]:
                     yield from self._mend(staged, group, staging)
@@ -228,14 +246,8 @@ class Store:
             else:
                 for staged in group:
                     staging.discard(staged)
-                for entry in entries:
-                    yield Committed(
-                        entry.chunk,
-                        entry.loaded.rows,
-                        entry.loaded.removed_duplicates,
-                        entry.rejects,
-                        entry.repaired,
-                    )
+                self._look_at_clock(group)
+                yield from committed
                 return
 
     def _mend(self, staged: Staged, group: list[Staged], staging: Staging) -> Iterator[Verdict]:
@@ -254,16 +266,32 @@ class Store:
         else:
             group[place] = mended
 
-    def _commit(self, group: Sequence[Staged], now: Callable[[], datetime]) -> list[Entry]:
+    def _commit(self, group: Sequence[Staged], now: Callable[[], datetime]) -> list[Verdict]:
         with transaction(self._connection):
             self._create_target()
-            loaded = load(self._connection, self._target, group, dedupe=self._dedupe)
+            loaded = load(self._connection, self._target, group, zone=self._zone, dedupe=self._dedupe)
             entries = [self._entry(staged, loaded.get(staged.batch, Loaded()), now()) for staged in group]
+            superseded = [batch for entry in entries for batch in self._supersede(entry)]
             for staged, entry in zip(group, entries, strict=True):
-                self._supersede(entry)
                 self._ledger.write(entry, deduped=self._dedupe)
                 load_set_aside(self._connection, staged)
-        return entries
+            self._settle([entry.batch for entry in entries], superseded)
+            counts = self._ledger.counts([entry.batch for entry in entries])
+        return [
+            Committed(entry.chunk, *counts[entry.batch], entry.rejects, entry.repaired) for entry in entries
+        ]
+
+    def _settle(self, new: Sequence[int], superseded: Sequence[int]) -> None:
+        """Let every event that several batches have be shown once."""
+        changed = list(new) if self._dedupe else []
+        if superseded:
+            changed += restore(self._connection, self._target, superseded)
+        hide_across(self._connection, self._target, changed, self._ledger.reaches())
+
+    def _look_at_clock(self, group: Sequence[Staged]) -> None:
+        """Find out, once, how far the times are off if they are taken for UTC."""
+        if self.skew is None and self._zone == "UTC":
+            self.skew = skew(self._connection, self._target, [staged.batch for staged in group])
 
     def _create_target(self) -> None:
         create_events_table(self._connection, self._target)
@@ -274,7 +302,7 @@ class Store:
     def _status(self, staged: Staged) -> Status:
         if self._limited:
             return "limited"
-        return "open" if is_open(staged.chunk.last, staged.end.requested_at) else "complete"
+        return "open" if is_open(staged.chunk.last, in_zone(staged.end.requested_at, self._zone)) else "complete"
 
     def _entry(self, staged: Staged, loaded: Loaded, finished: datetime) -> Entry:
         return Entry(
@@ -290,13 +318,14 @@ class Store:
             repaired=staged.repaired,
         )
 
-    def _supersede(self, entry: Entry) -> None:
+    def _supersede(self, entry: Entry) -> list[int]:
         older = self._ledger.superseded(entry.chunk, entry.batch, visible=True)
         if older:
             self._connection.execute(
                 f"DELETE FROM {quoted(self._target)} WHERE export_batch IN (SELECT unnest(?))", [older]
             )
             self._ledger.forget(older)
+        return older
 
     def _swap(self) -> None:
         old, new = quoted(self.table), quoted(self._target)
@@ -305,7 +334,7 @@ class Store:
             self._connection.execute(f"COMMENT ON TABLE {new} IS NULL")
             self._connection.execute(f"DROP TABLE IF EXISTS {old}")
             self._connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
-            Ledger(self._connection, self.table, self._selection).forget_all()
+            Ledger(self._connection, self.table, self._selection, self._zone).forget_all()
             forget_foreign_metadata(self._connection, self.table)
             self._connection.execute(
                 "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.table, self._target]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from threading import Timer
+from threading import Event, Thread
 
 import duckdb
 import pytest
@@ -14,7 +14,7 @@ from mixpanel_export import _load
 from mixpanel_export._database import connected_for_export
 from mixpanel_export._ledger import Selection
 from mixpanel_export._staging import Staged, Staging
-from mixpanel_export._store import Mode, Store
+from mixpanel_export._store import Mode, Store, Totals
 from mixpanel_export._stream import (
     Block,
     Chunk,
@@ -52,15 +52,18 @@ def connection(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def new_store(
-    connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode = "create", **options: bool
+    connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode = "create", dedupe: bool = True
 ) -> Store:
-    return Store(connection, db, table="events", selection=Selection("1"), wanted=ALL, mode=mode, **options)
+    return Store(
+        connection, db, table="events", selection=Selection("1"), wanted=ALL, mode=mode, dedupe=dedupe
+    )
 
 
 def staged(
     store: Store, staging: Staging, chunk: Chunk, lines: bytes, *, keep_rejects: bool = False
 ) -> Staged:
-    """Stage *lines* as the answer for *chunk*."""
+    """Stage *lines* as the answer for *chunk*, whose events are its own."""
+    lines = lines.replace(b'"$insert_id":"', b'"$insert_id":"%d-' % chunk.first.day)
     staging.start(ChunkStart(chunk, keep_rejects))
     staging.add(Block(chunk, lines))
     return staging.end(ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, lines=lines.count(b"\n")))
@@ -156,7 +159,7 @@ def test_what_duckdb_cannot_write_is_one_error_and_nothing_is_committed(
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     store.commit([staged(store, staging, DAYS[0], lines(1))], staging, now)
-    connection.execute("CREATE UNIQUE INDEX one ON events (insert_id)")
+    connection.execute("CREATE UNIQUE INDEX one ON events (event_name)")
     group = [staged(store, staging, chunk, lines(1)) for chunk in DAYS[1:3]]
     with pytest.raises(DatabaseError, match=r"Write failed: Constraint Error.*2024-03-02.*2024-03-03"):
         store.commit(group, staging, now)
@@ -168,11 +171,18 @@ def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     group = [staged(store, staging, DAYS[0], lines(100_000))]
-    stop = Timer(0.02, store.interrupt)
-    stop.start()
+    interrupted = Event()
+
+    def interrupt() -> None:
+        while not interrupted.wait(0.01):
+            store.interrupt()
+
+    interrupting = Thread(target=interrupt)
+    interrupting.start()
     with pytest.raises(InterruptedCall):
         store.commit(group, staging, now)
-    stop.join()
+    interrupted.set()
+    interrupting.join()
     assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (0,)
     assert store.commit(group, staging, now) == [Committed(DAYS[0], 100_000)]
 
@@ -275,7 +285,7 @@ def test_replacing_a_table_of_mixpanel_data_ends_its_record(
     store = new_store(connection, db, "replace")
     staging = Staging(db, store.batches_for(DAYS[:1]))
     store.commit([staged(store, staging, DAYS[0], lines(3))], staging, now)
-    assert store.finish(whole=True) == 3
+    assert store.finish(whole=True) == Totals(growth=3, removed_duplicates=0)
     assert connection.execute("FROM _metadata").fetchall() == [("profiles", 6)]
 
 

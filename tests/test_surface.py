@@ -32,11 +32,15 @@ LAYERS = {
     "_fetch": ("_stream credentials _decode errors", "anyio httpx"),
     "_attempts": ("_fetch _limits _stream errors", "anyio httpx"),
     "_database": ("errors", "duckdb"),
-    "_ledger": ("_database _plan _stream errors", "duckdb"),
+    "_duplicates": ("_database _lines", "duckdb"),
+    "_ledger": ("_database _duplicates _plan _stream errors", "duckdb"),
     "_staging": ("_stream errors", "isal"),
-    "_load": ("_database _ledger _lines _staging", "duckdb"),
+    "_load": ("_database _duplicates _ledger _lines _staging", "duckdb"),
     "_tasks": ("", "anyio"),
-    "_store": ("_database _ledger _load _plan _staging _stream _tasks errors", "duckdb"),
+    "_store": (
+        "_database _duplicates _ledger _load _plan _staging _stream _tasks _zone errors",
+        "duckdb",
+    ),
     "_run": ("_attempts _limits _plan _staging _store _stream _tasks errors results", "anyio"),
     "_engine": (
         "_attempts _database _fetch _ledger _limits _plan _run _staging _store _stream _tasks _zone credentials errors results",
