@@ -197,10 +197,11 @@ async def test_a_broken_connection_is_never_a_success(db: Path, kind: Any) -> No
     await check_that_only_its_day_fails(simulator(), Fault(kind, FIFTH, FIFTH, position=0.9), db)
 
 
+@pytest.mark.parametrize("position", [0.9, 0.999])
 @pytest.mark.parametrize("kind", ["truncated_gzip", "corrupt_crc", "trailing_garbage", "empty_body"])
-async def test_a_damaged_gzip_stream_is_never_a_success(db: Path, kind: Any) -> None:
-    """What could be inflated of a stream without its right end is not the day."""
-    await check_that_only_its_day_fails(simulator(), Fault(kind, FIFTH, FIFTH, position=0.9), db)
+async def test_a_damaged_gzip_stream_is_never_a_success(db: Path, kind: Any, position: float) -> None:
+    """What could be inflated of a stream without its right end is not the day, even where every line is there."""
+    await check_that_only_its_day_fails(simulator(), Fault(kind, FIFTH, FIFTH, position=position), db)
 
 
 async def test_part_of_a_batch_is_never_kept(db: Path) -> None:
