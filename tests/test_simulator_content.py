@@ -11,7 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
 import pytest
@@ -203,14 +203,15 @@ def expected_truth(lines: Sequence[bytes], zone: ZoneInfo | None = None) -> Trut
 @given(
     seed=st.integers(0, 2**32),
     events=st.integers(0, 120),
-    rates=st.tuples(*[st.sampled_from([0.0, 0.1, 1.0])] * 3),
+    rates=st.tuples(*[st.sampled_from([0.0, 0.1, 1.0])] * 3, st.sampled_from([0.0, 0.5])),
 )
 def test_truth_of_awkward_content_is_what_its_lines_say(
-    seed: int, events: int, rates: tuple[float, float, float]
+    seed: int, events: int, rates: tuple[float, float, float, float]
 ) -> None:
     """For all rates, rows and counts are those of a computation that mends and parses the lines sent."""
-    awkward, rejects, duplicates = rates
-    sim = simulator(seed=seed, events_per_day=events, awkward=awkward, rejects=rejects, duplicates=duplicates)
+    awkward, rejects, duplicates, odd = rates
+    shares = {"awkward": awkward, "rejects": rejects, "duplicates": duplicates, "odd": odd}
+    sim = simulator(seed=seed, events_per_day=events, **shares)
     lines = list(sim.lines(DAY, DAY))
     assert Counter(sim.rows(DAY, DAY)) == Counter(expected_rows(lines))
     assert sim.truth(DAY, DAY) == expected_truth(lines)
@@ -396,6 +397,12 @@ async def test_today_is_the_projects(timezone: str | None, moment: datetime, tod
         await body_of(sim, DAY, today + timedelta(days=1))
 
 
+def test_a_zone_that_does_not_exist_is_refused_at_once() -> None:
+    """A simulator of an unknown zone cannot be made."""
+    with pytest.raises(ZoneInfoNotFoundError):
+        simulator(timezone="US/Nowhere")
+
+
 def test_a_legacy_day_is_complete_in_the_end() -> None:
     """A day that clocks west of UTC end late still gets all its events."""
     clock = [datetime(2024, 3, 6, tzinfo=UTC)]
@@ -480,6 +487,18 @@ def test_late_events_appear_when_they_are_imported() -> None:
     assert arrivals == {int(at.timestamp() * 1000)}
     assert set(sim.lines(NEXT, NEXT)) == untouched
     assert sim.truth(DAY, DAY) == expected_truth(list(sim.lines(DAY, DAY))) != early
+
+
+def test_events_are_in_no_answer_for_a_while() -> None:
+    """An event that was processed is visible only after the time set, and truth knows."""
+    clock = [datetime(2024, 3, 5, 18, tzinfo=UTC)]
+    seen_at_once = simulator(now=lambda: clock[0], late=0.0)
+    unseen = simulator(now=lambda: clock[0], late=0.0, visible_after=2700.0)
+    before = set(seen_at_once.lines(DAY, DAY))
+    assert set(unseen.lines(DAY, DAY)) < before
+    assert unseen.truth(DAY, DAY) == expected_truth(list(unseen.lines(DAY, DAY)))
+    clock[0] += timedelta(minutes=45)
+    assert set(unseen.lines(DAY, DAY)) == before
 
 
 def test_removed_events_may_come_back() -> None:

@@ -175,7 +175,7 @@ def _made(profile: Profile, draw: Random, record: Record) -> Iterator[Record]:
     head = _head(record)
     if pick < profile.long_lines:
         yield _long(record, draw.randint(profile.long_line_bytes // 5, profile.long_line_bytes))
-    elif pick < profile.long_lines + profile.awkward and record[5].startswith(head):
+    elif pick < profile.long_lines + profile.awkward and record[1].isdigit() and record[5].startswith(head):
         identity = _identity(draw, record)
         body = record[5][len(head) : -1]
         yield _assembled(draw, identity, body, record[4])

@@ -9,6 +9,8 @@ from typing import Literal
 class Change:
     """Something that happens to a share of the events of *first* to *last* at the moment *at*.
 
+    Only `removed` concerns events that are sent in an unusual way, such as awkward ones.
+
     Args:
         kind: `late`: the events arrive only then, through `/import`. `removed`: they are not there any more.
             `merged`: users known by a device get an id; all events of such a user are rewritten alike, and

@@ -23,7 +23,8 @@ def settled_at(profile: Profile, day: date) -> datetime:
         end += _DAY  # the day may end as much later as its zone is behind
     if wandering(profile):
         end += _DAY
-    return max([end, *(change.over() for change in profile.changes)])
+    unseen = timedelta(seconds=profile.visible_after)
+    return max([end, *(change.over() for change in profile.changes)]) + unseen
 
 
 def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iterator[Record]:
@@ -33,7 +34,7 @@ def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iter
         stream = _with_neighbours(profile, day, now)
     if now is None:
         return stream
-    arrived_ms = int(now.timestamp() * 1000)
+    arrived_ms = int((now.timestamp() - profile.visible_after) * 1000)
     return (record for record in stream if record[4] <= arrived_ms)
 
 

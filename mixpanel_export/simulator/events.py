@@ -64,6 +64,7 @@ class Profile:
         strays: Events that are *only* among those of the day before or after.
         timezone: Of a legacy project, which writes its wall clock into `time`; None for a project in UTC.
         changes: What happens to stored events later.
+        visible_after: For how many seconds an event that was processed is in no answer yet.
     """
 
     seed: int = 1
@@ -82,6 +83,7 @@ class Profile:
     strays: float = 0.0
     timezone: str | None = None
     changes: tuple[Change, ...] = ()
+    visible_after: float = 0.0
 
     def events_on(self, day: date) -> int:
         """How many events *day* has, duplicates not counted."""

@@ -59,6 +59,7 @@ class Simulator:
         strays: Events that are sent with the day before or after only.
         timezone: IANA name of a legacy project's zone: `time` is its wall clock, and days, today too, are its own.
         changes: What happens to stored events later.
+        visible_after: For how long an event that was processed is in no answer yet.
         shuffled: Whether every answer has its lines in another order; without, only large days and ranges do.
         username: Of the service account.
         secret: Of the service account.
@@ -104,6 +105,7 @@ class Simulator:
         strays: float = 0.0,
         timezone: str | None = None,
         changes: Sequence[Change] = (),
+        visible_after: float = 0.0,
         shuffled: bool = False,
         username: str = "demo.mp-service-account",
         secret: str = "demo-secret",  # noqa: S107 - it opens nothing but this simulator
@@ -149,7 +151,9 @@ class Simulator:
             strays=strays,
             timezone=timezone,
             changes=tuple(changes),
+            visible_after=visible_after,
         )
+        self._zone = zone_of(timezone)
         self._now = now
         self._limits = Limits(clock, per_second, per_hour, concurrent)
         self._truths: dict[tuple[date, Wanted, tzinfo], Truth] = {}
@@ -218,7 +222,7 @@ class Simulator:
             ValueError: *where* is malformed.
         """
         wanted = Wanted(None if events is None else frozenset(events), where)
-        zone = UTC if as_utc else zone_of(self.profile.timezone)
+        zone = UTC if as_utc else self._zone
         days = list(Query(first, last).days())
         at_home = sum((self._truth(day, wanted, zone) for day in days), Truth())
         return at_home + truth_of(self._wanderers(days, wanted), zone)
@@ -234,7 +238,7 @@ class Simulator:
     ) -> Iterator[Row]:
         """Yield the rows that `truth` is about."""
         wanted = Wanted(None if events is None else frozenset(events), where)
-        zone = UTC if as_utc else zone_of(self.profile.timezone)
+        zone = UTC if as_utc else self._zone
         days = list(Query(first, last).days())
         for day in days:
             yield from deduplicated(self._at_home(day, wanted), zone)
