@@ -181,6 +181,18 @@ def test_no_window_is_ever_exceeded_and_places_come_back(steps: list[tuple[str, 
         assert [handle.look().remaining for handle in machine.handles] == [3, 5, 4, None]
 
 
+@given(elapsed=st.floats(0, 1e8), since=st.floats(0, HOUR))
+def test_who_waited_as_long_as_told_gets_the_place(elapsed: float, since: float) -> None:
+    """Nobody sleeps to the very end and is told to wait for what rounding left over."""
+    with TemporaryDirectory() as folder:
+        clock = Clock(elapsed=elapsed)
+        quota = SharedQuota(KEY, 0, 1, path=Path(folder, "quota.sqlite3"), clock=clock)
+        taken(quota)
+        clock.pass_(since)
+        clock.pass_(quota.look().wait)
+        assert taken(quota)
+
+
 def test_each_process_applies_its_own_limit_to_the_requests_of_all(handle: Open) -> None:
     """Three requests are too many for one process, one fewer than allowed for another, and fine without limits."""
     free, narrow, wide = handle(0, 0), handle(0, 2), handle(0, 4)
@@ -296,7 +308,9 @@ def test_what_cannot_be_of_this_hour_is_forgotten(
     clock.wall += jump
     later = handle(0, 1, key=Key(KEY.host, "2"))
     taken(later)
-    assert handle(0, 1).look().remaining == left
+    view = handle(0, 1).look()
+    assert view.remaining == left
+    assert all(age >= 0 for age in view.sent)
     assert len(rows(path)) == 2 - left + (1 if jump == -3.0 else 0)
 
 
@@ -452,6 +466,18 @@ def test_a_lock_that_lasts_holds_no_export_up(handle: Open, path: Path) -> None:
         "pause",
         "refunded",
     ]
+
+
+def test_a_lock_is_waited_for_at_length_only_once(handle: Open, path: Path) -> None:
+    """A lock that outlasted the patience delays no later request as much, until it is gone."""
+    quota = handle(0, 0, patience=0.2)
+    taken(quota)
+    with locked(path), one_warning("database is locked"):
+        taken(quota)
+        assert quota._file._patience == 0.1
+        taken(quota)
+    taken(quota)
+    assert quota._file._patience == 0.2
 
 
 @pytest.mark.anyio
