@@ -173,6 +173,38 @@ def test_verbose_logs_instead_of_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Batch 1/1" in result.stderr
 
 
+@pytest.mark.usefixtures("env")
+def test_the_zone_is_an_option_before_a_variable(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--project-timezone` wins over MPX_PROJECT_TIMEZONE, and the ledger says which zone it was."""
+    monkeypatch.setenv("MPX_PROJECT_TIMEZONE", "Asia/Tokyo")
+    assert mpx("export", "variable", *WEEK).exit_code == 0
+    assert mpx("export", "option", *WEEK, "--project-timezone", "US/Pacific").exit_code == 0
+    zones = "SELECT table_name, timezone FROM _export_batches ORDER BY batch"
+    assert query(db, zones) == [("variable", "Asia/Tokyo"), ("option", "US/Pacific")]
+
+
+@pytest.mark.usefixtures("env")
+def test_a_variable_that_is_no_zone_is_one_line(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 3, a line that names the variable and an example, no request."""
+    monkeypatch.setenv("MPX_PROJECT_TIMEZONE", "PST")
+    result = mpx("export", *WEEK)
+    assert result.exit_code == 3
+    assert "'PST'; set MPX_PROJECT_TIMEZONE" in one_error(result)
+    assert not sim.requests
+
+
+@pytest.mark.usefixtures("env")
+def test_the_command_that_goes_on_keeps_the_zone(sim: Simulator) -> None:
+    """The command that fetches what is missing has the zone that was typed, and completes the table."""
+    sim.faults = [Fault("500", first=date(2024, 3, 7))]
+    shape = ["-p", "--chunk-days", "1", "--retries", "0"]
+    result = mpx("export", *WEEK, *shape, "--project-timezone", "US/Pacific")
+    command = shlex.split(result.stderr.splitlines()[-1])
+    assert command[command.index("--project-timezone") + 1] == "US/Pacific"
+    sim.faults = []
+    assert mpx(*command[1:]).exit_code == 0
+
+
 # One request
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import get_ident
 from typing import Any, TypedDict, TypeVar
@@ -584,6 +584,39 @@ def test_a_stream_agrees_with_the_table(portal: BlockingPortal, tmp_path: Path) 
         row["event_time"] = time.replace(tzinfo=UTC) if isinstance(time, datetime) else None
     assert list(streamed[0]) == ["event_name", "event_time", "distinct_id", "insert_id", "properties"]
     assert in_order(streamed) == in_order(table)
+
+
+@pytest.mark.parametrize("zone, hours", [(None, -9), ("US/Pacific", 8), ("UTC", 0)])
+def test_the_zone_of_a_project_holds_for_fetches_and_streams(
+    zone: str | None, hours: int, portal: BlockingPortal, tmp_path: Path
+) -> None:
+    """Table and stream have the same UTC, by the zone of the workspace, or else of the credentials."""
+    simulator = Simulator(events_per_day=40, duplicates=0, odd=0, per_second=0, per_hour=0)
+    legacy = replace(CREDENTIALS, project_timezone="Asia/Tokyo")
+    with (
+        serving(portal, tmp_path / "utc.duckdb", simulator) as served,
+        Workspace(
+            path=tmp_path / "local.duckdb", credentials=legacy, api_url=served.url, project_timezone=zone
+        ) as workspace,
+    ):
+        shift = timedelta(hours=hours)
+        shifted = sorted(event["event_time"] + shift for event in served.workspace.stream_events(**DAYS))
+        assert sorted(event["event_time"] for event in workspace.stream_events(**DAYS)) == shifted
+        workspace.fetch_events(**DAYS)
+        times = workspace.sql_rows("SELECT event_time FROM events ORDER BY 1").rows
+        assert [time for (time,) in times] == [time.replace(tzinfo=None) for time in shifted]
+
+
+def test_a_stream_checks_its_zone(served: Served) -> None:
+    """A zone that is none is refused at the call, before any request."""
+    with (
+        Workspace(
+            path=served.workspace.db_path, credentials=CREDENTIALS, api_url=served.url, project_timezone="PST"
+        ) as workspace,
+        pytest.raises(ValueError, match="project_timezone must be an IANA name"),
+    ):
+        workspace.stream_events(**DAYS)
+    assert served.requests() == 0
 
 
 def test_a_stream_begins_again_when_it_was_not_whole(served: Served) -> None:

@@ -1,16 +1,26 @@
-"""Wall clocks of legacy projects become UTC: the rule against DuckDB's own, and what every clock promises."""
+"""Wall clocks of legacy projects become UTC: the rule against DuckDB's own, and the whole way into the table."""
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
 
+import anyio
 import duckdb
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import ACCOUNT, NOW, answering, ledger, query
 
+from mixpanel_export._engine import export_events
+from mixpanel_export._event import streamed
 from mixpanel_export._zone import checked_zone, in_zone, to_utc
+from mixpanel_export.errors import SelectionError
 
 HOUR = timedelta(hours=1)
 # With and without summer time, half hours and quarters, a negative summer time, a day that was skipped. Their
@@ -165,3 +175,163 @@ def test_a_clock_shows_the_same_moment() -> None:
     assert shown == moment
     assert (shown.day, shown.hour) == (31, 23)
     assert in_zone(shown, "UTC").hour == 7
+
+
+# The whole way
+
+
+def line(time: object) -> bytes:
+    return json.dumps({"event": "e", "properties": {"time": time}}, separators=(",", ":")).encode()
+
+
+def exported(
+    lines: Sequence[bytes], db: Path, first: str = "2024-03-01", **options: Any
+) -> list[tuple[Any, ...]]:
+    """Return times and properties of a table after an export to 1 March whose answers have these lines."""
+    usual: dict[str, Any] = {
+        "credentials": ACCOUNT,
+        "transport": answering(lambda _: b"\n".join(lines)),
+        "api_url": "http://127.0.0.1",
+        "per_second": 0,
+        "per_hour": 0,
+        "now": lambda: NOW,
+    }
+
+    async def run() -> None:
+        await export_events(first, "2024-03-01", db=db, **(usual | options))
+
+    anyio.run(run)
+    return query(db, "SELECT event_time, properties::VARCHAR FROM events")
+
+
+def streamed_rows(lines: Sequence[bytes], zone: str) -> list[tuple[datetime | None, str]]:
+    """Return what `stream_events` yields of the same answer, as the table's rows."""
+
+    def download(file: BinaryIO) -> None:
+        file.write(b"\n".join(lines))
+
+    return [
+        (time and time.replace(tzinfo=None), json.dumps(row["properties"], separators=(",", ":")))
+        for row in streamed(download, raw=False, zone=zone)
+        for time in [row["event_time"]]
+    ]
+
+
+def forms(time: datetime) -> Iterator[object]:
+    """The ways in which Mixpanel, or those who import into it, write one local time."""
+    seconds = (time - datetime(1970, 1, 1)) // timedelta(seconds=1)
+    yield from (seconds, seconds + 0.5, str(seconds), f"{seconds}.25")
+    if seconds >= 10**8:  # a smaller number is of seconds, whatever was meant
+        yield from (seconds * 1000 + 7, str(seconds * 1000 + 7))
+    whole = time.replace(microsecond=0)
+    yield from (whole.isoformat(), str(whole), f"{whole}.123", f"{whole.date()}")
+    yield from (f"{whole.isoformat()}Z", f"{whole}+00:00", f"{whole}-05:00", f"{whole.isoformat()}.5+05:30")
+
+
+@pytest.mark.parametrize(
+    "zone", ["UTC", "US/Pacific", "Europe/Dublin", "Asia/Kathmandu", "Pacific/Apia", "Etc/GMT+12"]
+)
+def test_the_table_agrees_with_the_stream(zone: str, tmp_path: Path) -> None:
+    """In each form, zone and season, and around changes of the clocks, table and stream have the same rows."""
+    quarters = [timedelta(minutes=minutes) for minutes in (-60, -1, 0, 30, 60, 90, 120, 180)]
+    seasons = [datetime(2024, month, 15, 12, 34, 56) for month in range(1, 13)]
+    near = [
+        change + timedelta(hours=hours) + quarter
+        for change in list(changes(zone))[-2:]
+        for hours in range(0, 25, 6)
+        for quarter in quarters
+    ]
+    lines = [line(form) for time in seasons + near for form in forms(time)]
+    found = exported(lines, tmp_path / "test.duckdb", project_timezone=zone)
+    assert sorted(found) == sorted(streamed_rows(lines, zone))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "Etc/GMT+12"])
+def test_odd_times_agree_too(zone: str, tmp_path: Path) -> None:
+    """What is no time is NULL in the table and None in the stream, and a time long ago is the same in both."""
+    others = [1e300, -(10**15), -(10**10), 0, "yesterday", "now", "infinity", "", None, True, [0]]
+    lines = [line(time) for time in (*others, 1_704_164_645)]
+    found = exported(lines, tmp_path / "test.duckdb", project_timezone=zone)
+    assert sorted(found, key=str) == sorted(streamed_rows(lines, zone), key=str)
+
+
+def test_properties_keep_the_local_time(tmp_path: Path) -> None:
+    """The column is in UTC, and `properties` has the number that was sent."""
+    found = exported([line(1_704_164_645)], tmp_path / "test.duckdb", project_timezone="US/Pacific")
+    assert found == [(datetime(2024, 1, 2, 11, 4, 5), '{"time":1704164645}')]
+
+
+@pytest.mark.parametrize(
+    "argument, account, used",
+    [
+        (None, None, "UTC"),
+        (None, "Asia/Tokyo", "Asia/Tokyo"),
+        ("US/Pacific", "Asia/Tokyo", "US/Pacific"),
+        ("UTC", "Asia/Tokyo", "UTC"),
+        ("US/Pacific", None, "US/Pacific"),
+    ],
+)
+def test_the_argument_wins_over_the_account(
+    argument: str | None, account: str | None, used: str, tmp_path: Path
+) -> None:
+    """The argument decides, else the account, else it is UTC; the ledger says what was used."""
+    db = tmp_path / "test.duckdb"
+    credentials = replace(ACCOUNT, project_timezone=account)
+    found = exported([line(0)], db, credentials=credentials, project_timezone=argument)
+    assert found[0][0] == to_utc(datetime(1970, 1, 1), used).replace(tzinfo=None)
+    assert ledger(db, "timezone") == [(used,)]
+
+
+def test_an_unknown_zone_costs_no_request(tmp_path: Path) -> None:
+    """A name that is no zone is refused before anything is asked or written."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> bytes:
+        asked.append(str(request.url))
+        return b""
+
+    with pytest.raises(ValueError, match="project_timezone"):
+        exported([], tmp_path / "test.duckdb", project_timezone="PDT", transport=answering(answer))
+    assert not asked
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_table_has_one_zone(tmp_path: Path) -> None:
+    """What would mix times of two zones in one table is refused, with both names; replacing is not."""
+    db = tmp_path / "test.duckdb"
+    exported([line(0)], db, project_timezone="US/Pacific")
+    for mode in ("append", "resume"):
+        with pytest.raises(SelectionError, match=r"US/Pacific.*Asia/Tokyo|Asia/Tokyo.*US/Pacific"):
+            exported([line(0)], db, project_timezone="Asia/Tokyo", mode=mode)
+    assert exported([line(0)], db, project_timezone="Asia/Tokyo", mode="replace")[0][0].hour == 15
+    assert ledger(db, "timezone") == [("Asia/Tokyo",)]
+
+
+@pytest.mark.parametrize(
+    "zone, hour, status",
+    [
+        ("UTC", 23, "open"),
+        ("UTC", 24, "complete"),
+        ("Asia/Tokyo", 14, "open"),
+        ("Asia/Tokyo", 15, "complete"),
+        ("US/Pacific", 31, "open"),
+        ("US/Pacific", 32, "complete"),
+    ],
+)
+def test_a_day_is_over_when_it_is_over_in_the_project(
+    zone: str, hour: int, status: str, tmp_path: Path
+) -> None:
+    """1 March is final when it has been over for 48 hours by the project's clock, *hour* hours after 3 March began."""
+    db = tmp_path / "test.duckdb"
+    now = datetime(2024, 3, 3, tzinfo=UTC) + timedelta(hours=hour)
+    exported([line(0)], db, project_timezone=zone, now=lambda: now.astimezone(ZoneInfo("Asia/Kathmandu")))
+    assert ledger(db, "status") == [(status,)]
+
+
+@pytest.mark.parametrize("zone, chunks", [("Asia/Tokyo", 1), ("US/Pacific", 2)])
+def test_days_open_in_the_project_are_fetched_alone(zone: str, chunks: int, tmp_path: Path) -> None:
+    """At one moment 1 March is one of a week of closed days in Tokyo, and in California an open day by itself."""
+    db = tmp_path / "test.duckdb"
+    now = datetime(2024, 3, 4, tzinfo=UTC)
+    exported([line(0)], db, "2024-02-24", project_timezone=zone, now=lambda: now, max_workers=1)
+    assert len(ledger(db)) == chunks
