@@ -303,6 +303,14 @@ async def test_equal_lines_without_an_insert_id_all_stay(db: Path) -> None:
     assert (result.total_rows, result.removed_duplicates) == (4, 0)
 
 
+async def test_events_that_are_sent_with_a_neighbouring_day_are_there_once(db: Path) -> None:
+    """Whether a day's answer holds events of other days too, or alone: the table has each of them once."""
+    sim = simulator(leaks=0.2, strays=0.1, events_per_day=60)
+    await export(sim, db, chunk_days=1)
+    assert sum(rows for (rows,) in ledger(db, "outside_rows")) > 0
+    assert held(db) == truth(sim)
+
+
 async def test_nothing_of_a_failed_attempt_stays(db: Path) -> None:
     """Where the second answer has other events in another order, the table has those of the second alone."""
     bodies = iter([[b"1", b"2", b"3"], [b"3", b"4"]])
