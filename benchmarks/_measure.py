@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -41,6 +42,11 @@ class Cost:
 
 def cost_of(work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Cost:
     """Call *work* in a new process and return its cost; what the process imports first is not in the times."""
+    return measured(work, *args, **kwargs)[1]
+
+
+def measured(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, Cost]:
+    """Call *work* in a new process, as `cost_of` does, and return what it returned too."""
     return in_own_process(_measured, work, *args, **kwargs)
 
 
@@ -56,8 +62,15 @@ def served(first: date, last: date, **settings: Any) -> Iterator[tuple[str, Trut
 
     The days are made and compressed before, so that a request costs the server little.
     """
+    with serving(partial(_prepared, first, last), **settings) as (url, truth):
+        yield url, truth
+
+
+@contextmanager
+def serving(prepare: Callable[[Simulator], T], **settings: Any) -> Iterator[tuple[str, T]]:
+    """Serve a simulator of these *settings* from another process; yields its URL and what *prepare* returned there."""
     here, there = SPAWN.Pipe()
-    server = SPAWN.Process(target=_serve, args=(there, first, last, settings), daemon=True)
+    server = SPAWN.Process(target=_serve, args=(there, prepare, settings), daemon=True)
     server.start()
     there.close()
     try:
@@ -99,10 +112,10 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def _measured(work: Callable[..., object], *args: Any, **kwargs: Any) -> Cost:
+def _measured(work: Callable[..., T], *args: Any, **kwargs: Any) -> tuple[T, Cost]:
     wall, cpu = time.perf_counter(), time.process_time()
-    work(*args, **kwargs)
-    return Cost(time.perf_counter() - wall, time.process_time() - cpu, _peak())
+    result = work(*args, **kwargs)
+    return result, Cost(time.perf_counter() - wall, time.process_time() - cpu, _peak())
 
 
 def _peak() -> int:
@@ -116,13 +129,17 @@ def _load() -> str:
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "not told"
 
 
-def _serve(ready: Connection, first: date, last: date, settings: dict[str, Any]) -> None:
+def _prepared(first: date, last: date, simulator: Simulator) -> Truth:
+    simulator.prepare(first, last)
+    return simulator.truth(first, last)
+
+
+def _serve(ready: Connection, prepare: Callable[[Simulator], object], settings: dict[str, Any]) -> None:
     async def serve() -> None:
         simulator = Simulator(**settings)
-        simulator.prepare(first, last)
-        truth = simulator.truth(first, last)
+        prepared = prepare(simulator)
         async with simulator.serve() as url:
-            ready.send((url, truth))
+            ready.send((url, prepared))
             await anyio.sleep_forever()
 
     anyio.run(serve)

@@ -102,6 +102,19 @@ def in_utc(local: str, zone: str) -> str:
     return local if zone == "UTC" else f"timezone('{zone}', {local})::TIMESTAMP"
 
 
+def check_zone(connection: duckdb.DuckDBPyConnection, zone: str) -> None:
+    """Refuse a zone that only Python knows, as its database may be newer than DuckDB's.
+
+    Raises:
+        ValueError: saying so.
+    """
+    known = connection.execute("SELECT name FROM pg_timezone_names() WHERE name = ?", [zone]).fetchone()
+    if known is None:
+        raise ValueError(
+            f"project_timezone {zone} is not known to DuckDB {duckdb.__version__}; use another name of that zone"
+        )
+
+
 def first_moment(day: str, zone: str) -> str:
     """Return SQL for when *day*, SQL of a date, begins in *zone*, in UTC."""
     return in_utc(f"{day}::TIMESTAMP", zone)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from mixpanel_export._lines import canonical
 from mixpanel_export._zone import to_utc
@@ -99,7 +99,7 @@ def _text(value: object) -> str | None:
 
 def _loaded(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line.decode(), object_pairs_hook=_first_wins, parse_constant=_refused)
+        value = json.loads(line.decode(), object_pairs_hook=_first_wins)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -110,7 +110,3 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         members |= dict(reversed(pairs))
     return members
-
-
-def _refused(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")

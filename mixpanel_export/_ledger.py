@@ -20,7 +20,8 @@ from mixpanel_export.errors import LedgerMismatchError, SelectionError, TableFor
 SCHEMA = 1
 """Version of the tables below, kept as the comment of `_export_batches`."""
 
-_TABLES = """
+_TABLES = (
+    """
 CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {start};
 CREATE TABLE IF NOT EXISTS _export_batches (
     batch INTEGER, table_name VARCHAR, project VARCHAR, events VARCHAR, "where" VARCHAR,
@@ -29,7 +30,9 @@ CREATE TABLE IF NOT EXISTS _export_batches (
     attempts INTEGER, started TIMESTAMP, finished TIMESTAMP, error VARCHAR, deduped BOOLEAN, timezone VARCHAR
 );
 CREATE TABLE IF NOT EXISTS _export_rejects (batch INTEGER, reason VARCHAR, line BLOB);
-""" + DUPLICATES
+"""
+    + DUPLICATES
+)
 _COLUMNS = {
     "event_name": "VARCHAR",
     "event_time": "TIMESTAMP",

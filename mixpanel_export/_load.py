@@ -39,18 +39,22 @@ FROM (
 _INSERT = """
 INSERT INTO {table}
 SELECT CASE WHEN sound AND contains(raw, '\\') THEN json_extract_string('"' || raw || '"', '$') ELSE raw END,
-       CASE WHEN abs(clock) < 1e11 AND clock >= -62135596800
-            THEN {seconds}
-            WHEN abs(clock) >= 1e11 AND clock BETWEEN -62135596800000 AND 253402300799999
-            THEN {milliseconds}
-            WHEN regexp_matches(found[1], '^\\d{{4}}-\\d\\d-\\d\\d') THEN {iso}
-       END,
+       CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END, -- Python has no other years
        found[2], found[3], properties, if(sound, batch, -batch)
 FROM (
-    SELECT *, CASE WHEN NOT regexp_matches(found[1], '[_\\s]') THEN TRY_CAST(found[1] AS DOUBLE) END AS clock
+    SELECT *,
+           CASE WHEN abs(clock) < 1e11 AND clock >= -62135596800
+                THEN {seconds}
+                WHEN abs(clock) >= 1e11 AND clock BETWEEN -62135596800000 AND 253402300799999
+                THEN {milliseconds}
+                WHEN regexp_matches(found[1], '^\\d{{4}}-\\d\\d-\\d\\d') THEN {iso}
+           END AS time
     FROM (
-        SELECT *, json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"']) AS found
-        FROM ({lines})
+        SELECT *, CASE WHEN NOT regexp_matches(found[1], '[_\\s]') THEN TRY_CAST(found[1] AS DOUBLE) END AS clock
+        FROM (
+            SELECT *, json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"']) AS found
+            FROM ({lines})
+        )
     )
 )
 """
@@ -84,6 +88,7 @@ SELECT late * 900 FROM quarters WHERE late IS NOT NULL
 GROUP BY late HAVING count(*) >= 20 AND abs(late) <= 56 AND 2 * count(*) > (SELECT count(late) FROM quarters)
 """
 
+
 class OddLinesError(Exception):
     """Some batches have lines that the load does not take; the transaction must be rolled back."""
 
@@ -111,9 +116,7 @@ def load(
     files = [file for staged in group for file in staged.files]
     if files:
         longest = max(staged.longest for staged in group)
-        connection.execute(
-            _INSERT.format(table=quoted(table), lines=_lines(files, longest), **_times(zone))
-        )
+        connection.execute(_INSERT.format(table=quoted(table), lines=_lines(files, longest), **_times(zone)))
     inserted = _count(connection, table, group)
     odd = {-batch for batch in inserted if batch < 0}
     if odd:
@@ -192,7 +195,9 @@ def _times(zone: str) -> dict[str, str]:
     return {
         "seconds": in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)", zone),
         "milliseconds": in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)", zone),
-        "iso": "TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP" if zone == "UTC" else _LOCAL_ISO.format(zone=zone),
+        "iso": "TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP"
+        if zone == "UTC"
+        else _LOCAL_ISO.format(zone=zone),
     }
 
 

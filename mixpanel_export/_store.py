@@ -18,7 +18,7 @@ from typing import Literal
 
 import duckdb
 
-from mixpanel_export._database import quoted, room_for_lines, transaction
+from mixpanel_export._database import check_zone, quoted, room_for_lines, transaction
 from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import (
     Entry,
@@ -89,6 +89,7 @@ class Store:
         *zone* is the one whose clock the project's times are on.
 
         Raises:
+            ValueError: DuckDB does not know the zone.
             TableExistsError, TableNotFoundError, TableFormatError, SelectionError, LedgerMismatchError: see there.
         """
         self._connection = connection
@@ -100,6 +101,7 @@ class Store:
         self._dedupe = dedupe
         self._limited = limited
         with self._translated(str(wanted)):
+            check_zone(connection, zone)
             self.table = name_in_database(connection, table)
             self._target = _SHADOW + self.table if mode == "replace" else self.table
             self._ledger = Ledger(connection, self._target, selection, zone)
@@ -302,7 +304,9 @@ class Store:
     def _status(self, staged: Staged) -> Status:
         if self._limited:
             return "limited"
-        return "open" if is_open(staged.chunk.last, in_zone(staged.end.requested_at, self._zone)) else "complete"
+        return (
+            "open" if is_open(staged.chunk.last, in_zone(staged.end.requested_at, self._zone)) else "complete"
+        )
 
     def _entry(self, staged: Staged, loaded: Loaded, finished: datetime) -> Entry:
         return Entry(

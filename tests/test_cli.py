@@ -1,4 +1,4 @@
-"""`mpx export` and `mpx simulate` as a shell sees them: words, channels and exit codes."""
+"""`mpx export` as a shell sees it: words, channels and exit codes."""
 
 import json
 import os
@@ -796,38 +796,6 @@ def test_ctrl_c_keeps_whole_batches_and_says_how_to_go_on(
     assert mpx(*shlex.split(last.partition("To go on: ")[2])[1:]).exit_code == 0
     assert len(sim.requests) < done + 3
     assert held(db) == truth(sim)
-
-
-def test_simulate_prints_what_another_terminal_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the lines it prints, an export finds the events of the days it has; Ctrl-C is its good end."""
-    words = ["simulate", "--port", "0", "--events-per-day", "20", "--first-day", "2024-03-02", "--days", "2"]
-    with subprocess.Popen(
-        [*MPX, *words, "--per-second", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        for line in iter(process.stdout.readline, ""):
-            if found := re.match(r"export (\w+)=(\S+)", line):
-                monkeypatch.setenv(found[1], found[2])
-            if "MP_PROJECT_ID" in line:
-                break
-        db = tmp_path / "x.duckdb"
-        result = mpx("export", *WEEK, "--db", str(db), "--json", "-q")
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == "stopped\n"
-    assert process.returncode == 0
-    assert result.exit_code == 0
-    days = query(db, "SELECT DISTINCT event_time::DATE FROM events WHERE event_time IS NOT NULL ORDER BY 1")
-    assert days == [(date(2024, 3, 2),), (date(2024, 3, 3),)]
-
-
-def test_simulate_says_when_the_port_is_taken() -> None:
-    """Two on one port are an error in one line."""
-    with served(simulator()) as url:
-        port = url.rpartition(":")[2]
-        result = mpx("simulate", "--port", port)
-    assert result.exit_code == 1
-    assert one_error(result) == f"Error: port {port} is in use; choose another with --port, or 0 for any"
 
 
 def test_a_reader_that_goes_away_is_no_traceback(env: Mapping[str, str]) -> None:

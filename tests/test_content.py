@@ -63,6 +63,7 @@ def db(tmp_path: Path) -> Path:
         '{"e":"\\u00e9","s":"\\/","n":"\\u0000"}',
         '{"ls":"a\u2028b\u2029c\u0085d","emoji":"👩‍👩‍👧‍👦 é e\u0301"}',
         '{"pair":"\\ud83d\\ude00"}',
+        '{"none":NaN,"most":[Infinity,-Infinity]}',
         '{"dup":1,"dup":2}',
         '{ "spaces" : [ 1 , 2 ] , "x":{ } }',
         '{"properties":{"event":"inner"},"event":"inner"}',

@@ -11,6 +11,7 @@ import pytest
 from support import query
 
 from mixpanel_export._database import (
+    check_zone,
     connect,
     connected_for_export,
     memory_limit,
@@ -210,3 +211,12 @@ def test_no_limit_stays_no_limit(db: Path) -> None:
         with connected_for_export(db):
             pass
         assert settings(own) == before
+
+
+def test_a_zone_that_duckdb_does_not_know_is_refused(db: Path) -> None:
+    """The check names the zone, and takes every name that times can be converted by."""
+    with connected_for_export(db) as connection:
+        check_zone(connection, "UTC")
+        check_zone(connection, "US/Pacific")
+        with pytest.raises(ValueError, match="project_timezone Mars/Olympus is not known to DuckDB"):
+            check_zone(connection, "Mars/Olympus")

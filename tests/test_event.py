@@ -120,6 +120,10 @@ def test_numbers_become_utc(number: float) -> None:
         (b'{"event":"a","properties":{"b":"\x01"}}', {"event": "a", "properties": {"b": "\ufffd"}}),
         ('{"event":"a","properties":{"b":"\u2028\u0085"}}'.encode(), {"event": "a", "properties": {"b": "\u2028\u0085"}}),
         (b'{"event":"a","properties":{"b":' + b"9" * 30 + b"}}", {"event": "a", "properties": {"b": 10**30 - 1}}),
+        (
+            b'{"event":"a","properties":{"b":-Infinity}}',  # no JSON, but DuckDB takes it, so the table has it
+            {"event": "a", "properties": {"b": float("-inf")}},
+        ),
     ],
 )  # fmt: skip
 def test_an_event_is_parsed(line: bytes, event: dict[str, Any]) -> None:
@@ -135,7 +139,6 @@ def test_an_event_is_parsed(line: bytes, event: dict[str, Any]) -> None:
         b'{"event":"a"}',
         b'{"event":1,"properties":{}}',
         b'{"event":"a","properties":[]}',
-        b'{"event":"a","properties":{"b":NaN}}',
         b'{"event":"a","properties":{"b":1}',
         b'["event","properties"]',
         b"null",

@@ -248,9 +248,11 @@ def test_the_table_agrees_with_the_stream(zone: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "Etc/GMT+12"])
 def test_odd_times_agree_too(zone: str, tmp_path: Path) -> None:
-    """What is no time is NULL in the table and None in the stream, and a time long ago is the same in both."""
-    others = [1e300, -(10**15), -(10**10), 0, "yesterday", "now", "infinity", "", None, True, [0]]
-    lines = [line(time) for time in (*others, 1_704_164_645)]
+    """What is no time, or none of the years 1 to 9999 in UTC, is NULL in the table and None in the stream."""
+    years = [-62_135_596_800, -62_135_596_800_000, "0001-01-01", 253_402_300_799_999, "9999-12-31T23:59:59"]
+    beyond = ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00", 1e300, -(10**15)]
+    others = [-(10**10), 0, "yesterday", "now", "infinity", "", None, True, [0]]
+    lines = [line(time) for time in (*years, *beyond, *others, 1_704_164_645)]
     found = exported(lines, tmp_path / "test.duckdb", project_timezone=zone)
     assert sorted(found, key=str) == sorted(streamed_rows(lines, zone), key=str)
 
