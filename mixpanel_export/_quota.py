@@ -35,6 +35,10 @@ from mixpanel_export._limits import HOUR, SECOND, Window, wait_needed
 
 T = TypeVar("T")
 
+CROWDED_SECOND = SECOND + 0.3
+"""Mixpanel's second in seconds, where other processes ask, too: requests of several travel less evenly."""
+
+_COMPANY = 10.0  # seconds; whoever sent a request so recently is taken to be sending more
 _IMPATIENCE = 0.1  # seconds for a lock, once one has outlasted the patience, as each request would be late
 _STEP_BACK = 5.0  # seconds; a row that is so little in the future is recent, and the clock was corrected
 _TICK = 1e-6  # seconds; waits are so much longer, that nobody be told afterwards to wait for a rounding error
@@ -149,9 +153,9 @@ class SharedQuota:
     """The quota of one project, counted by all processes together. Its methods block, and may run in any thread.
 
     *per_second* and *per_hour* are requests as Mixpanel counts them, 0 where there is no limit; each process
-    applies its own to the requests of all. *second* and *hour* are their lengths in seconds, *patience* how
-    many seconds a call waits for other processes. A file that cannot be used is warned of once, and no call
-    fails for it.
+    applies its own to the requests of all. *second*, *crowded_second* and *hour* are their lengths in seconds,
+    *patience* how many seconds a call waits for other processes. A file that cannot be used is warned of once,
+    and no call fails for it.
     """
 
     def __init__(
@@ -163,6 +167,7 @@ class SharedQuota:
         path: Path | None = None,
         clock: Clock | None = None,
         second: float = SECOND,
+        crowded_second: float = CROWDED_SECOND,
         hour: float = HOUR,
         patience: float = 2.0,
     ) -> None:
@@ -170,6 +175,7 @@ class SharedQuota:
         self._key = key
         self._clock = clock or system_clock()
         self._second = Window(per_second, second)
+        self._crowded_second = Window(per_second, crowded_second)
         self._hour = Window(per_hour, hour)
         self._kept = max(hour, HOUR)
         self._own: dict[str, _Entry] = {}
@@ -222,7 +228,8 @@ class SharedQuota:
             if kind != "pause" and age < self._hour.seconds
         )
         pause = max((-age for kind, _, age in rows if kind == "pause"), default=0.0)
-        return View(requests, pause, self._second, self._hour)
+        crowded = any(request.age < _COMPANY and request.pid != os.getpid() for request in requests)
+        return View(requests, pause, self._crowded_second if crowded else self._second, self._hour)
 
     def _entry(self, kind: _Kind, now: Moment, ahead: float = 0.0) -> _Entry:
         elapsed, wall = now.elapsed + ahead, now.wall + ahead

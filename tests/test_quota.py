@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from mixpanel_export._clock import Moment, system_clock
 from mixpanel_export._limits import HOUR, SECOND, Window
-from mixpanel_export._quota import Key, Request, SharedQuota, View, key_of, quota_file
+from mixpanel_export._quota import CROWDED_SECOND, Key, Request, SharedQuota, View, key_of, quota_file
 
 KEY = Key("data.mixpanel.com", "12345")
 IN_CHILD = "from mixpanel_export._quota import *; from pathlib import Path; import sqlite3, time\n"
@@ -510,6 +510,25 @@ def test_threads_share_a_handle(handle: Open) -> None:
     assert len({ticket for ticket in tickets if ticket}) == 10
 
 
+def test_where_others_ask_too_the_second_is_longer(
+    handle: Open, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests of several processes travel less evenly than those of one, so they are sent less densely."""
+    quota, pid = handle(1, 0), os.getpid()
+    taken(quota)
+    clock.pass_(SECOND)
+    assert taken(quota)
+    monkeypatch.setattr("os.getpid", lambda: pid + 1)
+    assert quota.look().wait == pytest.approx(CROWDED_SECOND, abs=1e-3)
+    clock.pass_(SECOND)
+    assert quota.take().ticket is None
+    clock.pass_(CROWDED_SECOND - SECOND + 1e-3)
+    assert taken(quota)
+    clock.pass_(10.0)
+    taken(quota)
+    assert quota.look().wait == pytest.approx(SECOND, abs=1e-3)
+
+
 def start(path: Path, code: str) -> subprocess.Popen[str]:
     """Run *code* in a process that has *path* and all of `_quota`."""
     code = f"{IN_CHILD}path = Path({str(path)!r})\n{code}"
@@ -519,7 +538,7 @@ def start(path: Path, code: str) -> subprocess.Popen[str]:
 def test_ten_processes_exceed_no_window(path: Path) -> None:
     """Ten processes that want 30 places, with 4 in 0.1 s and 12 in 0.9 s, get them, and no faster."""
     code = (
-        "quota = SharedQuota(Key('h', 'p'), 4, 12, path=path, second=0.1, hour=0.9)\n"
+        "quota = SharedQuota(Key('h', 'p'), 4, 12, path=path, second=0.1, crowded_second=0.1, hour=0.9)\n"
         "for _ in range(3):\n"
         "    while not (view := quota.take()).ticket: time.sleep(view.wait)\n"
     )
