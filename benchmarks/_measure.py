@@ -47,7 +47,7 @@ def cost_of(work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Cos
 
 def measured(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, Cost]:
     """Call *work* in a new process, as `cost_of` does, and return what it returned too."""
-    return in_own_process(_measured, work, *args, **kwargs)
+    return in_own_process(_measured, partial(work, *args, **kwargs))
 
 
 def in_own_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -112,9 +112,9 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def _measured(work: Callable[..., T], *args: Any, **kwargs: Any) -> tuple[T, Cost]:
+def _measured(work: Callable[[], T]) -> tuple[T, Cost]:
     wall, cpu = time.perf_counter(), time.process_time()
-    result = work(*args, **kwargs)
+    result = work()
     return result, Cost(time.perf_counter() - wall, time.process_time() - cpu, _peak())
 
 
