@@ -6,8 +6,6 @@ Every failure leaves as one of our own errors; what they mean for the export is 
 import base64
 import json
 import re
-import socket
-import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 import anyio
 import httpx
 
+from mixpanel_export._connections import Route, as_api_errors
 from mixpanel_export._decode import BodyDecoder
 from mixpanel_export._stream import Chunk
 from mixpanel_export.credentials import Credentials
@@ -26,7 +25,6 @@ from mixpanel_export.errors import (
     AuthenticationError,
     FutureDateError,
     LineTooLongError,
-    NetworkError,
     QueryError,
     RateLimitError,
     ServerError,
@@ -37,7 +35,6 @@ _READ, _SHOWN = (
     64 << 10,
     500,
 )  # bytes of an error body that are looked at, as it may repeat the request, and shown
-_UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 _AUTH_TEXT = "Unable to authenticate request"  # seen as 400 and, now and then, as 200
 _TIMEOUT_TEXT = "Timeout Error"  # of the server itself, which it reports as a bad request
@@ -78,16 +75,6 @@ class Query:
         return params
 
 
-def new_client(transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
-    """Return a client for the export endpoint: HTTP/1.1, since each answer is one long stream of its own.
-
-    Idle connections are kept alive by TCP, unless a proxy from the environment stands between.
-    """
-    if transport is None and not urllib.request.getproxies():
-        transport = httpx.AsyncHTTPTransport(socket_options=_keepalive(), limits=_UNLIMITED)
-    return httpx.AsyncClient(transport=transport, limits=_UNLIMITED, follow_redirects=False)
-
-
 async def fetch(
     client: httpx.AsyncClient,
     query: Query,
@@ -106,9 +93,10 @@ async def fetch(
     Raises:
         APIError: The attempt failed; what was yielded is void.
     """
-    with _as_api_errors(chunk, httpx.URL(query.url).host):
+    route = Route.to(query.url)
+    with as_api_errors(chunk, route):
         request = client.build_request("GET", query.url, params=query.params(chunk), headers=_HEADERS)
-        response = await _send(client, query, request, admit)
+        response = await _send(client, query, request, admit, route)
         try:
             if response.status_code != httpx.codes.OK:
                 raise await _refusal(response, query, chunk, now())
@@ -121,7 +109,11 @@ async def fetch(
 
 
 async def _send(
-    client: httpx.AsyncClient, query: Query, request: httpx.Request, admit: Callable[[], Awaitable[None]]
+    client: httpx.AsyncClient,
+    query: Query,
+    request: httpx.Request,
+    admit: Callable[[], Awaitable[None]],
+    route: Route,
 ) -> httpx.Response:
     admitted = False
     with anyio.fail_after(None) as answer:
@@ -134,6 +126,7 @@ async def _send(
                 answer.deadline = anyio.current_time() + query.timeouts.first_byte
 
         async def trace(event: str, info: dict[str, Any]) -> None:
+            route.follow(event, info)
             # The server counts arrivals, so the gate stands between the connection and the request line.
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
                 await admit_once()
@@ -306,44 +299,9 @@ def _reason(body: str) -> str:
     return body.strip()
 
 
-@contextmanager
-def _as_api_errors(chunk: Chunk, host: str) -> Iterator[None]:
-    """Translate every error of the HTTP library into one of ours."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise NetworkError(f"{host} went silent on {chunk}; check the network, and try again") from error
-    except httpx.ConnectError as error:
-        raise NetworkError(
-            f"cannot connect to {host} for {chunk} ({error}); check the network, the proxy and the API URL"
-        ) from error
-    except httpx.TimeoutException as error:
-        raise NetworkError(
-            f"no connection to {host} in time for {chunk}; check the network, the proxy and the API URL"
-        ) from error
-    except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
-        raise QueryError(
-            f"the request for {chunk} cannot be sent ({error}); check the API URL and proxy"
-        ) from error
-    except (httpx.RequestError, httpx.StreamError) as error:
-        reason = str(error) or type(error).__name__
-        raise NetworkError(
-            f"the connection to {host} broke on {chunk} ({reason}); check the network, and try again"
-        ) from error
-
-
 def _redacted(text: str, credentials: Credentials) -> str:
     user, password = credentials.auth
     token = base64.b64encode(f"{user}:{password}".encode()).decode()
     for hidden in (str(credentials.secret), token):
         text = text.replace(hidden, "***")
     return text
-
-
-def _keepalive() -> list[tuple[int, int, int]]:
-    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    # A minute's idleness is what address translators on the way may already forget.
-    for name, seconds in (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 30)):
-        if hasattr(socket, name):
-            options.append((socket.IPPROTO_TCP, getattr(socket, name), seconds))
-    return options

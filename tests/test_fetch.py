@@ -13,7 +13,8 @@ import pytest
 import respx
 from support import ACCOUNT, NOW
 
-from mixpanel_export._fetch import Query, Timeouts, _as_api_errors, fetch, new_client, refusal, seconds_of
+from mixpanel_export._connections import Route, as_api_errors, new_client
+from mixpanel_export._fetch import Query, Timeouts, fetch, refusal, seconds_of
 from mixpanel_export._stream import Chunk
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
@@ -311,7 +312,7 @@ def test_every_error_of_the_http_library_is_translated(error: type[Exception]) -
         if error in {httpx.StreamConsumed, httpx.StreamClosed, httpx.ResponseNotRead, httpx.RequestNotRead}
         else ["text"]
     )
-    with pytest.raises(APIError, match="2024-03-01"), _as_api_errors(CHUNK, "example.com"):
+    with pytest.raises(APIError, match="2024-03-01"), as_api_errors(CHUNK, Route("example.com", 443)):
         raise error(*given)
 
 

@@ -29,7 +29,8 @@ LAYERS = {
     "_arguments": ("_plan _stream errors results", ""),
     "credentials": ("_zone errors", ""),
     "progress": ("results", "tqdm"),
-    "_fetch": ("_stream credentials _decode errors", "anyio httpx"),
+    "_connections": ("_stream errors", "h2 httpx"),
+    "_fetch": ("_connections _stream credentials _decode errors", "anyio httpx"),
     "_attempts": ("_fetch _limits _stream errors", "anyio httpx"),
     "_database": ("errors", "duckdb"),
     "_duplicates": ("_database _lines", "duckdb"),
@@ -43,7 +44,7 @@ LAYERS = {
     ),
     "_run": ("_attempts _limits _plan _staging _store _stream _tasks errors results", "anyio"),
     "_engine": (
-        "_attempts _database _fetch _ledger _limits _plan _run _staging _store _stream _tasks _zone credentials errors results",
+        "_attempts _connections _database _fetch _ledger _limits _plan _run _staging _store _stream _tasks _zone credentials errors results",
         "anyio httpx",
     ),
     "sync": ("", "anyio"),
@@ -62,7 +63,19 @@ PACKAGES = {
     ),
 }
 
-LIBRARIES = {"anyio", "click", "duckdb", "h11", "httpx", "isal", "pandas", "platformdirs", "tqdm", "trio"}
+LIBRARIES = {
+    "anyio",
+    "click",
+    "duckdb",
+    "h11",
+    "h2",
+    "httpx",
+    "isal",
+    "pandas",
+    "platformdirs",
+    "tqdm",
+    "trio",
+}
 
 
 def modules_named_in(source: Path) -> Iterator[str]:
