@@ -15,8 +15,9 @@ import httpx
 from anyio import to_thread
 
 from mixpanel_export._attempts import Fetcher
+from mixpanel_export._connections import new_client
 from mixpanel_export._database import Connection, connected_for_export
-from mixpanel_export._fetch import Query, Timeouts, new_client
+from mixpanel_export._fetch import Query, Timeouts
 from mixpanel_export._ledger import Selection
 from mixpanel_export._limits import Gate
 from mixpanel_export._plan import Held, Plan, open_from, parse_day, plan
@@ -61,6 +62,7 @@ async def export_events(
     per_hour: int | None = None,
     timeouts: Timeouts | None = None,
     project_timezone: str | None = None,
+    http2: bool = False,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ParallelFetchResult:
@@ -86,15 +88,17 @@ async def export_events(
     UTC by it, and days are over when they are over there. A local time that comes twice a year, or never, is
     the later of its two readings. `properties` keeps what was sent. "UTC" leaves times as they are.
 
-    *timeouts* bounds the silence of a connection. *transport* replaces the network, for tests; *now* is the
-    clock that says which days are over.
+    *timeouts* bounds the silence of a connection. With *http2* the server may choose HTTP/2; each request still
+    has a connection of its own. Proxies and certificates are those of `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`,
+    `SSL_CERT_FILE` and `SSL_CERT_DIR`. *transport* replaces the network, for tests; *now* is the clock that says
+    which days are over.
 
     *on_batch_complete* and *on_progress* are called one at a time in this event loop; an awaitable that they
     return is awaited. If one raises, the export stops, keeps what is committed, and the exception leaves here.
 
     Raises:
         ValueError: An argument is out of range. Nothing was requested.
-        ConfigError: No usable credentials. Nothing was requested.
+        ConfigError: No usable credentials, or proxies or certificates of the environment. Nothing was requested.
         DatabaseError, ExportRunningError, LedgerMismatchError, SelectionError, TableError: The file or the
             table does not fit. Nothing was requested, unless the disk filled up later.
         AuthenticationError, QueryError: Mixpanel refuses the export as a whole; committed batches are kept.
@@ -122,6 +126,7 @@ async def export_events(
         workers=max_workers,
         chunk_days=_ANY_LENGTH if one_request or limit is not None else chunk_days,
         retries=retries,
+        http2=http2,
         transport=transport,
         callbacks=Callbacks(on_batch_complete, on_progress),
         now=now,
@@ -141,6 +146,7 @@ async def download_events(
     retries: int = 5,
     api_url: str | None = None,
     timeouts: Timeouts | None = None,
+    http2: bool = False,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
@@ -156,7 +162,7 @@ async def download_events(
     query = _query(credentials, api_url, timeouts, events=names, where=where, limit=limit)
 
     async def download() -> None:
-        async with new_client(transport) as client:
+        async with new_client(transport, http2=http2) as client:
             fetcher = Fetcher(client, query, _gate(None, None), workers=1, retries=retries, now=now)
             await fetcher.fetch(chunk, _FileSink(file))
 
@@ -179,6 +185,7 @@ class _Job:
     workers: int
     chunk_days: int | None
     retries: int
+    http2: bool
     transport: httpx.AsyncBaseTransport | None
     callbacks: Callbacks
     now: Callable[[], datetime]
@@ -191,7 +198,7 @@ class _Job:
             planned = self._plan(held)
             batches = await in_thread(partial(store.batches_for, planned.chunks), store.interrupt)
             async with (
-                new_client(self.transport) as client,
+                new_client(self.transport, http2=self.http2) as client,
                 entered_in_thread(staging_for(self.path, batches)) as staging,
             ):
                 fetcher = Fetcher(
