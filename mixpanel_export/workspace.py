@@ -63,7 +63,8 @@ class Workspace:
 
     *path* None is mixpanel_data's file, `~/.mp/data/{project_id}.db`. Credentials are looked for when they are
     first needed, as `resolve_credentials` says, unless *credentials* are given; *project_id* and *region*
-    override them, as *project_timezone* does the zone of a project whose `time` is local (see `export_events`).
+    override them, as *project_timezone* does the zone of a project whose `time` is local; *http2* lets the server
+    choose HTTP/2 (both: see `export_events`).
     The file is opened, and created, when it is first needed, and stays open until `close()`; other processes
     cannot open it meanwhile. With *read_only* they may read it too, and nothing can be fetched. One thread at a
     time may use a workspace.
@@ -80,6 +81,7 @@ class Workspace:
         credentials: Credentials | None = None,
         api_url: str | None = None,
         project_timezone: str | None = None,
+        http2: bool = False,
     ) -> None:
         self._account = account
         self._project_id = project_id
@@ -89,6 +91,7 @@ class Workspace:
         self._given = credentials
         self._api_url = api_url
         self._project_timezone = project_timezone
+        self._http2 = http2
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def __enter__(self) -> Self:
@@ -209,6 +212,7 @@ class Workspace:
                 on_progress=_both(watch, on_progress),
                 api_url=self._api_url,
                 project_timezone=self._project_timezone,
+                http2=self._http2,
             )
         return result if parallel else result_of_one_request(result, from_date, to_date)
 
@@ -246,6 +250,7 @@ class Workspace:
             where=where,
             limit=limit,
             api_url=self._api_url,
+            http2=self._http2,
         )
         return streamed(lambda file: run_sync(download, file), raw=raw, zone=zone)
 

@@ -44,6 +44,7 @@ async def the_async_door() -> None:
         table="signups",
         credentials=Credentials("user", "secret", "1", "eu", "US/Pacific"),
         project_timezone="UTC",
+        http2=True,
         events=("Sign up", "Sign in"),
         where='properties["plan"] == "free"',
         max_workers=5,
@@ -56,7 +57,7 @@ async def the_async_door() -> None:
 
 
 def the_blocking_door(parallel: bool) -> None:
-    with Workspace(path="events.duckdb", region="eu", project_timezone="US/Pacific") as workspace:
+    with Workspace(path="events.duckdb", region="eu", project_timezone="US/Pacific", http2=True) as workspace:
         one = workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-31", limit=10)
         assert_type(one, FetchResult)
         many = workspace.fetch_events(

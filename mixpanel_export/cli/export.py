@@ -50,6 +50,7 @@ class Options:
     per_second: int | None
     per_hour: int | None
     api_url: str | None
+    http2: bool
     no_dedupe: bool
     as_json: bool
     quiet: bool
@@ -162,6 +163,7 @@ def _names(value: str) -> list[str]:
 @click.option(
     "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
 )
+@click.option("--http2", is_flag=True, help="Let the server choose HTTP/2.")
 @click.option("--no-dedupe", is_flag=True, help="Keep events that were delivered twice.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on standard error but errors.")
@@ -226,6 +228,7 @@ def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, 
                 on_progress=draw,
                 api_url=options.api_url,
                 project_timezone=options.project_timezone,
+                http2=options.http2,
                 per_second=options.per_second,
                 per_hour=options.per_hour,
             )
