@@ -11,6 +11,7 @@ from typing import get_args
 import pytest
 
 from mixpanel_export.simulator import Fault, Rules, Simulator
+from mixpanel_export.simulator.events import Profile
 
 TESTS = Path(__file__).parent
 CHECKLIST = (TESTS / "checklist.md").read_text(encoding="utf-8")
@@ -60,8 +61,8 @@ def test_every_kind_of_fault_is_in_the_checklist() -> None:
 
 
 def test_every_switch_of_the_checklist_exists() -> None:
-    """Each is an option of the simulator, a field of a fault or of the rules, or a kind of fault."""
-    fields = {field.name for kind in (Fault, Rules) for field in dataclasses.fields(kind)}
+    """Each is an option of the simulator or of its events, a field of a fault or of the rules, or a kind of fault."""
+    fields = {field.name for kind in (Fault, Profile, Rules) for field in dataclasses.fields(kind)}
     there = {*get_args(Fault.__annotations__["kind"]), *fields, *inspect.signature(Simulator).parameters}
     rows = re.findall(r"^\| \d+ \|.*?\| ([^|]*) \| [^|]* \|$", CHECKLIST, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)", row)}

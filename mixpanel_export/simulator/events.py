@@ -6,11 +6,11 @@ Duplicates follow their original at a distance, within the same day.
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from mixpanel_export.simulator.changes import Change
 from mixpanel_export.simulator.content import DRAWN, NAME_TEXTS, Material, material
@@ -47,7 +47,7 @@ class Profile:
     """What a project's events look like; rates are shares of the events, from 0 to 1.
 
     Args:
-        seed: Another one gives other events.
+        seed: Decides events, order of lines and which requests a fault of some probability hits.
         events_per_day: Before duplicates; a function of the day for uneven ones.
         weekday_pattern: Whether weekends have fewer events than other days.
         first_day: Days before it are empty.
@@ -62,7 +62,8 @@ class Profile:
         long_line_bytes: How long at most, but for the usual properties.
         leaks: Events that are also among those of the day before or after; all have an `$insert_id`.
         strays: Events that are *only* among those of the day before or after.
-        timezone: Of a legacy project, which writes its wall clock into `time`; None for a project in UTC.
+        timezone: IANA name of a legacy project's zone: `time` is its wall clock, and days, today too, are its own.
+            None for a project in UTC.
         changes: What happens to stored events later.
         visible_after: For how many seconds an event that was processed is in no answer yet.
     """
@@ -82,7 +83,7 @@ class Profile:
     leaks: float = 0.0
     strays: float = 0.0
     timezone: str | None = None
-    changes: tuple[Change, ...] = ()
+    changes: Sequence[Change] = ()
     visible_after: float = 0.0
 
     def events_on(self, day: date) -> int:
@@ -93,6 +94,28 @@ class Profile:
             return self.events_per_day(day)
         share = _WEEKDAYS[day.weekday()] if self.weekday_pattern else 1.0
         return round(self.events_per_day * share)
+
+
+class Content(TypedDict, total=False):
+    """The fields of `Profile` as keyword arguments."""
+
+    seed: int
+    events_per_day: int | Callable[[date], int]
+    weekday_pattern: bool
+    first_day: date
+    duplicates: float
+    missing_insert_id: float
+    late: float
+    odd: float
+    awkward: float
+    rejects: float
+    long_lines: float
+    long_line_bytes: int
+    leaks: float
+    strays: float
+    timezone: str | None
+    changes: Sequence[Change]
+    visible_after: float
 
 
 def line(record: Record) -> bytes:

@@ -4,16 +4,15 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime, tzinfo
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import anyio
 import httpx
 
 from mixpanel_export.simulator.api import Api, Replies, RequestLog, RetryAfter
 from mixpanel_export.simulator.body import GZIP_OVER, Pace, Source, selected
-from mixpanel_export.simulator.changes import Change
 from mixpanel_export.simulator.days import settled_at, wandering, wanders
-from mixpanel_export.simulator.events import Profile, Record, line
+from mixpanel_export.simulator.events import Content, Profile, Record, line
 from mixpanel_export.simulator.faults import Fault, FaultLog
 from mixpanel_export.simulator.limits import Limits
 from mixpanel_export.simulator.query import USUAL, Project, Query, Rules
@@ -43,24 +42,6 @@ class Simulator:
     Events depend on *seed* and the day alone. Rates are shares from 0 to 1, times are seconds.
 
     Args:
-        seed: Decides events, order of rows and which requests a fault of some probability hits.
-        events_per_day: How many events a day has before duplicates; a function of the day for uneven ones.
-        weekday_pattern: Whether weekends have fewer events than other days.
-        duplicates: Extra lines; most repeat an event's identity, exactly or with other properties.
-        missing_insert_id: Events whose `$insert_id` is absent, null or empty.
-        late: Events that arrive up to 40 hours after their time.
-        odd: Events with an unusual or missing time, distinct_id or `$insert_id`.
-        awkward: Events with names, ids, values or shapes of line that exporters have been seen to break, some
-            of which must be repaired.
-        rejects: Lines that are no events, each sent before an event.
-        long_lines: Events whose line is long: of *long_line_bytes*, or down to a fifth of that.
-        long_line_bytes: How long at most, but for the usual properties.
-        leaks: Events that are sent with the day before or after too; all have an `$insert_id`.
-        strays: Events that are sent with the day before or after only.
-        timezone: IANA name of a legacy project's zone: `time` is its wall clock, and days, today too, are its own.
-        changes: What happens to stored events later.
-        visible_after: For how long an event that was processed is in no answer yet.
-        shuffled: Whether every answer has its lines in another order; without, only large days and ranges do.
         username: Of the service account.
         secret: Of the service account.
         project_id: The only project there is.
@@ -80,33 +61,17 @@ class Simulator:
         content_type: Of answers with events.
         rules: How wrong requests are answered, where Mixpanel's own way is not published.
         faults: What goes wrong; `Simulator.faults` may be changed between requests.
-        first_day: Days before it are empty.
         cache_bytes: How many bytes of compressed days are kept.
         clock: Drives the limits and the pace, in seconds from anywhere.
         now: What today is; events that have not arrived by then are not served.
         sleep: Waits that many seconds on the same clock.
+        shuffled: Whether every answer has its lines in another order; without, only large days and ranges do.
+        content: What the events are like: the fields of `mixpanel_export.simulator.events.Profile`.
     """
 
     def __init__(
         self,
         *,
-        seed: int = 1,
-        events_per_day: int | Callable[[date], int] = 1000,
-        weekday_pattern: bool = True,
-        duplicates: float = 0.015,
-        missing_insert_id: float = 0.01,
-        late: float = 0.05,
-        odd: float = 0.002,
-        awkward: float = 0.0,
-        rejects: float = 0.0,
-        long_lines: float = 0.0,
-        long_line_bytes: int = 5_000_000,
-        leaks: float = 0.0,
-        strays: float = 0.0,
-        timezone: str | None = None,
-        changes: Sequence[Change] = (),
-        visible_after: float = 0.0,
-        shuffled: bool = False,
         username: str = "demo.mp-service-account",
         secret: str = "demo-secret",  # noqa: S107 - it opens nothing but this simulator
         project_id: str = "12345",
@@ -126,34 +91,17 @@ class Simulator:
         content_type: str = "text/plain",
         rules: Rules = USUAL,
         faults: Sequence[Fault] = (),
-        first_day: date = date(2023, 1, 1),
         cache_bytes: int = 256 * 1024 * 1024,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+        shuffled: bool = False,
+        **content: Unpack[Content],
     ) -> None:
         if not 1 <= piece <= 16 * 1024 * 1024:
             raise ValueError(f"piece must be between 1 byte and 16 MB, not {piece}.")
-        self.profile = Profile(
-            seed=seed,
-            events_per_day=events_per_day,
-            weekday_pattern=weekday_pattern,
-            first_day=first_day,
-            duplicates=duplicates,
-            missing_insert_id=missing_insert_id,
-            late=late,
-            odd=odd,
-            awkward=awkward,
-            rejects=rejects,
-            long_lines=long_lines,
-            long_line_bytes=long_line_bytes,
-            leaks=leaks,
-            strays=strays,
-            timezone=timezone,
-            changes=tuple(changes),
-            visible_after=visible_after,
-        )
-        self._zone = zone_of(timezone)
+        self.profile = Profile(**content)
+        self._zone = zone_of(self.profile.timezone)
         self._now = now
         self._limits = Limits(clock, per_second, per_hour, concurrent)
         self._truths: dict[tuple[date, Wanted, tzinfo], Truth] = {}
@@ -162,7 +110,14 @@ class Simulator:
         project = Project(username, secret, project_id, legacy_secret, history_days)
         replies = Replies(first_byte, limit_retry_after, uncounted, content_type)
         self._api = Api(
-            project, self._source, self._limits, list(faults), FaultLog(seed), now, replies, rules
+            project,
+            self._source,
+            self._limits,
+            list(faults),
+            FaultLog(self.profile.seed),
+            now,
+            replies,
+            rules,
         )
 
     @property
