@@ -17,6 +17,7 @@ from mixpanel_export.errors import APIError, ConfigError, NetworkError, QueryErr
 _E = TypeVar("_E", bound=BaseException)
 
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+_HUNG_UP = (ssl.SSLWantReadError, ssl.SSLEOFError)  # what TLS says of a peer that went in the handshake
 _PROXIES = "HTTPS_PROXY, ALL_PROXY and NO_PROXY"
 
 
@@ -70,16 +71,18 @@ def new_client(transport: httpx.AsyncBaseTransport | None, *, http2: bool = Fals
         certificates = httpx.create_ssl_context()
     except OSError as error:
         raise ConfigError(
-            f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read ({error}); "
-            "name a PEM file or a folder of them, or unset it"
+            f"the certificates that SSL_CERT_FILE names cannot be read ({error}); name a PEM file, or unset it"
         ) from error
     connect = partial(_networked, certificates, http2=http2)
     try:
         client = connect()
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
+    except ImportError as error:
+        raise ConfigError(f"the environment's proxy cannot be used ({error}); check {_PROXIES}") from error
+    except (ValueError, httpx.InvalidURL):
+        # What the library says may repeat a part of the proxy's password.
         raise ConfigError(
-            f"the proxy of the environment cannot be used ({error}); check {_PROXIES}"
-        ) from error
+            f"the environment's proxy cannot be used; write it as http://[USER:PASSWORD@]HOST:PORT in {_PROXIES}"
+        ) from None
     return httpx.AsyncClient(transport=_OwnConnections(connect)) if http2 else client
 
 
@@ -145,7 +148,9 @@ def as_api_errors(chunk: Chunk, route: Route) -> Iterator[None]:
 def _meant(error: Exception, chunk: Chunk, route: Route) -> APIError:
     match error:
         case TimeoutError():
-            return NetworkError(f"{route.host} went silent on {chunk}; check the network, and try again")
+            return NetworkError(
+                f"{route.host} went silent on {chunk}; check the network, and try again", mid_answer=True
+            )
         case httpx.ProxyError():
             return NetworkError(
                 f"{route.peer} does not let {chunk} through to {route.host} ({error}); "
@@ -161,27 +166,30 @@ def _meant(error: Exception, chunk: Chunk, route: Route) -> APIError:
             )
     reason = str(error) or type(error).__name__
     return NetworkError(
-        f"the connection to {route.host} broke on {chunk} ({reason}); check the network, and try again"
+        f"the connection to {route.host} broke on {chunk} ({reason}); check the network, and try again",
+        mid_answer=True,
     )
 
 
 def _not_connected(error: Exception, chunk: Chunk, route: Route) -> NetworkError:
-    if untrusted := _behind(error, ssl.SSLError):
+    if isinstance(error, httpx.ConnectTimeout):
         return NetworkError(
-            f"no secure connection to {route.host} for {chunk} ({_reason(untrusted)}), so no credentials were sent; "
-            "where a proxy or firewall signs certificates itself, name its authority's file in SSL_CERT_FILE"
+            f"no connection to {route.peer} in time for {chunk}; check the network, firewalls, {route.settings}"
         )
     if unknown := _behind(error, socket.gaierror):
         return NetworkError(
             f"the name of {route.peer} has no address for {chunk} ({unknown.strerror}); "
-            f"check the network, its name servers, and {route.settings}"
+            f"check the network, its name servers, {route.settings}"
         )
-    if isinstance(error, httpx.ConnectTimeout):
+    refused = _behind(error, ssl.SSLError)
+    if refused and not isinstance(refused, _HUNG_UP):
         return NetworkError(
-            f"no connection to {route.peer} in time for {chunk}; check the network, a firewall, {route.settings}"
+            f"no secure connection to {route.host} for {chunk} ({_reason(refused)}), so no credentials were sent; "
+            "where a proxy or firewall signs certificates itself, name its authority's file in SSL_CERT_FILE"
         )
     return NetworkError(
-        f"cannot connect to {route.peer} for {chunk} ({error}); check the network, and {route.settings}"
+        f"cannot connect to {route.peer} for {chunk} ({str(error) or 'it hung up'}); "
+        f"check the network, {route.settings}"
     )
 
 
