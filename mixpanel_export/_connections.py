@@ -148,9 +148,7 @@ def as_api_errors(chunk: Chunk, route: Route) -> Iterator[None]:
 def _meant(error: Exception, chunk: Chunk, route: Route) -> APIError:
     match error:
         case TimeoutError():
-            return NetworkError(
-                f"{route.host} went silent on {chunk}; check the network, and try again", mid_answer=True
-            )
+            return NetworkError(f"{route.host} went silent on {chunk}; check the network, and try again")
         case httpx.ProxyError():
             return NetworkError(
                 f"{route.peer} does not let {chunk} through to {route.host} ({error}); "
@@ -166,8 +164,7 @@ def _meant(error: Exception, chunk: Chunk, route: Route) -> APIError:
             )
     reason = str(error) or type(error).__name__
     return NetworkError(
-        f"the connection to {route.host} broke on {chunk} ({reason}); check the network, and try again",
-        mid_answer=True,
+        f"the connection to {route.host} broke on {chunk} ({reason}); check the network, and try again"
     )
 
 
