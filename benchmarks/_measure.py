@@ -121,6 +121,10 @@ def _measured(work: Callable[[], T]) -> tuple[T, Cost]:
 def _peak() -> int:
     if sys.platform == "win32":
         return 0
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose ru_maxrss begins with what the parent had when it started the process
+        lines = status.read_text("ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes elsewhere
 

@@ -41,7 +41,7 @@ CLEAN = {"duplicates": 0.0, "odd": 0.0}
 DOUBLE = {"duplicates": 0.015, "odd": 0.0, "leaks": 0.002}
 AWKWARD = DOUBLE | {"odd": 0.002, "awkward": 0.005, "strays": 0.001}
 REJECTS = {"rejects": 0.0005}
-LONG_LINES = 5  # of all events, up to 5 MB each
+LONG_LINES = 5  # about so many of all events, up to 5 MB each
 STRANGE_TIMES = DOUBLE | {"odd": 0.002, "awkward": 0.1}  # so that a day is likely to have some far outside
 
 COLUMNS = (
@@ -188,7 +188,7 @@ def differences(case: Case, db: Path, done: Done, *, thorough: bool) -> Iterator
         sent = (truth.duplicates, truth.rejects, truth.repaired)
         facts.append(("duplicates, rejects and repaired lines of the result", returned, sent))
     if thorough:
-        found = stored(db)
+        found = in_own_process(stored, db)
         facts.append(("rows and checksum of all columns", found, (truth.distinct, truth.checksum)))
     yield from (
         f"{name}: {found}, and should be {expected}" for name, found, expected in facts if found != expected
