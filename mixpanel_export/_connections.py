@@ -77,7 +77,9 @@ def new_client(transport: httpx.AsyncBaseTransport | None, *, http2: bool = Fals
     try:
         client = connect()
     except ImportError as error:
-        raise ConfigError(f"the environment's proxy cannot be used ({error}); check {_PROXIES}") from error
+        raise ConfigError(
+            f"the environment's proxy cannot be used ({str(error).rstrip('.')}); check {_PROXIES}"
+        ) from error
     except (ValueError, httpx.InvalidURL):
         # What the library says may repeat a part of the proxy's password.
         raise ConfigError(
