@@ -10,7 +10,6 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,13 +20,10 @@ from statistics import median
 from typing import Any
 
 import anyio
-import duckdb
-from _measure import Cost, counted, in_own_process, machine, measured, serving, spread, stored
+from _compare import Span, Told, differences, query, tell
+from _measure import Cost, in_own_process, machine, measured, serving, spread
 
 from mixpanel_export import Credentials, ParallelFetchResult, _duplicates, _store, export_events
-from mixpanel_export.simulator import Simulator, Truth
-from mixpanel_export.simulator.days import records
-from mixpanel_export.simulator.events import line
 
 FIRST = date(2024, 1, 1)
 DAYS = 30
@@ -45,27 +41,9 @@ LONG_LINES = 5  # about so many of all events, up to 5 MB each
 STRANGE_TIMES = DOUBLE | {"odd": 0.002, "awkward": 0.1}  # so that a day is likely to have some far outside
 
 COLUMNS = (
-    *(
-        "lines sent in all, MB",
-        "removed, across batches",
-        "rejected, repaired",
-        "wall s",
-        "CPU s",
-        "peak RSS MB",
-    ),
-    *("wall ÷ a", "CPU ÷ a", "RSS ÷ a", "batches looked at", "probe ms", "probe, % of commits"),
+    "lines sent in all, MB | removed, across batches | rejected, repaired | wall s | CPU s | peak RSS MB "
+    "| wall ÷ a | CPU ÷ a | RSS ÷ a | batches looked at | probe ms | probe, % of commits"
 )
-
-Span = tuple[date, date]
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a simulator tells of a span of days: `aside` are the lines that belong beside the table, by reason."""
-
-    truth: Truth
-    aside: Counter[tuple[str, bytes]]
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +60,7 @@ class Done:
 class Case:
     """Days to export into an empty file, or into a copy of *start*, and what must then be there.
 
-    *before* is the number of rows in *start*; *against* names the case to which the cost is compared.
+    *before* is the number of rows in *start*, if there is one; *against* names the case to which the cost is compared.
     """
 
     name: str
@@ -91,7 +69,7 @@ class Case:
     told: Told
     against: str
     start: Path | None = None
-    before: int = 0
+    before: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -102,31 +80,6 @@ class Run:
     cost: Cost
     done: Done
     hidden: int
-
-
-def tell(spans: Sequence[Span], simulator: Simulator) -> list[Told]:
-    """Prepare the days of *spans*, the first of which has all of them, and tell what each span must become."""
-    simulator.prepare(*spans[0])
-    return [Told(simulator.truth(*span), *_beside(simulator, span)) for span in spans]
-
-
-def _beside(simulator: Simulator, span: Span) -> tuple[Counter[tuple[str, bytes]], int]:
-    """Return the lines that an export must set aside, and the size of all lines."""
-    aside: Counter[tuple[str, bytes]] = Counter()
-    size = 0
-    for day in _days(span):
-        for record in records(simulator.profile, day):
-            *rejected, event = line(record).split(b"\n")
-            size += sum(map(len, rejected)) + len(event) + len(rejected) + 1
-            aside.update(("rejected", each) for each in rejected)
-            if record[6] is not None and record[6].repaired:
-                aside["repaired", event] += 1
-    return aside, size
-
-
-def _days(span: Span) -> Iterator[date]:
-    first, last = span
-    return (first + timedelta(number) for number in range((last - first).days + 1))
 
 
 def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Done:
@@ -170,54 +123,6 @@ def _watched(owner: Any, name: str) -> list[tuple[float, Any]]:
     return calls
 
 
-def differences(case: Case, db: Path, done: Done, *, thorough: bool) -> Iterator[str]:
-    """Yield what is not as the simulator has it, in words; only *thorough* reads every row."""
-    truth, result = case.told.truth, done.result
-    facts: list[tuple[str, object, object]] = [
-        ("rows in the table", counted(db), truth.distinct),
-        ("rows that the table grew by", result.total_rows, truth.distinct - case.before),
-        *zip(
-            ("rows", "removed duplicates", "rejects", "repaired lines"),
-            _ledger(db),
-            (truth.distinct, truth.duplicates, truth.rejects, truth.repaired),
-            strict=True,
-        ),
-    ]
-    if case.start is None:
-        returned = (result.removed_duplicates, result.rejects, result.repaired)
-        sent = (truth.duplicates, truth.rejects, truth.repaired)
-        facts.append(("duplicates, rejects and repaired lines of the result", returned, sent))
-    if thorough:
-        found = in_own_process(stored, db)
-        facts.append(("rows and checksum of all columns", found, (truth.distinct, truth.checksum)))
-    yield from (
-        f"{name}: {found}, and should be {expected}" for name, found, expected in facts if found != expected
-    )
-    yield from _aside_differs(_aside(db), case.told.aside)
-
-
-def _ledger(db: Path) -> tuple[int, ...]:
-    [sums] = _query(
-        db, 'SELECT sum("rows"), sum(removed_duplicates), sum(rejects), sum(repaired) FROM _export_batches'
-    )
-    return tuple(map(int, sums))
-
-
-def _aside(db: Path) -> Counter[tuple[str, bytes]]:
-    return Counter((reason, line) for reason, line in _query(db, "SELECT reason, line FROM _export_rejects"))
-
-
-def _aside_differs(found: Counter[tuple[str, bytes]], sent: Counter[tuple[str, bytes]]) -> Iterator[str]:
-    for what, lines in (("missing from", sent - found), ("too much in", found - sent)):
-        for (reason, each), times in lines.items():
-            yield f"{what} _export_rejects, {times} times as {reason}: {each[:200]!r}"
-
-
-def _query(db: Path, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(db), read_only=True) as connection:
-        return connection.execute(sql).fetchall()
-
-
 def run(case: Case, folder: Path | None, *, thorough: bool) -> Run:
     """Export the days of *case* into a new file, compare it with the truth, and remove it.
 
@@ -229,10 +134,10 @@ def run(case: Case, folder: Path | None, *, thorough: bool) -> Run:
         if case.start:
             shutil.copyfile(case.start, db)
         done, cost = measured(export, case.url, case.days, db, case.options)
-        wrong = list(differences(case, db, done, thorough=thorough))
+        wrong = list(differences(db, case.told, done.result, before=case.before, thorough=thorough))
         if wrong:
-            raise SystemExit(f"{case.name}, {case.days[0]} to {case.days[1]}: " + "; ".join(wrong))
-        [(hidden,)] = _query(db, "SELECT count(*) FROM _export_duplicates")
+            raise SystemExit(f"{case.name}, {case.days[0]} to {case.days[1]}: " + "; ".join(wrong[:20]))
+        [(hidden,)] = query(db, "SELECT count(*) FROM _export_duplicates")
     return Run(cost, done, hidden)
 
 
@@ -312,8 +217,8 @@ def rounds(cases: Sequence[Case], number: int, folder: Path | None) -> list[dict
 def table(cases: Sequence[Case], done: Sequence[dict[str, Run]]) -> str:
     """Return the figures as a Markdown table: median (least to greatest)."""
     lines = [
-        f"| | {' | '.join(COLUMNS)} |",
-        "|---" * (len(COLUMNS) + 1) + "|",
+        f"| | {COLUMNS} |",
+        "|---" * (COLUMNS.count("|") + 2) + "|",
     ]
     for case in cases:
         runs = [runs[case.name] for runs in done]
