@@ -30,20 +30,27 @@ class Told:
 def tell(spans: Sequence[Span], simulator: Simulator) -> list[Told]:
     """Prepare the days of *spans*, the first of which has all of them, and tell what each span must become."""
     simulator.prepare(*spans[0])
-    return [Told(simulator.truth(*span), *_beside(simulator, span)) for span in spans]
+    beside = {day: _beside(simulator, day) for day in _days(spans[0])}
+    return [
+        Told(
+            simulator.truth(*span),
+            sum((beside[day][0] for day in _days(span)), Counter()),
+            sum(beside[day][1] for day in _days(span)),
+        )
+        for span in spans
+    ]
 
 
-def _beside(simulator: Simulator, span: Span) -> tuple[Counter[tuple[str, bytes]], int]:
-    """Return the lines that an export must set aside, and the size of all lines."""
+def _beside(simulator: Simulator, day: date) -> tuple[Counter[tuple[str, bytes]], int]:
+    """Return the lines that an export of *day* must set aside, and the size of all its lines."""
     aside: Counter[tuple[str, bytes]] = Counter()
     size = 0
-    for day in _days(span):
-        for record in records(simulator.profile, day):
-            *rejected, event = line(record).split(b"\n")
-            size += sum(map(len, rejected)) + len(event) + len(rejected) + 1
-            aside.update(("rejected", each) for each in rejected)
-            if record[6] is not None and record[6].repaired:
-                aside["repaired", event] += 1
+    for record in records(simulator.profile, day):
+        *rejected, event = line(record).split(b"\n")
+        size += sum(map(len, rejected)) + len(event) + len(rejected) + 1
+        aside.update(("rejected", each) for each in rejected)
+        if record[6] is not None and record[6].repaired:
+            aside["repaired", event] += 1
     return aside, size
 
 

@@ -27,7 +27,7 @@ from mixpanel_export import Credentials, ParallelFetchResult, _duplicates, _stor
 
 FIRST = date(2024, 1, 1)
 DAYS = 30
-EMPTY = date(2022, 12, 31)  # before the first day that the simulator has events of
+EMPTY = date(2022, 12, 1)  # long before the first day that the simulator has events of
 DATABASE = "export.duckdb"
 ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
 LIMITS_OFF: dict[str, Any] = {"per_second": 0, "per_hour": 0}
@@ -282,7 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=0.25, metavar="X", help="1 is 1,000,000 events")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="after the warm-up")
-    parser.add_argument("--batches", type=int, default=300, metavar="N", help="that the large file has")
+    parser.add_argument("--batches", type=int, default=300, metavar="N", help="of the large file; 0: none")
     parser.add_argument("--folder", type=Path, help="where the files go meanwhile; default: the system's")
     given = parser.parse_args()
     events = given.scale * 1_000_000
@@ -290,7 +290,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=given.folder)))
         cases = [
             *whole(stack, round(events / DAYS)),
-            *daily(stack, round(events / given.batches), given.batches, folder),
+            *(daily(stack, round(events / given.batches), given.batches, folder) if given.batches else ()),
         ]
         print(f"{machine()}; {given.rounds} rounds\n", flush=True)
         done = rounds(cases, given.rounds, given.folder)
