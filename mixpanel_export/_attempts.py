@@ -1,4 +1,4 @@
-"""One chunk, as many attempts as it takes: the limiter, the gate, the pause, and when to give up."""
+"""One chunk, as many attempts as it takes: the limiter, the gate, and the steps that the retry policy decides."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,8 @@ import anyio
 import httpx
 
 from mixpanel_export._fetch import Query, fetch
-from mixpanel_export._limits import Gate, pause_before_retry
+from mixpanel_export._limits import CalledTooEarlyError, Gate, OutOfPatienceError, Ticket
+from mixpanel_export._retry import History, Wait, next_step
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import (
     APIError,
@@ -24,6 +25,9 @@ from mixpanel_export.errors import (
 
 _log = logging.getLogger("mixpanel_export")
 
+_UNCOUNTED = frozenset({401, 402, 429})  # statuses that Mixpanel does not count against the hour
+_ROOM_TO_SPLIT = 5  # requests of the hour; two pieces are more requests, and other chunks need theirs
+
 
 class Sink(Protocol):
     """Where the lines of one chunk go."""
@@ -33,6 +37,10 @@ class Sink(Protocol):
 
     async def block(self, lines: bytes) -> None:
         """Take whole lines."""
+
+
+class ChunkTooLargeError(Exception):
+    """The chunk should be fetched in two pieces."""
 
 
 @dataclass(slots=True)
@@ -71,31 +79,52 @@ class Fetcher:
         self._now = now
         self.stats: dict[Chunk, ChunkStats] = {}
 
-    async def fetch(self, chunk: Chunk, sink: Sink) -> ChunkStats:
+    async def fetch(self, chunk: Chunk, sink: Sink, *, splittable: bool = False) -> ChunkStats:
         """Bring the whole chunk into *sink*, restarting it as often as it takes.
 
         Raises:
-            APIError: The attempts are spent, or trying again cannot help (see `is_final`).
+            APIError: The attempts are spent, trying again cannot help, or the quota comes too late.
+            ChunkTooLargeError: The chunk is *splittable*, and its pieces would fare better.
         """
         stats = self.stats.setdefault(chunk, ChunkStats(self._now()))
-        failures = refused = 0
+        history = History()
         while True:
             try:
                 async with self._limiter:
                     await self._attempt(chunk, stats, sink)
+            except RateLimitError as error:
+                _log.info("%s", error)
             except APIError as error:
-                limited = isinstance(error, RateLimitError)
-                refused, failures = refused + limited, failures + (not limited)
-                pause = pause_before_retry(error, refused if limited else failures, retries=self._retries)
-                if pause is None:
-                    raise
-                _log.info("%s; again in %.1f s", error, pause)
-                await self._wait(stats, pause, error)
+                history = history.after(error)
+                await self._follow(error, history, stats, splittable=splittable)
+            except CalledTooEarlyError:
+                continue
+            except OutOfPatienceError as error:
+                raise _too_late(chunk, error) from error
             else:
                 return stats
 
+    async def _follow(
+        self, error: APIError, history: History, stats: ChunkStats, *, splittable: bool
+    ) -> None:
+        """Do what the policy says after a failed attempt, up to the next one."""
+        room = self._gate.remaining is None or self._gate.remaining >= _ROOM_TO_SPLIT
+        step = next_step(history, retries=self._retries, splittable=splittable and room)
+        match step:
+            case Wait(seconds):
+                _log.info("%s; again in %.1f s", error, seconds)
+                stats.waiting_for = f"a new attempt after: {error}"
+                await anyio.sleep(seconds)
+                stats.waiting_for = None
+            case "split":
+                _log.info("%s; in two pieces now", error)
+                stats.rows = 0
+                raise ChunkTooLargeError from error
+            case "give up":
+                raise error
+
     async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
-        ticket: float | None = None
+        ticket: Ticket | None = None
 
         async def admit() -> None:
             nonlocal ticket
@@ -118,20 +147,29 @@ class Fetcher:
                 async for block in blocks:
                     stats.rows += block.count(b"\n")
                     await sink.block(block)
-        except (AuthenticationError, RateLimitError):
+        except APIError as error:
             if ticket is not None:
-                self._gate.refund(ticket)
+                await self._settle(ticket, error)
             raise
+        self._gate.accepted()
 
-    async def _wait(self, stats: ChunkStats, pause: float, error: APIError) -> None:
+    async def _settle(self, ticket: Ticket, error: APIError) -> None:
+        """Let the gate know what the server did not count, and for how long it wants to be left alone."""
         if isinstance(error, RateLimitError):
-            self._gate.pause(pause)  # the quota is the project's, so every fetcher waits
-            return
-        stats.waiting_for = f"a new attempt after: {error}"
-        await anyio.sleep(pause)
-        stats.waiting_for = None
+            await self._gate.refused(ticket, error.retry_after)
+        elif error.status_code in _UNCOUNTED:
+            await self._gate.refund(ticket)
 
 
 def is_final(error: MixpanelDataError) -> bool:
     """Whether the error concerns the whole export, so that no other chunk can succeed either."""
     return isinstance(error, AuthenticationError | QueryError) and not isinstance(error, FutureDateError)
+
+
+def _too_late(chunk: Chunk, error: OutOfPatienceError) -> RateLimitError:
+    return RateLimitError(
+        f"the quota leaves no request for {chunk} for another {error.seconds / 60:.0f} min, longer than max_wait "
+        "allows; resume then, or raise max_wait",
+        status_code=None,
+        retry_after=error.seconds,
+    )

@@ -150,7 +150,9 @@ def as_api_errors(chunk: Chunk, route: Route) -> Iterator[None]:
 def _meant(error: Exception, chunk: Chunk, route: Route) -> APIError:
     match error:
         case TimeoutError():
-            return NetworkError(f"{route.host} went silent on {chunk}; check the network, and try again")
+            return NetworkError(
+                f"{route.host} went silent on {chunk}; check the network, and try again", mid_answer=True
+            )
         case httpx.ProxyError():
             return NetworkError(
                 f"{route.peer} does not let {chunk} through to {route.host} ({error}); "
@@ -166,7 +168,8 @@ def _meant(error: Exception, chunk: Chunk, route: Route) -> APIError:
             )
     reason = str(error) or type(error).__name__
     return NetworkError(
-        f"the connection to {route.host} broke on {chunk} ({reason}); check the network, and try again"
+        f"the connection to {route.host} broke on {chunk} ({reason}); check the network, and try again",
+        mid_answer=True,
     )
 
 

@@ -21,7 +21,9 @@ from mixpanel_export._fetch import Query, Timeouts
 from mixpanel_export._ledger import Selection
 from mixpanel_export._limits import Gate
 from mixpanel_export._plan import Held, Plan, open_from, parse_day, plan
-from mixpanel_export._run import Callbacks, Running
+from mixpanel_export._quota import SharedQuota, key_of
+from mixpanel_export._reports import Callbacks
+from mixpanel_export._run import Running
 from mixpanel_export._staging import staging_for
 from mixpanel_export._store import Mode, Store
 from mixpanel_export._stream import Chunk
@@ -55,6 +57,7 @@ async def export_events(
     mode: Mode = "create",
     dedupe: bool = True,
     retries: int = 5,
+    max_wait: float = 86_400.0,
     on_batch_complete: Callable[[BatchProgress], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     api_url: str | None = None,
@@ -70,7 +73,9 @@ async def export_events(
 
     The days are fetched in parallel, at most *max_workers* requests at a time, and never faster than the
     project's quota: *per_second* and *per_hour* (3 and 60, or `MPX_PER_SECOND` and `MPX_PER_HOUR`; 0 for no
-    limit). *chunk_days* None plans the requests by the quota; a number cuts fixed chunks.
+    limit), which all exports of this user and machine share. At most *max_wait* seconds in all are spent on
+    waiting for the hour's quota; what is not fetched then has failed. *chunk_days* None plans the requests by
+    the quota; a number cuts fixed chunks.
 
     *one_request* asks for all days at once (with `resume`, for each run of missing days, one after the other);
     `limit` implies it.
@@ -79,8 +84,8 @@ async def export_events(
     missing, failed or was not final, `replace` swaps the whole table at the end. *events* and *where* select
     events; *limit* fetches at most that many, in one request, and such days never count as held.
 
-    A batch is visible in the table if and only if it is whole; a failed one leaves nothing there. Failed
-    batches are in the result, after *retries* further attempts each. With *dedupe*, of events with the same
+    A batch is visible in the table if and only if it is whole; what failed of it leaves nothing there. Days that
+    break twice are fetched in smaller pieces. What failed is in the result, after *retries* further attempts. With *dedupe*, of events with the same
     name, `distinct_id`, `time` and `$insert_id` the one processed last is kept.
 
     *project_timezone* (an IANA name such as `US/Pacific`; None: the one of the credentials) is the zone of a
@@ -108,7 +113,14 @@ async def export_events(
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     if one_request or limit is not None:
         max_workers, chunk_days = 1, None
-    _check(table, max_workers, chunk_days, limit, retries)
+    _check(
+        table,
+        max_workers=max_workers,
+        chunk_days=chunk_days,
+        limit=limit,
+        retries=retries,
+        max_wait=max_wait,
+    )
     names = _event_names(events)
     credentials = credentials or resolve_credentials()
     zone = checked_zone(project_timezone, credentials.project_timezone)
@@ -122,7 +134,7 @@ async def export_events(
         selection=Selection(credentials.project_id, names, where),
         zone=zone,
         query=query,
-        gate=_gate(per_second, per_hour),
+        gate=_gate(query, per_second, per_hour, max_wait),
         workers=max_workers,
         chunk_days=_ANY_LENGTH if one_request or limit is not None else chunk_days,
         retries=retries,
@@ -144,6 +156,7 @@ async def download_events(
     where: str | None = None,
     limit: int | None = None,
     retries: int = 5,
+    max_wait: float = 86_400.0,
     api_url: str | None = None,
     timeouts: Timeouts | None = None,
     http2: bool = False,
@@ -163,7 +176,9 @@ async def download_events(
 
     async def download() -> None:
         async with new_client(transport, http2=http2) as client:
-            fetcher = Fetcher(client, query, _gate(None, None), workers=1, retries=retries, now=now)
+            fetcher = Fetcher(
+                client, query, _gate(query, None, None, max_wait), workers=1, retries=retries, now=now
+            )
             await fetcher.fetch(chunk, _FileSink(file))
 
     await in_task(download)
@@ -195,6 +210,7 @@ class _Job:
         async with entered_in_thread(connected_for_export(self.path)) as connection:
             store = await to_thread.run_sync(self._store, connection)
             held = await in_thread(store.held, store.interrupt)
+            await self.gate.look()
             planned = self._plan(held)
             batches = await in_thread(partial(store.batches_for, planned.chunks), store.interrupt)
             async with (
@@ -210,12 +226,12 @@ class _Job:
                     staging,
                     fetcher,
                     self.gate,
-                    with_events=[Chunk(batch.first, batch.last) for batch in held if batch.rows],
+                    held=held,
                     now=self.now,
                     callbacks=self.callbacks,
                 )
                 await running.run()
-            totals = await in_thread(partial(store.finish, whole=not running.errors), store.interrupt)
+            totals = await in_thread(partial(store.finish, whole=running.whole), store.interrupt)
             return running.result(store.table, totals, time.monotonic() - started)
 
     def _store(self, connection: Connection) -> Store:
@@ -270,7 +286,15 @@ def _days(from_date: str | date, to_date: str | date, now: datetime) -> Chunk:
     return Chunk(first, last)
 
 
-def _check(table: str, max_workers: int, chunk_days: int | None, limit: int | None, retries: int) -> None:
+def _check(
+    table: str,
+    *,
+    max_workers: int,
+    chunk_days: int | None,
+    limit: int | None,
+    retries: int,
+    max_wait: float,
+) -> None:
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_]*", table):
         raise ValueError(f"table {table!r} must consist of letters, digits and _, and not begin with _")
     if max_workers < 1:
@@ -283,6 +307,8 @@ def _check(table: str, max_workers: int, chunk_days: int | None, limit: int | No
         raise ValueError(f"limit must be between 1 and 100000, got {limit}")
     if retries < 0:
         raise ValueError(f"retries must be 0 or more, got {retries}")
+    if not max_wait >= 0:
+        raise ValueError(f"max_wait must be 0 or more seconds, got {max_wait}")
     if max_workers > MANY_WORKERS:
         warnings.warn(
             f"{max_workers} workers: beyond {MANY_WORKERS} Mixpanel's 3 requests a second decide, not the workers",
@@ -315,8 +341,10 @@ def _query(
     return Query(url, credentials, events, where, limit, timeouts or Timeouts())
 
 
-def _gate(per_second: int | None, per_hour: int | None) -> Gate:
-    return Gate(_quota(per_second, "MPX_PER_SECOND", 3), _quota(per_hour, "MPX_PER_HOUR", 60))
+def _gate(query: Query, per_second: int | None, per_hour: int | None, max_wait: float) -> Gate:
+    limits = _quota(per_second, "MPX_PER_SECOND", 3), _quota(per_hour, "MPX_PER_HOUR", 60)
+    key = key_of(query.url, query.credentials.project_id)
+    return Gate(*limits, shared=SharedQuota(key, *limits) if any(limits) else None, max_wait=max_wait)
 
 
 def _quota(given: int | None, variable: str, usual: int) -> int:

@@ -5,7 +5,7 @@ line as text, since every JSON function of DuckDB would write numbers and escape
 Mixpanel's shape, or that DuckDB refuses, is counted against its chunk, which is then mended line by line.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,10 @@ import duckdb
 from mixpanel_export._database import first_moment, in_order, in_utc, last_moment, quoted
 from mixpanel_export._duplicates import delete_within
 from mixpanel_export._ledger import Loaded
-from mixpanel_export._lines import canonical
+from mixpanel_export._lines import Canonical, canonical
 from mixpanel_export._staging import Staged, Staging, blank_lines, staged_lines
+
+_PAGE = 1 << 20  # bytes of lines that are looked at together while a chunk is mended
 
 # `cut` is where `,"properties":{` begins: in valid JSON that starts with `{"event":"`, with no closing quote
 # before `cut`, this is the key of the event's own properties; that the rest less the last brace is valid JSON
@@ -152,13 +154,7 @@ def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging
 
     def lines() -> Iterator[bytes]:
         with aside.open("wb") as file:
-            for number, line in enumerate(staged_lines(staged.files), 1):
-                if number not in doubtful:
-                    yield line
-                    continue
-                shaped = canonical(line)
-                if shaped is not None and doubtful[number] and not _is_json(connection, shaped.line):
-                    shaped = None
+            for line, shaped in _shaped(connection, staged, doubtful):
                 if shaped is None or shaped.repaired:
                     reason = "rejected" if shaped is None else "repaired"
                     counts[reason] += 1
@@ -171,6 +167,31 @@ def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging
         staging.discard(mended)
         raise LoadError(f"of {staged.end.lines} lines of {staged.chunk} some were lost; please report this")
     return replace(mended, rejects=counts["rejected"], repaired=counts["repaired"])
+
+
+def _shaped(
+    connection: duckdb.DuckDBPyConnection, staged: Staged, doubtful: dict[int, bool]
+) -> Iterator[tuple[bytes, Canonical | None]]:
+    """Yield each line with its canonical shape; None where it is no event, or DuckDB refuses it even so."""
+    for page in _pages(enumerate(staged_lines(staged.files), 1)):
+        shapes = {number: canonical(line) for number, line in page if number in doubtful}
+        refused = {number: shape for number, shape in shapes.items() if shape and doubtful[number]}
+        sound = _are_json(connection, [shape.line for shape in refused.values()])
+        shapes |= {number: None for number, is_json in zip(refused, sound, strict=True) if not is_json}
+        for number, line in page:
+            yield line, shapes.get(number, Canonical(line, repaired=False))
+
+
+def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    page: list[tuple[int, bytes]] = []
+    size = 0
+    for number, line in lines:
+        page.append((number, line))
+        size += len(line)
+        if size > _PAGE:
+            yield page
+            page, size = [], 0
+    yield page
 
 
 def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
@@ -256,6 +277,11 @@ def _doubtful_lines(connection: duckdb.DuckDBPyConnection, staged: Staged) -> di
     return doubtful
 
 
-def _is_json(connection: duckdb.DuckDBPyConnection, line: bytes) -> bool:
-    found = connection.execute("SELECT json_valid(?)", [line.decode()]).fetchone()
-    return bool(found and found[0])
+def _are_json(connection: duckdb.DuckDBPyConnection, lines: Sequence[bytes]) -> list[bool]:
+    if not lines:
+        return []
+    with in_order(connection):
+        found = connection.execute(
+            "SELECT json_valid(line) FROM (SELECT unnest(?) AS line)", [[line.decode() for line in lines]]
+        ).fetchall()
+    return [is_json for (is_json,) in found]

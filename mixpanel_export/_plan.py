@@ -142,6 +142,17 @@ def fetch_order(chunks: Sequence[Chunk]) -> list[Chunk]:
     return sorted(chunks, key=lambda chunk: (-chunk.days, chunk))
 
 
+def halves(chunk: Chunk, held: Iterable[Held]) -> tuple[Chunk, Chunk] | None:
+    """Return the chunk in two pieces as even as can be; None where no edge inside it leaves batches with rows whole."""
+    days = _days(chunk.first, chunk.last)
+    bound = [_days(row.first, row.last) for row in held if row.status != "failed"]
+    edges = [edge for edge in range(days.start + 1, days.stop) if _cut_by(edge, bound) is None]
+    if not edges:
+        return None
+    edge = min(edges, key=lambda edge: abs(2 * edge - days.start - days.stop))
+    return _chunk(range(days.start, edge)), _chunk(range(edge, days.stop))
+
+
 def _vouched_for(held: Iterable[Held]) -> set[int]:
     """Return the days whose newest ledger row is complete."""
     newest = {

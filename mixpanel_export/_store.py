@@ -115,9 +115,9 @@ class Store:
             return [batch.held for batch in self._ledger.mine()]
 
     def batches_for(self, chunks: Sequence[Chunk]) -> dict[Chunk, int]:
-        """Give each chunk the id of its batch, rising with the date."""
+        """Give each chunk the id of its batch, rising with the date; returns the ids of all chunks so far."""
         with self._translated(str(self._wanted)):
-            self._batches = dict(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
+            self._batches.update(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
         return self._batches
 
     def commit(self, group: Sequence[Staged], staging: Staging, now: Callable[[], datetime]) -> list[Verdict]:

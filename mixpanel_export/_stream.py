@@ -2,10 +2,11 @@
 
 Fetchers and the writer speak one grammar over the memory object stream, for each chunk::
 
-    (ChunkStart Block*)* (ChunkStart Block* ChunkEnd | ChunkFailed)
+    (ChunkStart Block*)* (ChunkStart Block* ChunkEnd | ChunkFailed | ChunkSplit)
 
 `ChunkStart` means that the chunk begins from nothing, however much of it had come before; `ChunkEnd` is
-sent only for a body that is proven whole. To each `ChunkEnd` the writer answers with a verdict.
+sent only for a body that is proven whole. To each `ChunkEnd` the writer answers with a verdict. After `ChunkSplit`
+the pieces are chunks like any other.
 """
 
 from dataclasses import dataclass
@@ -76,7 +77,15 @@ class ChunkFailed:
     error: str
 
 
-Item = ChunkStart | Block | ChunkEnd | ChunkFailed
+@dataclass(frozen=True, slots=True)
+class ChunkSplit:
+    """The chunk will come in *pieces*; what has come of it is void."""
+
+    chunk: Chunk
+    pieces: tuple[Chunk, ...]
+
+
+Item = ChunkStart | Block | ChunkEnd | ChunkFailed | ChunkSplit
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,9 +83,16 @@ class LineTooLongError(APIError):
 
 
 class NetworkError(APIError):
-    """The connection could not be made, broke, or went silent."""
+    """The connection could not be made, broke, or went silent.
+
+    `mid_answer` says that the request had been sent, so the server was at work on it.
+    """
 
     code = "HTTP_ERROR"
+
+    def __init__(self, message: str, *, mid_answer: bool = False) -> None:
+        super().__init__(message)
+        self.mid_answer = mid_answer
 
 
 class QueryError(APIError):
@@ -119,9 +126,20 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """Mixpanel failed to answer (5xx, or its own time-out)."""
+    """Mixpanel failed to answer (5xx, or its own time-out); `retry_after` is in seconds, None where it named none."""
 
     code = "SERVER_ERROR"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        response_body: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, status_code=status_code, response_body=response_body)
+        self.retry_after = retry_after
 
 
 class TruncatedError(APIError):

@@ -129,8 +129,8 @@ class Progress:
 
     `bytes_read` counts the wire, so compressed bytes. `rows` counts lines received and not given up,
     before duplicates are removed. `quota_left` is how many requests the rolling hour still allows,
-    None where it is unlimited. `waiting_for` says in a few words what holds the export up, None while
-    it moves.
+    None where it is unlimited; `quota_wait` is how many seconds it will hold up the requests that are still
+    to be made, retries aside. `waiting_for` says in a few words what holds the export up, None while it moves.
     """
 
     batches: int = 0
@@ -141,6 +141,7 @@ class Progress:
     requests: int = 0
     retries: int = 0
     quota_left: int | None = None
+    quota_wait: float = 0.0
     waiting_for: str | None = None
 
 

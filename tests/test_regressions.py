@@ -73,8 +73,8 @@ def _settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    for pause in ("_LONGEST_PAUSE", "_SHORTEST_PAUSE", "_RETRY_AFTER_SPREAD"):
-        monkeypatch.setattr(f"mixpanel_export._limits.{pause}", 0.0)
+    for pause in ("_LONGEST_PAUSE", "_SHORTEST_PAUSE", "_SPREAD"):
+        monkeypatch.setattr(f"mixpanel_export._retry.{pause}", 0.0)
 
 
 @pytest.fixture

@@ -1,0 +1,102 @@
+"""What the caller is told while an export runs, one call at a time."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+
+from mixpanel_export._attempts import ChunkStats
+from mixpanel_export._limits import Gate
+from mixpanel_export._outcome import Outcome
+from mixpanel_export._stream import Chunk
+from mixpanel_export._tasks import CallbackError
+from mixpanel_export.results import BatchProgress, Progress
+
+T = TypeVar("T")
+
+_EVERY = 0.1  # seconds between two calls of on_progress
+_PACE = 2.5  # seconds; so few requests may begin in a second that shorter pauses are no news
+_LONG_WAIT = 120  # seconds; longer ones are told in minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the caller wants to be told; each may return an awaitable."""
+
+    on_batch_complete: Callable[[BatchProgress], object] | None = None
+    on_progress: Callable[[Progress], object] | None = None
+
+
+class Reports:
+    """Calls the callbacks; what one of them raises leaves as `CallbackError`."""
+
+    def __init__(
+        self, callbacks: Callbacks, outcome: Outcome, stats: Mapping[Chunk, ChunkStats], gate: Gate
+    ) -> None:
+        self._callbacks = callbacks
+        self._outcome = outcome
+        self._stats = stats
+        self._gate = gate
+        self._calling = anyio.Lock()
+
+    async def tell_of(self, batch: Chunk) -> None:
+        """Tell that the batch is decided."""
+        if self._callbacks.on_batch_complete is not None:
+            await self._call(self._callbacks.on_batch_complete, self._outcome.progress(batch))
+
+    async def keep_coming(self) -> None:
+        """Tell of every change until cancelled."""
+        shown = None
+        while self._callbacks.on_progress is not None:
+            progress = self._progress()
+            if progress != shown:
+                await self._call(self._callbacks.on_progress, progress)
+                shown = progress
+            await anyio.sleep(_EVERY)
+
+    async def send_last(self) -> None:
+        """Tell how it ended."""
+        if self._callbacks.on_progress is not None:
+            await self._call(self._callbacks.on_progress, self._progress())
+
+    def _progress(self) -> Progress:
+        chunks = self._stats.values()
+        return Progress(
+            batches=self._outcome.batches,
+            batches_done=self._outcome.batches_done,
+            batches_failed=self._outcome.batches_failed,
+            rows=sum(chunk.rows for chunk in chunks),
+            bytes_read=sum(chunk.bytes_read for chunk in chunks),
+            requests=self._gate.requests,
+            retries=sum(max(0, chunk.attempts - 1) for chunk in chunks),
+            quota_left=self._gate.remaining,
+            quota_wait=self._gate.time_for(self._unasked),
+            waiting_for=self._waiting_for(),
+        )
+
+    @property
+    def _unasked(self) -> int:
+        """How many chunks no request has been made for yet."""
+        asked = sum(chunk.attempts > 0 for chunk in self._stats.values())
+        return max(0, self._outcome.chunks - asked)
+
+    def _waiting_for(self) -> str | None:
+        wait = self._gate.wait if self._outcome.undecided else 0
+        if wait > _PACE:
+            return f"the quota, {wait:.0f} s" if wait < _LONG_WAIT else f"the quota, {wait / 60:.0f} min"
+        return next((chunk.waiting_for for chunk in self._stats.values() if chunk.waiting_for), None)
+
+    async def _call(self, callback: Callable[[T], object], value: T) -> None:
+        async with self._calling:
+            try:
+                returned = callback(value)
+                if inspect.isawaitable(returned):
+                    await returned
+            except anyio.get_cancelled_exc_class() as error:
+                if anyio.get_current_task().has_pending_cancellation():
+                    raise
+                raise CallbackError(error) from error  # something that the callback waited for was cancelled
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                raise CallbackError(error) from error
