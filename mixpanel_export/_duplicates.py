@@ -23,14 +23,6 @@ import duckdb
 from mixpanel_export._database import quoted
 from mixpanel_export._lines import scalar_texts
 
-DUPLICATES = """
-CREATE TABLE IF NOT EXISTS _export_duplicates (
-    batch INTEGER, lost_to INTEGER, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR,
-    insert_id VARCHAR, properties JSON
-);
-"""
-"""Rows that another batch has a better version of; the ledger counts them as removed duplicates."""
-
 Span = tuple[datetime, datetime]
 """Naive UTC, both inclusive."""
 

@@ -20,11 +20,10 @@ import duckdb
 
 from mixpanel_export._database import check_zone, quoted, room_for_lines, transaction
 from mixpanel_export._duplicates import hide_across, restore
-from mixpanel_export._ledger import (
-    Entry,
-    Ledger,
-    Loaded,
-    Selection,
+from mixpanel_export._ledger import Entry, Ledger, Loaded, Selection
+from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend, skew
+from mixpanel_export._plan import Held, Status, is_open
+from mixpanel_export._schema import (
     check_format,
     check_no_view,
     comment_of,
@@ -34,8 +33,6 @@ from mixpanel_export._ledger import (
     name_in_database,
     table_exists,
 )
-from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend, skew
-from mixpanel_export._plan import Held, Status, is_open
 from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected, Verdict
 from mixpanel_export._tasks import InterruptedCall

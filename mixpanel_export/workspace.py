@@ -16,7 +16,7 @@ from mixpanel_export._arguments import MAX_DAYS, check, days_of_one_request, mod
 from mixpanel_export._database import connect, quoted
 from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._event import streamed
-from mixpanel_export._ledger import table_exists
+from mixpanel_export._schema import table_exists
 from mixpanel_export._zone import checked_zone
 from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseNotFoundError

@@ -35,12 +35,13 @@ LAYERS = {
     "_attempts": ("_fetch _limits _retry _stream errors", "anyio httpx"),
     "_database": ("errors", "duckdb"),
     "_duplicates": ("_database _lines", "duckdb"),
+    "_schema": ("_database errors", "duckdb"),
     "_ledger": ("_database _duplicates _plan _stream errors", "duckdb"),
     "_staging": ("_stream errors", "isal"),
     "_load": ("_database _duplicates _ledger _lines _staging", "duckdb"),
     "_tasks": ("", "anyio"),
     "_store": (
-        "_database _duplicates _ledger _load _plan _staging _stream _tasks _zone errors",
+        "_database _duplicates _ledger _load _plan _schema _staging _stream _tasks _zone errors",
         "duckdb",
     ),
     "_outcome": ("_plan _stream errors results", ""),
@@ -50,13 +51,13 @@ LAYERS = {
         "anyio",
     ),
     "_engine": (
-        "_attempts _connections _database _fetch _ledger _limits _plan _quota _reports _run _staging _store _stream "
-        "_tasks _zone credentials errors results",
+        "_attempts _connections _database _fetch _ledger _limits _plan _quota _reports _run _staging _store "
+        + "_stream _tasks _zone credentials errors results",
         "anyio httpx",
     ),
     "sync": ("", "anyio"),
     "workspace": (
-        "_arguments _database _engine _event _ledger _zone credentials errors progress results sync",
+        "_arguments _database _engine _event _schema _zone credentials errors progress results sync",
         "duckdb pandas",
     ),
     "__init__": ("_engine _fetch _plan credentials errors results sync workspace", ""),
