@@ -202,7 +202,8 @@ class Gate:
         """Sleep a part of *seconds* with a connection open."""
         if seconds > _CALL_LASTS:
             raise CalledTooEarlyError
-        await (self._hold(seconds) if seconds > self._second.seconds else self._sleep(seconds))
+        keeps_pace = not (self._pause_left or self._hour_wait(ahead=0))
+        await (self._sleep(seconds) if keeps_pace else self._hold(seconds))
 
     async def _hold(self, seconds: float) -> None:
         """Sleep a part of *seconds*, and count it against the patience, however many callers wait."""

@@ -28,7 +28,6 @@ from mixpanel_export.errors import (
     LedgerMismatchError,
     NetworkError,
     QueryError,
-    RateLimitError,
     SelectionError,
     ServerError,
     TableExistsError,

@@ -1,6 +1,7 @@
 """No plan and no retry breaks Mixpanel's quota, and nobody waits longer than the quota demands."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import anyio
 import anyio.lowlevel
@@ -8,19 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixpanel_export._limits import HOUR, SECOND, Gate, Window, pause_before_retry, wait_needed
-from mixpanel_export.errors import (
-    APIError,
-    AuthenticationError,
-    ConfigError,
-    DatabaseError,
-    MixpanelDataError,
-    NetworkError,
-    QueryError,
-    RateLimitError,
-    ServerError,
-    TruncatedError,
+from mixpanel_export._limits import (
+    HOUR,
+    SECOND,
+    CalledTooEarlyError,
+    Gate,
+    OutOfPatienceError,
+    Ticket,
+    Window,
+    time_for,
+    wait_needed,
 )
+from mixpanel_export._quota import Request, View
 
 in_both_loops = pytest.mark.anyio
 
@@ -55,6 +55,14 @@ def gate_on(clock: Clock, per_second: int = 3, per_hour: int = 60) -> Gate:
     return Gate(per_second, per_hour, clock=clock, sleep=clock.sleep)
 
 
+async def admitted(gate: Gate) -> Ticket:
+    """Approach and ask, as often as it takes."""
+    while True:
+        await gate.approach()
+        with suppress(CalledTooEarlyError):
+            return await gate.admit()
+
+
 def fits(window: Window, times: list[int], at: int) -> bool:
     """Whether a request *at* finds a place in *window*, counted one by one."""
     return sum(at - window.seconds < time <= at for time in times) < window.quota
@@ -81,98 +89,6 @@ def test_the_longest_window_decides() -> None:
     assert wait_needed([], [5.0], 5.0) == 0.0
 
 
-def never_drawn() -> float:
-    """A draw that no decision may depend on."""
-    raise AssertionError
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        AuthenticationError("x"),
-        QueryError("x"),
-        APIError("x"),
-        ConfigError("x"),
-        DatabaseError("x", db_path="x"),
-        MixpanelDataError("x"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_what_cannot_pass_is_not_retried(error: MixpanelDataError) -> None:
-    """A failure that the same request would meet again gets no second attempt."""
-    assert pause_before_retry(error, 1, retries=5, draw=never_drawn) is None
-
-
-@pytest.mark.parametrize("error", [NetworkError("x"), ServerError("x"), TruncatedError("x")])
-@pytest.mark.parametrize(
-    "attempt, draw, pause",
-    [
-        (1, 1.0, 1.0),
-        (1, 0.5, 0.5),
-        (1, 0.25, 0.25),
-        (1, 0.0, 0.25),
-        (2, 1.0, 2.0),
-        (3, 0.75, 3.0),
-        (6, 1.0, 32.0),
-        (7, 1.0, 60.0),
-        (9, 0.5, 30.0),
-        (10_000, 1.0, 60.0),
-        (10_001, 1.0, None),
-    ],
-)
-def test_what_may_pass_is_retried_with_full_jitter(
-    error: MixpanelDataError, attempt: int, draw: float, pause: float | None
-) -> None:
-    """A pause is drawn from 0 up to a second that doubles to a minute, but is never under a quarter second."""
-    assert pause_before_retry(error, attempt, retries=10_000, draw=lambda: draw) == pause
-
-
-@pytest.mark.parametrize("retries, pauses", [(0, 0), (1, 1), (5, 5)])
-def test_the_budget_is_the_number_of_retries(retries: int, pauses: int) -> None:
-    """With *retries* = n there are n + 1 attempts."""
-    given_pauses = [pause_before_retry(ServerError("x"), n, retries=retries) for n in range(1, 9)]
-    assert [pause is not None for pause in given_pauses] == [True] * pauses + [False] * (8 - pauses)
-
-
-@pytest.mark.parametrize(
-    "retry_after, attempt, draw, pause",
-    [
-        (None, 1, 0.0, 1.0),
-        (None, 1, 1.0, 2.0),
-        (None, 3, 0.5, 6.0),
-        (None, 5, 1.0, 32.0),
-        (None, 6, 1.0, 60.0),
-        (None, 9999, 0.0, 30.0),
-        (0, 1, 0.0, 0.0),
-        (7, 1, 0.0, 7.0),
-        (7.5, 9999, 0.5, 8.0),
-        (3600.0, 1, 1.0, 3601.0),
-        (-5.0, 1, 0.0, 0.0),
-    ],
-)
-def test_a_spent_quota_always_gets_a_pause(
-    retry_after: float | None, attempt: int, draw: float, pause: float
-) -> None:
-    """`Retry-After` is honoured with a little on top, without it the pause doubles."""
-    error = RateLimitError("x", retry_after=retry_after)
-    assert pause_before_retry(error, attempt, retries=attempt, draw=lambda: draw) == pause
-    assert pause_before_retry(error, attempt, retries=attempt - 1, draw=lambda: draw) is None
-
-
-@given(
-    kind=st.sampled_from([NetworkError, ServerError, TruncatedError, RateLimitError]),
-    attempt=st.integers(1, 5000),
-    draw=st.floats(0, 1, exclude_max=True),
-)
-def test_every_pause_is_within_its_bounds(
-    kind: Callable[[str], MixpanelDataError], attempt: int, draw: float
-) -> None:
-    """However often and whatever is drawn, a pause of our own choice is between a quarter second and a minute."""
-    pause = pause_before_retry(kind("x"), attempt, retries=attempt, draw=lambda: draw)
-    assert pause is not None
-    assert 0.25 <= pause <= 60
-
-
 @pytest.mark.parametrize("limits, name", [((-1, 60), "per_second"), ((3, -1), "per_hour")])
 def test_negative_limits_are_refused(limits: tuple[int, int], name: str) -> None:
     """A limit below zero is a mistake, told before anything is asked."""
@@ -189,7 +105,7 @@ def test_a_gate_made_outside_a_loop_works_inside_one(backend: str) -> None:
         await gate.approach()
         await gate.admit()
         before = anyio.current_time()
-        assert await gate.admit() >= before
+        assert (await gate.admit()).time >= before
         assert (gate.remaining, gate.requests) == (58, 2)
 
     anyio.run(two_requests, backend=backend)
@@ -200,7 +116,7 @@ async def test_two_hours_of_quota() -> None:
     """Of 180 requests 60 go at 3 a second, the next 60 an hour later, and the rest an hour after that."""
     clock = Clock(0.0)
     gate = gate_on(clock)
-    times = [await gate.admit() for _ in range(180)]
+    times = [(await admitted(gate)).time for _ in range(180)]
     ramp = [i // 3 * SECOND for i in range(60)]
     assert times == pytest.approx([hour * HOUR + second for hour in range(3) for second in ramp])
     assert gate.requests == 180
@@ -213,7 +129,7 @@ async def test_by_default_the_quota_is_mixpanels() -> None:
     clock = Clock()
     gate = Gate(clock=clock, sleep=clock.sleep)
     for _ in range(3):
-        assert await gate.admit() == 1000.0
+        assert await gate.admit() == Ticket(1000.0)
     assert gate.wait == pytest.approx(SECOND)
     assert gate.remaining == 57
 
@@ -245,27 +161,26 @@ async def test_admissions_fit_every_window(
     clock = Clock()
     gate = gate_on(clock, per_second, per_hour)
     sent: list[float] = []
-    counted: list[float] = []
+    counted: list[Ticket] = []
     paused_until = 0.0
     for what, amount in [*steps, *[("admit", 0.0)] * 8]:
         match what:
             case "admit":
                 expected = clock.now + gate.wait
-                await gate.approach()
-                ticket = await gate.admit()
-                assert ticket == clock.now == pytest.approx(expected)
-                assert ticket >= paused_until
-                assert not per_second or sum(time + SECOND > ticket for time in sent) < per_second
-                assert not per_hour or sum(time + HOUR > ticket for time in counted) < per_hour
-                sent.append(ticket)
+                ticket = await admitted(gate)
+                assert ticket.time == clock.now == pytest.approx(expected)
+                assert ticket.time >= paused_until
+                assert not per_second or sum(time + SECOND > ticket.time for time in sent) < per_second
+                assert not per_hour or sum(one.time + HOUR > ticket.time for one in counted) < per_hour
+                sent.append(ticket.time)
                 counted.append(ticket)
             case "pass":
                 clock.now += amount
             case "pause":
-                gate.pause(amount)
+                await gate.pause(amount)
                 paused_until = max(paused_until, clock.now + amount)
             case _ if counted:
-                gate.refund(counted.pop(int(amount * len(counted))))
+                await gate.refund(counted.pop(int(amount * len(counted))))
     assert gate.requests == len(sent)
 
 
@@ -277,15 +192,15 @@ async def test_a_refund_gives_back_to_the_hour_and_not_to_the_second() -> None:
     tickets = [await gate.admit() for _ in range(3)]
     assert gate.remaining == 0
     assert gate.wait == pytest.approx(HOUR - SECOND)
-    gate.refund(tickets[2])
+    await gate.refund(tickets[2])
     assert (gate.remaining, gate.requests) == (1, 3)
     await gate.admit()
-    assert clock.now == tickets[2]
-    gate.refund(tickets[0])
-    gate.refund(tickets[1])
+    assert clock.now == tickets[2].time
+    await gate.refund(tickets[0])
+    await gate.refund(tickets[1])
     assert gate.wait == pytest.approx(SECOND)
-    gate.refund(tickets[1])
-    gate.refund(12345.0)
+    await gate.refund(tickets[1])
+    await gate.refund(Ticket(12345.0))
     assert gate.remaining == 2
 
 
@@ -297,11 +212,11 @@ async def test_a_refund_is_noticed_by_who_is_waiting() -> None:
     ticket = await gate.admit()
     clock.stop()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(gate.admit)
+        tasks.start_soon(admitted, gate)
         await anyio.wait_all_tasks_blocked()
-        gate.refund(ticket)
+        await gate.refund(ticket)
         clock.running.set()
-    assert clock.now == ticket + 10.0
+    assert clock.now == ticket.time + 10.0
     assert clock.slept == [10.0]
 
 
@@ -329,9 +244,9 @@ async def test_without_limits_nobody_waits() -> None:
     gate = gate_on(clock, 0, 0)
     for _ in range(200):
         await gate.approach()
-        gate.refund(await gate.admit())
+        await gate.refund(await gate.admit())
     assert (clock.slept, gate.remaining, gate.wait, gate.requests) == ([], None, 0.0, 200)
-    gate.pause(5.0)
+    await gate.pause(5.0)
     await gate.admit()
     assert clock.now == 1005.0
 
@@ -341,14 +256,14 @@ async def test_the_longest_pause_wins() -> None:
     """A shorter pause does not end a longer one, also for a caller who waits already."""
     clock = Clock()
     gate = gate_on(clock)
-    gate.pause(10.0)
-    gate.pause(3.0)
+    await gate.pause(10.0)
+    await gate.pause(3.0)
     assert gate.wait == 10.0
     clock.stop()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(gate.admit)
         await anyio.wait_all_tasks_blocked()
-        gate.pause(30.0)
+        await gate.pause(30.0)
         clock.running.set()
     assert clock.now == 1030.0
     assert gate.requests == 1
@@ -376,7 +291,7 @@ async def queue_up(gate: Gate, callers: int, admitted: list[int]) -> None:
 async def test_first_come_first_served() -> None:
     """Many callers at once are admitted in the order in which they asked."""
     gate = gate_on(Clock())
-    gate.pause(1.0)
+    await gate.pause(1.0)
     admitted: list[int] = []
     await queue_up(gate, 20, admitted)
     assert admitted == list(range(20))
@@ -427,7 +342,7 @@ async def test_a_caller_connects_two_seconds_ahead() -> None:
     gate = full_hour(clock, iter([0.0, 100.0]))
     await gate.approach()
     assert clock.now == pytest.approx(HOUR - 2)
-    assert await gate.admit() == pytest.approx(HOUR)
+    assert (await gate.admit()).time == pytest.approx(HOUR)
 
 
 @in_both_loops
@@ -435,11 +350,11 @@ async def test_nobody_connects_during_a_pause() -> None:
     """A pause holds callers back to its end, as nobody knows what the server does then."""
     clock = Clock()
     gate = gate_on(clock)
-    gate.pause(25.0)
+    await gate.pause(25.0)
     await gate.approach()
     assert clock.now == 1025.0
     assert clock.slept == [10.0, 10.0, 5.0]
-    gate.pause(0.5)
+    await gate.pause(0.5)
     await gate.approach()
     assert clock.now == 1025.5
 
@@ -459,6 +374,157 @@ async def test_one_free_place_calls_up_one_caller() -> None:
     await gate.admit()
     await gate.admit()
     assert clock.now == pytest.approx(HOUR + 20)
+
+
+@in_both_loops
+@pytest.mark.parametrize("wait,idles", [(29.0, True), (31.0, False)])
+async def test_no_connection_idles_for_long(wait: float, idles: bool) -> None:
+    """Who was called too early, since a pause came or others were faster, is told to come again."""
+    clock = Clock()
+    gate = gate_on(clock)
+    await gate.approach()
+    await gate.pause(wait)
+    if idles:
+        assert (await gate.admit()).time == 1000.0 + wait
+    else:
+        with pytest.raises(CalledTooEarlyError):
+            await gate.admit()
+        assert (gate.requests, gate.remaining) == (0, 60)
+
+
+@in_both_loops
+async def test_patience_is_shared_and_ends() -> None:
+    """All waits together last no longer than `max_wait`, however many wait at once; the pace is no wait."""
+    clock = Clock()
+    gate = Gate(3, 60, max_wait=100.0, clock=clock, sleep=clock.sleep)
+    await gate.pause(60.0)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(admitted, gate)
+    assert gate.requests == 10
+    assert clock.now == pytest.approx(1060.0 + 3 * SECOND)
+    await gate.pause(41.0)
+    with pytest.raises(OutOfPatienceError, match="41 s") as raised:
+        await gate.approach()
+    assert raised.value.seconds == 41.0
+    with pytest.raises(CalledTooEarlyError):
+        await gate.admit()
+    clock.now += 5.0
+    assert (await admitted(gate)).time == clock.now == pytest.approx(1060.0 + 3 * SECOND + 41.0)
+
+
+@in_both_loops
+async def test_without_patience_the_pace_still_holds() -> None:
+    """`max_wait` of 0 fails at a full hour, and not at a full second."""
+    clock = Clock()
+    gate = Gate(1, 2, max_wait=0.0, clock=clock, sleep=clock.sleep)
+    await admitted(gate)
+    await admitted(gate)
+    assert clock.now == pytest.approx(1000.0 + SECOND)
+    with pytest.raises(OutOfPatienceError):
+        await admitted(gate)
+
+
+@in_both_loops
+async def test_refusals_of_one_wave_count_once() -> None:
+    """Requests refused while they were on their way pause everybody once; a later one doubles; success begins anew."""
+    clock = Clock()
+    gate = Gate(0, 0, clock=clock, sleep=clock.sleep)
+    wave = [await gate.admit() for _ in range(5)]
+    clock.now += 1.0
+    pauses = [await gate.refused(ticket, None) for ticket in wave]
+    assert all(60.0 <= pause <= 66.0 for pause in pauses)
+    ticket = await admitted(gate)
+    assert 120.0 <= await gate.refused(ticket, None) <= 132.0
+    ticket = await admitted(gate)
+    gate.accepted()
+    assert 60.0 <= await gate.refused(ticket, None) <= 66.0
+
+
+@in_both_loops
+async def test_a_refusal_gives_the_request_back() -> None:
+    """What Mixpanel refused it did not count, and it decides when to come again."""
+    clock = Clock()
+    gate = gate_on(clock)
+    assert 7.0 <= await gate.refused(await gate.admit(), 7.0) <= 8.0
+    assert gate.remaining == 60
+    assert 7.0 <= gate.wait <= 8.0
+
+
+@pytest.mark.parametrize(
+    "requests,seconds", [(0, 0.0), (2, 0.0), (3, HOUR), (5, HOUR), (6, 2 * HOUR), (9, 3 * HOUR)]
+)
+def test_the_time_that_requests_need(requests: int, seconds: float) -> None:
+    """Requests beyond what is left of the hour wait for it, and the next ones for another."""
+    assert time_for(requests, [Window(3, HOUR)], [5.0], 5.0) == pytest.approx(seconds)
+
+
+class Others:
+    """A shared quota in which other processes have sent what a test says."""
+
+    def __init__(self, sent: Sequence[float] = (), pause: float = 0.0, free: bool = True) -> None:
+        self.ages = list(sent)
+        self.pauses = [pause]
+        self.free = free
+        self.refunded: list[str] = []
+
+    def _view(self, ticket: str | None = None) -> View:
+        requests = tuple(Request(age, None, counted=True) for age in self.ages)
+        return View(requests, max(self.pauses), Window(3, SECOND), Window(60, HOUR), ticket)
+
+    def take(self) -> View:
+        if not self.free:
+            self.free = True
+            return self._view()
+        self.ages.append(0.0)
+        return self._view("ticket")
+
+    def look(self) -> View:
+        return self._view()
+
+    def refund(self, ticket: str) -> View:
+        self.refunded.append(ticket)
+        self.ages.pop()
+        return self._view()
+
+    def pause(self, seconds: float) -> View:
+        self.pauses.append(seconds)
+        return self._view()
+
+
+@in_both_loops
+async def test_other_processes_requests_count() -> None:
+    """What others have sent is known after a look, and places are taken where all of them see it."""
+    clock, others = Clock(), Others([50.0] * 57)
+    gate = Gate(3, 60, shared=others, clock=clock, sleep=clock.sleep)
+    assert gate.remaining == 60
+    await gate.look()
+    assert (gate.remaining, gate.requests) == (3, 0)
+    assert gate.time_for(4) == pytest.approx(HOUR - 50)
+    ticket = await admitted(gate)
+    assert (ticket, gate.remaining, gate.requests) == (Ticket(1000.0, "ticket"), 2, 1)
+    await gate.refund(ticket)
+    assert (others.refunded, gate.remaining) == (["ticket"], 3)
+
+
+@in_both_loops
+async def test_other_processes_pauses_hold() -> None:
+    """A pause is everybody's, whoever was refused."""
+    clock, others = Clock(), Others(pause=20.0)
+    gate = Gate(3, 60, shared=others, clock=clock, sleep=clock.sleep)
+    await gate.look()
+    assert gate.wait == 20.0
+    await gate.pause(25.0)
+    assert others.pauses == [20.0, 25.0]
+
+
+@in_both_loops
+async def test_a_place_that_another_process_took_is_waited_for() -> None:
+    """Where the shared quota says no, the gate asks again after the wait that it names."""
+    clock, others = Clock(), Others([0.0, 0.0, 0.0], free=False)
+    gate = Gate(3, 60, shared=others, clock=clock, sleep=clock.sleep)
+    await gate.admit()
+    assert sum(clock.slept) >= SECOND
 
 
 @in_both_loops

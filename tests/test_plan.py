@@ -13,6 +13,7 @@ from mixpanel_export._plan import (
     Held,
     Plan,
     fetch_order,
+    halves,
     is_open,
     open_from,
     parse_day,
@@ -543,3 +544,49 @@ def test_runs_between_held_days_are_cut_evenly(
     assert all(len(part) == 1 or sum(part) / (len(part) - 1) >= longest for part in parts)
     if requests is None and sum(lengths) > 7:
         assert max(map(max, parts)) <= 7
+
+
+def chunk(first: int, last: int) -> Chunk:
+    """Return days of March 2024."""
+    return Chunk(date(2024, 3, first), date(2024, 3, last))
+
+
+@pytest.mark.parametrize(
+    "whole,held,pieces",
+    [
+        (chunk(1, 1), [], None),
+        (chunk(1, 2), [], (chunk(1, 1), chunk(2, 2))),
+        (chunk(1, 10), [], (chunk(1, 5), chunk(6, 10))),
+        (chunk(1, 3), [], (chunk(1, 1), chunk(2, 3))),
+        (chunk(1, 10), [chunk(4, 8)], (chunk(1, 3), chunk(4, 10))),
+        (chunk(1, 10), [chunk(1, 7)], (chunk(1, 7), chunk(8, 10))),
+        (chunk(1, 10), [chunk(1, 10)], None),
+        (chunk(1, 10), [chunk(1, 5), chunk(6, 10)], (chunk(1, 5), chunk(6, 10))),
+    ],
+)
+def test_a_chunk_in_two_pieces(whole: Chunk, held: list[Chunk], pieces: tuple[Chunk, Chunk] | None) -> None:
+    """The pieces are as even as can be and leave batches that have rows whole; some chunks cannot be split."""
+    rows = [Held(number, days.first, days.last, "complete") for number, days in enumerate(held)]
+    assert halves(whole, rows) == pieces
+    failed = [Held(9, whole.first, whole.last, "failed")]
+    assert halves(whole, rows + failed) == pieces
+
+
+@given(st.integers(2, 60), st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9)), max_size=5))
+def test_pieces_are_the_whole(days: int, spans: list[tuple[int, int]]) -> None:
+    """For all chunks and batches the pieces have the chunk's days, each once, and no edge inside a batch."""
+    start = date(2024, 3, 1)
+    whole = Chunk(start, start + timedelta(days=days - 1))
+    held = [
+        Held(number, start + timedelta(days=first), start + timedelta(days=first + length), "complete")
+        for number, (first, length) in enumerate(spans)
+    ]
+    pieces = halves(whole, held)
+    if pieces is None:
+        edges = [start + timedelta(days=edge) for edge in range(1, days)]
+        assert all(any(row.first < edge <= row.last for row in held) for edge in edges)
+        return
+    first, second = pieces
+    assert (first.first, second.last) == (whole.first, whole.last)
+    assert second.first - first.last == timedelta(days=1)
+    assert not any(row.first < second.first <= row.last for row in held)
