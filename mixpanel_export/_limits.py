@@ -267,6 +267,11 @@ class Gate:
             await self._learn(partial(self._shared.pause, seconds))
 
     @property
+    def wanted(self) -> bool:
+        """Whether anybody waits to be admitted."""
+        return self._call_turn.locked() or self._turn.locked()
+
+    @property
     def remaining(self) -> int | None:
         """How many requests the rolling hour still allows now; None if unlimited."""
         if not self._hour.quota:

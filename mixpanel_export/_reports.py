@@ -1,6 +1,7 @@
 """What the caller is told while an export runs, one call at a time."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,7 +19,6 @@ T = TypeVar("T")
 
 _EVERY = 0.1  # seconds between two calls of on_progress
 _PACE = 2.5  # seconds; so few requests may begin in a second that shorter pauses are no news
-_LONG_WAIT = 120  # seconds; longer ones are told in minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Reports:
 
     def _progress(self) -> Progress:
         chunks = self._stats.values()
+        quota_opens_in = self._quota_opens_in()
         return Progress(
             batches=self._outcome.batches,
             batches_done=self._outcome.batches_done,
@@ -72,8 +73,9 @@ class Reports:
             requests=self._gate.requests,
             retries=sum(max(0, chunk.attempts - 1) for chunk in chunks),
             quota_left=self._gate.remaining,
-            quota_wait=self._gate.time_for(self._unasked),
-            waiting_for=self._waiting_for(),
+            quota_wait=math.ceil(self._gate.time_for(self._unasked)),
+            waiting_for=self._waiting_for() if quota_opens_in is None else "the quota",
+            waiting_seconds=quota_opens_in,
         )
 
     @property
@@ -82,10 +84,12 @@ class Reports:
         asked = sum(chunk.attempts > 0 for chunk in self._stats.values())
         return max(0, self._outcome.chunks - asked)
 
+    def _quota_opens_in(self) -> float | None:
+        """Return the seconds for which the quota holds everything up; None where it does not."""
+        wait = self._gate.wait if self._gate.wanted else 0.0
+        return math.ceil(wait) if wait > _PACE else None  # whole ones, as each change is told
+
     def _waiting_for(self) -> str | None:
-        wait = self._gate.wait if self._outcome.undecided else 0
-        if wait > _PACE:
-            return f"the quota, {wait:.0f} s" if wait < _LONG_WAIT else f"the quota, {wait / 60:.0f} min"
         return next((chunk.waiting_for for chunk in self._stats.values() if chunk.waiting_for), None)
 
     async def _call(self, callback: Callable[[T], object], value: T) -> None:

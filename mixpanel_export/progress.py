@@ -15,6 +15,8 @@ Watcher = Callable[[Progress], None]
 
 _BATCHES = "{desc}: {n_fmt}/{total_fmt} batches |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]"
 _WIRE = "  {desc}, {n_fmt}B at {rate_fmt}{postfix}"
+_WORTH_SAYING = 60  # seconds; who waits less for the quota hardly notices
+_LONG_WAIT = 120  # seconds; longer ones are told in minutes
 
 
 def can_draw(file: TextIO | None = None) -> bool:
@@ -45,21 +47,51 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
     return f"  {failed} {head} failed: {batch.error}"
 
 
-def wait_line(waiting_for: str, encoding: str = "utf-8") -> str:
+def wait_line(progress: Progress, encoding: str = "utf-8") -> str:
     """Return one line about what holds an export up, with points for the mark that *encoding* cannot print."""
-    return f"  {'…' if _can_print('…', encoding) else '...'} waiting for {waiting_for}"
+    return f"  {'…' if _can_print('…', encoding) else '...'} {_wait(progress, in_words)}"
+
+
+def forecast_line(progress: Progress) -> str | None:
+    """Return one line about an export that the quota will hold up for a minute or more, None for others.
+
+    *progress* is its first, before any request.
+    """
+    if progress.quota_wait < _WORTH_SAYING:
+        return None
+    requests = f"{progress.batches} request{'s' if progress.batches > 1 else ''} planned"
+    return f"{requests}, {progress.quota_left} left this hour: expect about {in_words(progress.quota_wait)}"
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration as people say it: in seconds, minutes, or hours and minutes."""
+    if seconds < _LONG_WAIT:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours = f"{minutes // 60} h"
+    return f"{minutes} min" if minutes < 120 else f"{hours} {minutes % 60} min" if minutes % 60 else hours
+
+
+def _countdown(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def wire_line(progress: Progress) -> tuple[str, str]:
     """Return what the second bar says before and after the bytes: rows, then quota and the wait, if any."""
-    waits = f"waiting for {progress.waiting_for}" if progress.waiting_for else None
-    for_quota = (progress.waiting_for or "").startswith(
-        "the quota"
-    )  # which says more than what is left of it
-    unknown = progress.quota_left is None or for_quota
-    left = None if unknown else f"{progress.quota_left} requests left this hour"
     failed = f"{progress.batches_failed} failed" if progress.batches_failed else None
+    silent = progress.quota_left is None or progress.waiting_seconds is not None  # which says it already
+    left = None if silent else f"{progress.quota_left} requests left this hour"
+    waits = _wait(progress, _countdown) if progress.waiting_for else None
     return f"{progress.rows:,} rows", ", ".join(filter(None, (left, failed, waits)))
+
+
+def _wait(progress: Progress, duration: Callable[[float], str]) -> str:
+    """Return on one line what holds the export up, and for how long where that is known."""
+    waiting_for = " ".join((progress.waiting_for or "").split())
+    seconds = progress.waiting_seconds
+    return f"waiting for {waiting_for}" + ("" if seconds is None else f", {duration(seconds)}")
 
 
 class _Bars:
@@ -72,6 +104,9 @@ class _Bars:
 
     def show(self, progress: Progress) -> None:
         if self._bars is None and progress.batches:
+            forecast = forecast_line(progress)
+            if forecast:
+                tqdm.write(forecast, file=self._file or sys.stderr)
             upper = _bar(_BATCHES, self._title, 0, self._file, total=progress.batches)
             self._bars = upper, _bar(_WIRE, wire_line(progress)[0], 1, self._file)
         if self._bars is not None:

@@ -130,7 +130,8 @@ class Progress:
     `bytes_read` counts the wire, so compressed bytes. `rows` counts lines received and not given up,
     before duplicates are removed. `quota_left` is how many requests the rolling hour still allows,
     None where it is unlimited; `quota_wait` is how many seconds it will hold up the requests that are still
-    to be made, retries aside. `waiting_for` says in a few words what holds the export up, None while it moves.
+    to be made, retries aside. `waiting_for` says in a few words what holds the export up, None while it moves;
+    `waiting_seconds` is for how long yet where that is the quota, None where it is not.
     """
 
     batches: int = 0
@@ -143,6 +144,7 @@ class Progress:
     quota_left: int | None = None
     quota_wait: float = 0.0
     waiting_for: str | None = None
+    waiting_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -371,18 +371,30 @@ def test_waits_are_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     with watching("events") as (_, show):
         show(Progress(batches=2))
         show(Progress(batches=2, waiting_for="a new attempt after: spent,\nso lower per_hour"))
-        show(Progress(batches=2, waiting_for="the quota, 44 min"))
+        show(Progress(batches=2, waiting_for="the quota", waiting_seconds=2640))
+    with watching("events") as (_, show):
+        show(Progress(batches=2, waiting_for="the quota", waiting_seconds=2640))
     assert capsys.readouterr().err.split("waiting for ")[1:] == [
-        "a new attempt after: spent, so lower --per-hour\n"
+        "a new attempt after: spent, so lower --per-hour\n  … ",
+        "the quota, 44 min\n",
     ]
 
 
 def test_waits_are_silent_where_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """`--quiet` and `--no-progress` count for waits too."""
-    with watching("events", shown=False) as (say, show):
-        show(Progress(batches=2, waiting_for="the quota, 44 min"))
+    with watching("events", shown=False, forecast=False) as (say, show):
+        show(Progress(batches=2, quota_wait=2640, waiting_for="the quota", waiting_seconds=2640))
         say(BatchProgress("2024-01-01", "2024-01-02", 0, 1, 5, success=True))
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_long_wait_is_forecast_once(capsys: pytest.CaptureFixture[str], shown: bool) -> None:
+    """Off a terminal the line comes first, and also where batches are not shown; later ones would not be true."""
+    with watching("events", shown=shown) as (_, show):
+        show(Progress(batches=50, quota_left=12, quota_wait=3480))
+        show(Progress(batches=50, quota_left=11, quota_wait=3470))
+    assert capsys.readouterr().err == "50 requests planned, 12 left this hour: expect about 58 min\n"
 
 
 @pytest.mark.usefixtures("env")

@@ -360,6 +360,21 @@ async def test_nobody_connects_during_a_pause() -> None:
 
 
 @in_both_loops
+async def test_a_gate_is_wanted_while_somebody_waits() -> None:
+    """A full hour holds nobody up before somebody asks, nor after the last was let in."""
+    clock = Clock(0.0)
+    gate = full_hour(clock, iter([0.0, 100.0]))
+    clock.stop()
+    assert not gate.wanted
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(gate.approach)
+        await anyio.wait_all_tasks_blocked()
+        assert gate.wanted
+        clock.running.set()
+    assert not gate.wanted
+
+
+@in_both_loops
 async def test_one_free_place_calls_up_one_caller() -> None:
     """A second caller is called when the second place comes near, whether or not the first has been admitted."""
     clock = Clock(0.0)

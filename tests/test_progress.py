@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export.progress import batch_line, can_draw, draw, wait_line, wire_line
+from mixpanel_export.progress import (
+    batch_line,
+    can_draw,
+    draw,
+    forecast_line,
+    in_words,
+    wait_line,
+    wire_line,
+)
 from mixpanel_export.results import BatchProgress, Progress
 
 DONE = BatchProgress("2024-01-15", "2024-01-21", 2, 13, 123, success=True)
@@ -59,14 +67,59 @@ def test_the_wire_line_names_quota_failures_and_the_wait() -> None:
 
 def test_a_wait_for_the_quota_stands_without_what_is_left_of_it() -> None:
     """The wait says it already, and the line stays short."""
-    progress = Progress(rows=5, quota_left=0, batches_failed=1, waiting_for="the quota, 44 min")
-    assert wire_line(progress) == ("5 rows", "1 failed, waiting for the quota, 44 min")
+    progress = Progress(rows=5, quota_left=0, batches_failed=1, waiting_for="the quota", waiting_seconds=2640)
+    assert wire_line(progress) == ("5 rows", "1 failed, waiting for the quota, 44:00")
+
+
+@pytest.mark.parametrize(
+    "seconds, shown", [(9, "0:09"), (60, "1:00"), (3541.2, "59:01"), (3600, "1:00:00"), (86_399, "23:59:59")]
+)
+def test_the_bar_counts_down(seconds: float, shown: str) -> None:
+    """Minutes and seconds, so that each second is seen to pass; hours where there are any."""
+    waits = Progress(waiting_for="the quota", waiting_seconds=seconds)
+    assert wire_line(waits)[1] == f"waiting for the quota, {shown}"
 
 
 @pytest.mark.parametrize("encoding, mark", [("utf-8", "…"), ("cp1252", "…"), ("ascii", "...")])
 def test_a_wait_is_one_line_in_any_encoding(encoding: str, mark: str) -> None:
-    """A console of an old code page gets three points."""
-    assert wait_line("the quota, 30 s", encoding) == f"  {mark} waiting for the quota, 30 s"
+    """A console of an old code page gets three points, and what the server said keeps to the line."""
+    waits = Progress(waiting_for="the quota", waiting_seconds=30)
+    assert wait_line(waits, encoding) == f"  {mark} waiting for the quota, 30 s"
+    waits = Progress(waiting_for="a new attempt after: it\n  broke")
+    assert wait_line(waits, encoding) == f"  {mark} waiting for a new attempt after: it broke"
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (3540, "59 min"), (7140, "119 min"), (7200, "2 h"), (7300, "2 h 2 min"), (93_600, "26 h")],
+)  # fmt: skip
+def test_durations_are_in_words(seconds: float, words: str) -> None:
+    """Seconds up to two minutes, minutes up to two hours, and then both."""
+    assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    "batches, left, wait, line",
+    [
+        (50, 12, 3480, "50 requests planned, 12 left this hour: expect about 58 min"),
+        (1, 0, 60, "1 request planned, 0 left this hour: expect about 60 s"),
+        (50, 60, 59, None),
+        (50, None, 0, None),
+    ],
+)
+def test_a_long_wait_is_forecast(batches: int, left: int | None, wait: float, line: str | None) -> None:
+    """One line says how many requests meet how much of the hour, and when they will be through."""
+    assert forecast_line(Progress(batches=batches, quota_left=left, quota_wait=wait)) == line
+
+
+def test_the_forecast_stands_above_the_bars_once() -> None:
+    """It is a line of its own, which later progress does not repeat."""
+    terminal = Terminal()
+    with draw(title="signups", file=terminal) as watch:
+        watch(Progress(batches=50, quota_left=12, quota_wait=3480))
+        watch(Progress(batches=50, quota_left=11, quota_wait=3479))
+    assert terminal.getvalue().startswith("50 requests planned, 12 left this hour: expect about 58 min\n")
+    assert terminal.getvalue().count("planned") == 1
 
 
 def test_the_wire_line_is_short_when_nothing_holds_it_up() -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from mixpanel_export.cli import in_options, one_line
+from mixpanel_export.cli import in_options
 from mixpanel_export.results import BatchProgress, Progress
 
 BatchWatcher = Callable[[BatchProgress], None]
@@ -40,39 +40,56 @@ class WaitLines:
 
 @contextmanager
 def watching(
-    title: str, *, shown: bool = True, bars: bool = True
+    title: str, *, shown: bool = True, bars: bool = True, forecast: bool = True
 ) -> Iterator[tuple[BatchWatcher, ProgressWatcher]]:
     """Yield what to call after each batch and with each progress.
 
     Where *bars* may be and standard error is a terminal they are drawn; elsewhere each batch gets a line, and so
-    does each wait. Nothing is said where it is not to be *shown*.
+    does each wait. Neither is said where it is not to be *shown*; the *forecast* of a long wait is apart.
     """
     from mixpanel_export.progress import can_draw, draw
 
-    if shown and not (bars and can_draw()):
+    if not shown:
+        yield _ignore, _Forecast() if forecast else _ignore
+    elif bars and can_draw():
+        with draw(title=title) as watch:
+            yield _ignore, watch
+    else:
         yield _lines()
-        return
-    with draw(shown, title=title) as watch:
-        yield _ignore, watch
+
+
+class _Forecast:
+    """Says once, with the first progress, what the quota will make of the export."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, progress: Progress) -> None:
+        from mixpanel_export.progress import forecast_line
+
+        line = None if self._said else forecast_line(progress)
+        self._said = True
+        if line:
+            click.echo(line, err=True)
 
 
 def _lines() -> tuple[BatchWatcher, ProgressWatcher]:
     from mixpanel_export.progress import batch_line, wait_line
 
-    waits = WaitLines()
+    waits, forecast = WaitLines(), _Forecast()
 
     def say(batch: BatchProgress) -> None:
         click.echo(in_options(batch_line(batch, sys.stderr.encoding)), err=True)
 
     def say_wait(progress: Progress) -> None:
+        forecast(progress)
         if waits.due(progress.waiting_for):
-            waiting_for = in_options(one_line(progress.waiting_for))
-            click.echo(wait_line(waiting_for, sys.stderr.encoding), err=True)
+            click.echo(in_options(wait_line(progress, sys.stderr.encoding)), err=True)
 
     return say, say_wait
 
 
-def _ignore(_: BatchProgress) -> None:
+def _ignore(_: object) -> None:
     pass
 
 
