@@ -33,13 +33,9 @@ def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection
         DatabaseLockedError: another process holds the file.
         DatabaseError: the folder does not exist, the file is no DuckDB database, or it may not be written.
     """
-    if not path.parent.is_dir():
-        raise DatabaseError(
-            f"cannot create {path}: the folder {path.parent} does not exist; create it or choose another path",
-            db_path=str(path),
-        )
+    _check_folder(path)
     try:
-        if not read_only and (not path.exists() or not path.stat().st_size):
+        if not read_only and not _is_there(path):
             _create(path)
         return duckdb.connect(str(path), read_only=read_only)
     except (duckdb.Error, OSError) as error:
@@ -63,6 +59,21 @@ def connected_for_export(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         except duckdb.Error as error:
             raise _as_database_error(path, error) from error
         yield connection
+
+
+@contextmanager
+def connected_to_look(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the file without changing it; in the place of one that is not there, an empty database in memory.
+
+    Raises:
+        DatabaseError: as `connect`.
+    """
+    _check_folder(path)
+    with connect(path, read_only=True) if _is_there(path) else duckdb.connect() as connection:
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise _as_database_error(path, error) from error
 
 
 @contextmanager
@@ -160,6 +171,19 @@ def in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.execute("SET GLOBAL preserve_insertion_order = false")
 
 
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise DatabaseError(
+            f"cannot create {path}: the folder {path.parent} does not exist; create it or choose another path",
+            db_path=str(path),
+        )
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the file exists; an empty one, as tempfile makes them, is no database yet."""
+    return path.exists() and path.stat().st_size > 0
+
+
 def _check_access(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     found = connection.execute("SELECT current_setting('enable_external_access')").fetchone()
     if found and not found[0]:
@@ -171,7 +195,7 @@ def _check_access(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def _create(path: Path) -> None:
-    path.unlink(missing_ok=True)  # an empty file, as tempfile makes them, is no database yet
+    path.unlink(missing_ok=True)
     with duckdb.connect() as outside:
         literal = "'" + str(path).replace("'", "''") + "'"
         outside.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")

@@ -14,6 +14,7 @@ import duckdb
 from mixpanel_export._database import first_moment, last_moment, quoted
 from mixpanel_export._duplicates import Reach
 from mixpanel_export._plan import Held, Status
+from mixpanel_export._schema import table_exists
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
 
@@ -109,6 +110,8 @@ class Ledger:
 
     def batches(self) -> list[Batch]:
         """Return every ledger row of the table, of all selections, oldest first."""
+        if not self._exists():
+            return []
         found = self._connection.execute(
             'SELECT batch, from_date, to_date, status, "rows", project, events, "where" '
             "FROM _export_batches WHERE table_name = ? ORDER BY batch",
@@ -150,6 +153,8 @@ class Ledger:
         Raises:
             SelectionError: naming both zones.
         """
+        if not self._exists():
+            return
         found = self._connection.execute(
             "SELECT timezone, min(from_date), max(to_date) FROM _export_batches "
             "WHERE table_name = ? AND status <> 'failed' AND timezone <> ? GROUP BY timezone",
@@ -161,6 +166,10 @@ class Ledger:
                 f"table {self._table} holds {Chunk(first, last)} with times converted from {zone}, and this export "
                 f"would convert from {self._zone}; pass project_timezone={zone!r}, or replace the table"
             )
+
+    def _exists(self) -> bool:
+        """Whether the database has a ledger; one that is only looked at is not given one."""
+        return table_exists(self._connection, "_export_batches")
 
     def reaches(self) -> list[Reach]:
         """Return the times that the project's deduplicated batches in the table have events of."""

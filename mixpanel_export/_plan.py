@@ -43,11 +43,12 @@ class Plan:
     """What to fetch.
 
     `chunks` are disjoint and in date order; `added` are the runs of days among them that were not asked for,
-    but belong to a batch that is to be replaced.
+    but belong to a batch that is to be replaced; `skipped` those that were asked for and are held for good.
     """
 
     chunks: tuple[Chunk, ...]
     added: tuple[Chunk, ...] = ()
+    skipped: tuple[Chunk, ...] = ()
 
 
 def parse_day(text: str | date, name: str) -> date:
@@ -134,6 +135,7 @@ def plan(
     return Plan(
         chunks=tuple(sorted(map(_chunk, parts))),
         added=tuple(map(_chunk, _runs(wanted.difference(asked)))),
+        skipped=tuple(map(_chunk, _runs(set(asked) - wanted))),
     )
 
 

@@ -52,10 +52,18 @@ _HERE = "schema_name = 'main' AND database_name = current_database()"  # not in 
 
 
 def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create what is missing of the ledger.
+    """Create what is missing of the ledger."""
+    connection.execute(_TABLES.format(start=_next_batch(connection)))
+    connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
+    if not table_exists(connection, "_metadata"):
+        connection.execute(_METADATA)
+
+
+def check_ledger(connection: duckdb.DuckDBPyConnection) -> None:
+    """Refuse a ledger of another version.
 
     Raises:
-        TableFormatError: a newer release of this program wrote the ledger.
+        TableFormatError: a newer release of this program wrote it.
     """
     comment = comment_of(connection, "_export_batches")
     if comment is not None:
@@ -65,10 +73,6 @@ def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
                 f"the ledger of this database has version {version}, and this release knows {SCHEMA}; update mpx-export",
                 table_name="_export_batches",
             )
-    connection.execute(_TABLES.format(start=_next_batch(connection)))
-    connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
-    if not table_exists(connection, "_metadata"):
-        connection.execute(_METADATA)
 
 
 def _next_batch(connection: duckdb.DuckDBPyConnection) -> int:

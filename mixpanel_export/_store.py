@@ -8,46 +8,32 @@ A chunk with lines that are not of Mixpanel's shape, or that DuckDB refuses, mak
 then mended line by line, or sent back to be fetched again, and the rest of the group goes again.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 
-from mixpanel_export._database import check_zone, quoted, room_for_lines, transaction
+from mixpanel_export._database import quoted, room_for_lines, transaction
 from mixpanel_export._duplicates import hide_across, restore
-from mixpanel_export._ledger import Entry, Ledger, Loaded, Selection
+from mixpanel_export._ledger import Entry, Ledger, Loaded
 from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend, skew
 from mixpanel_export._plan import Held, Status, is_open
 from mixpanel_export._schema import (
-    check_format,
-    check_no_view,
-    comment_of,
     create_events_table,
     create_ledger,
     forget_foreign_metadata,
-    name_in_database,
     table_exists,
 )
 from mixpanel_export._staging import Staged, Staging
+from mixpanel_export._state import Order, state_for
 from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected, Verdict
 from mixpanel_export._tasks import InterruptedCall
 from mixpanel_export._zone import in_zone
-from mixpanel_export.errors import (
-    DatabaseError,
-    LedgerMismatchError,
-    TableExistsError,
-    TableFormatError,
-    TableNotFoundError,
-)
+from mixpanel_export.errors import DatabaseError
 
-Mode = Literal["create", "append", "replace", "resume"]
-
-_SHADOW = "_export_replace_"
 # What speaks against one chunk rather than against the database.
 _UNLOADABLE = (
     LoadError,
@@ -68,52 +54,32 @@ class Totals:
 class Store:
     """One events table of one database, for one export."""
 
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        path: Path,
-        *,
-        table: str,
-        selection: Selection,
-        wanted: Chunk,
-        mode: Mode,
-        zone: str = "UTC",
-        dedupe: bool = True,
-        limited: bool = False,
-    ) -> None:
-        """Check that the table's state fits the mode, and make ready what it needs, before any request.
-
-        *zone* is the one whose clock the project's times are on.
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, order: Order) -> None:
+        """Check that the state of the table fits the order, and make ready what it needs, before any request.
 
         Raises:
-            ValueError: DuckDB does not know the zone.
-            TableExistsError, TableNotFoundError, TableFormatError, SelectionError, LedgerMismatchError: see there.
+            ValueError, TableError, SelectionError, LedgerMismatchError: As `state_for`; the file is as it was.
         """
         self._connection = connection
         self.path = path
+        self._order = order
         self._batches: dict[Chunk, int] = {}
-        self._wanted = wanted
-        self._selection = selection
-        self._zone = zone
-        self._dedupe = dedupe
-        self._limited = limited
-        with self._translated(str(wanted)):
-            check_zone(connection, zone)
-            self.table = name_in_database(connection, table)
-            self._target = _SHADOW + self.table if mode == "replace" else self.table
-            self._ledger = Ledger(connection, self._target, selection, zone)
-            self._prepare(mode)
-            self._rows_before = self._count() if mode in {"append", "resume"} else 0
         self.skew: float | None = None
+        with self._translated(str(order.days)):
+            state = state_for(connection, order)
+            self.table, self._target = state.table, state.target
+            self._ledger = Ledger(connection, self._target, order.selection, order.zone)
+            self._prepare(anew=state.begin_anew)
+            self._rows_before = self._count() if order.mode in {"append", "resume"} else 0
 
     def held(self) -> list[Held]:
         """Return what the ledger says of the selection's days, for the planner."""
-        with self._translated(str(self._wanted)):
+        with self._translated(str(self._order.days)):
             return [batch.held for batch in self._ledger.mine()]
 
     def batches_for(self, chunks: Sequence[Chunk]) -> dict[Chunk, int]:
         """Give each chunk the id of its batch, rising with the date; returns the ids of all chunks so far."""
-        with self._translated(str(self._wanted)):
+        with self._translated(str(self._order.days)):
             self._batches.update(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
         return self._batches
 
@@ -142,14 +108,14 @@ class Store:
         )
         with self._translated(str(failed.chunk)), transaction(self._connection):
             self._ledger.forget(self._ledger.superseded(failed.chunk, batch, visible=False))
-            self._ledger.write(entry, deduped=self._dedupe)
+            self._ledger.write(entry, deduped=self._order.dedupe)
 
     def finish(self, *, whole: bool) -> Totals:
         """Swap a replaced table in if the export is *whole*; return what the export did to the table.
 
         A replacement that is not whole leaves the old table, and its shadow for the next attempt.
         """
-        with self._translated(str(self._wanted)):
+        with self._translated(str(self._order.days)):
             counts = self._ledger.counts(list(self._batches.values()))
             removed = sum(duplicates for _, duplicates in counts.values())
             if self._target != self.table:
@@ -162,67 +128,13 @@ class Store:
         """Stop the statement that runs in another thread, if any."""
         self._connection.interrupt()
 
-    def _prepare(self, mode: Mode) -> None:
-        there = table_exists(self._connection, self._target)
-        self._check_table(mode, there=there)
+    def _prepare(self, *, anew: bool) -> None:
         with transaction(self._connection):
             create_ledger(self._connection)
-        if mode == "replace":
-            self._prepare_shadow(there=there)
-        elif there:
-            self._ledger.check_zone()
-            self._ledger.check_selection(self._wanted, limited=self._limited)
-            self._ledger.check_rows(self._wanted, trust=mode == "resume")
-        else:
-            with transaction(self._connection):
+            if anew:
+                if self._target != self.table:
+                    self._connection.execute(f"DROP TABLE IF EXISTS {quoted(self._target)}")
                 self._ledger.forget_all()
-
-    def _check_table(self, mode: Mode, *, there: bool) -> None:
-        """Refuse what the mode cannot work with, while the file is still as it was."""
-        if mode == "create":
-            if there:
-                raise TableExistsError(
-                    f"table {self.table} already exists{self._remedy()}", table_name=self.table
-                )
-            return
-        check_no_view(self._connection, self.table)
-        if table_exists(self._connection, self.table):
-            check_format(self._connection, self.table, replacing=mode == "replace")
-        elif mode == "append":
-            raise TableNotFoundError(
-                f"table {self.table} does not exist, so nothing can be appended; leave out append to create it",
-                table_name=self.table,
-            )
-
-    def _remedy(self) -> str:
-        try:
-            check_no_view(self._connection, self.table)
-            check_format(self._connection, self.table)
-        except TableFormatError:
-            return " and is not an export's; export into another table"
-        return "; use resume to complete it, append to add days, or replace"
-
-    def _prepare_shadow(self, *, there: bool) -> None:
-        if there and self._shadow_fits():
-            return
-        with transaction(self._connection):
-            self._connection.execute(f"DROP TABLE IF EXISTS {quoted(self._target)}")
-            self._ledger.forget_all()
-
-    def _shadow_fits(self) -> bool:
-        if comment_of(self._connection, self._target) != self._purpose():
-            return False
-        try:
-            self._ledger.check_rows(self._wanted, trust=True)
-        except LedgerMismatchError:
-            return False
-        return True
-
-    def _purpose(self) -> str:
-        """What a shadow table is being filled for: only the same export goes on with it."""
-        asked = [str(self._wanted.first), str(self._wanted.last), self._selection.project]
-        how = [self._zone, self._dedupe, self._limited]
-        return json.dumps([*asked, self._selection.events_json, self._selection.where, *how])
 
     def _verdicts(
         self, group: list[Staged], staging: Staging, now: Callable[[], datetime]
@@ -268,11 +180,13 @@ class Store:
     def _commit(self, group: Sequence[Staged], now: Callable[[], datetime]) -> list[Verdict]:
         with transaction(self._connection):
             self._create_target()
-            loaded = load(self._connection, self._target, group, zone=self._zone, dedupe=self._dedupe)
+            loaded = load(
+                self._connection, self._target, group, zone=self._order.zone, dedupe=self._order.dedupe
+            )
             entries = [self._entry(staged, loaded.get(staged.batch, Loaded()), now()) for staged in group]
             superseded = [batch for entry in entries for batch in self._supersede(entry)]
             for staged, entry in zip(group, entries, strict=True):
-                self._ledger.write(entry, deduped=self._dedupe)
+                self._ledger.write(entry, deduped=self._order.dedupe)
                 load_set_aside(self._connection, staged)
             self._settle([entry.batch for entry in entries], superseded)
             counts = self._ledger.counts([entry.batch for entry in entries])
@@ -282,27 +196,29 @@ class Store:
 
     def _settle(self, new: Sequence[int], superseded: Sequence[int]) -> None:
         """Let every event that several batches have be shown once."""
-        changed = list(new) if self._dedupe else []
+        changed = list(new) if self._order.dedupe else []
         if superseded:
             changed += restore(self._connection, self._target, superseded)
         hide_across(self._connection, self._target, changed, self._ledger.reaches())
 
     def _look_at_clock(self, group: Sequence[Staged]) -> None:
         """Find out, once, how far the times are off if they are taken for UTC."""
-        if self.skew is None and self._zone == "UTC":
+        if self.skew is None and self._order.zone == "UTC":
             self.skew = skew(self._connection, self._target, [staged.batch for staged in group])
 
     def _create_target(self) -> None:
         create_events_table(self._connection, self._target)
         if self._target != self.table:
-            purpose = self._purpose().replace("'", "''")
+            purpose = self._order.purpose.replace("'", "''")
             self._connection.execute(f"COMMENT ON TABLE {quoted(self._target)} IS '{purpose}'")
 
     def _status(self, staged: Staged) -> Status:
-        if self._limited:
+        if self._order.limited:
             return "limited"
         return (
-            "open" if is_open(staged.chunk.last, in_zone(staged.end.requested_at, self._zone)) else "complete"
+            "open"
+            if is_open(staged.chunk.last, in_zone(staged.end.requested_at, self._order.zone))
+            else "complete"
         )
 
     def _entry(self, staged: Staged, loaded: Loaded, finished: datetime) -> Entry:
@@ -335,7 +251,7 @@ class Store:
             self._connection.execute(f"COMMENT ON TABLE {new} IS NULL")
             self._connection.execute(f"DROP TABLE IF EXISTS {old}")
             self._connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
-            Ledger(self._connection, self.table, self._selection, self._zone).forget_all()
+            Ledger(self._connection, self.table, self._order.selection, self._order.zone).forget_all()
             forget_foreign_metadata(self._connection, self.table)
             self._connection.execute(
                 "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.table, self._target]

@@ -94,6 +94,28 @@ class ParallelFetchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """What an export would do if it were run now.
+
+    `date_ranges` are the days of each request, in date order, together so many `days`; `skipped_date_ranges` were
+    asked for and are in the table for good; `added_date_ranges` as in `ParallelFetchResult`. `quota_left` and
+    `quota_wait`, in seconds, are those that the first `Progress` would have.
+    """
+
+    table: str
+    date_ranges: tuple[DateRange, ...]
+    skipped_date_ranges: tuple[DateRange, ...]
+    added_date_ranges: tuple[DateRange, ...]
+    days: int
+    quota_left: int | None
+    quota_wait: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class FetchResult:
     """What a fetch with one request did; `rows` is the growth of the table."""
 

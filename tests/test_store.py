@@ -14,7 +14,8 @@ from mixpanel_export import _load
 from mixpanel_export._database import connected_for_export
 from mixpanel_export._ledger import Selection
 from mixpanel_export._staging import Staged, Staging
-from mixpanel_export._store import Mode, Store, Totals
+from mixpanel_export._state import Mode, Order
+from mixpanel_export._store import Store, Totals
 from mixpanel_export._stream import (
     Block,
     Chunk,
@@ -55,7 +56,7 @@ def new_store(
     connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode = "create", dedupe: bool = True
 ) -> Store:
     return Store(
-        connection, db, table="events", selection=Selection("1"), wanted=ALL, mode=mode, dedupe=dedupe
+        connection, db, Order(table="events", selection=Selection("1"), days=ALL, mode=mode, dedupe=dedupe)
     )
 
 
@@ -252,10 +253,10 @@ def test_a_view_cannot_be_replaced(connection: duckdb.DuckDBPyConnection, db: Pa
 
 def test_table_names_differ_by_more_than_case(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
     """A table is found whatever the case of the letters, as by DuckDB, and so is its ledger."""
-    store = Store(connection, db, table="Events", selection=Selection("1"), wanted=ALL, mode="create")
+    store = Store(connection, db, Order(table="Events", selection=Selection("1"), days=ALL, mode="create"))
     staging = Staging(db, store.batches_for(DAYS[:1]))
     store.commit([staged(store, staging, DAYS[0], lines(1))], staging, now)
-    again = Store(connection, db, table="eVENTS", selection=Selection("1"), wanted=ALL, mode="resume")
+    again = Store(connection, db, Order(table="eVENTS", selection=Selection("1"), days=ALL, mode="resume"))
     assert (again.table, len(again.held())) == ("Events", 1)
 
 
@@ -396,7 +397,7 @@ def test_nothing_is_added_to_a_view(connection: duckdb.DuckDBPyConnection, db: P
     store.commit([staged(store, staging, DAYS[0], lines(1))], staging, now)
     connection.execute("CREATE VIEW seen AS FROM events")
     with pytest.raises(TableFormatError, match="view"):
-        Store(connection, db, table="seen", selection=Selection("1"), wanted=ALL, mode=mode)
+        Store(connection, db, Order(table="seen", selection=Selection("1"), days=ALL, mode=mode))
 
 
 @pytest.mark.parametrize("mode,error", [("create", TableExistsError), ("append", TableNotFoundError)])
@@ -407,7 +408,7 @@ def test_a_refused_mode_leaves_the_file_as_it_was(
     connection.execute("CREATE TABLE other (a INTEGER)")
     table = "other" if mode == "create" else "events"
     with pytest.raises(error):
-        Store(connection, db, table=table, selection=Selection("1"), wanted=ALL, mode=mode)
+        Store(connection, db, Order(table=table, selection=Selection("1"), days=ALL, mode=mode))
     assert connection.execute("SELECT table_name FROM duckdb_tables()").fetchall() == [("other",)]
 
 

@@ -36,12 +36,13 @@ LAYERS = {
     "_database": ("errors", "duckdb"),
     "_duplicates": ("_database _lines", "duckdb"),
     "_schema": ("_database errors", "duckdb"),
-    "_ledger": ("_database _duplicates _plan _stream errors", "duckdb"),
+    "_ledger": ("_database _duplicates _plan _schema _stream errors", "duckdb"),
+    "_state": ("_database _ledger _plan _schema _stream errors", "duckdb"),
     "_staging": ("_stream errors", "isal"),
     "_load": ("_database _duplicates _ledger _lines _staging", "duckdb"),
     "_tasks": ("", "anyio"),
     "_store": (
-        "_database _duplicates _ledger _load _plan _schema _staging _stream _tasks _zone errors",
+        "_database _duplicates _ledger _load _plan _schema _staging _state _stream _tasks _zone errors",
         "duckdb",
     ),
     "_outcome": ("_plan _stream errors results", ""),
@@ -50,9 +51,10 @@ LAYERS = {
         "_attempts _limits _outcome _plan _reports _staging _store _stream _tasks errors results",
         "anyio",
     ),
+    "_job": ("_fetch _ledger _limits _plan _quota _state _stream _zone credentials errors", ""),
+    "_dry_run": ("_database _job _state _stream results", "anyio"),
     "_engine": (
-        "_attempts _connections _database _fetch _ledger _limits _plan _quota _reports _run _staging _store "
-        + "_stream _tasks _zone credentials errors results",
+        "_attempts _connections _database _fetch _job _reports _run _staging _state _store _tasks credentials results",
         "anyio httpx",
     ),
     "sync": ("", "anyio"),
@@ -66,7 +68,7 @@ LAYERS = {
 PACKAGES = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _arguments _engine _plan _quota credentials errors progress results simulator sync workspace",
+        "__init__ _arguments _dry_run _engine _fetch _job _plan _quota credentials errors progress results simulator sync workspace",
         "anyio click",
     ),
 }

@@ -43,6 +43,7 @@ _OPTIONS = {
     "chunk_days": "--chunk-days",
     "per_second": "--per-second",
     "per_hour": "--per-hour",
+    "max_wait": "--max-wait",
     "project_timezone must": "--project-timezone must",
     "parallel=True": "--parallel",
     # The modes are plain words elsewhere: only these phrases of the library mean the arguments.

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mixpanel_export.cli import Interrupted
+from mixpanel_export.cli.duration import parse_duration, parse_timeout
 from mixpanel_export.cli.report import failure_lines, next_command, remarks, result_lines
 from mixpanel_export.cli.watch import BatchWatcher, messages, watching
 from mixpanel_export.errors import DateRangeTooLargeError, RateLimitError
@@ -47,6 +48,9 @@ class Options:
     replace: bool
     resume: bool
     retries: int
+    max_wait: float
+    first_byte_timeout: float
+    idle_timeout: float
     per_second: int | None
     per_hour: int | None
     api_url: str | None
@@ -145,6 +149,27 @@ def _names(value: str) -> list[str]:
     help="How often a request may fail and be made again.",
 )
 @click.option(
+    "--max-wait",
+    callback=parse_duration,
+    default="24h",
+    metavar="DURATION",
+    help="How long to wait for the hour's quota in all, such as 90s, 30m or 2h; 0 = not at all.",
+)
+@click.option(
+    "--first-byte-timeout",
+    callback=parse_timeout,
+    default="30m",
+    metavar="DURATION",
+    help="How long an answer may take to begin; large ones take minutes.",
+)
+@click.option(
+    "--idle-timeout",
+    callback=parse_timeout,
+    default="5m",
+    metavar="DURATION",
+    help="How long an answer may pause.",
+)
+@click.option(
     "--per-second",
     type=click.IntRange(0),
     envvar="MPX_PER_SECOND",
@@ -198,6 +223,7 @@ def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, 
     """Export, and return how many rows the batches brought besides the result."""
     from mixpanel_export._arguments import mode_of
     from mixpanel_export._engine import export_events
+    from mixpanel_export._fetch import Timeouts
     from mixpanel_export.credentials import resolve_credentials
     from mixpanel_export.sync import run_sync
 
@@ -206,7 +232,10 @@ def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, 
     shown = not (options.quiet or options.no_progress)
     credentials = resolve_credentials(options.account, project_id=options.project_id, region=options.region)
     try:
-        with watching(options.table, shown=shown, bars=not options.verbose) as (say, draw):
+        with watching(options.table, shown=shown, bars=not options.verbose, forecast=not options.quiet) as (
+            say,
+            draw,
+        ):
             counted = _Counted(say)
             result = run_sync(
                 export_events,
@@ -224,6 +253,8 @@ def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, 
                 mode=mode_of(append=options.append, replace=options.replace, resume=options.resume),
                 dedupe=not options.no_dedupe,
                 retries=options.retries,
+                max_wait=options.max_wait,
+                timeouts=Timeouts(first_byte=options.first_byte_timeout, idle=options.idle_timeout),
                 on_batch_complete=counted,
                 on_progress=draw,
                 api_url=options.api_url,

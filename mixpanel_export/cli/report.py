@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from mixpanel_export.cli import in_options, one_line, program
+from mixpanel_export.cli.duration import duration_words
 from mixpanel_export.results import DateRange, ParallelFetchResult
 
 # Options that say where to go on and how; the command that goes on has its own.
@@ -95,6 +96,8 @@ def _typed_options(ctx: click.Context) -> Iterator[str]:
         yield option.opts[-1]
         if name == "events":
             yield event_words(value)
+        elif isinstance(value, float):
+            yield duration_words(value)
         elif value is not True:
             yield str(value)
 
