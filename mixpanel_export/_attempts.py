@@ -47,7 +47,8 @@ class ChunkTooLargeError(Exception):
 class ChunkStats:
     """What one chunk has cost so far; `rows` and `silent` are of the attempt that runs or succeeded.
 
-    `silent` says that not a byte has come: an answer without a body, which nothing proves whole.
+    `silent` says that not a byte has come: an answer without a body, which nothing proves whole. `had_rows` says
+    that some attempt brought a line, whatever became of it.
     """
 
     requested_at: datetime
@@ -55,6 +56,7 @@ class ChunkStats:
     bytes_read: int = 0
     rows: int = 0
     silent: bool = True
+    had_rows: bool = False
     waiting_for: str | None = None
 
 
@@ -146,6 +148,7 @@ class Fetcher:
             ) as blocks:
                 async for block in blocks:
                     stats.rows += block.count(b"\n")
+                    stats.had_rows = True
                     await sink.block(block)
         except APIError as error:
             if ticket is not None:

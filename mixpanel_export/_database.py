@@ -147,18 +147,25 @@ def takes_zstd(connection: duckdb.DuckDBPyConnection) -> bool:
 
 @contextmanager
 def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
-    """Let DuckDB have more memory than usual while it reads lines of up to *longest* bytes, if they are long.
+    """Let DuckDB have more memory than usual, and one thread, while it reads lines of up to *longest* bytes, if long.
 
     Each thread reads into buffers of twice that size, and copies of the line pass through several operators.
     """
     if longest <= _USUAL_LINE:
         yield
         return
-    connection.execute(f"SET GLOBAL memory_limit = '{(memory_limit() + 16 * longest) >> 20}MiB'")
+    found = connection.execute("SELECT current_setting('threads')").fetchone()
+    threads = int(found[0]) if found else 1
+    _set_room(connection, memory_limit() + 16 * longest, 1)
     try:
         yield
     finally:
-        connection.execute(f"SET GLOBAL memory_limit = '{memory_limit() >> 20}MiB'")
+        _set_room(connection, memory_limit(), threads)
+
+
+def _set_room(connection: duckdb.DuckDBPyConnection, memory: int, threads: int) -> None:
+    connection.execute(f"SET GLOBAL memory_limit = '{memory >> 20}MiB'")
+    connection.execute(f"SET GLOBAL threads = {threads}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ Probes look at keys only; payload is read of the few rows whose keys recur. Ever
 transaction.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -28,48 +28,72 @@ Span = tuple[datetime, datetime]
 
 _IDENTITY = ("time", "distinct_id", "$insert_id")
 _PAGE = 10_000  # rows that Python looks at in one go
+_TEXT = 64 << 20  # bytes of properties that are sorted at once
 
+# Names begin with an underscore where they stand beside a table's, which cannot.
 _WITHIN = """
-WITH keys AS (
-    SELECT rowid AS id, export_batch, hash(event_name, event_time, distinct_id, insert_id) AS key
+WITH _keys AS (
+    SELECT rowid AS id, export_batch AS batch, hash(event_name, event_time, distinct_id, insert_id) AS key
     FROM {table} WHERE export_batch IN ({batches}) AND insert_id <> ''
-), twice AS (
-    SELECT export_batch, key FROM keys GROUP BY ALL HAVING count(*) > 1
+), _twice AS (
+    SELECT batch, key FROM _keys GROUP BY ALL HAVING count(*) > 1
 )
-SELECT id, false AS outside FROM keys SEMI JOIN twice USING (export_batch, key)
+SELECT id, false AS outside FROM _keys SEMI JOIN _twice USING (batch, key)
 """
 # Only rows at a time that some batch has outside its days can recur.
 _ACROSS = """
-WITH days(batch, first, last) AS (VALUES {days}), keys AS (
+WITH _days(batch, first, last) AS (VALUES {days}), _keys AS (
     SELECT rowid AS id, batch, hash(event_name, event_time, distinct_id, insert_id) AS key,
            event_time IS NULL OR event_time NOT BETWEEN first AND last AS outside
-    FROM {table} JOIN days ON export_batch = batch
+    FROM {table} JOIN _days ON export_batch = batch
     WHERE export_batch IN ({batches}) AND insert_id <> '' AND (event_time IS NULL{times})
-), twice AS (
-    SELECT key FROM keys SEMI JOIN (SELECT key FROM keys WHERE outside) AS strays USING (key)
+), _twice AS (
+    SELECT key FROM _keys SEMI JOIN (SELECT key FROM _keys WHERE outside) AS _strays USING (key)
     GROUP BY key HAVING count(DISTINCT batch) > 1
 )
-SELECT id, outside FROM keys SEMI JOIN twice USING (key)
+SELECT id, outside FROM _keys SEMI JOIN _twice USING (key)
 """
-# What DuckDB extracts of a number with a fraction went through a double, so it is not the text that was sent.
+# What DuckDB extracts of some values is not the text that was sent: numbers with a fraction went through a double,
+# also inside objects and lists, and zero loses its sign.
 _SUSPECTS = """
-CREATE OR REPLACE TEMP TABLE suspects AS
-SELECT id, outside, export_batch AS batch, event_name, properties,
+CREATE OR REPLACE TEMP TABLE _export_suspects AS
+SELECT id, outside, export_batch AS batch, event_name, strlen(properties) AS size, md5(properties) AS digest,
        json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"']) AS identity,
-       'DOUBLE' IN json_type(properties, ['$.time', '$.distinct_id', '$."$insert_id"']) AS rounded
-FROM ({recurring}) AS recurring JOIN {table} AS events ON events.rowid = id
+       TRY_CAST(json_extract_string(properties, '$.mp_processing_time_ms') AS DOUBLE) AS clock,
+       CASE WHEN isfinite(clock) THEN clock END AS processed,
+       list_has_any(json_type(properties, ['$.time', '$.distinct_id', '$."$insert_id"']), ['DOUBLE', 'OBJECT', 'ARRAY'])
+           OR list_has_any(identity, ['0', '-0']) AS rewritten
+FROM ({recurring}) AS _recurring JOIN {table} AS _events ON _events.rowid = id
 WHERE export_batch IN ({batches})
 """
+# Only where several rows were processed last, and differ, has their text to be looked at.
+_TIES = """
+CREATE OR REPLACE TEMP TABLE _export_ties AS
+SELECT id, size, hash(event_name, identity) AS share, NULL::BIGINT AS place FROM (
+    SELECT *, min(digest) OVER alike <> max(digest) OVER alike AS differ
+    FROM (
+        SELECT *, rank() OVER (PARTITION BY {scope}event_name, identity ORDER BY processed DESC NULLS LAST) AS place
+        FROM _export_suspects
+    )
+    WHERE place = 1 WINDOW alike AS (PARTITION BY {scope}event_name, identity)
+) WHERE differ
+"""
+_BREAK_TIES = """
+UPDATE _export_ties SET place = ranked.place FROM (
+    SELECT id, rank() OVER (PARTITION BY {scope}_suspects.event_name, identity ORDER BY properties DESC) AS place
+    FROM _export_ties JOIN _export_suspects AS _suspects USING (id) JOIN {table} AS _events ON _events.rowid = id
+    WHERE share % {shares} = {share} AND export_batch IN ({batches})
+) AS ranked WHERE _export_ties.id = ranked.id
+"""
 _LOSERS = """
-CREATE OR REPLACE TEMP TABLE losers AS
-SELECT id, batch, winner
-FROM (
+CREATE OR REPLACE TEMP TABLE _export_losers AS
+SELECT id, batch, winner FROM (
     SELECT id, batch, row_number() OVER alike AS place, first_value(batch) OVER alike AS winner
-    FROM (SELECT *, TRY_CAST(json_extract_string(properties, '$.mp_processing_time_ms') AS DOUBLE) AS processed FROM suspects)
+    FROM _export_suspects LEFT JOIN _export_ties USING (id)
     WINDOW alike AS (
-        PARTITION BY {scope}event_name, identity ORDER BY processed DESC NULLS LAST, properties DESC, outside, batch)
-)
-WHERE place > 1
+        PARTITION BY {scope}event_name, identity
+        ORDER BY processed DESC NULLS LAST, _export_ties.place, outside, batch)
+) WHERE place > 1
 """
 _ROW = "event_name, event_time, distinct_id, insert_id, properties"
 
@@ -97,7 +121,9 @@ def delete_within(connection: duckdb.DuckDBPyConnection, table: str, batches: Se
     """Leave only the winners inside each of *batches*."""
     names = _names(table, batches)
     if _find_losers(connection, names, _WITHIN.format(**names), scope="batch, "):
-        connection.execute("DELETE FROM {table} WHERE rowid IN (SELECT id FROM losers)".format(**names))
+        connection.execute(
+            "DELETE FROM {table} WHERE rowid IN (SELECT id FROM _export_losers)".format(**names)
+        )
 
 
 def hide_across(
@@ -115,11 +141,15 @@ def hide_across(
     times = "".join(f" OR event_time BETWEEN '{first}' AND '{last}'" for first, last in strays)
     if _find_losers(connection, names, _ACROSS.format(days=days, times=times, **names), scope=""):
         connection.execute(
-            "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM losers JOIN {table} AS events "
-            "ON events.rowid = id WHERE export_batch IN ({batches})".format(row=_ROW, **names)
+            "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM _export_losers "
+            "JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})".format(
+                row=_ROW, **names
+            )
         )
-        connection.execute("DELETE FROM {table} WHERE rowid IN (SELECT id FROM losers)".format(**names))
-        _recount(connection, "SELECT batch, count(*) AS removed FROM losers GROUP BY batch")
+        connection.execute(
+            "DELETE FROM {table} WHERE rowid IN (SELECT id FROM _export_losers)".format(**names)
+        )
+        _recount(connection, "SELECT batch, count(*) AS removed FROM _export_losers GROUP BY batch")
 
 
 def restore(connection: duckdb.DuckDBPyConnection, table: str, gone: Sequence[int]) -> list[int]:
@@ -151,23 +181,50 @@ def _names(table: str, batches: Iterable[int]) -> dict[str, str]:
 def _find_losers(
     connection: duckdb.DuckDBPyConnection, names: dict[str, str], recurring: str, *, scope: str
 ) -> bool:
-    """Fill the temporary table `losers` from the rows that *recurring* suspects; whether there are any."""
+    """Fill the temporary table `_export_losers` from the rows that *recurring* suspects; whether there are any."""
     connection.execute(_SUSPECTS.format(recurring=recurring, **names))
-    _unround(connection)
+    _undo_rewriting(connection, names)
+    connection.execute(_TIES.format(scope=scope))
+    for share, shares in _shares(connection):
+        connection.execute(_BREAK_TIES.format(scope=scope, share=share, shares=shares, **names))
     connection.execute(_LOSERS.format(scope=scope))
-    found = connection.execute("SELECT count(*) FROM losers").fetchone()
-    return bool(found and found[0])
+    return bool(_number(connection, "SELECT count(*) FROM _export_losers"))
 
 
-def _unround(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give suspects whose identity has a number that DuckDB wrote anew the text that was sent."""
-    page = f"SELECT id, properties FROM suspects WHERE rounded LIMIT {_PAGE}"
-    while rounded := connection.execute(page).fetchall():
+def _undo_rewriting(connection: duckdb.DuckDBPyConnection, names: dict[str, str]) -> None:
+    """Give suspects whose identity has a value that DuckDB wrote anew the text that was sent."""
+    page = (
+        "SELECT id, properties FROM _export_suspects JOIN {table} AS _events ON _events.rowid = id "
+        f"WHERE rewritten AND export_batch IN ({{batches}}) LIMIT {_PAGE}"
+    ).format(**names)
+    while rewritten := connection.execute(page).fetchall():
         connection.execute(
-            "UPDATE suspects SET identity = sent, rounded = false "
+            "UPDATE _export_suspects SET identity = sent, rewritten = false "
             "FROM (SELECT unnest(?) AS sent_id, unnest(?) AS sent) WHERE id = sent_id",
-            [[row for row, _ in rounded], [scalar_texts(text, _IDENTITY) for _, text in rounded]],
+            [[row for row, _ in rewritten], [_identity(row, text) for row, text in rewritten]],
         )
+
+
+def _identity(row: int, properties: str) -> list[str | None]:
+    try:
+        return scalar_texts(properties, _IDENTITY)
+    except (
+        ValueError,
+        RecursionError,
+    ):  # what DuckDB takes for JSON, and Python does not, is nobody's duplicate
+        return [f"row {row}"]
+
+
+def _shares(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, int]]:
+    """Return the shares of the ties, each little enough to be sorted in memory."""
+    size = _number(connection, "SELECT coalesce(sum(size), 0) FROM _export_ties")
+    shares = -(-size // _TEXT)
+    return ((share, shares) for share in range(shares))
+
+
+def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    found = connection.execute(query).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _recount(connection: duckdb.DuckDBPyConnection, removed: str) -> None:

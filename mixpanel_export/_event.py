@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
@@ -14,7 +15,10 @@ from mixpanel_export._zone import to_utc
 # Numbers from here on are milliseconds: as seconds they would lie after the year 5138.
 _MILLISECONDS_FROM = 10**11
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in whatever zone the number is meant
-_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_ISO = re.compile(
+    r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d(:\d\d)?)?)?)?", re.ASCII
+)
 
 
 def streamed(
@@ -69,10 +73,12 @@ def event_time(value: object, zone: str = "UTC") -> datetime | None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return _iso_time(value, zone)
     try:
         number = float(value)
     except ValueError:
-        return _iso_time(str(value), zone)
+        return None
     except OverflowError:
         return None
     try:
@@ -84,7 +90,7 @@ def event_time(value: object, zone: str = "UTC") -> datetime | None:
 
 def _iso_time(text: str, zone: str) -> datetime | None:
     try:
-        time = datetime.fromisoformat(text) if _DAY.match(text) else None
+        time = datetime.fromisoformat(text) if _ISO.fullmatch(text) else None
         return time and (time.astimezone(UTC) if time.tzinfo else to_utc(time, zone))
     except (ValueError, OverflowError):
         return None
@@ -94,15 +100,23 @@ def _text(value: object) -> str | None:
     """Return an id as the table has it: text is itself, anything else its JSON."""
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def _loaded(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line.decode(), object_pairs_hook=_first_wins)
+        value = json.loads(line.decode(), object_pairs_hook=_first_wins, parse_int=_integer)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _integer(text: str) -> int | Decimal:
+    """Return a number of any length, which Python bounds for an int."""
+    try:
+        return int(text)
+    except ValueError:
+        return Decimal(text)
 
 
 def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

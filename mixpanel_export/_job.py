@@ -107,6 +107,7 @@ def checked_job(
             days=wanted,
             mode=mode,
             zone=checked_zone(project_timezone, credentials.project_timezone),
+            zone_given=(project_timezone or credentials.project_timezone) is not None,
             dedupe=dedupe,
             limited=limit is not None,
         ),

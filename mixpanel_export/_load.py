@@ -73,21 +73,9 @@ SELECT batch, count(*), count(*) FILTER (outside), min(event_time) FILTER (outsi
        max(event_time) FILTER (outside), count(*) FILTER (event_time IS NULL)
 FROM (
     SELECT batch, event_time, event_time NOT BETWEEN first AND last AS outside
-    FROM {table} JOIN (VALUES {days}) AS days(batch, first, last) ON export_batch = batch
+    FROM {table} JOIN (VALUES {days}) AS _days(batch, first, last) ON export_batch = batch
 )
 GROUP BY batch
-"""
-# Seconds by which most events that were tracked live seem to have been processed late, to a quarter of an hour.
-_SKEW = """
-WITH live AS (
-    SELECT json_extract_string(properties, ['$.mp_processing_time_ms', '$.time', '$."$import"']) AS found
-    FROM {table} WHERE export_batch IN ({batches}) LIMIT 10000
-), quarters AS (
-    SELECT round((TRY_CAST(found[1] AS DOUBLE) / 1000 - TRY_CAST(found[2] AS DOUBLE)) / 900) AS late
-    FROM live WHERE found[3] IS DISTINCT FROM 'true'
-)
-SELECT late * 900 FROM quarters WHERE late IS NOT NULL
-GROUP BY late HAVING count(*) >= 20 AND abs(late) <= 56 AND 2 * count(*) > (SELECT count(late) FROM quarters)
 """
 
 
@@ -128,16 +116,6 @@ def load(
     if dedupe:
         delete_within(connection, table, [staged.batch for staged in group])
     return _loaded(connection, table, group, inserted, zone)
-
-
-def skew(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[int]) -> float | None:
-    """Return by how many seconds `time` lags behind the clock that processed most events; None if none prevails.
-
-    It is 0 for a project that keeps UTC, and minus its zone's offset for a legacy project.
-    """
-    names = ", ".join(map(str, batches))
-    found = connection.execute(_SKEW.format(table=quoted(table), batches=names)).fetchone()
-    return found[0] if found else None
 
 
 def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging) -> Staged:

@@ -64,6 +64,10 @@ class Outcome:
         """How many batches have a piece that was given up."""
         return sum(any(piece in self.errors for piece in pieces) for pieces in self._pieces.values())
 
+    def has_events_in(self, chunk: Chunk) -> bool:
+        """Whether the table has, or had when the export began, events of the chunk's days."""
+        return any(days.overlaps(chunk) for days in self._with_events)
+
     def has_events_around(self, chunk: Chunk) -> bool:
         """Whether days before the chunk and days after it have events."""
         before = any(days.last < chunk.first for days in self._with_events)

@@ -26,6 +26,7 @@ from mixpanel_export._limits import Gate
 from mixpanel_export._outcome import Outcome
 from mixpanel_export._plan import Held, Plan, fetch_order, halves
 from mixpanel_export._reports import Callbacks, Reports
+from mixpanel_export._second_look import SecondLook
 from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._store import Store, Totals
 from mixpanel_export._stream import (
@@ -41,7 +42,7 @@ from mixpanel_export._stream import (
     Rejected,
     Verdict,
 )
-from mixpanel_export._tasks import first_error_alone, in_thread
+from mixpanel_export._tasks import Bell, first_error_alone, in_thread
 from mixpanel_export.errors import APIError, DatabaseError, MixpanelDataError
 from mixpanel_export.results import ParallelFetchResult
 
@@ -97,13 +98,13 @@ class Running:
         self._staged: deque[Staged] = deque()
         self._dropped: deque[ChunkFailed | ChunkSplit] = deque()
         self._received_all = False
-        self._changed = anyio.Event()
+        self._bell = Bell()
         self._replies: dict[Chunk, _Reply] = {}
         self._held = held
         self._outcome = Outcome(planned, held)
+        self._second_look = SecondLook(self._outcome, fetcher, self._bell)
         self._reports = Reports(callbacks, self._outcome, fetcher.stats, gate)
         self._undecided = len(planned.chunks)
-        self._silent: set[Chunk] = set()
         self._warned = False
 
     async def run(self) -> None:
@@ -151,29 +152,16 @@ class Running:
             end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.rows)
             verdict = await self._hand_over(end, send)
         self._outcome.commit(verdict)
-        self._wake()
+        self._bell.ring()
 
     async def _fetch_whole(self, chunk: Chunk, sink: _StreamSink) -> ChunkStats:
-        """Fetch the chunk; where days around it have events, an answer without a body is not believed at once."""
+        """Fetch the chunk, and once more where its answer is too empty to be believed."""
         splittable = halves(chunk, self._held) is not None
         stats = await self._fetcher.fetch(chunk, sink, splittable=splittable)
-        if stats.silent and await self._lies_between_events(chunk):
-            _log.info("%s: fetched once more, as it came empty between days with events", chunk)
+        if await self._second_look.wanted(chunk, stats):
+            _log.info("%s: fetched once more, as it came empty where there should be events", chunk)
             stats = await self._fetcher.fetch(chunk, sink, splittable=splittable)
         return stats
-
-    async def _lies_between_events(self, chunk: Chunk) -> bool:
-        """Whether days before and days after the chunk have events, as soon as that is known."""
-        self._silent.add(chunk)
-        self._wake()
-        try:
-            while len(self._silent) < self._outcome.undecided:
-                if self._outcome.has_events_around(chunk):
-                    break
-                await self._changed.wait()
-            return self._outcome.has_events_around(chunk)
-        finally:
-            self._silent.remove(chunk)
 
     async def _split(self, chunk: Chunk, send: ObjectSendStream[Item]) -> tuple[Chunk, ...]:
         pieces = halves(chunk, self._held) or ()
@@ -187,7 +175,7 @@ class Running:
         stats.rows = 0
         await self._hand_over(ChunkFailed(chunk, stats.requested_at, stats.attempts, str(error)), send)
         self._outcome.fail(chunk, error)
-        self._wake()
+        self._bell.ring()
 
     async def _hand_over(
         self, item: ChunkEnd | ChunkFailed | ChunkSplit, send: ObjectSendStream[Item]
@@ -203,7 +191,7 @@ class Running:
             async for item in receive:
                 await self._stage(item)
             self._received_all = True
-            self._wake()
+            self._bell.ring()
 
     async def _stage(self, item: Item) -> None:
         match item:
@@ -213,17 +201,13 @@ class Running:
                 await to_thread.run_sync(self._staging.add, item)
             case ChunkEnd():
                 self._staged.append(await to_thread.run_sync(self._staging.end, item))
-                self._wake()
+                self._bell.ring()
             case ChunkFailed() | ChunkSplit():
                 await to_thread.run_sync(self._staging.drop, item.chunk)
                 self._dropped.append(item)
-                self._wake()
+                self._bell.ring()
         while sum(staged.size for staged in self._staged) > _WAITING_BYTES:
-            await self._changed.wait()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+            await self._bell.wait()
 
     async def _commit_ready(self) -> None:
         while await self._anything_ready():
@@ -251,10 +235,10 @@ class Running:
         while not self._staged and not self._dropped:
             if self._received_all:
                 return False
-            await self._changed.wait()
+            await self._bell.wait()
         with anyio.move_on_after(_LINGER):
             while self._worth_waiting():
-                await self._changed.wait()
+                await self._bell.wait()
         return True
 
     def _worth_waiting(self) -> bool:
@@ -277,16 +261,15 @@ class Running:
         reply = self._replies.pop(chunk)
         reply.verdict = verdict
         reply.arrived.set()
-        self._wake()
+        self._bell.ring()
 
     def _warn_of_skew(self) -> None:
         """Tell, once, that the times of events look like local ones."""
-        if self._store.skew and not self._warned:
+        if self._store.offset is not None and not self._warned:
             self._warned = True
-            hours = -self._store.skew / 3600
             warnings.warn(
-                f"most events look {hours:+g} hours off UTC, as in projects created before 2023, whose times are "
-                "local; if this is one, pass project_timezone (such as US/Pacific) and replace the table",
+                f"most events look {self._store.offset:+g} hours off UTC, as in projects created before 2023, whose "
+                "times are local; if this is one, pass project_timezone (such as US/Pacific) and replace the table",
                 stacklevel=2,
             )
 

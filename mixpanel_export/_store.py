@@ -19,7 +19,7 @@ import duckdb
 from mixpanel_export._database import quoted, room_for_lines, transaction
 from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import Entry, Ledger, Loaded
-from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend, skew
+from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
 from mixpanel_export._plan import Held, Status, is_open
 from mixpanel_export._schema import (
     create_events_table,
@@ -27,7 +27,8 @@ from mixpanel_export._schema import (
     forget_foreign_metadata,
     table_exists,
 )
-from mixpanel_export._staging import Staged, Staging
+from mixpanel_export._skew import offset_of
+from mixpanel_export._staging import Staged, Staging, staged_lines
 from mixpanel_export._state import Order, state_for
 from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected, Verdict
 from mixpanel_export._tasks import InterruptedCall
@@ -40,6 +41,7 @@ _UNLOADABLE = (
     duckdb.InvalidInputException,
     duckdb.ConversionException,
     duckdb.OutOfRangeException,
+    duckdb.OutOfMemoryException,
 )
 
 
@@ -64,7 +66,7 @@ class Store:
         self.path = path
         self._order = order
         self._batches: dict[Chunk, int] = {}
-        self.skew: float | None = None
+        self.offset: float | None = None
         with self._translated(str(order.days)):
             state = state_for(connection, order)
             self.table, self._target = state.table, state.target
@@ -140,6 +142,7 @@ class Store:
         self, group: list[Staged], staging: Staging, now: Callable[[], datetime]
     ) -> Iterator[Verdict]:
         """Commit the group, without the chunks that it turns out not to be possible for."""
+        self._look_at_clock(group)
         while group:
             try:
                 committed = self._commit(group, now)
@@ -157,7 +160,6 @@ class Store:
             else:
                 for staged in group:
                     staging.discard(staged)
-                self._look_at_clock(group)
                 yield from committed
                 return
 
@@ -202,9 +204,10 @@ class Store:
         hide_across(self._connection, self._target, changed, self._ledger.reaches())
 
     def _look_at_clock(self, group: Sequence[Staged]) -> None:
-        """Find out, once, how far the times are off if they are taken for UTC."""
-        if self.skew is None and self._order.zone == "UTC":
-            self.skew = skew(self._connection, self._target, [staged.batch for staged in group])
+        """Notice times that are local, as long as the caller has not said whose they are."""
+        if self.offset is None and not self._order.zone_given:
+            files = [file for staged in group for file in staged.files[:1]]
+            self.offset = offset_of(staged_lines(files))
 
     def _create_target(self) -> None:
         create_events_table(self._connection, self._target)

@@ -10,7 +10,7 @@ the pieces are chunks like any other.
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,6 +32,10 @@ class Chunk:
     def covers(self, other: "Chunk") -> bool:
         """Whether every day of the *other* is one of this chunk's."""
         return self.first <= other.first and other.last <= self.last
+
+    def borders(self, later: "Chunk") -> bool:
+        """Whether the *later* chunk begins on the day after this one."""
+        return later.first - self.last == timedelta(days=1)
 
     def __str__(self) -> str:
         return f"{self.first} to {self.last}" if self.days > 1 else str(self.first)

@@ -48,6 +48,22 @@ async def in_task(body: Callable[[], Awaitable[T]]) -> T:
     return returned[0]
 
 
+class Bell:
+    """Wakes everybody who waits for it."""
+
+    def __init__(self) -> None:
+        self._rung = anyio.Event()
+
+    def ring(self) -> None:
+        """Wake those who wait now."""
+        self._rung.set()
+        self._rung = anyio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the next ring."""
+        await self._rung.wait()
+
+
 class _Call(Generic[T]):
     """A call for a worker thread that knows whether it has begun and ended.
 

@@ -102,7 +102,7 @@ class Source:
     ) -> Iterator[tuple[float, Segment]]:
         chosen = selected(self.profile, day, arrived, query.events, query.where)
         lines = (line(in_milliseconds(record) if query.in_ms else record) for record in chosen)
-        expected = self.profile.events_on(day) * 1000
+        expected = max(1, self.profile.events_on(day) * 1000)  # others' days may have lines for an empty one
         made: list[Segment] = []
         sent = size = 0
         for block in blocks(lines):
