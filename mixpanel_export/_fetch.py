@@ -217,7 +217,12 @@ def refusal(status: int, body: str, retry_after: str | None, chunk: Chunk, now: 
         or status == httpx.codes.REQUEST_TIMEOUT
         or _TIMEOUT_TEXT in reason
     ):
-        return ServerError(f"{said}; try again later", status_code=status, response_body=shown)
+        return ServerError(
+            f"{said}; try again later",
+            status_code=status,
+            response_body=shown,
+            retry_after=seconds_of(retry_after),
+        )
     if _FUTURE_TEXT in reason:
         advice = f"use {chunk.last - timedelta(days=1)} as to_date until {chunk.last} has begun in the project's time zone"
         return FutureDateError(f"{said}; {advice}", status_code=status, response_body=shown)
