@@ -12,7 +12,7 @@ from mixpanel_export._attempts import ChunkStats
 from mixpanel_export._limits import Gate
 from mixpanel_export._outcome import Outcome
 from mixpanel_export._stream import Chunk
-from mixpanel_export._tasks import CallbackError
+from mixpanel_export._tasks import CallbackError, call_back
 from mixpanel_export.results import BatchProgress, Progress
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Callbacks:
 
 
 class Reports:
-    """Calls the callbacks; what one of them raises leaves as `CallbackError`."""
+    """Calls the callbacks; what one of them raises leaves as `CallbackError`, and none is called after it."""
 
     def __init__(
         self, callbacks: Callbacks, outcome: Outcome, stats: Mapping[Chunk, ChunkStats], gate: Gate
@@ -40,6 +40,7 @@ class Reports:
         self._stats = stats
         self._gate = gate
         self._calling = anyio.Lock()
+        self._raised = False
 
     async def tell_of(self, batch: Chunk) -> None:
         """Tell that the batch is decided."""
@@ -94,13 +95,17 @@ class Reports:
 
     async def _call(self, callback: Callable[[T], object], value: T) -> None:
         async with self._calling:
+            if self._raised:
+                return  # the export is ending
             try:
-                returned = callback(value)
+                returned = call_back(callback, value)
                 if inspect.isawaitable(returned):
                     await returned
             except anyio.get_cancelled_exc_class() as error:
+                self._raised = True
                 if anyio.get_current_task().has_pending_cancellation():
                     raise
                 raise CallbackError(error) from error  # something that the callback waited for was cancelled
             except (Exception, KeyboardInterrupt, SystemExit) as error:
+                self._raised = True
                 raise CallbackError(error) from error

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import count
+from types import FrameType
 from typing import Generic, TypeVar
 
 import anyio
 from anyio import to_thread
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 _INTERRUPT_EVERY = 0.02  # seconds; an interrupt between two statements is lost, so it is repeated
 _NEVER_BEGINS = 50  # tries; a call that has not begun by then was taken back before a thread came to it
@@ -25,6 +27,18 @@ class CallbackError(Exception):
     def __init__(self, raised: BaseException) -> None:
         super().__init__(raised)
         self.raised = raised
+
+
+def call_back(callback: Callable[[V], T], value: V) -> T:
+    """Call the caller's *callback*, which `runs_callback` then recognises."""
+    return callback(value)
+
+
+def runs_callback(frame: FrameType | None) -> bool:
+    """Whether *frame*, where a signal came, belongs to a callback: to code that may be broken off anywhere."""
+    while frame is not None and frame.f_code is not call_back.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 async def in_task(body: Callable[[], Awaitable[T]]) -> T:

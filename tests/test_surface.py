@@ -57,7 +57,7 @@ LAYERS = {
         "_attempts _connections _database _fetch _job _reports _run _staging _state _store _tasks credentials results",
         "anyio httpx",
     ),
-    "sync": ("", "anyio"),
+    "sync": ("_tasks", "anyio"),
     "workspace": (
         "_arguments _database _engine _event _schema _zone credentials errors progress results sync",
         "duckdb pandas",
