@@ -139,10 +139,10 @@ class Fetcher:
             stats.bytes_read += size
             stats.silent = False
 
-        await self._gate.approach()
-        await sink.restart()
-        stats.rows, stats.silent = 0, True
+        called = await self._gate.approach()
         try:
+            await sink.restart()
+            stats.rows, stats.silent = 0, True
             async with aclosing(
                 fetch(self._client, self._query, chunk, admit=admit, received=received, now=self._now)
             ) as blocks:
@@ -154,7 +154,11 @@ class Fetcher:
             if ticket is not None:
                 await self._settle(ticket, error)
             raise
-        self._gate.accepted()
+        finally:
+            if ticket is None:
+                self._gate.withdraw(called)
+        if ticket is not None:
+            self._gate.accepted(ticket)
 
     async def _settle(self, ticket: Ticket, error: APIError) -> None:
         """Let the gate know what the server did not count, and for how long it wants to be left alone."""

@@ -160,8 +160,8 @@ class Gate:
         if self._shared is not None:
             await self._learn(self._shared.look)
 
-    async def approach(self) -> None:
-        """Wait until the next admission is about two seconds away and no pause holds.
+    async def approach(self) -> float:
+        """Wait until the next admission is about two seconds away and no pause holds; returns the time of the call.
 
         Called before connecting, so that no open connection idles for minutes. A place in the hour that comes
         free calls up one caller, not all of them.
@@ -174,7 +174,13 @@ class Gate:
             while (away := max(self._pause_left, self._hour_wait(self._expected()) - _LEAD)) > 0:
                 await self._hold(away)
                 await self.look()
-            self._called.append(self._clock())
+            self._called.append(called := self._clock())
+            return called
+
+    def withdraw(self, called: float) -> None:
+        """Expect the caller that was called then no more, as its connection failed."""
+        with suppress(ValueError):
+            self._called.remove(called)
 
     async def admit(self) -> Ticket:
         """Wait until a request fits into every window and no pause holds, and record it.
@@ -248,17 +254,18 @@ class Gate:
         Requests that were on their way when one was refused tell nothing new, so refusals of requests admitted
         before the last refusal do not double the pause.
         """
-        await self.refund(ticket)
         if ticket.time >= self._refused_at:
             self._refusals += 1
         self._refused_at = self._clock()
         pause = pause_after_refusal(retry_after, self._refusals)
-        await self.pause(pause)
+        await self.pause(pause)  # before anything that takes time, in which others might be admitted
+        await self.refund(ticket)
         return pause
 
-    def accepted(self) -> None:
-        """A request was answered, so the next refusal is the first again."""
-        self._refusals = 0
+    def accepted(self, ticket: Ticket) -> None:
+        """A request was answered, so the next refusal is the first again, unless one came while it was on its way."""
+        if ticket.time >= self._refused_at:
+            self._refusals = 0
 
     async def pause(self, seconds: float) -> None:
         """Admit nobody before *seconds* from now; the longest pause wins."""

@@ -452,7 +452,7 @@ async def test_refusals_of_one_wave_count_once() -> None:
     ticket = await admitted(gate)
     assert 120.0 <= await gate.refused(ticket, None) <= 132.0
     ticket = await admitted(gate)
-    gate.accepted()
+    gate.accepted(ticket)
     assert 60.0 <= await gate.refused(ticket, None) <= 66.0
 
 
