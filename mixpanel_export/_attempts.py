@@ -110,8 +110,7 @@ class Fetcher:
         self, error: APIError, history: History, stats: ChunkStats, *, splittable: bool
     ) -> None:
         """Do what the policy says after a failed attempt, up to the next one."""
-        room = self._gate.remaining is None or self._gate.remaining >= _ROOM_TO_SPLIT
-        step = next_step(history, retries=self._retries, splittable=splittable and room)
+        step = next_step(history, retries=self._retries, splittable=splittable and self._may_split)
         match step:
             case Wait(seconds):
                 _log.info("%s; again in %.1f s", error, seconds)
@@ -124,6 +123,12 @@ class Fetcher:
                 raise ChunkTooLargeError from error
             case "give up":
                 raise error
+
+    @property
+    def _may_split(self) -> bool:
+        """Whether two pieces would bring the same, as each has the limit to itself, and the hour has room for them."""
+        room = self._gate.remaining is None or self._gate.remaining >= _ROOM_TO_SPLIT
+        return room and self._query.limit is None
 
     async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
         ticket: Ticket | None = None
