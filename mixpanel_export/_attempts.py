@@ -47,8 +47,8 @@ class ChunkTooLargeError(Exception):
 class ChunkStats:
     """What one chunk has cost so far; `rows` and `silent` are of the attempt that runs or succeeded.
 
-    `silent` says that not a byte has come: an answer without a body, which nothing proves whole. `had_rows` says
-    that some attempt brought a line, whatever became of it.
+    `silent` says that not a byte has come: an answer without a body, which nothing proves whole. `had_body` says
+    that some attempt brought one, whatever became of it.
     """
 
     requested_at: datetime
@@ -56,7 +56,7 @@ class ChunkStats:
     bytes_read: int = 0
     rows: int = 0
     silent: bool = True
-    had_rows: bool = False
+    had_body: bool = False
     waiting_for: str | None = None
 
 
@@ -142,7 +142,7 @@ class Fetcher:
 
         def received(size: int) -> None:
             stats.bytes_read += size
-            stats.silent = False
+            stats.silent, stats.had_body = False, True
 
         called = await self._gate.approach()
         try:
@@ -153,7 +153,6 @@ class Fetcher:
             ) as blocks:
                 async for block in blocks:
                     stats.rows += block.count(b"\n")
-                    stats.had_rows = True
                     await sink.block(block)
         except APIError as error:
             if ticket is not None:

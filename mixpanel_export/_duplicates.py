@@ -27,8 +27,8 @@ Span = tuple[datetime, datetime]
 """Naive UTC, both inclusive."""
 
 _IDENTITY = ("time", "distinct_id", "$insert_id")
-_PAGE = 10_000  # rows that Python looks at in one go
-_TEXT = 64 << 20  # bytes of properties that are sorted at once
+_PAGE = 1000  # rows that Python looks at in one go
+_TEXT = 16 << 20  # bytes of text that are looked at at once
 
 # Names begin with an underscore where they stand beside a table's, which cannot.
 _WITHIN = """
@@ -53,18 +53,33 @@ WITH _days(batch, first, last) AS (VALUES {days}), _keys AS (
 )
 SELECT id, outside FROM _keys SEMI JOIN _twice USING (key)
 """
-# What DuckDB extracts of some values is not the text that was sent: numbers with a fraction went through a double,
-# also inside objects and lists, and zero loses its sign.
 _SUSPECTS = """
-CREATE OR REPLACE TEMP TABLE _export_suspects AS
-SELECT id, outside, export_batch AS batch, event_name, strlen(properties) AS size, md5(properties) AS digest,
-       json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"']) AS identity,
-       TRY_CAST(json_extract_string(properties, '$.mp_processing_time_ms') AS DOUBLE) AS clock,
-       CASE WHEN isfinite(clock) THEN clock END AS processed,
-       list_has_any(json_type(properties, ['$.time', '$.distinct_id', '$."$insert_id"']), ['DOUBLE', 'OBJECT', 'ARRAY'])
-           OR list_has_any(identity, ['0', '-0']) AS rewritten
-FROM ({recurring}) AS _recurring JOIN {table} AS _events ON _events.rowid = id
-WHERE export_batch IN ({batches})
+CREATE OR REPLACE TEMP TABLE _export_suspects (
+    id BIGINT, batch INTEGER, event_name VARCHAR, size BIGINT, digest VARCHAR, identity VARCHAR[], processed DOUBLE)
+"""
+_SIZE = """
+SELECT coalesce(sum(strlen(properties)), 0) FROM {table}
+WHERE export_batch IN ({batches}) AND rowid IN (SELECT id FROM _export_recurring)
+"""
+# One JSON function only: each takes several times the memory of all the text that it is given at once.
+_EXTRACT = """
+INSERT INTO _export_suspects
+SELECT id, batch, event_name, size, digest, found[:3],
+       CASE WHEN isfinite(TRY_CAST(found[4] AS DOUBLE)) THEN TRY_CAST(found[4] AS DOUBLE) END
+FROM (
+    SELECT rowid AS id, export_batch AS batch, event_name, strlen(properties) AS size, md5(properties) AS digest,
+           json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms'])
+               AS found
+    FROM {table}
+    WHERE export_batch IN ({batches}) AND rowid IN (SELECT id FROM _export_recurring WHERE hash(id) % {shares} = {share})
+)
+"""
+# What DuckDB extracts of some values is not the text that was sent: numbers with a fraction or of many digits went
+# through a double, also inside objects and lists, and zero loses its sign.
+_REWRITTEN = r"""
+CREATE OR REPLACE TEMP TABLE _export_rewritten AS SELECT id FROM _export_suspects
+WHERE regexp_matches(array_to_string(identity, chr(10)),
+    '(?m)^([\[{{]|-?0$|-?[0-9]+[.eE]|-?[0-9]{{19,}}$|-?(inf|nan|Inf|NaN))')
 """
 # Only where several rows were processed last, and differ, has their text to be looked at.
 _TIES = """
@@ -89,7 +104,7 @@ _LOSERS = """
 CREATE OR REPLACE TEMP TABLE _export_losers AS
 SELECT id, batch, winner FROM (
     SELECT id, batch, row_number() OVER alike AS place, first_value(batch) OVER alike AS winner
-    FROM _export_suspects LEFT JOIN _export_ties USING (id)
+    FROM _export_suspects JOIN _export_recurring USING (id) LEFT JOIN _export_ties USING (id)
     WINDOW alike AS (
         PARTITION BY {scope}event_name, identity
         ORDER BY processed DESC NULLS LAST, _export_ties.place, outside, batch)
@@ -181,27 +196,40 @@ def _names(table: str, batches: Iterable[int]) -> dict[str, str]:
 def _find_losers(
     connection: duckdb.DuckDBPyConnection, names: dict[str, str], recurring: str, *, scope: str
 ) -> bool:
-    """Fill the temporary table `_export_losers` from the rows that *recurring* suspects; whether there are any."""
-    connection.execute(_SUSPECTS.format(recurring=recurring, **names))
+    """Fill the temporary table `_export_losers` from the rows that *recurring* finds; whether there are any."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE _export_recurring AS {recurring}")
+    connection.execute(_SUSPECTS)
+    for share, shares in _shares(connection, _SIZE.format(**names)):
+        connection.execute(_EXTRACT.format(share=share, shares=shares, **names))
     _undo_rewriting(connection, names)
     connection.execute(_TIES.format(scope=scope))
-    for share, shares in _shares(connection):
+    for share, shares in _shares(connection, "SELECT coalesce(sum(size), 0) FROM _export_ties"):
         connection.execute(_BREAK_TIES.format(scope=scope, share=share, shares=shares, **names))
     connection.execute(_LOSERS.format(scope=scope))
     return bool(_number(connection, "SELECT count(*) FROM _export_losers"))
 
 
+def _shares(connection: duckdb.DuckDBPyConnection, size: str) -> Iterator[tuple[int, int]]:
+    """Return the numbers of the shares in which so many bytes of text fit into memory, one by one."""
+    shares = -(-_number(connection, size) // _TEXT)
+    return ((share, shares) for share in range(shares))
+
+
 def _undo_rewriting(connection: duckdb.DuckDBPyConnection, names: dict[str, str]) -> None:
     """Give suspects whose identity has a value that DuckDB wrote anew the text that was sent."""
+    connection.execute(_REWRITTEN.format())
     page = (
-        "SELECT id, properties FROM _export_suspects JOIN {table} AS _events ON _events.rowid = id "
-        f"WHERE rewritten AND export_batch IN ({{batches}}) LIMIT {_PAGE}"
+        "SELECT rowid, properties FROM {table} WHERE export_batch IN ({batches}) "
+        f"AND rowid IN (SELECT id FROM _export_rewritten LIMIT {_PAGE})"
     ).format(**names)
     while rewritten := connection.execute(page).fetchall():
         connection.execute(
-            "UPDATE _export_suspects SET identity = sent, rewritten = false "
+            "UPDATE _export_suspects SET identity = sent "
             "FROM (SELECT unnest(?) AS sent_id, unnest(?) AS sent) WHERE id = sent_id",
             [[row for row, _ in rewritten], [_identity(row, text) for row, text in rewritten]],
+        )
+        connection.execute(
+            "DELETE FROM _export_rewritten WHERE id IN (SELECT unnest(?))", [[row for row, _ in rewritten]]
         )
 
 
@@ -213,13 +241,6 @@ def _identity(row: int, properties: str) -> list[str | None]:
         RecursionError,
     ):  # what DuckDB takes for JSON, and Python does not, is nobody's duplicate
         return [f"row {row}"]
-
-
-def _shares(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, int]]:
-    """Return the shares of the ties, each little enough to be sorted in memory."""
-    size = _number(connection, "SELECT coalesce(sum(size), 0) FROM _export_ties")
-    shares = -(-size // _TEXT)
-    return ((share, shares) for share in range(shares))
 
 
 def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:

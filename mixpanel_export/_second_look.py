@@ -54,7 +54,7 @@ class SecondLook:
         """
         if not stats.silent:
             return False
-        if stats.had_rows or self._outcome.has_events_in(chunk):
+        if stats.had_body or self._outcome.has_events_in(chunk):
             return True
         self._silent.add(chunk)
         self._bell.ring()

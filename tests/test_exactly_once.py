@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import ACCOUNT, COLUMNS, NOW, Body, query
+from support import ACCOUNT, COLUMNS, NOW, Body, answering, query
 
 from mixpanel_export import (
     ParallelFetchResult,
@@ -99,9 +99,9 @@ class Server:
         wanted = NAMES if names is None else names
         return [
             line
-            for day in DAYS
+            for day in self.days
             if first <= day <= last
-            for line in self.days.get(day, [])
+            for line in self.days[day]
             if line.event in wanted
         ]
 
@@ -298,6 +298,116 @@ def test_an_answer_that_was_empty_once_is_whole_the_second_time(db: Path) -> Non
 
     run(server, db, DAYS[0], DAYS[2], transport=httpx.MockTransport(empty_once))
     assert table(db) == rows(line for lines in kept.values() for line in lines)
+
+
+def _rows_of(number: int, hour: int = 0) -> list[Line]:
+    return [Line("a", hour, "d", str(n), 1) for n in range(number)]
+
+
+def _body(lines: Iterable[Line]) -> bytes:
+    return b"".join(f'{{"event":"{line.event}","properties":{line.properties}}}\n'.encode() for line in lines)
+
+
+@pytest.mark.parametrize("first", ["{rows}terminated early", "garbage\n{rows}"])
+def test_an_empty_answer_after_a_broken_one_is_not_believed_at_once(
+    db: Path, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an earlier attempt brought events, an answer without a byte does not make the day empty."""
+    monkeypatch.setattr("mixpanel_export._retry._SHORTEST_PAUSE", 0.0)
+    body = _body(_rows_of(5))
+    answers = iter([first.encode().replace(b"{rows}", body), b"", body])
+    run(Server(), db, DAYS[0], DAYS[0], transport=answering(lambda _: next(answers)))
+    assert table(db) == rows(_rows_of(5))
+
+
+def test_an_empty_answer_for_days_that_have_rows_is_not_believed_at_once(db: Path) -> None:
+    """Rows that the table has of a day are not dropped for one answer without a byte, but for two they are."""
+    held = _rows_of(3)
+    answers = iter([_body(held), b"", _body(held), b"", b""])
+    transport = answering(lambda _: next(answers))
+    run(Server(), db, DAYS[0], DAYS[0], transport=transport)
+    run(Server(), db, DAYS[0], DAYS[0], transport=transport, mode="append")
+    assert table(db) == rows(held)
+    run(Server(), db, DAYS[0], DAYS[0], transport=transport, mode="append")
+    assert table(db) == rows([])
+
+
+def test_empty_neighbours_share_their_second_look(db: Path) -> None:
+    """A rare event does not cost the plan twice: days in a row that came empty are asked for once more together."""
+    server = Server()
+    many = [FIRST + timedelta(days=day) for day in range(20)]
+    server.days = {many[0]: _rows_of(1), many[-1]: _rows_of(1, 24 * 19)}
+    run(server, db, many[0], many[-1])
+    assert len(server.asked) == 21
+    assert server.asked[-1] == (many[1], many[-2])
+
+
+def test_what_a_shared_second_look_brings_is_fetched_day_by_day(db: Path) -> None:
+    """Where the common look is not empty, each of its days is asked for again."""
+    server, answer = Server(), Server._answer
+    server.days = {day: [Line("a", 24 * number, "d", "i", 1)] for number, day in enumerate(DAYS)}
+
+    def empty_once(request: httpx.Request) -> httpx.Response:
+        middle = request.url.params["from_date"] in {str(DAYS[1]), str(DAYS[2])}
+        if middle and server.asked.count((DAYS[1], DAYS[2])) == 0 and len(server.asked) < 4:
+            server.asked.append((DAYS[0], DAYS[0]))
+            return httpx.Response(200, stream=Body([b""]))
+        return answer(server, request)
+
+    run(server, db, DAYS[0], DAYS[3], transport=httpx.MockTransport(empty_once))
+    assert table(db) == rows(line for lines in server.days.values() for line in lines)
+
+
+def test_days_that_are_all_empty_are_committed_together(db: Path) -> None:
+    """Empty days wait for each other, and are then one commit."""
+    assert run(Server(), db, DAYS[0], DAYS[3]).successful_batches == 4
+    assert query(db, "SELECT count(DISTINCT finished) FROM _export_batches") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "name", ["days", "suspects", "losers", "keys", "twice", "strays", "events", "events_2"]
+)
+def test_a_table_may_have_any_name(db: Path, name: str) -> None:
+    """No name that a table may have means something else on the way."""
+    server = Server()
+    server.days |= {DAYS[0]: [STRAY, STRAY], DAYS[1]: [STRAY._replace(processed=2, note="x"), STRAY]}
+    assert run(server, db, DAYS[0], DAYS[1], table=name).total_rows == 1
+
+
+@pytest.mark.parametrize(
+    "ids", [('{"a":1.50}', '{"a":1.5}'), ("[1.00000000000000001]", "[1.0]"), ("-0", "0")]
+)
+def test_ids_are_compared_as_they_were_sent(db: Path, ids: tuple[str, str]) -> None:
+    """Ids that DuckDB would write alike are two, if they were sent as two."""
+    body = b"".join(
+        b'{"event":"a","properties":{"time":1,"distinct_id":%s,"$insert_id":"i"}}\n' % one.encode()
+        for one in (*ids, *ids)
+    )
+    run(Server(), db, DAYS[0], DAYS[0], transport=answering(lambda _: body))
+    assert sum(table(db).values()) == 2
+
+
+def test_what_only_duckdb_takes_for_json_is_nobodys_duplicate(db: Path) -> None:
+    """An identity that cannot be read as it was sent is never collapsed, and stops nothing."""
+    odd = b'{"event":"a","properties":{"time":1.5,"distinct_id":"d","$insert_id":"i","x":[1,],"y":%s}}\n'
+    body = odd % b"1" + odd % b"2" + b'{"event":"end","properties":{}}\n'
+    run(Server(), db, DAYS[0], DAYS[0], transport=answering(lambda _: body))
+    assert sum(table(db).values()) == 3
+
+
+@pytest.mark.parametrize("kilobytes,number", [(1024, 60), (64, 1500), (6 << 10, 12)])
+def test_duplicates_of_any_size_are_found(db: Path, kilobytes: int, number: int) -> None:
+    """Pairs of long events that only their text tells apart fit into the memory that DuckDB is given."""
+    text = "0123456789abcdef" * (kilobytes * 64)
+    body = b"".join(
+        b'{"event":"a","properties":{"time":1709251200,"$insert_id":"%d","n":%d,"text":"%s"}}\n'
+        % (line // 2, line, text.encode())
+        for line in range(number)
+    )
+    result = run(Server(), db, DAYS[0], DAYS[0], transport=answering(lambda _: body))
+    assert result.errors == ()
+    assert (result.total_rows, result.removed_duplicates) == (number // 2, number // 2)
+    assert query(db, "SELECT count(*) FROM events WHERE (properties->'n')::INTEGER % 2 = 0") == [(0,)]
 
 
 class Batch(NamedTuple):

@@ -1,11 +1,14 @@
 """A legacy project's times: converted where its zone is known, and noticed where it is not."""
 
+import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from support import export, held, ledger, simulator, truth
 
+from mixpanel_export._skew import offset_of
 from mixpanel_export.simulator import Simulator
 
 pytestmark = pytest.mark.anyio
@@ -66,3 +69,64 @@ async def test_events_that_come_late_are_no_local_times(db: Path, late: float) -
     sim = legacy(None, late=late)
     await export(sim, db, *JULY, now=lambda: LATER)
     assert held(db) == truth(sim, *JULY)
+
+
+def lines(late: Iterable[float], **properties: object) -> list[bytes]:
+    """Return events that were processed so many seconds after their time."""
+    return [
+        json.dumps(
+            {
+                "event": "e",
+                "properties": {
+                    "time": 1.6e9,
+                    "mp_processing_time_ms": (1.6e9 + seconds) * 1000,
+                    **properties,
+                },
+            }
+        ).encode()
+        for seconds in late
+    ]
+
+
+@pytest.mark.parametrize(
+    "late,offset",
+    [
+        ([7 * 3600 + 3] * 20, -7.0),
+        ([-5.5 * 3600 + 3] * 20, 5.5),
+        ([-5.75 * 3600 + 60] * 20, 5.75),
+        ([7 * 3600] * 19, None),
+        ([7 * 3600] * 40 + [3.0] * 39, -7.0),
+        ([7 * 3600] * 40 + [3.0] * 40, None),
+        ([3.0] * 40, None),
+        ([600.0] * 40, None),
+        ([5400.0] * 40, None),
+        ([20 * 3600.0] * 40, None),
+        ([-15 * 3600.0] * 40, None),
+    ],
+)
+def test_an_offset_is_what_a_zone_can_have_and_most_events_show(
+    late: list[float], offset: float | None
+) -> None:
+    """Enough events, most of them off by hours as some zone is, are a reason to ask; delays are none."""
+    assert offset_of(lines(late)) == offset
+
+
+def test_only_events_that_were_tracked_live_tell() -> None:
+    """Imported events come whenever they like, and lines that are no events tell nothing."""
+    late = [7 * 3600.0] * 40
+    junk = [b"text", b"[1]", b"null", b'{"event":"e"}', b"[" * 10_000, b'{"properties":{"time":"x"}}']
+    assert offset_of(lines(late, **{"$import": True})) is None
+    assert offset_of(junk * 10 + lines(late)) == -7.0
+    assert offset_of(lines(late, text="x" * 70_000)) is None
+
+
+async def test_a_change_of_the_clocks_does_not_hide_the_offset(db: Path) -> None:
+    """A project whose winter is UTC is noticed with its first day of summer."""
+    with pytest.warns(UserWarning, match="1 hours off UTC"):
+        await export(legacy("Europe/London"), db, "2024-03-28", "2024-04-03", now=lambda: LATER)
+
+
+@pytest.mark.filterwarnings("error")
+async def test_who_says_that_times_are_utc_is_believed(db: Path) -> None:
+    """With the option that the warning names, whatever its value, there is no warning."""
+    await export(legacy(), db, *JULY, project_timezone="UTC", now=lambda: LATER)
