@@ -3,7 +3,7 @@
 | the attempt failed with | then |
 |---|---|
 | 429 | everybody waits: `Retry-After`, else a minute, doubling; bounded by `max_wait` alone |
-| no connection, 5xx, a body that is not whole | again, after a random part of 1, 2, 4 … 60 s (at least `Retry-After`), up to `retries` times |
+| no connection, 5xx, a body that is not whole | again, after a random part of 1, 2, 4 … 60 s (at least `Retry-After`, an hour at most), up to `retries` times |
 | a break or silence in mid-answer, for the second time | two pieces, where the chunk can be split; else as above |
 | 400 `Timeout Error.` | two pieces at once, where the chunk can be split; else as above |
 | anything else | give up: it would fail again |
@@ -27,6 +27,7 @@ LONGEST_REFUSAL = 3600.0
 """Seconds: after an hour the whole quota is there again, so no pause of our own choice is longer."""
 
 _LONGEST_PAUSE = 60.0  # seconds; beyond it a retry costs less than the waiting
+_LONGEST_ASKED = 3600.0  # seconds that a server which failed may name; it does not know better for longer
 _SHORTEST_PAUSE = 0.25  # seconds; full jitter may draw nothing, and a retry should not be immediate
 _REFUSAL_PAUSE = 60.0  # seconds after a 429 that names none
 _SPREAD = 0.1  # of a refusal's pause, at least a second: clients told the same should not return at once
@@ -68,8 +69,8 @@ def next_step(history: History, *, retries: int, splittable: bool, draw: Draw = 
     if not isinstance(error, NetworkError | ServerError | TruncatedError) or history.failures > retries:
         return "give up"
     pause = _doubled(1.0, history.failures - 1, _LONGEST_PAUSE) * draw()
-    asked = error.retry_after if isinstance(error, ServerError) else None
-    return Wait(max(_SHORTEST_PAUSE, pause, asked or 0.0))
+    asked = error.retry_after or 0.0 if isinstance(error, ServerError) else 0.0
+    return Wait(max(_SHORTEST_PAUSE, pause, min(asked, _LONGEST_ASKED)))
 
 
 def pause_after_refusal(retry_after: float | None, refusals: int, *, draw: Draw = random.random) -> float:

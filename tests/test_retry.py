@@ -110,9 +110,11 @@ def test_a_server_that_ran_out_of_time_splits_at_once() -> None:
     assert isinstance(after(TIMEOUT, splittable=False), Wait)
 
 
-@pytest.mark.parametrize("asked,pause", [(None, 0.5), (0.0, 0.5), (0.75, 0.75), (600.0, 600.0)])
+@pytest.mark.parametrize(
+    "asked,pause", [(None, 0.5), (0.0, 0.5), (0.75, 0.75), (3600.0, 3600.0), (1e6, 3600.0)]
+)
 def test_a_server_error_may_name_the_pause(asked: float | None, pause: float) -> None:
-    """With `Retry-After` the pause is at least that."""
+    """With `Retry-After` the pause is at least that, or an hour."""
     assert after(ServerError("x", status_code=503, retry_after=asked)) == Wait(pause)
 
 
