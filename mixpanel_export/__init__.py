@@ -35,6 +35,7 @@ from mixpanel_export.results import (
     ParallelFetchResult,
     Progress,
     SQLResult,
+    TableInfo,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from mixpanel_export._plan import split_date_range
     from mixpanel_export.credentials import Credentials
     from mixpanel_export.sync import run_sync
-    from mixpanel_export.workspace import TableInfo, Workspace
+    from mixpanel_export.workspace import Workspace
 
     __version__: str
 
@@ -90,7 +91,6 @@ __all__ = [
 # These are imported when first used, so that importing the package is quick and loads no other library.
 _HOMES = {
     "Credentials": "credentials",
-    "TableInfo": "workspace",
     "Timeouts": "_fetch",
     "Workspace": "workspace",
     "export_events": "_engine",

@@ -16,9 +16,7 @@ from mixpanel_export._zone import to_utc
 _MILLISECONDS_FROM = 10**11
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in whatever zone the number is meant
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_ISO = re.compile(
-    r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d(:\d\d)?)?)?)?", re.ASCII
-)
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d(:\d\d)?)?)?)?", re.ASCII)
 
 
 def streamed(

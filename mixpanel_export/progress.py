@@ -14,7 +14,9 @@ Watcher = Callable[[Progress], None]
 """Takes the totals of an export so far. Totals replace each other, so a lost one does no harm."""
 
 _BATCHES = "{desc}: {n_fmt}/{total_fmt} batches |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]"
+_BATCHES_WAITING = _BATCHES.replace("<{remaining}", "")  # whose pace so far tells nothing of what is left
 _WIRE = "  {desc}, {n_fmt}B at {rate_fmt}{postfix}"
+_WIRE_WAITING = _WIRE.replace(" at {rate_fmt}", "")
 _WORTH_SAYING = 60  # seconds; who waits less for the quota hardly notices
 _LONG_WAIT = 120  # seconds; longer ones are told in minutes
 
@@ -121,6 +123,7 @@ class _Bars:
 
 def _show_batches(bar: "tqdm[NoReturn]", progress: Progress) -> None:
     bar.total = progress.batches
+    bar.bar_format = _BATCHES if progress.waiting_seconds is None else _BATCHES_WAITING
     if progress.batches_failed and bar.colour:
         bar.colour = "red"
     bar.update(progress.batches_done - bar.n)
@@ -128,6 +131,7 @@ def _show_batches(bar: "tqdm[NoReturn]", progress: Progress) -> None:
 
 def _show_wire(bar: "tqdm[NoReturn]", progress: Progress) -> None:
     before, after = wire_line(progress)
+    bar.bar_format = _WIRE if progress.waiting_seconds is None else _WIRE_WAITING
     bar.set_description_str(before, refresh=False)
     bar.postfix = after
     bar.update(progress.bytes_read - bar.n)

@@ -179,3 +179,13 @@ class SQLResult:
     def to_dicts(self) -> list[dict[str, object]]:
         """Return one dictionary a row."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """A table of the database; `type` and `fetched_at` (UTC) are None for tables that no export made."""
+
+    name: str
+    type: str | None
+    row_count: int
+    fetched_at: datetime | None

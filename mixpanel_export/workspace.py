@@ -1,7 +1,6 @@
 """The blocking door: mixpanel_data's Workspace over the async engine."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import UTC, date, datetime
 from functools import cached_property, partial
@@ -16,26 +15,24 @@ from mixpanel_export._arguments import MAX_DAYS, check, days_of_one_request, mod
 from mixpanel_export._database import connect, quoted
 from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._event import streamed
+from mixpanel_export._fetch import Timeouts
 from mixpanel_export._schema import table_exists
 from mixpanel_export._zone import checked_zone
 from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseNotFoundError
 from mixpanel_export.progress import Watcher, draw
-from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress, SQLResult
+from mixpanel_export.results import (
+    BatchProgress,
+    FetchResult,
+    ParallelFetchResult,
+    Progress,
+    SQLResult,
+    TableInfo,
+)
 from mixpanel_export.sync import run_sync
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True, slots=True)
-class TableInfo:
-    """A table of the database; `type` and `fetched_at` (UTC) are None for tables that no export made."""
-
-    name: str
-    type: str | None
-    row_count: int
-    fetched_at: datetime | None
 
 
 class _FetchOptions(TypedDict, total=False):
@@ -56,6 +53,7 @@ class _FetchOptions(TypedDict, total=False):
     dedupe: bool
     retries: int
     on_progress: Callable[[Progress], object] | None
+    max_wait: float
 
 
 class Workspace:
@@ -64,7 +62,7 @@ class Workspace:
     *path* None is mixpanel_data's file, `~/.mp/data/{project_id}.db`. Credentials are looked for when they are
     first needed, as `resolve_credentials` says, unless *credentials* are given; *project_id* and *region*
     override them, as *project_timezone* does the zone of a project whose `time` is local; *http2* lets the server
-    choose HTTP/2 (both: see `export_events`).
+    choose HTTP/2, and *timeouts* bounds the silence of a connection (all three: see `export_events`).
     The file is opened, and created, when it is first needed, and stays open until `close()`; other processes
     cannot open it meanwhile. With *read_only* they may read it too, and nothing can be fetched. One thread at a
     time may use a workspace.
@@ -82,6 +80,7 @@ class Workspace:
         api_url: str | None = None,
         project_timezone: str | None = None,
         http2: bool = False,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._account = account
         self._project_id = project_id
@@ -92,6 +91,7 @@ class Workspace:
         self._api_url = api_url
         self._project_timezone = project_timezone
         self._http2 = http2
+        self._timeouts = timeouts
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def __enter__(self) -> Self:
@@ -166,6 +166,7 @@ class Workspace:
         dedupe: bool = True,
         retries: int = 5,
         on_progress: Callable[[Progress], object] | None = None,
+        max_wait: float = 86_400.0,
     ) -> FetchResult | ParallelFetchResult:
         """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
 
@@ -174,6 +175,9 @@ class Workspace:
         the result while the others go on. Without, one request asks for the whole range and what makes it fail
         is raised. *append*, *replace* and *resume* say what to do where the table exists; none of them: that it
         must not. *limit* caps the events of one request. *batch_size* is mixpanel_data's; it changes nothing.
+
+        A request that fails is made again up to *retries* times; *max_wait* seconds in all may be spent on waiting
+        for the hour's quota.
 
         Raises:
             ValueError: an argument is out of range.
@@ -208,11 +212,13 @@ class Workspace:
                 mode=mode,
                 dedupe=dedupe,
                 retries=retries,
+                max_wait=max_wait,
                 on_batch_complete=on_batch_complete,
                 on_progress=_both(watch, on_progress),
                 api_url=self._api_url,
                 project_timezone=self._project_timezone,
                 http2=self._http2,
+                timeouts=self._timeouts,
             )
         return result if parallel else result_of_one_request(result, from_date, to_date)
 
@@ -225,13 +231,16 @@ class Workspace:
         where: str | None = None,
         limit: int | None = None,
         raw: bool = False,
+        retries: int = 5,
+        max_wait: float = 86_400.0,
     ) -> Iterator[dict[str, Any]]:
         """Yield the events of the days from *from_date* to *to_date*, both inclusive, without storing them.
 
         Yields Mixpanel's own objects if *raw*, else dictionaries with the keys event_name, event_time (aware, in
         UTC, or None), distinct_id, insert_id and properties, with the values that a table would have. Duplicates
         stay. Nothing is yielded before one request has brought the whole range, proven complete, into an unnamed
-        temporary file. Lines that are no events are left out, and one warning counts them.
+        temporary file. Lines that are no events are left out, and one warning counts them. *retries* and *max_wait*
+        are those of `fetch_events`.
 
         Raises:
             ValueError: an argument is out of range.
@@ -249,7 +258,10 @@ class Workspace:
             events=events,
             where=where,
             limit=limit,
+            retries=retries,
+            max_wait=max_wait,
             api_url=self._api_url,
+            timeouts=self._timeouts,
             http2=self._http2,
         )
         return streamed(lambda file: run_sync(download, file), raw=raw, zone=zone)

@@ -23,6 +23,7 @@ from support import held, query, simulator, truth
 
 from mixpanel_export import errors
 from mixpanel_export.cli import COMMANDS, Mpx, cli, in_options, program
+from mixpanel_export.cli.duration import duration_words, parse_duration
 from mixpanel_export.cli.export import parse_events
 from mixpanel_export.cli.report import event_words, failure_lines, result_lines
 from mixpanel_export.cli.watch import WaitLines, watching
@@ -417,10 +418,78 @@ def test_a_retry_leaves_a_trace_in_a_log(sim: Simulator) -> None:
 def test_only_the_quota_is_exit_code_5(sim: Simulator, words: list[str], other: str, code: int) -> None:
     """A script may wait and go on where every failure is the quota's, in one request or many."""
     sim.faults = [Fault(other, first=date(2024, 3, 9)), Fault("429", last=date(2024, 3, 6))]  # type: ignore[arg-type] # parametrize knows strings only
-    result = mpx("export", *NINE_DAYS, *words, "--retries", "0", "-q")
+    result = mpx("export", *NINE_DAYS, *words, "--retries", "0", "--max-wait", "0", "-q")
     assert result.exit_code == code
-    if code == 5:
-        assert "lower --workers" in result.stderr
+    assert ("To fetch only what is missing, in " in result.stderr) == (code == 5)
+
+
+@pytest.mark.usefixtures("env")
+def test_what_the_quota_leaves_no_time_for_is_fetched_later(sim: Simulator, db: Path) -> None:
+    """Exit code 5, one line for all those days, and a command that says when and keeps the limits typed."""
+    words = ["-p", "--chunk-days", "1", "--per-hour", "4", "--max-wait", "0.5m", "--idle-timeout", "90"]
+    result = mpx("export", *NINE_DAYS, *words, "--no-progress")
+    assert result.exit_code == 5
+    assert small_table(result)["batches"] == "4 of 9"
+    assert len(sim.requests) == 4
+    lines = result.stderr.splitlines()
+    assert lines[:3] == [
+        "9 requests planned, 4 left this hour: expect about 2 h",
+        "5 of 9 batches failed:",
+        "  2024-03-05 to 2024-03-09: the quota is spent, and --max-wait is too short for more of it",
+    ]
+    assert lines[3] in {
+        "To fetch only what is missing, in 60 min:",
+        "To fetch only what is missing, in 59 min:",
+    }
+    command = shlex.split(lines[4])
+    assert command[-7:] == ["--max-wait", "30s", "--idle-timeout", "90s", "--per-hour", "4", "--no-progress"]
+    assert mpx(*command[1:], "--per-hour", "0").exit_code == 0
+    assert held(db) == truth(sim)
+
+
+def test_days_that_are_late_are_told_in_one_line() -> None:
+    """Days that follow each other are one range; other failures keep a line each, and decide when to go on."""
+    late = errors.RateLimitError("no request left", retry_after=600.0)
+    ranges = [("2024-02-27", "2024-02-28"), ("2024-02-29", "2024-02-29"), ("2024-03-02", "2024-03-02")]
+    fields: dict[str, object] = {"failed_batches": 3, "failed_date_ranges": tuple(ranges)}
+    lines = failure_lines(a_result(**fields, errors=(late, late, late)), "mpx …")
+    late_days = (
+        "  2024-02-27 to 2024-02-29, 2024-03-02 to 2024-03-02: the quota is spent, and --max-wait is too "
+    )
+    assert lines[1:3] == [f"{late_days}short for more of it", "To fetch only what is missing, in 10 min:"]
+    lines = failure_lines(a_result(**fields, errors=(late, errors.ServerError("broke"), late)), "mpx …")
+    assert lines[1] == "  2024-02-29 to 2024-02-29: broke"
+    assert lines[2].startswith("  2024-02-27 to 2024-02-28, 2024-03-02 to 2024-03-02: the quota")
+    assert lines[3] == "To fetch only what is missing:"
+
+
+@pytest.mark.parametrize(
+    "kind, option", [("stall", "--idle-timeout"), ("stall_before_head", "--first-byte-timeout")]
+)
+@pytest.mark.usefixtures("env")
+def test_a_silent_connection_is_given_up_after_the_timeout(sim: Simulator, kind: str, option: str) -> None:
+    """Each kind of silence has its own option."""
+    sim.faults = [Fault(kind)]  # type: ignore[arg-type] # parametrize knows strings only
+    result = mpx("export", *WEEK, "--retries", "0", option, "0.2s", "-q")
+    assert result.exit_code == 1
+    assert "went silent" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [("0", 0), ("90", 90), ("90s", 90), (" 1.5m ", 90), ("2h", 7200), ("2 h", 7200), ("1d", 86_400), ("0.001", 0.001)],
+)  # fmt: skip
+def test_durations_are_written_as_people_do(text: str, seconds: float) -> None:
+    """Seconds, or a number with a unit."""
+    option = click.Option(["--any"])
+    assert parse_duration(click.Context(click.Command("any")), option, text) == pytest.approx(seconds)
+
+
+@given(st.integers(0, 10**9).map(lambda thousandths: thousandths / 1000))
+def test_any_duration_survives_the_command_line(seconds: float) -> None:
+    """What the command that goes on says of a duration is read back as the same."""
+    words = duration_words(seconds)
+    assert parse_duration(click.Context(click.Command("any")), click.Option(["--any"]), words) == seconds
 
 
 @pytest.mark.usefixtures("env")
@@ -581,6 +650,12 @@ def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
         ([*WEEK, "--limit", "100001"], "--limit"),
         ([*WEEK, "--retries", "-1"], "--retries"),
         ([*WEEK, "--per-hour", "x"], "--per-hour"),
+        ([*WEEK, "--max-wait", "-1"], "--max-wait"),
+        ([*WEEK, "--max-wait", "soon"], "write it as 90s, 30m, 2h or 1d"),
+        ([*WEEK, "--max-wait", "1e3"], "--max-wait"),
+        ([*WEEK, "--max-wait", "inf"], "--max-wait"),
+        ([*WEEK, "--idle-timeout", "0"], "'--idle-timeout': '0' leaves no time at all"),
+        ([*WEEK, "--first-byte-timeout", "0m"], "--first-byte-timeout"),
         ([*WEEK, "--nonsense"], "--nonsense"),
         (["a b", *WEEK], "a b"),
         (["_events", *WEEK], "_events"),

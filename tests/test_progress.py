@@ -1,6 +1,7 @@
 """Bars and lines: what people see of an export."""
 
 import io
+import re
 import sys
 from types import ModuleType
 
@@ -110,6 +111,22 @@ def test_durations_are_in_words(seconds: float, words: str) -> None:
 def test_a_long_wait_is_forecast(batches: int, left: int | None, wait: float, line: str | None) -> None:
     """One line says how many requests meet how much of the hour, and when they will be through."""
     assert forecast_line(Progress(batches=batches, quota_left=left, quota_wait=wait)) == line
+
+
+def test_a_wait_for_the_quota_hides_what_it_makes_untrue() -> None:
+    """Neither the pace so far nor an end computed from it are shown while nothing may be asked for."""
+    terminal = Terminal()
+    with draw(file=terminal) as watch:
+        watch(Progress(batches=50, batches_done=10, bytes_read=5000))
+        watch(
+            Progress(
+                batches=50, batches_done=10, bytes_read=5000, waiting_for="the quota", waiting_seconds=60
+            )
+        )
+    upper, lower = (line.rsplit("\r", 1)[-1] for line in terminal.getvalue().rstrip().rsplit("\n", 1))
+    assert re.search(r"20% \[00:0\d\]", upper)
+    assert "B/s" not in lower
+    assert lower.endswith("5.00kB, waiting for the quota, 1:00")
 
 
 def test_the_forecast_stands_above_the_bars_once() -> None:

@@ -188,7 +188,9 @@ def test_every_option_exists() -> None:
     """What the synopsis and the text call an option of `mpx export` is one."""
     (synopsis,) = SYNOPSIS
     named = re.findall(r"--[a-z][a-z0-9-]*", synopsis)
-    named += [word for span in SPANS if span.startswith("--") for word in re.findall(r"--[a-z][a-z0-9-]*", span)]
+    named += [
+        word for span in SPANS if span.startswith("--") for word in re.findall(r"--[a-z][a-z0-9-]*", span)
+    ]
     assert len(named) > 10
     assert set(named) <= options("export")
 

@@ -59,7 +59,7 @@ LAYERS = {
     ),
     "sync": ("_tasks", "anyio"),
     "workspace": (
-        "_arguments _database _engine _event _schema _zone credentials errors progress results sync",
+        "_arguments _database _engine _event _fetch _schema _zone credentials errors progress results sync",
         "duckdb pandas",
     ),
     "__init__": ("_engine _fetch _plan credentials errors results sync workspace", ""),

@@ -29,13 +29,16 @@ from mixpanel_export import (
     DateRangeTooLargeError,
     FetchResult,
     MixpanelDataError,
+    NetworkError,
     ParallelFetchResult,
     Progress,
     QueryError,
+    RateLimitError,
     ServerError,
     TableExistsError,
     TableInfo,
     TableNotFoundError,
+    Timeouts,
     Workspace,
 )
 from mixpanel_export.simulator import Fault, Simulator, checksum
@@ -632,6 +635,47 @@ def test_a_stream_that_fails_yields_nothing(served: Served) -> None:
     served.simulator.faults = [Fault("401")]
     with pytest.raises(AuthenticationError):
         next(served.workspace.stream_events(**DAYS))
+
+
+def test_patience_is_an_argument_of_fetches_and_streams(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the hour is spent, *max_wait* says how long to wait for more, and what did not come is an error."""
+    monkeypatch.setenv("MPX_PER_HOUR", "3")
+    workspace = served.workspace
+    result = workspace.fetch_events(
+        **DAYS, parallel=True, chunk_days=4, progress=False, max_wait=0, on_batch_complete=None
+    )
+    assert (result.successful_batches, result.failed_batches) == (3, 1)
+    assert isinstance(result.errors[0], RateLimitError)
+    with pytest.raises(RateLimitError, match="longer than max_wait allows"):
+        workspace.fetch_events("other", **DAYS, max_wait=0)
+    with pytest.raises(RateLimitError):
+        next(workspace.stream_events(**DAYS, max_wait=0))
+    assert served.requests() == 3
+
+
+def test_retries_are_an_argument_of_streams(served: Served) -> None:
+    """With none a stream fails at once."""
+    served.simulator.faults = [Fault("500")]
+    with pytest.raises(ServerError):
+        next(served.workspace.stream_events(**DAYS, retries=0))
+    assert served.requests() == 1
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_timeouts_are_those_of_the_workspace(served: Served, tmp_path: Path, streams: bool) -> None:
+    """Each request of a workspace is given up after the silence that it was made with."""
+    served.simulator.faults = [Fault("stall")]
+    file, timeouts = tmp_path / "x.duckdb", Timeouts(idle=0.2)
+    with (
+        Workspace(path=file, credentials=CREDENTIALS, api_url=served.url, timeouts=timeouts) as workspace,
+        pytest.raises(NetworkError),
+    ):
+        if streams:
+            next(workspace.stream_events(**DAYS, retries=0))
+        else:
+            workspace.fetch_events(**DAYS, retries=0)
 
 
 def test_a_stream_checks_its_limit(served: Served) -> None:

@@ -19,6 +19,7 @@ from mixpanel_export import (
     RateLimitError,
     SQLResult,
     TableInfo,
+    Timeouts,
     Workspace,
     export_events,
     run_sync,
@@ -32,6 +33,7 @@ def on_batch(batch: BatchProgress) -> None:
 
 async def on_progress(progress: Progress) -> None:
     assert_type(progress.rows, int)
+    assert_type(progress.waiting_seconds, float | None)
 
 
 async def the_async_door() -> None:
@@ -45,6 +47,9 @@ async def the_async_door() -> None:
         credentials=Credentials("user", "secret", "1", "eu", "US/Pacific"),
         project_timezone="UTC",
         http2=True,
+        timeouts=Timeouts(first_byte=600.0, idle=60.0),
+        retries=2,
+        max_wait=0.0,
         events=("Sign up", "Sign in"),
         where='properties["plan"] == "free"',
         max_workers=5,
@@ -57,16 +62,30 @@ async def the_async_door() -> None:
 
 
 def the_blocking_door(parallel: bool) -> None:
-    with Workspace(path="events.duckdb", region="eu", project_timezone="US/Pacific", http2=True) as workspace:
+    with Workspace(
+        path="events.duckdb",
+        region="eu",
+        project_timezone="US/Pacific",
+        http2=True,
+        timeouts=Timeouts(idle=60.0),
+    ) as workspace:
         one = workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-31", limit=10)
         assert_type(one, FetchResult)
         many = workspace.fetch_events(
-            "events", from_date="2024-01-01", to_date="2024-12-31", parallel=True, on_batch_complete=on_batch
+            "events",
+            from_date="2024-01-01",
+            to_date="2024-12-31",
+            parallel=True,
+            on_batch_complete=on_batch,
+            retries=2,
+            max_wait=1800.0,
         )
         assert_type(many, ParallelFetchResult)
         either = workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-31", parallel=parallel)
         assert_type(either, FetchResult | ParallelFetchResult)
-        events = workspace.stream_events(from_date="2024-01-01", to_date=date(2024, 1, 31), raw=True)
+        events = workspace.stream_events(
+            from_date="2024-01-01", to_date=date(2024, 1, 31), raw=True, max_wait=0
+        )
         assert_type(events, Iterator[dict[str, Any]])
         assert_type(workspace.sql("SELECT 1"), pd.DataFrame)
         assert_type(workspace.sql_rows("SELECT 1"), SQLResult)

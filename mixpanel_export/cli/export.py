@@ -8,16 +8,17 @@ import click
 
 from mixpanel_export.cli import Interrupted
 from mixpanel_export.cli.duration import parse_duration, parse_timeout
-from mixpanel_export.cli.report import failure_lines, next_command, remarks, result_lines
+from mixpanel_export.cli.report import failure_lines, next_command, plan_lines, remarks, result_lines
 from mixpanel_export.cli.watch import BatchWatcher, messages, watching
 from mixpanel_export.errors import DateRangeTooLargeError, RateLimitError
-from mixpanel_export.results import BatchProgress, ParallelFetchResult
+from mixpanel_export.results import BatchProgress, ExportPlan, ParallelFetchResult
 
 EXAMPLES = """\b
 Examples:
   mpx export --from 2024-01-01 --to 2024-03-30 --parallel
   mpx export signups --from 2024-01-01 --to 2024-01-07 -e 'Sign Up,Log In' --db app.duckdb
   mpx export --from 2024-01-01 --to 2024-06-30 --parallel --resume
+  mpx export --from 2023-01-01 --to 2024-12-31 --parallel --dry-run
 
 \b
 Credentials: MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or an account of ~/.mp/config.toml.
@@ -56,6 +57,7 @@ class Options:
     api_url: str | None
     http2: bool
     no_dedupe: bool
+    dry_run: bool
     as_json: bool
     quiet: bool
     no_progress: bool
@@ -190,6 +192,9 @@ def _names(value: str) -> list[str]:
 )
 @click.option("--http2", is_flag=True, help="Let the server choose HTTP/2.")
 @click.option("--no-dedupe", is_flag=True, help="Keep events that were delivered twice.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would be asked for and how long it would take; do nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on standard error but errors.")
 @click.option("--no-progress", is_flag=True, help="Neither bars nor a line for each batch.")
@@ -203,6 +208,9 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     options = Options(**given)
     _check(options)
     with messages(quiet=options.quiet, verbose=options.verbose):
+        if options.dry_run:
+            _print_plan(options, _plan(options))
+            return
         result, fetched = _export(ctx, options)
     _print_result(options, result, fetched)
     if result.has_failures:
@@ -221,16 +229,11 @@ def _check(options: Options) -> None:
 
 def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, int]:
     """Export, and return how many rows the batches brought besides the result."""
-    from mixpanel_export._arguments import mode_of
     from mixpanel_export._engine import export_events
-    from mixpanel_export._fetch import Timeouts
-    from mixpanel_export.credentials import resolve_credentials
     from mixpanel_export.sync import run_sync
 
-    if not options.parallel:
-        _check_one_request(options)
+    wanted = _wanted(options)
     shown = not (options.quiet or options.no_progress)
-    credentials = resolve_credentials(options.account, project_id=options.project_id, region=options.region)
     try:
         with watching(options.table, shown=shown, bars=not options.verbose, forecast=not options.quiet) as (
             say,
@@ -238,35 +241,54 @@ def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, 
         ):
             counted = _Counted(say)
             result = run_sync(
-                export_events,
-                options.from_date,
-                options.to_date,
-                db=options.db,
-                table=options.table,
-                credentials=credentials,
-                events=options.events,
-                where=options.where,
-                limit=options.limit,
-                max_workers=options.workers or 10,
-                chunk_days=options.chunk_days,
-                one_request=not options.parallel,
-                mode=mode_of(append=options.append, replace=options.replace, resume=options.resume),
-                dedupe=not options.no_dedupe,
-                retries=options.retries,
-                max_wait=options.max_wait,
-                timeouts=Timeouts(first_byte=options.first_byte_timeout, idle=options.idle_timeout),
-                on_batch_complete=counted,
-                on_progress=draw,
-                api_url=options.api_url,
-                project_timezone=options.project_timezone,
-                http2=options.http2,
-                per_second=options.per_second,
-                per_hour=options.per_hour,
+                export_events, **wanted, on_batch_complete=counted, on_progress=draw, http2=options.http2
             )
     except KeyboardInterrupt as interrupt:
         go_on = next_command(ctx, [(options.from_date, options.to_date)])
         raise Interrupted(f"Interrupted; complete batches are kept. To go on: {go_on}") from interrupt
     return result, counted.rows
+
+
+def _plan(options: Options) -> ExportPlan:
+    from mixpanel_export._dry_run import plan_export
+    from mixpanel_export._job import checked_job
+    from mixpanel_export.sync import run_sync
+
+    return run_sync(plan_export, checked_job(**_wanted(options)))
+
+
+def _wanted(options: Options) -> dict[str, Any]:
+    """Return the arguments that say what to export: the same for a real run and a dry one."""
+    from mixpanel_export._arguments import mode_of
+    from mixpanel_export._fetch import Timeouts
+    from mixpanel_export.credentials import resolve_credentials
+
+    if not options.parallel:
+        _check_one_request(options)
+    return {
+        "from_date": options.from_date,
+        "to_date": options.to_date,
+        "db": options.db,
+        "table": options.table,
+        "credentials": resolve_credentials(
+            options.account, project_id=options.project_id, region=options.region
+        ),
+        "events": options.events,
+        "where": options.where,
+        "limit": options.limit,
+        "max_workers": options.workers or 10,
+        "chunk_days": options.chunk_days,
+        "one_request": not options.parallel,
+        "mode": mode_of(append=options.append, replace=options.replace, resume=options.resume),
+        "dedupe": not options.no_dedupe,
+        "retries": options.retries,
+        "max_wait": options.max_wait,
+        "timeouts": Timeouts(first_byte=options.first_byte_timeout, idle=options.idle_timeout),
+        "api_url": options.api_url,
+        "project_timezone": options.project_timezone,
+        "per_second": options.per_second,
+        "per_hour": options.per_hour,
+    }
 
 
 class _Counted:
@@ -305,6 +327,15 @@ def _print_result(options: Options, result: ParallelFetchResult, fetched: int) -
     if not options.quiet:
         for name, value in remarks(result):
             click.echo(f"{name}: {value}", err=True)
+
+
+def _print_plan(options: Options, plan: ExportPlan) -> None:
+    if options.as_json:
+        click.echo(json.dumps(plan.to_dict(), indent=2))
+    else:
+        click.echo("\n".join(plan_lines(plan, options.db, options.max_wait)))
+    if not options.quiet:
+        click.echo("Dry run: nothing was requested, and no file was changed.", err=True)
 
 
 def _print_failures(ctx: click.Context, options: Options, result: ParallelFetchResult) -> None:

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
 from typing import Any
 
 import click
@@ -12,7 +13,8 @@ from click.core import ParameterSource
 
 from mixpanel_export.cli import in_options, one_line, program
 from mixpanel_export.cli.duration import duration_words
-from mixpanel_export.results import DateRange, ParallelFetchResult
+from mixpanel_export.errors import RateLimitError
+from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
 
 # Options that say where to go on and how; the command that goes on has its own.
 _REPLACED = {"table", "from_date", "to_date", "db", "append", "replace", "resume"}
@@ -33,6 +35,53 @@ def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> lis
         ("seconds", f"{result.duration_seconds:.1f}"),
         *remarks(result),
     ]
+    return _aligned(rows)
+
+
+def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
+    """Return what an export would do as a small table, and a line for each request."""
+    asked = [(date.fromisoformat(first), date.fromisoformat(last)) for first, last in plan.date_ranges]
+    rows = [
+        ("table", plan.table),
+        ("database", db),
+        (
+            "requests",
+            f"{len(asked)}, for {_count(plan.days, 'day')}" if asked else "none; the table has these days",
+        ),
+        *_plan_remarks(plan),
+        (
+            "quota",
+            "no limit" if plan.quota_left is None else f"{_count(plan.quota_left, 'request')} left this hour",
+        ),
+        ("estimate", _forecast(plan.quota_wait, max_wait)),
+    ]
+    return _aligned(rows) + [
+        f"  {first} to {last}  {_count((last - first).days + 1, 'day')}" for first, last in asked
+    ]
+
+
+def _plan_remarks(plan: ExportPlan) -> Iterator[tuple[str, str]]:
+    if plan.skipped_date_ranges:
+        yield "skipped", ", ".join(map(_days, plan.skipped_date_ranges)) + " (the table has them)"
+    if plan.added_date_ranges:
+        yield "days added", ", ".join(map(_days, plan.added_date_ranges)) + " (an earlier batch holds them)"
+
+
+def _forecast(quota_wait: float, max_wait: float) -> str:
+    from mixpanel_export.progress import in_words
+
+    if not quota_wait:
+        return "no waiting for the quota"
+    return f"about {in_words(quota_wait)} of waiting for the quota" + (
+        f", longer than the {in_words(max_wait)} of --max-wait" if quota_wait > max_wait else ""
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]
 
@@ -53,18 +102,54 @@ def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool 
     """Return the summary of an export with failed batches; *command* fetches what is missing."""
     batches = result.successful_batches + result.failed_batches
     lines = [f"{result.failed_batches} of {batches} batches failed:"]
-    for days, error in zip(result.failed_date_ranges, result.errors, strict=True):
-        lines.append(f"  {_days(days)}: {in_options(one_line(error))}")
+    failures = list(_failures(result))
+    lines += [f"  {days}: {reason}" for days, reason in failures]
     if replacing:
         kept = result.successful_batches
         lines.append(
             f"{result.table} is unchanged; {kept} {'batch is' if kept == 1 else 'batches are'} kept, "
             "and the swap comes when the rest is here."
         )
-    lines += ["To fetch only what is missing:", f"  {command}"]
+    lines += [f"To fetch only what is missing{_when(result)}:", f"  {command}"]
     if not result.successful_batches:
-        lines.append(f"no data was retrieved: {in_options(one_line(result.errors[0]))}")
+        lines.append(f"no data was retrieved: {failures[0][1]}")
     return lines
+
+
+def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
+    """Yield days and reason of each failure; what the quota left no time for, which may be much, is one."""
+    late = []
+    for days, error in zip(result.failed_date_ranges, result.errors, strict=True):
+        if isinstance(error, RateLimitError):
+            late.append(days)
+        else:
+            yield _days(days), in_options(one_line(error))
+    if late:
+        yield (
+            ", ".join(map(_days, _joined(late))),
+            "the quota is spent, and --max-wait is too short for more of it",
+        )
+
+
+def _when(result: ParallelFetchResult) -> str:
+    """Return when to go on, where the quota alone decides that."""
+    from mixpanel_export.progress import in_words
+
+    waits = [error.retry_after for error in result.errors if isinstance(error, RateLimitError)]
+    if len(waits) < len(result.errors) or not waits[0]:
+        return ""
+    return f", in {in_words(waits[0])}"
+
+
+def _joined(ranges: Sequence[DateRange]) -> list[DateRange]:
+    """Return *ranges*, which are in order, with those that follow each other as one."""
+    joined: list[DateRange] = []
+    for first, last in ranges:
+        if joined and date.fromisoformat(joined[-1][1]) + timedelta(days=1) == date.fromisoformat(first):
+            joined[-1] = joined[-1][0], last
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def next_command(ctx: click.Context, ranges: Sequence[DateRange]) -> str:
