@@ -365,13 +365,13 @@ async def test_a_gate_is_wanted_while_somebody_waits() -> None:
     clock = Clock(0.0)
     gate = full_hour(clock, iter([0.0, 100.0]))
     clock.stop()
-    assert not gate.wanted
+    wanted = [gate.wanted]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(gate.approach)
         await anyio.wait_all_tasks_blocked()
-        assert gate.wanted
+        wanted.append(gate.wanted)
         clock.running.set()
-    assert not gate.wanted
+    assert [*wanted, gate.wanted] == [False, True, False]
 
 
 @in_both_loops

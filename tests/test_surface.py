@@ -41,14 +41,16 @@ LAYERS = {
     "_staging": ("_stream errors", "isal"),
     "_load": ("_database _duplicates _ledger _lines _staging", "duckdb"),
     "_tasks": ("", "anyio"),
+    "_skew": ("", ""),
     "_store": (
-        "_database _duplicates _ledger _load _plan _schema _staging _state _stream _tasks _zone errors",
+        "_database _duplicates _ledger _load _plan _schema _skew _staging _state _stream _tasks _zone errors",
         "duckdb",
     ),
     "_outcome": ("_plan _stream errors results", ""),
     "_reports": ("_attempts _limits _outcome _stream _tasks results", "anyio"),
+    "_second_look": ("_attempts _outcome _stream _tasks errors", "anyio"),
     "_run": (
-        "_attempts _limits _outcome _plan _reports _staging _store _stream _tasks errors results",
+        "_attempts _limits _outcome _plan _reports _second_look _staging _store _stream _tasks errors results",
         "anyio",
     ),
     "_job": ("_fetch _ledger _limits _plan _quota _state _stream _zone credentials errors", ""),
