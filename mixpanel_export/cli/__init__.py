@@ -14,6 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, NoReturn
 
 import click
@@ -56,7 +57,7 @@ _OPTIONS = {
 
 
 class Interrupted(click.ClickException):
-    """Somebody pressed Ctrl-C; the message says how to go on."""
+    """Somebody pressed Ctrl-C, or sent SIGTERM; the message says how to go on."""
 
     exit_code = 130  # what shells report of a program that SIGINT ended
 
@@ -136,23 +137,46 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    stop = _Stop()
+    stop.listen()
     try:
         sys.exit(cli(prog_name="mpx"))
     except KeyboardInterrupt:
-        _end_at_once()
+        stop.end()
     except SystemExit as ending:
         if ending.code == Interrupted.exit_code:
-            _end_at_once()
+            stop.end()
         raise
 
 
-def _end_at_once() -> NoReturn:
-    """End without waiting for threads: who presses Ctrl-C again breaks the loop off before it has ended them.
+class _Stop:
+    """What Ctrl-C and SIGTERM do: the first of them ends the command in good order, the next one at once.
 
-    A commit that runs dies with the process, as in a power cut, which the file stands.
+    At once means that a commit which runs dies with the process, as in a power cut, which the file stands.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    os._exit(Interrupted.exit_code)
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._exit_code = Interrupted.exit_code
+
+    def listen(self) -> None:
+        """Handle the signals that were not switched off, as `nohup` and a shell's `&` do."""
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Windows', for Ctrl-Break
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            os._exit(self._exit_code)
+        self._asked = True
+        if number == signal.SIGTERM:
+            self._exit_code = 128 + number  # what shells report of a program that it ended
+        raise KeyboardInterrupt
+
+    def end(self) -> NoReturn:
+        """End without waiting for threads that a program which was broken off may have left."""
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(self._exit_code)
