@@ -73,7 +73,7 @@ def _settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    for pause in ("_LONGEST_PAUSE", "_SHORTEST_PAUSE", "_SPREAD"):
+    for pause in ("_LONGEST_PAUSE", "_SHORTEST_PAUSE", "_REFUSAL_PAUSE", "_SPREAD"):
         monkeypatch.setattr(f"mixpanel_export._retry.{pause}", 0.0)
 
 
@@ -785,8 +785,8 @@ async def test_a_429_is_waited_for(db: Path, retry_after: Any) -> None:
 async def test_every_failure_of_the_server_is_tried_again(db: Path, kind: Any) -> None:
     """500 no less than 503, and a time-out of its own although it says 400; the page is never read as rows."""
     sim = simulator(faults=[Fault(kind, times=3, retry_after=0)])
-    result = await export(sim, db, chunk_days=3)
-    assert (result.failed_batches, result.rejects, len(sim.requests)) == (0, 0, 6)
+    result = await export(sim, db)
+    assert (result.failed_batches, result.rejects, len(sim.requests)) == (0, 0, 12)
     assert held(db) == truth(sim)
 
 
