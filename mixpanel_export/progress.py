@@ -61,8 +61,10 @@ def forecast_line(progress: Progress) -> str | None:
     """
     if progress.quota_wait < _WORTH_SAYING:
         return None
-    requests = f"{progress.batches} request{'s' if progress.batches > 1 else ''} planned"
-    return f"{requests}, {progress.quota_left} left this hour: expect about {in_words(progress.quota_wait)}"
+    planned = f"{progress.batches} request{'s' if progress.batches > 1 else ''} planned"
+    enough = progress.quota_left is None or progress.batches <= progress.quota_left
+    why = "but Mixpanel asked for patience" if enough else f"{progress.quota_left} left this hour"
+    return f"{planned}, {why}: expect about {in_words(progress.quota_wait)}"
 
 
 def in_words(seconds: float) -> str:

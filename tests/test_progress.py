@@ -104,12 +104,13 @@ def test_durations_are_in_words(seconds: float, words: str) -> None:
     [
         (50, 12, 3480, "50 requests planned, 12 left this hour: expect about 58 min"),
         (1, 0, 60, "1 request planned, 0 left this hour: expect about 60 s"),
+        (7, 55, 3540, "7 requests planned, but Mixpanel asked for patience: expect about 59 min"),
         (50, 60, 59, None),
         (50, None, 0, None),
     ],
 )
 def test_a_long_wait_is_forecast(batches: int, left: int | None, wait: float, line: str | None) -> None:
-    """One line says how many requests meet how much of the hour, and when they will be through."""
+    """One line says how many requests meet how much of the hour, or a pause, and when they will be through."""
     assert forecast_line(Progress(batches=batches, quota_left=left, quota_wait=wait)) == line
 
 

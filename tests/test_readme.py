@@ -7,6 +7,7 @@ import tomllib
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Iterator
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -18,8 +19,20 @@ from click.testing import CliRunner
 from support import held, query, simulator, truth
 
 import mixpanel_export
+from mixpanel_export import _retry
 from mixpanel_export._plan import plan
+from mixpanel_export._retry import History, Step, Wait, next_step, pause_after_refusal
 from mixpanel_export.cli import COMMANDS, cli
+from mixpanel_export.errors import (
+    AuthenticationError,
+    FutureDateError,
+    LineTooLongError,
+    MixpanelDataError,
+    NetworkError,
+    QueryError,
+    ServerError,
+    TruncatedError,
+)
 from mixpanel_export.simulator import Simulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +58,7 @@ def blocks(language: str) -> list[str]:
 def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """A served simulator with Mixpanel's hour; the environment and the working directory of somebody who uses it."""
     sim = simulator(events_per_day=5, per_hour=60)
-    for name in variables(PACKAGE):
+    for name in variables(PACKAGE) - {"MPX_STATE_DIR"}:  # which is the test's own
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
@@ -230,15 +243,106 @@ def test_every_file_and_module_exists() -> None:
     """Links lead to files, headings that are linked are there, benchmarks take their options, stages are modules."""
     for target in re.findall(r"\]\(([^)#:]+)\)", TEXT):
         assert (ROOT / target).is_file(), target
-    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.*)$", TEXT, re.MULTILINE)}
+    headings = {
+        heading.lower().replace(" ", "-") for heading in re.findall(r"^###? (.*)$", TEXT, re.MULTILINE)
+    }
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= headings
     for script, words in re.findall(r"`python (benchmarks/\w+\.py)([^`]*)`", TEXT):
         source = (ROOT / script).read_text("utf-8")
         assert all(f'"{word}"' in source for word in re.findall(r"--[a-z-]+", words))
     (diagram,) = blocks("")
-    modules = re.findall(r"\b_[a-z]+", diagram)
-    assert modules
-    assert all((PACKAGE / f"{module}.py").is_file() for module in modules)
+    _, about = TEXT.split(diagram)
+    named = set(re.findall(r"`(_[a-z_]+)`", about)) | set(re.findall(r"\b_[a-z]+", diagram))
+    assert named == {path.stem for path in PACKAGE.glob("_[a-z]*.py")}
+
+
+# The retry policy
+
+UNCONNECTED, BROKEN = NetworkError("x"), NetworkError("x", mid_answer=True)
+TRUNCATED, TIMEOUT = TruncatedError("x", status_code=200), ServerError("x", status_code=400)
+UNAVAILABLE = ServerError("x", status_code=503)
+HOPELESS = [AuthenticationError("x"), QueryError("x"), FutureDateError("x"), LineTooLongError("x")]
+
+
+def step_after(*errors: MixpanelDataError, splittable: bool = False, retries: int = 5) -> Step:
+    """Return what follows these failures, with the longest pauses."""
+    history = History()
+    for error in errors:
+        history = history.after(error)
+    return next_step(history, retries=retries, splittable=splittable, draw=lambda: 1.0)
+
+
+def seconds_numbered(text: str) -> list[float]:
+    """Return the numbers of a claim: of seconds, with "a minute" and "an hour" among them."""
+    words = text.replace("a minute", "60").replace("an hour", "3600")
+    return [float(number) for number in re.findall(r"\d+", words)]
+
+
+def check_refusals(claim: str) -> None:
+    """`Retry-After`, else a minute, doubling."""
+    (first,) = seconds_numbered(claim)
+    assert pause_after_refusal(17.0, 1, draw=lambda: 0.0) == 17.0
+    pauses = [pause_after_refusal(None, refusals, draw=lambda: 0.0) for refusals in (1, 2, 3)]
+    assert pauses == [first, 2 * first, 4 * first]
+
+
+def check_waits(claim: str) -> None:
+    """After 1, 2, 4 … 60 s, `Retry-After` up to an hour, as often as `retries` says."""
+    *doubling, longest, most = seconds_numbered(claim)
+    for error in (UNCONNECTED, UNAVAILABLE, TRUNCATED):
+        steps = [step_after(*[error] * failures, retries=8) for failures in range(1, 10)]
+        assert steps[: len(doubling)] == [Wait(seconds) for seconds in doubling]
+        assert steps[7:] == [Wait(longest), "give up"]
+    for asked, kept in ((17.0, 17.0), (1e6, most)):
+        assert step_after(ServerError("x", status_code=503, retry_after=asked)) == Wait(kept)
+
+
+def check_second_break(_: str) -> None:
+    """The second splits, where that is possible."""
+    for error in (BROKEN, TRUNCATED):
+        assert step_after(error, splittable=True) == step_after(error)
+        assert step_after(error, error, splittable=True) == "split"
+        assert step_after(error, error) == step_after(UNCONNECTED, UNCONNECTED)
+
+
+def check_timeout(_: str) -> None:
+    """The first splits, where that is possible."""
+    assert step_after(TIMEOUT, splittable=True) == "split"
+    assert step_after(TIMEOUT) == step_after(UNCONNECTED)
+
+
+def check_hopeless(_: str) -> None:
+    """Neither waiting nor splitting."""
+    assert {step_after(error, splittable=True) for error in HOPELESS} == {"give up"}
+
+
+POLICY = {
+    "429": check_refusals,
+    "no connection, 5xx, a body that is not whole": check_waits,
+    "a break or silence in mid-answer, for the second time": check_second_break,
+    "400 `Timeout Error.`": check_timeout,
+    "anything else": check_hopeless,
+}
+
+
+def policy_of(text: str) -> list[str]:
+    """Return the rows of the table of retries in a text."""
+    _, table = text.split("| the attempt failed with | then |\n|---|---|\n")
+    return list(takewhile(lambda line: line.startswith("|"), table.splitlines()))
+
+
+def test_the_retry_policy_is_written_once() -> None:
+    """The table is that of the module which decides, and each of its rows is checked below."""
+    rows = policy_of(TEXT)
+    assert rows == policy_of(_retry.__doc__ or "")
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == list(POLICY)
+
+
+@pytest.mark.parametrize("row", policy_of(TEXT))
+def test_the_retry_policy_does_what_its_table_says(row: str) -> None:
+    """What a row claims, numbers included, is what the policy does."""
+    failure, claim = row.removeprefix("| ").removesuffix(" |").split(" | ")
+    POLICY[failure](claim)
 
 
 def test_ranges_are_cut_as_the_readme_says() -> None:
