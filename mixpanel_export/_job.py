@@ -23,6 +23,7 @@ from mixpanel_export.errors import ConfigError
 MANY_WORKERS = 20
 """More than this many requests at once is seldom faster under 3 per second, and is warned of once."""
 
+_LONGEST_CHUNK = 100  # days, as many as mixpanel_data allows a request
 _ANY_LENGTH = 1_000_000  # days: a chunk of no maximal length
 
 
@@ -49,7 +50,7 @@ class Job:
             trust=self.order.mode in {"resume", "replace"},
             chunk_days=self.chunk_days,
             workers=self.workers,
-            requests=_planned_requests(self.gate),
+            requests=_planned_requests(self.gate, self.order.days.days),
             open_from=open_from(in_zone(self.now(), self.order.zone)),
         )
 
@@ -204,6 +205,17 @@ def _quota(given: int | None, variable: str, usual: int) -> int:
     return int(text)
 
 
-def _planned_requests(gate: Gate) -> int | None:
-    """Return how many of the hour's requests a plan may spend: five of six, as the rest is for retries."""
-    return None if gate.remaining is None else max(1, gate.remaining * 5 // 6)
+def _planned_requests(gate: Gate, days: int) -> int | None:
+    """Return how many of the hour's requests a plan may spend: five of six, as the rest is for retries.
+
+    Longer chunks are faster than waiting for the hour, up to a length at which they break too easily; then the plan
+    counts on a whole hour, and on waiting for it.
+    """
+    if gate.remaining is None:
+        return None
+    left = _five_of_six(gate.remaining)
+    return left if days <= left * _LONGEST_CHUNK else _five_of_six(gate.quota)
+
+
+def _five_of_six(requests: int) -> int:
+    return -(-requests * 5 // 6)

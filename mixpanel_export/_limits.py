@@ -279,6 +279,11 @@ class Gate:
         return self._call_turn.locked() or self._turn.locked()
 
     @property
+    def quota(self) -> int:
+        """How many requests an hour allows; 0 if unlimited."""
+        return self._hour.quota
+
+    @property
     def remaining(self) -> int | None:
         """How many requests the rolling hour still allows now; None if unlimited."""
         if not self._hour.quota:
