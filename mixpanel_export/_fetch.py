@@ -35,6 +35,7 @@ _READ, _SHOWN = (
     64 << 10,
     500,
 )  # bytes of an error body that are looked at, as it may repeat the request, and shown
+_CLEAR = frozenset({401, 402, 429})  # statuses that mean what they mean, should the body break
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 _AUTH_TEXT = "Unable to authenticate request"  # seen as 400 and, now and then, as 200
 _TIMEOUT_TEXT = "Timeout Error"  # of the server itself, which it reports as a bad request
@@ -173,12 +174,16 @@ def _naming(query: Query, chunk: Chunk) -> Iterator[None]:
 
 async def _refusal(response: httpx.Response, query: Query, chunk: Chunk, now: datetime) -> APIError:
     body = b""
-    with anyio.fail_after(query.timeouts.idle):
-        async with _abandoned(response.aiter_bytes()) as pieces:
-            async for piece in pieces:
-                body += piece
-                if len(body) >= _READ:
-                    break
+    try:
+        with anyio.fail_after(query.timeouts.idle):
+            async with _abandoned(response.aiter_bytes()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) >= _READ:
+                        break
+    except (TimeoutError, httpx.HTTPError):
+        if response.status_code not in _CLEAR:
+            raise
     text = _redacted(body[:_READ].decode("utf-8", "replace"), query.credentials)
     return refusal(response.status_code, text, response.headers.get("retry-after"), chunk, now)
 
