@@ -1,6 +1,7 @@
 """One chunk, as many attempts as it takes: the limiter, the gate, and the steps that the retry policy decides."""
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from mixpanel_export.errors import (
 _log = logging.getLogger("mixpanel_export")
 
 _UNCOUNTED = frozenset({401, 402, 429})  # statuses that Mixpanel does not count against the hour
+_LONG_WAIT = 120  # seconds; longer ones are told in minutes
 _ROOM_TO_SPLIT = 5  # requests of the hour; two pieces are more requests, and other chunks need theirs
 
 
@@ -178,8 +180,10 @@ def is_final(error: MixpanelDataError) -> bool:
 
 
 def _too_late(chunk: Chunk, error: OutOfPatienceError) -> RateLimitError:
+    seconds = math.ceil(error.seconds)
+    wait = f"{seconds} s" if seconds < _LONG_WAIT else f"{seconds / 60:.0f} min"
     return RateLimitError(
-        f"the quota leaves no request for {chunk} for another {error.seconds / 60:.0f} min, longer than max_wait "
+        f"the quota leaves no request for {chunk} for another {wait}, longer than max_wait "
         "allows; resume then, or raise max_wait",
         status_code=None,
         retry_after=error.seconds,

@@ -45,14 +45,15 @@ class Outcome:
         return len(self._pieces)
 
     @property
-    def chunks(self) -> int:
-        """How many chunks there are, pieces counted one by one."""
-        return sum(map(len, self._pieces.values()))
+    def pending(self) -> list[Chunk]:
+        """The chunks, pieces one by one, that are neither committed nor given up."""
+        decided = self._committed.keys() | self.errors.keys()
+        return [piece for pieces in self._pieces.values() for piece in pieces if piece not in decided]
 
     @property
     def undecided(self) -> int:
         """How many chunks are neither committed nor given up."""
-        return self.chunks - len(self._committed) - len(self.errors)
+        return len(self.pending)
 
     @property
     def batches_done(self) -> int:

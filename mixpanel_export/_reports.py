@@ -81,9 +81,9 @@ class Reports:
 
     @property
     def _unasked(self) -> int:
-        """How many chunks no request has been made for yet."""
-        asked = sum(chunk.attempts > 0 for chunk in self._stats.values())
-        return max(0, self._outcome.chunks - asked)
+        """How many chunks are pending that no request has been made for yet."""
+        asked = {chunk for chunk, stats in self._stats.items() if stats.attempts}
+        return sum(chunk not in asked for chunk in self._outcome.pending)
 
     def _quota_opens_in(self) -> float | None:
         """Return the seconds for which the quota holds everything up; None where it does not."""
