@@ -1,6 +1,6 @@
 """An export that has to be patient: hours of quota, refusals, breaks that only smaller pieces survive."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +11,7 @@ import httpx
 import pytest
 import trio
 from anyio import to_thread
-from support import export, held, ledger, query, simulator, truth
+from support import Body, export, held, ledger, query, simulator, truth
 from trio.testing import MockClock
 
 from mixpanel_export._clock import Moment
@@ -505,3 +505,38 @@ def test_a_failing_server_may_name_its_pause(db: Path, clock: MockClock, run: Ru
     run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10))
     assert gaps(sim) == pytest.approx([500.0, HOUR])
     assert held(db) == truth(sim, *TEN_DAYS)
+
+
+def test_a_refusal_whose_body_breaks_is_one(db: Path, clock: MockClock, run: Run) -> None:
+    """The status of a 429 is enough: its pause holds, and it is neither a retry nor a break."""
+    sim = simulator_on(clock)
+    wire = sim.transport()
+    left = iter(range(3))
+
+    async def broken(request: httpx.Request) -> httpx.Response:
+        if next(left, None) is not None:
+            return httpx.Response(429, headers={"Retry-After": "9"}, stream=Breaking([b'{"err']))
+        return await wire.handle_async_request(request)
+
+    options: dict[str, Any] = {"chunk_days": 10, "retries": 0, "transport": httpx.MockTransport(broken)}
+    result = run(lambda: export(sim, db, *TEN_DAYS, **options))
+    assert (result.failed_batches, days_of(sim.requests)) == (0, [10])
+    assert 27 <= clock.current_time() <= 33
+
+
+class Breaking(Body):
+    """A body that breaks after its pieces."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in super().__aiter__():
+            yield piece
+        raise httpx.ReadError("")
+
+
+def test_what_was_given_up_waits_for_no_quota(db: Path, clock: MockClock, run: Run) -> None:
+    """The last progress of an export whose hour is spent expects no further wait."""
+    seen: list[Progress] = []
+    options: dict[str, Any] = {"chunk_days": 1, "per_hour": 6, "max_wait": 0.0, "on_progress": seen.append}
+    result = run(lambda: export(simulator_on(clock), db, *TEN_DAYS, **options))
+    assert result.failed_batches == 4
+    assert (seen[-1].quota_left, seen[-1].quota_wait) == (0, 0)
