@@ -23,11 +23,12 @@ _PROXIES = "HTTPS_PROXY, ALL_PROXY and NO_PROXY"
 
 @dataclass(slots=True)
 class Route:
-    """Whom a request is for, and by which *proxy* (host and port) the last connection went, if by any."""
+    """Whom a request is for, by which *proxy* (host and port) the last connection went, if by any; whether it is *answered*."""
 
     host: str
     port: int
     proxy: str | None = None
+    answered: bool = False
 
     @classmethod
     def to(cls, url: str) -> "Route":
@@ -169,7 +170,7 @@ def _meant(error: Exception, chunk: Chunk, route: Route) -> APIError:
     reason = str(error) or type(error).__name__
     return NetworkError(
         f"the connection to {route.host} broke on {chunk} ({reason}); check the network, and try again",
-        mid_answer=True,
+        mid_answer=route.answered,
     )
 
 

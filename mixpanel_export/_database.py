@@ -100,6 +100,20 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
             return
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file from another one of its name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def is_damage(reason: str) -> bool:
+    """Whether DuckDB's *reason* is that the file's own bytes are wrong or missing."""
+    return "Corrupt database file" in reason or "Could not read enough bytes" in reason
+
+
 def quoted(identifier: str) -> str:
     """Return *identifier* as SQL reads it, whatever characters it has."""
     return '"' + identifier.replace('"', '""') + '"'
@@ -297,4 +311,5 @@ def _as_database_error(path: Path, error: Exception) -> DatabaseError:
             f"{path} is open in this process read-only or with other settings; close that connection first",
             db_path=str(path),
         )
-    return DatabaseError(f"cannot open {path}: {text.splitlines()[0]}", db_path=str(path))
+    advice = "; restore it from a copy, or export into another file" if is_damage(text) else ""
+    return DatabaseError(f"cannot open {path}: {text.splitlines()[0]}{advice}", db_path=str(path))

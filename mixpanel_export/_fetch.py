@@ -98,6 +98,7 @@ async def fetch(
     with as_api_errors(chunk, route):
         request = client.build_request("GET", query.url, params=query.params(chunk), headers=_HEADERS)
         response = await _send(client, query, request, admit, route)
+        route.answered = True
         try:
             if response.status_code != httpx.codes.OK:
                 raise await _refusal(response, query, chunk, now())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import quoted, room_for_lines, transaction
+from mixpanel_export._database import identity, is_damage, quoted, room_for_lines, transaction
 from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import Entry, Ledger, Loaded
 from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
@@ -64,6 +64,7 @@ class Store:
         """
         self._connection = connection
         self.path = path
+        self._file = identity(path)
         self._order = order
         self._batches: dict[Chunk, int] = {}
         self.offset: float | None = None
@@ -268,7 +269,7 @@ class Store:
 
     @contextmanager
     def _translated(self, days: str) -> Iterator[None]:
-        """Turn every error of DuckDB into one of ours."""
+        """Turn every error of DuckDB into one of ours, and notice where it has written to a file that is gone."""
         try:
             yield
         except duckdb.InterruptException as error:
@@ -276,6 +277,17 @@ class Store:
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise DatabaseError(
-                f"Write failed: {reason}; of {days} only what the ledger names was kept, so make room or free the file, then resume",
-                db_path=str(self.path),
+                f"Write failed: {reason}; {_remedy(reason, days)}", db_path=str(self.path)
             ) from error
+        if identity(self.path) != self._file:
+            raise DatabaseError(
+                f"{self.path} was moved, removed or replaced during an export into it, so nothing of {days} is in "
+                "the file that is there now; put the other one back and resume, or export again",
+                db_path=str(self.path),
+            )
+
+
+def _remedy(reason: str, days: str) -> str:
+    if is_damage(reason):
+        return "the file is damaged, so restore it from a copy, or export into another one"
+    return f"of {days} only what the ledger names was kept, so make room or free the file, then resume"

@@ -85,7 +85,7 @@ class LineTooLongError(APIError):
 class NetworkError(APIError):
     """The connection could not be made, broke, or went silent.
 
-    `mid_answer` says that the request had been sent, so the server was at work on it.
+    `mid_answer` says that the answer had begun, or did not begin in time, so its size may be the reason.
     """
 
     code = "HTTP_ERROR"

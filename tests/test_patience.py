@@ -262,6 +262,15 @@ def test_a_limit_is_never_split(db: Path, clock: MockClock, run: Run, kind: Any)
     assert (result.total_rows, query(db, "SELECT count(*) FROM events")) == (20, [(20,)])
 
 
+@pytest.mark.parametrize("kind", ["close_before_head", "reset_before_head", "502"])
+def test_a_server_that_is_down_is_no_reason_to_split(db: Path, clock: MockClock, run: Run, kind: Any) -> None:
+    """Where no answer begins, smaller chunks would only be more requests: six for each chunk, and no more."""
+    sim = simulator_on(clock, faults=[Fault(kind)])
+    result = run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10))
+    assert days_of(sim.requests) == [10] * 6
+    assert result.failed_date_ranges == (TEN_DAYS,)
+
+
 def test_one_request_is_split_where_it_must_be(db: Path, clock: MockClock, run: Run) -> None:
     """One request for all days is cut only after it broke twice, and its pieces come one after the other."""
     sim = simulator_on(clock, faults=[Fault("reset", times=2)], first_byte=1.0)
