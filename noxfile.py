@@ -1,4 +1,4 @@
-"""What a developer runs: `nox` for the checks, `nox -s mutation`, `bench` or `demo` for the rest."""
+"""What a developer runs: `nox` for the checks, `nox -s torture`, `mutation`, `bench` or `demo` for the rest."""
 
 import nox
 
@@ -56,6 +56,13 @@ def mutation(session: nox.Session) -> None:
     session.install("-e", ".", *DEV)
     session.run("mutmut", "run", *session.posargs)
     session.run("mutmut", "results")
+
+
+@nox.session
+def torture(session: nox.Session) -> None:
+    """Kill exports, lie to them and compare with the truth: `nox -s torture -- --help` says what can be chosen."""
+    session.install("-e", ".", *DEV)
+    session.run("python", "-m", "tests.torture", *session.posargs)
 
 
 @nox.session

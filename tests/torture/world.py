@@ -1,0 +1,218 @@
+"""A seeded project: its events, its clock, what goes wrong with it, and what is asked of it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from random import Random
+from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo
+
+from mixpanel_export.simulator import Change, Fault, RequestLog, Row, Simulator
+from mixpanel_export.simulator.events import Record
+from mixpanel_export.simulator.faults import Kind
+from mixpanel_export.simulator.simulator import Wanted
+from mixpanel_export.simulator.truth import deduplicated, row
+
+Mode = Literal["create", "append", "replace", "resume"]
+Selection = tuple[tuple[str, ...] | None, str | None]
+"""Event names in order, None for all, and a `where` expression."""
+
+SHADOW = "_export_replace_"
+FIRST = date(2024, 3, 7)  # clocks in the US go forward on the 10th
+DAYS = 6
+
+FINAL: frozenset[Kind] = frozenset(
+    {"400", "401", "402", "403", "404", "413", "414", "416", "auth_text_200", "auth_text_400", "redirect"}
+)
+"""Kinds that speak against the export as a whole, which then raises."""
+
+_EVENTS = (None, None, None, ("Page View",), ("Order Completed", "Sign Up"))
+_WHERE = 'properties["$browser"] == "Chrome"'
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One export: where to, which days and events, and how."""
+
+    table: str
+    mode: Mode
+    first: date
+    last: date
+    selection: Selection = (None, None)
+    dedupe: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str:
+        """The table that is filled: with `replace` the shadow."""
+        return SHADOW + self.table if self.mode == "replace" else self.table
+
+    @property
+    def purpose(self) -> tuple[object, ...]:
+        """What a replacement must have in common with one that it goes on with."""
+        return (self.table, self.first, self.last, self.selection, self.dedupe)
+
+    @property
+    def days(self) -> set[date]:
+        """The days asked for."""
+        return days_of(self.first, self.last)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `export_events` that say all this."""
+        events, where = self.selection
+        return {
+            "table": self.table,
+            "mode": self.mode,
+            "events": events,
+            "where": where,
+            "dedupe": self.dedupe,
+            **self.options,
+        }
+
+
+def days_of(first: date, last: date) -> set[date]:
+    """Return the days from *first* to *last*, both inclusive."""
+    return {first + timedelta(days=day) for day in range((last - first).days + 1)}
+
+
+class World:
+    """A project that *draw* decides everything about.
+
+    In a *plain* one nothing changes after it was stored; a *heavy* one has so many events that a commit takes a while.
+    """
+
+    def __init__(self, draw: Random, *, plain: bool = False, heavy: bool = False) -> None:
+        self.draw = draw
+        self.now = datetime(2024, 3, 8, tzinfo=UTC) + timedelta(hours=draw.randrange(16 * 24))
+        self.zone = draw.choice([None, None, None, "US/Pacific", "Europe/Berlin"])
+        sizes = [1000, 3000] if heavy else [0, 3, 10, 20, 40]
+        events = {day: draw.choice(sizes) for day in sorted(days_of(FIRST - _DAY, _LAST + _DAY))}
+        self.sim = Simulator(
+            seed=draw.randrange(4),  # few, as the simulator keeps what it makes of four
+            events_per_day=lambda day: events.get(day, 5),
+            duplicates=draw.choice([0.0, 0.2]),
+            missing_insert_id=0.05,
+            odd=draw.choice([0.0, 0.1]),
+            awkward=draw.choice([0.0, 0.0, 0.2]),
+            rejects=draw.choice([0.0, 0.0, 0.05]),
+            leaks=draw.choice([0.0, 0.2]),
+            strays=draw.choice([0.0, 0.1]),
+            timezone=self.zone,
+            changes=() if plain else self._changes(),
+            gzip_over=draw.choice([-1, 1400, 10**9]),
+            gzip_member=draw.choice([None, None, 3000]),
+            piece=draw.choice([100, 1000, 65536]),
+            shuffled=draw.random() < 0.5,
+            per_second=0,
+            per_hour=0,
+            now=lambda: self.now,
+        )
+        self._read = 0
+
+    def time_passes(self) -> None:
+        """Let a while pass; days end, events come late, disappear, change their user."""
+        self.now += timedelta(hours=self.draw.choice([0, 0, 1, 12, 30, 60, 200]))
+
+    def requests(self) -> list[RequestLog]:
+        """Return what arrived since the last call."""
+        new = self.sim.requests[self._read :]
+        self._read += len(new)
+        return new
+
+    def unread(self) -> list[RequestLog]:
+        """Return what `requests` will return next."""
+        return self.sim.requests[self._read :]
+
+    @property
+    def days(self) -> list[date]:
+        """The days that have begun, in order."""
+        today = self.now.astimezone(self._tz).date()
+        return sorted(day for day in days_of(FIRST, _LAST) if day <= today)
+
+    def sent(self, first: date, last: date, selection: Selection) -> list[Record]:
+        """Return what is sent now for these days, duplicates included."""
+        names, where = selection
+        wanted = Wanted(None if names is None else frozenset(names), where)
+        return [record for day in sorted(days_of(first, last)) for record in self.sim._records(day, wanted)]
+
+    def stored(self, records: Iterable[Record], *, dedupe: bool) -> list[Row]:
+        """Return what a table must hold of *records*."""
+        zone = self._tz
+        return list(deduplicated(records, zone)) if dedupe else [row(record, zone) for record in records]
+
+    def is_open(self, last: date) -> bool:
+        """Whether a batch that ends with *last* and is asked for now is not final."""
+        midnight = datetime(last.year, last.month, last.day, tzinfo=self._tz) + _DAY
+        return self.now.astimezone(self._tz).replace(tzinfo=None) < midnight.replace(tzinfo=None) + 2 * _DAY
+
+    @property
+    def _tz(self) -> Any:
+        return ZoneInfo(self.zone) if self.zone else UTC
+
+    def ask(self, *, mode: Mode | None = None) -> Ask:
+        """Return what is asked for next."""
+        draw = self.draw
+        chosen = draw.choice(_MODES) if mode is None else mode
+        first, last = sorted(draw.choices(self.days, k=2))
+        if draw.random() < 0.3:
+            first, last = self.days[0], self.days[-1]
+        return Ask(
+            table=draw.choice(["events", "events", "events", "Other"]),
+            mode=chosen,
+            first=first,
+            last=last,
+            selection=(draw.choice(_EVENTS), draw.choice([None] * 9 + [_WHERE])),
+            dedupe=draw.random() < 0.85,
+            options={
+                "max_workers": draw.choice([1, 2, 10]),
+                "retries": draw.choice([0, 1, 2, 3]),
+                "chunk_days": draw.choice([None, 1, 1, 2, 3]),
+                "one_request": draw.random() < 0.1,
+                "project_timezone": self.zone,
+            },
+        )
+
+    def faults(self, number: int) -> list[Fault]:
+        """Return *number* faults, any kinds of them."""
+        return [self._fault(self.draw.choice(_KINDS)) for _ in range(number)]
+
+    def _fault(self, kind: Kind) -> Fault:
+        draw = self.draw
+        first, last = sorted(draw.choices(sorted(days_of(FIRST, _LAST)), k=2))
+        everywhere = draw.random() < 0.7
+        # Stalls cost time and refusals never end by themselves, so these are few.
+        times = draw.choice([1, 2]) if kind in _BRIEF else draw.choice([1, 1, 2, 3, 8, None])
+        return Fault(
+            kind,
+            first=None if everywhere else first,
+            last=None if everywhere else last,
+            probability=draw.choice([1.0, 1.0, 0.5, 0.2]),
+            times=times,
+            after=draw.choice([0, 0, 0, 1, 3]),
+            position=draw.choice([0.0, 1.0, draw.random(), draw.random(), draw.random(), draw.random()]),
+            retry_after=draw.choice([None, 0.0, 0.01]),
+            seconds=draw.choice([0.01, 3600.0]),
+            newline=draw.random() < 0.5,
+        )
+
+    def _changes(self) -> Sequence[Change]:
+        draw = self.draw
+        return [
+            Change(
+                draw.choice(["late", "removed", "merged"]),
+                at=(at := self.now + timedelta(hours=draw.randrange(-24, 200))),
+                until=draw.choice([None, at + timedelta(hours=draw.randrange(1, 200))]),
+                share=draw.choice([0.1, 0.5]),
+            )
+            for _ in range(draw.choice([0, 1, 1, 3]))
+        ]
+
+
+_DAY = timedelta(days=1)
+_LAST = FIRST + timedelta(days=DAYS - 1)
+_MODES: tuple[Mode, ...] = ("create", "append", "append", "replace", "replace", "resume", "resume", "resume")
+_BRIEF = frozenset({"stall", "stall_before_head", "429"})
+_REST: list[Kind] = [kind for kind in get_args(Kind) if kind in FINAL or kind in _BRIEF]
+_PASSING: list[Kind] = [kind for kind in get_args(Kind) if kind not in FINAL and kind not in _BRIEF]
+_KINDS: tuple[Kind, ...] = (*_PASSING * 4, *_REST)
