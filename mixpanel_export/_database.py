@@ -22,6 +22,13 @@ Connection = duckdb.DuckDBPyConnection
 
 _USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
 
+_DAMAGED = "restore the damaged file from a copy, or choose another path"
+_ADVICE = {
+    "Corrupt database file": _DAMAGED,
+    "Could not read enough bytes": _DAMAGED,
+    "Permission denied": "let this user write to the file and its folder, or choose another path",
+}
+
 _exporting: set[Path] = set()
 _exporting_changes = Lock()
 
@@ -109,9 +116,9 @@ def identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def is_damage(reason: str) -> bool:
-    """Whether DuckDB's *reason* is that the file's own bytes are wrong or missing."""
-    return "Corrupt database file" in reason or "Could not read enough bytes" in reason
+def advice_on(reason: str) -> str | None:
+    """Return what to do about an error of DuckDB that says where the fault is, None for others."""
+    return next((advice for sign, advice in _ADVICE.items() if sign in reason), None)
 
 
 def quoted(identifier: str) -> str:
@@ -311,5 +318,5 @@ def _as_database_error(path: Path, error: Exception) -> DatabaseError:
             f"{path} is open in this process read-only or with other settings; close that connection first",
             db_path=str(path),
         )
-    advice = "; restore it from a copy, or export into another file" if is_damage(text) else ""
-    return DatabaseError(f"cannot open {path}: {text.splitlines()[0]}{advice}", db_path=str(path))
+    advice = advice_on(text) or "choose another path"
+    return DatabaseError(f"cannot open {path}: {text.splitlines()[0]}; {advice}", db_path=str(path))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import identity, is_damage, quoted, room_for_lines, transaction
+from mixpanel_export._database import advice_on, identity, quoted, room_for_lines, transaction
 from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import Entry, Ledger, Loaded
 from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
@@ -276,8 +276,10 @@ class Store:
             raise InterruptedCall from error
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
+            advice = advice_on(reason) or "make room or free the file"
             raise DatabaseError(
-                f"Write failed: {reason}; {_remedy(reason, days)}", db_path=str(self.path)
+                f"Write failed: {reason}; of {days} only what the ledger names was kept, so {advice}, then resume",
+                db_path=str(self.path),
             ) from error
         if identity(self.path) != self._file:
             raise DatabaseError(
@@ -285,9 +287,3 @@ class Store:
                 "the file that is there now; put the other one back and resume, or export again",
                 db_path=str(self.path),
             )
-
-
-def _remedy(reason: str, days: str) -> str:
-    if is_damage(reason):
-        return "the file is damaged, so restore it from a copy, or export into another one"
-    return f"of {days} only what the ledger names was kept, so make room or free the file, then resume"
