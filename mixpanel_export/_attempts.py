@@ -13,7 +13,7 @@ import httpx
 
 from mixpanel_export._fetch import Query, fetch
 from mixpanel_export._limits import CalledTooEarlyError, Gate, OutOfPatienceError, Ticket
-from mixpanel_export._retry import History, Wait, next_step
+from mixpanel_export._retry import LONGEST_PAUSE, History, Wait, next_step
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import (
     APIError,
@@ -114,6 +114,8 @@ class Fetcher:
         """Do what the policy says after a failed attempt, up to the next one."""
         step = next_step(history, retries=self._retries, splittable=splittable and self._may_split)
         match step:
+            case Wait(seconds) if seconds > LONGEST_PAUSE and seconds > self._gate.patience:
+                raise error  # the server names the pause, so it is a wait like that for the quota
             case Wait(seconds):
                 _log.info("%s; again in %.1f s", error, seconds)
                 stats.waiting_for = f"a new attempt after: {error}"

@@ -279,6 +279,11 @@ class Gate:
         return self._call_turn.locked() or self._turn.locked()
 
     @property
+    def patience(self) -> float:
+        """How many seconds of `max_wait` are left."""
+        return self._patience
+
+    @property
     def quota(self) -> int:
         """How many requests an hour allows; 0 if unlimited."""
         return self._hour.quota

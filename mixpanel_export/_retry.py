@@ -26,8 +26,10 @@ from mixpanel_export.errors import (
 LONGEST_REFUSAL = 3600.0
 """Seconds: after an hour the whole quota is there again, so no pause of our own choice is longer."""
 
-_LONGEST_PAUSE = 60.0  # seconds; beyond it a retry costs less than the waiting
 _LONGEST_ASKED = 3600.0  # seconds that a server which failed may name; it does not know better for longer
+LONGEST_PAUSE = 60.0
+"""Seconds: beyond them a retry costs less than the waiting, so a longer pause is only ever one that the server named."""
+
 _SHORTEST_PAUSE = 0.25  # seconds; full jitter may draw nothing, and a retry should not be immediate
 _REFUSAL_PAUSE = 60.0  # seconds after a 429 that names none
 _SPREAD = 0.1  # of a refusal's pause, at least a second: clients told the same should not return at once
@@ -68,7 +70,7 @@ def next_step(history: History, *, retries: int, splittable: bool, draw: Draw = 
         return "split"
     if not isinstance(error, NetworkError | ServerError | TruncatedError) or history.failures > retries:
         return "give up"
-    pause = _doubled(1.0, history.failures - 1, _LONGEST_PAUSE) * draw()
+    pause = _doubled(1.0, history.failures - 1, LONGEST_PAUSE) * draw()
     asked = error.retry_after or 0.0 if isinstance(error, ServerError) else 0.0
     return Wait(max(_SHORTEST_PAUSE, pause, min(asked, _LONGEST_ASKED)))
 

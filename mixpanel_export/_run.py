@@ -242,8 +242,9 @@ class Running:
         return True
 
     def _worth_waiting(self) -> bool:
-        others_to_come = len(self._staged) + len(self._dropped) < self._undecided
-        return others_to_come and sum(staged.lines for staged in self._staged) < _ROW_GROUP
+        others_to_come = len(self._staged) < self._undecided
+        full = sum(staged.lines for staged in self._staged) >= _ROW_GROUP
+        return others_to_come and not (full or self._dropped)
 
     def _next_group(self) -> list[Staged]:
         """Take as many chunks as one commit should carry, at least one if there is one."""

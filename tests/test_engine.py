@@ -56,7 +56,7 @@ def db(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the shortest backoff there is."""
-    monkeypatch.setattr("mixpanel_export._retry._LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr("mixpanel_export._retry.LONGEST_PAUSE", 0.0)
     monkeypatch.setattr("mixpanel_export._retry._SHORTEST_PAUSE", 0.0)
     monkeypatch.setattr("mixpanel_export._retry._SPREAD", 0.0)
 

@@ -516,6 +516,16 @@ def test_a_failing_server_may_name_its_pause(db: Path, clock: MockClock, run: Ru
     assert held(db) == truth(sim, *TEN_DAYS)
 
 
+def test_max_wait_bounds_the_pause_that_a_failing_server_names(db: Path, clock: MockClock, run: Run) -> None:
+    """A pause of our own choice is no wait for the quota, but one that the server names is."""
+    sim = simulator_on(clock, faults=[Fault("503", retry_after=500.0)])
+    result = run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10, max_wait=499.0))
+    assert (result.failed_batches, len(sim.requests)) == (1, 1)
+    sim = simulator_on(clock, faults=[Fault("503", times=2, retry_after=None)])
+    result = run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10, max_wait=0.0, mode="resume"))
+    assert (result.failed_batches, len(sim.requests)) == (0, 3)
+
+
 def test_a_refusal_whose_body_breaks_is_one(db: Path, clock: MockClock, run: Run) -> None:
     """The status of a 429 is enough: its pause holds, and it is neither a retry nor a break."""
     sim = simulator_on(clock)
