@@ -206,7 +206,7 @@ def _again(run: Run, ask: Ask) -> None:
 def _planned(run: Run, number: int) -> tuple[Ask, list[Fault], Point | None]:
     """Return an export and where to end it, such that it has a chance to come there.
 
-    Of two kills in a row one comes from outside; the others go through the points in their order.
+    Of two kills in a row one comes from outside; of the others every other one is at a commit.
     """
     draw = run.draw
     point = _point(draw, number // 2) if number % 2 else None
@@ -232,9 +232,9 @@ def _faults(world: World, name: str) -> list[Fault]:
 
 
 def _point(draw: Random, number: int) -> Point:
-    """Return where a child ends itself: each of the points in its turn, and between them a commit."""
-    name = "commit" if number % 3 == 0 else POINTS[(number - number // 3 - 1) % len(POINTS)]
-    turn = draw.choice([1, 1, 2, 3, 5]) if name in _OFTEN else 1
+    """Return where a child ends itself: at each of the points in its turn, and between them at a commit."""
+    name = POINTS[number // 2 % len(POINTS)] if number % 2 else "commit"
+    turn = draw.choice([1, 2, 2, 3, 3, 4, 6]) if name in _OFTEN else 1
     moments: tuple[Moment, ...] = ("before", "during", "after")
     if name in ASYNCHRONOUS:
         moments = ("before",)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from mixpanel_export import (
+    APIError,
     AuthenticationError,
     MixpanelDataError,
     ParallelFetchResult,
@@ -281,6 +282,8 @@ def _check_outcome(expected: Expected, outcome: Outcome, requests: Sequence[Requ
         require(any(log.fault in FINAL for log in requests), "no answer was final", repr(error))
     elif error is not None:
         raise ViolationError(f"an export ended with {error!r}") from error
+    for failure in outcome.result.errors if outcome.result else ():
+        require(isinstance(failure, APIError), "a batch failed for a reason of our own", repr(failure))
     if outcome.failed:
         require(
             any(log.fault for log in requests), "a batch failed though nothing went wrong", outcome.failed

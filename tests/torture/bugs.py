@@ -1,0 +1,77 @@
+"""`python -m tests.torture.bugs`: break the exporter on purpose, each time in another way, and see the torture notice.
+
+Each bug is put into a copy of the sources in a temporary folder; the torture then has a minute to find it.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "rows are committed before their ledger row": {
+        "_store.py": (
+            "            for staged, entry in zip(group, entries, strict=True):\n",
+            "            self._connection.commit(); self._connection.begin()\n            for staged, entry in zip(group, entries, strict=True):\n",
+        ),
+    },
+    "a retry keeps the blocks that were staged": {
+        "_staging.py": (
+            "        self.drop(item.chunk)\n        self._open[item.chunk] = _Open(",
+            "        if item.chunk in self._open:\n            return\n        self._open[item.chunk] = _Open(",
+        ),
+        "_attempts.py": ("        stats.rows, stats.silent = 0, True\n", "        stats.silent = True\n"),
+    },
+    "the last block is swallowed": {
+        "_decode.py": ("return iter([self._hand_out(rest)] if rest else [])", "return iter([])"),
+    },
+}
+"""Files of the package, with what stands there and what is put in its place."""
+
+
+@click.command()
+@click.option("--seed", default=1, show_default=True, help="Where the torture begins.")
+@click.option("--minutes", default=1.0, show_default=True, help="How long it has for each bug.")
+def main(seed: int, minutes: float) -> None:
+    """Put each bug in, and torture."""
+    missed = 0
+    for name, changes in BUGS.items():
+        with TemporaryDirectory(prefix="torture-") as folder:
+            root = Path(folder)
+            _copy(root, changes)
+            begun = time.monotonic()
+            failure = _torture(root, seed, minutes)
+            missed += failure is None
+            click.echo(f"{name}: {time.monotonic() - begun:.0f} s\n  {failure or 'NOT FOUND'}\n")
+    sys.exit(missed)
+
+
+def _copy(root: Path, changes: Mapping[str, tuple[str, str]]) -> None:
+    for name in ("mixpanel_export", "tests"):
+        shutil.copytree(_ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, (before, after) in changes.items():
+        path = root / "mixpanel_export" / name
+        text = path.read_text(encoding="utf-8")
+        if text.count(before) != 1:
+            raise click.ClickException(f"{name} does not have once: {before}")
+        path.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def _torture(root: Path, seed: int, minutes: float) -> str | None:
+    """Return the first broken promise that the torture tells of, None where it finds none."""
+    options = ["--seed", str(seed), "--schedules", "200", "--kills", "200", "--minutes", str(minutes)]
+    command = [sys.executable, "-m", "tests.torture", *options, "--fail-fast"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    _, found, failure = done.stdout.partition("FAILED  ")
+    return failure[:700].strip() if found else None
+
+
+if __name__ == "__main__":
+    main()
