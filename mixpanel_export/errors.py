@@ -50,6 +50,14 @@ class MixpanelDataError(Exception):
         """Return `code`, `message` and `details`, ready for JSON."""
         return {"code": self.code, "message": self.message, "details": self.details}
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let errors be copied, and come out of other processes: their `__init__` wants more than the message."""
+        return _remade, (type(self), self.message), vars(self)
+
+
+def _remade(kind: type[MixpanelDataError], message: str) -> MixpanelDataError:
+    return kind.__new__(kind, message)
+
 
 class APIError(MixpanelDataError):
     """Mixpanel answered with something other than events.

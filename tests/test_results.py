@@ -1,6 +1,8 @@
 """The values that users receive have mixpanel_data's fields, in its order."""
 
+import copy
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, fields
 from datetime import UTC, datetime
@@ -8,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from mixpanel_export.errors import ServerError
+from mixpanel_export.errors import (
+    DatabaseLockedError,
+    ExportRunningError,
+    LedgerMismatchError,
+    MixpanelDataError,
+    ServerError,
+    TableExistsError,
+)
 from mixpanel_export.results import (
     BatchProgress,
     BatchResult,
@@ -108,6 +117,24 @@ def test_results_are_compared_without_their_errors() -> None:
         ParallelFetchResult("events", 12, 1, 1, (), 1.5, AT, errors=(ServerError("broke"),)) for _ in range(2)
     )
     assert one == other
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerError("broke", status_code=500, retry_after=2.0),
+        DatabaseLockedError("held", db_path="a.db", holding_pid=7),
+        TableExistsError("there", table_name="events"),
+        LedgerMismatchError("differs", batch=3),
+        ExportRunningError("running"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_come_out_of_other_processes_as_they_went_in(error: MixpanelDataError) -> None:
+    """Pickling and copying keep the kind, the text and every attribute of an error."""
+    pickled = pickle.loads(pickle.dumps(error))  # noqa: S301 - its own bytes
+    for twin in (pickled, copy.copy(error)):
+        assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
 
 
 def test_a_fetch_of_no_range_has_none() -> None:
