@@ -33,7 +33,7 @@ def test_a_mutated_body_is_an_error_or_exactly_its_lines() -> None:
     assert tally.mutations == 2000
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_mutated_body_is_in_the_table_exactly_or_not_at_all(seed: int) -> None:
     """Of an answer with mutated bytes the table has each line, or nothing and a failed batch."""
     assert writing(seed).failures == []

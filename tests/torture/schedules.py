@@ -12,7 +12,7 @@ from typing import Self
 import anyio
 
 from mixpanel_export import Credentials, MixpanelDataError, Timeouts, export_events
-from mixpanel_export.simulator import Fault
+from mixpanel_export.simulator import Fault, checksum
 
 from .file import read
 from .knobs import drawn, turned
@@ -102,6 +102,9 @@ class Run:
         ask = Ask("events", "replace", first, last, options={"project_timezone": self.world.zone})
         outcome = self.export(ask)
         require(outcome.result and not outcome.failed, "nothing went wrong, and it is not whole", ask)
+        rows = [row for of in read(self.db).tables.get("events", {}).values() for row in of.elements()]
+        truth = self.world.sim.truth(first, last)
+        require(checksum(rows) == truth.checksum, "the table is not the truth", len(rows), truth)
 
     def _exported(self, ask: Ask, *, impatient: bool) -> Outcome:
         async def exported() -> Outcome:
@@ -146,6 +149,8 @@ def schedule(seed: int) -> Tally:
                 run.export(run.world.ask(mode=mode), run.world.faults(draw.choice([0, 1, 1, 2, 3])))
                 run.world.time_passes()
             run.complete()
+            if draw.random() < 0.2:
+                run.replace_all()
         except (ViolationError, OSError, RuntimeError) as error:
             run.tally.note(error, f"python -m tests.torture --seed {seed} --schedules 1")
         run.tally.events = run.model.compared
