@@ -447,3 +447,17 @@ async def test_faults_leave_truth_alone() -> None:
     sim = simulator(Fault("garbage_line"), Fault("cut_line"))
     assert sim.truth(DAY, DAY) == simulator().truth(DAY, DAY)
     assert json.loads(next(iter(sim.lines(DAY, DAY))))["properties"]
+
+
+@pytest.mark.parametrize("at", [-1, 0, 1])
+async def test_a_cut_line_is_never_a_whole_one(at: int) -> None:
+    """Wherever the cut falls, at the end of a line too, the last line of the body is broken."""
+    first, last = date(2024, 3, 4), date(2024, 3, 6)
+    whole = await fetch(simulator(), "transport")
+    end = len(b"\n".join(whole.lines[:2])) + 1
+    size = sum(len(line) + 1 for line in simulator().lines(first, last))
+    cut = await fetch(simulator(Fault("cut_line", position=(end + at + 0.5) / size)), "transport")
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated|delimiter|column"):
+        json.loads(cut.lines[-1])
+    assert cut.lines[-1]
+    assert cut.lines[:1] == whole.lines[:1]

@@ -204,6 +204,16 @@ async def _cut(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
             yield piece
 
 
+async def _cut_line(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
+    """Stop in the middle of a line: between two of them nobody could tell."""
+    held = b""
+    async with aclosing(_cut(pieces, size, fault, sleep)) as part:
+        async for piece in part:
+            yield held
+            held = piece
+    yield held.rstrip(b"\r\n").removesuffix(b"}")
+
+
 def _inserted(wording: str) -> Stage:
     """Put a line that is no event between two that are."""
 
@@ -278,7 +288,7 @@ LINES: dict[str, Stage] = {
     "error_line": _marker('{"error": "Internal server error"}'),
     "garbage_line": _inserted("this line is no event"),
     "blank_lines": _inserted("\n\r\n"),
-    "cut_line": _cut,
+    "cut_line": _cut_line,
     "no_final_newline": _unended,
     "crlf": _carriage,
 }
