@@ -21,7 +21,7 @@ Knobs = Mapping[str, int | float]
 """Values by the name of what they stand for; made by `drawn`."""
 
 _WAITS = {
-    "_retry._LONGEST_PAUSE": 0.02,
+    "_retry.LONGEST_PAUSE": 0.02,
     "_retry._SHORTEST_PAUSE": 0.0,
     "_retry._REFUSAL_PAUSE": 0.01,
 }
