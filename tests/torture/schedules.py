@@ -1,12 +1,15 @@
 """Schedules: an export after the other over one file, each under faults of its own, and a check after each."""
 
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from textwrap import indent
 from typing import Self
 
 import anyio
@@ -22,6 +25,7 @@ from .world import SHADOW, Ask, Mode, World
 ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
 _BEGINNINGS: tuple[Mode, ...] = ("create", "create", "replace", "resume")
 _IMPATIENT = Timeouts(connect=5.0, first_byte=0.3, idle=0.3)
+_LONG = 120.0  # seconds after which an export hangs
 
 
 @dataclass(slots=True)
@@ -47,10 +51,13 @@ class Tally:
 
     def note(self, error: Exception, command: str) -> None:
         """Take in a broken promise, with the *command* that breaks it again."""
-        self.failures.append(f"{command}\n    {type(error).__name__}: {error}")
+        said = f"{type(error).__name__}: {error}"
         if isinstance(error, ViolationError):
             self.lost += error.lost
             self.doubled += error.doubled
+        else:
+            said = "".join(traceback.format_exception(error))
+        self.failures.append(f"{command}\n{indent(said, '    ')}")
 
 
 class Run:
@@ -108,26 +115,27 @@ class Run:
 
     def _exported(self, ask: Ask, *, impatient: bool) -> Outcome:
         async def exported() -> Outcome:
-            try:
-                return Outcome(
-                    await export_events(
-                        ask.first,
-                        ask.last,
-                        db=self.db,
-                        credentials=ACCOUNT,
-                        transport=self.world.sim.transport(),
-                        api_url="http://127.0.0.1",
-                        per_second=0,
-                        per_hour=0,
-                        max_wait=1.0,
-                        timeouts=_IMPATIENT if impatient else None,
-                        now=lambda: self.world.now,
-                        **ask.arguments,
-                    )
-                )
-            except MixpanelDataError as error:
-                return Outcome(error=error)
+            with anyio.fail_after(_LONG):
+                try:
+                    return Outcome(await export())
+                except MixpanelDataError as error:
+                    return Outcome(error=error)
 
+        export = partial(
+            export_events,
+            ask.first,
+            ask.last,
+            db=self.db,
+            credentials=ACCOUNT,
+            transport=self.world.sim.transport(),
+            api_url="http://127.0.0.1",
+            per_second=0,
+            per_hour=0,
+            max_wait=1.0,
+            timeouts=_IMPATIENT if impatient else None,
+            now=lambda: self.world.now,
+            **ask.arguments,
+        )
         backend = self.draw.choice(["asyncio", "trio"])
         with turned(self.knobs), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "most events look")
@@ -151,7 +159,7 @@ def schedule(seed: int) -> Tally:
             run.complete()
             if draw.random() < 0.2:
                 run.replace_all()
-        except (ViolationError, OSError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the seed must be told
             run.tally.note(error, f"python -m tests.torture --seed {seed} --schedules 1")
         run.tally.events = run.model.compared
         return run.tally
