@@ -1,5 +1,6 @@
 """How a connection comes about: proxies, certificates, keepalive, HTTP/2, and what to say where there is none."""
 
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -74,6 +75,9 @@ def new_client(transport: httpx.AsyncBaseTransport | None, *, http2: bool = Fals
         raise ConfigError(
             f"the certificates that SSL_CERT_FILE names cannot be read ({error}); name a PEM file, or unset it"
         ) from error
+    if http2:
+        # At debug level it writes every header that it sends, the credentials' too.
+        logging.getLogger("hpack").setLevel(logging.INFO)
     connect = partial(_networked, certificates, http2=http2)
     try:
         client = connect()

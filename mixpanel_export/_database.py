@@ -40,7 +40,7 @@ def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection
         DatabaseLockedError: another process holds the file.
         DatabaseError: the folder does not exist, the file is no DuckDB database, or it may not be written.
     """
-    _check_folder(path)
+    _check_path(path)
     try:
         if not read_only and not _is_there(path):
             _create(path)
@@ -75,7 +75,7 @@ def connected_to_look(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     Raises:
         DatabaseError: as `connect`.
     """
-    _check_folder(path)
+    _check_path(path)
     with connect(path, read_only=True) if _is_there(path) else duckdb.connect() as connection:
         try:
             yield connection
@@ -199,7 +199,14 @@ def in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.execute("SET GLOBAL preserve_insertion_order = false")
 
 
-def _check_folder(path: Path) -> None:
+def _check_path(path: Path) -> None:
+    # DuckDB takes a backslash for a slash everywhere, and what follows a question mark for options.
+    if os.name == "posix" and re.search(r"[\\?]", str(path)):
+        raise DatabaseError(
+            f"DuckDB would take {path} for another path, as it has a backslash or a question mark; rename it, or "
+            "choose another path",
+            db_path=str(path),
+        )
     if not path.parent.is_dir():
         raise DatabaseError(
             f"cannot create {path}: the folder {path.parent} does not exist; create it or choose another path",

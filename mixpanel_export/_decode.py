@@ -122,7 +122,7 @@ class BodyDecoder:
     def __init__(
         self, content_encoding: str | None, *, block_size: int = 1 << 20, max_line: int = 64 << 20
     ) -> None:
-        self._gunzip = _gunzip_for(content_encoding)
+        self._gunzip = gunzip_for(content_encoding)
         self._blocks = LineBlocks(block_size, max_line=max_line)
         self._last = b""
 
@@ -173,7 +173,12 @@ def event_line(line: bytes) -> bool:
     return canonical(line) is not None
 
 
-def _gunzip_for(content_encoding: str | None) -> Gunzip | None:
+def gunzip_for(content_encoding: str | None) -> Gunzip | None:
+    """Return what undoes the encoding, None where there is none.
+
+    Raises:
+        TruncatedError: The encoding is neither identity nor gzip.
+    """
     match (content_encoding or "identity").strip().lower():
         case "identity":
             return None

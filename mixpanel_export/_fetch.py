@@ -17,7 +17,7 @@ import anyio
 import httpx
 
 from mixpanel_export._connections import Route, as_api_errors
-from mixpanel_export._decode import BodyDecoder
+from mixpanel_export._decode import BodyDecoder, gunzip_for
 from mixpanel_export._stream import Chunk
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
@@ -170,23 +170,38 @@ def _naming(query: Query, chunk: Chunk) -> Iterator[None]:
     try:
         yield
     except (LineTooLongError, TruncatedError) as error:
-        raise _not_whole(error, query, chunk) from error
+        # Its frames hold lines of the answer, which a traceback with local variables would show.
+        raise _not_whole(error, query, chunk) from error.with_traceback(None)
 
 
 async def _refusal(response: httpx.Response, query: Query, chunk: Chunk, now: datetime) -> APIError:
-    body = b""
+    body = bytearray()
     try:
         with anyio.fail_after(query.timeouts.idle):
-            async with _abandoned(response.aiter_bytes()) as pieces:
-                async for piece in pieces:
-                    body += piece
-                    if len(body) >= _READ:
-                        break
+            async with _abandoned(response.aiter_raw()) as pieces:
+                await _read_beginning(pieces, response.headers.get("content-encoding"), body)
     except (TimeoutError, httpx.HTTPError):
         if response.status_code not in _CLEAR:
             raise
     text = _redacted(body[:_READ].decode("utf-8", "replace"), query.credentials)
     return refusal(response.status_code, text, response.headers.get("retry-after"), chunk, now)
+
+
+async def _read_beginning(
+    pieces: AsyncIterator[bytes], content_encoding: str | None, body: bytearray
+) -> None:
+    """Append the beginning of an answer to *body*, as far as it can be read.
+
+    The HTTP library would undo as many encodings as the server names, and inflate each piece in one go, which
+    makes a thousand times a thousand bytes of one.
+    """
+    with suppress(TruncatedError):
+        gunzip = gunzip_for(content_encoding)
+        async for wire in pieces:
+            for plain in gunzip.feed(wire) if gunzip else (wire,):
+                body += plain
+                if len(body) >= _READ:
+                    return
 
 
 @asynccontextmanager
