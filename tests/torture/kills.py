@@ -32,6 +32,7 @@ from .model import Outcome, ViolationError, require
 from .schedules import ACCOUNT, Run, Tally
 from .world import Ask, Mode, World
 
+_CREATION = "creating the file"
 _SWAP = ("swapping", "dropping the old table", "renaming the shadow", "renaming the ledger rows")
 _BROKEN = ("mending", "setting lines aside")
 _FAILING = ("noting a failure", "following a failed attempt", "dropping a staged chunk", RETRY_WAIT)
@@ -175,9 +176,11 @@ def kills(seed: int) -> Tally:
         try:
             with _served(draw, Path(folder)) as run:
                 tally = run.tally
-                _begin(run)
-                for number in range(2):
-                    ask, faults, point = _planned(run, 2 * seed + number)
+                points = _points(draw, seed)
+                if points[0] is None or points[0].name != _CREATION:
+                    _begin(run)
+                for point in points:
+                    ask, faults = _planned(run, point)
                     killed = run.kill(ask, faults, point)
                     if killed and draw.random() < 0.7:
                         _again(run, ask)
@@ -205,19 +208,14 @@ def _again(run: Run, ask: Ask) -> None:
         require(outcome.result and not outcome.failed, "nothing went wrong, and it is not whole", again)
 
 
-def _planned(run: Run, number: int) -> tuple[Ask, list[Fault], Point | None]:
-    """Return an export and where to end it, such that it has a chance to come there.
-
-    Of two kills in a row one comes from outside; of the others every other one is at a commit.
-    """
-    draw = run.draw
-    point = _point(draw, number // 2) if number % 2 else None
+def _planned(run: Run, point: Point | None) -> tuple[Ask, list[Fault]]:
+    """Return an export that has a chance to come to *point*, and what goes wrong with it."""
     name = point.name if point else ""
     mode: Mode | None = "replace" if name in _SWAP else None
     ask = run.world.ask(mode=mode)
     while (expected := run.model.expected(ask)).refusal or not expected.days:
-        ask = run.world.ask(mode=mode or draw.choice(_POSSIBLE))
-    return ask, _faults(run.world, name), point
+        ask = run.world.ask(mode=mode or run.draw.choice(_POSSIBLE))
+    return ask, _faults(run.world, name)
 
 
 def _faults(world: World, name: str) -> list[Fault]:
@@ -233,14 +231,16 @@ def _faults(world: World, name: str) -> list[Fault]:
     return [] if name in _SWAP else world.faults(world.draw.choice([0, 0, 1, 2]))
 
 
-def _point(draw: Random, number: int) -> Point:
-    """Return where a child ends itself: at each of the points in its turn, and between them at a commit."""
-    name = POINTS[number // 2 % len(POINTS)] if number % 2 else "commit"
+def _points(draw: Random, seed: int) -> list[Point | None]:
+    """Return where the two exports of a file end: one by itself at a point, one, None, from outside.
+
+    The points have their turns by the *seed*, and between them there are commits.
+    """
+    name = POINTS[seed // 2 % len(POINTS)] if seed % 2 else "commit"
     turn = draw.choice([1, 2, 2, 3, 3, 4, 6]) if name in _OFTEN else 1
-    moments: tuple[Moment, ...] = ("before", "during", "after")
-    if name in ASYNCHRONOUS:
-        moments = ("before",)
-    return Point(name, turn, draw.choice(moments), draw.choice([0.0, 0.001, 0.005, 0.02]))
+    moments: tuple[Moment, ...] = ("before",) if name in ASYNCHRONOUS else ("before", "during", "after")
+    point = Point(name, turn, draw.choice(moments), draw.choice([0.0, 0.001, 0.005, 0.02]))
+    return [point, None] if name == _CREATION or draw.random() < 0.5 else [None, point]
 
 
 @contextmanager
