@@ -23,7 +23,8 @@ Examples:
 \b
 Credentials: MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or an account of ~/.mp/config.toml.
 Exit codes: 0 ok, 1 failed batches or another error, 2 usage, 3 authentication,
-4 table or account not found or exists, 5 the quota alone was the reason, 130 interrupted.
+4 table or account not found or exists, 5 the quota alone was the reason, 130 interrupted,
+143 terminated.
 """
 
 
