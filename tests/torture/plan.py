@@ -66,21 +66,34 @@ class Plan:
 
 
 def run(plan: Plan, *, jobs: int, until: float, fail_fast: bool) -> Tally:
-    """Run the tasks in *jobs* processes, none begun after *until*, and add up what they did."""
+    """Run the tasks in *jobs* processes, none begun after *until* or Ctrl-C, and add up what they did."""
     tally = Tally()
     pending: set[Future[Tally]] = set()
     tasks = plan.tasks(lambda: tally.kills)
+    stopped = False
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         while True:
-            stopped = time.monotonic() > until or (fail_fast and tally.failures)
+            stopped = stopped or time.monotonic() > until or (fail_fast and bool(tally.failures))
             while not stopped and len(pending) < 2 * jobs and (task := next(tasks, None)):
                 pending.add(pool.submit(task))
             if not pending:
                 return tally
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            try:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:
+                stopped = True
+                continue
             for future in done:
-                tally += future.result()
+                _add(tally, future)
             _tell(tally)
+
+
+def _add(tally: Tally, future: Future[Tally]) -> None:
+    error = future.exception()
+    if error is None:
+        tally += future.result()
+    else:
+        tally.failures.append(f"a process of the torture ended with {error!r}")
 
 
 def _tell(tally: Tally) -> None:
