@@ -199,7 +199,7 @@ def test_a_chunk_that_is_too_large_succeeds_in_pieces_as_one_batch(
     async def limited(request: httpx.Request) -> httpx.Response:
         first, last = (date.fromisoformat(request.url.params[name]) for name in ("from_date", "to_date"))
         if (last - first).days >= 3:
-            return httpx.Response(400, json={"error": "Timeout Error."})
+            return httpx.Response(400, stream=Body([b'{"error": "Timeout Error."}']))
         return await wire.handle_async_request(request)
 
     told: list[BatchProgress] = []
