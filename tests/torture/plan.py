@@ -97,13 +97,12 @@ def _add(tally: Tally, future: Future[Tally]) -> None:
 
 
 def _tell(tally: Tally) -> None:
-    if sys.stderr.isatty():
-        failures = len(tally.failures)
-        click.echo(
-            f"\r{tally.schedules} schedules, {tally.kills.total()} kills, {tally.mutations} mutations, {failures} failures ",
-            err=True,
-            nl=False,
-        )
+    """Say how far it has come: in place on a terminal, now and then in a log."""
+    terminal = sys.stderr.isatty()
+    if terminal or tally.exports % 100 < 4:
+        done = f"{tally.schedules} schedules, {tally.kills.total()} kills, {tally.mutations} mutations"
+        done += f", {len(tally.failures)} promises broken "
+        click.echo(f"\r{done}" if terminal else done, err=True, nl=not terminal)
 
 
 def summary(tally: Tally, seed: int, seconds: float) -> str:
