@@ -59,6 +59,7 @@ LAYERS = {
         "_attempts _connections _database _fetch _job _reports _run _staging _state _store _tasks credentials results",
         "anyio httpx",
     ),
+    "_check": ("_attempts _connections _fetch _job _stream _tasks credentials errors", "httpx"),
     "sync": ("_tasks", "anyio"),
     "workspace": (
         "_arguments _database _engine _event _fetch _schema _zone credentials errors progress results sync",
@@ -70,7 +71,7 @@ LAYERS = {
 PACKAGES = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _arguments _dry_run _engine _fetch _job _plan _quota credentials errors progress results simulator sync workspace",
+        "__init__ _arguments _check _dry_run _engine _fetch _job _plan _quota credentials errors progress results simulator sync workspace",
         "anyio click",
     ),
 }
