@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mixpanel_export.errors import (
+    AccountExistsError,
     AccountNotFoundError,
     APIError,
     AuthenticationError,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIError",
+    "AccountExistsError",
     "AccountNotFoundError",
     "AuthenticationError",
     "BatchProgress",

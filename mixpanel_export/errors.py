@@ -13,6 +13,7 @@ The tree and the names are those that users of mixpanel_data catch::
     │   ├── ServerError             5xx
     │   └── TruncatedError          200, but the body is not provably whole
     ├── ConfigError                 no usable credentials or settings
+    │   ├── AccountExistsError
     │   └── AccountNotFoundError
     ├── DatabaseError               the DuckDB file cannot be opened or written
     │   ├── DatabaseLockedError
@@ -160,6 +161,16 @@ class ConfigError(MixpanelDataError):
     """No usable credentials or settings were found."""
 
     code = "CONFIG_ERROR"
+
+
+class AccountExistsError(ConfigError):
+    """The configuration file has an account of that name already."""
+
+    code = "ACCOUNT_EXISTS"
+
+    def __init__(self, message: str, *, account_name: str) -> None:
+        super().__init__(message, account_name=account_name)
+        self.account_name = account_name
 
 
 class AccountNotFoundError(ConfigError):

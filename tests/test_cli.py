@@ -779,6 +779,7 @@ def test_a_project_secret_warns_in_one_line(sim: Simulator, monkeypatch: pytest.
         (ValueError("x"), 2),
         (errors.AuthenticationError("x"), 3),
         (errors.ConfigError("x"), 3),
+        (errors.AccountExistsError("x", account_name="a"), 4),
         (errors.AccountNotFoundError("x", account_name="a", available_accounts=[]), 4),
         (errors.TableExistsError("x", table_name="t"), 4),
         (errors.TableNotFoundError("x", table_name="t"), 4),

@@ -25,6 +25,7 @@ COMMANDS = ("demo", "export", "quota", "simulate")
 
 # The first line that fits counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.AccountExistsError, 4),
     (errors.AccountNotFoundError, 4),
     (errors.DatabaseNotFoundError, 4),
     (errors.TableExistsError, 4),
