@@ -127,14 +127,19 @@ class Ledger:
         return [batch for batch in self.batches() if batch.selection == self._selection]
 
     def check_selection(self, wanted: Chunk, *, limited: bool) -> None:
-        """Refuse days that are held under a selection which may share events with this one.
+        """Refuse days that are held under a selection which may share events with this one, or under an unknown one.
 
         Raises:
-            SelectionError: naming the batch and its selection.
+            SelectionError: naming the days and their selection.
         """
         for held in self.batches():
             if not held.visible or not held.chunk.overlaps(wanted):
                 continue
+            if held.status == "imported":
+                raise SelectionError(
+                    f"table {self._table} holds {held.chunk} as imported from mixpanel_data, and nothing proves that "
+                    "it is all of these days; replace the table, or export into another one"
+                )
             if held.selection == self._selection:
                 if limited and held.status != "limited":
                     raise SelectionError(
@@ -275,6 +280,12 @@ class Ledger:
             "SELECT nextval('_export_batch_ids') FROM range(?)", [number]
         ).fetchall()
         return sorted(int(batch) for (batch,) in ids)
+
+
+def forget_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Remove all that is known of a table, if the database has a ledger."""
+    if table_exists(connection, "_export_batches"):
+        Ledger(connection, table, Selection(""), "UTC").forget_all()
 
 
 def _selection(project: str, events: str | None, where: str | None) -> Selection:

@@ -24,7 +24,7 @@ _WEEK = 7  # days: a chunk has no more, as long as the quota allows
 _CHUNKS_OF_A_WEEK = 6  # at most; a short export should not spend a tenth of the hour's quota
 
 
-Status = Literal["complete", "open", "limited", "failed"]
+Status = Literal["complete", "open", "limited", "failed", "imported"]  # the last: by mixpanel_data
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,8 +146,8 @@ def check_format(connection: duckdb.DuckDBPyConnection, table: str, *, replacing
         )
     if not replacing:
         raise TableFormatError(
-            f"table {table} was made by mixpanel_data, so nothing can be added to it; export into another table, "
-            "or replace it",
+            f"table {table} was made by mixpanel_data, so nothing can be added to it; run `mpx upgrade` on the file, "
+            "export into another table, or replace it",
             table_name=table,
         )
 

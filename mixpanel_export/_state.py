@@ -27,7 +27,8 @@ from mixpanel_export.errors import (
 
 Mode = Literal["create", "append", "replace", "resume"]
 
-_SHADOW = "_export_replace_"
+SHADOW = "_export_replace_"
+"""What the name of a table that `replace` fills begins with; the rest is the one to be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ def state_for(connection: duckdb.DuckDBPyConnection, order: Order) -> State:
     table = name_in_database(connection, order.table)
     _check_table(connection, table, order.mode)
     check_ledger(connection)
-    target = _SHADOW + table if order.mode == "replace" else table
+    target = SHADOW + table if order.mode == "replace" else table
     ledger = Ledger(connection, target, order.selection, order.zone)
     if not table_exists(connection, target):
         fits = False

@@ -57,7 +57,9 @@ class MixpanelDataError(Exception):
 
 
 def _remade(kind: type[MixpanelDataError], message: str) -> MixpanelDataError:
-    return kind.__new__(kind, message)
+    error = kind.__new__(kind, message)
+    BaseException.__init__(error, message)  # which one that is a system's error, too, takes its text from
+    return error
 
 
 class APIError(MixpanelDataError):
@@ -206,7 +208,7 @@ class DatabaseLockedError(DatabaseError):
         self.holding_pid = holding_pid
 
 
-class DatabaseNotFoundError(DatabaseError):
+class DatabaseNotFoundError(DatabaseError, FileNotFoundError):
     """There is no DuckDB file at that path."""
 
     code = "DATABASE_NOT_FOUND"

@@ -12,6 +12,7 @@ import pytest
 
 from mixpanel_export.errors import (
     DatabaseLockedError,
+    DatabaseNotFoundError,
     ExportRunningError,
     LedgerMismatchError,
     MixpanelDataError,
@@ -124,6 +125,7 @@ def test_results_are_compared_without_their_errors() -> None:
     [
         ServerError("broke", status_code=500, retry_after=2.0),
         DatabaseLockedError("held", db_path="a.db", holding_pid=7),
+        DatabaseNotFoundError("no file", db_path="a.db"),
         TableExistsError("there", table_name="events"),
         LedgerMismatchError("differs", batch=3),
         ExportRunningError("running"),
