@@ -118,7 +118,7 @@ class Ledger:
             [self._table],
         ).fetchall()
         return [
-            Batch(batch, Chunk(first, last), status, rows, _selection(project, events, where))
+            Batch(batch, Chunk(first, last), status, rows, selection_of(project, events, where))
             for batch, first, last, status, rows, project, events, where in found
         ]
 
@@ -288,7 +288,8 @@ def forget_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
         Ledger(connection, table, Selection(""), "UTC").forget_all()
 
 
-def _selection(project: str, events: str | None, where: str | None) -> Selection:
+def selection_of(project: str, events: str | None, where: str | None) -> Selection:
+    """Return a selection from the columns of the ledger."""
     return Selection(project, None if events is None else tuple(json.loads(events)), where)
 
 
