@@ -10,6 +10,7 @@ nox.options.sessions = ["lint", "types", "tests", "coverage"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 DEV = nox.project.dependency_groups(PROJECT, "dev")
+BENCHMARKS = ["engine", "network", "memory", "growth", "startup"]
 
 
 def _tools(*names: str) -> list[str]:
@@ -67,10 +68,12 @@ def torture(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure: `nox -s bench`, or another script of benchmarks/ by name, `nox -s bench -- network --days 30`."""
-    script, *options = session.posargs or ["engine"]
-    session.install(".", *DEV)
-    session.run("python", f"benchmarks/{script}.py", *options)
+    """Measure: `nox -s bench` runs all, `nox -s bench -- engine --scale 1` one script of benchmarks/."""
+    everything = not session.posargs or session.posargs[0].startswith("-")
+    scripts = BENCHMARKS if everything else session.posargs[:1]
+    session.install(".", *nox.project.dependency_groups(PROJECT, "bench"))
+    for script in [*scripts, "bars"]:
+        session.run("python", f"benchmarks/{script}.py", *session.posargs[not everything :])
 
 
 @nox.session

@@ -1,35 +1,66 @@
-"""`export_events` against what a power user would write: download to .gz files, then one INSERT … SELECT.
+"""`export_events` against the quickest and the most usual other ways to get the same days into DuckDB.
 
-`export` is ours with default settings, client-side limits off. `power_user` asks for the same chunks, ten at
-a time, writes the compressed bodies to disk as they come, and has DuckDB load all files in one statement on
-all cores. It checks no body, restarts nothing, removes no duplicate, keeps no ledger, and stores
-`properties` as DuckDB writes them anew. Both end with a closed database file.
+A is ours with default settings, client-side limits off. B is what somebody who knows DuckDB well would write:
+the same chunks, ten at a time, their compressed bodies written to disk as they come, then one statement that
+loads all files on all cores. It checks no body, restarts nothing, removes no duplicate, keeps no ledger, and
+stores `properties` as DuckDB writes them anew. C is the statement of B alone, with the files on disk before.
+D is the classic, for the first days only: one request, `json.loads` for each line, `executemany` into a table
+with a primary key. All end with a closed database file.
 """
 
-import argparse
-import tempfile
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import anyio
 import duckdb
 import httpx
-from _measure import Cost, cost_of, counted, in_own_process, machine, served, spread, stored
+from _measure import (
+    ACCOUNT,
+    FIRST,
+    UNLIMITED,
+    Cost,
+    Proof,
+    alternating,
+    as_many,
+    cost_of,
+    day,
+    exactly,
+    export,
+    in_own_process,
+    new_folder,
+    options,
+    served_days,
+    spread,
+)
+from _report import Bar, horizontal, markdown, publish
 
-from mixpanel_export import Credentials, export_events
 from mixpanel_export._plan import open_from, plan
 from mixpanel_export._stream import Chunk
-from mixpanel_export.simulator import Truth
+from mixpanel_export.simulator import Simulator, Truth
 
-FIRST = date(2024, 1, 1)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 DAYS = 90
-LAST = FIRST + timedelta(DAYS - 1)
-ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
+LAST = day(DAYS - 1)
 WORKERS = 10
 DATABASE = "export.duckdb"
+SAMPLE = 2000  # events that D gets at least, in whole days
+ROWS_A_CALL = 1000  # 5,000 make no difference
+
+AGAINST_B = Bar("engine: B ÷ A, wall: ours against a power user's script", 1.0, at_most=False)
+AGAINST_C = Bar(
+    "engine: A ÷ C, CPU seconds: ours against DuckDB's own load of local files", 1.5, at_most=True
+)
+AGAINST_D = Bar("engine: A ÷ D, events a second: ours against row by row", 100, at_most=False)
 
 LOAD = """
 CREATE TABLE events (
@@ -45,6 +76,11 @@ FROM (
 );
 """
 
+KEYED = """
+CREATE TABLE events (
+    event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR PRIMARY KEY, properties JSON)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -54,36 +90,34 @@ class Run:
     file: int
 
 
-def export(url: str, folder: Path) -> None:
-    """Ours: the async door, default settings, no limits."""
-    anyio.run(
-        partial(
-            export_events,
-            FIRST,
-            LAST,
-            db=folder / DATABASE,
-            credentials=ACCOUNT,
-            api_url=url,
-            per_second=0,
-            per_hour=0,
-        )
-    )
+def ours(url: str, folder: Path) -> None:
+    """A: the async door, default settings, no limits."""
+    export(url, FIRST, LAST, folder / DATABASE)
 
 
 def power_user(url: str, folder: Path) -> None:
-    """Theirs: raw bodies into files, then one statement."""
-    anyio.run(_download, url, folder)
+    """B: raw bodies into files, then one statement."""
+    download(url, folder)
+    load(folder, folder)
+
+
+def load(files: Path, folder: Path) -> None:
+    """C: the statement alone."""
     with duckdb.connect(str(folder / DATABASE)) as connection:
         connection.execute("SET preserve_insertion_order = false; SET enable_progress_bar = false")
-        connection.execute(LOAD.format(folder=folder))
+        connection.execute(LOAD.format(folder=files))
+
+
+def download(url: str, folder: Path) -> None:
+    """Write the answers to the requests that we would make into files, as they come over the wire."""
+    anyio.run(_download, url, folder)
 
 
 async def _download(url: str, folder: Path) -> None:
     chunks = plan(FIRST, LAST, trust=False, requests=None, open_from=open_from(datetime.now(UTC))).chunks
     limiter = anyio.CapacityLimiter(WORKERS)
-    auth = httpx.BasicAuth(ACCOUNT.username or "", ACCOUNT.secret)
     async with (
-        httpx.AsyncClient(base_url=url, auth=auth, timeout=600) as client,
+        httpx.AsyncClient(base_url=url, auth=_auth(), timeout=600) as client,
         anyio.create_task_group() as group,
     ):
         for chunk in chunks:
@@ -93,11 +127,7 @@ async def _download(url: str, folder: Path) -> None:
 async def _download_chunk(
     client: httpx.AsyncClient, limiter: anyio.CapacityLimiter, chunk: Chunk, folder: Path
 ) -> None:
-    asked = {
-        "project_id": ACCOUNT.project_id,
-        "from_date": str(chunk.first),
-        "to_date": str(chunk.last),
-    }
+    asked = _asked(chunk)
     async with limiter, client.stream("GET", "/api/2.0/export", params=asked) as response:
         response.raise_for_status()
         with (folder / f"{chunk.first}.gz").open("wb") as file:
@@ -105,88 +135,174 @@ async def _download_chunk(
                 file.write(piece)
 
 
-def check_exact(db: Path, truth: Truth) -> None:
-    """Compare all columns of every row, the text of the properties too, with what the simulator has.
+def row_by_row(url: str, days: int, folder: Path) -> None:
+    """D: a Python object for each event of the first *days*, and a primary key that refuses duplicates."""
+    with (
+        httpx.Client(base_url=url, auth=_auth(), timeout=600) as client,
+        duckdb.connect(str(folder / DATABASE)) as connection,
+        client.stream("GET", "/api/2.0/export", params=_asked(Chunk(FIRST, day(days - 1)))) as response,
+    ):
+        response.raise_for_status()
+        connection.execute(KEYED)
+        rows = map(_row, _lines(response))
+        while some := list(islice(rows, ROWS_A_CALL)):
+            connection.executemany("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?)", some)
 
-    Raises:
-        SystemExit: they differ.
-    """
-    if in_own_process(stored, db) != (truth.distinct, truth.checksum):
-        raise SystemExit("the table of export_events does not hold exactly the simulator's events")
+
+def _lines(response: httpx.Response) -> Iterator[bytes]:
+    kept = b""
+    for piece in response.iter_bytes():
+        *whole, kept = (kept + piece).split(b"\n")  # iter_lines also cuts inside of texts
+        yield from whole
+    if kept:
+        yield kept
 
 
-def check_rows(db: Path, truth: Truth) -> None:
-    """Compare the number of rows with the lines that the simulator sent: duplicates are kept, text is not.
+def _row(line: bytes) -> tuple[Any, ...]:
+    event = json.loads(line)
+    properties = event["properties"]
+    moment = None
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
+        moment = datetime.fromtimestamp(int(properties.pop("time")), UTC).replace(tzinfo=None)
+    distinct_id, insert_id = properties.pop("distinct_id", None), properties.pop("$insert_id", None)
+    return event["event"], moment, distinct_id, insert_id or str(uuid4()), json.dumps(properties)
 
-    Raises:
-        SystemExit: they differ.
-    """
-    rows = in_own_process(counted, db)
-    if rows != truth.rows:
-        raise SystemExit(f"the power user's table has {rows} rows, and {truth.rows} were sent")
+
+def _keyed_rows(per_day: int, days: int) -> int:
+    """Return how many rows the first *days* leave where `$insert_id` alone is the identity."""
+    ids = [row.insert_id for row in Simulator(events_per_day=per_day).rows(FIRST, day(days - 1))]
+    return len({each for each in ids if each}) + sum(not each for each in ids)
+
+
+def _auth() -> httpx.BasicAuth:
+    return httpx.BasicAuth(ACCOUNT.username or "", ACCOUNT.secret)
+
+
+def _asked(chunk: Chunk) -> dict[str, str]:
+    return {
+        "project_id": ACCOUNT.project_id,
+        "from_date": str(chunk.first),
+        "to_date": str(chunk.last),
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One of the two ways to fill a table, and how its result is checked."""
+    """A way to fill a table with so many events, and how its result is proven."""
 
     name: str
-    work: Callable[[str, Path], None]
-    check: Callable[[Path, Truth], None]
+    work: Callable[[Path], None]
+    events: int
+    proof: Proof
 
-    def run(self, url: str, truth: Truth, folder: Path | None) -> Run:
-        """Fill a new database in a new folder, check it, and remove it."""
-        with tempfile.TemporaryDirectory(dir=folder) as run:
-            cost = cost_of(self.work, url, Path(run))
-            db = Path(run, DATABASE)
-            size = sum(file.stat().st_size for file in db.parent.glob(f"{DATABASE}*"))
-            self.check(db, truth)
+    def run(self, within: Path | None) -> Run:
+        """Fill a new database in a new folder, look at it, and remove it."""
+        with new_folder(within) as folder:
+            cost = cost_of(self.work, folder)
+            size = sum(file.stat().st_size for file in folder.glob(f"{DATABASE}*"))
+            self.proof.of(folder / DATABASE)
         return Run(cost, size)
 
 
-OURS = Way("A: export_events", export, check_exact)
-THEIRS = Way("B: power user", power_user, check_rows)
+def ways(url: str, files: Path, per_day: int, sent: Sequence[Truth]) -> list[Way]:
+    """Return A to D; *sent* is the truth of each day."""
+    truth = sum(sent, Truth())
+    days = min(DAYS, -(-SAMPLE // per_day))
+    keyed = Proof(
+        "D", as_many(_keyed_rows(per_day, days)), alike=False
+    )  # which duplicate comes first is chance
+    return [
+        Way("A: export_events", partial(ours, url), truth.rows, Proof("A", exactly(truth))),
+        Way("B: power user", partial(power_user, url), truth.rows, Proof("B", as_many(truth.rows))),
+        Way("C: DuckDB, files on disk", partial(load, files), truth.rows, Proof("C", as_many(truth.rows))),
+        Way("D: row by row", partial(row_by_row, url, days), sum(each.rows for each in sent[:days]), keyed),
+    ]
 
 
-def pairs(url: str, truth: Truth, *, rounds: int, folder: Path | None) -> list[tuple[Run, Run]]:
-    """Run both ways *rounds* times, A first and B first in turn, after one round that does not count."""
-    measured = []
-    for number in range(rounds + 1):
-        order = [OURS, THEIRS] if number % 2 else [THEIRS, OURS]
-        runs = {way.name: way.run(url, truth, folder) for way in order}
-        measured.append((runs[OURS.name], runs[THEIRS.name]))
-    return measured[1:]
-
-
-def table(measured: Sequence[tuple[Run, Run]]) -> str:
+def table(compared: Sequence[Way], done: Sequence[Sequence[Run]]) -> str:
     """Return the figures as a Markdown table: median (least to greatest)."""
-    lines = ["| | wall s | CPU s | peak RSS MB | file MB |", "|---|---|---|---|---|"]
-    for way, runs in zip((OURS, THEIRS), zip(*measured, strict=True), strict=True):
-        cells = [
+    rows = [
+        [
+            way.name,
+            f"{way.events:,}",
             spread([run.cost.wall for run in runs]),
             spread([run.cost.cpu for run in runs]),
             spread([run.cost.peak / 1e6 for run in runs], digits=0),
             spread([run.file / 1e6 for run in runs], digits=1),
+            spread([way.events / run.cost.wall for run in runs], digits=0),
         ]
-        lines.append(f"| {way.name} | {' | '.join(cells)} |")
-    wall = [theirs.cost.wall / ours.cost.wall for ours, theirs in measured]
-    cpu = [theirs.cost.cpu / ours.cost.cpu for ours, theirs in measured]
-    lines.append(f"| B / A, pair by pair | {spread(wall)} | {spread(cpu)} | | |")
-    return "\n".join(lines)
+        for way, runs in zip(compared, done, strict=True)
+    ]
+    return markdown(["", "events", "wall s", "CPU s", "peak RSS MB", "file MB", "events a second"], rows)
+
+
+def reached(compared: Sequence[Way], done: Sequence[Sequence[Run]]) -> list[tuple[Bar, list[float]]]:
+    """Return the ratios that there are bars for, taken round by round."""
+    rounds = list(zip(*done, strict=True))
+    more = compared[0].events / compared[3].events
+    return [
+        (AGAINST_B, [b.cost.wall / a.cost.wall for a, b, _, _ in rounds]),
+        (AGAINST_C, [a.cost.cpu / c.cost.cpu for a, _, c, _ in rounds]),
+        (AGAINST_D, [more * d.cost.wall / a.cost.wall for a, _, _, d in rounds]),
+    ]
+
+
+def draw(compared: Sequence[Way], done: Sequence[Sequence[Run]], figure: "Figure") -> None:
+    """Draw what each way needs, side by side."""
+    speed, cpu, memory = figure.subplots(1, 3)
+    every = list(
+        zip(
+            [way.name.replace(", ", ",\n") for way in compared],
+            compared,
+            done,
+            strict=True,
+        )
+    )
+    horizontal(
+        speed,
+        "events a second (more is better)",
+        "thousand events a second",
+        [(name, [way.events / run.cost.wall / 1e3 for run in runs]) for name, way, runs in every],
+    )
+    horizontal(
+        cpu,
+        "CPU of all threads, without D",
+        "CPU seconds per million events",
+        [(name, [run.cost.cpu * 1e6 / way.events for run in runs]) for name, way, runs in every[:3]],
+    )
+    horizontal(
+        memory,
+        "peak resident memory, without D",
+        "MB",
+        [(name, [run.cost.peak / 1e6 for run in runs]) for name, _, runs in every[:3]],
+        digits=0,
+    )
+    for axes in (cpu, memory):
+        axes.set_yticklabels([name.partition(":")[0] for name, _, _ in every[:3]])
 
 
 def main() -> None:
-    """Measure, check, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=0.25, metavar="X", help="1 is 1,000,000 events")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="pairs after the warm-up")
-    parser.add_argument("--folder", type=Path, help="where the files go meanwhile; default: the system's")
-    given = parser.parse_args()
+    """Measure, prove, and publish a table and a plot."""
+    given = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=5)
     per_day = round(given.scale * 1_000_000 / DAYS)
-    limits_off = {"per_second": 0, "per_hour": 0, "concurrent": 0}
-    with served(FIRST, LAST, events_per_day=per_day, cache_bytes=1 << 34, **limits_off) as (url, truth):
-        print(f"{machine()}; {truth.rows:,} lines of {DAYS} days, {given.rounds} pairs\n", flush=True)
-        print(table(pairs(url, truth, rounds=given.rounds, folder=given.folder)))
+    with (
+        served_days(FIRST, LAST, events_per_day=per_day, cache_bytes=1 << 34, concurrent=0, **UNLIMITED) as (
+            url,
+            told,
+        ),
+        new_folder(given.folder) as files,
+    ):
+        in_own_process(download, url, files)
+        compared = ways(url, files, per_day, list(told.values()))
+        done = alternating(compared, given.rounds, lambda way: way.run(given.folder))
+    publish(
+        "engine",
+        f"The engine: {compared[0].events:,} events of {DAYS} days from a server without latency",
+        given,
+        [table(compared, done)],
+        reached=reached(compared, done),
+        draw=partial(draw, compared, done),
+    )
 
 
 if __name__ == "__main__":
