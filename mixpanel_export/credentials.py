@@ -34,7 +34,7 @@ _VARIABLES = {
 _IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
 
 
-class _Masked(str):
+class Masked(str):
     """Text that is itself for a request and `***` for a reader."""
 
     __slots__ = ()
@@ -61,7 +61,7 @@ class Credentials:
     project_timezone: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "secret", _Masked(self.secret))
+        object.__setattr__(self, "secret", Masked(self.secret))
         if not self.secret:
             raise ConfigError("the secret is empty; set MP_SECRET or the account's `secret`")
         if self.username is not None and not self.project_id:
@@ -182,13 +182,14 @@ def resolve_credentials(
     taken from where the project is. Raises `AccountNotFoundError` where the file has no such account,
     `ConfigError` where nothing usable is found.
     """
-    variables = _variables(os.environ if environ is None else environ)
-    path = config_path or Path(variables["MP_CONFIG_PATH"] or "~/.mp/config.toml").expanduser()
+    variables = _variables(environ)
+    path = config_path or config_file(environ)
     overrides = {"project_id": project_id, "region": region}
-    if account is None and (variables["MP_USERNAME"] or variables["MP_SECRET"]):
+    if account is None and _in_environment(variables):
         found = {key: variables[name] for key, name in _VARIABLES.items()}
         return _credentials(found, overrides, _VARIABLES)
     name, entry = _account(account, path)
+    _warn_of_readers(path)
     if variables["MPX_PROJECT_TIMEZONE"] and not entry.get("project_timezone"):
         warnings.warn(
             f"MPX_PROJECT_TIMEZONE is not used for account {name!r}; set `project_timezone` of it in {path}, "
@@ -200,11 +201,36 @@ def resolve_credentials(
     )
 
 
-def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+def account_used(
+    account: str | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    config_path: Path | None = None,
+) -> str | None:
+    """Return the name of the account that `resolve_credentials` takes of the file; None: it takes the environment.
+
+    Raises what that raises where there is no such account.
+    """
+    if account is None and _in_environment(_variables(environ)):
+        return None
+    return _account(account, config_path or config_file(environ))[0]
+
+
+def config_file(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the path of the configuration file: `MP_CONFIG_PATH`, else `~/.mp/config.toml`."""
+    return Path(_variables(environ)["MP_CONFIG_PATH"] or "~/.mp/config.toml").expanduser()
+
+
+def _variables(environ: Mapping[str, str] | None) -> dict[str, str]:
     """Take what is ours, without the newline that a secret read from a file often keeps."""
+    given = os.environ if environ is None else environ
     names = ("MP_CONFIG_PATH", *_VARIABLES.values())
-    found = {name: environ.get(name, "").strip() for name in names}
-    return found | {"MP_SECRET": _Masked(found["MP_SECRET"])}
+    found = {name: given.get(name, "").strip() for name in names}
+    return found | {"MP_SECRET": Masked(found["MP_SECRET"])}
+
+
+def _in_environment(variables: Mapping[str, str]) -> bool:
+    return bool(variables["MP_USERNAME"] or variables["MP_SECRET"])
 
 
 def _credentials(
@@ -219,7 +245,7 @@ def _credentials(
         )
     credentials = Credentials(
         chosen["username"] or None,
-        _Masked(chosen["secret"]),
+        Masked(chosen["secret"]),
         chosen["project_id"],
         chosen["region"].lower() or "us",
         chosen["project_timezone"] or None,
@@ -235,7 +261,7 @@ def _credentials(
 
 def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
     """Return name and entries of the account, or of the file's default account."""
-    default, accounts = _load(path) if path.is_file() else ("", {})
+    default, accounts = read_accounts(path)
     if not accounts and account is None:
         raise ConfigError(
             f"there are no credentials; set MP_USERNAME, MP_SECRET and MP_PROJECT_ID (and MP_REGION unless it is "
@@ -254,11 +280,19 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
     return name, accounts[name]
 
 
-def _load(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
-    """Return the name of the default account, perhaps empty, and the accounts."""
+def _warn_of_readers(path: Path) -> None:
     # Windows has no such bits; there the profile folder is private by default.
     if os.name == "posix" and path.stat().st_mode & 0o077:
-        warnings.warn(f"others may read the secrets in {path}; run `chmod 600 {path}`", stacklevel=4)
+        warnings.warn(f"others may read the secrets in {path}; run `chmod 600 {path}`", stacklevel=3)
+
+
+def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return the name of the default account, perhaps empty, and the accounts, whose secrets are masked.
+
+    Raises `ConfigError` where the file is no TOML; one that is not there has no accounts.
+    """
+    if not path.is_file():
+        return "", {}
     try:
         config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -273,4 +307,4 @@ def _load(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
 
 def _entry(table: Mapping[str, object]) -> dict[str, str]:
     entry = {key: str(value).strip() for key, value in table.items()}
-    return entry | {"secret": _Masked(entry.get("secret", ""))}
+    return entry | {"secret": Masked(entry.get("secret", ""))}

@@ -29,6 +29,7 @@ LAYERS = {
     "_event": ("_lines _zone", ""),
     "_arguments": ("_plan _stream errors results", ""),
     "credentials": ("_zone errors", ""),
+    "_accounts": ("credentials errors", "tomlkit"),
     "progress": ("results", "tqdm"),
     "_connections": ("_stream errors", "h2 httpx"),
     "_fetch": ("_connections _stream credentials _decode errors", "anyio httpx"),
@@ -71,7 +72,7 @@ LAYERS = {
 PACKAGES = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _arguments _check _dry_run _engine _fetch _job _plan _quota credentials errors progress results simulator sync workspace",
+        "__init__ _accounts _arguments _check _dry_run _engine _fetch _job _plan _quota credentials errors progress results simulator sync workspace",
         "anyio click",
     ),
 }
@@ -86,6 +87,7 @@ LIBRARIES = {
     "isal",
     "pandas",
     "platformdirs",
+    "tomlkit",
     "tqdm",
     "trio",
 }

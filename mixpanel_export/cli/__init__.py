@@ -21,7 +21,7 @@ import click
 
 from mixpanel_export import errors
 
-COMMANDS = ("demo", "export", "quota", "simulate")
+COMMANDS = ("accounts", "demo", "export", "quota", "simulate")
 
 # The first line that fits counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -107,6 +107,8 @@ class Mpx(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise  # a group by itself: the help is the answer
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "mpx"
             message = one_line(error.format_message()).rstrip(".")

@@ -1,0 +1,42 @@
+"""What the shell's completion offers besides commands and options. Whatever fails offers nothing."""
+
+import os
+import warnings
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+
+def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the accounts of the configuration file, with project and region as their help."""
+    from mixpanel_export.credentials import config_file, read_accounts
+    from mixpanel_export.errors import ConfigError
+
+    try:
+        _, found = read_accounts(config_file())
+    except ConfigError:
+        return []
+    return [
+        CompletionItem(name, help=f"project {entry.get('project_id', '')}, {entry.get('region') or 'us'}")
+        for name, entry in found.items()
+        if name.startswith(incomplete)
+    ]
+
+
+def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the tables of the database that `--db` or `MPX_DB` names, unless another process holds it."""
+    from mixpanel_export.errors import MixpanelDataError
+    from mixpanel_export.workspace import Workspace
+
+    path = Path(ctx.params.get("db") or os.environ.get("MPX_DB") or "mixpanel.duckdb")
+    try:
+        with warnings.catch_warnings(), Workspace(path=path, read_only=True) as workspace:
+            warnings.simplefilter("ignore")
+            return [
+                CompletionItem(table.name, help=f"{table.row_count:,} rows")
+                for table in workspace.tables()
+                if table.name.startswith(incomplete)
+            ]
+    except MixpanelDataError:
+        return []

@@ -1,0 +1,260 @@
+"""`mpx accounts`: secrets come in by three ways, none of them an argument, and never go out."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from click.testing import CliRunner, Result
+from support import simulator
+
+from mixpanel_export.cli import cli
+from mixpanel_export.credentials import resolve_credentials
+from mixpanel_export.simulator import Fault, Simulator
+
+SECRET = "s3cr3t-V4lue"
+CONFIG = f"""\
+default = "main"
+
+[accounts.main]
+username = "svc.main"
+secret = "{SECRET}"
+project_id = 7
+region = "IN"
+
+[accounts.old]
+secret = "{SECRET}"
+project_timezone = "US/Pacific"
+"""
+ADD = ["add", "new", "--username", "svc.new", "--project-id", "9"]
+LIST = """\
+   account  user name         project  region  time zone
+*  main     svc.main          7        in
+   old      (project secret)           us      US/Pacific
+"""
+
+
+@pytest.fixture(autouse=True)
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration file, with nothing else configured."""
+    for name in list(os.environ):
+        if name.startswith(("MP_", "MPX_")) and name != "MPX_STATE_DIR":
+            monkeypatch.delenv(name)
+    file = tmp_path / "mp" / "config.toml"
+    monkeypatch.setenv("MP_CONFIG_PATH", str(file))
+    return file
+
+
+@pytest.fixture
+def config(path: Path) -> Path:
+    path.parent.mkdir()
+    path.write_text(CONFIG, encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def mpx(*words: str, typed: str = "") -> Result:
+    """Run `mpx accounts` in this process; a traceback is a failure of the test, and so is a secret."""
+    result = CliRunner().invoke(cli, ["accounts", *words], prog_name="mpx", input=typed)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert SECRET not in result.output
+    return result
+
+
+def one_error(result: Result, code: int) -> str:
+    assert result.exit_code == code, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    return line
+
+
+def stored(path: Path, name: str) -> tuple[str | None, str, str, str]:
+    found = resolve_credentials(name, environ={}, config_path=path)
+    return found.username, str(found.secret), found.project_id, found.region
+
+
+def test_without_a_file_it_says_how_to_begin(path: Path) -> None:
+    """No accounts are no error, and nothing is created."""
+    result = mpx("list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"There are no accounts in {path}; `mpx accounts add NAME` adds one.\n"
+    assert json.loads(mpx("list", "--json").stdout) == []
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("config")
+def test_accounts_are_listed_without_their_secrets() -> None:
+    """A row an account, the default with a star."""
+    result = mpx("list")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, LIST, "")
+    assert json.loads(mpx("list", "--json").stdout)[0] == {
+        "name": "main",
+        "username": "svc.main",
+        "project_id": "7",
+        "region": "in",
+        "project_timezone": None,
+        "default": True,
+    }
+
+
+@pytest.mark.usefixtures("config")
+def test_an_environment_that_goes_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wonders why the default account is not used reads it here."""
+    monkeypatch.setenv("MP_SECRET", SECRET)
+    assert "goes before the default account" in mpx("list").stderr
+
+
+def test_a_secret_comes_by_standard_input(path: Path) -> None:
+    """One line of it, without what ends the line."""
+    result = mpx(*ADD, "--region", "EU", "--secret-stdin", typed=f"{SECRET}\nmore\n")
+    assert result.exit_code == 0
+    assert result.stdout == (
+        f"new (project 9, eu, the default) is in {path}; `mpx accounts test new` tries it.\n"
+    )
+    assert stored(path, "new") == ("svc.new", SECRET, "9", "eu")
+
+
+def test_a_secret_comes_by_the_environment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of an export fill an account, and it is said where the secret is from."""
+    for name, value in {
+        "USERNAME": "svc.env",
+        "SECRET": f"{SECRET}\n",
+        "PROJECT_ID": "5",
+        "REGION": "in",
+    }.items():
+        monkeypatch.setenv(f"MP_{name}", value)
+    result = mpx("add", "saved")
+    assert (result.exit_code, result.stderr) == (0, "The secret is that of MP_SECRET.\n")
+    assert stored(path, "saved") == ("svc.env", SECRET, "5", "in")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+def test_a_secret_that_is_typed_is_not_shown(path: Path) -> None:
+    """On a terminal what is missing is asked for, and the secret alone is typed blind."""
+    import pty  # noqa: PLC0415 - Windows has none
+
+    terminal, end = pty.openpty()
+    code = "from mixpanel_export.cli import main; main()"
+    words = [sys.executable, "-c", code, "accounts", "add", "typed"]
+    with subprocess.Popen(words, stdin=end, stdout=end, stderr=end, start_new_session=True) as process:
+        os.close(end)
+        shown = b""
+        for prompt, answer in ((b"account:", "svc.typed"), (b"Project id:", "4"), (b"shown):", SECRET)):
+            while not shown.rstrip().endswith(prompt):
+                shown += os.read(terminal, 1024)
+            os.write(terminal, f"{answer}\n".encode())
+        shown += b"".join(_rest(terminal))
+    os.close(terminal)
+    assert process.returncode == 0
+    assert b"svc.typed" in shown
+    assert SECRET.encode() not in shown
+    assert stored(path, "typed") == ("svc.typed", SECRET, "4", "us")
+
+
+def _rest(terminal: int) -> Iterator[bytes]:
+    try:
+        while piece := os.read(terminal, 1024):
+            yield piece
+    except OSError:  # Linux says so of a terminal that nobody has open any more
+        return
+
+
+@pytest.mark.parametrize(
+    "words, code, text",
+    [
+        (["add", "new"], 2, "--username is missing"),
+        (["add", "new", "--username", "u"], 2, "--project-id is missing"),
+        (ADD, 2, "use --secret-stdin or MP_SECRET"),
+        ([*ADD, "--secret-stdin"], 3, "the secret is empty"),
+        ([*ADD, "--region", "mars"], 2, "'mars'"),
+        ([*ADD, "--secret-stdin", "--project-timezone", "Mars"], 3, "there is no zone 'Mars'"),
+        (["add", " ", "--secret-stdin"], 3, "no name for an account"),
+        (["add", "main", "--secret-stdin"], 4, "there is an account 'main'"),
+        (["add", "new", "secret"], 2, "unexpected extra argument"),
+        (["remove", "main"], 2, "use --yes"),
+        (["remove", "nobody", "--yes"], 4, "there is no account 'nobody'"),
+        (["default", "nobody"], 4, "there is no account 'nobody'"),
+        (["test", "nobody"], 4, "there is no account 'nobody'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(words: list[str], code: int, text: str, config: Path) -> None:
+    """Nothing is asked for in vain, nothing is written, and the exit code says of what kind it is."""
+    typed = "x\n" if "Mars" in words else ""
+    assert text in one_error(mpx(*words, typed=typed), code)
+    assert config.read_text(encoding="utf-8") == CONFIG
+
+
+@pytest.mark.usefixtures("config")
+def test_an_account_is_replaced_on_request(path: Path) -> None:
+    """With --replace the name may be taken; an account that was the default still is."""
+    result = mpx("add", "main", *ADD[2:], "--replace", "--secret-stdin", typed="other\n")
+    assert "(project 9, us, the default)" in result.stdout
+    assert stored(path, "main") == ("svc.new", "other", "9", "us")
+
+
+@pytest.mark.usefixtures("config")
+def test_the_default_is_shown_changed_and_missed() -> None:
+    """It can be asked for and chosen, and when it is removed that is said."""
+    assert mpx("default").stdout == "main\n"
+    assert mpx("default", "old").stdout == "old is the default account.\n"
+    assert mpx("remove", "main", "--yes").stdout == "main is removed.\n"
+    removed = mpx("remove", "old", "--yes").stdout
+    assert removed.startswith("old is removed. It was the default, and now none is: `mpx accounts default ")
+    assert "has no default account" in one_error(mpx("default"), 3)
+
+
+# Mixpanel's opinion
+
+
+@pytest.fixture
+def sim(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """A served simulator, and the account `demo` of it in the file."""
+    sim = simulator(now=lambda: datetime.now(UTC))
+    words = ["--username", "demo.mp-service-account", "--project-id", "12345", "--secret-stdin"]
+    mpx("add", "demo", *words, typed="demo-secret\n")
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+        monkeypatch.setenv("MPX_API_URL", url)
+        yield sim
+
+
+def test_an_account_is_tried_with_one_request(sim: Simulator) -> None:
+    """Mixpanel's answer is told, with the keys of mixpanel_data's `test_credentials` as JSON."""
+    result = mpx("test", "demo")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("Mixpanel accepts account demo: project 12345, us; yesterday has ")
+    assert len(sim.requests) == 1
+    printed: dict[str, Any] = json.loads(mpx("test", "--json").stdout)
+    assert list(printed) == ["success", "account", "project_id", "region", "events_found"]
+    assert (printed["success"], printed["account"], printed["project_id"]) == (True, "demo", "12345")
+
+
+def test_without_a_name_it_tries_what_an_export_would_use(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment before the default account."""
+    for name, value in {
+        "USERNAME": "demo.mp-service-account",
+        "SECRET": "demo-secret",
+        "PROJECT_ID": "12345",
+    }.items():
+        monkeypatch.setenv(f"MP_{name}", value)
+    assert mpx("test").stdout.startswith("Mixpanel accepts the account of the environment: ")
+    assert json.loads(mpx("test", "--json").stdout)["account"] is None
+    monkeypatch.setenv("MP_SECRET", "wrong")
+    assert "does not accept the credentials" in one_error(mpx("test"), 3)
+    assert mpx("test", "demo").exit_code == 0
+    assert len(sim.requests) == 4
+
+
+@pytest.mark.parametrize("fault, code", [("429", 5), ("402", 1), ("503", 1), ("auth_text_200", 3)])
+def test_other_answers_have_their_exit_codes(fault: str, code: int, sim: Simulator) -> None:
+    """Refused, not now, and not possible are three different things to a script."""
+    sim.faults = [Fault(fault)]  # type: ignore[arg-type] # a kind
+    one_error(mpx("test"), code)
