@@ -77,7 +77,7 @@ def options(*names: str, description: str | None, rounds: int) -> argparse.Names
         parser.add_argument(name, **_OPTIONS[name])
     parser.set_defaults(rounds=rounds)
     given = parser.parse_args()
-    given.about = f"{machine()}; scale {given.scale:g}, {given.rounds} rounds"
+    given.about = f"{machine()}; scale {given.scale:g}, rounds {given.rounds}"
     print(f"{given.about}\n", flush=True)
     return given
 
@@ -251,7 +251,7 @@ def machine() -> str:
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """Return the median of *values* and, in brackets, the least and the greatest."""
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
 def _measured(work: Callable[[], T]) -> tuple[T, Cost]:
