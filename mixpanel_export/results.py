@@ -1,10 +1,12 @@
 """The frozen values that users receive, with mixpanel_data's names, fields and order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, Literal
 
+from mixpanel_export._html import facts, grid
 from mixpanel_export.errors import MixpanelDataError
 
 if TYPE_CHECKING:
@@ -92,6 +94,27 @@ class ParallelFetchResult:
             "has_failures": self.has_failures,
         }
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of the export."""
+        batches = self.successful_batches + self.failed_batches
+        rows: list[tuple[str, object]] = [
+            ("table", self.table),
+            ("rows added", f"{self.total_rows:,}"),
+            ("batches", f"{self.successful_batches} of {batches}" if batches else "none to fetch"),
+            ("seconds", f"{self.duration_seconds:.1f}"),
+        ]
+        rows += [("days added", " to ".join(days)) for days in self.added_date_ranges]
+        counts = {
+            "duplicates removed": self.removed_duplicates,
+            "rejects": self.rejects,
+            "repaired": self.repaired,
+        }
+        rows += [(name, f"{count:,}") for name, count in counts.items() if count]
+        failures = zip(self.failed_date_ranges, chain(self.errors, repeat("failed")), strict=False)
+        rows += [("failed", f"{' to '.join(days)}: {error}") for days, error in failures]
+        remedy = "not complete; the same call with resume=True fetches what failed"
+        return facts(rows, remedy if self.has_failures else "exported")
+
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
@@ -144,6 +167,14 @@ class FetchResult:
             "fetched_at": self.fetched_at.isoformat(),
         }
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of the fetch."""
+        rows: list[tuple[str, object]] = [("table", self.table), ("rows added", f"{self.rows:,}")]
+        if self.date_range:
+            rows.append(("days", " to ".join(self.date_range)))
+        rows.append(("seconds", f"{self.duration_seconds:.1f}"))
+        return facts(rows, f"{self.type} fetched")
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -171,14 +202,32 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SQLResult:
-    """Rows of a query with their column names."""
+    """Rows of a query with their column names; iterating over it is iterating over the rows."""
 
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[object, ...]]
+    columns: Sequence[str]
+    rows: Sequence[tuple[Any, ...]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self.rows)
 
     def to_dicts(self) -> list[dict[str, object]]:
         """Return one dictionary a row."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the first rows."""
+        return grid(self.columns, self.rows)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return columns, rows and row_count; the values are as DuckDB gives them."""
+        return {
+            "columns": list(self.columns),
+            "rows": [list(row) for row in self.rows],
+            "row_count": len(self.rows),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +238,7 @@ class TableInfo:
     type: str | None
     row_count: int
     fetched_at: datetime | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self) | {"fetched_at": self.fetched_at.isoformat() if self.fetched_at else None}

@@ -6,9 +6,12 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, fields
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mixpanel_export.errors import (
     DatabaseLockedError,
@@ -148,3 +151,110 @@ def test_rows_are_named() -> None:
     """`to_dicts` gives one dictionary a row, in order."""
     result = SQLResult(("n", "name"), [(1, "one"), (2, None)])
     assert result.to_dicts() == [{"n": 1, "name": "one"}, {"n": 2, "name": None}]
+
+
+# In notebooks
+
+
+class Tags(HTMLParser):
+    """The tags, and the text between them by the tag that it is in."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert {name for name, _ in attrs} <= {"style"}
+        self.tags.append(tag)
+        if tag != "br":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def cells(self, *tags: str) -> list[str]:
+        return [text for tag, text in self.texts if tag in tags]
+
+
+def rendered(value: Any) -> Tags:
+    """Return what a notebook shows, which must be well-formed."""
+    tags = Tags(value._repr_html_())
+    assert not tags.open
+    return tags
+
+
+def test_a_notebook_shows_an_export_as_a_small_table() -> None:
+    """What the shell says, and nothing of what did not happen."""
+    whole = ParallelFetchResult("events", 1234567, 9, 0, (), 1.25, AT)
+    shown = rendered(whole)
+    assert shown.cells("th") == ["table", "rows added", "batches", "seconds"]
+    assert shown.cells("td") == ["events", "1,234,567", "9 of 9", "1.2"]
+    assert shown.cells("caption") == ["exported"]
+    assert "none to fetch" in rendered(ParallelFetchResult("events", 0, 0, 0, (), 0.1, AT)).cells("td")
+
+
+def test_a_notebook_shows_what_failed_and_why() -> None:
+    """Each range has its reason, the caption says how to go on, and remarks have their lines."""
+    days = ("2024-01-08", "2024-01-14")
+    shown = rendered(
+        ParallelFetchResult(
+            "events",
+            12,
+            1,
+            2,
+            (days, days),
+            1.5,
+            AT,
+            added_date_ranges=(days,),
+            errors=(ServerError("broke"),),
+            removed_duplicates=3,
+            rejects=2,
+            repaired=1,
+        )
+    )
+    names = ["days added", "duplicates removed", "rejects", "repaired", "failed", "failed"]
+    assert shown.cells("th")[4:] == names
+    span = "2024-01-08 to 2024-01-14"
+    assert shown.cells("td")[4:] == [span, "3", "2", "1", f"{span}: broke", f"{span}: failed"]
+    assert "resume=True" in shown.cells("caption")[0]
+
+
+def test_a_notebook_shows_a_fetch_and_rows() -> None:
+    """Of many rows the first are shown and all are counted; what is missing looks unlike text."""
+    assert rendered(FETCH).cells("td") == ["events", "12", "2024-01-01 to 2024-01-07", "1.5"]
+    assert "days" not in rendered(FetchResult("profiles", 3, "profiles", 1.5, None, AT)).cells("th")
+    shown = rendered(SQLResult(("n", "name"), [(1, "one"), (2, None)]))
+    assert shown.cells("th") == ["n", "name"]
+    assert shown.cells("td", "em") == ["1", "one", "2", "NULL"]
+    assert shown.cells("em") == ["NULL"]
+    assert shown.cells("p") == ["2 rows"]
+    many = rendered(SQLResult(("n",), [(number,) for number in range(1000)]))
+    assert many.cells("td") == [str(number) for number in range(20)]
+    assert many.cells("p") == ["the first 20 of 1,000 rows"]
+    assert rendered(SQLResult(("n",), [(1,)])).cells("p") == ["1 row"]
+
+
+ANY = st.text(st.characters(codec="utf-8")) | st.sampled_from(
+    ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&amp;b", "<td>\n</table>"]
+)
+
+
+@given(ANY, ANY)
+def test_nothing_that_is_shown_becomes_markup(name: str, value: str) -> None:
+    """For all names and values: the tags are the table's own, and what is shown is the text, cut where it is long."""
+    plain = {"table", "thead", "tbody", "tr", "th", "td", "p", "caption", "br", "em"}
+    shown = rendered(SQLResult((name,), [(value,)]))
+    assert set(shown.tags) <= plain
+    assert "".join(shown.cells("th")) == name
+    cell = "".join(shown.cells("td"))
+    wanted = value.replace("\n", "")
+    assert cell == wanted or (cell.endswith("…") and wanted.startswith(cell[:-1]) and len(cell) <= 200)
+    failed = ParallelFetchResult(name, 0, 0, 1, (("a", "b"),), 1.0, AT, errors=(ServerError(value),))
+    assert set(rendered(failed).tags) <= plain

@@ -16,7 +16,8 @@ PACKAGE = Path(mixpanel_export.__file__).parent
 # Module: what of ours it may import, what of others'. Imports point up this table.
 LAYERS = {
     "errors": ("", ""),
-    "results": ("errors", "pandas"),
+    "_html": ("", ""),
+    "results": ("_html errors", "pandas"),
     "_stream": ("", ""),
     "_lines": ("", ""),
     "_zone": ("", ""),
@@ -27,6 +28,8 @@ LAYERS = {
     "_quota": ("_clock _limits", "platformdirs"),
     "_decode": ("_lines errors", "isal"),
     "_event": ("_lines _zone", ""),
+    "_frames": ("", "pandas"),
+    "inspection": ("_frames results", "pandas"),
     "_arguments": ("_plan _stream errors results", ""),
     "credentials": ("_zone errors", ""),
     "_accounts": ("credentials errors", "tomlkit"),
@@ -39,6 +42,10 @@ LAYERS = {
     "_schema": ("_database errors", "duckdb"),
     "_ledger": ("_database _duplicates _plan _schema _stream errors", "duckdb"),
     "_state": ("_database _ledger _plan _schema _stream errors", "duckdb"),
+    "_tables": ("_database _ledger _schema _state errors inspection results", "duckdb"),
+    "_inspect": ("_database _tables errors inspection", "duckdb"),
+    "_local": ("_database _frames _inspect _tables errors inspection results", "duckdb pandas"),
+    "_upgrade": ("_database _ledger _local _schema _stream errors inspection", "duckdb"),
     "_staging": ("_stream errors", "isal"),
     "_load": ("_database _duplicates _ledger _lines _staging", "duckdb"),
     "_tasks": ("", "anyio"),
@@ -63,10 +70,13 @@ LAYERS = {
     "_check": ("_attempts _connections _fetch _job _stream _tasks credentials errors", "httpx"),
     "sync": ("_tasks", "anyio"),
     "workspace": (
-        "_arguments _database _engine _event _fetch _schema _zone credentials errors progress results sync",
-        "duckdb pandas",
+        "_arguments _check _engine _event _fetch _local _zone credentials errors inspection progress results sync",
+        "",
     ),
-    "__init__": ("_engine _fetch _plan credentials errors results sync workspace", ""),
+    "__init__": (
+        "_engine _fetch _plan _upgrade credentials errors inspection results sync workspace",
+        "",
+    ),
 }
 # Package: the same for all its modules together, imports of each other aside.
 PACKAGES = {

@@ -1,0 +1,31 @@
+"""Small tables for notebooks. Whatever comes from outside is text here, never markup."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+_LONGEST = 200  # characters of a cell; properties may have thousands
+_LEFT = ' style="text-align: left"'
+
+
+def facts(rows: Iterable[tuple[str, object]], caption: str) -> str:
+    """Return names and values as a table of two columns."""
+    body = "".join(f"<tr><th{_LEFT}>{escape(name)}</th>{_cell(value)}</tr>" for name, value in rows)
+    return f"<table><caption>{escape(caption)}</caption><tbody>{body}</tbody></table>"
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], most: int = 20) -> str:
+    """Return rows under the names of their columns; of more than *most* the first, with a line that counts all."""
+    head = "".join(f"<th{_LEFT}>{escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:most])
+    shown = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
+    if len(rows) > most:
+        shown = f"the first {most} of {shown}"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{shown}</p>"
+
+
+def _cell(value: object) -> str:
+    text = "NULL" if value is None else str(value)
+    if len(text) > _LONGEST:
+        text = text[: _LONGEST - 1] + "…"
+    shown = escape(text).replace("\n", "<br>")
+    return f"<td{_LEFT}>{f'<em>{shown}</em>' if value is None else shown}</td>"
