@@ -43,7 +43,20 @@ if TYPE_CHECKING:
     from mixpanel_export._engine import export_events
     from mixpanel_export._fetch import Timeouts
     from mixpanel_export._plan import split_date_range
+    from mixpanel_export._upgrade import upgrade_database
     from mixpanel_export.credentials import Credentials
+    from mixpanel_export.inspection import (
+        ColumnInfo,
+        ColumnStatsResult,
+        ColumnSummary,
+        EventBreakdownResult,
+        EventStats,
+        SummaryResult,
+        TableSchema,
+        UpgradedTable,
+        UpgradeResult,
+        WorkspaceInfo,
+    )
     from mixpanel_export.sync import run_sync
     from mixpanel_export.workspace import Workspace
 
@@ -56,12 +69,17 @@ __all__ = [
     "AuthenticationError",
     "BatchProgress",
     "BatchResult",
+    "ColumnInfo",
+    "ColumnStatsResult",
+    "ColumnSummary",
     "ConfigError",
     "Credentials",
     "DatabaseError",
     "DatabaseLockedError",
     "DatabaseNotFoundError",
     "DateRangeTooLargeError",
+    "EventBreakdownResult",
+    "EventStats",
     "ExportRunningError",
     "FetchResult",
     "FutureDateError",
@@ -76,28 +94,45 @@ __all__ = [
     "SQLResult",
     "SelectionError",
     "ServerError",
+    "SummaryResult",
     "TableError",
     "TableExistsError",
     "TableFormatError",
     "TableInfo",
     "TableNotFoundError",
+    "TableSchema",
     "Timeouts",
     "TruncatedError",
+    "UpgradeResult",
+    "UpgradedTable",
     "Workspace",
+    "WorkspaceInfo",
     "__version__",
     "export_events",
     "run_sync",
     "split_date_range",
+    "upgrade_database",
 ]
 
 # These are imported when first used, so that importing the package is quick and loads no other library.
 _HOMES = {
+    "ColumnInfo": "inspection",
+    "ColumnStatsResult": "inspection",
+    "ColumnSummary": "inspection",
     "Credentials": "credentials",
+    "EventBreakdownResult": "inspection",
+    "EventStats": "inspection",
+    "SummaryResult": "inspection",
+    "TableSchema": "inspection",
     "Timeouts": "_fetch",
+    "UpgradeResult": "inspection",
+    "UpgradedTable": "inspection",
     "Workspace": "workspace",
+    "WorkspaceInfo": "inspection",
     "export_events": "_engine",
     "run_sync": "sync",
     "split_date_range": "_plan",
+    "upgrade_database": "_upgrade",
 }
 
 

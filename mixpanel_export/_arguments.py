@@ -1,15 +1,37 @@
 """What mixpanel_data's arguments and results of one fetch are to the engine, and mixpanel_data's bounds on them."""
 
+from collections.abc import Callable
 from datetime import date
-from typing import Literal
+from typing import Literal, Required, TypedDict
 
 from mixpanel_export._plan import split_date_range
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import DateRangeTooLargeError
-from mixpanel_export.results import FetchResult, ParallelFetchResult
+from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
 MAX_DAYS = 100
 """Days that one request may ask for, and that a chunk may have."""
+
+
+class FetchOptions(TypedDict, total=False):
+    """What the overloads of `fetch_events` have in common."""
+
+    from_date: Required[str | date]
+    to_date: Required[str | date]
+    events: list[str] | None
+    where: str | None
+    progress: bool
+    append: bool
+    batch_size: int
+    max_workers: int | None
+    on_batch_complete: Callable[[BatchProgress], object] | None
+    chunk_days: int | None
+    resume: bool
+    replace: bool
+    dedupe: bool
+    retries: int
+    on_progress: Callable[[Progress], object] | None
+    max_wait: float
 
 
 def check(name: str, value: int | None, least: int, most: int) -> None:

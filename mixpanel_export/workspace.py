@@ -1,62 +1,47 @@
 """The blocking door: mixpanel_data's Workspace over the async engine."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace as changed
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import cached_property, partial
-from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Required, Self, TypedDict, Unpack, overload
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NoReturn, Self, TypedDict, Unpack, overload
 
-import duckdb
-
-from mixpanel_export._arguments import MAX_DAYS, check, days_of_one_request, mode_of, result_of_one_request
-from mixpanel_export._database import connect, quoted
+from mixpanel_export._arguments import (
+    MAX_DAYS,
+    FetchOptions,
+    check,
+    days_of_one_request,
+    mode_of,
+    result_of_one_request,
+)
+from mixpanel_export._check import check_credentials
 from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._event import streamed
 from mixpanel_export._fetch import Timeouts
-from mixpanel_export._schema import table_exists
+from mixpanel_export._local import LocalDatabase, check_there, size_and_birth
 from mixpanel_export._zone import checked_zone
-from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
-from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseNotFoundError
+from mixpanel_export.credentials import Credentials, account_used, checked_project_id, resolve_credentials
+from mixpanel_export.errors import ConfigError
+from mixpanel_export.inspection import WorkspaceInfo
 from mixpanel_export.progress import Watcher, draw
-from mixpanel_export.results import (
-    BatchProgress,
-    FetchResult,
-    ParallelFetchResult,
-    Progress,
-    SQLResult,
-    TableInfo,
-)
+from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 from mixpanel_export.sync import run_sync
 
-if TYPE_CHECKING:
-    import pandas as pd
+
+class _Settings(TypedDict, total=False):
+    """What the constructor takes besides mixpanel_data's arguments."""
+
+    credentials: Credentials | None
+    api_url: str | None
+    project_timezone: str | None
+    http2: bool
+    timeouts: Timeouts | None
 
 
-class _FetchOptions(TypedDict, total=False):
-    """What the overloads of `fetch_events` have in common."""
-
-    from_date: Required[str | date]
-    to_date: Required[str | date]
-    events: list[str] | None
-    where: str | None
-    progress: bool
-    append: bool
-    batch_size: int
-    max_workers: int | None
-    on_batch_complete: Callable[[BatchProgress], object] | None
-    chunk_days: int | None
-    resume: bool
-    replace: bool
-    dedupe: bool
-    retries: int
-    on_progress: Callable[[Progress], object] | None
-    max_wait: float
-
-
-class Workspace:
+class Workspace(LocalDatabase):
     """A DuckDB file, and the Mixpanel project that events are fetched from.
 
     *path* None is mixpanel_data's file, `~/.mp/data/{project_id}.db`. Credentials are looked for when they are
@@ -65,16 +50,17 @@ class Workspace:
     choose HTTP/2, and *timeouts* bounds the silence of a connection (all three: see `export_events`).
     The file is opened, and created, when it is first needed, and stays open until `close()`; other processes
     cannot open it meanwhile. With *read_only* they may read it too, and nothing can be fetched. One thread at a
-    time may use a workspace.
+    time may use a workspace. *workspace_id* is mixpanel_data's; it changes nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - mixpanel_data's order
         self,
         account: str | None = None,
         project_id: str | None = None,
         region: str | None = None,
         path: str | Path | None = None,
         read_only: bool = False,
+        workspace_id: int | None = None,  # noqa: ARG002 - mixpanel_data's
         *,
         credentials: Credentials | None = None,
         api_url: str | None = None,
@@ -82,31 +68,85 @@ class Workspace:
         http2: bool = False,
         timeouts: Timeouts | None = None,
     ) -> None:
+        super().__init__(read_only=read_only, folder_mode=0o700 if path is None else 0o777)
         self._account = account
         self._project_id = project_id
         self._region = region
         self._path = path
-        self._read_only = read_only
         self._given = credentials
         self._api_url = api_url
         self._project_timezone = project_timezone
         self._http2 = http2
         self._timeouts = timeouts
-        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._only_opened = False
 
-    def __enter__(self) -> Self:
-        return self
+    @classmethod
+    def open(cls, path: str | Path, *, read_only: bool = True) -> Self:
+        """Open a database that is there; no credentials are needed, nor looked for before something is fetched.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        Raises:
+            DatabaseNotFoundError: There is none; it is a `FileNotFoundError`, too.
+            DatabaseError: It cannot be opened.
+        """
+        workspace = cls(path=path, read_only=read_only)
+        check_there(workspace.db_path)
+        workspace._only_opened = True
+        _ = workspace.connection
+        return workspace
 
-    def close(self) -> None:
-        """Close the database file. Using the workspace again opens it again."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    @classmethod
+    @contextmanager
+    def ephemeral(
+        cls,
+        account: str | None = None,
+        project_id: str | None = None,
+        region: str | None = None,
+        **settings: Unpack[_Settings],
+    ) -> Iterator[Self]:
+        """Give a workspace on a file in the system's folder for temporary ones (`TMPDIR`), removed in the end.
+
+        Only this user can read it. *settings* are the arguments of that name of the constructor.
+        """
+        with (
+            TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True) as folder,
+            cls(account, project_id, region, Path(folder, "events.duckdb"), **settings) as workspace,
+        ):
+            yield workspace
+
+    @classmethod
+    @contextmanager
+    def memory(
+        cls,
+        account: str | None = None,
+        project_id: str | None = None,
+        region: str | None = None,
+        **settings: Unpack[_Settings],
+    ) -> Iterator[Self]:
+        """Give what `ephemeral` gives: a temporary file, since memory is bounded here at any size of an export."""
+        with cls.ephemeral(account, project_id, region, **settings) as workspace:
+            yield workspace
+
+    @staticmethod
+    def test_credentials(account: str | None = None) -> dict[str, Any]:
+        """Ask Mixpanel for one event of yesterday with the credentials that `resolve_credentials` finds.
+
+        Returns success (True), account (None: the environment's), project_id, region and events_found (1, or 0 where
+        that day has none). It takes one of the hour's requests.
+
+        Raises:
+            ConfigError: There are no credentials, or no such account.
+            AuthenticationError: Mixpanel does not accept them.
+            APIError: Nobody can tell now; its kinds say why.
+        """
+        credentials = resolve_credentials(account)
+        found = run_sync(check_credentials, credentials)
+        return {
+            "success": True,
+            "account": account_used(account),
+            "project_id": credentials.project_id,
+            "region": credentials.region,
+            "events_found": found,
+        }
 
     @property
     def db_path(self) -> Path:
@@ -118,16 +158,6 @@ class Workspace:
             raise ConfigError("the default file is named after the project; set MP_PROJECT_ID or pass path")
         return Path.home() / ".mp" / "data" / f"{project_id}.db"
 
-    @property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """DuckDB's own connection. What a transaction left open here has changed may keep a fetch from committing.
-
-        Raises `DatabaseError` or one of its kinds where the file cannot be opened.
-        """
-        if self._connection is None:
-            self._connection = _read_only(self.db_path) if self._read_only else connect(self._writable_path())
-        return self._connection
-
     @overload
     def fetch_events(
         self,
@@ -135,15 +165,15 @@ class Workspace:
         *,
         limit: int | None = ...,
         parallel: Literal[False] = ...,
-        **options: Unpack[_FetchOptions],
+        **options: Unpack[FetchOptions],
     ) -> FetchResult: ...
     @overload
     def fetch_events(
-        self, name: str = ..., *, limit: None = ..., parallel: Literal[True], **options: Unpack[_FetchOptions]
+        self, name: str = ..., *, limit: None = ..., parallel: Literal[True], **options: Unpack[FetchOptions]
     ) -> ParallelFetchResult: ...
     @overload
     def fetch_events(
-        self, name: str = ..., *, limit: int | None = ..., parallel: bool, **options: Unpack[_FetchOptions]
+        self, name: str = ..., *, limit: int | None = ..., parallel: bool, **options: Unpack[FetchOptions]
     ) -> FetchResult | ParallelFetchResult: ...
     def fetch_events(
         self,
@@ -201,7 +231,7 @@ class Workspace:
                 from_date,
                 to_date,
                 credentials=self._credentials,
-                db=self._writable_path(),
+                db=self._writable_path("fetch"),
                 table=name,
                 events=events,
                 where=where,
@@ -266,36 +296,40 @@ class Workspace:
         )
         return streamed(lambda file: run_sync(download, file), raw=raw, zone=zone)
 
-    def sql(self, query: str) -> "pd.DataFrame":
-        """Run *query* and return its rows as a pandas DataFrame; `ImportError` without pandas."""
-        if find_spec("pandas") is None:
-            raise ImportError(
-                "DataFrames need pandas, the extra of mpx-export[pandas]: pip install pandas; or use sql_rows"
-            )
-        return self.connection.execute(query).df()
+    def info(self) -> WorkspaceInfo:
+        """Return where the database is, how big, since when, what tables it has, and whose they are."""
+        tables = [table.name for table in self.tables()]
+        size_mb, created_at = size_and_birth(self.db_path)
+        whose = self._known_credentials()
+        return WorkspaceInfo(
+            path=self.db_path,
+            project_id=whose.project_id if whose else "unknown",
+            region=whose.region if whose else "unknown",
+            account=self._account,
+            tables=tables,
+            size_mb=size_mb,
+            created_at=created_at,
+        )
 
-    def sql_scalar(self, query: str) -> Any:
-        """Run *query* and return the first value of its first row, None where it has no row."""
-        row = self.connection.execute(query).fetchone()
-        return row[0] if row else None
+    def fetch_profiles(self, *_arguments: object, **_options: object) -> NoReturn:
+        """Raise `NotImplementedError`: profiles are not exported."""
+        raise NotImplementedError(
+            "profiles are not exported; use Mixpanel's Engage API, or the package mixpanel-utils, for them"
+        )
 
-    def sql_rows(self, query: str) -> SQLResult:
-        """Run *query* and return its rows as tuples, with the names of the columns."""
-        cursor = self.connection.execute(query)
-        columns = tuple(column[0] for column in cursor.description or ())
-        return SQLResult(columns, cursor.fetchall())
+    @property
+    def api(self) -> NoReturn:
+        """Raise `NotImplementedError`: there is no client for the rest of Mixpanel's API."""
+        raise NotImplementedError(
+            "there is no client for Mixpanel's other APIs; use fetch_events or stream_events, or an HTTP client"
+        )
 
-    def tables(self) -> list[TableInfo]:
-        """Return the tables of the database by name, without those that begin with an underscore."""
-        found = self.connection.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND "
-            "schema_name = 'main' AND NOT internal AND NOT starts_with(table_name, '_') ORDER BY table_name"
-        ).fetchall()
-        fetched = self._fetched()
-        return [
-            TableInfo(name, kind, self.sql_scalar(f"SELECT count(*) FROM {quoted(name)}"), at)
-            for name, kind, at in ((name, *fetched.get(name, (None, None))) for (name,) in found)
-        ]
+    def _known_credentials(self) -> Credentials | None:
+        """Return the credentials, None where there are none, or where the file may be another project's."""
+        try:
+            return None if self._only_opened else self._credentials
+        except ConfigError:
+            return None
 
     @cached_property
     def _credentials(self) -> Credentials:
@@ -305,40 +339,6 @@ class Workspace:
         return changed(
             given, project_id=self._project_id or given.project_id, region=self._region or given.region
         )
-
-    def _fetched(self) -> dict[str, tuple[str, datetime]]:
-        """Return kind and time of the last fetch of each table, from mixpanel_data's `_metadata` and our ledger."""
-        sources = {
-            "_metadata": "SELECT table_name, type, fetched_at FROM _metadata",
-            "_export_batches": "SELECT table_name, 'events', max(finished) FROM _export_batches "
-            "WHERE status <> 'failed' GROUP BY table_name",
-        }
-        rows = [
-            row
-            for table, sql in sources.items()
-            if table_exists(self.connection, table)
-            for row in self.connection.execute(sql).fetchall()
-        ]
-        return {name: (kind, at.replace(tzinfo=UTC)) for name, kind, at in rows if at}
-
-    def _writable_path(self) -> Path:
-        path = self.db_path
-        if self._read_only:
-            raise DatabaseError(
-                f"{path} is opened read-only; use a Workspace without read_only to fetch", db_path=str(path)
-            )
-        if self._path is None:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path
-
-
-def _read_only(path: Path) -> duckdb.DuckDBPyConnection:
-    if not path.exists():
-        raise DatabaseNotFoundError(
-            f"there is no database {path}; fetch events into it first, or choose another path",
-            db_path=str(path),
-        )
-    return connect(path, read_only=True)
 
 
 def _both(watch: Watcher, also: Callable[[Progress], object] | None) -> Callable[[Progress], object]:

@@ -358,15 +358,25 @@ def test_the_default_file_is_named_after_the_project(served: Served, tmp_path: P
         assert checksum_of(workspace) == served.simulator.truth(FIRST, LAST).checksum
 
 
-def test_a_missing_folder_is_an_error(served: Served, tmp_path: Path) -> None:
-    """A path whose folder does not exist is more likely mistyped than meant: it is refused, without a request."""
-    path = tmp_path / "no such folder" / "events.duckdb"
+def test_a_missing_folder_is_made(served: Served, tmp_path: Path) -> None:
+    """The folders of a path are made when the file is first needed, as mixpanel_data made them, and not before."""
+    path = tmp_path / "of mine" / "and deeper" / "events.duckdb"
+    with Workspace(path=path, credentials=CREDENTIALS, api_url=served.url) as workspace:
+        assert not path.parent.parent.exists()
+        workspace.fetch_events(**DAYS)
+        assert checksum_of(workspace) == served.simulator.truth(FIRST, LAST).checksum
+    assert path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(served: Served, tmp_path: Path) -> None:
+    """Where something else is in a folder's place, the error says so, without a request."""
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "events.duckdb"
     with (
         Workspace(path=path, credentials=CREDENTIALS, api_url=served.url) as workspace,
-        pytest.raises(DatabaseError, match="does not exist"),
+        pytest.raises(DatabaseError, match="cannot create the folder"),
     ):
         workspace.fetch_events(**DAYS)
-    assert not path.parent.exists()
     assert served.requests() == 0
 
 
@@ -452,7 +462,7 @@ def test_a_frame_without_pandas_names_the_extra(tmp_path: Path, monkeypatch: pyt
     """Where pandas is not installed, `sql` says which extra brings it."""
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        "mixpanel_export.workspace.find_spec", lambda name: None if name == "pandas" else find_spec(name)
+        "mixpanel_export._frames.find_spec", lambda name: None if name == "pandas" else find_spec(name)
     )
     with (
         Workspace(path=tmp_path / "new.duckdb") as workspace,
@@ -465,9 +475,15 @@ def test_sql_rows_have_names(tmp_path: Path) -> None:
     """`sql_rows` gives tuples with the names of their columns, as dictionaries on request."""
     with Workspace(path=tmp_path / "new.duckdb") as workspace:
         result = workspace.sql_rows("SELECT n, n * n AS square FROM range(3) AS numbers(n)")
-    assert result.columns == ("n", "square")
+    assert result.columns == ["n", "square"]
     assert result.rows == [(0, 0), (1, 1), (2, 4)]
+    assert (list(result), len(result)) == (result.rows, 3)
     assert result.to_dicts()[2] == {"n": 2, "square": 4}
+    assert result.to_dict() == {
+        "columns": ["n", "square"],
+        "rows": [[0, 0], [1, 1], [2, 4]],
+        "row_count": 3,
+    }
 
 
 def test_tables_are_the_users(served: Served) -> None:

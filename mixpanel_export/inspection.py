@@ -1,0 +1,225 @@
+"""The values that looking into a database returns: mixpanel_data's names, fields and order.
+
+`to_dict()` is ready for JSON, but for values that were read from the table, which are as DuckDB gives them.
+`df` needs the extra `pandas`, and raises `ImportError` without it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixpanel_export._frames import frame
+from mixpanel_export.results import DateRange
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnInfo:
+    """A column of a table; `type` is DuckDB's name of it."""
+
+    name: str
+    type: str
+    nullable: bool
+    primary_key: bool = False
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """The columns of a table, in its order."""
+
+    table_name: str
+    columns: list[ColumnInfo]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceInfo:
+    """A workspace and its file.
+
+    `project_id` and `region` are "unknown" where there are no credentials; `account` is the one that the workspace
+    was made with. `size_mb` counts millions of bytes. `created_at` is in UTC, None where the file system does not
+    keep it.
+    """
+
+    path: Path | None
+    project_id: str
+    region: str
+    account: str | None
+    tables: list[str]
+    size_mb: float
+    created_at: datetime | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self) | {
+            "path": None if self.path is None else str(self.path),
+            "created_at": _iso(self.created_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSummary:
+    """A column as DuckDB's SUMMARIZE sees it.
+
+    `min`, `max` and the quartiles are text; `avg` and `std` are None for columns that hold no numbers, the
+    quartiles where there is no order to measure. `count` includes NULLs, `null_percentage` is of 100.
+    """
+
+    column_name: str
+    column_type: str
+    min: Any
+    max: Any
+    approx_unique: int
+    avg: float | None
+    std: float | None
+    q25: Any
+    q50: Any
+    q75: Any
+    count: int
+    null_percentage: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryResult:
+    """The columns of a table, summarized."""
+
+    table: str
+    row_count: int
+    columns: list[ColumnSummary] = field(default_factory=list)
+
+    @property
+    def df(self) -> "pd.DataFrame":
+        """A row for each column."""
+        return _framed(ColumnSummary, self.columns, "columns")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class EventStats:
+    """The events of one name; the times are naive UTC, None where none of them has a time."""
+
+    event_name: str
+    count: int
+    unique_users: int
+    first_seen: datetime | None
+    last_seen: datetime | None
+    pct_of_total: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self) | {
+            "first_seen": _iso(self.first_seen),
+            "last_seen": _iso(self.last_seen),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EventBreakdownResult:
+    """The events of a table by name, the most frequent first.
+
+    `date_range` has the first and the last time, naive UTC; as in mixpanel_data both are `datetime.min` where
+    there is none.
+    """
+
+    table: str
+    total_events: int
+    total_users: int
+    date_range: tuple[datetime, datetime]
+    events: list[EventStats] = field(default_factory=list)
+
+    @property
+    def df(self) -> "pd.DataFrame":
+        """A row for each name."""
+        return _framed(EventStats, self.events, "events")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self) | {
+            "date_range": [_iso(moment) for moment in self.date_range],
+            "events": [event.to_dict() for event in self.events],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStatsResult:
+    """What one column, or an expression of columns, holds.
+
+    `count` is of values that are not NULL, `unique_count` an estimate of how many different ones there are, within
+    a few per cent. `top_values` has the most frequent ones with their counts. The last four are None where the
+    values are no numbers, or where there are none.
+    """
+
+    table: str
+    column: str
+    dtype: str
+    count: int
+    null_count: int
+    null_pct: float
+    unique_count: int
+    unique_pct: float
+    top_values: list[tuple[Any, int]] = field(default_factory=list)
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+    @property
+    def df(self) -> "pd.DataFrame":
+        """A row for each of the most frequent values: value, count."""
+        return frame(("value", "count"), self.top_values, instead="top_values")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order."""
+        return asdict(self) | {"top_values": [list(pair) for pair in self.top_values]}
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradedTable:
+    """A table that was mixpanel_data's; `date_ranges` are the days that it had, or claimed to have."""
+
+    name: str
+    row_count: int
+    date_ranges: tuple[DateRange, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeResult:
+    """What became of a file; without `tables` there was nothing left to do, and it is as it was."""
+
+    path: Path
+    tables: tuple[UpgradedTable, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self) | {"path": str(self.path)}
+
+
+def _framed(kind: type[Any], values: Sequence[object], instead: str) -> "pd.DataFrame":
+    names = [column.name for column in fields(kind)]
+    return frame(names, [[getattr(value, name) for name in names] for value in values], instead=instead)
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
