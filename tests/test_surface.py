@@ -82,7 +82,7 @@ LAYERS = {
 PACKAGES = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _accounts _arguments _check _dry_run _engine _fetch _job _plan _quota credentials errors progress results simulator sync workspace",
+        "__init__ _accounts _arguments _check _dry_run _engine _fetch _job _plan _quota _upgrade credentials errors inspection progress results simulator sync workspace",
         "anyio click",
     ),
 }
