@@ -21,7 +21,7 @@ import click
 
 from mixpanel_export import errors
 
-COMMANDS = ("accounts", "demo", "export", "quota", "simulate")
+COMMANDS = ("accounts", "demo", "export", "quota", "simulate", "upgrade")
 
 # The first line that fits counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
