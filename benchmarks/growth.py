@@ -130,13 +130,13 @@ def pairs(url: str, told: Sequence[Truth], before: Path, full: Path) -> list[Pai
     return [
         Pair(
             Work(
-                "the first million, 4 appends",
+                "the first quarter, 4 appends",
                 partial(append, url, 0, MILLION),
                 proof(MILLION),
                 _sent(million),
             ),
             Work(
-                "the last million, 4 appends",
+                "the last quarter, 4 appends",
                 partial(append, url, DAYS - MILLION, DAYS),
                 proof(DAYS),
                 _sent(last),
@@ -145,12 +145,12 @@ def pairs(url: str, told: Sequence[Truth], before: Path, full: Path) -> list[Pai
         ),
         Pair(
             Work(
-                "a million at once, dedupe=False",
+                "a quarter at once, dedupe=False",
                 partial(at_once, url, {"dedupe": False}),
                 doubled,
                 _sent(million),
             ),
-            Work("a million at once, default", partial(at_once, url, {}), proof(MILLION), _sent(million)),
+            Work("a quarter at once, default", partial(at_once, url, {}), proof(MILLION), _sent(million)),
         ),
         Pair(
             Work("a new day", partial(append, url, DAYS, DAYS + 1), proof(DAYS + 1), told[DAYS].rows, full),
@@ -239,7 +239,7 @@ def draw(
     )
     along.set_xlim(left=0)
     along.set_ylim(0, max(steps) * 1.25)
-    along.set_xlabel("million events in the file before the append")
+    along.set_xlabel("million events before the append")
     along.set_ylabel("seconds per million events")
     along.set_title("16 appends of 10 days, one run", fontsize=10)
     plain(along)

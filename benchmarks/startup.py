@@ -1,0 +1,164 @@
+"""How long it takes before anything happens, against `python -c "import httpx"`: the price of an ordinary library.
+
+Each command is a process as a shell starts it, from its beginning to its end; `mpx export` until a server has its
+first request, which it refuses. `--scale` changes nothing here.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from _measure import ACCOUNT, Cost, alternating, new_folder, options, spread
+from _report import Bar, horizontal, markdown, publish
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LAUNCH = Path(__file__).parent / "_launch.py"
+MPX = Path(sys.executable).parent / "mpx"
+DAYS = ("--from", "2024-01-01", "--to", "2024-01-07")
+REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+REFUSED = 3  # the exit code of an export whose credentials are not taken
+
+HELP = Bar('startup: mpx --help ÷ python -c "import httpx", wall', 1.5, at_most=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is typed, and the exit code that shows that it did what it should; *asks* if it is timed to its request."""
+
+    name: str
+    words: tuple[str, ...]
+    code: int = 0
+    asks: bool = False
+
+    def run(self, url: str, arrivals: "SimpleQueue[float]", within: Path | None) -> Cost:
+        """Run it in a new folder, which is removed.
+
+        Raises:
+            SystemExit: it ended otherwise than it should.
+        """
+        with new_folder(within) as folder:
+            launched = subprocess.run(
+                [sys.executable, "-S", LAUNCH, *self.words],
+                cwd=folder,
+                env=_environment(url, folder),
+                capture_output=True,
+                check=True,
+                text=True,
+            )
+        code, begun, ended, cpu, peak = launched.stdout.split()
+        if int(code) != self.code:
+            raise SystemExit(f"{' '.join(self.words)} ended with {code}, and should with {self.code}")
+        try:
+            end = arrivals.get_nowait() if self.asks else float(ended)
+        except Empty:
+            raise SystemExit(f"{' '.join(self.words)} made no request") from None
+        return Cost(end - float(begun), float(cpu), int(float(peak)))
+
+
+COMMANDS = (
+    Command('python -c "import httpx"', (sys.executable, "-c", "import httpx")),
+    Command('python -c ""', (sys.executable, "-c", "")),
+    Command('python -c "import mixpanel_export"', (sys.executable, "-c", "import mixpanel_export")),
+    Command("mpx --help", (str(MPX), "--help")),
+    Command("mpx export, to its first request", (str(MPX), "export", *DAYS), REFUSED, asks=True),
+)
+
+
+def _environment(url: str, folder: Path) -> dict[str, str]:
+    own = {
+        "MPX_API_URL": url,
+        "MPX_STATE_DIR": str(folder),
+        "MP_USERNAME": ACCOUNT.username or "",
+        "MP_SECRET": ACCOUNT.secret,
+        "MP_PROJECT_ID": ACCOUNT.project_id,
+    }
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MP_", "MPX_"))} | own
+
+
+@contextmanager
+def refusing() -> Iterator[tuple[str, "SimpleQueue[float]"]]:
+    """Yield the URL of a server that refuses every request, and a queue of the moments when they arrived."""
+    arrivals: SimpleQueue[float] = SimpleQueue()
+    over = Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=_refuse, args=(server, arrivals, over))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", arrivals
+        finally:
+            over.set()
+            socket.create_connection(server.getsockname()).close()
+            thread.join()
+
+
+def _refuse(server: socket.socket, arrivals: "SimpleQueue[float]", over: Event) -> None:
+    while not over.is_set():
+        connection, _ = server.accept()
+        with connection:
+            if connection.recv(65536):
+                arrivals.put(time.perf_counter())
+                connection.sendall(REFUSAL)
+
+
+def table(done: Sequence[Sequence[Cost]]) -> str:
+    """Return the figures as a Markdown table: median (least to greatest)."""
+    rows = [
+        [
+            f"`{command.name}`",
+            spread([cost.wall for cost in costs], digits=3),
+            spread([cost.cpu for cost in costs], digits=3),
+            spread([cost.peak / 1e6 for cost in costs], digits=0),
+            spread(_ratios(costs, done[0])),
+        ]
+        for command, costs in zip(COMMANDS, done, strict=True)
+    ]
+    return markdown(["", "wall s", "CPU s", "peak RSS MB", "wall ÷ import httpx"], rows)
+
+
+def _ratios(costs: Sequence[Cost], others: Sequence[Cost]) -> list[float]:
+    return [cost.wall / other.wall for cost, other in zip(costs, others, strict=True)]
+
+
+def draw(done: Sequence[Sequence[Cost]], figure: "Figure") -> None:
+    """Draw the time of each command."""
+    horizontal(
+        figure.subplots(),
+        "wall, median, least and greatest",
+        "milliseconds",
+        [
+            (command.name, [cost.wall * 1e3 for cost in costs])
+            for command, costs in zip(COMMANDS, done, strict=True)
+        ],
+        digits=0,
+    )
+
+
+def main() -> None:
+    """Measure, and publish a table and a plot."""
+    given = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=15)
+    with refusing() as (url, arrivals):
+        done = alternating(COMMANDS, given.rounds, lambda command: command.run(url, arrivals, given.folder))
+    publish(
+        "startup",
+        "From nothing to something: how long it takes to start",
+        given,
+        [table(done)],
+        reached=[(HELP, _ratios(done[3], done[0]))],
+        draw=partial(draw, done),
+    )
+
+
+if __name__ == "__main__":
+    main()
