@@ -99,33 +99,47 @@ def _wait(progress: Progress, duration: Callable[[float], str]) -> str:
 
 
 class _Bars:
-    """Two bars that appear with the first batch to come, so that an early error stands alone."""
+    """Two bars that appear with the first batch to come, so that an early error stands alone.
+
+    A notebook without widgets can draw only the last line of text again, so there the one bar says it all.
+    """
 
     def __init__(self, title: str, file: TextIO | None) -> None:
         self._title = title
         self._file = file
-        self._bars: tuple[tqdm[NoReturn], tqdm[NoReturn]] | None = None
+        self._upper: tqdm[NoReturn] | None = None
+        self._lower: tqdm[NoReturn] | None = None
 
     def show(self, progress: Progress) -> None:
-        if self._bars is None and progress.batches:
-            forecast = forecast_line(progress)
-            if forecast:
-                tqdm.write(forecast, file=self._file or sys.stderr)
-            upper = _bar(_BATCHES, self._title, 0, self._file, total=progress.batches)
-            self._bars = upper, _bar(_WIRE, wire_line(progress)[0], 1, self._file)
-        if self._bars is not None:
-            _show_batches(self._bars[0], progress)
-            _show_wire(self._bars[1], progress)
+        if self._upper is None and progress.batches:
+            self._begin(progress)
+        if self._upper is not None:
+            alone = ", ".join(filter(None, wire_line(progress))) if self._lower is None else ""
+            _show_batches(self._upper, progress, alone)
+        if self._lower is not None:
+            _show_wire(self._lower, progress)
+
+    def _begin(self, progress: Progress) -> None:
+        forecast = forecast_line(progress)
+        if forecast:
+            tqdm.write(forecast, file=self._file or (sys.stdout if _in_notebook() else sys.stderr))
+        self._upper = _bar(_BATCHES, self._title, 0, self._file, total=progress.batches)
+        if _has_lines(self._upper):
+            self._lower = _bar(_WIRE, wire_line(progress)[0], 1, self._file)
 
     def close(self) -> None:
         # The upper bar first: tqdm leaves each behind at the cursor.
-        for bar in self._bars or ():
-            bar.close()
+        for bar in (self._upper, self._lower):
+            if bar is not None:  # tqdm asks its total whether it is true
+                bar.close()
 
 
-def _show_batches(bar: "tqdm[NoReturn]", progress: Progress) -> None:
+def _show_batches(bar: "tqdm[NoReturn]", progress: Progress, more: str) -> None:
     bar.total = progress.batches
     bar.bar_format = _BATCHES if progress.waiting_seconds is None else _BATCHES_WAITING
+    if more:
+        bar.bar_format += "{postfix}"
+        bar.postfix = more
     if progress.batches_failed and bar.colour:
         bar.colour = "red"
     bar.update(progress.batches_done - bar.n)
@@ -164,6 +178,15 @@ def _bar_class() -> "type[tqdm[NoReturn]]":
     from tqdm.auto import tqdm as notebook_tqdm  # noqa: PLC0415 - it imports IPython's widgets
 
     return cast("type[tqdm[NoReturn]]", notebook_tqdm)
+
+
+def _has_lines(bar: "tqdm[NoReturn]") -> bool:
+    """Whether another bar can be drawn below this one."""
+    if not _in_notebook():
+        return True
+    from tqdm.notebook import tqdm_notebook  # noqa: PLC0415 - it imports IPython's widgets
+
+    return isinstance(bar, tqdm_notebook)
 
 
 def _in_notebook() -> bool:

@@ -223,14 +223,27 @@ def test_bars_are_closed_when_the_export_raises() -> None:
     assert terminal.getvalue().endswith("\n")
 
 
-def test_a_notebook_gets_the_bars_that_suit_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inside a kernel tqdm chooses the bars, and they are drawn although no terminal is there."""
+def test_a_notebook_without_widgets_gets_one_bar_that_says_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside a kernel bars are drawn although no terminal is there; of text only the last line can be drawn again."""
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     file = io.StringIO()
     assert can_draw(file)
     with draw(file=file) as watch:
-        watch(Progress(batches=4, batches_done=3))
-    assert "3/4 batches" in file.getvalue()
+        watch(Progress(batches=4, batches_done=3, rows=1200, waiting_for="the quota", waiting_seconds=90.0))
+    last = file.getvalue().rpartition("\r")[2]
+    assert "3/4 batches" in last
+    assert last.rstrip().endswith("[00:00], 1,200 rows, waiting for the quota, 1:30")
+    assert "\x1b[A" not in file.getvalue()
+
+
+def test_a_notebooks_forecast_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Notebooks paint standard error red, so what is no error goes elsewhere."""
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    with draw() as watch:
+        watch(Progress(batches=50, quota_left=2, quota_wait=3000.0))
+    assert capsys.readouterr().out.startswith("50 requests planned, 2 left this hour: expect about 50 min")
 
 
 def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
