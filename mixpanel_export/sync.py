@@ -147,7 +147,7 @@ class _Signals:
                 if signal.getsignal(number) is own:
                     signal.signal(number, handler)
             if self.raised:
-                raise self.raised[0]
+                raise self.raised[0] from None  # the cancelled call ended as it should
 
     def _handle(
         self, handler: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None
