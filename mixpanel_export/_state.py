@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 import duckdb
 
 from mixpanel_export._database import check_zone
-from mixpanel_export._ledger import Ledger, Selection
+from mixpanel_export._ledger import Ledger, Selection, selection_of
 from mixpanel_export._plan import Held
 from mixpanel_export._schema import (
     check_format,
@@ -53,6 +54,21 @@ class Order:
         asked = [str(self.days.first), str(self.days.last), self.selection.project]
         how = [self.zone, self.dedupe, self.limited]
         return json.dumps([*asked, self.selection.events_json, self.selection.where, *how])
+
+
+def order_of(table: str, purpose: str) -> Order:
+    """Return the order for a replacement of *table* that has this purpose."""
+    first, last, project, events, where, zone, dedupe, limited = json.loads(purpose)
+    return Order(
+        table=table,
+        selection=selection_of(project, events, where),
+        days=Chunk(date.fromisoformat(first), date.fromisoformat(last)),
+        mode="replace",
+        zone=zone,
+        zone_given=True,
+        dedupe=dedupe,
+        limited=limited,
+    )
 
 
 @dataclass(frozen=True, slots=True)
