@@ -889,7 +889,7 @@ def test_ctrl_c_keeps_whole_batches_and_says_how_to_go_on(
 def test_a_reader_that_goes_away_is_no_traceback(env: Mapping[str, str]) -> None:
     """`mpx export | head -0` ends quietly."""
     with subprocess.Popen(
-        [*MPX, "export", *WEEK, "-q"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*MPX, "export", *WEEK], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

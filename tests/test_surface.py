@@ -46,6 +46,8 @@ LAYERS = {
     "_inspect": ("_database _tables errors inspection", "duckdb"),
     "_local": ("_database _frames _inspect _tables errors inspection results", "duckdb pandas"),
     "_upgrade": ("_database _ledger _local _schema _stream errors inspection", "duckdb"),
+    "_coverage": ("_ledger _stream", ""),
+    "_reading": ("_coverage _database _ledger _schema _state _stream errors", "duckdb"),
     "_staging": ("_stream errors", "isal"),
     "_load": ("_database _duplicates _ledger _lines _staging", "duckdb"),
     "_tasks": ("", "anyio"),
@@ -82,7 +84,7 @@ LAYERS = {
 PACKAGES = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _accounts _arguments _check _dry_run _engine _fetch _job _plan _quota _upgrade credentials errors inspection progress results simulator sync workspace",
+        "__init__ _accounts _arguments _check _coverage _dry_run _engine _fetch _job _ledger _plan _quota _reading _stream _upgrade credentials errors inspection progress results simulator sync workspace",
         "anyio click",
     ),
 }

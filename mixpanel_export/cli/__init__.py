@@ -20,8 +20,9 @@ from typing import IO, Any, NoReturn
 import click
 
 from mixpanel_export import errors
+from mixpanel_export.cli.log import log_event, logs_json
 
-COMMANDS = ("accounts", "demo", "export", "quota", "simulate", "upgrade")
+COMMANDS = ("accounts", "demo", "export", "query", "quota", "retry", "simulate", "status", "upgrade")
 
 # The first line that fits counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -111,17 +112,31 @@ class Mpx(click.Group):
             raise  # a group by itself: the help is the answer
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "mpx"
-            message = one_line(error.format_message()).rstrip(".")
-            raise click.UsageError(f"{message}. See '{where} --help'.") from error
+            message = f"{one_line(error.format_message()).rstrip('.')}. See '{where} --help'."
+            if logs_json(ctx):
+                log_event("error", code="USAGE", message=message)
+                ctx.exit(error.exit_code)
+            raise click.UsageError(message) from error
         except BrokenPipeError:
             raise  # whoever read our output has gone; click ends quietly
         except (errors.MixpanelDataError, ValueError, OSError) as error:
-            exports = ctx.invoked_subcommand == "export"
-            message = in_options(one_line(error)) if exports else one_line(error)
-            click.echo(f"Error: {message}", err=True)
+            exports = ctx.invoked_subcommand in {"export", "retry"}
+            _report(ctx, error, in_options(one_line(error)) if exports else one_line(error))
             ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted("Interrupted.") from interrupt
+        except (KeyboardInterrupt, Interrupted) as interrupt:
+            ending = interrupt if isinstance(interrupt, Interrupted) else Interrupted("Interrupted.")
+            if logs_json(ctx):
+                log_event("error", code="INTERRUPTED", message=ending.message)
+                ctx.exit(ending.exit_code)
+            raise ending from interrupt.__cause__ or interrupt
+
+
+def _report(ctx: click.Context, error: Exception, message: str) -> None:
+    if logs_json(ctx):
+        code = error.code if isinstance(error, errors.MixpanelDataError) else type(error).__name__
+        log_event("error", code=code, message=message)
+    else:
+        click.echo(f"Error: {message}", err=True)
 
 
 @click.group(

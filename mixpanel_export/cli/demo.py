@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixpanel_export.cli import program
+from mixpanel_export.cli.fetching import log_result
+from mixpanel_export.cli.log import log_format_option, logs_json, say
 from mixpanel_export.cli.report import quoted
 from mixpanel_export.cli.simulate import SECRET, USERNAME
 from mixpanel_export.cli.watch import watching
@@ -60,6 +62,7 @@ class Outcome:
     "--events-per-day", type=click.IntRange(1), metavar="N", default=2000, help="Events of an average day."
 )
 @click.option("--no-progress", is_flag=True, help="Neither bars nor a line for each batch.")
+@log_format_option
 @click.pass_context
 def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_progress: bool) -> None:
     """Export 90 days from a simulated Mixpanel in parallel, and compare every event with the truth.
@@ -67,8 +70,10 @@ def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_prog
     Needs no account and no network: the simulator runs inside, on 127.0.0.1, with Mixpanel's limits.
     """
     _check_own(db)
-    click.echo(f"Exporting {days} days from a simulated Mixpanel on 127.0.0.1 into {db}.", err=True)
+    say(f"Exporting {days} days from a simulated Mixpanel on 127.0.0.1 into {db}.")
     outcome = _run(db, days, events_per_day, shown=not no_progress)
+    if logs_json():
+        log_result(outcome.result)
     click.echo("\n".join(_lines(outcome, db)))
     if not outcome.exact:
         ctx.exit(1)
@@ -122,7 +127,7 @@ async def _export(
     from mixpanel_export.credentials import Credentials
 
     credentials = Credentials(USERNAME, SECRET, project_id)
-    with watching("demo", shown=shown) as (say, draw):
+    with watching("demo", shown=shown) as (tell, draw):
         async with simulator.serve() as url:
             return await export_events(
                 FIRST_DAY,
@@ -131,7 +136,7 @@ async def _export(
                 table=TABLE,
                 credentials=credentials,
                 mode="replace",
-                on_batch_complete=say,
+                on_batch_complete=tell,
                 on_progress=draw,
                 api_url=url,
                 per_second=3,

@@ -6,12 +6,21 @@ from typing import Any
 
 import click
 
-from mixpanel_export.cli import Interrupted
-from mixpanel_export.cli.duration import parse_duration, parse_timeout
-from mixpanel_export.cli.report import failure_lines, next_command, plan_lines, remarks, result_lines
-from mixpanel_export.cli.watch import BatchWatcher, messages, watching
-from mixpanel_export.errors import DateRangeTooLargeError, RateLimitError
-from mixpanel_export.results import BatchProgress, ExportPlan, ParallelFetchResult
+from mixpanel_export.cli.fetching import (
+    Output,
+    exit_code,
+    fetch,
+    print_failures,
+    print_json,
+    print_result,
+    requests_of,
+)
+from mixpanel_export.cli.log import say
+from mixpanel_export.cli.options import DEFAULT_DB, output_options, request_options, who_options
+from mixpanel_export.cli.report import next_command, plan_lines
+from mixpanel_export.cli.watch import messages
+from mixpanel_export.errors import DateRangeTooLargeError
+from mixpanel_export.results import ExportPlan
 
 EXAMPLES = """\b
 Examples:
@@ -91,16 +100,8 @@ def _names(value: str) -> list[str]:
 @click.argument("table", default="events")
 @click.option("--from", "from_date", required=True, metavar="DATE", help="First day, YYYY-MM-DD, inclusive.")
 @click.option("--to", "to_date", required=True, metavar="DATE", help="Last day, YYYY-MM-DD, inclusive.")
-@click.option("--db", envvar="MPX_DB", default="mixpanel.duckdb", metavar="PATH", help="DuckDB file; MPX_DB.")
-@click.option(
-    "-a",
-    "--account",
-    envvar="MP_ACCOUNT",
-    metavar="NAME",
-    help="Account in the configuration file; MP_ACCOUNT.",
-)
-@click.option("--project-id", metavar="ID", help="Project to export, instead of the configured one.")
-@click.option("--region", metavar="NAME", help="us, eu or in, instead of the configured one.")
+@click.option("--db", envvar="MPX_DB", default=DEFAULT_DB, metavar="PATH", help="DuckDB file; MPX_DB.")
+@who_options
 @click.option(
     "--project-timezone",
     metavar="ZONE",
@@ -144,62 +145,13 @@ def _names(value: str) -> list[str]:
     "--replace", is_flag=True, help="Put these days in the place of the whole table, when all are here."
 )
 @click.option("--resume", is_flag=True, help="Fetch only the days that the table has not, or not for good.")
-@click.option(
-    "--retries",
-    type=click.IntRange(0),
-    default=5,
-    metavar="N",
-    help="How often a request may fail and be made again.",
-)
-@click.option(
-    "--max-wait",
-    callback=parse_duration,
-    default="24h",
-    metavar="DURATION",
-    help="How long to wait for the hour's quota in all, such as 90s, 30m or 2h; 0 = not at all.",
-)
-@click.option(
-    "--first-byte-timeout",
-    callback=parse_timeout,
-    default="30m",
-    metavar="DURATION",
-    help="How long an answer may take to begin; large ones take minutes.",
-)
-@click.option(
-    "--idle-timeout",
-    callback=parse_timeout,
-    default="5m",
-    metavar="DURATION",
-    help="How long an answer may pause.",
-)
-@click.option(
-    "--per-second",
-    type=click.IntRange(0),
-    envvar="MPX_PER_SECOND",
-    metavar="N",
-    show_default="3",
-    help="Requests a second the project allows; 0 = unlimited; MPX_PER_SECOND.",
-)
-@click.option(
-    "--per-hour",
-    type=click.IntRange(0),
-    envvar="MPX_PER_HOUR",
-    metavar="N",
-    show_default="60",
-    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.",
-)
-@click.option(
-    "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
-)
-@click.option("--http2", is_flag=True, help="Let the server choose HTTP/2.")
+@request_options
 @click.option("--no-dedupe", is_flag=True, help="Keep events that were delivered twice.")
 @click.option(
     "--dry-run", is_flag=True, help="Show what would be asked for and how long it would take; do nothing."
 )
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on standard error but errors.")
-@click.option("--no-progress", is_flag=True, help="Neither bars nor a line for each batch.")
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error, instead of bars.")
+@output_options
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
     """Export the events of some days into TABLE (default: events) of a DuckDB file.
@@ -208,15 +160,20 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     """
     options = Options(**given)
     _check(options)
+    output = Output(options.as_json, options.quiet, options.no_progress, options.verbose)
     with messages(quiet=options.quiet, verbose=options.verbose):
         if options.dry_run:
             _print_plan(options, _plan(options))
             return
-        result, fetched = _export(ctx, options)
-    _print_result(options, result, fetched)
-    if result.has_failures:
-        _print_failures(ctx, options, result)
-        ctx.exit(5 if all(isinstance(error, RateLimitError) for error in result.errors) else 1)
+        whole = [(options.from_date, options.to_date)]
+        fetched = fetch(_wanted(options), output, http2=options.http2, go_on=lambda: next_command(ctx, whole))
+        result = fetched.result
+        if options.as_json:
+            print_json(result.to_dict())
+        print_result(fetched, options.db, output, adds=options.append or options.resume)
+        go_on = next_command(ctx, result.failed_date_ranges) if result.has_failures else ""
+        print_failures(result, go_on, output, replacing=options.replace)
+    ctx.exit(exit_code([result]))
 
 
 def _check(options: Options) -> None:
@@ -226,28 +183,6 @@ def _check(options: Options) -> None:
         raise click.UsageError("--limit holds for one request; leave --parallel or --limit out.")
     if not options.parallel and (options.workers or options.chunk_days):
         raise click.UsageError("--workers and --chunk-days shape a parallel export; add --parallel.")
-
-
-def _export(ctx: click.Context, options: Options) -> tuple[ParallelFetchResult, int]:
-    """Export, and return how many rows the batches brought besides the result."""
-    from mixpanel_export._engine import export_events
-    from mixpanel_export.sync import run_sync
-
-    wanted = _wanted(options)
-    shown = not (options.quiet or options.no_progress)
-    try:
-        with watching(options.table, shown=shown, bars=not options.verbose, forecast=not options.quiet) as (
-            say,
-            draw,
-        ):
-            counted = _Counted(say)
-            result = run_sync(
-                export_events, **wanted, on_batch_complete=counted, on_progress=draw, http2=options.http2
-            )
-    except KeyboardInterrupt as interrupt:
-        go_on = next_command(ctx, [(options.from_date, options.to_date)])
-        raise Interrupted(f"Interrupted; complete batches are kept. To go on: {go_on}") from interrupt
-    return result, counted.rows
 
 
 def _plan(options: Options) -> ExportPlan:
@@ -261,7 +196,6 @@ def _plan(options: Options) -> ExportPlan:
 def _wanted(options: Options) -> dict[str, Any]:
     """Return the arguments that say what to export: the same for a real run and a dry one."""
     from mixpanel_export._arguments import mode_of
-    from mixpanel_export._fetch import Timeouts
     from mixpanel_export.credentials import resolve_credentials
 
     if not options.parallel:
@@ -282,26 +216,17 @@ def _wanted(options: Options) -> dict[str, Any]:
         "one_request": not options.parallel,
         "mode": mode_of(append=options.append, replace=options.replace, resume=options.resume),
         "dedupe": not options.no_dedupe,
-        "retries": options.retries,
-        "max_wait": options.max_wait,
-        "timeouts": Timeouts(first_byte=options.first_byte_timeout, idle=options.idle_timeout),
-        "api_url": options.api_url,
         "project_timezone": options.project_timezone,
-        "per_second": options.per_second,
-        "per_hour": options.per_hour,
+        **requests_of(
+            retries=options.retries,
+            max_wait=options.max_wait,
+            first_byte_timeout=options.first_byte_timeout,
+            idle_timeout=options.idle_timeout,
+            per_second=options.per_second,
+            per_hour=options.per_hour,
+            api_url=options.api_url,
+        ),
     }
-
-
-class _Counted:
-    """Counts the rows of the batches that it hands on."""
-
-    def __init__(self, then: BatchWatcher) -> None:
-        self._then = then
-        self.rows = 0
-
-    def __call__(self, batch: BatchProgress) -> None:
-        self.rows += batch.rows
-        self._then(batch)
 
 
 def _check_one_request(options: Options) -> None:
@@ -316,29 +241,13 @@ def _check_one_request(options: Options) -> None:
             + ("add --parallel." if options.limit is None else "--limit holds for one request.")
         ) from error
     if days > 7 and options.limit is None and not options.quiet:
-        click.echo(f"{days} days in one request; --parallel makes several at a time.", err=True)
-
-
-def _print_result(options: Options, result: ParallelFetchResult, fetched: int) -> None:
-    if not options.as_json:
-        replaced = fetched - result.total_rows if options.append or options.resume else 0
-        click.echo("\n".join(result_lines(result, options.db, replaced)))
-        return
-    click.echo(json.dumps(result.to_dict(), indent=2))
-    if not options.quiet:
-        for name, value in remarks(result):
-            click.echo(f"{name}: {value}", err=True)
+        say(f"{days} days in one request; --parallel makes several at a time.")
 
 
 def _print_plan(options: Options, plan: ExportPlan) -> None:
     if options.as_json:
-        click.echo(json.dumps(plan.to_dict(), indent=2))
+        print_json(plan.to_dict())
     else:
         click.echo("\n".join(plan_lines(plan, options.db, options.max_wait)))
     if not options.quiet:
-        click.echo("Dry run: nothing was requested, and no file was changed.", err=True)
-
-
-def _print_failures(ctx: click.Context, options: Options, result: ParallelFetchResult) -> None:
-    go_on = next_command(ctx, result.failed_date_ranges)
-    click.echo("\n".join(failure_lines(result, go_on, replacing=options.replace)), err=True)
+        say("Dry run: nothing was requested, and no file was changed.")

@@ -4,9 +4,9 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -15,6 +15,10 @@ from mixpanel_export.cli import in_options, one_line, program
 from mixpanel_export.cli.duration import duration_words
 from mixpanel_export.errors import RateLimitError
 from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
+
+if TYPE_CHECKING:
+    from mixpanel_export._ledger import Selection
+    from mixpanel_export._stream import Chunk
 
 # Options that say where to go on and how; the command that goes on has its own.
 _REPLACED = {"table", "from_date", "to_date", "db", "append", "replace", "resume"}
@@ -116,6 +120,17 @@ def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool 
     return lines
 
 
+def failure_line(result: ParallelFetchResult, command: str) -> str:
+    """Return the same in one line: the first reason, how many others there are, and *command*."""
+    batches = result.successful_batches + result.failed_batches
+    (days, reason), *others = _failures(result)
+    more = f" (and {_count(len(others), 'other range')})" if others else ""
+    return (
+        f"{result.failed_batches} of {batches} batches failed: {days}: {reason}{more}. "
+        f"To fetch only what is missing{_when(result)}: {command}"
+    )
+
+
 def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
     """Yield days and reason of each failure; what the quota left no time for, which may be much, is one."""
     late = []
@@ -163,7 +178,37 @@ def next_command(ctx: click.Context, ranges: Sequence[DateRange]) -> str:
         # It is not in the table before it is whole; asked for again, as it was, it continues.
         first, last, mode = given["from_date"], given["to_date"], "--replace"
     words = [program(), "export", given["table"], "--from", first, "--to", last, "--db", given["db"], mode]
-    return quoted([*words, *_typed_options(ctx)])
+    return quoted([*words, *_typed_options(ctx, _REPLACED)])
+
+
+def retry_command(ctx: click.Context) -> str:
+    """Return the command that retries once more, with the options typed."""
+    return quoted([program(), "retry", ctx.params["db"], *_typed_options(ctx, {"db"})])
+
+
+def export_command(
+    table: str,
+    days: "Chunk",
+    db: str,
+    selection: "Selection",
+    *,
+    zone: str,
+    deduped: bool,
+    mode: str = "--resume",
+) -> str:
+    """Return the command that exports *days* as the ledger says that they were."""
+    words = [program(), "export", table, "--from", str(days.first), "--to", str(days.last), "--db", db, mode]
+    if days.days > 1:
+        words.append("--parallel")
+    given = {
+        "--project-id": selection.project,
+        "--events": None if selection.events is None else event_words(selection.events),
+        "--where": selection.where,
+        "--project-timezone": None if zone == "UTC" else zone,
+    }
+    for option, value in given.items():
+        words += [option, value] if value else []
+    return quoted(words if deduped else [*words, "--no-dedupe"])
 
 
 def event_words(events: Sequence[str]) -> str:
@@ -172,11 +217,15 @@ def event_words(events: Sequence[str]) -> str:
     return ",".join(events) if plain else json.dumps(list(events), ensure_ascii=False)
 
 
-def _typed_options(ctx: click.Context) -> Iterator[str]:
+def _typed_options(ctx: click.Context, without: Collection[str]) -> Iterator[str]:
     for option in ctx.command.params:
         name = option.name or ""
         value: Any = ctx.params.get(name)
-        if name in _REPLACED or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        if (
+            name not in ctx.params
+            or name in without
+            or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE
+        ):
             continue
         yield option.opts[-1]
         if name == "events":

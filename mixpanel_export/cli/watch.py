@@ -6,10 +6,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import click
 
 from mixpanel_export.cli import in_options
+from mixpanel_export.cli.log import JSONFormatter, log_event, logs_json
 from mixpanel_export.results import BatchProgress, Progress
 
 BatchWatcher = Callable[[BatchProgress], None]
@@ -17,6 +19,10 @@ ProgressWatcher = Callable[[Progress], None]
 
 WAIT_LINE_EVERY = 60.0
 """Seconds between two lines about one wait."""
+
+
+PROGRESS_EVENT_EVERY = 10.0
+"""Seconds between two events with the totals so far."""
 
 
 class WaitLines:
@@ -38,6 +44,12 @@ class WaitLines:
         return True
 
 
+_TOTALS = (
+    "batches", "batches_done", "batches_failed", "rows", "bytes_read", "requests", "retries", "quota_left",
+    "quota_wait",
+)  # fmt: skip
+
+
 @contextmanager
 def watching(
     title: str, *, shown: bool = True, bars: bool = True, forecast: bool = True
@@ -45,11 +57,15 @@ def watching(
     """Yield what to call after each batch and with each progress.
 
     Where *bars* may be and standard error is a terminal they are drawn; elsewhere each batch gets a line, and so
-    does each wait. Neither is said where it is not to be *shown*; the *forecast* of a long wait is apart.
+    does each wait. Neither is said where it is not to be *shown*; the *forecast* of a long wait is apart. With
+    `--log-format json` there are events instead.
     """
     from mixpanel_export.progress import can_draw, draw
 
-    if not shown:
+    if logs_json():
+        events = Events(title, shown=shown)
+        yield events.say_batch if shown else _ignore, events.say_progress if shown or forecast else _ignore
+    elif not shown:
         yield _ignore, _Forecast() if forecast else _ignore
     elif bars and can_draw():
         with draw(title=title) as watch:
@@ -71,6 +87,48 @@ class _Forecast:
         self._said = True
         if line:
             click.echo(line, err=True)
+
+
+class Events:
+    """Tells machines of the plan, of batches, waits and retries, and now and then of the totals."""
+
+    def __init__(
+        self, table: str, *, shown: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._table = table
+        self._shown = shown
+        self._clock = clock
+        self._waits = WaitLines(clock)
+        self._retries = 0
+        self._next: float | None = None  # when the totals are due; None before the plan is told
+
+    def say_batch(self, batch: BatchProgress) -> None:
+        """Tell of a decided batch."""
+        error = batch.error and in_options(batch.error)
+        log_event("batch", table=self._table, **(batch.to_dict() | {"error": error}))
+
+    def say_progress(self, progress: Progress) -> None:
+        """Tell what is new."""
+        if self._next is None:
+            self._tell("plan", progress, "batches", "quota_left", "quota_wait")
+            self._next = self._clock() + PROGRESS_EVENT_EVERY
+        if not self._shown:
+            return
+        if progress.retries > self._retries:
+            self._retries = progress.retries
+            self._tell("retry", progress, "retries", "requests")
+        if self._waits.due(progress.waiting_for):
+            waiting_for = " ".join(in_options(progress.waiting_for or "").split())
+            log_event(
+                "wait", table=self._table, waiting_for=waiting_for, waiting_seconds=progress.waiting_seconds
+            )
+        if self._clock() >= self._next:
+            self._next = self._clock() + PROGRESS_EVENT_EVERY
+            self._tell("progress", progress, *_TOTALS)
+
+    def _tell(self, name: str, progress: Progress, *keys: str) -> None:
+        values = asdict(progress)
+        log_event(name, table=self._table, **{key: values[key] for key in keys})
 
 
 def _lines() -> tuple[BatchWatcher, ProgressWatcher]:
@@ -96,15 +154,16 @@ def _ignore(_: object) -> None:
 @contextmanager
 def messages(*, quiet: bool, verbose: bool) -> Iterator[None]:
     """Show warnings as one line each, unless *quiet*, and the package's log where *verbose*."""
-    log, handler = logging.getLogger("mixpanel_export"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log, handler, as_json = logging.getLogger("mixpanel_export"), logging.StreamHandler(), logs_json()
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JSONFormatter() if as_json else plain)
     before = log.level
     log.addHandler(handler)
     log.setLevel(_level(quiet=quiet, verbose=verbose))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if quiet else "always", UserWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _log_warning if as_json else _show_warning
             yield
     finally:
         log.removeHandler(handler)
@@ -119,3 +178,7 @@ def _level(*, quiet: bool, verbose: bool) -> int:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"Warning: {message}", err=True)
+
+
+def _log_warning(message: Warning | str, *_: object, **__: object) -> None:
+    log_event("warning", message=str(message))

@@ -1,0 +1,272 @@
+"""Looking into a file that another process may be writing: its ledger, its rows, and what anybody asks of it.
+
+Nothing here writes. The database is opened read-only, so DuckDB refuses what would change it.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import duckdb
+
+from mixpanel_export._coverage import Coverage, LedgerRow, coverages
+from mixpanel_export._database import connect, quoted
+from mixpanel_export._ledger import selection_of
+from mixpanel_export._schema import check_format, check_ledger, comment_of, table_exists
+from mixpanel_export._state import SHADOW, Order, order_of
+from mixpanel_export._stream import Chunk
+from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError, TableFormatError
+
+Connection = duckdb.DuckDBPyConnection
+
+_LOOK_EVERY = 0.2  # seconds between two looks at a file that another process holds
+_QUARTER = 900_000_000  # microseconds: clocks of all zones differ by multiples of a quarter of an hour
+_AT_ONCE = 5_000  # rows
+
+_LEDGER = (
+    'SELECT batch, table_name, project, events, "where", from_date, to_date, status, "rows", finished, error, '
+    "removed_duplicates, rejects, repaired, deduped, timezone FROM _export_batches ORDER BY batch"
+)
+_TABLES = (
+    "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND "
+    "schema_name = 'main' AND NOT internal ORDER BY table_name"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A replacement of a table that has begun and is not in it yet; *kept* batches need not be fetched again."""
+
+    order: Order
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What exports have made of a file; *others* are the tables that no export made."""
+
+    coverages: tuple[Coverage, ...]
+    replacements: tuple[Replacement, ...]
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows that a statement has returned, as text, with names and DuckDB's types of the columns."""
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: Iterator[tuple[str | None, ...]]
+
+
+@contextmanager
+def reading(
+    path: Path,
+    *,
+    wait: float = 0.0,
+    on_wait: Callable[[DatabaseLockedError], object] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Connection]:
+    """Open the file read-only; where another process holds it, look again for *wait* seconds.
+
+    *on_wait* is told once, when the waiting begins.
+
+    Raises:
+        DatabaseNotFoundError: there is no such file.
+        DatabaseLockedError: another process holds it still.
+        DatabaseError: it is no DuckDB database, or cannot be read.
+    """
+    if not path.exists():
+        raise DatabaseNotFoundError(
+            f"there is no database {path}; export into it first, or choose another path", db_path=str(path)
+        )
+    with _opened(path, wait, on_wait, sleep, clock) as connection:
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise DatabaseError(
+                f"{path} cannot be read: {' '.join(str(error).split())}; see whether the disk is full or the file is "
+                "damaged",
+                db_path=str(path),
+            ) from error
+
+
+def _opened(
+    path: Path,
+    wait: float,
+    on_wait: Callable[[DatabaseLockedError], object],
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+) -> Connection:
+    until, told = clock() + wait, False
+    while True:
+        try:
+            return connect(path, read_only=True)
+        except DatabaseLockedError as error:
+            left = until - clock()
+            if left <= 0:
+                raise
+            if not told:
+                on_wait(error)
+                told = True
+            sleep(min(_LOOK_EVERY, left))
+
+
+def contents(connection: Connection) -> Contents:
+    """Return what the ledger and the tables say.
+
+    Raises:
+        TableFormatError: a newer release of this program wrote the ledger.
+    """
+    check_ledger(connection)
+    rows = _ledger(connection) if table_exists(connection, "_export_batches") else []
+    zones = {row.table: row.zone for row in rows}
+    tables = [name for (name,) in connection.execute(_TABLES).fetchall()]
+    ours = [table for table in tables if table in zones and _is_ours(connection, table)]
+    counted = {table: _rows_per_day(connection, table, zones[table]) for table in ours}
+    return Contents(
+        coverages=coverages([row for row in rows if not row.table.startswith(SHADOW)], counted),
+        replacements=tuple(_replacements(connection, tables, rows)),
+        others=tuple(table for table in tables if table not in ours and not table.startswith("_")),
+    )
+
+
+def ask(connection: Connection, sql: str, column: Callable[[str, str], str]) -> Answer | None:
+    """Run *sql* and return the rows of its last statement; None where there is none.
+
+    *column* returns the SQL that makes text of a column, from SQL of that column and its type.
+
+    Raises:
+        ValueError: in one line, what is wrong with the SQL.
+    """
+    with _explained():
+        found = _relation(connection, sql)
+        if found is None:
+            return None
+        names, types = tuple(found.columns), tuple(map(str, found.types))
+        places = [f"c{number}" for number in range(len(names))]
+        texts = ", ".join(column(place, kind) for place, kind in zip(places, types, strict=True))
+        # DuckDB's own names may be there twice.
+        as_text = found.query(
+            "_rows_asked_for", f"SELECT {texts} FROM _rows_asked_for AS r({', '.join(places)})"
+        )
+        if as_text is None:  # which it is of no SELECT
+            return None
+        cursor = connection.execute(as_text.sql_query())
+    return Answer(names, types, _fetched(cursor))
+
+
+def write_parquet(connection: Connection, sql: str, path: Path) -> int:
+    """Run *sql*, write the rows of its last statement into a Parquet file, and return how many there are.
+
+    The file is there when it is whole; an earlier one of that name is replaced.
+
+    Raises:
+        ValueError: As `ask`.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with _explained():
+            found = _relation(connection, sql)
+            if found is None:
+                raise ValueError("SQL: there is no statement that has rows")
+            rows = found.sql_query()
+            literal = "'" + str(part).replace("'", "''") + "'"
+            written = connection.execute(
+                f"COPY ({rows}) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
+            ).fetchone()
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return int(written[0]) if written else 0
+
+
+def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | None:
+    # A misspelt table must not become a variable of this program, nor results be drawn between bars.
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET enable_progress_bar = false")
+    found: duckdb.DuckDBPyRelation | None = connection.sql(sql)
+    return found
+
+
+def _fetched(cursor: Connection) -> Iterator[tuple[str | None, ...]]:
+    while True:
+        with _explained():
+            rows = cursor.fetchmany(_AT_ONCE)
+        if not rows:
+            return
+        yield from rows
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn DuckDB's errors about the SQL into one line."""
+    try:
+        yield
+    except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
+        text = str(error).partition("\n\n")[0]  # without the place, which takes lines to show
+        raise ValueError(f"SQL: {' '.join(text.split())}") from error
+
+
+def _ledger(connection: Connection) -> list[LedgerRow]:
+    return [
+        LedgerRow(
+            batch=batch,
+            table=table,
+            selection=selection_of(project, events, where),
+            chunk=Chunk(first, last),
+            status=status,
+            rows=rows,
+            finished=finished,
+            error=error,
+            removed_duplicates=removed,
+            rejects=rejects,
+            repaired=repaired,
+            deduped=deduped,
+            zone=zone,
+        )
+        for (
+            batch, table, project, events, where, first, last, status, rows, finished, error, removed, rejects,
+            repaired, deduped, zone,
+        ) in connection.execute(_LEDGER).fetchall()
+    ]  # fmt: skip
+
+
+def _is_ours(connection: Connection, table: str) -> bool:
+    """Whether the table has an export's columns; another one may have taken its name."""
+    try:
+        check_format(connection, table)
+    except TableFormatError:
+        return False
+    return True
+
+
+def _rows_per_day(connection: Connection, table: str, zone: str) -> dict[int, dict[date | None, int]]:
+    """Count the rows of each batch and day; days are those of *zone*, asked for once a quarter of an hour."""
+    moment = f"make_timestamp(quarter * {_QUARTER})"
+    day = moment if zone == "UTC" else f"timezone(?, timezone('UTC', {moment}))"
+    found = connection.execute(
+        f"SELECT export_batch, {day}::DATE AS day, sum(n)::BIGINT FROM (SELECT export_batch, "
+        f"epoch_us(event_time) // {_QUARTER} AS quarter, count(*) AS n FROM {quoted(table)} GROUP BY ALL) GROUP BY ALL",
+        [] if zone == "UTC" else [zone],
+    ).fetchall()
+    counted: dict[int, dict[date | None, int]] = defaultdict(dict)
+    for batch, on, number in found:
+        counted[batch][on] = number
+    return dict(counted)
+
+
+def _replacements(
+    connection: Connection, tables: Sequence[str], rows: Sequence[LedgerRow]
+) -> Iterator[Replacement]:
+    """Yield what the tables that are being filled say they are for."""
+    for shadow in tables:
+        purpose = comment_of(connection, shadow) if shadow.startswith(SHADOW) else None
+        if purpose is not None:
+            kept = sum(row.table == shadow and row.visible for row in rows)
+            yield Replacement(order_of(shadow.removeprefix(SHADOW), purpose), kept)

@@ -1,0 +1,129 @@
+"""The picture of what a table has: days as a calendar, rows as bars. Nothing here prints, and nothing knows SQL."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mixpanel_export._coverage import Coverage, Day
+
+FEW_DAYS = 14
+"""So many days get a line each; more of them are a character each, in a line a month."""
+
+_NARROW = 79  # columns: where there are fewer, a month's bars stand below its days
+_MONTH = 31  # characters
+
+_COLOURS = {
+    "complete": "green",
+    "open": "yellow",
+    "failed": "red",
+    "missing": "red",
+    "limited": "cyan",
+    "imported": "blue",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What a day, and the rows of one, are drawn with; *heights* rise, and *bar* fills a line."""
+
+    days: dict[str, str]
+    heights: str
+    bar: str
+
+    def of(self, status: str) -> str:
+        """Return the sign of a day."""
+        return self.days.get(status, "?")
+
+
+_STATUSES = ("complete", "open", "failed", "missing", "limited", "imported")
+UNICODE = Signs(dict(zip(_STATUSES, "■□✗·◌▣", strict=True)), "▁▂▃▄▅▆▇█", "█")
+ASCII = Signs(dict(zip(_STATUSES, "#oX.-i", strict=True)), "123456789", "=")
+
+
+def signs_for(encoding: str | None) -> Signs:
+    """Return signs that *encoding* can print: letters and digits where it has no blocks."""
+    try:
+        "".join([*UNICODE.days.values(), UNICODE.heights]).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return ASCII
+    return UNICODE
+
+
+def calendar_lines(coverage: "Coverage", signs: Signs, width: int) -> list[str]:
+    """Return the calendar with its legend, at most *width* columns wide where that is 39 or more."""
+    days = coverage.days
+    most = max(day.rows for day in days)
+    draw = _days if len(days) <= FEW_DAYS else _months
+    return [*draw(days, signs, most, width), "", *_legend(coverage, signs, most, width)]
+
+
+def _days(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Iterator[str]:
+    """Yield a line a day, with its rows as a bar."""
+    figures = len(f"{most:,}")
+    # Consoles begin a new line when the last column is used.
+    room = max(1, width - 1 - len("2024-01-01 Mon # complete ") - figures - 1)
+    for day in days:
+        sign = _coloured(signs.of(day.status), day.status)
+        bar = signs.bar * math.ceil(room * day.rows / most) if most else ""
+        yield f"{day.day:%Y-%m-%d %a} {sign} {day.status:<8} {day.rows:>{figures},} {bar}".rstrip()
+
+
+def _months(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Iterator[str]:
+    """Yield a line a month, with a character a day and, beside or below, the rows of each."""
+    ruler = "1   5    10   15   20   25   30 "
+    beside = width >= _NARROW
+    yield (" " * 8 + ruler + (" " + ruler if beside else "")).rstrip()
+    for month, some in groupby(days, key=lambda day: f"{day.day:%Y-%m}"):
+        those = list(some)
+        total = _short(sum(day.rows for day in those))
+        calendar = _by_day(those, lambda day: _coloured(signs.of(day.status), day.status))
+        bars = _by_day(those, lambda day: _height(day.rows, most, signs.heights))
+        if beside:
+            yield f"{month} {calendar}  {bars} {total:>6}".rstrip()
+        else:
+            yield f"{month} {calendar}".rstrip()
+            yield f"{total:>7} {bars}".rstrip()
+
+
+def _by_day(days: Sequence["Day"], sign: "Callable[[Day], str]") -> str:
+    of = {day.day.day: sign(day) for day in days}
+    return "".join(of.get(number, " ") for number in range(1, _MONTH + 1))
+
+
+def _height(rows: int, most: int, heights: str) -> str:
+    return heights[math.ceil(rows * len(heights) / most) - 1] if rows else " "
+
+
+def _legend(coverage: "Coverage", signs: Signs, most: int, width: int) -> Iterator[str]:
+    words = [
+        (_coloured(signs.of(status), status), f"{status} {coverage.statuses[status]}")
+        for status in [*_STATUSES, *sorted(set(coverage.statuses) - set(_STATUSES))]
+        if coverage.statuses[status]
+    ]
+    line, used = "", 0
+    for sign, word in words:
+        if used and used + len(word) + 5 > width:
+            yield line
+            line, used = "", 0
+        line += ("   " if used else "") + f"{sign} {word}"
+        used += len(word) + (5 if used else 2)
+    yield line
+    if most and len(coverage.days) > FEW_DAYS:
+        yield f"{signs.heights[0]}-{signs.heights[-1]} rows of a day, up to {most:,}"
+
+
+def _coloured(sign: str, status: str) -> str:
+    return click.style(sign, fg=_COLOURS.get(status))
+
+
+def _short(number: int) -> str:
+    """Return a number in at most six characters."""
+    if number < 100_000:
+        return f"{number:,}"
+    power = 1 if number < 999_500 else 2 if number < 999_500_000 else 3
+    return f"{number / 1000**power:.3g}{'kMG'[power - 1]}"

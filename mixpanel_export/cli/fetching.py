@@ -1,0 +1,138 @@
+"""One export from the shell, as `mpx export` and `mpx retry` run it."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from mixpanel_export.cli import Interrupted
+from mixpanel_export.cli.log import log_event, logs_json
+from mixpanel_export.cli.report import failure_line, failure_lines, remarks, result_lines
+from mixpanel_export.cli.watch import BatchWatcher, watching
+from mixpanel_export.errors import RateLimitError
+from mixpanel_export.results import BatchProgress, ParallelFetchResult
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What an export is to show."""
+
+    as_json: bool
+    quiet: bool
+    no_progress: bool
+    verbose: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What an export did: the result, and how many rows its batches brought."""
+
+    result: ParallelFetchResult
+    rows: int
+
+
+def fetch(wanted: Mapping[str, Any], output: Output, *, http2: bool, go_on: Callable[[], str]) -> Fetched:
+    """Export what is *wanted*, arguments of `export_events`; *go_on* says what to type after an interruption."""
+    from mixpanel_export._engine import export_events
+    from mixpanel_export.sync import run_sync
+
+    shown = not (output.quiet or output.no_progress)
+    show = watching(wanted["table"], shown=shown, bars=not output.verbose, forecast=not output.quiet)
+    try:
+        with show as (say, draw):
+            counted = _Counted(say)
+            result = run_sync(
+                export_events, **wanted, on_batch_complete=counted, on_progress=draw, http2=http2
+            )
+    except KeyboardInterrupt as interrupt:
+        message = f"Interrupted; complete batches are kept. To go on: {go_on()}"
+        raise Interrupted(message) from interrupt
+    return Fetched(result, counted.rows)
+
+
+def requests_of(
+    *,
+    retries: int,
+    max_wait: float,
+    first_byte_timeout: float,
+    idle_timeout: float,
+    per_second: int | None,
+    per_hour: int | None,
+    api_url: str | None,
+) -> dict[str, Any]:
+    """Return the arguments of `export_events` that the options of all requests are."""
+    from mixpanel_export._fetch import Timeouts
+
+    return {
+        "retries": retries,
+        "max_wait": max_wait,
+        "timeouts": Timeouts(first_byte=first_byte_timeout, idle=idle_timeout),
+        "api_url": api_url,
+        "per_second": per_second,
+        "per_hour": per_hour,
+    }
+
+
+def print_result(fetched: Fetched, db: str, output: Output, *, adds: bool) -> None:
+    """Print the result as a small table, unless it is to be JSON; *adds* to a table that had rows before."""
+    result = fetched.result
+    if not (output.as_json or output.quiet):
+        click.echo("\n".join(result_lines(result, db, fetched.rows - result.total_rows if adds else 0)))
+    if output.as_json and not output.quiet and not logs_json():
+        for name, value in remarks(result):
+            click.echo(f"{name}: {value}", err=True)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value on standard output."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_failures(
+    result: ParallelFetchResult, command: str, output: Output, *, replacing: bool = False
+) -> None:
+    """Say on standard error what failed, if anything, and that *command* fetches it: in one line where it is quiet."""
+    if output.quiet and not result.has_failures:
+        return
+    if logs_json():
+        log_result(result, command)
+    elif output.quiet:
+        click.echo(f"Error: {failure_line(result, command)}", err=True)
+    elif result.has_failures:
+        click.echo("\n".join(failure_lines(result, command, replacing=replacing)), err=True)
+
+
+def exit_code(results: list[ParallelFetchResult]) -> int:
+    """Return 0, 5 where the quota is the only reason of failures, else 1."""
+    failed = [error for result in results for error in result.errors]
+    if not any(result.has_failures for result in results):
+        return 0
+    return 5 if all(isinstance(error, RateLimitError) for error in failed) else 1
+
+
+def log_result(result: ParallelFetchResult, command: str = "") -> None:
+    """Write the result as an event, with the *command* that fetches what failed."""
+    log_event(
+        "result",
+        **result.to_dict(),
+        removed_duplicates=result.removed_duplicates,
+        rejects=result.rejects,
+        repaired=result.repaired,
+        added_date_ranges=[list(days) for days in result.added_date_ranges],
+        errors=[error.to_dict() for error in result.errors],
+        command=command if result.has_failures else None,
+    )
+
+
+class _Counted:
+    """Counts the rows of the batches that it hands on."""
+
+    def __init__(self, then: BatchWatcher) -> None:
+        self._then = then
+        self.rows = 0
+
+    def __call__(self, batch: BatchProgress) -> None:
+        self.rows += batch.rows
+        self._then(batch)

@@ -1,0 +1,43 @@
+"""Opening a database only to look into it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixpanel_export.cli.duration import duration_words
+from mixpanel_export.cli.log import say
+from mixpanel_export.errors import DatabaseLockedError
+
+if TYPE_CHECKING:
+    from mixpanel_export._reading import Connection
+
+
+@contextmanager
+def looking(db: str, wait: float = 0.0) -> Iterator["Connection"]:
+    """Open the file read-only, as soon as no other process holds it but at most *wait* seconds later.
+
+    Raises:
+        DatabaseLockedError: it is held still; names the process, and the option.
+    """
+    from mixpanel_export._reading import reading
+
+    def tell(error: DatabaseLockedError) -> None:
+        say(f"{db} is in use by {_holder(error)}; waiting up to {duration_words(wait)}.")
+
+    try:
+        with reading(Path(db).expanduser(), wait=wait, on_wait=tell) as connection:
+            yield connection
+    except DatabaseLockedError as error:
+        advice = (
+            f" still, after {duration_words(wait)}; wait longer" if wait else "; wait for it with --wait 10m"
+        )
+        raise DatabaseLockedError(
+            f"{db} is in use by {_holder(error)}{advice}, or close it there",
+            db_path=error.db_path,
+            holding_pid=error.holding_pid,
+        ) from error
+
+
+def _holder(error: DatabaseLockedError) -> str:
+    return f"process {error.holding_pid}" if error.holding_pid else "another process"

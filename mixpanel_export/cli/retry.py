@@ -1,0 +1,179 @@
+"""`mpx retry`: what the ledger says is not there for good, fetched again."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixpanel_export.cli.fetching import (
+    Fetched,
+    Output,
+    exit_code,
+    fetch,
+    print_failures,
+    print_json,
+    print_result,
+    requests_of,
+)
+from mixpanel_export.cli.log import logs_json, say
+from mixpanel_export.cli.look import looking
+from mixpanel_export.cli.options import db_argument, output_options, request_options, who_options
+from mixpanel_export.cli.report import retry_command
+from mixpanel_export.cli.watch import messages
+from mixpanel_export.errors import ConfigError, TableNotFoundError
+
+if TYPE_CHECKING:
+    from mixpanel_export._ledger import Selection
+    from mixpanel_export._reading import Contents
+    from mixpanel_export._stream import Chunk
+    from mixpanel_export.credentials import Credentials
+
+EXAMPLES = """\b
+Examples:
+  mpx retry
+  mpx retry app.duckdb --table signups --max-wait 2h
+  mpx retry app.duckdb --quiet              # for cron: silent unless something fails
+
+\b
+`mpx status` shows what it would fetch. Days that were fetched with --limit, or that another program brought, stay
+as they are. Exit codes are those of `mpx export`; with nothing to fetch, 0.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Days of one table and selection to be asked for, those that are complete among them left out."""
+
+    table: str
+    days: "Chunk"
+    selection: "Selection"
+    zone: str
+    deduped: bool
+
+
+@click.command("retry", short_help="Fetch what failed, is missing or still open.", epilog=EXAMPLES)
+@db_argument
+@click.option("--table", metavar="NAME", show_default="all", help="Only this table.")
+@who_options
+@click.option("--workers", type=click.IntRange(1, 100), metavar="N", default=10, help="Requests at a time.")
+@click.option(
+    "--chunk-days",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    show_default="planned for the range and the quota",
+    help="Days a request.",
+)
+@request_options
+@click.option("--json", "as_json", is_flag=True, help="The results as a JSON list on standard output.")
+@output_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    db: str,
+    table: str | None,
+    as_json: bool,
+    quiet: bool,
+    no_progress: bool,
+    verbose: bool,
+    **requests: Any,
+) -> None:
+    """Fetch every failed, open or missing day of the tables in DB (default: mixpanel.duckdb; MPX_DB).
+
+    The ledger knows the table, the selection and the zone of each day. A day is missing if days before and after
+    it are known.
+    """
+    output = Output(as_json, quiet, no_progress, verbose)
+    with messages(quiet=quiet, verbose=verbose):
+        with looking(db) as connection:
+            tasks = _tasks(connection, table)
+        every = _wanted(tasks, db, **requests)
+        done = [_fetch(ctx, wanted, output, http2=requests["http2"]) for wanted in every]
+        if as_json:
+            print_json([fetched.result.to_dict() for fetched in done])
+        if not (tasks or quiet) and (sys.stderr.isatty() or logs_json()):
+            say(f"Nothing to fetch: what {db} has is complete.")
+    ctx.exit(exit_code([fetched.result for fetched in done]))
+
+
+def _tasks(connection: Any, table: str | None) -> list[Task]:
+    from mixpanel_export._reading import contents
+
+    found = contents(connection)
+    if table is not None and not any(known.table == table for known in found.coverages):
+        raise TableNotFoundError(
+            f"the ledger knows no table {table}; `mpx status` shows those it knows", table_name=table
+        )
+    return list(tasks_of(found, table))
+
+
+def tasks_of(found: "Contents", table: str | None = None) -> Iterator[Task]:
+    """Yield what is to be fetched again, of one *table* or of all; a table that was dropped stays away."""
+    for known in found.coverages:
+        if table in {None, known.table} and not known.dropped:
+            newest = known.newest
+            for days in known.to_fetch:
+                yield Task(known.table, days, known.selection, newest.zone, newest.deduped)
+
+
+def _wanted(
+    tasks: Sequence[Task],
+    db: str,
+    *,
+    account: str | None,
+    project_id: str | None,
+    region: str | None,
+    workers: int,
+    chunk_days: int | None,
+    http2: bool,  # noqa: ARG001 - how, not what
+    **requests: Any,
+) -> list[dict[str, Any]]:
+    """Return the arguments of `export_events` for each task; all are checked before the first is begun."""
+    from mixpanel_export.credentials import resolve_credentials
+
+    if not tasks:
+        return []
+    credentials = resolve_credentials(account, project_id=project_id, region=region)
+    for task in tasks:
+        _check_project(task, credentials)
+    same = {
+        "db": db,
+        "credentials": credentials,
+        "max_workers": workers,
+        "chunk_days": chunk_days,
+        "mode": "resume",
+        **requests_of(**requests),
+    }
+    return [
+        {
+            "from_date": task.days.first,
+            "to_date": task.days.last,
+            "table": task.table,
+            "events": task.selection.events,
+            "where": task.selection.where,
+            "dedupe": task.deduped,
+            "project_timezone": task.zone,
+            **same,
+        }
+        for task in tasks
+    ]
+
+
+def _fetch(ctx: click.Context, wanted: dict[str, Any], output: Output, *, http2: bool) -> Fetched:
+    go_on = retry_command(ctx)
+    fetched = fetch(wanted, output, http2=http2, go_on=lambda: go_on)
+    print_result(fetched, ctx.params["db"], output, adds=True)
+    print_failures(fetched.result, go_on, output)
+    return fetched
+
+
+def _check_project(task: Task, credentials: "Credentials") -> None:
+    if task.selection.project != credentials.project_id:
+        raise ConfigError(
+            f"table {task.table} holds project {task.selection.project or 'of a project secret'} and the credentials "
+            f"are for project {credentials.project_id or 'of a project secret'}, so {task.days} cannot be fetched; "
+            "choose others with --account or --project-id, or another table with --table"
+        )

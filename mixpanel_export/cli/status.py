@@ -1,0 +1,247 @@
+"""`mpx status`: which days a file has, which it lacks, and the commands that fetch them."""
+
+import os
+import sys
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixpanel_export.cli import in_options, one_line, program
+from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
+from mixpanel_export.cli.fetching import print_json
+from mixpanel_export.cli.look import looking
+from mixpanel_export.cli.options import db_argument, wait_option
+from mixpanel_export.cli.report import export_command, quoted
+
+if TYPE_CHECKING:
+    from mixpanel_export._coverage import Coverage
+    from mixpanel_export._reading import Contents, Replacement
+
+EXAMPLES = """\b
+Examples:
+  mpx status
+  mpx status app.duckdb --wait 10m
+  mpx status app.duckdb --json | jq '.tables[].failures[].command' -r
+
+\b
+complete: there for good. open: there, but had not been over for 48 hours when it was fetched. failed: tried in
+vain. missing: known days are before and after it. limited: fetched with --limit, so perhaps not all of it.
+imported: another program brought it. Nothing is asked of Mixpanel.
+"""
+
+_SHOWN_FAILURES = 8
+
+
+@click.command("status", short_help="Show which days a file has, and which not.", epilog=EXAMPLES)
+@db_argument
+@click.option("--table", metavar="NAME", show_default="all", help="Only this table.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, each day with its rows.")
+@wait_option
+def command(*, db: str, table: str | None, as_json: bool, wait: float) -> None:
+    """Show what the tables in DB (default: mixpanel.duckdb; MPX_DB) have: a calendar of days, and rows as bars.
+
+    Below stand the last export, what was set aside or mended, and for each failure the command that fixes it.
+    """
+    from mixpanel_export._reading import contents
+
+    with looking(db, wait) as connection:
+        found = contents(connection)
+    chosen = [known for known in found.coverages if table in {None, known.table}]
+    if table is not None and not chosen:
+        _refuse(table)
+    if as_json:
+        print_json(_as_dict(db, chosen, found))
+        return
+    signs = signs_for(sys.stdout.encoding)
+    width = get_terminal_size().columns
+    lines = [line for known in chosen for line in [*_section(known, db, signs, width), ""]]
+    lines += _end(chosen, found, db)
+    click.echo("\n".join(lines).rstrip("\n"), color=False if os.environ.get("NO_COLOR") else None)
+
+
+def _refuse(table: str) -> None:
+    from mixpanel_export.errors import TableNotFoundError
+
+    raise TableNotFoundError(
+        f"the ledger knows no table {table}; leave out --table to see those it knows", table_name=table
+    )
+
+
+def _section(known: "Coverage", db: str, signs: Signs, width: int) -> Iterator[str]:
+    rows = list(_facts(known))
+    indent = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        yield from _wrapped(f"{name:<{indent}}{value}", width, " " * indent)
+    yield ""
+    if known.dropped:
+        return
+    yield from calendar_lines(known, signs, width)
+    yield from _failures(known, db, width)
+    yield from _mismatches(known, db, width)
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Cut words for people to the terminal; commands stay whole, to be copied."""
+    return textwrap.wrap(
+        text, max(width, 40), subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _facts(known: "Coverage") -> Iterator[tuple[str, str]]:
+    yield "table", known.table
+    zone = known.newest.zone
+    yield "holds", str(known.selection) + ("" if zone == "UTC" else f", days of {zone}")
+    yield "days", f"{known.days[0].day} to {known.days[-1].day}"
+    if known.dropped:
+        yield "dropped", "the table is not there, so nothing of this is held any more"
+    yield "rows", f"{known.total_rows:,}" + _outside(known)
+    if known.last_export:
+        yield "last export", f"{known.last_export:%Y-%m-%d %H:%M} UTC, {_ago(known.last_export)}"
+    for name, number, where in (
+        ("duplicates", sum(row.removed_duplicates for row in known.rows), "removed"),
+        (
+            "rejects",
+            sum(row.rejects for row in known.rows),
+            "lines are no events; they are in _export_rejects",
+        ),
+        (
+            "repaired",
+            sum(row.repaired for row in known.rows),
+            "events; their original lines are in _export_rejects",
+        ),
+    ):
+        if number:
+            yield name, f"{number:,} {where}"
+
+
+def _outside(known: "Coverage") -> str:
+    outside = known.outside_rows
+    return f", {outside:,} of them with a time outside these days" if outside else ""
+
+
+def _ago(moment: datetime) -> str:
+    minutes = max(0, int((datetime.now(UTC) - moment.replace(tzinfo=UTC)).total_seconds() / 60))
+    for size, name in ((1440, "day"), (60, "hour"), (1, "minute")):
+        number = minutes // size
+        if number:
+            return f"{number} {name}{'s' if number > 1 else ''} ago"
+    return "just now"
+
+
+def _failures(known: "Coverage", db: str, width: int) -> Iterator[str]:
+    """Yield each failure with the command that fixes it; what is beyond a screenful is counted."""
+    failures = known.failures
+    if failures:
+        yield ""
+    for failure in failures[:_SHOWN_FAILURES]:
+        yield from _wrapped(f"{failure.days} failed: {in_options(one_line(failure.error))}", width)
+        yield f"  {_command(known, db, failure.days)}"
+    if len(failures) > _SHOWN_FAILURES:
+        yield f"and {len(failures) - _SHOWN_FAILURES} more; --json has them all"
+
+
+def _mismatches(known: "Coverage", db: str, width: int) -> Iterator[str]:
+    """Yield what was changed by hand."""
+    for mismatch in known.mismatches:
+        words = f"the ledger says {mismatch.noted:,} rows of batch {mismatch.batch}, and the table has "
+        yield ""
+        yield from _wrapped(f"{mismatch.days}: {words}{mismatch.there:,}; to fetch these days again:", width)
+        yield f"  {_command(known, db, mismatch.days, '--append')}"
+
+
+def _command(known: "Coverage", db: str, days: Any, mode: str = "--resume") -> str:
+    newest = known.newest
+    return export_command(
+        known.table, days, db, known.selection, zone=newest.zone, deduped=newest.deduped, mode=mode
+    )
+
+
+def _end(chosen: "list[Coverage]", found: "Contents", db: str) -> Iterator[str]:
+    """Yield what concerns the file as a whole, and what to do next."""
+    for replacement in found.replacements:
+        kept = replacement.kept
+        yield f"A replacement of {replacement.order.table} is not finished; {kept} of its batches {'is' if kept == 1 else 'are'} kept. To go on:"
+        yield f"  {_go_on(replacement, db)}"
+    if found.others:
+        yield f"Tables that no export made: {', '.join(found.others)}"
+    if not found.coverages:
+        first = quoted([program(), "export", "--from", "DATE", "--to", "DATE", "--db", db])
+        yield f"{db} has no export yet. To make one: {first}"
+    elif any(known.to_fetch and not known.dropped for known in chosen):
+        yield "To fetch what failed, is missing or still open:"
+        yield f"  {_retry(chosen, db)}"
+
+
+def _retry(chosen: "list[Coverage]", db: str) -> str:
+    tables = {known.table for known in chosen}
+    only = ["--table", *tables] if len(tables) == 1 and len(chosen) else []
+    return quoted([program(), "retry", db, *only])
+
+
+def _go_on(replacement: "Replacement", db: str) -> str:
+    order = replacement.order
+    return export_command(
+        order.table, order.days, db, order.selection, zone=order.zone, deduped=order.dedupe, mode="--replace"
+    )
+
+
+def _as_dict(db: str, chosen: "list[Coverage]", found: "Contents") -> dict[str, Any]:
+    return {
+        "database": db,
+        "tables": [_table_as_dict(known, db) for known in chosen],
+        "replacements": [
+            {"table": replacement.order.table, "kept": replacement.kept, "command": _go_on(replacement, db)}
+            for replacement in found.replacements
+        ],
+        "other_tables": list(found.others),
+        "command": _retry(chosen, db)
+        if any(known.to_fetch and not known.dropped for known in chosen)
+        else None,
+    }
+
+
+def _table_as_dict(known: "Coverage", db: str) -> dict[str, Any]:
+    newest = known.newest
+    last = known.last_export
+    return {
+        "table": known.table,
+        "project": known.selection.project,
+        "events": known.selection.events and list(known.selection.events),
+        "where": known.selection.where,
+        "timezone": newest.zone,
+        "dropped": known.dropped,
+        "from_date": str(known.days[0].day),
+        "to_date": str(known.days[-1].day),
+        "rows": known.total_rows,
+        "outside_rows": known.outside_rows,
+        "last_export": last and last.replace(tzinfo=UTC).isoformat(),
+        "removed_duplicates": sum(row.removed_duplicates for row in known.rows),
+        "rejects": sum(row.rejects for row in known.rows),
+        "repaired": sum(row.repaired for row in known.rows),
+        "statuses": dict(known.statuses),
+        "calendar": [{"day": str(day.day), "status": day.status, "rows": day.rows} for day in known.days],
+        "failures": [
+            {
+                "from_date": str(failure.days.first),
+                "to_date": str(failure.days.last),
+                "error": failure.error,
+                "command": _command(known, db, failure.days),
+            }
+            for failure in known.failures
+        ],
+        "mismatches": [
+            {
+                "batch": mismatch.batch,
+                "from_date": str(mismatch.days.first),
+                "to_date": str(mismatch.days.last),
+                "rows_in_ledger": mismatch.noted,
+                "rows_in_table": mismatch.there,
+                "command": _command(known, db, mismatch.days, "--append"),
+            }
+            for mismatch in known.mismatches
+        ],
+    }
