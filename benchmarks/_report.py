@@ -21,20 +21,22 @@ COLOURS = ("#1f5fa8", "#d9822b", "#6b8e3d", "#8a8a8a", "#7a4e9c")
 class Bar:
     """What must be reached: *limit* is the least, or with *at_most* the greatest, that the median may be.
 
-    Bars are stated at `--scale 1`.
+    Bars are stated at `--scale 1`. *aim* is what is hoped for; it decides nothing.
     """
 
     name: str
     limit: float
     at_most: bool
     unit: str = ""
+    aim: float | None = None
 
     def met(self, value: float) -> bool:
         """Whether *value*, not rounded, is on the right side of the limit."""
         return value <= self.limit if self.at_most else value >= self.limit
 
     def __str__(self) -> str:
-        return f"{'≤' if self.at_most else '≥'} {self.limit:g} {self.unit}".strip()
+        hoped = f" (aim {self.aim:g})" if self.aim else ""
+        return f"{'≤' if self.at_most else '≥'} {self.limit:g} {self.unit}".strip() + hoped
 
 
 @dataclass(frozen=True, slots=True)
