@@ -425,6 +425,7 @@ async def test_other_paths_and_methods_are_404() -> None:
         for door in doors:
             assert (await door.get("/api/2.0/engage")).status_code == 404
             assert (await door.post(PATH, content=b"x=1")).status_code == 404
+            assert (await door.head(PATH)).status_code == 404
     assert sim.requests == []
 
 

@@ -96,7 +96,7 @@ class _Connection:
             tasks.start_soon(self._watch, tasks.cancel_scope)
             try:
                 async with self._api.exchange(request) as response:
-                    await self._send(response)
+                    await self._send(response, bare=request.method == "HEAD")
             except (ConnectionResetFault, ConnectionClosedFault, anyio.BrokenResourceError) as error:
                 failure = error
             tasks.cancel_scope.cancel()
@@ -112,11 +112,12 @@ class _Connection:
             pass
         scope.cancel()
 
-    async def _send(self, response: Response) -> None:
+    async def _send(self, response: Response, *, bare: bool) -> None:
+        """Send the answer, *bare* of its body where only its head was asked for."""
         headers = [*response.headers, ("Transfer-Encoding", "chunked")]
         head = h11.Response(status_code=response.status, headers=headers)
         await self._stream.send(self._http.send(head) or b"")
         async for piece in response.pieces:
-            if piece:
+            if piece and not bare:
                 await self._stream.send(self._http.send(h11.Data(piece)) or b"")
         await self._stream.send(self._http.send(h11.EndOfMessage()) or b"")
