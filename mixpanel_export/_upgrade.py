@@ -16,7 +16,13 @@ import duckdb
 from mixpanel_export._database import advice_on, connected_for_export, quoted, transaction
 from mixpanel_export._ledger import Entry, Ledger, Loaded, Selection
 from mixpanel_export._local import check_there
-from mixpanel_export._schema import create_events_table, create_ledger, forget_foreign_metadata, table_exists
+from mixpanel_export._schema import (
+    check_ledger,
+    create_events_table,
+    create_ledger,
+    forget_foreign_metadata,
+    table_exists,
+)
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import DatabaseError
 from mixpanel_export.inspection import UpgradedTable, UpgradeResult
@@ -65,6 +71,7 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
     Raises:
         DatabaseNotFoundError: There is no such file.
         DatabaseError: It is not mixpanel_data's, or cannot be opened or written; it is as it was.
+        TableFormatError: A newer release of this program has exported into it.
         ExportRunningError: This process is exporting into it.
     """
     path = Path(path).expanduser()
@@ -72,6 +79,7 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
     if path.stat().st_size == 0:
         raise _foreign(path)
     with connected_for_export(path) as connection:
+        check_ledger(connection)
         try:
             tables = _tables(connection)
             if not (
