@@ -6,10 +6,14 @@ Nothing here writes. The database is opened read-only, so DuckDB refuses what wo
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
@@ -20,6 +24,8 @@ from mixpanel_export._schema import check_format, check_ledger, comment_of, tabl
 from mixpanel_export._state import SHADOW, Order, order_of
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError, TableFormatError
+
+T = TypeVar("T")
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -90,8 +96,7 @@ def reading(
             yield connection
         except duckdb.Error as error:
             raise DatabaseError(
-                f"{path} cannot be read: {' '.join(str(error).split())}; see whether the disk is full or the file is "
-                "damaged",
+                f"reading from {path} failed: {' '.join(str(error).split())}; check the query, the disk and the file",
                 db_path=str(path),
             ) from error
 
@@ -145,7 +150,7 @@ def ask(connection: Connection, sql: str, column: Callable[[str, str], str]) -> 
         ValueError: in one line, what is wrong with the SQL.
     """
     with _explained():
-        found = _relation(connection, sql)
+        found = _attended(connection, partial(_relation, connection, sql))
         if found is None:
             return None
         names, types = tuple(found.columns), tuple(map(str, found.types))
@@ -157,8 +162,8 @@ def ask(connection: Connection, sql: str, column: Callable[[str, str], str]) -> 
         )
         if as_text is None:  # which it is of no SELECT
             return None
-        cursor = connection.execute(as_text.sql_query())
-    return Answer(names, types, _fetched(cursor))
+        cursor = _attended(connection, partial(connection.execute, as_text.sql_query()))
+    return Answer(names, types, _fetched(connection, cursor))
 
 
 def write_parquet(connection: Connection, sql: str, path: Path) -> int:
@@ -168,19 +173,21 @@ def write_parquet(connection: Connection, sql: str, path: Path) -> int:
 
     Raises:
         ValueError: As `ask`.
+        OSError: the file cannot be written, or what the query reads besides the database cannot be read.
     """
     part = path.with_name(f".{path.name}.part")
     try:
         with _explained():
-            found = _relation(connection, sql)
+            found = _attended(connection, partial(_relation, connection, sql))
             if found is None:
                 raise ValueError("SQL: there is no statement that has rows")
-            rows = found.sql_query()
             literal = "'" + str(part).replace("'", "''") + "'"
-            written = connection.execute(
-                f"COPY ({rows}) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
-            ).fetchone()
+            copy = f"COPY ({found.sql_query()}) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
+            written = _attended(connection, lambda: connection.execute(copy).fetchone())
         part.replace(path)
+    except duckdb.OperationalError as error:
+        reason = " ".join(str(error).split())
+        raise OSError(f"no rows were written to {path}: {reason}; check the query and the path") from error
     finally:
         part.unlink(missing_ok=True)
     return int(written[0]) if written else 0
@@ -194,10 +201,23 @@ def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | Non
     return found
 
 
-def _fetched(cursor: Connection) -> Iterator[tuple[str | None, ...]]:
+def _attended(connection: Connection, call: Callable[[], T]) -> T:
+    """Make the call in another thread, and stop it at Ctrl-C, which DuckDB looks for in some of its calls only."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(call)
+        try:
+            while not future.done():
+                wait_for([future], timeout=0.1)  # as a wait without an end cannot be interrupted on Windows
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+        return future.result()
+
+
+def _fetched(connection: Connection, cursor: Connection) -> Iterator[tuple[str | None, ...]]:
     while True:
         with _explained():
-            rows = cursor.fetchmany(_AT_ONCE)
+            rows = _attended(connection, partial(cursor.fetchmany, _AT_ONCE))
         if not rows:
             return
         yield from rows

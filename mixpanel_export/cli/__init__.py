@@ -22,7 +22,18 @@ import click
 from mixpanel_export import errors
 from mixpanel_export.cli.log import log_event, logs_json
 
-COMMANDS = ("accounts", "demo", "export", "query", "quota", "retry", "simulate", "status", "upgrade")
+COMMANDS = (
+    "accounts",
+    "demo",
+    "doctor",
+    "export",
+    "query",
+    "quota",
+    "retry",
+    "simulate",
+    "status",
+    "upgrade",
+)
 
 # The first line that fits counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -128,7 +139,9 @@ class Mpx(click.Group):
             if logs_json(ctx):
                 log_event("error", code="INTERRUPTED", message=ending.message)
                 ctx.exit(ending.exit_code)
-            raise ending from interrupt.__cause__ or interrupt
+            if ending is interrupt:
+                raise
+            raise ending from interrupt
 
 
 def _report(ctx: click.Context, error: Exception, message: str) -> None:

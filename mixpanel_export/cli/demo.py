@@ -127,7 +127,7 @@ async def _export(
     from mixpanel_export.credentials import Credentials
 
     credentials = Credentials(USERNAME, SECRET, project_id)
-    with watching("demo", shown=shown) as (tell, draw):
+    with watching(TABLE, title="demo", shown=shown) as (tell, draw):
         async with simulator.serve() as url:
             return await export_events(
                 FIRST_DAY,

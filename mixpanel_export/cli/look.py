@@ -14,26 +14,27 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def looking(db: str, wait: float = 0.0) -> Iterator["Connection"]:
+def looking(db: str, wait: float | None = None) -> Iterator["Connection"]:
     """Open the file read-only, as soon as no other process holds it but at most *wait* seconds later.
+
+    *wait* is None where the command has no such option.
 
     Raises:
         DatabaseLockedError: it is held still; names the process, and the option.
     """
     from mixpanel_export._reading import reading
 
+    seconds = wait or 0.0
+
     def tell(error: DatabaseLockedError) -> None:
-        say(f"{db} is in use by {_holder(error)}; waiting up to {duration_words(wait)}.")
+        say(f"{db} is in use by {_holder(error)}; waiting up to {duration_words(seconds)}.")
 
     try:
-        with reading(Path(db).expanduser(), wait=wait, on_wait=tell) as connection:
+        with reading(Path(db).expanduser(), wait=seconds, on_wait=tell) as connection:
             yield connection
     except DatabaseLockedError as error:
-        advice = (
-            f" still, after {duration_words(wait)}; wait longer" if wait else "; wait for it with --wait 10m"
-        )
         raise DatabaseLockedError(
-            f"{db} is in use by {_holder(error)}{advice}, or close it there",
+            f"{db} is in use by {_holder(error)}{_advice(wait)}, or close it there",
             db_path=error.db_path,
             holding_pid=error.holding_pid,
         ) from error
@@ -41,3 +42,9 @@ def looking(db: str, wait: float = 0.0) -> Iterator["Connection"]:
 
 def _holder(error: DatabaseLockedError) -> str:
     return f"process {error.holding_pid}" if error.holding_pid else "another process"
+
+
+def _advice(wait: float | None) -> str:
+    if wait is None:
+        return "; try again later"
+    return f" still, after {duration_words(wait)}; wait longer" if wait else "; wait for it with --wait 10m"

@@ -171,14 +171,18 @@ def _end(chosen: "list[Coverage]", found: "Contents", db: str) -> Iterator[str]:
     if not found.coverages:
         first = quoted([program(), "export", "--from", "DATE", "--to", "DATE", "--db", db])
         yield f"{db} has no export yet. To make one: {first}"
-    elif any(known.to_fetch and not known.dropped for known in chosen):
+    retry = _retry(chosen, found, db)
+    if retry:
         yield "To fetch what failed, is missing or still open:"
-        yield f"  {_retry(chosen, db)}"
+        yield f"  {retry}"
 
 
-def _retry(chosen: "list[Coverage]", db: str) -> str:
+def _retry(chosen: "list[Coverage]", found: "Contents", db: str) -> str | None:
+    """Return the command that fetches again what is left to fetch of the *chosen*, None where nothing is."""
+    if not any(known.to_fetch and not known.dropped for known in chosen):
+        return None
     tables = {known.table for known in chosen}
-    only = ["--table", *tables] if len(tables) == 1 and len(chosen) else []
+    only = [] if tables == {known.table for known in found.coverages} else ["--table", *tables]
     return quoted([program(), "retry", db, *only])
 
 
@@ -198,9 +202,7 @@ def _as_dict(db: str, chosen: "list[Coverage]", found: "Contents") -> dict[str, 
             for replacement in found.replacements
         ],
         "other_tables": list(found.others),
-        "command": _retry(chosen, db)
-        if any(known.to_fetch and not known.dropped for known in chosen)
-        else None,
+        "command": _retry(chosen, found, db),
     }
 
 

@@ -52,9 +52,9 @@ _TOTALS = (
 
 @contextmanager
 def watching(
-    title: str, *, shown: bool = True, bars: bool = True, forecast: bool = True
+    table: str, *, title: str | None = None, shown: bool = True, bars: bool = True, forecast: bool = True
 ) -> Iterator[tuple[BatchWatcher, ProgressWatcher]]:
-    """Yield what to call after each batch and with each progress.
+    """Yield what to call after each batch and with each progress of an export into *table*.
 
     Where *bars* may be and standard error is a terminal they are drawn; elsewhere each batch gets a line, and so
     does each wait. Neither is said where it is not to be *shown*; the *forecast* of a long wait is apart. With
@@ -63,12 +63,12 @@ def watching(
     from mixpanel_export.progress import can_draw, draw
 
     if logs_json():
-        events = Events(title, shown=shown)
+        events = Events(table, shown=shown)
         yield events.say_batch if shown else _ignore, events.say_progress if shown or forecast else _ignore
     elif not shown:
         yield _ignore, _Forecast() if forecast else _ignore
     elif bars and can_draw():
-        with draw(title=title) as watch:
+        with draw(title=title or table) as watch:
             yield _ignore, watch
     else:
         yield _lines()
