@@ -137,8 +137,8 @@ class _OwnedStream(httpx.AsyncByteStream):
 
 
 @contextmanager
-def as_api_errors(chunk: Chunk, route: Route) -> Iterator[None]:
-    """Translate every error of the HTTP libraries into one of ours."""
+def as_api_errors(chunk: Chunk | str, route: Route) -> Iterator[None]:
+    """Translate every error of the HTTP libraries into one of ours; *chunk*, or another word, says of what request."""
     try:
         yield
     except (
@@ -152,7 +152,7 @@ def as_api_errors(chunk: Chunk, route: Route) -> Iterator[None]:
         raise _meant(error, chunk, route) from error
 
 
-def _meant(error: Exception, chunk: Chunk, route: Route) -> APIError:
+def _meant(error: Exception, chunk: Chunk | str, route: Route) -> APIError:
     match error:
         case TimeoutError():
             return NetworkError(
@@ -178,7 +178,7 @@ def _meant(error: Exception, chunk: Chunk, route: Route) -> APIError:
     )
 
 
-def _not_connected(error: Exception, chunk: Chunk, route: Route) -> NetworkError:
+def _not_connected(error: Exception, chunk: Chunk | str, route: Route) -> NetworkError:
     if isinstance(error, httpx.ConnectTimeout):
         return NetworkError(
             f"no connection to {route.peer} in time for {chunk}; check the network, firewalls, {route.settings}"

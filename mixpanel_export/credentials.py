@@ -265,7 +265,7 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
     if not accounts and account is None:
         raise ConfigError(
             f"there are no credentials; set MP_USERNAME, MP_SECRET and MP_PROJECT_ID (and MP_REGION unless it is "
-            f"us), or write an account to {path}; `mpx demo` shows an export without an account"
+            f"us), or put an account into {path} with `mpx accounts add NAME`; `mpx demo` shows an export without one"
         )
     name = account or default
     listed = ", ".join(sorted(accounts)) or "no accounts"

@@ -21,7 +21,8 @@ LAYERS = {
     "_stream": ("", ""),
     "_lines": ("", ""),
     "_zone": ("", ""),
-    "_plan": ("_stream", ""),
+    "_expect": ("", ""),
+    "_plan": ("_expect _stream", ""),
     "_retry": ("errors", ""),
     "_limits": ("_retry", "anyio"),
     "_clock": ("", ""),
@@ -70,6 +71,8 @@ LAYERS = {
         "anyio httpx",
     ),
     "_check": ("_attempts _connections _fetch _job _stream _tasks credentials errors", "httpx"),
+    "_reach": ("_connections", "anyio httpx"),
+    "_doctor": ("_database _ledger _quota _reach _schema _stream credentials errors", ""),
     "sync": ("_tasks", "anyio"),
     "workspace": (
         "_arguments _check _engine _event _fetch _local _zone credentials errors inspection progress results sync",
@@ -84,7 +87,7 @@ LAYERS = {
 PACKAGES = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _accounts _arguments _check _coverage _dry_run _engine _fetch _job _ledger _plan _quota _reading _stream _upgrade credentials errors inspection progress results simulator sync workspace",
+        "__init__ _accounts _arguments _check _doctor _coverage _dry_run _engine _fetch _job _ledger _plan _quota _reach _reading _stream _upgrade credentials errors inspection progress results simulator sync workspace",
         "anyio click",
     ),
 }

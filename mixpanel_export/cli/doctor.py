@@ -1,0 +1,114 @@
+"""`mpx doctor`: what may be wrong on this machine, and what to do about it."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mixpanel_export.cli import complete
+
+if TYPE_CHECKING:
+    from mixpanel_export._doctor import Finding
+    from mixpanel_export.credentials import Credentials
+
+EXAMPLES = """\b
+Examples:
+  mpx doctor
+  mpx doctor --db app.duckdb --account eu
+  mpx doctor --offline --json
+
+\b
+Nothing is changed, no event is asked for, no credentials are sent and no quota is used. Exit codes: 0 no
+problem, 1 a problem. Warnings are none.
+"""
+
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+@click.command("doctor", short_help="Find what is wrong with the set-up.", epilog=EXAMPLES)
+@click.option("--db", envvar="MPX_DB", default="mixpanel.duckdb", metavar="PATH", help="DuckDB file; MPX_DB.")
+@click.option(
+    "-a",
+    "--account",
+    envvar="MP_ACCOUNT",
+    metavar="NAME",
+    shell_complete=complete.accounts,
+    help="Account in the configuration file; MP_ACCOUNT.",
+)
+@click.option(
+    "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
+)
+@click.option("--offline", is_flag=True, help="Do not use the network.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context, *, db: str, account: str | None, api_url: str | None, offline: bool, as_json: bool
+) -> None:
+    """Look at versions, credentials, network, clock, database and quota file, and say what to do.
+
+    Whether Mixpanel accepts the credentials is another question, which costs a request: mpx accounts test.
+    """
+    found = []
+    for finding in _findings(Path(db).expanduser(), account, api_url, offline=offline):
+        found.append(finding)
+        if not as_json:
+            _show(finding)
+    states = Counter[str](finding.state for finding in found)
+    if as_json:
+        report = {"ok": not states["problem"], "findings": [finding.to_dict() for finding in found]}
+        click.echo(json.dumps(report, indent=2))
+    else:
+        click.echo(_sum(states))
+    if states["problem"]:
+        ctx.exit(1)
+
+
+def _findings(db: Path, account: str | None, api_url: str | None, *, offline: bool) -> Iterator["Finding"]:
+    from mixpanel_export import _doctor
+
+    yield from _doctor.look_at_program()
+    credentials, found = _doctor.look_at_credentials(account)
+    yield from found
+    if offline:
+        yield _doctor.Finding("server", "ok", "not asked, because of --offline")
+    else:
+        yield from _ask(credentials, api_url)
+    yield from _doctor.look_at_database(db)
+    yield from _doctor.look_at_quota(credentials, api_url)
+
+
+def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
+    from mixpanel_export._doctor import tell_of_server, told
+    from mixpanel_export._reach import reach
+    from mixpanel_export.credentials import export_url
+    from mixpanel_export.errors import MixpanelDataError
+    from mixpanel_export.sync import run_sync
+
+    region = credentials.region if credentials else os.environ.get("MP_REGION", "").strip().lower() or "us"
+    try:
+        reached = run_sync(reach, export_url(region, api_url))
+    except MixpanelDataError as error:
+        yield told("server", "problem", error)
+    else:
+        yield from tell_of_server(reached)
+
+
+def _show(finding: "Finding") -> None:
+    state = click.style(f"{finding.state:<7}", fg=_COLOURS[finding.state])
+    lines = [f"{state}  {finding.topic:<11}  {finding.text}"]
+    if finding.advice:
+        lines.append(f"{'':<22}{finding.advice}")
+    click.echo("\n".join(lines), color=False if os.environ.get("NO_COLOR") else None)
+
+
+def _sum(states: Counter[str]) -> str:
+    counts = [
+        f"{number} {state}{'' if number == 1 else 's'}"
+        for state in ("problem", "warning")
+        if (number := states[state])
+    ]
+    return ", ".join(counts) or "Nothing is wrong."
