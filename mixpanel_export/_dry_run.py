@@ -19,7 +19,7 @@ async def plan_export(job: Job) -> ExportPlan:
             a look at the file can tell.
     """
     state = await to_thread.run_sync(_state_of, job)
-    planned = await job.plan(state.held)
+    planned = await job.plan(state.held, state.history)
     return ExportPlan(
         table=state.table,
         date_ranges=_ranges(planned.chunks),

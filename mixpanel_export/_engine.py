@@ -165,7 +165,7 @@ async def _run(
     async with entered_in_thread(connected_for_export(job.path)) as connection:
         store = await to_thread.run_sync(Store, connection, job.path, job.order)
         held = await in_thread(store.held, store.interrupt)
-        planned = await job.plan(held)
+        planned = await job.plan(held, store.history)
         batches = await in_thread(partial(store.batches_for, planned.chunks), store.interrupt)
         async with (
             new_client(transport, http2=http2) as client,

@@ -40,13 +40,17 @@ class Job:
     retries: int
     now: Callable[[], datetime]
 
-    async def plan(self, held: Sequence[Held]) -> Plan:
-        """Decide what to ask for, where the database has *held* already, by what is left of the hour now."""
+    async def plan(self, held: Sequence[Held], history: Sequence[Held]) -> Plan:
+        """Decide what to ask for, where the database has *held* already, by what is left of the hour now.
+
+        *history* are batches that the order does not go on from, but that tell how many events to expect.
+        """
         await self.gate.look()
         return plan(
             self.order.days.first,
             self.order.days.last,
             held=held,
+            history=history,
             trust=self.order.mode in {"resume", "replace"},
             chunk_days=self.chunk_days,
             workers=self.workers,

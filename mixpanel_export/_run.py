@@ -24,7 +24,7 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from mixpanel_export._attempts import ChunkStats, ChunkTooLargeError, Fetcher, is_final
 from mixpanel_export._limits import Gate
 from mixpanel_export._outcome import Outcome
-from mixpanel_export._plan import Held, Plan, fetch_order, halves
+from mixpanel_export._plan import Held, Plan, halves
 from mixpanel_export._reports import Callbacks, Reports
 from mixpanel_export._second_look import SecondLook
 from mixpanel_export._staging import Staged, Staging
@@ -121,7 +121,7 @@ class Running:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, receive)
             async with send:
-                for chunk in fetch_order(self._planned.chunks):
+                for chunk in self._planned.fetch_order:
                     tasks.start_soon(self._fetch, chunk, send.clone())
 
     async def _fetch(self, batch: Chunk, send: ObjectSendStream[Item]) -> None:

@@ -77,11 +77,13 @@ class State:
 
     `table` is spelled as in the database, `target` is the table to be filled. Where it cannot be gone on with,
     as it is not there or a shadow of another purpose, it is to be begun anew, and nothing counts as `held`.
+    `history` are the selection's batches in a table that is to be replaced.
     """
 
     table: str
     target: str
     held: tuple[Held, ...]
+    history: tuple[Held, ...]
     begin_anew: bool
 
 
@@ -107,7 +109,14 @@ def state_for(connection: duckdb.DuckDBPyConnection, order: Order) -> State:
         ledger.check_zone()
         ledger.check_selection(order.days, limited=order.limited)
         ledger.check_rows(order.days, trust=order.mode == "resume")
-    return State(table, target, tuple(batch.held for batch in ledger.mine()) if fits else (), not fits)
+    replaced = Ledger(connection, table, order.selection, order.zone) if target != table else None
+    return State(
+        table=table,
+        target=target,
+        held=tuple(batch.held for batch in ledger.mine()) if fits else (),
+        history=tuple(batch.held for batch in replaced.mine()) if replaced else (),
+        begin_anew=not fits,
+    )
 
 
 def _check_table(connection: duckdb.DuckDBPyConnection, table: str, mode: Mode) -> None:

@@ -70,7 +70,7 @@ class Store:
         self.offset: float | None = None
         with self._translated(str(order.days)):
             state = state_for(connection, order)
-            self.table, self._target = state.table, state.target
+            self.table, self._target, self.history = state.table, state.target, state.history
             self._ledger = Ledger(connection, self._target, order.selection, order.zone)
             self._prepare(anew=state.begin_anew)
             self._rows_before = self._count() if order.mode in {"append", "resume"} else 0

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
+from fractions import Fraction
 from itertools import pairwise
+from random import Random
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -12,7 +15,6 @@ from hypothesis import strategies as st
 from mixpanel_export._plan import (
     Held,
     Plan,
-    fetch_order,
     halves,
     is_open,
     open_from,
@@ -47,10 +49,15 @@ def spans(chunks: Iterable[Chunk]) -> list[tuple[int, int]]:
     return [((chunk.first - START).days, (chunk.last - START).days) for chunk in chunks]
 
 
-def held(batch: int, first: int, last: int, status: str = "complete") -> Held:
+def held(batch: int, first: int, last: int, status: str = "complete", rows: int = 0) -> Held:
     """Return a ledger row over days by number."""
     assert status in {"complete", "open", "limited", "failed"}
-    return Held(batch, day(first), day(last), status)  # type: ignore[arg-type] # asserted above
+    return Held(batch, day(first), day(last), status, rows)  # type: ignore[arg-type] # asserted above
+
+
+def daily(rows: Iterable[int]) -> list[Held]:
+    """Return the ledger of an export that fetched every day alone."""
+    return [held(number, number, number, rows=each) for number, each in enumerate(rows)]
 
 
 def fresh(
@@ -432,9 +439,120 @@ def test_by_default_there_are_ten_workers_fifty_requests_and_an_empty_ledger() -
 
 
 def test_the_longest_chunks_are_fetched_first() -> None:
-    """Longest first, and of equal ones the earliest."""
-    chunks = [Chunk(day(0), day(1)), Chunk(day(2), day(5)), Chunk(day(6), day(6)), Chunk(day(7), day(10))]
-    assert spans(fetch_order(chunks[::-1])) == [(2, 5), (7, 10), (0, 1), (6, 6)]
+    """Where no events are expected the longest chunk is first, and of equal ones the earliest."""
+    rows = [held(1, 2, 2), held(2, 7, 7), held(3, 9, 9)]
+    made = resumed(*rows, last=13, workers=1)
+    assert spans(made.chunks) == [(0, 1), (3, 6), (8, 8), (10, 13)]
+    assert spans(made.fetch_order) == [(3, 6), (10, 13), (0, 1), (8, 8)]
+
+
+def test_the_heaviest_chunks_are_fetched_first() -> None:
+    """What is expected to have the most events is first, in fixed chunks too; days of no events weigh by their number."""
+    rows = daily([0, 0, 0, 9, 9, 1, 1, 1, 70, 0])
+    made = plan(day(0), day(9), held=rows, trust=False, chunk_days=2, open_from=NEVER)
+    assert spans(made.fetch_order) == [(8, 9), (4, 5), (2, 3), (6, 7), (0, 1)]
+    rows = daily([0, 0, 0, 0, 0, 5])
+    made = plan(day(0), day(5), held=rows, trust=False, chunk_days=3, open_from=NEVER)
+    assert spans(made.fetch_order) == [(3, 5), (0, 2)]
+
+
+SPIKE = [7] * 17 + [90] + [7] * 12
+
+
+def replaced(rows: Sequence[int], history: Sequence[Held] = (), **options: Any) -> Plan:
+    """Plan all days of *rows* anew, with the history given, or one that knows every day."""
+    usual: dict[str, Any] = {"trust": False, "open_from": NEVER, "history": history or daily(rows)}
+    return plan(day(0), day(len(rows) - 1), **(usual | options))
+
+
+def test_a_day_that_is_expected_to_be_large_stands_alone_and_comes_first() -> None:
+    """A day of as many events as nine others is no part of a chunk of three, and nothing waits for it in the end."""
+    made = replaced(SPIKE)
+    assert spans(made.fetch_order)[0] == (17, 17)
+    assert days_of(made.chunks) == list(range(30))
+    assert len(made.chunks) <= 10
+
+
+def test_a_batch_that_was_large_is_cut_finely() -> None:
+    """Nobody knows which day of it was large, so each of its days is a chunk, and among the first."""
+    before = [held(n, 3 * n, 3 * n + 2, rows=sum(SPIKE[3 * n : 3 * n + 3])) for n in range(10)]
+    made = replaced(SPIKE, before)
+    assert sorted(spans(made.fetch_order)[:3]) == [(15, 15), (16, 16), (17, 17)]
+    assert len(made.chunks) <= 10
+
+
+def test_a_batch_that_binds_stays_whole_however_large() -> None:
+    """Batches whose rows are in the table are fetched whole, the largest first."""
+    before = [held(n, 3 * n, 3 * n + 2, rows=sum(SPIKE[3 * n : 3 * n + 3])) for n in range(10)]
+    made = plan(day(0), day(29), held=before, trust=False, open_from=NEVER)
+    assert sizes(made.chunks) == [3] * 10
+    assert spans(made.fetch_order)[0] == (15, 17)
+
+
+@pytest.mark.parametrize("status", ["failed", "limited"])
+def test_batches_that_are_not_whole_tell_nothing(status: str) -> None:
+    """What a failed or limited batch says of its rows is not how many events its days have."""
+    history = [held(n, n, n, status, rows=each) for n, each in enumerate(SPIKE)]
+    assert replaced(SPIKE, history).chunks == fresh(30)
+
+
+def test_chunks_stay_even_for_a_small_gain() -> None:
+    """Days that differ little, or only by what a tenth of the time is, are cut as if nothing were known."""
+    assert replaced([10, 11, 12] * 30).chunks == fresh(90)
+    assert replaced([10] * 90).fetch_order == replaced([0] * 90).fetch_order
+
+
+def test_new_days_are_expected_to_follow_the_week() -> None:
+    """After weeks of which each day is known, the new days of a weekday that had most events are fetched first."""
+    before = [900 if number % 7 == 3 else 10 for number in range(70)]
+    made = plan(day(70), day(99), held=daily(before), trust=True, open_from=NEVER)
+    assert [
+        any(number % 7 == 3 for number in range(first, last + 1))
+        for first, last in spans(made.fetch_order)[:4]
+    ] == [True] * 4
+    assert len(made.chunks) <= 10
+
+
+def test_empty_days_before_a_beginning_make_room_for_the_others() -> None:
+    """Days before a project began take few chunks, though none longer than a week, and the others get the rest."""
+    made = replaced([0] * 15 + [100] * 15)
+    assert max(len([number for number in days_of([chunk]) if number >= 15]) for chunk in made.chunks) == 2
+    assert len(made.chunks) <= 10
+    assert max(sizes(made.chunks)) <= 7
+
+
+def slowest(chunks: Iterable[Chunk], rows: Sequence[int], workers: int) -> Fraction:
+    """Return when the last worker is done, of whom the one that is free first takes the next of *chunks*."""
+    least = Fraction(sum(rows), 50 * len(rows))
+    free = [Fraction(0)] * workers
+    for chunk in chunks:
+        free.sort()
+        free[0] += sum(rows[number] + least for number in days_of([chunk]))
+    return max(free)
+
+
+@given(
+    rows=st.lists(st.integers(0, 20) | st.integers(0, 2000), min_size=1, max_size=120),
+    workers=st.integers(1, 12),
+    requests=st.none() | st.integers(1, 60),
+    draw=st.randoms(use_true_random=False),
+)
+def test_what_is_expected_never_makes_a_plan_slower(
+    rows: list[int], workers: int, requests: int | None, draw: Random
+) -> None:
+    """Cut by events: each day once, no more chunks, none of more days, and sooner done; whatever the rows' order."""
+    even = fresh(len(rows), workers=workers, requests=requests)
+    made = replaced(rows, workers=workers, requests=requests)
+    assert days_of(made.chunks) == list(range(len(rows)))
+    assert sorted(made.fetch_order) == list(made.chunks)
+    assert len(made.chunks) <= len(even)
+    assert max(sizes(made.chunks)) <= max(7, *sizes(even))
+    heaviest_first = sorted(even, key=lambda chunk: -slowest([chunk], rows, 1))
+    then, now = slowest(heaviest_first, rows, workers), slowest(made.fetch_order, rows, workers)
+    assert now <= (then if made.chunks == even else then * Fraction(91, 100))
+    mixed = daily(rows)
+    draw.shuffle(mixed)
+    assert replaced(rows, mixed, workers=workers, requests=requests) == made
 
 
 @st.composite
@@ -445,10 +563,10 @@ def ledgers(draw: st.DrawFn) -> list[Held]:
     while (start := start + draw(st.integers(0, 6))) < 60:
         days = draw(st.integers(1, 12))
         status = draw(st.sampled_from(["complete", "complete", "open", "limited"]))
-        rows.append((start, start + days - 1, status))
+        rows.append((start, start + days - 1, status, draw(st.just(0) | st.integers(0, 5000))))
         start += days
     failed = draw(st.lists(st.tuples(st.integers(-15, 60), st.integers(0, 9)), max_size=4))
-    rows += [(first, first + more, "failed") for first, more in failed]
+    rows += [(first, first + more, "failed", 0) for first, more in failed]
     numbers = draw(st.permutations(range(len(rows))))
     return [held(number, *row) for number, row in zip(numbers, rows, strict=True)]
 
@@ -511,6 +629,7 @@ def test_every_plan_keeps_its_promises(
     edges = {chunk.first for chunk in made.chunks} | {chunk.last + DAY for chunk in made.chunks}
     visible = [row for row in rows if row.status != "failed"]
     assert not any(row.first < edge <= row.last for row in visible for edge in edges)
+    assert sorted(made.fetch_order) == list(made.chunks)
     if chunk_days is None:
         bound = [row for row in visible if row.last >= day(open_day)]
         for chunk in made.chunks:
