@@ -5,6 +5,7 @@ first request, which it refuses. `--scale` changes nothing here.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LAUNCH = Path(__file__).parent / "_launch.py"
-MPX = Path(sys.executable).parent / "mpx"
+MPX = shutil.which("mpx", path=Path(sys.executable).parent) or "mpx"
 DAYS = ("--from", "2024-01-01", "--to", "2024-01-07")
 REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 REFUSED = 3  # the exit code of an export whose credentials are not taken
@@ -71,8 +72,8 @@ COMMANDS = (
     Command('python -c "import httpx"', (sys.executable, "-c", "import httpx")),
     Command('python -c ""', (sys.executable, "-c", "")),
     Command('python -c "import mixpanel_export"', (sys.executable, "-c", "import mixpanel_export")),
-    Command("mpx --help", (str(MPX), "--help")),
-    Command("mpx export, to its first request", (str(MPX), "export", *DAYS), REFUSED, asks=True),
+    Command("mpx --help", (MPX, "--help")),
+    Command("mpx export, to its first request", (MPX, "export", *DAYS), REFUSED, asks=True),
 )
 
 

@@ -32,11 +32,11 @@ def test_a_bar_is_met_up_to_its_limit_and_no_further(bar: Bar, value: float, *, 
 
 
 def test_the_median_decides_and_not_as_it_is_shown() -> None:
-    """The median of the rounds is compared before it is rounded, whatever the best round was."""
-    table = bars_table([Reached(MOST, (0.9, 1.104, 1.2)), Reached(LEAST, (0.5, 1.5, 1.6))])
-    _, _, missed, met = table.splitlines()
-    assert missed == "| most | ≤ 1.1 | 1.10 (0.90 to 1.20) | **missed** | 1 |"
-    assert met == "| least | ≥ 1 | 1.50 (0.50 to 1.60) | met | 1 |"
+    """The median of the rounds is compared before it is rounded, whatever the best and the worst were."""
+    table = bars_table([Reached(MOST, (0.9, 1.0, 1.2)), Reached(LEAST, (0.5, 0.996, 1.6))])
+    _, _, met, missed = table.splitlines()
+    assert met == "| most | ≤ 1.1 | 1.00 (0.90 to 1.20) | met | 1 |"
+    assert missed == "| least | ≥ 1 | 1.00 (0.50 to 1.60) | **missed** | 1 |"
 
 
 def test_a_table_has_a_column_of_text_and_figures_to_the_right() -> None:
