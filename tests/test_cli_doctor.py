@@ -292,7 +292,7 @@ def test_mixpanel_datas_table_is_a_warning(db: Path) -> None:
     assert (warning.state, "table old was made by mixpanel_data" in warning.text) == ("warning", True)
     (table,) = [db.with_name("alone.duckdb")]
     change(table, f"CREATE TABLE old ({columns}, properties JSON)")
-    assert [found.state for found in report("--db", str(table)).wrong()] == ["warning"]
+    assert [found.state for found in report(str(table)).wrong()] == ["warning"]
 
 
 def test_an_old_storage_version_is_a_warning(folder: Path) -> None:
@@ -300,7 +300,7 @@ def test_an_old_storage_version_is_a_warning(folder: Path) -> None:
     path = folder / "old.duckdb"
     with closing(duckdb.connect()) as connection:
         connection.execute(f"ATTACH '{path}' AS old (STORAGE_VERSION 'v1.0.0')")
-    (warning,) = report("--db", str(path)).wrong()
+    (warning,) = report(str(path)).wrong()
     assert "older than 1.2" in warning.text
     assert warning.advice == "export into a new file"
 
@@ -323,7 +323,7 @@ def test_who_holds_the_file_is_a_warning(db: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_a_problem(folder: Path) -> None:
     """Exports create files and no folders."""
-    found = report("--db", str(folder / "nowhere" / "x.duckdb"))
+    found = report(str(folder / "nowhere" / "x.duckdb"))
     assert found.only("database").advice == "create it, or choose another path"
     assert (found.exit_code, "disk" in found.findings) == (1, False)
 

@@ -1,7 +1,6 @@
 """What the shell's completion offers besides commands and options. Whatever fails offers nothing."""
 
 import os
-import warnings
 from pathlib import Path
 
 import click
@@ -24,15 +23,20 @@ def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
     ]
 
 
+def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer what the shell knows of files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the tables of the database that `--db` or `MPX_DB` names, unless another process holds it."""
+    from mixpanel_export.cli.options import DEFAULT_DB
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.workspace import Workspace
 
-    path = Path(ctx.params.get("db") or os.environ.get("MPX_DB") or "mixpanel.duckdb")
+    path = Path(ctx.params.get("db") or os.environ.get("MPX_DB") or DEFAULT_DB)
     try:
-        with warnings.catch_warnings(), Workspace(path=path, read_only=True) as workspace:
-            warnings.simplefilter("ignore")
+        with Workspace(path=path, read_only=True) as workspace:
             return [
                 CompletionItem(table.name, help=f"{table.row_count:,} rows")
                 for table in workspace.tables()

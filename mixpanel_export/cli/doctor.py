@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixpanel_export.cli import complete
+from mixpanel_export.cli.options import db_argument
 
 if TYPE_CHECKING:
     from mixpanel_export._doctor import Finding
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   mpx doctor
-  mpx doctor --db app.duckdb --account eu
+  mpx doctor app.duckdb --account eu
   mpx doctor --offline --json
 
 \b
@@ -30,7 +31,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @click.command("doctor", short_help="Find what is wrong with the set-up.", epilog=EXAMPLES)
-@click.option("--db", envvar="MPX_DB", default="mixpanel.duckdb", metavar="PATH", help="DuckDB file; MPX_DB.")
+@db_argument
 @click.option(
     "-a",
     "--account",
@@ -48,9 +49,10 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 def command(
     ctx: click.Context, *, db: str, account: str | None, api_url: str | None, offline: bool, as_json: bool
 ) -> None:
-    """Look at versions, credentials, network, clock, database and quota file, and say what to do.
+    """Look at versions, credentials, network, clock, quota file and DB (default: mixpanel.duckdb; MPX_DB).
 
-    Whether Mixpanel accepts the credentials is another question, which costs a request: mpx accounts test.
+    What is wrong is told with what to do. Whether Mixpanel accepts the credentials is another question, which
+    costs a request: mpx accounts test.
     """
     found = []
     for finding in _findings(Path(db).expanduser(), account, api_url, offline=offline):

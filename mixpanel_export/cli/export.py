@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mixpanel_export.cli import complete
 from mixpanel_export.cli.fetching import (
     Output,
     exit_code,
@@ -97,10 +98,17 @@ def _names(value: str) -> list[str]:
 
 
 @click.command("export", short_help="Export events into a DuckDB file.", epilog=EXAMPLES)
-@click.argument("table", default="events")
+@click.argument("table", default="events", shell_complete=complete.tables)
 @click.option("--from", "from_date", required=True, metavar="DATE", help="First day, YYYY-MM-DD, inclusive.")
 @click.option("--to", "to_date", required=True, metavar="DATE", help="Last day, YYYY-MM-DD, inclusive.")
-@click.option("--db", envvar="MPX_DB", default=DEFAULT_DB, metavar="PATH", help="DuckDB file; MPX_DB.")
+@click.option(
+    "--db",
+    envvar="MPX_DB",
+    default=DEFAULT_DB,
+    metavar="PATH",
+    shell_complete=complete.files,
+    help="DuckDB file; MPX_DB.",
+)
 @who_options
 @click.option(
     "--project-timezone",

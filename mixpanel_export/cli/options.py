@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from mixpanel_export.cli import complete
 from mixpanel_export.cli.duration import parse_duration, parse_timeout
 from mixpanel_export.cli.log import log_format_option
 
@@ -18,6 +19,7 @@ _WHO = (
         "--account",
         envvar="MP_ACCOUNT",
         metavar="NAME",
+        shell_complete=complete.accounts,
         help="Account in the configuration file; MP_ACCOUNT.",
     ),
     click.option("--project-id", metavar="ID", help="Project to export, instead of the configured one."),
@@ -112,4 +114,4 @@ wait_option = click.option(
     help="How long to wait for a file that another process holds, such as 30s or 10m.",
 )
 
-db_argument = click.argument("db", envvar="MPX_DB", default=DEFAULT_DB)
+db_argument = click.argument("db", envvar="MPX_DB", default=DEFAULT_DB, shell_complete=complete.files)

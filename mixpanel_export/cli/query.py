@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixpanel_export.cli import complete
 from mixpanel_export.cli.look import looking
 from mixpanel_export.cli.options import DEFAULT_DB, wait_option
 
@@ -36,7 +37,14 @@ _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(
 
 @click.command("query", short_help="Answer a question in SQL.", epilog=EXAMPLES)
 @click.argument("sql")
-@click.option("--db", envvar="MPX_DB", default=DEFAULT_DB, metavar="PATH", help="DuckDB file; MPX_DB.")
+@click.option(
+    "--db",
+    envvar="MPX_DB",
+    default=DEFAULT_DB,
+    metavar="PATH",
+    shell_complete=complete.files,
+    help="DuckDB file; MPX_DB.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row and line, as jq reads them.")
 @click.option("--csv", "as_csv", is_flag=True, help='CSV with a header; NULL is empty, empty text is "".')
 @click.option(

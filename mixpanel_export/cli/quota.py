@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixpanel_export.cli import complete
+
 if TYPE_CHECKING:
     from mixpanel_export._quota import Key, View
 
@@ -39,6 +41,7 @@ machines and programs count for Mixpanel, too.
     "--account",
     envvar="MP_ACCOUNT",
     metavar="NAME",
+    shell_complete=complete.accounts,
     help="Account in the configuration file; MP_ACCOUNT.",
 )
 @click.option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mixpanel_export.cli import complete
 from mixpanel_export.cli.fetching import (
     Fetched,
     Output,
@@ -55,7 +56,9 @@ class Task:
 
 @click.command("retry", short_help="Fetch what failed, is missing or still open.", epilog=EXAMPLES)
 @db_argument
-@click.option("--table", metavar="NAME", show_default="all", help="Only this table.")
+@click.option(
+    "--table", metavar="NAME", show_default="all", shell_complete=complete.tables, help="Only this table."
+)
 @who_options
 @click.option("--workers", type=click.IntRange(1, 100), metavar="N", default=10, help="Requests at a time.")
 @click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixpanel_export.cli import in_options, one_line, program
+from mixpanel_export.cli import complete, in_options, one_line, program
 from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
 from mixpanel_export.cli.fetching import print_json
 from mixpanel_export.cli.look import looking
@@ -38,7 +38,9 @@ _SHOWN_FAILURES = 8
 
 @click.command("status", short_help="Show which days a file has, and which not.", epilog=EXAMPLES)
 @db_argument
-@click.option("--table", metavar="NAME", show_default="all", help="Only this table.")
+@click.option(
+    "--table", metavar="NAME", show_default="all", shell_complete=complete.tables, help="Only this table."
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, each day with its rows.")
 @wait_option
 def command(*, db: str, table: str | None, as_json: bool, wait: float) -> None:
