@@ -4,7 +4,7 @@ Nothing here writes. The database is opened read-only, so DuckDB refuses what wo
 """
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import duckdb
 
-from mixpanel_export._coverage import Coverage, LedgerRow, coverages
+from mixpanel_export._coverage import Coverage, LedgerRow, RowsPerDay, coverages
 from mixpanel_export._database import connect, quoted
 from mixpanel_export._ledger import selection_of
 from mixpanel_export._schema import check_format, check_ledger, comment_of, table_exists
@@ -30,7 +30,7 @@ T = TypeVar("T")
 Connection = duckdb.DuckDBPyConnection
 
 _LOOK_EVERY = 0.2  # seconds between two looks at a file that another process holds
-_QUARTER = 900_000_000  # microseconds: clocks of all zones differ by multiples of a quarter of an hour
+_QUARTER = "INTERVAL 15 MINUTE"  # of which the clocks of all zones have been multiples apart since 1972
 _AT_ONCE = 5_000  # rows
 
 _LEDGER = (
@@ -266,18 +266,17 @@ def _is_ours(connection: Connection, table: str) -> bool:
     return True
 
 
-def _rows_per_day(connection: Connection, table: str, zone: str) -> dict[int, dict[date | None, int]]:
+def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     """Count the rows of each batch and day; days are those of *zone*, asked for once a quarter of an hour."""
-    moment = f"make_timestamp(quarter * {_QUARTER})"
-    day = moment if zone == "UTC" else f"timezone(?, timezone('UTC', {moment}))"
+    day = "quarter" if zone == "UTC" else "timezone(?, timezone('UTC', quarter))"
     found = connection.execute(
-        f"SELECT export_batch, {day}::DATE AS day, sum(n)::BIGINT FROM (SELECT export_batch, "
-        f"epoch_us(event_time) // {_QUARTER} AS quarter, count(*) AS n FROM {quoted(table)} GROUP BY ALL) GROUP BY ALL",
+        f"SELECT export_batch, {day}::DATE, sum(n)::BIGINT FROM (SELECT export_batch, "
+        f"time_bucket({_QUARTER}, event_time) AS quarter, count(*) AS n FROM {quoted(table)} GROUP BY ALL) GROUP BY ALL",
         [] if zone == "UTC" else [zone],
     ).fetchall()
-    counted: dict[int, dict[date | None, int]] = defaultdict(dict)
+    counted: dict[int, Counter[date | None]] = defaultdict(Counter)
     for batch, on, number in found:
-        counted[batch][on] = number
+        counted[batch][on if isinstance(on, date) else None] += number  # DuckDB's years go beyond Python's
     return dict(counted)
 
 

@@ -1,24 +1,22 @@
 """`mpx export` as a shell sees it: words, channels and exit codes."""
 
 import json
-import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import click
 import duckdb
 import pytest
-from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from shell import MPX, environment, mpx, one_error
 from support import held, query, simulator, truth
 
 from mixpanel_export import errors
@@ -32,7 +30,6 @@ from mixpanel_export.simulator import Fault, Simulator
 
 WEEK = ["--from", "2024-03-01", "--to", "2024-03-07"]
 NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
-MPX = [sys.executable, "-c", "from mixpanel_export.cli import main; main()"]
 
 
 @pytest.fixture
@@ -40,54 +37,16 @@ def sim() -> Simulator:
     return simulator(now=lambda: datetime.now(UTC))
 
 
-@contextmanager
-def served(sim: Simulator) -> Iterator[str]:
-    """Serve *sim* on a socket from a thread of its own, and yield the URL."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
-        yield url
-
-
 @pytest.fixture
 def env(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
     """An environment in which `mpx` exports from *sim* into a file of the test's own."""
-    with served(sim) as url:
-        settings = {
-            "MPX_API_URL": url,
-            "MP_USERNAME": "demo.mp-service-account",
-            "MP_SECRET": "demo-secret",
-            "MP_PROJECT_ID": "12345",
-            "MP_CONFIG_PATH": str(tmp_path / "config.toml"),
-            "MPX_DB": str(tmp_path / "events.duckdb"),
-            "MPX_PER_SECOND": "0",
-            "MPX_PER_HOUR": "0",
-        }
-        for name in ("MP_REGION", "MP_ACCOUNT", "MPX_PROJECT_TIMEZONE"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in settings.items():
-            monkeypatch.setenv(name, value)
-        yield os.environ | settings
+    with environment(sim, tmp_path, monkeypatch) as env:
+        yield env
 
 
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     return tmp_path / "events.duckdb"
-
-
-def mpx(*words: str) -> Result:
-    """Run `mpx` in this process; a traceback is a failure of the test."""
-    result = CliRunner().invoke(cli, words, prog_name="mpx")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def one_error(result: Result) -> str:
-    """Return the one line on standard error that an error must be."""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("Error: ")
-    assert not result.stdout
-    return lines[0]
 
 
 def small_table(result: Result) -> dict[str, str]:

@@ -1,0 +1,61 @@
+"""What the tests of `mpx` share: a shell that exports from a simulator."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from click.testing import CliRunner, Result
+
+from mixpanel_export.cli import cli
+from mixpanel_export.simulator import Simulator
+
+MPX = [sys.executable, "-c", "from mixpanel_export.cli import main; main()"]
+
+
+@contextmanager
+def served(sim: Simulator) -> Iterator[str]:
+    """Serve *sim* on a socket from a thread of its own, and yield the URL."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+        yield url
+
+
+@contextmanager
+def environment(sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
+    """An environment in which `mpx` exports from *sim* into `events.duckdb` in *folder*."""
+    with served(sim) as url:
+        settings = {
+            "MPX_API_URL": url,
+            "MP_USERNAME": "demo.mp-service-account",
+            "MP_SECRET": "demo-secret",
+            "MP_PROJECT_ID": "12345",
+            "MP_CONFIG_PATH": str(folder / "config.toml"),
+            "MPX_DB": str(folder / "events.duckdb"),
+            "MPX_PER_SECOND": "0",
+            "MPX_PER_HOUR": "0",
+        }
+        for name in ("MP_REGION", "MP_ACCOUNT", "MPX_PROJECT_TIMEZONE", "NO_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        yield os.environ | settings
+
+
+def mpx(*words: str, given: str | bytes | None = None) -> Result:
+    """Run `mpx` in this process, with *given* on standard input; a traceback is a failure of the test."""
+    result = CliRunner().invoke(cli, words, prog_name="mpx", input=given)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def one_error(result: Result) -> str:
+    """Return the one line on standard error that an error must be."""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    assert not result.stdout
+    return lines[0]
