@@ -94,7 +94,7 @@ def stats_of(connection: duckdb.DuckDBPyConnection, table: str, column: str, top
     name = schema_of(connection, table).table_name
     values = f"(SELECT ({column}) AS value FROM {quoted(name)})"
     with asking():
-        dtype = str(connection.sql(f"FROM {values}").types[0])
+        dtype = connection.execute(f"DESCRIBE FROM {values}").fetchall()[0][1]
         numbers = "value::DOUBLE" if dtype.partition("(")[0] in _NUMBERS else "NULL::DOUBLE"
         aggregates = ", ".join(f"{function}({numbers})" for function in ("min", "max", "avg", "stddev"))
         count, nulls, unique, *spread = connection.execute(

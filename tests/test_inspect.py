@@ -32,6 +32,7 @@ from mixpanel_export import (
     Workspace,
     WorkspaceInfo,
 )
+from mixpanel_export._inspect import stats_of
 from mixpanel_export._local import size_and_birth
 from mixpanel_export.simulator import Fault, Simulator
 
@@ -187,11 +188,9 @@ def test_column_statistics_of_nothing(workspace: Workspace) -> None:
 @settings(max_examples=30, deadline=None)
 def test_counts_are_those_of_the_values(values: list[str | None]) -> None:
     """For all columns of text: values, NULLs and the most frequent are what counting them by hand gives."""
-    with Workspace.ephemeral() as workspace:
-        connection = workspace.connection
-        connection.execute("CREATE TABLE t (v VARCHAR)")
-        connection.execute("INSERT INTO t SELECT unnest(?::VARCHAR[])", [values])
-        stats = workspace.column_stats("t", "v", top_n=99)
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t AS SELECT unnest(?::VARCHAR[]) AS v", [values])
+        stats = stats_of(connection, "t", "v", 99)
     counted = Counter(value for value in values if value is not None)
     assert (stats.count, stats.null_count) == (counted.total(), len(values) - counted.total())
     assert dict(stats.top_values) == counted
