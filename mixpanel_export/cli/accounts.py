@@ -97,7 +97,7 @@ def _lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> list[str]
     ]
 
 
-@command.command("add", short_help="Add an account, or replace one.", epilog=ADD_EXAMPLES)
+@command.command("add", short_help="Add or replace an account.", epilog=ADD_EXAMPLES)
 @click.argument("name")
 @click.option("--username", envvar="MP_USERNAME", metavar="NAME", help="Of the service account; MP_USERNAME.")
 @click.option(
@@ -237,7 +237,7 @@ def _confirm(name: str, path: Path) -> None:
 
 @command.command(
     "default",
-    short_help="Choose the default account, or name it.",
+    short_help="Choose or name the default account.",
     epilog="\b\nExamples:\n  mpx accounts default\n  mpx accounts default eu\n",
 )
 @click.argument("name", required=False, shell_complete=complete.accounts)

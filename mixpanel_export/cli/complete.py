@@ -1,4 +1,7 @@
-"""What the shell's completion offers besides commands and options. Whatever fails offers nothing."""
+"""What the shell's completion offers besides commands and options. Whatever fails offers nothing.
+
+What stands beside an offer has no commas: click's script for fish ends it there.
+"""
 
 import os
 from pathlib import Path
@@ -17,7 +20,7 @@ def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
     except ConfigError:
         return []
     return [
-        CompletionItem(name, help=f"project {entry.get('project_id', '')}, {entry.get('region') or 'us'}")
+        CompletionItem(name, help=f"project {entry.get('project_id', '')} in {entry.get('region') or 'us'}")
         for name, entry in found.items()
         if name.startswith(incomplete)
     ]
@@ -29,16 +32,17 @@ def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
 
 
 def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the tables of the database that `--db` or `MPX_DB` names, unless another process holds it."""
+    """Offer the tables of the database that the line or `MPX_DB` names, unless another process holds it."""
     from mixpanel_export.cli.options import DEFAULT_DB
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.workspace import Workspace
 
-    path = Path(ctx.params.get("db") or os.environ.get("MPX_DB") or DEFAULT_DB)
+    # An option whose value is still to come leaves the arguments, of which a database is the first, unread.
+    path = Path(next(iter(ctx.args), None) or ctx.params.get("db") or os.environ.get("MPX_DB") or DEFAULT_DB)
     try:
         with Workspace(path=path, read_only=True) as workspace:
             return [
-                CompletionItem(table.name, help=f"{table.row_count:,} rows")
+                CompletionItem(table.name, help=f"{table.row_count} rows")
                 for table in workspace.tables()
                 if table.name.startswith(incomplete)
             ]
