@@ -11,19 +11,26 @@ import pandas as pd
 import mixpanel_export
 from mixpanel_export import (
     BatchProgress,
+    ColumnStatsResult,
     Credentials,
+    EventBreakdownResult,
     FetchResult,
     MixpanelDataError,
     ParallelFetchResult,
     Progress,
     RateLimitError,
     SQLResult,
+    SummaryResult,
     TableInfo,
+    TableSchema,
     Timeouts,
+    UpgradeResult,
     Workspace,
+    WorkspaceInfo,
     export_events,
     run_sync,
     split_date_range,
+    upgrade_database,
 )
 
 
@@ -92,6 +99,28 @@ def the_blocking_door(parallel: bool) -> None:
         assert_type(workspace.tables(), list[TableInfo])
         assert_type(workspace.connection, duckdb.DuckDBPyConnection)
         assert_type(workspace.db_path, Path)
+
+
+def looking_into_a_database() -> None:
+    with Workspace.open("events.duckdb", read_only=False) as workspace:
+        assert_type(workspace, Workspace)
+        assert_type(workspace.info(), WorkspaceInfo)
+        assert_type(workspace.table_schema("events"), TableSchema)
+        assert_type(workspace.sample("events", n=3), pd.DataFrame)
+        assert_type(workspace.summarize("events"), SummaryResult)
+        assert_type(workspace.event_breakdown("events"), EventBreakdownResult)
+        assert_type(workspace.event_breakdown("events").df, pd.DataFrame)
+        assert_type(workspace.property_keys("events", event="Sign up"), list[str])
+        assert_type(workspace.column_stats("events", "event_name", top_n=3), ColumnStatsResult)
+        assert_type(workspace.relation("FROM events"), duckdb.DuckDBPyRelation)
+        workspace.drop("events", "others")
+        workspace.drop_all("events")
+        workspace.drop_all(type="tables")  # type: ignore[arg-type]  # no such type
+    with Workspace.ephemeral("main", project_timezone="UTC") as temporary, Workspace.memory() as other:
+        assert_type(temporary, Workspace)
+        assert_type(other, Workspace)
+    assert_type(Workspace.test_credentials("main"), dict[str, Any])
+    assert_type(upgrade_database(Path("12345.db")), UpgradeResult)
 
 
 def the_rest() -> None:
