@@ -81,10 +81,11 @@ def variables(path: Path) -> set[str]:
 
 
 def options(name: str) -> set[str]:
-    """Return the options of a command, in each way to write them."""
+    """Return the options of a command, and of those below it, in each way to write them."""
     command = cli.get_command(click.Context(cli), name)
     assert command is not None, name
-    return {word for option in command.params for word in option.opts}
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return {word for each in (command, *below) for option in each.params for word in option.opts}
 
 
 def run_shell_line(line: str) -> None:
@@ -198,14 +199,13 @@ def test_every_line_for_the_shell_parses(line: str) -> None:
 
 
 def test_every_option_exists() -> None:
-    """What the synopsis and the text call an option of `mpx export` is one."""
-    (synopsis,) = SYNOPSIS
-    named = re.findall(r"--[a-z][a-z0-9-]*", synopsis)
-    named += [
-        word for span in SPANS if span.startswith("--") for word in re.findall(r"--[a-z][a-z0-9-]*", span)
-    ]
+    """What a synopsis shows is an option of its command, and what the text calls an option is one of some command."""
+    pattern = r"--[a-z][a-z0-9-]*"
+    for synopsis in SYNOPSIS:
+        assert set(re.findall(pattern, synopsis)) <= options(shlex.split(synopsis)[1])
+    named = [word for span in SPANS if span.startswith("--") for word in re.findall(pattern, span)]
     assert len(named) > 10
-    assert set(named) <= options("export")
+    assert set(named) <= {word for name in COMMANDS for word in options(name)}
 
 
 def test_the_environment_is_that_of_the_package() -> None:
