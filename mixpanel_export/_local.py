@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import duckdb
 
-from mixpanel_export._database import connect, quoted
+from mixpanel_export._database import connect, connected_for_export, quoted
 from mixpanel_export._frames import need_pandas
 from mixpanel_export._inspect import asking, breakdown_of, property_keys_of, stats_of, summary_of
 from mixpanel_export._tables import drop_tables, found_table, schema_of, tables_of
@@ -150,18 +150,20 @@ class LocalDatabase(ABC):
             TableNotFoundError: There is no such table.
             ValueError: The name begins with an underscore, so the table is this program's own.
             DatabaseError: The workspace is read-only, or something else changes the table.
+            ExportRunningError: This process is exporting into the file.
         """
-        self._writable_path("drop tables")
-        try:
-            with self.connection.cursor() as cursor:  # beside a transaction that the user may have begun
-                drop_tables(cursor, names)
-        except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise DatabaseError(
-                f"cannot drop {', '.join(names)}: {reason}; nothing was dropped, so end what uses the database, then "
-                "try again",
-                db_path=str(self.db_path),
-            ) from error
+        path = self._writable_path("drop tables")
+        # A connection of its own stands beside a transaction that the user may have begun.
+        with connected_for_export(path) as connection:
+            try:
+                drop_tables(connection, names)
+            except duckdb.Error as error:
+                reason = str(error).splitlines()[0]
+                raise DatabaseError(
+                    f"cannot drop {', '.join(names)}: {reason}; nothing was dropped, so end what uses the database, "
+                    "then try again",
+                    db_path=str(path),
+                ) from error
 
     def drop_all(self, type: Literal["events", "profiles"] | None = None) -> None:  # noqa: A002 - mixpanel_data's
         """Drop all tables that were fetched, or those of one *type*; tables of your own making stay.

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from support import export, held, ledger, query, simulator, truth
 
 from mixpanel_export import (
+    BatchProgress,
     ColumnInfo,
     ColumnStatsResult,
     DatabaseError,
     DatabaseNotFoundError,
     EventBreakdownResult,
     EventStats,
+    ExportRunningError,
     MixpanelDataError,
     QueryError,
     SummaryResult,
@@ -484,6 +486,22 @@ def test_a_transaction_of_the_users_is_left_alone(workspace: Workspace) -> None:
         workspace.drop("events")
     connection.execute("COMMIT")
     assert len(workspace.table_schema("events").columns) == 7
+
+
+def test_nothing_is_dropped_during_an_export(tmp_path: Path) -> None:
+    """A callback that drops the table of its own export is refused, and the export brings all events."""
+    db = tmp_path / "x.duckdb"
+    sim = simulator()
+    refused: list[str] = []
+
+    def drop(_: BatchProgress) -> None:
+        with pytest.raises(ExportRunningError) as caught, Workspace(path=db) as workspace:
+            workspace.drop("events")
+        refused.append(caught.value.code)
+
+    run(lambda: export(sim, db, on_batch_complete=drop))
+    assert set(refused) == {"EXPORT_RUNNING"}
+    assert held(db) == truth(sim)
 
 
 def test_drop_all_takes_what_was_fetched(tmp_path: Path) -> None:
