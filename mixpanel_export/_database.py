@@ -262,8 +262,10 @@ def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     }
     names = ", ".join(f"current_setting('{name}')" for name in wanted)
     before = connection.execute(f"SELECT {names}").fetchone() or ()
-    for setting in ("TimeZone = 'UTC'", "default_collation = ''", "enable_progress_bar = false"):
+    for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
         connection.execute(f"SET SESSION {setting}")
+    with suppress(duckdb.InvalidInputException):  # in a notebook without widgets, which has no bar to switch off
+        connection.execute("SET SESSION enable_progress_bar = false")
     try:
         for name, value in wanted.items():
             with suppress(duckdb.OutOfMemoryException):  # what the application holds is above our limit
