@@ -18,6 +18,7 @@ from typing import Any, Literal
 import pytest
 from support import COLUMNS, export, held, query, simulator, truth
 
+from mixpanel_export._upgrade import upgrade_database
 from mixpanel_export.errors import TableFormatError
 from mixpanel_export.simulator import checksum
 
@@ -185,6 +186,22 @@ async def test_mixpanel_datas_own_table_is_not_added_to(
         await export(sim, db, mode=mode)
     assert sim.requests == []
     assert maker.run(db, THEIRS) == before
+
+
+@pytest.mark.parametrize("version, storage", [("1.2.2", "v1.0.0"), ("1.4.5", "v1.0.0"), ("1.4.5", "v1.4.0")])
+def test_a_file_that_was_upgraded_is_still_its_makers(
+    version: str, storage: str, release: Callable[[str], Release], tmp_path: Path
+) -> None:
+    """A file of mixpanel_data keeps every row and its storage version, so the release that wrote it reads it still."""
+    maker, db = release(version), tmp_path / "theirs.duckdb"
+    make(maker, db, storage, MIXPANEL_DATA)
+    before, profiles = maker.held(db), maker.run(db, "FROM profiles ORDER BY distinct_id")
+    (table,) = upgrade_database(db).tables
+    assert (table.name, table.row_count) == ("events", 5000)
+    assert storage in query(db, "SELECT tags['storage_version'] FROM duckdb_databases()")[0][0]
+    assert maker.held(db) == held(db) == before
+    assert maker.run(db, "FROM profiles ORDER BY distinct_id") == profiles
+    assert maker.run(db, "SELECT table_name, row_count FROM _metadata") == [["profiles", 7]]
 
 
 def make(maker: Release, db: Path, storage: str, sql: str) -> None:

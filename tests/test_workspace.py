@@ -19,6 +19,7 @@ import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from mixpanel_export import (
+    AccountNotFoundError,
     AuthenticationError,
     BatchProgress,
     ConfigError,
@@ -392,6 +393,40 @@ def test_credentials_come_from_the_environment(served: Served, monkeypatch: pyte
     with Workspace(project_id="12345", path=served.workspace.db_path) as workspace:
         workspace.fetch_events(**DAYS)
     assert served.simulator.requests[-1].params["project_id"] == "12345"
+
+
+def test_credentials_are_tested_with_one_request(
+    served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is found in the environment, or the account that is named or the default, is tried and named."""
+    monkeypatch.setenv("MPX_API_URL", served.url)
+    with pytest.raises(ConfigError, match="MP_USERNAME"):
+        Workspace.test_credentials()
+    config = tmp_path / "config.toml"
+    config.write_text(
+        'default = "main"\n[accounts.main]\nusername = "demo.mp-service-account"\nsecret = "demo-secret"\n'
+        'project_id = "12345"\nregion = "eu"\n[accounts.wrong]\nusername = "demo.mp-service-account"\n'
+        'secret = "wr0ng"\nproject_id = "12345"\n',
+        encoding="utf-8",
+    )
+    config.chmod(0o600)
+    monkeypatch.setenv("MP_CONFIG_PATH", str(config))
+    expected = {
+        "success": True, "account": "main", "project_id": "12345", "region": "eu", "events_found": 1,
+    }  # fmt: skip
+    assert Workspace.test_credentials() == Workspace.test_credentials("main") == expected
+    with pytest.raises(AuthenticationError):
+        Workspace.test_credentials(account="wrong")
+    with pytest.raises(AccountNotFoundError):
+        Workspace.test_credentials("nobody")
+    for name, value in {
+        "USERNAME": CREDENTIALS.username,
+        "SECRET": "demo-secret",
+        "PROJECT_ID": "12345",
+    }.items():
+        monkeypatch.setenv(f"MP_{name}", str(value))
+    assert Workspace.test_credentials() == expected | {"account": None, "region": "us"}
+    assert [log.params["limit"] for log in served.simulator.requests] == ["1"] * 4
 
 
 def test_arguments_override_given_credentials(served: Served) -> None:
