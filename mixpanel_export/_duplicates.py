@@ -10,7 +10,8 @@ again once the batch that it lost to is replaced by one without it: the table sh
 whatever happened before.
 
 Probes look at keys only; payload is read of the few rows whose keys recur. Everything runs inside the caller's
-transaction.
+transaction, and the table is only read until all losers are known: DuckDB 2.0 returns the text of other rows, or
+crashes, where rows are looked up by `rowid` in a table that has lost rows of the same transaction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,9 +44,9 @@ SELECT id, false AS outside FROM _keys SEMI JOIN _twice USING (batch, key)
 # Only rows at a time that some batch has outside its days can recur.
 _ACROSS = """
 WITH _days(batch, first, last) AS (VALUES {days}), _keys AS (
-    SELECT rowid AS id, batch, hash(event_name, event_time, distinct_id, insert_id) AS key,
+    SELECT _events.rowid AS id, batch, hash(event_name, event_time, distinct_id, insert_id) AS key,
            event_time IS NULL OR event_time NOT BETWEEN first AND last AS outside
-    FROM {table} JOIN _days ON export_batch = batch
+    FROM {table} AS _events JOIN _days ON export_batch = batch ANTI JOIN _export_lost ON _export_lost.id = _events.rowid
     WHERE export_batch IN ({batches}) AND insert_id <> '' AND (event_time IS NULL{times})
 ), _twice AS (
     SELECT key FROM _keys SEMI JOIN (SELECT key FROM _keys WHERE outside) AS _strays USING (key)
@@ -77,9 +78,9 @@ FROM (
 # What DuckDB extracts of some values is not the text that was sent: numbers with a fraction or of many digits went
 # through a double, also inside objects and lists, and zero loses its sign.
 _REWRITTEN = r"""
-CREATE OR REPLACE TEMP TABLE _export_rewritten AS SELECT id FROM _export_suspects
+SELECT id FROM _export_suspects
 WHERE regexp_matches(array_to_string(identity, chr(10)),
-    '(?m)^([\[{{]|-?0$|-?[0-9]+[.eE]|-?[0-9]{{19,}}$|-?(inf|nan|Inf|NaN))')
+    '(?m)^([\[{]|-?0$|-?[0-9]+[.eE]|-?[0-9]{19,}$|-?(inf|nan|Inf|NaN))')
 """
 # Only where several rows were processed last, and differ, has their text to be looked at.
 _TIES = """
@@ -132,39 +133,52 @@ class Reach:
         )
 
 
-def delete_within(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[int]) -> None:
-    """Leave only the winners inside each of *batches*."""
-    names = _names(table, batches)
-    if _find_losers(connection, names, _WITHIN.format(**names), scope="batch, "):
-        connection.execute(
-            "DELETE FROM {table} WHERE rowid IN (SELECT id FROM _export_losers)".format(**names)
+class Losers:
+    """The rows that one transaction takes out of *table*: found first, then deleted, all at once."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:
+        self._connection = connection
+        self._table = table
+        connection.execute("CREATE OR REPLACE TEMP TABLE _export_lost (id BIGINT)")
+
+    def find_within(self, batches: Sequence[int]) -> None:
+        """Find all but the winners inside each of *batches*."""
+        names = _names(self._table, batches)
+        if _find_losers(self._connection, names, _WITHIN.format(**names), scope="batch, "):
+            self._connection.execute("INSERT INTO _export_lost SELECT id FROM _export_losers")
+
+    def hide_across(self, new: Iterable[int], reaches: Sequence[Reach]) -> None:
+        """Find the losers among the *new* batches and those of *reaches* that they meet, and set them aside.
+
+        The ledger's counts follow.
+        """
+        involved = meeting(set(new), reaches)
+        if not involved:
+            return
+        names = _names(self._table, [reach.batch for reach in involved])
+        days = ", ".join(
+            f"({reach.batch}, TIMESTAMP '{reach.inside[0]}', TIMESTAMP '{reach.inside[1]}')"
+            for reach in involved
         )
-
-
-def hide_across(
-    connection: duckdb.DuckDBPyConnection, table: str, new: Iterable[int], reaches: Sequence[Reach]
-) -> None:
-    """Hide the losers among the *new* batches and those of *reaches* that they meet; the ledger's counts follow."""
-    involved = meeting(set(new), reaches)
-    if not involved:
-        return
-    names = _names(table, [reach.batch for reach in involved])
-    days = ", ".join(
-        f"({reach.batch}, TIMESTAMP '{reach.inside[0]}', TIMESTAMP '{reach.inside[1]}')" for reach in involved
-    )
-    strays = [reach.outside for reach in involved if reach.outside]
-    times = "".join(f" OR event_time BETWEEN '{first}' AND '{last}'" for first, last in strays)
-    if _find_losers(connection, names, _ACROSS.format(days=days, times=times, **names), scope=""):
-        connection.execute(
-            "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM _export_losers "
-            "JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})".format(
-                row=_ROW, **names
+        strays = [reach.outside for reach in involved if reach.outside]
+        times = "".join(f" OR event_time BETWEEN '{first}' AND '{last}'" for first, last in strays)
+        probe = _ACROSS.format(days=days, times=times, **names)
+        if _find_losers(self._connection, names, probe, scope=""):
+            self._connection.execute(
+                "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM _export_losers "
+                "JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})".format(
+                    row=_ROW, **names
+                )
             )
-        )
-        connection.execute(
-            "DELETE FROM {table} WHERE rowid IN (SELECT id FROM _export_losers)".format(**names)
-        )
-        _recount(connection, "SELECT batch, count(*) AS removed FROM _export_losers GROUP BY batch")
+            self._connection.execute("INSERT INTO _export_lost SELECT id FROM _export_losers")
+            _recount(self._connection, "SELECT batch, count(*) AS removed FROM _export_losers GROUP BY batch")
+
+    def delete(self) -> None:
+        """Delete what was found; after this the transaction must not look at the table again."""
+        if _number(self._connection, "SELECT count(*) FROM _export_lost"):
+            self._connection.execute(
+                f"DELETE FROM {quoted(self._table)} WHERE rowid IN (SELECT id FROM _export_lost)"
+            )
 
 
 def restore(connection: duckdb.DuckDBPyConnection, table: str, gone: Sequence[int]) -> list[int]:
@@ -217,20 +231,25 @@ def _shares(connection: duckdb.DuckDBPyConnection, size: str) -> Iterator[tuple[
 
 def _undo_rewriting(connection: duckdb.DuckDBPyConnection, names: dict[str, str]) -> None:
     """Give suspects whose identity has a value that DuckDB wrote anew the text that was sent."""
-    connection.execute(_REWRITTEN.format())
-    page = (
-        "SELECT rowid, properties FROM {table} WHERE export_batch IN ({batches}) "
-        f"AND rowid IN (SELECT id FROM _export_rewritten LIMIT {_PAGE})"
-    ).format(**names)
-    while rewritten := connection.execute(page).fetchall():
+    rewritten = connection.execute(_REWRITTEN).fetchall()
+    if not rewritten:
+        return
+    connection.execute("CREATE OR REPLACE TEMP TABLE _export_sent (id BIGINT, sent VARCHAR[])")
+    for start in range(0, len(rewritten), _PAGE):
+        page = connection.execute(
+            "SELECT rowid, properties FROM {table} WHERE export_batch IN ({batches}) "
+            "AND rowid IN (SELECT unnest(?))".format(**names),
+            [[row for (row,) in rewritten[start : start + _PAGE]]],
+        ).fetchall()
         connection.execute(
-            "UPDATE _export_suspects SET identity = sent "
-            "FROM (SELECT unnest(?) AS sent_id, unnest(?) AS sent) WHERE id = sent_id",
-            [[row for row, _ in rewritten], [_identity(row, text) for row, text in rewritten]],
+            "INSERT INTO _export_sent SELECT unnest(?), unnest(?)",
+            [[row for row, _ in page], [_identity(row, text) for row, text in page]],
         )
-        connection.execute(
-            "DELETE FROM _export_rewritten WHERE id IN (SELECT unnest(?))", [[row for row, _ in rewritten]]
-        )
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE _export_suspects AS "
+        "SELECT * EXCLUDE (sent) REPLACE (coalesce(sent, identity) AS identity) "
+        "FROM _export_suspects LEFT JOIN _export_sent USING (id)"
+    )
 
 
 def _identity(row: int, properties: str) -> list[str | None]:

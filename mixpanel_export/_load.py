@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_export._database import first_moment, in_order, in_utc, last_moment, quoted
-from mixpanel_export._duplicates import delete_within
+from mixpanel_export._duplicates import Losers
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import Canonical, canonical
 from mixpanel_export._staging import Staged, Staging, blank_lines, staged_lines
@@ -73,7 +73,8 @@ SELECT batch, count(*), count(*) FILTER (outside), min(event_time) FILTER (outsi
        max(event_time) FILTER (outside), count(*) FILTER (event_time IS NULL)
 FROM (
     SELECT batch, event_time, event_time NOT BETWEEN first AND last AS outside
-    FROM {table} JOIN (VALUES {days}) AS _days(batch, first, last) ON export_batch = batch
+    FROM {table} AS _events JOIN (VALUES {days}) AS _days(batch, first, last) ON export_batch = batch
+    ANTI JOIN _export_lost ON id = _events.rowid
 )
 GROUP BY batch
 """
@@ -92,12 +93,18 @@ class LoadError(Exception):
 
 
 def load(
-    connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged], *, zone: str, dedupe: bool
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    group: Sequence[Staged],
+    losers: Losers,
+    *,
+    zone: str,
+    dedupe: bool,
 ) -> dict[int, Loaded]:
-    """Insert the chunks of *group* into *table* and return what it then holds of each batch.
+    """Insert the chunks of *group* into *table* and return what it holds of each batch without the *losers*.
 
-    Times are on the clock of *zone*. With *dedupe*, of the rows of a batch with the same identity only the
-    winner stays.
+    Times are on the clock of *zone*. With *dedupe*, of the rows of a batch with the same identity all but the
+    winner lose.
 
     Raises:
         OddLinesError: Chunks must be mended first.
@@ -114,7 +121,7 @@ def load(
     for staged in group:
         _check_lines(staged, inserted.get(staged.batch, 0))
     if dedupe:
-        delete_within(connection, table, [staged.batch for staged in group])
+        losers.find_within([staged.batch for staged in group])
     return _loaded(connection, table, group, inserted, zone)
 
 

@@ -434,6 +434,24 @@ LINES = st.lists(
 DAY = st.sampled_from(DAYS)
 
 
+def test_rows_keep_their_text_where_some_lose_inside_a_batch_and_some_across(tmp_path: Path) -> None:
+    """Duplicates of both kinds in one commit leave the text of every other row as it was sent."""
+    server, db = Server(), tmp_path / "e.duckdb"
+
+    def line(hour: int, number: int, processed: int = 1) -> Line:
+        return Line("a", hour, f"d{number}", f"i{number}", processed, f"{number:032x}" * 25)
+
+    server.days[DAYS[0]] = [line(1, number) for number in range(14)]
+    server.days[DAYS[1]] = [line(30, number) for number in range(14, 240)]
+    server.days[DAYS[1]] += [line(30, number, processed=2) for number in range(14, 240, 13)]
+    server.days[DAYS[1]] += [line(1, number, processed=number % 2 * 3) for number in range(14)]
+    run(server, db, DAYS[0], DAYS[0])
+    expected = rows(winners(line for day in DAYS[:2] for line in server.days[day]))
+    for _ in range(4):
+        run(server, db, DAYS[1], DAYS[1], mode="append")
+        assert table(db) == expected
+
+
 class Exports(RuleBasedStateMachine):
     """The server changes, exports of all modes follow, and a model says what the table must hold."""
 

@@ -39,7 +39,7 @@ STATEMENTS = {
     "creating the ledger": r"\s*CREATE SEQUENCE|COMMENT ON TABLE _export|\s*CREATE VIEW",
     "giving batch ids": r"SELECT nextval",
     "loading": r"\s*INSERT INTO \"",
-    "removing duplicates": r"DELETE FROM \".*losers",
+    "removing duplicates": r"DELETE FROM \".*_export_lost",
     "hiding duplicates": r"INSERT INTO _export_duplicates",
     "superseding": r"DELETE FROM \".*unnest|DELETE FROM _export",
     "writing the ledger": r"INSERT INTO _export_batches",
