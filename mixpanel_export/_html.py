@@ -13,14 +13,15 @@ def facts(rows: Iterable[tuple[str, object]], caption: str) -> str:
     return f"<table><caption>{escape(caption)}</caption><tbody>{body}</tbody></table>"
 
 
-def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], most: int = 20) -> str:
+def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", most: int = 20) -> str:
     """Return rows under the names of their columns; of more than *most* the first, with a line that counts all."""
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
     head = "".join(f"<th{_LEFT}>{escape(name)}</th>" for name in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:most])
     shown = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
     if len(rows) > most:
         shown = f"the first {most} of {shown}"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{shown}</p>"
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{shown}</p>"
 
 
 def _cell(value: object) -> str:

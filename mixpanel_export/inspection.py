@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixpanel_export._frames import frame
+from mixpanel_export._html import facts, grid
 from mixpanel_export.results import DateRange
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class TableSchema:
         """Return the fields in order, ready for JSON."""
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a row for each column."""
+        return _grid(ColumnInfo, self.columns, f"columns of {self.table_name}")
+
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceInfo:
@@ -66,6 +71,11 @@ class WorkspaceInfo:
             "path": None if self.path is None else str(self.path),
             "created_at": _iso(self.created_at),
         }
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of the workspace."""
+        rows = self.to_dict() | {"tables": ", ".join(self.tables)}
+        return facts(rows.items(), "workspace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,10 @@ class SummaryResult:
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a row for each column."""
+        return _grid(ColumnSummary, self.columns, f"{self.table}: {self.row_count:,} rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +171,11 @@ class EventBreakdownResult:
             "events": [event.to_dict() for event in self.events],
         }
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a row for each name."""
+        caption = f"{self.table}: {self.total_events:,} events of {self.total_users:,} users"
+        return _grid(EventStats, self.events, caption)
+
 
 @dataclass(frozen=True, slots=True)
 class ColumnStatsResult:
@@ -190,6 +209,14 @@ class ColumnStatsResult:
         """Return the fields in order."""
         return asdict(self) | {"top_values": [list(pair) for pair in self.top_values]}
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the numbers, and the most frequent values below them."""
+        numbers = [
+            (name, value) for name, value in asdict(self).items() if name not in {"table", "top_values"}
+        ]
+        known = [(name, value) for name, value in numbers if value is not None]
+        return facts(known, f"a column of {self.table}") + grid(("value", "count"), self.top_values)
+
 
 @dataclass(frozen=True, slots=True)
 class UpgradedTable:
@@ -217,8 +244,17 @@ class UpgradeResult:
 
 
 def _framed(kind: type[Any], values: Sequence[object], instead: str) -> "pd.DataFrame":
+    return frame(*_rows(kind, values), instead=instead)
+
+
+def _grid(kind: type[Any], values: Sequence[object], caption: str) -> str:
+    return grid(*_rows(kind, values), caption)
+
+
+def _rows(kind: type[Any], values: Sequence[object]) -> tuple[list[str], list[list[object]]]:
+    """Return the fields of the *kind*, and their values."""
     names = [column.name for column in fields(kind)]
-    return frame(names, [[getattr(value, name) for name in names] for value in values], instead=instead)
+    return names, [[getattr(value, name) for name in names] for value in values]
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, fields
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,16 @@ from mixpanel_export.errors import (
     MixpanelDataError,
     ServerError,
     TableExistsError,
+)
+from mixpanel_export.inspection import (
+    ColumnInfo,
+    ColumnStatsResult,
+    ColumnSummary,
+    EventBreakdownResult,
+    EventStats,
+    SummaryResult,
+    TableSchema,
+    WorkspaceInfo,
 )
 from mixpanel_export.results import (
     BatchProgress,
@@ -239,6 +250,23 @@ def test_a_notebook_shows_a_fetch_and_rows() -> None:
     assert many.cells("td") == [str(number) for number in range(20)]
     assert many.cells("p") == ["the first 20 of 1,000 rows"]
     assert rendered(SQLResult(("n",), [(1,)])).cells("p") == ["1 row"]
+
+
+def test_a_notebook_shows_what_a_look_into_the_database_finds() -> None:
+    """A row a column, a name or a value, under a caption that says of what; what is unknown is left out of facts."""
+    schema = rendered(TableSchema("events", [ColumnInfo("n", "BIGINT", nullable=True)]))
+    assert schema.cells("caption", "td") == ["columns of events", "n", "BIGINT", "True", "False"]
+    info = rendered(WorkspaceInfo(Path("a.db"), "7", "eu", None, ["events", "b"], 1.5, None))
+    assert info.cells("td", "em") == ["a.db", "7", "eu", "NULL", "events, b", "1.5", "NULL"]
+    column = ColumnSummary("n", "BIGINT", "1", "9", 9, 5.0, 1.0, "2", "5", "8", 1200, 0.5)
+    assert rendered(SummaryResult("events", 1200, [column])).cells("caption") == ["events: 1,200 rows"]
+    stats = EventStats("Sign <up>", 3, 2, AT, None, 100.0)
+    breakdown = rendered(EventBreakdownResult("events", 3, 2, (AT, AT), [stats]))
+    assert breakdown.cells("caption") == ["events: 3 events of 2 users"]
+    assert breakdown.cells("td", "em")[:4] == ["Sign <up>", "3", "2", "2024-01-31 12:00:00+00:00"]
+    found = ColumnStatsResult("events", "n", "VARCHAR", 3, 0, 0.0, 1, 33.3, [("<x>", 3)])
+    assert "mean" not in rendered(found).cells("th")
+    assert rendered(found).cells("td")[-2:] == ["<x>", "3"]
 
 
 ANY = st.text(st.characters(codec="utf-8")) | st.sampled_from(

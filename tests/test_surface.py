@@ -30,7 +30,7 @@ LAYERS = {
     "_decode": ("_lines errors", "isal"),
     "_event": ("_lines _zone", ""),
     "_frames": ("", "pandas"),
-    "inspection": ("_frames results", "pandas"),
+    "inspection": ("_frames _html results", "pandas"),
     "_arguments": ("_plan _stream errors results", ""),
     "credentials": ("_zone errors", ""),
     "_accounts": ("credentials errors", "tomlkit"),
