@@ -1,11 +1,13 @@
 """What the tests of `mpx` share: a shell that exports from a simulator."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pytest
 from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner, Result
@@ -59,3 +61,20 @@ def one_error(result: Result) -> str:
     assert lines[0].startswith("Error: ")
     assert not result.stdout
     return lines[0]
+
+
+@contextmanager
+def held_by_another(db: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Let another process hold the file, until its standard input has a line."""
+    duckdb.connect(str(db)).close()
+    code = f"import duckdb; c = duckdb.connect({str(db)!r}); print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        try:
+            yield holder
+        finally:
+            if holder.poll() is None:
+                holder.communicate("\n")

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shell import held_by_another
 from support import export, query, simulator
 
 from mixpanel_export._reading import _rows_per_day, ask, contents, reading, write_parquet
@@ -24,23 +24,6 @@ ZONES = ["UTC", "US/Pacific", "Asia/Kathmandu", "Australia/Lord_Howe", "America/
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     return tmp_path / "events.duckdb"
-
-
-@contextmanager
-def held_by_another(db: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Let another process hold the file, until its standard input has a line."""
-    duckdb.connect(str(db)).close()
-    code = f"import duckdb; c = duckdb.connect({str(db)!r}); print('open', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        try:
-            yield holder
-        finally:
-            if holder.poll() is None:
-                holder.communicate("\n")
 
 
 def as_text(column: str, kind: str) -> str:
