@@ -142,8 +142,8 @@ def _remedy(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     try:
         check_no_view(connection, table)
         check_format(connection, table)
-    except TableFormatError:
-        return " and is not an export's; export into another table"
+    except TableFormatError as error:
+        return f", but {error}"
     return "; use resume to complete it, append to add days, or replace"
 
 

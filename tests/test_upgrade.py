@@ -21,6 +21,7 @@ from mixpanel_export import (
     DatabaseLockedError,
     DatabaseNotFoundError,
     SelectionError,
+    TableExistsError,
     TableFormatError,
     UpgradedTable,
     Workspace,
@@ -283,10 +284,10 @@ async def test_times_of_a_legacy_project_are_not_mixed(old: Path) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("mode", ["append", "resume"])
+@pytest.mark.parametrize("mode", ["append", "resume", "create"])
 async def test_before_the_upgrade_the_error_names_it(mode: str, old: Path) -> None:
     """An export into mixpanel_data's own table says what to run."""
-    with pytest.raises(TableFormatError, match="mpx upgrade"):
+    with pytest.raises(TableExistsError if mode == "create" else TableFormatError, match="mpx upgrade"):
         await export(simulator(), old, mode=mode)
 
 

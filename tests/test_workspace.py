@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -357,6 +358,8 @@ def test_the_default_file_is_named_after_the_project(served: Served, tmp_path: P
         workspace.fetch_events(**DAYS)
         assert workspace.db_path.exists()
         assert checksum_of(workspace) == served.simulator.truth(FIRST, LAST).checksum
+        if os.name == "posix":  # whose folders can be kept from other users by their mode
+            assert workspace.db_path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_missing_folder_is_made(served: Served, tmp_path: Path) -> None:
