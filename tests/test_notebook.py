@@ -4,8 +4,8 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -29,6 +29,8 @@ warnings.simplefilter("always")
 asyncio.get_running_loop()
 days = dict(from_date="2024-03-01", to_date="2024-03-09")
 def tell(progress):
+    global helper
+    helper = threading.current_thread()
     if progress.batches_done == 8:
         socket.create_connection(("127.0.0.1", PORT)).close()
 ws = Workspace(path="notebook.duckdb")
@@ -36,7 +38,7 @@ ws = Workspace(path="notebook.duckdb")
 INTERRUPTED = "ws.fetch_events(**days, parallel=True, on_progress=tell)"
 LEFT = """
 print(ws.sql_scalar("SELECT count(DISTINCT export_batch) FROM events"))
-print([thread.name for thread in threading.enumerate() if "_run_into" in thread.name])
+print(helper is threading.main_thread(), helper in threading.enumerate())
 """
 RESUMED = "ws.fetch_events(**days, parallel=True, resume=True)"
 QUERIED = """ws.sql_rows("SELECT count(*) AS events, NULL AS nothing, '<b>' AS markup FROM events")"""
@@ -87,8 +89,26 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Executed:
     sim = simulator(faults=[Fault("stall", first=STALLED, last=STALLED)])
     told = socket.create_server(("127.0.0.1", 0))
     told.settimeout(60)
+
+    async def interrupt(kernel: AsyncKernelManager) -> None:
+        (await asyncio.to_thread(told.accept))[0].close()
+        await kernel.interrupt_kernel()
+
+    def mended() -> None:
+        sim.faults = []
+
+    with closing(told), _surroundings(folder, sim):
+        begin = BEGIN.replace("PORT", str(told.getsockname()[1]))
+        notebook = _notebook([begin, *CELLS[1:]])
+        asyncio.run(_execute(notebook, folder, interrupt, mended))
+        notebook.cells[0].source = BEGIN
+    return Executed(notebook, folder, sim)
+
+
+@contextmanager
+def _surroundings(folder: Path, sim: Simulator) -> Iterator[None]:
+    """Serve *sim*, and let the environment be that of somebody who exports from it in notebooks."""
     with (
-        closing(told),
         pytest.MonkeyPatch.context() as patch,
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(sim.serve()) as url,
@@ -101,24 +121,18 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Executed:
             "MPX_PER_SECOND": "0",
             "MPX_PER_HOUR": "0",
             "MPX_STATE_DIR": str(folder / "state"),
-            # Nothing of the user's own notebooks is read or changed.
-            **{
-                name: str(folder / "jupyter")
-                for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
-            },
         }
+        # Nothing of the user's own notebooks is read or changed.
+        for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
+            settings[name] = str(folder / "jupyter")
         for name in ("MP_REGION", "MPX_PROJECT_TIMEZONE", "NO_COLOR"):
             patch.delenv(name, raising=False)
         for name, value in settings.items():
             patch.setenv(name, value)
-        cells = [cell.replace("PORT", str(told.getsockname()[1])) for cell in CELLS]
-        notebook = nbformat.reads(_notebook(cells), as_version=4)  # type: ignore[no-untyped-call] # it has no types
-        asyncio.run(_execute(notebook, folder, sim, told))
-        notebook.cells[0].source = BEGIN
-    return Executed(notebook, folder, sim)
+        yield
 
 
-def _notebook(sources: Iterable[str]) -> str:
+def _notebook(sources: Iterable[str]) -> Any:
     cells: list[dict[str, object]] = [
         {
             "cell_type": "code",
@@ -130,10 +144,17 @@ def _notebook(sources: Iterable[str]) -> str:
         }
         for place, source in enumerate(sources)
     ]
-    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells})
+    text = json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells})
+    return nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call] # it has no types
 
 
-async def _execute(notebook: Any, folder: Path, sim: Simulator, told: socket.socket) -> None:
+async def _execute(
+    notebook: Any,
+    folder: Path,
+    interrupt: Callable[[AsyncKernelManager], Awaitable[None]] | None = None,
+    mended: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the cells in a kernel; *interrupt* it in the one for that, after which things are *mended*."""
     client = NotebookClient(
         notebook,
         kernel_name="python3",
@@ -146,11 +167,10 @@ async def _execute(notebook: Any, folder: Path, sim: Simulator, told: socket.soc
         assert isinstance(kernel, AsyncKernelManager)
         for place, cell in enumerate(notebook.cells):
             running = asyncio.ensure_future(client.async_execute_cell(cell, place))
-            if cell.source == INTERRUPTED:
-                (await asyncio.to_thread(told.accept))[0].close()
-                await kernel.interrupt_kernel()
+            if interrupt and cell.source == INTERRUPTED:
+                await interrupt(kernel)
                 await running
-                sim.faults = []
+                mended()
             await running
         client.set_widgets_metadata()
 
@@ -161,7 +181,7 @@ def test_an_interrupt_stops_the_export_as_ctrl_c_does(executed: Executed) -> Non
     assert error.ename == "KeyboardInterrupt"
     assert "During handling" not in "".join(error.traceback)
     (left,) = executed.outputs(LEFT)
-    assert left.text == f"{KEPT}\n[]\n"
+    assert left.text == f"{KEPT}\nFalse False\n"
 
 
 def test_a_later_call_completes_what_was_interrupted(executed: Executed) -> None:
@@ -204,3 +224,20 @@ def test_nothing_is_warned_of(executed: Executed) -> None:
     shown = [output for cell in executed.notebook.cells for output in cell.outputs]
     assert [output.text for output in shown if output.get("name") == "stderr"] == []
     assert sum(output.output_type == "error" for output in shown) == 1
+
+
+def test_a_notebook_without_widgets_exports_too(tmp_path: Path) -> None:
+    """Its one bar is a line of text; neither tqdm nor DuckDB, which both draw widgets, keep the export from being made."""
+    blocked = "import sys\nsys.modules['ipywidgets'] = None\nfrom mixpanel_export import Workspace"
+    days = "from_date='2024-03-01', to_date='2024-03-09'"
+    fetched = f"Workspace(path='plain.duckdb').fetch_events({days}, parallel=True)"
+    sim = simulator()
+    notebook = _notebook([blocked, fetched])
+    with _surroundings(tmp_path, sim):
+        asyncio.run(_execute(notebook, tmp_path))
+    *drawn, value = notebook.cells[1].outputs
+    text = "".join(output.text for output in drawn)
+    assert "9/9 batches" in text
+    assert "\x1b[A" not in text
+    assert "<caption>exported</caption>" in value.data["text/html"]
+    assert held(tmp_path / "plain.duckdb") == truth(sim)
