@@ -209,7 +209,9 @@ def _attended(connection: Connection, call: Callable[[], T]) -> T:
             while not future.done():
                 wait_for([future], timeout=0.1)  # as a wait without an end cannot be interrupted on Windows
         except KeyboardInterrupt:
-            connection.interrupt()
+            while not future.done():  # more than once, as a call that has not begun is not interrupted
+                connection.interrupt()
+                wait_for([future], timeout=0.1)
             raise
         return future.result()
 

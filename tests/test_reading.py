@@ -1,5 +1,6 @@
 """Looking into a file: without changing it, as soon as it is free, and with errors that name what is wrong."""
 
+import _thread
 import subprocess
 import sys
 from collections import Counter
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from shell import held_by_another
 from support import export, query, simulator
 
-from mixpanel_export._reading import _rows_per_day, ask, contents, reading, write_parquet
+from mixpanel_export._reading import _attended, _rows_per_day, ask, contents, reading, write_parquet
 from mixpanel_export._zone import in_zone
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError, TableFormatError
 
@@ -192,6 +193,22 @@ def test_parquet_is_there_when_it_is_whole(db: Path, tmp_path: Path) -> None:
         rows = connection.execute("FROM read_parquet(?)", [str(file)]).fetchall()
     assert rows == [(1, '{"a":1E5}')]
     assert sorted(path.name for path in tmp_path.iterdir()) == [db.name, file.name]
+
+
+def test_ctrl_c_ends_a_long_query(db: Path) -> None:
+    """Wherever DuckDB is, and long before the answer; the connection can be used afterwards."""
+    duckdb.connect(str(db)).close()
+    with reading(db) as connection:
+
+        def call() -> None:
+            _thread.interrupt_main()
+            connection.execute(
+                "SELECT count(*) FROM range(4000000000000) AS r(x) WHERE hash(x) = 1"
+            ).fetchall()
+
+        with pytest.raises(KeyboardInterrupt):
+            _attended(connection, call)
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
 # What exports left
