@@ -20,6 +20,7 @@ from functools import partial
 import anyio
 from anyio import to_thread
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from anyio.lowlevel import checkpoint
 
 from mixpanel_export._attempts import ChunkStats, ChunkTooLargeError, Fetcher, is_final
 from mixpanel_export._limits import Gate
@@ -123,6 +124,7 @@ class Running:
             async with send:
                 for chunk in self._planned.fetch_order:
                     tasks.start_soon(self._fetch, chunk, send.clone())
+                    await checkpoint()  # trio begins what is started at one moment in any order
 
     async def _fetch(self, batch: Chunk, send: ObjectSendStream[Item]) -> None:
         async with send:
