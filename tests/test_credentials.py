@@ -12,7 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export.credentials import Credentials, export_url, resolve_credentials
+from mixpanel_export.credentials import (
+    Credentials,
+    account_used,
+    export_url,
+    read_accounts,
+    resolve_credentials,
+)
 from mixpanel_export.errors import AccountNotFoundError, ConfigError
 
 SECRET = "s3cr3t-V4lue"
@@ -132,6 +138,26 @@ def test_the_default_file_is_in_the_home_folder(config: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
     assert resolve_credentials(environ={}).username == "svc.main"
+
+
+def test_the_account_that_is_used_can_be_named(config: Path) -> None:
+    """By name, by default, or none where the environment goes first; what is not there raises the same."""
+    assert account_used("other", environ=ENVIRON, config_path=config) == "other"
+    assert account_used(environ={"MP_CONFIG_PATH": str(config)}) == "main"
+    assert account_used(environ=ENVIRON, config_path=config) is None
+    with pytest.raises(AccountNotFoundError, match="nobody"):
+        account_used("nobody", environ=ENVIRON, config_path=config)
+    with pytest.raises(ConfigError, match="mpx accounts add"):
+        account_used(environ={}, config_path=config.with_name("none.toml"))
+
+
+def test_accounts_are_read_with_their_secrets_masked(config: Path) -> None:
+    """Lists and completion read the file, too, and what they hold shows no secret; nothing is warned of."""
+    config.chmod(0o644)
+    default, accounts = read_accounts(config)
+    assert (default, list(accounts)) == ("main", ["main", "other"])
+    assert SECRET not in repr(accounts)
+    assert read_accounts(config.with_name("none.toml")) == ("", {})
 
 
 def test_arguments_override_every_source(config: Path) -> None:

@@ -286,3 +286,5 @@ def test_nothing_that_is_shown_becomes_markup(name: str, value: str) -> None:
     assert cell == wanted or (cell.endswith("…") and wanted.startswith(cell[:-1]) and len(cell) <= 200)
     failed = ParallelFetchResult(name, 0, 0, 1, (("a", "b"),), 1.0, AT, errors=(ServerError(value),))
     assert set(rendered(failed).tags) <= plain
+    column = rendered(ColumnStatsResult(name, value, "", 0, 0, 0.0, 0, 0.0))
+    assert "".join(column.cells("caption")) == f"a column of {name}"
