@@ -1,0 +1,218 @@
+"""`mpx retry`: what the ledger says is not there for good, and nothing else, fetched as it was asked for."""
+
+import json
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from shell import MPX, environment, held_by_another, mpx, one_error
+from support import held, query, simulator, truth
+
+from mixpanel_export.simulator import Fault, Simulator
+
+NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
+ONE_A_REQUEST = ["--parallel", "--chunk-days", "1", "--retries", "0", "-q"]
+QUICK = ["--retries", "0", "--no-progress"]
+
+
+@pytest.fixture
+def sim() -> Simulator:
+    return simulator(now=lambda: datetime.now(UTC))
+
+
+@pytest.fixture
+def env(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
+    with environment(sim, tmp_path, monkeypatch) as env:
+        yield env
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "events.duckdb"
+
+
+@pytest.mark.usefixtures("env")
+def test_what_failed_or_is_missing_is_fetched_and_nothing_else(sim: Simulator, db: Path) -> None:
+    """One request for each failed day and for the gap, and then the table is exact."""
+    sim.faults = [Fault("500", first=date(2024, 3, 2), last=date(2024, 3, 2))]
+    mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", *ONE_A_REQUEST)
+    mpx("export", "--from", "2024-03-08", "--to", "2024-03-09", "--append", "-q")
+    sim.faults = []
+    before = len(sim.requests)
+    result = mpx("retry", "--chunk-days", "4")
+    assert result.exit_code == 0
+    assert held(db) == truth(sim)
+    asked = sorted((request.first, request.last) for request in sim.requests[before:])
+    assert asked == [(date(2024, 3, 2), date(2024, 3, 2)), (date(2024, 3, 4), date(2024, 3, 7))]
+    assert "batches     2 of 2" in result.stdout
+    assert "Batch 1/2" in result.stderr
+
+
+@pytest.mark.usefixtures("env")
+def test_open_days_are_fetched_until_they_are_complete(sim: Simulator, db: Path) -> None:
+    """A day that had not been over for 48 hours comes again, in the place of what was there."""
+    last = datetime.now(UTC).date() - timedelta(days=1)
+    days = ["--from", str(last - timedelta(days=4)), "--to", str(last)]
+    mpx("export", *days, *ONE_A_REQUEST)
+    before = len(sim.requests)
+    assert mpx("retry", "-q").exit_code == 0
+    assert len(sim.requests) == before + 2
+    assert held(db) == truth(sim, str(last - timedelta(days=4)), str(last))
+
+
+@pytest.mark.usefixtures("env")
+def test_each_selection_is_fetched_as_it_was_asked_for(sim: Simulator, db: Path) -> None:
+    """Tables, events, `where`, zone and duplicates are those of the ledger, whatever is configured now."""
+    sim.faults = [Fault("500", first=date(2024, 3, 4), last=date(2024, 3, 5))]
+    free = 'properties["plan"] == "free"'
+    mpx("export", "a", *NINE_DAYS, *ONE_A_REQUEST, "-e", "Sign Up, Page View", "--where", free)
+    mpx("export", "b", *NINE_DAYS, *ONE_A_REQUEST, "--project-timezone", "Asia/Tokyo", "--no-dedupe")
+    sim.faults = []
+    result = mpx("retry", "--json", "--no-progress")
+    assert [done["table"] for done in json.loads(result.stdout)] == ["a", "b"]
+    assert held(db, "a") == truth(sim, events=["Sign Up", "Page View"], where=free)
+    kept = query(db, "SELECT DISTINCT timezone, deduped FROM _export_batches WHERE table_name = 'b'")
+    assert kept == [("Asia/Tokyo", False)]
+
+
+@pytest.mark.usefixtures("env")
+def test_one_table_can_be_chosen(sim: Simulator, db: Path) -> None:
+    """The others stay as they are; one that the ledger does not know is exit code 4, without a request."""
+    sim.faults = [Fault("500", first=date(2024, 3, 9))]
+    mpx("export", "a", *NINE_DAYS, *ONE_A_REQUEST)
+    mpx("export", "b", *NINE_DAYS, *ONE_A_REQUEST)
+    sim.faults = []
+    assert mpx("retry", "--table", "b", "-q").exit_code == 0
+    assert held(db, "b") == truth(sim)
+    assert query(db, "SELECT table_name FROM _export_batches WHERE status = 'failed'") == [("a",)]
+    before = len(sim.requests)
+    result = mpx("retry", "--table", "c")
+    assert result.exit_code == 4
+    assert "knows no table c" in one_error(result)
+    assert len(sim.requests) == before
+
+
+@pytest.mark.usefixtures("env")
+def test_with_nothing_to_fetch_it_is_silent(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 0 and no request, nor credentials; a person at a terminal is told so, and JSON is an empty list."""
+    mpx("export", *NINE_DAYS, "-q")
+    before = len(sim.requests)
+    monkeypatch.delenv("MP_SECRET")
+    result = mpx("retry")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert json.loads(mpx("retry", "--json").stdout) == []
+    assert len(sim.requests) == before
+
+
+@pytest.mark.usefixtures("env")
+def test_a_table_that_was_dropped_stays_away(sim: Simulator, db: Path) -> None:
+    """Nobody who dropped a table wants it back; one that could not be made yet is."""
+    sim.faults = [Fault("500", first=date(2024, 3, 9))]
+    mpx("export", "dropped", *NINE_DAYS, *ONE_A_REQUEST)
+    mpx("export", "never", "--from", "2024-03-09", "--to", "2024-03-09", *ONE_A_REQUEST)
+    query(db, "DROP TABLE dropped")
+    sim.faults = []
+    assert mpx("retry", "-q").exit_code == 0
+    tables = {name for (name,) in query(db, "SHOW TABLES")}
+    assert "never" in tables
+    assert "dropped" not in tables
+    assert held(db, "never") == truth(sim, "2024-03-09", "2024-03-09")
+
+
+@pytest.mark.usefixtures("env")
+def test_a_look_stays_a_look(sim: Simulator) -> None:
+    """Days fetched with --limit are not fetched in full, nor is what lies between them and others."""
+    mpx("export", "--from", "2024-01-01", "--to", "2024-01-01", "--limit", "3", "-q")
+    mpx("export", *NINE_DAYS, "--append", "-q")
+    before = len(sim.requests)
+    assert mpx("retry").exit_code == 0
+    assert len(sim.requests) == before
+
+
+@pytest.mark.usefixtures("env")
+def test_another_project_is_not_mixed_in(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 3, a line that names both and the options, and no request; the option makes it right."""
+    sim.faults = [Fault("500", first=date(2024, 3, 9))]
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    sim.faults = []
+    before = len(sim.requests)
+    monkeypatch.setenv("MP_PROJECT_ID", "777")
+    result = mpx("retry")
+    assert result.exit_code == 3
+    assert "events holds project 12345 and the credentials are for project 777" in one_error(result)
+    assert "--account or --project-id" in one_error(result)
+    assert len(sim.requests) == before
+    assert mpx("retry", "--project-id", "12345", "-q").exit_code == 0
+
+
+@pytest.mark.parametrize("kind, code", [("429", 5), ("500", 1)])
+@pytest.mark.usefixtures("env")
+def test_what_fails_again_is_reported_as_an_export_does(
+    sim: Simulator, db: Path, kind: str, code: int
+) -> None:
+    """With the reason, the exit code and a command that retries once more, with the options typed."""
+    sim.faults = [Fault(kind, first=date(2024, 3, 9))]  # type: ignore[arg-type] # parametrize knows strings only
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST, "--max-wait", "0")
+    result = mpx("retry", *QUICK, "--max-wait", "0", "--table", "events")
+    assert result.exit_code == code
+    assert "1 of 1 batches failed:" in result.stderr
+    command = shlex.split(result.stderr.splitlines()[3])
+    assert command == [
+        "mpx", "retry", str(db), "--table", "events", "--retries", "0", "--max-wait", "0s", "--no-progress",
+    ]  # fmt: skip
+    sim.faults = []
+    assert mpx(*command[1:]).exit_code == 0
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.usefixtures("env")
+def test_quiet_is_one_line_if_it_fails_and_none_if_not(sim: Simulator, db: Path) -> None:
+    """What cron would send by mail is the days, the reason and the command."""
+    sim.faults = [Fault("500", first=date(2024, 3, 9))]
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    result = mpx("retry", "-q", "--retries", "0")
+    assert result.exit_code == 1
+    line = one_error(result)
+    assert line.startswith("Error: 1 of 1 batches failed: 2024-03-09 to 2024-03-09: Mixpanel answered 500")
+    assert line.endswith(
+        f"To fetch only what is missing: mpx retry {shlex.quote(str(db))} --retries 0 --quiet"
+    )
+    sim.faults = []
+    result = mpx("retry", "-q")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_file_in_use_names_the_process(env: Mapping[str, str], db: Path) -> None:
+    """No option is recommended that the command does not have."""
+    with held_by_another(db) as holder:
+        error = one_error(mpx("retry"))
+    assert error.endswith(f"is in use by process {holder.pid}; try again later, or close it there")
+
+
+def test_a_file_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
+    """It is not made."""
+    assert mpx("retry", str(tmp_path / "none.duckdb")).exit_code == 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_says_how_to_go_on(sim: Simulator, env: Mapping[str, str], db: Path) -> None:
+    """Exit code 130, one line, and its command completes the table."""
+    sim.faults = [Fault("500", first=date(2024, 3, 3), last=date(2024, 3, 4))]
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    sim.faults = [Fault("stall", first=date(2024, 3, 4), last=date(2024, 3, 4))]
+    with subprocess.Popen(
+        [*MPX, "retry", "--chunk-days", "1"], env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "2024-03-03" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        (said,) = process.stderr.read().splitlines()[-1:]
+    assert process.returncode == 130
+    assert said.startswith("Interrupted; complete batches are kept. To go on: mpx retry ")
+    sim.faults = []
+    assert mpx(*shlex.split(said.partition("To go on: ")[2])[1:]).exit_code == 0
+    assert held(db) == truth(sim)
