@@ -29,6 +29,7 @@ Examples:
   mpx export signups --from 2024-01-01 --to 2024-01-07 -e 'Sign Up,Log In' --db app.duckdb
   mpx export --from 2024-01-01 --to 2024-06-30 --parallel --resume
   mpx export --from 2023-01-01 --to 2024-12-31 --parallel --dry-run
+  mpx export --from 2024-01-01 --to "$(date +%F)" --parallel --resume --quiet   # for cron
 
 \b
 Credentials: MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or an account of ~/.mp/config.toml.

@@ -27,7 +27,7 @@ log_format_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_note,
-    help="json: standard error is one JSON object a line (plan, batch, wait, retry, progress, result, error …).",
+    help="json: standard error is one JSON object a line (plan, batch, wait, retry, progress, result, error and others).",
 )
 
 
