@@ -136,13 +136,14 @@ def test_a_secret_comes_by_the_environment(path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
-def test_a_secret_that_is_typed_is_not_shown(path: Path) -> None:
-    """On a terminal what is missing is asked for, and the secret alone is typed blind."""
+@pytest.mark.parametrize("option", [[], ["--secret-stdin"]])
+def test_a_secret_that_is_typed_is_not_shown(option: list[str], path: Path) -> None:
+    """On a terminal what is missing is asked for, and the secret is typed blind, whatever standard input is called."""
     import pty  # noqa: PLC0415 - Windows has none
 
     terminal, end = pty.openpty()
     code = "from mixpanel_export.cli import main; main()"
-    words = [sys.executable, "-c", code, "accounts", "add", "typed"]
+    words = [sys.executable, "-c", code, "accounts", "add", "typed", *option]
     with subprocess.Popen(words, stdin=end, stdout=end, stderr=end, start_new_session=True) as process:
         os.close(end)
         shown = b""

@@ -20,6 +20,9 @@ from support import held, simulator, truth
 
 from mixpanel_export.simulator import Fault, Simulator
 
+# What carries the messages of kernels says so of Windows' usual event loop, and helps itself.
+pytestmark = pytest.mark.filterwarnings("ignore:Proactor event loop does not implement:RuntimeWarning")
+
 STALLED = date(2024, 3, 4)
 KEPT = 8  # of the nine days, each a batch
 BEGIN = """

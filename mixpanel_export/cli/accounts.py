@@ -161,16 +161,17 @@ def _asked(what: str, option: str) -> str:
 
 
 def _secret(*, from_stdin: bool) -> str:
-    if from_stdin:
-        return sys.stdin.readline().strip()
-    if given := os.environ.get("MP_SECRET", "").strip():
+    given = os.environ.get("MP_SECRET", "").strip()
+    if given and not from_stdin:
         click.echo("The secret is that of MP_SECRET.", err=True)
         return given
-    if not sys.stdin.isatty():
-        raise click.UsageError(
-            "the secret is missing, and there is no terminal to ask on; use --secret-stdin or MP_SECRET"
-        )
-    return str(click.prompt("Secret (not shown)", hide_input=True, err=True)).strip()
+    if sys.stdin.isatty():
+        return str(click.prompt("Secret (not shown)", hide_input=True, err=True)).strip()
+    if from_stdin:
+        return sys.stdin.readline().strip()
+    raise click.UsageError(
+        "the secret is missing, and there is no terminal to ask on; use --secret-stdin or MP_SECRET"
+    )
 
 
 @command.command("test", short_help="Ask Mixpanel whether it accepts an account.", epilog=TEST_EXAMPLES)
