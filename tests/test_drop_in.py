@@ -250,7 +250,7 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> Any:
             "USERPROFILE": str(home),
         }
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", program],
+            [sys.executable, "-c", program],
             env=os.environ | settings,
             cwd=home,
             capture_output=True,
