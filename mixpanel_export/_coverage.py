@@ -138,11 +138,13 @@ class Coverage:
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:
-        """The batches of which rows were deleted or added by hand."""
+        """The batches of which rows were deleted or added by hand; for what was imported nothing vouches."""
+        if self.counted is None:
+            return ()
         return tuple(
             Mismatch(row.batch, row.chunk, there, row.rows)
             for row in self.rows
-            if self.counted is not None and row.visible and (there := self._there(row)) != row.rows
+            if row.status not in {"failed", "imported"} and (there := self._there(row)) != row.rows
         )
 
     @property

@@ -106,8 +106,9 @@ def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:
 
 
 def test_rows_that_were_changed_by_hand_are_a_mismatch() -> None:
-    """A batch is to have the rows that the ledger says; a failed one has none that could differ."""
-    found = coverage(row(1, 0, 0), row(2, 1, 2), row(3, 3, 3, "failed"), counted={2: {day(1): 4}})
+    """A batch is to have the rows that the ledger says; a failed one has none, and an imported one is not vouched for."""
+    rows = row(1, 0, 0), row(2, 1, 2), row(3, 3, 3, "failed"), row(4, 4, 4, "imported")
+    found = coverage(*rows, counted={2: {day(1): 4}})
     assert found.mismatches == (
         Mismatch(1, Chunk(day(0), day(0)), there=0, noted=10),
         Mismatch(2, Chunk(day(1), day(2)), there=4, noted=10),
