@@ -264,7 +264,8 @@ def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     before = connection.execute(f"SELECT {names}").fetchone() or ()
     for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
         connection.execute(f"SET SESSION {setting}")
-    with suppress(duckdb.InvalidInputException):  # in a notebook without widgets, which has no bar to switch off
+    # In a notebook without widgets it cannot be told so, and draws none.
+    with suppress(duckdb.InvalidInputException):
         connection.execute("SET SESSION enable_progress_bar = false")
     try:
         for name, value in wanted.items():
