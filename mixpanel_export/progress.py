@@ -190,7 +190,10 @@ def _has_lines(bar: "tqdm[NoReturn]") -> bool:
 
 
 def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules
+    """Whether a kernel runs this program; one that runs kernels has imported the same modules."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None) is not None  # which a terminal's IPython does not have
 
 
 def _can_print(text: str, encoding: str) -> bool:

@@ -3,7 +3,7 @@
 import io
 import re
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -223,9 +223,24 @@ def test_bars_are_closed_when_the_export_raises() -> None:
     assert terminal.getvalue().endswith("\n")
 
 
+def run_in_shell(monkeypatch: pytest.MonkeyPatch, shell: object) -> None:
+    """Let IPython say that it runs this program in *shell*."""
+    ipython = ModuleType("IPython")
+    ipython.get_ipython = lambda: shell  # type: ignore[attr-defined] # a module of our own
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace(config={})])
+def test_a_terminals_ipython_is_no_notebook(shell: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is a program that has imported IPython, or runs kernels itself: bars are for terminals there."""
+    run_in_shell(monkeypatch, shell)
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    assert not can_draw(io.StringIO())
+
+
 def test_a_notebook_without_widgets_gets_one_bar_that_says_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inside a kernel bars are drawn although no terminal is there; of text only the last line can be drawn again."""
-    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    run_in_shell(monkeypatch, SimpleNamespace(kernel="a kernel", config={}))
     file = io.StringIO()
     assert can_draw(file)
     with draw(file=file) as watch:
@@ -240,7 +255,7 @@ def test_a_notebooks_forecast_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Notebooks paint standard error red, so what is no error goes elsewhere."""
-    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    run_in_shell(monkeypatch, SimpleNamespace(kernel="a kernel", config={}))
     with draw() as watch:
         watch(Progress(batches=50, quota_left=2, quota_wait=3000.0))
     assert capsys.readouterr().out.startswith("50 requests planned, 2 left this hour: expect about 50 min")
