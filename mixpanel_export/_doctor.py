@@ -139,19 +139,24 @@ def tell_of_server(reached: Reached) -> Iterator[Finding]:
         )
 
 
-def look_at_quota(credentials: Credentials | None, api_url: str | None) -> list[Finding]:
-    """Find whether the quota file can be used, and what it says is left of the hour."""
+def look_at_quota(credentials: Credentials | None, api_url: str | None, per_hour: int) -> list[Finding]:
+    """Find whether the quota file can be used, and what it says is left of the *per_hour*, 0 for no limit."""
     region, project = (credentials.region, credentials.project_id) if credentials else ("us", "")
     with _warnings_of("quota") as found:
         try:
-            view = SharedQuota(key_of(export_url(region, api_url), project)).look()
+            view = SharedQuota(key_of(export_url(region, api_url), project), per_hour=per_hour).look()
         except MixpanelDataError as error:
             return [told("quota", "problem", error)]
     if found:
         return found
     if credentials is None:
         return [Finding("quota", "ok", f"{quota_file()} can be used")]
-    text = f"{view.remaining} of {view.hour.quota} requests left this hour, says {quota_file()}"
+    left = (
+        f"{view.remaining} of {per_hour} requests left this hour"
+        if per_hour
+        else "no limit of requests an hour"
+    )
+    text = f"{left}, {len(view.counted)} used, says {quota_file()}"
     if view.wait < 60:
         return [Finding("quota", "ok", text)]
     return [

@@ -131,7 +131,7 @@ def test_what_is_found_says_what_there_is(db: Path) -> None:
     assert found.only("server").text == "not asked, because of --offline"
     assert "clock" not in found.findings
     assert "1 table, storage version v1.2.0" in found.only("database").text
-    assert found.only("quota").text == f"60 of 60 requests left this hour, says {quota_file()}"
+    assert found.only("quota").text == f"60 of 60 requests left this hour, 0 used, says {quota_file()}"
 
 
 def test_without_network_the_rest_is_still_looked_at() -> None:
@@ -352,6 +352,13 @@ def test_a_spent_hour_is_a_warning() -> None:
     assert warning.state == "warning"
     assert warning.text.startswith("0 of 60 requests left this hour")
     assert warning.advice == "an export would wait 30 min; see `mpx quota`"
+
+
+def test_a_project_without_a_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is the one that an export would keep to."""
+    monkeypatch.setenv("MPX_PER_HOUR", "0")
+    assert report().only("quota").text.startswith("no limit of requests an hour, 0 used")
+    assert report("--per-hour", "5").only("quota").text.startswith("5 of 5 requests left")
 
 
 def test_a_quota_file_that_cannot_be_used_is_a_warning() -> None:

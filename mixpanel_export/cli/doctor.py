@@ -43,11 +43,26 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 @click.option(
     "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
 )
+@click.option(
+    "--per-hour",
+    type=click.IntRange(0),
+    envvar="MPX_PER_HOUR",
+    default=60,
+    metavar="N",
+    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.",
+)
 @click.option("--offline", is_flag=True, help="Do not use the network.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, *, db: str, account: str | None, api_url: str | None, offline: bool, as_json: bool
+    ctx: click.Context,
+    *,
+    db: str,
+    account: str | None,
+    api_url: str | None,
+    per_hour: int,
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Look at versions, credentials, network, clock, quota file and DB (default: mixpanel.duckdb; MPX_DB).
 
@@ -55,7 +70,7 @@ def command(
     costs a request: mpx accounts test.
     """
     found = []
-    for finding in _findings(Path(db).expanduser(), account, api_url, offline=offline):
+    for finding in _findings(Path(db).expanduser(), account, api_url, per_hour, offline=offline):
         found.append(finding)
         if not as_json:
             _show(finding)
@@ -69,7 +84,9 @@ def command(
         ctx.exit(1)
 
 
-def _findings(db: Path, account: str | None, api_url: str | None, *, offline: bool) -> Iterator["Finding"]:
+def _findings(
+    db: Path, account: str | None, api_url: str | None, per_hour: int, *, offline: bool
+) -> Iterator["Finding"]:
     from mixpanel_export import _doctor
 
     yield from _doctor.look_at_program()
@@ -80,7 +97,7 @@ def _findings(db: Path, account: str | None, api_url: str | None, *, offline: bo
     else:
         yield from _ask(credentials, api_url)
     yield from _doctor.look_at_database(db)
-    yield from _doctor.look_at_quota(credentials, api_url)
+    yield from _doctor.look_at_quota(credentials, api_url, per_hour)
 
 
 def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
