@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -139,24 +139,41 @@ def test_a_secret_comes_by_the_environment(path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("option", [[], ["--secret-stdin"]])
 def test_a_secret_that_is_typed_is_not_shown(option: list[str], path: Path) -> None:
     """On a terminal what is missing is asked for, and the secret is typed blind, whatever standard input is called."""
+    asked = (b"account:", "svc.typed"), (b"Project id:", "4"), (b"shown):", SECRET)
+    shown = typed(["add", "typed", *option], asked)
+    assert "svc.typed" in shown
+    assert SECRET not in shown
+    assert stored(path, "typed") == ("svc.typed", SECRET, "4", "us")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+@pytest.mark.usefixtures("config")
+def test_a_removal_is_asked_about(path: Path) -> None:
+    """On a terminal an account goes only when somebody says yes, as its secret goes with it."""
+    assert "Aborted" in typed(["remove", "old"], [(b"[y/N]:", "n")], exit_code=1)
+    assert path.read_text(encoding="utf-8") == CONFIG
+    assert "old is removed." in typed(["remove", "old"], [(b"[y/N]:", "y")])
+
+
+def typed(words: list[str], asked: Iterable[tuple[bytes, str]], exit_code: int = 0) -> str:
+    """Run `mpx accounts` on a terminal, where each prompt gets its answer, and return what the terminal shows."""
     import pty  # noqa: PLC0415 - Windows has none
 
     terminal, end = pty.openpty()
-    code = "from mixpanel_export.cli import main; main()"
-    words = [sys.executable, "-c", code, "accounts", "add", "typed", *option]
-    with subprocess.Popen(words, stdin=end, stdout=end, stderr=end, start_new_session=True) as process:
+    program = [sys.executable, "-c", "from mixpanel_export.cli import main; main()", "accounts"]
+    with subprocess.Popen(
+        [*program, *words], stdin=end, stdout=end, stderr=end, start_new_session=True
+    ) as process:
         os.close(end)
         shown = b""
-        for prompt, answer in ((b"account:", "svc.typed"), (b"Project id:", "4"), (b"shown):", SECRET)):
+        for prompt, answer in asked:
             while not shown.rstrip().endswith(prompt):
                 shown += os.read(terminal, 1024)
             os.write(terminal, f"{answer}\n".encode())
         shown += b"".join(_rest(terminal))
     os.close(terminal)
-    assert process.returncode == 0
-    assert b"svc.typed" in shown
-    assert SECRET.encode() not in shown
-    assert stored(path, "typed") == ("svc.typed", SECRET, "4", "us")
+    assert process.returncode == exit_code
+    return shown.decode()
 
 
 def _rest(terminal: int) -> Iterator[bytes]:

@@ -5,11 +5,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mixpanel_export.cli import complete, program
 from mixpanel_export.cli.report import quoted
+
+if TYPE_CHECKING:
+    from mixpanel_export.credentials import Credentials
 
 EXAMPLES = """\b
 Examples:
@@ -29,7 +33,7 @@ Examples:
 
 \b
 The secret is asked for without showing it, read from MP_SECRET if that is set, or with --secret-stdin from
-standard input: `pass show mixpanel | mpx accounts add …`. The account is not tried: see `mpx accounts test`.
+standard input: `pass show mixpanel | mpx accounts add main --secret-stdin`. The account is not tried: see `mpx accounts test`.
 """
 
 TEST_EXAMPLES = """\b
@@ -182,15 +186,7 @@ def _secret(*, from_stdin: bool) -> str:
 )
 def test(*, name: str | None, as_json: bool, api_url: str | None) -> None:
     """Ask Mixpanel whether it accepts the account NAME; without one, what an export would use."""
-    from mixpanel_export._check import check_credentials
-    from mixpanel_export.cli.watch import messages
-    from mixpanel_export.credentials import account_used, resolve_credentials
-    from mixpanel_export.sync import run_sync
-
-    with messages(quiet=False, verbose=False):
-        account = account_used(name)
-        credentials = resolve_credentials(name)
-        found = run_sync(check_credentials, credentials, api_url=api_url)
+    account, credentials, found = _asked_mixpanel(name, api_url)
     if as_json:
         result = {
             "success": True,
@@ -206,6 +202,18 @@ def test(*, name: str | None, as_json: bool, api_url: str | None) -> None:
     click.echo(
         f"Mixpanel accepts {who}: project {credentials.project_id}, {credentials.region}; {seen} (UTC)."
     )
+
+
+def _asked_mixpanel(name: str | None, api_url: str | None) -> tuple[str | None, "Credentials", int]:
+    """Return the name of the account, the account, and how many events Mixpanel sent."""
+    from mixpanel_export._check import check_credentials
+    from mixpanel_export.cli.watch import messages
+    from mixpanel_export.credentials import account_used, resolve_credentials
+    from mixpanel_export.sync import run_sync
+
+    with messages(quiet=False, verbose=False):
+        account, credentials = account_used(name), resolve_credentials(name)
+        return account, credentials, run_sync(check_credentials, credentials, api_url=api_url)
 
 
 @command.command(
