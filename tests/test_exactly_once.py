@@ -511,7 +511,7 @@ class Exports(RuleBasedStateMachine):
 
     def _exported(self, mode: Mode, first: date, last: date, names: tuple[str, ...] | None) -> None:
         held = [] if mode in {"create", "replace"} or self.batches is None else self.batches
-        asked = sorted(set(self.server.asked))
+        asked = sorted(chunk for chunk in set(self.server.asked) if not self._is_second_look(*chunk))
         days = {first + timedelta(days=day) for day in range((last - first).days + 1)}
         mine = [batch for batch in held if batch.names == names]
         wanted = days - {day for batch in mine for day in _days(batch.first, batch.last) if mode == "resume"}
@@ -522,6 +522,14 @@ class Exports(RuleBasedStateMachine):
         self.batches += [
             Batch(*chunk, names, tuple(winners(self.server.lines(*chunk, names)))) for chunk in asked
         ]
+
+    def _is_second_look(self, first: date, last: date) -> bool:
+        """Whether neighbours that came empty were asked for once more, together."""
+        return any(
+            first <= start and end <= last
+            for start, end in self.server.asked
+            if (start, end) != (first, last)
+        )
 
     @precondition(lambda self: self.batches is not None)
     @invariant()
