@@ -92,7 +92,7 @@ def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Done:
         _watched(owner, name)
         for owner, name in (
             (_store.Store, "_commit"),
-            (_duplicates.Losers, "hide_across"),
+            (_store, "hide_across"),
             (_duplicates, "meeting"),
         )
     )

@@ -67,7 +67,8 @@ class LineBlocks:
     def __init__(self, block_size: int = 1 << 20, *, max_line: int = 64 << 20) -> None:
         self._block_size = block_size
         self._max_line = max_line
-        self._kept = bytearray()
+        self._kept: list[bytes] = []
+        self._size = 0
         self._whole = 0  # how many bytes of those kept are whole lines; what follows is searched already
 
     def feed(self, plain: bytes) -> Iterator[bytes]:
@@ -80,32 +81,35 @@ class LineBlocks:
         for piece in _pieces(plain, min(_PLAIN_PIECE, self._max_line)):
             self._keep(piece)
             if self._whole >= self._block_size:
-                yield self._take(self._whole)
+                yield self._take()
 
     def close(self) -> bytes:
         """Return what is left: whole lines, and perhaps one that has no newline."""
-        return self._take(len(self._kept))
+        return b"".join(self._kept)
 
     def _keep(self, piece: bytes) -> None:
         first = piece.find(b"\n")
-        opened = len(self._kept) - self._whole
+        opened = self._size - self._whole
         more = len(piece) if first < 0 else first
         if opened + more > self._max_line:
-            begun = self._kept[self._whole : self._whole + _SHOWN] + piece[: min(more, _SHOWN)]
+            begun = (b"".join(self._kept)[self._whole :] + piece[:more])[:_SHOWN]
             raise LineTooLongError(
                 f"a line of the response is longer than the maximum of {self._max_line} bytes",
                 status_code=200,
-                response_body=begun[:_SHOWN].decode(errors="replace"),
+                response_body=begun.decode(errors="replace"),
             )
         if first >= 0:
-            self._whole = len(self._kept) + piece.rfind(b"\n") + 1
-        self._kept += piece
+            self._whole = self._size + piece.rfind(b"\n") + 1
+        self._kept.append(piece)
+        self._size += len(piece)
 
-    def _take(self, size: int) -> bytes:
-        with memoryview(self._kept) as kept, kept[:size] as lines:
-            block = bytes(lines)
-        del self._kept[:size]
-        self._whole = 0
+    def _take(self) -> bytes:
+        """Return the whole lines, of which the last one ends in the piece that came last."""
+        last = self._kept.pop()
+        end = self._whole - (self._size - len(last))
+        block = b"".join([*self._kept, last[:end]])
+        self._kept = [last[end:]]
+        self._size, self._whole = len(last) - end, 0
         return block
 
 

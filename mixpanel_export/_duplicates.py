@@ -10,8 +10,8 @@ again once the batch that it lost to is replaced by one without it: the table sh
 whatever happened before.
 
 Probes look at keys only; payload is read of the few rows whose keys recur. Everything runs inside the caller's
-transaction, and the table is only read until all losers are known: DuckDB 2.0 returns the text of other rows, or
-crashes, where rows are looked up by `rowid` in a table that has lost rows of the same transaction.
+transaction, and deleting comes last: DuckDB 2.0 returns the text of other rows, or crashes, where rows are looked
+up by `rowid` in a table that has lost rows of the same transaction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,9 +44,9 @@ SELECT id, false AS outside FROM _keys SEMI JOIN _twice USING (batch, key)
 # Only rows at a time that some batch has outside its days can recur.
 _ACROSS = """
 WITH _days(batch, first, last) AS (VALUES {days}), _keys AS (
-    SELECT _events.rowid AS id, batch, hash(event_name, event_time, distinct_id, insert_id) AS key,
+    SELECT rowid AS id, batch, hash(event_name, event_time, distinct_id, insert_id) AS key,
            event_time IS NULL OR event_time NOT BETWEEN first AND last AS outside
-    FROM {table} AS _events JOIN _days ON export_batch = batch ANTI JOIN _export_lost ON _export_lost.id = _events.rowid
+    FROM {table} JOIN _days ON export_batch = batch
     WHERE export_batch IN ({batches}) AND insert_id <> '' AND (event_time IS NULL{times})
 ), _twice AS (
     SELECT key FROM _keys SEMI JOIN (SELECT key FROM _keys WHERE outside) AS _strays USING (key)
@@ -80,7 +80,7 @@ FROM (
 _REWRITTEN = r"""
 SELECT id FROM _export_suspects
 WHERE regexp_matches(array_to_string(identity, chr(10)),
-    '(?m)^([\[{]|-?0$|-?[0-9]+[.eE]|-?[0-9]{19,}$|-?(inf|nan|Inf|NaN))')
+    '(?m)^([\[{]|-?0$|-?[0-9]+\.[0-9]|-?[0-9]+([eE][-+]?[0-9]+|[0-9]{18})$|-?(inf|nan|Inf|NaN))')
 """
 # Only where several rows were processed last, and differ, has their text to be looked at.
 _TIES = """
@@ -133,52 +133,39 @@ class Reach:
         )
 
 
-class Losers:
-    """The rows that one transaction takes out of *table*: found first, then deleted, all at once."""
+def find_within(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[int]) -> bool:
+    """Whether rows inside one of *batches* lose to others there; `_export_losers` then has their `rowid` as `id`."""
+    names = _names(table, batches)
+    return _find_losers(connection, names, _WITHIN.format(**names), scope="batch, ")
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:
-        self._connection = connection
-        self._table = table
-        connection.execute("CREATE OR REPLACE TEMP TABLE _export_lost (id BIGINT)")
 
-    def find_within(self, batches: Sequence[int]) -> None:
-        """Find all but the winners inside each of *batches*."""
-        names = _names(self._table, batches)
-        if _find_losers(self._connection, names, _WITHIN.format(**names), scope="batch, "):
-            self._connection.execute("INSERT INTO _export_lost SELECT id FROM _export_losers")
+def hide_across(
+    connection: duckdb.DuckDBPyConnection, table: str, new: Iterable[int], reaches: Sequence[Reach]
+) -> None:
+    """Hide the losers among the *new* batches and those of *reaches* that they meet; the ledger's counts follow.
 
-    def hide_across(self, new: Iterable[int], reaches: Sequence[Reach]) -> None:
-        """Find the losers among the *new* batches and those of *reaches* that they meet, and set them aside.
-
-        The ledger's counts follow.
-        """
-        involved = meeting(set(new), reaches)
-        if not involved:
-            return
-        names = _names(self._table, [reach.batch for reach in involved])
-        days = ", ".join(
-            f"({reach.batch}, TIMESTAMP '{reach.inside[0]}', TIMESTAMP '{reach.inside[1]}')"
-            for reach in involved
+    After this the transaction must not look up rows of the table.
+    """
+    involved = meeting(set(new), reaches)
+    if not involved:
+        return
+    names = _names(table, [reach.batch for reach in involved])
+    days = ", ".join(
+        f"({reach.batch}, TIMESTAMP '{reach.inside[0]}', TIMESTAMP '{reach.inside[1]}')" for reach in involved
+    )
+    strays = [reach.outside for reach in involved if reach.outside]
+    times = "".join(f" OR event_time BETWEEN '{first}' AND '{last}'" for first, last in strays)
+    if _find_losers(connection, names, _ACROSS.format(days=days, times=times, **names), scope=""):
+        connection.execute(
+            "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM _export_losers "
+            "JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})".format(
+                row=_ROW, **names
+            )
         )
-        strays = [reach.outside for reach in involved if reach.outside]
-        times = "".join(f" OR event_time BETWEEN '{first}' AND '{last}'" for first, last in strays)
-        probe = _ACROSS.format(days=days, times=times, **names)
-        if _find_losers(self._connection, names, probe, scope=""):
-            self._connection.execute(
-                "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM _export_losers "
-                "JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})".format(
-                    row=_ROW, **names
-                )
-            )
-            self._connection.execute("INSERT INTO _export_lost SELECT id FROM _export_losers")
-            _recount(self._connection, "SELECT batch, count(*) AS removed FROM _export_losers GROUP BY batch")
-
-    def delete(self) -> None:
-        """Delete what was found; after this the transaction must not look at the table again."""
-        if _number(self._connection, "SELECT count(*) FROM _export_lost"):
-            self._connection.execute(
-                f"DELETE FROM {quoted(self._table)} WHERE rowid IN (SELECT id FROM _export_lost)"
-            )
+        connection.execute(
+            "DELETE FROM {table} WHERE rowid IN (SELECT id FROM _export_losers)".format(**names)
+        )
+        _recount(connection, "SELECT batch, count(*) AS removed FROM _export_losers GROUP BY batch")
 
 
 def restore(connection: duckdb.DuckDBPyConnection, table: str, gone: Sequence[int]) -> list[int]:

@@ -1,8 +1,12 @@
 """The SQL between staged files and an events table; all of it runs inside the caller's transaction, or beside it.
 
-The load is one statement for a group of chunks, and Python sees no event. It cuts `properties` out of each
-line as text, since every JSON function of DuckDB would write numbers and escapes anew. A line that is not of
-Mixpanel's shape, or that DuckDB refuses, is counted against its chunk, which is then mended line by line.
+The load reads a group of chunks into a temporary table and moves from there what is to be kept; Python sees no
+event. It cuts `properties` out of each line as text, since every JSON function of DuckDB would write numbers and
+escapes anew. A line that is not of Mixpanel's shape, or that DuckDB refuses, is counted against its chunk, which is
+then mended line by line.
+
+Duplicates are left behind in the temporary table, which is not compressed: rows that a transaction has inserted and
+deletes again would have the whole insert written anew by its commit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_export._database import first_moment, in_order, in_utc, last_moment, quoted
-from mixpanel_export._duplicates import Losers
+from mixpanel_export._duplicates import find_within
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import Canonical, canonical
 from mixpanel_export._staging import Staged, Staging, blank_lines, staged_lines
@@ -38,11 +42,11 @@ FROM (
     )
 )
 """
-_INSERT = """
-INSERT INTO {table}
-SELECT CASE WHEN sound AND contains(raw, '\\') THEN json_extract_string('"' || raw || '"', '$') ELSE raw END,
-       CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END, -- Python has no other years
-       found[2], found[3], properties, if(sound, batch, -batch)
+_READ = """
+CREATE OR REPLACE TEMP TABLE _export_incoming AS
+SELECT CASE WHEN sound AND contains(raw, '\\') THEN json_extract_string('"' || raw || '"', '$') ELSE raw END AS event_name,
+       CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END AS event_time, -- Python has no other years
+       found[2] AS distinct_id, found[3] AS insert_id, properties, if(sound, batch, -batch) AS export_batch
 FROM (
     SELECT *,
            CASE WHEN abs(clock) < 1e11 AND clock >= -62135596800
@@ -73,8 +77,7 @@ SELECT batch, count(*), count(*) FILTER (outside), min(event_time) FILTER (outsi
        max(event_time) FILTER (outside), count(*) FILTER (event_time IS NULL)
 FROM (
     SELECT batch, event_time, event_time NOT BETWEEN first AND last AS outside
-    FROM {table} AS _events JOIN (VALUES {days}) AS _days(batch, first, last) ON export_batch = batch
-    ANTI JOIN _export_lost ON id = _events.rowid
+    FROM ({rows}) JOIN (VALUES {days}) AS _days(batch, first, last) ON export_batch = batch
 )
 GROUP BY batch
 """
@@ -93,36 +96,35 @@ class LoadError(Exception):
 
 
 def load(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    group: Sequence[Staged],
-    losers: Losers,
-    *,
-    zone: str,
-    dedupe: bool,
+    connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged], *, zone: str, dedupe: bool
 ) -> dict[int, Loaded]:
-    """Insert the chunks of *group* into *table* and return what it holds of each batch without the *losers*.
+    """Insert the chunks of *group* into *table* and return what it then holds of each batch.
 
-    Times are on the clock of *zone*. With *dedupe*, of the rows of a batch with the same identity all but the
-    winner lose.
+    Times are on the clock of *zone*. With *dedupe*, of the rows of a batch with the same identity only the
+    winner is inserted.
 
     Raises:
         OddLinesError: Chunks must be mended first.
         LoadError: DuckDB did not read every line.
     """
     files = [file for staged in group for file in staged.files]
-    if files:
-        longest = max(staged.longest for staged in group)
-        connection.execute(_INSERT.format(table=quoted(table), lines=_lines(files, longest), **_times(zone)))
-    inserted = _count(connection, table, group)
-    odd = {-batch for batch in inserted if batch < 0}
+    if not files:
+        return {}
+    longest = max(staged.longest for staged in group)
+    connection.execute(_READ.format(lines=_lines(files, longest), **_times(zone)))
+    read = _count(connection)
+    odd = {-batch for batch in read if batch < 0}
     if odd:
         raise OddLinesError(odd)
     for staged in group:
-        _check_lines(staged, inserted.get(staged.batch, 0))
-    if dedupe:
-        losers.find_within([staged.batch for staged in group])
-    return _loaded(connection, table, group, inserted, zone)
+        _check_lines(staged, read.get(staged.batch, 0))
+    rows = "SELECT * FROM _export_incoming"
+    if dedupe and find_within(connection, "_export_incoming", list(read)):
+        rows = "SELECT _rows.* FROM _export_incoming AS _rows ANTI JOIN _export_losers ON _rows.rowid = id"
+    loaded = _loaded(connection, rows, group, read, zone)
+    connection.execute(f"INSERT INTO {quoted(table)} {rows}")
+    connection.execute("DROP TABLE _export_incoming")
+    return loaded
 
 
 def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging) -> Staged:
@@ -207,14 +209,9 @@ def _times(zone: str) -> dict[str, str]:
     }
 
 
-def _count(connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged]) -> dict[int, int]:
-    """Return the rows of each batch of the group; lines that are not sound count for the batch's negative."""
-    batches = [sign * staged.batch for staged in group for sign in (1, -1)]
-    counted = connection.execute(
-        f"SELECT export_batch, count(*) FROM {quoted(table)} "
-        "WHERE export_batch IN (SELECT unnest(?)) GROUP BY export_batch",
-        [batches],
-    )
+def _count(connection: duckdb.DuckDBPyConnection) -> dict[int, int]:
+    """Return the rows read of each batch; lines that are not sound count for the batch's negative."""
+    counted = connection.execute("SELECT export_batch, count(*) FROM _export_incoming GROUP BY export_batch")
     return dict(counted.fetchall())
 
 
@@ -230,11 +227,12 @@ def _check_lines(staged: Staged, rows: int) -> None:
 
 def _loaded(
     connection: duckdb.DuckDBPyConnection,
-    table: str,
+    rows: str,
     group: Sequence[Staged],
-    inserted: dict[int, int],
+    read: dict[int, int],
     zone: str,
 ) -> dict[int, Loaded]:
+    """Return what *rows*, SQL, are of each batch, of which so many were *read*."""
     days = ", ".join(
         f"({staged.batch}, "
         + first_moment(f"DATE '{staged.chunk.first}'", zone)
@@ -243,10 +241,10 @@ def _loaded(
         + ")"
         for staged in group
     )
-    found = connection.execute(_HELD.format(table=quoted(table), days=days)).fetchall()
+    found = connection.execute(_HELD.format(rows=rows, days=days)).fetchall()
     return {
-        batch: Loaded(rows, inserted[batch] - rows, outside, first, last, timeless)
-        for batch, rows, outside, first, last, timeless in found
+        batch: Loaded(kept, read[batch] - kept, outside, first, last, timeless)
+        for batch, kept, outside, first, last, timeless in found
     }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_export._database import advice_on, identity, quoted, room_for_lines, transaction
-from mixpanel_export._duplicates import Losers, restore
+from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import Entry, Ledger, Loaded
 from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
 from mixpanel_export._plan import Held, Status, is_open
@@ -183,33 +183,26 @@ class Store:
     def _commit(self, group: Sequence[Staged], now: Callable[[], datetime]) -> list[Verdict]:
         with transaction(self._connection):
             self._create_target()
-            losers = Losers(self._connection, self._target)
             loaded = load(
-                self._connection,
-                self._target,
-                group,
-                losers,
-                zone=self._order.zone,
-                dedupe=self._order.dedupe,
+                self._connection, self._target, group, zone=self._order.zone, dedupe=self._order.dedupe
             )
             entries = [self._entry(staged, loaded.get(staged.batch, Loaded()), now()) for staged in group]
             superseded = [batch for entry in entries for batch in self._supersede(entry)]
             for staged, entry in zip(group, entries, strict=True):
                 self._ledger.write(entry, deduped=self._order.dedupe)
                 load_set_aside(self._connection, staged)
-            self._settle([entry.batch for entry in entries], superseded, losers)
+            self._settle([entry.batch for entry in entries], superseded)
             counts = self._ledger.counts([entry.batch for entry in entries])
         return [
             Committed(entry.chunk, *counts[entry.batch], entry.rejects, entry.repaired) for entry in entries
         ]
 
-    def _settle(self, new: Sequence[int], superseded: Sequence[int], losers: Losers) -> None:
+    def _settle(self, new: Sequence[int], superseded: Sequence[int]) -> None:
         """Let every event that several batches have be shown once."""
         changed = list(new) if self._order.dedupe else []
         if superseded:
             changed += restore(self._connection, self._target, superseded)
-        losers.hide_across(changed, self._ledger.reaches())
-        losers.delete()
+        hide_across(self._connection, self._target, changed, self._ledger.reaches())
 
     def _look_at_clock(self, group: Sequence[Staged]) -> None:
         """Notice times that are local, as long as the caller has not said whose they are."""

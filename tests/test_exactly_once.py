@@ -553,6 +553,16 @@ class Exports(RuleBasedStateMachine):
         assert hidden == delivered - sum(table(self.db).values())
 
 
+def _chunks(asked: Iterable[tuple[date, date]]) -> list[tuple[date, date]]:
+    """Return what was asked for, each once, without second looks at several empty chunks in one request."""
+    chunks = set(asked)
+    return sorted(
+        (first, last)
+        for first, last in chunks
+        if not any(first <= other[0] and other[1] <= last for other in chunks - {(first, last)})
+    )
+
+
 def _days(first: date, last: date) -> Iterator[date]:
     return (first + timedelta(days=day) for day in range((last - first).days + 1))
 
