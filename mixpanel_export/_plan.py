@@ -24,9 +24,7 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # date.fromisoformat alone als
 _OPEN_DAYS = 2  # 48 hours after its end a day has most of the events that come late
 _WEEK = 7  # days: a chunk has no more, as long as the quota allows
 _CHUNKS_OF_A_WEEK = 6  # at most; a short export should not spend a tenth of the hour's quota
-_WORTH_IT = (
-    0.9  # of the time of even chunks: what is expected is not certain, so less is no reason to cut otherwise
-)
+_WORTH_IT = 0.9  # of the time of even chunks: what is expected is not certain, so less is no reason to change
 
 
 Status = Literal["complete", "open", "limited", "failed", "imported"]  # the last: by mixpanel_data
@@ -138,8 +136,9 @@ def plan(
     asked = _days(first, last)
     wanted = set(asked) - (_vouched_for(held) if trust else set())
     visible = [_days(row.first, row.last) for row in held if row.status != "failed"]
-    bound = [batch for batch in visible if not wanted.isdisjoint(batch)]
-    wanted.update(*bound)
+    touched = [batch for batch in visible if not wanted.isdisjoint(batch)]
+    wanted.update(*touched)
+    bound = [batch for batch in touched if len(batch) > 1]  # no edge cuts a day
     weights = expected_weights(_told([*history, *held]), wanted)
     if chunk_days is None:
         open_day = open_from.toordinal()
@@ -218,10 +217,10 @@ def _cut(
         return alone + even
     longest = max([_WEEK, *(-(-len(run) // share) for share, run in cut)])
     ways = [
-        [*alone, *(part for heavy in way for part in _cut_into(-(-len(heavy) // longest), heavy, bound))]
-        for way in cuts_by_weight(runs, bound, weights, most=2 * count)
+        alone + [part for light in way for part in _no_longer_than(longest, light, bound)]
+        for way in cuts_by_weight(runs, bound, weights, most=count)
     ]
-    return _quickest(alone + even, ways, len(alone) + max(count, len(runs)), workers, weights)
+    return _quickest(alone + even, ways, len(alone) + count, workers, weights)
 
 
 def _quickest(
@@ -252,6 +251,10 @@ def _even_count(lengths: Sequence[int], alone: Sequence[range], workers: int, re
         all_in_a_week = days + sum(map(len, alone)) <= _WEEK
         count = min(count, _CHUNKS_OF_A_WEEK - (len(alone) if all_in_a_week else 0))
     return min(count, days)
+
+
+def _no_longer_than(days: int, part: range, bound: Sequence[range]) -> Iterable[range]:
+    return [part] if len(part) <= days else _cut_into(-(-len(part) // days), part, bound)
 
 
 def _cut_into(count: int, run: range, bound: Sequence[range]) -> Iterator[range]:

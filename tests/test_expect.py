@@ -68,6 +68,12 @@ def test_batches_of_several_days_tell_of_no_weekday() -> None:
     assert expected(told, 8, 11, 16, 17) == [(20 + 1000) / 2, (20 + 1000) / 2, 1000, 1000]
 
 
+def test_a_later_batch_of_several_days_forgets_the_weekday() -> None:
+    """A day that was fetched alone and then again with others tells of its weekday no more."""
+    told = [*alone(70), (range(2), 20), *alone(90, first=2)]
+    assert expected(told, 7) == [10]
+
+
 def test_where_nothing_is_known_days_weigh_the_same() -> None:
     """Without weights a run of days weighs as much as it has days."""
     assert weight(range(3, 8), None) == 5
@@ -117,7 +123,9 @@ def test_cuts_are_even_in_weight(weights: list[int], hole: int, batches: list[in
     wanted = [day for run in runs for day in run]
     pieces = [[day] for day in wanted if not any(day in batch for batch in bound)] + [list(b) for b in bound]
     heaviest = max((sum(known[day] for day in piece) for piece in pieces), default=0)
-    for number, parts in enumerate(cuts_by_weight(runs, bound, known, most), len(runs)):
+    cuts = list(cuts_by_weight(runs, bound, known, most))
+    assert len(cuts) == max(0, most - len(runs) + 1)
+    for number, parts in enumerate(cuts, len(runs)):
         assert [day for part in parts for day in part] == wanted
         assert not any(batch.start < part.start < batch.stop for part in parts for batch in bound)
         assert len(parts) <= number

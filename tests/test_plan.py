@@ -496,6 +496,30 @@ def test_batches_that_are_not_whole_tell_nothing(status: str) -> None:
     assert replaced(SPIKE, history).chunks == fresh(30)
 
 
+def test_what_is_there_tells_of_events_too_and_newer_batches_know_better() -> None:
+    """Open batches count, and of two that tell of a day the greater number decides, wherever it stands."""
+    tells = [held(n, n, n, "open", rows=each) for n, each in enumerate(SPIKE)]
+    assert replaced(SPIKE, tells).chunks == replaced(SPIKE).chunks
+    earlier = [held(-1 - n, n, n, rows=5000 * (n % 2)) for n in range(30)]
+    assert replaced(SPIKE, tells + earlier).chunks == replaced(SPIKE).chunks
+
+
+def test_open_days_keep_their_chunks_beside_what_is_cut_by_events() -> None:
+    """Days that stand alone take nothing from the chunks that closed days may have."""
+    rows = [0] * 15 + [100] * 15
+    made = replaced([*rows, 0, 0, 0], open_from=day(30))
+    assert sizes(made.chunks[-3:]) == [1, 1, 1]
+    assert made.chunks[:-3] == replaced(rows).chunks
+    assert len(made.chunks) == 13
+
+
+def test_light_days_come_by_the_week_at_most() -> None:
+    """However few events days are expected to have, a chunk has no more of them than it could have without a ledger."""
+    for empty, full in [(14, 10), (15, 15), (30, 10), (38, 30)]:
+        assert max(sizes(replaced([0] * empty + [100] * full).chunks)) <= 7
+    assert max(sizes(replaced([0] * 365 + [100] * 35).chunks)) == 8
+
+
 def test_chunks_stay_even_for_a_small_gain() -> None:
     """Days that differ little, or only by what a tenth of the time is, are cut as if nothing were known."""
     assert replaced([10, 11, 12] * 30).chunks == fresh(90)
