@@ -28,7 +28,10 @@ def expected_weights(told: Iterable[tuple[range, int]], days: Iterable[int]) -> 
     alone: set[int] = set()
     for batch, rows in told:
         known.update(dict.fromkeys(batch, rows / len(batch)))
-        alone = alone.union(batch) if len(batch) == 1 else alone.difference(batch)
+        if len(batch) == 1:
+            alone.update(batch)
+        else:
+            alone.difference_update(batch)
     if not any(known.values()):
         return None
     weekdays = [sorted(day for day in alone if day % 7 == weekday) for weekday in range(7)]
