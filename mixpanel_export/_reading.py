@@ -6,8 +6,6 @@ Nothing here writes. The database is opened read-only, so DuckDB refuses what wo
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -23,7 +21,9 @@ from mixpanel_export._ledger import selection_of
 from mixpanel_export._schema import check_format, check_ledger, comment_of, table_exists
 from mixpanel_export._state import SHADOW, Order, order_of
 from mixpanel_export._stream import Chunk
+from mixpanel_export._tasks import InterruptedCall, in_thread
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError, TableFormatError
+from mixpanel_export.sync import run_sync
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ Connection = duckdb.DuckDBPyConnection
 
 _LOOK_EVERY = 0.2  # seconds between two looks at a file that another process holds
 _QUARTER = "INTERVAL 15 MINUTE"  # of which the clocks of all zones have been multiples apart since 1972
-_AT_ONCE = 5_000  # rows
+_AT_ONCE = 20_000  # rows
 
 _LEDGER = (
     'SELECT batch, table_name, project, events, "where", from_date, to_date, status, "rows", finished, error, '
@@ -156,13 +156,9 @@ def ask(connection: Connection, sql: str, column: Callable[[str, str], str]) -> 
         names, types = tuple(found.columns), tuple(map(str, found.types))
         places = [f"c{number}" for number in range(len(names))]
         texts = ", ".join(column(place, kind) for place, kind in zip(places, types, strict=True))
-        # DuckDB's own names may be there twice.
-        as_text = found.query(
-            "_rows_asked_for", f"SELECT {texts} FROM _rows_asked_for AS r({', '.join(places)})"
-        )
-        if as_text is None:  # which it is of no SELECT
-            return None
-        cursor = _attended(connection, partial(connection.execute, as_text.sql_query()))
+        # Columns by place, as names may be there twice; a line for the SQL, which may end in a comment.
+        as_text = f"SELECT {texts} FROM (\n{found.sql_query()}\n) AS r({', '.join(places)})"
+        cursor = _attended(connection, partial(connection.execute, as_text))
     return Answer(names, types, _fetched(connection, cursor))
 
 
@@ -182,7 +178,7 @@ def write_parquet(connection: Connection, sql: str, path: Path) -> int:
             if found is None:
                 raise ValueError("SQL: there is no statement that has rows")
             literal = "'" + str(part).replace("'", "''") + "'"
-            copy = f"COPY ({found.sql_query()}) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
+            copy = f"COPY (\n{found.sql_query()}\n) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
             written = _attended(connection, lambda: connection.execute(copy).fetchone())
         part.replace(path)
     except duckdb.OperationalError as error:
@@ -202,18 +198,15 @@ def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | Non
 
 
 def _attended(connection: Connection, call: Callable[[], T]) -> T:
-    """Make the call in another thread, and stop it at Ctrl-C, which DuckDB looks for in some of its calls only."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(call)
+    """Make the call where Ctrl-C ends it: DuckDB by itself looks for that in some of its calls only."""
+
+    def attended() -> T:
         try:
-            while not future.done():
-                wait_for([future], timeout=0.1)  # as a wait without an end cannot be interrupted on Windows
-        except KeyboardInterrupt:
-            while not future.done():  # more than once, as a call that has not begun is not interrupted
-                connection.interrupt()
-                wait_for([future], timeout=0.1)
-            raise
-        return future.result()
+            return call()
+        except duckdb.InterruptException as error:
+            raise InterruptedCall from error
+
+    return run_sync(in_thread, attended, connection.interrupt)
 
 
 def _fetched(connection: Connection, cursor: Connection) -> Iterator[tuple[str | None, ...]]:

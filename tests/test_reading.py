@@ -1,6 +1,7 @@
 """Looking into a file: without changing it, as soon as it is free, and with errors that name what is wrong."""
 
-import _thread
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -13,12 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shell import held_by_another
-from support import export, query, simulator
+from support import NOW, export, query, simulator
 
+from mixpanel_export._database import connected_for_export
+from mixpanel_export._ledger import Entry, Ledger, Selection
 from mixpanel_export._reading import _attended, _rows_per_day, ask, contents, reading, write_parquet
+from mixpanel_export._schema import create_ledger
+from mixpanel_export._stream import Chunk
 from mixpanel_export._zone import in_zone
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError, TableFormatError
 
+DAY = date(2024, 3, 1)
 ZONES = ["UTC", "US/Pacific", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns"]
 
 
@@ -151,6 +157,10 @@ def test_what_is_not_the_sqls_fault_names_the_file(db: Path) -> None:
         ("FROM range(3) AS t(x) ORDER BY x DESC -- a comment", ("x",), [("2",), ("1",), ("0",)]),
         ("SELECT 1 AS x WHERE false", ("x",), []),
         ("SHOW TABLES", ("name",), [("t",)]),
+        ("SELECT column_name FROM (DESCRIBE t)", ("column_name",), [("x",)]),
+        ("SELECT 'a;b' AS a ; ", ("a",), [("a;b",)]),
+        ("WITH w AS (SELECT 1 AS x) FROM w", ("x",), [("1",)]),
+        ("PIVOT t ON x USING count(*)", ("1",), [("1",)]),
         ("SELECT count(*) FROM range(12000)", ("count_star()",), [("12000",)]),
     ],
 )
@@ -188,7 +198,7 @@ def test_parquet_is_there_when_it_is_whole(db: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no statement"):
             write_parquet(connection, "--", file)
         assert file.read_text() == "old"
-        assert write_parquet(connection, "FROM t", file) == 1
+        assert write_parquet(connection, "FROM t -- all of it", file) == 1
     with duckdb.connect() as connection:
         rows = connection.execute("FROM read_parquet(?)", [str(file)]).fetchall()
     assert rows == [(1, '{"a":1E5}')]
@@ -196,22 +206,35 @@ def test_parquet_is_there_when_it_is_whole(db: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_a_long_query(db: Path) -> None:
-    """Wherever DuckDB is, and long before the answer; the connection can be used afterwards."""
+    """Long before the answer, whether DuckDB has begun with it or not."""
     duckdb.connect(str(db)).close()
     with reading(db) as connection:
 
         def call() -> None:
-            _thread.interrupt_main()
+            os.kill(os.getpid(), signal.SIGINT)
             connection.execute(
                 "SELECT count(*) FROM range(4000000000000) AS r(x) WHERE hash(x) = 1"
             ).fetchall()
 
         with pytest.raises(KeyboardInterrupt):
             _attended(connection, call)
-        assert connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
 # What exports left
+
+
+def test_a_table_that_has_taken_the_name_of_an_exports_is_another(db: Path) -> None:
+    """The export's was dropped, whatever is called so now."""
+    with connected_for_export(db) as connection:
+        create_ledger(connection)
+        Ledger(connection, "events", Selection("1"), "UTC").write(
+            Entry(1, Chunk(DAY, DAY), "complete", NOW, NOW, attempts=1), deduped=True
+        )
+        connection.execute("CREATE TABLE events AS SELECT 1 AS x")
+    with reading(db) as connection:
+        found = contents(connection)
+    assert [known.dropped for known in found.coverages] == [True]
+    assert found.others == ("events",)
 
 
 @pytest.mark.anyio

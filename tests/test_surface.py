@@ -48,7 +48,6 @@ LAYERS = {
     "_local": ("_database _frames _inspect _tables errors inspection results", "duckdb pandas"),
     "_upgrade": ("_database _ledger _local _schema _stream errors inspection", "duckdb"),
     "_coverage": ("_ledger _stream", ""),
-    "_reading": ("_coverage _database _ledger _schema _state _stream errors", "duckdb"),
     "_staging": ("_stream errors", "isal"),
     "_load": ("_database _duplicates _ledger _lines _staging", "duckdb"),
     "_tasks": ("", "anyio"),
@@ -74,6 +73,7 @@ LAYERS = {
     "_reach": ("_connections", "anyio httpx"),
     "_doctor": ("_database _ledger _quota _reach _schema _stream credentials errors", ""),
     "sync": ("_tasks", "anyio"),
+    "_reading": ("_coverage _database _ledger _schema _state _stream _tasks errors sync", "duckdb"),
     "workspace": (
         "_arguments _check _engine _event _fetch _local _zone credentials errors inspection progress results sync",
         "",
