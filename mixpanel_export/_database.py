@@ -13,13 +13,14 @@ from threading import Lock
 
 import duckdb
 
-from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRunningError
+from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseLockedError, ExportRunningError
 
 STORAGE_VERSION = "v1.2.0"
 """The oldest storage format with zstd: DuckDB 1.2 and all later ones read it (duckdb.org, storage versions)."""
 
 Connection = duckdb.DuckDBPyConnection
 
+_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 288_000_000, 512_000_000  # bytes
 _USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
 
 _DAMAGED = "restore the damaged file from a copy, or choose another path"
@@ -174,19 +175,31 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
     """
     if longest <= _USUAL_LINE:
         yield
-        return
+    else:
+        with _room(connection, memory_limit() + 16 * longest):
+            yield
+
+
+@contextmanager
+def room_at_last(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let DuckDB have what it needs at the most to read lines that are not long, where its usual memory was too little.
+
+    Each thread has a buffer of 32 MB, and copies of what is in it pass through several operators.
+    """
+    with _room(connection, max(memory_limit(), _MOST_MEMORY)):
+        yield
+
+
+@contextmanager
+def _room(connection: duckdb.DuckDBPyConnection, memory: int) -> Iterator[None]:
     found = connection.execute("SELECT current_setting('threads')").fetchone()
-    threads = int(found[0]) if found else 1
-    _set_room(connection, memory_limit() + 16 * longest, 1)
+    connection.execute(f"SET GLOBAL memory_limit = '{memory >> 20}MiB'")
+    connection.execute("SET GLOBAL threads = 1")
     try:
         yield
     finally:
-        _set_room(connection, memory_limit(), threads)
-
-
-def _set_room(connection: duckdb.DuckDBPyConnection, memory: int, threads: int) -> None:
-    connection.execute(f"SET GLOBAL memory_limit = '{memory >> 20}MiB'")
-    connection.execute(f"SET GLOBAL threads = {threads}")
+        connection.execute(f"SET GLOBAL memory_limit = '{memory_limit() >> 20}MiB'")
+        connection.execute(f"SET GLOBAL threads = {found[0] if found else 1}")
 
 
 @contextmanager
@@ -259,7 +272,7 @@ def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         "preserve_insertion_order": "false",
         # A checkpoint would otherwise write the row groups of small commits again to merge them.
         "max_vacuum_tasks": "0",
-    }
+    } | _threads()
     names = ", ".join(f"current_setting('{name}')" for name in wanted)
     before = connection.execute(f"SELECT {names}").fetchone() or ()
     for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
@@ -281,6 +294,16 @@ def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
                 connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
+def _threads() -> dict[str, str]:
+    """Return the setting of `MPX_THREADS`; without it, DuckDB takes the cores that it may use."""
+    given = os.environ.get("MPX_THREADS")
+    if given is None:
+        return {}
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", given):
+        raise ConfigError(f"MPX_THREADS must be a number of threads, 1 or more, got {given!r}")
+    return {"threads": given}
+
+
 def _settable(value: object) -> str:
     """Return a setting as it can be set to the same again: DuckDB cuts sizes off after one decimal."""
     size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
@@ -290,9 +313,25 @@ def _settable(value: object) -> str:
 
 
 def memory_limit() -> int:
-    """Bytes that DuckDB may use: 512 MB or a quarter of the machine's or the control group's memory, the smaller."""
+    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 288 MB.
+
+    What there is, is the machine's or the control group's, whichever is less. Less than 96 MB loads nothing.
+
+    Raises:
+        ConfigError: the variable is no size such as `512MB`.
+    """
+    given = os.environ.get("MPX_MEMORY_LIMIT")
+    if given is not None:
+        return _bytes_in(given)
     sizes = [_memory_of_machine(), *_memory_of_group()]
-    return min(512_000_000, *(size // 4 for size in sizes if size))
+    return max(_LEAST_MEMORY, min(_USUAL_MEMORY, *(size // 4 for size in sizes if size)))
+
+
+def _bytes_in(size: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(M|G)B", size.strip(), re.IGNORECASE)
+    if not found:
+        raise ConfigError(f"MPX_MEMORY_LIMIT must be a size such as 512MB or 2GB, got {size!r}")
+    return int(float(found[1]) * (1e6 if found[2] in "mM" else 1e9))
 
 
 def _memory_of_machine() -> int:

@@ -50,8 +50,8 @@ from mixpanel_export.results import ParallelFetchResult
 _log = logging.getLogger("mixpanel_export")
 
 _ROW_GROUP = 122_880  # DuckDB's; a commit of less compresses worse
-_GROUP_BYTES = 256 << 20  # staged bytes that one commit takes at the most, to bound its memory
-_WAITING_BYTES = 512 << 20  # complete chunks beyond this make the stream wait for the commit
+_GROUP_BYTES = 192 << 20  # staged bytes that one commit takes at the most, to bound its memory
+_WAITING_BYTES = 384 << 20  # complete chunks beyond this make the stream wait for the commit
 _LINGER = 0.5  # seconds that a small complete chunk waits for company
 
 

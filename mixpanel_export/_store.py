@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import advice_on, identity, quoted, room_for_lines, transaction
+from mixpanel_export._database import advice_on, identity, quoted, room_at_last, room_for_lines, transaction
 from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import Entry, Ledger, Loaded
 from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
@@ -140,9 +140,12 @@ class Store:
                 self._ledger.forget_all()
 
     def _verdicts(
-        self, group: list[Staged], staging: Staging, now: Callable[[], datetime]
+        self, group: list[Staged], staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
     ) -> Iterator[Verdict]:
-        """Commit the group, without the chunks that it turns out not to be possible for."""
+        """Commit the group, without the chunks that it turns out not to be possible for.
+
+        Where memory does not suffice, each chunk goes by itself, and *at_last* with more memory.
+        """
         self._look_at_clock(group)
         while group:
             try:
@@ -154,6 +157,9 @@ class Store:
                 if len(group) > 1:
                     for staged in group:
                         yield from self._verdicts([staged], staging, now)
+                elif isinstance(error, duckdb.OutOfMemoryException) and not at_last:
+                    with room_at_last(self._connection):
+                        yield from self._verdicts(group, staging, now, at_last=True)
                 else:
                     staging.discard(group[0])
                     yield Refused(group[0].chunk, f"Write failed: {str(error).splitlines()[0]}")

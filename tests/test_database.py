@@ -4,12 +4,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
+import anyio
 import duckdb
 import pytest
-from support import query
+from support import ACCOUNT, answering, query
 
+from mixpanel_export import export_events
 from mixpanel_export._database import (
     check_zone,
     connect,
@@ -20,7 +23,7 @@ from mixpanel_export._database import (
     takes_zstd,
     transaction,
 )
-from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRunningError
+from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseLockedError, ExportRunningError
 
 SETTINGS = ("memory_limit", "preserve_insertion_order", "max_vacuum_tasks")
 
@@ -128,9 +131,58 @@ def test_settings_are_the_applications_again_afterwards(db: Path) -> None:
         assert settings(own) == before
 
 
-def test_memory_is_a_quarter_of_what_there_is_at_most() -> None:
-    """The bound is 512 MB or less."""
-    assert 0 < memory_limit() <= 512_000_000
+def test_memory_is_a_quarter_of_what_there_is_within_bounds() -> None:
+    """The bound is as much as a load needs at least, and never much."""
+    assert 96_000_000 <= memory_limit() <= 288_000_000
+
+
+@pytest.mark.parametrize(
+    "given, size", [("512MB", 512_000_000), ("1.5 GB", 1_500_000_000), ("96mb", 96_000_000)]
+)
+def test_memory_and_threads_are_what_the_environment_says(
+    db: Path, given: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has more memory or cores than a modest guess, or wants fewer used, says so."""
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", given)
+    monkeypatch.setenv("MPX_THREADS", "1")
+    assert memory_limit() == size
+    with connected_for_export(db) as connection:
+        threads = connection.execute("SELECT current_setting('threads')").fetchone()
+    assert threads == (1,)
+
+
+@pytest.mark.parametrize(
+    "variable, given", [("MPX_MEMORY_LIMIT", "much"), ("MPX_MEMORY_LIMIT", "-1GB"), ("MPX_THREADS", "0")]
+)
+def test_settings_that_mean_nothing_are_refused(
+    db: Path, variable: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the environment says wrongly is named, before anything is asked for."""
+    monkeypatch.setenv(variable, given)
+    with pytest.raises(ConfigError, match=f"{variable} must be .*{given}"), connected_for_export(db):
+        pass
+
+
+def test_lines_of_kilobytes_are_loaded_where_the_usual_memory_is_too_little(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole buffers of such lines pass through the load at a time; a chunk that does not fit gets more room."""
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", "96MB")
+    line = b'{"event":"a","properties":{"time":1709251200,"n":%d,"text":"%s"}}\n'
+    body = b"".join(line % (number, b"%08x" % number * 1000) for number in range(6000))
+    result = anyio.run(
+        partial(
+            export_events,
+            "2024-03-01",
+            "2024-03-01",
+            db=db,
+            credentials=ACCOUNT,
+            transport=answering(lambda _: body),
+            per_second=0,
+            per_hour=0,
+        )
+    )
+    assert (result.total_rows, result.failed_date_ranges) == (6000, ())
 
 
 def test_long_lines_get_room_for_the_while(db: Path) -> None:
