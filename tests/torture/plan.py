@@ -90,10 +90,10 @@ def run(plan: Plan, *, jobs: int, until: float, fail_fast: bool) -> Tally:
 
 def _add(tally: Tally, future: Future[Tally]) -> None:
     error = future.exception()
-    if error is None:
-        tally += future.result()
-    else:
-        tally.failures.append(f"a process of the torture ended with {error!r}")
+    done = Tally(failures=[f"a process of the torture ended with {error!r}"]) if error else future.result()
+    for failure in done.failures:
+        click.echo(f"\nFAILED  {failure}", err=True)
+    tally += done
 
 
 def _tell(tally: Tally) -> None:
