@@ -5,7 +5,7 @@ A row of an events table is visible if and only if the ledger row that its `expo
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -255,12 +255,13 @@ class Ledger:
             f"INSERT INTO _export_batches ({columns}) VALUES ({places})", list(values.values())
         )
 
-    def superseded(self, chunk: Chunk, batch: int, *, visible: bool) -> list[int]:
-        """Return older batches of this selection that lie within *chunk*; failed ones only unless *visible*."""
+    def superseded(self, newer: Mapping[int, Chunk], *, visible: bool) -> list[int]:
+        """Return the batches of this selection that lie within a *newer* one; failed ones only unless *visible*."""
         return [
             held.batch
             for held in self.mine()
-            if held.batch < batch and (visible or not held.visible) and chunk.covers(held.chunk)
+            if (visible or not held.visible)
+            and any(held.batch < batch and chunk.covers(held.chunk) for batch, chunk in newer.items())
         ]
 
     def forget(self, batches: Sequence[int]) -> None:

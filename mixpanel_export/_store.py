@@ -8,7 +8,7 @@ A chunk with lines that are not of Mixpanel's shape, or that DuckDB refuses, mak
 then mended line by line, or sent back to be fetched again, and the rest of the group goes again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -110,7 +110,7 @@ class Store:
             batch, failed.chunk, "failed", failed.requested_at, finished, failed.attempts, error=failed.error
         )
         with self._translated(str(failed.chunk)), transaction(self._connection):
-            self._ledger.forget(self._ledger.superseded(failed.chunk, batch, visible=False))
+            self._ledger.forget(self._ledger.superseded({batch: failed.chunk}, visible=False))
             self._ledger.write(entry, deduped=self._order.dedupe)
 
     def finish(self, *, whole: bool) -> Totals:
@@ -193,7 +193,7 @@ class Store:
                 self._connection, self._target, group, zone=self._order.zone, dedupe=self._order.dedupe
             )
             entries = [self._entry(staged, loaded.get(staged.batch, Loaded()), now()) for staged in group]
-            superseded = [batch for entry in entries for batch in self._supersede(entry)]
+            superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
             for staged, entry in zip(group, entries, strict=True):
                 self._ledger.write(entry, deduped=self._order.dedupe)
                 load_set_aside(self._connection, staged)
@@ -245,8 +245,8 @@ class Store:
             repaired=staged.repaired,
         )
 
-    def _supersede(self, entry: Entry) -> list[int]:
-        older = self._ledger.superseded(entry.chunk, entry.batch, visible=True)
+    def _supersede(self, newer: Mapping[int, Chunk]) -> list[int]:
+        older = self._ledger.superseded(newer, visible=True)
         if older:
             self._connection.execute(
                 f"DELETE FROM {quoted(self._target)} WHERE export_batch IN (SELECT unnest(?))", [older]
