@@ -50,7 +50,8 @@ class _Claim:
     @property
     def day(self) -> str:
         """SQL for the day that a row counts for."""
-        own = "coalesce(event_time, TIMESTAMP 'epoch')::DATE"
+        # What is on none of Python's days, as infinity, must have one all the same.
+        own = "CASE WHEN year(event_time) BETWEEN 1 AND 9999 THEN event_time::DATE ELSE DATE '1970-01-01' END"
         if self.days is None:
             return own
         first, last = f"DATE '{self.days.first}'", f"DATE '{self.days.last}'"
@@ -82,6 +83,7 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
         check_ledger(connection)
         try:
             tables = _tables(connection)
+            _check_free(connection, path, tables)
             if not (
                 tables or table_exists(connection, "_export_batches") or table_exists(connection, "_metadata")
             ):
@@ -102,6 +104,16 @@ def _foreign(path: Path) -> DatabaseError:
         "~/.mp/data/PROJECT.db",
         db_path=str(path),
     )
+
+
+def _check_free(connection: duckdb.DuckDBPyConnection, path: Path, tables: list[str]) -> None:
+    for table in tables:
+        if table_exists(connection, _NEW + table):
+            raise DatabaseError(
+                f"cannot upgrade {path}: there is a {_NEW + table} in it already, the name that table {table} would be "
+                "copied to; rename or drop that one, then try again",
+                db_path=str(path),
+            )
 
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> list[str]:

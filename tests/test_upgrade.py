@@ -181,6 +181,32 @@ def test_an_empty_table_has_no_days_but_those_claimed(tmp_path: Path) -> None:
     assert upgrade_database(claimed).tables == (UpgradedTable("events", 0, (CLAIMED,)),)
 
 
+def test_rows_at_the_ends_of_time_are_kept(tmp_path: Path) -> None:
+    """Infinity and years that Python does not have are rows like others, counted for the first day of 1970."""
+    db = made(tmp_path / "old.db", noons("2024-03-01", 2))
+    odd = ["infinity", "-infinity", "0044-03-15 (BC) 12:00:00", "294246-01-01 00:00:00"]
+    with duckdb.connect(str(db)) as connection:
+        connection.execute(
+            "INSERT INTO events SELECT 'Odd', time::TIMESTAMP, 'u', 'odd' || time, '{}' FROM (SELECT unnest(?) AS time)",
+            [odd],
+        )
+    sql = "SELECT insert_id, event_time::VARCHAR FROM events ORDER BY ALL"
+    before = query(db, sql)
+    (table,) = upgrade_database(db).tables
+    assert query(db, sql) == before
+    assert table.row_count == len(before)
+    assert table.date_ranges[0] == ("1970-01-01", "1970-01-01")
+
+
+def test_a_table_of_the_user_is_not_mixed_in(old: Path) -> None:
+    """Where one has the name that the rows would be copied to, the upgrade is refused, and nothing changes."""
+    query(old, "CREATE TABLE _export_upgrade_events AS SELECT *, 1 AS export_batch FROM events")
+    before = rows(old)
+    with pytest.raises(DatabaseError, match="_export_upgrade_events"):
+        upgrade_database(old)
+    assert rows(old) == before
+
+
 def test_rows_on_unclaimed_days_are_batches_of_their_own(tmp_path: Path) -> None:
     """What lies beyond the clocks of the claimed days is imported as well, so nobody fetches it a second time."""
     west = datetime(2024, 3, 10, 11, 59)
@@ -334,14 +360,14 @@ _upgrade.upgrade_database(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("statements", [5, 14, 23, 29, 30])
+@pytest.mark.parametrize("statements", [5, 15, 24, 30, 31])
 def test_a_killed_upgrade_leaves_the_old_file(statements: int, old: Path) -> None:
     """Killed before any statement up to the commit, the file holds what it held, and the next upgrade finishes it."""
     before = rows(old)
     described = "SELECT sql FROM duckdb_tables() ORDER BY 1"
     tables = query(old, described)
     done = subprocess.run([sys.executable, "-c", KILLED, str(old), str(statements)], check=False)
-    assert done.returncode == (9 if statements < 30 else 0)  # the thirtieth is the commit
+    assert done.returncode == (9 if statements < 31 else 0)  # the thirty-first is the commit
     assert rows(old) == before
     if done.returncode:
         assert query(old, described) == tables
