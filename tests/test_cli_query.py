@@ -160,6 +160,16 @@ def test_parquet_is_written_to_a_file(tmp_path: Path) -> None:
     assert rows == [(1, "n1"), (2, "n2")]
 
 
+def test_parquet_never_takes_the_place_of_the_database(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the file is called, it is refused, and the tables are there as before."""
+    monkeypatch.chdir(db.parent)
+    for name in (str(db), db.name, f"../{db.parent.name}/{db.name}"):
+        result = mpx("query", "FROM t", "--parquet", name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "names the database" in one_error(result)
+        assert query(db, "SELECT count(*) FROM t") == [(3,)]
+
+
 @pytest.mark.parametrize(
     "words, code, says",
     [

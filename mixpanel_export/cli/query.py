@@ -70,6 +70,8 @@ def command(
     """
     if as_json + as_csv + (parquet is not None) > 1:
         raise click.UsageError("--json, --csv and --parquet exclude each other; choose one.")
+    if parquet is not None and _is_same(parquet, Path(db).expanduser()):
+        raise click.UsageError("--parquet names the database, which it would replace; choose another file.")
     text = sys.stdin.buffer.read().decode("utf-8-sig") if sql == "-" else sql
     if not text.strip():
         raise click.UsageError("there is no SQL to run.")
@@ -80,6 +82,10 @@ def command(
             _write_lines(connection, text, as_json=as_json)
         else:
             _show(connection, text, rows)
+
+
+def _is_same(file: Path, db: Path) -> bool:
+    return file.exists() and db.exists() and file.samefile(db)
 
 
 def _write_parquet(connection: "Connection", sql: str, path: Path) -> None:
