@@ -1,22 +1,28 @@
-"""The README is true: its code runs, and what it names exists."""
+"""The README is true: each of its blocks is run, and what it names exists.
 
-import inspect
+Of the blocks only the two that make an environment, and the lines that a crontab and a start-up file take, are not run
+as they stand: what they consist of is.
+"""
+
+import builtins
 import re
-import shlex
+import runpy
+import subprocess
 import tomllib
-from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from itertools import takewhile
 from pathlib import Path
-from types import FunctionType
-from typing import Any
 
 import click
+import duckdb
 import pytest
-from anyio.from_thread import start_blocking_portal
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
+from shell import MPX, mpx, served
 from support import held, query, simulator, truth
+from test_help import ALL, parsed, words_of
+from test_upgrade import made, noons
 
 import mixpanel_export
 from mixpanel_export import _retry
@@ -40,38 +46,55 @@ PACKAGE = ROOT / "mixpanel_export"
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL))
-LINES = [line.partition(" # ")[0] for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
-SET_UP = [line for line in LINES if line.startswith("python3 -m venv")]
-SYNOPSIS = [line for line in LINES if line.startswith("mpx ") and "[" in line]
-COMMENTS = [
-    line.partition(" # ")[2] for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()
-]
-CALLS = [line for line in [*LINES, *COMMENTS, *SPANS] if re.match(r"mpx \w", line) and line not in SYNOPSIS]
-FIRST, LAST = "2024-01-01", "2024-03-30"
 
 
 def blocks(language: str) -> list[str]:
     return [block for kind, block in BLOCKS if kind == language]
 
 
+def lines_of(block: str) -> list[str]:
+    """Return the commands of a block for a shell, without the comments behind them."""
+    return [line.partition("   #")[0].rstrip() for line in block.splitlines()]
+
+
+DEMO, OWN_PROJECT, COMMAND_LIST, COMPLETION, TESTS = blocks("bash")
+SCRIPT, APPLICATION, QUESTIONS = blocks("python")
+SCHEMA, SELECT = blocks("sql")
+(CRONTAB,) = blocks("crontab")
+(DIAGRAM,) = blocks("")
+CALLS = [
+    *(line for block in (OWN_PROJECT, COMMAND_LIST) for line in lines_of(block)),
+    *(span for span in SPANS if re.match(r"mpx \w", span)),
+]
+FIRST, LAST = "2024-01-01", "2024-03-30"
+
+
 @pytest.fixture
 def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """A served simulator with Mixpanel's hour; the environment and the working directory of somebody who uses it."""
     sim = simulator(events_per_day=5, per_hour=60)
-    for name in variables(PACKAGE) - {"MPX_STATE_DIR"}:  # which is the test's own
+    with used(sim, tmp_path, monkeypatch):
+        yield sim
+
+
+@contextmanager
+def used(sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Serve *sim* to somebody whose working directory is *folder*."""
+    for name in {*variables(PACKAGE), "NO_COLOR"} - {"MPX_STATE_DIR"}:  # which is the test's own
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+    monkeypatch.chdir(folder)
+    with served(sim) as url:
         settings = {
             "MPX_API_URL": url,
             "MP_USERNAME": "demo.mp-service-account",
             "MP_SECRET": "demo-secret",
             "MP_PROJECT_ID": "12345",
+            "MP_CONFIG_PATH": str(folder / "config.toml"),
             "MPX_PER_SECOND": "0",
         }
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        yield sim
+        yield
 
 
 def variables(path: Path) -> set[str]:
@@ -88,64 +111,138 @@ def options(name: str) -> set[str]:
     return {word for each in (command, *below) for option in each.params for word in option.opts}
 
 
-def run_shell_line(line: str) -> None:
+def run_shell_line(line: str, *more: str) -> Result:
     """Run an `mpx …` line in this process."""
-    result = CliRunner().invoke(cli, shlex.split(line)[1:], prog_name="mpx")
+    result = mpx(*words_of(line), *more)
     assert result.exit_code == 0, result.output
+    return result
 
 
-def run_python(block: str) -> Any:
-    """Run a block as a notebook would: what it awaits at its top level is returned, to be awaited."""
-    return FunctionType(compile(block, "README.md", "exec", flags=PyCF_ALLOW_TOP_LEVEL_AWAIT), {})()
+def run_python(block: str) -> dict[str, object]:
+    """Run a block as a script of its own, and return its variables."""
+    Path("script.py").write_text(block, encoding="utf-8")
+    return runpy.run_path("script.py")
 
 
 # The blocks
 
 
-def test_every_block_is_of_a_kind_that_is_tested_here() -> None:
-    """Nothing stands in the README that looks like code and is not run or compared."""
-    assert {kind for kind, _ in BLOCKS} == {"", "bash", "python", "sql"}
-    assert len(SET_UP) == 2
-    assert sorted([*SET_UP, *SYNOPSIS, *(line for line in CALLS if line in LINES)]) == sorted(LINES)
-
-
-@pytest.mark.anyio
-async def test_the_async_block_exports_exactly(
-    sim: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_lines_for_ones_own_project_answer_in_sql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pasted into an application of asyncio or trio, it brings exactly the events of its days."""
-    (block,) = [block for block in blocks("python") if "await " in block]
-    coroutine = run_python(block)
-    assert inspect.iscoroutine(coroutine)
-    await coroutine
+    """From an account that is added, by way of an exact export, to a table of the answer; by the lines as they stand."""
+    add, export, ask = lines_of(OWN_PROJECT)
+    words = dict(zip(words_of(add), words_of(add)[1:], strict=False))
+    account = {"username": words["--username"], "project_id": words["--project-id"]}
+    sim = simulator(events_per_day=5, per_hour=60, **account)
+    with used(sim, tmp_path, monkeypatch):
+        monkeypatch.delenv("MP_USERNAME")
+        monkeypatch.delenv("MP_PROJECT_ID")
+        run_shell_line(add)  # which would ask for what the environment has
+        monkeypatch.delenv("MP_SECRET")
+        run_shell_line(export)
+        answer = run_shell_line(ask).stdout
+    file = tmp_path / "mixpanel.duckdb"
+    assert held(file) == truth(sim, FIRST, LAST)
+    (most, events), *_ = query(file, ask.split('"')[1])
+    assert re.search(rf"^{re.escape(most)} +{events}$", answer, re.MULTILINE)
+
+
+def test_the_blocking_block_exports_exactly(sim: Simulator, tmp_path: Path) -> None:
+    """Pasted into a script, it brings exactly the events of its days; run again, it asks for nothing."""
+    run_python(SCRIPT)
+    assert held(tmp_path / "mixpanel.duckdb") == truth(sim, FIRST, LAST)
+    asked = len(sim.requests)
+    run_python(SCRIPT)
+    assert len(sim.requests) == asked
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_the_async_block_exports_exactly(
+    library: str, sim: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a script, it brings exactly the events of its days; in the loop of trio, too."""
+    run_python(
+        APPLICATION.replace(
+            "asyncio.run(main())", f"{library}.run(main{'()' * (library == 'asyncio')})"
+        ).replace("import asyncio", f"import {library}")
+    )
     file = tmp_path / "mixpanel.duckdb"
     assert held(file) == truth(sim, FIRST, LAST)
     assert capsys.readouterr().out == f"{query(file, 'SELECT count(*) FROM events')[0][0]} ()\n"
 
 
-def test_the_blocking_block_exports_exactly(
-    sim: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_questions_are_answered(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Pasted into a script, it brings exactly the events of its days, and counts them."""
-    (block,) = [block for block in blocks("python") if "await " not in block]
-    assert run_python(block) is None
-    assert held(tmp_path / "mixpanel.duckdb") == truth(sim, FIRST, LAST)
-    assert "[('Page View', " in capsys.readouterr().out
+    """The file is asked without credentials: the most frequent event comes first, and the relation is a DataFrame."""
+    run_python(SCRIPT)
+    monkeypatch.delenv("MP_SECRET")
+    assert len(run_python(QUESTIONS)["frame"]) == 5  # type: ignore[arg-type] # what a script leaves has any type
+    assert capsys.readouterr().out.startswith("[('Page View', ")
 
 
-def test_the_shell_line_exports_what_the_sql_reads(sim: Simulator, tmp_path: Path) -> None:
-    """The shell's line brings exactly the events; the columns are those listed, and the query finds Chrome."""
-    (line,) = [line for line in CALLS if "--from" in line]
-    run_shell_line(line)
+def test_the_sql_reads_what_an_export_writes(sim: Simulator, tmp_path: Path) -> None:
+    """The columns are those listed, and the query finds Chrome."""
+    run_python(SCRIPT)
     file = tmp_path / "mixpanel.duckdb"
-    assert held(file) == truth(sim, FIRST, LAST)
-    schema, select = blocks("sql")
     columns = "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'events' ORDER BY column_index"
     listed = ", ".join(f"{name} {kind}" for name, kind in query(file, columns))
-    assert schema == f"events({listed})\n"
-    rows = query(file, select)
+    assert f"events({listed})\n" == SCHEMA
+    rows = query(file, SELECT)
     assert rows
     assert any(0 < in_chrome < events for _, events, _, in_chrome in rows)
+
+
+def test_the_list_of_commands_runs_from_top_to_bottom(sim: Simulator, tmp_path: Path) -> None:
+    """Each line does what its comment says; only the demo is made small, and the simulator takes any port."""
+    done = {}
+    made(tmp_path / "old.db", noons("2024-03-01", 9))
+    for line in lines_of(COMMAND_LIST):
+        name = words_of(line)[0]
+        if name == "simulate":
+            words = ["0" if word.isdigit() else word for word in words_of(line)]
+            with subprocess.Popen([*MPX, *words], stdout=subprocess.PIPE, text=True) as server:
+                assert server.stdout is not None
+                done[name] = server.stdout.readline()
+                server.terminate()
+        else:
+            small = ["--days", "2", "--events-per-day", "20"] if name == "demo" else []
+            done[name] = run_shell_line(line, *small).stdout
+    assert set(done) == set(COMMANDS)
+    assert held(tmp_path / "mixpanel.duckdb") == truth(sim, FIRST, LAST)
+    assert "2024-03" in done["status"]
+    assert not done["retry"]
+    assert done["query"].startswith("event_name")
+    assert "of 60 requests" in done["quota"]
+    assert (tmp_path / "config.toml").is_file()
+    assert "http://127.0.0.1:" in done["simulate"]
+
+
+def test_the_line_for_cron_is_silent_until_something_fails(sim: Simulator, tmp_path: Path) -> None:
+    """A crontab takes it; it prints nothing when it exports and when nothing is new, and one line of a failure."""
+    found = re.fullmatch(r"((?:[\d*,/-]+ ){5}) *cd (\S+) && \.venv/bin/(mpx .*)\n", CRONTAB)
+    assert found
+    assert not re.search(r"(?<!\\)%", found[3])  # which cron takes for the end of the line
+    line = found[3].replace(r"$(date +\%F)", LAST)
+    for _ in range(2):
+        assert run_shell_line(line).output == ""
+    assert held(tmp_path / "mixpanel.duckdb") == truth(sim, FIRST, LAST)
+    later = mpx(*words_of(line.replace(LAST, "2024-07-01")))
+    assert later.exit_code == 1
+    assert len(later.output.splitlines()) == 1
+
+
+def test_the_line_for_completion_gets_a_script() -> None:
+    """What the shell evaluates is the script that the program gives, for each shell that the README names."""
+    found = re.fullmatch(r'eval "\$\((_MPX_COMPLETE)=bash_source mpx\)"\n', COMPLETION)
+    assert found
+    named = [span for span in SPANS if span.endswith("_source")]
+    assert len(named) == 2
+    for source in ["bash_source", *named]:
+        result = CliRunner().invoke(cli, [], prog_name="mpx", env={found[1]: source})
+        assert result.exit_code == 0
+        assert f"{found[1]}={source.partition('_')[0]}_complete" in result.stdout
 
 
 def test_metadata_says_what_the_readme_says(sim: Simulator, tmp_path: Path) -> None:
@@ -162,7 +259,7 @@ def test_metadata_says_what_the_readme_says(sim: Simulator, tmp_path: Path) -> N
 def test_both_set_ups_install_what_there_is() -> None:
     """The demo's and the tests' commands make an environment, install this project and its groups, and run."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    demo, tests = (line.split(" && ") for line in SET_UP)
+    demo, tests = (block.strip().split(" && ") for block in (DEMO, TESTS))
     venv = "python3 -m venv .venv"
     assert demo == [venv, ".venv/bin/pip install -q .", ".venv/bin/mpx demo"]
     assert tests[:3] == [
@@ -179,30 +276,30 @@ def test_both_set_ups_install_what_there_is() -> None:
 def test_the_test_command_stands_after_its_marker() -> None:
     """Continuous integration takes the first block after the marker; it is the one line that runs the tests."""
     _, after = TEXT.split("<!-- tests -->\n")
-    assert after.startswith(f"```bash\n{SET_UP[1]}\n```\n")
+    assert after.startswith(f"```bash\n{TESTS}```\n")
+    assert TESTS.count("\n") == 1
 
 
 # What the text names
 
 
+def test_every_block_is_of_a_kind_that_is_tested_here() -> None:
+    """Nothing stands in the README that looks like code and is not run or compared."""
+    assert {kind for kind, _ in BLOCKS} == {"", "bash", "crontab", "python", "sql"}
+    assert all(line.startswith("mpx ") for block in (OWN_PROJECT, COMMAND_LIST) for line in lines_of(block))
+
+
 @pytest.mark.parametrize("line", CALLS)
 def test_every_line_for_the_shell_parses(line: str) -> None:
     """A command with the options that the README gives it is one that `mpx` takes."""
-    name, *words = shlex.split(line)[1:]
-    assert name in COMMANDS
-    if not words or words == ["--help"]:
-        assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
-    else:
-        command = cli.get_command(click.Context(cli), name)
-        assert command is not None
-        command.make_context(name, words)
+    words = words_of(line)
+    if " ".join(words) not in ALL:  # which is named, with nothing of what it may need
+        parsed(words)
 
 
 def test_every_option_exists() -> None:
-    """What a synopsis shows is an option of its command, and what the text calls an option is one of some command."""
+    """What the text calls an option is one of some command."""
     pattern = r"--[a-z][a-z0-9-]*"
-    for synopsis in SYNOPSIS:
-        assert set(re.findall(pattern, synopsis)) <= options(shlex.split(synopsis)[1])
     named = [word for span in SPANS if span.startswith("--") for word in re.findall(pattern, span)]
     assert len(named) > 10
     assert set(named) <= {word for name in COMMANDS for word in options(name)}
@@ -220,8 +317,8 @@ def test_every_promise_names_tests_that_exist() -> None:
         for file in Path(__file__).parent.glob("test_*.py")
         for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)
     }
-    _, table = TEXT.split("| promise | proven by |")
-    rows = re.findall(r"^\| \*\*.*$", table, re.MULTILINE)
+    _, table = TEXT.split("| promise | proven by | what it cannot promise |\n|---|---|---|\n")
+    rows = list(takewhile(lambda line: line.startswith("|"), table.splitlines()))
     assert len(rows) == 3
     for row in rows:
         named = set(re.findall(r"`(test_\w+)`", row.split(" | ")[1]))
@@ -231,8 +328,13 @@ def test_every_promise_names_tests_that_exist() -> None:
 
 def test_every_error_and_name_of_the_api_exists() -> None:
     """Errors and calls in the text are the package's, `ws.…` and `result.…` are attributes that there are."""
-    assert {span for span in SPANS if re.fullmatch(r"\w+Error", span)} <= set(mixpanel_export.__all__)
-    assert {name for span in SPANS for name in re.findall(r"(\w+)\(", span)} <= set(mixpanel_export.__all__)
+    there = {*mixpanel_export.__all__, *dir(builtins)}
+    assert {span for span in SPANS if re.fullmatch(r"\w+Error", span)} <= there
+    assert {name for span in SPANS for name in re.findall(r"(?<!\.)\b(\w+)\(", span)} <= set(
+        mixpanel_export.__all__
+    )
+    methods = {name for span in SPANS for name in re.findall(r"^\.(\w+)\(\)$", span)}
+    assert methods == {"df", "pl", "arrow"} & set(dir(duckdb.DuckDBPyRelation))
     for span in SPANS:
         for owner, name in re.findall(r"\b(ws|result|Workspace)\.(\w+)", span):
             kind = mixpanel_export.ParallelFetchResult if owner == "result" else mixpanel_export.Workspace
@@ -244,15 +346,15 @@ def test_every_file_and_module_exists() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", TEXT):
         assert (ROOT / target).is_file(), target
     headings = {
-        heading.lower().replace(" ", "-") for heading in re.findall(r"^###? (.*)$", TEXT, re.MULTILINE)
+        re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-"): level
+        for level, heading in re.findall(r"^(###?) (.*)$", TEXT, re.MULTILINE)
     }
-    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= headings
+    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= set(headings)
     for script, words in re.findall(r"`python (benchmarks/\w+\.py)([^`]*)`", TEXT):
         source = (ROOT / script).read_text("utf-8")
         assert all(f'"{word}"' in source for word in re.findall(r"--[a-z-]+", words))
-    (diagram,) = blocks("")
-    _, about = TEXT.split(diagram)
-    named = set(re.findall(r"`(_[a-z_]+)`", about)) | set(re.findall(r"\b_[a-z]+", diagram))
+    _, about = TEXT.split(DIAGRAM)
+    named = set(re.findall(r"`(_[a-z_]+)`", about)) | set(re.findall(r"\b_[a-z]+", DIAGRAM))
     assert named == {path.stem for path in PACKAGE.glob("_[a-z]*.py")}
 
 
