@@ -137,7 +137,9 @@ class Store:
             if anew:
                 if self._target != self.table:
                     self._connection.execute(f"DROP TABLE IF EXISTS {quoted(self._target)}")
-                self._ledger.forget_all()
+                # What failed before there was ever a table is still wanted by those who resume.
+                if self._order.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
+                    self._ledger.forget_all()
 
     def _verdicts(
         self, group: list[Staged], staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
