@@ -83,7 +83,8 @@ class Coverage:
     """What one table has of one selection.
 
     *rows* are the ledger's, *counted* are the table's own, None where there is no such table. Days that another
-    program brought are *elsewhere*: they are not missing here.
+    program brought are *elsewhere*: they are not missing here. Days *taken* have rows of a selection that may share
+    events with this one, so no export may put its own beside them.
     """
 
     table: str
@@ -91,6 +92,7 @@ class Coverage:
     rows: tuple[LedgerRow, ...]
     counted: RowsPerDay | None
     elsewhere: frozenset[date] = frozenset()
+    taken: frozenset[date] = frozenset()
 
     @cached_property
     def days(self) -> tuple[Day, ...]:
@@ -132,9 +134,9 @@ class Coverage:
     def to_fetch(self) -> tuple[Chunk, ...]:
         """The ranges to ask `resume` for, each of which begins and ends with a day to be fetched.
 
-        None holds a day that is to be left as it is; days that are complete may be among them.
+        None holds a day that is taken, or to be left as it is; days that are complete may be among them.
         """
-        return tuple(_ranges(self.days))
+        return tuple(_ranges(self.days, self.taken))
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:
@@ -167,6 +169,11 @@ class Coverage:
         """The row that was written last."""
         return max(self.rows, key=lambda row: row.batch)
 
+    def asked_last(self, days: Chunk) -> LedgerRow:
+        """The row written last of those that have one of *days*, or of all: it tells how these days are asked for."""
+        theirs = (row for row in self.rows if row.chunk.overlaps(days))
+        return max(theirs, key=lambda row: row.batch, default=self.newest)
+
     @property
     def dropped(self) -> bool:
         """Whether the table is gone that the ledger says had rows, so that nothing is held."""
@@ -197,32 +204,42 @@ def coverages(rows: Iterable[LedgerRow], counted: Mapping[str, RowsPerDay]) -> t
     for row in sorted(rows, key=lambda row: (row.table, row.batch)):
         found.setdefault((row.table, row.selection), []).append(row)
     return tuple(
-        Coverage(table, selection, tuple(theirs), counted.get(table), _imported(found, table))
+        Coverage(
+            table,
+            selection,
+            tuple(theirs),
+            counted.get(table),
+            _days_of(row for row in _in_table(found, table) if row.status == "imported"),
+            _days_of(row for row in _in_table(found, table) if _may_share(row, selection)),
+        )
         for (table, selection), theirs in found.items()
     )
 
 
-def _imported(found: Mapping[tuple[str, Selection], Sequence[LedgerRow]], table: str) -> frozenset[date]:
-    """Return the days that the table has from another program, beside which no export may put its own."""
-    return frozenset(
-        day
-        for (name, _), rows in found.items()
-        for row in rows
-        if name == table and row.status == "imported"
-        for day in _days(row.chunk)
-    )
+def _in_table(found: Mapping[tuple[str, Selection], Sequence[LedgerRow]], table: str) -> Iterator[LedgerRow]:
+    return (row for (name, _), rows in found.items() if name == table for row in rows)
 
 
-def _ranges(days: Sequence[Day]) -> Iterator[Chunk]:
-    """Cut at days that are left as they are, and where days are far apart; trim what needs no fetching."""
+def _may_share(row: LedgerRow, selection: Selection) -> bool:
+    """Whether *selection* is refused on the days of the row, as the ledger refuses it."""
+    return row.visible and row.selection != selection and not row.selection.excludes(selection)
+
+
+def _days_of(rows: Iterable[LedgerRow]) -> frozenset[date]:
+    return frozenset(day for row in rows for day in _days(row.chunk))
+
+
+def _ranges(days: Sequence[Day], taken: frozenset[date]) -> Iterator[Chunk]:
+    """Cut at days that are taken or left as they are, and where days are far apart; trim what needs no fetching."""
     wanted: list[date] = []
     before: date | None = None
     for day in days:
         apart = before is not None and day.day - before > timedelta(days=1)
-        if wanted and (apart or day.status not in TO_FETCH | {"complete"}):
+        stays = day.day in taken or day.status not in TO_FETCH | {"complete"}
+        if wanted and (apart or stays):
             yield Chunk(wanted[0], wanted[-1])
             wanted = []
-        if day.status in TO_FETCH:
+        if day.status in TO_FETCH and not stays:
             wanted.append(day.day)
         before = day.day
     if wanted:

@@ -80,6 +80,43 @@ def test_each_selection_is_fetched_as_it_was_asked_for(sim: Simulator, db: Path)
 
 
 @pytest.mark.usefixtures("env")
+def test_days_that_kept_duplicates_keep_them(sim: Simulator, db: Path) -> None:
+    """How the days were asked for that failed counts, whatever other days were asked for afterwards."""
+    sim.faults = [Fault("500", first=date(2024, 3, 2), last=date(2024, 3, 2))]
+    mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", *ONE_A_REQUEST, "--no-dedupe")
+    sim.faults = []
+    mpx("export", "--from", "2024-03-04", "--to", "2024-03-04", "--append", "-q")
+    assert mpx("retry", "-q").exit_code == 0
+    kept = query(db, "SELECT from_date, deduped FROM _export_batches ORDER BY ALL")
+    assert kept == [(date(2024, 3, number), number == 4) for number in (1, 2, 3, 4)]
+
+
+@pytest.mark.usefixtures("env")
+def test_days_of_overlapping_selections_do_not_stop_the_others(sim: Simulator, db: Path) -> None:
+    """What an export would refuse is left alone, and all else is fetched."""
+    for day in ("2024-03-01", "2024-03-03"):
+        mpx("export", "a", "--from", day, "--to", day, "--resume", "-q", "-e", "Sign Up")
+    mpx("export", "a", "--from", "2024-03-02", "--to", "2024-03-02", "--append", "-q")
+    sim.faults = [Fault("500", first=date(2024, 3, 2), last=date(2024, 3, 2))]
+    mpx("export", "b", "--from", "2024-03-01", "--to", "2024-03-03", *ONE_A_REQUEST)
+    sim.faults = []
+    assert mpx("retry", "-q").exit_code == 0
+    assert held(db, "b") == truth(sim, "2024-03-01", "2024-03-03")
+
+
+@pytest.mark.usefixtures("env")
+def test_what_failed_before_there_was_a_table_is_not_forgotten(sim: Simulator, db: Path) -> None:
+    """Where only some of it has come, as after a kill, the rest is still known to be wanted."""
+    sim.faults = [Fault("500")]
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    sim.faults = []
+    assert mpx("export", "--from", "2024-03-01", "--to", "2024-03-02", "--resume", "-q").exit_code == 0
+    assert json.loads(mpx("status", "--json").stdout)["tables"][0]["statuses"] == {"complete": 2, "failed": 7}
+    assert mpx("retry", "-q").exit_code == 0
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.usefixtures("env")
 def test_one_table_can_be_chosen(sim: Simulator, db: Path) -> None:
     """The others stay as they are; one that the ledger does not know is exit code 4, without a request."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]

@@ -72,6 +72,20 @@ def test_days_of_another_program_are_missing_nowhere() -> None:
     assert theirs.to_fetch == ()
 
 
+def test_days_of_a_selection_that_may_share_events_are_not_fetched_beside_it() -> None:
+    """`resume` would refuse them, whether they are missing or failed; disjoint events stand in nobody's way."""
+    some, others = Selection("12345", ("A",)), Selection("12345", ("B",))
+    failed, known = row(1, 1, 2, "failed", selection=some), row(2, 7, 7, selection=some)
+    all_events, disjoint = row(3, 2, 4), row(3, 2, 4, selection=others)
+    for other, left in (
+        (all_events, (Chunk(day(1), day(1)), Chunk(day(5), day(6)))),
+        (disjoint, (Chunk(day(1), day(6)),)),
+        (row(3, 2, 4, "failed"), (Chunk(day(1), day(6)),)),
+    ):
+        found = {one.selection: one for one in coverages([failed, known, other], {"events": {}})}
+        assert found[some].to_fetch == left
+
+
 def test_each_table_and_selection_is_by_itself() -> None:
     """Days of one do not fill the gaps of the other."""
     some = Selection("12345", ("A",))
@@ -79,6 +93,12 @@ def test_each_table_and_selection_is_by_itself() -> None:
     assert [(known.table, known.selection, statuses(known)) for known in found] == [
         ("b", ALL, "c"), ("events", ALL, "cmc"), ("events", some, "c"),
     ]  # fmt: skip
+
+
+def test_days_are_asked_for_as_they_were() -> None:
+    """Their own rows tell how, however other days were asked for since; missing days are like the newest."""
+    found = coverage(row(1, 0, 1), row(2, 1, 1, "failed", deduped=False), row(3, 4, 4))
+    assert [found.asked_last(Chunk(day(n), day(n))).batch for n in (0, 1, 2, 4)] == [1, 2, 3, 3]
 
 
 def test_failures_of_one_kind_are_one() -> None:

@@ -117,9 +117,9 @@ def tasks_of(found: "Contents", table: str | None = None) -> Iterator[Task]:
     """Yield what is to be fetched again, of one *table* or of all; a table that was dropped stays away."""
     for known in found.coverages:
         if table in {None, known.table} and not known.dropped:
-            newest = known.newest
             for days in known.to_fetch:
-                yield Task(known.table, days, known.selection, newest.zone, newest.deduped)
+                last = known.asked_last(days)
+                yield Task(known.table, days, known.selection, last.zone, last.deduped)
 
 
 def _wanted(

@@ -156,9 +156,9 @@ def _mismatches(known: "Coverage", db: str, width: int) -> Iterator[str]:
 
 
 def _command(known: "Coverage", db: str, days: Any, mode: str = "--resume") -> str:
-    newest = known.newest
+    last = known.asked_last(days)
     return export_command(
-        known.table, days, db, known.selection, zone=newest.zone, deduped=newest.deduped, mode=mode
+        known.table, days, db, known.selection, zone=last.zone, deduped=last.deduped, mode=mode
     )
 
 
