@@ -179,6 +179,11 @@ class Coverage:
         """Whether the table is gone that the ledger says had rows, so that nothing is held."""
         return self.counted is None and any(row.visible for row in self.rows)
 
+    @property
+    def whole(self) -> bool:
+        """Whether no day is to be fetched, and the table has the rows that the ledger says; a dropped one has none."""
+        return self.dropped or not (TO_FETCH & self.statuses.keys() or self.mismatches)
+
     @cached_property
     def _by_day(self) -> dict[date, LedgerRow]:
         in_turn = sorted(self.rows, key=lambda row: row.batch)

@@ -5,7 +5,7 @@ Nothing here writes. The database is opened read-only, so DuckDB refuses what wo
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -53,11 +53,15 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What exports have made of a file; *others* are the tables that no export made."""
+    """What exports have made of a file; *others* are the tables that no export made.
+
+    *unknown* counts the rows of each table that no batch of the ledger has, where there are such rows.
+    """
 
     coverages: tuple[Coverage, ...]
     replacements: tuple[Replacement, ...]
     others: tuple[str, ...]
+    unknown: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ def contents(connection: Connection) -> Contents:
         coverages=coverages([row for row in rows if not row.table.startswith(SHADOW)], counted),
         replacements=tuple(_replacements(connection, tables, rows)),
         others=tuple(table for table in tables if table not in ours and not table.startswith("_")),
+        unknown=dict(_unknown(rows, counted)),
     )
 
 
@@ -273,6 +278,14 @@ def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     for batch, on, number in found:
         counted[batch][on if isinstance(on, date) else None] += number  # DuckDB's years go beyond Python's
     return dict(counted)
+
+
+def _unknown(rows: Sequence[LedgerRow], counted: Mapping[str, RowsPerDay]) -> Iterator[tuple[str, int]]:
+    known = {(row.table, row.batch) for row in rows if row.visible}
+    for table, batches in counted.items():
+        number = sum(sum(days.values()) for batch, days in batches.items() if (table, batch) not in known)
+        if number and not table.startswith(SHADOW):
+            yield table, number
 
 
 def _replacements(

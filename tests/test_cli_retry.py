@@ -145,6 +145,22 @@ def test_with_nothing_to_fetch_it_is_silent(sim: Simulator, monkeypatch: pytest.
     assert len(sim.requests) == before
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM events WHERE event_time::DATE = '2024-03-05'",
+        "INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events",
+    ],
+)
+@pytest.mark.usefixtures("env")
+def test_what_was_changed_by_hand_is_not_called_complete(sql: str, db: Path) -> None:
+    """There is nothing that `resume` would fetch, so a line says where to look, and quiet is quiet."""
+    mpx("export", *NINE_DAYS, "-q")
+    query(db, sql)
+    assert "is not whole; see mpx status" in mpx("retry").stderr
+    assert mpx("retry", "-q").stderr == ""
+
+
 @pytest.mark.usefixtures("env")
 def test_a_table_that_was_dropped_stays_away(sim: Simulator, db: Path) -> None:
     """Nobody who dropped a table wants it back; one that could not be made yet is."""

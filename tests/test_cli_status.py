@@ -201,6 +201,16 @@ def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Pa
 
 
 @pytest.mark.usefixtures("env")
+def test_rows_that_no_batch_has_are_told(db: Path) -> None:
+    """Days may be there twice then, and the calendar does not show it."""
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {}
+    query(db, "INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events LIMIT 7")
+    assert "Table events has 7 rows that the ledger does not know" in mpx("status").stdout
+    assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {"events": 7}
+
+
+@pytest.mark.usefixtures("env")
 def test_a_replacement_that_is_not_finished_is_told_with_its_command(sim: Simulator, db: Path) -> None:
     """The calendar is that of the table that is there, and the command brings the other one."""
     mpx("export", "--from", "2024-03-01", "--to", "2024-03-02")

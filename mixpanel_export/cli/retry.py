@@ -92,17 +92,26 @@ def command(
     output = Output(as_json, quiet, no_progress, verbose)
     with messages(quiet=quiet, verbose=verbose):
         with looking(db) as connection:
-            tasks = _tasks(connection, table)
+            tasks, whole = _tasks(connection, table)
         every = _wanted(tasks, db, **requests)
         done = [_fetch(ctx, wanted, output, http2=requests["http2"]) for wanted in every]
         if as_json:
             print_json([fetched.result.to_dict() for fetched in done])
-        if not (tasks or quiet) and (sys.stderr.isatty() or logs_json()):
-            say(f"Nothing to fetch: what {db} has is complete.")
+        if not (tasks or quiet):
+            _say_why(db, whole=whole)
     ctx.exit(exit_code([fetched.result for fetched in done]))
 
 
-def _tasks(connection: Any, table: str | None) -> list[Task]:
+def _say_why(db: str, *, whole: bool) -> None:
+    """Say that there is nothing to fetch; to others than people only where not all is well."""
+    if not whole:
+        say(f"Nothing can be fetched, but {db} is not whole; see mpx status and mpx doctor.")
+    elif sys.stderr.isatty() or logs_json():
+        say(f"Nothing to fetch: what {db} has is complete.")
+
+
+def _tasks(connection: Any, table: str | None) -> tuple[list[Task], bool]:
+    """Return what is to be fetched, and whether all that is known is as it should be."""
     from mixpanel_export._reading import contents
 
     found = contents(connection)
@@ -110,7 +119,8 @@ def _tasks(connection: Any, table: str | None) -> list[Task]:
         raise TableNotFoundError(
             f"the ledger knows no table {table}; `mpx status` shows those it knows", table_name=table
         )
-    return list(tasks_of(found, table))
+    whole = all(known.whole for known in found.coverages if table in {None, known.table})
+    return list(tasks_of(found, table)), whole and not (table in found.unknown if table else found.unknown)
 
 
 def tasks_of(found: "Contents", table: str | None = None) -> Iterator[Task]:

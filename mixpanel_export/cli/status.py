@@ -164,6 +164,8 @@ def _command(known: "Coverage", db: str, days: Any, mode: str = "--resume") -> s
 
 def _end(chosen: "list[Coverage]", found: "Contents", db: str) -> Iterator[str]:
     """Yield what concerns the file as a whole, and what to do next."""
+    for table, number in found.unknown.items():
+        yield f"Table {table} has {number:,} rows that the ledger does not know, so days may be there twice; {program()} doctor tells what to do."
     for replacement in found.replacements:
         kept = replacement.kept
         yield f"A replacement of {replacement.order.table} is not finished; {kept} of its batches {'is' if kept == 1 else 'are'} kept. To go on:"
@@ -204,6 +206,7 @@ def _as_dict(db: str, chosen: "list[Coverage]", found: "Contents") -> dict[str, 
             for replacement in found.replacements
         ],
         "other_tables": list(found.others),
+        "unknown_rows": dict(found.unknown),
         "command": _retry(chosen, found, db),
     }
 
