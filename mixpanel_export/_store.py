@@ -104,7 +104,9 @@ class Store:
             return list(self._verdicts(list(group), staging, now))
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
-        """Write into the ledger that the chunk was given up."""
+        """Write into the ledger that the chunk was given up, unless it was only a look, which nobody waits for."""
+        if self._order.limited:
+            return
         batch = self._batches[failed.chunk]
         entry = Entry(
             batch, failed.chunk, "failed", failed.requested_at, finished, failed.attempts, error=failed.error

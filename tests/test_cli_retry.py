@@ -187,6 +187,20 @@ def test_a_look_stays_a_look(sim: Simulator) -> None:
 
 
 @pytest.mark.usefixtures("env")
+def test_a_look_that_failed_is_not_fetched_in_full(sim: Simulator, db: Path) -> None:
+    """Nobody waits for these days, and what an earlier look brought stays."""
+    look = ["export", "--from", "2024-03-01", "--to", "2024-03-01", "--limit", "3", "--retries", "0", "-q"]
+    mpx(*look)
+    sim.faults = [Fault("500")]
+    assert mpx(*look, "--append").exit_code == 1
+    sim.faults = []
+    before = len(sim.requests)
+    assert mpx("retry").exit_code == 0
+    assert len(sim.requests) == before
+    assert query(db, "SELECT count(*) FROM events") == [(3,)]
+
+
+@pytest.mark.usefixtures("env")
 def test_another_project_is_not_mixed_in(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 3, a line that names both and the options, and no request; the option makes it right."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
