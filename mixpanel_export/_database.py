@@ -176,30 +176,37 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
     if longest <= _USUAL_LINE:
         yield
     else:
-        with _room(connection, memory_limit() + 16 * longest):
+        with _room(connection, _for_lines(longest)):
             yield
 
 
 @contextmanager
-def room_at_last(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let DuckDB have what it needs at the most to read lines that are not long, where its usual memory was too little.
+def room_at_last(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
+    """Let DuckDB have the most that it may need to read lines of up to *longest* bytes, where less was too little.
 
     Each thread has a buffer of 32 MB, and copies of what is in it pass through several operators.
     """
-    with _room(connection, max(memory_limit(), _MOST_MEMORY)):
+    with _room(connection, max(_for_lines(longest), _MOST_MEMORY)):
         yield
+
+
+def _for_lines(longest: int) -> int:
+    return memory_limit() + (16 * longest if longest > _USUAL_LINE else 0)
 
 
 @contextmanager
 def _room(connection: duckdb.DuckDBPyConnection, memory: int) -> Iterator[None]:
-    found = connection.execute("SELECT current_setting('threads')").fetchone()
-    connection.execute(f"SET GLOBAL memory_limit = '{memory >> 20}MiB'")
-    connection.execute("SET GLOBAL threads = 1")
+    settings = {"memory_limit": f"{memory >> 20}MiB", "threads": "1"}
+    names = ", ".join(f"current_setting('{name}')" for name in settings)
+    before = connection.execute(f"SELECT {names}").fetchone() or ()
+    for name, value in settings.items():
+        connection.execute(f"SET GLOBAL {name} = '{value}'")
     try:
         yield
     finally:
-        connection.execute(f"SET GLOBAL memory_limit = '{memory_limit() >> 20}MiB'")
-        connection.execute(f"SET GLOBAL threads = {found[0] if found else 1}")
+        for name, value in zip(settings, before, strict=True):
+            with suppress(duckdb.OutOfMemoryException):  # what the application holds is above that
+                connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
 @contextmanager

@@ -162,7 +162,7 @@ class Store:
                     for staged in group:
                         yield from self._verdicts([staged], staging, now)
                 elif isinstance(error, duckdb.OutOfMemoryException) and not at_last:
-                    with room_at_last(self._connection):
+                    with room_at_last(self._connection, group[0].longest):
                         yield from self._verdicts(group, staging, now, at_last=True)
                 else:
                     staging.discard(group[0])

@@ -19,6 +19,7 @@ from mixpanel_export._database import (
     connected_for_export,
     memory_limit,
     quoted,
+    room_at_last,
     room_for_lines,
     takes_zstd,
     transaction,
@@ -194,6 +195,34 @@ def test_long_lines_get_room_for_the_while(db: Path) -> None:
         with room_for_lines(connection, 40 << 20):
             assert settings(connection) != usual
         assert settings(connection) == usual
+
+
+def test_more_room_is_never_less_and_ends_where_it_began(db: Path) -> None:
+    """Inside the room for long lines, the last resort takes none away, and what comes after it has as much as before."""
+    limit = "SELECT current_setting('memory_limit')"
+    with connected_for_export(db) as connection, room_for_lines(connection, 40 << 20):
+        before = connection.execute(limit).fetchone()
+        with room_at_last(connection, 40 << 20):
+            assert connection.execute(limit).fetchone() == before
+        assert connection.execute(limit).fetchone() == before
+        with room_at_last(connection, 1 << 20):
+            assert connection.execute(limit).fetchone() != before
+        assert connection.execute(limit).fetchone() == before
+
+
+def test_room_ends_without_an_error_where_an_application_holds_more(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is committed is not called a failure because DuckDB cannot go back to less memory."""
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", "30MB")
+    with closing(connect(db)) as own:
+        own.execute("SET GLOBAL temp_directory = ''")
+        with connected_for_export(db) as connection, room_for_lines(connection, 40 << 20):
+            own.execute(
+                "CREATE TEMP TABLE t AS SELECT hash(i) AS a, hash(i + 1) AS b FROM range(4000000) AS r(i)"
+            )
+            with pytest.raises(duckdb.OutOfMemoryException):
+                own.execute("SET GLOBAL memory_limit = '30MB'")
 
 
 def test_a_transaction_that_fails_leaves_nothing(db: Path) -> None:
