@@ -113,4 +113,12 @@ def _fetched(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, date
         if table_exists(connection, source)
         for row in connection.execute(sql).fetchall()
     ]
-    return {name: (kind, at.replace(tzinfo=UTC)) for name, kind, at in rows if at}
+    # A table of the user's own may have taken the name of one that is gone.
+    with_events = connection.execute(
+        f"SELECT table_name FROM duckdb_columns() WHERE column_name = 'event_name' AND {_HERE}"
+    ).fetchall()
+    return {
+        name: (kind, at.replace(tzinfo=UTC))
+        for name, kind, at in rows
+        if at and (kind != "events" or (name,) in with_events)
+    }

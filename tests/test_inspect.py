@@ -520,6 +520,16 @@ def test_drop_all_takes_what_was_fetched(tmp_path: Path) -> None:
         ]
 
 
+def test_a_table_that_took_the_name_of_a_fetched_one_is_the_users(tmp_path: Path) -> None:
+    """What the ledger still says of the name makes no fetched table of it, so `drop_all` leaves it."""
+    db = tmp_path / "x.duckdb"
+    run(lambda: exported(db, "one", "two"))
+    query(db, "DROP TABLE one; CREATE TABLE one AS SELECT 42 AS n")
+    with Workspace(path=db) as workspace:
+        workspace.drop_all()
+        assert workspace.tables() == [TableInfo("one", None, 1, None)]
+
+
 def test_tables_of_mixpanel_data_are_dropped_with_what_it_says_of_them(tmp_path: Path) -> None:
     """In a file of mixpanel_data's its own list forgets what was dropped."""
     db = tmp_path / "x.duckdb"
