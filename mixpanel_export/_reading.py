@@ -18,11 +18,11 @@ import duckdb
 from mixpanel_export._coverage import Coverage, LedgerRow, RowsPerDay, coverages
 from mixpanel_export._database import connect, quoted
 from mixpanel_export._ledger import selection_of
-from mixpanel_export._schema import check_format, check_ledger, comment_of, table_exists
+from mixpanel_export._schema import check_ledger, comment_of, has_batches, table_exists
 from mixpanel_export._state import SHADOW, Order, order_of
 from mixpanel_export._stream import Chunk
 from mixpanel_export._tasks import InterruptedCall, in_thread
-from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError, TableFormatError
+from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError
 from mixpanel_export.sync import run_sync
 
 T = TypeVar("T")
@@ -136,7 +136,7 @@ def contents(connection: Connection) -> Contents:
     rows = _ledger(connection) if table_exists(connection, "_export_batches") else []
     zones = {row.table: row.zone for row in rows}
     tables = [name for (name,) in connection.execute(_TABLES).fetchall()]
-    ours = [table for table in tables if table in zones and _is_ours(connection, table)]
+    ours = [table for table in tables if table in zones and has_batches(connection, table)]
     counted = {table: _rows_per_day(connection, table, zones[table]) for table in ours}
     return Contents(
         coverages=coverages([row for row in rows if not row.table.startswith(SHADOW)], counted),
@@ -255,15 +255,6 @@ def _ledger(connection: Connection) -> list[LedgerRow]:
             repaired, deduped, zone,
         ) in connection.execute(_LEDGER).fetchall()
     ]  # fmt: skip
-
-
-def _is_ours(connection: Connection, table: str) -> bool:
-    """Whether the table has an export's columns; another one may have taken its name."""
-    try:
-        check_format(connection, table)
-    except TableFormatError:
-        return False
-    return True
 
 
 def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:

@@ -127,15 +127,12 @@ def forget_foreign_metadata(connection: duckdb.DuckDBPyConnection, table: str) -
 
 
 def check_format(connection: duckdb.DuckDBPyConnection, table: str, *, replacing: bool = False) -> None:
-    """Refuse a table that this program did not make; mixpanel_data's may be replaced.
+    """Refuse a table that this program did not make, or that others have changed; mixpanel_data's may be replaced.
 
     Raises:
         TableFormatError: saying whose the table looks like.
     """
-    found = connection.execute(
-        f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {_HERE} ORDER BY column_index",
-        [table],
-    ).fetchall()
+    found = _columns(connection, table)
     if found == list(_COLUMNS.items()):
         return
     names = {name for name, _ in found}
@@ -144,12 +141,32 @@ def check_format(connection: duckdb.DuckDBPyConnection, table: str, *, replacing
             f"table {table} has other columns than an export's; export into another table, or drop it",
             table_name=table,
         )
-    if not replacing:
+    if replacing:
+        return
+    others = sorted(names - _COLUMNS.keys())
+    if others and has_batches(connection, table):
         raise TableFormatError(
-            f"table {table} was made by mixpanel_data, so nothing can be added to it; run `mpx upgrade` on the file, "
-            "export into another table, or replace it",
+            f"table {table} has the column {', '.join(others)} besides an export's, so nothing can be added to it; "
+            "drop that column, or export into another table",
             table_name=table,
         )
+    raise TableFormatError(
+        f"table {table} was made by mixpanel_data, so nothing can be added to it; run `mpx upgrade` on the file, "
+        "export into another table, or replace it",
+        table_name=table,
+    )
+
+
+def has_batches(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether the table has the columns of an export, perhaps among others; another one may have taken its name."""
+    return set(_COLUMNS.items()) <= set(_columns(connection, table))
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
+    return connection.execute(
+        f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {_HERE} ORDER BY column_index",
+        [table],
+    ).fetchall()
 
 
 def name_in_database(connection: duckdb.DuckDBPyConnection, table: str) -> str:

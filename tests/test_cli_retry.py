@@ -177,6 +177,22 @@ def test_a_table_that_was_dropped_stays_away(sim: Simulator, db: Path) -> None:
 
 
 @pytest.mark.usefixtures("env")
+def test_a_table_that_was_given_another_column_is_not_passed_over(sim: Simulator, db: Path) -> None:
+    """Nothing can be added to it, so that is an error, and the calendar is still there."""
+    sim.faults = [Fault("500", first=date(2024, 3, 9))]
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    sim.faults = []
+    query(db, "ALTER TABLE events ADD COLUMN mine INTEGER")
+    assert json.loads(mpx("status", "--json").stdout)["tables"][0]["statuses"] == {"complete": 8, "failed": 1}
+    result = mpx("retry", "-q")
+    assert result.exit_code != 0
+    assert "has the column mine besides an export's" in one_error(result)
+    query(db, "ALTER TABLE events DROP COLUMN mine")
+    assert mpx("retry", "-q").exit_code == 0
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.usefixtures("env")
 def test_a_look_stays_a_look(sim: Simulator) -> None:
     """Days fetched with --limit are not fetched in full, nor is what lies between them and others."""
     mpx("export", "--from", "2024-01-01", "--to", "2024-01-01", "--limit", "3", "-q")
