@@ -6,7 +6,7 @@ those that the export changes are put back when it ends.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -17,6 +17,9 @@ from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseLockedErr
 
 STORAGE_VERSION = "v1.2.0"
 """The oldest storage format with zstd: DuckDB 1.2 and all later ones read it (duckdb.org, storage versions)."""
+
+ROW_GROUP = 122_880
+"""Rows that DuckDB compresses together; a commit of less compresses worse, and is written again by the next."""
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -176,7 +179,7 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
     if longest <= _USUAL_LINE:
         yield
     else:
-        with _room(connection, _for_lines(longest)):
+        with _for_now(connection, _one_thread_with(_for_lines(longest))):
             yield
 
 
@@ -186,27 +189,47 @@ def room_at_last(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterato
 
     Each thread has a buffer of 32 MB, and copies of what is in it pass through several operators.
     """
-    with _room(connection, max(_for_lines(longest), _MOST_MEMORY)):
+    with _for_now(connection, _one_thread_with(max(_for_lines(longest), _MOST_MEMORY))):
         yield
+
+
+@contextmanager
+def threads_for(connection: duckdb.DuckDBPyConnection, rows: int) -> Iterator[None]:
+    """Let DuckDB insert *rows* with as many threads as there are row groups to fill.
+
+    Each thread fills its own, and what is only a part of one is copied to join the others'.
+    """
+    wanted = max(1, rows // ROW_GROUP)
+    found = connection.execute("SELECT current_setting('threads')").fetchone()
+    if found is None or wanted >= found[0]:
+        yield
+    else:
+        with _for_now(connection, {"threads": str(wanted)}):
+            yield
 
 
 def _for_lines(longest: int) -> int:
     return memory_limit() + (16 * longest if longest > _USUAL_LINE else 0)
 
 
+def _one_thread_with(memory: int) -> dict[str, str]:
+    return {"memory_limit": f"{memory >> 20}MiB", "threads": "1"}
+
+
 @contextmanager
-def _room(connection: duckdb.DuckDBPyConnection, memory: int) -> Iterator[None]:
-    settings = {"memory_limit": f"{memory >> 20}MiB", "threads": "1"}
+def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set what is the instance's, from beside a transaction that may fail."""
     names = ", ".join(f"current_setting('{name}')" for name in settings)
-    before = connection.execute(f"SELECT {names}").fetchone() or ()
-    for name, value in settings.items():
-        connection.execute(f"SET GLOBAL {name} = '{value}'")
-    try:
-        yield
-    finally:
-        for name, value in zip(settings, before, strict=True):
-            with suppress(duckdb.OutOfMemoryException):  # what the application holds is above that
-                connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
+    with connection.cursor() as beside:
+        before = beside.execute(f"SELECT {names}").fetchone() or ()
+        for name, value in settings.items():
+            beside.execute(f"SET GLOBAL {name} = '{value}'")
+        try:
+            yield
+        finally:
+            for name, value in zip(settings, before, strict=True):
+                with suppress(duckdb.OutOfMemoryException):  # what the application holds is above that
+                    beside.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
 @contextmanager

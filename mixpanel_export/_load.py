@@ -15,7 +15,7 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import first_moment, in_order, in_utc, last_moment, quoted
+from mixpanel_export._database import first_moment, in_order, in_utc, last_moment, quoted, threads_for
 from mixpanel_export._duplicates import find_within
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import Canonical, canonical
@@ -122,7 +122,8 @@ def load(
     if dedupe and find_within(connection, "_export_incoming", list(read)):
         rows = "SELECT _rows.* FROM _export_incoming AS _rows ANTI JOIN _export_losers ON _rows.rowid = id"
     loaded = _loaded(connection, rows, group, read, zone)
-    connection.execute(f"INSERT INTO {quoted(table)} {rows}")
+    with threads_for(connection, sum(held.rows for held in loaded.values())):
+        connection.execute(f"INSERT INTO {quoted(table)} {rows}")
     connection.execute("DROP TABLE _export_incoming")
     return loaded
 

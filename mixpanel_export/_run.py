@@ -23,6 +23,7 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import checkpoint
 
 from mixpanel_export._attempts import ChunkStats, ChunkTooLargeError, Fetcher, is_final
+from mixpanel_export._database import ROW_GROUP, memory_limit
 from mixpanel_export._limits import Gate
 from mixpanel_export._outcome import Outcome
 from mixpanel_export._plan import Held, Plan, halves
@@ -49,8 +50,7 @@ from mixpanel_export.results import ParallelFetchResult
 
 _log = logging.getLogger("mixpanel_export")
 
-_ROW_GROUP = 122_880  # DuckDB's; a commit of less compresses worse
-_GROUP_BYTES = 192 << 20  # staged bytes that one commit takes at the most, to bound its memory
+_GROUP_BYTES = 512 << 20  # staged bytes that one commit takes at the most, if memory allows
 _WAITING_BYTES = 384 << 20  # complete chunks beyond this make the stream wait for the commit
 _LINGER = 0.5  # seconds that a small complete chunk waits for company
 
@@ -245,14 +245,15 @@ class Running:
 
     def _worth_waiting(self) -> bool:
         others_to_come = len(self._staged) < self._undecided
-        full = sum(staged.lines for staged in self._staged) >= _ROW_GROUP
+        full = sum(staged.lines for staged in self._staged) >= ROW_GROUP
         return others_to_come and not (full or self._dropped)
 
     def _next_group(self) -> list[Staged]:
         """Take as many chunks as one commit should carry, at least one if there is one."""
         group: list[Staged] = []
         size = 0
-        while self._staged and (not group or size + self._staged[0].size <= _GROUP_BYTES):
+        most = min(_GROUP_BYTES, memory_limit() * 2 // 3)
+        while self._staged and (not group or size + self._staged[0].size <= most):
             group.append(self._staged.popleft())
             size += group[-1].size
         return group
