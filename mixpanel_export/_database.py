@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 
 import duckdb
@@ -273,11 +274,36 @@ def _check_access(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def _create(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    with duckdb.connect() as outside:
-        literal = "'" + str(path).replace("'", "''") + "'"
-        outside.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
-        outside.execute("DETACH created")
+    """Put an empty database at *path*, whole from the first moment; one that somebody was quicker with stays."""
+    target = path.resolve()  # a link stays one
+    try:
+        with (
+            TemporaryDirectory(
+                dir=target.parent, prefix=f".{target.name}.export-", ignore_cleanup_errors=True
+            ) as folder,
+            duckdb.connect() as outside,
+        ):
+            new = Path(folder, "new")
+            literal = "'" + str(new).replace("'", "''") + "'"
+            outside.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
+            outside.execute("DETACH created")
+            _put(new, target)
+    except (duckdb.Error, OSError):
+        if not _is_there(target):  # else an export runs in it, and has tidied up
+            raise
+
+
+def _put(new: Path, target: Path) -> None:
+    if target.exists():
+        if not _is_there(target):
+            new.replace(target)
+        return
+    try:
+        os.link(new, target)  # unlike a move, it replaces nothing
+    except FileExistsError:
+        return
+    except OSError:  # a disk without hard links
+        new.replace(target)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The DuckDB file: how it is made, opened, shared, and what the errors say."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from support import ACCOUNT, answering, query
 
 from mixpanel_export import export_events
 from mixpanel_export._database import (
+    _create,
     check_zone,
     connect,
     connected_for_export,
@@ -195,6 +197,38 @@ def test_long_lines_get_room_for_the_while(db: Path) -> None:
         with room_for_lines(connection, 40 << 20):
             assert settings(connection) != usual
         assert settings(connection) == usual
+
+
+def test_who_creates_the_file_too_late_leaves_it_alone(db: Path) -> None:
+    """Of two processes that find no file, the slower one must not take away what the quicker one writes."""
+    with connected_for_export(db) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS n")
+        before = db.stat().st_ino
+        _create(db)
+        assert db.stat().st_ino == before
+    assert query(db, "FROM t") == [(1,)]
+    assert [file.name for file in db.parent.iterdir()] == [db.name]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_created_whole_where_there_is_none(
+    links: bool, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the place of an empty one too, at the end of a link, and on a disk that has no hard links."""
+    if not links:
+        monkeypatch.setattr(os, "link", refusing)
+    link = db.with_name("link.duckdb")
+    link.symlink_to(db)
+    for _ in range(2):
+        with closing(connect(link)) as connection:
+            assert takes_zstd(connection)
+            assert "v1.2.0" in str(connection.execute("SELECT tags FROM duckdb_databases()").fetchall())
+        assert link.is_symlink()
+        db.write_bytes(b"")
+
+
+def refusing(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
 
 
 def test_more_room_is_never_less_and_ends_where_it_began(db: Path) -> None:
