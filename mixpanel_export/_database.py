@@ -31,6 +31,7 @@ _DAMAGED = "restore the damaged file from a copy, or choose another path"
 _ADVICE = {
     "Corrupt database file": _DAMAGED,
     "Could not read enough bytes": _DAMAGED,
+    "main key table": "drop what refers to the table",
     "Permission denied": "let this user write to the file and its folder, or choose another path",
 }
 

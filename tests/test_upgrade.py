@@ -386,6 +386,15 @@ def test_what_cannot_be_written_leaves_the_old_file(old: Path) -> None:
     assert (rows(old), query(old, "SELECT sql FROM duckdb_tables() ORDER BY 1")) == before
 
 
+def test_a_table_that_others_refer_to_is_left_with_what_to_do(old: Path) -> None:
+    """DuckDB drops no table that a foreign key names, and room on the disk would not help."""
+    query(old, "CREATE TABLE mine (id VARCHAR REFERENCES events(insert_id))")
+    before = rows(old)
+    with pytest.raises(DatabaseError, match=r"so drop what refers to the table, then try again"):
+        upgrade_database(old)
+    assert rows(old) == before
+
+
 def test_a_newer_ledger_is_refused(old: Path) -> None:
     """What a newer release has written is not touched."""
     upgrade_database(old)
