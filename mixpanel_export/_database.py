@@ -189,9 +189,11 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 def room_at_last(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
     """Let DuckDB have the most that it may need to read lines of up to *longest* bytes, where less was too little.
 
-    Each thread has a buffer of 32 MB, and copies of what is in it pass through several operators.
+    Each thread has a buffer of 32 MB, and copies of what is in it pass through several operators. That may be more
+    than `memory_limit`, but not more than half of what there is.
     """
-    with _for_now(connection, _one_thread_with(max(_for_lines(longest), _MOST_MEMORY))):
+    most = min(_MOST_MEMORY, *(size // 2 for size in _memory_that_there_is()))
+    with _for_now(connection, _one_thread_with(max(_for_lines(longest), most))):
         yield
 
 
@@ -230,7 +232,9 @@ def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str])
             yield
         finally:
             for name, value in zip(settings, before, strict=True):
-                with suppress(duckdb.OutOfMemoryException):  # what the application holds is above that
+                with suppress(
+                    duckdb.Error
+                ):  # what the application holds is above that, or the instance is broken
                     beside.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
@@ -380,8 +384,7 @@ def memory_limit() -> int:
     given = os.environ.get("MPX_MEMORY_LIMIT")
     if given is not None:
         return _bytes_in(given)
-    sizes = [_memory_of_machine(), *_memory_of_group()]
-    return max(_LEAST_MEMORY, min(_USUAL_MEMORY, *(size // 4 for size in sizes if size)))
+    return max(_LEAST_MEMORY, min(_USUAL_MEMORY, *(size // 4 for size in _memory_that_there_is())))
 
 
 def _bytes_in(size: str) -> int:
@@ -389,6 +392,11 @@ def _bytes_in(size: str) -> int:
     if not found:
         raise ConfigError(f"MPX_MEMORY_LIMIT must be a size such as 512MB or 2GB, got {size!r}")
     return int(float(found[1]) * (1e6 if found[2] in "mM" else 1e9))
+
+
+def _memory_that_there_is() -> list[int]:
+    """Return the bytes of the machine and of the control group, as far as they are told."""
+    return [size for size in (_memory_of_machine(), *_memory_of_group()) if size]
 
 
 def _memory_of_machine() -> int:

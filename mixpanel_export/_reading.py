@@ -32,6 +32,10 @@ Connection = duckdb.DuckDBPyConnection
 _LOOK_EVERY = 0.2  # seconds between two looks at a file that another process holds
 _QUARTER = "INTERVAL 15 MINUTE"  # of which the clocks of all zones have been multiples apart since 1972
 _AT_ONCE = 20_000  # rows
+_READING = frozenset(
+    getattr(duckdb.StatementType, name)
+    for name in ("SELECT", "EXPLAIN", "PRAGMA", "CALL", "SET", "LOAD", "MULTI", "ATTACH", "DETACH")
+)
 
 _LEDGER = (
     'SELECT batch, table_name, project, events, "where", from_date, to_date, status, "rows", finished, error, '
@@ -195,6 +199,12 @@ def write_parquet(connection: Connection, sql: str, path: Path) -> int:
 
 
 def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | None:
+    # The database is open for reading, but COPY and EXPORT write files, and an attached database may be changed.
+    for statement in connection.extract_statements(sql):
+        if statement.type not in _READING:
+            raise ValueError(
+                f"SQL: {statement.type.name} may write, and is refused here; use DuckDB itself for it"
+            )
     # A misspelt table must not become a variable of this program, nor results be drawn between bars.
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_progress_bar = false")

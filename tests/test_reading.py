@@ -108,7 +108,9 @@ def test_a_file_whose_writer_was_killed_can_be_looked_into(db: Path) -> None:
 
 @pytest.mark.parametrize(
     "sql",
-    ["DELETE FROM t", "CREATE TABLE u (x INTEGER)", "DROP TABLE t", "UPDATE t SET x = 2", "INSERT INTO t VALUES (3)"],
+    ["DELETE FROM t", "CREATE TABLE u (x INTEGER)", "DROP TABLE t", "UPDATE t SET x = 2", "INSERT INTO t VALUES (3)",
+     "COPY t TO 'out.csv'", "EXPORT DATABASE 'out'", "ATTACH ':memory:' AS m; CREATE TABLE m.u AS SELECT 1; SELECT 1",
+     "PREPARE p AS COPY t TO 'out.csv'; EXECUTE p"],
 )  # fmt: skip
 def test_nothing_can_be_changed(db: Path, sql: str) -> None:
     """DuckDB refuses it, in one line, and the file is as it was."""
