@@ -203,7 +203,7 @@ def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | Non
     for statement in connection.extract_statements(sql):
         if statement.type not in _READING:
             raise ValueError(
-                f"SQL: {statement.type.name} may write, and is refused here; use DuckDB itself for it"
+                f"SQL: {statement.type.name} may write, and this is read-only; use DuckDB itself for it"
             )
     # A misspelt table must not become a variable of this program, nor results be drawn between bars.
     connection.execute("SET python_enable_replacements = false")
