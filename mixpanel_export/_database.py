@@ -24,7 +24,7 @@ ROW_GROUP = 122_880
 
 Connection = duckdb.DuckDBPyConnection
 
-_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 288_000_000, 512_000_000  # bytes
+_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 280_000_000, 512_000_000  # bytes
 _USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
 
 _DAMAGED = "restore the damaged file from a copy, or choose another path"
@@ -374,7 +374,7 @@ def _settable(value: object) -> str:
 
 
 def memory_limit() -> int:
-    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 288 MB.
+    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 280 MB.
 
     What there is, is the machine's or the control group's, whichever is less. Less than 96 MB loads nothing.
 

@@ -136,7 +136,7 @@ def test_settings_are_the_applications_again_afterwards(db: Path) -> None:
 
 def test_memory_is_a_quarter_of_what_there_is_within_bounds() -> None:
     """The bound is as much as a load needs at least, and never much."""
-    assert 96_000_000 <= memory_limit() <= 288_000_000
+    assert 96_000_000 <= memory_limit() <= 280_000_000
 
 
 @pytest.mark.parametrize(
