@@ -21,8 +21,6 @@ async def check_credentials(
     credentials: Credentials,
     *,
     api_url: str | None = None,
-    timeouts: Timeouts | None = None,
-    http2: bool = False,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> int:
@@ -39,11 +37,11 @@ async def check_credentials(
     """
     # In no zone on earth has yesterday's day in UTC yet to begin.
     yesterday = now().astimezone(UTC).date() - timedelta(days=1)
-    query = query_for(credentials, api_url, timeouts or _PATIENCE, events=None, where=None, limit=1)
+    query = query_for(credentials, api_url, _PATIENCE, events=None, where=None, limit=1)
     found = _Counted()
 
     async def ask() -> None:
-        async with new_client(transport, http2=http2) as client:
+        async with new_client(transport) as client:
             gate = gate_for(query, None, None, max_wait=0.0)
             fetcher = Fetcher(client, query, gate, workers=1, retries=0, now=now)
             await fetcher.fetch(Chunk(yesterday, yesterday), found)

@@ -127,7 +127,7 @@ class Workspace(LocalDatabase):
             yield workspace
 
     @staticmethod
-    def test_credentials(account: str | None = None) -> dict[str, Any]:
+    def test_credentials(account: str | None = None, *, api_url: str | None = None) -> dict[str, Any]:
         """Ask Mixpanel for one event of yesterday with the credentials that `resolve_credentials` finds.
 
         Returns success (True), account (None: the environment's), project_id, region and events_found (1, or 0 where
@@ -139,7 +139,7 @@ class Workspace(LocalDatabase):
             APIError: Nobody can tell now; its kinds say why.
         """
         credentials = resolve_credentials(account)
-        found = run_sync(check_credentials, credentials)
+        found = run_sync(check_credentials, credentials, api_url=api_url)
         return {
             "success": True,
             "account": account_used(account),

@@ -247,7 +247,7 @@ def test_json_has_each_day_and_each_command(sim: Simulator, db: Path) -> None:
     status = json.loads(mpx("status", "--json").stdout)
     (table,) = status["tables"]
     assert status["command"] == shlex.join(["mpx", "retry", str(db)])
-    assert (table["table"], table["project"], table["timezone"]) == ("events", "12345", "UTC")
+    assert (table["table"], table["project_id"], table["timezone"]) == ("events", "12345", "UTC")
     assert table["statuses"] == {"complete": 8, "failed": 1}
     assert table["calendar"][3] == {"day": "2024-03-04", "status": "failed", "rows": 0}
     assert sum(known["rows"] for known in table["calendar"]) + table["outside_rows"] == table["rows"]

@@ -5,6 +5,7 @@ standard error and an exit code here, and nowhere else. Each command is imported
 imports what it needs when it runs, so `mpx --help` loads neither an HTTP client nor a database.
 """
 
+import json
 import os
 import re
 import shutil
@@ -83,6 +84,11 @@ def one_line(message: object) -> str:
     return " ".join(line.strip() for line in str(message).splitlines())
 
 
+def print_json(value: object) -> None:
+    """Print one JSON value on standard output."""
+    click.echo(json.dumps(value, indent=2))
+
+
 def in_options(message: str) -> str:
     """Return the library's *message* with the options of `mpx export` in the place of Python's arguments."""
     for argument, option in _OPTIONS.items():
@@ -158,8 +164,11 @@ def _report(ctx: click.Context, error: Exception, message: str) -> None:
     epilog="Start with `mpx demo`: it needs no account.",
 )
 @click.version_option(package_name="mpx-export")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Export a Mixpanel project's raw events into DuckDB: complete, exact, and as fast as the quota allows."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False  # for its commands, too
 
 
 def main() -> NoReturn:

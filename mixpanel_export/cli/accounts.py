@@ -1,19 +1,15 @@
 """`mpx accounts`: who exports, kept in the configuration file. No secret is ever an argument or printed."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export.cli import complete, program
+from mixpanel_export.cli import complete, print_json, program
+from mixpanel_export.cli.options import api_url_option
 from mixpanel_export.cli.report import quoted
-
-if TYPE_CHECKING:
-    from mixpanel_export.credentials import Credentials
 
 EXAMPLES = """\b
 Examples:
@@ -61,8 +57,7 @@ def list_accounts(*, as_json: bool) -> None:
     path = config_file()
     default, accounts = read_accounts(path)
     if as_json:
-        rows = [_as_dict(name, entry, default=name == default) for name, entry in accounts.items()]
-        click.echo(json.dumps(rows, indent=2))
+        print_json([_as_dict(name, entry, default=name == default) for name, entry in accounts.items()])
     elif accounts:
         click.echo("\n".join(_lines(default, accounts)))
     else:
@@ -181,39 +176,20 @@ def _secret(*, from_stdin: bool) -> str:
 @command.command("test", short_help="Ask Mixpanel whether it accepts an account.", epilog=TEST_EXAMPLES)
 @click.argument("name", required=False, shell_complete=complete.accounts)
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
-@click.option(
-    "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
-)
+@api_url_option
 def test(*, name: str | None, as_json: bool, api_url: str | None) -> None:
     """Ask Mixpanel whether it accepts the account NAME; without one, what an export would use."""
-    account, credentials, found = _asked_mixpanel(name, api_url)
-    if as_json:
-        result = {
-            "success": True,
-            "account": account,
-            "project_id": credentials.project_id,
-            "region": credentials.region,
-            "events_found": found,
-        }
-        click.echo(json.dumps(result, indent=2))
-        return
-    who = f"account {account}" if account else "the account of the environment"
-    seen = "yesterday has events" if found else "yesterday has no events"
-    click.echo(
-        f"Mixpanel accepts {who}: project {credentials.project_id}, {credentials.region}; {seen} (UTC)."
-    )
-
-
-def _asked_mixpanel(name: str | None, api_url: str | None) -> tuple[str | None, "Credentials", int]:
-    """Return the name of the account, the account, and how many events Mixpanel sent."""
-    from mixpanel_export._check import check_credentials
     from mixpanel_export.cli.watch import messages
-    from mixpanel_export.credentials import account_used, resolve_credentials
-    from mixpanel_export.sync import run_sync
+    from mixpanel_export.workspace import Workspace
 
     with messages(quiet=False, verbose=False):
-        account, credentials = account_used(name), resolve_credentials(name)
-        return account, credentials, run_sync(check_credentials, credentials, api_url=api_url)
+        found = Workspace.test_credentials(name, api_url=api_url)
+    if as_json:
+        print_json(found)
+        return
+    who = f"account {found['account']}" if found["account"] else "the account of the environment"
+    seen = "yesterday has events" if found["events_found"] else "yesterday has no events"
+    click.echo(f"Mixpanel accepts {who}: project {found['project_id']}, {found['region']}; {seen} (UTC).")
 
 
 @command.command(

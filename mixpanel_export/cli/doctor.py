@@ -1,6 +1,5 @@
 """`mpx doctor`: what may be wrong on this machine, and what to do about it."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export.cli import complete
-from mixpanel_export.cli.options import db_argument
+from mixpanel_export.cli import print_json
+from mixpanel_export.cli.options import account_option, api_url_option, db_argument, per_hour_option
 
 if TYPE_CHECKING:
     from mixpanel_export._doctor import Finding
@@ -32,25 +31,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 @click.command("doctor", short_help="Find what is wrong with the set-up.", epilog=EXAMPLES)
 @db_argument
-@click.option(
-    "-a",
-    "--account",
-    envvar="MP_ACCOUNT",
-    metavar="NAME",
-    shell_complete=complete.accounts,
-    help="Account in the configuration file; MP_ACCOUNT.",
-)
-@click.option(
-    "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
-)
-@click.option(
-    "--per-hour",
-    type=click.IntRange(0),
-    envvar="MPX_PER_HOUR",
-    default=60,
-    metavar="N",
-    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.",
-)
+@account_option
+@api_url_option
+@per_hour_option
 @click.option("--offline", is_flag=True, help="Do not use the network.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.pass_context
@@ -76,8 +59,7 @@ def command(
             _show(finding)
     states = Counter[str](finding.state for finding in found)
     if as_json:
-        report = {"ok": not states["problem"], "findings": [finding.to_dict() for finding in found]}
-        click.echo(json.dumps(report, indent=2))
+        print_json({"ok": not states["problem"], "findings": [finding.to_dict() for finding in found]})
     else:
         click.echo(_sum(states))
     if states["problem"]:
@@ -121,7 +103,7 @@ def _show(finding: "Finding") -> None:
     lines = [f"{state}  {finding.topic:<11}  {finding.text}"]
     if finding.advice:
         lines.append(f"{'':<22}{finding.advice}")
-    click.echo("\n".join(lines), color=False if os.environ.get("NO_COLOR") else None)
+    click.echo("\n".join(lines))
 
 
 def _sum(states: Counter[str]) -> str:

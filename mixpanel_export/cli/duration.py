@@ -11,7 +11,7 @@ def parse_duration(_ctx: click.Context, _option: click.Parameter, text: str) -> 
     """Return the seconds; a usage error says what may be typed."""
     found = re.fullmatch(r"(\d+(?:\.\d{1,3})?) ?([smhd]?)", text.strip(), re.ASCII)
     if not found:
-        raise click.BadParameter(f"{text!r} is no duration; write it as 90s, 30m, 2h or 1d.")
+        raise click.BadParameter(f"{text!r} is no duration; write it as 90s, 30m, 2h or 1d")
     return float(found[1]) * _SECONDS[found[2]]
 
 
@@ -19,7 +19,7 @@ def parse_timeout(ctx: click.Context, option: click.Parameter, text: str) -> flo
     """Return the seconds, which are more than none."""
     seconds = parse_duration(ctx, option, text)
     if not seconds:
-        raise click.BadParameter(f"{text!r} leaves no time at all.")
+        raise click.BadParameter(f"{text!r} leaves no time at all")
     return seconds
 
 

@@ -6,18 +6,17 @@ from typing import Any
 
 import click
 
-from mixpanel_export.cli import complete
+from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.fetching import (
     Output,
     exit_code,
     fetch,
     print_failures,
-    print_json,
     print_result,
     requests_of,
 )
 from mixpanel_export.cli.log import say
-from mixpanel_export.cli.options import DEFAULT_DB, output_options, request_options, who_options
+from mixpanel_export.cli.options import db_option, output_options, request_options, who_options
 from mixpanel_export.cli.report import next_command, plan_lines
 from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import DateRangeTooLargeError
@@ -64,8 +63,8 @@ class Options:
     max_wait: float
     first_byte_timeout: float
     idle_timeout: float
-    per_second: int | None
-    per_hour: int | None
+    per_second: int
+    per_hour: int
     api_url: str | None
     http2: bool
     no_dedupe: bool
@@ -82,7 +81,7 @@ def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[st
         return None
     names = [name for value in values for name in _names(value)]
     if not names:
-        raise click.BadParameter("it names no event; leave it out to export all events.")
+        raise click.BadParameter("it names no event; leave it out to export all events")
     return list(dict.fromkeys(names))
 
 
@@ -92,9 +91,9 @@ def _names(value: str) -> list[str]:
     try:
         names = json.loads(value)
     except ValueError as error:
-        raise click.BadParameter(f"{value} is no JSON list ({error}).") from error
+        raise click.BadParameter(f"{value} is no JSON list ({error})") from error
     if not all(isinstance(name, str) and name for name in names):
-        raise click.BadParameter(f"{value} is no JSON list of event names.")
+        raise click.BadParameter(f"{value} is no JSON list of event names")
     return list(names)
 
 
@@ -102,14 +101,7 @@ def _names(value: str) -> list[str]:
 @click.argument("table", default="events", shell_complete=complete.tables)
 @click.option("--from", "from_date", required=True, metavar="DATE", help="First day, YYYY-MM-DD, inclusive.")
 @click.option("--to", "to_date", required=True, metavar="DATE", help="Last day, YYYY-MM-DD, inclusive.")
-@click.option(
-    "--db",
-    envvar="MPX_DB",
-    default=DEFAULT_DB,
-    metavar="PATH",
-    shell_complete=complete.files,
-    help="DuckDB file; MPX_DB.",
-)
+@db_option
 @who_options
 @click.option(
     "--project-timezone",
@@ -187,11 +179,11 @@ def command(ctx: click.Context, /, **given: Any) -> None:
 
 def _check(options: Options) -> None:
     if options.append + options.replace + options.resume > 1:
-        raise click.UsageError("--append, --replace and --resume exclude each other; choose one.")
+        raise click.UsageError("--append, --replace and --resume exclude each other; choose one")
     if options.parallel and options.limit is not None:
-        raise click.UsageError("--limit holds for one request; leave --parallel or --limit out.")
+        raise click.UsageError("--limit holds for one request; leave --parallel or --limit out")
     if not options.parallel and (options.workers or options.chunk_days):
-        raise click.UsageError("--workers and --chunk-days shape a parallel export; add --parallel.")
+        raise click.UsageError("--workers and --chunk-days shape a parallel export; add --parallel")
 
 
 def _plan(options: Options) -> ExportPlan:

@@ -1,6 +1,5 @@
 """One export from the shell, as `mpx export` and `mpx retry` run it."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +57,8 @@ def requests_of(
     max_wait: float,
     first_byte_timeout: float,
     idle_timeout: float,
-    per_second: int | None,
-    per_hour: int | None,
+    per_second: int,
+    per_hour: int,
     api_url: str | None,
 ) -> dict[str, Any]:
     """Return the arguments of `export_events` that the options of all requests are."""
@@ -83,11 +82,6 @@ def print_result(fetched: Fetched, db: str, output: Output, *, adds: bool) -> No
     if output.as_json and not output.quiet and not logs_json():
         for name, value in remarks(result):
             click.echo(f"{name}: {value}", err=True)
-
-
-def print_json(value: object) -> None:
-    """Print one JSON value on standard output."""
-    click.echo(json.dumps(value, indent=2))
 
 
 def print_failures(

@@ -13,17 +13,50 @@ Command = Callable[..., Any]
 
 DEFAULT_DB = "mixpanel.duckdb"
 
+db_argument = click.argument("db", envvar="MPX_DB", default=DEFAULT_DB, shell_complete=complete.files)
+db_option = click.option(
+    "--db",
+    envvar="MPX_DB",
+    default=DEFAULT_DB,
+    metavar="PATH",
+    shell_complete=complete.files,
+    help="DuckDB file; MPX_DB.",
+)
+table_option = click.option(
+    "--table", metavar="NAME", show_default="all", shell_complete=complete.tables, help="Only this table."
+)
+wait_option = click.option(
+    "--wait",
+    callback=parse_duration,
+    default="0",
+    metavar="DURATION",
+    help="How long to wait for a file that another process holds, such as 30s or 10m.",
+)
+account_option = click.option(
+    "-a",
+    "--account",
+    envvar="MP_ACCOUNT",
+    metavar="NAME",
+    shell_complete=complete.accounts,
+    help="Account in the configuration file; MP_ACCOUNT.",
+)
+region_option = click.option("--region", metavar="NAME", help="us, eu or in, instead of the configured one.")
+api_url_option = click.option(
+    "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
+)
+per_hour_option = click.option(
+    "--per-hour",
+    type=click.IntRange(0),
+    envvar="MPX_PER_HOUR",
+    default=60,
+    metavar="N",
+    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.",
+)
+
 _WHO = (
-    click.option(
-        "-a",
-        "--account",
-        envvar="MP_ACCOUNT",
-        metavar="NAME",
-        shell_complete=complete.accounts,
-        help="Account in the configuration file; MP_ACCOUNT.",
-    ),
+    account_option,
     click.option("--project-id", metavar="ID", help="Project to export, instead of the configured one."),
-    click.option("--region", metavar="NAME", help="us, eu or in, instead of the configured one."),
+    region_option,
 )
 _REQUESTS = (
     click.option(
@@ -58,21 +91,12 @@ _REQUESTS = (
         "--per-second",
         type=click.IntRange(0),
         envvar="MPX_PER_SECOND",
+        default=3,
         metavar="N",
-        show_default="3",
         help="Requests a second the project allows; 0 = unlimited; MPX_PER_SECOND.",
     ),
-    click.option(
-        "--per-hour",
-        type=click.IntRange(0),
-        envvar="MPX_PER_HOUR",
-        metavar="N",
-        show_default="60",
-        help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.",
-    ),
-    click.option(
-        "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
-    ),
+    per_hour_option,
+    api_url_option,
     click.option("--http2", is_flag=True, help="Let the server choose HTTP/2."),
 )
 _OUTPUT = (
@@ -104,14 +128,3 @@ def _with(options: tuple[Callable[[Command], Command], ...], command: Command) -
     for option in reversed(options):
         command = option(command)
     return command
-
-
-wait_option = click.option(
-    "--wait",
-    callback=parse_duration,
-    default="0",
-    metavar="DURATION",
-    help="How long to wait for a file that another process holds, such as 30s or 10m.",
-)
-
-db_argument = click.argument("db", envvar="MPX_DB", default=DEFAULT_DB, shell_complete=complete.files)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export.cli import complete
 from mixpanel_export.cli.look import looking
-from mixpanel_export.cli.options import DEFAULT_DB, wait_option
+from mixpanel_export.cli.options import db_option, wait_option
 
 if TYPE_CHECKING:
     from mixpanel_export._reading import Answer, Connection
@@ -37,14 +36,7 @@ _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(
 
 @click.command("query", short_help="Answer a question in SQL.", epilog=EXAMPLES)
 @click.argument("sql")
-@click.option(
-    "--db",
-    envvar="MPX_DB",
-    default=DEFAULT_DB,
-    metavar="PATH",
-    shell_complete=complete.files,
-    help="DuckDB file; MPX_DB.",
-)
+@db_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row and line, as jq reads them.")
 @click.option("--csv", "as_csv", is_flag=True, help='CSV with a header; NULL is empty, empty text is "".')
 @click.option(
@@ -69,12 +61,12 @@ def command(
     The file is not changed. The tables of exports are described in the README.
     """
     if as_json + as_csv + (parquet is not None) > 1:
-        raise click.UsageError("--json, --csv and --parquet exclude each other; choose one.")
+        raise click.UsageError("--json, --csv and --parquet exclude each other; choose one")
     if parquet is not None and _is_same(parquet, Path(db).expanduser()):
-        raise click.UsageError("--parquet names the database, which it would replace; choose another file.")
+        raise click.UsageError("--parquet names the database, which it would replace; choose another file")
     text = sys.stdin.buffer.read().decode("utf-8-sig") if sql == "-" else sql
     if not text.strip():
-        raise click.UsageError("there is no SQL to run.")
+        raise click.UsageError("there is no SQL to run")
     with looking(db, wait) as connection:
         if parquet is not None:
             _write_parquet(connection, text, parquet)

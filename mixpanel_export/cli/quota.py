@@ -1,6 +1,5 @@
 """`mpx quota`: what is left of a project's hour, who used it, and when more comes."""
 
-import json
 import os
 import sys
 import warnings
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export.cli import complete
+from mixpanel_export.cli import print_json
+from mixpanel_export.cli.options import account_option, api_url_option, per_hour_option, region_option
+from mixpanel_export.cli.report import aligned
 
 if TYPE_CHECKING:
     from mixpanel_export._quota import Key, View
@@ -35,26 +36,10 @@ machines and programs count for Mixpanel, too.
     metavar="ID",
     help="Project to look at, instead of the configured one; needs no secret.",
 )
-@click.option("--region", metavar="NAME", help="us, eu or in, instead of the configured one.")
-@click.option(
-    "-a",
-    "--account",
-    envvar="MP_ACCOUNT",
-    metavar="NAME",
-    shell_complete=complete.accounts,
-    help="Account in the configuration file; MP_ACCOUNT.",
-)
-@click.option(
-    "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
-)
-@click.option(
-    "--per-hour",
-    type=click.IntRange(0),
-    envvar="MPX_PER_HOUR",
-    default=60,
-    metavar="N",
-    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.",
-)
+@region_option
+@account_option
+@api_url_option
+@per_hour_option
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, times in seconds from now.")
 def command(
     *,
@@ -76,11 +61,9 @@ def command(
     with messages(quiet=False, verbose=False):
         view = SharedQuota(key, per_hour=per_hour).look()
     if as_json:
-        click.echo(json.dumps(_as_dict(key, view), indent=2))
+        print_json(_as_dict(key, view))
         return
-    rows = list(_rows(key, view, datetime.now().astimezone()))
-    width = max(len(name) for name, _ in rows)
-    click.echo("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+    click.echo("\n".join(aligned(list(_rows(key, view, datetime.now().astimezone())))))
 
 
 def _key(project_id: str | None, region: str | None, account: str | None, api_url: str | None) -> "Key":

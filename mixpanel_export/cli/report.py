@@ -39,7 +39,7 @@ def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> lis
         ("seconds", f"{result.duration_seconds:.1f}"),
         *remarks(result),
     ]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
@@ -59,7 +59,7 @@ def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
         ),
         ("estimate", _forecast(plan.quota_wait, max_wait)),
     ]
-    return _aligned(rows) + [
+    return aligned(rows) + [
         f"  {first} to {last}  {_count((last - first).days + 1, 'day')}" for first, last in asked
     ]
 
@@ -85,7 +85,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Return names and values as lines in two columns."""
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]
 

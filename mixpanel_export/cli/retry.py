@@ -7,20 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixpanel_export.cli import complete
+from mixpanel_export.cli import print_json
 from mixpanel_export.cli.fetching import (
     Fetched,
     Output,
     exit_code,
     fetch,
     print_failures,
-    print_json,
     print_result,
     requests_of,
 )
 from mixpanel_export.cli.log import logs_json, say
 from mixpanel_export.cli.look import looking
-from mixpanel_export.cli.options import db_argument, output_options, request_options, who_options
+from mixpanel_export.cli.options import (
+    db_argument,
+    output_options,
+    request_options,
+    table_option,
+    who_options,
+)
 from mixpanel_export.cli.report import retry_command
 from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import ConfigError, TableNotFoundError
@@ -56,9 +61,7 @@ class Task:
 
 @click.command("retry", short_help="Fetch what failed, is missing or still open.", epilog=EXAMPLES)
 @db_argument
-@click.option(
-    "--table", metavar="NAME", show_default="all", shell_complete=complete.tables, help="Only this table."
-)
+@table_option
 @who_options
 @click.option("--workers", type=click.IntRange(1, 100), metavar="N", default=10, help="Requests at a time.")
 @click.option(

@@ -1,6 +1,5 @@
 """`mpx status`: which days a file has, which it lacks, and the commands that fetch them."""
 
-import os
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixpanel_export.cli import complete, in_options, one_line, program
+from mixpanel_export.cli import in_options, one_line, print_json, program
 from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
-from mixpanel_export.cli.fetching import print_json
 from mixpanel_export.cli.look import looking
-from mixpanel_export.cli.options import db_argument, wait_option
+from mixpanel_export.cli.options import db_argument, table_option, wait_option
 from mixpanel_export.cli.report import export_command, quoted
 
 if TYPE_CHECKING:
@@ -38,9 +36,7 @@ _SHOWN_FAILURES = 8
 
 @click.command("status", short_help="Show which days a file has, and which not.", epilog=EXAMPLES)
 @db_argument
-@click.option(
-    "--table", metavar="NAME", show_default="all", shell_complete=complete.tables, help="Only this table."
-)
+@table_option
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, each day with its rows.")
 @wait_option
 def command(*, db: str, table: str | None, as_json: bool, wait: float) -> None:
@@ -62,7 +58,7 @@ def command(*, db: str, table: str | None, as_json: bool, wait: float) -> None:
     width = get_terminal_size().columns
     lines = [line for known in chosen for line in [*_section(known, db, signs, width), ""]]
     lines += _end(chosen, found, db)
-    click.echo("\n".join(lines).rstrip("\n"), color=False if os.environ.get("NO_COLOR") else None)
+    click.echo("\n".join(lines).rstrip("\n"))
 
 
 def _refuse(table: str) -> None:
@@ -216,7 +212,7 @@ def _table_as_dict(known: "Coverage", db: str) -> dict[str, Any]:
     last = known.last_export
     return {
         "table": known.table,
-        "project": known.selection.project,
+        "project_id": known.selection.project,
         "events": known.selection.events and list(known.selection.events),
         "where": known.selection.where,
         "timezone": newest.zone,

@@ -1,10 +1,11 @@
 """`mpx upgrade`: take over a database that mixpanel_data made."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from mixpanel_export.cli import print_json
 
 if TYPE_CHECKING:
     from mixpanel_export.inspection import UpgradedTable
@@ -31,7 +32,7 @@ def command(*, file: Path, as_json: bool) -> None:
 
     result = upgrade_database(file)
     if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2))
+        print_json(result.to_dict())
     elif result.tables:
         click.echo("\n".join(map(_line, result.tables)))
     else:

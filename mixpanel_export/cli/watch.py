@@ -20,9 +20,13 @@ ProgressWatcher = Callable[[Progress], None]
 WAIT_LINE_EVERY = 60.0
 """Seconds between two lines about one wait."""
 
-
 PROGRESS_EVENT_EVERY = 10.0
 """Seconds between two events with the totals so far."""
+
+_TOTALS = (
+    "batches", "batches_done", "batches_failed", "rows", "bytes_read", "requests", "retries", "quota_left",
+    "quota_wait",
+)  # fmt: skip
 
 
 class WaitLines:
@@ -42,12 +46,6 @@ class WaitLines:
             return False
         self._said = now
         return True
-
-
-_TOTALS = (
-    "batches", "batches_done", "batches_failed", "rows", "bytes_read", "requests", "retries", "quota_left",
-    "quota_wait",
-)  # fmt: skip
 
 
 @contextmanager
