@@ -35,8 +35,6 @@ from mixpanel_export.results import (
     FetchResult,
     ParallelFetchResult,
     Progress,
-    SQLResult,
-    TableInfo,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +49,9 @@ if TYPE_CHECKING:
         ColumnSummary,
         EventBreakdownResult,
         EventStats,
+        SQLResult,
         SummaryResult,
+        TableInfo,
         TableSchema,
         UpgradedTable,
         UpgradeResult,
@@ -122,7 +122,9 @@ _HOMES = {
     "Credentials": "credentials",
     "EventBreakdownResult": "inspection",
     "EventStats": "inspection",
+    "SQLResult": "inspection",
     "SummaryResult": "inspection",
+    "TableInfo": "inspection",
     "TableSchema": "inspection",
     "Timeouts": "_fetch",
     "UpgradeResult": "inspection",

@@ -19,10 +19,11 @@ from mixpanel_export.errors import DatabaseError, DatabaseNotFoundError
 from mixpanel_export.inspection import (
     ColumnStatsResult,
     EventBreakdownResult,
+    SQLResult,
     SummaryResult,
+    TableInfo,
     TableSchema,
 )
-from mixpanel_export.results import SQLResult, TableInfo
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,7 @@ from mixpanel_export._ledger import forget_table
 from mixpanel_export._schema import forget_foreign_metadata, name_in_database, table_exists
 from mixpanel_export._state import SHADOW
 from mixpanel_export.errors import TableNotFoundError
-from mixpanel_export.inspection import ColumnInfo, TableSchema
-from mixpanel_export.results import TableInfo
+from mixpanel_export.inspection import ColumnInfo, TableInfo, TableSchema
 
 _FETCHED = {
     "_metadata": "SELECT table_name, type, fetched_at FROM _metadata",

@@ -1,10 +1,10 @@
-"""The values that looking into a database returns: mixpanel_data's names, fields and order.
+"""The values that looking into a database, or taking one over, returns: mixpanel_data's where it has them.
 
 `to_dict()` is ready for JSON, but for values that were read from the table, which are as DuckDB gives them.
 `df` needs the extra `pandas`, and raises `ImportError` without it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,50 @@ from mixpanel_export.results import DateRange
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class SQLResult:
+    """Rows of a query with their column names; iterating over it is iterating over the rows."""
+
+    columns: Sequence[str]
+    rows: Sequence[tuple[Any, ...]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self.rows)
+
+    def to_dicts(self) -> list[dict[str, object]]:
+        """Return one dictionary a row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the first rows."""
+        return grid(self.columns, self.rows)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return columns, rows and row_count; the values are as DuckDB gives them."""
+        return {
+            "columns": list(self.columns),
+            "rows": [list(row) for row in self.rows],
+            "row_count": len(self.rows),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """A table of the database; `type` and `fetched_at` (UTC) are None for tables that no export made."""
+
+    name: str
+    type: str | None
+    row_count: int
+    fetched_at: datetime | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self) | {"fetched_at": _iso(self.fetched_at)}
 
 
 @dataclass(frozen=True, slots=True)

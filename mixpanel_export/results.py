@@ -1,12 +1,12 @@
-"""The frozen values that users receive, with mixpanel_data's names, fields and order."""
+"""The frozen values that exports and their plans give users, with mixpanel_data's names, fields and order where it has them."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from mixpanel_export._html import facts, grid
+from mixpanel_export._frames import frame
+from mixpanel_export._html import facts
 from mixpanel_export.errors import MixpanelDataError
 
 if TYPE_CHECKING:
@@ -152,9 +152,7 @@ class FetchResult:
     @property
     def df(self) -> "pd.DataFrame":
         """An empty frame, as in mixpanel_data: the rows are in the table. Needs the extra `pandas`."""
-        import pandas as pd  # noqa: PLC0415 - an extra
-
-        return pd.DataFrame()
+        return frame((), (), instead="Workspace.sql_rows")
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -198,47 +196,3 @@ class Progress:
     quota_wait: float = 0.0
     waiting_for: str | None = None
     waiting_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SQLResult:
-    """Rows of a query with their column names; iterating over it is iterating over the rows."""
-
-    columns: Sequence[str]
-    rows: Sequence[tuple[Any, ...]]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return iter(self.rows)
-
-    def to_dicts(self) -> list[dict[str, object]]:
-        """Return one dictionary a row."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows: the first rows."""
-        return grid(self.columns, self.rows)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return columns, rows and row_count; the values are as DuckDB gives them."""
-        return {
-            "columns": list(self.columns),
-            "rows": [list(row) for row in self.rows],
-            "row_count": len(self.rows),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class TableInfo:
-    """A table of the database; `type` and `fetched_at` (UTC) are None for tables that no export made."""
-
-    name: str
-    type: str | None
-    row_count: int
-    fetched_at: datetime | None
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the fields in order, ready for JSON."""
-        return asdict(self) | {"fetched_at": self.fetched_at.isoformat() if self.fetched_at else None}

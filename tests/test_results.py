@@ -29,6 +29,7 @@ from mixpanel_export.inspection import (
     ColumnSummary,
     EventBreakdownResult,
     EventStats,
+    SQLResult,
     SummaryResult,
     TableSchema,
     WorkspaceInfo,
@@ -39,7 +40,6 @@ from mixpanel_export.results import (
     FetchResult,
     ParallelFetchResult,
     Progress,
-    SQLResult,
 )
 
 AT = datetime(2024, 1, 31, 12, tzinfo=UTC)
@@ -156,6 +156,14 @@ def test_errors_come_out_of_other_processes_as_they_went_in(error: MixpanelDataE
 def test_a_fetch_of_no_range_has_none() -> None:
     """`date_range` stays None where there is none."""
     assert FetchResult("profiles", 3, "profiles", 1.5, None, AT).to_dict()["date_range"] is None
+
+
+def test_a_fetch_has_no_rows_to_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in the table, so its frame is empty; without pandas it says which extra brings that."""
+    assert FETCH.df.empty
+    monkeypatch.setattr("mixpanel_export._frames.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"mpx-export\[pandas\].* use Workspace.sql_rows"):
+        _ = FETCH.df
 
 
 def test_rows_are_named() -> None:

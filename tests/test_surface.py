@@ -17,7 +17,8 @@ PACKAGE = Path(mixpanel_export.__file__).parent
 LAYERS = {
     "errors": ("", ""),
     "_html": ("", ""),
-    "results": ("_html errors", "pandas"),
+    "_frames": ("", "pandas"),
+    "results": ("_frames _html errors", "pandas"),
     "_stream": ("", ""),
     "_lines": ("", ""),
     "_zone": ("", ""),
@@ -29,7 +30,6 @@ LAYERS = {
     "_quota": ("_clock _limits", "platformdirs"),
     "_decode": ("_lines errors", "isal"),
     "_event": ("_lines _zone", ""),
-    "_frames": ("", "pandas"),
     "inspection": ("_frames _html results", "pandas"),
     "_arguments": ("_plan _stream errors results", ""),
     "credentials": ("_zone errors", ""),
@@ -43,9 +43,9 @@ LAYERS = {
     "_schema": ("_database errors", "duckdb"),
     "_ledger": ("_database _duplicates _plan _schema _stream errors", "duckdb"),
     "_state": ("_database _ledger _plan _schema _stream errors", "duckdb"),
-    "_tables": ("_database _ledger _schema _state errors inspection results", "duckdb"),
+    "_tables": ("_database _ledger _schema _state errors inspection", "duckdb"),
     "_inspect": ("_database _tables errors inspection", "duckdb"),
-    "_local": ("_database _frames _inspect _tables errors inspection results", "duckdb pandas"),
+    "_local": ("_database _frames _inspect _tables errors inspection", "duckdb pandas"),
     "_upgrade": ("_database _ledger _local _schema _stream errors inspection", "duckdb"),
     "_coverage": ("_ledger _stream", ""),
     "_staging": ("_stream errors", "isal"),
@@ -87,7 +87,7 @@ LAYERS = {
 PACKAGES = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _accounts _arguments _check _doctor _coverage _dry_run _engine _fetch _job _ledger _plan _quota _reach _reading _stream _upgrade credentials errors inspection progress results simulator sync workspace",
+        "__init__ _accounts _arguments _doctor _coverage _dry_run _engine _fetch _job _ledger _plan _quota _reach _reading _stream _upgrade credentials errors inspection progress results simulator sync workspace",
         "anyio click",
     ),
 }
