@@ -17,7 +17,7 @@ from mixpanel_export._database import Connection, connected_to_look, takes_zstd
 from mixpanel_export._ledger import Ledger, Selection
 from mixpanel_export._quota import SharedQuota, key_of, quota_file
 from mixpanel_export._reach import Reached
-from mixpanel_export._schema import check_format, check_ledger, table_exists
+from mixpanel_export._schema import check_format, check_ledger, table_exists, table_names
 from mixpanel_export._stream import Chunk
 from mixpanel_export.credentials import (
     Credentials,
@@ -39,11 +39,6 @@ DISTRIBUTION = "mpx-export"
 _SHOWN = ("duckdb", "httpx", "h2", "anyio", "isal", "tqdm", "click")
 _LITTLE_DISK = 1 << 30  # bytes; a few million events
 _FAR = 5.0  # seconds; clocks that are kept right differ by less
-_HERE = "database_name = current_database() AND schema_name = 'main'"
-_TABLES = (
-    f"SELECT table_name FROM duckdb_tables() WHERE {_HERE} AND NOT internal AND NOT starts_with(table_name, '_') "
-    "ORDER BY table_name"
-)
 _STORAGE = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
 
 
@@ -197,7 +192,7 @@ def _look_at_folder(folder: Path) -> Finding:
 
 
 def _look_into(connection: Connection, path: Path) -> Iterator[Finding]:
-    names = [name for (name,) in connection.execute(_TABLES).fetchall()]
+    names = [name for name in table_names(connection) if not name.startswith("_")]
     storage = connection.execute(_STORAGE).fetchone()
     text = f"{path}: {_size(path.stat().st_size)}, {len(names)} table{'' if len(names) == 1 else 's'}"
     yield Finding(

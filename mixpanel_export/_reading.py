@@ -1,6 +1,6 @@
 """Looking into a file that another process may be writing: its ledger, its rows, and what anybody asks of it.
 
-Nothing here writes. The database is opened read-only, so DuckDB refuses what would change it.
+The database is opened read-only, so DuckDB refuses what would change it. All that is ever written is a Parquet file.
 """
 
 import time
@@ -18,7 +18,7 @@ import duckdb
 from mixpanel_export._coverage import Coverage, LedgerRow, RowsPerDay, coverages
 from mixpanel_export._database import connect, quoted
 from mixpanel_export._ledger import selection_of
-from mixpanel_export._schema import check_ledger, comment_of, has_batches, table_exists
+from mixpanel_export._schema import check_ledger, comment_of, has_batches, table_exists, table_names
 from mixpanel_export._state import SHADOW, Order, order_of
 from mixpanel_export._stream import Chunk
 from mixpanel_export._tasks import InterruptedCall, in_thread
@@ -40,10 +40,6 @@ _READING = frozenset(
 _LEDGER = (
     'SELECT batch, table_name, project, events, "where", from_date, to_date, status, "rows", finished, error, '
     "removed_duplicates, rejects, repaired, deduped, timezone FROM _export_batches ORDER BY batch"
-)
-_TABLES = (
-    "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND "
-    "schema_name = 'main' AND NOT internal ORDER BY table_name"
 )
 
 
@@ -139,7 +135,7 @@ def contents(connection: Connection) -> Contents:
     check_ledger(connection)
     rows = _ledger(connection) if table_exists(connection, "_export_batches") else []
     zones = {row.table: row.zone for row in rows}
-    tables = [name for (name,) in connection.execute(_TABLES).fetchall()]
+    tables = table_names(connection)
     ours = [table for table in tables if table in zones and has_batches(connection, table)]
     counted = {table: _rows_per_day(connection, table, zones[table]) for table in ours}
     return Contents(

@@ -8,6 +8,9 @@ from mixpanel_export.errors import TableFormatError
 SCHEMA = 1
 """Version of the tables below, kept as the comment of `_export_batches`."""
 
+HERE = "schema_name = 'main' AND database_name = current_database()"
+"""SQL that leaves out of DuckDB's lists what else may be attached."""
+
 _TABLES = """
 CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {start};
 CREATE TABLE IF NOT EXISTS _export_batches (
@@ -48,8 +51,6 @@ WHERE status <> 'failed' AND NOT starts_with(table_name, '_')
 GROUP BY table_name
 """
 
-_HERE = "schema_name = 'main' AND database_name = current_database()"  # not in what else may be attached
-
 
 def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
     """Create what is missing of the ledger."""
@@ -87,10 +88,26 @@ def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
     """Whether the main schema has a table or view of that name, in any case of letters."""
     found = connection.execute(
         f"SELECT count(*) FROM (SELECT table_name, schema_name, database_name FROM duckdb_tables() UNION ALL "
-        f"SELECT view_name, schema_name, database_name FROM duckdb_views()) WHERE lower(table_name) = lower(?) AND {_HERE}",
+        f"SELECT view_name, schema_name, database_name FROM duckdb_views()) WHERE lower(table_name) = lower(?) AND {HERE}",
         [table],
     ).fetchone()
     return bool(found and found[0])
+
+
+def table_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the names of all tables, this program's own among them, in order."""
+    found = connection.execute(
+        f"SELECT table_name FROM duckdb_tables() WHERE {HERE} AND NOT internal ORDER BY table_name"
+    ).fetchall()
+    return [name for (name,) in found]
+
+
+def columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
+    """Return names and types of a table's columns, in its order."""
+    return connection.execute(
+        f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {HERE} ORDER BY column_index",
+        [table],
+    ).fetchall()
 
 
 def check_no_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
@@ -100,7 +117,7 @@ def check_no_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
         TableFormatError: saying so.
     """
     found = connection.execute(
-        f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {_HERE}",
+        f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {HERE}",
         [table],
     ).fetchone()
     if found and found[0]:
@@ -120,7 +137,7 @@ def forget_foreign_metadata(connection: duckdb.DuckDBPyConnection, table: str) -
     """Remove what mixpanel_data's own `_metadata` table, if the file has one, says of a table that is no more."""
     found = connection.execute(
         "SELECT count(*) FROM duckdb_columns() WHERE table_name = '_metadata' AND column_name = 'table_name' AND "
-        f"{_HERE} AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE {_HERE})"
+        f"{HERE} AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE {HERE})"
     ).fetchone()
     if found and found[0]:
         connection.execute("DELETE FROM _metadata WHERE table_name = ?", [table])
@@ -132,7 +149,7 @@ def check_format(connection: duckdb.DuckDBPyConnection, table: str, *, replacing
     Raises:
         TableFormatError: saying whose the table looks like.
     """
-    found = _columns(connection, table)
+    found = columns_of(connection, table)
     if found == list(_COLUMNS.items()):
         return
     names = {name for name, _ in found}
@@ -159,20 +176,13 @@ def check_format(connection: duckdb.DuckDBPyConnection, table: str, *, replacing
 
 def has_batches(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
     """Whether the table has the columns of an export, perhaps among others; another one may have taken its name."""
-    return set(_COLUMNS.items()) <= set(_columns(connection, table))
-
-
-def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
-    return connection.execute(
-        f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {_HERE} ORDER BY column_index",
-        [table],
-    ).fetchall()
+    return set(_COLUMNS.items()) <= set(columns_of(connection, table))
 
 
 def name_in_database(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     """Return the table's name as the database spells it, since DuckDB does not tell cases apart."""
     found = connection.execute(
-        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {_HERE}", [table]
+        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {HERE}", [table]
     ).fetchone()
     return str(found[0]) if found else table
 
@@ -180,6 +190,6 @@ def name_in_database(connection: duckdb.DuckDBPyConnection, table: str) -> str:
 def comment_of(connection: duckdb.DuckDBPyConnection, table: str) -> str | None:
     """Return the comment of a table, None where it has none or is not there."""
     found = connection.execute(
-        f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {_HERE}", [table]
+        f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {HERE}", [table]
     ).fetchone()
     return found[0] if found else None

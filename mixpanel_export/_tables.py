@@ -10,7 +10,13 @@ import duckdb
 
 from mixpanel_export._database import quoted, transaction
 from mixpanel_export._ledger import forget_table
-from mixpanel_export._schema import forget_foreign_metadata, name_in_database, table_exists
+from mixpanel_export._schema import (
+    HERE,
+    forget_foreign_metadata,
+    name_in_database,
+    table_exists,
+    table_names,
+)
 from mixpanel_export._state import SHADOW
 from mixpanel_export.errors import TableNotFoundError
 from mixpanel_export.inspection import ColumnInfo, TableInfo, TableSchema
@@ -20,19 +26,15 @@ _FETCHED = {
     "_export_batches": "SELECT table_name, 'events', max(finished) FROM _export_batches "
     "WHERE status <> 'failed' GROUP BY table_name",
 }
-_HERE = "schema_name = 'main' AND database_name = current_database()"
 
 
 def tables_of(connection: duckdb.DuckDBPyConnection) -> list[TableInfo]:
     """Return the users' tables by name."""
-    found = connection.execute(
-        f"SELECT table_name FROM duckdb_tables() WHERE {_HERE} AND NOT internal "
-        "AND NOT starts_with(table_name, '_') ORDER BY table_name"
-    ).fetchall()
+    names = [name for name in table_names(connection) if not name.startswith("_")]
     fetched = _fetched(connection)
     return [
         TableInfo(name, kind, _count(connection, name), at)
-        for name, kind, at in ((name, *fetched.get(name, (None, None))) for (name,) in found)
+        for name, kind, at in ((name, *fetched.get(name, (None, None))) for name in names)
     ]
 
 
@@ -43,8 +45,8 @@ def found_table(connection: duckdb.DuckDBPyConnection, table: str) -> str:
         TableNotFoundError: there is none.
     """
     found = connection.execute(
-        f"SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() WHERE {_HERE} UNION ALL "
-        f"SELECT view_name FROM duckdb_views() WHERE {_HERE}) WHERE lower(name) = lower(?)",
+        f"SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() WHERE {HERE} UNION ALL "
+        f"SELECT view_name FROM duckdb_views() WHERE {HERE}) WHERE lower(name) = lower(?)",
         [table],
     ).fetchone()
     if found is None:
@@ -84,7 +86,7 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
             f"tables whose names begin with _ keep the books of exports, so {name} is not dropped"
         )
     there = connection.execute(
-        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) IN (lower(?), lower(?)) AND {_HERE}",
+        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) IN (lower(?), lower(?)) AND {HERE}",
         [name, SHADOW + name],
     ).fetchone()
     if there is None:
@@ -114,7 +116,7 @@ def _fetched(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, date
     ]
     # A table of the user's own may have taken the name of one that is gone.
     with_events = connection.execute(
-        f"SELECT table_name FROM duckdb_columns() WHERE column_name = 'event_name' AND {_HERE}"
+        f"SELECT table_name FROM duckdb_columns() WHERE column_name = 'event_name' AND {HERE}"
     ).fetchall()
     return {
         name: (kind, at.replace(tzinfo=UTC))

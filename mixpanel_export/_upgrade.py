@@ -17,7 +17,9 @@ from mixpanel_export._database import advice_on, connected_for_export, quoted, t
 from mixpanel_export._ledger import Entry, Ledger, Loaded, Selection
 from mixpanel_export._local import check_there
 from mixpanel_export._schema import (
+    HERE,
     check_ledger,
+    columns_of,
     create_events_table,
     create_ledger,
     forget_foreign_metadata,
@@ -34,7 +36,6 @@ _COLUMNS = [
     ("insert_id", "VARCHAR"),
     ("properties", "JSON"),
 ]
-_HERE = "schema_name = 'main' AND database_name = current_database()"
 _NEW = "_export_upgrade_"
 _UNKNOWN = Selection("(unknown)")  # which project it was is not in the file
 _EAST, _WEST = 14, 12  # hours by which the clocks of the world differ from UTC
@@ -120,16 +121,9 @@ def _tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Return the tables of events that are mixpanel_data's by their columns and key, by name."""
     keyed = connection.execute(
         "SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' "
-        f"AND constraint_column_names = ['insert_id'] AND {_HERE} ORDER BY table_name"
+        f"AND constraint_column_names = ['insert_id'] AND {HERE} ORDER BY table_name"
     ).fetchall()
-    return [table for (table,) in keyed if _columns(connection, table) == _COLUMNS]
-
-
-def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
-    return connection.execute(
-        f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {_HERE} ORDER BY column_index",
-        [table],
-    ).fetchall()
+    return [table for (table,) in keyed if columns_of(connection, table) == _COLUMNS]
 
 
 def _upgraded(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> tuple[UpgradedTable, ...]:
@@ -156,7 +150,7 @@ def _claims(connection: duckdb.DuckDBPyConnection) -> dict[str, _Claim]:
 def _drop_empty_metadata(connection: duckdb.DuckDBPyConnection) -> None:
     """Make room for the view of that name, unless the table still speaks of profiles."""
     is_table = connection.execute(
-        f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {_HERE}"
+        f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {HERE}"
     ).fetchone()
     if is_table and not connection.execute("FROM _metadata LIMIT 1").fetchall():
         connection.execute("DROP TABLE _metadata")
