@@ -101,7 +101,7 @@ class Coverage:
         known = [day for day, row in newest.items() if row.status != _A_LOOK]
         every = set(newest)
         if known:
-            every.update(set(_days(Chunk(min(known), max(known)))) - self.elsewhere)
+            every.update(set(Chunk(min(known), max(known)).dates) - self.elsewhere)
         rows = self._rows_of
         return tuple(
             Day(day, newest[day].status if day in newest else MISSING, rows[day]) for day in sorted(every)
@@ -187,7 +187,7 @@ class Coverage:
     @cached_property
     def _by_day(self) -> dict[date, LedgerRow]:
         in_turn = sorted(self.rows, key=lambda row: row.batch)
-        return {day: row for row in in_turn for day in _days(row.chunk)}
+        return {day: row for row in in_turn for day in row.chunk.dates}
 
     @cached_property
     def _rows_of(self) -> Counter[date | None]:
@@ -231,7 +231,7 @@ def _may_share(row: LedgerRow, selection: Selection) -> bool:
 
 
 def _days_of(rows: Iterable[LedgerRow]) -> frozenset[date]:
-    return frozenset(day for row in rows for day in _days(row.chunk))
+    return frozenset(day for row in rows for day in row.chunk.dates)
 
 
 def _ranges(days: Sequence[Day], taken: frozenset[date]) -> Iterator[Chunk]:
@@ -249,7 +249,3 @@ def _ranges(days: Sequence[Day], taken: frozenset[date]) -> Iterator[Chunk]:
         before = day.day
     if wanted:
         yield Chunk(wanted[0], wanted[-1])
-
-
-def _days(chunk: Chunk) -> Iterator[date]:
-    return (chunk.first + timedelta(days=number) for number in range(chunk.days))

@@ -9,6 +9,7 @@ sent only for a body that is proven whole. To each `ChunkEnd` the writer answers
 the pieces are chunks like any other.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -24,6 +25,11 @@ class Chunk:
     def days(self) -> int:
         """How many days the chunk has."""
         return (self.last - self.first).days + 1
+
+    @property
+    def dates(self) -> Iterator[date]:
+        """Each day of the chunk, in order."""
+        return (self.first + timedelta(days=number) for number in range(self.days))
 
     def overlaps(self, other: "Chunk") -> bool:
         """Whether the two have a day in common."""

@@ -162,11 +162,11 @@ def _upgrade(connection: duckdb.DuckDBPyConnection, table: str, claim: _Claim) -
     )
     ledger = Ledger(connection, table, _UNKNOWN, "UTC")
     ledger.forget_all()
-    runs = list(_runs(counted.keys() | set(_days(claim.days))))
+    runs = list(_runs({*counted, *(claim.days.dates if claim.days else ())}))
     batches = dict(zip(ledger.new_batches(len(runs)), runs, strict=True))
     _copy(connection, table, claim.day, batches)
     for batch, days in batches.items():
-        rows = sum(counted.get(day, 0) for day in _days(days))
+        rows = sum(counted.get(day, 0) for day in days.dates)
         times = claim.fetched_at, claim.fetched_at
         ledger.write(Entry(batch, days, "imported", *times, attempts=0, loaded=Loaded(rows)), deduped=False)
     ranges = tuple((str(days.first), str(days.last)) for days in runs)
@@ -177,7 +177,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, table: str, day: str, batches: 
     new = _NEW + table
     create_events_table(connection, new)
     # Days are looked up one by one, as a join by ranges of them would sort the rows with their properties.
-    which = [(one, batch) for batch, days in batches.items() for one in _days(days)]
+    which = [(one, batch) for batch, days in batches.items() for one in days.dates]
     connection.execute(
         f"INSERT INTO {quoted(new)} SELECT event_name, event_time, distinct_id, insert_id, properties, _batch "
         f"FROM {quoted(table)} JOIN (SELECT unnest(?::DATE[]) AS _day, unnest(?::INTEGER[]) AS _batch) ON _day = {day}",
@@ -185,11 +185,6 @@ def _copy(connection: duckdb.DuckDBPyConnection, table: str, day: str, batches: 
     )
     connection.execute(f"DROP TABLE {quoted(table)}")
     connection.execute(f"ALTER TABLE {quoted(new)} RENAME TO {quoted(table)}")
-
-
-def _days(chunk: Chunk | None) -> Iterator[date]:
-    if chunk:
-        yield from (chunk.first + timedelta(days=number) for number in range(chunk.days))
 
 
 def _runs(days: set[date]) -> Iterator[Chunk]:
