@@ -51,7 +51,7 @@ class Plan:
     """
 
     chunks: tuple[Chunk, ...]
-    fetch_order: tuple[Chunk, ...] = ()
+    fetch_order: tuple[Chunk, ...]
     added: tuple[Chunk, ...] = ()
     skipped: tuple[Chunk, ...] = ()
 

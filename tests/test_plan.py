@@ -300,7 +300,7 @@ def appended(*rows: Held, first: int = 0, last: int = 29, chunk_days: int | None
 def test_nothing_is_fetched_where_all_is_vouched_for() -> None:
     """Days whose newest batch is complete are left alone, whatever older rows say."""
     rows = [held(5, 0, 9), held(1, 5, 12, "failed"), held(2, 10, 29), held(0, 0, 29, "failed")]
-    assert resumed(*rows) == Plan(chunks=(), skipped=(Chunk(day(0), day(29)),))
+    assert resumed(*rows) == Plan(chunks=(), fetch_order=(), skipped=(Chunk(day(0), day(29)),))
 
 
 @pytest.mark.parametrize("status", ["failed", "open", "limited"])
