@@ -1,31 +1,22 @@
-"""The DuckDB file: created for every DuckDB from 1.2, opened for one export at a time, left as it was set.
-
-DuckDB's settings belong to the instance, which an application's own connections in this process share, so
-those that the export changes are put back when it ends.
-"""
+"""The DuckDB file: created for every DuckDB from 1.2, opened for one export at a time; and what SQL everywhere needs."""
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 
 import duckdb
 
-from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseLockedError, ExportRunningError
+from mixpanel_export._settings import bulk_settings
+from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRunningError
 
 STORAGE_VERSION = "v1.2.0"
 """The oldest storage format with zstd: DuckDB 1.2 and all later ones read it (duckdb.org, storage versions)."""
 
-ROW_GROUP = 122_880
-"""Rows that DuckDB compresses together; a commit of less compresses worse, and is written again by the next."""
-
 Connection = duckdb.DuckDBPyConnection
-
-_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 280_000_000, 512_000_000  # bytes
-_USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
 
 _DAMAGED = "restore the damaged file from a copy, or choose another path"
 _ADVICE = {
@@ -68,7 +59,8 @@ def connected_for_export(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = stack.enter_context(connect(path))
         try:
             _check_access(connection, path)
-            stack.enter_context(_bulk_settings(connection))
+            stack.enter_context(bulk_settings(connection))
+            stack.callback(_roll_back, connection)
         except duckdb.Error as error:
             raise _as_database_error(path, error) from error
         yield connection
@@ -172,82 +164,6 @@ def takes_zstd(connection: duckdb.DuckDBPyConnection) -> bool:
     return found is None or (int(found[1]), int(found[2])) >= (1, 2)
 
 
-@contextmanager
-def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
-    """Let DuckDB have more memory than usual, and one thread, while it reads lines of up to *longest* bytes, if long.
-
-    Each thread reads into buffers of twice that size, and copies of the line pass through several operators.
-    """
-    if longest <= _USUAL_LINE:
-        yield
-    else:
-        with _for_now(connection, _one_thread_with(_for_lines(longest))):
-            yield
-
-
-@contextmanager
-def room_at_last(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
-    """Let DuckDB have the most that it may need to read lines of up to *longest* bytes, where less was too little.
-
-    Each thread has a buffer of 32 MB, and copies of what is in it pass through several operators. That may be more
-    than `memory_limit`, but not more than half of what there is.
-    """
-    most = min(_MOST_MEMORY, *(size // 2 for size in _memory_that_there_is()))
-    with _for_now(connection, _one_thread_with(max(_for_lines(longest), most))):
-        yield
-
-
-@contextmanager
-def threads_for(connection: duckdb.DuckDBPyConnection, rows: int) -> Iterator[None]:
-    """Let DuckDB insert *rows* with as many threads as there are row groups to fill.
-
-    Each thread fills its own, and what is only a part of one is copied to join the others'.
-    """
-    wanted = max(1, rows // ROW_GROUP)
-    found = connection.execute("SELECT current_setting('threads')").fetchone()
-    if found is None or wanted >= found[0]:
-        yield
-    else:
-        with _for_now(connection, {"threads": str(wanted)}):
-            yield
-
-
-def _for_lines(longest: int) -> int:
-    return memory_limit() + (16 * longest if longest > _USUAL_LINE else 0)
-
-
-def _one_thread_with(memory: int) -> dict[str, str]:
-    return {"memory_limit": f"{memory >> 20}MiB", "threads": "1"}
-
-
-@contextmanager
-def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set what is the instance's, from beside a transaction that may fail."""
-    names = ", ".join(f"current_setting('{name}')" for name in settings)
-    with connection.cursor() as beside:
-        before = beside.execute(f"SELECT {names}").fetchone() or ()
-        for name, value in settings.items():
-            beside.execute(f"SET GLOBAL {name} = '{value}'")
-        try:
-            yield
-        finally:
-            for name, value in zip(settings, before, strict=True):
-                with suppress(
-                    duckdb.Error
-                ):  # what the application holds is above that, or the instance is broken
-                    beside.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
-
-
-@contextmanager
-def in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let queries return the lines of a file in its order, which the loading of events does without."""
-    connection.execute("SET GLOBAL preserve_insertion_order = true")
-    try:
-        yield
-    finally:
-        connection.execute("SET GLOBAL preserve_insertion_order = false")
-
-
 def _check_path(path: Path) -> None:
     # DuckDB takes a backslash for a slash everywhere, and what follows a question mark for options.
     if os.name == "posix" and re.search(r"[\\?]", str(path)):
@@ -324,94 +240,6 @@ def _only_export(path: Path) -> Iterator[None]:
     finally:
         with _exporting_changes:
             _exporting.discard(path)
-
-
-@contextmanager
-def _bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    wanted = {
-        "memory_limit": f"{memory_limit() >> 20}MiB",
-        "preserve_insertion_order": "false",
-        # A checkpoint would otherwise write the row groups of small commits again to merge them.
-        "max_vacuum_tasks": "0",
-    } | _threads()
-    names = ", ".join(f"current_setting('{name}')" for name in wanted)
-    before = connection.execute(f"SELECT {names}").fetchone() or ()
-    for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
-        connection.execute(f"SET SESSION {setting}")
-    # In a notebook without widgets it cannot be told so, and draws none.
-    with suppress(duckdb.InvalidInputException):
-        connection.execute("SET SESSION enable_progress_bar = false")
-    try:
-        for name, value in wanted.items():
-            with suppress(duckdb.OutOfMemoryException):  # what the application holds is above our limit
-                connection.execute(f"SET GLOBAL {name} = '{value}'")
-        yield
-    finally:
-        _roll_back(connection)
-        with suppress(duckdb.Error):  # another connection of the application may be writing
-            connection.execute("CHECKPOINT")
-        for name, value in zip(wanted, before, strict=True):
-            with suppress(duckdb.Error):  # after a fatal error there is no instance left to set anything in
-                connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
-
-
-def _threads() -> dict[str, str]:
-    """Return the setting of `MPX_THREADS`; without it, DuckDB takes the cores that it may use."""
-    given = os.environ.get("MPX_THREADS")
-    if given is None:
-        return {}
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", given):
-        raise ConfigError(f"MPX_THREADS must be a number of threads, 1 or more, got {given!r}")
-    return {"threads": given}
-
-
-def _settable(value: object) -> str:
-    """Return a setting as it can be set to the same again: DuckDB cuts sizes off after one decimal."""
-    size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
-    if not size:
-        return str(value)
-    return "-1" if size[2] == "PiB" else f"{size[1]}5 {size[2]}"  # -1: as much as there is
-
-
-def memory_limit() -> int:
-    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 280 MB.
-
-    What there is, is the machine's or the control group's, whichever is less. Less than 96 MB loads nothing.
-
-    Raises:
-        ConfigError: the variable is no size such as `512MB`.
-    """
-    given = os.environ.get("MPX_MEMORY_LIMIT")
-    if given is not None:
-        return _bytes_in(given)
-    return max(_LEAST_MEMORY, min(_USUAL_MEMORY, *(size // 4 for size in _memory_that_there_is())))
-
-
-def _bytes_in(size: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(M|G)B", size.strip(), re.IGNORECASE)
-    if not found:
-        raise ConfigError(f"MPX_MEMORY_LIMIT must be a size such as 512MB or 2GB, got {size!r}")
-    return int(float(found[1]) * (1e6 if found[2] in "mM" else 1e9))
-
-
-def _memory_that_there_is() -> list[int]:
-    """Return the bytes of the machine and of the control group, as far as they are told."""
-    return [size for size in (_memory_of_machine(), *_memory_of_group()) if size]
-
-
-def _memory_of_machine() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not told on Windows
-        return 0
-
-
-def _memory_of_group() -> Iterator[int]:
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
-        try:
-            yield int(Path("/sys/fs/cgroup", name).read_text())
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
 
 
 def _as_database_error(path: Path, error: Exception) -> DatabaseError:

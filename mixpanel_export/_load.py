@@ -15,10 +15,11 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import first_moment, in_order, in_utc, last_moment, quoted, threads_for
+from mixpanel_export._database import first_moment, in_utc, last_moment, quoted
 from mixpanel_export._duplicates import find_within
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import Canonical, canonical
+from mixpanel_export._settings import in_order, threads_for
 from mixpanel_export._staging import Staged, Staging, blank_lines, staged_lines
 
 _PAGE = 1 << 20  # bytes of lines that are looked at together while a chunk is mended

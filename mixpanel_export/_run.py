@@ -23,12 +23,12 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from anyio.lowlevel import checkpoint
 
 from mixpanel_export._attempts import ChunkStats, ChunkTooLargeError, Fetcher, is_final
-from mixpanel_export._database import ROW_GROUP, memory_limit
 from mixpanel_export._limits import Gate
 from mixpanel_export._outcome import Outcome
 from mixpanel_export._plan import Held, Plan, halves
 from mixpanel_export._reports import Callbacks, Reports
 from mixpanel_export._second_look import SecondLook
+from mixpanel_export._settings import ROW_GROUP, memory_limit
 from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._store import Store, Totals
 from mixpanel_export._stream import (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import advice_on, identity, quoted, room_at_last, room_for_lines, transaction
+from mixpanel_export._database import advice_on, identity, quoted, transaction
 from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import Entry, Ledger, Loaded
 from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
@@ -27,6 +27,7 @@ from mixpanel_export._schema import (
     forget_foreign_metadata,
     table_exists,
 )
+from mixpanel_export._settings import room_at_last, room_for_lines
 from mixpanel_export._skew import offset_of
 from mixpanel_export._staging import Staged, Staging, staged_lines
 from mixpanel_export._state import Order, state_for

@@ -13,19 +13,17 @@ import duckdb
 import pytest
 from support import ACCOUNT, answering, query
 
-from mixpanel_export import export_events
+from mixpanel_export import _settings, export_events
 from mixpanel_export._database import (
     _create,
     check_zone,
     connect,
     connected_for_export,
-    memory_limit,
     quoted,
-    room_at_last,
-    room_for_lines,
     takes_zstd,
     transaction,
 )
+from mixpanel_export._settings import memory_limit, room_at_last, room_for_lines
 from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseLockedError, ExportRunningError
 
 SETTINGS = ("memory_limit", "preserve_insertion_order", "max_vacuum_tasks")
@@ -137,6 +135,17 @@ def test_settings_are_the_applications_again_afterwards(db: Path) -> None:
 def test_memory_is_a_quarter_of_what_there_is_within_bounds() -> None:
     """The bound is as much as a load needs at least, and never much."""
     assert 96_000_000 <= memory_limit() <= 280_000_000
+
+
+@pytest.mark.parametrize(
+    "there_is, size", [([], 280_000_000), ([600_000_000, 8 << 30], 150_000_000), ([1 << 20], 96_000_000)]
+)
+def test_memory_is_as_the_least_of_what_is_told(
+    there_is: list[int], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system tells nothing, as Windows does not, the usual bound stands."""
+    monkeypatch.setattr(_settings, "_memory_that_there_is", lambda: there_is)
+    assert memory_limit() == size
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from test_help import ALL, parsed, words_of
 from test_upgrade import made, noons
 
 import mixpanel_export
-from mixpanel_export import _database, _retry
+from mixpanel_export import _retry, _settings
 from mixpanel_export._plan import plan
 from mixpanel_export._retry import History, Step, Wait, next_step, pause_after_refusal
 from mixpanel_export.cli import COMMANDS, cli
@@ -314,7 +314,7 @@ def test_the_environment_is_that_of_the_package() -> None:
 def test_the_memory_of_duckdb_is_as_the_readme_says() -> None:
     """The least and the most that it may use by default are the package's."""
     (named,) = re.findall(r"a quarter of the memory that there is, (\d+) to (\d+) MB", TEXT)
-    assert [int(size) * 1_000_000 for size in named] == [_database._LEAST_MEMORY, _database._USUAL_MEMORY]
+    assert [int(size) * 1_000_000 for size in named] == [_settings._LEAST_MEMORY, _settings._USUAL_MEMORY]
 
 
 def test_every_promise_names_tests_that_exist() -> None:
