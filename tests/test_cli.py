@@ -6,18 +6,17 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import click
-import duckdb
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from shell import MPX, environment, mpx, one_error
-from support import held, query, simulator, truth
+from shell import MPX, held_by_another, mpx, one_error
+from support import held, query, truth
 
 from mixpanel_export import errors
 from mixpanel_export.cli import COMMANDS, Mpx, cli, in_options, program
@@ -30,23 +29,6 @@ from mixpanel_export.simulator import Fault, Simulator
 
 WEEK = ["--from", "2024-03-01", "--to", "2024-03-07"]
 NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
-
-
-@pytest.fixture
-def sim() -> Simulator:
-    return simulator(now=lambda: datetime.now(UTC))
-
-
-@pytest.fixture
-def env(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
-    """An environment in which `mpx` exports from *sim* into a file of the test's own."""
-    with environment(sim, tmp_path, monkeypatch) as env:
-        yield env
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "events.duckdb"
 
 
 def small_table(result: Result) -> dict[str, str]:
@@ -700,15 +682,8 @@ def test_a_file_of_another_kind_is_an_error(sim: Simulator, db: Path) -> None:
 @pytest.mark.usefixtures("env")
 def test_a_file_that_another_process_holds_is_an_error(sim: Simulator, db: Path) -> None:
     """The line names the process that has to let go."""
-    duckdb.connect(str(db)).close()
-    code = f"import duckdb; c = duckdb.connect({str(db)!r}); print('open', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
+    with held_by_another(db) as holder:
         result = mpx("export", *WEEK)
-        holder.communicate("\n")
     assert result.exit_code == 1
     assert str(holder.pid) in one_error(result)
     assert not sim.requests

@@ -14,6 +14,7 @@ import duckdb
 import pytest
 from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner, Result
+from shell import held_by_another
 from support import ledger, simulator
 
 from mixpanel_export._quota import Key, SharedQuota, quota_file
@@ -304,13 +305,7 @@ def test_a_file_that_cannot_be_one_is_refused_alike(db: Path, content: bytes | N
 def test_a_file_that_another_process_writes_is_refused_alike(db: Path) -> None:
     """The line names the process, as what it writes cannot be planned with."""
     exported(db)
-    code = f"import duckdb; c = duckdb.connect({str(db)!r}); print('open', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
+    with held_by_another(db) as holder:
         result = mpx(*WEEK, "--resume", "--dry-run")
-        holder.communicate("\n")
     assert result.exit_code == 1
     assert f"process {holder.pid}" in result.stderr

@@ -5,15 +5,15 @@ import shlex
 import signal
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
-from shell import MPX, environment, mpx, one_error
-from support import held, simulator, truth
+from shell import MPX, mpx, one_error
+from support import held, truth
 
 from mixpanel_export.cli.watch import PROGRESS_EVENT_EVERY, Events
 from mixpanel_export.results import BatchProgress, Progress
@@ -22,22 +22,6 @@ from mixpanel_export.simulator import Fault, Simulator
 NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
 THREES = ["--parallel", "--chunk-days", "3"]
 JSON = ["--log-format", "json"]
-
-
-@pytest.fixture
-def sim() -> Simulator:
-    return simulator(now=lambda: datetime.now(UTC))
-
-
-@pytest.fixture
-def env(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
-    with environment(sim, tmp_path, monkeypatch) as env:
-        yield env
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "events.duckdb"
 
 
 def events(text: str) -> list[dict[str, Any]]:

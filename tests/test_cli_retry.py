@@ -4,35 +4,19 @@ import json
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from shell import MPX, environment, held_by_another, mpx, one_error
-from support import held, query, simulator, truth
+from shell import MPX, held_by_another, mpx, one_error
+from support import held, query, truth
 
 from mixpanel_export.simulator import Fault, Simulator
 
 NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
 ONE_A_REQUEST = ["--parallel", "--chunk-days", "1", "--retries", "0", "-q"]
 QUICK = ["--retries", "0", "--no-progress"]
-
-
-@pytest.fixture
-def sim() -> Simulator:
-    return simulator(now=lambda: datetime.now(UTC))
-
-
-@pytest.fixture
-def env(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
-    with environment(sim, tmp_path, monkeypatch) as env:
-        yield env
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "events.duckdb"
 
 
 @pytest.mark.usefixtures("env")

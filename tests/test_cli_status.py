@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from shell import MPX, environment, held_by_another, mpx, one_error
-from support import held, query, simulator, truth
+from shell import MPX, held_by_another, mpx, one_error
+from support import held, query, truth
 
 from mixpanel_export._coverage import Coverage, LedgerRow, RowsPerDay, coverages
 from mixpanel_export._ledger import Selection
@@ -28,21 +28,9 @@ NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
 ONE_A_REQUEST = ["--parallel", "--chunk-days", "1", "--retries", "0", "--no-progress"]
 
 
-@pytest.fixture
-def sim() -> Simulator:
-    return simulator(now=lambda: datetime.now(UTC))
-
-
-@pytest.fixture
-def env(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    with environment(sim, tmp_path, monkeypatch) as env:
-        yield env
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "events.duckdb"
 
 
 def commands(text: str) -> list[list[str]]:

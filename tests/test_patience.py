@@ -1,6 +1,6 @@
 """An export that has to be patient: hours of quota, refusals, breaks that only smaller pieces survive."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,11 +10,10 @@ import anyio
 import httpx
 import pytest
 import trio
-from anyio import to_thread
+from _virtual import leaping
 from support import Body, export, held, ledger, query, simulator, truth
 from trio.testing import MockClock
 
-from mixpanel_export._clock import Moment
 from mixpanel_export.errors import (
     AuthenticationError,
     RateLimitError,
@@ -37,32 +36,10 @@ def db(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
-    """Time that leaps to what all tasks wait for, and stands still while a worker thread is at work.
-
-    The event loop, the quota file and, where it is told to, the simulator live on it.
-    """
-    clock = MockClock(autojump_threshold=0)
-    at_work = 0
-    run_sync = to_thread.run_sync
-
-    async def standing_still(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        nonlocal at_work
-        at_work += 1
-        clock.autojump_threshold = float("inf")
-        try:
-            return await run_sync(call, *arguments, **options)
-        finally:
-            at_work -= 1
-            if not at_work:
-                clock.autojump_threshold = 0
-
-    def now() -> Moment:
-        return Moment("test", clock.current_time(), 1.7e9 + clock.current_time())
-
-    monkeypatch.setattr(to_thread, "run_sync", standing_still)
-    monkeypatch.setattr("mixpanel_export._quota.system_clock", lambda: now)
-    return clock
+def clock(tmp_path: Path) -> Iterator[MockClock]:
+    """Time that leaps for the event loop, the quota file and, where it is told to, the simulator."""
+    with leaping(tmp_path / "state") as clock:
+        yield clock
 
 
 @pytest.fixture
