@@ -109,7 +109,7 @@ class Model:
         held = self.held(ask.target)
         there = [batch for batch in held if batch.visible]
         going_on = ask.mode != "replace" or all(batch.purpose == ask.purpose for batch in there)
-        held = held if there and going_on else []
+        held = held if going_on and (there or ask.mode == "resume") else []
         days, mine = ask.days, [batch for batch in held if batch.entry.selection == ask.selection]
         if ask.mode in {"resume", "replace"}:
             newest = {
