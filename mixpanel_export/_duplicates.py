@@ -4,10 +4,10 @@ An identity is event name, `distinct_id`, `time` and `$insert_id`, compared as t
 without an `$insert_id` is never a duplicate. The winner is the row processed last, then the one with the
 greatest text, so the outcome does not depend on the order in which rows or batches came.
 
-Inside a batch the others are deleted. Across batches, whose days are disjoint, a row can only recur where its
-time lies outside the days asked for. There the loser moves to `_export_duplicates`, since it must be shown
-again once the batch that it lost to is replaced by one without it: the table shows what its batches delivered,
-whatever happened before.
+Inside a batch the others are left out before it is inserted. Across batches, whose days are disjoint, a row can
+only recur where its time lies outside the days asked for. There the loser moves to `_export_duplicates`, since it
+must be shown again once the batch that it lost to is replaced by one without it: the table shows what its batches
+delivered, whatever happened before.
 
 Probes look at keys only; payload is read of the few rows whose keys recur. Everything runs inside the caller's
 transaction, and deleting comes last: DuckDB 2.0 returns the text of other rows, or crashes, where rows are looked

@@ -110,9 +110,8 @@ def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str])
             yield
         finally:
             for name, value in zip(settings, before, strict=True):
-                with suppress(
-                    duckdb.Error
-                ):  # what the application holds is above that, or the instance is broken
+                # What the application holds may be above that, or the instance be broken.
+                with suppress(duckdb.Error):
                     beside.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 

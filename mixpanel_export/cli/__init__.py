@@ -1,6 +1,6 @@
 """`mpx`, the shell's door: words, pictures and exit codes for people.
 
-A command parses, makes one call of the library and prints. What the library raises becomes one line on
+A command parses, asks the library and prints. What the library raises becomes one line on
 standard error and an exit code here, and nowhere else. Each command is imported when it is asked for, and
 imports what it needs when it runs, so `mpx --help` loads neither an HTTP client nor a database.
 """
