@@ -1,6 +1,6 @@
-"""Chunks on their way: files of whole lines in a private directory beside the database.
+"""Chunks on their way: blocks of whole lines, in memory as long as there is room, else in files beside the database.
 
-The database never sees a row of an incomplete chunk, so a chunk that starts again costs it nothing. The
+The database never sees a row of an incomplete chunk, so a chunk that starts again costs it nothing. The files'
 directory holds customer data: mode 0700, on the database's own disk (the system's temporary folder is often
 memory), named after the process, removed when the export ends. What a killed process left is removed by the
 next export into the same database: that one holds DuckDB's lock, so nobody else can still be using it.
@@ -19,6 +19,7 @@ from typing import BinaryIO, cast
 
 from isal import igzip
 
+from mixpanel_export._settings import memory_limit
 from mixpanel_export._stream import Block, Chunk, ChunkEnd, ChunkStart
 from mixpanel_export.errors import DatabaseError
 
@@ -26,11 +27,12 @@ BUDGET = 4 << 30
 """Bytes that may be staged as they are; what comes on top is compressed."""
 _LEAST_FREE = 64 << 20
 _PART = 128 << 20
+_PAGE = 1 << 20  # bytes of a file that are read together
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A complete chunk in files, named `BATCH.NUMBER.ndjson` or `.ndjson.gz`.
+    """A complete chunk: what is in memory of it, and files, named `BATCH.NUMBER.ndjson` or `.ndjson.gz`.
 
     `lines` counts newlines; no line is longer than `longest` bytes. `set_aside` is a file with the original
     text of the lines that were rejected or repaired.
@@ -38,6 +40,7 @@ class Staged:
 
     end: ChunkEnd
     batch: int
+    kept: tuple[bytes, ...]
     files: tuple[Path, ...]
     size: int
     lines: int
@@ -49,8 +52,20 @@ class Staged:
 
     @property
     def chunk(self) -> Chunk:
-        """The chunk that the files hold."""
+        """The chunk whose lines these are."""
         return self.end.chunk
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the lines in blocks, always the same ones."""
+        yield from self.kept
+        for path in self.files:
+            with _reader(path) as file:
+                while page := file.read(_PAGE):
+                    yield page if page.endswith(b"\n") else page + file.readline()
+
+    def all_lines(self) -> Iterator[bytes]:
+        """Yield every line with its newline."""
+        return (line + b"\n" for block in self.blocks() for line in block[:-1].split(b"\n"))
 
 
 class _Open:
@@ -59,10 +74,15 @@ class _Open:
     def __init__(self, batch: int, *, keep_rejects: bool) -> None:
         self.batch = batch
         self.keep_rejects = keep_rejects
+        self.kept: list[bytes] = []
         self.files: list[Path] = []
-        self.size = self.lines = self.longest = 0
+        self.size = self.longest = 0
         self.part: BinaryIO | None = None
         self.room = 0
+
+    def grow(self, size: int) -> None:
+        self.size += size
+        self.longest = max(self.longest, size)
 
     def close(self) -> None:
         part, self.part = self.part, None
@@ -71,9 +91,19 @@ class _Open:
 
 
 class Staging:
-    """The staging directory of one export. One thread may stage while another discards."""
+    """The chunks of one export: *memory* bytes of their blocks stay there, the rest goes to a directory.
 
-    def __init__(self, database: Path, batches: Mapping[Chunk, int], budget: int = BUDGET) -> None:
+    One thread may stage while others discard.
+    """
+
+    def __init__(
+        self,
+        database: Path,
+        batches: Mapping[Chunk, int],
+        *,
+        memory: int | None = None,
+        budget: int = BUDGET,
+    ) -> None:
         prefix = f".{database.name}.export-"
         for stale in database.parent.glob(f"{escape(prefix)}*"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -89,6 +119,7 @@ class Staging:
             self.directory.mkdir(mode=0o700)
         self._batches = batches
         self._budget = min(budget, free // 2)
+        self._memory = memory_limit() // 2 if memory is None else memory
         self._sizes: dict[Path, int] = {}
         self._counting = Lock()
         self._names = count(1)
@@ -99,8 +130,20 @@ class Staging:
         self.drop(item.chunk)
         self._open[item.chunk] = _Open(self._batches[item.chunk], keep_rejects=item.keep_rejects)
 
+    def keep(self, item: Block) -> bool:
+        """Keep the block in memory, if there is room."""
+        size = len(item.lines)
+        with self._counting:
+            if size > self._memory:
+                return False
+            self._memory -= size
+        growing = self._open[item.chunk]
+        growing.kept.append(item.lines)
+        growing.grow(size)
+        return True
+
     def add(self, item: Block) -> None:
-        """Append the block to its chunk."""
+        """Append the block to its chunk's file."""
         growing = self._open[item.chunk]
         size = len(item.lines)
         with self.writing():
@@ -108,9 +151,7 @@ class Staging:
                 self._next_part(growing)
             cast("BinaryIO", growing.part).write(item.lines)
         growing.room -= size
-        growing.size += size
-        growing.lines += item.lines.count(b"\n")
-        growing.longest = max(growing.longest, size)
+        growing.grow(size)
         self._count(growing.files[-1], size)
 
     def end(self, item: ChunkEnd) -> Staged:
@@ -121,9 +162,10 @@ class Staging:
         return Staged(
             end=item,
             batch=done.batch,
+            kept=tuple(done.kept),
             files=tuple(done.files),
             size=done.size,
-            lines=done.lines,
+            lines=item.lines,
             longest=done.longest,
             keep_rejects=done.keep_rejects,
         )
@@ -134,15 +176,15 @@ class Staging:
         if growing is not None:
             with self.writing():
                 growing.close()
-            self._remove(growing.files)
+            self._remove(growing.kept, growing.files)
 
     def discard(self, staged: Staged) -> None:
-        """Remove the files of a complete chunk."""
+        """Give back the room that a complete chunk takes."""
         aside = (staged.set_aside,) if staged.set_aside else ()
-        self._remove((*staged.files, *aside))
+        self._remove(staged.kept, (*staged.files, *aside))
 
     def rewrite(self, staged: Staged, lines: Iterable[bytes]) -> Staged:
-        """Replace the chunk's files by one that holds *lines*; returns the chunk as it is then."""
+        """Replace the chunk by a file that holds *lines*; returns the chunk as it is then."""
         path = self._path(staged.batch, ".ndjson")
         size = number = 0
         longest = staged.longest
@@ -151,9 +193,9 @@ class Staging:
                 number += 1
                 size += file.write(line + b"\n")
                 longest = max(longest, len(line) + 1)
-        self._remove(staged.files)
+        self._remove(staged.kept, staged.files)
         self._count(path, size)
-        return replace(staged, files=(path,), size=size, lines=number, longest=longest)
+        return replace(staged, kept=(), files=(path,), size=size, lines=number, longest=longest)
 
     def side_file(self, staged: Staged) -> Path:
         """Return a new path for what is set aside of the chunk."""
@@ -195,7 +237,9 @@ class Staging:
         with self._counting:
             self._sizes[path] = self._sizes.get(path, 0) + size
 
-    def _remove(self, files: Iterable[Path]) -> None:
+    def _remove(self, kept: Iterable[bytes], files: Iterable[Path]) -> None:
+        with self._counting:
+            self._memory += sum(map(len, kept))
         for path in files:
             path.unlink(missing_ok=True)
             with self._counting:
@@ -210,22 +254,6 @@ def staging_for(database: Path, batches: Mapping[Chunk, int]) -> Iterator[Stagin
         yield staging
     finally:
         staging.close()
-
-
-def staged_lines(files: Iterable[Path]) -> Iterator[bytes]:
-    """Yield the lines of staged files, without their newlines, leaving out blank ones."""
-    return (line[:-1] for line in _all_lines(files) if not line.isspace())
-
-
-def blank_lines(files: Iterable[Path]) -> int:
-    """Return how many lines of staged files are nothing but white space, which DuckDB passes over too."""
-    return sum(line.isspace() for line in _all_lines(files))
-
-
-def _all_lines(files: Iterable[Path]) -> Iterator[bytes]:
-    for path in files:
-        with _reader(path) as file:
-            yield from file
 
 
 def _reader(path: Path) -> BinaryIO:

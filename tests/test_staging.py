@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixpanel_export import _staging
-from mixpanel_export._staging import Staging, blank_lines, staged_lines
+from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._stream import Block, Chunk, ChunkEnd, ChunkStart
 from mixpanel_export.errors import DatabaseError
 
@@ -17,6 +17,10 @@ NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
 def end(chunk: Chunk) -> ChunkEnd:
     return ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, lines=0)
+
+
+def lines_of(staged: Staged) -> list[bytes]:
+    return list(staged.all_lines())
 
 
 @pytest.fixture
@@ -32,8 +36,8 @@ def test_a_chunk_that_starts_again_starts_from_nothing(database: Path) -> None:
     staging.start(ChunkStart(ONE))
     staging.add(Block(ONE, b"kept\nalso\n"))
     staged = staging.end(end(ONE))
-    assert list(staged_lines(staged.files)) == [b"kept", b"also"]
-    assert (staged.lines, staged.size, staged.longest, staged.batch) == (2, 10, 10, 7)
+    assert lines_of(staged) == [b"kept\n", b"also\n"]
+    assert (staged.size, staged.longest, staged.batch) == (10, 10, 7)
     assert set(staging.directory.iterdir()) == set(staged.files)
     staging.close()
 
@@ -46,9 +50,9 @@ def test_chunks_that_grow_together_stay_apart(database: Path) -> None:
     for number in range(3):
         for chunk in (TWO, ONE):
             staging.add(Block(chunk, f"{chunk.first} {number}\n".encode()))
-    found = {chunk: list(staged_lines(staging.end(end(chunk)).files)) for chunk in (ONE, TWO)}
+    found = {chunk: lines_of(staging.end(end(chunk))) for chunk in (ONE, TWO)}
     assert found == {
-        chunk: [f"{chunk.first} {number}".encode() for number in range(3)] for chunk in (ONE, TWO)
+        chunk: [f"{chunk.first} {number}\n".encode() for number in range(3)] for chunk in (ONE, TWO)
     }
     staging.close()
 
@@ -61,7 +65,7 @@ def test_what_does_not_fit_the_budget_is_compressed(database: Path) -> None:
         staging.add(Block(chunk, b"a line\nanother\n"))
     one, two = staging.end(end(ONE)), staging.end(end(TWO))
     assert [path.suffix for path in (*one.files, *two.files)] == [".ndjson", ".gz"]
-    assert list(staged_lines(one.files)) == list(staged_lines(two.files)) == [b"a line", b"another"]
+    assert lines_of(one) == lines_of(two) == [b"a line\n", b"another\n"]
     staging.discard(one)
     staging.start(ChunkStart(ONE))
     staging.drop(TWO)
@@ -78,7 +82,7 @@ def test_a_long_chunk_is_several_files(database: Path, monkeypatch: pytest.Monke
         staging.add(Block(ONE, f"line {number}\n".encode()))
     staged = staging.end(end(ONE))
     assert len(staged.files) == 5
-    assert list(staged_lines(staged.files)) == [f"line {number}".encode() for number in range(5)]
+    assert lines_of(staged) == [f"line {number}\n".encode() for number in range(5)]
     staging.close()
 
 
@@ -116,9 +120,39 @@ class _Full:
     free = 3 << 20
 
 
-def test_blank_lines_are_left_out(database: Path) -> None:
-    """Lines of nothing but white space are no lines, as to DuckDB."""
-    path = database.parent / "1.1.ndjson"
-    path.write_bytes(b"\n \t\r\x0b\x0c\nline\x1c\n\n\x85\n")
-    assert list(staged_lines([path])) == [b"line\x1c", b"\x85"]
-    assert blank_lines([path]) == 3
+def test_what_fits_stays_in_memory_and_gives_its_room_back(database: Path) -> None:
+    """Blocks are kept while there is room, the next ones go to a file, and what is dropped or done makes room."""
+    staging = Staging(database, {ONE: 1, TWO: 2}, memory=12)
+    staging.start(ChunkStart(ONE))
+    blocks = [Block(ONE, b"first\n"), Block(ONE, b"second\n"), Block(ONE, b"third\n")]
+    assert [staging.keep(block) for block in blocks] == [True, False, True]
+    staging.add(blocks[1])
+    staged = staging.end(end(ONE))
+    assert lines_of(staged) == [b"first\n", b"third\n", b"second\n"]
+    assert (staged.size, staged.longest) == (19, 7)
+    staging.start(ChunkStart(TWO))
+    assert not staging.keep(Block(TWO, b"x\n"))
+    staging.discard(staged)
+    assert staging.keep(Block(TWO, b"x" * 11 + b"\n"))
+    staging.drop(TWO)
+    staging.start(ChunkStart(TWO))
+    assert staging.keep(Block(TWO, b"x" * 11 + b"\n"))
+    staging.close()
+
+
+@pytest.mark.parametrize("suffix_budget", [0, 1 << 20])
+def test_a_file_is_read_in_blocks_of_whole_lines(
+    database: Path, monkeypatch: pytest.MonkeyPatch, suffix_budget: int
+) -> None:
+    """Whatever the size of a page, plain or compressed, no line is cut and each block has at least one."""
+    lines = [b"x" * size + b"\n" for size in (0, 5, 40, 1, 7, 0, 3)]
+    staging = Staging(database, {ONE: 1}, memory=0, budget=suffix_budget)
+    staging.start(ChunkStart(ONE))
+    staging.add(Block(ONE, b"".join(lines)))
+    staged = staging.end(end(ONE))
+    for page in (1, 4, 6, 50, 1000):
+        monkeypatch.setattr(_staging, "_PAGE", page)
+        blocks = list(staged.blocks())
+        assert b"".join(blocks) == b"".join(lines)
+        assert all(block.endswith(b"\n") for block in blocks)
+    staging.close()

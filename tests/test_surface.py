@@ -49,8 +49,9 @@ LAYERS = {
     "_local": ("_database _frames _inspect _tables errors inspection", "duckdb pandas"),
     "_upgrade": ("_database _ledger _local _schema _stream errors inspection", "duckdb"),
     "_coverage": ("_ledger _stream", ""),
-    "_staging": ("_stream errors", "isal"),
-    "_load": ("_database _duplicates _ledger _lines _settings _staging", "duckdb"),
+    "_staging": ("_settings _stream errors", "isal"),
+    "_cut": ("", "nanoarrow numpy"),
+    "_load": ("_cut _database _duplicates _ledger _lines _staging", "duckdb numpy"),
     "_tasks": ("", "anyio"),
     "_skew": ("", ""),
     "_store": (
@@ -61,7 +62,8 @@ LAYERS = {
     "_reports": ("_attempts _limits _outcome _stream _tasks results", "anyio"),
     "_second_look": ("_attempts _outcome _stream _tasks errors", "anyio"),
     "_run": (
-        "_attempts _limits _outcome _plan _reports _second_look _settings _staging _store _stream _tasks errors results",
+        "_attempts _limits _load _outcome _plan _reports _second_look _settings _staging _store _stream _tasks errors "
+        "results",
         "anyio",
     ),
     "_job": ("_fetch _ledger _limits _plan _quota _state _stream _zone credentials errors", ""),
