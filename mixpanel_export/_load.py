@@ -120,7 +120,8 @@ def load(
     for staged in group:
         _check_lines(staged, read.get(staged.batch, 0))
     rows = "SELECT * FROM _export_incoming"
-    if dedupe and find_within(connection, "_export_incoming", [staged.batch for staged in group]):
+    batches = [staged.batch for staged in group]
+    if dedupe and find_within(connection, "_export_incoming", batches, longest=longest):
         rows = "SELECT _rows.* FROM _export_incoming AS _rows ANTI JOIN _export_losers ON _rows.rowid = id"
     loaded = _loaded(connection, rows, group, read, zone)
     with threads_for(connection, sum(held.rows for held in loaded.values())):
