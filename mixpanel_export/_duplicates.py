@@ -37,21 +37,17 @@ _TEXT = 16 << 20  # bytes of rows that are compared at once
 _BESIDE = 512  # bytes that a row needs in Python beside its text
 
 # Names begin with an underscore where they stand beside a table's, which cannot.
-_RECURRING = """
+# These three columns tell events apart as well as all five, and are hashed in half the time.
+_KEY = "hash(export_batch, event_time, insert_id)"
+_RECURRING = f"""
 CREATE OR REPLACE TEMP TABLE _export_recurring AS
-SELECT hash(export_batch, insert_id) AS part FROM {table} WHERE export_batch IN ({batches}) AND insert_id <> ''
-GROUP BY part HAVING count(*) > 1
+SELECT {_KEY} AS key FROM {{table}} WHERE export_batch IN ({{batches}}) AND insert_id <> ''
+GROUP BY key HAVING count(*) > 1
 """
-_WITHIN = """
+_WITHIN = f"""
 CREATE OR REPLACE TEMP TABLE _export_suspects AS
-WITH _keys AS (
-    SELECT rowid AS id, hash(export_batch, event_name, event_time, distinct_id, insert_id) AS key
-    FROM {table}
-    WHERE export_batch IN ({batches}) AND insert_id <> '' AND hash(export_batch, insert_id) IN (FROM _export_recurring)
-), _twice AS (
-    SELECT key FROM _keys GROUP BY key HAVING count(*) > 1
-)
-SELECT id, key, false AS outside, 0 AS page FROM _keys SEMI JOIN _twice USING (key)
+SELECT rowid AS id, {_KEY} AS key, false AS outside, 0 AS page FROM {{table}}
+WHERE export_batch IN ({{batches}}) AND insert_id <> '' AND {_KEY} IN (FROM _export_recurring)
 """
 _STRAYS = """
 SELECT rowid AS id, export_batch AS batch, event_time FROM {table} JOIN _days ON export_batch = batch
@@ -163,8 +159,6 @@ def find_within(
     if not _number(connection, _RECURRING.format(**names)):
         return False
     suspects = _number(connection, _WITHIN.format(**names))
-    if not suspects:
-        return False
     pages = [0] if suspects * (longest + _BESIDE) <= _TEXT else _pages(connection, names)
     return _find_losers(connection, names, pages, scope="export_batch")
 
