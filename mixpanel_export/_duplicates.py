@@ -60,7 +60,9 @@ WHERE export_batch IN ({batches}) AND event_time IS NULL
 # Where times recur: with the ids themselves, reading of the table would take several times as long.
 _MET = """
 CREATE OR REPLACE TEMP TABLE _export_met AS
-WITH _days(batch, first, last) AS (VALUES {days}), _strays AS MATERIALIZED ({strays}), _rows AS MATERIALIZED (
+WITH _days AS (
+    SELECT unnest($batches) AS batch, unnest($firsts) AS first, unnest($lasts) AS last
+), _strays AS MATERIALIZED ({strays}), _rows AS MATERIALIZED (
     FROM _strays UNION
     SELECT rowid AS id, export_batch AS batch, event_time FROM {table} SEMI JOIN _strays USING (event_time)
     WHERE export_batch IN ({near})
@@ -172,10 +174,9 @@ def hide_across(
     """
     changed = set(new)
     involved = meeting(changed, reaches)
-    names = {"table": quoted(table), "batches": _listed(reach.batch for reach in involved)}
-    if not involved or not _number(connection, _met(names, changed, involved)):
-        return
-    if not _number(connection, _ACROSS.format(**names)):
+    batches = _find_met(connection, quoted(table), changed, involved) if involved else []
+    names = {"table": quoted(table), "batches": _listed(batches)}
+    if not batches or not _number(connection, _ACROSS.format(**names)):
         return
     if _find_losers(connection, names, _pages(connection, names), scope="NULL"):
         connection.execute(
@@ -216,8 +217,10 @@ def _listed(batches: Iterable[int]) -> str:
     return ", ".join(map(str, batches))
 
 
-def _met(names: dict[str, str], new: set[int], involved: Sequence[Reach]) -> str:
-    """Return SQL that fills `_export_met` with the rows that recur in several batches, as far as times can tell.
+def _find_met(
+    connection: duckdb.DuckDBPyConnection, table: str, new: set[int], involved: Sequence[Reach]
+) -> list[int]:
+    """Fill `_export_met` with the rows that recur across batches, as far as times can tell, and return their batches.
 
     What two old batches share was settled when the younger of them came. So the strays of new batches are looked
     for everywhere, and those of old ones only among the new.
@@ -227,32 +230,31 @@ def _met(names: dict[str, str], new: set[int], involved: Sequence[Reach]) -> str
     days = [reach.inside for reach in mine]
     abroad = [reach.outside for reach in mine if reach.outside]
     timeless = [reach for reach in involved if reach.timeless]
-    back = [reach for reach in old if any(_overlap(reach.outside, span) for span in days)]
-    near = [
-        reach
-        for reach in old
-        if any(_overlap(reach.inside, span) or _overlap(reach.outside, span) for span in abroad)
+    strays = [
+        _rows(_STRAYS, table, [reach for reach in mine if reach.outside], "true"),
+        _rows(_STRAYS, table, [reach for reach in old if _meets(reach.outside, days)], _within(days)),
+        _rows(_TIMELESS, table, timeless if any(reach.timeless for reach in mine) else []),
     ]
-    parts = [
-        _rows(_STRAYS, names, [reach for reach in mine if reach.outside], "true"),
-        _rows(_STRAYS, names, back, _within(days)),
-        _rows(_TIMELESS, names, timeless if any(reach in timeless for reach in mine) else []),
-    ]
-    return _MET.format(
-        table=names["table"],
-        days=", ".join(
-            f"({reach.batch}, TIMESTAMP '{reach.inside[0]}', TIMESTAMP '{reach.inside[1]}')"
-            for reach in involved
-        ),
-        strays=" UNION ALL ".join(filter(None, parts)),
+    near = [reach for reach in old if _meets(reach.inside, abroad) or _meets(reach.outside, abroad)]
+    query = _MET.format(
+        table=table,
+        strays=" UNION ALL ".join(filter(None, strays)),
         near=_listed(reach.batch for reach in chain(mine, near)),
     )
+    batches, firsts, lasts = zip(*((reach.batch, *reach.inside) for reach in involved), strict=True)
+    connection.execute(query, {"batches": list(batches), "firsts": list(firsts), "lasts": list(lasts)})
+    found = connection.execute("SELECT DISTINCT batch FROM _export_met").fetchall()
+    return [batch for (batch,) in found]
 
 
-def _rows(query: str, names: dict[str, str], reaches: Sequence[Reach], times: str = "") -> str:
+def _rows(query: str, table: str, reaches: Sequence[Reach], times: str = "") -> str:
     """Return the *query* for the batches of *reaches*, nothing if there are none."""
     batches = _listed(reach.batch for reach in reaches)
-    return query.format(table=names["table"], batches=batches, times=times) if batches else ""
+    return query.format(table=table, batches=batches, times=times) if batches else ""
+
+
+def _meets(span: Span | None, others: Iterable[Span]) -> bool:
+    return any(_overlap(span, other) for other in others)
 
 
 def _pages(connection: duckdb.DuckDBPyConnection, names: dict[str, str]) -> list[int]:
