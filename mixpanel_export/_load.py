@@ -58,11 +58,12 @@ _LOCAL_ISO = """
 coalesce(TRY_CAST(found[1] || ' {zone}' AS TIMESTAMPTZ), TRY_CAST(found[1] || ' 00:00:00 {zone}' AS TIMESTAMPTZ),
          TRY_CAST(found[1] AS TIMESTAMPTZ))::TIMESTAMP
 """
+# Time and id alone hardly ever recur in events that differ.
 _KEYS = "CREATE OR REPLACE TEMP TABLE _export_keys (number BIGINT, event_time TIMESTAMP, key UBIGINT, sound BOOLEAN)"
 _FIND_KEYS = """
 INSERT INTO _export_keys
 SELECT number, event_time,
-       CASE WHEN insert_id <> '' THEN hash(event_name, event_time, distinct_id, insert_id) END, sound
+       CASE WHEN insert_id <> '' THEN hash(event_time, insert_id) END, sound
 FROM ({events})
 """
 _RECURRING = """
@@ -223,7 +224,7 @@ def _losers(connection: duckdb.DuckDBPyConnection, staged: Staged, cuts: Sequenc
     statement = f"INSERT INTO _export_incoming SELECT number, {_ROW}, {staged.batch} FROM ({_events(zone)})"
     for piece in _pieces(block.only(suspects) for block in _blocks(staged, cuts)):
         _over(connection, piece, statement)
-    if not find_within(connection, "_export_incoming", [staged.batch]):
+    if not find_within(connection, "_export_incoming", [staged.batch], longest=staged.longest):
         return suspects[:0]
     return _numbers(
         connection,
