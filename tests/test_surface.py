@@ -37,7 +37,7 @@ LAYERS = {
     "progress": ("results", "tqdm"),
     "_connections": ("_stream errors", "h2 httpx"),
     "_fetch": ("_connections _stream credentials _decode errors", "anyio httpx"),
-    "_attempts": ("_fetch _limits _retry _stream errors", "anyio httpx"),
+    "_attempts": ("_fetch _limits _retry _stream errors", "anyio httpx numpy"),
     "_settings": ("errors", "duckdb"),
     "_database": ("_settings errors", "duckdb"),
     "_duplicates": ("_database _lines", "duckdb"),
