@@ -62,8 +62,10 @@ LAYERS = {
     "_reports": ("_attempts _limits _outcome _stream _tasks results", "anyio"),
     "_second_look": ("_attempts _outcome _stream _tasks errors", "anyio"),
     "_run": (
-        "_attempts _limits _load _outcome _plan _reports _second_look _settings _staging _store _stream _tasks errors "
-        "results",
+        (
+            "_attempts _limits _load _outcome _plan _reports _second_look _settings _staging _store _stream _tasks errors "
+            "results"
+        ),
         "anyio",
     ),
     "_job": ("_fetch _ledger _limits _plan _quota _state _stream _zone credentials errors", ""),
