@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -28,6 +28,9 @@ _ADVICE = {
 
 _exporting: set[Path] = set()
 _exporting_changes = Lock()
+
+WORK = "_export_work"
+"""Name of a database in memory, attached to that of an export while it runs, that its connections share."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
@@ -60,6 +63,7 @@ def connected_for_export(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             _check_access(connection, path)
             stack.enter_context(bulk_settings(connection))
+            stack.enter_context(_work(connection))
             stack.callback(_roll_back, connection)
         except duckdb.Error as error:
             raise _as_database_error(path, error) from error
@@ -103,6 +107,17 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
             return  # DuckDB has rolled back itself
         else:
             return
+
+
+@contextmanager
+def _work(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Attach the database in memory."""
+    connection.execute(f"ATTACH OR REPLACE ':memory:' AS {WORK}")
+    try:
+        yield
+    finally:
+        with suppress(duckdb.Error):  # after a fatal error there is no instance left to detach it from
+            connection.execute(f"DETACH {WORK}")
 
 
 def identity(path: Path) -> tuple[int, int] | None:

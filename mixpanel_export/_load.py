@@ -1,10 +1,10 @@
 """From staged lines to rows: what is in a chunk is found out first, and inserted when it is known to be sound.
 
-Finding out reads the lines as far as identities, times and soundness go, and keeps some bytes of each event; the
-duplicates inside the chunk are told from that. The insert then reads them again, without those, so neither keeps a
-chunk's text in memory, and the transaction of the insert sees no row that it would have to take back. Python sees no
-event. `properties` is cut out of each line as text, since every JSON function of DuckDB would write numbers and escapes
-anew.
+Finding out keeps every column but `properties`, some bytes of each event, in a table of a database in memory; the
+duplicates inside the chunk are told from that. The insert puts these columns and the text together, without the
+duplicates. So neither keeps a chunk's text in memory, and the transaction of the insert sees no row that it would have
+to take back. Python sees no event. `properties` is cut out of each line as text, since every JSON function of DuckDB
+would write numbers and escapes anew.
 
 A line that is not of Mixpanel's shape, or that DuckDB refuses, is doubtful; its chunk is then mended line by line.
 """
@@ -17,7 +17,7 @@ import duckdb
 import numpy as np
 
 from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, Numbers, cut, rows
-from mixpanel_export._database import first_moment, in_utc, last_moment, quoted
+from mixpanel_export._database import WORK, first_moment, in_utc, last_moment, quoted
 from mixpanel_export._duplicates import find_within
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import Canonical, canonical
@@ -58,32 +58,39 @@ _LOCAL_ISO = """
 coalesce(TRY_CAST(found[1] || ' {zone}' AS TIMESTAMPTZ), TRY_CAST(found[1] || ' 00:00:00 {zone}' AS TIMESTAMPTZ),
          TRY_CAST(found[1] AS TIMESTAMPTZ))::TIMESTAMP
 """
-# Time and id alone hardly ever recur in events that differ.
-_KEYS = "CREATE OR REPLACE TEMP TABLE _export_keys (number BIGINT, event_time TIMESTAMP, key UBIGINT, sound BOOLEAN)"
-_FIND_KEYS = """
-INSERT INTO _export_keys
-SELECT number, event_time,
-       CASE WHEN insert_id <> '' THEN hash(event_time, insert_id) END, sound
-FROM ({events})
+_FOUND = """
+CREATE OR REPLACE TABLE {found} (
+    number BIGINT, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR, sound BOOLEAN)
 """
+_FIND = (
+    "INSERT INTO {found} SELECT number, event_name, event_time, distinct_id, insert_id, sound FROM ({events})"
+)
+# Time and id alone hardly ever recur in events that differ.
 _RECURRING = """
-SELECT number FROM _export_keys
-SEMI JOIN (SELECT key FROM _export_keys WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1) USING (key)
-ORDER BY number
+WITH _keys AS (SELECT number, hash(event_time, insert_id) AS key FROM {found} WHERE insert_id <> '')
+SELECT number FROM _keys SEMI JOIN (SELECT key FROM _keys GROUP BY key HAVING count(*) > 1) USING (key) ORDER BY number
 """
 _SUSPECTS = """
 CREATE OR REPLACE TEMP TABLE _export_incoming (
     number BIGINT, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR, properties JSON,
     export_batch INTEGER)
 """
-_ROW = "event_name, event_time, distinct_id, insert_id, properties"
+_SUSPECT = """
+INSERT INTO _export_incoming
+SELECT number, event_name, event_time, distinct_id, insert_id, properties, {batch} FROM ({events})
+"""
 _HELD = """
 SELECT count(*), count(*) FILTER (outside), min(event_time) FILTER (outside), max(event_time) FILTER (outside),
        count(*) FILTER (event_time IS NULL)
-FROM (
-    SELECT event_time, event_time NOT BETWEEN {first} AND {last} AS outside
-    FROM _export_keys ANTI JOIN (SELECT unnest(?::BIGINT[]) AS number) AS _losers USING (number)
-)
+FROM (SELECT event_time, event_time NOT BETWEEN {first} AND {last} AS outside FROM {found})
+"""
+# That the numbers agree is for certainty: a row too few is noticed, one beside the wrong text would not be.
+_INSERT = """
+INSERT INTO {table}
+SELECT event_name, event_time, distinct_id, insert_id, line[4], {batch}
+FROM _export_lines POSITIONAL JOIN (
+    FROM {found} WHERE number BETWEEN {first} AND {last} ORDER BY number
+) AS _found WHERE _export_lines.number = _found.number
 """
 
 
@@ -114,7 +121,7 @@ class Ready:
 
 
 def examine(connection: duckdb.DuckDBPyConnection, staged: Staged, *, zone: str, dedupe: bool) -> Ready:
-    """Find out what is in a chunk, its times on the clock of *zone*; leaves temporary tables to the connection.
+    """Find out what is in a chunk, its times on the clock of *zone*; what is found is there until `forget`.
 
     With *dedupe*, of the events with the same identity only the winner is to be inserted.
 
@@ -122,27 +129,36 @@ def examine(connection: duckdb.DuckDBPyConnection, staged: Staged, *, zone: str,
         DoubtfulLinesError: The chunk must be mended first.
         LoadError: DuckDB did not read every line.
     """
-    cuts = _find_keys(connection, staged, zone)
-    losers = np.empty(0, dtype=np.int64)
-    if dedupe:
-        losers = _losers(connection, staged, cuts, zone)
-    return Ready(staged, cuts, losers, _loaded(connection, staged, losers, zone))
+    cuts = _find(connection, staged, zone)
+    losers = _losers(connection, staged, cuts, zone) if dedupe else np.empty(0, dtype=np.int64)
+    if len(losers):
+        connection.execute(
+            f"DELETE FROM {_found(staged)} WHERE number IN (SELECT unnest(?::BIGINT[]))", [losers.tolist()]
+        )
+    return Ready(staged, cuts, losers, _loaded(connection, staged, len(losers), zone))
 
 
-def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready, *, zone: str) -> None:
+def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready) -> None:
     """Insert a chunk into *table*, inside the caller's transaction.
 
     Raises:
         LoadError: DuckDB did not insert what was to be inserted.
     """
-    statement = f"INSERT INTO {quoted(table)} SELECT {_ROW}, {ready.staged.batch} FROM ({_events(zone)})"
+    names = {"table": quoted(table), "batch": ready.staged.batch, "found": _found(ready.staged)}
+    blocks = (block.without(ready.losers) for block in _blocks(ready.staged, ready.cuts))
     inserted = 0
-    for piece in _pieces(block.without(ready.losers) for block in _blocks(ready.staged, ready.cuts)):
-        inserted += sum(_over(connection, piece, statement))
+    for piece in _pieces(block for block in blocks if len(block.numbers)):
+        first, last = piece[0].numbers[0], piece[-1].numbers[-1]
+        inserted += sum(_over(connection, piece, _INSERT.format(first=first, last=last, **names)))
     if inserted != ready.loaded.rows:
         raise LoadError(
             f"of {ready.loaded.rows} events of {ready.staged.chunk} DuckDB inserted {inserted}; please report this"
         )
+
+
+def forget(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    """Let go of what was found of a chunk, if anything."""
+    connection.execute(f"DROP TABLE IF EXISTS {_found(staged)}")
 
 
 def mend(
@@ -189,10 +205,15 @@ def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> Non
     )
 
 
-def _find_keys(connection: duckdb.DuckDBPyConnection, staged: Staged, zone: str) -> tuple[Cut, ...]:
-    """Fill `_export_keys` and return the cuts; refuse the chunk where lines are doubtful, or not all were read."""
-    statement = _FIND_KEYS.format(events=_events(zone))
-    connection.execute(_KEYS)
+def _found(staged: Staged) -> str:
+    return f"{WORK}.found_{staged.batch}"
+
+
+def _find(connection: duckdb.DuckDBPyConnection, staged: Staged, zone: str) -> tuple[Cut, ...]:
+    """Fill the table of what is found and return the cuts; refuse doubtful lines, or that not all were read."""
+    found = _found(staged)
+    statement = _FIND.format(found=found, events=_events(zone))
+    connection.execute(_FOUND.format(found=found))
     cuts: list[Cut] = []
     doubtful: set[int] = set()
     lines = outlined = read = 0
@@ -208,7 +229,7 @@ def _find_keys(connection: duckdb.DuckDBPyConnection, staged: Staged, zone: str)
             f"of {staged.lines} lines of {staged.chunk} {lines} were staged, and of {outlined} DuckDB read {read}; "
             "please report this"
         )
-    unsound = connection.execute("SELECT number FROM _export_keys WHERE NOT sound").fetchall()
+    unsound = connection.execute(f"SELECT number FROM {found} WHERE NOT sound").fetchall()
     doubtful.update(number for (number,) in unsound)
     if doubtful:
         raise DoubtfulLinesError(doubtful)
@@ -217,14 +238,16 @@ def _find_keys(connection: duckdb.DuckDBPyConnection, staged: Staged, zone: str)
 
 def _losers(connection: duckdb.DuckDBPyConnection, staged: Staged, cuts: Sequence[Cut], zone: str) -> Numbers:
     """Return the numbers of the events that lose to others of the chunk; only those whose keys recur are read again."""
-    suspects = _numbers(connection, _RECURRING)
+    suspects = _numbers(connection, _RECURRING.format(found=_found(staged)))
     if not len(suspects):
         return suspects
     connection.execute(_SUSPECTS)
-    statement = f"INSERT INTO _export_incoming SELECT number, {_ROW}, {staged.batch} FROM ({_events(zone)})"
+    statement = _SUSPECT.format(batch=staged.batch, events=_events(zone))
+    longest = 0
     for piece in _pieces(block.only(suspects) for block in _blocks(staged, cuts)):
+        longest = max(longest, *(block.longest for block in piece))
         _over(connection, piece, statement)
-    if not find_within(connection, "_export_incoming", [staged.batch], longest=staged.longest):
+    if not find_within(connection, "_export_incoming", [staged.batch], longest=longest):
         return suspects[:0]
     return _numbers(
         connection,
@@ -232,13 +255,13 @@ def _losers(connection: duckdb.DuckDBPyConnection, staged: Staged, cuts: Sequenc
     )
 
 
-def _loaded(connection: duckdb.DuckDBPyConnection, staged: Staged, losers: Numbers, zone: str) -> Loaded:
-    """Return what the table will hold of the chunk without the *losers*."""
+def _loaded(connection: duckdb.DuckDBPyConnection, staged: Staged, losers: int, zone: str) -> Loaded:
+    """Return what the table will hold of the chunk."""
     first = first_moment(f"DATE '{staged.chunk.first}'", zone)
     last = last_moment(f"DATE '{staged.chunk.last}'", zone)
-    held = connection.execute(_HELD.format(first=first, last=last), [losers.tolist()]).fetchall()
+    held = connection.execute(_HELD.format(first=first, last=last, found=_found(staged))).fetchall()
     ((kept, outside, earliest, latest, timeless),) = held
-    return Loaded(kept, len(losers), outside, earliest, latest, timeless)
+    return Loaded(kept, losers, outside, earliest, latest, timeless)
 
 
 def _numbers(connection: duckdb.DuckDBPyConnection, query: str) -> Numbers:

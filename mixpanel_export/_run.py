@@ -274,8 +274,10 @@ class Running:
 
     def _worth_waiting(self) -> bool:
         others_to_come = len(self._ready) < self._undecided
-        full = sum(ready.loaded.rows for ready in self._ready) >= ROW_GROUP
-        return others_to_come and not (full or self._dropped or self._waiting_bytes() > _WAITING_BYTES)
+        rows = sum(ready.loaded.rows for ready in self._ready)
+        size = sum(ready.staged.size for ready in self._ready)
+        full = rows >= ROW_GROUP or size >= _WAITING_BYTES
+        return others_to_come and not (full or self._dropped)
 
     def _next_group(self) -> list[Ready]:
         """Take as many chunks as one commit should carry, at least one if there is one."""

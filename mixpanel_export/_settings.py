@@ -18,7 +18,7 @@ from mixpanel_export.errors import ConfigError
 ROW_GROUP = 122_880
 """Rows that DuckDB compresses together; a commit of less compresses worse, and is written again by the next."""
 
-_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 280_000_000, 512_000_000  # bytes
+_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 200_000_000, 512_000_000  # bytes
 _USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
 _changing = RLock()
 
@@ -108,7 +108,7 @@ def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str])
 
 
 def memory_limit() -> int:
-    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 280 MB.
+    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 200 MB.
 
     What there is, is the machine's or the control group's, whichever is less. Less than 96 MB loads nothing.
 

@@ -27,21 +27,29 @@ BUDGET = 4 << 30
 """Bytes that may be staged as they are; what comes on top is compressed."""
 _LEAST_FREE = 64 << 20
 _PART = 128 << 20
-_PAGE = 1 << 20  # bytes of a file that are read together
+_BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of blocks, and how many bytes each of them has."""
+
+    path: Path
+    blocks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A complete chunk: what is in memory of it, and files, named `BATCH.NUMBER.ndjson` or `.ndjson.gz`.
+    """A complete chunk: blocks in memory, and files of further ones, named `BATCH.NUMBER.ndjson` or `.ndjson.gz`.
 
-    `lines` counts newlines; no line is longer than `longest` bytes. `set_aside` is a file with the original
+    `lines` counts newlines; no block is longer than `longest` bytes. `set_aside` is a file with the original
     text of the lines that were rejected or repaired.
     """
 
     end: ChunkEnd
     batch: int
     kept: tuple[bytes, ...]
-    files: tuple[Path, ...]
+    files: tuple[File, ...]
     size: int
     lines: int
     longest: int
@@ -58,10 +66,9 @@ class Staged:
     def blocks(self) -> Iterator[bytes]:
         """Yield the lines in blocks, always the same ones."""
         yield from self.kept
-        for path in self.files:
-            with _reader(path) as file:
-                while page := file.read(_PAGE):
-                    yield page if page.endswith(b"\n") else page + file.readline()
+        for file in self.files:
+            with _reader(file.path) as opened:
+                yield from map(opened.read, file.blocks)
 
     def all_lines(self) -> Iterator[bytes]:
         """Yield every line with its newline."""
@@ -76,6 +83,7 @@ class _Open:
         self.keep_rejects = keep_rejects
         self.kept: list[bytes] = []
         self.files: list[Path] = []
+        self.blocks: list[list[int]] = []
         self.size = self.longest = 0
         self.part: BinaryIO | None = None
         self.room = 0
@@ -119,7 +127,7 @@ class Staging:
             self.directory.mkdir(mode=0o700)
         self._batches = batches
         self._budget = min(budget, free // 2)
-        self._memory = memory_limit() // 2 if memory is None else memory
+        self._memory = memory_limit() // 3 if memory is None else memory
         self._sizes: dict[Path, int] = {}
         self._counting = Lock()
         self._names = count(1)
@@ -151,6 +159,7 @@ class Staging:
                 self._next_part(growing)
             cast("BinaryIO", growing.part).write(item.lines)
         growing.room -= size
+        growing.blocks[-1].append(size)
         growing.grow(size)
         self._count(growing.files[-1], size)
 
@@ -163,7 +172,7 @@ class Staging:
             end=item,
             batch=done.batch,
             kept=tuple(done.kept),
-            files=tuple(done.files),
+            files=tuple(map(File, done.files, map(tuple, done.blocks))),
             size=done.size,
             lines=item.lines,
             longest=done.longest,
@@ -181,21 +190,24 @@ class Staging:
     def discard(self, staged: Staged) -> None:
         """Give back the room that a complete chunk takes."""
         aside = (staged.set_aside,) if staged.set_aside else ()
-        self._remove(staged.kept, (*staged.files, *aside))
+        self._remove(staged.kept, (*(file.path for file in staged.files), *aside))
 
     def rewrite(self, staged: Staged, lines: Iterable[bytes]) -> Staged:
         """Replace the chunk by a file that holds *lines*; returns the chunk as it is then."""
         path = self._path(staged.batch, ".ndjson")
-        size = number = 0
-        longest = staged.longest
+        number = 0
+        blocks = [0]
         with self.writing(), path.open("wb") as file:
             for line in lines:
                 number += 1
-                size += file.write(line + b"\n")
-                longest = max(longest, len(line) + 1)
-        self._remove(staged.kept, staged.files)
-        self._count(path, size)
-        return replace(staged, kept=(), files=(path,), size=size, lines=number, longest=longest)
+                blocks[-1] += file.write(line + b"\n")
+                if blocks[-1] >= _BLOCK:
+                    blocks.append(0)
+        self._remove(staged.kept, (file.path for file in staged.files))
+        self._count(path, sum(blocks))
+        longest = max(staged.longest, *blocks)
+        files = (File(path, tuple(blocks)),)
+        return replace(staged, kept=(), files=files, size=sum(blocks), lines=number, longest=longest)
 
     def side_file(self, staged: Staged) -> Path:
         """Return a new path for what is set aside of the chunk."""
@@ -228,6 +240,7 @@ class Staging:
         path = self._path(growing.batch, ".ndjson" if plain else ".ndjson.gz")
         growing.part = path.open("wb") if plain else _compressor(path)
         growing.files.append(path)
+        growing.blocks.append([])
         growing.room = _PART
 
     def _path(self, batch: int, suffix: str) -> Path:

@@ -20,7 +20,16 @@ import duckdb
 from mixpanel_export._database import advice_on, identity, quoted, transaction
 from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import Entry, Ledger, Loaded
-from mixpanel_export._load import DoubtfulLinesError, LoadError, Ready, examine, insert, load_set_aside, mend
+from mixpanel_export._load import (
+    DoubtfulLinesError,
+    LoadError,
+    Ready,
+    examine,
+    forget,
+    insert,
+    load_set_aside,
+    mend,
+)
 from mixpanel_export._plan import Held, Status, is_open
 from mixpanel_export._schema import (
     create_events_table,
@@ -107,7 +116,10 @@ class Store:
             set_session(reader)
             with room_for_lines(reader, staged.longest):
                 self._look_at_clock(staged)
-                return self._examined(reader, staged, staging)
+                examined = self._examined(reader, staged, staging)
+            if not isinstance(examined, Ready):
+                forget(reader, staged)
+            return examined
 
     def commit(
         self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime]
@@ -125,7 +137,10 @@ class Store:
         days = ", ".join(str(ready.staged.chunk) for ready in group)
         longest = max((ready.staged.longest for ready in group), default=0)
         with self._translated(days), room_for_lines(self._connection, longest):
-            return list(self._verdicts(group, staging, now))
+            verdicts = list(self._verdicts(group, staging, now))
+            for ready in group:
+                forget(self._connection, ready.staged)
+            return verdicts
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
         """Write into the ledger that the chunk was given up, unless it was only a look, which nobody waits for."""
@@ -225,7 +240,7 @@ class Store:
         with transaction(self._connection):
             self._create_target()
             for ready in group:
-                insert(self._connection, self._target, ready, zone=self._order.zone)
+                insert(self._connection, self._target, ready)
             entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
             superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
             for ready, entry in zip(group, entries, strict=True):

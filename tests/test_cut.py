@@ -100,7 +100,7 @@ def test_what_is_left_out_is_not_in_the_table(kept: list[bool]) -> None:
     assert [parts[1] for parts, _ in others] == [f"e{number}" for number in losers.tolist()]
 
 
-@pytest.mark.parametrize("length,is_found", [(4095, True), (4096, False)])
+@pytest.mark.parametrize("length,is_found", [(4095, True), (4097, False)])
 def test_a_name_beyond_all_measure_is_not_searched_to_its_end(length: int, is_found: bool) -> None:
     """A line without a quote costs no more than the longest name; the line is then among the others."""
     block = block_of([EVENT, BEGIN.encode() + b"x" * length + BETWEEN.encode() + b"{}}", EVENT])

@@ -38,7 +38,7 @@ def test_a_chunk_that_starts_again_starts_from_nothing(database: Path) -> None:
     staged = staging.end(end(ONE))
     assert lines_of(staged) == [b"kept\n", b"also\n"]
     assert (staged.size, staged.longest, staged.batch) == (10, 10, 7)
-    assert set(staging.directory.iterdir()) == set(staged.files)
+    assert set(staging.directory.iterdir()) == {file.path for file in staged.files}
     staging.close()
 
 
@@ -64,7 +64,7 @@ def test_what_does_not_fit_the_budget_is_compressed(database: Path) -> None:
         staging.start(ChunkStart(chunk))
         staging.add(Block(chunk, b"a line\nanother\n"))
     one, two = staging.end(end(ONE)), staging.end(end(TWO))
-    assert [path.suffix for path in (*one.files, *two.files)] == [".ndjson", ".gz"]
+    assert [file.path.suffix for file in (*one.files, *two.files)] == [".ndjson", ".gz"]
     assert lines_of(one) == lines_of(two) == [b"a line\n", b"another\n"]
     staging.discard(one)
     staging.start(ChunkStart(ONE))
@@ -140,19 +140,27 @@ def test_what_fits_stays_in_memory_and_gives_its_room_back(database: Path) -> No
     staging.close()
 
 
-@pytest.mark.parametrize("suffix_budget", [0, 1 << 20])
-def test_a_file_is_read_in_blocks_of_whole_lines(
-    database: Path, monkeypatch: pytest.MonkeyPatch, suffix_budget: int
-) -> None:
-    """Whatever the size of a page, plain or compressed, no line is cut and each block has at least one."""
-    lines = [b"x" * size + b"\n" for size in (0, 5, 40, 1, 7, 0, 3)]
-    staging = Staging(database, {ONE: 1}, memory=0, budget=suffix_budget)
+@pytest.mark.parametrize("budget", [0, 1 << 20])
+def test_blocks_come_back_as_they_were_staged(database: Path, budget: int) -> None:
+    """Wherever they are, in memory, in a file or in a compressed one, blocks are read as they were cut."""
+    blocks = [b"x" * size + b"\n" for size in (0, 5, 40, 1, 7, 0, 3)]
+    staging = Staging(database, {ONE: 1}, memory=0, budget=budget)
     staging.start(ChunkStart(ONE))
-    staging.add(Block(ONE, b"".join(lines)))
-    staged = staging.end(end(ONE))
-    for page in (1, 4, 6, 50, 1000):
-        monkeypatch.setattr(_staging, "_PAGE", page)
-        blocks = list(staged.blocks())
-        assert b"".join(blocks) == b"".join(lines)
-        assert all(block.endswith(b"\n") for block in blocks)
+    for block in blocks:
+        staging.add(Block(ONE, block))
+    assert list(staging.end(end(ONE)).blocks()) == blocks
+    staging.close()
+
+
+def test_a_chunk_that_is_rewritten_has_blocks_of_their_usual_size(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes the place of a chunk is read in blocks of whole lines, too, and counted anew."""
+    monkeypatch.setattr(_staging, "_BLOCK", 10)
+    staging = Staging(database, {ONE: 1}, memory=100)
+    staging.start(ChunkStart(ONE))
+    assert staging.keep(Block(ONE, b"what was\n"))
+    rewritten = staging.rewrite(staging.end(end(ONE)), [b"a" * 4, b"b" * 5, b"c" * 30, b"d"])
+    assert list(rewritten.blocks()) == [b"aaaa\nbbbbb\n", b"c" * 30 + b"\n", b"d\n"]
+    assert (rewritten.size, rewritten.lines, rewritten.longest) == (44, 4, 31)
     staging.close()

@@ -136,8 +136,9 @@ def test_a_line_that_is_lost_on_the_way_is_noticed(
     assert committed(store, [whole], staging, now) == [Committed(DAYS[0], 4)]
     for answer in (blank + lines(4), b"odd\n" + blank + lines(4)):
         short = staged(store, staging, DAYS[1], answer, keep_rejects=True)
-        kept = short.files[0].read_bytes().splitlines(keepends=True)
-        short.files[0].write_bytes(b"".join(kept[:-1]))
+        path = short.files[0].path
+        kept = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(kept[:-1]))
         (refused,) = committed(store, [short], staging, now)
         assert isinstance(refused, Refused)
         assert re.match(r"Write failed: of .* lines of 2024-03-02", refused.reason)
