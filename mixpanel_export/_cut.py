@@ -62,13 +62,13 @@ class Cut:
 class Lines:
     """A block of whole lines, its cut, and the numbers of its outlined lines in their chunk."""
 
-    text: bytes
+    text: bytes | memoryview
     cut: Cut
     numbers: Numbers
 
     def line(self, number: int) -> bytes:
         """Return one line, by its number in the block, with its newline."""
-        return self.text[self.cut.ends[number - 1] if number else 0 : self.cut.ends[number]]
+        return bytes(self.text[self.cut.ends[number - 1] if number else 0 : self.cut.ends[number]])
 
     @property
     def longest(self) -> int:
@@ -92,7 +92,7 @@ class Lines:
         return Lines(self.text, cut, self.numbers[kept])
 
     def only(self, wanted: Numbers) -> "Lines":
-        """Return a block of nothing but the lines of these numbers, which rise."""
+        """Return a block of nothing but the lines of these numbers, which rise; it has text of its own."""
         wanted = _within(wanted, self.numbers)
         places = self.cut.outlined[np.searchsorted(self.numbers, wanted)]
         text = b"".join(map(self.line, places.tolist()))
@@ -114,7 +114,7 @@ class Rows:
         return CArrayStream.from_c_arrays(list(self._arrays), _ROW, validate=False).__arrow_c_stream__()
 
 
-def cut(text: bytes) -> Cut:
+def cut(text: bytes | memoryview) -> Cut:
     """Find where to cut a block of whole lines, each ended by a newline."""
     bytes_ = np.frombuffer(text, dtype=np.uint8)
     ends = _newlines(bytes_) + 1

@@ -21,9 +21,9 @@ from mixpanel_export._database import WORK, first_moment, in_utc, last_moment, q
 from mixpanel_export._duplicates import find_within
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._lines import Canonical, canonical
-from mixpanel_export._staging import Staged, Staging
+from mixpanel_export._staging import Buffers, Staged, Staging
 
-_PIECE = 16 << 20  # bytes of lines that one statement reads
+_PIECE = 8 << 20  # bytes of lines that one statement reads
 _PAGE = 1 << 20  # bytes of lines that are looked at together while a chunk is mended
 
 # The name goes through JSON only where it might not be what it says: a backslash, or bytes that may be no UTF-8.
@@ -145,11 +145,12 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready) -> N
         LoadError: DuckDB did not insert what was to be inserted.
     """
     names = {"table": quoted(table), "batch": ready.staged.batch, "found": _found(ready.staged)}
-    blocks = (block.without(ready.losers) for block in _blocks(ready.staged, ready.cuts))
     inserted = 0
-    for piece in _pieces(block for block in blocks if len(block.numbers)):
-        first, last = piece[0].numbers[0], piece[-1].numbers[-1]
-        inserted += sum(_over(connection, piece, _INSERT.format(first=first, last=last, **names)))
+    for piece in _pieces(ready.staged, ready.cuts):
+        winners = [block for block in (block.without(ready.losers) for block in piece) if len(block.numbers)]
+        if winners:
+            first, last = winners[0].numbers[0], winners[-1].numbers[-1]
+            inserted += sum(_over(connection, winners, _INSERT.format(first=first, last=last, **names)))
     if inserted != ready.loaded.rows:
         raise LoadError(
             f"of {ready.loaded.rows} events of {ready.staged.chunk} DuckDB inserted {inserted}; please report this"
@@ -217,7 +218,7 @@ def _find(connection: duckdb.DuckDBPyConnection, staged: Staged, zone: str) -> t
     cuts: list[Cut] = []
     doubtful: set[int] = set()
     lines = outlined = read = 0
-    for piece in _pieces(_blocks(staged)):
+    for piece in _pieces(staged):
         for block in piece:
             doubtful.update(lines + number for number in block.others())
             lines += block.cut.lines
@@ -244,9 +245,10 @@ def _losers(connection: duckdb.DuckDBPyConnection, staged: Staged, cuts: Sequenc
     connection.execute(_SUSPECTS)
     statement = _SUSPECT.format(batch=staged.batch, events=_events(zone))
     longest = 0
-    for piece in _pieces(block.only(suspects) for block in _blocks(staged, cuts)):
-        longest = max(longest, *(block.longest for block in piece))
-        _over(connection, piece, statement)
+    copies = (block.only(suspects) for piece in _pieces(staged, cuts) for block in piece)
+    for group in _grouped(copies):
+        longest = max(longest, *(block.longest for block in group))
+        _over(connection, group, statement)
     if not find_within(connection, "_export_incoming", [staged.batch], longest=longest):
         return suspects[:0]
     return _numbers(
@@ -269,26 +271,34 @@ def _numbers(connection: duckdb.DuckDBPyConnection, query: str) -> Numbers:
     return np.asarray(found, dtype=np.int64)
 
 
-def _blocks(staged: Staged, cuts: Sequence[Cut] = ()) -> Iterator[Lines]:
-    """Yield the blocks of the chunk, cut where their *cuts* say if there are any already."""
+def _pieces(staged: Staged, cuts: Sequence[Cut] = ()) -> Iterator[list[Lines]]:
+    """Yield the chunk piece by piece, each only until the next one; cut where its *cuts* say, if there are any already."""
+    buffers = Buffers()
+    for piece in _grouped(_blocks(staged, cuts, buffers)):
+        yield piece
+        buffers.reuse()
+
+
+def _blocks(staged: Staged, cuts: Sequence[Cut], buffers: Buffers) -> Iterator[Lines]:
     start = 0
-    for number, text in enumerate(staged.blocks()):
+    for number, text in enumerate(staged.blocks(buffers)):
         where = cuts[number] if cuts else cut(text)
         yield Lines(text, where, where.outlined.astype(np.int64) + start)
         start += where.lines
 
 
-def _pieces(blocks: Iterable[Lines]) -> Iterator[list[Lines]]:
-    piece: list[Lines] = []
+def _grouped(blocks: Iterable[Lines]) -> Iterator[list[Lines]]:
+    """Yield as many blocks at a time as one statement should read."""
+    group: list[Lines] = []
     size = 0
     for block in blocks:
-        piece.append(block)
+        group.append(block)
         size += len(block.text)
         if size > _PIECE:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _over(connection: duckdb.DuckDBPyConnection, piece: Sequence[Lines], statement: str) -> list[int]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from glob import escape
+from io import BufferedIOBase
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -28,6 +29,7 @@ BUDGET = 4 << 30
 _LEAST_FREE = 64 << 20
 _PART = 128 << 20
 _BLOCK = 1 << 20  # bytes
+_BUFFER = 5 << 18  # bytes; most blocks are a little longer than a megabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +65,41 @@ class Staged:
         """The chunk whose lines these are."""
         return self.end.chunk
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the lines in blocks, always the same ones."""
+    def blocks(self, buffers: "Buffers") -> Iterator[bytes | memoryview]:
+        """Yield the lines in blocks, always the same ones; those in files are read into *buffers*."""
         yield from self.kept
         for file in self.files:
             with _reader(file.path) as opened:
-                yield from map(opened.read, file.blocks)
+                for size in file.blocks:
+                    yield buffers.read(opened, size)
 
     def all_lines(self) -> Iterator[bytes]:
         """Yield every line with its newline."""
-        return (line + b"\n" for block in self.blocks() for line in block[:-1].split(b"\n"))
+        buffers = Buffers()
+        for block in self.blocks(buffers):
+            yield from (line + b"\n" for line in bytes(block)[:-1].split(b"\n"))
+            buffers.reuse()
+
+
+class Buffers:
+    """Memory to read into again and again: to get fresh memory from the system takes longer than to read into it."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+        self._used: list[bytearray] = []
+
+    def read(self, file: BinaryIO, size: int) -> memoryview:
+        """Read so many bytes, less where the file ends; they stay until `reuse`."""
+        place = next((place for place, free in enumerate(self._free) if len(free) >= size), None)
+        buffer = bytearray(max(size, _BUFFER)) if place is None else self._free.pop(place)
+        self._used.append(buffer)
+        view = memoryview(buffer)
+        return view[: cast("BufferedIOBase", file).readinto(view[:size])]
+
+    def reuse(self) -> None:
+        """Let all that was read be written over."""
+        self._free += self._used
+        self._used = []
 
 
 class _Open:
@@ -127,7 +154,7 @@ class Staging:
             self.directory.mkdir(mode=0o700)
         self._batches = batches
         self._budget = min(budget, free // 2)
-        self._memory = memory_limit() // 3 if memory is None else memory
+        self._memory = memory_limit() // 8 if memory is None else memory
         self._sizes: dict[Path, int] = {}
         self._counting = Lock()
         self._names = count(1)

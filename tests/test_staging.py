@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixpanel_export import _staging
-from mixpanel_export._staging import Staged, Staging
+from mixpanel_export._staging import Buffers, Staged, Staging
 from mixpanel_export._stream import Block, Chunk, ChunkEnd, ChunkStart
 from mixpanel_export.errors import DatabaseError
 
@@ -148,7 +148,11 @@ def test_blocks_come_back_as_they_were_staged(database: Path, budget: int) -> No
     staging.start(ChunkStart(ONE))
     for block in blocks:
         staging.add(Block(ONE, block))
-    assert list(staging.end(end(ONE)).blocks()) == blocks
+    staged = staging.end(end(ONE))
+    buffers = Buffers()
+    assert list(staged.blocks(buffers)) == blocks
+    buffers.reuse()
+    assert [bytes(block) for block in staged.blocks(buffers)] == blocks
     staging.close()
 
 
@@ -161,6 +165,6 @@ def test_a_chunk_that_is_rewritten_has_blocks_of_their_usual_size(
     staging.start(ChunkStart(ONE))
     assert staging.keep(Block(ONE, b"what was\n"))
     rewritten = staging.rewrite(staging.end(end(ONE)), [b"a" * 4, b"b" * 5, b"c" * 30, b"d"])
-    assert list(rewritten.blocks()) == [b"aaaa\nbbbbb\n", b"c" * 30 + b"\n", b"d\n"]
+    assert list(rewritten.blocks(Buffers())) == [b"aaaa\nbbbbb\n", b"c" * 30 + b"\n", b"d\n"]
     assert (rewritten.size, rewritten.lines, rewritten.longest) == (44, 4, 31)
     staging.close()
