@@ -4,6 +4,7 @@ numpy finds the places, and Arrow's layout lets DuckDB read the text where it is
 of an event in Mixpanel's own shape; whether its parts are what they should be, DuckDB says.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,12 +21,14 @@ BEGIN, BETWEEN = '{"event":"', '","properties":'
 
 _LEAST = len(f"{BEGIN}{BETWEEN}{{}}}}\n")
 _SOME = 64 << 10
-_LONGEST_NAME = 4096  # bytes; Mixpanel's limit is 255 characters
+_USUAL_NAME = 512  # bytes; Mixpanel's limit is 255 characters
 _QUOTE, _BACKSLASH, _BRACE, _SPACE, _RETURN, _NEWLINE = b'"\\} \r\n'
 # How far the search for the end of a string goes on from each byte: a quote or a control byte, a newline among them, ends
 # it, and what follows a backslash is passed over.
 _STEPS = np.ones(256, dtype=np.int32)
 _STEPS[:_SPACE], _STEPS[_QUOTE], _STEPS[_BACKSLASH] = 0, 0, 2
+# The same way, for one string that is longer than names are.
+_WAY = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+', re.DOTALL)
 
 _TEXT = na.c_schema(
     na.Schema(
@@ -123,7 +126,7 @@ def cut(text: bytes | memoryview) -> Cut:
     starts, last = starts[outlined], ends[outlined] - 2
     last -= bytes_[last] == _RETURN
     names = starts + len(BEGIN)
-    quotes = _ends_of_strings(bytes_, names)
+    quotes = _ends_of_strings(text, names, last)
     properties = quotes + len(BETWEEN)
     marks = np.stack((starts, names, quotes, properties, last), axis=1)
     whole = (quotes > 0) & (properties < last) & (bytes_[last] == _BRACE)
@@ -169,13 +172,21 @@ def _newlines(bytes_: NDArray[np.uint8]) -> Offsets:
     return np.concatenate([np.empty(0, dtype=np.int32), *found])
 
 
-def _ends_of_strings(bytes_: NDArray[np.uint8], starts: Offsets) -> Offsets:
-    """Return where the JSON strings that begin at *starts* have their closing quotes, 0 where that is not found."""
+def _ends_of_strings(text: bytes | memoryview, starts: Offsets, lasts: Offsets) -> Offsets:
+    """Return where the JSON strings that begin at *starts* have their closing quotes.
+
+    Where there is none before the place in *lasts*, it is 0 or a later one.
+    """
+    bytes_ = np.frombuffer(text, dtype=np.uint8)
     at = starts.copy()
-    for _ in range(_LONGEST_NAME):
+    for _ in range(_USUAL_NAME):
         # A backslash before the last newline leads out of the block, to where that newline is seen again.
         steps = _STEPS.take(bytes_.take(at, mode="clip"))
         if not steps.any():
             break
         at += steps
+    else:
+        for number in np.flatnonzero(at < lasts).tolist():
+            way = _WAY.match(text, int(at[number]), int(lasts[number]))
+            at[number] = way.end() if way else 0
     return np.where(bytes_.take(at, mode="clip") == _QUOTE, at, 0)

@@ -26,8 +26,8 @@ from mixpanel_export._staging import Buffers, Staged, Staging
 _PIECE = 8 << 20  # bytes of lines that one statement reads
 _PAGE = 1 << 20  # bytes of lines that are looked at together while a chunk is mended
 
-# The name goes through JSON only where it might not be what it says: a backslash, or bytes that may be no UTF-8.
-# TRY, as DuckDB raises where text is no JSON; nobody has looked at it before.
+# The name goes through JSON only where a backslash says that it is not what it means; that its bytes are UTF-8 nobody
+# has looked at before. TRY, as DuckDB raises where they are not, and where text is no JSON.
 _EVENTS = """
 SELECT number, event_name, CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END AS event_time, -- Python has no others
        found[2] AS distinct_id, found[3] AS insert_id, properties,
@@ -35,8 +35,8 @@ SELECT number, event_name, CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END
            AND event_name IS NOT NULL AND found IS NOT NULL AS sound
 FROM (
     SELECT *,
-           CASE WHEN contains(raw, '\\') OR strlen(raw) <> length(raw)
-                THEN TRY(json_extract_string('"' || raw || '"', '$')) ELSE raw END AS event_name,
+           CASE WHEN contains(raw, '\\') THEN TRY(json_extract_string('"' || raw || '"', '$'))
+                ELSE TRY(decode(encode(raw))) END AS event_name,
            CASE WHEN abs(clock) < 1e11 AND clock >= -62135596800
                 THEN {seconds}
                 WHEN abs(clock) >= 1e11 AND clock BETWEEN -62135596800000 AND 253402300799999
@@ -68,7 +68,7 @@ _FIND = (
 # Time and id alone hardly ever recur in events that differ.
 _RECURRING = """
 WITH _keys AS (SELECT number, hash(event_time, insert_id) AS key FROM {found} WHERE insert_id <> '')
-SELECT number FROM _keys SEMI JOIN (SELECT key FROM _keys GROUP BY key HAVING count(*) > 1) USING (key) ORDER BY number
+SELECT number FROM _keys SEMI JOIN (SELECT key FROM _keys GROUP BY key HAVING count(*) > 1) USING (key) ORDER BY number ASC
 """
 _SUSPECTS = """
 CREATE OR REPLACE TEMP TABLE _export_incoming (
@@ -89,7 +89,7 @@ _INSERT = """
 INSERT INTO {table}
 SELECT event_name, event_time, distinct_id, insert_id, line[4], {batch}
 FROM _export_lines POSITIONAL JOIN (
-    FROM {found} WHERE number BETWEEN {first} AND {last} ORDER BY number
+    FROM {found} WHERE number BETWEEN {first} AND {last} ORDER BY number ASC
 ) AS _found WHERE _export_lines.number = _found.number
 """
 
@@ -207,7 +207,7 @@ def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> Non
 
 
 def _found(staged: Staged) -> str:
-    return f"{WORK}.found_{staged.batch}"
+    return f"{WORK}.main.found_{staged.batch}"
 
 
 def _find(connection: duckdb.DuckDBPyConnection, staged: Staged, zone: str) -> tuple[Cut, ...]:
@@ -253,7 +253,7 @@ def _losers(connection: duckdb.DuckDBPyConnection, staged: Staged, cuts: Sequenc
         return suspects[:0]
     return _numbers(
         connection,
-        "SELECT number FROM _export_incoming AS _rows SEMI JOIN _export_losers ON _rows.rowid = id ORDER BY number",
+        "SELECT number FROM _export_incoming AS _rows SEMI JOIN _export_losers ON _rows.rowid = id ORDER BY number ASC",
     )
 
 

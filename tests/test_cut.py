@@ -100,12 +100,25 @@ def test_what_is_left_out_is_not_in_the_table(kept: list[bool]) -> None:
     assert [parts[1] for parts, _ in others] == [f"e{number}" for number in losers.tolist()]
 
 
-@pytest.mark.parametrize("length,is_found", [(4095, True), (4097, False)])
-def test_a_name_beyond_all_measure_is_not_searched_to_its_end(length: int, is_found: bool) -> None:
-    """A line without a quote costs no more than the longest name; the line is then among the others."""
-    block = block_of([EVENT, BEGIN.encode() + b"x" * length + BETWEEN.encode() + b"{}}", EVENT])
-    assert block.cut.outlined.tolist() == ([0, 1, 2] if is_found else [0, 2])
-    assert block.others() == ([] if is_found else [1])
+@pytest.mark.parametrize(
+    "name", [b"", b"x" * 511, b"x" * 512, b"x" * 5000, b"\\\\" * 5000, b'\\"' * 255 + b"x"]
+)
+def test_a_name_of_any_length_is_found(name: bytes) -> None:
+    """A name beyond all measure is a name, and its line does not keep the others from being cut."""
+    line = BEGIN.encode() + name + BETWEEN.encode() + b"{}}"
+    block = block_of([EVENT, line, EVENT])
+    assert block.cut.outlined.tolist() == [0, 1, 2]
+    assert table_of(block)[1] == ([BEGIN, name.decode(), BETWEEN, "{}", "}\n"], 1)
+
+
+@pytest.mark.parametrize("length", [40, 600, 5000])
+@pytest.mark.parametrize("end", [b"", b"\\", b"\\\\", b'\\"', b"\t" + BETWEEN.encode() + b"{}}"])
+def test_a_name_ends_in_its_line(length: int, end: bytes) -> None:
+    """A line without the closing quote is among the others, whatever the next line has to offer."""
+    odd = BEGIN.encode() + b"x" * length + end
+    block = block_of([odd, EVENT, odd, odd, BETWEEN.encode() + b"{}} " + b"x" * 40, odd])
+    assert block.cut.outlined.tolist() == [1]
+    assert block.others() == [0, 2, 3, 4, 5]
 
 
 def test_released_lines_are_no_rows_any_more() -> None:

@@ -404,6 +404,21 @@ def test_identities_are_compared_as_text(connection: duckdb.DuckDBPyConnection, 
     assert verdict == [Committed(DAYS[0], len(identities), removed_duplicates=len(identities))]
 
 
+def test_an_applications_order_is_not_that_of_the_lines(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """What an application of this process sets for all its connections changes no row and no duplicate."""
+    connection.execute("SET GLOBAL default_order = 'DESC'")
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    answer = lines(3000) + lines(1000)
+    whole = staged(store, staging, DAYS[0], answer)
+    assert committed(store, [whole], staging, now) == [Committed(DAYS[0], 3000, removed_duplicates=1000)]
+    assert connection.execute(
+        "SELECT count(*), count(DISTINCT insert_id) FROM events WHERE insert_id = properties->>'$.\"$insert_id\"'"
+    ).fetchone() == (3000, 3000)
+
+
 @pytest.mark.parametrize("folder", ["json=1", "filename=x"])
 def test_a_folder_that_looks_like_a_partition_is_a_folder(tmp_path: Path, folder: str) -> None:
     """The name of the folder has no say in what is read."""
