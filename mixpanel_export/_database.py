@@ -18,19 +18,20 @@ STORAGE_VERSION = "v1.2.0"
 
 Connection = duckdb.DuckDBPyConnection
 
+WORK = "_export_work"
+"""Name of a database in memory, attached to that of an export while it runs, that its connections share."""
+
 _DAMAGED = "restore the damaged file from a copy, or choose another path"
 _ADVICE = {
     "Corrupt database file": _DAMAGED,
     "Could not read enough bytes": _DAMAGED,
+    f'database with name "{WORK}"': "an export needs this name, so give the file, or what is attached, another one",
     "main key table": "drop what refers to the table",
     "Permission denied": "let this user write to the file and its folder, or choose another path",
 }
 
 _exporting: set[Path] = set()
 _exporting_changes = Lock()
-
-WORK = "_export_work"
-"""Name of a database in memory, attached to that of an export while it runs, that its connections share."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
@@ -112,7 +113,7 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
 @contextmanager
 def _work(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Attach the database in memory."""
-    connection.execute(f"ATTACH OR REPLACE ':memory:' AS {WORK}")
+    connection.execute(f"ATTACH ':memory:' AS {WORK}")
     try:
         yield
     finally:
