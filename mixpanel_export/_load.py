@@ -6,12 +6,12 @@ duplicates. So neither keeps a chunk's text in memory, and the transaction of th
 to take back. Python sees no event. `properties` is cut out of each line as text, since every JSON function of DuckDB
 would write numbers and escapes anew.
 
-A line that is not of Mixpanel's shape, or that DuckDB refuses, is doubtful; its chunk is then mended line by line.
+A line that is not of Mixpanel's shape, or that DuckDB refuses, is doubtful; its chunk must then be mended.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import duckdb
 import numpy as np
@@ -20,11 +20,9 @@ from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, Numbers, cut, rows
 from mixpanel_export._database import WORK, first_moment, in_utc, last_moment, quoted
 from mixpanel_export._duplicates import find_within
 from mixpanel_export._ledger import Loaded
-from mixpanel_export._lines import Canonical, canonical
-from mixpanel_export._staging import Buffers, Staged, Staging
+from mixpanel_export._staging import Buffers, Staged
 
 _PIECE = 8 << 20  # bytes of lines that one statement reads
-_PAGE = 1 << 20  # bytes of lines that are looked at together while a chunk is mended
 
 # The name goes through JSON only where a backslash says that it is not what it means; that its bytes are UTF-8 nobody
 # has looked at before. TRY, as DuckDB raises where they are not, and where text is no JSON.
@@ -162,50 +160,6 @@ def forget(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
     connection.execute(f"DROP TABLE IF EXISTS {_found(staged)}")
 
 
-def mend(
-    connection: duckdb.DuckDBPyConnection, staged: Staged, doubtful: set[int], staging: Staging
-) -> Staged:
-    """Bring the *doubtful* lines of the chunk into the canonical shape.
-
-    The original text of lines that are no event, and of those that had to be repaired, is set aside.
-    """
-    if staged.set_aside:
-        raise LoadError(f"DuckDB refuses lines of {staged.chunk} that were mended before; please report this")
-    aside = staging.side_file(staged)
-    counts = {"rejected": 0, "repaired": 0, "blank": 0}
-
-    def lines() -> Iterator[bytes]:
-        with aside.open("wb") as file:
-            for line, shaped in _shaped(connection, staged, doubtful):
-                if line.isspace():
-                    counts["blank"] += 1
-                    continue
-                if shaped is None or shaped.repaired:
-                    reason = "rejected" if shaped is None else "repaired"
-                    counts[reason] += 1
-                    file.write(f"{reason},{line[:-1].hex()}\n".encode())
-                if shaped is not None:
-                    yield shaped.line
-
-    mended = replace(staging.rewrite(staged, lines()), set_aside=aside)
-    if mended.lines + counts["rejected"] + counts["blank"] != staged.lines:
-        staging.discard(mended)
-        raise LoadError(f"of {staged.lines} lines of {staged.chunk} some were lost; please report this")
-    return replace(mended, rejects=counts["rejected"], repaired=counts["repaired"])
-
-
-def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
-    """Insert what `mend` set aside of the chunk into `_export_rejects`."""
-    if staged.set_aside is None:
-        return
-    connection.execute(
-        "INSERT INTO _export_rejects SELECT ?, reason, unhex(text) FROM read_csv(?, auto_detect = false, "
-        "header = false, delim = ',', quote = '', escape = '', max_line_size = ?, "
-        "columns = {'reason': 'VARCHAR', 'text': 'VARCHAR'})",
-        [staged.batch, str(staged.set_aside), 2 * staged.longest + 100],
-    )
-
-
 def _found(staged: Staged) -> str:
     return f"{WORK}.main.found_{staged.batch}"
 
@@ -326,36 +280,3 @@ def _events(zone: str) -> str:
         milliseconds=in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)", zone),
         iso="TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP" if zone == "UTC" else _LOCAL_ISO.format(zone=zone),
     )
-
-
-def _shaped(
-    connection: duckdb.DuckDBPyConnection, staged: Staged, doubtful: set[int]
-) -> Iterator[tuple[bytes, Canonical | None]]:
-    """Yield each line with its canonical shape; None where it is no event, or DuckDB refuses it even so."""
-    for page in _pages(enumerate(staged.all_lines())):
-        shapes = {number: canonical(line[:-1]) for number, line in page if number in doubtful}
-        taken = iter(_are_json(connection, [shape.line for shape in shapes.values() if shape]))
-        shapes = {number: shape if shape and next(taken) else None for number, shape in shapes.items()}
-        for number, line in page:
-            yield line, shapes.get(number, Canonical(line[:-1], repaired=False))
-
-
-def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    page: list[tuple[int, bytes]] = []
-    size = 0
-    for number, line in lines:
-        page.append((number, line))
-        size += len(line)
-        if size > _PAGE:
-            yield page
-            page, size = [], 0
-    yield page
-
-
-def _are_json(connection: duckdb.DuckDBPyConnection, lines: Sequence[bytes]) -> list[bool]:
-    """Return of each line whether DuckDB takes it, in their order, which only a list keeps."""
-    found = connection.execute(
-        "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",
-        [[line.decode() for line in lines]],
-    ).fetchall()
-    return list(found[0][0])

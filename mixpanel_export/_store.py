@@ -27,9 +27,8 @@ from mixpanel_export._load import (
     examine,
     forget,
     insert,
-    load_set_aside,
-    mend,
 )
+from mixpanel_export._mend import load_set_aside, mend
 from mixpanel_export._plan import Held, Status, is_open
 from mixpanel_export._schema import (
     create_events_table,

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from support import query
 
-from mixpanel_export import _load
+from mixpanel_export import _mend
 from mixpanel_export._database import connected_for_export
 from mixpanel_export._ledger import Selection
 from mixpanel_export._load import Ready
@@ -149,7 +149,7 @@ def test_a_line_that_cannot_be_mended_is_an_error(
     connection: duckdb.DuckDBPyConnection, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk that DuckDB refuses although it was found sound fails alone, and the others are committed."""
-    monkeypatch.setattr(_load, "canonical", _Unmended)
+    monkeypatch.setattr(_mend, "canonical", _Unmended)
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     odd = staged(store, staging, DAYS[0], b'["odd"]\n' + lines(1))
