@@ -74,18 +74,12 @@ SELECT id, batch, coalesce(event_time NOT BETWEEN first AND last, true) AS outsi
 FROM _rows JOIN _days USING (batch)
 SEMI JOIN _twice ON _rows.event_time IS NOT DISTINCT FROM _twice.event_time
 """
-# Ids alone, then the rest of the few that are left: rows at the same odd time, such as zero, are scattered everywhere.
 _ACROSS = """
 CREATE OR REPLACE TEMP TABLE _export_suspects AS
-WITH _ids AS (
-    SELECT id, batch, outside, hash(insert_id) AS key
+WITH _keys AS MATERIALIZED (
+    SELECT id, batch, outside, hash(event_name, event_time, distinct_id, insert_id) AS key
     FROM {table} AS _events JOIN _export_met ON _events.rowid = id
     WHERE export_batch IN ({batches}) AND insert_id <> ''
-), _likely AS MATERIALIZED (
-    FROM _ids QUALIFY min(batch) OVER (PARTITION BY key) <> max(batch) OVER (PARTITION BY key)
-), _keys AS MATERIALIZED (
-    SELECT id, batch, outside, hash(event_name, event_time, distinct_id, insert_id) AS key
-    FROM {table} AS _events JOIN _likely ON _events.rowid = id WHERE export_batch IN ({batches})
 ), _twice AS (
     SELECT key FROM _keys GROUP BY key HAVING min(batch) <> max(batch) AND bool_or(outside)
 )
