@@ -73,11 +73,6 @@ class Lines:
         """Return one line, by its number in the block, with its newline."""
         return bytes(self.text[self.cut.ends[number - 1] if number else 0 : self.cut.ends[number]])
 
-    @property
-    def longest(self) -> int:
-        """The bytes of the longest line, its newline included."""
-        return int(np.diff(self.cut.ends, prepend=0).max(initial=0))
-
     def others(self) -> list[int]:
         """Return the numbers in the block of the lines without that outline that are not blank."""
         if len(self.cut.outlined) == self.cut.lines:

@@ -198,12 +198,10 @@ def _losers(connection: duckdb.DuckDBPyConnection, staged: Staged, cuts: Sequenc
         return suspects
     connection.execute(_SUSPECTS)
     statement = _SUSPECT.format(batch=staged.batch, events=_events(zone))
-    longest = 0
     copies = (block.only(suspects) for piece in _pieces(staged, cuts) for block in piece)
     for group in _grouped(copies):
-        longest = max(longest, *(block.longest for block in group))
         _over(connection, group, statement)
-    if not find_within(connection, "_export_incoming", [staged.batch], longest=longest):
+    if not find_within(connection, "_export_incoming", [staged.batch]):
         return suspects[:0]
     return _numbers(
         connection,
