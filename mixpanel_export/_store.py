@@ -238,8 +238,13 @@ class Store:
     def _commit(self, group: Sequence[Ready], now: Callable[[], datetime]) -> list[Committed]:
         with transaction(self._connection):
             self._create_target()
+            target = quoted(self._target)
+            # One INSERT only: DuckDB 2.0 was seen to crash on looking up rows of several ones in their transaction.
+            self._connection.execute(f"CREATE OR REPLACE TEMP TABLE _export_rows AS FROM {target} LIMIT 0")
             for ready in group:
-                insert(self._connection, self._target, ready)
+                insert(self._connection, "_export_rows", ready)
+            self._connection.execute(f"INSERT INTO {target} FROM _export_rows")
+            self._connection.execute("DROP TABLE _export_rows")
             entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
             superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
             for ready, entry in zip(group, entries, strict=True):
