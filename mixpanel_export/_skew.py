@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
-from math import isfinite
 
 _SAMPLE = 300  # lines
 _LONGEST = 1 << 16  # bytes of a line that is looked at
@@ -37,10 +36,9 @@ def _lateness(line: bytes) -> float | None:
     try:
         properties = json.loads(line)["properties"]
         imported = properties.get("$import")
-        late = properties["mp_processing_time_ms"] / 1000 - properties["time"]
-    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
+        return None if imported else properties["mp_processing_time_ms"] / 1000 - properties["time"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return None if imported or not isfinite(late) else late
 
 
 def _is_offset(hours: float) -> bool:
