@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
+from math import isfinite
 
 _SAMPLE = 300  # lines
 _LONGEST = 1 << 16  # bytes of a line that is looked at
@@ -36,9 +37,10 @@ def _lateness(line: bytes) -> float | None:
     try:
         properties = json.loads(line)["properties"]
         imported = properties.get("$import")
-        return None if imported else properties["mp_processing_time_ms"] / 1000 - properties["time"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        late = properties["mp_processing_time_ms"] / 1000 - properties["time"]
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    return None if imported or not isfinite(late) else late
 
 
 def _is_offset(hours: float) -> bool:

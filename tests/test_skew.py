@@ -115,6 +115,11 @@ def test_only_events_that_were_tracked_live_tell() -> None:
     """Imported events come whenever they like, and lines that are no events tell nothing."""
     late = [7 * 3600.0] * 40
     junk = [b"text", b"[1]", b"null", b'{"event":"e"}', b"[" * 10_000, b'{"properties":{"time":"x"}}']
+    for number in ("1e400", "-1e400", "NaN", "9" * 400):
+        times = (
+            f'{{"properties":{{"time":{time},"mp_processing_time_ms":{number}}}}}' for time in ("1", number)
+        )
+        junk += [line.encode() for line in times]
     assert offset_of(lines(late, **{"$import": True})) is None
     assert offset_of(junk * 10 + lines(late)) == -7.0
     assert offset_of(lines(late, text="x" * 70_000)) is None
