@@ -28,6 +28,7 @@ from mixpanel_export.simulator import Fault
 
 from .child import ASYNCHRONOUS, POINTS, RETRY_WAIT, Job, Moment, Point, work
 from .file import read
+from .knobs import honest_cuts
 from .model import Outcome, ViolationError, require
 from .schedules import ACCOUNT, Run, Tally
 from .world import Ask, Mode, World
@@ -246,7 +247,7 @@ def _points(draw: Random, seed: int) -> list[Point | None]:
 @contextmanager
 def _served(draw: Random, folder: Path) -> Iterator[KilledRun]:
     """Yield a run whose project is served on a loopback socket, by a thread of this process."""
-    with start_blocking_portal() as portal:
+    with honest_cuts(), start_blocking_portal() as portal:
         run = KilledRun(draw, folder)
         with portal.wrap_async_context_manager(run.world.sim.serve()) as run.url:
             yield run

@@ -50,7 +50,7 @@ def turned(knobs: Knobs) -> Iterator[None]:
     values["_staging.Staging"] = partial(Staging, budget=int(knobs["budget"]))
     before = {name: _swap(name, value) for name, value in values.items()}
     try:
-        with _honest_cuts():
+        with honest_cuts():
             yield
     finally:
         for name, value in before.items():
@@ -66,7 +66,7 @@ def _swap(name: str, value: Any) -> Any:
 
 
 @contextmanager
-def _honest_cuts() -> Iterator[None]:
+def honest_cuts() -> Iterator[None]:
     """Let no cut between two lines look like the end of a shorter, proper body.
 
     Mixpanel states no length, so such a cut inside a sound gzip stream is the one loss that no client can see.
