@@ -9,15 +9,17 @@ only recur where its time lies outside the days asked for. There the loser moves
 must be shown again once the batch that it lost to is replaced by one without it: the table shows what its batches
 delivered, whatever happened before.
 
-Probes look at keys only; payload is read of the few rows whose keys recur. Everything runs inside the caller's
-transaction, and deleting comes last: DuckDB 2.0 returns the text of other rows, or crashes, where rows are looked
-up by `rowid` in a table that has lost rows of the same transaction.
+Probes look at keys only, each at fewer rows than the one before; payload is read of the few rows that are left, and
+Python compares these. Everything runs inside the caller's transaction.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from itertools import chain
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import chain, islice
+from math import isfinite
+from typing import Any
 
 import duckdb
 
@@ -28,89 +30,83 @@ Span = tuple[datetime, datetime]
 """Naive UTC, both inclusive."""
 
 _IDENTITY = ("time", "distinct_id", "$insert_id")
-_PAGE = 1000  # rows that Python looks at in one go
-_TEXT = 16 << 20  # bytes of text that are looked at at once
+_PAGE = 1000  # rows that Python takes from DuckDB in one go
+_TEXT = 16 << 20  # bytes of rows that are compared at once
+_BESIDE = 512  # bytes that a row needs in Python beside its text
 
 # Names begin with an underscore where they stand beside a table's, which cannot.
-_WITHIN = """
-WITH _keys AS (
-    SELECT rowid AS id, export_batch AS batch, hash(event_name, event_time, distinct_id, insert_id) AS key
-    FROM {table} WHERE export_batch IN ({batches}) AND insert_id <> ''
-), _twice AS (
-    SELECT batch, key FROM _keys GROUP BY ALL HAVING count(*) > 1
-)
-SELECT id, false AS outside FROM _keys SEMI JOIN _twice USING (batch, key)
+
+# These columns alone hardly ever recur in events that differ, and are hashed in half the time of all.
+_KEY = "hash(export_batch, event_time, insert_id)"
+_RECURRING = f"""
+CREATE OR REPLACE TEMP TABLE _export_recurring AS
+SELECT {_KEY} AS key FROM {{table}} WHERE export_batch IN ({{batches}}) AND insert_id <> ''
+GROUP BY key HAVING count(*) > 1
 """
-# Only rows at a time that some batch has outside its days can recur.
+_WITHIN = f"""
+CREATE OR REPLACE TEMP TABLE _export_suspects AS
+SELECT rowid AS id, {_KEY} AS key, false AS outside, 0 AS page FROM {{table}}
+WHERE export_batch IN ({{batches}}) AND insert_id <> '' AND {_KEY} IN (FROM _export_recurring)
+"""
+_STRAYS = """
+SELECT rowid AS id, export_batch AS batch, event_time FROM {table} JOIN _days ON export_batch = batch
+WHERE export_batch IN ({batches}) AND ({times}) AND event_time NOT BETWEEN first AND last
+"""
+_TIMELESS = """
+SELECT rowid AS id, export_batch AS batch, event_time FROM {table}
+WHERE export_batch IN ({batches}) AND event_time IS NULL
+"""
+# Times first, as they are read several times as fast as names and ids.
+_MET = """
+CREATE OR REPLACE TEMP TABLE _export_met AS
+WITH _days AS (
+    SELECT unnest($batches) AS batch, unnest($firsts) AS first, unnest($lasts) AS last
+), _strays AS MATERIALIZED ({strays}), _rows AS MATERIALIZED (
+    FROM _strays UNION
+    SELECT rowid AS id, export_batch AS batch, event_time FROM {table} SEMI JOIN _strays USING (event_time)
+    WHERE export_batch IN ({near})
+), _twice AS (
+    SELECT event_time FROM _rows GROUP BY event_time HAVING min(batch) <> max(batch)
+)
+SELECT id, batch, coalesce(event_time NOT BETWEEN first AND last, true) AS outside
+FROM _rows JOIN _days USING (batch)
+SEMI JOIN _twice ON _rows.event_time IS NOT DISTINCT FROM _twice.event_time
+"""
 _ACROSS = """
-WITH _days(batch, first, last) AS (VALUES {days}), _keys AS (
-    SELECT rowid AS id, batch, hash(event_name, event_time, distinct_id, insert_id) AS key,
-           event_time IS NULL OR event_time NOT BETWEEN first AND last AS outside
-    FROM {table} JOIN _days ON export_batch = batch
-    WHERE export_batch IN ({batches}) AND insert_id <> '' AND (event_time IS NULL{times})
+CREATE OR REPLACE TEMP TABLE _export_suspects AS
+WITH _keys AS MATERIALIZED (
+    SELECT id, batch, outside, hash(event_name, event_time, distinct_id, insert_id) AS key
+    FROM {table} AS _events JOIN _export_met ON _events.rowid = id
+    WHERE export_batch IN ({batches}) AND insert_id <> ''
 ), _twice AS (
-    SELECT key FROM _keys SEMI JOIN (SELECT key FROM _keys WHERE outside) AS _strays USING (key)
-    GROUP BY key HAVING count(DISTINCT batch) > 1
+    SELECT key FROM _keys GROUP BY key HAVING min(batch) <> max(batch) AND bool_or(outside)
 )
-SELECT id, outside FROM _keys SEMI JOIN _twice USING (key)
+SELECT id, key, outside, 0 AS page FROM _keys SEMI JOIN _twice USING (key)
 """
-_SUSPECTS = """
-CREATE OR REPLACE TEMP TABLE _export_suspects (
-    id BIGINT, batch INTEGER, event_name VARCHAR, size BIGINT, digest VARCHAR, identity VARCHAR[], processed DOUBLE)
-"""
-_SIZE = """
-SELECT coalesce(sum(strlen(properties)), 0) FROM {table}
-WHERE export_batch IN ({batches}) AND rowid IN (SELECT id FROM _export_recurring)
+_PAGES = """
+CREATE OR REPLACE TEMP TABLE _export_suspects AS
+SELECT id, key, outside, sum(size) OVER (ORDER BY key, id ROWS UNBOUNDED PRECEDING) // {most} AS page FROM (
+    SELECT id, key, outside, strlen(properties) + {beside} AS size
+    FROM {table} AS _events JOIN _export_suspects ON _events.rowid = id WHERE export_batch IN ({batches})
+)
 """
 # One JSON function only: each takes several times the memory of all the text that it is given at once.
-_EXTRACT = """
-INSERT INTO _export_suspects
-SELECT id, batch, event_name, size, digest, found[:3],
-       CASE WHEN isfinite(TRY_CAST(found[4] AS DOUBLE)) THEN TRY_CAST(found[4] AS DOUBLE) END
+_SUSPECTS = """
+SELECT key, {scope}, event_name, found[1], found[2], found[3], TRY_CAST(found[4] AS DOUBLE), properties,
+       NOT outside, export_batch, id
 FROM (
-    SELECT rowid AS id, export_batch AS batch, event_name, strlen(properties) AS size, md5(properties) AS digest,
+    SELECT id, key, outside, export_batch, event_name, properties,
            json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms'])
                AS found
-    FROM {table}
-    WHERE export_batch IN ({batches}) AND rowid IN (SELECT id FROM _export_recurring WHERE hash(id) % {shares} = {share})
+    FROM {table} AS _events JOIN _export_suspects ON _events.rowid = id
+    WHERE page = {page} AND export_batch IN ({batches})
 )
 """
 # What DuckDB extracts of some values is not the text that was sent: numbers with a fraction or of many digits went
 # through a double, also inside objects and lists, and zero loses its sign.
-_REWRITTEN = r"""
-SELECT id FROM _export_suspects
-WHERE regexp_matches(array_to_string(identity, chr(10)),
-    '(?m)^([\[{]|-?0$|-?[0-9]+\.[0-9]|-?[0-9]+([eE][-+]?[0-9]+|[0-9]{18})$|-?(inf|nan|Inf|NaN))')
-"""
-# Only where several rows were processed last, and differ, has their text to be looked at.
-_TIES = """
-CREATE OR REPLACE TEMP TABLE _export_ties AS
-SELECT id, size, hash(event_name, identity) AS share, NULL::BIGINT AS place FROM (
-    SELECT *, min(digest) OVER alike <> max(digest) OVER alike AS differ
-    FROM (
-        SELECT *, rank() OVER (PARTITION BY {scope}event_name, identity ORDER BY processed DESC NULLS LAST) AS place
-        FROM _export_suspects
-    )
-    WHERE place = 1 WINDOW alike AS (PARTITION BY {scope}event_name, identity)
-) WHERE differ
-"""
-_BREAK_TIES = """
-UPDATE _export_ties SET place = ranked.place FROM (
-    SELECT id, rank() OVER (PARTITION BY {scope}_suspects.event_name, identity ORDER BY properties DESC) AS place
-    FROM _export_ties JOIN _export_suspects AS _suspects USING (id) JOIN {table} AS _events ON _events.rowid = id
-    WHERE share % {shares} = {share} AND export_batch IN ({batches})
-) AS ranked WHERE _export_ties.id = ranked.id
-"""
-_LOSERS = """
-CREATE OR REPLACE TEMP TABLE _export_losers AS
-SELECT id, batch, winner FROM (
-    SELECT id, batch, row_number() OVER alike AS place, first_value(batch) OVER alike AS winner
-    FROM _export_suspects JOIN _export_recurring USING (id) LEFT JOIN _export_ties USING (id)
-    WINDOW alike AS (
-        PARTITION BY {scope}event_name, identity
-        ORDER BY processed DESC NULLS LAST, _export_ties.place, outside, batch)
-) WHERE place > 1
-"""
+_REWRITTEN = re.compile(
+    r"^([\[{]|-?0$|-?[0-9]+\.[0-9]|-?[0-9]+([eE][-+]?[0-9]+|[0-9]{18})$|-?(inf|nan|Inf|NaN))", re.MULTILINE
+)
 _ROW = "event_name, event_time, distinct_id, insert_id, properties"
 
 
@@ -133,29 +129,52 @@ class Reach:
         )
 
 
-def find_within(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[int]) -> bool:
-    """Whether rows inside one of *batches* lose to others there; `_export_losers` then has their `rowid` as `id`."""
-    names = _names(table, batches)
-    return _find_losers(connection, names, _WITHIN.format(**names), scope="batch, ")
+_Identity = tuple[object, ...]
+_Version = tuple[bool, float, str, bool, int, int]
+
+
+@dataclass(slots=True)
+class _Contest:
+    """The rows of one identity.
+
+    A version is whether it is known when it was processed, when, its text, whether it is inside the days of its
+    batch, the negative of the batch, and its `rowid`: the greatest wins.
+    """
+
+    key: int
+    best: _Version
+    lost: list[tuple[int, int]] = field(default_factory=list)
+
+    def losers(self) -> Iterator[tuple[int, int, int]]:
+        return ((number, batch, -self.best[-2]) for number, batch in self.lost)
+
+
+def find_within(
+    connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[int], *, longest: int
+) -> bool:
+    """Whether rows inside one of *batches* lose to others there; `_export_losers` then has their `rowid` as `id`.
+
+    *table* is SQL of the table's name, and *longest* the bytes that no event's text exceeds.
+    """
+    names = {"table": table, "batches": _listed(batches)}
+    if not _number(connection, _RECURRING.format(**names)):
+        return False
+    suspects = _number(connection, _WITHIN.format(**names))
+    pages = [0] if suspects * (longest + _BESIDE) <= _TEXT else _pages(connection, names)
+    return _find_losers(connection, names, pages, scope="export_batch")
 
 
 def hide_across(
     connection: duckdb.DuckDBPyConnection, table: str, new: Iterable[int], reaches: Sequence[Reach]
 ) -> None:
-    """Hide the losers among the *new* batches and those of *reaches* that they meet; the ledger's counts follow.
-
-    After this the transaction must not look up rows of the table.
-    """
-    involved = meeting(set(new), reaches)
-    if not involved:
+    """Hide the losers among the *new* batches and those of *reaches* that they meet; the ledger's counts follow."""
+    changed = set(new)
+    involved = meeting(changed, reaches)
+    batches = _find_met(connection, quoted(table), changed, involved) if involved else []
+    names = {"table": quoted(table), "batches": _listed(batches)}
+    if not batches or not _number(connection, _ACROSS.format(**names)):
         return
-    names = _names(table, [reach.batch for reach in involved])
-    days = ", ".join(
-        f"({reach.batch}, TIMESTAMP '{reach.inside[0]}', TIMESTAMP '{reach.inside[1]}')" for reach in involved
-    )
-    strays = [reach.outside for reach in involved if reach.outside]
-    times = "".join(f" OR event_time BETWEEN '{first}' AND '{last}'" for first, last in strays)
-    if _find_losers(connection, names, _ACROSS.format(days=days, times=times, **names), scope=""):
+    if _find_losers(connection, names, _pages(connection, names), scope="NULL"):
         connection.execute(
             "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM _export_losers "
             "JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})".format(
@@ -170,7 +189,7 @@ def hide_across(
 
 def restore(connection: duckdb.DuckDBPyConnection, table: str, gone: Sequence[int]) -> list[int]:
     """Show the rows again that lost to the batches *gone*, and return the batches that have them back."""
-    hidden = "FROM _export_duplicates WHERE lost_to IN ({batches})".format(**_names(table, gone))
+    hidden = f"FROM _export_duplicates WHERE lost_to IN ({_listed(gone)})"
     batches = connection.execute(f"SELECT DISTINCT batch {hidden}").fetchall()
     if batches:
         connection.execute(f"INSERT INTO {quoted(table)} SELECT {_ROW}, batch {hidden}")
@@ -190,63 +209,127 @@ def _overlap(one: Span | None, other: Span | None) -> bool:
     return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]
 
 
-def _names(table: str, batches: Iterable[int]) -> dict[str, str]:
-    return {"table": quoted(table), "batches": ", ".join(map(str, batches))}
+def _listed(batches: Iterable[int]) -> str:
+    return ", ".join(map(str, batches))
+
+
+def _find_met(
+    connection: duckdb.DuckDBPyConnection, table: str, new: set[int], involved: Sequence[Reach]
+) -> list[int]:
+    """Fill `_export_met` with the rows that recur across batches, as far as times can tell, and return their batches.
+
+    What two old batches share was settled when the younger of them came. So the strays of new batches are looked
+    for everywhere, and those of old ones only among the new.
+    """
+    mine = [reach for reach in involved if reach.batch in new]
+    old = [reach for reach in involved if reach.batch not in new]
+    days = [reach.inside for reach in mine]
+    abroad = [reach.outside for reach in mine if reach.outside]
+    timeless = [reach for reach in involved if reach.timeless]
+    strays = [
+        _rows(_STRAYS, table, [reach for reach in mine if reach.outside], "true"),
+        _rows(_STRAYS, table, [reach for reach in old if _meets(reach.outside, days)], _within(days)),
+        _rows(_TIMELESS, table, timeless if any(reach.timeless for reach in mine) else []),
+    ]
+    near = [reach for reach in old if _meets(reach.inside, abroad) or _meets(reach.outside, abroad)]
+    query = _MET.format(
+        table=table,
+        strays=" UNION ALL ".join(filter(None, strays)),
+        near=_listed(reach.batch for reach in chain(mine, near)),
+    )
+    batches, firsts, lasts = zip(*((reach.batch, *reach.inside) for reach in involved), strict=True)
+    connection.execute(query, {"batches": list(batches), "firsts": list(firsts), "lasts": list(lasts)})
+    found = connection.execute("SELECT DISTINCT batch FROM _export_met").fetchall()
+    return [batch for (batch,) in found]
+
+
+def _rows(query: str, table: str, reaches: Sequence[Reach], times: str = "") -> str:
+    """Return the *query* for the batches of *reaches*, nothing if there are none."""
+    batches = _listed(reach.batch for reach in reaches)
+    return query.format(table=table, batches=batches, times=times) if batches else ""
+
+
+def _meets(span: Span | None, others: Iterable[Span]) -> bool:
+    return any(_overlap(span, other) for other in others)
+
+
+def _pages(connection: duckdb.DuckDBPyConnection, names: dict[str, str]) -> list[int]:
+    """Divide the suspects into pages that fit into memory, in the order of keys, and return the numbers of these."""
+    connection.execute(_PAGES.format(most=_TEXT, beside=_BESIDE, **names))
+    found = connection.execute("SELECT DISTINCT page FROM _export_suspects ORDER BY page").fetchall()
+    return [page for (page,) in found]
 
 
 def _find_losers(
-    connection: duckdb.DuckDBPyConnection, names: dict[str, str], recurring: str, *, scope: str
+    connection: duckdb.DuckDBPyConnection, names: dict[str, str], pages: Iterable[int], *, scope: str
 ) -> bool:
-    """Fill the temporary table `_export_losers` from the rows that *recurring* finds; whether there are any."""
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE _export_recurring AS {recurring}")
-    connection.execute(_SUSPECTS)
-    for share, shares in _shares(connection, _SIZE.format(**names)):
-        connection.execute(_EXTRACT.format(share=share, shares=shares, **names))
-    _undo_rewriting(connection, names)
-    connection.execute(_TIES.format(scope=scope))
-    for share, shares in _shares(connection, "SELECT coalesce(sum(size), 0) FROM _export_ties"):
-        connection.execute(_BREAK_TIES.format(scope=scope, share=share, shares=shares, **names))
-    connection.execute(_LOSERS.format(scope=scope))
-    return bool(_number(connection, "SELECT count(*) FROM _export_losers"))
-
-
-def _shares(connection: duckdb.DuckDBPyConnection, size: str) -> Iterator[tuple[int, int]]:
-    """Return the numbers of the shares in which so many bytes of text fit into memory, one by one."""
-    shares = -(-_number(connection, size) // _TEXT)
-    return ((share, shares) for share in range(shares))
-
-
-def _undo_rewriting(connection: duckdb.DuckDBPyConnection, names: dict[str, str]) -> None:
-    """Give suspects whose identity has a value that DuckDB wrote anew the text that was sent."""
-    rewritten = connection.execute(_REWRITTEN).fetchall()
-    if not rewritten:
-        return
-    connection.execute("CREATE OR REPLACE TEMP TABLE _export_sent (id BIGINT, sent VARCHAR[])")
-    for start in range(0, len(rewritten), _PAGE):
-        page = connection.execute(
-            "SELECT rowid, properties FROM {table} WHERE export_batch IN ({batches}) "
-            "AND rowid IN (SELECT unnest(?))".format(**names),
-            [[row for (row,) in rewritten[start : start + _PAGE]]],
-        ).fetchall()
+    """Fill the temporary table `_export_losers` from the suspects, page by page; whether there are any."""
+    losers = _losers(connection, names, pages, scope)
+    found = False
+    while some := list(islice(losers, _PAGE)):
+        into = "INSERT INTO _export_losers" if found else "CREATE OR REPLACE TEMP TABLE _export_losers AS"
         connection.execute(
-            "INSERT INTO _export_sent SELECT unnest(?), unnest(?)",
-            [[row for row, _ in page], [_identity(row, text) for row, text in page]],
+            f"{into} SELECT unnest(?::BIGINT[]) AS id, unnest(?::INTEGER[]) AS batch, unnest(?::INTEGER[]) AS winner",
+            list(map(list, zip(*some, strict=True))),
         )
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE _export_suspects AS "
-        "SELECT * EXCLUDE (sent) REPLACE (coalesce(sent, identity) AS identity) "
-        "FROM _export_suspects LEFT JOIN _export_sent USING (id)"
-    )
+        found = True
+    return found
 
 
-def _identity(row: int, properties: str) -> list[str | None]:
+def _losers(
+    connection: duckdb.DuckDBPyConnection, names: dict[str, str], pages: Iterable[int], scope: str
+) -> Iterator[tuple[int, int, int]]:
+    """Yield `rowid` and batch of each suspect that loses, and the winner's batch."""
+    contests: dict[_Identity, _Contest] = {}
+    for page in pages:
+        connection.execute(_SUSPECTS.format(scope=scope, page=page, **names))
+        while rows := connection.fetchmany(_PAGE):
+            for row in rows:
+                _compare(contests, row)
+        # The rest of the last key may be on the next page.
+        last = max(contest.key for contest in contests.values())
+        yield from chain.from_iterable(one.losers() for one in contests.values() if one.key < last)
+        contests = {identity: one for identity, one in contests.items() if one.key == last}
+    yield from chain.from_iterable(one.losers() for one in contests.values())
+
+
+def _compare(contests: dict[_Identity, _Contest], row: tuple[Any, ...]) -> None:
+    """Let a row of `_SUSPECTS` compete with those of its identity."""
+    key, scope, name, *texts, processed, properties, inside, batch, number = row
+    known = processed is not None and isfinite(processed)
+    version = (known, processed if known else 0.0, properties, inside, -batch, number)
+    identity = (scope, name, *_as_sent(number, texts, properties))
+    contest = contests.get(identity)
+    if contest is None:
+        contests[identity] = _Contest(key, version)
+        return
+    if version > contest.best:
+        contest.best, version = version, contest.best
+    contest.lost.append((version[-1], -version[-2]))
+
+
+def _as_sent(number: int, texts: list[str | None], properties: str) -> list[str | None]:
+    """Return the *texts* of an identity as the row's *properties* have them."""
+    if not _REWRITTEN.search("\n".join(filter(None, texts))):
+        return texts
     try:
         return scalar_texts(properties, _IDENTITY)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # what DuckDB takes for JSON, and Python does not, is nobody's duplicate
-        return [f"row {row}"]
+    except (ValueError, RecursionError):
+        # What DuckDB takes for JSON, and Python does not, is nobody's duplicate.
+        return [f"row {number}"]
+
+
+def _within(spans: Iterable[Span]) -> str:
+    """Return SQL for whether a time is in one of *spans*."""
+    joined: list[Span] = []
+    for first, last in sorted(spans):
+        if joined and first - joined[-1][1] <= timedelta(microseconds=1):
+            joined[-1] = joined[-1][0], max(joined[-1][1], last)
+        else:
+            joined.append((first, last))
+    return " OR ".join(
+        f"event_time BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{last}'" for first, last in joined
+    )
 
 
 def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:

@@ -1,55 +1,40 @@
-"""The SQL between staged files and an events table; all of it runs inside the caller's transaction, or beside it.
+"""From staged lines to rows: what is in a chunk is found out first, and inserted when it is known to be sound.
 
-The load reads a group of chunks into a temporary table and moves from there what is to be kept; Python sees no
-event. It cuts `properties` out of each line as text, since every JSON function of DuckDB would write numbers and
-escapes anew. A line that is not of Mixpanel's shape, or that DuckDB refuses, is counted against its chunk, which is
-then mended line by line.
+Finding out keeps every column but `properties`, some bytes of each event, in a table of a database in memory; the
+duplicates inside the chunk are told from that. The insert puts these columns and the text together, without the
+duplicates. So neither keeps a chunk's text in memory, and the transaction of the insert sees no row that it would have
+to take back. Python sees no event. `properties` is cut out of each line as text, since every JSON function of DuckDB
+would write numbers and escapes anew.
 
-Duplicates are left behind in the temporary table, which is not compressed: rows that a transaction has inserted and
-deletes again would have the whole insert written anew by its commit.
+A line that is not of Mixpanel's shape, or that DuckDB refuses, is doubtful; its chunk must then be mended.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import duckdb
+import numpy as np
 
-from mixpanel_export._database import first_moment, in_utc, last_moment, quoted
+from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, Numbers, cut, rows
+from mixpanel_export._database import WORK, first_moment, in_utc, last_moment, quoted
 from mixpanel_export._duplicates import find_within
 from mixpanel_export._ledger import Loaded
-from mixpanel_export._lines import Canonical, canonical
-from mixpanel_export._settings import in_order, threads_for
-from mixpanel_export._staging import Staged, Staging, blank_lines, staged_lines
+from mixpanel_export._staging import Buffers, Staged
 
-_PAGE = 1 << 20  # bytes of lines that are looked at together while a chunk is mended
+_PIECE = 8 << 20  # bytes of lines that one statement reads
 
-# `cut` is where `,"properties":{` begins: in valid JSON that starts with `{"event":"`, with no closing quote
-# before `cut`, this is the key of the event's own properties; that the rest less the last brace is valid JSON
-# shows that it is also the last key. A line that DuckDB refuses arrives as NULL, so it is not sound.
-_LINES = """
-SELECT json, batch, raw, properties,
-       coalesce(
-           starts_with(json, '{{"event":"') AND cut > 11 AND properties IS NOT NULL
-           AND (NOT contains(raw, '"') OR regexp_full_match(raw, '(?s)([^"\\\\]|\\\\.)*')), false) AS sound
-FROM (
-    SELECT json, batch, cut, json[11 : cut - 2] AS raw, TRY_CAST(json[cut + 14 : -2] AS JSON) AS properties
-    FROM (
-        SELECT json, instr(json, ',"properties":{{') AS cut,
-               CAST(split_part(parse_filename(filename), '.', 1) AS INTEGER) AS batch
-        FROM read_ndjson_objects(
-            {files}, ignore_errors = true, filename = true, hive_partitioning = false,
-            maximum_object_size = {longest})
-    )
-)
-"""
-_READ = """
-CREATE OR REPLACE TEMP TABLE _export_incoming AS
-SELECT CASE WHEN sound AND contains(raw, '\\') THEN json_extract_string('"' || raw || '"', '$') ELSE raw END AS event_name,
-       CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END AS event_time, -- Python has no other years
-       found[2] AS distinct_id, found[3] AS insert_id, properties, if(sound, batch, -batch) AS export_batch
+# The name goes through JSON only where a backslash says that it is not what it means; that its bytes are UTF-8 nobody
+# has looked at before. TRY, as DuckDB raises where they are not, and where text is no JSON.
+_EVENTS = """
+SELECT number, event_name, CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END AS event_time, -- Python has no others
+       found[2] AS distinct_id, found[3] AS insert_id, properties,
+       line[1]::VARCHAR = '{begin}' AND line[3]::VARCHAR = '{between}' AND starts_with(properties::VARCHAR, '{{')
+           AND event_name IS NOT NULL AND found IS NOT NULL AS sound
 FROM (
     SELECT *,
+           CASE WHEN contains(raw, '\\') THEN TRY(json_extract_string('"' || raw || '"', '$'))
+                ELSE TRY(decode(encode(raw))) END AS event_name,
            CASE WHEN abs(clock) < 1e11 AND clock >= -62135596800
                 THEN {seconds}
                 WHEN abs(clock) >= 1e11 AND clock BETWEEN -62135596800000 AND 253402300799999
@@ -59,8 +44,9 @@ FROM (
     FROM (
         SELECT *, CASE WHEN NOT regexp_matches(found[1], '[_\\s]') THEN TRY_CAST(found[1] AS DOUBLE) END AS clock
         FROM (
-            SELECT *, json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"']) AS found
-            FROM ({lines})
+            SELECT number, line, line[2]::VARCHAR AS raw, line[4] AS properties,
+                   TRY(json_extract_string(line[4], ['$.time', '$.distinct_id', '$."$insert_id"'])) AS found
+            FROM _export_lines
         )
     )
 )
@@ -70,203 +56,227 @@ _LOCAL_ISO = """
 coalesce(TRY_CAST(found[1] || ' {zone}' AS TIMESTAMPTZ), TRY_CAST(found[1] || ' 00:00:00 {zone}' AS TIMESTAMPTZ),
          TRY_CAST(found[1] AS TIMESTAMPTZ))::TIMESTAMP
 """
-_DOUBTFUL = """
-SELECT number, json IS NULL FROM (SELECT row_number() OVER () AS number, json, sound FROM ({lines})) WHERE NOT sound
+_FOUND = """
+CREATE OR REPLACE TABLE {found} (
+    number BIGINT, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR, sound BOOLEAN)
+"""
+_FIND = (
+    "INSERT INTO {found} SELECT number, event_name, event_time, distinct_id, insert_id, sound FROM ({events})"
+)
+# Time and id alone hardly ever recur in events that differ.
+_RECURRING = """
+WITH _keys AS (SELECT number, hash(event_time, insert_id) AS key FROM {found} WHERE insert_id <> '')
+SELECT number FROM _keys SEMI JOIN (SELECT key FROM _keys GROUP BY key HAVING count(*) > 1) USING (key) ORDER BY number ASC
+"""
+_SUSPECTS = """
+CREATE OR REPLACE TEMP TABLE _export_incoming (
+    number BIGINT, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR, properties JSON,
+    export_batch INTEGER)
+"""
+_SUSPECT = """
+INSERT INTO _export_incoming
+SELECT number, event_name, event_time, distinct_id, insert_id, properties, {batch} FROM ({events})
 """
 _HELD = """
-SELECT batch, count(*), count(*) FILTER (outside), min(event_time) FILTER (outside),
-       max(event_time) FILTER (outside), count(*) FILTER (event_time IS NULL)
-FROM (
-    SELECT batch, event_time, event_time NOT BETWEEN first AND last AS outside
-    FROM ({rows}) JOIN (VALUES {days}) AS _days(batch, first, last) ON export_batch = batch
-)
-GROUP BY batch
+SELECT count(*), count(*) FILTER (outside), min(event_time) FILTER (outside), max(event_time) FILTER (outside),
+       count(*) FILTER (event_time IS NULL)
+FROM (SELECT event_time, event_time NOT BETWEEN {first} AND {last} AS outside FROM {found})
+"""
+# That the numbers agree is for certainty: a row too few is noticed, one beside the wrong text would not be.
+_INSERT = """
+INSERT INTO {table}
+SELECT event_name, event_time, distinct_id, insert_id, line[4], {batch}
+FROM _export_lines POSITIONAL JOIN (
+    FROM {found} WHERE number BETWEEN {first} AND {last} ORDER BY number ASC
+) AS _found WHERE _export_lines.number = _found.number
 """
 
 
-class OddLinesError(Exception):
-    """Some batches have lines that the load does not take; the transaction must be rolled back."""
+class DoubtfulLinesError(Exception):
+    """Lines of a chunk, by their number from 0, are not sound."""
 
-    def __init__(self, batches: set[int]) -> None:
+    def __init__(self, lines: set[int]) -> None:
         super().__init__()
-        self.batches = batches
+        self.lines = lines
 
 
 class LoadError(Exception):
     """DuckDB did not read what was staged."""
 
 
-def load(
-    connection: duckdb.DuckDBPyConnection, table: str, group: Sequence[Staged], *, zone: str, dedupe: bool
-) -> dict[int, Loaded]:
-    """Insert the chunks of *group* into *table* and return what it then holds of each batch.
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A chunk that can be inserted: its lines are sound.
 
-    Times are on the clock of *zone*. With *dedupe*, of the rows of a batch with the same identity only the
-    winner is inserted.
+    `cuts` are those of its blocks. `losers` are the numbers of the lines that stay out, as others have their
+    identity. `loaded` is what the batch will be in the table.
+    """
+
+    staged: Staged
+    cuts: tuple[Cut, ...]
+    losers: Numbers
+    loaded: Loaded
+
+
+def examine(connection: duckdb.DuckDBPyConnection, staged: Staged, *, zone: str, dedupe: bool) -> Ready:
+    """Find out what is in a chunk, its times on the clock of *zone*; what is found is there until `forget`.
+
+    With *dedupe*, of the events with the same identity only the winner is to be inserted.
 
     Raises:
-        OddLinesError: Chunks must be mended first.
+        DoubtfulLinesError: The chunk must be mended first.
         LoadError: DuckDB did not read every line.
     """
-    files = [file for staged in group for file in staged.files]
-    if not files:
-        return {}
-    longest = max(staged.longest for staged in group)
-    connection.execute(_READ.format(lines=_lines(files, longest), **_times(zone)))
-    read = _count(connection)
-    odd = {-batch for batch in read if batch < 0}
-    if odd:
-        raise OddLinesError(odd)
-    for staged in group:
-        _check_lines(staged, read.get(staged.batch, 0))
-    rows = "SELECT * FROM _export_incoming"
-    if dedupe and find_within(connection, "_export_incoming", [staged.batch for staged in group]):
-        rows = "SELECT _rows.* FROM _export_incoming AS _rows ANTI JOIN _export_losers ON _rows.rowid = id"
-    loaded = _loaded(connection, rows, group, read, zone)
-    with threads_for(connection, sum(held.rows for held in loaded.values())):
-        connection.execute(f"INSERT INTO {quoted(table)} {rows}")
-    connection.execute("DROP TABLE _export_incoming")
-    return loaded
+    cuts = _find(connection, staged, zone)
+    losers = _losers(connection, staged, cuts, zone) if dedupe else np.empty(0, dtype=np.int64)
+    if len(losers):
+        connection.execute(
+            f"DELETE FROM {_found(staged)} WHERE number IN (SELECT unnest(?::BIGINT[]))", [losers.tolist()]
+        )
+    return Ready(staged, cuts, losers, _loaded(connection, staged, len(losers), zone))
 
 
-def mend(connection: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging) -> Staged:
-    """Bring every line of the chunk into the canonical shape, outside any transaction.
+def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready) -> None:
+    """Insert a chunk into *table*, inside the caller's transaction.
 
-    The original text of lines that are no event, and of those that had to be repaired, is set aside.
+    Raises:
+        LoadError: DuckDB did not insert what was to be inserted.
     """
-    if staged.set_aside:
-        raise LoadError(f"DuckDB refuses lines of {staged.chunk} that were mended before; please report this")
-    doubtful = _doubtful_lines(connection, staged)
-    blank = blank_lines(staged.files)
-    aside = staging.side_file(staged)
-    counts = {"rejected": 0, "repaired": 0}
-
-    def lines() -> Iterator[bytes]:
-        with aside.open("wb") as file:
-            for line, shaped in _shaped(connection, staged, doubtful):
-                if shaped is None or shaped.repaired:
-                    reason = "rejected" if shaped is None else "repaired"
-                    counts[reason] += 1
-                    file.write(f"{reason},{line.hex()}\n".encode())
-                if shaped is not None:
-                    yield shaped.line
-
-    mended = replace(staging.rewrite(staged, lines()), set_aside=aside)
-    if mended.lines + counts["rejected"] + blank != staged.end.lines:
-        staging.discard(mended)
-        raise LoadError(f"of {staged.end.lines} lines of {staged.chunk} some were lost; please report this")
-    return replace(mended, rejects=counts["rejected"], repaired=counts["repaired"])
+    names = {"table": quoted(table), "batch": ready.staged.batch, "found": _found(ready.staged)}
+    inserted = 0
+    for piece in _pieces(ready.staged, ready.cuts):
+        winners = [block for block in (block.without(ready.losers) for block in piece) if len(block.numbers)]
+        if winners:
+            first, last = winners[0].numbers[0], winners[-1].numbers[-1]
+            inserted += sum(_over(connection, winners, _INSERT.format(first=first, last=last, **names)))
+    if inserted != ready.loaded.rows:
+        raise LoadError(
+            f"of {ready.loaded.rows} events of {ready.staged.chunk} DuckDB inserted {inserted}; please report this"
+        )
 
 
-def _shaped(
-    connection: duckdb.DuckDBPyConnection, staged: Staged, doubtful: dict[int, bool]
-) -> Iterator[tuple[bytes, Canonical | None]]:
-    """Yield each line with its canonical shape; None where it is no event, or DuckDB refuses it even so."""
-    for page in _pages(enumerate(staged_lines(staged.files), 1)):
-        shapes = {number: canonical(line) for number, line in page if number in doubtful}
-        refused = {number: shape for number, shape in shapes.items() if shape and doubtful[number]}
-        sound = _are_json(connection, [shape.line for shape in refused.values()])
-        shapes |= {number: None for number, is_json in zip(refused, sound, strict=True) if not is_json}
-        for number, line in page:
-            yield line, shapes.get(number, Canonical(line, repaired=False))
+def forget(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    """Let go of what was found of a chunk, if anything."""
+    connection.execute(f"DROP TABLE IF EXISTS {_found(staged)}")
 
 
-def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    page: list[tuple[int, bytes]] = []
-    size = 0
-    for number, line in lines:
-        page.append((number, line))
-        size += len(line)
-        if size > _PAGE:
-            yield page
-            page, size = [], 0
-    yield page
+def _found(staged: Staged) -> str:
+    return f"{WORK}.main.found_{staged.batch}"
 
 
-def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
-    """Insert what `mend` set aside of the chunk into `_export_rejects`."""
-    if staged.set_aside is None:
-        return
-    connection.execute(
-        "INSERT INTO _export_rejects SELECT ?, reason, unhex(text) FROM read_csv(?, auto_detect = false, "
-        "header = false, delim = ',', quote = '', escape = '', max_line_size = ?, "
-        "columns = {'reason': 'VARCHAR', 'text': 'VARCHAR'})",
-        [staged.batch, str(staged.set_aside), 2 * staged.longest + 100],
+def _find(connection: duckdb.DuckDBPyConnection, staged: Staged, zone: str) -> tuple[Cut, ...]:
+    """Fill the table of what is found and return the cuts; refuse doubtful lines, or that not all were read."""
+    found = _found(staged)
+    statement = _FIND.format(found=found, events=_events(zone))
+    connection.execute(_FOUND.format(found=found))
+    cuts: list[Cut] = []
+    doubtful: set[int] = set()
+    lines = outlined = read = 0
+    for piece in _pieces(staged):
+        for block in piece:
+            doubtful.update(lines + number for number in block.others())
+            lines += block.cut.lines
+            outlined += len(block.numbers)
+            cuts.append(block.cut)
+        read += sum(_over(connection, piece, statement))
+    if (lines, outlined) != (staged.lines, read):
+        raise LoadError(
+            f"of {staged.lines} lines of {staged.chunk} {lines} were staged, and of {outlined} DuckDB read {read}; "
+            "please report this"
+        )
+    unsound = connection.execute(f"SELECT number FROM {found} WHERE NOT sound").fetchall()
+    doubtful.update(number for (number,) in unsound)
+    if doubtful:
+        raise DoubtfulLinesError(doubtful)
+    return tuple(cuts)
+
+
+def _losers(connection: duckdb.DuckDBPyConnection, staged: Staged, cuts: Sequence[Cut], zone: str) -> Numbers:
+    """Return the numbers of the events that lose to others of the chunk; only those whose keys recur are read again."""
+    suspects = _numbers(connection, _RECURRING.format(found=_found(staged)))
+    if not len(suspects):
+        return suspects
+    connection.execute(_SUSPECTS)
+    statement = _SUSPECT.format(batch=staged.batch, events=_events(zone))
+    longest = 0
+    copies = (block.only(suspects) for piece in _pieces(staged, cuts) for block in piece)
+    for group in _grouped(copies):
+        longest = max(longest, *(block.longest for block in group))
+        _over(connection, group, statement)
+    if not find_within(connection, "_export_incoming", [staged.batch], longest=longest):
+        return suspects[:0]
+    return _numbers(
+        connection,
+        "SELECT number FROM _export_incoming AS _rows SEMI JOIN _export_losers ON _rows.rowid = id ORDER BY number ASC",
     )
 
 
-def _lines(files: Sequence[Path], longest: int) -> str:
-    names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-    return _LINES.format(files=f"[{names}]", longest=max(longest, 1 << 20) + 1)
+def _loaded(connection: duckdb.DuckDBPyConnection, staged: Staged, losers: int, zone: str) -> Loaded:
+    """Return what the table will hold of the chunk."""
+    first = first_moment(f"DATE '{staged.chunk.first}'", zone)
+    last = last_moment(f"DATE '{staged.chunk.last}'", zone)
+    held = connection.execute(_HELD.format(first=first, last=last, found=_found(staged))).fetchall()
+    ((kept, outside, earliest, latest, timeless),) = held
+    return Loaded(kept, losers, outside, earliest, latest, timeless)
 
 
-def _times(zone: str) -> dict[str, str]:
-    """Return the SQL of each form of `time`, on the clock of *zone*, as UTC."""
-    return {
-        "seconds": in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)", zone),
-        "milliseconds": in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)", zone),
-        "iso": "TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP"
-        if zone == "UTC"
-        else _LOCAL_ISO.format(zone=zone),
-    }
+def _numbers(connection: duckdb.DuckDBPyConnection, query: str) -> Numbers:
+    found = connection.execute(query).fetchnumpy()["number"]
+    return np.asarray(found, dtype=np.int64)
 
 
-def _count(connection: duckdb.DuckDBPyConnection) -> dict[int, int]:
-    """Return the rows read of each batch; lines that are not sound count for the batch's negative."""
-    counted = connection.execute("SELECT export_batch, count(*) FROM _export_incoming GROUP BY export_batch")
-    return dict(counted.fetchall())
+def _pieces(staged: Staged, cuts: Sequence[Cut] = ()) -> Iterator[list[Lines]]:
+    """Yield the chunk piece by piece, each only until the next one; cut where its *cuts* say, if there are any already."""
+    buffers = Buffers()
+    for piece in _grouped(_blocks(staged, cuts, buffers)):
+        yield piece
+        buffers.reuse()
 
 
-def _check_lines(staged: Staged, rows: int) -> None:
-    """Compare what DuckDB loaded with the lines fetched; only where they differ are blank lines looked for.
-
-    A mended chunk has no blank lines any more, and was compared when it was mended.
-    """
-    expected = staged.lines if staged.set_aside else staged.end.lines
-    if rows != expected and (staged.set_aside or rows != expected - blank_lines(staged.files)):
-        raise LoadError(f"of {expected} lines of {staged.chunk} DuckDB read {rows}; please report this")
-
-
-def _loaded(
-    connection: duckdb.DuckDBPyConnection,
-    rows: str,
-    group: Sequence[Staged],
-    read: dict[int, int],
-    zone: str,
-) -> dict[int, Loaded]:
-    """Return what *rows*, SQL, are of each batch, of which so many were *read*."""
-    days = ", ".join(
-        f"({staged.batch}, "
-        + first_moment(f"DATE '{staged.chunk.first}'", zone)
-        + ", "
-        + last_moment(f"DATE '{staged.chunk.last}'", zone)
-        + ")"
-        for staged in group
-    )
-    found = connection.execute(_HELD.format(rows=rows, days=days)).fetchall()
-    return {
-        batch: Loaded(kept, read[batch] - kept, outside, first, last, timeless)
-        for batch, kept, outside, first, last, timeless in found
-    }
-
-
-def _doubtful_lines(connection: duckdb.DuckDBPyConnection, staged: Staged) -> dict[int, bool]:
-    """Return the numbers, from 1, of lines that are not sound, and whether DuckDB refuses them."""
-    doubtful: dict[int, bool] = {}
+def _blocks(staged: Staged, cuts: Sequence[Cut], buffers: Buffers) -> Iterator[Lines]:
     start = 0
-    with in_order(connection):
-        for file in staged.files:
-            found = connection.execute(_DOUBTFUL.format(lines=_lines([file], staged.longest))).fetchall()
-            doubtful |= {start + number: refused for number, refused in found}
-            start += sum(1 for _ in staged_lines([file]))
-    return doubtful
+    for number, text in enumerate(staged.blocks(buffers)):
+        where = cuts[number] if cuts else cut(text)
+        yield Lines(text, where, where.outlined.astype(np.int64) + start)
+        start += where.lines
 
 
-def _are_json(connection: duckdb.DuckDBPyConnection, lines: Sequence[bytes]) -> list[bool]:
-    if not lines:
-        return []
-    with in_order(connection):
-        found = connection.execute(
-            "SELECT json_valid(line) FROM (SELECT unnest(?) AS line)", [[line.decode() for line in lines]]
-        ).fetchall()
-    return [is_json for (is_json,) in found]
+def _grouped(blocks: Iterable[Lines]) -> Iterator[list[Lines]]:
+    """Yield as many blocks at a time as one statement should read."""
+    group: list[Lines] = []
+    size = 0
+    for block in blocks:
+        group.append(block)
+        size += len(block.text)
+        if size > _PIECE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _over(connection: duckdb.DuckDBPyConnection, piece: Sequence[Lines], statement: str) -> list[int]:
+    """Run a statement that reads `_export_lines`, the lines of *piece*; returns the numbers of rows that it tells."""
+    with _table_of_lines(connection, piece):
+        return [count for (count,) in connection.execute(statement).fetchall()]
+
+
+@contextmanager
+def _table_of_lines(connection: duckdb.DuckDBPyConnection, piece: Sequence[Lines]) -> Iterator[None]:
+    lines = rows(piece)
+    connection.register("_export_lines", lines)
+    try:
+        yield
+    finally:
+        lines.release()
+
+
+def _events(zone: str) -> str:
+    """Return the SQL that reads `_export_lines`, with each form of `time`, on the clock of *zone*, as UTC."""
+    return _EVENTS.format(
+        begin=BEGIN,
+        between=BETWEEN,
+        seconds=in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)", zone),
+        milliseconds=in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)", zone),
+        iso="TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP" if zone == "UTC" else _LOCAL_ISO.format(zone=zone),
+    )

@@ -1,9 +1,9 @@
 """One export while it runs: chunks are fetched in parallel and written by one task.
 
 Who owns what: each fetch task holds a clone of the sending end and closes it; the writer task holds the
-receiving end, so the stream ends when the last fetch task does. Staging runs in the order of the stream.
-Commits run beside it, one at a time, in a worker thread; only they touch the database. A fetch task waits for
-the writer's verdict without a place in the limiter.
+receiving end, so the stream ends when the last fetch task does. Staging runs in the order of the stream. Beside
+it complete chunks are examined, one at a time, in a worker thread, and beside that the sound ones are committed, one
+group at a time, in another. A fetch task waits for the writer's verdict without a place in the limiter.
 
 What cancellation may interrupt: anything. A statement that runs is interrupted and its transaction rolls
 back; the thread is waited for, so nothing is left behind.
@@ -24,11 +24,12 @@ from anyio.lowlevel import checkpoint
 
 from mixpanel_export._attempts import ChunkStats, ChunkTooLargeError, Fetcher, is_final
 from mixpanel_export._limits import Gate
+from mixpanel_export._load import Ready
 from mixpanel_export._outcome import Outcome
 from mixpanel_export._plan import Held, Plan, halves
 from mixpanel_export._reports import Callbacks, Reports
 from mixpanel_export._second_look import SecondLook
-from mixpanel_export._settings import ROW_GROUP, memory_limit
+from mixpanel_export._settings import ROW_GROUP
 from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._store import Store, Totals
 from mixpanel_export._stream import (
@@ -50,7 +51,7 @@ from mixpanel_export.results import ParallelFetchResult
 
 _log = logging.getLogger("mixpanel_export")
 
-_GROUP_BYTES = 512 << 20  # staged bytes that one commit takes at the most, if memory allows
+_GROUP_BYTES = 512 << 20  # staged bytes that one commit takes at the most
 _WAITING_BYTES = 384 << 20  # complete chunks beyond this make the stream wait for the commit
 _LINGER = 0.5  # seconds that a small complete chunk waits for company
 
@@ -97,6 +98,8 @@ class Running:
         self._fetcher = fetcher
         self._now = now
         self._staged: deque[Staged] = deque()
+        self._ready: deque[Ready] = deque()
+        self._examined_all = False
         self._dropped: deque[ChunkFailed | ChunkSplit] = deque()
         self._received_all = False
         self._bell = Bell()
@@ -189,6 +192,7 @@ class Running:
 
     async def _write(self, receive: ObjectReceiveStream[Item]) -> None:
         async with receive, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._examine_staged)
             tasks.start_soon(self._commit_ready)
             async for item in receive:
                 await self._stage(item)
@@ -200,7 +204,8 @@ class Running:
             case ChunkStart():
                 await to_thread.run_sync(self._staging.start, item)
             case Block():
-                await to_thread.run_sync(self._staging.add, item)
+                if not self._staging.keep(item):
+                    await to_thread.run_sync(self._staging.add, item)
             case ChunkEnd():
                 self._staged.append(await to_thread.run_sync(self._staging.end, item))
                 self._bell.ring()
@@ -208,8 +213,33 @@ class Running:
                 await to_thread.run_sync(self._staging.drop, item.chunk)
                 self._dropped.append(item)
                 self._bell.ring()
-        while sum(staged.size for staged in self._staged) > _WAITING_BYTES:
+        while self._waiting_bytes() > _WAITING_BYTES:
             await self._bell.wait()
+
+    def _waiting_bytes(self) -> int:
+        waiting = (*self._staged, *(ready.staged for ready in self._ready))
+        return sum(staged.size for staged in waiting)
+
+    async def _examine_staged(self) -> None:
+        while await self._anything_staged():
+            staged = self._staged.popleft()
+            examine = partial(self._store.examine, staged, self._staging)
+            examined = await in_thread(examine, self._store.interrupt_examining)
+            if isinstance(examined, Ready):
+                self._ready.append(examined)
+                self._bell.ring()
+            else:
+                self._answer(examined.chunk, examined)
+            self._warn_of_skew()
+        self._examined_all = True
+        self._bell.ring()
+
+    async def _anything_staged(self) -> bool:
+        while not self._staged:
+            if self._received_all:
+                return False
+            await self._bell.wait()
+        return True
 
     async def _commit_ready(self) -> None:
         while await self._anything_ready():
@@ -222,7 +252,6 @@ class Running:
                 commit = partial(self._store.commit, group, self._staging, self._now)
                 for verdict in await in_thread(commit, self._store.interrupt):
                     self._answer(verdict.chunk, verdict)
-                self._warn_of_skew()
 
     def _note(self, dropped: ChunkFailed | ChunkSplit) -> None:
         """Let the ledger know what will not come; runs in a worker thread."""
@@ -234,8 +263,8 @@ class Running:
 
     async def _anything_ready(self) -> bool:
         """Wait for decided chunks, and a little for company, so that one commit carries a row group."""
-        while not self._staged and not self._dropped:
-            if self._received_all:
+        while not self._ready and not self._dropped:
+            if self._examined_all:
                 return False
             await self._bell.wait()
         with anyio.move_on_after(_LINGER):
@@ -244,18 +273,19 @@ class Running:
         return True
 
     def _worth_waiting(self) -> bool:
-        others_to_come = len(self._staged) < self._undecided
-        full = sum(staged.lines for staged in self._staged) >= ROW_GROUP
+        others_to_come = len(self._ready) < self._undecided
+        rows = sum(ready.loaded.rows for ready in self._ready)
+        size = sum(ready.staged.size for ready in self._ready)
+        full = rows >= ROW_GROUP or size >= _WAITING_BYTES
         return others_to_come and not (full or self._dropped)
 
-    def _next_group(self) -> list[Staged]:
+    def _next_group(self) -> list[Ready]:
         """Take as many chunks as one commit should carry, at least one if there is one."""
-        group: list[Staged] = []
+        group: list[Ready] = []
         size = 0
-        most = min(_GROUP_BYTES, memory_limit() * 2 // 3)
-        while self._staged and (not group or size + self._staged[0].size <= most):
-            group.append(self._staged.popleft())
-            size += group[-1].size
+        while self._ready and (not group or size + self._ready[0].staged.size <= _GROUP_BYTES):
+            group.append(self._ready.popleft())
+            size += group[-1].staged.size
         return group
 
     def _answer(self, chunk: Chunk, verdict: Verdict | None) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import RLock
 
 import duckdb
 
@@ -17,8 +18,12 @@ from mixpanel_export.errors import ConfigError
 ROW_GROUP = 122_880
 """Rows that DuckDB compresses together; a commit of less compresses worse, and is written again by the next."""
 
-_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 280_000_000, 512_000_000  # bytes
+_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 200_000_000, 512_000_000  # bytes
+# DuckDB 2.0 finds too few rows, others, or crashes with it, where a transaction that has inserted joins the table by
+# `rowid` after rows were deleted from it.
+_UNSOUND = "join_filter_pushdown"
 _USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
+_changing = RLock()
 
 
 @contextmanager
@@ -29,14 +34,12 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         "preserve_insertion_order": "false",
         # A checkpoint would otherwise write the row groups of small commits again to merge them.
         "max_vacuum_tasks": "0",
-    } | _threads()
+        "threads": _threads(),
+        "disabled_optimizers": _disabled(connection),
+    }
     names = ", ".join(f"current_setting('{name}')" for name in wanted)
     before = connection.execute(f"SELECT {names}").fetchone() or ()
-    for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
-        connection.execute(f"SET SESSION {setting}")
-    # In a notebook without widgets it cannot be told so, and draws none.
-    with suppress(duckdb.InvalidInputException):
-        connection.execute("SET SESSION enable_progress_bar = false")
+    set_session(connection)
     try:
         for name, value in wanted.items():
             with suppress(duckdb.OutOfMemoryException):  # what the application holds is above our limit
@@ -50,11 +53,20 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
                 connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
+def set_session(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let a connection, and only it, work as an export's SQL expects."""
+    for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
+        connection.execute(f"SET SESSION {setting}")
+    # In a notebook without widgets it cannot be told so, and draws none.
+    with suppress(duckdb.InvalidInputException):
+        connection.execute("SET SESSION enable_progress_bar = false")
+
+
 @contextmanager
 def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
     """Let DuckDB have more memory than usual, and one thread, while it reads lines of up to *longest* bytes, if long.
 
-    Each thread reads into buffers of twice that size, and copies of the line pass through several operators.
+    Copies of the line pass through several operators.
     """
     if longest <= _USUAL_LINE:
         yield
@@ -67,27 +79,11 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 def room_at_last(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
     """Let DuckDB have the most that it may need to read lines of up to *longest* bytes, where less was too little.
 
-    Each thread has a buffer of 32 MB, and copies of what is in it pass through several operators. That may be more
-    than `memory_limit`, but not more than half of what there is.
+    That may be more than `memory_limit`, but not more than half of what there is.
     """
     most = min([_MOST_MEMORY, *(size // 2 for size in _memory_that_there_is())])
     with _for_now(connection, _one_thread_with(max(_for_lines(longest), most))):
         yield
-
-
-@contextmanager
-def threads_for(connection: duckdb.DuckDBPyConnection, rows: int) -> Iterator[None]:
-    """Let DuckDB insert *rows* with as many threads as there are row groups to fill.
-
-    Each thread fills its own, and what is only a part of one is copied to join the others'.
-    """
-    wanted = max(1, rows // ROW_GROUP)
-    found = connection.execute("SELECT current_setting('threads')").fetchone()
-    if found is None or wanted >= found[0]:
-        yield
-    else:
-        with _for_now(connection, {"threads": str(wanted)}):
-            yield
 
 
 def _for_lines(longest: int) -> int:
@@ -100,9 +96,9 @@ def _one_thread_with(memory: int) -> dict[str, str]:
 
 @contextmanager
 def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set what is the instance's, from beside a transaction that may fail."""
+    """Set what is the instance's, from beside a transaction that may fail; one caller at a time."""
     names = ", ".join(f"current_setting('{name}')" for name in settings)
-    with connection.cursor() as beside:
+    with _changing, connection.cursor() as beside:
         before = beside.execute(f"SELECT {names}").fetchone() or ()
         for name, value in settings.items():
             beside.execute(f"SET GLOBAL {name} = '{value}'")
@@ -115,18 +111,8 @@ def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str])
                     beside.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
-@contextmanager
-def in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let queries return the lines of a file in its order, which the loading of events does without."""
-    connection.execute("SET GLOBAL preserve_insertion_order = true")
-    try:
-        yield
-    finally:
-        connection.execute("SET GLOBAL preserve_insertion_order = false")
-
-
 def memory_limit() -> int:
-    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 280 MB.
+    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 200 MB.
 
     What there is, is the machine's or the control group's, whichever is less. Less than 96 MB loads nothing.
 
@@ -139,14 +125,22 @@ def memory_limit() -> int:
     return max(_LEAST_MEMORY, min([_USUAL_MEMORY, *(size // 4 for size in _memory_that_there_is())]))
 
 
-def _threads() -> dict[str, str]:
-    """Return the setting of `MPX_THREADS`; without it, DuckDB takes the cores that it may use."""
-    given = os.environ.get("MPX_THREADS")
-    if given is None:
-        return {}
+def _threads() -> str:
+    """Return how many threads a statement has: `MPX_THREADS`, else one.
+
+    Lines are examined beside the insert of others, so two statements run at a time. A second thread for each would
+    copy more than it brings: what it appends has to be joined to what the first one does.
+    """
+    given = os.environ.get("MPX_THREADS", "1")
     if not re.fullmatch(r"[1-9][0-9]{0,3}", given):
         raise ConfigError(f"MPX_THREADS must be a number of threads, 1 or more, got {given!r}")
-    return {"threads": given}
+    return given
+
+
+def _disabled(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return what DuckDB's optimizer is not to do: what the application forbids, and what is unsound."""
+    ((before,),) = connection.execute("SELECT current_setting('disabled_optimizers')").fetchall()
+    return ",".join(sorted({*filter(None, before.split(",")), _UNSOUND}))
 
 
 def _settable(value: object) -> str:

@@ -1,6 +1,6 @@
-"""Chunks on their way: files of whole lines in a private directory beside the database.
+"""Chunks on their way: blocks of whole lines, in memory as long as there is room, else in files beside the database.
 
-The database never sees a row of an incomplete chunk, so a chunk that starts again costs it nothing. The
+The database never sees a row of an incomplete chunk, so a chunk that starts again costs it nothing. The files'
 directory holds customer data: mode 0700, on the database's own disk (the system's temporary folder is often
 memory), named after the process, removed when the export ends. What a killed process left is removed by the
 next export into the same database: that one holds DuckDB's lock, so nobody else can still be using it.
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from glob import escape
+from io import BufferedIOBase
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -19,6 +20,7 @@ from typing import BinaryIO, cast
 
 from isal import igzip
 
+from mixpanel_export._settings import memory_limit
 from mixpanel_export._stream import Block, Chunk, ChunkEnd, ChunkStart
 from mixpanel_export.errors import DatabaseError
 
@@ -26,19 +28,30 @@ BUDGET = 4 << 30
 """Bytes that may be staged as they are; what comes on top is compressed."""
 _LEAST_FREE = 64 << 20
 _PART = 128 << 20
+_BLOCK = 1 << 20  # bytes
+_BUFFER = 5 << 18  # bytes; most blocks are a little longer than a megabyte
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of blocks, and how many bytes each of them has."""
+
+    path: Path
+    blocks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A complete chunk in files, named `BATCH.NUMBER.ndjson` or `.ndjson.gz`.
+    """A complete chunk: blocks in memory, and files of further ones, named `BATCH.NUMBER.ndjson` or `.ndjson.gz`.
 
-    `lines` counts newlines; no line is longer than `longest` bytes. `set_aside` is a file with the original
+    `lines` counts newlines; no block is longer than `longest` bytes. `set_aside` is a file with the original
     text of the lines that were rejected or repaired.
     """
 
     end: ChunkEnd
     batch: int
-    files: tuple[Path, ...]
+    kept: tuple[bytes, ...]
+    files: tuple[File, ...]
     size: int
     lines: int
     longest: int
@@ -49,8 +62,44 @@ class Staged:
 
     @property
     def chunk(self) -> Chunk:
-        """The chunk that the files hold."""
+        """The chunk whose lines these are."""
         return self.end.chunk
+
+    def blocks(self, buffers: "Buffers") -> Iterator[bytes | memoryview]:
+        """Yield the lines in blocks, always the same ones; those in files are read into *buffers*."""
+        yield from self.kept
+        for file in self.files:
+            with _reader(file.path) as opened:
+                for size in file.blocks:
+                    yield buffers.read(opened, size)
+
+    def all_lines(self) -> Iterator[bytes]:
+        """Yield every line with its newline."""
+        buffers = Buffers()
+        for block in self.blocks(buffers):
+            yield from (line + b"\n" for line in bytes(block)[:-1].split(b"\n"))
+            buffers.reuse()
+
+
+class Buffers:
+    """Memory to read into again and again: to get fresh memory from the system takes longer than to read into it."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+        self._used: list[bytearray] = []
+
+    def read(self, file: BinaryIO, size: int) -> memoryview:
+        """Read so many bytes, less where the file ends; they stay until `reuse`."""
+        place = next((place for place, free in enumerate(self._free) if len(free) >= size), None)
+        buffer = bytearray(max(size, _BUFFER)) if place is None else self._free.pop(place)
+        self._used.append(buffer)
+        view = memoryview(buffer)
+        return view[: cast("BufferedIOBase", file).readinto(view[:size])]
+
+    def reuse(self) -> None:
+        """Let all that was read be written over."""
+        self._free += self._used
+        self._used = []
 
 
 class _Open:
@@ -59,10 +108,16 @@ class _Open:
     def __init__(self, batch: int, *, keep_rejects: bool) -> None:
         self.batch = batch
         self.keep_rejects = keep_rejects
+        self.kept: list[bytes] = []
         self.files: list[Path] = []
-        self.size = self.lines = self.longest = 0
+        self.blocks: list[list[int]] = []
+        self.size = self.longest = 0
         self.part: BinaryIO | None = None
         self.room = 0
+
+    def grow(self, size: int) -> None:
+        self.size += size
+        self.longest = max(self.longest, size)
 
     def close(self) -> None:
         part, self.part = self.part, None
@@ -71,9 +126,19 @@ class _Open:
 
 
 class Staging:
-    """The staging directory of one export. One thread may stage while another discards."""
+    """The chunks of one export: *memory* bytes of their blocks stay there, the rest goes to a directory.
 
-    def __init__(self, database: Path, batches: Mapping[Chunk, int], budget: int = BUDGET) -> None:
+    One thread may stage while others discard.
+    """
+
+    def __init__(
+        self,
+        database: Path,
+        batches: Mapping[Chunk, int],
+        *,
+        memory: int | None = None,
+        budget: int = BUDGET,
+    ) -> None:
         prefix = f".{database.name}.export-"
         for stale in database.parent.glob(f"{escape(prefix)}*"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -89,6 +154,7 @@ class Staging:
             self.directory.mkdir(mode=0o700)
         self._batches = batches
         self._budget = min(budget, free // 2)
+        self._memory = memory_limit() // 8 if memory is None else memory
         self._sizes: dict[Path, int] = {}
         self._counting = Lock()
         self._names = count(1)
@@ -99,8 +165,20 @@ class Staging:
         self.drop(item.chunk)
         self._open[item.chunk] = _Open(self._batches[item.chunk], keep_rejects=item.keep_rejects)
 
+    def keep(self, item: Block) -> bool:
+        """Keep the block in memory, if there is room."""
+        size = len(item.lines)
+        with self._counting:
+            if size > self._memory:
+                return False
+            self._memory -= size
+        growing = self._open[item.chunk]
+        growing.kept.append(item.lines)
+        growing.grow(size)
+        return True
+
     def add(self, item: Block) -> None:
-        """Append the block to its chunk."""
+        """Append the block to its chunk's file."""
         growing = self._open[item.chunk]
         size = len(item.lines)
         with self.writing():
@@ -108,9 +186,8 @@ class Staging:
                 self._next_part(growing)
             cast("BinaryIO", growing.part).write(item.lines)
         growing.room -= size
-        growing.size += size
-        growing.lines += item.lines.count(b"\n")
-        growing.longest = max(growing.longest, size)
+        growing.blocks[-1].append(size)
+        growing.grow(size)
         self._count(growing.files[-1], size)
 
     def end(self, item: ChunkEnd) -> Staged:
@@ -121,9 +198,10 @@ class Staging:
         return Staged(
             end=item,
             batch=done.batch,
-            files=tuple(done.files),
+            kept=tuple(done.kept),
+            files=tuple(map(File, done.files, map(tuple, done.blocks))),
             size=done.size,
-            lines=done.lines,
+            lines=item.lines,
             longest=done.longest,
             keep_rejects=done.keep_rejects,
         )
@@ -134,26 +212,29 @@ class Staging:
         if growing is not None:
             with self.writing():
                 growing.close()
-            self._remove(growing.files)
+            self._remove(growing.kept, growing.files)
 
     def discard(self, staged: Staged) -> None:
-        """Remove the files of a complete chunk."""
+        """Give back the room that a complete chunk takes."""
         aside = (staged.set_aside,) if staged.set_aside else ()
-        self._remove((*staged.files, *aside))
+        self._remove(staged.kept, (*(file.path for file in staged.files), *aside))
 
     def rewrite(self, staged: Staged, lines: Iterable[bytes]) -> Staged:
-        """Replace the chunk's files by one that holds *lines*; returns the chunk as it is then."""
+        """Replace the chunk by a file that holds *lines*; returns the chunk as it is then."""
         path = self._path(staged.batch, ".ndjson")
-        size = number = 0
-        longest = staged.longest
+        number = 0
+        blocks = [0]
         with self.writing(), path.open("wb") as file:
             for line in lines:
                 number += 1
-                size += file.write(line + b"\n")
-                longest = max(longest, len(line) + 1)
-        self._remove(staged.files)
-        self._count(path, size)
-        return replace(staged, files=(path,), size=size, lines=number, longest=longest)
+                blocks[-1] += file.write(line + b"\n")
+                if blocks[-1] >= _BLOCK:
+                    blocks.append(0)
+        self._remove(staged.kept, (file.path for file in staged.files))
+        self._count(path, sum(blocks))
+        longest = max(staged.longest, *blocks)
+        files = (File(path, tuple(blocks)),)
+        return replace(staged, kept=(), files=files, size=sum(blocks), lines=number, longest=longest)
 
     def side_file(self, staged: Staged) -> Path:
         """Return a new path for what is set aside of the chunk."""
@@ -186,6 +267,7 @@ class Staging:
         path = self._path(growing.batch, ".ndjson" if plain else ".ndjson.gz")
         growing.part = path.open("wb") if plain else _compressor(path)
         growing.files.append(path)
+        growing.blocks.append([])
         growing.room = _PART
 
     def _path(self, batch: int, suffix: str) -> Path:
@@ -195,7 +277,9 @@ class Staging:
         with self._counting:
             self._sizes[path] = self._sizes.get(path, 0) + size
 
-    def _remove(self, files: Iterable[Path]) -> None:
+    def _remove(self, kept: Iterable[bytes], files: Iterable[Path]) -> None:
+        with self._counting:
+            self._memory += sum(map(len, kept))
         for path in files:
             path.unlink(missing_ok=True)
             with self._counting:
@@ -210,22 +294,6 @@ def staging_for(database: Path, batches: Mapping[Chunk, int]) -> Iterator[Stagin
         yield staging
     finally:
         staging.close()
-
-
-def staged_lines(files: Iterable[Path]) -> Iterator[bytes]:
-    """Yield the lines of staged files, without their newlines, leaving out blank ones."""
-    return (line[:-1] for line in _all_lines(files) if not line.isspace())
-
-
-def blank_lines(files: Iterable[Path]) -> int:
-    """Return how many lines of staged files are nothing but white space, which DuckDB passes over too."""
-    return sum(line.isspace() for line in _all_lines(files))
-
-
-def _all_lines(files: Iterable[Path]) -> Iterator[bytes]:
-    for path in files:
-        with _reader(path) as file:
-            yield from file
 
 
 def _reader(path: Path) -> BinaryIO:

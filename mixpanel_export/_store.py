@@ -4,12 +4,13 @@ What is on disk after a kill at any line: whole batches with their ledger rows, 
 one transaction, and perhaps a staging directory that the next export removes. `replace` fills a shadow table
 under ledger rows of its own and swaps it in one transaction, so a reader sees the old table or the new one.
 
-A chunk with lines that are not of Mixpanel's shape, or that DuckDB refuses, makes its group roll back; it is
-then mended line by line, or sent back to be fetched again, and the rest of the group goes again.
+Chunks are examined one by one on a connection beside the one that commits, in no transaction that writes. There one
+with lines that are not of Mixpanel's shape, or that DuckDB refuses, is mended line by line, or sent back to be fetched
+again, so that only sound chunks come together in a commit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,15 @@ import duckdb
 from mixpanel_export._database import advice_on, identity, quoted, transaction
 from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._ledger import Entry, Ledger, Loaded
-from mixpanel_export._load import LoadError, OddLinesError, load, load_set_aside, mend
+from mixpanel_export._load import (
+    DoubtfulLinesError,
+    LoadError,
+    Ready,
+    examine,
+    forget,
+    insert,
+)
+from mixpanel_export._mend import load_set_aside, mend
 from mixpanel_export._plan import Held, Status, is_open
 from mixpanel_export._schema import (
     create_events_table,
@@ -27,14 +36,16 @@ from mixpanel_export._schema import (
     forget_foreign_metadata,
     table_exists,
 )
-from mixpanel_export._settings import room_at_last, room_for_lines
+from mixpanel_export._settings import room_at_last, room_for_lines, set_session
 from mixpanel_export._skew import offset_of
-from mixpanel_export._staging import Staged, Staging, staged_lines
+from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._state import Order, state_for
-from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected, Verdict
+from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected
 from mixpanel_export._tasks import InterruptedCall
 from mixpanel_export._zone import in_zone
 from mixpanel_export.errors import DatabaseError
+
+_LOOKS = 20  # chunks whose times are looked at; a local clock shows in each of them
 
 # What speaks against one chunk rather than against the database.
 _UNLOADABLE = (
@@ -68,7 +79,9 @@ class Store:
         self._file = identity(path)
         self._order = order
         self._batches: dict[Chunk, int] = {}
+        self._reader: duckdb.DuckDBPyConnection | None = None
         self.offset: float | None = None
+        self._looks = _LOOKS
         with self._translated(str(order.days)):
             state = state_for(connection, order)
             self.table, self._target, self.history = state.table, state.target, state.history
@@ -87,22 +100,46 @@ class Store:
             self._batches.update(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
         return self._batches
 
-    def commit(self, group: Sequence[Staged], staging: Staging, now: Callable[[], datetime]) -> list[Verdict]:
-        """Load the chunks of *group* and commit them with their ledger rows in one transaction.
+    def examine(self, staged: Staged, staging: Staging) -> Ready | Rejected | Refused:
+        """Make a chunk ready for a commit, which may run meanwhile.
 
-        A chunk with lines that are no events is left out and answered by `Rejected`, unless it says that such
-        lines are final. One that DuckDB cannot load is answered by `Refused`, and the others go without it. The
-        staged files are removed.
+        One with lines that are no events is answered by `Rejected`, unless it says that such lines are final, and
+        one that DuckDB cannot read by `Refused`; what was staged of them is removed.
+
+        Raises:
+            DatabaseError: DuckDB cannot go on.
+            InterruptedCall: `interrupt_examining` was called.
+        """
+        with self._translated(str(staged.chunk)), self._connection.cursor() as reader:
+            self._reader = reader
+            set_session(reader)
+            with room_for_lines(reader, staged.longest):
+                self._look_at_clock(staged)
+                examined = self._examined(reader, staged, staging)
+            if not isinstance(examined, Ready):
+                forget(reader, staged)
+            return examined
+
+    def commit(
+        self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime]
+    ) -> list[Committed | Refused]:
+        """Insert the chunks of *group* and commit them with their ledger rows in one transaction.
+
+        One that DuckDB cannot insert is answered by `Refused`, and the others go without it. What was staged is
+        removed.
 
         Raises:
             DatabaseError: DuckDB cannot write; what is committed of the group is what the ledger names, usually
                 nothing.
             InterruptedCall: `interrupt` was called; the same holds.
         """
-        days = ", ".join(str(staged.chunk) for staged in group)
-        longest = max((staged.longest for staged in group), default=0)
+        days = ", ".join(str(ready.staged.chunk) for ready in group)
+        longest = max((ready.staged.longest for ready in group), default=0)
         with self._translated(days), room_for_lines(self._connection, longest):
-            return list(self._verdicts(list(group), staging, now))
+            verdicts = list(self._verdicts(group, staging, now))
+            for ready in group:
+                forget(self._connection, ready.staged)
+            return verdicts
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
         """Write into the ledger that the chunk was given up, unless it was only a look, which nobody waits for."""
@@ -131,8 +168,14 @@ class Store:
             return Totals(self._count() - self._rows_before, removed)
 
     def interrupt(self) -> None:
-        """Stop the statement that runs in another thread, if any."""
+        """Stop the statement of a commit that runs in another thread, if any."""
         self._connection.interrupt()
+
+    def interrupt_examining(self) -> None:
+        """Stop the statement that examines a chunk in another thread, if any."""
+        if self._reader is not None:
+            with suppress(duckdb.ConnectionException):  # it was closed just now
+                self._reader.interrupt()
 
     def _prepare(self, *, anew: bool) -> None:
         with transaction(self._connection):
@@ -144,64 +187,64 @@ class Store:
                 if self._order.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.forget_all()
 
-    def _verdicts(
-        self, group: list[Staged], staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
-    ) -> Iterator[Verdict]:
-        """Commit the group, without the chunks that it turns out not to be possible for.
-
-        Where memory does not suffice, each chunk goes by itself, and *at_last* with more memory.
-        """
-        self._look_at_clock(group)
-        while group:
-            try:
-                committed = self._commit(group, now)
-            except OddLinesError as odd:
-                for staged in [staged for staged in group if staged.batch in odd.batches]:
-                    yield from self._mend(staged, group, staging)
-            except _UNLOADABLE as error:
-                if len(group) > 1:
-                    for staged in group:
-                        yield from self._verdicts([staged], staging, now)
-                elif isinstance(error, duckdb.OutOfMemoryException) and not at_last:
-                    with room_at_last(self._connection, group[0].longest):
-                        yield from self._verdicts(group, staging, now, at_last=True)
-                else:
-                    staging.discard(group[0])
-                    yield Refused(group[0].chunk, f"Write failed: {str(error).splitlines()[0]}")
-                return
-            else:
-                for staged in group:
-                    staging.discard(staged)
-                yield from committed
-                return
-
-    def _mend(self, staged: Staged, group: list[Staged], staging: Staging) -> Iterator[Verdict]:
-        """Put the mended chunk in the place of *staged*, or take it out of the group."""
-        place = group.index(staged)
+    def _examined(
+        self, reader: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging, *, at_last: bool = False
+    ) -> Ready | Rejected | Refused:
+        """Examine the chunk, mended if need be; *at_last* with more memory, where less did not suffice."""
         try:
-            mended = mend(self._connection, staged, staging)
+            return examine(reader, staged, zone=self._order.zone, dedupe=self._order.dedupe)
+        except DoubtfulLinesError as doubtful:
+            return self._mended(reader, staged, doubtful.lines, staging)
+        except duckdb.OutOfMemoryException as error:
+            if at_last:
+                return _refused(staged, error, staging)
         except _UNLOADABLE as error:
-            staging.discard(group.pop(place))
-            yield Refused(staged.chunk, f"Write failed: {str(error).splitlines()[0]}")
-            return
+            return _refused(staged, error, staging)
+        with room_at_last(reader, staged.longest):
+            return self._examined(reader, staged, staging, at_last=True)
+
+    def _mended(
+        self, reader: duckdb.DuckDBPyConnection, staged: Staged, doubtful: set[int], staging: Staging
+    ) -> Ready | Rejected | Refused:
+        try:
+            mended = mend(reader, staged, doubtful, staging)
+        except _UNLOADABLE as error:
+            return _refused(staged, error, staging)
         if mended.rejects and not mended.keep_rejects:
             staging.discard(mended)
-            del group[place]
-            yield Rejected(mended.chunk, mended.rejects)
-        else:
-            group[place] = mended
+            return Rejected(mended.chunk, mended.rejects)
+        return self._examined(reader, mended, staging)
 
-    def _commit(self, group: Sequence[Staged], now: Callable[[], datetime]) -> list[Verdict]:
+    def _verdicts(
+        self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
+    ) -> Iterator[Committed | Refused]:
+        """Commit the group; where that cannot be, each chunk by itself, and *at_last* with more memory."""
+        try:
+            committed = self._commit(group, now)
+        except _UNLOADABLE as error:
+            if len(group) > 1:
+                for ready in group:
+                    yield from self._verdicts([ready], staging, now)
+            elif isinstance(error, duckdb.OutOfMemoryException) and not at_last:
+                with room_at_last(self._connection, group[0].staged.longest):
+                    yield from self._verdicts(group, staging, now, at_last=True)
+            else:
+                yield _refused(group[0].staged, error, staging)
+        else:
+            for ready in group:
+                staging.discard(ready.staged)
+            yield from committed
+
+    def _commit(self, group: Sequence[Ready], now: Callable[[], datetime]) -> list[Committed]:
         with transaction(self._connection):
             self._create_target()
-            loaded = load(
-                self._connection, self._target, group, zone=self._order.zone, dedupe=self._order.dedupe
-            )
-            entries = [self._entry(staged, loaded.get(staged.batch, Loaded()), now()) for staged in group]
+            for ready in group:
+                insert(self._connection, self._target, ready)
+            entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
             superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
-            for staged, entry in zip(group, entries, strict=True):
+            for ready, entry in zip(group, entries, strict=True):
                 self._ledger.write(entry, deduped=self._order.dedupe)
-                load_set_aside(self._connection, staged)
+                load_set_aside(self._connection, ready.staged)
             self._settle([entry.batch for entry in entries], superseded)
             counts = self._ledger.counts([entry.batch for entry in entries])
         return [
@@ -215,11 +258,11 @@ class Store:
             changed += restore(self._connection, self._target, superseded)
         hide_across(self._connection, self._target, changed, self._ledger.reaches())
 
-    def _look_at_clock(self, group: Sequence[Staged]) -> None:
+    def _look_at_clock(self, staged: Staged) -> None:
         """Notice times that are local, as long as the caller has not said whose they are."""
-        if self.offset is None and not self._order.zone_given:
-            files = [file for staged in group for file in staged.files[:1]]
-            self.offset = offset_of(staged_lines(files))
+        if self.offset is None and self._looks and not self._order.zone_given:
+            self._looks -= 1
+            self.offset = offset_of(staged.all_lines())
 
     def _create_target(self) -> None:
         create_events_table(self._connection, self._target)
@@ -298,3 +341,8 @@ class Store:
                 "the file that is there now; put the other one back and resume, or export again",
                 db_path=str(self.path),
             )
+
+
+def _refused(staged: Staged, error: Exception, staging: Staging) -> Refused:
+    staging.discard(staged)
+    return Refused(staged.chunk, f"Write failed: {str(error).splitlines()[0]}")

@@ -120,6 +120,42 @@ def test_what_only_breaks_the_parser_is_repaired_at_first_sight(
     assert query(db, "SELECT repaired, rejects, rows FROM _export_batches") == [(1, 0, 4)]
 
 
+@pytest.mark.parametrize(
+    "name,repaired",
+    [
+        (b"caf\xe9", "caf\ufffd"),
+        (b"\xff", "\ufffd"),
+        (b"\xc3\xe9 \xf0", "\ufffd\ufffd \ufffd"),
+        (b"\xe9\xe9\x80\x80", "\ufffd\u9000"),
+        (b"\xc3\xa9\xe9", "\u00e9\ufffd"),
+        (b"\xe9\\u00e9", "\ufffd\u00e9"),
+        (b"\xed\xa0\x80", "\ufffd\ufffd\ufffd"),
+        (b"\xc0\x80", "\ufffd\ufffd"),
+        (b"tab\there", "tab\ufffdhere"),
+        (b"half \\ud83d", "half \ufffd"),
+    ],
+)
+def test_a_name_that_only_breaks_the_parser_is_repaired_too(db: Path, name: bytes, repaired: str) -> None:
+    """Whatever bytes the name has, the event is in the table, and the original line beside it."""
+    line = b'{"event":"%s","properties":{}}' % name
+    sound = b'{"event":"sound","properties":{}}'
+    assert [row[0] for row in stored([sound, line, sound], db)].count(repaired) == 1
+    assert query(db, "SELECT reason, line FROM _export_rejects") == [("repaired", line)]
+    assert query(db, "SELECT repaired, rejects, rows FROM _export_batches") == [(1, 0, 4)]
+
+
+@pytest.mark.parametrize(
+    "name", ["n" * 5000, "é" * 300_000, '"' * 5000, "\\" * 511 + "x", "x" * 3_000_000 + "\\"]
+)
+def test_a_name_may_be_longer_than_mixpanel_allows(db: Path, name: str) -> None:
+    """Nobody's limit is ours: the event is stored under all of its name."""
+    lines = [
+        json.dumps({"event": text, "properties": {}}, separators=(",", ":")) for text in ("a", name, "b")
+    ]
+    assert sorted(row[0] for row in stored([line.encode() for line in lines], db)) == sorted(["a", "b", name])
+    assert query(db, "SELECT repaired, rejects, rows FROM _export_batches") == [(0, 0, 4)]
+
+
 def test_lines_that_are_no_events_are_set_aside_after_a_second_look(db: Path) -> None:
     """What a second fetch still holds that is no event is kept verbatim, counted, and not in the table."""
     odd = [

@@ -522,7 +522,7 @@ async def test_a_chunk_larger_than_the_staging_budget_is_exact(
         compressed.append(path)
         return compressor(path)
 
-    monkeypatch.setattr("mixpanel_export._staging.Staging", partial(Staging, budget=1000))
+    monkeypatch.setattr("mixpanel_export._staging.Staging", partial(Staging, memory=0, budget=1000))
     monkeypatch.setattr(_staging, "_compressor", counted)
     sim = simulator(events_per_day=300)
     await export(sim, db)
@@ -612,6 +612,7 @@ async def test_a_full_disk_is_one_error_and_resume_completes(
 
     original = Staging._next_part
     with monkeypatch.context() as patch:
+        patch.setattr("mixpanel_export._staging.Staging", partial(Staging, memory=0))
         patch.setattr(Staging, "_next_part", next_part)
         with pytest.raises(DatabaseError, match=r"No space left on device.*resume"):
             await export(sim, db, max_workers=1, chunk_days=1)

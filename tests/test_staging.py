@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixpanel_export import _staging
-from mixpanel_export._staging import Staging, blank_lines, staged_lines
+from mixpanel_export._staging import Buffers, Staged, Staging
 from mixpanel_export._stream import Block, Chunk, ChunkEnd, ChunkStart
 from mixpanel_export.errors import DatabaseError
 
@@ -17,6 +17,10 @@ NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
 def end(chunk: Chunk) -> ChunkEnd:
     return ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, lines=0)
+
+
+def lines_of(staged: Staged) -> list[bytes]:
+    return list(staged.all_lines())
 
 
 @pytest.fixture
@@ -32,9 +36,9 @@ def test_a_chunk_that_starts_again_starts_from_nothing(database: Path) -> None:
     staging.start(ChunkStart(ONE))
     staging.add(Block(ONE, b"kept\nalso\n"))
     staged = staging.end(end(ONE))
-    assert list(staged_lines(staged.files)) == [b"kept", b"also"]
-    assert (staged.lines, staged.size, staged.longest, staged.batch) == (2, 10, 10, 7)
-    assert set(staging.directory.iterdir()) == set(staged.files)
+    assert lines_of(staged) == [b"kept\n", b"also\n"]
+    assert (staged.size, staged.longest, staged.batch) == (10, 10, 7)
+    assert set(staging.directory.iterdir()) == {file.path for file in staged.files}
     staging.close()
 
 
@@ -46,9 +50,9 @@ def test_chunks_that_grow_together_stay_apart(database: Path) -> None:
     for number in range(3):
         for chunk in (TWO, ONE):
             staging.add(Block(chunk, f"{chunk.first} {number}\n".encode()))
-    found = {chunk: list(staged_lines(staging.end(end(chunk)).files)) for chunk in (ONE, TWO)}
+    found = {chunk: lines_of(staging.end(end(chunk))) for chunk in (ONE, TWO)}
     assert found == {
-        chunk: [f"{chunk.first} {number}".encode() for number in range(3)] for chunk in (ONE, TWO)
+        chunk: [f"{chunk.first} {number}\n".encode() for number in range(3)] for chunk in (ONE, TWO)
     }
     staging.close()
 
@@ -60,8 +64,8 @@ def test_what_does_not_fit_the_budget_is_compressed(database: Path) -> None:
         staging.start(ChunkStart(chunk))
         staging.add(Block(chunk, b"a line\nanother\n"))
     one, two = staging.end(end(ONE)), staging.end(end(TWO))
-    assert [path.suffix for path in (*one.files, *two.files)] == [".ndjson", ".gz"]
-    assert list(staged_lines(one.files)) == list(staged_lines(two.files)) == [b"a line", b"another"]
+    assert [file.path.suffix for file in (*one.files, *two.files)] == [".ndjson", ".gz"]
+    assert lines_of(one) == lines_of(two) == [b"a line\n", b"another\n"]
     staging.discard(one)
     staging.start(ChunkStart(ONE))
     staging.drop(TWO)
@@ -78,7 +82,7 @@ def test_a_long_chunk_is_several_files(database: Path, monkeypatch: pytest.Monke
         staging.add(Block(ONE, f"line {number}\n".encode()))
     staged = staging.end(end(ONE))
     assert len(staged.files) == 5
-    assert list(staged_lines(staged.files)) == [f"line {number}".encode() for number in range(5)]
+    assert lines_of(staged) == [f"line {number}\n".encode() for number in range(5)]
     staging.close()
 
 
@@ -116,9 +120,51 @@ class _Full:
     free = 3 << 20
 
 
-def test_blank_lines_are_left_out(database: Path) -> None:
-    """Lines of nothing but white space are no lines, as to DuckDB."""
-    path = database.parent / "1.1.ndjson"
-    path.write_bytes(b"\n \t\r\x0b\x0c\nline\x1c\n\n\x85\n")
-    assert list(staged_lines([path])) == [b"line\x1c", b"\x85"]
-    assert blank_lines([path]) == 3
+def test_what_fits_stays_in_memory_and_gives_its_room_back(database: Path) -> None:
+    """Blocks are kept while there is room, the next ones go to a file, and what is dropped or done makes room."""
+    staging = Staging(database, {ONE: 1, TWO: 2}, memory=12)
+    staging.start(ChunkStart(ONE))
+    blocks = [Block(ONE, b"first\n"), Block(ONE, b"second\n"), Block(ONE, b"third\n")]
+    assert [staging.keep(block) for block in blocks] == [True, False, True]
+    staging.add(blocks[1])
+    staged = staging.end(end(ONE))
+    assert lines_of(staged) == [b"first\n", b"third\n", b"second\n"]
+    assert (staged.size, staged.longest) == (19, 7)
+    staging.start(ChunkStart(TWO))
+    assert not staging.keep(Block(TWO, b"x\n"))
+    staging.discard(staged)
+    assert staging.keep(Block(TWO, b"x" * 11 + b"\n"))
+    staging.drop(TWO)
+    staging.start(ChunkStart(TWO))
+    assert staging.keep(Block(TWO, b"x" * 11 + b"\n"))
+    staging.close()
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 20])
+def test_blocks_come_back_as_they_were_staged(database: Path, budget: int) -> None:
+    """Wherever they are, in memory, in a file or in a compressed one, blocks are read as they were cut."""
+    blocks = [b"x" * size + b"\n" for size in (0, 5, 40, 1, 7, 0, 3)]
+    staging = Staging(database, {ONE: 1}, memory=0, budget=budget)
+    staging.start(ChunkStart(ONE))
+    for block in blocks:
+        staging.add(Block(ONE, block))
+    staged = staging.end(end(ONE))
+    buffers = Buffers()
+    assert list(staged.blocks(buffers)) == blocks
+    buffers.reuse()
+    assert [bytes(block) for block in staged.blocks(buffers)] == blocks
+    staging.close()
+
+
+def test_a_chunk_that_is_rewritten_has_blocks_of_their_usual_size(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes the place of a chunk is read in blocks of whole lines, too, and counted anew."""
+    monkeypatch.setattr(_staging, "_BLOCK", 10)
+    staging = Staging(database, {ONE: 1}, memory=100)
+    staging.start(ChunkStart(ONE))
+    assert staging.keep(Block(ONE, b"what was\n"))
+    rewritten = staging.rewrite(staging.end(end(ONE)), [b"a" * 4, b"b" * 5, b"c" * 30, b"d"])
+    assert list(rewritten.blocks(Buffers())) == [b"aaaa\nbbbbb\n", b"c" * 30 + b"\n", b"d\n"]
+    assert (rewritten.size, rewritten.lines, rewritten.longest) == (44, 4, 31)
+    staging.close()

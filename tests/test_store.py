@@ -1,7 +1,8 @@
 """Staged chunks and a table: what is refused, what is noticed, and what an error leaves behind."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -10,9 +11,10 @@ import duckdb
 import pytest
 from support import query
 
-from mixpanel_export import _load
+from mixpanel_export import _mend
 from mixpanel_export._database import connected_for_export
 from mixpanel_export._ledger import Selection
+from mixpanel_export._load import Ready
 from mixpanel_export._staging import Staged, Staging
 from mixpanel_export._state import Mode, Order
 from mixpanel_export._store import Store, Totals
@@ -70,6 +72,16 @@ def staged(
     return staging.end(ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, lines=lines.count(b"\n")))
 
 
+def committed(
+    store: Store, group: Sequence[Staged], staging: Staging, now: Callable[[], datetime]
+) -> list[Committed | Refused | Rejected]:
+    """Examine the chunks, then commit those that are ready together."""
+    examined = [store.examine(staged, staging) for staged in group]
+    ready = [found for found in examined if isinstance(found, Ready)]
+    verdicts = {verdict.chunk: verdict for verdict in store.commit(ready, staging, now)}
+    return [verdicts[found.staged.chunk] if isinstance(found, Ready) else found for found in examined]
+
+
 def lines(number: int) -> bytes:
     return b"".join(LINE % line for line in range(number))
 
@@ -85,7 +97,9 @@ def test_a_group_is_committed_together_and_its_files_are_gone(
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     group = [staged(store, staging, chunk, lines(size)) for size, chunk in enumerate(DAYS)]
-    assert store.commit(group, staging, now) == [Committed(chunk, size) for size, chunk in enumerate(DAYS)]
+    assert committed(store, group, staging, now) == [
+        Committed(chunk, size) for size, chunk in enumerate(DAYS)
+    ]
     assert connection.execute(
         "SELECT export_batch, count(*) FROM events GROUP BY ALL ORDER BY ALL"
     ).fetchall() == [(2, 1), (3, 2), (4, 3), (5, 4)]
@@ -103,10 +117,10 @@ def test_a_chunk_with_odd_lines_does_not_hold_up_its_group(
     staging = Staging(db, store.batches_for(DAYS))
     odd = b"what is this\n" + lines(2)
     group = [staged(store, staging, DAYS[0], odd), staged(store, staging, DAYS[1], lines(3))]
-    assert store.commit(group, staging, now) == [Rejected(DAYS[0], 1), Committed(DAYS[1], 3)]
+    assert committed(store, group, staging, now) == [Rejected(DAYS[0], 1), Committed(DAYS[1], 3)]
     assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(2,)]
     again = staged(store, staging, DAYS[0], odd, keep_rejects=True)
-    assert store.commit([again], staging, now) == [Committed(DAYS[0], 2, rejects=1)]
+    assert committed(store, [again], staging, now) == [Committed(DAYS[0], 2, rejects=1)]
     assert connection.execute("FROM _export_rejects").fetchall() == [(1, "rejected", b"what is this")]
     assert list(staging.directory.iterdir()) == []
 
@@ -119,12 +133,13 @@ def test_a_line_that_is_lost_on_the_way_is_noticed(
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     whole = staged(store, staging, DAYS[0], blank + lines(4))
-    assert store.commit([whole], staging, now) == [Committed(DAYS[0], 4)]
+    assert committed(store, [whole], staging, now) == [Committed(DAYS[0], 4)]
     for answer in (blank + lines(4), b"odd\n" + blank + lines(4)):
         short = staged(store, staging, DAYS[1], answer, keep_rejects=True)
-        kept = short.files[0].read_bytes().splitlines(keepends=True)
-        short.files[0].write_bytes(b"".join(kept[:-1]))
-        (refused,) = store.commit([short], staging, now)
+        path = short.files[0].path
+        kept = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(kept[:-1]))
+        (refused,) = committed(store, [short], staging, now)
         assert isinstance(refused, Refused)
         assert re.match(r"Write failed: of .* lines of 2024-03-02", refused.reason)
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (4,)
@@ -134,13 +149,13 @@ def test_a_line_that_cannot_be_mended_is_an_error(
     connection: duckdb.DuckDBPyConnection, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk that DuckDB refuses although it was found sound fails alone, and the others are committed."""
-    monkeypatch.setattr(_load, "canonical", _Unmended)
+    monkeypatch.setattr(_mend, "canonical", _Unmended)
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     odd = staged(store, staging, DAYS[0], b'["odd"]\n' + lines(1))
     other = staged(store, staging, DAYS[1], lines(2))
-    refused, committed = store.commit([odd, other], staging, now)
-    assert committed == Committed(DAYS[1], 2)
+    refused, taken = committed(store, [odd, other], staging, now)
+    assert taken == Committed(DAYS[1], 2)
     assert isinstance(refused, Refused)
     assert "mended before" in refused.reason
     assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(2,)]
@@ -159,33 +174,44 @@ def test_what_duckdb_cannot_write_is_one_error_and_nothing_is_committed(
     """An index of the user's that the events break stops the export, and rolls the group back."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    store.commit([staged(store, staging, DAYS[0], lines(1))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(1))], staging, now)
     connection.execute("CREATE UNIQUE INDEX one ON events (event_name)")
     group = [staged(store, staging, chunk, lines(1)) for chunk in DAYS[1:3]]
     with pytest.raises(DatabaseError, match=r"Write failed: Constraint Error.*2024-03-02.*2024-03-03"):
-        store.commit(group, staging, now)
+        committed(store, group, staging, now)
     assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (1,)
 
 
 def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    """A commit that is interrupted leaves nothing, and the store goes on working."""
+    """What is interrupted, examining or a commit, leaves nothing, and the store goes on working."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    group = [staged(store, staging, DAYS[0], lines(100_000))]
-    interrupted = Event()
-
-    def interrupt() -> None:
-        while not interrupted.wait(0.01):
-            store.interrupt()
-
-    interrupting = Thread(target=interrupt)
-    interrupting.start()
-    with pytest.raises(InterruptedCall):
-        store.commit(group, staging, now)
-    interrupted.set()
-    interrupting.join()
+    chunk = staged(store, staging, DAYS[0], lines(100_000))
+    with _interrupted_by(store.interrupt_examining), pytest.raises(InterruptedCall):
+        store.examine(chunk, staging)
+    ready = store.examine(chunk, staging)
+    assert isinstance(ready, Ready)
+    with _interrupted_by(store.interrupt), pytest.raises(InterruptedCall):
+        store.commit([ready], staging, now)
     assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (0,)
-    assert store.commit(group, staging, now) == [Committed(DAYS[0], 100_000)]
+    assert store.commit([ready], staging, now) == [Committed(DAYS[0], 100_000)]
+
+
+@contextmanager
+def _interrupted_by(interrupt: Callable[[], None]) -> Iterator[None]:
+    ended = Event()
+
+    def go_on() -> None:
+        while not ended.wait(0.01):
+            interrupt()
+
+    interrupting = Thread(target=go_on)
+    interrupting.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        interrupting.join()
 
 
 def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
@@ -194,7 +220,7 @@ def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
     """A failed batch keeps the rows of an older one, takes the place of older failures, and ends with success."""
     first = new_store(connection, db)
     staging = Staging(db, first.batches_for(DAYS[:1]))
-    first.commit([staged(first, staging, DAYS[0], lines(3))], staging, now)
+    committed(first, [staged(first, staging, DAYS[0], lines(3))], staging, now)
     staging.close()
     for _ in range(2):
         store = new_store(connection, db, "append")
@@ -207,7 +233,7 @@ def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
     )
     store = new_store(connection, db, "resume")
     staging = Staging(db, store.batches_for(DAYS[:1]))
-    store.commit([staged(store, staging, DAYS[0], lines(5))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(5))], staging, now)
     assert [(held.batch, held.status) for held in store.held()] == [(4, "complete")]
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (5,)
 
@@ -220,7 +246,9 @@ def test_rows_outside_the_days_are_counted_in_the_ledger(
     staging = Staging(db, store.batches_for(DAYS))
     times = (1709251199, 1709251200, 1709337599, 1709337600, 1709337601)
     answer = b"".join(b'{"event":"e","properties":{"time":%d}}\n' % time for time in times)
-    store.commit([staged(store, staging, DAYS[0], answer + b'{"event":"e","properties":{}}\n')], staging, now)
+    committed(
+        store, [staged(store, staging, DAYS[0], answer + b'{"event":"e","properties":{}}\n')], staging, now
+    )
     assert connection.execute(
         "SELECT rows, outside_rows, outside_first, outside_last FROM _export_batches"
     ).fetchone() == (6, 3, datetime(2024, 2, 29, 23, 59, 59), datetime(2024, 3, 2, 0, 0, 1))
@@ -255,7 +283,7 @@ def test_table_names_differ_by_more_than_case(connection: duckdb.DuckDBPyConnect
     """A table is found whatever the case of the letters, as by DuckDB, and so is its ledger."""
     store = Store(connection, db, Order(table="Events", selection=Selection("1"), days=ALL, mode="create"))
     staging = Staging(db, store.batches_for(DAYS[:1]))
-    store.commit([staged(store, staging, DAYS[0], lines(1))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(1))], staging, now)
     again = Store(connection, db, Order(table="eVENTS", selection=Selection("1"), days=ALL, mode="resume"))
     assert (again.table, len(again.held())) == ("Events", 1)
 
@@ -266,7 +294,7 @@ def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
         store = new_store(connection, db)
         staging = Staging(db, store.batches_for(DAYS))
         group = [staged(store, staging, chunk, lines(2)) for chunk in (DAYS[0], DAYS[3])]
-        store.commit(group, staging, now)
+        committed(store, group, staging, now)
         store.fail(ChunkFailed(DAYS[4], NOW, 1, "x"), NOW)
         staging.close()
     found = query(db, "SELECT table_name, type, from_date, to_date, row_count, missing_days FROM _metadata")
@@ -285,7 +313,7 @@ def test_replacing_a_table_of_mixpanel_data_ends_its_record(
     connection.execute("INSERT INTO _metadata VALUES ('events', 5), ('profiles', 6)")
     store = new_store(connection, db, "replace")
     staging = Staging(db, store.batches_for(DAYS[:1]))
-    store.commit([staged(store, staging, DAYS[0], lines(3))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(3))], staging, now)
     assert store.finish(whole=True) == Totals(growth=3, removed_duplicates=0)
     assert connection.execute("FROM _metadata").fetchall() == [("profiles", 6)]
 
@@ -306,7 +334,7 @@ def test_what_is_set_aside_may_be_longer_than_what_stays(
     staging = Staging(db, store.batches_for(DAYS))
     junk = b"x" * 3_000_000
     odd = staged(store, staging, DAYS[0], lines(1) + junk + b"\n" + lines(1), keep_rejects=True)
-    assert store.commit([odd], staging, now) == [Committed(DAYS[0], 1, removed_duplicates=1, rejects=1)]
+    assert committed(store, [odd], staging, now) == [Committed(DAYS[0], 1, removed_duplicates=1, rejects=1)]
     assert connection.execute("SELECT line FROM _export_rejects").fetchone() == (junk,)
 
 
@@ -317,7 +345,7 @@ def test_an_event_with_a_longer_number_than_python_reads_is_an_event(
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     long = b'{"properties":{"n":' + b"9" * 5000 + b'},"event":"e"}\n'
-    assert store.commit([staged(store, staging, DAYS[0], long)], staging, now) == [Committed(DAYS[0], 1)]
+    assert committed(store, [staged(store, staging, DAYS[0], long)], staging, now) == [Committed(DAYS[0], 1)]
 
 
 @pytest.mark.parametrize("mode", ["append", "resume"])
@@ -327,7 +355,7 @@ def test_rows_that_the_ledger_does_not_know_are_noticed(
     """A ledger that was emptied, or rows written by hand, would be doubled, so nothing is added to them."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    store.commit([staged(store, staging, DAYS[0], lines(3))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(3))], staging, now)
     connection.execute("INSERT INTO events (event_name) VALUES ('by hand')")
     with pytest.raises(LedgerMismatchError, match="export_batch None") as caught:
         new_store(connection, db, mode)
@@ -372,8 +400,23 @@ def test_identities_are_compared_as_text(connection: duckdb.DuckDBPyConnection, 
     )
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    verdict = store.commit([staged(store, staging, DAYS[0], answer.encode())], staging, now)
+    verdict = committed(store, [staged(store, staging, DAYS[0], answer.encode())], staging, now)
     assert verdict == [Committed(DAYS[0], len(identities), removed_duplicates=len(identities))]
+
+
+def test_an_applications_order_is_not_that_of_the_lines(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """What an application of this process sets for all its connections changes no row and no duplicate."""
+    connection.execute("SET GLOBAL default_order = 'DESC'")
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    answer = lines(3000) + lines(1000)
+    whole = staged(store, staging, DAYS[0], answer)
+    assert committed(store, [whole], staging, now) == [Committed(DAYS[0], 3000, removed_duplicates=1000)]
+    assert connection.execute(
+        "SELECT count(*), count(DISTINCT insert_id) FROM events WHERE insert_id = properties->>'$.\"$insert_id\"'"
+    ).fetchone() == (3000, 3000)
 
 
 @pytest.mark.parametrize("folder", ["json=1", "filename=x"])
@@ -384,7 +427,7 @@ def test_a_folder_that_looks_like_a_partition_is_a_folder(tmp_path: Path, folder
     with connected_for_export(db) as connection:
         store = new_store(connection, db)
         staging = Staging(db, store.batches_for(DAYS))
-        assert store.commit([staged(store, staging, DAYS[0], lines(2))], staging, now) == [
+        assert committed(store, [staged(store, staging, DAYS[0], lines(2))], staging, now) == [
             Committed(DAYS[0], 2)
         ]
 
@@ -394,7 +437,7 @@ def test_nothing_is_added_to_a_view(connection: duckdb.DuckDBPyConnection, db: P
     """A view over an events table has its columns and is still no table."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    store.commit([staged(store, staging, DAYS[0], lines(1))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(1))], staging, now)
     connection.execute("CREATE VIEW seen AS FROM events")
     with pytest.raises(TableFormatError, match="view"):
         Store(connection, db, Order(table="seen", selection=Selection("1"), days=ALL, mode=mode))
@@ -418,6 +461,6 @@ def test_batch_ids_go_on_after_their_sequence_was_dropped(
     """No id is given twice."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    store.commit([staged(store, staging, chunk, lines(1)) for chunk in DAYS], staging, now)
+    committed(store, [staged(store, staging, chunk, lines(1)) for chunk in DAYS], staging, now)
     connection.execute("DROP SEQUENCE _export_batch_ids")
     assert list(new_store(connection, db, "append").batches_for(DAYS[:2]).values()) == [6, 7]

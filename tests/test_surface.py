@@ -37,7 +37,7 @@ LAYERS = {
     "progress": ("results", "tqdm"),
     "_connections": ("_stream errors", "h2 httpx"),
     "_fetch": ("_connections _stream credentials _decode errors", "anyio httpx"),
-    "_attempts": ("_fetch _limits _retry _stream errors", "anyio httpx"),
+    "_attempts": ("_fetch _limits _retry _stream errors", "anyio httpx numpy"),
     "_settings": ("errors", "duckdb"),
     "_database": ("_settings errors", "duckdb"),
     "_duplicates": ("_database _lines", "duckdb"),
@@ -49,19 +49,24 @@ LAYERS = {
     "_local": ("_database _frames _inspect _tables errors inspection", "duckdb pandas"),
     "_upgrade": ("_database _ledger _local _schema _stream errors inspection", "duckdb"),
     "_coverage": ("_ledger _stream", ""),
-    "_staging": ("_stream errors", "isal"),
-    "_load": ("_database _duplicates _ledger _lines _settings _staging", "duckdb"),
+    "_staging": ("_settings _stream errors", "isal"),
+    "_cut": ("", "nanoarrow numpy"),
+    "_load": ("_cut _database _duplicates _ledger _staging", "duckdb numpy"),
+    "_mend": ("_lines _load _staging", "duckdb"),
     "_tasks": ("", "anyio"),
     "_skew": ("", ""),
     "_store": (
-        "_database _duplicates _ledger _load _plan _schema _settings _skew _staging _state _stream _tasks _zone errors",
+        "_database _duplicates _ledger _load _mend _plan _schema _settings _skew _staging _state _stream _tasks _zone errors",
         "duckdb",
     ),
     "_outcome": ("_plan _stream errors results", ""),
     "_reports": ("_attempts _limits _outcome _stream _tasks results", "anyio"),
     "_second_look": ("_attempts _outcome _stream _tasks errors", "anyio"),
     "_run": (
-        "_attempts _limits _outcome _plan _reports _second_look _settings _staging _store _stream _tasks errors results",
+        (
+            "_attempts _limits _load _outcome _plan _reports _second_look _settings _staging _store _stream _tasks errors "
+            "results"
+        ),
         "anyio",
     ),
     "_job": ("_fetch _ledger _limits _plan _quota _state _stream _zone credentials errors", ""),

@@ -18,8 +18,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "rows are committed before their ledger row": {
         "_store.py": (
-            "            for staged, entry in zip(group, entries, strict=True):\n",
-            "            self._connection.commit(); self._connection.begin()\n            for staged, entry in zip(group, entries, strict=True):\n",
+            "            for ready, entry in zip(group, entries, strict=True):\n",
+            "            self._connection.commit(); self._connection.begin()\n            for ready, entry in zip(group, entries, strict=True):\n",
         ),
     },
     "a retry keeps the blocks that were staged": {

@@ -38,9 +38,9 @@ STATEMENTS = {
     "creating the file": r"ATTACH|DETACH",
     "creating the ledger": r"\s*CREATE SEQUENCE|COMMENT ON TABLE _export|\s*CREATE VIEW",
     "giving batch ids": r"SELECT nextval",
-    "reading": r"\s*CREATE OR REPLACE TEMP TABLE _export_incoming",
+    "reading": r"\s*INSERT INTO _export_keys",
+    "finding duplicates": r"\s*CREATE OR REPLACE TEMP TABLE _export_incoming",
     "loading": r"INSERT INTO \"",
-    "removing duplicates": r"INSERT INTO \".*_export_losers",
     "hiding duplicates": r"INSERT INTO _export_duplicates",
     "superseding": r"DELETE FROM \".*unnest|DELETE FROM _export",
     "writing the ledger": r"INSERT INTO _export_batches",
@@ -55,6 +55,7 @@ STATEMENTS = {
 CALLS = {
     "making the staging directory": "_staging.Staging.__init__",
     "staging a start": "_staging.Staging.start",
+    "keeping a block": "_staging.Staging.keep",
     "staging a block": "_staging.Staging.add",
     "staging an end": "_staging.Staging.end",
     "dropping a staged chunk": "_staging.Staging.drop",
@@ -186,6 +187,9 @@ class _Watched:
 
     def execute(self, statement: str, *parameters: Any) -> Any:
         return self._run(statement, partial(self._connection.execute, statement, *parameters))
+
+    def cursor(self) -> "_Watched":
+        return _Watched(self._connection.cursor(), self._pattern.pattern, self._trigger)
 
     def begin(self) -> Any:
         return self._run("BEGIN", self._connection.begin)

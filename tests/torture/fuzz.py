@@ -202,6 +202,11 @@ def _check_written(db: Path, result: ParallelFetchResult, body: bytes | None, pl
         require(not rows, "rows of a batch that failed")
         whole = body == plain and is_event(plain.rstrip().rpartition(b"\n")[2])
         require(not whole, "a body that was not touched, and ends with an event, failed")
+        require(
+            all("Write failed" not in str(error) for error in result.errors),
+            "lines were refused",
+            result.errors,
+        )
         return
     if body is None:
         raise ViolationError("a body that zlib refuses became a batch")

@@ -33,6 +33,8 @@ def drawn(draw: Random) -> Knobs:
     return _WAITS | {
         "block_size": draw.choice([1, 3000, 1 << 20]),
         "budget": draw.choice([5000, 4 << 30, 4 << 30]),
+        "memory": draw.choice([0, 4000, 1 << 27]),
+        "_load._PIECE": draw.choice([1, 4000, 16 << 20]),
         "_staging._PART": draw.choice([2000, 128 << 20]),
         "_run._LINGER": draw.choice([0.0, 0.01, 0.05]),
         "_run._GROUP_BYTES": draw.choice([10_000, 256 << 20]),
@@ -47,7 +49,7 @@ def turned(knobs: Knobs) -> Iterator[None]:
     values: dict[str, Any] = {name: value for name, value in knobs.items() if name.startswith("_")}
     values["_limits.pause_after_refusal"] = partial(pause_after_refusal, draw=lambda: 0.0)
     values["_fetch.BodyDecoder"] = partial(BodyDecoder, block_size=int(knobs["block_size"]))
-    values["_staging.Staging"] = partial(Staging, budget=int(knobs["budget"]))
+    values["_staging.Staging"] = partial(Staging, budget=int(knobs["budget"]), memory=int(knobs["memory"]))
     before = {name: _swap(name, value) for name, value in values.items()}
     try:
         with honest_cuts():

@@ -1,0 +1,192 @@
+"""Blocks of lines, cut where the name and the properties of each event lie: nothing is parsed, no byte is copied.
+
+numpy finds the places, and Arrow's layout lets DuckDB read the text where it is. A line that is cut has the outline
+of an event in Mixpanel's own shape; whether its parts are what they should be, DuckDB says.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import nanoarrow as na
+import numpy as np
+from nanoarrow.c_array_stream import CArrayStream
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int64]
+Offsets = NDArray[np.int32]
+
+BEGIN, BETWEEN = '{"event":"', '","properties":'
+"""What stands before an event's name, and between it and the properties, in Mixpanel's own shape."""
+
+_LEAST = len(f"{BEGIN}{BETWEEN}{{}}}}\n")
+_SOME = 64 << 10
+_USUAL_NAME = 512  # bytes; Mixpanel's limit is 255 characters
+_QUOTE, _BACKSLASH, _BRACE, _SPACE, _RETURN, _NEWLINE = b'"\\} \r\n'
+# How far the search for the end of a string goes on from each byte: a quote or a control byte, a newline among them, ends
+# it, and what follows a backslash is passed over.
+_STEPS = np.ones(256, dtype=np.int32)
+_STEPS[:_SPACE], _STEPS[_QUOTE], _STEPS[_BACKSLASH] = 0, 0, 2
+# The same way, for one string that is longer than names are.
+_WAY = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+', re.DOTALL)
+
+_TEXT = na.c_schema(
+    na.Schema(
+        na.Type.STRING,
+        name="item",
+        # With this name, of Arrow's own, DuckDB takes the text for JSON without looking.
+        metadata={"ARROW:extension:name": "arrow.json", "ARROW:extension:metadata": ""},
+    )
+)
+_PARTS = na.c_schema(na.fixed_size_list(_TEXT, 5))
+_ROW = na.c_schema(na.struct({"line": _PARTS, "number": na.int64()}))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """Where a block of whole lines is to be cut.
+
+    `ends` is where each line ends, its newline included. `outlined` are the numbers, from 0, of those that have the
+    outline of an event, and `marks` has for each of them where five parts begin: what comes before the name, the
+    name, what is between, the properties, and the rest.
+    """
+
+    ends: Offsets
+    outlined: Offsets
+    marks: Offsets
+
+    @property
+    def lines(self) -> int:
+        """How many lines the block has, blank ones among them."""
+        return len(self.ends)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lines:
+    """A block of whole lines, its cut, and the numbers of its outlined lines in their chunk."""
+
+    text: bytes | memoryview
+    cut: Cut
+    numbers: Numbers
+
+    def line(self, number: int) -> bytes:
+        """Return one line, by its number in the block, with its newline."""
+        return bytes(self.text[self.cut.ends[number - 1] if number else 0 : self.cut.ends[number]])
+
+    @property
+    def longest(self) -> int:
+        """The bytes of the longest line, its newline included."""
+        return int(np.diff(self.cut.ends, prepend=0).max(initial=0))
+
+    def others(self) -> list[int]:
+        """Return the numbers in the block of the lines without that outline that are not blank."""
+        if len(self.cut.outlined) == self.cut.lines:
+            return []
+        others = np.setdiff1d(np.arange(self.cut.lines), self.cut.outlined, assume_unique=True)
+        return [number for number in others.tolist() if not self.line(number).isspace()]
+
+    def without(self, losers: Numbers) -> "Lines":
+        """Return the block without the lines of these numbers, which rise."""
+        within = _within(losers, self.numbers)
+        if not len(within):
+            return self
+        kept = ~np.isin(self.numbers, within)
+        cut = Cut(self.cut.ends, self.cut.outlined[kept], self.cut.marks[kept])
+        return Lines(self.text, cut, self.numbers[kept])
+
+    def only(self, wanted: Numbers) -> "Lines":
+        """Return a block of nothing but the lines of these numbers, which rise; it has text of its own."""
+        wanted = _within(wanted, self.numbers)
+        places = self.cut.outlined[np.searchsorted(self.numbers, wanted)]
+        text = b"".join(map(self.line, places.tolist()))
+        return Lines(text, cut(text), wanted)
+
+
+class Rows:
+    """Lines as a table that DuckDB can read: `line`, a list of five texts, and `number`."""
+
+    def __init__(self, arrays: Sequence[object]) -> None:
+        self._arrays = arrays
+
+    def release(self) -> None:
+        """Let go of the lines; the table is empty from now on."""
+        self._arrays = ()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Return a new Arrow stream of the rows; asking for another schema changes nothing, as Arrow allows."""
+        return CArrayStream.from_c_arrays(list(self._arrays), _ROW, validate=False).__arrow_c_stream__()
+
+
+def cut(text: bytes | memoryview) -> Cut:
+    """Find where to cut a block of whole lines, each ended by a newline."""
+    bytes_ = np.frombuffer(text, dtype=np.uint8)
+    ends = _newlines(bytes_) + 1
+    starts = np.concatenate((np.zeros(1, dtype=np.int32), ends[:-1]))
+    outlined = np.flatnonzero(ends - starts >= _LEAST).astype(np.int32)
+    starts, last = starts[outlined], ends[outlined] - 2
+    last -= bytes_[last] == _RETURN
+    names = starts + len(BEGIN)
+    quotes = _ends_of_strings(text, names, last)
+    properties = quotes + len(BETWEEN)
+    marks = np.stack((starts, names, quotes, properties, last), axis=1)
+    whole = (quotes > 0) & (properties < last) & (bytes_[last] == _BRACE)
+    return Cut(ends, outlined[whole], marks[whole])
+
+
+def rows(blocks: Iterable[Lines]) -> Rows:
+    """Return the outlined lines of blocks as a table."""
+    return Rows([_array(block) for block in blocks if len(block.numbers)])
+
+
+def _array(block: Lines) -> object:
+    # A part ends where the next one begins, so the last part of a line reaches over all that is left out.
+    offsets = np.append(block.cut.marks.ravel(), block.cut.ends[-1:])
+    count = len(block.numbers)
+    text = _c_array(_TEXT, 5 * count, [None, na.c_buffer(offsets), block.text])
+    parts = _c_array(_PARTS, count, [None], [text])
+    numbers = _c_array(na.int64(), count, [None, na.c_buffer(block.numbers)])
+    return _c_array(_ROW, count, [None], [parts, numbers])
+
+
+def _c_array(
+    schema: object, length: int, buffers: Sequence[object], children: Sequence[object] = ()
+) -> object:
+    return na.c_array_from_buffers(
+        schema, length, buffers, null_count=0, children=children, validation_level="none"
+    )
+
+
+def _within(numbers: Numbers, block: Numbers) -> Numbers:
+    """Return those of *numbers* that are between the first and the last of *block*; both rise."""
+    if not len(block):
+        return numbers[:0]
+    return numbers[np.searchsorted(numbers, block[0]) : np.searchsorted(numbers, block[-1], side="right")]
+
+
+def _newlines(bytes_: NDArray[np.uint8]) -> Offsets:
+    """Return where the newlines are; some at a time, so that what is compared stays in the processor's cache."""
+    found = [
+        np.flatnonzero(bytes_[start : start + _SOME] == _NEWLINE).astype(np.int32) + np.int32(start)
+        for start in range(0, len(bytes_), _SOME)
+    ]
+    return np.concatenate([np.empty(0, dtype=np.int32), *found])
+
+
+def _ends_of_strings(text: bytes | memoryview, starts: Offsets, lasts: Offsets) -> Offsets:
+    """Return where the JSON strings that begin at *starts* have their closing quotes.
+
+    Where there is none before the place in *lasts*, it is 0 or a later one.
+    """
+    bytes_ = np.frombuffer(text, dtype=np.uint8)
+    at = starts.copy()
+    for _ in range(_USUAL_NAME):
+        # A backslash before the last newline leads out of the block, to where that newline is seen again.
+        steps = _STEPS.take(bytes_.take(at, mode="clip"))
+        if not steps.any():
+            break
+        at += steps
+    else:
+        for number in np.flatnonzero(at < lasts).tolist():
+            way = _WAY.match(text, int(at[number]), int(lasts[number]))
+            at[number] = way.end() if way else 0
+    return np.where(bytes_.take(at, mode="clip") == _QUOTE, at, 0)
