@@ -28,6 +28,7 @@ from mixpanel_export.errors import (
 _log = logging.getLogger("mixpanel_export")
 
 _UNCOUNTED = frozenset({401, 402, 429})  # statuses that Mixpanel does not count against the hour
+_SOME = 64 << 10  # bytes of which what is compared stays in the processor's cache
 _LONG_WAIT = 120  # seconds; longer ones are told in minutes
 _ROOM_TO_SPLIT = 5  # requests of the hour; two pieces are more requests, and other chunks need theirs
 
@@ -179,7 +180,9 @@ class Fetcher:
 
 def _lines_in(block: bytes) -> int:
     """Return how many newlines the block has, in about a third of the time that `bytes.count` takes."""
-    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+    bytes_ = np.frombuffer(block, np.uint8)
+    parts = (bytes_[start : start + _SOME] for start in range(0, len(bytes_), _SOME))
+    return sum(int(np.count_nonzero(part == ord("\n"))) for part in parts)
 
 
 def is_final(error: MixpanelDataError) -> bool:

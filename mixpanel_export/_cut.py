@@ -5,12 +5,9 @@ of an event in Mixpanel's own shape; whether its parts are what they should be, 
 """
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import nanoarrow as na
 import numpy as np
-from nanoarrow.c_array_stream import CArrayStream
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
@@ -30,17 +27,6 @@ _STEPS[:_SPACE], _STEPS[_QUOTE], _STEPS[_BACKSLASH] = 0, 0, 2
 # The same way, for one string that is longer than names are.
 _WAY = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+', re.DOTALL)
 
-_TEXT = na.c_schema(
-    na.Schema(
-        na.Type.STRING,
-        name="item",
-        # With this name, of Arrow's own, DuckDB takes the text for JSON without looking.
-        metadata={"ARROW:extension:name": "arrow.json", "ARROW:extension:metadata": ""},
-    )
-)
-_PARTS = na.c_schema(na.fixed_size_list(_TEXT, 5))
-_ROW = na.c_schema(na.struct({"line": _PARTS, "number": na.int64()}))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
@@ -59,6 +45,11 @@ class Cut:
     def lines(self) -> int:
         """How many lines the block has, blank ones among them."""
         return len(self.ends)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the block."""
+        return int(self.ends[-1]) if len(self.ends) else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,36 +76,12 @@ class Lines:
         others = np.setdiff1d(np.arange(self.cut.lines), self.cut.outlined, assume_unique=True)
         return [number for number in others.tolist() if not self.line(number).isspace()]
 
-    def without(self, losers: Numbers) -> "Lines":
-        """Return the block without the lines of these numbers, which rise."""
-        within = _within(losers, self.numbers)
-        if not len(within):
-            return self
-        kept = ~np.isin(self.numbers, within)
-        cut = Cut(self.cut.ends, self.cut.outlined[kept], self.cut.marks[kept])
-        return Lines(self.text, cut, self.numbers[kept])
-
     def only(self, wanted: Numbers) -> "Lines":
         """Return a block of nothing but the lines of these numbers, which rise; it has text of its own."""
         wanted = _within(wanted, self.numbers)
         places = self.cut.outlined[np.searchsorted(self.numbers, wanted)]
         text = b"".join(map(self.line, places.tolist()))
         return Lines(text, cut(text), wanted)
-
-
-class Rows:
-    """Lines as a table that DuckDB can read: `line`, a list of five texts, and `number`."""
-
-    def __init__(self, arrays: Sequence[object]) -> None:
-        self._arrays = arrays
-
-    def release(self) -> None:
-        """Let go of the lines; the table is empty from now on."""
-        self._arrays = ()
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Return a new Arrow stream of the rows; asking for another schema changes nothing, as Arrow allows."""
-        return CArrayStream.from_c_arrays(list(self._arrays), _ROW, validate=False).__arrow_c_stream__()
 
 
 def cut(text: bytes | memoryview) -> Cut:
@@ -131,29 +98,6 @@ def cut(text: bytes | memoryview) -> Cut:
     marks = np.stack((starts, names, quotes, properties, last), axis=1)
     whole = (quotes > 0) & (properties < last) & (bytes_[last] == _BRACE)
     return Cut(ends, outlined[whole], marks[whole])
-
-
-def rows(blocks: Iterable[Lines]) -> Rows:
-    """Return the outlined lines of blocks as a table."""
-    return Rows([_array(block) for block in blocks if len(block.numbers)])
-
-
-def _array(block: Lines) -> object:
-    # A part ends where the next one begins, so the last part of a line reaches over all that is left out.
-    offsets = np.append(block.cut.marks.ravel(), block.cut.ends[-1:])
-    count = len(block.numbers)
-    text = _c_array(_TEXT, 5 * count, [None, na.c_buffer(offsets), block.text])
-    parts = _c_array(_PARTS, count, [None], [text])
-    numbers = _c_array(na.int64(), count, [None, na.c_buffer(block.numbers)])
-    return _c_array(_ROW, count, [None], [parts, numbers])
-
-
-def _c_array(
-    schema: object, length: int, buffers: Sequence[object], children: Sequence[object] = ()
-) -> object:
-    return na.c_array_from_buffers(
-        schema, length, buffers, null_count=0, children=children, validation_level="none"
-    )
 
 
 def _within(numbers: Numbers, block: Numbers) -> Numbers:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -18,14 +18,10 @@ STORAGE_VERSION = "v1.2.0"
 
 Connection = duckdb.DuckDBPyConnection
 
-WORK = "_export_work"
-"""Name of a database in memory, attached to that of an export while it runs, that its connections share."""
-
 _DAMAGED = "restore the damaged file from a copy, or choose another path"
 _ADVICE = {
     "Corrupt database file": _DAMAGED,
     "Could not read enough bytes": _DAMAGED,
-    f'database with name "{WORK}"': "an export needs this name, so give the file, or what is attached, another one",
     "main key table": "drop what refers to the table",
     "Permission denied": "let this user write to the file and its folder, or choose another path",
 }
@@ -64,7 +60,6 @@ def connected_for_export(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             _check_access(connection, path)
             stack.enter_context(bulk_settings(connection))
-            stack.enter_context(_work(connection))
             stack.callback(_roll_back, connection)
         except duckdb.Error as error:
             raise _as_database_error(path, error) from error
@@ -108,17 +103,6 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
             return  # DuckDB has rolled back itself
         else:
             return
-
-
-@contextmanager
-def _work(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Attach the database in memory."""
-    connection.execute(f"ATTACH ':memory:' AS {WORK}")
-    try:
-        yield
-    finally:
-        with suppress(duckdb.Error):  # after a fatal error there is no instance left to detach it from
-            connection.execute(f"DETACH {WORK}")
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -1,23 +1,24 @@
 """From staged lines to rows: what is in a chunk is found out first, and inserted when it is known to be sound.
 
-Finding out keeps every column but `properties`, some bytes of each event, in a table of a database in memory; the
-duplicates inside the chunk are told from that. The insert puts these columns and the text together, without the
-duplicates. So neither keeps a chunk's text in memory, and the transaction of the insert sees no row that it would have
-to take back. Python sees no event. `properties` is cut out of each line as text, since every JSON function of DuckDB
-would write numbers and escapes anew.
+Finding out keeps every column but `properties`, some bytes of each event, as Arrow arrays; the duplicates inside the
+chunk are told from these. The insert puts them beside the text again, without the duplicates. So neither keeps a
+chunk's text in memory, and the transaction of the insert sees no row that it would have to take back. Python sees no
+event. `properties` is cut out of each line as text, since every JSON function of DuckDB would write numbers and escapes
+anew.
 
 A line that is not of Mixpanel's shape, or that DuckDB refuses, is doubtful; its chunk must then be mended.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
 import numpy as np
 
-from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, Numbers, cut, rows
-from mixpanel_export._database import WORK, first_moment, in_utc, last_moment, quoted
+from mixpanel_export._arrow import COLUMNS, LINE, Found, Shown, numbered
+from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, Numbers, cut
+from mixpanel_export._database import first_moment, in_utc, last_moment, quoted
 from mixpanel_export._duplicates import find_within
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._staging import Buffers, Staged
@@ -56,17 +57,13 @@ _LOCAL_ISO = """
 coalesce(TRY_CAST(found[1] || ' {zone}' AS TIMESTAMPTZ), TRY_CAST(found[1] || ' 00:00:00 {zone}' AS TIMESTAMPTZ),
          TRY_CAST(found[1] AS TIMESTAMPTZ))::TIMESTAMP
 """
-_FOUND = """
-CREATE OR REPLACE TABLE {found} (
-    number BIGINT, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR, sound BOOLEAN)
-"""
-_FIND = (
-    "INSERT INTO {found} SELECT number, event_name, event_time, distinct_id, insert_id, sound FROM ({events})"
-)
 # Time and id alone hardly ever recur in events that differ.
-_RECURRING = """
-WITH _keys AS (SELECT number, hash(event_time, insert_id) AS key FROM {found} WHERE insert_id <> '')
-SELECT number FROM _keys SEMI JOIN (SELECT key FROM _keys GROUP BY key HAVING count(*) > 1) USING (key) ORDER BY number ASC
+_FIND = f"""
+SELECT {", ".join(COLUMNS)} FROM (
+    SELECT * REPLACE (CASE WHEN sound THEN number ELSE -1 - number END AS number),
+           CASE WHEN insert_id <> '' THEN hash(event_time, insert_id) END AS key
+    FROM ({{events}})
+)
 """
 _SUSPECTS = """
 CREATE OR REPLACE TEMP TABLE _export_incoming (
@@ -77,19 +74,12 @@ _SUSPECT = """
 INSERT INTO _export_incoming
 SELECT number, event_name, event_time, distinct_id, insert_id, properties, {batch} FROM ({events})
 """
-_HELD = """
-SELECT count(*), count(*) FILTER (outside), min(event_time) FILTER (outside), max(event_time) FILTER (outside),
-       count(*) FILTER (event_time IS NULL)
-FROM (SELECT event_time, event_time NOT BETWEEN {first} AND {last} AS outside FROM {found})
-"""
-# That the numbers agree is for certainty: a row too few is noticed, one beside the wrong text would not be.
 _INSERT = """
-INSERT INTO {table}
-SELECT event_name, event_time, distinct_id, insert_id, line[4], {batch}
-FROM _export_lines POSITIONAL JOIN (
-    FROM {found} WHERE number BETWEEN {first} AND {last} ORDER BY number ASC
-) AS _found WHERE _export_lines.number = _found.number
+INSERT INTO {table} SELECT event_name, event_time, distinct_id, insert_id, line[4], {batch} FROM _export_lines WHERE kept
 """
+
+
+_EXECUTE = "EXECUTE _export_statement"
 
 
 class DoubtfulLinesError(Exception):
@@ -108,18 +98,50 @@ class LoadError(Exception):
 class Ready:
     """A chunk that can be inserted: its lines are sound.
 
-    `cuts` are those of its blocks. `losers` are the numbers of the lines that stay out, as others have their
-    identity. `loaded` is what the batch will be in the table.
+    `cuts` are those of its blocks, and `found` is what its lines have. `losers` are the numbers of the lines that stay
+    out, as others have their identity. `loaded` is what the batch will be in the table.
     """
 
     staged: Staged
     cuts: tuple[Cut, ...]
+    found: Found
     losers: Numbers
     loaded: Loaded
 
 
-def examine(connection: duckdb.DuckDBPyConnection, staged: Staged, *, zone: str, dedupe: bool) -> Ready:
-    """Find out what is in a chunk, its times on the clock of *zone*; what is found is there until `forget`.
+class _Text:
+    """The lines of a chunk, to be read as often as needed; they are cut the first time."""
+
+    def __init__(self, staged: Staged, buffers: Buffers, cuts: Iterable[Cut] = ()) -> None:
+        self.staged = staged
+        self.cuts = list(cuts)
+        self._buffers = buffers
+
+    def pieces(self) -> Iterator[list[Lines]]:
+        """Yield some blocks at a time, each only until the next ones."""
+        self._buffers.reuse()
+        for piece in _grouped(self._blocks()):
+            yield piece
+            self._buffers.reuse()
+
+    def _blocks(self) -> Iterator[Lines]:
+        start = 0
+        for number, text in enumerate(self.staged.blocks(self._buffers)):
+            if number == len(self.cuts):
+                self.cuts.append(cut(text))
+            where = self.cuts[number]
+            if len(text) != where.size:
+                raise LoadError(
+                    f"what was staged of {self.staged.chunk} is no longer what it was; please report this"
+                )
+            yield Lines(text, where, where.outlined.astype(np.int64) + start)
+            start += where.lines
+
+
+def examine(
+    connection: duckdb.DuckDBPyConnection, staged: Staged, buffers: Buffers, *, zone: str, dedupe: bool
+) -> Ready:
+    """Find out what is in a chunk, its times on the clock of *zone*; it is read into *buffers*.
 
     With *dedupe*, of the events with the same identity only the winner is to be inserted.
 
@@ -127,118 +149,95 @@ def examine(connection: duckdb.DuckDBPyConnection, staged: Staged, *, zone: str,
         DoubtfulLinesError: The chunk must be mended first.
         LoadError: DuckDB did not read every line.
     """
-    cuts = _find(connection, staged, zone)
-    losers = _losers(connection, staged, cuts, zone) if dedupe else np.empty(0, dtype=np.int64)
-    if len(losers):
-        connection.execute(
-            f"DELETE FROM {_found(staged)} WHERE number IN (SELECT unnest(?::BIGINT[]))", [losers.tolist()]
-        )
-    return Ready(staged, cuts, losers, _loaded(connection, staged, len(losers), zone))
+    text = _Text(staged, buffers)
+    found = _find(connection, text, zone)
+    losers = np.empty(0, dtype=np.int64)
+    if dedupe:
+        losers = _losers(connection, text, found.recurring(), zone)
+    return Ready(staged, tuple(text.cuts), found, losers, _loaded(connection, staged, found, losers, zone))
 
 
-def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready) -> None:
-    """Insert a chunk into *table*, inside the caller's transaction.
+def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready, buffers: Buffers) -> None:
+    """Insert a chunk into *table*, inside the caller's transaction; it is read into *buffers*.
 
     Raises:
         LoadError: DuckDB did not insert what was to be inserted.
     """
-    names = {"table": quoted(table), "batch": ready.staged.batch, "found": _found(ready.staged)}
+    statement = _INSERT.format(table=quoted(table), batch=ready.staged.batch)
+    text = _Text(ready.staged, buffers, ready.cuts)
     inserted = 0
-    for piece in _pieces(ready.staged, ready.cuts):
-        winners = [block for block in (block.without(ready.losers) for block in piece) if len(block.numbers)]
-        if winners:
-            first, last = winners[0].numbers[0], winners[-1].numbers[-1]
-            inserted += sum(_over(connection, winners, _INSERT.format(first=first, last=last, **names)))
+    if len(ready.found):
+        with _prepared(connection, statement, ready.found.schema) as lines:
+            for arrays in ready.found.beside(text.pieces(), ready.losers):
+                lines.show(arrays)
+                inserted += sum(count for (count,) in connection.execute(_EXECUTE).fetchall())
     if inserted != ready.loaded.rows:
         raise LoadError(
             f"of {ready.loaded.rows} events of {ready.staged.chunk} DuckDB inserted {inserted}; please report this"
         )
 
 
-def forget(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
-    """Let go of what was found of a chunk, if anything."""
-    connection.execute(f"DROP TABLE IF EXISTS {_found(staged)}")
-
-
-def _found(staged: Staged) -> str:
-    return f"{WORK}.main.found_{staged.batch}"
-
-
-def _find(connection: duckdb.DuckDBPyConnection, staged: Staged, zone: str) -> tuple[Cut, ...]:
-    """Fill the table of what is found and return the cuts; refuse doubtful lines, or that not all were read."""
-    found = _found(staged)
-    statement = _FIND.format(found=found, events=_events(zone))
-    connection.execute(_FOUND.format(found=found))
-    cuts: list[Cut] = []
+def _find(connection: duckdb.DuckDBPyConnection, text: _Text, zone: str) -> Found:
+    """Return what is found of the chunk's lines; refuse doubtful ones, or that not all were read."""
+    found = Found()
+    outlined = [np.empty(0, dtype=np.int64)]
     doubtful: set[int] = set()
-    lines = outlined = read = 0
-    for piece in _pieces(staged):
-        for block in piece:
-            doubtful.update(lines + number for number in block.others())
-            lines += block.cut.lines
-            outlined += len(block.numbers)
-            cuts.append(block.cut)
-        read += sum(_over(connection, piece, statement))
-    if (lines, outlined) != (staged.lines, read):
+    lines = 0
+    with _prepared(connection, _FIND.format(events=_events(zone)), LINE) as shown:
+        for piece in text.pieces():
+            for block in piece:
+                doubtful.update(lines + number for number in block.others())
+                lines += block.cut.lines
+                outlined.append(block.numbers)
+            shown.show(numbered(piece))
+            found.add(connection.sql(_EXECUTE))
+    numbers = found.numbers()
+    unsound = np.flatnonzero(numbers < 0)
+    numbers[unsound] = -1 - numbers[unsound]
+    staged = text.staged
+    if lines != staged.lines or not np.array_equal(numbers, np.concatenate(outlined)):
         raise LoadError(
-            f"of {staged.lines} lines of {staged.chunk} {lines} were staged, and of {outlined} DuckDB read {read}; "
-            "please report this"
+            f"of {staged.lines} lines of {staged.chunk} {lines} were staged, and DuckDB read {len(numbers)}, or not in "
+            "their order; please report this"
         )
-    unsound = connection.execute(f"SELECT number FROM {found} WHERE NOT sound").fetchall()
-    doubtful.update(number for (number,) in unsound)
+    doubtful.update(numbers[unsound].tolist())
     if doubtful:
         raise DoubtfulLinesError(doubtful)
-    return tuple(cuts)
+    return found
 
 
-def _losers(connection: duckdb.DuckDBPyConnection, staged: Staged, cuts: Sequence[Cut], zone: str) -> Numbers:
-    """Return the numbers of the events that lose to others of the chunk; only those whose keys recur are read again."""
-    suspects = _numbers(connection, _RECURRING.format(found=_found(staged)))
+def _losers(connection: duckdb.DuckDBPyConnection, text: _Text, suspects: Numbers, zone: str) -> Numbers:
+    """Return the numbers of the events that lose to others of the chunk; only the *suspects* are read again."""
     if not len(suspects):
         return suspects
     connection.execute(_SUSPECTS)
-    statement = _SUSPECT.format(batch=staged.batch, events=_events(zone))
+    statement = _SUSPECT.format(batch=text.staged.batch, events=_events(zone))
     longest = 0
-    copies = (block.only(suspects) for piece in _pieces(staged, cuts) for block in piece)
-    for group in _grouped(copies):
-        longest = max(longest, *(block.longest for block in group))
-        _over(connection, group, statement)
-    if not find_within(connection, "_export_incoming", [staged.batch], longest=longest):
+    copies = (block.only(suspects) for piece in text.pieces() for block in piece)
+    with _prepared(connection, statement, LINE) as lines:
+        for group in _grouped(copies):
+            longest = max(longest, *(block.longest for block in group))
+            lines.show(numbered(group))
+            connection.execute(_EXECUTE)
+    if not find_within(connection, "_export_incoming", [text.staged.batch], longest=longest):
         return suspects[:0]
-    return _numbers(
-        connection,
-        "SELECT number FROM _export_incoming AS _rows SEMI JOIN _export_losers ON _rows.rowid = id ORDER BY number ASC",
+    losers = connection.execute(
+        "SELECT number FROM _export_incoming AS _rows SEMI JOIN _export_losers ON _rows.rowid = id ORDER BY number ASC"
     )
+    return np.asarray(losers.fetchnumpy()["number"], dtype=np.int64)
 
 
-def _loaded(connection: duckdb.DuckDBPyConnection, staged: Staged, losers: int, zone: str) -> Loaded:
+def _loaded(
+    connection: duckdb.DuckDBPyConnection, staged: Staged, found: Found, losers: Numbers, zone: str
+) -> Loaded:
     """Return what the table will hold of the chunk."""
     first = first_moment(f"DATE '{staged.chunk.first}'", zone)
     last = last_moment(f"DATE '{staged.chunk.last}'", zone)
-    held = connection.execute(_HELD.format(first=first, last=last, found=_found(staged))).fetchall()
-    ((kept, outside, earliest, latest, timeless),) = held
-    return Loaded(kept, losers, outside, earliest, latest, timeless)
-
-
-def _numbers(connection: duckdb.DuckDBPyConnection, query: str) -> Numbers:
-    found = connection.execute(query).fetchnumpy()["number"]
-    return np.asarray(found, dtype=np.int64)
-
-
-def _pieces(staged: Staged, cuts: Sequence[Cut] = ()) -> Iterator[list[Lines]]:
-    """Yield the chunk piece by piece, each only until the next one; cut where its *cuts* say, if there are any already."""
-    buffers = Buffers()
-    for piece in _grouped(_blocks(staged, cuts, buffers)):
-        yield piece
-        buffers.reuse()
-
-
-def _blocks(staged: Staged, cuts: Sequence[Cut], buffers: Buffers) -> Iterator[Lines]:
-    start = 0
-    for number, text in enumerate(staged.blocks(buffers)):
-        where = cuts[number] if cuts else cut(text)
-        yield Lines(text, where, where.outlined.astype(np.int64) + start)
-        start += where.lines
+    ((begin, end),) = connection.execute(f"SELECT {first}, {last}").fetchall()
+    times = found.times(begin, end, losers)
+    return Loaded(
+        len(found) - len(losers), len(losers), times.outside, times.earliest, times.latest, times.missing
+    )
 
 
 def _grouped(blocks: Iterable[Lines]) -> Iterator[list[Lines]]:
@@ -255,20 +254,19 @@ def _grouped(blocks: Iterable[Lines]) -> Iterator[list[Lines]]:
         yield group
 
 
-def _over(connection: duckdb.DuckDBPyConnection, piece: Sequence[Lines], statement: str) -> list[int]:
-    """Run a statement that reads `_export_lines`, the lines of *piece*; returns the numbers of rows that it tells."""
-    with _table_of_lines(connection, piece):
-        return [count for (count,) in connection.execute(statement).fetchall()]
-
-
 @contextmanager
-def _table_of_lines(connection: duckdb.DuckDBPyConnection, piece: Sequence[Lines]) -> Iterator[None]:
-    lines = rows(piece)
+def _prepared(connection: duckdb.DuckDBPyConnection, statement: str, schema: object) -> Iterator[Shown]:
+    """Prepare a statement for `_EXECUTE` that reads `_export_lines`; yields that table.
+
+    To parse and plan it for each piece would take as long as to run it.
+    """
+    lines = Shown(schema)
     connection.register("_export_lines", lines)
+    connection.execute(f"PREPARE _export_statement AS {statement}")
     try:
-        yield
+        yield lines
     finally:
-        lines.release()
+        lines.show(())
 
 
 def _events(zone: str) -> str:

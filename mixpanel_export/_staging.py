@@ -97,8 +97,8 @@ class Buffers:
         return view[: cast("BufferedIOBase", file).readinto(view[:size])]
 
     def reuse(self) -> None:
-        """Let all that was read be written over."""
-        self._free += self._used
+        """Let all that was read be written over; memory for long lines goes back at once."""
+        self._free += (used for used in self._used if len(used) == _BUFFER)
         self._used = []
 
 

@@ -25,7 +25,6 @@ from mixpanel_export._load import (
     LoadError,
     Ready,
     examine,
-    forget,
     insert,
 )
 from mixpanel_export._mend import load_set_aside, mend
@@ -38,7 +37,7 @@ from mixpanel_export._schema import (
 )
 from mixpanel_export._settings import room_at_last, room_for_lines, set_session
 from mixpanel_export._skew import offset_of
-from mixpanel_export._staging import Staged, Staging
+from mixpanel_export._staging import Buffers, Staged, Staging
 from mixpanel_export._state import Order, state_for
 from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected
 from mixpanel_export._tasks import InterruptedCall
@@ -79,6 +78,7 @@ class Store:
         self._file = identity(path)
         self._order = order
         self._batches: dict[Chunk, int] = {}
+        self._examining, self._inserting = Buffers(), Buffers()
         self._reader: duckdb.DuckDBPyConnection | None = None
         self.offset: float | None = None
         self._looks = _LOOKS
@@ -115,10 +115,7 @@ class Store:
             set_session(reader)
             with room_for_lines(reader, staged.longest):
                 self._look_at_clock(staged)
-                examined = self._examined(reader, staged, staging)
-            if not isinstance(examined, Ready):
-                forget(reader, staged)
-            return examined
+                return self._examined(reader, staged, staging)
 
     def commit(
         self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime]
@@ -136,10 +133,7 @@ class Store:
         days = ", ".join(str(ready.staged.chunk) for ready in group)
         longest = max((ready.staged.longest for ready in group), default=0)
         with self._translated(days), room_for_lines(self._connection, longest):
-            verdicts = list(self._verdicts(group, staging, now))
-            for ready in group:
-                forget(self._connection, ready.staged)
-            return verdicts
+            return list(self._verdicts(group, staging, now))
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
         """Write into the ledger that the chunk was given up, unless it was only a look, which nobody waits for."""
@@ -192,7 +186,7 @@ class Store:
     ) -> Ready | Rejected | Refused:
         """Examine the chunk, mended if need be; *at_last* with more memory, where less did not suffice."""
         try:
-            return examine(reader, staged, zone=self._order.zone, dedupe=self._order.dedupe)
+            return examine(reader, staged, self._examining, zone=self._order.zone, dedupe=self._order.dedupe)
         except DoubtfulLinesError as doubtful:
             return self._mended(reader, staged, doubtful.lines, staging)
         except duckdb.OutOfMemoryException as error:
@@ -239,7 +233,7 @@ class Store:
         with transaction(self._connection):
             self._create_target()
             for ready in group:
-                insert(self._connection, self._target, ready)
+                insert(self._connection, self._target, ready, self._inserting)
             entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
             superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
             for ready, entry in zip(group, entries, strict=True):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, cut, rows
+from mixpanel_export._arrow import LINE, Shown, numbered
+from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, cut
 
 EVENT = b'{"event":"e","properties":{"a":1}}'
 names = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(["\\", '"', '\\"', "a\\\\", ""])
@@ -35,7 +36,9 @@ def block_of(lines: list[bytes], start: int = 0) -> Lines:
 
 def table_of(*blocks: Lines) -> list[tuple[list[str], int]]:
     with duckdb.connect() as connection:
-        connection.register("_export_lines", rows(blocks))
+        shown = Shown(LINE)
+        shown.show(numbered(blocks))
+        connection.register("_export_lines", shown)
         return connection.execute(
             "SELECT line::VARCHAR[], number FROM _export_lines ORDER BY number"
         ).fetchall()
@@ -86,18 +89,15 @@ def _of_text(block: Lines) -> list[int]:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20))
-def test_what_is_left_out_is_not_in_the_table(kept: list[bool]) -> None:
-    """For all choices of lines, the others are read as they are, under their own numbers."""
-    lines = [b'{"event":"e%d","properties":{"a":%d}}' % (number, number) for number in range(len(kept))]
+def test_lines_by_their_numbers(wanted: list[bool]) -> None:
+    """For all choices of lines, these are read as they are, under their own numbers, and no others."""
+    lines = [b'{"event":"e%d","properties":{"a":%d}}' % (number, number) for number in range(len(wanted))]
     half = len(lines) // 2
     blocks = [block_of(lines[:half]), block_of(lines[half:], half)]
-    losers = np.array([number for number, stays in enumerate(kept) if not stays], dtype=np.int64)
-    expected = [(f"e{number}", f'{{"a":{number}}}', number) for number, stays in enumerate(kept) if stays]
-    found = table_of(*(block.without(losers) for block in blocks))
+    numbers = np.flatnonzero(wanted)
+    found = table_of(*(block.only(numbers) for block in blocks))
+    expected = [(f"e{number}", f'{{"a":{number}}}', number) for number in numbers.tolist()]
     assert [(parts[1], parts[3], number) for parts, number in found] == expected
-    others = table_of(*(block.only(losers) for block in blocks))
-    assert [number for _, number in others] == losers.tolist()
-    assert [parts[1] for parts, _ in others] == [f"e{number}" for number in losers.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -119,16 +119,6 @@ def test_a_name_ends_in_its_line(length: int, end: bytes) -> None:
     block = block_of([odd, EVENT, odd, odd, BETWEEN.encode() + b"{}} " + b"x" * 40, odd])
     assert block.cut.outlined.tolist() == [1]
     assert block.others() == [0, 2, 3, 4, 5]
-
-
-def test_released_lines_are_no_rows_any_more() -> None:
-    """After a release nothing holds the text, and the table is empty."""
-    table = rows([block_of([EVENT])])
-    with duckdb.connect() as connection:
-        connection.register("_export_lines", table)
-        assert connection.execute("SELECT count(*) FROM _export_lines").fetchone() == (1,)
-        table.release()
-        assert connection.execute("SELECT count(*) FROM _export_lines").fetchone() == (0,)
 
 
 def test_an_empty_block_has_no_lines() -> None:

@@ -381,22 +381,6 @@ def test_no_limit_stays_no_limit(db: Path) -> None:
         assert settings(own) == before
 
 
-def test_what_has_the_name_of_an_exports_own_database_is_left_alone(tmp_path: Path) -> None:
-    """A file of that name, and what an application has attached under it, are kept; the error says what to do."""
-    db = tmp_path / "_export_work.duckdb"
-    with pytest.raises(DatabaseError, match="needs this name"), connected_for_export(db):
-        pass
-    with duckdb.connect(str(tmp_path / "test.duckdb")) as application:
-        application.execute("ATTACH ':memory:' AS _export_work")
-        application.execute("CREATE TABLE _export_work.mine AS SELECT 42 AS x")
-        with (
-            pytest.raises(DatabaseError, match="needs this name"),
-            connected_for_export(tmp_path / "test.duckdb"),
-        ):
-            pass
-        assert application.execute("FROM _export_work.mine").fetchall() == [(42,)]
-
-
 def test_a_zone_that_duckdb_does_not_know_is_refused(db: Path) -> None:
     """The check names the zone, and takes every name that times can be converted by."""
     with connected_for_export(db) as connection:
