@@ -3,10 +3,9 @@
 Both are Arrow arrays, made by nanoarrow over memory of numpy's or handed over by DuckDB.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -14,17 +13,16 @@ import nanoarrow as na
 import numpy as np
 from nanoarrow._utils import NanoarrowException
 from nanoarrow.c_array_stream import CArrayStream
+from nanoarrow.ipc import InputStream, StreamWriter
 from numpy.typing import DTypeLike, NDArray
 
-from mixpanel_export._cut import Lines, Numbers
+from mixpanel_export._cut import Lines
 
-COLUMNS = ("number", "event_name", "event_time", "distinct_id", "insert_id", "key")
-"""What is found of lines: their numbers, negative ones less one of those that are doubtful, the columns of a table of
-events but for `properties`, and a hash, or NULL, of what recurs in duplicates."""
+COLUMNS = ("event_name", "event_time", "distinct_id", "insert_id")
+"""The columns of a table of events that are found in lines."""
 
-_PLACES = {name: place for place, name in enumerate(COLUMNS)}
-_KEPT = COLUMNS[1:5]
 _SOME = 512  # lines of an array that is read; DuckDB takes memory for what it parses of one array at a time
+_IN_MEMORY = 16 << 20  # bytes of a chunk's columns; an event has about a hundred
 _ERRORS = {
     "INTERRUPT": duckdb.InterruptException,
     "Out of Memory": duckdb.OutOfMemoryException,
@@ -32,7 +30,6 @@ _ERRORS = {
     "Conversion": duckdb.ConversionException,
     "Out of Range": duckdb.OutOfRangeException,
 }
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a table's times are naive UTC
 _TEXT = na.c_schema(
     na.Schema(
         na.Type.STRING,
@@ -62,110 +59,110 @@ class Shown:
         return CArrayStream.from_c_arrays(self._arrays, self._schema, validate=False).__arrow_c_stream__()
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
-    """How many events have a time outside a span, the first and last of these, and how many have none."""
+class Columns:
+    """What was found of the outlined lines of a chunk, in their order, for each of `COLUMNS`.
 
-    outside: int
-    earliest: datetime | None
-    latest: datetime | None
-    missing: int
+    Of a large chunk the most lies in a *file*, which must not be there yet.
+    """
 
-
-class Found:
-    """What was found of the outlined lines of a chunk, in their order, in the columns of `COLUMNS`."""
-
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
+        self._file = file
         self._schema: Any = None
         self._arrays: list[Any] = []
-
-    def __len__(self) -> int:
-        """How many lines there are."""
-        return sum(array.length for array in self._arrays)
-
-    def add(self, relation: duckdb.DuckDBPyRelation) -> None:
-        """Execute *relation* and take in its rows.
-
-        Raises:
-            duckdb.Error: As for any statement.
-        """
-        try:
-            stream = na.c_array_stream(relation)
-            self._schema = self._schema or stream.get_schema()
-            self._arrays += list(stream)
-        except NanoarrowException as error:
-            raise _as_duckdbs(error) from error
-
-    def numbers(self) -> Numbers:
-        """Return the numbers of the lines."""
-        return self._values("number", np.int64)
-
-    def recurring(self) -> Numbers:
-        """Return the numbers of the lines whose keys recur."""
-        keys = self._values("key", np.uint64)
-        present = np.flatnonzero(self._present("key"))
-        ordered = np.sort(keys[present])
-        twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        return self.numbers()[present[np.isin(keys[present], twice)]]
-
-    def times(self, first: datetime, last: datetime, losers: Numbers) -> Times:
-        """Return where the times of all lines but the *losers* lie; the span is inclusive."""
-        kept = self._kept(losers)
-        present = self._present("event_time")
-        times = self._values("event_time", np.int64)[kept & present]
-        outside = times[(times < _microseconds(first)) | (times > _microseconds(last))]
-        return Times(
-            len(outside),
-            _moment(outside.min()) if len(outside) else None,
-            _moment(outside.max()) if len(outside) else None,
-            int(np.count_nonzero(kept & ~present)),
-        )
+        self._filed: list[int] = []
+        self.rows = self.size = 0
 
     @property
     def schema(self) -> object:
         """The schema of what `beside` yields."""
-        found = {name: self._schema.child(_PLACES[name]) for name in _KEPT}
+        found = {name: self._schema.child(place) for place, name in enumerate(COLUMNS)}
         return na.c_schema(na.struct({"line": _PARTS, "kept": na.bool_(), **found}))
 
-    def beside(self, pieces: Iterable[Sequence[Lines]], losers: Numbers) -> Iterator[list[object]]:
-        """Yield of each piece arrays of `line`, whether it is `kept`, and what was found of it.
+    def add(self, array: Any) -> None:
+        """Take in the columns of an array of `fetched`.
 
-        The *pieces* must be those of the whole chunk, in order. The *losers* are not to be kept.
+        Raises:
+            OSError: They cannot be written.
+        """
+        columns = {name: array.child(place) for place, name in enumerate(COLUMNS)}
+        self._schema = self._schema or na.c_schema(
+            na.struct({name: column.schema for name, column in columns.items()})
+        )
+        found = _c_array(self._schema, array.length, [None], list(columns.values()))
+        self.rows += array.length
+        if self.size < _IN_MEMORY:
+            self._arrays.append(found)
+            self.size += sum(map(_size, columns.values()))
+        else:
+            self._put_away(found)
+
+    def beside(self, pieces: Iterable[Sequence[Lines]], kept: NDArray[np.bool_]) -> Iterator[list[object]]:
+        """Yield of each piece arrays of `line`, whether the row is `kept`, and what was found of it.
+
+        The *pieces* must be those of the whole chunk, in order.
         """
         schema = self.schema
-        kept = self._kept(losers)
-        columns = deque([array.child(_PLACES[name]) for name in _KEPT] for array in self._arrays)
+        found = ([array.child(place) for place in range(len(COLUMNS))] for array in self._all())
+        columns: list[Any] = []
         start = 0
         for piece in pieces:
             arrays = []
             for block in piece:
                 first = 0
                 while first < len(block.numbers):
-                    some = columns.popleft()
-                    count = min(some[0].length, len(block.numbers) - first)
-                    if count < some[0].length:
-                        columns.appendleft([column[count:] for column in some])
-                        some = [column[:count] for column in some]
+                    columns = columns or next(found)
+                    count = min(columns[0].length, len(block.numbers) - first)
+                    some = [column[:count] for column in columns]
+                    columns = [column[count:] for column in columns] if count < columns[0].length else []
                     children = [_lines(block, first, count), _flags(kept[start : start + count]), *some]
                     arrays.append(_c_array(schema, count, [None], children))
                     first, start = first + count, start + count
             yield arrays
 
-    def _kept(self, losers: Numbers) -> NDArray[np.bool_]:
-        kept = np.ones(len(self), np.bool_)
-        kept[np.searchsorted(self.numbers(), losers)] = False
-        return kept
+    def _put_away(self, array: Any) -> None:
+        stream = BytesIO()
+        with StreamWriter.from_writable(stream) as writer:
+            writer.write_array(array)
+        with self._file.open("ab") as file:
+            self._filed.append(file.write(stream.getbuffer()))
 
-    def _values(self, column: str, dtype: DTypeLike) -> NDArray[Any]:
-        """Return a column of numbers; those that are NULL may be any."""
-        buffers = [(array.length, array.child(_PLACES[column]).view().buffer(1)) for array in self._arrays]
-        parts = [np.frombuffer(buffer, dtype)[:length] for length, buffer in buffers]
-        return np.concatenate([np.empty(0, dtype), *parts])
+    def discard(self) -> None:
+        """Give back the room on the disk."""
+        self._file.unlink(missing_ok=True)
 
-    def _present(self, column: str) -> NDArray[np.bool_]:
-        """Return for each line whether it has a value in the column."""
-        parts = [_validity(array.child(_PLACES[column])) for array in self._arrays]
-        return np.concatenate([np.empty(0, np.bool_), *parts])
+    def _all(self) -> Iterator[Any]:
+        yield from self._arrays
+        if self._filed:
+            with self._file.open("rb") as file:
+                for size in self._filed:
+                    stream = BytesIO(file.read(size))
+                    yield from na.c_array_stream(InputStream.from_readable(stream))
+
+
+def fetched(relation: duckdb.DuckDBPyRelation) -> list[Any]:
+    """Execute *relation* and return its rows as arrays.
+
+    Raises:
+        duckdb.Error: As for any statement.
+    """
+    try:
+        return list(na.c_array_stream(relation))
+    except NanoarrowException as error:
+        raise _as_duckdbs(error) from error
+
+
+def values(array: Any, place: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return a column of numbers, by its place in the *array*, where they lie; those that are NULL may be any."""
+    return np.frombuffer(array.child(place).view().buffer(1), dtype)[: array.length]
+
+
+def present(array: Any, place: int) -> NDArray[np.bool_]:
+    """Return for each row whether the column has a value."""
+    column = array.child(place)
+    if not column.null_count:
+        return np.ones(column.length, np.bool_)
+    bits = np.frombuffer(column.view().buffer(0), np.uint8)
+    return np.unpackbits(bits, count=column.length, bitorder="little").astype(np.bool_)
 
 
 def numbered(blocks: Iterable[Lines]) -> Iterator[object]:
@@ -205,22 +202,12 @@ def _c_array(
     )
 
 
-def _validity(column: Any) -> NDArray[np.bool_]:
-    if not column.null_count:
-        return np.ones(column.length, np.bool_)
-    bits = np.frombuffer(column.view().buffer(0), np.uint8)
-    return np.unpackbits(bits, count=column.length, bitorder="little").astype(np.bool_)
+def _size(column: Any) -> int:
+    view = column.view()
+    return sum(view.buffer(number).size_bytes for number in range(view.n_buffers))
 
 
 def _as_duckdbs(error: NanoarrowException) -> duckdb.Error:
     """Return the error that DuckDB had while its rows were fetched, of which only the text came through."""
     _, _, text = str(error).partition(": ")
     return next((kind(text) for sign, kind in _ERRORS.items() if text.startswith(sign)), duckdb.Error(text))
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(microseconds: np.int64) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(microseconds))

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import duckdb
 
+from mixpanel_export._find import LoadError
 from mixpanel_export._lines import Canonical, canonical
-from mixpanel_export._load import LoadError
 from mixpanel_export._staging import Staged, Staging
 
 _PAGE = 1 << 20  # bytes of lines that are looked at together

@@ -222,9 +222,8 @@ class Running:
 
     async def _examine_staged(self) -> None:
         while await self._anything_staged():
-            staged = self._staged.popleft()
-            examine = partial(self._store.examine, staged, self._staging)
-            examined = await in_thread(examine, self._store.interrupt_examining)
+            examine = partial(self._store.examiner.examine, self._staged.popleft(), self._staging)
+            examined = await in_thread(examine, self._store.examiner.interrupt)
             if isinstance(examined, Ready):
                 self._ready.append(examined)
                 self._bell.ring()
@@ -299,10 +298,10 @@ class Running:
 
     def _warn_of_skew(self) -> None:
         """Tell, once, that the times of events look like local ones."""
-        if self._store.offset is not None and not self._warned:
+        if self._store.examiner.offset is not None and not self._warned:
             self._warned = True
             warnings.warn(
-                f"most events look {self._store.offset:+g} hours off UTC, as in projects created before 2023, whose "
+                f"most events look {self._store.examiner.offset:+g} hours off UTC, as in projects created before 2023, whose "
                 "times are local; if this is one, pass project_timezone (such as US/Pacific) and replace the table",
                 stacklevel=2,
             )

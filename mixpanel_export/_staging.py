@@ -236,6 +236,10 @@ class Staging:
         files = (File(path, tuple(blocks)),)
         return replace(staged, kept=(), files=files, size=sum(blocks), lines=number, longest=longest)
 
+    def columns_file(self, staged: Staged) -> Path:
+        """Return a new path for the columns that are found in the chunk."""
+        return self._path(staged.batch, ".arrows")
+
     def side_file(self, staged: Staged) -> Path:
         """Return a new path for what is set aside of the chunk."""
         return self._path(staged.batch, ".csv")

@@ -4,13 +4,11 @@ What is on disk after a kill at any line: whole batches with their ledger rows, 
 one transaction, and perhaps a staging directory that the next export removes. `replace` fills a shadow table
 under ledger rows of its own and swaps it in one transaction, so a reader sees the old table or the new one.
 
-Chunks are examined one by one on a connection beside the one that commits, in no transaction that writes. There one
-with lines that are not of Mixpanel's shape, or that DuckDB refuses, is mended line by line, or sent back to be fetched
-again, so that only sound chunks come together in a commit.
+Only chunks that the examiner has found sound come together in a commit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,15 +17,10 @@ import duckdb
 
 from mixpanel_export._database import advice_on, identity, quoted, transaction
 from mixpanel_export._duplicates import hide_across, restore
+from mixpanel_export._examine import UNLOADABLE, Examiner, refused
 from mixpanel_export._ledger import Entry, Ledger, Loaded
-from mixpanel_export._load import (
-    DoubtfulLinesError,
-    LoadError,
-    Ready,
-    examine,
-    insert,
-)
-from mixpanel_export._mend import load_set_aside, mend
+from mixpanel_export._load import Ready, insert
+from mixpanel_export._mend import load_set_aside
 from mixpanel_export._plan import Held, Status, is_open
 from mixpanel_export._schema import (
     create_events_table,
@@ -35,25 +28,17 @@ from mixpanel_export._schema import (
     forget_foreign_metadata,
     table_exists,
 )
-from mixpanel_export._settings import room_at_last, room_for_lines, set_session
-from mixpanel_export._skew import offset_of
+from mixpanel_export._settings import room_at_last, room_for_lines
 from mixpanel_export._staging import Buffers, Staged, Staging
 from mixpanel_export._state import Order, state_for
-from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused, Rejected
+from mixpanel_export._stream import Chunk, ChunkFailed, Committed, Refused
 from mixpanel_export._tasks import InterruptedCall
 from mixpanel_export._zone import in_zone
 from mixpanel_export.errors import DatabaseError
 
 _LOOKS = 20  # chunks whose times are looked at; a local clock shows in each of them
 
-# What speaks against one chunk rather than against the database.
-_UNLOADABLE = (
-    LoadError,
-    duckdb.InvalidInputException,
-    duckdb.ConversionException,
-    duckdb.OutOfRangeException,
-    duckdb.OutOfMemoryException,
-)
+_AHEAD = 32  # blocks of an incomplete chunk that are looked at in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +63,8 @@ class Store:
         self._file = identity(path)
         self._order = order
         self._batches: dict[Chunk, int] = {}
-        self._examining, self._inserting = Buffers(), Buffers()
-        self._reader: duckdb.DuckDBPyConnection | None = None
-        self.offset: float | None = None
-        self._looks = _LOOKS
+        self._buffers = Buffers()
+        self.examiner = Examiner(connection, order, self._translated)
         with self._translated(str(order.days)):
             state = state_for(connection, order)
             self.table, self._target, self.history = state.table, state.target, state.history
@@ -99,23 +82,6 @@ class Store:
         with self._translated(str(self._order.days)):
             self._batches.update(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
         return self._batches
-
-    def examine(self, staged: Staged, staging: Staging) -> Ready | Rejected | Refused:
-        """Make a chunk ready for a commit, which may run meanwhile.
-
-        One with lines that are no events is answered by `Rejected`, unless it says that such lines are final, and
-        one that DuckDB cannot read by `Refused`; what was staged of them is removed.
-
-        Raises:
-            DatabaseError: DuckDB cannot go on.
-            InterruptedCall: `interrupt_examining` was called.
-        """
-        with self._translated(str(staged.chunk)), self._connection.cursor() as reader:
-            self._reader = reader
-            set_session(reader)
-            with room_for_lines(reader, staged.longest):
-                self._look_at_clock(staged)
-                return self._examined(reader, staged, staging)
 
     def commit(
         self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime]
@@ -165,12 +131,6 @@ class Store:
         """Stop the statement of a commit that runs in another thread, if any."""
         self._connection.interrupt()
 
-    def interrupt_examining(self) -> None:
-        """Stop the statement that examines a chunk in another thread, if any."""
-        if self._reader is not None:
-            with suppress(duckdb.ConnectionException):  # it was closed just now
-                self._reader.interrupt()
-
     def _prepare(self, *, anew: bool) -> None:
         with transaction(self._connection):
             create_ledger(self._connection)
@@ -181,41 +141,13 @@ class Store:
                 if self._order.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.forget_all()
 
-    def _examined(
-        self, reader: duckdb.DuckDBPyConnection, staged: Staged, staging: Staging, *, at_last: bool = False
-    ) -> Ready | Rejected | Refused:
-        """Examine the chunk, mended if need be; *at_last* with more memory, where less did not suffice."""
-        try:
-            return examine(reader, staged, self._examining, zone=self._order.zone, dedupe=self._order.dedupe)
-        except DoubtfulLinesError as doubtful:
-            return self._mended(reader, staged, doubtful.lines, staging)
-        except duckdb.OutOfMemoryException as error:
-            if at_last:
-                return _refused(staged, error, staging)
-        except _UNLOADABLE as error:
-            return _refused(staged, error, staging)
-        with room_at_last(reader, staged.longest):
-            return self._examined(reader, staged, staging, at_last=True)
-
-    def _mended(
-        self, reader: duckdb.DuckDBPyConnection, staged: Staged, doubtful: set[int], staging: Staging
-    ) -> Ready | Rejected | Refused:
-        try:
-            mended = mend(reader, staged, doubtful, staging)
-        except _UNLOADABLE as error:
-            return _refused(staged, error, staging)
-        if mended.rejects and not mended.keep_rejects:
-            staging.discard(mended)
-            return Rejected(mended.chunk, mended.rejects)
-        return self._examined(reader, mended, staging)
-
     def _verdicts(
         self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
     ) -> Iterator[Committed | Refused]:
         """Commit the group; where that cannot be, each chunk by itself, and *at_last* with more memory."""
         try:
             committed = self._commit(group, now)
-        except _UNLOADABLE as error:
+        except UNLOADABLE as error:
             if len(group) > 1:
                 for ready in group:
                     yield from self._verdicts([ready], staging, now)
@@ -223,17 +155,18 @@ class Store:
                 with room_at_last(self._connection, group[0].staged.longest):
                     yield from self._verdicts(group, staging, now, at_last=True)
             else:
-                yield _refused(group[0].staged, error, staging)
+                yield refused(group[0].staged, error, staging)
         else:
             for ready in group:
                 staging.discard(ready.staged)
+                ready.found.discard()
             yield from committed
 
     def _commit(self, group: Sequence[Ready], now: Callable[[], datetime]) -> list[Committed]:
         with transaction(self._connection):
             self._create_target()
             for ready in group:
-                insert(self._connection, self._target, ready, self._inserting)
+                insert(self._connection, self._target, ready, self._buffers)
             entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
             superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
             for ready, entry in zip(group, entries, strict=True):
@@ -251,12 +184,6 @@ class Store:
         if superseded:
             changed += restore(self._connection, self._target, superseded)
         hide_across(self._connection, self._target, changed, self._ledger.reaches())
-
-    def _look_at_clock(self, staged: Staged) -> None:
-        """Notice times that are local, as long as the caller has not said whose they are."""
-        if self.offset is None and self._looks and not self._order.zone_given:
-            self._looks -= 1
-            self.offset = offset_of(staged.all_lines())
 
     def _create_target(self) -> None:
         create_events_table(self._connection, self._target)
@@ -335,8 +262,3 @@ class Store:
                 "the file that is there now; put the other one back and resume, or export again",
                 db_path=str(self.path),
             )
-
-
-def _refused(staged: Staged, error: Exception, staging: Staging) -> Refused:
-    staging.discard(staged)
-    return Refused(staged.chunk, f"Write failed: {str(error).splitlines()[0]}")

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import Any
 
@@ -11,15 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from mixpanel_export._arrow import COLUMNS, LINE, Found, Shown, numbered
+from mixpanel_export import _arrow
+from mixpanel_export._arrow import LINE, Columns, Shown, fetched, numbered
 from mixpanel_export._cut import Lines, cut
 
 EPOCH = datetime(1970, 1, 1)
 moments = st.none() | st.integers(-5, 5).map(lambda hours: EPOCH + timedelta(hours=hours))
-keys = st.none() | st.sampled_from([0, 1, 2, 2**63, 2**64 - 1])
 sizes = st.lists(st.integers(1, 7), min_size=1, max_size=20)
-Row = tuple[datetime | None, int | None, bool]
+Row = tuple[datetime | None, bool]
 
 
 def cut_up(items: Sequence[Any], parts: Sequence[int]) -> Iterator[list[Any]]:
@@ -30,74 +33,65 @@ def cut_up(items: Sequence[Any], parts: Sequence[int]) -> Iterator[list[Any]]:
         turn += 1
 
 
-def found_of(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row], parts: Sequence[int]) -> Found:
-    """Return what is found of lines 10, 20 and so on with these times and keys, added in groups."""
-    found = Found()
-    for group in cut_up(list(enumerate(rows)), parts):
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE rows (number BIGINT, event_name VARCHAR, event_time TIMESTAMP, "
-            "distinct_id VARCHAR, insert_id VARCHAR, key UBIGINT)"
-        )
-        connection.executemany(
-            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (10 * n, f"e{n}", time, f"d{n}" if n % 3 else None, f"i{n}", key)
-                for n, (time, key, _) in group
-            ],
-        )
-        found.add(connection.sql(f"SELECT {', '.join(COLUMNS)} FROM rows ORDER BY number"))
-    return found
-
-
-@given(st.lists(st.tuples(moments, keys, st.booleans()), max_size=30), sizes, sizes, sizes)
+@given(st.lists(st.tuples(moments, st.booleans()), max_size=30), sizes, sizes, sizes, st.integers(0, 400))
 def test_what_was_found_stands_beside_its_lines(
-    rows: list[Row], found_by: list[int], in_blocks: list[int], in_pieces: list[int]
+    rows: list[Row], found_by: list[int], in_blocks: list[int], in_pieces: list[int], memory: int
 ) -> None:
-    """For all rows, however they came and are read again, each is beside its own line, and losers are marked."""
-    with duckdb.connect() as connection:
-        found = found_of(connection, rows, found_by)
-        assert len(found) == len(rows)
+    """For all rows, however they came, are kept and are read again, each is beside its own line, as often as wanted."""
+    with (
+        duckdb.connect() as connection,
+        TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(_arrow, "_IN_MEMORY", memory)
+        columns = Columns(Path(folder) / "columns")
+        for group in cut_up(list(enumerate(rows)), found_by):
+            for array in fetched(connection.sql(_rows(group))):
+                columns.add(array)
+        assert columns.rows == len(rows)
         blocks = []
         for group in cut_up(list(range(len(rows))), in_blocks):
             text = b"".join(b'{"event":"e%d","properties":{}}\n' % number for number in group)
-            blocks.append(Lines(text, cut(text), 10 * np.array(group, dtype=np.int64)))
-        losers = np.array([10 * n for n, (_, _, loses) in enumerate(rows) if loses], dtype=np.int64)
-        read = []
+            blocks.append(Lines(text, cut(text), np.array(group, dtype=np.int64)))
+        kept = np.array([stays for _, stays in rows], dtype=np.bool_)
         pieces = list(cut_up(blocks, in_pieces))
-        for arrays in found.beside(pieces, losers) if rows else ():
-            shown = Shown(found.schema)
-            shown.show(arrays)
-            connection.register("shown", shown)
-            read += connection.execute(
-                "SELECT line[2]::VARCHAR, event_name, event_time, distinct_id, insert_id, kept FROM shown"
-            ).fetchall()
-        assert read == [
-            (f"e{n}", f"e{n}", time, f"d{n}" if n % 3 else None, f"i{n}", not loses)
-            for n, (time, _, loses) in enumerate(rows)
+        expected = [
+            (f"e{n}", f"e{n}", time, f"d{n}" if n % 3 else None, f"i{n}", stays)
+            for n, (time, stays) in enumerate(rows)
         ]
+        for _ in range(2):
+            assert _beside(connection, columns, pieces, kept) == expected
+        columns.discard()
+        assert not list(Path(folder).iterdir())
 
 
-@given(st.lists(st.tuples(moments, keys, st.booleans()), max_size=30), sizes)
-def test_times_and_keys_are_told_as_python_would(rows: list[Row], found_by: list[int]) -> None:
-    """For all rows, keys that recur and times that lie outside are those that a look at each row finds."""
-    first, last = EPOCH - timedelta(hours=2), EPOCH + timedelta(hours=3)
-    with duckdb.connect() as connection:
-        found = found_of(connection, rows, found_by)
-    present = [key for _, key, _ in rows if key is not None]
-    assert found.recurring().tolist() == [
-        10 * n for n, (_, key, _) in enumerate(rows) if key is not None and present.count(key) > 1
-    ]
-    losers = np.array([10 * n for n, (_, _, loses) in enumerate(rows) if loses], dtype=np.int64)
-    times = found.times(first, last, losers)
-    outside = [
-        time for time, _, loses in rows if not loses and time is not None and not first <= time <= last
-    ]
-    assert (times.outside, times.earliest, times.latest) == (
-        len(outside),
-        min(outside, default=None),
-        max(outside, default=None),
+def _rows(group: Sequence[tuple[int, Row]]) -> str:
+    """Return SQL for the columns of numbered rows."""
+    values = ", ".join(
+        f"('e{n}', {sql(time)}, {sql(f'd{n}' if n % 3 else None)}, 'i{n}')" for n, (time, _) in group
     )
-    assert times.missing == sum(time is None and not loses for time, _, loses in rows)
+    return f"SELECT col0, col1::TIMESTAMP, col2::VARCHAR, col3 FROM (VALUES {values})"
+
+
+def sql(value: object) -> str:
+    return "NULL" if value is None else f"'{value}'"
+
+
+def _beside(
+    connection: duckdb.DuckDBPyConnection,
+    columns: Columns,
+    pieces: list[list[Lines]],
+    kept: NDArray[np.bool_],
+) -> list[tuple[Any, ...]]:
+    read: list[tuple[Any, ...]] = []
+    for arrays in columns.beside(pieces, kept) if columns.rows else ():
+        shown = Shown(columns.schema)
+        shown.show(arrays)
+        connection.register("shown", shown)
+        read += connection.execute(
+            "SELECT line[2]::VARCHAR, event_name, event_time, distinct_id, insert_id, kept FROM shown"
+        ).fetchall()
+    return read
 
 
 @pytest.mark.parametrize(
@@ -114,7 +108,7 @@ def test_errors_are_duckdbs_own(query: str, kind: type[duckdb.Error], row: int) 
     with duckdb.connect() as connection:
         relation = connection.sql(f"SELECT CASE WHEN range >= {row} THEN {query} END FROM range(2, 400000)")
         with pytest.raises(kind) as caught:
-            Found().add(relation)
+            fetched(relation)
     assert type(caught.value) is kind
 
 
@@ -128,7 +122,7 @@ def test_memory_that_is_too_little_is_told_as_that(rows: int) -> None:
             f"SELECT range FROM range({rows}) UNION ALL SELECT len(list(range)) FROM range(20000000)"
         )
         with pytest.raises(duckdb.OutOfMemoryException):
-            Found().add(relation)
+            fetched(relation)
 
 
 def test_an_interrupt_is_one() -> None:
@@ -138,7 +132,7 @@ def test_an_interrupt_is_one() -> None:
         timer = Timer(0.2, connection.interrupt)
         timer.start()
         with pytest.raises(duckdb.InterruptException):
-            Found().add(relation)
+            fetched(relation)
         timer.join()
 
 

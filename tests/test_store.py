@@ -76,7 +76,7 @@ def committed(
     store: Store, group: Sequence[Staged], staging: Staging, now: Callable[[], datetime]
 ) -> list[Committed | Refused | Rejected]:
     """Examine the chunks, then commit those that are ready together."""
-    examined = [store.examine(staged, staging) for staged in group]
+    examined = [store.examiner.examine(staged, staging) for staged in group]
     ready = [found for found in examined if isinstance(found, Ready)]
     verdicts = {verdict.chunk: verdict for verdict in store.commit(ready, staging, now)}
     return [verdicts[found.staged.chunk] if isinstance(found, Ready) else found for found in examined]
@@ -187,9 +187,9 @@ def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     chunk = staged(store, staging, DAYS[0], lines(100_000))
-    with _interrupted_by(store.interrupt_examining), pytest.raises(InterruptedCall):
-        store.examine(chunk, staging)
-    ready = store.examine(chunk, staging)
+    with _interrupted_by(store.examiner.interrupt), pytest.raises(InterruptedCall):
+        store.examiner.examine(chunk, staging)
+    ready = store.examiner.examine(chunk, staging)
     assert isinstance(ready, Ready)
     with _interrupted_by(store.interrupt), pytest.raises(InterruptedCall):
         store.commit([ready], staging, now)
