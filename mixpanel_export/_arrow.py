@@ -11,7 +11,6 @@ from typing import Any
 import duckdb
 import nanoarrow as na
 import numpy as np
-from nanoarrow._utils import NanoarrowException
 from nanoarrow.c_array_stream import CArrayStream
 from nanoarrow.ipc import InputStream, StreamWriter
 from numpy.typing import DTypeLike, NDArray
@@ -147,7 +146,7 @@ def fetched(relation: duckdb.DuckDBPyRelation) -> list[Any]:
     """
     try:
         return list(na.c_array_stream(relation))
-    except NanoarrowException as error:
+    except RuntimeError as error:  # nanoarrow's, a class of its own that it does not show
         raise _as_duckdbs(error) from error
 
 
@@ -207,7 +206,7 @@ def _size(column: Any) -> int:
     return sum(view.buffer(number).size_bytes for number in range(view.n_buffers))
 
 
-def _as_duckdbs(error: NanoarrowException) -> duckdb.Error:
+def _as_duckdbs(error: RuntimeError) -> duckdb.Error:
     """Return the error that DuckDB had while its rows were fetched, of which only the text came through."""
     _, _, text = str(error).partition(": ")
     return next((kind(text) for sign, kind in _ERRORS.items() if text.startswith(sign)), duckdb.Error(text))

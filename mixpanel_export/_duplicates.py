@@ -36,17 +36,10 @@ _BESIDE = 512  # bytes that a row needs in Python beside its text
 
 # Names begin with an underscore where they stand beside a table's, which cannot.
 
-# These columns alone hardly ever recur in events that differ, and are hashed in half the time of all.
-_KEY = "hash(export_batch, event_time, insert_id)"
-_RECURRING = f"""
-CREATE OR REPLACE TEMP TABLE _export_recurring AS
-SELECT {_KEY} AS key FROM {{table}} WHERE export_batch IN ({{batches}}) AND insert_id <> ''
-GROUP BY key HAVING count(*) > 1
-"""
-_WITHIN = f"""
+_WITHIN = """
 CREATE OR REPLACE TEMP TABLE _export_suspects AS
-SELECT rowid AS id, {_KEY} AS key, false AS outside, 0 AS page FROM {{table}}
-WHERE export_batch IN ({{batches}}) AND insert_id <> '' AND {_KEY} IN (FROM _export_recurring)
+SELECT rowid AS id, hash(event_time, insert_id) AS key, false AS outside, 0 AS page FROM {table}
+WHERE export_batch IN ({batches}) AND insert_id <> ''
 """
 _STRAYS = """
 SELECT rowid AS id, export_batch AS batch, event_time FROM {table} JOIN _days ON export_batch = batch
@@ -154,12 +147,13 @@ def find_within(
 ) -> bool:
     """Whether rows inside one of *batches* lose to others there; `_export_losers` then has their `rowid` as `id`.
 
-    *table* is SQL of the table's name, and *longest* the bytes that no event's text exceeds.
+    *table* is SQL of the table's name, and *longest* the bytes that no event's text exceeds. Each row is compared, so
+    those that cannot have equals had better not be there.
     """
     names = {"table": table, "batches": _listed(batches)}
-    if not _number(connection, _RECURRING.format(**names)):
-        return False
     suspects = _number(connection, _WITHIN.format(**names))
+    if not suspects:
+        return False
     pages = [0] if suspects * (longest + _BESIDE) <= _TEXT else _pages(connection, names)
     return _find_losers(connection, names, pages, scope="export_batch")
 
