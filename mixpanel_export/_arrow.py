@@ -15,13 +15,13 @@ from nanoarrow.c_array_stream import CArrayStream
 from nanoarrow.ipc import InputStream, StreamWriter
 from numpy.typing import DTypeLike, NDArray
 
-from mixpanel_export._cut import Lines
+from mixpanel_export._cut import Lines, Offsets, Payload
+from mixpanel_export._room import Room
 
 COLUMNS = ("event_name", "event_time", "distinct_id", "insert_id")
 """The columns of a table of events that are found in lines."""
 
 _SOME = 512  # lines of an array that is read; DuckDB takes memory for what it parses of one array at a time
-_IN_MEMORY = 16 << 20  # bytes of a chunk's columns; an event has about a hundred
 _ERRORS = {
     "INTERRUPT": duckdb.InterruptException,
     "Out of Memory": duckdb.OutOfMemoryException,
@@ -38,6 +38,7 @@ _TEXT = na.c_schema(
     )
 )
 _PARTS = na.c_schema(na.fixed_size_list(_TEXT, 5))
+_PAYLOAD = na.c_schema(na.fixed_size_list(_TEXT, 2))
 LINE = na.c_schema(na.struct({"line": _PARTS, "number": na.int64()}))
 """A `line` as a list of five texts, and its `number`."""
 
@@ -61,21 +62,22 @@ class Shown:
 class Columns:
     """What was found of the outlined lines of a chunk, in their order, for each of `COLUMNS`.
 
-    Of a large chunk the most lies in a *file*, which must not be there yet.
+    What finds no *room* in memory lies in a *file*, which must not be there yet.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, room: Room, file: Path) -> None:
+        self._room = room
         self._file = file
         self._schema: Any = None
         self._arrays: list[Any] = []
         self._filed: list[int] = []
-        self.rows = self.size = 0
+        self.rows = self._size = 0
 
     @property
     def schema(self) -> object:
         """The schema of what `beside` yields."""
         found = {name: self._schema.child(place) for place, name in enumerate(COLUMNS)}
-        return na.c_schema(na.struct({"line": _PARTS, "kept": na.bool_(), **found}))
+        return na.c_schema(na.struct({"payload": _PAYLOAD, "kept": na.bool_(), **found}))
 
     def add(self, array: Any) -> None:
         """Take in the columns of an array of `fetched`.
@@ -89,16 +91,18 @@ class Columns:
         )
         found = _c_array(self._schema, array.length, [None], list(columns.values()))
         self.rows += array.length
-        if self.size < _IN_MEMORY:
+        size = sum(map(_size, columns.values()))
+        if not self._filed and self._room.take(size):
             self._arrays.append(found)
-            self.size += sum(map(_size, columns.values()))
+            self._size += size
         else:
             self._put_away(found)
 
-    def beside(self, pieces: Iterable[Sequence[Lines]], kept: NDArray[np.bool_]) -> Iterator[list[object]]:
-        """Yield of each piece arrays of `line`, whether the row is `kept`, and what was found of it.
+    def beside(self, pieces: Iterable[Sequence[Payload]], kept: NDArray[np.bool_]) -> Iterator[list[object]]:
+        """Yield of each piece arrays of its `payload`, whether the row is `kept`, and what was found of it.
 
-        The *pieces* must be those of the whole chunk, in order.
+        A payload is a list of two texts, of which the first are the properties. The *pieces* must be those of the whole
+        chunk, in order.
         """
         schema = self.schema
         found = ([array.child(place) for place in range(len(COLUMNS))] for array in self._all())
@@ -108,12 +112,13 @@ class Columns:
             arrays = []
             for block in piece:
                 first = 0
-                while first < len(block.numbers):
+                while first < len(block.spans):
                     columns = columns or next(found)
-                    count = min(columns[0].length, len(block.numbers) - first)
+                    count = min(columns[0].length, len(block.spans) - first)
                     some = [column[:count] for column in columns]
                     columns = [column[count:] for column in columns] if count < columns[0].length else []
-                    children = [_lines(block, first, count), _flags(kept[start : start + count]), *some]
+                    payload = _texts(_PAYLOAD, block.text, block.spans, first, count)
+                    children = [payload, _flags(kept[start : start + count]), *some]
                     arrays.append(_c_array(schema, count, [None], children))
                     first, start = first + count, start + count
             yield arrays
@@ -126,7 +131,10 @@ class Columns:
             self._filed.append(file.write(stream.getbuffer()))
 
     def discard(self) -> None:
-        """Give back the room on the disk."""
+        """Give back the room in memory and on the disk."""
+        self._arrays = []
+        self._room.give_back(self._size)
+        self._size = 0
         self._file.unlink(missing_ok=True)
 
     def _all(self) -> Iterator[Any]:
@@ -173,19 +181,20 @@ def numbered(blocks: Iterable[Lines]) -> Iterator[object]:
 
 def _numbered(block: Lines, first: int, count: int) -> object:
     numbers = _c_array(na.int64(), count, [None, na.c_buffer(block.numbers[first : first + count])])
-    return _c_array(LINE, count, [None], [_lines(block, first, count), numbers])
+    return _c_array(LINE, count, [None], [_texts(_PARTS, block.text, block.cut.marks, first, count), numbers])
 
 
-def _lines(block: Lines, first: int, count: int) -> object:
-    """Return so many lines of the block, each cut into five texts, where they lie."""
-    # A part ends where the next one begins, so the last part of a line reaches over all that is left out.
-    marks = block.cut.marks[first : first + count + 1].ravel()
-    if first + count < len(block.numbers):
-        offsets = marks[: 5 * count + 1]
-    else:
-        offsets = np.append(marks, block.cut.ends[-1:])
-    text = _c_array(_TEXT, 5 * count, [None, na.c_buffer(np.ascontiguousarray(offsets)), block.text])
-    return _c_array(_PARTS, count, [None], [text])
+def _texts(schema: object, text: bytes | memoryview, marks: Offsets, first: int, count: int) -> object:
+    """Return lists of texts where they lie, each row of *marks* one; a text ends where the next one begins.
+
+    So the last one of a row reaches to the next row, or to the end.
+    """
+    parts = marks.shape[1]
+    offsets = marks[first : first + count + 1].ravel()[: parts * count + 1]
+    if first + count == len(marks):
+        offsets = np.append(offsets, np.int32(len(text)))
+    items = _c_array(_TEXT, parts * count, [None, na.c_buffer(np.ascontiguousarray(offsets)), text])
+    return _c_array(schema, count, [None], [items])
 
 
 def _flags(flags: NDArray[np.bool_]) -> object:

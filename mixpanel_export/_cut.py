@@ -47,6 +47,11 @@ class Cut:
         return len(self.ends)
 
     @property
+    def places(self) -> "Places":
+        """Where the properties of the outlined lines lie, and nothing else."""
+        return Places(self.marks[:, 3:].copy(), self.size)
+
+    @property
     def size(self) -> int:
         """The bytes of the block."""
         return int(self.ends[-1]) if len(self.ends) else 0
@@ -82,6 +87,22 @@ class Lines:
         places = self.cut.outlined[np.searchsorted(self.numbers, wanted)]
         text = b"".join(map(self.line, places.tolist()))
         return Lines(text, cut(text), wanted)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where the properties of each outlined line begin and end in a block of so many bytes."""
+
+    spans: Offsets
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Payload:
+    """The properties of a block's outlined lines, where they lie in its text."""
+
+    text: bytes | memoryview
+    spans: Offsets
 
 
 def cut(text: bytes | memoryview) -> Cut:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 import duckdb
 
-from mixpanel_export._find import LoadError, Text
+from mixpanel_export._find import Findings, LoadError, Text
 from mixpanel_export._load import DoubtfulLinesError, Ready, examine
 from mixpanel_export._mend import mend
 from mixpanel_export._settings import room_at_last, room_for_lines, set_session
@@ -88,10 +88,10 @@ class Examiner:
         at_last: bool = False,
     ) -> Ready | Rejected | Refused:
         """Examine the chunk, mended if need be; *at_last* with more memory, where less did not suffice."""
+        findings = Findings(staging.columns, staging.columns_file(staged))
         try:
             text = Text(staged, self._buffers)
-            file = staging.columns_file(staged)
-            return examine(reader, text, self._order.zone, file, dedupe=self._order.dedupe)
+            return examine(reader, text, self._order.zone, findings, dedupe=self._order.dedupe)
         except DoubtfulLinesError as doubtful:
             return self._mended(reader, staged, doubtful.lines, staging)
         except duckdb.OutOfMemoryException as error:

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
 from mixpanel_export._arrow import COLUMNS, LINE, Columns, Shown, fetched, numbered, present, values
-from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, Numbers, cut
+from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, Numbers, Payload, cut
 from mixpanel_export._database import in_utc
 from mixpanel_export._ledger import Loaded
+from mixpanel_export._room import Room
 from mixpanel_export._staging import Buffers, Staged
 
 EXECUTE = "EXECUTE _export_statement"
@@ -69,6 +70,9 @@ FROM ({{events}})
 _TIME, _NUMBER, _KEY = COLUMNS.index("event_time"), len(COLUMNS), len(COLUMNS) + 1
 
 
+Block = TypeVar("Block", Lines, Payload)
+
+
 class LoadError(Exception):
     """DuckDB did not read what was staged."""
 
@@ -76,12 +80,12 @@ class LoadError(Exception):
 class Findings:
     """What is found of the lines of a chunk.
 
-    `cuts` are those of its blocks, `columns` what its outlined lines have, of which the most may lie in *file*. `lines` counts newlines, and `doubtful` are the numbers of such lines.
+    `cuts` are those of its blocks, `columns` what its outlined lines have, kept in *room* or *file*. `lines` counts newlines, and `doubtful` are the numbers of such lines.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, room: Room, file: Path) -> None:
         self.cuts: list[Cut] = []
-        self.columns = Columns(file)
+        self.columns = Columns(room, file)
         self.lines = 0
         self.doubtful: set[int] = set()
         self._keys = [np.empty(0, dtype=np.uint64)]
@@ -161,10 +165,7 @@ class Text:
         Raises:
             LoadError: A block is not as it was cut.
         """
-        self.buffers.reuse()
-        for piece in grouped(self._lines()):
-            yield piece
-            self.buffers.reuse()
+        return pieces(self._lines(), self.buffers)
 
     def _lines(self) -> Iterator[Lines]:
         start = 0
@@ -172,32 +173,38 @@ class Text:
             where = self.cuts[number] if self.cuts else cut(text)
             if len(text) != where.size:
                 raise LoadError(
-                    f"block {number} of what was staged of {self.staged.chunk} is no longer what it was; please report this"
+                    f"what was staged of {self.staged.chunk} is no longer what it was; please report this"
                 )
             yield Lines(text, where, where.outlined.astype(np.int64) + start)
             start += where.lines
 
 
-def find(connection: duckdb.DuckDBPyConnection, text: Text, zone: str, file: Path) -> Findings:
-    """Return what is in the lines of a chunk, their times on the clock of *zone*.
+def find(connection: duckdb.DuckDBPyConnection, text: Text, zone: str, findings: Findings) -> None:
+    """Add what is in the lines of a chunk, their times on the clock of *zone*, to *findings*.
 
     Raises:
         LoadError: DuckDB did not read every line.
-        OSError: What was found cannot be written into *file*.
+        OSError: What was found cannot be written.
     """
-    findings = Findings(file)
     with prepared(connection, _FIND.format(events=events_of(zone)), LINE) as lines:
         for piece in text.pieces():
             findings.cut(piece)
             lines.show(numbered(piece))
             expected = np.concatenate([block.numbers for block in piece])
             findings.add(fetched(connection.sql(EXECUTE)), expected)
-    return findings
 
 
-def grouped(blocks: Iterable[Lines]) -> Iterator[list[Lines]]:
+def pieces(blocks: Iterable[Block], buffers: Buffers) -> Iterator[list[Block]]:
+    """Yield some *blocks* at a time, each only until the next ones: they are read into *buffers*, which are then reused."""
+    buffers.reuse()
+    for piece in grouped(blocks):
+        yield piece
+        buffers.reuse()
+
+
+def grouped(blocks: Iterable[Block]) -> Iterator[list[Block]]:
     """Yield as many blocks at a time as one statement should read."""
-    group: list[Lines] = []
+    group: list[Block] = []
     size = 0
     for block in blocks:
         group.append(block)

@@ -4,18 +4,29 @@ The duplicates inside the chunk are told from what was found. The insert puts th
 So neither keeps a chunk's text in memory, and the transaction of the insert sees no row that it would have to take back.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
 from mixpanel_export._arrow import LINE, Columns, numbered
-from mixpanel_export._cut import Cut
+from mixpanel_export._cut import Payload, Places
 from mixpanel_export._database import first_moment, last_moment, quoted
 from mixpanel_export._duplicates import find_within
-from mixpanel_export._find import EXECUTE, Findings, LoadError, Text, events_of, find, grouped, prepared
+from mixpanel_export._find import (
+    EXECUTE,
+    Findings,
+    LoadError,
+    Text,
+    events_of,
+    find,
+    grouped,
+    pieces,
+    prepared,
+)
 from mixpanel_export._ledger import Loaded
 from mixpanel_export._staging import Buffers, Staged
 
@@ -29,7 +40,7 @@ INSERT INTO _export_incoming
 SELECT number, event_name, event_time, distinct_id, insert_id, properties, {batch} FROM ({events})
 """
 _INSERT = """
-INSERT INTO {table} SELECT event_name, event_time, distinct_id, insert_id, line[4], {batch} FROM _export_lines WHERE kept
+INSERT INTO {table} SELECT event_name, event_time, distinct_id, insert_id, payload[1], {batch} FROM _export_lines WHERE kept
 """
 
 
@@ -45,45 +56,48 @@ class DoubtfulLinesError(Exception):
 class Ready:
     """A chunk that can be inserted: its lines are sound.
 
-    `cuts` are those of its blocks, and `found` is what its outlined lines have. Those that are not `kept` stay out, as
+    `places` are those of its blocks, and `found` is what its outlined lines have. Those that are not `kept` stay out, as
     others have their identity. `loaded` is what the batch will be in the table.
     """
 
     staged: Staged
-    cuts: tuple[Cut, ...]
+    places: tuple[Places, ...]
     found: Columns
     kept: NDArray[np.bool_]
     loaded: Loaded
 
 
 def examine(
-    connection: duckdb.DuckDBPyConnection, text: Text, zone: str, file: Path, *, dedupe: bool
+    connection: duckdb.DuckDBPyConnection, text: Text, zone: str, findings: Findings, *, dedupe: bool
 ) -> Ready:
-    """Find out what is in a chunk, as `find`.
+    """Find out what is in a chunk, as `find`, into *findings*.
 
     With *dedupe*, of the events with the same identity only the winner is to be inserted.
 
     Raises:
         DoubtfulLinesError: The chunk must be mended first.
         LoadError: DuckDB did not read every line.
-        OSError: What was found cannot be written into *file*.
+        OSError: What was found cannot be written.
     """
-    findings = find(connection, text, zone, file)
-    staged = text.staged
-    if findings.lines != staged.lines:
-        raise LoadError(
-            f"of {staged.lines} lines of {staged.chunk} {findings.lines} were staged; please report this"
-        )
-    if findings.doubtful:
-        raise DoubtfulLinesError(findings.doubtful)
-    kept = np.ones(findings.columns.rows, np.bool_)
-    if dedupe:
-        kept[_losers(connection, replace(text, cuts=findings.cuts), findings, zone)] = False
-    first = first_moment(f"DATE '{staged.chunk.first}'", zone)
-    last = last_moment(f"DATE '{staged.chunk.last}'", zone)
-    ((begin, end),) = connection.execute(f"SELECT {first}, {last}").fetchall()
-    loaded = findings.loaded(begin, end, kept)
-    return Ready(staged, tuple(findings.cuts), findings.columns, kept, loaded)
+    with ExitStack() as stack:
+        stack.callback(findings.columns.discard)
+        find(connection, text, zone, findings)
+        staged = text.staged
+        if findings.lines != staged.lines:
+            raise LoadError(
+                f"of {staged.lines} lines of {staged.chunk} {findings.lines} were staged; please report this"
+            )
+        if findings.doubtful:
+            raise DoubtfulLinesError(findings.doubtful)
+        kept = np.ones(findings.columns.rows, np.bool_)
+        if dedupe:
+            kept[_losers(connection, replace(text, cuts=findings.cuts), findings, zone)] = False
+        first = first_moment(f"DATE '{staged.chunk.first}'", zone)
+        last = last_moment(f"DATE '{staged.chunk.last}'", zone)
+        ((begin, end),) = connection.execute(f"SELECT {first}, {last}").fetchall()
+        loaded = findings.loaded(begin, end, kept)
+        stack.pop_all()
+        return Ready(staged, tuple(cut.places for cut in findings.cuts), findings.columns, kept, loaded)
 
 
 def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready, buffers: Buffers) -> None:
@@ -93,17 +107,25 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready, buff
         LoadError: DuckDB did not insert what was to be inserted.
     """
     statement = _INSERT.format(table=quoted(table), batch=ready.staged.batch)
-    text = Text(ready.staged, buffers, ready.cuts)
     inserted = 0
     if ready.found.rows:
         with prepared(connection, statement, ready.found.schema) as lines:
-            for arrays in ready.found.beside(text.pieces(), ready.kept):
+            for arrays in ready.found.beside(pieces(_payloads(ready, buffers), buffers), ready.kept):
                 lines.show(arrays)
                 inserted += sum(count for (count,) in connection.execute(EXECUTE).fetchall())
     if inserted != ready.loaded.rows:
         raise LoadError(
             f"of {ready.loaded.rows} events of {ready.staged.chunk} DuckDB inserted {inserted}; please report this"
         )
+
+
+def _payloads(ready: Ready, buffers: Buffers) -> Iterator[Payload]:
+    for text, places in zip(ready.staged.blocks(buffers), ready.places, strict=True):
+        if len(text) != places.size:
+            raise LoadError(
+                f"what was staged of {ready.staged.chunk} is no longer what it was; please report this"
+            )
+        yield Payload(text, places.spans)
 
 
 def _losers(

@@ -20,6 +20,7 @@ from typing import BinaryIO, cast
 
 from isal import igzip
 
+from mixpanel_export._room import Room
 from mixpanel_export._settings import memory_limit
 from mixpanel_export._stream import Block, Chunk, ChunkEnd, ChunkStart
 from mixpanel_export.errors import DatabaseError
@@ -154,7 +155,10 @@ class Staging:
             self.directory.mkdir(mode=0o700)
         self._batches = batches
         self._budget = min(budget, free // 2)
-        self._memory = memory_limit() // 8 if memory is None else memory
+        memory = memory_limit() // 8 if memory is None else memory
+        self._memory = Room(memory)
+        self.columns = Room(memory // 2)
+        """What chunks that wait for their commit may keep of their columns."""
         self._sizes: dict[Path, int] = {}
         self._counting = Lock()
         self._names = count(1)
@@ -168,10 +172,8 @@ class Staging:
     def keep(self, item: Block) -> bool:
         """Keep the block in memory, if there is room."""
         size = len(item.lines)
-        with self._counting:
-            if size > self._memory:
-                return False
-            self._memory -= size
+        if not self._memory.take(size):
+            return False
         growing = self._open[item.chunk]
         growing.kept.append(item.lines)
         growing.grow(size)
@@ -282,8 +284,7 @@ class Staging:
             self._sizes[path] = self._sizes.get(path, 0) + size
 
     def _remove(self, kept: Iterable[bytes], files: Iterable[Path]) -> None:
-        with self._counting:
-            self._memory += sum(map(len, kept))
+        self._memory.give_back(sum(map(len, kept)))
         for path in files:
             path.unlink(missing_ok=True)
             with self._counting:

@@ -155,6 +155,7 @@ class Store:
                 with room_at_last(self._connection, group[0].staged.longest):
                     yield from self._verdicts(group, staging, now, at_last=True)
             else:
+                group[0].found.discard()
                 yield refused(group[0].staged, error, staging)
         else:
             for ready in group:

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mixpanel_export import _arrow
 from mixpanel_export._arrow import LINE, Columns, Shown, fetched, numbered
-from mixpanel_export._cut import Lines, cut
+from mixpanel_export._cut import Lines, Payload, cut
+from mixpanel_export._room import Room
 
 EPOCH = datetime(1970, 1, 1)
 moments = st.none() | st.integers(-5, 5).map(lambda hours: EPOCH + timedelta(hours=hours))
@@ -41,28 +41,28 @@ def test_what_was_found_stands_beside_its_lines(
     with (
         duckdb.connect() as connection,
         TemporaryDirectory() as folder,
-        pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(_arrow, "_IN_MEMORY", memory)
-        columns = Columns(Path(folder) / "columns")
+        room = Room(memory)
+        columns = Columns(room, Path(folder) / "columns")
         for group in cut_up(list(enumerate(rows)), found_by):
             for array in fetched(connection.sql(_rows(group))):
                 columns.add(array)
         assert columns.rows == len(rows)
         blocks = []
         for group in cut_up(list(range(len(rows))), in_blocks):
-            text = b"".join(b'{"event":"e%d","properties":{}}\n' % number for number in group)
-            blocks.append(Lines(text, cut(text), np.array(group, dtype=np.int64)))
+            text = b"".join(b'{"event":"e","properties":{"n":%d}}\n' % number for number in group)
+            blocks.append(Payload(text, cut(text).places.spans))
         kept = np.array([stays for _, stays in rows], dtype=np.bool_)
         pieces = list(cut_up(blocks, in_pieces))
         expected = [
-            (f"e{n}", f"e{n}", time, f"d{n}" if n % 3 else None, f"i{n}", stays)
+            (f'{{"n":{n}}}', f"e{n}", time, f"d{n}" if n % 3 else None, f"i{n}", stays)
             for n, (time, stays) in enumerate(rows)
         ]
         for _ in range(2):
             assert _beside(connection, columns, pieces, kept) == expected
         columns.discard()
         assert not list(Path(folder).iterdir())
+        assert room.take(memory)
 
 
 def _rows(group: Sequence[tuple[int, Row]]) -> str:
@@ -80,7 +80,7 @@ def sql(value: object) -> str:
 def _beside(
     connection: duckdb.DuckDBPyConnection,
     columns: Columns,
-    pieces: list[list[Lines]],
+    pieces: list[list[Payload]],
     kept: NDArray[np.bool_],
 ) -> list[tuple[Any, ...]]:
     read: list[tuple[Any, ...]] = []
@@ -89,7 +89,7 @@ def _beside(
         shown.show(arrays)
         connection.register("shown", shown)
         read += connection.execute(
-            "SELECT line[2]::VARCHAR, event_name, event_time, distinct_id, insert_id, kept FROM shown"
+            "SELECT payload[1]::VARCHAR, event_name, event_time, distinct_id, insert_id, kept FROM shown"
         ).fetchall()
     return read
 

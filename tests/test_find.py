@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mixpanel_export._arrow import fetched
 from mixpanel_export._find import Findings, LoadError
 from mixpanel_export._ledger import Loaded
+from mixpanel_export._room import Room
 
 EPOCH = datetime(1970, 1, 1)
 moments = st.none() | st.integers(-5, 5).map(lambda hours: EPOCH + timedelta(hours=hours))
@@ -35,7 +36,7 @@ def arrays_of(
 def test_times_and_keys_are_told_as_python_would(rows: list[Row], half: int) -> None:
     """For all rows, keys that recur and times that lie outside are those that a look at each row finds."""
     first, last = EPOCH - timedelta(hours=2), EPOCH + timedelta(hours=3)
-    findings = Findings(Path("unused"))
+    findings = Findings(Room(1 << 20), Path("unused"))
     with duckdb.connect() as connection:
         numbered = [(time, number, key) for number, (time, key, _) in enumerate(rows)]
         for part in (numbered[:half], numbered[half:]):
@@ -59,7 +60,7 @@ def test_times_and_keys_are_told_as_python_would(rows: list[Row], half: int) -> 
 
 def test_doubtful_lines_are_told_by_their_numbers() -> None:
     """A number less one below zero is that of a line which is not sound."""
-    findings = Findings(Path("unused"))
+    findings = Findings(Room(1 << 20), Path("unused"))
     with duckdb.connect() as connection:
         arrays = arrays_of(connection, [(None, 0, 0), (None, -1 - 7, 0), (None, 9, 0), (None, -1 - 12, 0)])
         findings.add(arrays, np.array([0, 7, 9, 12], dtype=np.int64))
@@ -72,4 +73,4 @@ def test_rows_of_other_lines_are_refused(numbers: list[int]) -> None:
     with duckdb.connect() as connection:
         arrays = arrays_of(connection, [(None, number, 0) for number in numbers])
         with pytest.raises(LoadError, match=r"of 3 lines DuckDB read \d"):
-            Findings(Path("unused")).add(arrays, np.arange(3))
+            Findings(Room(1 << 20), Path("unused")).add(arrays, np.arange(3))
