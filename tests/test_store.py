@@ -168,6 +168,22 @@ class _Unmended:
         self.line = line
 
 
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_memory_for_columns_comes_back(connection: duckdb.DuckDBPyConnection, db: Path, memory: int) -> None:
+    """Whatever became of chunks, what they kept in memory is there for others, and no file of theirs is left."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS), memory=memory)
+    whole = staged(store, staging, DAYS[0], lines(200))
+    odd = staged(store, staging, DAYS[1], lines(200) + b"odd\n")
+    short = staged(store, staging, DAYS[2], lines(200))
+    path = short.files[0].path
+    path.write_bytes(path.read_bytes()[:-1])
+    verdicts = committed(store, [whole, odd, short], staging, now)
+    assert [type(verdict) for verdict in verdicts] == [Committed, Rejected, Refused]
+    assert staging.columns.take(memory // 2)
+    assert not list(staging.directory.iterdir())
+
+
 def test_what_duckdb_cannot_write_is_one_error_and_nothing_is_committed(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
