@@ -292,7 +292,8 @@ def _compare(contests: dict[_Identity, _Contest], row: tuple[Any, ...]) -> None:
     key, scope, name, *texts, processed, properties, inside, batch, number = row
     known = processed is not None and isfinite(processed)
     version = (known, processed if known else 0.0, properties, inside, -batch, number)
-    identity = (scope, name, *_as_sent(number, texts, properties))
+    # Rows of different keys are no rivals, or it would depend on the page, and on what others are suspects.
+    identity = (key, scope, name, *_as_sent(number, texts, properties))
     contest = contests.get(identity)
     if contest is None:
         contests[identity] = _Contest(key, version)
