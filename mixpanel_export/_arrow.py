@@ -18,9 +18,6 @@ from numpy.typing import DTypeLike, NDArray
 from mixpanel_export._cut import Lines, Offsets, Payload
 from mixpanel_export._room import Room
 
-COLUMNS = ("event_name", "event_time", "distinct_id", "insert_id")
-"""The columns of a table of events that are found in lines."""
-
 _SOME = 512  # lines of an array that is read; DuckDB takes memory for what it parses of one array at a time
 _ERRORS = {
     "INTERRUPT": duckdb.InterruptException,
@@ -39,8 +36,24 @@ _TEXT = na.c_schema(
 )
 _PARTS = na.c_schema(na.fixed_size_list(_TEXT, 5))
 _PAYLOAD = na.c_schema(na.fixed_size_list(_TEXT, 2))
+_FOUND = {
+    "event_name": na.string(),
+    "event_time": na.timestamp("us"),
+    "distinct_id": na.string(),
+    "insert_id": na.string(),
+}
+_COLUMNS = na.c_schema(na.struct(_FOUND))
 LINE = na.c_schema(na.struct({"line": _PARTS, "number": na.int64()}))
 """A `line` as a list of five texts, and its `number`."""
+
+EVENT = na.c_schema(na.struct({"payload": _PAYLOAD, "kept": na.bool_(), **_FOUND}))
+"""A `payload` as a list of two texts, the first the properties, whether it is `kept`, and what was found beside it."""
+
+COLUMNS = tuple(_FOUND)
+"""The columns of a table of events that are found in lines."""
+
+FORMATS = [column.format for column in _COLUMNS.children]
+"""What Arrow calls the layouts of these columns; those of any other would be read wrongly."""
 
 
 class Shown:
@@ -68,30 +81,20 @@ class Columns:
     def __init__(self, room: Room, file: Path) -> None:
         self._room = room
         self._file = file
-        self._schema: Any = None
         self._arrays: list[Any] = []
         self._filed: list[int] = []
         self.rows = self._size = 0
 
-    @property
-    def schema(self) -> object:
-        """The schema of what `beside` yields."""
-        found = {name: self._schema.child(place) for place, name in enumerate(COLUMNS)}
-        return na.c_schema(na.struct({"payload": _PAYLOAD, "kept": na.bool_(), **found}))
-
     def add(self, array: Any) -> None:
-        """Take in the columns of an array of `fetched`.
+        """Take in the first columns of an array of `fetched`, whose layouts are those of `FORMATS`.
 
         Raises:
             OSError: They cannot be written.
         """
-        columns = {name: array.child(place) for place, name in enumerate(COLUMNS)}
-        self._schema = self._schema or na.c_schema(
-            na.struct({name: column.schema for name, column in columns.items()})
-        )
-        found = _c_array(self._schema, array.length, [None], list(columns.values()))
+        columns = [array.child(place) for place in range(len(COLUMNS))]
+        found = _c_array(_COLUMNS, array.length, [None], columns)
         self.rows += array.length
-        size = sum(map(_size, columns.values()))
+        size = sum(map(_size, columns))
         if not self._filed and self._room.take(size):
             self._arrays.append(found)
             self._size += size
@@ -99,12 +102,13 @@ class Columns:
             self._put_away(found)
 
     def beside(self, pieces: Iterable[Sequence[Payload]], kept: NDArray[np.bool_]) -> Iterator[list[object]]:
-        """Yield of each piece arrays of its `payload`, whether the row is `kept`, and what was found of it.
+        """Yield of each piece arrays of the schema `EVENT`.
 
-        A payload is a list of two texts, of which the first are the properties. The *pieces* must be those of the whole
-        chunk, in order.
+        The *pieces* must be those of the whole chunk, in order, and *kept* is for each of its rows.
+
+        Raises:
+            OSError, EOFError: What was put away cannot be read.
         """
-        schema = self.schema
         found = ([array.child(place) for place in range(len(COLUMNS))] for array in self._all())
         columns: list[Any] = []
         start = 0
@@ -119,7 +123,7 @@ class Columns:
                     columns = [column[count:] for column in columns] if count < columns[0].length else []
                     payload = _texts(_PAYLOAD, block.text, block.spans, first, count)
                     children = [payload, _flags(kept[start : start + count]), *some]
-                    arrays.append(_c_array(schema, count, [None], children))
+                    arrays.append(_c_array(EVENT, count, [None], children))
                     first, start = first + count, start + count
             yield arrays
 
@@ -143,6 +147,8 @@ class Columns:
             with self._file.open("rb") as file:
                 for size in self._filed:
                     stream = BytesIO(file.read(size))
+                    if len(stream.getbuffer()) < size:
+                        raise EOFError(f"{self._file.name} is shorter than it was")
                     yield from na.c_array_stream(InputStream.from_readable(stream))
 
 
@@ -156,6 +162,11 @@ def fetched(relation: duckdb.DuckDBPyRelation) -> list[Any]:
         return list(na.c_array_stream(relation))
     except RuntimeError as error:  # nanoarrow's, a class of its own that it does not show
         raise _as_duckdbs(error) from error
+
+
+def formats(array: Any) -> list[str]:
+    """Return what Arrow calls the layouts of the columns."""
+    return [column.format for column in array.schema.children]
 
 
 def values(array: Any, place: int, dtype: DTypeLike) -> NDArray[Any]:

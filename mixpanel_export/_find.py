@@ -16,7 +16,18 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from mixpanel_export._arrow import COLUMNS, LINE, Columns, Shown, fetched, numbered, present, values
+from mixpanel_export._arrow import (
+    COLUMNS,
+    FORMATS,
+    LINE,
+    Columns,
+    Shown,
+    fetched,
+    formats,
+    numbered,
+    present,
+    values,
+)
 from mixpanel_export._cut import BEGIN, BETWEEN, Cut, Lines, Numbers, Payload, cut
 from mixpanel_export._database import in_utc
 from mixpanel_export._ledger import Loaded
@@ -67,6 +78,7 @@ SELECT {", ".join(COLUMNS)}, CASE WHEN sound THEN number ELSE -1 - number END,
        CASE WHEN insert_id <> '' THEN hash(event_time, insert_id) | 1::UBIGINT ELSE 0::UBIGINT END
 FROM ({{events}})
 """
+_FORMATS = [*FORMATS, "l", "L"]
 _TIME, _NUMBER, _KEY = COLUMNS.index("event_time"), len(COLUMNS), len(COLUMNS) + 1
 
 
@@ -103,9 +115,13 @@ class Findings:
         """Take in the rows of `_FIND` for the outlined lines of the numbers *expected*.
 
         Raises:
-            LoadError: They are of other lines, or not in their order.
+            LoadError: They are of other lines, or not in their order, or laid out in another way.
             OSError: They cannot be written.
         """
+        if any(formats(array) != _FORMATS for array in arrays):
+            raise LoadError(
+                "DuckDB's Arrow settings were changed during the export; leave them alone until it ends"
+            )
         found = np.concatenate([expected[:0], *(values(array, _NUMBER, np.int64) for array in arrays)])
         unsound = np.flatnonzero(found < 0)
         found[unsound] = -1 - found[unsound]

@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from mixpanel_export._arrow import LINE, Columns, numbered
+from mixpanel_export._arrow import EVENT, LINE, Columns, numbered
 from mixpanel_export._cut import Payload, Places
 from mixpanel_export._database import first_moment, last_moment, quoted
 from mixpanel_export._duplicates import find_within
@@ -109,7 +109,7 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready, buff
     statement = _INSERT.format(table=quoted(table), batch=ready.staged.batch)
     inserted = 0
     if ready.found.rows:
-        with prepared(connection, statement, ready.found.schema) as lines:
+        with prepared(connection, statement, EVENT) as lines:
             for arrays in ready.found.beside(pieces(_payloads(ready, buffers), buffers), ready.kept):
                 lines.show(arrays)
                 inserted += sum(count for (count,) in connection.execute(EXECUTE).fetchall())

@@ -30,12 +30,15 @@ _changing = RLock()
 def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Set what bulk loading wants; afterwards, with no transaction open, write the log into the file and put it back."""
     wanted = {
-        "memory_limit": f"{memory_limit() >> 20}MiB",
+        "memory_limit": f"{max(1, memory_limit() >> 20)}MiB",  # 0 would be no limit
         "preserve_insertion_order": "true",
         # A checkpoint would otherwise write the row groups of small commits again to merge them.
         "max_vacuum_tasks": "0",
         "threads": _threads(),
         "disabled_optimizers": _disabled(connection),
+        # What is found in lines is kept as Arrow arrays, whose layout these change.
+        "arrow_large_buffer_size": "false",
+        "produce_arrow_string_view": "false",
     }
     names = ", ".join(f"current_setting('{name}')" for name in wanted)
     before = connection.execute(f"SELECT {names}").fetchone() or ()

@@ -248,13 +248,13 @@ class Staging:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn what the file system refuses into one of our errors."""
+        """Turn what the file system refuses, or has lost, into one of our errors."""
         try:
             yield
-        except OSError as error:
+        except (OSError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise DatabaseError(
-                f"cannot stage beside {self._database} ({error.strerror or error}); make room or free the folder, then "
-                "resume",
+                f"cannot stage beside {self._database} ({reason}); make room or free the folder, then resume",
                 db_path=str(self._database),
             ) from error
 

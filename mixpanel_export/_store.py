@@ -98,7 +98,7 @@ class Store:
         """
         days = ", ".join(str(ready.staged.chunk) for ready in group)
         longest = max((ready.staged.longest for ready in group), default=0)
-        with self._translated(days), room_for_lines(self._connection, longest):
+        with self._translated(days), staging.writing(), room_for_lines(self._connection, longest):
             return list(self._verdicts(group, staging, now))
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mixpanel_export._arrow import LINE, Columns, Shown, fetched, numbered
+from mixpanel_export._arrow import EVENT, LINE, Columns, Shown, fetched, numbered
 from mixpanel_export._cut import Lines, Payload, cut
 from mixpanel_export._room import Room
 
@@ -85,7 +85,7 @@ def _beside(
 ) -> list[tuple[Any, ...]]:
     read: list[tuple[Any, ...]] = []
     for arrays in columns.beside(pieces, kept) if columns.rows else ():
-        shown = Shown(columns.schema)
+        shown = Shown(EVENT)
         shown.show(arrays)
         connection.register("shown", shown)
         read += connection.execute(

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from support import query
 
-from mixpanel_export import _mend
+from mixpanel_export import _arrow, _find, _mend
 from mixpanel_export._database import connected_for_export
 from mixpanel_export._ledger import Selection
 from mixpanel_export._load import Ready
@@ -480,3 +480,72 @@ def test_batch_ids_go_on_after_their_sequence_was_dropped(
     committed(store, [staged(store, staging, chunk, lines(1)) for chunk in DAYS], staging, now)
     connection.execute("DROP SEQUENCE _export_batch_ids")
     assert list(new_store(connection, db, "append").batches_for(DAYS[:2]).values()) == [6, 7]
+
+
+def test_columns_of_what_is_not_committed_leave_no_file(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """What was found of a chunk that is sent back, or mended, is removed at once."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS), memory=0)
+    odd = lines(3) + b"odd\n"
+    assert committed(store, [staged(store, staging, DAYS[0], odd)], staging, now) == [Rejected(DAYS[0], 1)]
+    assert list(staging.directory.iterdir()) == []
+    again = staged(store, staging, DAYS[0], odd, keep_rejects=True)
+    assert committed(store, [again], staging, now) == [Committed(DAYS[0], 3, rejects=1)]
+    assert list(staging.directory.iterdir()) == []
+
+
+def test_what_is_no_longer_there_to_insert_is_an_error_of_ours(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """A staged file that somebody removes after it was examined stops the export with our error, nothing committed."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    ready = store.examiner.examine(staged(store, staging, DAYS[0], lines(3)), staging)
+    assert isinstance(ready, Ready)
+    ready.staged.files[0].path.unlink()
+    with pytest.raises(DatabaseError, match="cannot stage"):
+        store.commit([ready], staging, now)
+    assert connection.execute("FROM _export_batches").fetchall() == []
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["arrow_large_buffer_size = true"],
+        ["arrow_output_version = '1.4'", "produce_arrow_string_view = true"],
+    ],
+)
+def test_how_an_application_wants_its_arrow_does_not_matter(
+    db: Path, monkeypatch: pytest.MonkeyPatch, changes: list[str], early: bool
+) -> None:
+    """Set before an export it changes nothing; set in the midst of one it fails the chunk that is being read."""
+    monkeypatch.setattr(_find, "_PIECE", 1)
+    with duckdb.connect(str(db)) as application:
+
+        def change() -> None:
+            for setting in changes:
+                application.execute(f"SET GLOBAL {setting}")
+
+        def fetched(relation: duckdb.DuckDBPyRelation) -> list[object]:
+            found = _arrow.fetched(relation)
+            if not early:
+                change()
+            return found
+
+        monkeypatch.setattr(_find, "fetched", fetched)
+        if early:
+            change()
+        with connected_for_export(db) as connection:
+            store = new_store(connection, db)
+            staging = Staging(db, store.batches_for(DAYS))
+            staging.start(ChunkStart(DAYS[0]))
+            for _ in range(3):
+                staging.add(Block(DAYS[0], LINE % 1))
+            whole = staging.end(ChunkEnd(DAYS[0], NOW, attempts=1, bytes_read=1, lines=3))
+            (verdict,) = committed(store, [whole], staging, now)
+            staging.close()
+    assert isinstance(verdict, Committed if early else Refused)
+    assert early or "Arrow settings" in str(verdict)
