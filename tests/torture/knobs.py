@@ -34,7 +34,7 @@ def drawn(draw: Random) -> Knobs:
         "block_size": draw.choice([1, 3000, 1 << 20]),
         "budget": draw.choice([5000, 4 << 30, 4 << 30]),
         "memory": draw.choice([0, 4000, 1 << 27]),
-        "_load._PIECE": draw.choice([1, 4000, 16 << 20]),
+        "_find._PIECE": draw.choice([1, 4000, 16 << 20]),
         "_staging._PART": draw.choice([2000, 128 << 20]),
         "_run._LINGER": draw.choice([0.0, 0.01, 0.05]),
         "_run._GROUP_BYTES": draw.choice([10_000, 256 << 20]),
