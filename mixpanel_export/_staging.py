@@ -157,7 +157,7 @@ class Staging:
         self._budget = min(budget, free // 2)
         memory = memory_limit() // 8 if memory is None else memory
         self._memory = Room(memory)
-        self.columns = Room(memory // 2)
+        self.columns = Room(memory // 4)
         """What chunks that wait for their commit may keep of their columns."""
         self._sizes: dict[Path, int] = {}
         self._counting = Lock()

@@ -180,7 +180,7 @@ def test_memory_for_columns_comes_back(connection: duckdb.DuckDBPyConnection, db
     path.write_bytes(path.read_bytes()[:-1])
     verdicts = committed(store, [whole, odd, short], staging, now)
     assert [type(verdict) for verdict in verdicts] == [Committed, Rejected, Refused]
-    assert staging.columns.take(memory // 2)
+    assert staging.columns.take(memory // 4)
     assert not list(staging.directory.iterdir())
 
 
