@@ -31,7 +31,7 @@ Span = tuple[datetime, datetime]
 
 _IDENTITY = ("time", "distinct_id", "$insert_id")
 _PAGE = 1000  # rows that Python takes from DuckDB in one go
-_TEXT = 16 << 20  # bytes of rows that are compared at once
+_TEXT = 8 << 20  # bytes of rows that are compared at once
 _BESIDE = 512  # bytes that a row needs in Python beside its text
 
 # Names begin with an underscore where they stand beside a table's, which cannot.

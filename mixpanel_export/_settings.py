@@ -18,7 +18,7 @@ from mixpanel_export.errors import ConfigError
 ROW_GROUP = 122_880
 """Rows that DuckDB compresses together; a commit of less compresses worse, and is written again by the next."""
 
-_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 168_000_000, 512_000_000  # bytes
+_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 160_000_000, 512_000_000  # bytes
 # DuckDB 2.0 finds too few rows, others, or crashes with it, where a transaction that has inserted joins the table by
 # `rowid` after rows were deleted from it.
 _UNSOUND = "join_filter_pushdown"
@@ -115,7 +115,7 @@ def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str])
 
 
 def memory_limit() -> int:
-    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 168 MB.
+    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 160 MB.
 
     What there is, is the machine's or the control group's, whichever is less. Less than 96 MB loads nothing.
 

@@ -182,7 +182,7 @@ def test_memory_is_a_quarter_of_what_there_is_within_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    "there_is, size", [([], 168_000_000), ([600_000_000, 8 << 30], 150_000_000), ([1 << 20], 96_000_000)]
+    "there_is, size", [([], 160_000_000), ([600_000_000, 8 << 30], 150_000_000), ([1 << 20], 96_000_000)]
 )
 def test_memory_is_as_the_least_of_what_is_told(
     there_is: list[int], size: int, monkeypatch: pytest.MonkeyPatch
