@@ -36,10 +36,6 @@ from mixpanel_export._tasks import InterruptedCall
 from mixpanel_export._zone import in_zone
 from mixpanel_export.errors import DatabaseError
 
-_LOOKS = 20  # chunks whose times are looked at; a local clock shows in each of them
-
-_AHEAD = 32  # blocks of an incomplete chunk that are looked at in one go
-
 
 @dataclass(frozen=True, slots=True)
 class Totals:

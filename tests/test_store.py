@@ -180,6 +180,8 @@ def test_memory_for_columns_comes_back(connection: duckdb.DuckDBPyConnection, db
     path.write_bytes(path.read_bytes()[:-1])
     verdicts = committed(store, [whole, odd, short], staging, now)
     assert [type(verdict) for verdict in verdicts] == [Committed, Rejected, Refused]
+    mended = staged(store, staging, DAYS[1], lines(200) + b"odd\n", keep_rejects=True)
+    assert committed(store, [mended], staging, now) == [Committed(DAYS[1], 200, rejects=1)]
     assert staging.columns.take(memory // 4)
     assert not list(staging.directory.iterdir())
 
@@ -480,20 +482,6 @@ def test_batch_ids_go_on_after_their_sequence_was_dropped(
     committed(store, [staged(store, staging, chunk, lines(1)) for chunk in DAYS], staging, now)
     connection.execute("DROP SEQUENCE _export_batch_ids")
     assert list(new_store(connection, db, "append").batches_for(DAYS[:2]).values()) == [6, 7]
-
-
-def test_columns_of_what_is_not_committed_leave_no_file(
-    connection: duckdb.DuckDBPyConnection, db: Path
-) -> None:
-    """What was found of a chunk that is sent back, or mended, is removed at once."""
-    store = new_store(connection, db)
-    staging = Staging(db, store.batches_for(DAYS), memory=0)
-    odd = lines(3) + b"odd\n"
-    assert committed(store, [staged(store, staging, DAYS[0], odd)], staging, now) == [Rejected(DAYS[0], 1)]
-    assert list(staging.directory.iterdir()) == []
-    again = staged(store, staging, DAYS[0], odd, keep_rejects=True)
-    assert committed(store, [again], staging, now) == [Committed(DAYS[0], 3, rejects=1)]
-    assert list(staging.directory.iterdir()) == []
 
 
 def test_what_is_no_longer_there_to_insert_is_an_error_of_ours(
