@@ -30,7 +30,7 @@ _changing = RLock()
 def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Set what bulk loading wants; afterwards, with no transaction open, write the log into the file and put it back."""
     wanted = {
-        "memory_limit": f"{max(1, memory_limit() >> 20)}MiB",  # 0 would be no limit
+        "memory_limit": f"{memory_limit() >> 20}MiB",
         "preserve_insertion_order": "true",
         # A checkpoint would otherwise write the row groups of small commits again to merge them.
         "max_vacuum_tasks": "0",
