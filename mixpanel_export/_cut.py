@@ -51,6 +51,10 @@ class Cut:
         """Where the properties of the outlined lines lie, and nothing else."""
         return Places(self.marks[:, 3:].copy(), self.size)
 
+    def spans(self, places: Numbers) -> Offsets:
+        """Return where some of the outlined lines begin and end, by their places among them."""
+        return np.stack((self.marks[places, 0], self.ends[self.outlined[places]]), axis=1)
+
     @property
     def size(self) -> int:
         """The bytes of the block."""
@@ -69,24 +73,12 @@ class Lines:
         """Return one line, by its number in the block, with its newline."""
         return bytes(self.text[self.cut.ends[number - 1] if number else 0 : self.cut.ends[number]])
 
-    @property
-    def longest(self) -> int:
-        """The bytes of the longest line, its newline included."""
-        return int(np.diff(self.cut.ends, prepend=0).max(initial=0))
-
     def others(self) -> list[int]:
         """Return the numbers in the block of the lines without that outline that are not blank."""
         if len(self.cut.outlined) == self.cut.lines:
             return []
         others = np.setdiff1d(np.arange(self.cut.lines), self.cut.outlined, assume_unique=True)
         return [number for number in others.tolist() if not self.line(number).isspace()]
-
-    def only(self, wanted: Numbers) -> "Lines":
-        """Return a block of nothing but the lines of these numbers, which rise; it has text of its own."""
-        wanted = _within(wanted, self.numbers)
-        places = self.cut.outlined[np.searchsorted(self.numbers, wanted)]
-        text = b"".join(map(self.line, places.tolist()))
-        return Lines(text, cut(text), wanted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,13 +111,6 @@ def cut(text: bytes | memoryview) -> Cut:
     marks = np.stack((starts, names, quotes, properties, last), axis=1)
     whole = (quotes > 0) & (properties < last) & (bytes_[last] == _BRACE)
     return Cut(ends, outlined[whole], marks[whole])
-
-
-def _within(numbers: Numbers, block: Numbers) -> Numbers:
-    """Return those of *numbers* that are between the first and the last of *block*; both rise."""
-    if not len(block):
-        return numbers[:0]
-    return numbers[np.searchsorted(numbers, block[0]) : np.searchsorted(numbers, block[-1], side="right")]
 
 
 def _newlines(bytes_: NDArray[np.uint8]) -> Offsets:

@@ -1,11 +1,6 @@
-"""Which of several rows with one identity is shown: inside a batch, and across batches.
+"""Which of several rows with one identity is shown, where several batches have them.
 
-An identity is event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent; a row
-without an `$insert_id` is never a duplicate. The winner is the row processed last, then the one with the
-greatest text, so the outcome does not depend on the order in which rows or batches came.
-
-Inside a batch the others are left out before it is inserted. Across batches, whose days are disjoint, a row can
-only recur where its time lies outside the days asked for. There the loser moves to `_export_duplicates`, since it
+Inside a batch only one was inserted. Across batches, whose days are disjoint, a row can only recur where its time lies outside the days asked for. There the loser moves to `_export_duplicates`, since it
 must be shown again once the batch that it lost to is replaced by one without it: the table shows what its batches
 delivered, whatever happened before.
 
@@ -13,34 +8,23 @@ Probes look at keys only, each at fewer rows than the one before; payload is rea
 Python compares these. Everything runs inside the caller's transaction.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, islice
-from math import isfinite
-from typing import Any
 
 import duckdb
 
 from mixpanel_export._database import quoted
-from mixpanel_export._lines import scalar_texts
+from mixpanel_export._rivals import BESIDE, MEMBERS, TEXT, Rival, losers
 
 Span = tuple[datetime, datetime]
 """Naive UTC, both inclusive."""
 
-_IDENTITY = ("time", "distinct_id", "$insert_id")
 _PAGE = 1000  # rows that Python takes from DuckDB in one go
-_TEXT = 8 << 20  # bytes of rows that are compared at once
-_BESIDE = 512  # bytes that a row needs in Python beside its text
 
 # Names begin with an underscore where they stand beside a table's, which cannot.
 
-_WITHIN = """
-CREATE OR REPLACE TEMP TABLE _export_suspects AS
-SELECT rowid AS id, hash(event_time, insert_id) AS key, false AS outside, 0 AS page FROM {table}
-WHERE export_batch IN ({batches}) AND insert_id <> ''
-"""
 _STRAYS = """
 SELECT rowid AS id, export_batch AS batch, event_time FROM {table} JOIN _days ON export_batch = batch
 WHERE export_batch IN ({batches}) AND ({times}) AND event_time NOT BETWEEN first AND last
@@ -83,23 +67,14 @@ SELECT id, key, outside, sum(size) OVER (ORDER BY key, id ROWS UNBOUNDED PRECEDI
     FROM {table} AS _events JOIN _export_suspects ON _events.rowid = id WHERE export_batch IN ({batches})
 )
 """
-# One JSON function only: each takes several times the memory of all the text that it is given at once.
 _SUSPECTS = """
-SELECT key, {scope}, event_name, found[1], found[2], found[3], TRY_CAST(found[4] AS DOUBLE), properties,
-       NOT outside, export_batch, id
+SELECT key, event_name, found[1], found[2], found[3], TRY_CAST(found[4] AS DOUBLE), properties, NOT outside, export_batch, id
 FROM (
-    SELECT id, key, outside, export_batch, event_name, properties,
-           json_extract_string(properties, ['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms'])
-               AS found
+    SELECT id, key, outside, export_batch, event_name, properties, json_extract_string(properties, {members}) AS found
     FROM {table} AS _events JOIN _export_suspects ON _events.rowid = id
     WHERE page = {page} AND export_batch IN ({batches})
 )
 """
-# What DuckDB extracts of some values is not the text that was sent: numbers with a fraction or of many digits went
-# through a double, also inside objects and lists, and zero loses its sign.
-_REWRITTEN = re.compile(
-    r"^([\[{]|-?0$|-?[0-9]+\.[0-9]|-?[0-9]+([eE][-+]?[0-9]+|[0-9]{18})$|-?(inf|nan|Inf|NaN))", re.MULTILINE
-)
 _ROW = "event_name, event_time, distinct_id, insert_id, properties"
 
 
@@ -122,42 +97,6 @@ class Reach:
         )
 
 
-_Identity = tuple[object, ...]
-_Version = tuple[bool, float, str, bool, int, int]
-
-
-@dataclass(slots=True)
-class _Contest:
-    """The rows of one identity.
-
-    A version is whether it is known when it was processed, when, its text, whether it is inside the days of its
-    batch, the negative of the batch, and its `rowid`: the greatest wins.
-    """
-
-    key: int
-    best: _Version
-    lost: list[tuple[int, int]] = field(default_factory=list)
-
-    def losers(self) -> Iterator[tuple[int, int, int]]:
-        return ((number, batch, -self.best[-2]) for number, batch in self.lost)
-
-
-def find_within(
-    connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[int], *, longest: int
-) -> bool:
-    """Whether rows inside one of *batches* lose to others there; `_export_losers` then has their `rowid` as `id`.
-
-    *table* is SQL of the table's name, and *longest* the bytes that no event's text exceeds. Each row is compared, so
-    those that cannot have equals had better not be there.
-    """
-    names = {"table": table, "batches": _listed(batches)}
-    suspects = _number(connection, _WITHIN.format(**names))
-    if not suspects:
-        return False
-    pages = [0] if suspects * (longest + _BESIDE) <= _TEXT else _pages(connection, names)
-    return _find_losers(connection, names, pages, scope="export_batch")
-
-
 def hide_across(
     connection: duckdb.DuckDBPyConnection, table: str, new: Iterable[int], reaches: Sequence[Reach]
 ) -> None:
@@ -168,7 +107,7 @@ def hide_across(
     names = {"table": quoted(table), "batches": _listed(batches)}
     if not batches or not _number(connection, _ACROSS.format(**names)):
         return
-    if _find_losers(connection, names, _pages(connection, names), scope="NULL"):
+    if _find_losers(connection, names, _pages(connection, names)):
         connection.execute(
             "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM _export_losers "
             "JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})".format(
@@ -249,18 +188,17 @@ def _meets(span: Span | None, others: Iterable[Span]) -> bool:
 
 def _pages(connection: duckdb.DuckDBPyConnection, names: dict[str, str]) -> list[int]:
     """Divide the suspects into pages that fit into memory, in the order of keys, and return the numbers of these."""
-    connection.execute(_PAGES.format(most=_TEXT, beside=_BESIDE, **names))
+    connection.execute(_PAGES.format(most=TEXT, beside=BESIDE, **names))
     found = connection.execute("SELECT DISTINCT page FROM _export_suspects ORDER BY page").fetchall()
     return [page for (page,) in found]
 
 
-def _find_losers(
-    connection: duckdb.DuckDBPyConnection, names: dict[str, str], pages: Iterable[int], *, scope: str
-) -> bool:
+def _find_losers(connection: duckdb.DuckDBPyConnection, names: dict[str, str], pages: Iterable[int]) -> bool:
     """Fill the temporary table `_export_losers` from the suspects, page by page; whether there are any."""
-    losers = _losers(connection, names, pages, scope)
+    rivals = (_rivals(connection, _SUSPECTS.format(page=page, members=MEMBERS, **names)) for page in pages)
+    lost = losers(rivals)
     found = False
-    while some := list(islice(losers, _PAGE)):
+    while some := list(islice(lost, _PAGE)):
         into = "INSERT INTO _export_losers" if found else "CREATE OR REPLACE TEMP TABLE _export_losers AS"
         connection.execute(
             f"{into} SELECT unnest(?::BIGINT[]) AS id, unnest(?::INTEGER[]) AS batch, unnest(?::INTEGER[]) AS winner",
@@ -270,48 +208,10 @@ def _find_losers(
     return found
 
 
-def _losers(
-    connection: duckdb.DuckDBPyConnection, names: dict[str, str], pages: Iterable[int], scope: str
-) -> Iterator[tuple[int, int, int]]:
-    """Yield `rowid` and batch of each suspect that loses, and the winner's batch."""
-    contests: dict[_Identity, _Contest] = {}
-    for page in pages:
-        connection.execute(_SUSPECTS.format(scope=scope, page=page, **names))
-        while rows := connection.fetchmany(_PAGE):
-            for row in rows:
-                _compare(contests, row)
-        # The rest of the last key may be on the next page.
-        last = max(contest.key for contest in contests.values())
-        yield from chain.from_iterable(one.losers() for one in contests.values() if one.key < last)
-        contests = {identity: one for identity, one in contests.items() if one.key == last}
-    yield from chain.from_iterable(one.losers() for one in contests.values())
-
-
-def _compare(contests: dict[_Identity, _Contest], row: tuple[Any, ...]) -> None:
-    """Let a row of `_SUSPECTS` compete with those of its identity."""
-    key, scope, name, *texts, processed, properties, inside, batch, number = row
-    known = processed is not None and isfinite(processed)
-    version = (known, processed if known else 0.0, properties, inside, -batch, number)
-    # Rows of different keys are no rivals, or it would depend on the page, and on what others are suspects.
-    identity = (key, scope, name, *_as_sent(number, texts, properties))
-    contest = contests.get(identity)
-    if contest is None:
-        contests[identity] = _Contest(key, version)
-        return
-    if version > contest.best:
-        contest.best, version = version, contest.best
-    contest.lost.append((version[-1], -version[-2]))
-
-
-def _as_sent(number: int, texts: list[str | None], properties: str) -> list[str | None]:
-    """Return the *texts* of an identity as the row's *properties* have them."""
-    if not _REWRITTEN.search("\n".join(filter(None, texts))):
-        return texts
-    try:
-        return scalar_texts(properties, _IDENTITY)
-    except (ValueError, RecursionError):
-        # What DuckDB takes for JSON, and Python does not, is nobody's duplicate.
-        return [f"row {number}"]
+def _rivals(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Rival]:
+    connection.execute(query)
+    while rows := connection.fetchmany(_PAGE):
+        yield from rows
 
 
 def _within(spans: Iterable[Span]) -> str:

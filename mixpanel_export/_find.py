@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,8 +39,13 @@ EXECUTE = "EXECUTE _export_statement"
 _PIECE = 8 << 20  # bytes of lines that one statement reads
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a table's times are naive UTC
 
-# The name goes through JSON only where a backslash says that it is not what it means; that its bytes are UTF-8 nobody
-# has looked at before. TRY, as DuckDB raises where they are not, and where text is no JSON.
+# It goes through JSON only where a backslash says that it is not what it means; that its bytes are UTF-8 nobody has
+# looked at before. TRY, as DuckDB raises where they are not, and where text is no JSON.
+NAME = """
+CASE WHEN contains(raw, '\\') THEN TRY(json_extract_string('"' || raw || '"', '$')) ELSE TRY(decode(encode(raw))) END
+"""
+"""SQL of the event's name that the text `raw` between the quotes means."""
+
 _EVENTS = """
 SELECT number, event_name, CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END AS event_time, -- Python has no others
        found[2] AS distinct_id, found[3] AS insert_id, properties,
@@ -49,8 +53,7 @@ SELECT number, event_name, CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END
            AND event_name IS NOT NULL AND found IS NOT NULL AS sound
 FROM (
     SELECT *,
-           CASE WHEN contains(raw, '\\') THEN TRY(json_extract_string('"' || raw || '"', '$'))
-                ELSE TRY(decode(encode(raw))) END AS event_name,
+           {name} AS event_name,
            CASE WHEN abs(clock) < 1e11 AND clock >= -62135596800
                 THEN {seconds}
                 WHEN abs(clock) >= 1e11 AND clock BETWEEN -62135596800000 AND 253402300799999
@@ -136,20 +139,14 @@ class Findings:
             self._times.append(values(array, _TIME, np.int64).copy())
             self._timed.append(present(array, _TIME))
 
-    def numbers(self) -> Numbers:
-        """Return the numbers of the outlined lines."""
-        starts = accumulate((cut.lines for cut in self.cuts), initial=0)
-        return np.concatenate(
-            [np.empty(0, dtype=np.int64)]
-            + [cut.outlined + np.int64(start) for cut, start in zip(self.cuts, starts, strict=False)]
-        )
-
-    def recurring(self) -> NDArray[np.int64]:
-        """Return which of the outlined lines have keys that recur."""
+    def recurring(self) -> tuple[Numbers, NDArray[np.uint64]]:
+        """Return the places, among the outlined lines, of those whose keys recur, and these keys, by which they are ordered."""
         keys = np.concatenate(self._keys)
         ordered = np.sort(keys)
         twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        return np.flatnonzero(np.isin(keys, twice[twice > 0]))
+        places = np.flatnonzero(np.isin(keys, twice[twice > 0]))
+        places = places[np.argsort(keys[places], kind="stable")]
+        return places, keys[places]
 
     def loaded(self, first: datetime, last: datetime, kept: NDArray[np.bool_]) -> Loaded:
         """Return what the table will hold of the lines that are *kept*; *first* and *last* are the chunk's moments."""
@@ -169,28 +166,19 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The lines of a chunk, read into *buffers* as often as needed; *cuts* are those of its blocks, or none yet."""
+    """The lines of a chunk, read into *buffers*."""
 
     staged: Staged
     buffers: Buffers
-    cuts: Sequence[Cut] = ()
 
     def pieces(self) -> Iterator[list[Lines]]:
-        """Yield some blocks at a time, each only until the next ones.
-
-        Raises:
-            LoadError: A block is not as it was cut.
-        """
+        """Yield some blocks at a time, each only until the next ones."""
         return pieces(self._lines(), self.buffers)
 
     def _lines(self) -> Iterator[Lines]:
         start = 0
-        for number, text in enumerate(self.staged.blocks(self.buffers)):
-            where = self.cuts[number] if self.cuts else cut(text)
-            if len(text) != where.size:
-                raise LoadError(
-                    f"what was staged of {self.staged.chunk} is no longer what it was; please report this"
-                )
+        for text in self.staged.blocks(self.buffers):
+            where = cut(text)
             yield Lines(text, where, where.outlined.astype(np.int64) + start)
             start += where.lines
 
@@ -252,6 +240,7 @@ def events_of(zone: str) -> str:
     return _EVENTS.format(
         begin=BEGIN,
         between=BETWEEN,
+        name=NAME,
         seconds=in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)", zone),
         milliseconds=in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)", zone),
         iso="TRY_CAST(found[1] AS TIMESTAMPTZ)::TIMESTAMP" if zone == "UTC" else _LOCAL_ISO.format(zone=zone),

@@ -4,44 +4,43 @@ The duplicates inside the chunk are told from what was found. The insert puts th
 So neither keeps a chunk's text in memory, and the transaction of the insert sees no row that it would have to take back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from mixpanel_export._arrow import EVENT, LINE, Columns, numbered
-from mixpanel_export._cut import Payload, Places
+from mixpanel_export._arrow import EVENT, LINE, Columns, Shown, numbered
+from mixpanel_export._cut import Cut, Lines, Numbers, Payload, Places, cut
 from mixpanel_export._database import first_moment, last_moment, quoted
-from mixpanel_export._duplicates import find_within
 from mixpanel_export._find import (
     EXECUTE,
+    NAME,
     Findings,
     LoadError,
     Text,
-    events_of,
     find,
-    grouped,
     pieces,
     prepared,
 )
 from mixpanel_export._ledger import Loaded
+from mixpanel_export._rivals import BESIDE, MEMBERS, TEXT, Rival, losers
 from mixpanel_export._staging import Buffers, Staged
 
-_SUSPECTS = """
-CREATE OR REPLACE TEMP TABLE _export_incoming (
-    number BIGINT, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR, properties JSON,
-    export_batch INTEGER)
-"""
-_SUSPECT = """
-INSERT INTO _export_incoming
-SELECT number, event_name, event_time, distinct_id, insert_id, properties, {batch} FROM ({events})
+# Rows as `_rivals` wants them, as far as they are not all the same.
+_RIVALS = f"""
+SELECT number, {NAME}, found[1], found[2], found[3], TRY_CAST(found[4] AS DOUBLE), properties
+FROM (
+    SELECT number, line[2]::VARCHAR AS raw, line[4] AS properties, TRY(json_extract_string(line[4], {MEMBERS})) AS found
+    FROM _export_lines
+)
 """
 _INSERT = """
 INSERT INTO {table} SELECT event_name, event_time, distinct_id, insert_id, payload[1], {batch} FROM _export_lines WHERE kept
 """
+_CHANGED = "what was staged of {chunk} is no longer what it was; please report this"
 
 
 class DoubtfulLinesError(Exception):
@@ -91,7 +90,7 @@ def examine(
             raise DoubtfulLinesError(findings.doubtful)
         kept = np.ones(findings.columns.rows, np.bool_)
         if dedupe:
-            kept[_losers(connection, replace(text, cuts=findings.cuts), findings, zone)] = False
+            kept[_losers(connection, staged, findings)] = False
         first = first_moment(f"DATE '{staged.chunk.first}'", zone)
         last = last_moment(f"DATE '{staged.chunk.last}'", zone)
         ((begin, end),) = connection.execute(f"SELECT {first}, {last}").fetchall()
@@ -122,33 +121,53 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready, buff
 def _payloads(ready: Ready, buffers: Buffers) -> Iterator[Payload]:
     for text, places in zip(ready.staged.blocks(buffers), ready.places, strict=True):
         if len(text) != places.size:
-            raise LoadError(
-                f"what was staged of {ready.staged.chunk} is no longer what it was; please report this"
-            )
+            raise LoadError(_CHANGED.format(chunk=ready.staged.chunk))
         yield Payload(text, places.spans)
 
 
-def _losers(
-    connection: duckdb.DuckDBPyConnection, text: Text, findings: Findings, zone: str
-) -> NDArray[np.int64]:
-    """Return which of the events lose to others of the chunk; only those whose keys recur are parsed again."""
-    recurring = findings.recurring()
-    if not len(recurring):
-        return recurring
-    numbers = findings.numbers()
-    suspects = numbers[recurring]
-    batch = text.staged.batch
-    longest = 0
-    copies = (block.only(suspects) for piece in text.pieces() for block in piece)
-    connection.execute(_SUSPECTS)
-    with prepared(connection, _SUSPECT.format(batch=batch, events=events_of(zone)), LINE) as lines:
-        for group in grouped(copies):
-            longest = max(longest, *(block.longest for block in group))
-            lines.show(numbered(group))
-            connection.execute(EXECUTE)
-    if not find_within(connection, "_export_incoming", [batch], longest=longest):
-        return recurring[:0]
-    losers = connection.execute(
-        "SELECT number FROM _export_incoming AS _rows SEMI JOIN _export_losers ON _rows.rowid = id ORDER BY number ASC"
-    )
-    return np.searchsorted(numbers, losers.fetchnumpy()["number"])
+def _losers(connection: duckdb.DuckDBPyConnection, staged: Staged, findings: Findings) -> list[int]:
+    """Return the places of the outlined lines that lose to others of the chunk; only lines whose keys recur are looked at."""
+    places, keys = findings.recurring()
+    if not len(places):
+        return []
+    with prepared(connection, _RIVALS, LINE) as shown:
+        pages = (
+            _rivals(connection, shown, lines, keys)
+            for lines, keys in _pages(staged, findings.cuts, places, keys)
+        )
+        return [place for place, _, _ in losers(pages)]
+
+
+def _rivals(
+    connection: duckdb.DuckDBPyConnection, shown: Shown, lines: Lines, keys: NDArray[np.uint64]
+) -> Iterator[Rival]:
+    shown.show(numbered([lines]))
+    rows = connection.execute(EXECUTE).fetchall()
+    if [place for place, *_ in rows] != lines.numbers.tolist():
+        raise LoadError("lines that recur were not read again, or not in their order; please report this")
+    for key, (place, *row) in zip(keys.tolist(), rows, strict=True):
+        yield key, *row, True, 0, place
+
+
+def _pages(
+    staged: Staged, cuts: Sequence[Cut], places: Numbers, keys: NDArray[np.uint64]
+) -> Iterator[tuple[Lines, NDArray[np.uint64]]]:
+    """Yield as many of the lines at *places* at a time as may be compared at once, with their keys, in the order of *keys*."""
+    firsts = np.cumsum([0, *(len(cut.outlined) for cut in cuts)])
+    blocks = np.searchsorted(firsts, places, side="right") - 1
+    spans = np.empty((len(places), 2), dtype=np.int64)
+    for block in np.unique(blocks):
+        here = blocks == block
+        spans[here] = cuts[block].spans(places[here] - firsts[block])
+    pages = np.cumsum(spans[:, 1] - spans[:, 0] + BESIDE) // TEXT
+    for page in np.unique(pages):
+        some = np.flatnonzero(pages == page)
+        some = some[np.argsort(places[some])]
+        wanted: dict[int, list[list[int]]] = {}
+        for block, span in zip(blocks[some].tolist(), spans[some].tolist(), strict=True):
+            wanted.setdefault(block, []).append(span)
+        text = b"".join(staged.some(wanted))
+        where = cut(text)
+        if len(where.outlined) != len(some):
+            raise LoadError(_CHANGED.format(chunk=staged.chunk))
+        yield Lines(text, where, places[some]), keys[some]

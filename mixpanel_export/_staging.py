@@ -8,12 +8,12 @@ next export into the same database: that one holds DuckDB's lock, so nobody else
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from glob import escape
 from io import BufferedIOBase
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, cast
@@ -73,6 +73,19 @@ class Staged:
             with _reader(file.path) as opened:
                 for size in file.blocks:
                     yield buffers.read(opened, size)
+
+    def some(self, spans: Mapping[int, Iterable[Sequence[int]]]) -> Iterator[bytes]:
+        """Yield some *spans*, where they begin and end, of blocks by their numbers; the spans of each block rise."""
+        for number, block in enumerate(self.kept):
+            yield from (block[begin:end] for begin, end in spans.get(number, ()))
+        numbers = count(len(self.kept))
+        for file in self.files:
+            starts = accumulate(file.blocks[:-1], initial=0)
+            with _reader(file.path) as opened:
+                for start, number in zip(starts, numbers, strict=False):
+                    for begin, end in spans.get(number, ()):
+                        opened.seek(start + begin)
+                        yield opened.read(end - begin)
 
     def all_lines(self) -> Iterator[bytes]:
         """Yield every line with its newline."""

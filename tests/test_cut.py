@@ -71,7 +71,7 @@ def test_every_event_of_mixpanels_shape_is_cut_into_its_text(lines: list[tuple[b
     assert sorted(outlined | set(block.others())) == [
         number for number, (_, line) in enumerate(lines) if number in outlined or not (line + b"\n").isspace()
     ]
-    found = {number - 100: parts for parts, number in table_of(block.only(block.numbers[_of_text(block)]))}
+    found = {number - 100: parts for parts, number in table_of(_as_text(block))}
     for number, (is_event, line) in enumerate(lines):
         if is_event:
             begin, name, between, properties, _ = found[number]
@@ -79,25 +79,26 @@ def test_every_event_of_mixpanels_shape_is_cut_into_its_text(lines: list[tuple[b
             assert f"{begin}{name}{between}{properties}}}".encode() == line.rstrip(b"\r")
 
 
-def _of_text(block: Lines) -> list[int]:
-    """Return the places of the outlined lines that are UTF-8, as Python shows no others."""
-    return [
-        place
-        for place, number in enumerate(block.cut.outlined.tolist())
+def _as_text(block: Lines) -> Lines:
+    """Return the outlined lines that are UTF-8, as Python shows no others, under their numbers."""
+    numbers = [
+        number
+        for number in block.cut.outlined.tolist()
         if block.line(number).decode(errors="ignore").encode() == block.line(number)
     ]
+    text = b"".join(map(block.line, numbers))
+    return Lines(text, cut(text), np.array(numbers, dtype=np.int64) + 100)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20))
-def test_lines_by_their_numbers(wanted: list[bool]) -> None:
-    """For all choices of lines, these are read as they are, under their own numbers, and no others."""
+def test_spans_are_those_of_whole_lines(wanted: list[bool]) -> None:
+    """For all choices of outlined lines, what lies between begin and end is each line with its newline."""
     lines = [b'{"event":"e%d","properties":{"a":%d}}' % (number, number) for number in range(len(wanted))]
-    half = len(lines) // 2
-    blocks = [block_of(lines[:half]), block_of(lines[half:], half)]
-    numbers = np.flatnonzero(wanted)
-    found = table_of(*(block.only(numbers) for block in blocks))
-    expected = [(f"e{number}", f'{{"a":{number}}}', number) for number in numbers.tolist()]
-    assert [(parts[1], parts[3], number) for parts, number in found] == expected
+    block = block_of([part for line in lines for part in (b"no event", line)])
+    spans = block.cut.spans(np.flatnonzero(wanted))
+    assert [bytes(block.text[begin:end]) for begin, end in spans.tolist()] == [
+        line + b"\n" for line, chosen in zip(lines, wanted, strict=True) if chosen
+    ]
 
 
 @pytest.mark.parametrize(

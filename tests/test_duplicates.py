@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._duplicates import Reach, Span, find_within, hide_across
+from mixpanel_export._duplicates import Reach, Span, hide_across
 from mixpanel_export._schema import create_events_table, create_ledger
 
 FIRST = datetime(2024, 3, 1)
 DAY = timedelta(days=1)
 TABLE = "ev ents"
-INCOMING = '"wo rk".incoming'
 COLUMNS = "event_name, event_time, distinct_id, insert_id, properties, export_batch"
 
 
@@ -95,33 +94,22 @@ def connected() -> Iterator[duckdb.DuckDBPyConnection]:
         connection.execute("SET preserve_insertion_order = false")
         create_ledger(connection)
         create_events_table(connection, TABLE)
-        connection.execute('CREATE SCHEMA "wo rk"')
         yield connection
 
 
-def fill(connection: duckdb.DuckDBPyConnection, rows: Iterable[Row]) -> None:
-    """Put *rows* into the table of what comes in."""
-    connection.execute(f'CREATE OR REPLACE TABLE {INCOMING} AS SELECT {COLUMNS} FROM "{TABLE}" LIMIT 0')
+def commit(connection: duckdb.DuckDBPyConnection, rows: list[Row], batches: list[int]) -> None:
+    """Insert the *rows* of *batches*, which have no duplicates inside them."""
+    connection.begin()
     values = [
         (row.event.name, row.event.time, "d", row.event.insert_id, row.event.properties, row.batch)
         for row in rows
     ]
     if values:
-        connection.executemany(f"INSERT INTO {INCOMING} VALUES (?, ?, ?, ?, ?, ?)", values)
-
-
-def commit(connection: duckdb.DuckDBPyConnection, rows: list[Row], batches: list[int]) -> None:
-    """Load *batches* with their *rows*, less the duplicates inside them."""
-    fill(connection, rows)
-    longest = max((len(row.event.properties) for row in rows), default=0)
-    connection.begin()
-    if find_within(connection, INCOMING, batches, longest=longest):
-        connection.execute(f"DELETE FROM {INCOMING} WHERE rowid IN (SELECT id FROM _export_losers)")
-    connection.execute(f'INSERT INTO "{TABLE}" SELECT {COLUMNS} FROM {INCOMING}')
-    connection.execute(
-        'INSERT INTO _export_batches (batch, "rows", removed_duplicates) SELECT batch, '
-        f"(SELECT count(*) FROM {INCOMING} WHERE export_batch = batch), 0 FROM (SELECT unnest(?) AS batch)",
-        [batches],
+        connection.executemany(f'INSERT INTO "{TABLE}" ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)', values)
+    counts = Counter(row.batch for row in rows)
+    connection.executemany(
+        'INSERT INTO _export_batches (batch, "rows", removed_duplicates) VALUES (?, ?, 0)',
+        [(batch, counts[batch]) for batch in batches],
     )
 
 
@@ -148,19 +136,6 @@ EVENTS = st.lists(
 PAGE = st.sampled_from([1, 1500, 16 << 20])
 
 
-@given(batches=st.lists(EVENTS, min_size=1, max_size=3), page=PAGE)
-def test_inside_a_batch_the_winners_are_left(batches: list[list[Event]], page: int) -> None:
-    """Each batch is by itself, and how many rows are compared at once has no say."""
-    rows = [Row(event, batch) for batch, events in enumerate(batches) for event in events]
-    with pytest.MonkeyPatch.context() as patch, connected() as connection:
-        patch.setattr("mixpanel_export._duplicates._TEXT", page)
-        commit(connection, rows, list(range(len(batches))))
-        expected = [winners(row for row in rows if row.batch == batch) for batch in range(len(batches))]
-        assert found(connection, f'"{TABLE}"', "export_batch") == texts(
-            row for kept in expected for row in kept.elements()
-        )
-
-
 @given(
     batches=st.lists(EVENTS, min_size=4, max_size=4),
     order=st.permutations(range(4)),
@@ -175,14 +150,15 @@ def test_across_batches_the_winners_are_shown(
     reaches: list[Reach] = []
     left = iter(order)
     with pytest.MonkeyPatch.context() as patch, connected() as connection:
-        patch.setattr("mixpanel_export._duplicates._TEXT", page)
+        patch.setattr("mixpanel_export._duplicates.TEXT", page)
         for size in sizes:
             new = [next(left) for _ in range(size)]
-            rows = [Row(event, batch) for batch in new for event in batches[batch]]
-            commit(connection, rows, new)
             kept = [
-                row for batch in new for row in winners(row for row in rows if row.batch == batch).elements()
+                row
+                for batch in new
+                for row in winners(Row(event, batch) for event in batches[batch]).elements()
             ]
+            commit(connection, kept, new)
             delivered += kept
             reaches += [reach(batch, (row for row in kept if row.batch == batch)) for batch in new]
             hide_across(connection, TABLE, new, reaches)
@@ -203,22 +179,3 @@ def check_books(connection: duckdb.DuckDBPyConnection, shown: Counter[Row]) -> N
     visible = Counter(row.batch for row in shown.elements())
     assert counted == [(batch, visible[batch], hidden[batch]) for batch, _, _ in counted]
     assert all(batch != winner for batch, winner in lost)
-
-
-@pytest.mark.parametrize("others", [[], ["0", '"-0"']])
-def test_what_recurs_beside_them_does_not_make_rows_rivals(others: list[str]) -> None:
-    """DuckDB's text of -0 is another than that of "-0", so the two stay, whatever is compared with each of them."""
-    with connected() as connection:
-        fill(connection, [])
-        for number, sent in enumerate(["-0", '"-0"', *others]):
-            connection.execute(
-                f"INSERT INTO {INCOMING} SELECT 'e', TIMESTAMP '2024-03-01', 'd', p ->> '$.\"$insert_id\"', p, 0 "
-                "FROM (SELECT ?::JSON AS p)",
-                [f'{{"time":1,"$insert_id":{sent},"n":{number}}}'],
-            )
-        if not find_within(connection, INCOMING, [0], longest=100):
-            connection.execute("CREATE OR REPLACE TEMP TABLE _export_losers (id BIGINT)")
-        left = connection.execute(
-            f"SELECT insert_id FROM {INCOMING} AS _rows ANTI JOIN _export_losers ON _rows.rowid = id ORDER BY ALL"
-        ).fetchall()
-    assert {("-0",), ("0",)} <= set(left)

@@ -43,9 +43,9 @@ def test_times_and_keys_are_told_as_python_would(rows: list[Row], half: int) -> 
             expected = np.array([number for _, number, _ in part], dtype=np.int64)
             findings.add(arrays_of(connection, part), expected)
     present = [key for _, key, _ in rows if key]
-    assert findings.recurring().tolist() == [
-        n for n, (_, key, _) in enumerate(rows) if present.count(key) > 1
-    ]
+    recurring = [(key, n) for n, (_, key, _) in enumerate(rows) if present.count(key) > 1]
+    places, found = findings.recurring()
+    assert list(zip(found.tolist(), places.tolist(), strict=True)) == sorted(recurring)
     kept = [time for time, _, stays in rows if stays]
     outside = [time for time in kept if time is not None and not first <= time <= last]
     assert findings.loaded(first, last, np.array([stays for _, _, stays in rows], dtype=np.bool_)) == Loaded(
