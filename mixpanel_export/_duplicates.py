@@ -16,11 +16,12 @@ from itertools import chain, islice
 import duckdb
 
 from mixpanel_export._database import quoted
-from mixpanel_export._rivals import BESIDE, MEMBERS, TEXT, Rival, losers
+from mixpanel_export._rivals import BESIDE, MEMBERS, Rival, losers
 
 Span = tuple[datetime, datetime]
 """Naive UTC, both inclusive."""
 
+_TEXT = 8 << 20  # bytes of rows that are compared at once
 _PAGE = 1000  # rows that Python takes from DuckDB in one go
 
 # Names begin with an underscore where they stand beside a table's, which cannot.
@@ -188,7 +189,7 @@ def _meets(span: Span | None, others: Iterable[Span]) -> bool:
 
 def _pages(connection: duckdb.DuckDBPyConnection, names: dict[str, str]) -> list[int]:
     """Divide the suspects into pages that fit into memory, in the order of keys, and return the numbers of these."""
-    connection.execute(_PAGES.format(most=TEXT, beside=BESIDE, **names))
+    connection.execute(_PAGES.format(most=_TEXT, beside=BESIDE, **names))
     found = connection.execute("SELECT DISTINCT page FROM _export_suspects ORDER BY page").fetchall()
     return [page for (page,) in found]
 

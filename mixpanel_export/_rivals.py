@@ -20,9 +20,6 @@ inside the days of its batch, the batch, and the row's number. Rows of one ident
 MEMBERS = """['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms']"""
 """SQL of the paths to what is compared of `properties`; one call for all, as each takes several times the text's memory."""
 
-TEXT = 8 << 20
-"""Bytes of rows that are compared at once."""
-
 BESIDE = 512
 """Bytes that a row needs in Python beside its text."""
 

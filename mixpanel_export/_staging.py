@@ -168,9 +168,8 @@ class Staging:
             self.directory.mkdir(mode=0o700)
         self._batches = batches
         self._budget = min(budget, free // 2)
-        memory = memory_limit() // 8 if memory is None else memory
-        self._memory = Room(memory)
-        self.columns = Room(memory // 4)
+        self._memory = Room(memory_limit() // 24 if memory is None else memory)
+        self.columns = Room(memory_limit() // 40 if memory is None else memory // 4)
         """What chunks that wait for their commit may keep of their columns."""
         self._sizes: dict[Path, int] = {}
         self._counting = Lock()

@@ -150,7 +150,7 @@ def test_across_batches_the_winners_are_shown(
     reaches: list[Reach] = []
     left = iter(order)
     with pytest.MonkeyPatch.context() as patch, connected() as connection:
-        patch.setattr("mixpanel_export._duplicates.TEXT", page)
+        patch.setattr("mixpanel_export._duplicates._TEXT", page)
         for size in sizes:
             new = [next(left) for _ in range(size)]
             kept = [

@@ -120,7 +120,7 @@ def test_of_equal_events_the_winner_is_kept(
         pytest.MonkeyPatch.context() as patch,
         staged(filter(None, blocks), memory=memory, budget=budget) as (staging, chunk),
     ):
-        patch.setattr("mixpanel_export._load.TEXT", page)
+        patch.setattr("mixpanel_export._load._TEXT", page)
         assert kept(staging, chunk) == Counter(line(event) for event in winners(sent))
 
 
