@@ -194,7 +194,7 @@ def test_what_duckdb_cannot_write_is_one_error_and_nothing_is_committed(
     staging = Staging(db, store.batches_for(DAYS))
     committed(store, [staged(store, staging, DAYS[0], lines(1))], staging, now)
     connection.execute("CREATE UNIQUE INDEX one ON events (event_name)")
-    group = [staged(store, staging, chunk, lines(1)) for chunk in DAYS[1:3]]
+    group = [staged(store, staging, chunk, lines(size)) for size, chunk in enumerate(DAYS[1:3])]
     with pytest.raises(DatabaseError, match=r"Write failed: Constraint Error.*2024-03-02.*2024-03-03"):
         committed(store, group, staging, now)
     assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (1,)
