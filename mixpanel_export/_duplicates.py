@@ -22,6 +22,7 @@ Span = tuple[datetime, datetime]
 """Naive UTC, both inclusive."""
 
 _TEXT = 8 << 20  # bytes of rows that are compared at once
+_FEW = 100  # times that DuckDB compares with those of all rows
 _PAGE = 1000  # rows that Python takes from DuckDB in one go
 
 # Names begin with an underscore where they stand beside a table's, which cannot.
@@ -46,16 +47,16 @@ WITH _days AS (
 ), _twice AS (
     SELECT event_time FROM _rows GROUP BY event_time HAVING min(batch) <> max(batch)
 )
-SELECT id, batch, coalesce(event_time NOT BETWEEN first AND last, true) AS outside
+SELECT id, batch, event_time, coalesce(event_time NOT BETWEEN first AND last, true) AS outside
 FROM _rows JOIN _days USING (batch)
 SEMI JOIN _twice ON _rows.event_time IS NOT DISTINCT FROM _twice.event_time
 """
 _ACROSS = """
 CREATE OR REPLACE TEMP TABLE _export_suspects AS
 WITH _keys AS MATERIALIZED (
-    SELECT id, batch, outside, hash(event_name, event_time, distinct_id, insert_id) AS key
+    SELECT id, batch, outside, hash(event_name, _events.event_time, distinct_id, insert_id) AS key
     FROM {table} AS _events JOIN _export_met ON _events.rowid = id
-    WHERE export_batch IN ({batches}) AND insert_id <> ''
+    WHERE export_batch IN ({batches}) AND ({times}) AND insert_id <> ''
 ), _twice AS (
     SELECT key FROM _keys GROUP BY key HAVING min(batch) <> max(batch) AND bool_or(outside)
 )
@@ -106,7 +107,7 @@ def hide_across(
     involved = meeting(changed, reaches)
     batches = _find_met(connection, quoted(table), changed, involved) if involved else []
     names = {"table": quoted(table), "batches": _listed(batches)}
-    if not batches or not _number(connection, _ACROSS.format(**names)):
+    if not batches or not _number(connection, _ACROSS.format(times=_met_at(connection), **names)):
         return
     if _find_losers(connection, names, _pages(connection, names)):
         connection.execute(
@@ -175,6 +176,16 @@ def _find_met(
     connection.execute(query, {"batches": list(batches), "firsts": list(firsts), "lasts": list(lasts)})
     found = connection.execute("SELECT DISTINCT batch FROM _export_met").fetchall()
     return [batch for (batch,) in found]
+
+
+def _met_at(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return SQL for whether `_events` is at a time of `_export_met`, if these are few: most rows are passed over then."""
+    found = connection.execute(f"SELECT DISTINCT event_time FROM _export_met LIMIT {_FEW + 1}").fetchall()
+    times = [f"TIMESTAMP '{time}'" for (time,) in found if time is not None]
+    if len(found) > _FEW:
+        return "true"
+    listed = f"_events.event_time IN ({', '.join(times)})" if times else "false"
+    return listed if len(times) == len(found) else f"_events.event_time IS NULL OR {listed}"
 
 
 def _rows(query: str, table: str, reaches: Sequence[Reach], times: str = "") -> str:

@@ -141,9 +141,10 @@ PAGE = st.sampled_from([1, 1500, 16 << 20])
     order=st.permutations(range(4)),
     sizes=st.sampled_from([(1, 1, 1, 1), (2, 2), (1, 3), (3, 1), (4,), (1, 2, 1)]),
     page=PAGE,
+    few=st.sampled_from([0, 1, 100]),
 )
 def test_across_batches_the_winners_are_shown(
-    batches: list[list[Event]], order: list[int], sizes: tuple[int, ...], page: int
+    batches: list[list[Event]], order: list[int], sizes: tuple[int, ...], page: int, few: int
 ) -> None:
     """Whatever times events have, and whichever batches come first and together, each is shown once; the rest is hidden."""
     delivered: list[Row] = []
@@ -151,6 +152,7 @@ def test_across_batches_the_winners_are_shown(
     left = iter(order)
     with pytest.MonkeyPatch.context() as patch, connected() as connection:
         patch.setattr("mixpanel_export._duplicates._TEXT", page)
+        patch.setattr("mixpanel_export._duplicates._FEW", few)
         for size in sizes:
             new = [next(left) for _ in range(size)]
             kept = [
