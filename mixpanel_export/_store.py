@@ -167,9 +167,11 @@ class Store:
         with ExitStack() as room, transaction(self._connection):
             self._create_target()
             for ready in group:
-                room.enter_context(room_for_lines(self._connection, ready.staged.longest))
-                insert(self._connection, self._target, ready, self._buffers)
+                with room_for_lines(self._connection, ready.staged.longest):
+                    insert(self._connection, self._target, ready, self._buffers)
                 done.append(ready)
+            longest = max((ready.staged.longest for ready in done), default=0)
+            room.enter_context(room_for_lines(self._connection, longest))
             entries = [self._entry(ready.staged, ready.loaded, now()) for ready in done]
             superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
             for ready, entry in zip(done, entries, strict=True):
@@ -264,7 +266,7 @@ class Store:
             ) from error
         if identity(self.path) != self._file:
             raise DatabaseError(
-                f"{self.path} was moved, removed or replaced during an export into it, so nothing of {', '.join(map(str, days))} is in "
+                f"{self.path} was moved, removed or replaced during an export into it, so nothing of {_named(days)} is in "
                 "the file that is there now; put the other one back and resume, or export again",
                 db_path=str(self.path),
             )

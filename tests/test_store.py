@@ -498,6 +498,32 @@ def test_what_is_no_longer_there_to_insert_is_an_error_of_ours(
     assert connection.execute("FROM _export_batches").fetchall() == []
 
 
+def test_chunks_that_come_after_one_that_cannot_be_inserted_are_committed(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """What was inserted before it is inserted again, by itself, and what only comes after its failure too."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    ready = [store.examiner.examine(staged(store, staging, chunk, lines(3)), staging) for chunk in DAYS[:3]]
+    begun: list[int] = []
+
+    def coming() -> Iterator[Ready]:
+        for number, one in enumerate(ready):
+            assert isinstance(one, Ready)
+            begun.append(number)
+            if number == 1:
+                path = one.staged.files[0].path
+                path.write_bytes(path.read_bytes()[:-1])
+            yield one
+
+    first, second, third = store.commit(coming(), staging, now)
+    assert begun == [0, 1, 2]
+    assert (first, third) == (Committed(DAYS[0], 3), Committed(DAYS[2], 3))
+    assert isinstance(second, Refused)
+    assert connection.execute("SELECT batch FROM _export_batches ORDER BY ALL").fetchall() == [(1,), (3,)]
+    assert list(staging.directory.iterdir()) == []
+
+
 @pytest.mark.parametrize("early", [True, False])
 @pytest.mark.parametrize(
     "changes",
