@@ -54,7 +54,7 @@ SEMI JOIN _twice ON _rows.event_time IS NOT DISTINCT FROM _twice.event_time
 _ACROSS = """
 CREATE OR REPLACE TEMP TABLE _export_suspects AS
 WITH _keys AS MATERIALIZED (
-    SELECT id, batch, outside, hash(event_name, _events.event_time, distinct_id, insert_id) AS key
+    SELECT id, batch, outside, hash(_events.event_time, insert_id) AS key
     FROM {table} AS _events JOIN _export_met ON _events.rowid = id
     WHERE export_batch IN ({batches}) AND ({times}) AND insert_id <> ''
 ), _twice AS (
