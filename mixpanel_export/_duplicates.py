@@ -35,7 +35,7 @@ _TIMELESS = """
 SELECT rowid AS id, export_batch AS batch, event_time FROM {table}
 WHERE export_batch IN ({batches}) AND event_time IS NULL
 """
-# Times first, as they are read several times as fast as names and ids.
+# Times first, as they are read several times as fast as ids.
 _MET = """
 CREATE OR REPLACE TEMP TABLE _export_met AS
 WITH _days AS (
