@@ -4,7 +4,7 @@ One with lines that are not of Mixpanel's shape, or that DuckDB refuses, is mend
 fetched again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 import duckdb
@@ -16,7 +16,7 @@ from mixpanel_export._settings import room_at_last, room_for_lines, set_session
 from mixpanel_export._skew import offset_of
 from mixpanel_export._staging import Buffers, Staged, Staging
 from mixpanel_export._state import Order
-from mixpanel_export._stream import Chunk, Refused, Rejected
+from mixpanel_export._stream import Refused, Rejected
 
 UNLOADABLE = (
     LoadError,
@@ -37,7 +37,7 @@ class Examiner:
         self,
         connection: duckdb.DuckDBPyConnection,
         order: Order,
-        translated: Callable[[Iterable[Chunk]], AbstractContextManager[None]],
+        translated: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self._connection = connection
         self._order = order
@@ -58,7 +58,7 @@ class Examiner:
             InterruptedCall: `interrupt` was called.
         """
         with (
-            self._translated([staged.chunk]),
+            self._translated(str(staged.chunk)),
             staging.writing(),
             self._reading() as reader,
             room_for_lines(reader, staged.longest),

@@ -7,8 +7,8 @@ under ledger rows of its own and swaps it in one transaction, so a reader sees t
 Only chunks that the examiner has found sound come together in a commit.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -61,7 +61,7 @@ class Store:
         self._batches: dict[Chunk, int] = {}
         self._buffers = Buffers()
         self.examiner = Examiner(connection, order, self._translated)
-        with self._translated([order.days]):
+        with self._translated(str(order.days)):
             state = state_for(connection, order)
             self.table, self._target, self.history = state.table, state.target, state.history
             self._ledger = Ledger(connection, self._target, order.selection, order.zone)
@@ -70,19 +70,19 @@ class Store:
 
     def held(self) -> list[Held]:
         """Return what the ledger says of the selection's days, for the planner."""
-        with self._translated([self._order.days]):
+        with self._translated(str(self._order.days)):
             return [batch.held for batch in self._ledger.mine()]
 
     def batches_for(self, chunks: Sequence[Chunk]) -> dict[Chunk, int]:
         """Give each chunk the id of its batch, rising with the date; returns the ids of all chunks so far."""
-        with self._translated([self._order.days]):
+        with self._translated(str(self._order.days)):
             self._batches.update(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
         return self._batches
 
     def commit(
-        self, group: Iterable[Ready], staging: Staging, now: Callable[[], datetime]
+        self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime]
     ) -> list[Committed | Refused]:
-        """Insert the chunks of *group*, as they come, and commit them with their ledger rows in one transaction.
+        """Insert the chunks of *group* and commit them with their ledger rows in one transaction.
 
         One that DuckDB cannot insert is answered by `Refused`, and the others go without it. What was staged is
         removed.
@@ -92,18 +92,10 @@ class Store:
                 nothing.
             InterruptedCall: `interrupt` was called; the same holds.
         """
-        taken: list[Ready] = []
-
-        def coming() -> Iterator[Ready]:
-            for ready in group:
-                taken.append(ready)
-                yield ready
-
-        with self._translated(ready.staged.chunk for ready in taken), staging.writing():
-            together = coming()
-            with suppress(*UNLOADABLE):
-                return self._committed(together, staging, now)
-            return [self._commit_alone(ready, staging, now) for ready in [*taken, *together]]
+        days = ", ".join(str(ready.staged.chunk) for ready in group)
+        longest = max((ready.staged.longest for ready in group), default=0)
+        with self._translated(days), staging.writing(), room_for_lines(self._connection, longest):
+            return list(self._verdicts(group, staging, now))
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
         """Write into the ledger that the chunk was given up, unless it was only a look, which nobody waits for."""
@@ -113,7 +105,7 @@ class Store:
         entry = Entry(
             batch, failed.chunk, "failed", failed.requested_at, finished, failed.attempts, error=failed.error
         )
-        with self._translated([failed.chunk]), transaction(self._connection):
+        with self._translated(str(failed.chunk)), transaction(self._connection):
             self._ledger.forget(self._ledger.superseded({batch: failed.chunk}, visible=False))
             self._ledger.write(entry, deduped=self._order.dedupe)
 
@@ -122,7 +114,7 @@ class Store:
 
         A replacement that is not whole leaves the old table, and its shadow for the next attempt.
         """
-        with self._translated([self._order.days]):
+        with self._translated(str(self._order.days)):
             counts = self._ledger.counts(list(self._batches.values()))
             removed = sum(duplicates for _, duplicates in counts.values())
             if self._target != self.table:
@@ -145,43 +137,40 @@ class Store:
                 if self._order.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.forget_all()
 
-    def _commit_alone(
-        self, ready: Ready, staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
-    ) -> Committed | Refused:
-        """Commit a chunk by itself, *at_last* with more memory."""
+    def _verdicts(
+        self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
+    ) -> Iterator[Committed | Refused]:
+        """Commit the group; where that cannot be, each chunk by itself, and *at_last* with more memory."""
         try:
-            (committed,) = self._committed([ready], staging, now)
+            committed = self._commit(group, now)
         except UNLOADABLE as error:
-            if at_last or not isinstance(error, duckdb.OutOfMemoryException):
-                ready.found.discard()
-                return refused(ready.staged, error, staging)
+            if len(group) > 1:
+                for ready in group:
+                    yield from self._verdicts([ready], staging, now)
+            elif isinstance(error, duckdb.OutOfMemoryException) and not at_last:
+                with room_at_last(self._connection, group[0].staged.longest):
+                    yield from self._verdicts(group, staging, now, at_last=True)
+            else:
+                group[0].found.discard()
+                yield refused(group[0].staged, error, staging)
         else:
-            return committed
-        with room_at_last(self._connection, ready.staged.longest):
-            return self._commit_alone(ready, staging, now, at_last=True)
+            for ready in group:
+                staging.discard(ready.staged)
+                ready.found.discard()
+            yield from committed
 
-    def _committed(
-        self, group: Iterable[Ready], staging: Staging, now: Callable[[], datetime]
-    ) -> list[Committed | Refused]:
-        done: list[Ready] = []
-        with ExitStack() as room, transaction(self._connection):
+    def _commit(self, group: Sequence[Ready], now: Callable[[], datetime]) -> list[Committed]:
+        with transaction(self._connection):
             self._create_target()
             for ready in group:
-                with room_for_lines(self._connection, ready.staged.longest):
-                    insert(self._connection, self._target, ready, self._buffers)
-                done.append(ready)
-            longest = max((ready.staged.longest for ready in done), default=0)
-            room.enter_context(room_for_lines(self._connection, longest))
-            entries = [self._entry(ready.staged, ready.loaded, now()) for ready in done]
+                insert(self._connection, self._target, ready, self._buffers)
+            entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
             superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
-            for ready, entry in zip(done, entries, strict=True):
+            for ready, entry in zip(group, entries, strict=True):
                 self._ledger.write(entry, deduped=self._order.dedupe)
                 load_set_aside(self._connection, ready.staged)
             self._settle([entry.batch for entry in entries], superseded)
             counts = self._ledger.counts([entry.batch for entry in entries])
-        for ready in done:
-            staging.discard(ready.staged)
-            ready.found.discard()
         return [
             Committed(entry.chunk, *counts[entry.batch], entry.rejects, entry.repaired) for entry in entries
         ]
@@ -251,7 +240,7 @@ class Store:
         return int(found[0]) if found else 0
 
     @contextmanager
-    def _translated(self, days: Iterable[Chunk]) -> Iterator[None]:
+    def _translated(self, days: str) -> Iterator[None]:
         """Turn every error of DuckDB into one of ours, and notice where it has written to a file that is gone."""
         try:
             yield
@@ -261,16 +250,12 @@ class Store:
             reason = str(error).splitlines()[0]
             advice = advice_on(reason) or "make room or free the file"
             raise DatabaseError(
-                f"Write failed: {reason}; of {_named(days)} only what the ledger names was kept, so {advice}, then resume",
+                f"Write failed: {reason}; of {days} only what the ledger names was kept, so {advice}, then resume",
                 db_path=str(self.path),
             ) from error
         if identity(self.path) != self._file:
             raise DatabaseError(
-                f"{self.path} was moved, removed or replaced during an export into it, so nothing of {_named(days)} is in "
+                f"{self.path} was moved, removed or replaced during an export into it, so nothing of {days} is in "
                 "the file that is there now; put the other one back and resume, or export again",
                 db_path=str(self.path),
             )
-
-
-def _named(days: Iterable[Chunk]) -> str:
-    return ", ".join(map(str, days))

@@ -2,10 +2,8 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from enum import Enum, auto
 from functools import partial
 from itertools import count
-from queue import SimpleQueue
 from types import FrameType
 from typing import Generic, TypeVar
 
@@ -78,36 +76,6 @@ class Bell:
     async def wait(self) -> None:
         """Wait for the next ring."""
         await self._rung.wait()
-
-
-class Handover(Generic[T]):
-    """Values that one thread adds as they come, and another takes."""
-
-    def __init__(self) -> None:
-        self._values: SimpleQueue[T | _End | InterruptedCall] = SimpleQueue()
-
-    def add(self, value: T) -> None:
-        """Hand over a value."""
-        self._values.put(value)
-
-    def end(self) -> None:
-        """Let the other thread know that no more will come."""
-        self._values.put(_End.END)
-
-    def interrupt(self) -> None:
-        """Let the other thread's wait for the next value raise `InterruptedCall`."""
-        self._values.put(InterruptedCall())
-
-    def __iter__(self) -> Iterator[T]:
-        """Yield the values, waiting for each."""
-        while not isinstance(value := self._values.get(), _End):
-            if isinstance(value, InterruptedCall):
-                raise value
-            yield value
-
-
-class _End(Enum):
-    END = auto()
 
 
 class _Call(Generic[T]):

@@ -194,7 +194,7 @@ def test_what_duckdb_cannot_write_is_one_error_and_nothing_is_committed(
     staging = Staging(db, store.batches_for(DAYS))
     committed(store, [staged(store, staging, DAYS[0], lines(1))], staging, now)
     connection.execute("CREATE UNIQUE INDEX one ON events (event_name)")
-    group = [staged(store, staging, chunk, lines(size)) for size, chunk in enumerate(DAYS[1:3])]
+    group = [staged(store, staging, chunk, lines(1)) for chunk in DAYS[1:3]]
     with pytest.raises(DatabaseError, match=r"Write failed: Constraint Error.*2024-03-02.*2024-03-03"):
         committed(store, group, staging, now)
     assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (1,)
@@ -496,32 +496,6 @@ def test_what_is_no_longer_there_to_insert_is_an_error_of_ours(
     with pytest.raises(DatabaseError, match="cannot stage"):
         store.commit([ready], staging, now)
     assert connection.execute("FROM _export_batches").fetchall() == []
-
-
-def test_chunks_that_come_after_one_that_cannot_be_inserted_are_committed(
-    connection: duckdb.DuckDBPyConnection, db: Path
-) -> None:
-    """What was inserted before it is inserted again, by itself, and what only comes after its failure too."""
-    store = new_store(connection, db)
-    staging = Staging(db, store.batches_for(DAYS))
-    ready = [store.examiner.examine(staged(store, staging, chunk, lines(3)), staging) for chunk in DAYS[:3]]
-    begun: list[int] = []
-
-    def coming() -> Iterator[Ready]:
-        for number, one in enumerate(ready):
-            assert isinstance(one, Ready)
-            begun.append(number)
-            if number == 1:
-                path = one.staged.files[0].path
-                path.write_bytes(path.read_bytes()[:-1])
-            yield one
-
-    first, second, third = store.commit(coming(), staging, now)
-    assert begun == [0, 1, 2]
-    assert (first, third) == (Committed(DAYS[0], 3), Committed(DAYS[2], 3))
-    assert isinstance(second, Refused)
-    assert connection.execute("SELECT batch FROM _export_batches ORDER BY ALL").fetchall() == [(1,), (3,)]
-    assert list(staging.directory.iterdir()) == []
 
 
 @pytest.mark.parametrize("early", [True, False])

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mixpanel_export._tasks import Handover, InterruptedCall, entered_in_thread, first_error_alone, in_thread
+from mixpanel_export._tasks import InterruptedCall, entered_in_thread, first_error_alone, in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -84,37 +84,6 @@ async def test_a_context_that_is_cancelled_while_it_is_entered_is_left() -> None
     with pytest.raises(asyncio.CancelledError):
         await using
     assert left.is_set()
-
-
-async def test_values_are_taken_as_they_come_until_they_end() -> None:
-    """The thread that takes them waits for each, and for the end."""
-    handed, taken = Handover[int](), list[int]()
-    some = Event()
-
-    def take() -> None:
-        for value in handed:
-            taken.append(value)
-            some.set()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(anyio.to_thread.run_sync, take)
-        handed.add(0)
-        await anyio.to_thread.run_sync(some.wait, 5)
-        assert taken == [0]
-        handed.add(1)
-        handed.end()
-    assert taken == [0, 1]
-
-
-async def test_a_wait_for_values_that_never_come_is_interrupted() -> None:
-    """A cancelled task is not held up by a thread that waits for what nobody hands over any more."""
-    handed = Handover[int]()
-    handed.add(1)
-    taken = list[int]()
-    with anyio.move_on_after(0.05) as scope:
-        await in_thread(lambda: taken.extend(handed), handed.interrupt)
-    assert scope.cancelled_caught
-    assert taken == [1]
 
 
 async def test_a_commit_that_has_ended_is_not_interrupted() -> None:
