@@ -30,6 +30,7 @@ from mixpanel_export._rivals import BESIDE, MEMBERS, Rival, losers
 from mixpanel_export._staging import Buffers, Staged
 
 _TEXT = 2 << 20  # bytes of lines that are compared at once
+_INFLATED = 8  # times as many where the whole chunk must be inflated for them
 # Rows as `_rivals` wants them, as far as they are not all the same.
 _RIVALS = f"""
 SELECT number, {NAME}, found[1], found[2], found[3], TRY_CAST(found[4] AS DOUBLE), properties
@@ -160,7 +161,8 @@ def _pages(
     for block in np.unique(blocks):
         here = blocks == block
         spans[here] = cuts[block].spans(places[here] - firsts[block])
-    pages = np.cumsum(spans[:, 1] - spans[:, 0] + BESIDE) // _TEXT
+    most = _INFLATED * _TEXT if staged.compressed else _TEXT
+    pages = np.cumsum(spans[:, 1] - spans[:, 0] + BESIDE) // most
     for page in np.unique(pages):
         some = np.flatnonzero(pages == page)
         some = some[np.argsort(places[some])]

@@ -66,6 +66,11 @@ class Staged:
         """The chunk whose lines these are."""
         return self.end.chunk
 
+    @property
+    def compressed(self) -> bool:
+        """Whether to read a line means to inflate what comes before it."""
+        return any(file.path.suffix == ".gz" for file in self.files)
+
     def blocks(self, buffers: "Buffers") -> Iterator[bytes | memoryview]:
         """Yield the lines in blocks, always the same ones; those in files are read into *buffers*."""
         yield from self.kept
