@@ -1,8 +1,8 @@
 """Which of several rows with one identity is shown, where several batches have them.
 
-Inside a batch only one was inserted. Across batches, whose days are disjoint, a row can only recur where its time lies outside the days asked for. There the loser moves to `_export_duplicates`, since it
-must be shown again once the batch that it lost to is replaced by one without it: the table shows what its batches
-delivered, whatever happened before.
+Inside a batch only one was inserted. Across batches, whose days are disjoint, a row can only recur where its time
+lies outside the days asked for. There the loser moves to `_export_duplicates`, since it must be shown again once the
+batch that it lost to is replaced by one without it: the table shows what its batches delivered, whatever happened before.
 
 Probes look at keys only, each at fewer rows than the one before; payload is read of the few rows that are left, and
 Python compares these. Everything runs inside the caller's transaction.
