@@ -60,7 +60,7 @@ def connected_for_export(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             _check_access(connection, path)
             stack.enter_context(bulk_settings(connection))
-            stack.callback(_roll_back, connection)
+            stack.callback(roll_back, connection)
         except duckdb.Error as error:
             raise _as_database_error(path, error) from error
         yield connection
@@ -89,11 +89,12 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         yield
         connection.commit()
     except BaseException:
-        _roll_back(connection)
+        roll_back(connection)
         raise
 
 
-def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+def roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    """Roll back the transaction that is open, if one is."""
     while True:
         try:
             connection.rollback()

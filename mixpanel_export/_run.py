@@ -51,9 +51,10 @@ from mixpanel_export.results import ParallelFetchResult
 
 _log = logging.getLogger("mixpanel_export")
 
-_GROUP_BYTES = 512 << 20  # staged bytes that one commit takes at the most
+_GROUP_BYTES = 384 << 20  # staged bytes that are enough for a commit
 _WAITING_BYTES = 384 << 20  # complete chunks beyond this make the stream wait for the commit
-_LINGER = 0.5  # seconds that a small complete chunk waits for company
+_LINGER = 0.5  # seconds that a commit waits for another chunk
+_LONGEST_LINGER = 2.0  # seconds that it waits for all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,11 +247,31 @@ class Running:
                 dropped = self._dropped.popleft()
                 await in_thread(partial(self._note, dropped), self._store.interrupt)
                 self._answer(dropped.chunk, None)
-            group = self._next_group()
-            if group:
-                commit = partial(self._store.commit, group, self._staging, self._now)
+            if self._ready:
+                await self._insert_ready()
+                commit = partial(self._store.commit, self._staging, self._now)
                 for verdict in await in_thread(commit, self._store.interrupt):
                     self._answer(verdict.chunk, verdict)
+
+    async def _insert_ready(self) -> None:
+        """Insert chunks as they become ready, until they are enough for a commit, or have waited long for company."""
+        chunks = rows = size = 0
+        at_last = anyio.current_time() + _LONGEST_LINGER
+        while True:
+            while self._ready and size < _GROUP_BYTES:
+                ready = self._ready.popleft()
+                chunks, rows, size = chunks + 1, rows + ready.loaded.rows, size + ready.staged.size
+                self._bell.ring()
+                await in_thread(partial(self._store.insert, ready, self._staging), self._store.interrupt)
+            if rows >= ROW_GROUP or size >= _GROUP_BYTES:
+                return
+            with anyio.CancelScope(deadline=min(at_last, anyio.current_time() + _LINGER)):
+                while not self._ready:
+                    if self._dropped or chunks == self._undecided:
+                        return
+                    await self._bell.wait()
+            if not self._ready:
+                return
 
     def _note(self, dropped: ChunkFailed | ChunkSplit) -> None:
         """Let the ledger know what will not come; runs in a worker thread."""
@@ -261,31 +282,11 @@ class Running:
                 self._store.batches_for(dropped.pieces)
 
     async def _anything_ready(self) -> bool:
-        """Wait for decided chunks, and a little for company, so that one commit carries a row group."""
         while not self._ready and not self._dropped:
             if self._examined_all:
                 return False
             await self._bell.wait()
-        with anyio.move_on_after(_LINGER):
-            while self._worth_waiting():
-                await self._bell.wait()
         return True
-
-    def _worth_waiting(self) -> bool:
-        others_to_come = len(self._ready) < self._undecided
-        rows = sum(ready.loaded.rows for ready in self._ready)
-        size = sum(ready.staged.size for ready in self._ready)
-        full = rows >= ROW_GROUP or size >= _WAITING_BYTES
-        return others_to_come and not (full or self._dropped)
-
-    def _next_group(self) -> list[Ready]:
-        """Take as many chunks as one commit should carry, at least one if there is one."""
-        group: list[Ready] = []
-        size = 0
-        while self._ready and (not group or size + self._ready[0].staged.size <= _GROUP_BYTES):
-            group.append(self._ready.popleft())
-            size += group[-1].staged.size
-        return group
 
     def _answer(self, chunk: Chunk, verdict: Verdict | None) -> None:
         _log.info("%s: %s", chunk, _in_words(verdict))

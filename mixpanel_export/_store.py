@@ -8,14 +8,14 @@ Only chunks that the examiner has found sound come together in a commit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database import advice_on, identity, quoted, transaction
+from mixpanel_export._database import advice_on, identity, quoted, roll_back, transaction
 from mixpanel_export._duplicates import hide_across, restore
 from mixpanel_export._examine import UNLOADABLE, Examiner, refused
 from mixpanel_export._ledger import Entry, Ledger, Loaded
@@ -59,6 +59,8 @@ class Store:
         self._file = identity(path)
         self._order = order
         self._batches: dict[Chunk, int] = {}
+        self._group: list[Ready] = []
+        self._open = False  # whether a transaction has all of the group
         self._buffers = Buffers()
         self.examiner = Examiner(connection, order, self._translated)
         with self._translated(str(order.days)):
@@ -79,23 +81,48 @@ class Store:
             self._batches.update(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
         return self._batches
 
-    def commit(
-        self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime]
-    ) -> list[Committed | Refused]:
-        """Insert the chunks of *group* and commit them with their ledger rows in one transaction.
-
-        One that DuckDB cannot insert is answered by `Refused`, and the others go without it. What was staged is
-        removed.
+    def insert(self, ready: Ready, staging: Staging) -> None:
+        """Insert a chunk into the transaction that `commit` ends; the first one opens it.
 
         Raises:
-            DatabaseError: DuckDB cannot write; what is committed of the group is what the ledger names, usually
+            DatabaseError: DuckDB cannot write; nothing of the transaction is kept.
+            InterruptedCall: `interrupt` was called; the same holds.
+        """
+        self._group.append(ready)
+        if len(self._group) > 1 and not self._open:
+            return
+        room = room_for_lines(self._connection, ready.staged.longest)
+        with self._writing(staging), room, self._all_or_none():
+            if not self._open:
+                self._connection.begin()
+                self._open = True
+                self._create_target()
+            insert(self._connection, self._target, ready, self._buffers)
+
+    def commit(self, staging: Staging, now: Callable[[], datetime]) -> list[Committed | Refused]:
+        """Commit the chunks that were inserted, with their ledger rows; what was staged of them is removed.
+
+        If that cannot be, each is inserted and committed by itself. One that DuckDB does not take even then is
+        answered by `Refused`.
+
+        Raises:
+            DatabaseError: DuckDB cannot write; what is committed of the chunks is what the ledger names, usually
                 nothing.
             InterruptedCall: `interrupt` was called; the same holds.
         """
-        days = ", ".join(str(ready.staged.chunk) for ready in group)
-        longest = max((ready.staged.longest for ready in group), default=0)
-        with self._translated(days), staging.writing(), room_for_lines(self._connection, longest):
-            return list(self._verdicts(group, staging, now))
+        longest = max((ready.staged.longest for ready in self._group), default=0)
+        with self._writing(staging), room_for_lines(self._connection, longest):
+            if self._open:
+                with self._all_or_none():
+                    committed = self._settled(self._group, now)
+                    self._connection.commit()
+            group, together = self._group, self._open
+            self._group, self._open = [], False
+            if not together:
+                return [self._alone(ready, staging, now) for ready in group]
+            for ready in group:
+                _discard(ready, staging)
+            return [*committed]
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
         """Write into the ledger that the chunk was given up, unless it was only a look, which nobody waits for."""
@@ -137,40 +164,49 @@ class Store:
                 if self._order.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.forget_all()
 
-    def _verdicts(
-        self, group: Sequence[Ready], staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
-    ) -> Iterator[Committed | Refused]:
-        """Commit the group; where that cannot be, each chunk by itself, and *at_last* with more memory."""
-        try:
-            committed = self._commit(group, now)
-        except UNLOADABLE as error:
-            if len(group) > 1:
-                for ready in group:
-                    yield from self._verdicts([ready], staging, now)
-            elif isinstance(error, duckdb.OutOfMemoryException) and not at_last:
-                with room_at_last(self._connection, group[0].staged.longest):
-                    yield from self._verdicts(group, staging, now, at_last=True)
-            else:
-                group[0].found.discard()
-                yield refused(group[0].staged, error, staging)
-        else:
-            for ready in group:
-                staging.discard(ready.staged)
-                ready.found.discard()
-            yield from committed
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """Roll the open transaction back if the block fails; what speaks against a chunk is no error yet."""
+        with ExitStack() as forget:
+            forget.callback(self._group.clear)
+            with suppress(*UNLOADABLE), ExitStack() as undo:
+                undo.callback(self._undo)
+                yield
+                undo.pop_all()
+            forget.pop_all()
 
-    def _commit(self, group: Sequence[Ready], now: Callable[[], datetime]) -> list[Committed]:
-        with transaction(self._connection):
-            self._create_target()
-            for ready in group:
+    def _undo(self) -> None:
+        self._open = False
+        roll_back(self._connection)
+
+    def _alone(
+        self, ready: Ready, staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
+    ) -> Committed | Refused:
+        """Commit a chunk by itself, *at_last* with more memory."""
+        try:
+            with transaction(self._connection):
+                self._create_target()
                 insert(self._connection, self._target, ready, self._buffers)
-            entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
-            superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
-            for ready, entry in zip(group, entries, strict=True):
-                self._ledger.write(entry, deduped=self._order.dedupe)
-                load_set_aside(self._connection, ready.staged)
-            self._settle([entry.batch for entry in entries], superseded)
-            counts = self._ledger.counts([entry.batch for entry in entries])
+                (committed,) = self._settled([ready], now)
+        except UNLOADABLE as error:
+            if at_last or not isinstance(error, duckdb.OutOfMemoryException):
+                ready.found.discard()
+                return refused(ready.staged, error, staging)
+        else:
+            _discard(ready, staging)
+            return committed
+        with room_at_last(self._connection, ready.staged.longest):
+            return self._alone(ready, staging, now, at_last=True)
+
+    def _settled(self, group: Sequence[Ready], now: Callable[[], datetime]) -> list[Committed]:
+        """Do what belongs to chunks that have just been inserted, in their transaction."""
+        entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
+        superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
+        for ready, entry in zip(group, entries, strict=True):
+            self._ledger.write(entry, deduped=self._order.dedupe)
+            load_set_aside(self._connection, ready.staged)
+        self._settle([entry.batch for entry in entries], superseded)
+        counts = self._ledger.counts([entry.batch for entry in entries])
         return [
             Committed(entry.chunk, *counts[entry.batch], entry.rejects, entry.repaired) for entry in entries
         ]
@@ -233,6 +269,12 @@ class Store:
                 "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.table, self._target]
             )
 
+    @contextmanager
+    def _writing(self, staging: Staging) -> Iterator[None]:
+        """Turn what speaks against the database, or against the staged files, into one of our errors."""
+        with self._translated(", ".join(str(ready.staged.chunk) for ready in self._group)), staging.writing():
+            yield
+
     def _count(self) -> int:
         if not table_exists(self._connection, self.table):
             return 0
@@ -259,3 +301,8 @@ class Store:
                 "the file that is there now; put the other one back and resume, or export again",
                 db_path=str(self.path),
             )
+
+
+def _discard(ready: Ready, staging: Staging) -> None:
+    staging.discard(ready.staged)
+    ready.found.discard()

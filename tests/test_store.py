@@ -73,13 +73,20 @@ def staged(
 
 
 def committed(
-    store: Store, group: Sequence[Staged], staging: Staging, now: Callable[[], datetime]
+    store: Store, group: Sequence[Staged], staging: Staging
 ) -> list[Committed | Refused | Rejected]:
     """Examine the chunks, then commit those that are ready together."""
     examined = [store.examiner.examine(staged, staging) for staged in group]
     ready = [found for found in examined if isinstance(found, Ready)]
-    verdicts = {verdict.chunk: verdict for verdict in store.commit(ready, staging, now)}
+    verdicts = {verdict.chunk: verdict for verdict in together(store, ready, staging)}
     return [verdicts[found.staged.chunk] if isinstance(found, Ready) else found for found in examined]
+
+
+def together(store: Store, group: Sequence[Ready], staging: Staging) -> list[Committed | Refused]:
+    """Insert the chunks and commit them together."""
+    for ready in group:
+        store.insert(ready, staging)
+    return store.commit(staging, now)
 
 
 def lines(number: int) -> bytes:
@@ -97,9 +104,7 @@ def test_a_group_is_committed_together_and_its_files_are_gone(
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     group = [staged(store, staging, chunk, lines(size)) for size, chunk in enumerate(DAYS)]
-    assert committed(store, group, staging, now) == [
-        Committed(chunk, size) for size, chunk in enumerate(DAYS)
-    ]
+    assert committed(store, group, staging) == [Committed(chunk, size) for size, chunk in enumerate(DAYS)]
     assert connection.execute(
         "SELECT export_batch, count(*) FROM events GROUP BY ALL ORDER BY ALL"
     ).fetchall() == [(2, 1), (3, 2), (4, 3), (5, 4)]
@@ -117,10 +122,10 @@ def test_a_chunk_with_odd_lines_does_not_hold_up_its_group(
     staging = Staging(db, store.batches_for(DAYS))
     odd = b"what is this\n" + lines(2)
     group = [staged(store, staging, DAYS[0], odd), staged(store, staging, DAYS[1], lines(3))]
-    assert committed(store, group, staging, now) == [Rejected(DAYS[0], 1), Committed(DAYS[1], 3)]
+    assert committed(store, group, staging) == [Rejected(DAYS[0], 1), Committed(DAYS[1], 3)]
     assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(2,)]
     again = staged(store, staging, DAYS[0], odd, keep_rejects=True)
-    assert committed(store, [again], staging, now) == [Committed(DAYS[0], 2, rejects=1)]
+    assert committed(store, [again], staging) == [Committed(DAYS[0], 2, rejects=1)]
     assert connection.execute("FROM _export_rejects").fetchall() == [(1, "rejected", b"what is this")]
     assert list(staging.directory.iterdir()) == []
 
@@ -133,13 +138,13 @@ def test_a_line_that_is_lost_on_the_way_is_noticed(
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     whole = staged(store, staging, DAYS[0], blank + lines(4))
-    assert committed(store, [whole], staging, now) == [Committed(DAYS[0], 4)]
+    assert committed(store, [whole], staging) == [Committed(DAYS[0], 4)]
     for answer in (blank + lines(4), b"odd\n" + blank + lines(4)):
         short = staged(store, staging, DAYS[1], answer, keep_rejects=True)
         path = short.files[0].path
         kept = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(kept[:-1]))
-        (refused,) = committed(store, [short], staging, now)
+        (refused,) = committed(store, [short], staging)
         assert isinstance(refused, Refused)
         assert re.match(r"Write failed: of .* lines of 2024-03-02", refused.reason)
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (4,)
@@ -154,7 +159,7 @@ def test_a_line_that_cannot_be_mended_is_an_error(
     staging = Staging(db, store.batches_for(DAYS))
     odd = staged(store, staging, DAYS[0], b'["odd"]\n' + lines(1))
     other = staged(store, staging, DAYS[1], lines(2))
-    refused, taken = committed(store, [odd, other], staging, now)
+    refused, taken = committed(store, [odd, other], staging)
     assert taken == Committed(DAYS[1], 2)
     assert isinstance(refused, Refused)
     assert "mended before" in refused.reason
@@ -178,10 +183,10 @@ def test_memory_for_columns_comes_back(connection: duckdb.DuckDBPyConnection, db
     short = staged(store, staging, DAYS[2], lines(200))
     path = short.files[0].path
     path.write_bytes(path.read_bytes()[:-1])
-    verdicts = committed(store, [whole, odd, short], staging, now)
+    verdicts = committed(store, [whole, odd, short], staging)
     assert [type(verdict) for verdict in verdicts] == [Committed, Rejected, Refused]
     mended = staged(store, staging, DAYS[1], lines(200) + b"odd\n", keep_rejects=True)
-    assert committed(store, [mended], staging, now) == [Committed(DAYS[1], 200, rejects=1)]
+    assert committed(store, [mended], staging) == [Committed(DAYS[1], 200, rejects=1)]
     assert staging.columns.take(memory // 4)
     assert not list(staging.directory.iterdir())
 
@@ -192,11 +197,11 @@ def test_what_duckdb_cannot_write_is_one_error_and_nothing_is_committed(
     """An index of the user's that the events break stops the export, and rolls the group back."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    committed(store, [staged(store, staging, DAYS[0], lines(1))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(0))], staging)
     connection.execute("CREATE UNIQUE INDEX one ON events (event_name)")
     group = [staged(store, staging, chunk, lines(1)) for chunk in DAYS[1:3]]
     with pytest.raises(DatabaseError, match=r"Write failed: Constraint Error.*2024-03-02.*2024-03-03"):
-        committed(store, group, staging, now)
+        committed(store, group, staging)
     assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (1,)
 
 
@@ -210,9 +215,9 @@ def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection
     ready = store.examiner.examine(chunk, staging)
     assert isinstance(ready, Ready)
     with _interrupted_by(store.interrupt), pytest.raises(InterruptedCall):
-        store.commit([ready], staging, now)
+        together(store, [ready], staging)
     assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (0,)
-    assert store.commit([ready], staging, now) == [Committed(DAYS[0], 100_000)]
+    assert together(store, [ready], staging) == [Committed(DAYS[0], 100_000)]
 
 
 @contextmanager
@@ -238,7 +243,7 @@ def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
     """A failed batch keeps the rows of an older one, takes the place of older failures, and ends with success."""
     first = new_store(connection, db)
     staging = Staging(db, first.batches_for(DAYS[:1]))
-    committed(first, [staged(first, staging, DAYS[0], lines(3))], staging, now)
+    committed(first, [staged(first, staging, DAYS[0], lines(3))], staging)
     staging.close()
     for _ in range(2):
         store = new_store(connection, db, "append")
@@ -251,7 +256,7 @@ def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
     )
     store = new_store(connection, db, "resume")
     staging = Staging(db, store.batches_for(DAYS[:1]))
-    committed(store, [staged(store, staging, DAYS[0], lines(5))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(5))], staging)
     assert [(held.batch, held.status) for held in store.held()] == [(4, "complete")]
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (5,)
 
@@ -264,9 +269,7 @@ def test_rows_outside_the_days_are_counted_in_the_ledger(
     staging = Staging(db, store.batches_for(DAYS))
     times = (1709251199, 1709251200, 1709337599, 1709337600, 1709337601)
     answer = b"".join(b'{"event":"e","properties":{"time":%d}}\n' % time for time in times)
-    committed(
-        store, [staged(store, staging, DAYS[0], answer + b'{"event":"e","properties":{}}\n')], staging, now
-    )
+    committed(store, [staged(store, staging, DAYS[0], answer + b'{"event":"e","properties":{}}\n')], staging)
     assert connection.execute(
         "SELECT rows, outside_rows, outside_first, outside_last FROM _export_batches"
     ).fetchone() == (6, 3, datetime(2024, 2, 29, 23, 59, 59), datetime(2024, 3, 2, 0, 0, 1))
@@ -301,7 +304,7 @@ def test_table_names_differ_by_more_than_case(connection: duckdb.DuckDBPyConnect
     """A table is found whatever the case of the letters, as by DuckDB, and so is its ledger."""
     store = Store(connection, db, Order(table="Events", selection=Selection("1"), days=ALL, mode="create"))
     staging = Staging(db, store.batches_for(DAYS[:1]))
-    committed(store, [staged(store, staging, DAYS[0], lines(1))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(1))], staging)
     again = Store(connection, db, Order(table="eVENTS", selection=Selection("1"), days=ALL, mode="resume"))
     assert (again.table, len(again.held())) == ("Events", 1)
 
@@ -312,7 +315,7 @@ def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
         store = new_store(connection, db)
         staging = Staging(db, store.batches_for(DAYS))
         group = [staged(store, staging, chunk, lines(2)) for chunk in (DAYS[0], DAYS[3])]
-        committed(store, group, staging, now)
+        committed(store, group, staging)
         store.fail(ChunkFailed(DAYS[4], NOW, 1, "x"), NOW)
         staging.close()
     found = query(db, "SELECT table_name, type, from_date, to_date, row_count, missing_days FROM _metadata")
@@ -331,7 +334,7 @@ def test_replacing_a_table_of_mixpanel_data_ends_its_record(
     connection.execute("INSERT INTO _metadata VALUES ('events', 5), ('profiles', 6)")
     store = new_store(connection, db, "replace")
     staging = Staging(db, store.batches_for(DAYS[:1]))
-    committed(store, [staged(store, staging, DAYS[0], lines(3))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(3))], staging)
     assert store.finish(whole=True) == Totals(growth=3, removed_duplicates=0)
     assert connection.execute("FROM _metadata").fetchall() == [("profiles", 6)]
 
@@ -352,7 +355,7 @@ def test_what_is_set_aside_may_be_longer_than_what_stays(
     staging = Staging(db, store.batches_for(DAYS))
     junk = b"x" * 3_000_000
     odd = staged(store, staging, DAYS[0], lines(1) + junk + b"\n" + lines(1), keep_rejects=True)
-    assert committed(store, [odd], staging, now) == [Committed(DAYS[0], 1, removed_duplicates=1, rejects=1)]
+    assert committed(store, [odd], staging) == [Committed(DAYS[0], 1, removed_duplicates=1, rejects=1)]
     assert connection.execute("SELECT line FROM _export_rejects").fetchone() == (junk,)
 
 
@@ -363,7 +366,7 @@ def test_an_event_with_a_longer_number_than_python_reads_is_an_event(
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
     long = b'{"properties":{"n":' + b"9" * 5000 + b'},"event":"e"}\n'
-    assert committed(store, [staged(store, staging, DAYS[0], long)], staging, now) == [Committed(DAYS[0], 1)]
+    assert committed(store, [staged(store, staging, DAYS[0], long)], staging) == [Committed(DAYS[0], 1)]
 
 
 @pytest.mark.parametrize("mode", ["append", "resume"])
@@ -373,7 +376,7 @@ def test_rows_that_the_ledger_does_not_know_are_noticed(
     """A ledger that was emptied, or rows written by hand, would be doubled, so nothing is added to them."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    committed(store, [staged(store, staging, DAYS[0], lines(3))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(3))], staging)
     connection.execute("INSERT INTO events (event_name) VALUES ('by hand')")
     with pytest.raises(LedgerMismatchError, match="export_batch None") as caught:
         new_store(connection, db, mode)
@@ -418,7 +421,7 @@ def test_identities_are_compared_as_text(connection: duckdb.DuckDBPyConnection, 
     )
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    verdict = committed(store, [staged(store, staging, DAYS[0], answer.encode())], staging, now)
+    verdict = committed(store, [staged(store, staging, DAYS[0], answer.encode())], staging)
     assert verdict == [Committed(DAYS[0], len(identities), removed_duplicates=len(identities))]
 
 
@@ -431,7 +434,7 @@ def test_an_applications_order_is_not_that_of_the_lines(
     staging = Staging(db, store.batches_for(DAYS))
     answer = lines(3000) + lines(1000)
     whole = staged(store, staging, DAYS[0], answer)
-    assert committed(store, [whole], staging, now) == [Committed(DAYS[0], 3000, removed_duplicates=1000)]
+    assert committed(store, [whole], staging) == [Committed(DAYS[0], 3000, removed_duplicates=1000)]
     assert connection.execute(
         "SELECT count(*), count(DISTINCT insert_id) FROM events WHERE insert_id = properties->>'$.\"$insert_id\"'"
     ).fetchone() == (3000, 3000)
@@ -445,7 +448,7 @@ def test_a_folder_that_looks_like_a_partition_is_a_folder(tmp_path: Path, folder
     with connected_for_export(db) as connection:
         store = new_store(connection, db)
         staging = Staging(db, store.batches_for(DAYS))
-        assert committed(store, [staged(store, staging, DAYS[0], lines(2))], staging, now) == [
+        assert committed(store, [staged(store, staging, DAYS[0], lines(2))], staging) == [
             Committed(DAYS[0], 2)
         ]
 
@@ -455,7 +458,7 @@ def test_nothing_is_added_to_a_view(connection: duckdb.DuckDBPyConnection, db: P
     """A view over an events table has its columns and is still no table."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    committed(store, [staged(store, staging, DAYS[0], lines(1))], staging, now)
+    committed(store, [staged(store, staging, DAYS[0], lines(1))], staging)
     connection.execute("CREATE VIEW seen AS FROM events")
     with pytest.raises(TableFormatError, match="view"):
         Store(connection, db, Order(table="seen", selection=Selection("1"), days=ALL, mode=mode))
@@ -479,7 +482,7 @@ def test_batch_ids_go_on_after_their_sequence_was_dropped(
     """No id is given twice."""
     store = new_store(connection, db)
     staging = Staging(db, store.batches_for(DAYS))
-    committed(store, [staged(store, staging, chunk, lines(1)) for chunk in DAYS], staging, now)
+    committed(store, [staged(store, staging, chunk, lines(1)) for chunk in DAYS], staging)
     connection.execute("DROP SEQUENCE _export_batch_ids")
     assert list(new_store(connection, db, "append").batches_for(DAYS[:2]).values()) == [6, 7]
 
@@ -494,8 +497,28 @@ def test_what_is_no_longer_there_to_insert_is_an_error_of_ours(
     assert isinstance(ready, Ready)
     ready.staged.files[0].path.unlink()
     with pytest.raises(DatabaseError, match="cannot stage"):
-        store.commit([ready], staging, now)
+        together(store, [ready], staging)
     assert connection.execute("FROM _export_batches").fetchall() == []
+
+
+def test_chunks_that_come_after_one_that_cannot_be_inserted_are_committed(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """What was inserted before it is inserted again, by itself, and what only comes after its failure too."""
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    ready = [store.examiner.examine(staged(store, staging, chunk, lines(3)), staging) for chunk in DAYS[:3]]
+    group = [one for one in ready if isinstance(one, Ready)]
+    path = group[1].staged.files[0].path
+    path.write_bytes(path.read_bytes()[:-1])
+    first, second, third = together(store, group, staging)
+    assert (first, third) == (Committed(DAYS[0], 3), Committed(DAYS[2], 3))
+    assert isinstance(second, Refused)
+    assert connection.execute("SELECT batch FROM _export_batches ORDER BY ALL").fetchall() == [(1,), (3,)]
+    assert list(staging.directory.iterdir()) == []
+    again = store.examiner.examine(staged(store, staging, DAYS[3], lines(3)), staging)
+    assert isinstance(again, Ready)
+    assert together(store, [again], staging) == [Committed(DAYS[3], 3)]
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -533,7 +556,7 @@ def test_how_an_application_wants_its_arrow_does_not_matter(
             for _ in range(3):
                 staging.add(Block(DAYS[0], LINE % 1))
             whole = staging.end(ChunkEnd(DAYS[0], NOW, attempts=1, bytes_read=1, lines=3))
-            (verdict,) = committed(store, [whole], staging, now)
+            (verdict,) = committed(store, [whole], staging)
             staging.close()
     assert isinstance(verdict, Committed if early else Refused)
     assert early or "Arrow settings" in str(verdict)

@@ -37,6 +37,7 @@ def drawn(draw: Random) -> Knobs:
         "_find._PIECE": draw.choice([1, 4000, 16 << 20]),
         "_staging._PART": draw.choice([2000, 128 << 20]),
         "_run._LINGER": draw.choice([0.0, 0.01, 0.05]),
+        "_run._LONGEST_LINGER": draw.choice([0.0, 0.02, 0.2]),
         "_run._GROUP_BYTES": draw.choice([10_000, 256 << 20]),
         "_run._WAITING_BYTES": draw.choice([20_000, 512 << 20]),
         "_run.ROW_GROUP": draw.choice([20, 122_880]),
