@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from itertools import count
 from typing import Protocol
 
 import anyio
@@ -16,6 +18,7 @@ from mixpanel_export._fetch import Query, fetch
 from mixpanel_export._limits import CalledTooEarlyError, Gate, OutOfPatienceError, Ticket
 from mixpanel_export._retry import LONGEST_PAUSE, History, Wait, next_step
 from mixpanel_export._stream import Chunk
+from mixpanel_export._turns import Turns
 from mixpanel_export.errors import (
     APIError,
     AuthenticationError,
@@ -83,6 +86,8 @@ class Fetcher:
         self._limiter = anyio.CapacityLimiter(workers)
         self._retries = retries
         self._now = now
+        self._turns = Turns()
+        self._ranks = count()
         self.stats: dict[Chunk, ChunkStats] = {}
 
     async def fetch(self, chunk: Chunk, sink: Sink, *, splittable: bool = False) -> ChunkStats:
@@ -150,12 +155,15 @@ class Fetcher:
             stats.bytes_read += size
             stats.silent, stats.had_body = False, True
 
+        turn = partial(self._turns.of, next(self._ranks))
         called = await self._gate.approach()
         try:
             await sink.restart()
             stats.rows, stats.silent = 0, True
             async with aclosing(
-                fetch(self._client, self._query, chunk, admit=admit, received=received, now=self._now)
+                fetch(
+                    self._client, self._query, chunk, admit=admit, received=received, turn=turn, now=self._now
+                )
             ) as blocks:
                 async for block in blocks:
                     stats.rows += _lines_in(block)

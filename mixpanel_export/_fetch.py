@@ -7,7 +7,14 @@ import base64
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -83,13 +90,14 @@ async def fetch(
     *,
     admit: Callable[[], Awaitable[None]],
     received: Callable[[int], None],
+    turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncGenerator[bytes]:
     """Ask for *chunk* once and yield its blocks of whole lines.
 
     *admit* is awaited once, when the connection stands and before the request is sent; *received* is told
-    the bytes of each piece from the wire; *now* (aware) says which days a limited history has. Only when the
-    iterator ends by itself was the body whole.
+    the bytes of each piece from the wire; each is decoded, and what it gives yielded, in a *turn*; *now* (aware)
+    says which days a limited history has. Only when the iterator ends by itself was the body whole.
 
     Raises:
         APIError: The attempt failed; what was yielded is void.
@@ -102,7 +110,7 @@ async def fetch(
         try:
             if response.status_code != httpx.codes.OK:
                 raise await _refusal(response, query, chunk, now())
-            async with aclosing(_body(response, query, chunk, received)) as blocks:
+            async with aclosing(_body(response, query, chunk, received, turn)) as blocks:
                 async for block in blocks:
                     yield block
         finally:
@@ -145,7 +153,11 @@ async def _send(
 
 
 async def _body(
-    response: httpx.Response, query: Query, chunk: Chunk, received: Callable[[int], None]
+    response: httpx.Response,
+    query: Query,
+    chunk: Chunk,
+    received: Callable[[int], None],
+    turn: Callable[[], AbstractAsyncContextManager[None]],
 ) -> AsyncGenerator[bytes]:
     with _naming(query, chunk):
         decoder = BodyDecoder(response.headers.get("content-encoding"))
@@ -156,9 +168,10 @@ async def _body(
             if wire is None:
                 break
             received(len(wire))
-            with _naming(query, chunk):
-                for block in decoder.feed(wire):
-                    yield block
+            async with turn():
+                with _naming(query, chunk):
+                    for block in decoder.feed(wire):
+                        yield block
     with _naming(query, chunk):
         for block in decoder.close():
             yield block

@@ -1,0 +1,73 @@
+"""Whose bytes are decoded first, where more of them come than one processor can decode."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+_VERY_LONG = 10.0  # seconds without a turn; a server may drop a connection that nobody reads from
+_BACK = 3  # passes of the event loop in which a task reads what the system has for it already
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    rank: int
+    since: float
+    woken: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Turns:
+    """Lets one task at a time go on: of those that would, the one with the lowest rank, or one that has waited very long.
+
+    So what began first ends first, and others can work with it, instead of all ending at the same time. Tasks that
+    mostly wait for a network hardly ever wait here.
+    """
+
+    def __init__(self) -> None:
+        self._all: list[_Waiting] = []
+        self._holder: _Waiting | None = None
+        self._ended = 0
+
+    @asynccontextmanager
+    async def of(self, rank: int) -> AsyncIterator[None]:
+        """Wait for a turn, and hold it."""
+        me = _Waiting(rank, anyio.current_time())
+        self._all.append(me)
+        try:
+            await self._come(me)
+            self._holder = me
+            yield
+        finally:
+            self._all.remove(me)
+            if self._holder in {me, None}:
+                self._holder = None
+                self._ended += 1
+                self._wake()
+
+    async def _come(self, me: _Waiting) -> None:
+        while self._holder or self._next() is not me:
+            if not self._holder:
+                self._wake()
+            me.woken = anyio.Event()
+            await me.woken.wait()
+            await self._let_back()
+
+    async def _let_back(self) -> None:
+        """Let the last holder come back for another turn, as often as it does so at once."""
+        before = None
+        while not self._holder and before != self._ended:
+            before = self._ended
+            for _ in range(_BACK):
+                await checkpoint()
+
+    def _next(self) -> _Waiting:
+        longest = min(self._all, key=lambda waiting: waiting.since)
+        if longest.since < anyio.current_time() - _VERY_LONG:
+            return longest
+        return min(self._all, key=lambda waiting: waiting.rank)
+
+    def _wake(self) -> None:
+        if self._all:
+            self._next().woken.set()
