@@ -3,18 +3,19 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-_VERY_LONG = 10.0  # seconds without a turn; a server may drop a connection that nobody reads from
+_VERY_LONG = 1000  # turns of others, some seconds; a server may drop a connection that nobody reads from
 _BACK = 3  # passes of the event loop in which a task reads what the system has for it already
 
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
     rank: int
-    since: float
+    since: int
     woken: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -26,14 +27,14 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._all: list[_Waiting] = []
+        self._all: list[_Waiting] = []  # as they came
         self._holder: _Waiting | None = None
         self._ended = 0
 
     @asynccontextmanager
     async def of(self, rank: int) -> AsyncIterator[None]:
         """Wait for a turn, and hold it."""
-        me = _Waiting(rank, anyio.current_time())
+        me = _Waiting(rank, self._ended)
         self._all.append(me)
         try:
             await self._come(me)
@@ -63,10 +64,10 @@ class Turns:
                 await checkpoint()
 
     def _next(self) -> _Waiting:
-        longest = min(self._all, key=lambda waiting: waiting.since)
-        if longest.since < anyio.current_time() - _VERY_LONG:
-            return longest
-        return min(self._all, key=lambda waiting: waiting.rank)
+        first = self._all[0]
+        if self._ended - first.since > _VERY_LONG:
+            return first
+        return min(self._all, key=attrgetter("rank"))
 
     def _wake(self) -> None:
         if self._all:

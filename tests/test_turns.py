@@ -64,7 +64,7 @@ async def test_one_that_comes_back_at_once_goes_before_those_of_higher_rank() ->
 
 async def test_one_that_waits_very_long_has_a_turn_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is read from before the server gives it up."""
-    monkeypatch.setattr(_turns, "_VERY_LONG", -1.0)
+    monkeypatch.setattr(_turns, "_VERY_LONG", -1)
     log = Log()
     await _begin(log, 3, 1, 2, times=2)
     assert log.had == [3, 1, 2, 3, 1, 2]
