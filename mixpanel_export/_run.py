@@ -51,7 +51,7 @@ from mixpanel_export.results import ParallelFetchResult
 
 _log = logging.getLogger("mixpanel_export")
 
-_GROUP_BYTES = 384 << 20  # staged bytes that are enough for a commit
+_GROUP_ROWS, _GROUP_BYTES = 4 * ROW_GROUP, 384 << 20  # rows, or staged bytes, that are enough for a commit
 _WAITING_BYTES = 384 << 20  # complete chunks beyond this make the stream wait for the commit
 _LINGER = 0.5  # seconds that a commit waits for another chunk
 _LONGEST_LINGER = 2.0  # seconds that it waits for all of them
@@ -263,7 +263,7 @@ class Running:
                 chunks, rows, size = chunks + 1, rows + ready.loaded.rows, size + ready.staged.size
                 self._bell.ring()
                 await in_thread(partial(self._store.insert, ready, self._staging), self._store.interrupt)
-            if rows >= ROW_GROUP or size >= _GROUP_BYTES:
+            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
                 return
             with anyio.CancelScope(deadline=min(at_last, anyio.current_time() + _LINGER)):
                 while not self._ready:

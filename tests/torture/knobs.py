@@ -40,7 +40,7 @@ def drawn(draw: Random) -> Knobs:
         "_run._LONGEST_LINGER": draw.choice([0.0, 0.02, 0.2]),
         "_run._GROUP_BYTES": draw.choice([10_000, 256 << 20]),
         "_run._WAITING_BYTES": draw.choice([20_000, 512 << 20]),
-        "_run.ROW_GROUP": draw.choice([20, 122_880]),
+        "_run._GROUP_ROWS": draw.choice([20, 500_000]),
     }
 
 
