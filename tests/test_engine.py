@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import anyio
+import httpx
 import pytest
 from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 
-from mixpanel_export import _staging
+from mixpanel_export import _run, _staging
 from mixpanel_export._database import connect
 from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._fetch import Timeouts
@@ -35,7 +36,7 @@ from mixpanel_export.errors import (
     TruncatedError,
 )
 from mixpanel_export.results import BatchProgress, Progress
-from mixpanel_export.simulator import Fault
+from mixpanel_export.simulator import Fault, Simulator
 
 pytestmark = pytest.mark.anyio
 
@@ -323,6 +324,42 @@ async def test_removed_duplicates_are_counted(db: Path) -> None:
     whole = sim.truth(date(2024, 3, 1), date(2024, 3, 9))
     assert result.removed_duplicates == whole.rows - whole.distinct > 0
     assert query(db, "SELECT sum(removed_duplicates) FROM _export_batches") == [(result.removed_duplicates,)]
+
+
+class _Held(httpx.AsyncBaseTransport):
+    """Answers as *sim* does, but keeps the request for *day* back until `released`."""
+
+    def __init__(self, sim: Simulator, day: date) -> None:
+        self._answers = sim.transport()
+        self._day = str(day)
+        self.released = anyio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.params["from_date"] == self._day:
+            await self.released.wait()
+        return await self._answers.handle_async_request(request)
+
+
+@pytest.mark.parametrize("linger, longest", [(0.1, 60.0), (60.0, 0.1)])
+async def test_what_is_ready_is_committed_while_others_take_long(
+    db: Path, monkeypatch: pytest.MonkeyPatch, linger: float, longest: float
+) -> None:
+    """A commit waits a little for another chunk, and not much longer for all of them."""
+    monkeypatch.setattr(_run, "_LINGER", linger)
+    monkeypatch.setattr(_run, "_LONGEST_LINGER", longest)
+    sim = simulator()
+    transport = _Held(sim, FIFTH)
+    told = list[str]()
+
+    def tell(batch: BatchProgress) -> None:
+        told.append(batch.from_date)
+        if len(told) == 8:
+            transport.released.set()
+
+    with anyio.fail_after(30):
+        await export(sim, db, transport=transport, chunk_days=1, on_batch_complete=tell)
+    assert told[8:] == [str(FIFTH)]
+    assert held(db) == truth(sim)
 
 
 async def test_every_batch_is_told_once_and_one_at_a_time(db: Path) -> None:
