@@ -14,7 +14,7 @@ import anyio
 import httpx
 import numpy as np
 
-from mixpanel_export._fetch import Query, fetch
+from mixpanel_export._fetch import Query, Turn, fetch
 from mixpanel_export._limits import CalledTooEarlyError, Gate, OutOfPatienceError, Ticket
 from mixpanel_export._retry import LONGEST_PAUSE, History, Wait, next_step
 from mixpanel_export._stream import Chunk
@@ -99,10 +99,11 @@ class Fetcher:
         """
         stats = self.stats.setdefault(chunk, ChunkStats(self._now()))
         history = History()
+        turn = partial(self._turns.of, next(self._ranks))
         while True:
             try:
                 async with self._limiter:
-                    await self._attempt(chunk, stats, sink)
+                    await self._attempt(chunk, stats, sink, turn)
             except RateLimitError as error:
                 _log.info("%s", error)
             except APIError as error:
@@ -141,7 +142,7 @@ class Fetcher:
         room = self._gate.remaining is None or self._gate.remaining >= _ROOM_TO_SPLIT
         return room and self._query.limit is None
 
-    async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
+    async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink, turn: Turn) -> None:
         ticket: Ticket | None = None
 
         async def admit() -> None:
@@ -155,7 +156,6 @@ class Fetcher:
             stats.bytes_read += size
             stats.silent, stats.had_body = False, True
 
-        turn = partial(self._turns.of, next(self._ranks))
         called = await self._gate.approach()
         try:
             await sink.restart()

@@ -43,6 +43,7 @@ _READ, _SHOWN = (
     500,
 )  # bytes of an error body that are looked at, as it may repeat the request, and shown
 _CLEAR = frozenset({401, 402, 429})  # statuses that mean what they mean, should the body break
+Turn = Callable[[], AbstractAsyncContextManager[None]]
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 _AUTH_TEXT = "Unable to authenticate request"  # seen as 400 and, now and then, as 200
 _TIMEOUT_TEXT = "Timeout Error"  # of the server itself, which it reports as a bad request
@@ -90,7 +91,7 @@ async def fetch(
     *,
     admit: Callable[[], Awaitable[None]],
     received: Callable[[int], None],
-    turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    turn: Turn = nullcontext,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncGenerator[bytes]:
     """Ask for *chunk* once and yield its blocks of whole lines.
@@ -157,7 +158,7 @@ async def _body(
     query: Query,
     chunk: Chunk,
     received: Callable[[int], None],
-    turn: Callable[[], AbstractAsyncContextManager[None]],
+    turn: Turn,
 ) -> AsyncGenerator[bytes]:
     with _naming(query, chunk):
         decoder = BodyDecoder(response.headers.get("content-encoding"))

@@ -52,9 +52,9 @@ from mixpanel_export.results import ParallelFetchResult
 _log = logging.getLogger("mixpanel_export")
 
 _GROUP_ROWS, _GROUP_BYTES = 4 * ROW_GROUP, 384 << 20  # rows, or staged bytes, that are enough for a commit
-_WAITING_BYTES = 384 << 20  # complete chunks beyond this make the stream wait for the commit
+_WAITING_BYTES = 384 << 20  # complete chunks beyond this make the stream wait until some are inserted
 _LINGER = 0.5  # seconds that a commit waits for another chunk
-_LONGEST_LINGER = 2.0  # seconds that it waits for all of them
+_LONGEST_LINGER = 4.0  # seconds in which it takes chunks in
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,23 +254,21 @@ class Running:
                     self._answer(verdict.chunk, verdict)
 
     async def _insert_ready(self) -> None:
-        """Insert chunks as they become ready, until they are enough for a commit, or have waited long for company."""
+        """Insert what is ready, and what becomes ready meanwhile, until it is enough for a commit, or others take long."""
         chunks = rows = size = 0
         at_last = anyio.current_time() + _LONGEST_LINGER
-        while True:
-            while self._ready and size < _GROUP_BYTES:
-                ready = self._ready.popleft()
-                chunks, rows, size = chunks + 1, rows + ready.loaded.rows, size + ready.staged.size
-                self._bell.ring()
-                await in_thread(partial(self._store.insert, ready, self._staging), self._store.interrupt)
-            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+        while self._ready:
+            ready = self._ready.popleft()
+            self._bell.ring()
+            await in_thread(partial(self._store.insert, ready, self._staging), self._store.interrupt)
+            chunks, rows, size = chunks + 1, rows + ready.loaded.rows, size + ready.staged.size
+            now = anyio.current_time()
+            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES or now >= at_last:
                 return
-            with anyio.CancelScope(deadline=min(at_last, anyio.current_time() + _LINGER)):
-                while not self._ready:
-                    if self._dropped or chunks == self._undecided:
-                        return
+            with anyio.CancelScope(deadline=min(at_last, now + _LINGER)):
+                while not self._ready and chunks < self._undecided and not self._dropped:
                     await self._bell.wait()
-            if not self._ready:
+            if self._dropped:
                 return
 
     def _note(self, dropped: ChunkFailed | ChunkSplit) -> None:
@@ -290,7 +288,7 @@ class Running:
 
     def _answer(self, chunk: Chunk, verdict: Verdict | None) -> None:
         _log.info("%s: %s", chunk, _in_words(verdict))
-        if not isinstance(verdict, Rejected):
+        if not isinstance(verdict, Rejected | Refused):  # something else will follow
             self._undecided -= 1
         reply = self._replies.pop(chunk)
         reply.verdict = verdict

@@ -84,15 +84,18 @@ class Store:
     def insert(self, ready: Ready, staging: Staging) -> None:
         """Insert a chunk into the transaction that `commit` ends; the first one opens it.
 
+        Once one of them cannot be inserted, `commit` will try each by itself.
+
         Raises:
-            DatabaseError: DuckDB cannot write; nothing of the transaction is kept.
+            DatabaseError: DuckDB cannot write; `commit` is not to be called then.
             InterruptedCall: `interrupt` was called; the same holds.
         """
-        self._group.append(ready)
-        if len(self._group) > 1 and not self._open:
+        if self._group and not self._open:
+            self._group.append(ready)
             return
         room = room_for_lines(self._connection, ready.staged.longest)
-        with self._writing(staging), room, self._all_or_none():
+        with self._writing([*self._group, ready], staging), room, self._all_or_none():
+            self._group.append(ready)
             if not self._open:
                 self._connection.begin()
                 self._open = True
@@ -110,16 +113,16 @@ class Store:
                 nothing.
             InterruptedCall: `interrupt` was called; the same holds.
         """
-        longest = max((ready.staged.longest for ready in self._group), default=0)
-        with self._writing(staging), room_for_lines(self._connection, longest):
+        with self._writing(self._group, staging):
             if self._open:
-                with self._all_or_none():
+                longest = max(ready.staged.longest for ready in self._group)
+                with room_for_lines(self._connection, longest), self._all_or_none():
                     committed = self._settled(self._group, now)
                     self._connection.commit()
             group, together = self._group, self._open
             self._group, self._open = [], False
             if not together:
-                return [self._alone(ready, staging, now) for ready in group]
+                return [self._by_itself(ready, staging, now) for ready in group]
             for ready in group:
                 _discard(ready, staging)
             return [*committed]
@@ -151,7 +154,7 @@ class Store:
             return Totals(self._count() - self._rows_before, removed)
 
     def interrupt(self) -> None:
-        """Stop the statement of a commit that runs in another thread, if any."""
+        """Stop the statement of an insert or a commit that runs in another thread, if any."""
         self._connection.interrupt()
 
     def _prepare(self, *, anew: bool) -> None:
@@ -178,6 +181,10 @@ class Store:
     def _undo(self) -> None:
         self._open = False
         roll_back(self._connection)
+
+    def _by_itself(self, ready: Ready, staging: Staging, now: Callable[[], datetime]) -> Committed | Refused:
+        with room_for_lines(self._connection, ready.staged.longest):
+            return self._alone(ready, staging, now)
 
     def _alone(
         self, ready: Ready, staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
@@ -270,9 +277,9 @@ class Store:
             )
 
     @contextmanager
-    def _writing(self, staging: Staging) -> Iterator[None]:
+    def _writing(self, group: Sequence[Ready], staging: Staging) -> Iterator[None]:
         """Turn what speaks against the database, or against the staged files, into one of our errors."""
-        with self._translated(", ".join(str(ready.staged.chunk) for ready in self._group)), staging.writing():
+        with self._translated(", ".join(str(ready.staged.chunk) for ready in group)), staging.writing():
             yield
 
     def _count(self) -> int:

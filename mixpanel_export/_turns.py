@@ -8,7 +8,7 @@ from operator import attrgetter
 import anyio
 from anyio.lowlevel import checkpoint
 
-_VERY_LONG = 1000  # turns of others, some seconds; a server may drop a connection that nobody reads from
+_VERY_LONG = 500  # turns of others; a server may drop a connection that nobody reads from
 _BACK = 3  # passes of the event loop in which a task reads what the system has for it already
 
 
@@ -39,6 +39,7 @@ class Turns:
         try:
             await self._come(me)
             self._holder = me
+            await checkpoint()  # who comes meanwhile waits, so that ranks are compared
             yield
         finally:
             self._all.remove(me)

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from support import query
 
-from mixpanel_export import _arrow, _find, _mend
+from mixpanel_export import _arrow, _find, _mend, _store
 from mixpanel_export._database import connected_for_export
 from mixpanel_export._ledger import Selection
 from mixpanel_export._load import Ready
@@ -519,6 +519,32 @@ def test_chunks_that_come_after_one_that_cannot_be_inserted_are_committed(
     again = store.examiner.examine(staged(store, staging, DAYS[3], lines(3)), staging)
     assert isinstance(again, Ready)
     assert together(store, [again], staging) == [Committed(DAYS[3], 3)]
+
+
+def test_the_last_try_of_a_chunk_has_the_most_memory(
+    connection: duckdb.DuckDBPyConnection, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each by itself has what its own lines need, whoever was beside it before, and then more, until it is refused."""
+    limits = list[float]()
+
+    def starved(*_: object) -> None:
+        ((limit,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+        limits.append(float(limit.removesuffix(" MiB")))
+        raise duckdb.OutOfMemoryException("Out of Memory Error: failed to allocate")
+
+    store = new_store(connection, db)
+    staging = Staging(db, store.batches_for(DAYS))
+    long = b'{"event":"e","properties":{"filler":"%s"}}\n' % (b"x" * (6 << 20))
+    texts = zip(DAYS, (long, lines(1)), strict=False)
+    ready = [store.examiner.examine(staged(store, staging, chunk, text), staging) for chunk, text in texts]
+    monkeypatch.setattr(_store, "insert", starved)
+    verdicts = together(store, [one for one in ready if isinstance(one, Ready)], staging)
+    assert [type(verdict) for verdict in verdicts] == [Refused, Refused]
+    first, long_alone, long_last, short_alone, short_last = limits
+    assert first == long_alone > short_alone
+    assert long_last > long_alone
+    assert short_last > short_alone
+    assert connection.execute("FROM _export_batches").fetchall() == []
 
 
 @pytest.mark.parametrize("early", [True, False])

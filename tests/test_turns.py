@@ -127,8 +127,11 @@ class _Blocks:
 
 
 @respx.mock
-async def test_chunks_that_come_faster_than_they_are_decoded_end_one_after_the_other() -> None:
-    """The first one is whole, and can be examined, when the last one has hardly begun."""
+async def test_chunks_that_come_faster_than_they_are_decoded_end_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first one is whole, and can be examined, when the last one has hardly begun; none waits very long here."""
+    monkeypatch.setattr(_turns, "_VERY_LONG", 10_000)
     body = gzip.compress(LINE * 10_000, 0)
     respx.get(URL).mock(
         side_effect=lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=_AtOnce(body))
