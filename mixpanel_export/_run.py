@@ -2,8 +2,8 @@
 
 Who owns what: each fetch task holds a clone of the sending end and closes it; the writer task holds the
 receiving end, so the stream ends when the last fetch task does. Staging runs in the order of the stream. Beside
-it complete chunks are examined, one at a time, in a worker thread, and beside that the sound ones are committed, one
-group at a time, in another. A fetch task waits for the writer's verdict without a place in the limiter.
+it complete chunks are examined, one at a time, in a worker thread, and beside that the sound ones are inserted, and
+committed in groups, in another. A fetch task waits for the writer's verdict without a place in the limiter.
 
 What cancellation may interrupt: anything. A statement that runs is interrupted and its transaction rolls
 back; the thread is waited for, so nothing is left behind.

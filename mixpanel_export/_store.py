@@ -122,7 +122,7 @@ class Store:
             group, together = self._group, self._open
             self._group, self._open = [], False
             if not together:
-                return [self._by_itself(ready, staging, now) for ready in group]
+                return [self._alone(ready, staging, now) for ready in group]
             for ready in group:
                 _discard(ready, staging)
             return [*committed]
@@ -182,16 +182,13 @@ class Store:
         self._open = False
         roll_back(self._connection)
 
-    def _by_itself(self, ready: Ready, staging: Staging, now: Callable[[], datetime]) -> Committed | Refused:
-        with room_for_lines(self._connection, ready.staged.longest):
-            return self._alone(ready, staging, now)
-
     def _alone(
         self, ready: Ready, staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
     ) -> Committed | Refused:
         """Commit a chunk by itself, *at_last* with more memory."""
+        room = room_at_last if at_last else room_for_lines
         try:
-            with transaction(self._connection):
+            with room(self._connection, ready.staged.longest), transaction(self._connection):
                 self._create_target()
                 insert(self._connection, self._target, ready, self._buffers)
                 (committed,) = self._settled([ready], now)
@@ -202,8 +199,7 @@ class Store:
         else:
             _discard(ready, staging)
             return committed
-        with room_at_last(self._connection, ready.staged.longest):
-            return self._alone(ready, staging, now, at_last=True)
+        return self._alone(ready, staging, now, at_last=True)
 
     def _settled(self, group: Sequence[Ready], now: Callable[[], datetime]) -> list[Committed]:
         """Do what belongs to chunks that have just been inserted, in their transaction."""
