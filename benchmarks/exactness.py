@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,7 +49,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an export returned, the seconds of its commits and of their probes across batches, and what these saw."""
+    """What an export returned, the seconds of its inserts and commits and of their probes across batches, and what these saw."""
 
     result: ParallelFetchResult
     commits: list[float]
@@ -88,10 +89,11 @@ def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Done:
     Raises:
         RuntimeError: days are missing.
     """
-    commits, probes, met = (
+    inserts, commits, probes, met = (
         _watched(owner, name)
         for owner, name in (
-            (_store.Store, "_commit"),
+            (_store.Store, "insert"),
+            (_store.Store, "commit"),
             (_store, "hide_across"),
             (_duplicates, "meeting"),
         )
@@ -102,7 +104,7 @@ def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Done:
         raise RuntimeError(f"{result.failed_date_ranges} are missing: {result.errors}")
     return Done(
         result,
-        [seconds for seconds, _ in commits],
+        [seconds for seconds, _ in chain(inserts, commits)],
         [seconds for seconds, _ in probes],
         [len(batches) for _, batches in met],
     )

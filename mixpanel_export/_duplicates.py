@@ -35,6 +35,15 @@ _TIMELESS = """
 SELECT rowid AS id, export_batch AS batch, event_time FROM {table}
 WHERE export_batch IN ({batches}) AND event_time IS NULL
 """
+# No time leads to such rows of a large table, so their ids are kept beside it.
+_SHARING = """
+WITH _shared AS MATERIALIZED (
+    FROM _export_timeless WHERE batch IN (SELECT unnest(?))
+        AND insert_id IN (SELECT insert_id FROM _export_timeless WHERE batch IN (SELECT unnest(?)))
+)
+SELECT DISTINCT batch FROM _shared
+SEMI JOIN (SELECT insert_id FROM _shared GROUP BY insert_id HAVING min(batch) <> max(batch)) USING (insert_id)
+"""
 # Times first, as they are read several times as fast as ids.
 _MET = """
 CREATE OR REPLACE TEMP TABLE _export_met AS
@@ -82,18 +91,16 @@ _ROW = "event_name, event_time, distinct_id, insert_id, properties"
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """The times that a batch has events of: the span of its days, one outside them, and none at all."""
+    """The times that a batch has events of: the span of its days, and one outside them."""
 
     batch: int
     inside: Span
     outside: Span | None
-    timeless: bool
 
     def meets(self, other: "Reach") -> bool:
-        """Whether an event can be in both batches, whose days are disjoint."""
+        """Whether an event that has a time can be in both batches, whose days are disjoint."""
         return (
-            (self.timeless and other.timeless)
-            or _overlap(self.outside, other.inside)
+            _overlap(self.outside, other.inside)
             or _overlap(self.inside, other.outside)
             or _overlap(self.outside, other.outside)
         )
@@ -104,8 +111,9 @@ def hide_across(
 ) -> None:
     """Hide the losers among the *new* batches and those of *reaches* that they meet; the ledger's counts follow."""
     changed = set(new)
-    involved = meeting(changed, reaches)
-    batches = _find_met(connection, quoted(table), changed, involved) if involved else []
+    sharing = _sharing_timeless(connection, changed, reaches)
+    involved = meeting(changed, reaches, sharing)
+    batches = _find_met(connection, quoted(table), changed, involved, sharing) if involved else []
     names = {"table": quoted(table), "batches": _listed(batches)}
     if not batches or not _number(connection, _ACROSS.format(times=_met_at(connection), **names)):
         return
@@ -133,11 +141,12 @@ def restore(connection: duckdb.DuckDBPyConnection, table: str, gone: Sequence[in
     return [batch for (batch,) in batches]
 
 
-def meeting(new: set[int], reaches: Sequence[Reach]) -> list[Reach]:
-    """Return the *new* batches and the others that may share an event with one of them, if any does."""
+def meeting(new: set[int], reaches: Sequence[Reach], sharing: set[int]) -> list[Reach]:
+    """Return the *new* batches and others that may share an event with one of them: by their times, or as they are *sharing* it."""
     mine = [reach for reach in reaches if reach.batch in new]
     pairs = ((one, other) for one in mine for other in reaches if one is not other and one.meets(other))
-    return sorted(set(chain.from_iterable(pairs)), key=lambda reach: reach.batch)
+    met = set(chain.from_iterable(pairs))
+    return [reach for reach in reaches if reach in met or reach.batch in sharing]
 
 
 def _overlap(one: Span | None, other: Span | None) -> bool:
@@ -148,8 +157,20 @@ def _listed(batches: Iterable[int]) -> str:
     return ", ".join(map(str, batches))
 
 
+def _sharing_timeless(
+    connection: duckdb.DuckDBPyConnection, new: set[int], reaches: Sequence[Reach]
+) -> set[int]:
+    """Return the batches that have the id of an event without a time which a *new* one has, and another too."""
+    batches = [[reach.batch for reach in reaches], list(new)]
+    return {batch for (batch,) in connection.execute(_SHARING, batches).fetchall()}
+
+
 def _find_met(
-    connection: duckdb.DuckDBPyConnection, table: str, new: set[int], involved: Sequence[Reach]
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    new: set[int],
+    involved: Sequence[Reach],
+    sharing: set[int],
 ) -> list[int]:
     """Fill `_export_met` with the rows that recur across batches, as far as times can tell, and return their batches.
 
@@ -160,11 +181,10 @@ def _find_met(
     old = [reach for reach in involved if reach.batch not in new]
     days = [reach.inside for reach in mine]
     abroad = [reach.outside for reach in mine if reach.outside]
-    timeless = [reach for reach in involved if reach.timeless]
     strays = [
         _rows(_STRAYS, table, [reach for reach in mine if reach.outside], "true"),
         _rows(_STRAYS, table, [reach for reach in old if _meets(reach.outside, days)], _within(days)),
-        _rows(_TIMELESS, table, timeless if any(reach.timeless for reach in mine) else []),
+        _rows(_TIMELESS, table, [reach for reach in involved if reach.batch in sharing]),
     ]
     near = [reach for reach in old if _meets(reach.inside, abroad) or _meets(reach.outside, abroad)]
     query = _MET.format(

@@ -14,7 +14,7 @@ import duckdb
 from mixpanel_export._database import first_moment, last_moment, quoted
 from mixpanel_export._duplicates import Reach
 from mixpanel_export._plan import Held, Status
-from mixpanel_export._schema import table_exists
+from mixpanel_export._schema import LEDGER_TABLES, check_ledger, create_ledger, table_exists
 from mixpanel_export._stream import Chunk
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
 
@@ -180,13 +180,13 @@ class Ledger:
         """Return the times that the project's deduplicated batches in the table have events of."""
         found = self._connection.execute(
             f"SELECT batch, {first_moment('from_date', self._zone)}, {last_moment('to_date', self._zone)}, "
-            "outside_first, outside_last, timeless_rows FROM _export_batches "
+            "outside_first, outside_last FROM _export_batches "
             "WHERE table_name = ? AND project = ? AND status <> 'failed' AND deduped",
             [self._table, self._selection.project],
         ).fetchall()
         return [
-            Reach(batch, (first, last), (early, late) if early else None, timeless > 0)
-            for batch, first, last, early, late, timeless in found
+            Reach(batch, (first, last), (early, late) if early else None)
+            for batch, first, last, early, late in found
         ]
 
     def counts(self, batches: Sequence[int]) -> dict[int, tuple[int, int]]:
@@ -265,8 +265,8 @@ class Ledger:
         ]
 
     def forget(self, batches: Sequence[int]) -> None:
-        """Remove the ledger rows of *batches*, their rejects, and what they lost to others."""
-        for table in ("_export_batches", "_export_rejects", "_export_duplicates"):
+        """Remove the ledger rows of *batches* and what is kept beside them."""
+        for table in LEDGER_TABLES:
             self._connection.execute(
                 f"DELETE FROM {table} WHERE batch IN (SELECT unnest(?))", [list(batches)]
             )
@@ -284,8 +284,14 @@ class Ledger:
 
 
 def forget_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Remove all that is known of a table, if the database has a ledger."""
+    """Remove all that is known of a table, if the database has a ledger.
+
+    Raises:
+        TableFormatError: a newer release of this program wrote it.
+    """
     if table_exists(connection, "_export_batches"):
+        check_ledger(connection)
+        create_ledger(connection)
         Ledger(connection, table, Selection(""), "UTC").forget_all()
 
 

@@ -149,6 +149,7 @@ class LocalDatabase(ABC):
 
         Raises:
             TableNotFoundError: There is no such table.
+            TableFormatError: A newer release of this program has exported into the file.
             ValueError: The name begins with an underscore, so the table is this program's own.
             DatabaseError: The workspace is read-only, or something else changes the table.
             ExportRunningError: This process is exporting into the file.

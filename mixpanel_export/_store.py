@@ -26,6 +26,7 @@ from mixpanel_export._schema import (
     create_events_table,
     create_ledger,
     forget_foreign_metadata,
+    note_timeless,
     table_exists,
 )
 from mixpanel_export._settings import room_at_last, room_for_lines
@@ -205,6 +206,7 @@ class Store:
         """Do what belongs to chunks that have just been inserted, in their transaction."""
         entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
         superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
+        self._note_timeless(entries)
         for ready, entry in zip(group, entries, strict=True):
             self._ledger.write(entry, deduped=self._order.dedupe)
             load_set_aside(self._connection, ready.staged)
@@ -220,6 +222,11 @@ class Store:
         if superseded:
             changed += restore(self._connection, self._target, superseded)
         hide_across(self._connection, self._target, changed, self._ledger.reaches())
+
+    def _note_timeless(self, entries: Sequence[Entry]) -> None:
+        batches = [entry.batch for entry in entries if entry.loaded.timeless_rows]
+        if batches:
+            note_timeless(self._connection, self._target, batches)
 
     def _create_target(self) -> None:
         create_events_table(self._connection, self._target)

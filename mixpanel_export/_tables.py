@@ -71,6 +71,7 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> 
     Raises:
         ValueError: a name is one of this program's own.
         TableNotFoundError: there is no such table.
+        TableFormatError: a newer release of this program wrote the ledger.
     """
     with transaction(connection):
         for table in dict.fromkeys(_droppable(connection, name) for name in names):

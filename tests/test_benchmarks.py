@@ -8,11 +8,12 @@ import _days
 import bars
 import duckdb
 import engine
+import exactness
 import growth
 import memory
 import pytest
 import startup
-from _measure import Proof, alternating, as_many
+from _measure import Proof, alternating, as_many, in_own_process, serving
 from _report import Bar, Reached, bars_table, markdown, publish, published
 
 from mixpanel_export.simulator import Simulator, Truth
@@ -106,3 +107,11 @@ def test_every_benchmark_has_its_script_and_its_turn() -> None:
         assert f'"{script}"' in session
         assert f"## `{script}.py`" in readme
     assert {module.__name__ for module in (engine, growth, memory, startup)} < set(bars.SCRIPTS)
+
+
+def test_the_cost_of_commits_is_looked_at_where_they_are(tmp_path: Path) -> None:
+    """What the exactness benchmark watches is what an export calls."""
+    with serving(str) as (url, _):
+        done = in_own_process(exactness.export, url, (FIRST, LAST), tmp_path / "x.duckdb", {})
+    assert done.result.total_rows
+    assert all([done.commits, done.probes, done.looked_at])

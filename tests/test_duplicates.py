@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_export._duplicates import Reach, Span, hide_across
-from mixpanel_export._schema import create_events_table, create_ledger
+from mixpanel_export._schema import create_events_table, create_ledger, note_timeless
 
 FIRST = datetime(2024, 3, 1)
 DAY = timedelta(days=1)
@@ -84,7 +84,7 @@ def reach(batch: int, rows: Iterable[Row]) -> Reach:
     """Return what the ledger knows of the times of a batch."""
     times = [row.event.time for row in rows]
     strays = [time for time in times if time and not inside(batch)[0] <= time <= inside(batch)[1]]
-    return Reach(batch, inside(batch), (min(strays), max(strays)) if strays else None, None in times)
+    return Reach(batch, inside(batch), (min(strays), max(strays)) if strays else None)
 
 
 @contextmanager
@@ -111,6 +111,7 @@ def commit(connection: duckdb.DuckDBPyConnection, rows: list[Row], batches: list
         'INSERT INTO _export_batches (batch, "rows", removed_duplicates) VALUES (?, ?, 0)',
         [(batch, counts[batch]) for batch in batches],
     )
+    note_timeless(connection, TABLE, batches)
 
 
 def found(connection: duckdb.DuckDBPyConnection, table: str, batch: str) -> Counter[tuple[Any, ...]]:

@@ -28,6 +28,7 @@ from mixpanel_export import (
     MixpanelDataError,
     QueryError,
     SummaryResult,
+    TableFormatError,
     TableInfo,
     TableNotFoundError,
     TableSchema,
@@ -36,6 +37,7 @@ from mixpanel_export import (
 )
 from mixpanel_export._inspect import stats_of
 from mixpanel_export._local import size_and_birth
+from mixpanel_export._schema import LEDGER_TABLES
 from mixpanel_export.simulator import Fault, Simulator
 
 ROWS = """
@@ -392,26 +394,42 @@ async def exported(db: Path, *tables: str, **options: Any) -> Simulator:
 
 def books(db: Path) -> list[tuple[int, ...]]:
     """Return how many rows each of the ledger's tables has."""
-    tables = ("_export_batches", "_export_rejects", "_export_duplicates")
-    return query(db, "SELECT " + ", ".join(f"(SELECT count(*) FROM {table})" for table in tables))
+    return query(db, "SELECT " + ", ".join(f"(SELECT count(*) FROM {table})" for table in LEDGER_TABLES))
 
 
 def test_dropping_takes_the_books_along(tmp_path: Path) -> None:
-    """The table's rows, ledger rows, rejects and hidden duplicates go, those of another table stay."""
+    """The table's rows, ledger rows, rejects, hidden duplicates and ids go, those of another table stay."""
     db = tmp_path / "x.duckdb"
     sim = run(lambda: exported(db, "events", "others"))
     for number, table in enumerate(("events", "others")):
         batch = f"(SELECT min(batch) FROM _export_batches WHERE table_name = '{table}')"
         query(db, f"INSERT INTO _export_rejects SELECT {batch}, 'no event', 'x{number}'::BLOB")
         query(db, f"INSERT INTO _export_duplicates (batch, lost_to) SELECT {batch}, {batch}")
-    ((batches, *_),) = books(db)
+    ((batches, *_, timeless),) = books(db)
+    assert timeless
     with Workspace(path=db) as workspace:
         workspace.drop("EVENTS")
         assert [table.name for table in workspace.tables()] == ["others"]
-    assert books(db) == [(batches // 2, 1, 1)]
+    assert books(db) == [(batches // 2, 1, 1, timeless // 2)]
     assert query(db, "SELECT DISTINCT table_name FROM _export_batches") == [("others",)]
     assert query(db, "SELECT table_name FROM _metadata") == [("others",)]
     assert held(db, "others") == truth(sim)
+
+
+def test_a_table_of_an_older_release_can_be_dropped_and_one_of_a_newer_cannot(tmp_path: Path) -> None:
+    """A drop knows all that an older ledger has of the table, and not what a newer one may have."""
+    db = tmp_path / "x.duckdb"
+    run(lambda: exported(db, "events", "others"))
+    query(db, "DROP TABLE _export_timeless")
+    with Workspace(path=db) as workspace:
+        for version in (1, 99):
+            query(db, f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {version}'")
+            if version == 1:
+                workspace.drop("events")
+                continue
+            with pytest.raises(TableFormatError, match="update mpx-export"):
+                workspace.drop("others")
+        assert [table.name for table in workspace.tables()] == ["others"]
 
 
 def test_after_a_drop_resume_starts_from_nothing(tmp_path: Path) -> None:
@@ -442,7 +460,7 @@ def test_dropping_takes_along_what_a_replace_has_left(tmp_path: Path) -> None:
         with Workspace(path=db) as workspace:
             workspace.drop("events")
         assert query(db, shadow) == [(0,)]
-        assert books(db) == [(0, 0, 0)]
+        assert books(db) == [(0, 0, 0, 0)]
 
 
 def test_dropping_is_all_or_nothing(workspace: Workspace) -> None:

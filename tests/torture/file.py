@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import duckdb
 
+from mixpanel_export._schema import LEDGER_TABLES
 from mixpanel_export.simulator import Row
 
 from .world import Selection
 
 _COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
-_OWN = frozenset({"_export_batches", "_export_rejects", "_export_duplicates"})
+_OWN = frozenset(LEDGER_TABLES)
 
 
 class Entry(NamedTuple):
