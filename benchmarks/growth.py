@@ -269,7 +269,7 @@ def draw(
 
 def main() -> None:
     """Measure, prove, and publish a table and a plot."""
-    given = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=3)
+    given = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=4)
     content = {"events_per_day": round(given.scale * 1e6 / MILLION), "weekday_pattern": False}
     with (
         served_days(FIRST, day(DAYS), cache_bytes=1 << 34, concurrent=0, **content, **UNLIMITED) as (
