@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 import subprocess
 import sys
 from contextlib import closing, suppress
@@ -11,15 +12,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import anyio
+import duckdb
 import httpx
 import pytest
 from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 
-from mixpanel_export import _run, _staging
+from mixpanel_export import _run, _staging, _store
 from mixpanel_export._database import connect
 from mixpanel_export._engine import download_events, export_events
 from mixpanel_export._fetch import Timeouts
-from mixpanel_export._staging import Staging
+from mixpanel_export._load import Ready, insert
+from mixpanel_export._staging import Buffers, Staging
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
     AuthenticationError,
@@ -360,6 +363,24 @@ async def test_what_is_ready_is_committed_while_others_take_long(
         await export(sim, db, transport=transport, chunk_days=1, on_batch_complete=tell)
     assert told[8:] == [str(FIFTH)]
     assert held(db) == truth(sim)
+
+
+async def test_what_is_refused_keeps_nobody_waiting(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a commit waits for company, it does not wait for a chunk that DuckDB has refused."""
+    monkeypatch.setattr(_run, "_LINGER", math.inf)
+    monkeypatch.setattr(_run, "_LONGEST_LINGER", math.inf)
+
+    def refusing(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready, buffers: Buffers) -> None:
+        if ready.staged.chunk.first == FIFTH:
+            raise duckdb.InvalidInputException("Invalid Input Error: not this one")
+        insert(connection, table, ready, buffers)
+
+    monkeypatch.setattr(_store, "insert", refusing)
+    sim = simulator()
+    with anyio.fail_after(30):
+        result = await export(sim, db, chunk_days=1)
+    assert result.failed_date_ranges == ((str(FIFTH), str(FIFTH)),)
+    assert result.successful_batches == 8
 
 
 async def test_every_batch_is_told_once_and_one_at_a_time(db: Path) -> None:
