@@ -186,13 +186,15 @@ def _is_there(path: Path) -> bool:
 
 
 def _check_access(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    found = connection.execute("SELECT current_setting('enable_external_access')").fetchone()
-    if found and not found[0]:
-        raise DatabaseError(
-            f"{path} is open in this process with enable_external_access off, so no staged file could be read; "
-            "close that connection first",
-            db_path=str(path),
-        )
+    for setting, unfit, why in (
+        ("enable_external_access", False, "with enable_external_access off, so no staged file could be read"),
+        ("lock_configuration", True, "with lock_configuration on, so it cannot be told how to load"),
+    ):
+        ((value,),) = connection.execute(f"SELECT current_setting('{setting}')").fetchall()
+        if value is unfit:
+            raise DatabaseError(
+                f"{path} is open in this process {why}; close that connection first", db_path=str(path)
+            )
 
 
 def _create(path: Path) -> None:

@@ -120,7 +120,7 @@ def memory_limit() -> int:
     What there is, is the machine's or the control group's, whichever is less. Less than 96 MB loads nothing.
 
     Raises:
-        ConfigError: the variable is no size such as `512MB`.
+        ConfigError: the variable is no size such as `512MB`, or less than that.
     """
     given = os.environ.get("MPX_MEMORY_LIMIT")
     if given is not None:
@@ -158,7 +158,12 @@ def _bytes_in(size: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(M|G)B", size.strip(), re.IGNORECASE)
     if not found:
         raise ConfigError(f"MPX_MEMORY_LIMIT must be a size such as 512MB or 2GB, got {size!r}")
-    return int(float(found[1]) * (1e6 if found[2] in "mM" else 1e9))
+    in_bytes = int(float(found[1]) * (1e6 if found[2] in "mM" else 1e9))
+    if in_bytes < _LEAST_MEMORY:
+        raise ConfigError(
+            f"MPX_MEMORY_LIMIT must be {_LEAST_MEMORY // 1_000_000}MB or more, or nothing could be loaded, got {size!r}"
+        )
+    return in_bytes
 
 
 def _memory_that_there_is() -> list[int]:
