@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 
 import anyio
@@ -16,7 +16,7 @@ _BACK = 3  # passes of the event loop in which a task reads what the system has 
 class _Waiting:
     rank: int
     since: int
-    woken: anyio.Event = field(default_factory=anyio.Event)
+    woken: anyio.Event | None = None
 
 
 class Turns:
@@ -71,5 +71,5 @@ class Turns:
         return min(self._all, key=attrgetter("rank"))
 
     def _wake(self) -> None:
-        if self._all:
-            self._next().woken.set()
+        if self._all and (woken := self._next().woken):
+            woken.set()
