@@ -6,6 +6,7 @@ from pathlib import Path
 
 import _days
 import bars
+import cpu
 import duckdb
 import engine
 import exactness
@@ -107,6 +108,23 @@ def test_every_benchmark_has_its_script_and_its_turn() -> None:
         assert f'"{script}"' in session
         assert f"## `{script}.py`" in readme
     assert {module.__name__ for module in (engine, growth, memory, startup)} < set(bars.SCRIPTS)
+
+
+@pytest.mark.parametrize(
+    "functions, kind",
+    [
+        ("ZSTD_compressBlock duckdb::ZSTDStorage::Compress duckdb::DataTable::LocalAppend python", "zstd"),
+        ("yyjson_read_opts duckdb::ExpressionExecutor::Execute python", "reading JSON"),
+        ("clear_page_([kernel.kallsyms]) duckdb::FSSTStorage::StringAnalyze duckdb::RowGroup", "compressing"),
+        ("memcpy duckdb::RowGroup::Append duckdb::DataTable::LocalAppend python", "appending"),
+        ("duckdb::Binder::Bind _PyEval_EvalFrameDefault (libpython3.11.so)", "everything else"),
+        ("isal_inflate _PyEval_EvalFrameDefault", "inflating"),
+        ("_PyEval_EvalFrameDefault (libpython3.11.so) _start", "Python"),
+    ],
+)
+def test_a_sample_counts_for_what_it_was_done_for(functions: str, kind: str) -> None:
+    """The work that a stack shows first in the list of kinds is what its sample counts for."""
+    assert cpu.kind_of(functions.replace(" ", "\n")).startswith(kind)
 
 
 def test_the_cost_of_commits_is_looked_at_where_they_are(tmp_path: Path) -> None:

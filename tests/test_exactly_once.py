@@ -567,6 +567,10 @@ class Exports(RuleBasedStateMachine):
         delivered = sum(len(batch.lines) for batch in self.batches or ())
         hidden = query(self.db, "SELECT count(*) FROM _export_duplicates")[0][0]
         assert hidden == delivered - sum(table(self.db).values())
+        noted = "SELECT batch, insert_id FROM _export_timeless"
+        nameless = "SELECT export_batch, insert_id FROM events WHERE event_time IS NULL AND insert_id <> ''"
+        assert query(self.db, f"{nameless} EXCEPT {noted}") == []
+        assert query(self.db, "FROM _export_timeless ANTI JOIN _export_batches USING (batch)") == []
 
 
 def _chunks(asked: Iterable[tuple[date, date]]) -> list[tuple[date, date]]:
