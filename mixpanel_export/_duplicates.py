@@ -35,11 +35,16 @@ _TIMELESS = """
 SELECT rowid AS id, export_batch AS batch, event_time FROM {table}
 WHERE export_batch IN ({batches}) AND event_time IS NULL
 """
-# No time leads to such rows of a large table, so their ids are kept beside it.
+# No time leads to such rows of a large table, so their ids are kept beside it, whether they are shown or hidden.
+_NOTE = "INSERT INTO _export_timeless SELECT {batch}, insert_id FROM {table} WHERE {batch} IN ({batches}) AND event_time IS NULL"
+_NOT_NOTED = """
+SELECT batch FROM _export_batches
+WHERE table_name = ? AND timeless_rows > 0 AND batch NOT IN (SELECT batch FROM _export_timeless)
+"""
 _SHARING = """
 WITH _shared AS MATERIALIZED (
     FROM _export_timeless WHERE batch IN (SELECT unnest(?))
-        AND insert_id IN (SELECT insert_id FROM _export_timeless WHERE batch IN (SELECT unnest(?)))
+        AND insert_id IN (SELECT insert_id FROM _export_timeless WHERE batch IN (SELECT unnest(?)) AND insert_id <> '')
 )
 SELECT DISTINCT batch FROM _shared
 SEMI JOIN (SELECT insert_id FROM _shared GROUP BY insert_id HAVING min(batch) <> max(batch)) USING (insert_id)
@@ -104,6 +109,22 @@ class Reach:
             or _overlap(self.inside, other.outside)
             or _overlap(self.outside, other.outside)
         )
+
+
+def note_timeless(connection: duckdb.DuckDBPyConnection, table: str, new: Iterable[int]) -> None:
+    """Keep the ids of the events without a time that *new* batches have brought into the table."""
+    batches = _listed(new)
+    if batches:
+        connection.execute(_NOTE.format(table=quoted(table), batch="export_batch", batches=batches))
+
+
+def make_up_for_timeless(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Keep the ids of the events without a time that an older release has brought into the table."""
+    batches = [batch for (batch,) in connection.execute(_NOT_NOTED, [table]).fetchall()]
+    if batches:
+        note_timeless(connection, table, batches)
+        hidden = _NOTE.format(table="_export_duplicates", batch="batch", batches=_listed(batches))
+        connection.execute(hidden)
 
 
 def hide_across(

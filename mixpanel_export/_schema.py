@@ -1,7 +1,5 @@
 """Tables, views and comments: what is in the database file, what must be, and what may not be touched."""
 
-from collections.abc import Iterable
-
 import duckdb
 
 from mixpanel_export._database import quoted, takes_zstd
@@ -30,9 +28,8 @@ CREATE TABLE IF NOT EXISTS _export_duplicates (
     batch INTEGER, lost_to INTEGER, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR,
     insert_id VARCHAR, properties JSON
 );
+CREATE TABLE IF NOT EXISTS _export_timeless (batch INTEGER, insert_id VARCHAR);
 """
-# `$insert_id` of the events that a batch has brought without a time, whether or not another batch hides them now.
-_TIMELESS = "CREATE TABLE _export_timeless (batch INTEGER, insert_id VARCHAR)"
 _COLUMNS = {
     "event_name": "VARCHAR",
     "event_time": "TIMESTAMP",
@@ -62,9 +59,6 @@ GROUP BY table_name
 def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
     """Create what is missing of the ledger; one of an older release becomes one of this."""
     connection.execute(_TABLES.format(start=_next_batch(connection)))
-    if not table_exists(connection, "_export_timeless"):
-        connection.execute(_TIMELESS)
-        _note_all_timeless(connection)
     connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
     if not table_exists(connection, "_metadata"):
         connection.execute(_METADATA)
@@ -84,28 +78,6 @@ def check_ledger(connection: duckdb.DuckDBPyConnection) -> None:
                 f"the ledger of this database has version {version}, and this release knows {SCHEMA}; update mpx-export",
                 table_name="_export_batches",
             )
-
-
-def note_timeless(connection: duckdb.DuckDBPyConnection, table: str, batches: Iterable[int]) -> None:
-    """Keep the ids of the events without a time that *batches* have brought into the table."""
-    listed = ", ".join(map(str, batches))
-    connection.execute(
-        f"INSERT INTO _export_timeless SELECT export_batch, insert_id FROM {quoted(table)} "
-        f"WHERE export_batch IN ({listed}) AND event_time IS NULL AND insert_id <> ''"
-    )
-
-
-def _note_all_timeless(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make up for what an older release did not note."""
-    found = connection.execute(
-        "SELECT table_name, list(batch) FROM _export_batches WHERE timeless_rows > 0 GROUP BY table_name"
-    ).fetchall()
-    for table, batches in found:
-        if has_batches(connection, table):
-            note_timeless(connection, table, batches)
-    connection.execute(
-        "INSERT INTO _export_timeless SELECT batch, insert_id FROM _export_duplicates WHERE event_time IS NULL"
-    )
 
 
 def _next_batch(connection: duckdb.DuckDBPyConnection) -> int:

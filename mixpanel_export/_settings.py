@@ -155,7 +155,7 @@ def _settable(value: object) -> str:
 
 
 def _bytes_in(size: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(M|G)B", size.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?(M|G)B", size.strip(), re.IGNORECASE)
     if not found:
         raise ConfigError(f"MPX_MEMORY_LIMIT must be a size such as 512MB or 2GB, got {size!r}")
     in_bytes = int(float(found[1]) * (1e6 if found[2] in "mM" else 1e9))

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_export._database import advice_on, identity, quoted, roll_back, transaction
-from mixpanel_export._duplicates import hide_across, restore
+from mixpanel_export._duplicates import hide_across, make_up_for_timeless, note_timeless, restore
 from mixpanel_export._examine import UNLOADABLE, Examiner, refused
 from mixpanel_export._ledger import Entry, Ledger, Loaded
 from mixpanel_export._load import Ready, insert
@@ -26,7 +26,6 @@ from mixpanel_export._schema import (
     create_events_table,
     create_ledger,
     forget_foreign_metadata,
-    note_timeless,
     table_exists,
 )
 from mixpanel_export._settings import room_at_last, room_for_lines
@@ -167,6 +166,8 @@ class Store:
                 # What failed before there was ever a table is still wanted by those who resume.
                 if self._order.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.forget_all()
+            else:
+                make_up_for_timeless(self._connection, self._target)
 
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:
@@ -206,7 +207,8 @@ class Store:
         """Do what belongs to chunks that have just been inserted, in their transaction."""
         entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
         superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
-        self._note_timeless(entries)
+        timeless = (entry.batch for entry in entries if entry.loaded.timeless_rows)
+        note_timeless(self._connection, self._target, timeless)
         for ready, entry in zip(group, entries, strict=True):
             self._ledger.write(entry, deduped=self._order.dedupe)
             load_set_aside(self._connection, ready.staged)
@@ -222,11 +224,6 @@ class Store:
         if superseded:
             changed += restore(self._connection, self._target, superseded)
         hide_across(self._connection, self._target, changed, self._ledger.reaches())
-
-    def _note_timeless(self, entries: Sequence[Entry]) -> None:
-        batches = [entry.batch for entry in entries if entry.loaded.timeless_rows]
-        if batches:
-            note_timeless(self._connection, self._target, batches)
 
     def _create_target(self) -> None:
         create_events_table(self._connection, self._target)

@@ -213,6 +213,7 @@ def test_memory_and_threads_are_what_the_environment_says(
         ("MPX_MEMORY_LIMIT", "much"),
         ("MPX_MEMORY_LIMIT", "-1GB"),
         ("MPX_MEMORY_LIMIT", "95.9MB"),
+        ("MPX_MEMORY_LIMIT", "9" * 400 + "GB"),
         ("MPX_THREADS", "0"),
     ],
 )

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._duplicates import Reach, Span, hide_across
-from mixpanel_export._schema import create_events_table, create_ledger, note_timeless
+from mixpanel_export._duplicates import Reach, Span, hide_across, note_timeless
+from mixpanel_export._schema import create_events_table, create_ledger
 
 FIRST = datetime(2024, 3, 1)
 DAY = timedelta(days=1)
