@@ -119,7 +119,7 @@ def note_timeless(connection: duckdb.DuckDBPyConnection, table: str, new: Iterab
 
 
 def make_up_for_timeless(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Keep the ids of the events without a time that an older release has brought into the table."""
+    """Do as `note_timeless` for the batches of the table of which nothing is noted, as an older release has brought them."""
     batches = [batch for (batch,) in connection.execute(_NOT_NOTED, [table]).fetchall()]
     if batches:
         note_timeless(connection, table, batches)

@@ -65,7 +65,7 @@ def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def check_ledger(connection: duckdb.DuckDBPyConnection) -> None:
-    """Refuse a ledger of another version.
+    """Refuse a ledger of a version that this release does not know.
 
     Raises:
         TableFormatError: a newer release of this program wrote it.

@@ -120,7 +120,7 @@ def memory_limit() -> int:
     What there is, is the machine's or the control group's, whichever is less. Less than 96 MB loads nothing.
 
     Raises:
-        ConfigError: the variable is no size such as `512MB`, or less than that.
+        ConfigError: the variable is no size such as `512MB`, or less than 96 MB.
     """
     given = os.environ.get("MPX_MEMORY_LIMIT")
     if given is not None:

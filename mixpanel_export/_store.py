@@ -8,7 +8,7 @@ Only chunks that the examiner has found sound come together in a commit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -172,13 +172,14 @@ class Store:
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:
         """Roll the open transaction back if the block fails; what speaks against a chunk is no error yet."""
-        with ExitStack() as forget:
-            forget.callback(self._group.clear)
-            with suppress(*UNLOADABLE), ExitStack() as undo:
-                undo.callback(self._undo)
-                yield
-                undo.pop_all()
-            forget.pop_all()
+        try:
+            yield
+        except UNLOADABLE:
+            self._undo()
+        except BaseException:
+            self._group.clear()
+            self._undo()
+            raise
 
     def _undo(self) -> None:
         self._open = False

@@ -121,7 +121,7 @@ def test_what_python_does_not_take_for_json_is_nobodys_duplicate(distinct_id: st
     assert list(losers([[(*row, 0), (*row, 1)]])) == []
 
 
-@pytest.mark.parametrize("distinct_id", ["d", "1234567890", "a1.5", "1.x", "1e", "infinite"[1:], None])
+@pytest.mark.parametrize("distinct_id", ["d", "1234567890", "a1.5", "1.x", "1e", None])
 def test_texts_that_duckdb_leaves_alone_are_compared_as_they_are(distinct_id: str | None) -> None:
     """Where what DuckDB extracts is what was sent, nothing is read again."""
     row = (1, "a", "1", distinct_id, "i", None, "{'not': json}", True, 1)
