@@ -16,8 +16,8 @@ import httpx
 from anyio import to_thread
 from trio.testing import MockClock
 
-from mixpanel_export import _quota
-from mixpanel_export._clock import Moment
+from mixpanel_export._quota import shared as _quota
+from mixpanel_export._quota.clock import Moment
 
 T = TypeVar("T")
 

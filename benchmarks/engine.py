@@ -42,8 +42,8 @@ from _measure import (
 )
 from _report import Bar, horizontal, markdown, publish
 
-from mixpanel_export._plan import open_from, plan
-from mixpanel_export._stream import Chunk
+from mixpanel_export._model import Chunk
+from mixpanel_export._planning.planner import open_from, plan
 from mixpanel_export.simulator import Simulator, Truth
 
 if TYPE_CHECKING:

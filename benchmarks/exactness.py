@@ -24,7 +24,9 @@ import anyio
 from _compare import Span, Told, differences, query, tell
 from _measure import Cost, in_own_process, machine, measured, serving, spread
 
-from mixpanel_export import Credentials, ParallelFetchResult, _duplicates, _store, export_events
+from mixpanel_export import Credentials, ParallelFetchResult, export_events
+from mixpanel_export._writer import cross_batch as _duplicates
+from mixpanel_export._writer import table as _store
 
 FIRST = date(2024, 1, 1)
 DAYS = 30

@@ -38,10 +38,10 @@ from mixpanel_export.results import (
 )
 
 if TYPE_CHECKING:
-    from mixpanel_export._engine import export_events
-    from mixpanel_export._fetch import Timeouts
-    from mixpanel_export._plan import split_date_range
-    from mixpanel_export._upgrade import upgrade_database
+    from mixpanel_export._export.engine import export_events
+    from mixpanel_export._local.upgrade import upgrade_database
+    from mixpanel_export._planning.planner import split_date_range
+    from mixpanel_export._source.request import Timeouts
     from mixpanel_export.credentials import Credentials
     from mixpanel_export.inspection import (
         ColumnInfo,
@@ -126,15 +126,15 @@ _HOMES = {
     "SummaryResult": "inspection",
     "TableInfo": "inspection",
     "TableSchema": "inspection",
-    "Timeouts": "_fetch",
+    "Timeouts": "_source.request",
     "UpgradeResult": "inspection",
     "UpgradedTable": "inspection",
     "Workspace": "workspace",
     "WorkspaceInfo": "inspection",
-    "export_events": "_engine",
+    "export_events": "_export.engine",
     "run_sync": "sync",
-    "split_date_range": "_plan",
-    "upgrade_database": "_upgrade",
+    "split_date_range": "_planning.planner",
+    "upgrade_database": "_local.upgrade",
 }
 
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from mixpanel_export._zone import checked_zone
+from mixpanel_export._timezones import checked_zone
 from mixpanel_export.errors import AccountNotFoundError, ConfigError
 
 # From openapi/export.openapi.yaml in the repository mixpanel/docs.

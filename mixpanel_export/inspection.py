@@ -10,8 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixpanel_export._frames import frame
-from mixpanel_export._html import facts, grid
+from mixpanel_export._display import facts, frame, grid
 from mixpanel_export.results import DateRange
 
 if TYPE_CHECKING:

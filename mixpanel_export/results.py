@@ -5,8 +5,7 @@ from datetime import datetime
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Literal
 
-from mixpanel_export._frames import frame
-from mixpanel_export._html import facts
+from mixpanel_export._display import facts, frame
 from mixpanel_export.errors import MixpanelDataError
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from typing import Generic, ParamSpec, TypeVar
 
 import anyio
 
-from mixpanel_export._tasks import runs_callback
+from mixpanel_export._concurrency import runs_callback
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NoReturn, Self, TypedDict, Unpack, overload
 
-from mixpanel_export._arguments import (
+from mixpanel_export._compat import (
     MAX_DAYS,
     FetchOptions,
     check,
@@ -17,12 +17,12 @@ from mixpanel_export._arguments import (
     mode_of,
     result_of_one_request,
 )
-from mixpanel_export._check import check_credentials
-from mixpanel_export._engine import download_events, export_events
-from mixpanel_export._event import streamed
-from mixpanel_export._fetch import Timeouts
-from mixpanel_export._local import LocalDatabase, check_there, size_and_birth
-from mixpanel_export._zone import checked_zone
+from mixpanel_export._export.engine import download_events, export_events
+from mixpanel_export._local.file import LocalDatabase, check_there, size_and_birth
+from mixpanel_export._source.check import check_credentials
+from mixpanel_export._source.records import streamed
+from mixpanel_export._source.request import Timeouts
+from mixpanel_export._timezones import checked_zone
 from mixpanel_export.credentials import Credentials, account_used, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ConfigError
 from mixpanel_export.inspection import WorkspaceInfo

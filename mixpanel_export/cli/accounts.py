@@ -130,7 +130,7 @@ def add(
     default: bool,
 ) -> None:
     """Add the service account NAME to the file, which only its owner may read then."""
-    from mixpanel_export._accounts import add_account, check_new
+    from mixpanel_export._config_file import add_account, check_new
     from mixpanel_export.credentials import Credentials, config_file
 
     path = config_file()
@@ -199,7 +199,7 @@ def test(*, name: str | None, as_json: bool, api_url: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(*, name: str, yes: bool) -> None:
     """Remove the account NAME from the file; Mixpanel shows a secret only once, so keep it elsewhere."""
-    from mixpanel_export._accounts import check_known, remove_account
+    from mixpanel_export._config_file import check_known, remove_account
     from mixpanel_export.credentials import config_file
 
     path = config_file()
@@ -228,7 +228,7 @@ def _confirm(name: str, path: Path) -> None:
 @click.argument("name", required=False, shell_complete=complete.accounts)
 def default_account(*, name: str | None) -> None:
     """Make NAME the default account; without one, say which it is."""
-    from mixpanel_export._accounts import set_default
+    from mixpanel_export._config_file import set_default
     from mixpanel_export.credentials import config_file, read_accounts
     from mixpanel_export.errors import ConfigError
 

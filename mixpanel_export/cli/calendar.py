@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from mixpanel_export._coverage import Coverage, Day
+    from mixpanel_export._database.coverage import Coverage, Day
 
 FEW_DAYS = 14
 """So many days get a line each; more of them are a character each, in a line a month."""

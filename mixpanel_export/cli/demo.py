@@ -123,7 +123,7 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
 async def _export(
     simulator: "Simulator", project_id: str, db: str, last: date, *, shown: bool
 ) -> ParallelFetchResult:
-    from mixpanel_export._engine import export_events
+    from mixpanel_export._export.engine import export_events
     from mixpanel_export.credentials import Credentials
 
     credentials = Credentials(USERNAME, SECRET, project_id)

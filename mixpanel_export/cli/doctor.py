@@ -12,7 +12,7 @@ from mixpanel_export.cli import print_json
 from mixpanel_export.cli.options import account_option, api_url_option, db_argument, per_hour_option
 
 if TYPE_CHECKING:
-    from mixpanel_export._doctor import Finding
+    from mixpanel_export._local.doctor import Finding
     from mixpanel_export.credentials import Credentials
 
 EXAMPLES = """\b
@@ -69,7 +69,7 @@ def command(
 def _findings(
     db: Path, account: str | None, api_url: str | None, per_hour: int, *, offline: bool
 ) -> Iterator["Finding"]:
-    from mixpanel_export import _doctor
+    from mixpanel_export._local import doctor as _doctor
 
     yield from _doctor.look_at_program()
     credentials, found = _doctor.look_at_credentials(account)
@@ -83,8 +83,8 @@ def _findings(
 
 
 def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
-    from mixpanel_export._doctor import tell_of_server, told
-    from mixpanel_export._reach import reach
+    from mixpanel_export._local.doctor import tell_of_server, told
+    from mixpanel_export._source.reach import reach
     from mixpanel_export.credentials import export_url
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.sync import run_sync

@@ -187,8 +187,8 @@ def _check(options: Options) -> None:
 
 
 def _plan(options: Options) -> ExportPlan:
-    from mixpanel_export._dry_run import plan_export
-    from mixpanel_export._job import checked_job
+    from mixpanel_export._export.dry_run import plan_export
+    from mixpanel_export._export.job import checked_job
     from mixpanel_export.sync import run_sync
 
     return run_sync(plan_export, checked_job(**_wanted(options)))
@@ -196,7 +196,7 @@ def _plan(options: Options) -> ExportPlan:
 
 def _wanted(options: Options) -> dict[str, Any]:
     """Return the arguments that say what to export: the same for a real run and a dry one."""
-    from mixpanel_export._arguments import mode_of
+    from mixpanel_export._compat import mode_of
     from mixpanel_export.credentials import resolve_credentials
 
     if not options.parallel:
@@ -232,7 +232,7 @@ def _wanted(options: Options) -> dict[str, Any]:
 
 def _check_one_request(options: Options) -> None:
     """Refuse more days than one request may ask for, and suggest more requests for many."""
-    from mixpanel_export._arguments import days_of_one_request
+    from mixpanel_export._compat import days_of_one_request
 
     try:
         days = days_of_one_request(options.from_date, options.to_date)

@@ -34,7 +34,7 @@ class Fetched:
 
 def fetch(wanted: Mapping[str, Any], output: Output, *, http2: bool, go_on: Callable[[], str]) -> Fetched:
     """Export what is *wanted*, arguments of `export_events`; *go_on* says what to type after an interruption."""
-    from mixpanel_export._engine import export_events
+    from mixpanel_export._export.engine import export_events
     from mixpanel_export.sync import run_sync
 
     shown = not (output.quiet or output.no_progress)
@@ -62,7 +62,7 @@ def requests_of(
     api_url: str | None,
 ) -> dict[str, Any]:
     """Return the arguments of `export_events` that the options of all requests are."""
-    from mixpanel_export._fetch import Timeouts
+    from mixpanel_export._source.request import Timeouts
 
     return {
         "retries": retries,

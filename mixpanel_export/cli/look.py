@@ -10,7 +10,7 @@ from mixpanel_export.cli.log import say
 from mixpanel_export.errors import DatabaseLockedError
 
 if TYPE_CHECKING:
-    from mixpanel_export._reading import Connection
+    from mixpanel_export._local.reader import Connection
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def looking(db: str, wait: float | None = None) -> Iterator["Connection"]:
     Raises:
         DatabaseLockedError: it is held still; names the process, and the option.
     """
-    from mixpanel_export._reading import reading
+    from mixpanel_export._local.reader import reading
 
     seconds = wait or 0.0
 

@@ -16,7 +16,7 @@ from mixpanel_export.cli.look import looking
 from mixpanel_export.cli.options import db_option, wait_option
 
 if TYPE_CHECKING:
-    from mixpanel_export._reading import Answer, Connection
+    from mixpanel_export._local.reader import Answer, Connection
 
 EXAMPLES = """\b
 Examples:
@@ -81,7 +81,7 @@ def _is_same(file: Path, db: Path) -> bool:
 
 
 def _write_parquet(connection: "Connection", sql: str, path: Path) -> None:
-    from mixpanel_export._reading import write_parquet
+    from mixpanel_export._local.reader import write_parquet
 
     rows = write_parquet(connection, sql, path)
     click.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {path}.", err=True)
@@ -89,7 +89,7 @@ def _write_parquet(connection: "Connection", sql: str, path: Path) -> None:
 
 def _write_lines(connection: "Connection", sql: str, *, as_json: bool) -> None:
     """Write the rows as they come, in UTF-8 and with plain newlines wherever this runs."""
-    from mixpanel_export._reading import ask
+    from mixpanel_export._local.reader import ask
 
     answer = ask(connection, sql, json_value if as_json else text_value)
     if answer is None:
@@ -101,7 +101,7 @@ def _write_lines(connection: "Connection", sql: str, *, as_json: bool) -> None:
 
 
 def _show(connection: "Connection", sql: str, most: int) -> None:
-    from mixpanel_export._reading import ask
+    from mixpanel_export._local.reader import ask
 
     answer = ask(connection, sql, text_value)
     if answer is None:

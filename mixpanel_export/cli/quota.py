@@ -15,7 +15,7 @@ from mixpanel_export.cli.options import account_option, api_url_option, per_hour
 from mixpanel_export.cli.report import aligned
 
 if TYPE_CHECKING:
-    from mixpanel_export._quota import Key, View
+    from mixpanel_export._quota.shared import Key, View
 
 EXAMPLES = """\b
 Examples:
@@ -54,7 +54,7 @@ def command(
 
     Nothing is asked of Mixpanel, so looking costs no request.
     """
-    from mixpanel_export._quota import SharedQuota
+    from mixpanel_export._quota.shared import SharedQuota
     from mixpanel_export.cli.watch import messages
 
     key = _key(project_id, region, account, api_url)
@@ -68,7 +68,7 @@ def command(
 
 def _key(project_id: str | None, region: str | None, account: str | None, api_url: str | None) -> "Key":
     """Return the project that an export with these options would export."""
-    from mixpanel_export._quota import key_of
+    from mixpanel_export._quota.shared import key_of
     from mixpanel_export.credentials import checked_project_id, export_url, resolve_credentials
     from mixpanel_export.errors import AccountNotFoundError, ConfigError
 

@@ -17,8 +17,8 @@ from mixpanel_export.errors import RateLimitError
 from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
 
 if TYPE_CHECKING:
-    from mixpanel_export._ledger import Selection
-    from mixpanel_export._stream import Chunk
+    from mixpanel_export._database.ledger import Selection
+    from mixpanel_export._model import Chunk
 
 # Options that say where to go on and how; the command that goes on has its own.
 _REPLACED = {"table", "from_date", "to_date", "db", "append", "replace", "resume"}

@@ -31,9 +31,9 @@ from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import ConfigError, TableNotFoundError
 
 if TYPE_CHECKING:
-    from mixpanel_export._ledger import Selection
-    from mixpanel_export._reading import Contents
-    from mixpanel_export._stream import Chunk
+    from mixpanel_export._database.ledger import Selection
+    from mixpanel_export._local.reader import Contents
+    from mixpanel_export._model import Chunk
     from mixpanel_export.credentials import Credentials
 
 EXAMPLES = """\b
@@ -115,7 +115,7 @@ def _say_why(db: str, *, whole: bool) -> None:
 
 def _tasks(connection: Any, table: str | None) -> tuple[list[Task], bool]:
     """Return what is to be fetched, and whether all that is known is as it should be."""
-    from mixpanel_export._reading import contents
+    from mixpanel_export._local.reader import contents
 
     found = contents(connection)
     if table is not None and not any(known.table == table for known in found.coverages):

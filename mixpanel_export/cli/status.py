@@ -16,8 +16,8 @@ from mixpanel_export.cli.options import db_argument, table_option, wait_option
 from mixpanel_export.cli.report import export_command, quoted
 
 if TYPE_CHECKING:
-    from mixpanel_export._coverage import Coverage
-    from mixpanel_export._reading import Contents, Replacement
+    from mixpanel_export._database.coverage import Coverage
+    from mixpanel_export._local.reader import Contents, Replacement
 
 EXAMPLES = """\b
 Examples:
@@ -44,7 +44,7 @@ def command(*, db: str, table: str | None, as_json: bool, wait: float) -> None:
 
     Below stand the last export, what was set aside or mended, and for each failure the command that fixes it.
     """
-    from mixpanel_export._reading import contents
+    from mixpanel_export._local.reader import contents
 
     with looking(db, wait) as connection:
         found = contents(connection)

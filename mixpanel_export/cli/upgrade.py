@@ -28,7 +28,7 @@ def command(*, file: Path, as_json: bool) -> None:
     has are complete: they count as imported. Other days can be appended; these can be had anew with
     mpx export --replace.
     """
-    from mixpanel_export._upgrade import upgrade_database
+    from mixpanel_export._local.upgrade import upgrade_database
 
     result = upgrade_database(file)
     if as_json:

@@ -17,20 +17,23 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "rows are committed before their ledger row": {
-        "_store.py": (
+        "_writer/table.py": (
             "            for ready, entry in zip(group, entries, strict=True):\n",
             "            self._connection.commit(); self._connection.begin()\n            for ready, entry in zip(group, entries, strict=True):\n",
         ),
     },
     "a retry keeps the blocks that were staged": {
-        "_staging.py": (
+        "_writer/staging.py": (
             "        self.drop(item.chunk)\n        self._open[item.chunk] = _Open(",
             "        if item.chunk in self._open:\n            return\n        self._open[item.chunk] = _Open(",
         ),
-        "_attempts.py": ("        stats.rows, stats.silent = 0, True\n", "        stats.silent = True\n"),
+        "_source/fetcher.py": (
+            "        stats.rows, stats.silent = 0, True\n",
+            "        stats.silent = True\n",
+        ),
     },
     "the last block is swallowed": {
-        "_decode.py": ("return iter([self._hand_out(rest)] if rest else [])", "return iter([])"),
+        "_source/decoder.py": ("return iter([self._hand_out(rest)] if rest else [])", "return iter([])"),
     },
 }
 """Files of the package, with what stands there and what is put in its place."""

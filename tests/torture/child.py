@@ -53,22 +53,22 @@ STATEMENTS = {
 """Points in DuckDB: the statement begins like this."""
 
 CALLS = {
-    "making the staging directory": "_staging.Staging.__init__",
-    "staging a start": "_staging.Staging.start",
-    "keeping a block": "_staging.Staging.keep",
-    "staging a block": "_staging.Staging.add",
-    "staging an end": "_staging.Staging.end",
-    "dropping a staged chunk": "_staging.Staging.drop",
-    "discarding a staged chunk": "_staging.Staging.discard",
-    "removing the staging": "_staging.Staging.close",
-    "mending": "_staging.Staging.rewrite",
-    "noting a failure": "_store.Store.fail",
-    "swapping": "_store.Store._swap",
-    "taking a place of the quota": "_quota.SharedQuota.take",
-    "giving a place back": "_quota.SharedQuota.refund",
-    "pausing all processes": "_quota.SharedQuota.pause",
-    "following a failed attempt": "_attempts.Fetcher._follow",
-    "splitting a chunk": "_run.Running._split",
+    "making the staging directory": "_writer.staging.Staging.__init__",
+    "staging a start": "_writer.staging.Staging.start",
+    "keeping a block": "_writer.staging.Staging.keep",
+    "staging a block": "_writer.staging.Staging.add",
+    "staging an end": "_writer.staging.Staging.end",
+    "dropping a staged chunk": "_writer.staging.Staging.drop",
+    "discarding a staged chunk": "_writer.staging.Staging.discard",
+    "removing the staging": "_writer.staging.Staging.close",
+    "mending": "_writer.staging.Staging.rewrite",
+    "noting a failure": "_writer.table.Store.fail",
+    "swapping": "_writer.table.Store._swap",
+    "taking a place of the quota": "_quota.shared.SharedQuota.take",
+    "giving a place back": "_quota.shared.SharedQuota.refund",
+    "pausing all processes": "_quota.shared.SharedQuota.pause",
+    "following a failed attempt": "_source.fetcher.Fetcher._follow",
+    "splitting a chunk": "_export.pipeline.Running._split",
 }
 """Points in the exporter: this method is called."""
 
@@ -80,7 +80,7 @@ ASYNCHRONOUS = frozenset(
     [
         HALF_REMOVED,
         RETRY_WAIT,
-        *(name for name, path in CALLS.items() if path.startswith(("_attempts", "_run"))),
+        *(name for name, path in CALLS.items() if path.startswith(("_source.fetcher", "_export.pipeline"))),
     ]
 )
 """Points that have no during and after."""
@@ -220,7 +220,7 @@ def _lay(point: Point) -> None:
 
 
 def _wrap(path: str, trigger: _Trigger) -> None:
-    module, owner, name = path.split(".")
+    module, owner, name = path.rsplit(".", 2)
     of = getattr(import_module(f"mixpanel_export.{module}"), owner)
     method = getattr(of, name)
 
@@ -250,7 +250,7 @@ def _remove_half(path: Path, *, ignore_errors: bool = False) -> None:
 
 def _watch_waits(point: Point) -> None:
     """End while the first wait that the policy decides is under way."""
-    attempts: Any = import_module("mixpanel_export._attempts")
+    attempts: Any = import_module("mixpanel_export._source.fetcher")
     decide = attempts.next_step
 
     def decided(*args: Any, **options: Any) -> Any:

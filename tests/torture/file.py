@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from mixpanel_export._schema import LEDGER_TABLES
+from mixpanel_export._database.schema import LEDGER_TABLES
 from mixpanel_export.simulator import Row
 
 from .world import Selection

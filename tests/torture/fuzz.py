@@ -19,7 +19,7 @@ import anyio
 import httpx
 
 from mixpanel_export import ParallelFetchResult, export_events
-from mixpanel_export._decode import BodyDecoder
+from mixpanel_export._source.decoder import BodyDecoder
 from mixpanel_export.errors import LineTooLongError, TruncatedError
 
 from .file import read

@@ -22,7 +22,7 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from mixpanel_export import SelectionError, Timeouts
-from mixpanel_export._quota import SharedQuota, key_of
+from mixpanel_export._quota.shared import SharedQuota, key_of
 from mixpanel_export.credentials import export_url
 from mixpanel_export.simulator import Fault
 
@@ -41,7 +41,7 @@ _REFUSED = ("giving a place back", "pausing all processes")
 _OFTEN = ("commit", "staging a start", "staging a block", "staging an end", "taking a place of the quota")
 _POSSIBLE: tuple[Mode, ...] = ("replace", "append", "resume")
 _TOGETHER = [  # imported once, before children are forked
-    "mixpanel_export._engine",
+    "mixpanel_export._export.engine",
     "anyio._backends._asyncio",
     "httpx",
     "duckdb",

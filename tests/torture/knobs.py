@@ -12,18 +12,18 @@ from importlib import import_module
 from random import Random
 from typing import Any
 
-from mixpanel_export._decode import BodyDecoder
-from mixpanel_export._retry import pause_after_refusal
-from mixpanel_export._staging import Staging
+from mixpanel_export._quota.retry import pause_after_refusal
+from mixpanel_export._source.decoder import BodyDecoder
+from mixpanel_export._writer.staging import Staging
 from mixpanel_export.simulator import Fault, faults
 
 Knobs = Mapping[str, int | float]
 """Values by the name of what they stand for; made by `drawn`."""
 
 _WAITS = {
-    "_retry.LONGEST_PAUSE": 0.02,
-    "_retry._SHORTEST_PAUSE": 0.0,
-    "_retry._REFUSAL_PAUSE": 0.01,
+    "_quota.retry.LONGEST_PAUSE": 0.02,
+    "_quota.retry._SHORTEST_PAUSE": 0.0,
+    "_quota.retry._REFUSAL_PAUSE": 0.01,
 }
 _PACKAGE = "mixpanel_export."
 
@@ -34,13 +34,13 @@ def drawn(draw: Random) -> Knobs:
         "block_size": draw.choice([1, 3000, 1 << 20]),
         "budget": draw.choice([5000, 4 << 30, 4 << 30]),
         "memory": draw.choice([0, 4000, 1 << 27]),
-        "_find._PIECE": draw.choice([1, 4000, 16 << 20]),
-        "_staging._PART": draw.choice([2000, 128 << 20]),
-        "_run._LINGER": draw.choice([0.0, 0.01, 0.05]),
-        "_run._LONGEST_LINGER": draw.choice([0.0, 0.02, 0.2]),
-        "_run._GROUP_BYTES": draw.choice([10_000, 256 << 20]),
-        "_run._WAITING_BYTES": draw.choice([20_000, 512 << 20]),
-        "_run._GROUP_ROWS": draw.choice([20, 500_000]),
+        "_writer.extract._PIECE": draw.choice([1, 4000, 16 << 20]),
+        "_writer.staging._PART": draw.choice([2000, 128 << 20]),
+        "_export.pipeline._LINGER": draw.choice([0.0, 0.01, 0.05]),
+        "_export.pipeline._LONGEST_LINGER": draw.choice([0.0, 0.02, 0.2]),
+        "_export.pipeline._GROUP_BYTES": draw.choice([10_000, 256 << 20]),
+        "_export.pipeline._WAITING_BYTES": draw.choice([20_000, 512 << 20]),
+        "_export.pipeline._GROUP_ROWS": draw.choice([20, 500_000]),
     }
 
 
@@ -48,9 +48,11 @@ def drawn(draw: Random) -> Knobs:
 def turned(knobs: Knobs) -> Iterator[None]:
     """Turn the *knobs* while the context lasts."""
     values: dict[str, Any] = {name: value for name, value in knobs.items() if name.startswith("_")}
-    values["_limits.pause_after_refusal"] = partial(pause_after_refusal, draw=lambda: 0.0)
-    values["_fetch.BodyDecoder"] = partial(BodyDecoder, block_size=int(knobs["block_size"]))
-    values["_staging.Staging"] = partial(Staging, budget=int(knobs["budget"]), memory=int(knobs["memory"]))
+    values["_quota.gate.pause_after_refusal"] = partial(pause_after_refusal, draw=lambda: 0.0)
+    values["_source.request.BodyDecoder"] = partial(BodyDecoder, block_size=int(knobs["block_size"]))
+    values["_writer.staging.Staging"] = partial(
+        Staging, budget=int(knobs["budget"]), memory=int(knobs["memory"])
+    )
     before = {name: _swap(name, value) for name, value in values.items()}
     try:
         with honest_cuts():
@@ -61,7 +63,7 @@ def turned(knobs: Knobs) -> Iterator[None]:
 
 
 def _swap(name: str, value: Any) -> Any:
-    module, _, attribute = name.partition(".")
+    module, _, attribute = name.rpartition(".")
     owner = import_module(_PACKAGE + module)
     before = getattr(owner, attribute)
     setattr(owner, attribute, value)

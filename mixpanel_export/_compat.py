@@ -1,0 +1,83 @@
+"""What mixpanel_data's arguments and results of one fetch are to the engine, and mixpanel_data's bounds on them."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import Literal, Required, TypedDict
+
+from mixpanel_export._model import Chunk
+from mixpanel_export._planning.planner import split_date_range
+from mixpanel_export.errors import DateRangeTooLargeError
+from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
+
+MAX_DAYS = 100
+"""Days that one request may ask for, and that a chunk may have."""
+
+
+class FetchOptions(TypedDict, total=False):
+    """What the overloads of `fetch_events` have in common."""
+
+    from_date: Required[str | date]
+    to_date: Required[str | date]
+    events: list[str] | None
+    where: str | None
+    progress: bool
+    append: bool
+    batch_size: int
+    max_workers: int | None
+    on_batch_complete: Callable[[BatchProgress], object] | None
+    chunk_days: int | None
+    resume: bool
+    replace: bool
+    dedupe: bool
+    retries: int
+    on_progress: Callable[[Progress], object] | None
+    max_wait: float
+
+
+def check(name: str, value: int | None, least: int, most: int) -> None:
+    """Raise `ValueError`, in mixpanel_data's words, for a *value* below *least* or above *most*."""
+    if value is not None and value < least:
+        raise ValueError(
+            f"{name} must be " + ("positive" if least == 1 else f"at least {least}, got {value}")
+        )
+    if value is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
+
+
+def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "append", "replace", "resume"]:
+    """Return the engine's mode; `ValueError` where more than one is asked for."""
+    if append + replace + resume > 1:
+        raise ValueError("only one of append, replace and resume can be used")
+    return "append" if append else "replace" if replace else "resume" if resume else "create"
+
+
+def days_of_one_request(from_date: str | date, to_date: str | date) -> int:
+    """Return how many days the range has; `DateRangeTooLargeError` where one request may not ask for it."""
+    requests = split_date_range(str(from_date), str(to_date), MAX_DAYS)
+    wanted = Chunk(date.fromisoformat(requests[0][0]), date.fromisoformat(requests[-1][1]))
+    if len(requests) > 1:
+        raise DateRangeTooLargeError(
+            f"{wanted} is {wanted.days} days, and one request may ask for {MAX_DAYS}; use parallel=True, "
+            "or ask for fewer days at a time",
+            from_date=str(wanted.first),
+            to_date=str(wanted.last),
+            days_requested=wanted.days,
+            max_days=MAX_DAYS,
+        )
+    return wanted.days
+
+
+def result_of_one_request(
+    result: ParallelFetchResult, from_date: str | date, to_date: str | date
+) -> FetchResult:
+    """Return the engine's *result* of one request as mixpanel_data's; raise what made the request fail."""
+    if result.errors:
+        raise result.errors[0]
+    return FetchResult(
+        table=result.table,
+        rows=result.total_rows,
+        type="events",
+        duration_seconds=result.duration_seconds,
+        date_range=(str(from_date), str(to_date)),
+        fetched_at=result.fetched_at,
+    )

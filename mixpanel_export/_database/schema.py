@@ -1,0 +1,199 @@
+"""Tables, views and comments: what is in the database file, what must be, and what may not be touched."""
+
+import duckdb
+
+from mixpanel_export._database.connection import quoted, takes_zstd
+from mixpanel_export.errors import TableFormatError
+
+SCHEMA = 2
+"""Version of the tables below, kept as the comment of `_export_batches`; in the first there was no `_export_timeless`."""
+
+LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_timeless")
+"""All that have a column `batch`, by which they are kept and forgotten."""
+
+HERE = "schema_name = 'main' AND database_name = current_database()"
+"""SQL that leaves out of DuckDB's lists what else may be attached."""
+
+_TABLES = """
+CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {start};
+CREATE TABLE IF NOT EXISTS _export_batches (
+    batch INTEGER, table_name VARCHAR, project VARCHAR, events VARCHAR, "where" VARCHAR,
+    from_date DATE, to_date DATE, status VARCHAR, "rows" BIGINT, removed_duplicates BIGINT, rejects BIGINT,
+    repaired BIGINT, outside_rows BIGINT, outside_first TIMESTAMP, outside_last TIMESTAMP, timeless_rows BIGINT,
+    bytes BIGINT, attempts INTEGER, started TIMESTAMP, finished TIMESTAMP, error VARCHAR, deduped BOOLEAN,
+    timezone VARCHAR
+);
+CREATE TABLE IF NOT EXISTS _export_rejects (batch INTEGER, reason VARCHAR, line BLOB);
+CREATE TABLE IF NOT EXISTS _export_duplicates (
+    batch INTEGER, lost_to INTEGER, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR,
+    insert_id VARCHAR, properties JSON
+);
+CREATE TABLE IF NOT EXISTS _export_timeless (batch INTEGER, insert_id VARCHAR);
+"""
+_COLUMNS = {
+    "event_name": "VARCHAR",
+    "event_time": "TIMESTAMP",
+    "distinct_id": "VARCHAR",
+    "insert_id": "VARCHAR",
+    "properties": "JSON",
+    "export_batch": "INTEGER",
+}
+_METADATA = """
+CREATE VIEW _metadata AS
+WITH days AS (
+    SELECT DISTINCT table_name, unnest(range(from_date::TIMESTAMP, to_date + INTERVAL 1 DAY, INTERVAL 1 DAY)) AS day
+    FROM _export_batches WHERE status = 'complete'
+), spans AS (
+    SELECT table_name, min(day)::DATE AS from_date, max(day)::DATE AS to_date, count(*) AS held
+    FROM days GROUP BY table_name
+)
+SELECT table_name, 'events' AS type, max(finished) AS fetched_at, any_value(spans.from_date) AS from_date,
+       any_value(spans.to_date) AS to_date, sum("rows")::BIGINT AS row_count,
+       any_value(date_diff('day', spans.from_date, spans.to_date) + 1 - held) AS missing_days
+FROM _export_batches LEFT JOIN spans USING (table_name)
+WHERE status <> 'failed' AND NOT starts_with(table_name, '_')
+GROUP BY table_name
+"""
+
+
+def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create what is missing of the ledger; one of an older release becomes one of this."""
+    connection.execute(_TABLES.format(start=_next_batch(connection)))
+    connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
+    if not table_exists(connection, "_metadata"):
+        connection.execute(_METADATA)
+
+
+def check_ledger(connection: duckdb.DuckDBPyConnection) -> None:
+    """Refuse a ledger of a version that this release does not know.
+
+    Raises:
+        TableFormatError: a newer release of this program wrote it.
+    """
+    comment = comment_of(connection, "_export_batches")
+    if comment is not None:
+        version = comment.removeprefix("mixpanel_export ledger ")
+        if version not in map(str, range(1, SCHEMA + 1)):
+            raise TableFormatError(
+                f"the ledger of this database has version {version}, and this release knows {SCHEMA}; update mpx-export",
+                table_name="_export_batches",
+            )
+
+
+def _next_batch(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return where the batch ids go on if somebody has dropped their sequence."""
+    if not table_exists(connection, "_export_batches"):
+        return 1
+    found = connection.execute("SELECT coalesce(max(batch), 0) + 1 FROM _export_batches").fetchone()
+    return int(found[0]) if found else 1
+
+
+def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether the main schema has a table or view of that name, in any case of letters."""
+    found = connection.execute(
+        f"SELECT count(*) FROM (SELECT table_name, schema_name, database_name FROM duckdb_tables() UNION ALL "
+        f"SELECT view_name, schema_name, database_name FROM duckdb_views()) WHERE lower(table_name) = lower(?) AND {HERE}",
+        [table],
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def table_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the names of all tables, this program's own among them, in order."""
+    found = connection.execute(
+        f"SELECT table_name FROM duckdb_tables() WHERE {HERE} AND NOT internal ORDER BY table_name"
+    ).fetchall()
+    return [name for (name,) in found]
+
+
+def columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
+    """Return names and types of a table's columns, in its order."""
+    return connection.execute(
+        f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {HERE} ORDER BY column_index",
+        [table],
+    ).fetchall()
+
+
+def check_no_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Refuse a name that is a view's.
+
+    Raises:
+        TableFormatError: saying so.
+    """
+    found = connection.execute(
+        f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {HERE}",
+        [table],
+    ).fetchone()
+    if found and found[0]:
+        raise TableFormatError(f"{table} is a view; export into another table, or drop it", table_name=table)
+
+
+def create_events_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Create the events table if it is not there."""
+    compressed = " USING COMPRESSION zstd" if takes_zstd(connection) else ""
+    columns = ", ".join(
+        f"{name} {kind}{compressed if name == 'properties' else ''}" for name, kind in _COLUMNS.items()
+    )
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({columns})")
+
+
+def forget_foreign_metadata(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Remove what mixpanel_data's own `_metadata` table, if the file has one, says of a table that is no more."""
+    found = connection.execute(
+        "SELECT count(*) FROM duckdb_columns() WHERE table_name = '_metadata' AND column_name = 'table_name' AND "
+        f"{HERE} AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE {HERE})"
+    ).fetchone()
+    if found and found[0]:
+        connection.execute("DELETE FROM _metadata WHERE table_name = ?", [table])
+
+
+def check_format(connection: duckdb.DuckDBPyConnection, table: str, *, replacing: bool = False) -> None:
+    """Refuse a table that this program did not make, or that others have changed; mixpanel_data's may be replaced.
+
+    Raises:
+        TableFormatError: saying whose the table looks like.
+    """
+    found = columns_of(connection, table)
+    if found == list(_COLUMNS.items()):
+        return
+    names = {name for name, _ in found}
+    if not {"event_name", "event_time", "distinct_id", "insert_id", "properties"} <= names:
+        raise TableFormatError(
+            f"table {table} has other columns than an export's; export into another table, or drop it",
+            table_name=table,
+        )
+    if replacing:
+        return
+    others = sorted(names - _COLUMNS.keys())
+    if others and has_batches(connection, table):
+        raise TableFormatError(
+            f"table {table} has the column {', '.join(others)} besides an export's, so nothing can be added to it; "
+            "drop that column, or export into another table",
+            table_name=table,
+        )
+    raise TableFormatError(
+        f"table {table} was made by mixpanel_data, so nothing can be added to it; run `mpx upgrade` on the file, "
+        "export into another table, or replace it",
+        table_name=table,
+    )
+
+
+def has_batches(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether the table has the columns of an export, perhaps among others; another one may have taken its name."""
+    return set(_COLUMNS.items()) <= set(columns_of(connection, table))
+
+
+def name_in_database(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Return the table's name as the database spells it, since DuckDB does not tell cases apart."""
+    found = connection.execute(
+        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {HERE}", [table]
+    ).fetchone()
+    return str(found[0]) if found else table
+
+
+def comment_of(connection: duckdb.DuckDBPyConnection, table: str) -> str | None:
+    """Return the comment of a table, None where it has none or is not there."""
+    found = connection.execute(
+        f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {HERE}", [table]
+    ).fetchone()
+    return found[0] if found else None

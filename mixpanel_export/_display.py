@@ -1,0 +1,56 @@
+"""How notebooks show results: DataFrames where pandas is installed, and small HTML tables.
+
+Text from outside is always escaped.
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LONGEST = 200  # characters of a cell; properties may have thousands
+_LEFT = ' style="text-align: left"'
+
+
+def need_pandas(instead: str) -> None:
+    """Raise `ImportError`, which names the extra and what to use *instead*, where pandas is not installed."""
+    if find_spec("pandas") is None:
+        raise ImportError(
+            f"DataFrames need pandas, the extra of mpx-export[pandas]: pip install pandas; or use {instead}"
+        )
+
+
+def frame(columns: Sequence[str], rows: Sequence[Sequence[object]], *, instead: str) -> "pd.DataFrame":
+    """Return the rows as a DataFrame, with its columns even where there is no row."""
+    need_pandas(instead)
+    import pandas as pd  # noqa: PLC0415 - an extra
+
+    return pd.DataFrame(list(rows), columns=list(columns))
+
+
+def facts(rows: Iterable[tuple[str, object]], caption: str) -> str:
+    """Return names and values as a table of two columns."""
+    body = "".join(f"<tr><th{_LEFT}>{escape(name)}</th>{_cell(value)}</tr>" for name, value in rows)
+    return f"<table><caption>{escape(caption)}</caption><tbody>{body}</tbody></table>"
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", most: int = 20) -> str:
+    """Return rows under the names of their columns; of more than *most* the first, with a line that counts all."""
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    head = "".join(f"<th{_LEFT}>{escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:most])
+    shown = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
+    if len(rows) > most:
+        shown = f"the first {most} of {shown}"
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{shown}</p>"
+
+
+def _cell(value: object) -> str:
+    text = "NULL" if value is None else str(value)
+    if len(text) > _LONGEST:
+        text = text[: _LONGEST - 1] + "…"
+    shown = escape(text).replace("\n", "<br>")
+    return f"<td{_LEFT}>{f'<em>{shown}</em>' if value is None else shown}</td>"

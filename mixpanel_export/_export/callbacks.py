@@ -1,0 +1,111 @@
+"""What the caller is told while an export runs, one call at a time."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+
+from mixpanel_export._concurrency import CallbackError, call_back
+from mixpanel_export._export.tracker import Outcome
+from mixpanel_export._model import Chunk
+from mixpanel_export._quota.gate import Gate
+from mixpanel_export._source.fetcher import ChunkStats
+from mixpanel_export.results import BatchProgress, Progress
+
+T = TypeVar("T")
+
+_EVERY = 0.1  # seconds between two calls of on_progress
+_PACE = 2.5  # seconds; so few requests may begin in a second that shorter pauses are no news
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the caller wants to be told; each may return an awaitable."""
+
+    on_batch_complete: Callable[[BatchProgress], object] | None = None
+    on_progress: Callable[[Progress], object] | None = None
+
+
+class Reports:
+    """Calls the callbacks; what one of them raises leaves as `CallbackError`, and none is called after it."""
+
+    def __init__(
+        self, callbacks: Callbacks, outcome: Outcome, stats: Mapping[Chunk, ChunkStats], gate: Gate
+    ) -> None:
+        self._callbacks = callbacks
+        self._outcome = outcome
+        self._stats = stats
+        self._gate = gate
+        self._calling = anyio.Lock()
+        self._raised = False
+
+    async def tell_of(self, batch: Chunk) -> None:
+        """Tell that the batch is decided."""
+        if self._callbacks.on_batch_complete is not None:
+            await self._call(self._callbacks.on_batch_complete, self._outcome.progress(batch))
+
+    async def keep_coming(self) -> None:
+        """Tell of every change until cancelled."""
+        shown = None
+        while self._callbacks.on_progress is not None:
+            progress = self._progress()
+            if progress != shown:
+                await self._call(self._callbacks.on_progress, progress)
+                shown = progress
+            await anyio.sleep(_EVERY)
+
+    async def send_last(self) -> None:
+        """Tell how it ended."""
+        if self._callbacks.on_progress is not None:
+            await self._call(self._callbacks.on_progress, self._progress())
+
+    def _progress(self) -> Progress:
+        chunks = self._stats.values()
+        quota_opens_in = self._quota_opens_in()
+        return Progress(
+            batches=self._outcome.batches,
+            batches_done=self._outcome.batches_done,
+            batches_failed=self._outcome.batches_failed,
+            rows=sum(chunk.rows for chunk in chunks),
+            bytes_read=sum(chunk.bytes_read for chunk in chunks),
+            requests=self._gate.requests,
+            retries=sum(max(0, chunk.attempts - 1) for chunk in chunks),
+            quota_left=self._gate.remaining,
+            quota_wait=math.ceil(self._gate.time_for(self._unasked)),
+            waiting_for=self._waiting_for() if quota_opens_in is None else "the quota",
+            waiting_seconds=quota_opens_in,
+        )
+
+    @property
+    def _unasked(self) -> int:
+        """How many chunks are pending that no request has been made for yet."""
+        asked = {chunk for chunk, stats in self._stats.items() if stats.attempts}
+        return sum(chunk not in asked for chunk in self._outcome.pending)
+
+    def _quota_opens_in(self) -> float | None:
+        """Return the seconds for which the quota holds everything up; None where it does not."""
+        wait = self._gate.wait if self._gate.wanted else 0.0
+        return math.ceil(wait) if wait > _PACE else None  # whole ones, as each change is told
+
+    def _waiting_for(self) -> str | None:
+        return next((chunk.waiting_for for chunk in self._stats.values() if chunk.waiting_for), None)
+
+    async def _call(self, callback: Callable[[T], object], value: T) -> None:
+        async with self._calling:
+            if self._raised:
+                return  # the export is ending
+            try:
+                returned = call_back(callback, value)
+                if inspect.isawaitable(returned):
+                    await returned
+            except anyio.get_cancelled_exc_class() as error:
+                self._raised = True
+                if anyio.get_current_task().has_pending_cancellation():
+                    raise
+                raise CallbackError(error) from error  # something that the callback waited for was cancelled
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                self._raised = True
+                raise CallbackError(error) from error

@@ -1,0 +1,40 @@
+"""What an export would do: the same checks and the same plan as the real run's, and nothing else."""
+
+import math
+
+from anyio import to_thread
+
+from mixpanel_export._database.connection import connected_to_look
+from mixpanel_export._database.preflight import State, state_for
+from mixpanel_export._export.job import Job
+from mixpanel_export._model import Chunk
+from mixpanel_export.results import DateRange, ExportPlan
+
+
+async def plan_export(job: Job) -> ExportPlan:
+    """Return what the job would do if it were run now. Makes no request, takes no quota and changes no file.
+
+    Raises:
+        ValueError, DatabaseError, LedgerMismatchError, SelectionError, TableError: As `export_events`, as far as
+            a look at the file can tell.
+    """
+    state = await to_thread.run_sync(_state_of, job)
+    planned = await job.plan(state.held, state.history)
+    return ExportPlan(
+        table=state.table,
+        date_ranges=_ranges(planned.chunks),
+        skipped_date_ranges=_ranges(planned.skipped),
+        added_date_ranges=_ranges(planned.added),
+        days=sum(chunk.days for chunk in planned.chunks),
+        quota_left=job.gate.remaining,
+        quota_wait=math.ceil(job.gate.time_for(len(planned.chunks))),
+    )
+
+
+def _state_of(job: Job) -> State:
+    with connected_to_look(job.path) as connection:
+        return state_for(connection, job.order)
+
+
+def _ranges(chunks: tuple[Chunk, ...]) -> tuple[DateRange, ...]:
+    return tuple((str(chunk.first), str(chunk.last)) for chunk in chunks)

@@ -1,0 +1,194 @@
+"""The async door: arguments checked, database opened, plan made, then everything set running."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+from anyio import to_thread
+
+from mixpanel_export._concurrency import entered_in_thread, in_task, in_thread
+from mixpanel_export._database.connection import connected_for_export
+from mixpanel_export._database.preflight import Mode
+from mixpanel_export._export.callbacks import Callbacks
+from mixpanel_export._export.job import Job, checked_days, checked_job, checked_names, gate_for, query_for
+from mixpanel_export._export.pipeline import Running
+from mixpanel_export._source.client import new_client
+from mixpanel_export._source.fetcher import Fetcher
+from mixpanel_export._source.request import Timeouts
+from mixpanel_export._writer.staging import staging_for
+from mixpanel_export._writer.table import Store
+from mixpanel_export.credentials import Credentials, resolve_credentials
+from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
+
+
+async def export_events(
+    from_date: str | date,
+    to_date: str | date,
+    *,
+    db: str | Path,
+    table: str = "events",
+    credentials: Credentials | None = None,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    max_workers: int = 10,
+    chunk_days: int | None = None,
+    one_request: bool = False,
+    mode: Mode = "create",
+    dedupe: bool = True,
+    retries: int = 5,
+    max_wait: float = 86_400.0,
+    on_batch_complete: Callable[[BatchProgress], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    api_url: str | None = None,
+    per_second: int | None = None,
+    per_hour: int | None = None,
+    timeouts: Timeouts | None = None,
+    project_timezone: str | None = None,
+    http2: bool = False,
+    transport: httpx.AsyncBaseTransport | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> ParallelFetchResult:
+    """Export the raw events of *from_date* to *to_date*, both inclusive, into a table of the DuckDB file *db*.
+
+    The days are fetched in parallel, at most *max_workers* requests at a time, and never faster than the
+    project's quota: *per_second* and *per_hour* (3 and 60, or `MPX_PER_SECOND` and `MPX_PER_HOUR`; 0 for no
+    limit), which all exports of this user and machine share. At most *max_wait* seconds in all are spent on
+    waiting for the hour's quota; what is not fetched then has failed. *chunk_days* None plans the requests by
+    the quota; a number cuts fixed chunks.
+
+    *one_request* asks for all days at once (with `resume`, for each run of missing days, one after the other);
+    `limit` implies it.
+
+    *mode* `create` wants no such table, `append` adds days or fetches them again, `resume` fetches what is
+    missing, failed or was not final, `replace` swaps the whole table at the end. *events* and *where* select
+    events; *limit* fetches at most that many, in one request, and such days never count as held.
+
+    A batch is visible in the table if and only if it is whole; what failed of it leaves nothing there. Days that
+    break twice are fetched in smaller pieces. What failed is in the result, after *retries* further attempts.
+    With *dedupe*, of events with the same name, `distinct_id`, `time` and `$insert_id` the one processed last is
+    kept.
+
+    *project_timezone* (an IANA name such as `US/Pacific`; None: the one of the credentials) is the zone of a
+    project created before 2023, whose `time` is the local clock: numbers, and text without an offset, become
+    UTC by it, and days are over when they are over there. A local time that comes twice a year, or never, is
+    the later of its two readings. `properties` keeps what was sent. "UTC" leaves times as they are.
+
+    *timeouts* bounds the silence of a connection. With *http2* the server may choose HTTP/2; each request still
+    has a connection of its own. Proxies and certificates are those of `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`,
+    `SSL_CERT_FILE` and `SSL_CERT_DIR`. *transport* replaces the network, for tests; *now* is the clock that says
+    which days are over.
+
+    *on_batch_complete* and *on_progress* are called one at a time in this event loop; an awaitable that they
+    return is awaited. If one raises, the export stops, keeps what is committed, and the exception leaves here.
+
+    Raises:
+        ValueError: An argument is out of range. Nothing was requested.
+        ConfigError: No usable credentials, or proxies or certificates of the environment. Nothing was requested.
+        DatabaseError, ExportRunningError, LedgerMismatchError, SelectionError, TableError: The file or the
+            table does not fit. Nothing was requested, unless the disk filled up later.
+        AuthenticationError, QueryError: Mixpanel refuses the export as a whole; committed batches are kept.
+    """
+    job = checked_job(
+        from_date,
+        to_date,
+        db=db,
+        table=table,
+        credentials=credentials,
+        events=events,
+        where=where,
+        limit=limit,
+        max_workers=max_workers,
+        chunk_days=chunk_days,
+        one_request=one_request,
+        mode=mode,
+        dedupe=dedupe,
+        retries=retries,
+        max_wait=max_wait,
+        api_url=api_url,
+        per_second=per_second,
+        per_hour=per_hour,
+        timeouts=timeouts,
+        project_timezone=project_timezone,
+        now=now,
+    )
+    callbacks = Callbacks(on_batch_complete, on_progress)
+    return await in_task(partial(_run, job, callbacks, http2=http2, transport=transport))
+
+
+async def download_events(
+    from_date: str | date,
+    to_date: str | date,
+    file: BinaryIO,
+    *,
+    credentials: Credentials | None = None,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    retries: int = 5,
+    max_wait: float = 86_400.0,
+    api_url: str | None = None,
+    timeouts: Timeouts | None = None,
+    http2: bool = False,
+    transport: httpx.AsyncBaseTransport | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> None:
+    """Write the lines of one request for the days, proven whole, to a seekable *file*.
+
+    Raises:
+        ValueError, ConfigError: As `export_events`.
+        APIError: The attempts are spent, or trying again cannot help.
+    """
+    chunk = checked_days(from_date, to_date, now())
+    names = checked_names(events)
+    credentials = credentials or resolve_credentials()
+    query = query_for(credentials, api_url, timeouts, events=names, where=where, limit=limit)
+
+    async def download() -> None:
+        async with new_client(transport, http2=http2) as client:
+            gate = gate_for(query, None, None, max_wait)
+            fetcher = Fetcher(client, query, gate, workers=1, retries=retries, now=now)
+            await fetcher.fetch(chunk, _FileSink(file))
+
+    await in_task(download)
+
+
+async def _run(
+    job: Job, callbacks: Callbacks, *, http2: bool, transport: httpx.AsyncBaseTransport | None
+) -> ParallelFetchResult:
+    started = time.monotonic()
+    async with entered_in_thread(connected_for_export(job.path)) as connection:
+        store = await to_thread.run_sync(Store, connection, job.path, job.order)
+        held = await in_thread(store.held, store.interrupt)
+        planned = await job.plan(held, store.history)
+        batches = await in_thread(partial(store.batches_for, planned.chunks), store.interrupt)
+        async with (
+            new_client(transport, http2=http2) as client,
+            entered_in_thread(staging_for(job.path, batches)) as staging,
+        ):
+            fetcher = Fetcher(
+                client, job.query, job.gate, workers=job.workers, retries=job.retries, now=job.now
+            )
+            running = Running(
+                planned, store, staging, fetcher, job.gate, held=held, now=job.now, callbacks=callbacks
+            )
+            await running.run()
+        totals = await in_thread(partial(store.finish, whole=running.whole), store.interrupt)
+        return running.result(store.table, totals, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _FileSink:
+    file: BinaryIO
+
+    async def restart(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+
+    async def block(self, lines: bytes) -> None:
+        await to_thread.run_sync(self.file.write, lines)

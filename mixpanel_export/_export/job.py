@@ -1,0 +1,225 @@
+"""What an export is asked to do, checked: the ground that a real run and a dry one stand on."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import get_args
+
+from mixpanel_export._database.ledger import Selection
+from mixpanel_export._database.preflight import Mode, Order
+from mixpanel_export._model import Chunk
+from mixpanel_export._planning.planner import Held, Plan, open_from, parse_day, plan
+from mixpanel_export._quota.gate import Gate
+from mixpanel_export._quota.shared import SharedQuota, key_of
+from mixpanel_export._source.request import Query, Timeouts
+from mixpanel_export._timezones import checked_zone, in_zone
+from mixpanel_export.credentials import Credentials, export_url, resolve_credentials
+from mixpanel_export.errors import ConfigError
+
+MANY_WORKERS = 20
+"""More than this many requests at once is seldom faster under 3 per second, and is warned of once."""
+
+_LONGEST_CHUNK = 100  # days, as many as mixpanel_data allows a request
+_ANY_LENGTH = 1_000_000  # days: a chunk of no maximal length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """An export whose arguments have been checked."""
+
+    path: Path
+    order: Order
+    query: Query
+    gate: Gate
+    workers: int
+    chunk_days: int | None
+    retries: int
+    now: Callable[[], datetime]
+
+    async def plan(self, held: Sequence[Held], history: Sequence[Held]) -> Plan:
+        """Decide what to ask for, where the database has *held* already, by what is left of the hour now.
+
+        *history* are batches that the order does not go on from, but that tell how many events to expect.
+        """
+        await self.gate.look()
+        return plan(
+            self.order.days.first,
+            self.order.days.last,
+            held=held,
+            history=history,
+            trust=self.order.mode in {"resume", "replace"},
+            chunk_days=self.chunk_days,
+            workers=self.workers,
+            requests=_planned_requests(self.gate, self.order.days.days),
+            open_from=open_from(in_zone(self.now(), self.order.zone)),
+        )
+
+
+def checked_job(
+    from_date: str | date,
+    to_date: str | date,
+    *,
+    db: str | Path,
+    table: str,
+    credentials: Credentials | None,
+    events: Sequence[str] | None,
+    where: str | None,
+    limit: int | None,
+    max_workers: int,
+    chunk_days: int | None,
+    one_request: bool,
+    mode: Mode,
+    dedupe: bool,
+    retries: int,
+    max_wait: float,
+    api_url: str | None,
+    per_second: int | None,
+    per_hour: int | None,
+    timeouts: Timeouts | None,
+    project_timezone: str | None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Job:
+    """Return the job that these arguments of `export_events` ask for.
+
+    Raises:
+        ValueError, ConfigError: As `export_events`.
+    """
+    wanted = checked_days(from_date, to_date, now())
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+    if one_request or limit is not None:
+        max_workers, chunk_days = 1, None
+    _check(
+        table,
+        max_workers=max_workers,
+        chunk_days=chunk_days,
+        limit=limit,
+        retries=retries,
+        max_wait=max_wait,
+    )
+    names = checked_names(events)
+    credentials = credentials or resolve_credentials()
+    query = query_for(credentials, api_url, timeouts, events=names, where=where, limit=limit)
+    return Job(
+        path=Path(db).expanduser().absolute(),
+        order=Order(
+            table=table,
+            selection=Selection(credentials.project_id, names, where),
+            days=wanted,
+            mode=mode,
+            zone=checked_zone(project_timezone, credentials.project_timezone),
+            zone_given=(project_timezone or credentials.project_timezone) is not None,
+            dedupe=dedupe,
+            limited=limit is not None,
+        ),
+        query=query,
+        gate=gate_for(query, per_second, per_hour, max_wait),
+        workers=max_workers,
+        chunk_days=_ANY_LENGTH if one_request or limit is not None else chunk_days,
+        retries=retries,
+        now=now,
+    )
+
+
+def checked_days(from_date: str | date, to_date: str | date, now: datetime) -> Chunk:
+    """Return the days; `ValueError` where they are none, or the last has begun nowhere on earth at *now*."""
+    first, last = parse_day(from_date, "from_date"), parse_day(to_date, "to_date")
+    if last < first:
+        raise ValueError(f"to_date {last} is before from_date {first}; swap them")
+    latest = (now.astimezone(UTC) + timedelta(hours=14)).date()
+    if last > latest:
+        raise ValueError(f"to_date {last} is in the future; the latest day anywhere on earth is {latest}")
+    return Chunk(first, last)
+
+
+def _check(
+    table: str,
+    *,
+    max_workers: int,
+    chunk_days: int | None,
+    limit: int | None,
+    retries: int,
+    max_wait: float,
+) -> None:
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_]*", table):
+        raise ValueError(f"table {table!r} must consist of letters, digits and _, and not begin with _")
+    if max_workers < 1:
+        raise ValueError("max_workers must be positive")
+    if max_workers > 100:
+        raise ValueError(f"max_workers must be at most 100, Mixpanel's limit, got {max_workers}")
+    if chunk_days is not None and not 1 <= chunk_days <= 100:
+        raise ValueError(f"chunk_days must be between 1 and 100, got {chunk_days}")
+    if limit is not None and not 1 <= limit <= 100_000:
+        raise ValueError(f"limit must be between 1 and 100000, got {limit}")
+    if retries < 0:
+        raise ValueError(f"retries must be 0 or more, got {retries}")
+    if not max_wait >= 0:
+        raise ValueError(f"max_wait must be 0 or more seconds, got {max_wait}")
+    if max_workers > MANY_WORKERS:
+        warnings.warn(
+            f"{max_workers} workers: beyond {MANY_WORKERS} Mixpanel's 3 requests a second decide, not the workers",
+            stacklevel=4,
+        )
+
+
+def checked_names(events: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the names sorted, each once; None for all events; `ValueError` for what cannot be a selection."""
+    if events is None:
+        return None
+    if isinstance(events, str) or not events or not all(isinstance(name, str) for name in events):
+        raise ValueError(f"events must be a list of at least one event name, got {events!r}")
+    try:
+        "".join(events).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"events has a name that is no text Mixpanel could send: {events!r}") from error
+    return tuple(sorted(set(events)))
+
+
+def query_for(
+    credentials: Credentials,
+    api_url: str | None,
+    timeouts: Timeouts | None,
+    *,
+    events: tuple[str, ...] | None,
+    where: str | None,
+    limit: int | None,
+) -> Query:
+    """Return what all requests have in common."""
+    url = export_url(credentials.region, api_url)
+    return Query(url, credentials, events, where, limit, timeouts or Timeouts())
+
+
+def gate_for(query: Query, per_second: int | None, per_hour: int | None, max_wait: float) -> Gate:
+    """Return the gate that all requests of the project pass, with the limits given or of the environment."""
+    limits = _quota(per_second, "MPX_PER_SECOND", 3), _quota(per_hour, "MPX_PER_HOUR", 60)
+    key = key_of(query.url, query.credentials.project_id)
+    return Gate(*limits, shared=SharedQuota(key, *limits) if any(limits) else None, max_wait=max_wait)
+
+
+def _quota(given: int | None, variable: str, usual: int) -> int:
+    if given is not None:
+        return given
+    text = os.environ.get(variable, str(usual))
+    if not text.isdecimal():
+        raise ConfigError(f"{variable} must be a whole number, 0 for no limit, got {text!r}")
+    return int(text)
+
+
+def _planned_requests(gate: Gate, days: int) -> int | None:
+    """Return how many of the hour's requests a plan may spend: five of six, as the rest is for retries.
+
+    Longer chunks are faster than waiting for the hour, up to a length at which they break too easily; then the plan
+    counts on a whole hour, and on waiting for it.
+    """
+    if gate.remaining is None:
+        return None
+    left = _five_of_six(gate.remaining)
+    return left if days <= left * _LONGEST_CHUNK else _five_of_six(gate.quota)
+
+
+def _five_of_six(requests: int) -> int:
+    return -(-requests * 5 // 6)

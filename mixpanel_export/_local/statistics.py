@@ -1,0 +1,126 @@
+"""Questions to the local database that SQL answers at length: functions over a connection, nothing is changed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+import duckdb
+
+from mixpanel_export._database.connection import quoted
+from mixpanel_export._local.tables import schema_of
+from mixpanel_export.errors import QueryError
+from mixpanel_export.inspection import (
+    ColumnStatsResult,
+    ColumnSummary,
+    EventBreakdownResult,
+    EventStats,
+    SummaryResult,
+)
+
+_NUMBERS = {
+    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+    "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL",
+}  # fmt: skip
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Turn what DuckDB says against a query into mixpanel_data's error.
+
+    Raises:
+        QueryError: in DuckDB's own words, of as many lines as it needs to point at the place.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        raise QueryError(f"the query failed: {error}") from error
+
+
+def summary_of(connection: duckdb.DuckDBPyConnection, table: str) -> SummaryResult:
+    """Return DuckDB's summary of each column; `TableNotFoundError` where there is no such table."""
+    name = schema_of(connection, table).table_name
+    found = connection.execute(
+        "SELECT column_name, column_type, min, max, approx_unique, TRY_CAST(avg AS DOUBLE), TRY_CAST(std AS DOUBLE), "
+        f"q25, q50, q75, count, null_percentage::DOUBLE FROM (SUMMARIZE {quoted(name)})"
+    ).fetchall()
+    columns = [ColumnSummary(*row) for row in found]
+    return SummaryResult(name, columns[0].count, columns)
+
+
+def breakdown_of(connection: duckdb.DuckDBPyConnection, table: str) -> EventBreakdownResult:
+    """Return the events of a table by name.
+
+    Raises:
+        TableNotFoundError: there is no such table.
+        QueryError: it is no table of events.
+    """
+    name = _table_with(connection, table, "event_name", "event_time", "distinct_id")
+    counted = "count(*), count(DISTINCT distinct_id), min(event_time), max(event_time)"
+    total = connection.execute(f"SELECT {counted} FROM {quoted(name)}").fetchall()[0]
+    found = connection.execute(
+        f"SELECT event_name, {counted}, round(100.0 * count(*) / sum(count(*)) OVER (), 2)::DOUBLE "
+        f"FROM {quoted(name)} GROUP BY event_name ORDER BY count(*) DESC, event_name"
+    ).fetchall()
+    events, users, first, last = total
+    never = datetime.min  # noqa: DTZ901 - naive, as event_time is
+    span = (first or never, last or never)
+    return EventBreakdownResult(name, events, users, span, [EventStats(*row) for row in found])
+
+
+def property_keys_of(connection: duckdb.DuckDBPyConnection, table: str, event: str | None) -> list[str]:
+    """Return the keys of `properties`, of all events or of those named *event*, sorted.
+
+    Raises:
+        TableNotFoundError: there is no such table.
+        QueryError: it has no such column.
+    """
+    needed = ["properties"] if event is None else ["properties", "event_name"]
+    name = _table_with(connection, table, *needed)
+    selected = "" if event is None else " WHERE event_name = ?"
+    found = connection.execute(
+        f"SELECT DISTINCT unnest(json_keys(properties)) FROM {quoted(name)}{selected}",
+        [] if event is None else [event],
+    ).fetchall()
+    return sorted(key for (key,) in found)
+
+
+def stats_of(connection: duckdb.DuckDBPyConnection, table: str, column: str, top_n: int) -> ColumnStatsResult:
+    """Return what *column*, a column or an expression of SQL, holds.
+
+    Raises:
+        TableNotFoundError: there is no such table.
+        QueryError: *column* is no such thing.
+    """
+    name = schema_of(connection, table).table_name
+    values = f"(SELECT ({column}) AS value FROM {quoted(name)})"
+    with asking():
+        dtype = connection.execute(f"DESCRIBE FROM {values}").fetchall()[0][1]
+        numbers = "value::DOUBLE" if dtype.partition("(")[0] in _NUMBERS else "NULL::DOUBLE"
+        aggregates = ", ".join(f"{function}({numbers})" for function in ("min", "max", "avg", "stddev"))
+        count, nulls, unique, *spread = connection.execute(
+            "SELECT count(value), count(*) - count(value), least(approx_count_distinct(value), count(value)), "
+            f"{aggregates} FROM {values}"
+        ).fetchall()[0]
+        top = connection.execute(
+            f"SELECT value, count(*) FROM {values} WHERE value IS NOT NULL GROUP BY value "
+            "ORDER BY count(*) DESC, value LIMIT ?",
+            [top_n],
+        ).fetchall()
+    return ColumnStatsResult(
+        name, column, dtype, count, nulls, _percent(nulls, count + nulls), unique, _percent(unique, count), top, *spread
+    )  # fmt: skip
+
+
+def _table_with(connection: duckdb.DuckDBPyConnection, table: str, *columns: str) -> str:
+    schema = schema_of(connection, table)
+    missing = set(columns) - {column.name for column in schema.columns}
+    if missing:
+        raise QueryError(
+            f"table {schema.table_name} has no column {' or '.join(sorted(missing))}, so it does not hold events; "
+            "name a table that does"
+        )
+    return schema.table_name
+
+
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0

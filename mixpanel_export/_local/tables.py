@@ -1,0 +1,126 @@
+"""The tables of a database that are its users': listed, described, dropped.
+
+Tables whose names begin with an underscore are this program's. They are in no list, and cannot be dropped here.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import duckdb
+
+from mixpanel_export._database.connection import quoted, transaction
+from mixpanel_export._database.ledger import forget_table
+from mixpanel_export._database.preflight import SHADOW
+from mixpanel_export._database.schema import (
+    HERE,
+    forget_foreign_metadata,
+    name_in_database,
+    table_exists,
+    table_names,
+)
+from mixpanel_export.errors import TableNotFoundError
+from mixpanel_export.inspection import ColumnInfo, TableInfo, TableSchema
+
+_FETCHED = {
+    "_metadata": "SELECT table_name, type, fetched_at FROM _metadata",
+    "_export_batches": "SELECT table_name, 'events', max(finished) FROM _export_batches "
+    "WHERE status <> 'failed' GROUP BY table_name",
+}
+
+
+def tables_of(connection: duckdb.DuckDBPyConnection) -> list[TableInfo]:
+    """Return the users' tables by name."""
+    names = [name for name in table_names(connection) if not name.startswith("_")]
+    fetched = _fetched(connection)
+    return [
+        TableInfo(name, kind, _count(connection, name), at)
+        for name, kind, at in ((name, *fetched.get(name, (None, None))) for name in names)
+    ]
+
+
+def found_table(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Return the name of a table or view as the database spells it.
+
+    Raises:
+        TableNotFoundError: there is none.
+    """
+    found = connection.execute(
+        f"SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() WHERE {HERE} UNION ALL "
+        f"SELECT view_name FROM duckdb_views() WHERE {HERE}) WHERE lower(name) = lower(?)",
+        [table],
+    ).fetchone()
+    if found is None:
+        raise _missing(connection, table)
+    return str(found[0])
+
+
+def schema_of(connection: duckdb.DuckDBPyConnection, table: str) -> TableSchema:
+    """Return the columns of a table or view; `TableNotFoundError` where there is none."""
+    name = found_table(connection, table)
+    columns = connection.execute(
+        'SELECT name, type, NOT "notnull", pk FROM pragma_table_info(?) ORDER BY cid', [quoted(name)]
+    ).fetchall()
+    return TableSchema(name, [ColumnInfo(*column) for column in columns])
+
+
+def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    """Drop tables with all that is known of them, in one transaction: all of them, or none.
+
+    What a `replace` that was broken off has left of a table goes with it.
+
+    Raises:
+        ValueError: a name is one of this program's own.
+        TableNotFoundError: there is no such table.
+        TableFormatError: a newer release of this program wrote the ledger.
+    """
+    with transaction(connection):
+        for table in dict.fromkeys(_droppable(connection, name) for name in names):
+            for target in (table, SHADOW + table):
+                connection.execute(f"DROP TABLE IF EXISTS {quoted(target)}")
+                forget_table(connection, target)
+            forget_foreign_metadata(connection, table)
+
+
+def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    if name.startswith("_"):
+        raise ValueError(
+            f"tables whose names begin with _ keep the books of exports, so {name} is not dropped"
+        )
+    there = connection.execute(
+        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) IN (lower(?), lower(?)) AND {HERE}",
+        [name, SHADOW + name],
+    ).fetchone()
+    if there is None:
+        raise _missing(connection, name)
+    return name_in_database(connection, str(there[0]).removeprefix(SHADOW))
+
+
+def _missing(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:
+    there = ", ".join(info.name for info in tables_of(connection)) or "none"
+    return TableNotFoundError(
+        f"table {table} does not exist; the database has these: {there}", table_name=table
+    )
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    found = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()
+    return int(found[0]) if found else 0
+
+
+def _fetched(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, datetime]]:
+    """Return kind and time of the last fetch of each table, from mixpanel_data's `_metadata` and our ledger."""
+    rows = [
+        row
+        for source, sql in _FETCHED.items()
+        if table_exists(connection, source)
+        for row in connection.execute(sql).fetchall()
+    ]
+    # A table of the user's own may have taken the name of one that is gone.
+    with_events = connection.execute(
+        f"SELECT table_name FROM duckdb_columns() WHERE column_name = 'event_name' AND {HERE}"
+    ).fetchall()
+    return {
+        name: (kind, at.replace(tzinfo=UTC))
+        for name, kind, at in rows
+        if at and (kind != "events" or (name,) in with_events)
+    }

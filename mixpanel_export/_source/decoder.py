@@ -1,0 +1,214 @@
+"""Wire bytes of one response body → blocks of whole lines, or a truncation error. No I/O, nothing awaited.
+
+What must hold: the same bytes give the same lines however they are cut into pieces, and a body that is not
+proven whole ends in an error, never in fewer lines. Mixpanel commits status 200 before it streams, states
+no length, and reports a failure only as a last line that is no event. So a body is whole when
+
+* the gzip stream reached its end with the right CRC and length, further members alike, nothing after them;
+* its last line that is not blank is an event.
+
+What was not proven here: that the lines before the last one are events. The writer sees each of them anyway.
+"""
+
+from collections.abc import Iterator
+
+from isal import isal_zlib
+
+from mixpanel_export._ndjson import canonical
+from mixpanel_export.errors import LineTooLongError, TruncatedError
+
+_WIRE_PIECE = 64 << 10  # inflating is fastest in pieces that stay in the processor's cache
+_PLAIN_PIECE = 1 << 20  # 1 KB of gzip can hold 1 MB: what is inflated at a time needs its own bound
+_SHOWN = 500  # bytes of a line that an error carries, as for the body of any other error
+
+
+class Gunzip:
+    """Inflate a gzip stream of any number of members, fed in any pieces."""
+
+    def __init__(self, max_piece: int = _PLAIN_PIECE) -> None:
+        self._max_piece = max_piece
+        self._member = isal_zlib.decompressobj(wbits=31)
+
+    def feed(self, wire: bytes) -> Iterator[bytes]:
+        """Yield the plain bytes that are ready, at most *max_piece* at a time.
+
+        Raises:
+            TruncatedError: A member is corrupt, or what follows the last one is no gzip.
+        """
+        try:
+            for piece in _pieces(wire, _WIRE_PIECE):
+                yield from self._inflate(piece)
+        except isal_zlib.IsalError as error:  # type: ignore[misc] # its stub declares an instance
+            raise _truncated(f"the gzip stream of the response is corrupt ({error})") from error
+
+    def _inflate(self, wire: bytes) -> Iterator[bytes]:
+        # Plain bytes may stay inside when all input is consumed: the trailer, always to come, drives them out.
+        while wire:
+            if self._member.eof:
+                self._member = isal_zlib.decompressobj(wbits=31)
+            plain = self._member.decompress(wire, self._max_piece)
+            wire = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if plain:
+                yield plain
+
+    def close(self) -> None:
+        """End the stream.
+
+        Raises:
+            TruncatedError: The last member has not reached its end, or there was none.
+        """
+        if not self._member.eof:
+            raise _truncated("the gzip stream of the response ended before its trailer")
+
+
+class LineBlocks:
+    """Cut bytes into blocks that end on a newline (0x0A, nothing else), in time linear in the bytes."""
+
+    def __init__(self, block_size: int = 1 << 20, *, max_line: int = 64 << 20) -> None:
+        self._block_size = block_size
+        self._max_line = max_line
+        self._kept: list[bytes] = []
+        self._size = 0
+        self._whole = 0  # how many bytes of those kept are whole lines; what follows is searched already
+
+    def feed(self, plain: bytes) -> Iterator[bytes]:
+        """Yield each block of at least *block_size* bytes that is ready.
+
+        Raises:
+            LineTooLongError: A line, its newline not counted, has more than *max_line* bytes.
+        """
+        # No line inside a piece can be too long when the piece is not: only the line that was open is checked.
+        for piece in _pieces(plain, min(_PLAIN_PIECE, self._max_line)):
+            self._keep(piece)
+            if self._whole >= self._block_size:
+                yield self._take()
+
+    def close(self) -> bytes:
+        """Return what is left: whole lines, and perhaps one that has no newline."""
+        return b"".join(self._kept)
+
+    def _keep(self, piece: bytes) -> None:
+        first = piece.find(b"\n")
+        opened = self._size - self._whole
+        more = len(piece) if first < 0 else first
+        if opened + more > self._max_line:
+            begun = (b"".join(self._kept)[self._whole :] + piece[:more])[:_SHOWN]
+            raise LineTooLongError(
+                f"a line of the response is longer than the maximum of {self._max_line} bytes",
+                status_code=200,
+                response_body=begun.decode(errors="replace"),
+            )
+        if first >= 0:
+            self._whole = self._size + piece.rfind(b"\n") + 1
+        self._kept.append(piece)
+        self._size += len(piece)
+
+    def _take(self) -> bytes:
+        """Return the whole lines, of which the last one ends in the piece that came last."""
+        last = self._kept.pop()
+        end = self._whole - (self._size - len(last))
+        block = b"".join([*self._kept, last[:end]])
+        self._kept = [last[end:]]
+        self._size, self._whole = len(last) - end, 0
+        return block
+
+
+class BodyDecoder:
+    """Turn the wire bytes of one response body into blocks of whole NDJSON lines.
+
+    *content_encoding* is the header's value, None where there is none. *block_size* and *max_line* are in
+    plain bytes.
+
+    Raises:
+        TruncatedError: The encoding is neither identity nor gzip, so nothing can be proven.
+    """
+
+    def __init__(
+        self, content_encoding: str | None, *, block_size: int = 1 << 20, max_line: int = 64 << 20
+    ) -> None:
+        self._gunzip = gunzip_for(content_encoding)
+        self._blocks = LineBlocks(block_size, max_line=max_line)
+        self._last = b""
+
+    def feed(self, wire: bytes) -> Iterator[bytes]:
+        """Yield blocks that are ready, each ended by a newline and of at least *block_size* bytes.
+
+        The work is done while the blocks are taken, so take them all before feeding more.
+
+        Raises:
+            TruncatedError: The gzip stream is corrupt.
+            LineTooLongError: A line has more than *max_line* bytes; `response_body` holds its beginning.
+        """
+        for plain in self._gunzip.feed(wire) if self._gunzip else (wire,):
+            for block in self._blocks.feed(plain):
+                yield self._hand_out(block)
+
+    def close(self) -> Iterator[bytes]:
+        """Return the rest, ended by a newline, as at most one block; nothing is left to the taking of it.
+
+        Raises:
+            TruncatedError: The body is not proven whole. `response_body` holds the beginning of the last
+                line where that is what is wrong: Mixpanel may have written the reason there.
+        """
+        if self._gunzip:
+            self._gunzip.close()
+        rest = self._blocks.close()
+        if rest and not rest.endswith(b"\n"):
+            rest += b"\n"  # not an event unless it is whole, so this completes a line, not a fragment
+        last = _last_line(rest) or self._last
+        if last and not event_line(last):
+            raise _truncated(
+                "the last line of the response is no event", last[:_SHOWN].decode(errors="replace").strip()
+            )
+        return iter([self._hand_out(rest)] if rest else [])
+
+    def _hand_out(self, block: bytes) -> bytes:
+        self._last = _last_line(block) or self._last
+        return block
+
+
+def event_line(line: bytes) -> bool:
+    """Whether *line* is an event: a JSON object whose `event` is a string and whose `properties` is an object.
+
+    Of duplicate keys the first decides. Invalid UTF-8, lone surrogates and raw control bytes inside strings
+    are forgiven, because the writer mends them. Blank lines, of C's white space only, are none. Lines nested
+    deeper than Python can follow are no events; Mixpanel's documented depth is 3.
+    """
+    return canonical(line) is not None
+
+
+def gunzip_for(content_encoding: str | None) -> Gunzip | None:
+    """Return what undoes the encoding, None where there is none.
+
+    Raises:
+        TruncatedError: The encoding is neither identity nor gzip.
+    """
+    match (content_encoding or "identity").strip().lower():
+        case "identity":
+            return None
+        case "gzip" | "x-gzip":
+            return Gunzip()
+        case _:
+            raise _truncated(
+                f"the response has the content encoding {content_encoding!r}, and only gzip was asked for"
+            )
+
+
+def _last_line(block: bytes) -> bytes:
+    """Return the last line of *block* that is not blank; b"" where all are."""
+    end = len(block)
+    while end:
+        start = block.rfind(b"\n", 0, end - 1) + 1
+        line = block[start:end]
+        if not line.isspace():
+            return line
+        end = start
+    return b""
+
+
+def _pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def _truncated(message: str, response_body: str | None = None) -> TruncatedError:
+    return TruncatedError(message, status_code=200, response_body=response_body)

@@ -1,0 +1,92 @@
+"""A chunk with doubtful lines → a chunk of sound ones, and what could not stay as it was, set aside.
+
+Line by line, in Python: this is the way of the few chunks that the load refuses.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import duckdb
+
+from mixpanel_export._ndjson import Canonical, canonical
+from mixpanel_export._writer.extract import LoadError
+from mixpanel_export._writer.staging import Staged, Staging
+
+_PAGE = 1 << 20  # bytes of lines that are looked at together
+
+
+def mend(
+    connection: duckdb.DuckDBPyConnection, staged: Staged, doubtful: set[int], staging: Staging
+) -> Staged:
+    """Bring the *doubtful* lines of the chunk into the canonical shape.
+
+    The original text of lines that are no event, and of those that had to be repaired, is set aside.
+    """
+    if staged.set_aside:
+        raise LoadError(f"DuckDB refuses lines of {staged.chunk} that were mended before; please report this")
+    aside = staging.side_file(staged)
+    counts = {"rejected": 0, "repaired": 0, "blank": 0}
+
+    def lines() -> Iterator[bytes]:
+        with aside.open("wb") as file:
+            for line, shaped in _shaped(connection, staged, doubtful):
+                if line.isspace():
+                    counts["blank"] += 1
+                    continue
+                if shaped is None or shaped.repaired:
+                    reason = "rejected" if shaped is None else "repaired"
+                    counts[reason] += 1
+                    file.write(f"{reason},{line[:-1].hex()}\n".encode())
+                if shaped is not None:
+                    yield shaped.line
+
+    mended = replace(staging.rewrite(staged, lines()), set_aside=aside)
+    if mended.lines + counts["rejected"] + counts["blank"] != staged.lines:
+        staging.discard(mended)
+        raise LoadError(f"of {staged.lines} lines of {staged.chunk} some were lost; please report this")
+    return replace(mended, rejects=counts["rejected"], repaired=counts["repaired"])
+
+
+def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    """Insert what `mend` set aside of the chunk into `_export_rejects`."""
+    if staged.set_aside is None:
+        return
+    connection.execute(
+        "INSERT INTO _export_rejects SELECT ?, reason, unhex(text) FROM read_csv(?, auto_detect = false, "
+        "header = false, delim = ',', quote = '', escape = '', max_line_size = ?, "
+        "columns = {'reason': 'VARCHAR', 'text': 'VARCHAR'})",
+        [staged.batch, str(staged.set_aside), 2 * staged.longest + 100],
+    )
+
+
+def _shaped(
+    connection: duckdb.DuckDBPyConnection, staged: Staged, doubtful: set[int]
+) -> Iterator[tuple[bytes, Canonical | None]]:
+    """Yield each line with its canonical shape; None where it is no event, or DuckDB refuses it even so."""
+    for page in _pages(enumerate(staged.all_lines())):
+        shapes = {number: canonical(line[:-1]) for number, line in page if number in doubtful}
+        taken = iter(_are_json(connection, [shape.line for shape in shapes.values() if shape]))
+        shapes = {number: shape if shape and next(taken) else None for number, shape in shapes.items()}
+        for number, line in page:
+            yield line, shapes.get(number, Canonical(line[:-1], repaired=False))
+
+
+def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    page: list[tuple[int, bytes]] = []
+    size = 0
+    for number, line in lines:
+        page.append((number, line))
+        size += len(line)
+        if size > _PAGE:
+            yield page
+            page, size = [], 0
+    yield page
+
+
+def _are_json(connection: duckdb.DuckDBPyConnection, lines: Sequence[bytes]) -> list[bool]:
+    """Return of each line whether DuckDB takes it, in their order, which only a list keeps."""
+    found = connection.execute(
+        "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",
+        [[line.decode() for line in lines]],
+    ).fetchall()
+    return list(found[0][0])

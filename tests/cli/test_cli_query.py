@@ -1,0 +1,259 @@
+"""`mpx query`: one answer, as a table for people or exactly for other programs."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shell import MPX, held_by_another, mpx, one_error
+from support import query
+
+from mixpanel_export._local.reader import Answer, ask
+from mixpanel_export.cli.query import csv_lines, json_lines, json_value, table_lines, text_value
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+
+
+@pytest.fixture
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "events.duckdb"
+    monkeypatch.setenv("MPX_DB", str(path))
+    query(path, "CREATE TABLE t AS SELECT x, 'n' || x AS name FROM range(3) AS r(x)")
+    return path
+
+
+def answer(*rows: tuple[str | None, ...], types: tuple[str, ...] = ("VARCHAR",)) -> Answer:
+    return Answer(tuple("abcdefgh"[: len(types)]), types, iter(rows))
+
+
+@pytest.mark.usefixtures("db")
+def test_people_get_a_table() -> None:
+    """Numbers to the right, the rest to the left, NULL by its name, and nothing else anywhere."""
+    result = mpx("query", "SELECT name, 10 * x AS x, nullif(x, 1) AS y FROM t ORDER BY t.x")
+    assert result.stdout.splitlines() == [
+        "name   x     y",
+        "----  --  ----",
+        "n0     0     0",
+        "n1    10  NULL",
+        "n2    20     2",
+    ]
+    assert not result.stderr
+
+
+@pytest.mark.usefixtures("db")
+def test_rows_beyond_the_hundredth_are_cut_with_a_note() -> None:
+    """The note is on standard error, and --rows asks for more, or for all."""
+    sql = "FROM range(250) AS r(x)"
+    result = mpx("query", sql)
+    assert len(result.stdout.splitlines()) == 102
+    assert result.stderr == "The first 100 rows; --rows 0 shows all, --json or --csv writes all.\n"
+    for words, lines in ((["--rows", "250"], 252), (["--rows", "0"], 252)):
+        result = mpx("query", sql, *words)
+        assert (len(result.stdout.splitlines()), result.stderr) == (lines, "")
+
+
+@pytest.mark.usefixtures("db")
+def test_sql_may_come_from_standard_input() -> None:
+    """As a file of UTF-8, with a mark of that or without."""
+    assert json.loads(mpx("query", "-", "--json", given="SELECT\n'é' AS a").stdout) == {"a": "é"}
+    assert json.loads(mpx("query", "-", "--json", given=b"\xef\xbb\xbfSELECT 1 AS a").stdout) == {"a": 1}
+    for given_text in ("", " \n"):
+        assert "no SQL" in one_error(mpx("query", "-", given=given_text))
+    assert mpx("query", "-", given=b"SELECT '\xff'").exit_code == 2
+
+
+@pytest.mark.usefixtures("db")
+def test_json_is_an_object_a_line() -> None:
+    """As jq reads them; numbers are numbers, no number is null, and a nested value is one."""
+    sql = (
+        "SELECT x, name, x / 0 AS never, [x, NULL] AS list, {'k': name} AS struct, x = 1 AS yes, NULL AS nothing, "
+        "TIMESTAMP '2024-03-01 12:00:00' AS at, 1.50::DECIMAL(9, 2) AS price FROM t ORDER BY x DESC LIMIT 1"
+    )
+    (line,) = mpx("query", sql, "--json").stdout.splitlines()
+    assert json.loads(line) == {
+        "x": 2,
+        "name": "n2",
+        "never": None,
+        "list": [2, None],
+        "struct": {"k": "n2"},
+        "yes": False,
+        "nothing": None,
+        "at": "2024-03-01 12:00:00",
+        "price": 1.5,
+    }
+    assert not mpx("query", "FROM t WHERE false", "--json").stdout
+
+
+def test_json_columns_are_as_they_were_sent(db: Path) -> None:
+    """No number, escape or space of theirs changes, and a row is one line nevertheless."""
+    sent = '{"n": 1E5, "long": 0.1234567890123456789, "e": "\\u00e9",\n "s": "\\n"}'
+    with duckdb.connect(str(db)) as connection:
+        connection.execute("CREATE TABLE j AS SELECT ?::JSON AS p", [sent])
+    out = mpx("query", "FROM j", "--json").stdout
+    assert out == '{"p": ' + sent.replace("\n", " ") + "}\n"
+    assert next(
+        csv.reader(io.StringIO(mpx("query", "SELECT p FROM j", "--csv").stdout.partition("\n")[2]))
+    ) == [sent]
+
+
+@given(st.lists(st.tuples(TEXT | st.none(), TEXT | st.none(), st.integers(-(2**63), 2**63 - 1)), max_size=5))
+@settings(max_examples=30)
+def test_json_and_csv_give_back_any_text(rows: list[tuple[str | None, str | None, int]]) -> None:
+    """Every value is read back as it is, in order; CSV's NULL is empty, and empty text is not."""
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t (a VARCHAR, b VARCHAR, c BIGINT)")
+        if rows:
+            connection.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
+        as_json = ask(connection, "FROM t", json_value)
+        assert as_json is not None
+        assert [tuple(json.loads(line).values()) for line in json_lines(as_json)] == rows
+        as_csv = ask(connection, "FROM t", text_value)
+        assert as_csv is not None
+        text = "".join(csv_lines(as_csv))
+        assert list(csv.reader(io.StringIO(text, newline=""))) == [
+            ["a", "b", "c"],
+            *([a or "", b or "", str(c)] for a, b, c in rows),
+        ]
+        assert text.count('""') >= sum((a == "") + (b == "") for a, b, _ in rows)
+
+
+def test_csv_is_read_by_duckdb_as_it_was(db: Path, tmp_path: Path) -> None:
+    """NULL and empty text, commas, quotes and line breaks are told apart by the reader that wrote the same."""
+    sql = "SELECT * FROM (VALUES (NULL, 'a,b'), ('', 'a\"b'), (' x ', e'a\\nb')) AS v(a, b)"
+    file = tmp_path / "out.csv"
+    file.write_bytes(mpx("query", sql, "--csv").stdout_bytes)
+    assert query(db, f"FROM read_csv('{file}', header = true, allow_quoted_nulls = false)") == [
+        (None, "a,b"),
+        ("", 'a"b'),
+        (" x ", "a\nb"),
+    ]
+
+
+def test_what_is_written_is_utf_8_with_plain_newlines(db: Path) -> None:
+    """Whatever the console's encoding is."""
+    env = {"MPX_DB": str(db), "PYTHONIOENCODING": "cp1252"}
+    for option, expected in (("--json", '{"a": "日本"}\n'), ("--csv", "a\n日本\n")):
+        command = [*MPX, "query", "SELECT '日本' AS a", option]
+        done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, check=True)
+        assert done.stdout == expected.encode()
+    shown = subprocess.run(
+        [*MPX, "query", "SELECT '日本' AS a"], env={**os.environ, **env}, capture_output=True, check=True
+    )
+    assert b"\\u65e5\\u672c" in shown.stdout
+
+
+@pytest.mark.usefixtures("db")
+def test_parquet_is_written_to_a_file(tmp_path: Path) -> None:
+    """Standard output stays empty, and the file has the rows with their types."""
+    file = tmp_path / "t.parquet"
+    result = mpx("query", "FROM t WHERE x > 0", "--parquet", str(file))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"2 rows written to {file}.\n"
+    with duckdb.connect() as connection:
+        rows = connection.execute("FROM read_parquet(?) ORDER BY x", [str(file)]).fetchall()
+    assert rows == [(1, "n1"), (2, "n2")]
+
+
+def test_parquet_never_takes_the_place_of_the_database(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the file is called, it is refused, and the tables are there as before."""
+    monkeypatch.chdir(db.parent)
+    for name in (str(db), db.name, f"../{db.parent.name}/{db.name}"):
+        result = mpx("query", "FROM t", "--parquet", name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "names the database" in one_error(result)
+        assert query(db, "SELECT count(*) FROM t") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    "words, code, says",
+    [
+        (["SELEC 1"], 2, "SQL: Parser Error: syntax error"),
+        (["SELECT y FROM t"], 2, 'column "y" not found'),
+        (["SELECT CAST(name AS INTEGER) FROM t"], 2, "SQL: Conversion Error"),
+        (["SELECT CAST(name AS INTEGER) FROM t", "--json"], 2, "SQL: Conversion Error"),
+        (["DELETE FROM t"], 2, "read-only"),
+        (["FROM 'nope.csv'"], 1, "No files found"),
+        (["SELECT 1", "--json", "--csv"], 2, "choose one"),
+        (["SELECT 1", "--rows", "-1"], 2, "--rows"),
+        (["SELECT 1", "--wait", "soon"], 2, "write it as 90s"),
+        (["SELECT 1", "--db", "none.duckdb"], 4, "there is no database none.duckdb"),
+        (["SELECT 1", "--parquet", "no/folder/x.parquet"], 1, "no rows were written to"),
+        ([""], 2, "no SQL"),
+    ],
+)
+@pytest.mark.usefixtures("db")
+def test_what_is_wrong_is_one_line(words: list[str], code: int, says: str) -> None:
+    """With an exit code of its kind, and nothing on standard output."""
+    result = mpx("query", *words)
+    assert result.exit_code == code
+    assert says in one_error(result)
+
+
+@pytest.mark.usefixtures("db")
+def test_statements_without_rows_print_nothing() -> None:
+    """Settings and comments are no answer; a plan is one."""
+    for sql in ("SET threads = 1", "/* nothing */", "SET threads = 1; -- and nothing"):
+        for words in ([], ["--json"]):
+            result = mpx("query", sql, *words)
+            assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert "Projection" in mpx("query", "EXPLAIN SELECT 1").stdout
+    assert mpx("query", 'SELECT true AS "Success"').stdout.splitlines()[2] == "true"
+
+
+# The table
+
+
+def test_cells_cannot_speak_to_the_terminal() -> None:
+    """Control characters, which events may hold, are shown as escapes."""
+    assert table_lines(answer(), [("\x1b[31mred\r\nx\u2028y\u202e",)])[2] == r"\x1b[31mred\r\nx\u2028y\u202e"
+
+
+def test_wide_characters_take_two_columns() -> None:
+    """So what stands behind them stays in line."""
+    two = answer(types=("VARCHAR", "VARCHAR"))
+    assert table_lines(two, [("日本", "x"), ("e\u0301", "y"), ("abcde", "z")])[2:] == [
+        "日本   x",
+        "e\u0301      y",
+        "abcde  z",
+    ]
+
+
+def test_a_terminal_is_not_overrun() -> None:
+    """On one a cell has sixty columns and a line the terminal's; into a pipe everything goes."""
+    two = answer(types=("VARCHAR", "VARCHAR"))
+    rows = [("x" * 100, "y" * 100)]
+    assert table_lines(two, rows, 40)[2] == "x" * 37 + "..."
+    assert table_lines(two, rows, 200)[2] == "x" * 57 + "...  " + "y" * 57 + "..."
+    assert table_lines(two, rows)[2] == "x" * 100 + "  " + "y" * 100
+    assert table_lines(two, [("日" * 100, "y")], 20)[2] == "日" * 8 + "..."
+
+
+def test_numbers_stand_to_the_right_and_lists_of_them_do_not() -> None:
+    """Whatever kind of number."""
+    kinds = ("UBIGINT", "DECIMAL(18,3)", "DOUBLE", "INTEGER[]", "VARCHAR")
+    assert table_lines(answer(types=kinds), [("1",) * 5, ("22",) * 5])[2] == " 1   1   1  1   1"
+
+
+def test_a_file_in_use_is_waited_for(db: Path) -> None:
+    """The error names the process and the option, as that of `mpx status` does."""
+    with held_by_another(db) as holder:
+        assert f"process {holder.pid}; wait for it with --wait" in one_error(mpx("query", "FROM t"))
+        assert "still, after 0.1s" in mpx("query", "FROM t", "--wait", "0.1s").stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(db: Path) -> None:
+    """`mpx query … --json | head -1` ends quietly, however much was still to come."""
+    with subprocess.Popen(
+        [*MPX, "query", "FROM range(1000000)", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b'{"range": 0}\n'
+        process.stdout.close()
+        _, said = process.communicate()
+    assert said == b""

@@ -1,0 +1,226 @@
+"""`mpx quota`: the same project that an export would take, what is left of its hour, and when more comes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mixpanel_export._quota.clock import Moment, system_clock
+from mixpanel_export._quota.shared import Key, SharedQuota, quota_file
+from mixpanel_export.cli import cli
+
+US, EU = "data.mixpanel.com", "data-eu.mixpanel.com"
+ACCOUNT = '[accounts.main]\nusername = "u"\nsecret = "s"\nproject_id = "777"\nregion = "eu"\n'
+
+
+@pytest.fixture(autouse=True)
+def _nothing_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("MP_", "MPX_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MPX_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("MP_CONFIG_PATH", str(tmp_path / "config.toml"))
+
+
+def mpx(*words: str) -> Result:
+    """Run `mpx quota` in this process; a traceback is a failure of the test."""
+    result = CliRunner().invoke(cli, ["quota", *words], prog_name="mpx")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def shown(*words: str) -> list[tuple[str, str]]:
+    """Return what standard output says, by its names."""
+    result = mpx(*words)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return [(line[:7].rstrip(), line[7:].strip()) for line in result.stdout.splitlines()]
+
+
+def as_json(*words: str) -> dict[str, Any]:
+    result = mpx(*words, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    printed: dict[str, Any] = json.loads(result.stdout)
+    return printed
+
+
+def use(requests: int, ago: float = 0.0) -> None:
+    """Let this process have made *requests*, *ago* seconds ago."""
+    clock = system_clock()
+
+    def earlier() -> Moment:
+        now = clock()
+        return Moment(now.boot, now.elapsed - ago, now.wall - ago)
+
+    quota = SharedQuota(Key(US, "12345"), 0, 0, clock=earlier)
+    for _ in range(requests):
+        assert quota.take().ticket
+
+
+def test_where_nothing_was_asked_all_is_left() -> None:
+    """Two lines, no file, and no secret needed."""
+    assert shown("--project", "12345") == [
+        ("project", f"12345 on {US}"),
+        ("left", "60 of 60 requests this hour"),
+    ]
+    assert not quota_file().exists()
+
+
+def test_it_shows_what_is_left_who_used_it_and_when_more_comes() -> None:
+    """Requests are counted by process, and each place comes back an hour after its request."""
+    use(2, ago=1805.0)
+    use(1, ago=5.0)
+    lines = dict(shown("--project", "12345"))
+    assert lines["left"] == "57 of 60 requests this hour"
+    assert lines["used"].startswith(f"3 by process {os.getpid()}")
+    assert lines["more"].startswith("from ")
+    assert "(in 30 min), all by " in lines["more"]
+    assert lines["more"].endswith("(in 60 min)")
+    assert "paused" not in lines
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no harmless way to ask for a process")
+def test_a_process_is_running_or_ended() -> None:
+    """Who used the hour may be gone, and its requests count all the same."""
+    code = (
+        "from mixpanel_export._quota.shared import Key, SharedQuota\n"
+        f"SharedQuota(Key({US!r}, '12345')).take()\n"
+        "import os; print(os.getpid())\n"
+    )
+    gone = int(subprocess.check_output([sys.executable, "-c", code], text=True))
+    use(1)
+    used = [value for name, value in shown("--project", "12345") if name == "used"]
+    assert used == [f"1 by process {gone} (ended)", f"1 by process {os.getpid()} (running)"]
+    assert as_json("--project", "12345")["processes"] == [
+        {"pid": gone, "requests": 1, "running": False},
+        {"pid": os.getpid(), "requests": 1, "running": True},
+    ]
+
+
+def test_requests_of_an_earlier_boot_are_nobodys() -> None:
+    """After a restart of the machine process ids mean nothing, but the hour goes on."""
+    clock = system_clock()
+    earlier = SharedQuota(Key(US, "12345"), clock=lambda: clock()._replace(boot="another"))
+    assert earlier.take().ticket
+    assert ("used", "1 by processes before the machine was restarted") in shown("--project", "12345")
+    assert as_json("--project", "12345")["processes"] == [{"pid": None, "requests": 1, "running": False}]
+
+
+def test_a_pause_is_shown_with_its_end() -> None:
+    """While Mixpanel asked for patience, what is left does not help."""
+    SharedQuota(Key(US, "12345")).pause(600.0)
+    lines = dict(shown("--project", "12345"))
+    assert lines["left"] == "60 of 60 requests this hour"
+    assert lines["paused"].startswith("until ")
+    assert lines["paused"].endswith("(in 10 min), as Mixpanel asked for patience")
+
+
+def test_json_has_the_same_in_seconds() -> None:
+    """All keys, in their order, and numbers that need no clock."""
+    use(2, ago=1805.0)
+    printed = as_json("--project", "12345", "--per-hour", "2")
+    assert list(printed) == [
+        "host",
+        "project_id",
+        "per_hour",
+        "left",
+        "used",
+        "wait_seconds",
+        "pause_seconds",
+        "more_in_seconds",
+        "processes",
+    ]
+    assert (printed["host"], printed["project_id"], printed["per_hour"]) == (US, "12345", 2)
+    assert (printed["left"], printed["used"], printed["pause_seconds"]) == (0, 2, 0.0)
+    assert printed["wait_seconds"] == pytest.approx(1800, abs=60)
+    assert printed["more_in_seconds"] == pytest.approx([1800, 1800], abs=60)
+
+
+def test_without_a_limit_nothing_has_to_come_back() -> None:
+    """A limit of 0 is none, and what was used is shown all the same."""
+    use(1)
+    lines = dict(shown("--project", "12345", "--per-hour", "0"))
+    assert lines["left"] == "no limit; 1 used in the last hour"
+    assert "more" not in lines
+
+
+def configured(path: Path, _: pytest.MonkeyPatch) -> None:
+    path.write_text('default = "main"\n' + ACCOUNT, encoding="utf-8")
+    path.chmod(0o600)
+
+
+def in_environment(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("USERNAME", "u"), ("SECRET", "s"), ("PROJECT_ID", "888"), ("REGION", "in")):
+        monkeypatch.setenv(f"MP_{name}", value)
+
+
+def project_alone(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MP_PROJECT_ID", "999")
+    monkeypatch.setenv("MP_REGION", "EU")
+
+
+def nothing(_: Path, __: pytest.MonkeyPatch) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    "there, words, host, project",
+    [
+        (configured, "", EU, "777"),
+        (configured, "--project 5", EU, "5"),
+        (configured, "--project-id 5 --region us", US, "5"),
+        (configured, "--account main", EU, "777"),
+        (in_environment, "", "data-in.mixpanel.com", "888"),
+        (project_alone, "", EU, "999"),
+        (nothing, "--project 5", US, "5"),
+        (nothing, "--project 5 --region EU", EU, "5"),
+        (nothing, "--project 5 --api-url http://127.0.0.1:8080", "127.0.0.1:8080", "5"),
+    ],
+)
+def test_the_project_is_the_one_that_an_export_takes(
+    there: Callable[[Path, pytest.MonkeyPatch], None],
+    words: str,
+    host: str,
+    project: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Options go before the environment and the file, and where there are no credentials the project is enough."""
+    there(tmp_path / "config.toml", monkeypatch)
+    printed = as_json(*words.split())
+    assert (printed["host"], printed["project_id"]) == (host, project)
+
+
+@pytest.mark.parametrize(
+    "words, code, text",
+    [
+        ("", 3, "there are no credentials"),
+        ("--project 5 --account main", 4, "there is no account 'main'"),
+        ("--project 5 --region mars", 3, "there is no region 'mars'"),
+        ("--project ../5", 3, "'../5' is no project id"),
+        ("--project 5 --per-hour -1", 2, "-1"),
+    ],
+)
+def test_what_names_no_project_is_one_line(words: str, code: int, text: str) -> None:
+    """Wrong options and missing settings are told as an export tells them."""
+    result = mpx(*words.split())
+    assert result.exit_code == code
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert text in line
+
+
+def test_a_file_that_cannot_be_used_is_one_line() -> None:
+    """The warning is for people, and the answer is what this process knows: nothing."""
+    quota_file().mkdir(parents=True)
+    result = mpx("--project", "5")
+    assert result.exit_code == 0
+    assert "60 of 60" in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Warning: the quota file {quota_file()} cannot be used")

@@ -1,0 +1,346 @@
+"""`mpx status`: what people see of what a file has, on any terminal, and the commands that it prints."""
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from shell import MPX, held_by_another, mpx, one_error
+from support import held, query, truth
+
+from mixpanel_export._database.coverage import Coverage, LedgerRow, RowsPerDay, coverages
+from mixpanel_export._database.ledger import Selection
+from mixpanel_export._model import Chunk
+from mixpanel_export.cli import cli
+from mixpanel_export.cli.calendar import ASCII, UNICODE, Signs, calendar_lines, signs_for
+from mixpanel_export.cli.status import _ago
+from mixpanel_export.simulator import Fault, Simulator
+
+NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
+ONE_A_REQUEST = ["--parallel", "--chunk-days", "1", "--retries", "0", "--no-progress"]
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the commands that a text tells to type."""
+    return [shlex.split(line) for line in text.splitlines() if line.startswith("  mpx ")]
+
+
+# Drawing
+
+
+def coverage(days: str, rows: list[int] | None = None, first: date = date(2024, 2, 20)) -> Coverage:
+    """Return what has a day a letter: c, o, f, l, i, or a point for a missing one."""
+    words = {"c": "complete", "o": "open", "f": "failed", "l": "limited", "i": "imported"}
+    every = [first + timedelta(days=number) for number in range(len(days))]
+    kept = [
+        LedgerRow(
+            batch=number,
+            table="events",
+            selection=Selection("12345"),
+            chunk=Chunk(every[number], every[number]),
+            status=words[letter],
+            rows=0,
+            finished=None,
+        )
+        for number, letter in enumerate(days)
+        if letter in words
+    ]
+    counted: RowsPerDay = {
+        number: {day: many} for number, (day, many) in enumerate(zip(every, rows or [], strict=False))
+    }
+    (found,) = coverages(kept, {"events": counted})
+    return found
+
+
+def drawn(found: Coverage, signs: Signs = ASCII, width: int = 80) -> list[str]:
+    return [click.unstyle(line) for line in calendar_lines(found, signs, width)]
+
+
+def test_a_few_days_have_a_line_each() -> None:
+    """With the day of the week, the sign and its word, the rows, and a bar whose length they decide."""
+    assert drawn(coverage("cof.c", [1000, 500, 0, 0, 1]), width=60) == [
+        "2024-02-20 Tue # complete 1,000 ===========================",
+        "2024-02-21 Wed o open       500 ==============",
+        "2024-02-22 Thu X failed       0",
+        "2024-02-23 Fri . missing      0",
+        "2024-02-24 Sat # complete     1 =",
+        "",
+        "# complete 2   o open 1   X failed 1   . missing 1",
+    ]
+
+
+def test_many_days_have_a_line_a_month() -> None:
+    """A character a day below its number, beside it the rows as heights, and the sum; 79 columns in all."""
+    found = coverage(
+        "c" * 9 + "f" + "." * 6 + "ooo", [8, 4, 1, 0, 9, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 90, 90, 9]
+    )
+    assert drawn(found) == [
+        "        1   5    10   15   20   25   30  1   5    10   15   20   25   30",
+        "2024-02                    #########X                       111 11111        58",
+        "2024-03 ......ooo                              991                          189",
+        "",
+        "# complete 9   o open 3   X failed 1   . missing 6",
+        "1-9 rows of a day, up to 90",
+    ]
+
+
+def test_a_narrow_terminal_has_the_bars_below() -> None:
+    """Nothing is wider than 39 columns, the legend aside, which is cut at its words."""
+    found = coverage("c" * 20 + ".ofli", [100_000] * 20)
+    lines = drawn(found, width=40)
+    assert lines[:5] == [
+        "        1   5    10   15   20   25   30",
+        "2024-02                    ##########",
+        "     1M                    9999999999",
+        "2024-03 ##########.oX-i",
+        "     1M 9999999999",
+    ]
+    assert all(len(line) <= 40 for line in lines)
+    assert " ".join(lines[6:]).split()[:6] == ["#", "complete", "20", "o", "open", "1"]
+
+
+@given(
+    st.text("cofli.", min_size=1, max_size=900).map(lambda days: "c" + days + "c"),
+    st.lists(st.integers(0, 10**12), max_size=900),
+    st.sampled_from([ASCII, UNICODE]),
+    st.integers(39, 200),
+)
+def test_no_line_is_wider_than_the_terminal(days: str, rows: list[int], signs: Signs, width: int) -> None:
+    """Whatever there is to draw; and every day is drawn, with a sign of its own for each status."""
+    found = coverage(days, rows)
+    lines = drawn(found, signs, width)
+    if width >= 54:  # where a few days' words and figures have room
+        assert all(len(line) <= width for line in lines)
+    legend = [line for line in lines[lines.index("") + 1 :] if "rows of a day" not in line]
+    assert sum(int(number) for line in legend for number in re.findall(r"\d+", line)) == len(days)
+    assert len(set(signs.days.values())) == len(signs.days)
+
+
+@pytest.mark.parametrize(
+    "encoding, signs",
+    [("utf-8", UNICODE), ("utf-16", UNICODE), ("cp1252", ASCII), ("cp437", ASCII), ("ascii", ASCII), (None, ASCII), ("x", ASCII)],
+)  # fmt: skip
+def test_signs_are_those_that_the_console_can_print(encoding: str | None, signs: Signs) -> None:
+    """A console of Windows without Unicode gets letters and digits."""
+    assert signs_for(encoding) is signs
+
+
+@pytest.mark.parametrize(
+    "minutes, words",
+    [(0, "just now"), (1, "1 minute ago"), (59, "59 minutes ago"), (60, "1 hour ago"), (1440, "1 day ago"), (4400, "3 days ago"), (-5, "just now")],
+)  # fmt: skip
+def test_the_last_export_is_so_long_ago(minutes: int, words: str) -> None:
+    """In the largest unit that it has had one of; a clock that was set back is no past."""
+    assert _ago(datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=minutes, seconds=5)) == words
+
+
+# The command
+
+
+@pytest.mark.usefixtures("env")
+def test_what_is_printed_fixes_what_failed(sim: Simulator, db: Path) -> None:
+    """Each failure stands with its reason and a command; the commands make the table exact, and then there is none."""
+    sim.faults = [
+        Fault("500", first=date(2024, 3, 3), last=date(2024, 3, 4)),
+        Fault("503", first=date(2024, 3, 7), last=date(2024, 3, 7)),
+    ]
+    selection = ["-e", "Sign Up,it's", "--where", 'properties["plan"] == "free"']
+    mpx("export", "some", *NINE_DAYS, *ONE_A_REQUEST, *selection)
+    shown = mpx("status")
+    assert "2024-03-03 to 2024-03-04 failed: Mixpanel answered 500" in " ".join(shown.stdout.split())
+    *failures, retry = commands(shown.stdout)
+    assert retry == ["mpx", "retry", str(db)]
+    assert failures[0][:7] == [
+        "mpx", "export", "some", "--from", "2024-03-03", "--to", "2024-03-04",
+    ]  # fmt: skip
+    sim.faults = []
+    for command in failures:
+        assert mpx(*command[1:]).exit_code == 0
+    assert not commands(mpx("status").stdout)
+    names = ["Sign Up", "it's"]
+    assert held(db, "some") == truth(sim, events=names, where='properties["plan"] == "free"')
+
+
+@pytest.mark.usefixtures("env")
+def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Path) -> None:
+    """Rows that were deleted are missed, and the command brings them back."""
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    assert not commands(mpx("status").stdout)
+    query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
+    shown = mpx("status").stdout
+    (command,) = commands(shown)
+    assert "2024-03-05: the ledger says " in shown
+    assert ", and the table has " in " ".join(shown.split())
+    assert mpx(*command[1:]).exit_code == 0
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.usefixtures("env")
+def test_rows_that_no_batch_has_are_told(db: Path) -> None:
+    """Days may be there twice then, and the calendar does not show it."""
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {}
+    query(db, "INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events LIMIT 7")
+    assert "Table events has 7 rows that the ledger does not know" in mpx("status").stdout
+    assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {"events": 7}
+
+
+@pytest.mark.usefixtures("env")
+def test_a_replacement_that_is_not_finished_is_told_with_its_command(sim: Simulator, db: Path) -> None:
+    """The calendar is that of the table that is there, and the command brings the other one."""
+    mpx("export", "--from", "2024-03-01", "--to", "2024-03-02")
+    sim.faults = [Fault("500", first=date(2024, 3, 9))]
+    mpx("export", *NINE_DAYS, "--replace", *ONE_A_REQUEST, "--project-timezone", "Asia/Tokyo", "--no-dedupe")
+    shown = mpx("status").stdout
+    assert "complete 2" in shown
+    assert "A replacement of events is not finished; 8 of its batches are kept. To go on:" in shown
+    (command,) = commands(shown)
+    assert command[-3:] == ["--project-timezone", "Asia/Tokyo", "--no-dedupe"]
+    assert json.loads(mpx("status", "--json").stdout)["replacements"][0]["kept"] == 8
+    sim.faults = []
+    before = len(sim.requests)
+    assert mpx(*command[1:]).exit_code == 0
+    assert len(sim.requests) == before + 1
+    assert "complete 9" in mpx("status").stdout
+
+
+@pytest.mark.usefixtures("env")
+def test_a_table_that_was_dropped_is_nothing_to_fetch(db: Path) -> None:
+    """It is said to be gone, and no command brings it back unasked."""
+    mpx("export", *NINE_DAYS)
+    query(db, "DROP TABLE events")
+    shown = mpx("status").stdout
+    assert "the table is not there" in shown
+    assert not commands(shown)
+
+
+@pytest.mark.usefixtures("env")
+def test_json_has_each_day_and_each_command(sim: Simulator, db: Path) -> None:
+    """The same as the picture, for programs: one object, with every day, its status and its rows."""
+    sim.faults = [Fault("500", first=date(2024, 3, 4), last=date(2024, 3, 4))]
+    mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
+    status = json.loads(mpx("status", "--json").stdout)
+    (table,) = status["tables"]
+    assert status["command"] == shlex.join(["mpx", "retry", str(db)])
+    assert (table["table"], table["project_id"], table["timezone"]) == ("events", "12345", "UTC")
+    assert table["statuses"] == {"complete": 8, "failed": 1}
+    assert table["calendar"][3] == {"day": "2024-03-04", "status": "failed", "rows": 0}
+    assert sum(known["rows"] for known in table["calendar"]) + table["outside_rows"] == table["rows"]
+    (failure,) = table["failures"]
+    assert (failure["from_date"], failure["to_date"]) == ("2024-03-04", "2024-03-04")
+    assert shlex.split(failure["command"])[:3] == ["mpx", "export", "events"]
+    assert datetime.fromisoformat(table["last_export"]) <= datetime.now(UTC)
+
+
+@pytest.mark.usefixtures("env")
+def test_many_failures_are_counted(db: Path) -> None:
+    """A screenful has a command each; how many others there are is said."""
+    mpx("export", "--from", "2024-03-01", "--to", "2024-03-01")
+    for number in range(1, 13):
+        query(
+            db,
+            "INSERT INTO _export_batches BY NAME SELECT * REPLACE (batch + 100 AS batch, 'failed' AS status, 'broke' AS"
+            f" error, from_date + {2 * number} AS from_date, to_date + {2 * number} AS to_date) FROM _export_batches"
+            " ORDER BY batch LIMIT 1",
+        )
+    shown = mpx("status").stdout
+    assert shown.count(" failed: broke\n") == 8
+    assert "and 4 more; --json has them all" in shown
+
+
+@pytest.mark.usefixtures("env")
+def test_a_file_without_exports_says_how_to_begin(db: Path) -> None:
+    """Tables that are no export's are named, and the first command is."""
+    query(db, "CREATE TABLE visits AS SELECT 1 AS x")
+    shown = mpx("status").stdout
+    assert "Tables that no export made: visits" in shown
+    assert "has no export yet. To make one: mpx export --from DATE --to DATE" in shown
+
+
+@pytest.mark.usefixtures("env")
+def test_one_table_can_be_chosen() -> None:
+    """And one that the ledger does not know is exit code 4."""
+    mpx("export", "a", *NINE_DAYS)
+    mpx("export", "b", *NINE_DAYS)
+    assert re.findall(r"^table +(\w)$", mpx("status").stdout, re.MULTILINE) == ["a", "b"]
+    assert re.findall(r"^table +(\w)$", mpx("status", "--table", "b").stdout, re.MULTILINE) == ["b"]
+    result = mpx("status", "--table", "c")
+    assert result.exit_code == 4
+    assert "knows no table c" in one_error(result)
+
+
+def test_a_file_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
+    """One line names it, and it is not made."""
+    result = mpx("status", str(tmp_path / "none.duckdb"))
+    assert result.exit_code == 4
+    assert "there is no database" in one_error(result)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("env")
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal signs are coloured, off one they are not, and with NO_COLOR nowhere; the letters are the same."""
+    mpx("export", *NINE_DAYS)
+    plain = mpx("status").stdout
+    assert "\x1b" not in plain
+    coloured = CliRunner().invoke(cli, ["status"], color=True).stdout
+    assert "\x1b[32m" in coloured
+    assert click.unstyle(coloured) == plain
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert CliRunner().invoke(cli, ["status"], color=True).stdout == plain
+
+
+@pytest.mark.parametrize("encoding, sign", [("cp1252", "#"), ("utf-8", "■")])
+def test_a_console_prints_what_it_can(env: Mapping[str, str], encoding: str, sign: str) -> None:
+    """A process whose standard output has no blocks writes letters, and ends well."""
+    mpx("export", *NINE_DAYS)
+    shown = subprocess.run(
+        [*MPX, "status"], env={**env, "PYTHONIOENCODING": encoding}, capture_output=True, check=True
+    )
+    assert f" {sign} complete " in shown.stdout.decode(encoding)
+
+
+def test_a_file_in_use_names_the_process_and_the_option(db: Path) -> None:
+    """Exit code 1 and one line; with --wait a second line says before that somebody waits, and for how long."""
+    with held_by_another(db) as holder:
+        result = mpx("status", str(db))
+        assert result.exit_code == 1
+        assert f"is in use by process {holder.pid}; wait for it with --wait" in one_error(result)
+        waited = mpx("status", str(db), "--wait", "0.1s")
+        assert waited.exit_code == 1
+        assert f"in use by process {holder.pid}; waiting up to 0.1s." in waited.stderr.splitlines()[0]
+        assert (
+            f"in use by process {holder.pid} still, after 0.1s; wait longer" in waited.stderr.splitlines()[1]
+        )
+
+
+def test_a_file_that_becomes_free_is_shown(db: Path) -> None:
+    """A real process waits for another one, and goes on when that has ended."""
+    with (
+        held_by_another(db) as holder,
+        subprocess.Popen(
+            [*MPX, "status", str(db), "--wait", "10m"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as waiting,
+    ):
+        assert waiting.stderr is not None
+        assert f"process {holder.pid}; waiting up to 600s" in waiting.stderr.readline()
+        holder.communicate("\n")
+        out, _ = waiting.communicate()
+    assert waiting.returncode == 0
+    assert "has no export yet" in out

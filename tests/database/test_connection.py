@@ -1,0 +1,401 @@
+"""The DuckDB file: how it is made, opened, shared, and what the errors say."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import duckdb
+import pytest
+from support import ACCOUNT, answering, query
+
+from mixpanel_export import export_events
+from mixpanel_export._database import settings as _settings
+from mixpanel_export._database.connection import (
+    _create,
+    check_zone,
+    connect,
+    connected_for_export,
+    quoted,
+    takes_zstd,
+    transaction,
+)
+from mixpanel_export._database.settings import memory_limit, room_at_last, room_for_lines
+from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseLockedError, ExportRunningError
+
+SETTINGS = ("memory_limit", "preserve_insertion_order", "max_vacuum_tasks", "disabled_optimizers")
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / 'it\'s a "test".duckdb'
+
+
+@contextmanager
+def held_elsewhere(db: Path) -> Iterator[int]:
+    """Hold the file in another process; yields its id."""
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(db)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"held"
+        yield process.pid
+        process.communicate(b"\n")
+
+
+def settings(connection: duckdb.DuckDBPyConnection) -> dict[str, object]:
+    found = connection.execute(
+        "SELECT name, value FROM duckdb_settings() WHERE name IN (SELECT unnest(?))", [list(SETTINGS)]
+    ).fetchall()
+    return dict(found)
+
+
+def test_a_new_file_has_the_oldest_storage_version_with_zstd(db: Path) -> None:
+    """Files are created for every DuckDB from 1.2, whatever characters their name has."""
+    with closing(connect(db)) as connection:
+        assert takes_zstd(connection)
+    assert query(db, "SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal") == [
+        ("v1.2.0+",)
+    ]
+
+
+def test_an_older_file_is_known_to_lack_zstd(db: Path) -> None:
+    """A file of an older storage version is not asked for what it cannot hold."""
+    with duckdb.connect() as outside:
+        name = str(db).replace("'", "''")
+        outside.execute(f"ATTACH '{name}' AS old (STORAGE_VERSION 'v1.0.0')")
+    with closing(connect(db)) as connection:
+        assert not takes_zstd(connection)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """The folder is not created behind the user's back."""
+    with pytest.raises(DatabaseError, match=r"folder .*nowhere.* does not exist"):
+        connect(tmp_path / "nowhere" / "x.duckdb")
+
+
+def test_a_file_that_is_no_database_is_left_alone(db: Path) -> None:
+    """The error says what it is not, and the file is as it was."""
+    db.write_text("hello" * 1000)
+    with pytest.raises(DatabaseError, match="is not a DuckDB database") as caught:
+        connect(db)
+    assert (caught.value.db_path, db.read_text()) == (str(db), "hello" * 1000)
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    """Any other reason is passed on in one line."""
+    with pytest.raises(DatabaseError, match=r"^cannot open [^\n]+$"):
+        connect(tmp_path)
+
+
+def test_the_process_that_holds_the_file_is_named(db: Path) -> None:
+    """A locked file says by whom."""
+    with held_elsewhere(db) as pid, pytest.raises(DatabaseLockedError, match=f"process {pid}") as caught:
+        connect(db)
+    assert caught.value.holding_pid == pid
+
+
+def test_a_read_only_connection_of_this_process_is_named(db: Path) -> None:
+    """DuckDB cannot open a file twice in different ways, and the error says what to close."""
+    connect(db).close()
+    with closing(connect(db, read_only=True)), pytest.raises(DatabaseError, match="close that connection"):
+        connect(db)
+
+
+def test_one_export_at_a_time_in_a_process(db: Path) -> None:
+    """A second export into the same file is refused, by any path to it, and allowed afterwards."""
+    with (
+        connected_for_export(db),
+        pytest.raises(ExportRunningError, match="already running"),
+        connected_for_export(db.parent / ".." / db.parent.name / db.name),
+    ):
+        pass
+    with connected_for_export(db):
+        pass
+
+
+def test_settings_are_the_applications_again_afterwards(db: Path) -> None:
+    """What an export sets in the instance that the application shares is put back, also after an error."""
+    with closing(connect(db)) as own:
+        own.execute("SET GLOBAL memory_limit = '777MiB'")
+        own.execute("SET GLOBAL preserve_insertion_order = true")
+        own.execute("SET GLOBAL disabled_optimizers = 'statistics_propagation,filter_pullup'")
+        own.execute("SET TimeZone = 'America/New_York'")
+        before = settings(own)
+        with pytest.raises(LookupError), connected_for_export(db) as connection:
+            assert settings(connection) != before
+            assert own.execute("SELECT current_setting('TimeZone')").fetchone() == ("America/New_York",)
+            raise LookupError
+        assert settings(own) == before
+
+
+LOOK_UPS = """
+import sys
+from pathlib import Path
+from random import Random
+
+from mixpanel_export._database.connection import connected_for_export, transaction
+
+draw, number = Random(1), 0
+with connected_for_export(Path(sys.argv[1])) as connection:
+    connection.execute("CREATE TABLE rows_of_batches (number BIGINT, text VARCHAR, batch INTEGER)")
+    for batch in range(100):
+        with transaction(connection):
+            for count in draw.choices([1, 5, 50, 300, 1000], k=draw.choice([1, 2, 3, 6])):
+                connection.execute(
+                    f"INSERT INTO rows_of_batches SELECT i, 'text ' || i, {batch} FROM range({number}, {number + count}) _(i)"
+                )
+                number += count
+            if draw.random() < 0.5:
+                connection.execute(f"DELETE FROM rows_of_batches WHERE batch < {batch - 2}")
+            if draw.random() < 0.5:
+                connection.execute(f"DELETE FROM rows_of_batches WHERE batch = {batch - 1} AND number % 5 = 0")
+            connection.execute(
+                "CREATE OR REPLACE TEMP TABLE wanted AS SELECT rowid AS id, text FROM rows_of_batches "
+                f"WHERE batch >= {batch - 1} AND hash(number) % 3 = 0"
+            )
+            found = connection.execute(
+                "SELECT count(*) FILTER (rows_of_batches.text = wanted.text), (SELECT count(*) FROM wanted) "
+                "FROM rows_of_batches JOIN wanted ON rows_of_batches.rowid = id"
+            ).fetchone()
+        if found[0] != found[1]:
+            sys.exit(f"{found[0]} of {found[1]} rows of batch {batch} were found")
+"""
+
+
+def test_rows_are_found_by_their_ids(db: Path) -> None:
+    """Rows that an export looks up by `rowid` are those that it means, whatever its transaction wrote before."""
+    # In a process of its own, as DuckDB may crash instead of finding wrong rows.
+    looked_up = subprocess.run(
+        [sys.executable, "-c", LOOK_UPS, str(db)], capture_output=True, text=True, check=False
+    )
+    assert (looked_up.returncode, looked_up.stderr) == (0, "")
+
+
+def test_memory_is_a_quarter_of_what_there_is_within_bounds() -> None:
+    """The bound is as much as a load needs at least, and never much."""
+    assert 96_000_000 <= memory_limit() <= 280_000_000
+
+
+@pytest.mark.parametrize(
+    "there_is, size", [([], 160_000_000), ([600_000_000, 8 << 30], 150_000_000), ([1 << 20], 96_000_000)]
+)
+def test_memory_is_as_the_least_of_what_is_told(
+    there_is: list[int], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system tells nothing, as Windows does not, the usual bound stands."""
+    monkeypatch.setattr(_settings, "_memory_that_there_is", lambda: there_is)
+    assert memory_limit() == size
+
+
+@pytest.mark.parametrize(
+    "given, size", [("512MB", 512_000_000), ("1.5 GB", 1_500_000_000), ("96mb", 96_000_000)]
+)
+def test_memory_and_threads_are_what_the_environment_says(
+    db: Path, given: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has more memory or cores than a modest guess, or wants fewer used, says so."""
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", given)
+    monkeypatch.setenv("MPX_THREADS", "1")
+    assert memory_limit() == size
+    with connected_for_export(db) as connection:
+        threads = connection.execute("SELECT current_setting('threads')").fetchone()
+    assert threads == (1,)
+
+
+@pytest.mark.parametrize(
+    "variable, given",
+    [
+        ("MPX_MEMORY_LIMIT", "much"),
+        ("MPX_MEMORY_LIMIT", "-1GB"),
+        ("MPX_MEMORY_LIMIT", "95.9MB"),
+        ("MPX_MEMORY_LIMIT", "9" * 400 + "GB"),
+        ("MPX_THREADS", "0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(
+    db: Path, variable: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the environment says wrongly is named, before anything is asked for."""
+    monkeypatch.setenv(variable, given)
+    with pytest.raises(ConfigError, match=f"{variable} must be .*{given}"), connected_for_export(db):
+        pass
+
+
+def test_lines_of_kilobytes_are_loaded_where_the_usual_memory_is_too_little(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole buffers of such lines pass through the load at a time; a chunk that does not fit gets more room."""
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", "96MB")
+    line = b'{"event":"a","properties":{"time":1709251200,"n":%d,"text":"%s"}}\n'
+    body = b"".join(line % (number, b"%08x" % number * 1000) for number in range(6000))
+    result = anyio.run(
+        partial(
+            export_events,
+            "2024-03-01",
+            "2024-03-01",
+            db=db,
+            credentials=ACCOUNT,
+            transport=answering(lambda _: body),
+            per_second=0,
+            per_hour=0,
+        )
+    )
+    assert (result.total_rows, result.failed_date_ranges) == (6000, ())
+
+
+def test_long_lines_get_room_for_the_while(db: Path) -> None:
+    """Only lines over the usual length raise the limit, and only while they are read."""
+    with connected_for_export(db) as connection:
+        usual = settings(connection)
+        with room_for_lines(connection, 1 << 20):
+            assert settings(connection) == usual
+        with room_for_lines(connection, 40 << 20):
+            assert settings(connection) != usual
+        assert settings(connection) == usual
+
+
+def test_who_creates_the_file_too_late_leaves_it_alone(db: Path) -> None:
+    """Of two processes that find no file, the slower one must not take away what the quicker one writes."""
+    with connected_for_export(db) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS n")
+        before = db.stat().st_ino
+        _create(db)
+        assert db.stat().st_ino == before
+    assert query(db, "FROM t") == [(1,)]
+    assert [file.name for file in db.parent.iterdir()] == [db.name]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_created_whole_where_there_is_none(
+    links: bool, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the place of an empty one too, at the end of a link, and on a disk that has no hard links."""
+    if not links:
+        monkeypatch.setattr(os, "link", refusing)
+    link = db.with_name("link.duckdb")
+    link.symlink_to(db)
+    for _ in range(2):
+        with closing(connect(link)) as connection:
+            assert takes_zstd(connection)
+            assert "v1.2.0" in str(connection.execute("SELECT tags FROM duckdb_databases()").fetchall())
+        assert link.is_symlink()
+        db.write_bytes(b"")
+
+
+def refusing(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_more_room_is_never_less_and_ends_where_it_began(db: Path) -> None:
+    """Inside the room for long lines, the last resort takes none away, and what comes after it has as much as before."""
+    limit = "SELECT current_setting('memory_limit')"
+    with connected_for_export(db) as connection, room_for_lines(connection, 40 << 20):
+        before = connection.execute(limit).fetchone()
+        with room_at_last(connection, 40 << 20):
+            assert connection.execute(limit).fetchone() == before
+        assert connection.execute(limit).fetchone() == before
+        with room_at_last(connection, 1 << 20):
+            assert connection.execute(limit).fetchone() != before
+        assert connection.execute(limit).fetchone() == before
+
+
+def test_room_ends_without_an_error_where_an_application_holds_more(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is committed is not called a failure because DuckDB cannot go back to less memory."""
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", "96MB")
+    with closing(connect(db)) as own:
+        own.execute("SET GLOBAL temp_directory = ''")
+        with connected_for_export(db) as connection, room_for_lines(connection, 40 << 20):
+            own.execute(
+                "CREATE TEMP TABLE t AS SELECT hash(i) AS a, hash(i + 1) AS b FROM range(12000000) AS r(i)"
+            )
+            with pytest.raises(duckdb.OutOfMemoryException):
+                own.execute("SET GLOBAL memory_limit = '96MB'")
+
+
+def test_a_transaction_that_fails_leaves_nothing(db: Path) -> None:
+    """What the block did is rolled back, whatever it raised, also where DuckDB has ended it already."""
+    with closing(connect(db)) as connection:
+        connection.execute("CREATE TABLE t (i INTEGER)")
+        for error in (KeyboardInterrupt, LookupError):
+            with pytest.raises(error), transaction(connection):
+                connection.execute("INSERT INTO t VALUES (1)")
+                raise error
+        with pytest.raises(LookupError), transaction(connection):
+            connection.execute("INSERT INTO t VALUES (1)")
+            connection.execute("ROLLBACK")
+            raise LookupError
+        with transaction(connection):
+            connection.execute("INSERT INTO t VALUES (2)")
+        assert connection.execute("FROM t").fetchall() == [(2,)]
+
+
+def test_identifiers_are_quoted() -> None:
+    """No name can end the identifier."""
+    assert quoted('a"; DROP TABLE x; --') == '"a""; DROP TABLE x; --"'
+
+
+@pytest.mark.parametrize("limit", ["3GB", "488MiB", "18.8GiB", "777MiB", "1.5GiB"])
+def test_exports_do_not_wear_the_memory_limit_down(db: Path, limit: str) -> None:
+    """However often an application exports, its limit reads the same."""
+    with closing(connect(db)) as own:
+        own.execute(f"SET GLOBAL memory_limit = '{limit}'")
+        before = settings(own)
+        for _ in range(3):
+            with connected_for_export(db):
+                pass
+        assert settings(own) == before
+
+
+def test_an_application_that_forbids_files_is_told_before_anything_is_asked(db: Path) -> None:
+    """Without access to files nothing staged could be loaded."""
+    with closing(connect(db)) as own:
+        own.execute("SET enable_external_access = false")
+        with pytest.raises(DatabaseError, match="enable_external_access"), connected_for_export(db):
+            pass
+
+
+def test_a_locked_configuration_is_one_of_our_errors(db: Path) -> None:
+    """Where the application forbids settings, the export says so instead of running with others."""
+    with closing(connect(db)) as own:
+        own.execute("SET lock_configuration = true")
+        with (
+            pytest.raises(DatabaseError, match=r"lock_configuration on.*close that"),
+            connected_for_export(db),
+        ):
+            pass
+    with connected_for_export(db):
+        pass
+
+
+def test_an_empty_file_is_a_new_database(db: Path) -> None:
+    """A file as tempfile makes it is taken."""
+    db.touch()
+    connect(db).close()
+    assert query(db, "SELECT 1") == [(1,)]
+
+
+def test_no_limit_stays_no_limit(db: Path) -> None:
+    """An application that set its memory limit off finds it off."""
+    with closing(connect(db)) as own:
+        own.execute("SET GLOBAL memory_limit = '-1'")
+        before = settings(own)
+        with connected_for_export(db):
+            pass
+        assert settings(own) == before
+
+
+def test_a_zone_that_duckdb_does_not_know_is_refused(db: Path) -> None:
+    """The check names the zone, and takes every name that times can be converted by."""
+    with connected_for_export(db) as connection:
+        check_zone(connection, "UTC")
+        check_zone(connection, "US/Pacific")
+        with pytest.raises(ValueError, match="project_timezone Mars/Olympus is not known to DuckDB"):
+            check_zone(connection, "Mars/Olympus")

@@ -1,0 +1,196 @@
+"""The calendar of a ledger: the newest row of each day decides, and what is to be fetched is what `resume` fetches."""
+
+from datetime import date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixpanel_export._database.coverage import (
+    TO_FETCH,
+    Coverage,
+    Failure,
+    LedgerRow,
+    Mismatch,
+    RowsPerDay,
+    coverages,
+)
+from mixpanel_export._database.ledger import Selection
+from mixpanel_export._model import Chunk
+from mixpanel_export._planning.planner import Held, plan
+
+FIRST = date(2024, 2, 20)
+ALL = Selection("12345")
+
+
+def day(number: int) -> date:
+    return FIRST + timedelta(days=number)
+
+
+def row(batch: int, first: int, last: int, status: str = "complete", **fields: object) -> LedgerRow:
+    """Return a ledger row of the days with these numbers."""
+    usual: dict[str, object] = {
+        "table": "events",
+        "selection": ALL,
+        "rows": 10 if status != "failed" else 0,
+        "finished": datetime(2024, 3, 1, 12, batch),
+        "error": f"it broke for {Chunk(day(first), day(last))}" if status == "failed" else None,
+    }
+    return LedgerRow(batch=batch, chunk=Chunk(day(first), day(last)), status=status, **(usual | fields))  # type: ignore[arg-type] # a dictionary of any fields
+
+
+def coverage(*rows: LedgerRow, counted: RowsPerDay | None = None) -> Coverage:
+    (found,) = coverages(rows, {} if counted is None else {"events": counted})
+    return found
+
+
+def statuses(found: Coverage) -> str:
+    """Return the first letters of the days' statuses."""
+    return "".join(known.status[0] for known in found.days)
+
+
+def test_the_newest_row_of_a_day_decides() -> None:
+    """A failure after a success is to be fetched again, and a success after a failure is not."""
+    found = coverage(row(1, 0, 4), row(2, 1, 2, "failed"), row(3, 6, 6, "failed"), row(4, 6, 7, "open"))
+    assert statuses(found) == "cffccmoo"
+    assert found.statuses == {"complete": 3, "failed": 2, "missing": 1, "open": 2}
+    assert found.to_fetch == (Chunk(day(1), day(7)),)
+
+
+def test_a_day_is_missing_between_known_ones_only() -> None:
+    """Nothing is said of days before the first and after the last, nor between them and a look at some other days."""
+    found = coverage(row(1, 3, 3), row(2, 5, 5), row(3, 40, 41, "limited"))
+    assert [known.day for known in found.days] == [day(3), day(4), day(5), day(40), day(41)]
+    assert statuses(found) == "cmcll"
+    assert statuses(coverage(row(1, 0, 0, "limited"), row(2, 9, 9, "limited"))) == "ll"
+
+
+def test_what_was_limited_or_imported_is_not_fetched() -> None:
+    """Ranges end before such days, and go on behind them."""
+    found = coverage(row(1, 0, 0, "failed"), row(2, 2, 2, "limited"), row(3, 5, 5), row(4, 6, 6, "open"))
+    assert found.to_fetch == (Chunk(day(0), day(1)), Chunk(day(3), day(6)))
+    assert coverage(row(1, 0, 3), row(2, 1, 1, "imported")).to_fetch == ()
+
+
+def test_days_of_another_program_are_missing_nowhere() -> None:
+    """No export may put its own beside them, so no range reaches over them."""
+    brought = [row(1, 3, 5, "imported", selection=Selection(""))]
+    theirs, mine = coverages([*brought, row(2, 1, 1), row(3, 8, 8)], {"events": {}})
+    assert mine.to_fetch == (Chunk(day(2), day(2)), Chunk(day(6), day(7)))
+    assert theirs.to_fetch == ()
+
+
+def test_days_of_a_selection_that_may_share_events_are_not_fetched_beside_it() -> None:
+    """`resume` would refuse them, whether they are missing or failed; disjoint events stand in nobody's way."""
+    some, others = Selection("12345", ("A",)), Selection("12345", ("B",))
+    failed, known = row(1, 1, 2, "failed", selection=some), row(2, 7, 7, selection=some)
+    all_events, disjoint = row(3, 2, 4), row(3, 2, 4, selection=others)
+    for other, left in (
+        (all_events, (Chunk(day(1), day(1)), Chunk(day(5), day(6)))),
+        (disjoint, (Chunk(day(1), day(6)),)),
+        (row(3, 2, 4, "failed"), (Chunk(day(1), day(6)),)),
+    ):
+        found = {one.selection: one for one in coverages([failed, known, other], {"events": {}})}
+        assert found[some].to_fetch == left
+
+
+def test_each_table_and_selection_is_by_itself() -> None:
+    """Days of one do not fill the gaps of the other."""
+    some = Selection("12345", ("A",))
+    found = coverages([row(1, 0, 0), row(2, 2, 2), row(3, 1, 1, selection=some), row(4, 1, 1, table="b")], {})
+    assert [(known.table, known.selection, statuses(known)) for known in found] == [
+        ("b", ALL, "c"), ("events", ALL, "cmc"), ("events", some, "c"),
+    ]  # fmt: skip
+
+
+def test_days_are_asked_for_as_they_were() -> None:
+    """Their own rows tell how, however other days were asked for since; missing days are like the newest."""
+    found = coverage(row(1, 0, 1), row(2, 1, 1, "failed", deduped=False), row(3, 4, 4))
+    assert [found.asked_last(Chunk(day(n), day(n))).batch for n in (0, 1, 2, 4)] == [1, 2, 3, 3]
+
+
+def test_failures_of_one_kind_are_one() -> None:
+    """Days that follow each other and failed alike are told once, without the days that each reason names."""
+    found = coverage(
+        row(1, 0, 1, "failed"), row(2, 2, 2, "failed"), row(3, 3, 3, "failed", error="else"), row(4, 4, 4),
+        row(5, 5, 5, "failed", error=None), row(6, 7, 7, "failed", error=None),
+    )  # fmt: skip
+    assert found.failures == (
+        Failure(Chunk(day(0), day(2)), "it broke"),
+        Failure(Chunk(day(3), day(3)), "else"),
+        Failure(Chunk(day(5), day(5)), "no reason noted"),
+        Failure(Chunk(day(7), day(7)), "no reason noted"),
+    )
+
+
+def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:
+    """A day has the rows of all batches, wherever their days are; others, and those without a time, are outside."""
+    counted: RowsPerDay = {1: {day(0): 7, day(1): 2, None: 1}, 2: {day(1): 8, day(0): 1, day(9): 1}}
+    found = coverage(row(1, 0, 0), row(2, 1, 1), counted=counted)
+    assert [known.rows for known in found.days] == [8, 10]
+    assert (found.total_rows, found.outside_rows, found.mismatches) == (20, 2, ())
+    assert found.last_export == datetime(2024, 3, 1, 12, 2)
+    assert found.newest.batch == 2
+
+
+def test_rows_that_were_changed_by_hand_are_a_mismatch() -> None:
+    """A batch is to have the rows that the ledger says; a failed one has none, and an imported one is not vouched for."""
+    rows = row(1, 0, 0), row(2, 1, 2), row(3, 3, 3, "failed"), row(4, 4, 4, "imported")
+    found = coverage(*rows, counted={2: {day(1): 4}})
+    assert found.mismatches == (
+        Mismatch(1, Chunk(day(0), day(0)), there=0, noted=10),
+        Mismatch(2, Chunk(day(1), day(2)), there=4, noted=10),
+    )
+
+
+def test_only_what_needs_nothing_is_whole() -> None:
+    """A day to be fetched, or rows changed by hand, are not; what was dropped, or left as it is on purpose, is."""
+    there: RowsPerDay = {1: {day(0): 10}, 2: {day(2): 10}}
+    assert coverage(row(1, 0, 0), row(2, 2, 2, "limited"), counted=there).whole
+    assert not coverage(row(1, 0, 0), row(2, 2, 2), counted=there).whole
+    assert not coverage(row(1, 0, 0), row(2, 1, 1), counted={1: {day(0): 10}}).whole
+    assert coverage(row(1, 0, 0)).whole
+
+
+def test_a_table_that_is_gone_was_dropped_if_it_was_there() -> None:
+    """An export all of whose batches failed has made no table, and nobody has dropped it."""
+    assert coverage(row(1, 0, 0)).dropped
+    assert not coverage(row(1, 0, 0)).mismatches
+    assert not coverage(row(1, 0, 0, "failed")).dropped
+    assert not coverage(row(1, 0, 0), counted={}).dropped
+
+
+@st.composite
+def ledgers(draw: st.DrawFn) -> list[LedgerRow]:
+    """Ledgers as exports leave them: batches with rows share no day, failed ones may lie anywhere."""
+    rows: list[LedgerRow] = []
+    position = 0
+    batches = draw(st.permutations(range(1, 9)))
+    for batch in batches[:5]:
+        first = position + draw(st.integers(0, 3))
+        position = first + draw(st.integers(1, 4))
+        rows.append(row(batch, first, position - 1, draw(st.sampled_from(["complete", "open", "limited"]))))
+    for batch in batches[5:]:
+        first = draw(st.integers(0, 30))
+        rows.append(row(batch, first, first + draw(st.integers(0, 5)), "failed"))
+    return rows
+
+
+@given(ledgers())
+def test_resume_over_the_ranges_fetches_all_that_is_to_be_fetched(rows: list[LedgerRow]) -> None:
+    """Of every day to be fetched the plan has a chunk, and no range holds a day that was only looked at."""
+    found = coverage(*rows)
+    held = [Held(each.batch, each.chunk.first, each.chunk.last, each.status) for each in rows]  # type: ignore[arg-type] # any status
+    planned = set()
+    for days in found.to_fetch:
+        chunks = plan(days.first, days.last, held=held, trust=True, open_from=date.max).chunks
+        planned |= {chunk.first + timedelta(days=n) for chunk in chunks for n in range(chunk.days)}
+    assert {known.day for known in found.days if known.status in TO_FETCH} <= planned
+    asked = {days.first + timedelta(days=n) for days in found.to_fetch for n in range(days.days)}
+    assert asked.isdisjoint(known.day for known in found.days if known.status == "limited")
+
+
+@pytest.mark.parametrize("status", ["complete", "limited", "imported"])
+def test_there_is_nothing_to_fetch_of_what_is_there(status: str) -> None:
+    """Such days alone give no range."""
+    assert coverage(row(1, 0, 3, status)).to_fetch == ()

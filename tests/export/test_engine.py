@@ -1,0 +1,718 @@
+"""`export_events`, end to end: the simulator on one side, a real DuckDB file on the other."""
+
+import asyncio
+import errno
+import math
+import subprocess
+import sys
+from contextlib import closing, suppress
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import anyio
+import duckdb
+import httpx
+import pytest
+from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
+
+from mixpanel_export._database.connection import connect
+from mixpanel_export._export import pipeline as _run
+from mixpanel_export._export.engine import download_events, export_events
+from mixpanel_export._source.request import Timeouts
+from mixpanel_export._writer import staging as _staging
+from mixpanel_export._writer import table as _store
+from mixpanel_export._writer.load import Ready, insert
+from mixpanel_export._writer.staging import Buffers, Staging
+from mixpanel_export.credentials import Credentials
+from mixpanel_export.errors import (
+    AuthenticationError,
+    ConfigError,
+    DatabaseError,
+    FutureDateError,
+    LedgerMismatchError,
+    NetworkError,
+    QueryError,
+    SelectionError,
+    ServerError,
+    TableExistsError,
+    TableNotFoundError,
+    TruncatedError,
+)
+from mixpanel_export.results import BatchProgress, Progress
+from mixpanel_export.simulator import Fault, Simulator
+
+pytestmark = pytest.mark.anyio
+
+PASSING = [
+    "429", "500", "502", "503", "504", "timeout_error", "reset_before_head", "close_before_head",
+    "terminated_early", "error_fragment", "error_line", "cut_line", "reset", "close", "truncated_gzip",
+    "corrupt_crc", "trailing_garbage", "garbage_line",
+]  # fmt: skip
+HARMLESS = ["two_members", "blank_lines", "no_final_newline", "crlf"]
+FIFTH = date(2024, 3, 5)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "test.duckdb"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the shortest backoff there is."""
+    monkeypatch.setattr("mixpanel_export._quota.retry.LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr("mixpanel_export._quota.retry._SHORTEST_PAUSE", 0.0)
+    monkeypatch.setattr("mixpanel_export._quota.retry._SPREAD", 0.0)
+
+
+async def test_the_table_holds_exactly_the_events_over_a_real_socket(db: Path) -> None:
+    """An export over a socket, within the limits of the server, ends with exactly the truth."""
+    sim = simulator(per_second=3, per_hour=60, first_byte=0.02)
+    async with sim.serve() as url:
+        result = await export_events(
+            "2024-03-01", "2024-03-09", db=db, credentials=ACCOUNT, api_url=url, now=lambda: NOW
+        )
+    assert held(db) == truth(sim)
+    assert result.total_rows == sim.truth(date(2024, 3, 1), date(2024, 3, 9)).distinct
+    assert (result.successful_batches, result.failed_batches, result.failed_date_ranges) == (9, 0, ())
+    assert {request.status for request in sim.requests} == {200}
+
+
+async def test_no_more_requests_arrive_in_a_second_than_allowed(db: Path) -> None:
+    """Of requests that arrive on a real socket never four fall into one second."""
+    sim = simulator(per_second=0, first_byte=0.05)
+    async with sim.serve() as url:
+        await export_events(
+            "2024-03-01", "2024-03-09", db=db, credentials=ACCOUNT, api_url=url, now=lambda: NOW
+        )
+    arrivals = sorted(request.time for request in sim.requests)
+    assert len(arrivals) == 9
+    assert min(later - earlier for earlier, later in zip(arrivals, arrivals[3:], strict=False)) > 1
+
+
+async def test_at_most_as_many_requests_at_once_as_workers(db: Path) -> None:
+    """Concurrency reaches the number of workers and never passes it."""
+    sim = simulator(first_byte=0.2)
+    await export(sim, db, "2024-02-01", "2024-03-20", max_workers=4, chunk_days=3)
+    assert sim.max_concurrent == 4
+    assert held(db) == truth(sim, "2024-02-01", "2024-03-20")
+
+
+@pytest.mark.parametrize("kind", PASSING)
+async def test_a_fault_that_passes_leaves_no_trace(db: Path, kind: Any) -> None:
+    """Whatever goes wrong once per chunk, the table is exact and each batch succeeds."""
+    fault = Fault(kind, times=3, retry_after=0)
+    sim = simulator(faults=[fault])
+    result = await export(sim, db)
+    assert sim.hits(fault) == 3
+    assert result.failed_batches == 0
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+async def test_an_unusual_but_whole_answer_is_taken_at_once(db: Path, kind: Any) -> None:
+    """An odd shape of a whole body costs no further request and no event."""
+    sim = simulator(faults=[Fault(kind)])
+    await export(sim, db)
+    assert len(sim.requests) == 9
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PASSING if kind not in {"garbage_line", "429"}])
+async def test_a_fault_that_stays_fails_its_batch_only_and_resume_completes(db: Path, kind: Any) -> None:
+    """A day that always breaks is reported, nothing of it is stored, and resume fetches that day alone."""
+    sim = simulator(faults=[Fault(kind, retry_after=0, first=FIFTH, last=FIFTH)])
+    result = await export(sim, db, retries=2)
+    assert result.failed_date_ranges == (("2024-03-05", "2024-03-05"),)
+    assert result.successful_batches == 8
+    assert isinstance(result.errors[0], NetworkError | ServerError | TruncatedError)
+    assert query(db, "SELECT count(*) FROM events WHERE event_time::DATE = '2024-03-05'") == [(0,)]
+    assert ledger(db)[4][2] == "failed"
+    sim.faults = []
+    asked = len(sim.requests)
+    resumed = await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+    assert [(request.first, request.last) for request in sim.requests[asked:]] == [(date(2024, 3, 5),) * 2]
+    assert resumed.total_rows == sim.truth(date(2024, 3, 5), date(2024, 3, 5)).distinct
+    assert {row[2] for row in ledger(db)} == {"complete"}
+
+
+@pytest.mark.parametrize(
+    "kind,error",
+    [
+        ("401", AuthenticationError),
+        ("auth_text_400", AuthenticationError),
+        ("auth_text_200", AuthenticationError),
+        ("400", QueryError),
+        ("402", QueryError),
+        ("403", QueryError),
+        ("404", QueryError),
+    ],
+)
+async def test_a_failure_of_the_whole_export_stops_it_at_once(
+    db: Path, kind: Any, error: type[Exception]
+) -> None:
+    """What no retry can heal stops the export with that error, after no more requests than were under way."""
+    sim = simulator(faults=[Fault(kind)])
+    with pytest.raises(error):
+        await export(sim, db, "2024-01-01", "2024-03-09", max_workers=3)
+    assert len(sim.requests) <= 3
+
+
+async def test_a_day_of_no_events_is_held_like_any_other(db: Path) -> None:
+    """Empty days succeed with no rows, create the table, and are not asked for again."""
+    sim = simulator(first_day=date(2025, 1, 1))
+    result = await export(sim, db)
+    assert (result.total_rows, result.successful_batches) == (0, 9)
+    assert held(db) == 0
+    again = await export(sim, db, mode="resume")
+    assert (again.successful_batches, len(sim.requests)) == (0, 9)
+
+
+async def test_create_wants_no_table(db: Path) -> None:
+    """Create on an existing table is refused before any request."""
+    sim = simulator()
+    await export(sim, db)
+    with pytest.raises(TableExistsError, match="resume"):
+        await export(sim, db)
+    assert len(sim.requests) == 9
+
+
+async def test_append_wants_a_table(db: Path) -> None:
+    """Append without a table is refused before any request."""
+    sim = simulator()
+    with pytest.raises(TableNotFoundError):
+        await export(sim, db, mode="append")
+    assert sim.requests == []
+
+
+async def test_append_adds_other_days(db: Path) -> None:
+    """Appending the days after those held gives both."""
+    sim = simulator()
+    await export(sim, db)
+    result = await export(sim, db, "2024-03-10", "2024-03-12", mode="append")
+    assert held(db) == truth(sim, "2024-03-01", "2024-03-12")
+    assert result.total_rows == sim.truth(date(2024, 3, 10), date(2024, 3, 12)).distinct
+
+
+async def test_append_of_days_held_replaces_whole_batches(db: Path) -> None:
+    """Days that cut earlier batches are widened to their borders, which the result says, and nothing doubles."""
+    sim = simulator()
+    await export(sim, db, chunk_days=3)
+    result = await export(sim, db, "2024-03-02", "2024-03-05", mode="append")
+    assert result.added_date_ranges == (("2024-03-01", "2024-03-01"), ("2024-03-06", "2024-03-06"))
+    assert result.total_rows == 0
+    assert held(db) == truth(sim)
+
+
+async def test_replace_swaps_the_table_for_the_new_days(db: Path) -> None:
+    """After replace the table holds the new days only, and the ledger with it."""
+    sim = simulator()
+    await export(sim, db)
+    result = await export(sim, db, "2024-03-05", "2024-03-12", mode="replace")
+    assert held(db) == truth(sim, "2024-03-05", "2024-03-12")
+    assert result.total_rows == sim.truth(date(2024, 3, 5), date(2024, 3, 12)).distinct
+    assert query(db, "SELECT DISTINCT table_name FROM _export_batches") == [("events",)]
+    assert query(
+        db, "SELECT table_name FROM duckdb_tables() WHERE table_name NOT LIKE '\\_%' ESCAPE '\\'"
+    ) == [("events",)]
+
+
+async def test_a_failed_replace_leaves_the_old_table_and_goes_on_next_time(db: Path) -> None:
+    """Replace with a failed batch keeps the old table; the same call fetches only what was missing and swaps."""
+    sim = simulator()
+    await export(sim, db)
+    before = held(db)
+    sim.faults = [Fault("500", first=FIFTH, last=FIFTH)]
+    result = await export(sim, db, "2024-03-02", "2024-03-08", mode="replace", retries=0)
+    assert (result.failed_batches, result.total_rows, held(db)) == (1, 0, before)
+    sim.faults = []
+    asked = len(sim.requests)
+    await export(sim, db, "2024-03-02", "2024-03-08", mode="replace")
+    assert len(sim.requests) == asked + 1
+    assert held(db) == truth(sim, "2024-03-02", "2024-03-08")
+
+
+async def test_another_replace_starts_from_nothing(db: Path) -> None:
+    """What an unfinished replace has fetched is not used for other days."""
+    sim = simulator(faults=[Fault("500", first=FIFTH, last=FIFTH)])
+    await export(sim, db, mode="replace", retries=0)
+    sim.faults = []
+    await export(sim, db, "2024-03-02", "2024-03-08", mode="replace")
+    assert held(db) == truth(sim, "2024-03-02", "2024-03-08")
+
+
+async def test_resume_without_a_table_starts_from_nothing(db: Path) -> None:
+    """Resume creates the table, also where it was dropped by hand and the ledger is left."""
+    sim = simulator()
+    await export(sim, db, mode="resume")
+    query(db, "DROP TABLE events")
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_resume_does_not_trust_a_ledger_that_the_table_belies(db: Path) -> None:
+    """Rows deleted by hand are noticed before any request, and append of those days repairs the table."""
+    sim = simulator()
+    await export(sim, db)
+    query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
+    asked = len(sim.requests)
+    with pytest.raises(LedgerMismatchError, match="2024-03-05") as caught:
+        await export(sim, db, mode="resume")
+    assert (caught.value.batch, len(sim.requests)) == (5, asked)
+    await export(sim, db, "2024-03-05", "2024-03-05", mode="append")
+    assert held(db) == truth(sim)
+
+
+async def test_days_that_were_not_final_are_fetched_again(db: Path) -> None:
+    """An export up to today, resumed two days later, equals the truth of then, and old days are not asked again."""
+    clock = [NOW]
+    sim = simulator(now=lambda: clock[0], late=0.3)
+    await export(sim, db, "2024-05-20", "2024-06-01", now=lambda: clock[0])
+    assert held(db) == truth(sim, "2024-05-20", "2024-06-01")
+    assert [row[2] for row in ledger(db)] == ["complete"] * 10 + ["open"] * 3
+    clock[0] = NOW + timedelta(days=2)
+    asked = len(sim.requests)
+    await export(sim, db, "2024-05-20", "2024-06-03", mode="resume", now=lambda: clock[0])
+    assert held(db) == truth(sim, "2024-05-20", "2024-06-03")
+    assert min(str(request.first) for request in sim.requests[asked:]) == "2024-05-30"
+
+
+async def test_selections_that_share_no_event_share_a_table(db: Path) -> None:
+    """Two disjoint lists of event names stand side by side; a list that overlaps is refused before any request."""
+    sim = simulator()
+    names = sorted({row[0] for row in sim.rows(date(2024, 3, 1), date(2024, 3, 9)) if row[0] is not None})
+    one, other = names[:2], names[2:4]
+    await export(sim, db, events=one)
+    await export(sim, db, events=other, mode="append")
+    assert held(db) == truth(sim, events=[*one, *other])
+    asked = len(sim.requests)
+    for events in (None, names[1:3]):
+        with pytest.raises(SelectionError, match="another table"):
+            await export(sim, db, events=events, mode="append")
+    assert len(sim.requests) == asked
+
+
+async def test_a_limited_export_never_counts_as_having_the_days(db: Path) -> None:
+    """A limit takes that many events in one request; resume then fetches the days in full."""
+    sim = simulator()
+    result = await export(sim, db, limit=7)
+    assert (result.total_rows, len(sim.requests)) == (7, 1)
+    assert ledger(db, "status") == [("limited",)]
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_a_limited_export_does_not_replace_whole_days(db: Path) -> None:
+    """A limit over days that are held in full is refused before any request."""
+    sim = simulator()
+    await export(sim, db)
+    with pytest.raises(SelectionError, match="limit"):
+        await export(sim, db, limit=7, mode="append")
+    assert len(sim.requests) == 9
+
+
+async def test_duplicates_can_be_kept(db: Path) -> None:
+    """Without dedupe every line is a row."""
+    sim = simulator(duplicates=0.2)
+    result = await export(sim, db, dedupe=False)
+    assert result.total_rows == sim.truth(date(2024, 3, 1), date(2024, 3, 9)).rows
+    assert result.removed_duplicates == 0
+
+
+async def test_removed_duplicates_are_counted(db: Path) -> None:
+    """The result and the ledger say how many duplicates were removed."""
+    sim = simulator(duplicates=0.2)
+    result = await export(sim, db)
+    whole = sim.truth(date(2024, 3, 1), date(2024, 3, 9))
+    assert result.removed_duplicates == whole.rows - whole.distinct > 0
+    assert query(db, "SELECT sum(removed_duplicates) FROM _export_batches") == [(result.removed_duplicates,)]
+
+
+class _Held(httpx.AsyncBaseTransport):
+    """Answers as *sim* does, but keeps the request for *day* back until `released`."""
+
+    def __init__(self, sim: Simulator, day: date) -> None:
+        self._answers = sim.transport()
+        self._day = str(day)
+        self.released = anyio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.params["from_date"] == self._day:
+            await self.released.wait()
+        return await self._answers.handle_async_request(request)
+
+
+@pytest.mark.parametrize("linger, longest", [(0.1, 60.0), (60.0, 0.1)])
+async def test_what_is_ready_is_committed_while_others_take_long(
+    db: Path, monkeypatch: pytest.MonkeyPatch, linger: float, longest: float
+) -> None:
+    """A commit waits a little for another chunk, and not much longer for all of them."""
+    monkeypatch.setattr(_run, "_LINGER", linger)
+    monkeypatch.setattr(_run, "_LONGEST_LINGER", longest)
+    sim = simulator()
+    transport = _Held(sim, FIFTH)
+    told = list[str]()
+
+    def tell(batch: BatchProgress) -> None:
+        told.append(batch.from_date)
+        if len(told) == 8:
+            transport.released.set()
+
+    with anyio.fail_after(30):
+        await export(sim, db, transport=transport, chunk_days=1, on_batch_complete=tell)
+    assert told[8:] == [str(FIFTH)]
+    assert held(db) == truth(sim)
+
+
+async def test_what_is_refused_keeps_nobody_waiting(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a commit waits for company, it does not wait for a chunk that DuckDB has refused."""
+    monkeypatch.setattr(_run, "_LINGER", math.inf)
+    monkeypatch.setattr(_run, "_LONGEST_LINGER", math.inf)
+
+    def refusing(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready, buffers: Buffers) -> None:
+        if ready.staged.chunk.first == FIFTH:
+            raise duckdb.InvalidInputException("Invalid Input Error: not this one")
+        insert(connection, table, ready, buffers)
+
+    monkeypatch.setattr(_store, "insert", refusing)
+    sim = simulator()
+    with anyio.fail_after(30):
+        result = await export(sim, db, chunk_days=1)
+    assert result.failed_date_ranges == ((str(FIFTH), str(FIFTH)),)
+    assert result.successful_batches == 8
+
+
+async def test_every_batch_is_told_once_and_one_at_a_time(db: Path) -> None:
+    """`on_batch_complete` is awaited for each batch, never for two at once, with its place in date order."""
+    sim = simulator(faults=[Fault("500", first=FIFTH, last=FIFTH)])
+    told: list[BatchProgress] = []
+    inside = 0
+
+    async def tell(batch: BatchProgress) -> None:
+        nonlocal inside
+        inside += 1
+        assert inside == 1
+        await anyio.sleep(0.001)
+        told.append(batch)
+        inside -= 1
+
+    await export(sim, db, retries=0, on_batch_complete=tell)
+    told.sort(key=lambda batch: batch.batch_index)
+    assert [batch.batch_index for batch in told] == list(range(9))
+    assert [batch.from_date for batch in told] == [f"2024-03-0{day}" for day in range(1, 10)]
+    assert [batch.success for batch in told] == [True] * 4 + [False] + [True] * 4
+    assert told[4].error is not None
+    assert sum(batch.rows for batch in told) == query(db, "SELECT count(*) FROM events")[0][0]
+
+
+async def test_a_callback_that_raises_stops_the_export_and_keeps_what_is_committed(db: Path) -> None:
+    """The caller gets the callback's own exception, and resume completes the table."""
+    sim = simulator()
+
+    def refuse(batch: BatchProgress) -> None:
+        raise LookupError(batch.from_date)
+
+    with pytest.raises(LookupError):
+        await export(sim, db, on_batch_complete=refuse, max_workers=1)
+    assert 0 < len([row for row in ledger(db) if row[2] == "complete"]) < 9
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_a_callback_cannot_start_another_export_into_the_file(db: Path) -> None:
+    """A nested export on the same file is refused instead of waiting for itself."""
+    sim = simulator()
+    refused: list[str] = []
+
+    async def nest(_: BatchProgress) -> None:
+        with pytest.raises(Exception, match="already running") as caught:
+            await export(sim, db, mode="resume")
+        refused.append(type(caught.value).__name__)
+
+    await export(sim, db, on_batch_complete=nest)
+    assert refused == ["ExportRunningError"] * 9
+
+
+async def test_progress_is_totals(db: Path) -> None:
+    """Progress never goes back in batches and ends with everything done."""
+    sim = simulator(first_byte=0.15)
+    seen: list[Progress] = []
+    await export(sim, db, on_progress=seen.append, max_workers=3, per_hour=60)
+    done = [progress.batches_done for progress in seen]
+    assert done == sorted(done)
+    last = seen[-1]
+    assert (last.batches, last.batches_done, last.requests, last.quota_left) == (3, 3, 3, 57)
+    assert last.rows == sim.truth(date(2024, 3, 1), date(2024, 3, 9)).rows
+    assert last.bytes_read == sum(request.bytes_sent for request in sim.requests)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.3, 0.6])
+async def test_cancelling_leaves_whole_batches_and_nothing_else(db: Path, after: float) -> None:
+    """A cancelled export is gone with its staging, and what it committed is whole."""
+    sim = simulator(events_per_day=2000, first_byte=0.1)
+    with anyio.move_on_after(after):
+        await export(sim, db, max_workers=2)
+    assert [path.name for path in db.parent.iterdir() if path.suffix != ".duckdb"] == []
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_a_stall_is_given_up_and_the_chunk_fetched_again(db: Path) -> None:
+    """A server that goes silent before or within its answer costs one attempt."""
+    stalls = [Fault("stall", times=1), Fault("stall_before_head", times=1)]
+    sim = simulator(faults=stalls)
+    result = await export(sim, db, timeouts=Timeouts(first_byte=0.5, idle=0.5))
+    assert [sim.hits(fault) for fault in stalls] == [1, 1]
+    assert result.failed_batches == 0
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"first": "2024-3-01"}, "from_date must be YYYY-MM-DD"),
+        ({"last": "2024-02-30"}, "to_date must be a day that exists"),
+        ({"first": "2024-03-10"}, "before from_date"),
+        ({"last": "2024-06-03"}, "latest day anywhere on earth is 2024-06-02"),
+        ({"mode": "overwrite"}, "mode must be one of create, append, replace, resume"),
+        ({"max_workers": 0}, "max_workers must be positive"),
+        ({"max_workers": 101}, "at most 100"),
+        ({"chunk_days": 0}, "chunk_days must be between 1 and 100"),
+        ({"chunk_days": 101}, "chunk_days must be between 1 and 100"),
+        ({"limit": 0}, "limit must be between 1 and 100000"),
+        ({"limit": 100_001}, "limit must be between 1 and 100000"),
+        ({"retries": -1}, "retries must be 0 or more"),
+        ({"per_second": -1}, "per_second must be 0"),
+        ({"events": []}, "at least one event name"),
+        ({"events": "Sign Up"}, "at least one event name"),
+        ({"table": "_events"}, "not begin with _"),
+        ({"table": 'e"; DROP TABLE x'}, "letters, digits and _"),
+        ({"table": ""}, "letters, digits and _"),
+    ],
+)
+async def test_arguments_out_of_range_cost_nothing(db: Path, options: dict[str, Any], message: str) -> None:
+    """Each is a `ValueError` that names it, before any request and before the file is made."""
+    sim = simulator()
+    with pytest.raises(ValueError, match=message):
+        await export(sim, db, **options)
+    assert (sim.requests, db.exists()) == ([], False)
+
+
+async def test_the_latest_day_anywhere_is_asked_for(db: Path) -> None:
+    """What is today somewhere on earth is left to the server, and only the batch with a day too late fails."""
+    sim = simulator()
+    result = await export(sim, db, "2024-05-31", "2024-06-02")
+    assert result.failed_date_ranges == (("2024-06-02", "2024-06-02"),)
+    assert [type(error) for error in result.errors] == [FutureDateError]
+    assert held(db) == truth(sim, "2024-05-31", "2024-06-01")
+
+
+async def test_many_workers_are_warned_of_once(db: Path) -> None:
+    """More workers than the rate can feed are allowed, with one warning."""
+    with pytest.warns(UserWarning, match="3 requests a second") as caught:
+        await export(simulator(), db, max_workers=21)
+    assert len(caught) == 1
+
+
+async def test_quotas_come_from_the_environment(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`MPX_PER_HOUR` holds where no argument is given; anything but a number is refused."""
+    monkeypatch.setenv("MPX_PER_HOUR", "12")
+    seen: list[Progress] = []
+    await export(simulator(), db, "2024-03-01", "2024-03-02", per_hour=None, on_progress=seen.append)
+    assert seen[-1].quota_left == 10
+    monkeypatch.setenv("MPX_PER_HOUR", "many")
+    with pytest.raises(ConfigError, match="MPX_PER_HOUR"):
+        await export(simulator(), db, per_hour=None, mode="append")
+
+
+async def test_without_credentials_nothing_is_asked(
+    db: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Missing credentials name the variables and the demo."""
+    for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MP_CONFIG_PATH", str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match=r"MP_USERNAME.*mpx demo"):
+        await export(simulator(), db, credentials=None)
+    assert not db.exists()
+
+
+async def test_a_wrong_secret_leaves_no_table_behind(db: Path) -> None:
+    """After the secret is corrected the same call works."""
+    sim = simulator()
+    with pytest.raises(AuthenticationError, match="region"):
+        await export(sim, db, credentials=Credentials(ACCOUNT.username, "wrong", "12345"))
+    await export(sim, db)
+    assert held(db) == truth(sim)
+
+
+async def test_unknown_event_names_are_an_empty_success(db: Path) -> None:
+    """Names that no event has give an empty table."""
+    result = await export(simulator(), db, events=["No Such Event"])
+    assert (result.total_rows, result.failed_batches) == (0, 0)
+
+
+async def test_a_429_pauses_every_fetcher(db: Path) -> None:
+    """After one 429 nobody asks before its `Retry-After` is over, and the request is given back to the hour."""
+    sim = simulator(faults=[Fault("429", times=1, retry_after=1.0)])
+    seen: list[Progress] = []
+    async with sim.serve() as url:
+        await export_events(
+            "2024-03-01", "2024-03-09", db=db, credentials=ACCOUNT, api_url=url, now=lambda: NOW, max_workers=1,
+            chunk_days=3, on_progress=seen.append,
+        )  # fmt: skip
+    refused, *others = sim.requests
+    assert refused.status == 429
+    assert min(request.time for request in others) - refused.time >= 1.0
+    assert (seen[-1].requests, seen[-1].quota_left) == (4, 57)
+    assert held(db) == truth(sim)
+
+
+async def test_a_chunk_larger_than_the_staging_budget_is_exact(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is staged compressed and in parts is loaded like anything else."""
+    compressed: list[Path] = []
+    compressor = _staging._compressor
+
+    def counted(path: Path) -> BinaryIO:
+        compressed.append(path)
+        return compressor(path)
+
+    monkeypatch.setattr("mixpanel_export._writer.staging.Staging", partial(Staging, memory=0, budget=1000))
+    monkeypatch.setattr(_staging, "_compressor", counted)
+    sim = simulator(events_per_day=300)
+    await export(sim, db)
+    assert compressed
+    assert held(db) == truth(sim)
+
+
+async def test_a_download_restarts_its_file(tmp_path: Path) -> None:
+    """`download_events` leaves exactly the lines of one whole answer, however many attempts it took."""
+    sim = simulator(faults=[Fault("cut_line", times=2)])
+    with (tmp_path / "lines.ndjson").open("w+b") as file:
+        await download_events(
+            "2024-03-01", "2024-03-02", file, credentials=ACCOUNT, transport=sim.transport(),
+            api_url="http://127.0.0.1", now=lambda: NOW,
+        )  # fmt: skip
+        file.seek(0)
+        assert sorted(file.read().splitlines()) == sorted(sim.lines(date(2024, 3, 1), date(2024, 3, 2)))
+
+
+async def test_what_a_callback_raises_leaves_as_it_is(db: Path) -> None:
+    """A group of exceptions is not taken apart, and a cancellation inside the callback is not swallowed."""
+    sim = simulator()
+
+    def raise_group(_: object) -> None:
+        raise ExceptionGroup("mine", [ValueError(1), KeyError(2)])
+
+    with pytest.raises(ExceptionGroup, match="mine") as caught:
+        await export(sim, db, on_batch_complete=raise_group)
+    assert len(caught.value.exceptions) == 2
+    with pytest.raises(ExceptionGroup, match="mine"):
+        await export(sim, db, on_progress=raise_group, mode="replace")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_callback_that_lets_a_cancellation_out_stops_the_export(db: Path) -> None:
+    """Awaiting something that was cancelled is an error of the callback like any other."""
+
+    async def wait_for_the_cancelled(_: BatchProgress) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    sim = simulator(first_byte=0.8)
+    with pytest.raises(asyncio.CancelledError):
+        await export(sim, db, on_batch_complete=wait_for_the_cancelled, max_workers=1, chunk_days=3)
+    assert len(sim.requests) < 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("milliseconds", range(0, 300, 20))
+async def test_asyncios_own_cancellation_cleans_up_too(db: Path, milliseconds: int) -> None:
+    """`asyncio.timeout` at any moment leaves no lock, no staging, no setting and no part of a batch."""
+    sim = simulator()
+    with closing(connect(db)) as own:
+        own.execute("SET GLOBAL memory_limit = '777MiB'")
+        settings = "SELECT current_setting('memory_limit'), current_setting('preserve_insertion_order')"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(milliseconds / 1000):
+                await export(sim, db, mode="replace")
+        assert own.execute(settings).fetchone() == ("777.0 MiB", True)
+        assert [path.name for path in db.parent.glob(".*")] == []
+        await export(sim, db, mode="replace")
+        assert own.execute(settings).fetchone() == ("777.0 MiB", True)
+    assert held(db) == truth(sim)
+
+
+async def test_a_limit_is_one_request_however_far_it_is_widened(db: Path) -> None:
+    """A limited export over days of an earlier limited one makes one request."""
+    sim = simulator()
+    await export(sim, db, "2024-03-01", "2024-03-05", limit=10)
+    result = await export(sim, db, "2024-03-04", "2024-03-06", limit=10, mode="append")
+    assert (len(sim.requests), result.successful_batches) == (2, 1)
+    assert query(db, "SELECT count(*) FROM events") == [(10,)]
+
+
+async def test_a_full_disk_is_one_error_and_resume_completes(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the file system refuses while staging stops the export with words, not with an OSError."""
+    sim = simulator()
+    room = iter([True] * 3)
+
+    def next_part(staging: Staging, growing: Any) -> None:
+        if not next(room, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(staging, growing)
+
+    original = Staging._next_part
+    with monkeypatch.context() as patch:
+        patch.setattr("mixpanel_export._writer.staging.Staging", partial(Staging, memory=0))
+        patch.setattr(Staging, "_next_part", next_part)
+        with pytest.raises(DatabaseError, match=r"No space left on device.*resume"):
+            await export(sim, db, max_workers=1, chunk_days=1)
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_one_request_is_one_however_far_it_is_widened(db: Path) -> None:
+    """Days that cut an earlier batch are asked for together with the rest of it."""
+    sim = simulator()
+    await export(sim, db, "2024-03-05", "2024-03-12", one_request=True)
+    result = await export(sim, db, "2024-03-10", "2024-03-19", one_request=True, mode="append")
+    assert (len(sim.requests), result.added_date_ranges) == (2, (("2024-03-05", "2024-03-09"),))
+    assert held(db) == truth(sim, "2024-03-05", "2024-03-19")
+
+
+async def test_progress_counts_no_rows_that_were_given_up(db: Path) -> None:
+    """Rows of a failed batch are not in the last progress."""
+    sim = simulator(faults=[Fault("terminated_early", first=FIFTH, last=FIFTH)])
+    seen: list[Progress] = []
+    await export(sim, db, retries=0, on_progress=seen.append)
+    assert seen[-1].batches_failed == 1
+    others = (
+        sim.truth(date(2024, 3, 1), date(2024, 3, 4)).rows
+        + sim.truth(date(2024, 3, 6), date(2024, 3, 9)).rows
+    )
+    assert seen[-1].rows == others
+
+
+def test_a_callback_may_end_the_process(db: Path) -> None:
+    """`sys.exit` in a callback leaves with its code, and the file whole."""
+    code = (
+        "import sys, anyio\\n"
+        "from pathlib import Path\\n"
+        "from support import export, simulator\\n"
+        "async def main():\\n"
+        "    await export(simulator(), Path(sys.argv[1]), on_batch_complete=lambda batch: sys.exit(7))\\n"
+        "anyio.run(main)\\n"
+    ).replace("\\n", "\n")
+    tests = Path(__file__).parents[1]
+    ended = subprocess.run([sys.executable, "-c", code, str(db)], cwd=tests, timeout=60, check=False)
+    assert ended.returncode == 7
+    assert query(db, "SELECT count(DISTINCT export_batch) > 0 FROM events") == [(True,)]

@@ -1,0 +1,76 @@
+"""What an export is asked to do, as far as no other test asks it through a door."""
+
+from datetime import date
+from pathlib import Path
+
+import anyio
+import pytest
+from support import export, simulator
+
+from mixpanel_export._export.job import _planned_requests
+from mixpanel_export._quota.gate import Gate
+from mixpanel_export.simulator import RequestLog
+
+LARGE = date(2024, 3, 17)
+THIRTY_DAYS = "2024-03-01", "2024-03-30"
+
+
+@pytest.mark.parametrize(
+    "sent,days,planned",
+    [(0, 365, 50), (0, 1, 50), (48, 365, 10), (48, 1000, 10), (48, 1001, 50), (57, 7, 3), (59, 100, 1), (59, 101, 50), (60, 1, 50)],
+)  # fmt: skip
+def test_a_plan_spends_what_is_left_of_the_hour_and_a_reserve_stays(
+    sent: int, days: int, planned: int
+) -> None:
+    """Five of six requests that are left are planned, unless their chunks would be too long; then a whole hour's."""
+
+    async def asked() -> int | None:
+        gate = Gate(0, 60)
+        for _ in range(sent):
+            await gate.admit()
+        return _planned_requests(gate, days)
+
+    assert anyio.run(asked) == planned
+
+
+def test_a_plan_without_a_quota_has_no_bound() -> None:
+    """Without limits the plan may ask as often as it likes."""
+    assert _planned_requests(Gate(0, 0), 365) is None
+
+
+def busy(when: date) -> int:
+    """Return the events of a day: one day has as many as thirty others."""
+    return 300 if when == LARGE else 10
+
+
+def spans(requests: list[RequestLog]) -> list[tuple[date, date]]:
+    """Return the days that were asked for, in the order of the requests."""
+    return [(request.first, request.last) for request in requests if request.first and request.last]
+
+
+@pytest.mark.anyio
+async def test_chunks_are_asked_for_in_the_plans_order(tmp_path: Path) -> None:
+    """In every event loop the longest chunks are asked for before the others, and equal ones by their days."""
+    sim = simulator(events_per_day=5)
+    await export(sim, tmp_path / "test.duckdb", "2024-03-01", "2024-04-20")
+    asked = spans(sim.requests)
+    assert len(asked) == 10
+    assert asked == sorted(asked, key=lambda span: (span[0] - span[1], span[0]))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["replace", "append"])
+async def test_an_export_begins_with_the_days_that_had_most_events(tmp_path: Path, mode: str) -> None:
+    """What batches told is used when they are fetched again; in their own place whole, for a new table day by day."""
+    sim, db = simulator(events_per_day=busy), tmp_path / "test.duckdb"
+    await export(sim, db, *THIRTY_DAYS)
+    await export(sim, db, *THIRTY_DAYS, mode=mode)
+    before, after = spans(sim.requests)[:10], spans(sim.requests)[10:]
+    [large] = [span for span in before if span[0] <= LARGE <= span[1]]
+    if mode == "append":
+        assert after[0] == large
+        assert sorted(after) == sorted(before)
+    else:
+        days = [date.fromordinal(day) for day in range(large[0].toordinal(), large[1].toordinal() + 1)]
+        assert after[:3] == [(day, day) for day in days]
+        assert len(after) <= 10

@@ -1,0 +1,570 @@
+"""What a workspace says of its own database, and drops of it: nothing here asks Mixpanel."""
+
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pytest
+from anyio import run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import export, held, ledger, query, simulator, truth
+
+from mixpanel_export import (
+    BatchProgress,
+    ColumnInfo,
+    ColumnStatsResult,
+    DatabaseError,
+    DatabaseNotFoundError,
+    EventBreakdownResult,
+    EventStats,
+    ExportRunningError,
+    MixpanelDataError,
+    QueryError,
+    SummaryResult,
+    TableFormatError,
+    TableInfo,
+    TableNotFoundError,
+    TableSchema,
+    Workspace,
+    WorkspaceInfo,
+)
+from mixpanel_export._database.schema import LEDGER_TABLES
+from mixpanel_export._local.file import size_and_birth
+from mixpanel_export._local.statistics import stats_of
+from mixpanel_export.simulator import Fault, Simulator
+
+ROWS = """
+CREATE TABLE events (
+    event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR, properties JSON, export_batch INTEGER);
+INSERT INTO events VALUES
+    ('View', '2024-03-01 10:00', 'u1', 'a', '{"$city": "Köln", "n": 1, "plan": "free"}', 1),
+    ('View', '2024-03-02 11:00', 'u2', 'b', '{"n": 2.5, "plan": "pro"}', 1),
+    ('View', NULL, 'u1', 'c', '{"n": null, "plan": "free"}', 1),
+    ('Sign up', '2024-02-28 09:00', NULL, 'd', '{"plan": null, "zip": "x"}', 1),
+    ('Odd', NULL, 'u3', 'e', '{}', 1);
+CREATE TABLE "and mine" (id INTEGER PRIMARY KEY, price DECIMAL(9, 2) NOT NULL);
+CREATE VIEW seen AS SELECT event_name FROM events;
+"""
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    path = tmp_path / "events.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(ROWS)
+    return path
+
+
+@pytest.fixture
+def workspace(db: Path) -> Any:
+    with Workspace(path=db) as workspace:
+        yield workspace
+
+
+def test_a_schema_has_the_columns_in_order(workspace: Workspace) -> None:
+    """Names, types, NULLs and keys of a table, found in any case of letters, and of a view."""
+    assert workspace.table_schema("AND MINE") == TableSchema(
+        "and mine",
+        [ColumnInfo("id", "INTEGER", False, True), ColumnInfo("price", "DECIMAL(9,2)", False)],
+    )
+    events = workspace.table_schema("events")
+    assert [(column.name, column.type) for column in events.columns][3:] == [
+        ("insert_id", "VARCHAR"),
+        ("properties", "JSON"),
+        ("export_batch", "INTEGER"),
+    ]
+    assert all(column.nullable for column in events.columns)
+    assert workspace.table_schema("seen").columns == [ColumnInfo("event_name", "VARCHAR", True)]
+    assert json.loads(json.dumps(events.to_dict()))["columns"][0] == {
+        "name": "event_name",
+        "type": "VARCHAR",
+        "nullable": True,
+        "primary_key": False,
+    }
+
+
+def test_a_sample_is_drawn_from_the_table(workspace: Workspace) -> None:
+    """As many rows as asked for, each of the table and none twice; all where there are fewer."""
+    workspace.connection.execute("CREATE TABLE numbers AS SELECT n FROM range(5000) AS numbers(n)")
+    assert len(workspace.sample("numbers")) == 10
+    drawn = workspace.sample("numbers", n=200)["n"].tolist()
+    assert len(set(drawn)) == 200
+    assert set(drawn) <= set(range(5000))
+    assert drawn != list(range(200))
+    assert len(workspace.sample("and mine")) == 0
+    assert sorted(workspace.sample("events", 99)["insert_id"]) == ["a", "b", "c", "d", "e"]
+
+
+def test_a_summary_has_a_row_a_column(workspace: Workspace) -> None:
+    """Least, greatest, how many and how many NULLs; numbers have a mean, others none."""
+    summary = workspace.summarize("events")
+    assert (summary.table, summary.row_count, len(summary.columns)) == ("events", 5, 6)
+    time, batch = summary.columns[1], summary.columns[5]
+    assert (time.column_name, time.column_type) == ("event_time", "TIMESTAMP")
+    assert (time.min, time.max) == ("2024-02-28 09:00:00", "2024-03-02 11:00:00")
+    assert (time.avg, time.count, time.null_percentage) == (None, 5, 40.0)
+    assert (batch.avg, batch.std, batch.q50, batch.approx_unique) == (1.0, 0.0, "1", 1)
+    assert summary.columns[0].avg is None
+    assert list(summary.df["column_name"]) == [column.column_name for column in summary.columns]
+    assert json.loads(json.dumps(summary.to_dict()))["columns"][5]["q50"] == "1"
+    assert workspace.summarize("and mine").row_count == 0
+
+
+def test_a_breakdown_counts_the_events(workspace: Workspace) -> None:
+    """How many of each name, of how many users, when; the most frequent first, and what has no time is counted."""
+    first, last = datetime(2024, 2, 28, 9), datetime(2024, 3, 2, 11)
+    breakdown = workspace.event_breakdown("events")
+    assert breakdown == EventBreakdownResult(
+        "events",
+        5,
+        3,
+        (first, last),
+        [
+            EventStats("View", 3, 2, datetime(2024, 3, 1, 10), last, 60.0),
+            EventStats("Odd", 1, 1, None, None, 20.0),
+            EventStats("Sign up", 1, 0, first, first, 20.0),
+        ],
+    )
+    assert list(breakdown.df.columns) == [
+        "event_name", "count", "unique_users", "first_seen", "last_seen", "pct_of_total",
+    ]  # fmt: skip
+    assert list(breakdown.df["count"]) == [3, 1, 1]
+    shown = json.loads(json.dumps(breakdown.to_dict()))
+    assert shown["date_range"] == ["2024-02-28T09:00:00", "2024-03-02T11:00:00"]
+    assert shown["events"][1]["first_seen"] is None
+    assert shown["events"][0]["last_seen"] == "2024-03-02T11:00:00"
+
+
+def test_a_breakdown_of_nothing(workspace: Workspace) -> None:
+    """An empty table has no events, and mixpanel_data's two least times."""
+    workspace.connection.execute("DELETE FROM events")
+    breakdown = workspace.event_breakdown("events")
+    assert (breakdown.total_events, breakdown.total_users, breakdown.events) == (0, 0, [])
+    assert [str(moment) for moment in breakdown.date_range] == ["0001-01-01 00:00:00"] * 2
+    assert (len(breakdown.df), len(breakdown.df.columns)) == (0, 6)
+
+
+def test_property_keys_are_sorted(workspace: Workspace) -> None:
+    """The keys of all events, or of those of one name, each once."""
+    assert workspace.property_keys("events") == ["$city", "n", "plan", "zip"]
+    assert workspace.property_keys("events", event="Sign up") == ["plan", "zip"]
+    assert workspace.property_keys("events", "No such event") == []
+
+
+def test_column_statistics(workspace: Workspace) -> None:
+    """Of a column: values and NULLs, how many different, the most frequent with their counts."""
+    stats = workspace.column_stats("events", "event_name")
+    assert stats == ColumnStatsResult(
+        "events", "event_name", "VARCHAR", 5, 0, 0.0, 3, 60.0, [("View", 3), ("Odd", 1), ("Sign up", 1)]
+    )
+    assert stats.df.to_dict("list") == {"value": ["View", "Odd", "Sign up"], "count": [3, 1, 1]}
+    assert workspace.column_stats("events", "event_name", top_n=1).top_values == [("View", 3)]
+    assert json.loads(json.dumps(stats.to_dict()))["top_values"][0] == ["View", 3]
+
+
+def test_column_statistics_of_an_expression(workspace: Workspace) -> None:
+    """An expression works as a column does, whatever its operators bind, and numbers have a spread."""
+    plan = workspace.column_stats("events", "properties->>'plan'")
+    assert (plan.count, plan.null_count, plan.null_pct) == (3, 2, 40.0)
+    assert plan.top_values == [("free", 2), ("pro", 1)]
+    assert (plan.min, plan.max, plan.mean, plan.std) == (None, None, None, None)
+    number = workspace.column_stats("events", "CAST(properties->>'n' AS DECIMAL(9, 1))")
+    assert number.dtype == "DECIMAL(9,1)"
+    assert (number.count, number.min, number.max, number.mean) == (2, 1.0, 2.5, 1.75)
+    assert number.std == pytest.approx(1.0607, abs=1e-3)
+
+
+def test_column_statistics_of_nothing(workspace: Workspace) -> None:
+    """Without rows all counts are 0, nothing is divided by them, and the type is known."""
+    stats = workspace.column_stats("and mine", "price")
+    assert (stats.dtype, stats.count, stats.null_pct, stats.unique_pct) == ("DECIMAL(9,2)", 0, 0.0, 0.0)
+    assert (stats.top_values, stats.mean, len(stats.df)) == ([], None, 0)
+
+
+@given(st.lists(st.none() | st.sampled_from("aab") | st.text(max_size=3), max_size=40))
+@settings(max_examples=30, deadline=None)
+def test_counts_are_those_of_the_values(values: list[str | None]) -> None:
+    """For all columns of text: values, NULLs and the most frequent are what counting them by hand gives."""
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t AS SELECT unnest(?::VARCHAR[]) AS v", [values])
+        stats = stats_of(connection, "t", "v", 99)
+    counted = Counter(value for value in values if value is not None)
+    assert (stats.count, stats.null_count) == (counted.total(), len(values) - counted.total())
+    assert dict(stats.top_values) == counted
+    assert [count for _, count in stats.top_values] == sorted(counted.values(), reverse=True)
+    assert 0 <= stats.unique_pct <= 100
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda ws: ws.table_schema("nothing"),
+        lambda ws: ws.sample("nothing"),
+        lambda ws: ws.summarize("nothing"),
+        lambda ws: ws.event_breakdown("nothing"),
+        lambda ws: ws.property_keys("nothing"),
+        lambda ws: ws.column_stats("nothing", "n"),
+        lambda ws: ws.drop("nothing"),
+        lambda ws: ws.drop("events", "nothing"),
+    ],
+)
+def test_a_missing_table_is_named_with_those_that_are_there(
+    ask: Callable[[Workspace], object], workspace: Workspace
+) -> None:
+    """What asks for a table that is not there raises `TableNotFoundError`, and changes nothing."""
+    with pytest.raises(TableNotFoundError, match=r"nothing does not exist.*and mine, events") as caught:
+        ask(workspace)
+    assert caught.value.table_name == "nothing"
+    assert len(workspace.tables()) == 2
+
+
+@pytest.mark.parametrize(
+    "ask, message",
+    [
+        (lambda ws: ws.event_breakdown("and mine"), "distinct_id or event_name or event_time"),
+        (lambda ws: ws.property_keys("and mine"), "no column properties"),
+        (lambda ws: ws.property_keys("seen", "View"), "no column properties"),
+        (lambda ws: ws.column_stats("events", "no_such_column"), "no_such_column"),
+        (lambda ws: ws.column_stats("events", "event_name +"), "syntax error"),
+        (lambda ws: ws.column_stats("events", "error('broken')"), "broken"),
+        (lambda ws: ws.sql("SELECT nonsense"), "nonsense"),
+        (lambda ws: ws.sql_scalar("SELECT nonsense"), "nonsense"),
+        (lambda ws: ws.sql_rows("SELEC 1"), "syntax error"),
+        (lambda ws: ws.relation("FROM nowhere"), "nowhere"),
+    ],
+)
+def test_what_a_query_gets_wrong_is_mixpanel_datas_error(
+    ask: Callable[[Workspace], object], message: str, workspace: Workspace
+) -> None:
+    """What DuckDB, or a table that holds no events, has against a question is a `QueryError` that says so."""
+    with pytest.raises(QueryError, match=message):
+        ask(workspace)
+
+
+def test_a_relation_is_duckdbs(workspace: Workspace) -> None:
+    """`relation` can be built upon, and gives rows, frames and more."""
+    relation = workspace.relation("SELECT event_name FROM events")
+    assert isinstance(relation, duckdb.DuckDBPyRelation)
+    assert relation.filter("event_name = 'View'").aggregate("count(*)").fetchall() == [(3,)]
+    assert len(relation.df()) == 5
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda ws: ws.sample("events"),
+        lambda ws: ws.summarize("events").df,
+        lambda ws: ws.event_breakdown("events").df,
+        lambda ws: ws.column_stats("events", "event_name").df,
+    ],
+)
+def test_frames_without_pandas_name_the_extra(
+    ask: Callable[[Workspace], object], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pandas is not installed, each frame says which extra brings it."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "mixpanel_export._display.find_spec", lambda name: None if name == "pandas" else find_spec(name)
+    )
+    with pytest.raises(ImportError, match=r"mpx-export\[pandas\]"):
+        ask(workspace)
+
+
+# Opening
+
+
+def test_info_tells_where_and_what(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file, its size, its tables, and whose they are, where that is known."""
+    for name in ("MP_USERNAME", "MP_SECRET", "MP_CONFIG_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MP_CONFIG_PATH", str(db.with_name("none.toml")))
+    with Workspace(path=db) as workspace:
+        info = workspace.info()
+    assert isinstance(info, WorkspaceInfo)
+    assert (info.path, info.project_id, info.region, info.account) == (db, "unknown", "unknown", None)
+    assert info.tables == ["and mine", "events"]
+    assert info.size_mb == db.stat().st_size / 1_000_000
+    assert info.created_at is None or info.created_at <= datetime.now(UTC)
+    assert json.loads(json.dumps(info.to_dict()))["path"] == str(db)
+    monkeypatch.setenv("MP_USERNAME", "u")
+    monkeypatch.setenv("MP_SECRET", "s")
+    monkeypatch.setenv("MP_PROJECT_ID", "777")
+    monkeypatch.setenv("MP_REGION", "eu")
+    with Workspace(path=db) as workspace:
+        assert (workspace.info().project_id, workspace.info().region) == ("777", "eu")
+    with Workspace.open(db) as workspace:
+        assert (workspace.info().project_id, workspace.info().region) == ("unknown", "unknown")
+
+
+def test_the_birth_of_a_file_is_told_where_it_is_known() -> None:
+    """A file system that keeps the time of creation is believed, one that does not is not guessed at."""
+    kept = SimpleNamespace(st_size=3_000_000, st_birthtime=1_700_000_000.5)
+    unknown = SimpleNamespace(st_size=3_500_000)
+    born = datetime(2023, 11, 14, 22, 13, 20, 500_000, tzinfo=UTC)
+    for found, expected in ((kept, (3.0, born)), (unknown, (3.5, None))):
+        file: Any = SimpleNamespace(stat=lambda found=found: found)
+        assert size_and_birth(file) == expected
+
+
+def test_open_wants_a_file(tmp_path: Path) -> None:
+    """`open` raises for a file that is not there, as Python does and as this package does, and makes none."""
+    for kind in (FileNotFoundError, DatabaseNotFoundError, MixpanelDataError):
+        for read_only in (True, False):
+            with pytest.raises(kind, match=r"none\.duckdb"):
+                Workspace.open(tmp_path / "none.duckdb", read_only=read_only)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_open_reads_unless_told_otherwise(db: Path) -> None:
+    """`open` lets others read the file, and writes only with read_only=False."""
+    with Workspace.open(str(db)) as one, Workspace.open(db) as other:
+        assert (
+            one.sql_scalar("SELECT count(*) FROM events")
+            == other.sql_scalar("SELECT count(*) FROM events")
+            == 5
+        )
+        with pytest.raises(DatabaseError, match="without read_only to drop tables"):
+            one.drop("events")
+        with pytest.raises(DatabaseError, match="without read_only to drop tables"):
+            one.drop_all()
+    with Workspace.open(db, read_only=False) as writing:
+        writing.drop("events")
+        assert [table.name for table in writing.tables()] == ["and mine"]
+
+
+def test_a_workspace_is_opened_when_it_is_needed(tmp_path: Path) -> None:
+    """Making a workspace touches neither files nor credentials, and nor does leaving it."""
+    with Workspace(account="nobody", path=tmp_path / "deep" / "x.duckdb"):
+        assert list(tmp_path.iterdir()) == []
+    with Workspace(path=tmp_path / "x.duckdb", read_only=True):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["ephemeral", "memory"])
+def test_a_temporary_workspace_leaves_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is where the system keeps such files, for this user only, and goes in the end, also after an error."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with getattr(Workspace, kind)() as workspace:
+        workspace.connection.execute("CREATE TABLE mine AS SELECT 1 AS n")
+        path = workspace.db_path
+        assert path.is_relative_to(tmp_path)
+        assert path.exists()
+        workspace.close()
+        assert workspace.sql_scalar("SELECT n FROM mine") == 1
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError), getattr(Workspace, kind)() as workspace:
+        workspace.connection.execute("CREATE TABLE mine AS SELECT 1 AS n")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "use, instead",
+    [
+        (lambda ws: ws.fetch_profiles("people", where="x", parallel=True), "Engage API"),
+        (lambda ws: ws.api, "stream_events"),
+        (lambda ws: ws.storage, "connection"),
+    ],
+)
+def test_what_is_missing_says_what_to_use(use: Callable[[Workspace], object], instead: str, db: Path) -> None:
+    """What mixpanel_data had and this has not is a `NotImplementedError` that names something instead."""
+    with pytest.raises(NotImplementedError, match=instead):
+        use(Workspace(path=db))
+
+
+# Dropping
+
+
+async def exported(db: Path, *tables: str, **options: Any) -> Simulator:
+    sim = simulator(duplicates=0.2, stray=0.2) if options.pop("stray", False) else simulator()
+    for table in tables:
+        await export(sim, db, table=table, **options)
+    return sim
+
+
+def books(db: Path) -> list[tuple[int, ...]]:
+    """Return how many rows each of the ledger's tables has."""
+    return query(db, "SELECT " + ", ".join(f"(SELECT count(*) FROM {table})" for table in LEDGER_TABLES))
+
+
+def test_dropping_takes_the_books_along(tmp_path: Path) -> None:
+    """The table's rows, ledger rows, rejects, hidden duplicates and ids go, those of another table stay."""
+    db = tmp_path / "x.duckdb"
+    sim = run(lambda: exported(db, "events", "others"))
+    for number, table in enumerate(("events", "others")):
+        batch = f"(SELECT min(batch) FROM _export_batches WHERE table_name = '{table}')"
+        query(db, f"INSERT INTO _export_rejects SELECT {batch}, 'no event', 'x{number}'::BLOB")
+        query(db, f"INSERT INTO _export_duplicates (batch, lost_to) SELECT {batch}, {batch}")
+    ((batches, *_, timeless),) = books(db)
+    assert timeless
+    with Workspace(path=db) as workspace:
+        workspace.drop("EVENTS")
+        assert [table.name for table in workspace.tables()] == ["others"]
+    assert books(db) == [(batches // 2, 1, 1, timeless // 2)]
+    assert query(db, "SELECT DISTINCT table_name FROM _export_batches") == [("others",)]
+    assert query(db, "SELECT table_name FROM _metadata") == [("others",)]
+    assert held(db, "others") == truth(sim)
+
+
+def test_a_table_of_an_older_release_can_be_dropped_and_one_of_a_newer_cannot(tmp_path: Path) -> None:
+    """A drop knows all that an older ledger has of the table, and not what a newer one may have."""
+    db = tmp_path / "x.duckdb"
+    run(lambda: exported(db, "events", "others"))
+    query(db, "DROP TABLE _export_timeless")
+    query(db, "COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 1'")
+    with Workspace(path=db) as workspace:
+        workspace.drop("events")
+        query(db, "COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 99'")
+        with pytest.raises(TableFormatError, match="update mpx-export"):
+            workspace.drop("others")
+        assert [table.name for table in workspace.tables()] == ["others"]
+
+
+def test_after_a_drop_resume_starts_from_nothing(tmp_path: Path) -> None:
+    """To exports a dropped table is not there: resume fetches all of it, and create makes it."""
+    db = tmp_path / "x.duckdb"
+    sim = run(lambda: exported(db, "events"))
+    for mode in ("resume", "create"):
+        with Workspace(path=db) as workspace:
+            workspace.drop("events")
+        asked = len(sim.requests)
+        run(lambda mode=mode: export(sim, db, mode=mode))  # type: ignore[misc]  # anyio's run wants no arguments
+        assert len(sim.requests) == 2 * asked if mode == "resume" else asked < len(sim.requests)
+        assert held(db) == truth(sim)
+
+
+def test_dropping_takes_along_what_a_replace_has_left(tmp_path: Path) -> None:
+    """A replacement that was broken off is dropped with its table, or alone where there is none."""
+    db = tmp_path / "x.duckdb"
+    fault = Fault("500", first=datetime(2024, 3, 9).date(), last=datetime(2024, 3, 9).date())
+    for there in (True, False):
+        sim = simulator()
+        if there:
+            run(lambda sim=sim: export(sim, db))  # type: ignore[misc]  # anyio's run wants no arguments
+        sim.faults = [fault]
+        run(lambda sim=sim: export(sim, db, mode="replace", retries=0))  # type: ignore[misc]  # as above
+        shadow = "SELECT count(*) FROM duckdb_tables() WHERE table_name = '_export_replace_events'"
+        assert query(db, shadow) == [(1,)]
+        with Workspace(path=db) as workspace:
+            workspace.drop("events")
+        assert query(db, shadow) == [(0,)]
+        assert books(db) == [(0, 0, 0, 0)]
+
+
+def test_dropping_is_all_or_nothing(workspace: Workspace) -> None:
+    """Where one of the tables cannot be dropped, none is; a table named twice is dropped once."""
+    with pytest.raises(TableNotFoundError):
+        workspace.drop("events", "and mine", "nothing")
+    assert [table.name for table in workspace.tables()] == ["and mine", "events"]
+    workspace.drop("events", "Events", "and mine")
+    assert workspace.tables() == []
+    workspace.drop()
+
+
+def test_the_books_cannot_be_dropped(tmp_path: Path) -> None:
+    """Tables whose names begin with an underscore are no user's, so they are neither listed nor dropped."""
+    db = tmp_path / "x.duckdb"
+    run(lambda: exported(db, "events"))
+    with Workspace(path=db) as workspace:
+        for name in ("_export_batches", "_metadata", "_nothing"):
+            with pytest.raises(ValueError, match="begin with _"):
+                workspace.drop("events", name)
+        assert [table.name for table in workspace.tables()] == ["events"]
+    assert len(ledger(db)) > 0
+
+
+def test_a_view_is_no_table_to_drop(workspace: Workspace) -> None:
+    """`drop` drops tables only."""
+    with pytest.raises(TableNotFoundError):
+        workspace.drop("seen")
+    assert workspace.sql_scalar("SELECT count(*) FROM seen") == 5
+
+
+def test_a_transaction_of_the_users_is_left_alone(workspace: Workspace) -> None:
+    """A drop beside the user's own open transaction goes through, or changes nothing and says so."""
+    connection = workspace.connection
+    connection.execute("BEGIN; CREATE TABLE uncommitted AS SELECT 1 AS n")
+    workspace.drop("and mine")
+    connection.execute("COMMIT")
+    assert [table.name for table in workspace.tables()] == ["events", "uncommitted"]
+    connection.execute("BEGIN; ALTER TABLE events ADD COLUMN more INTEGER")
+    with pytest.raises(DatabaseError, match=r"cannot drop events.*nothing was dropped"):
+        workspace.drop("events")
+    connection.execute("COMMIT")
+    assert len(workspace.table_schema("events").columns) == 7
+
+
+def test_nothing_is_dropped_during_an_export(tmp_path: Path) -> None:
+    """A callback that drops the table of its own export is refused, and the export brings all events."""
+    db = tmp_path / "x.duckdb"
+    sim = simulator()
+    refused: list[str] = []
+
+    def drop(_: BatchProgress) -> None:
+        with pytest.raises(ExportRunningError) as caught, Workspace(path=db) as workspace:
+            workspace.drop("events")
+        refused.append(caught.value.code)
+
+    run(lambda: export(sim, db, on_batch_complete=drop))
+    assert set(refused) == {"EXPORT_RUNNING"}
+    assert held(db) == truth(sim)
+
+
+def test_drop_all_takes_what_was_fetched(tmp_path: Path) -> None:
+    """`drop_all` drops fetched tables, or those of one type, and leaves the user's own."""
+    db = tmp_path / "x.duckdb"
+    run(lambda: exported(db, "one", "two"))
+    with Workspace(path=db) as workspace:
+        workspace.connection.execute("CREATE TABLE mine AS SELECT 1 AS n")
+        workspace.drop_all(type="profiles")
+        assert [table.name for table in workspace.tables()] == ["mine", "one", "two"]
+        workspace.drop_all("events")
+        assert workspace.tables() == [TableInfo("mine", None, 1, None)]
+        workspace.drop_all()
+        assert [table.to_dict() for table in workspace.tables()] == [
+            {"name": "mine", "type": None, "row_count": 1, "fetched_at": None}
+        ]
+
+
+def test_a_table_that_took_the_name_of_a_fetched_one_is_the_users(tmp_path: Path) -> None:
+    """What the ledger still says of the name makes no fetched table of it, so `drop_all` leaves it."""
+    db = tmp_path / "x.duckdb"
+    run(lambda: exported(db, "one", "two"))
+    query(db, "DROP TABLE one; CREATE TABLE one AS SELECT 42 AS n")
+    with Workspace(path=db) as workspace:
+        workspace.drop_all()
+        assert workspace.tables() == [TableInfo("one", None, 1, None)]
+
+
+def test_tables_of_mixpanel_data_are_dropped_with_what_it_says_of_them(tmp_path: Path) -> None:
+    """In a file of mixpanel_data's its own list forgets what was dropped."""
+    db = tmp_path / "x.duckdb"
+    with duckdb.connect(str(db)) as connection:
+        connection.execute(
+            "CREATE TABLE people (distinct_id VARCHAR PRIMARY KEY, properties JSON, last_seen TIMESTAMP);"
+            "CREATE TABLE _metadata (table_name VARCHAR PRIMARY KEY, type VARCHAR NOT NULL, "
+            "fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL);"
+            "INSERT INTO _metadata VALUES ('people', 'profiles', '2026-01-02 03:04:05', NULL, NULL, 0)"
+        )
+    with Workspace(path=db) as workspace:
+        workspace.drop_all("profiles")
+        assert workspace.tables() == []
+        assert workspace.sql_scalar("SELECT count(*) FROM _metadata") == 0
+
+
+def test_summaries_print_as_what_they_are(workspace: Workspace) -> None:
+    """The values are frozen, and their text names the kind and its fields."""
+    assert isinstance(workspace.summarize("events"), SummaryResult)
+    assert repr(workspace.table_schema("and mine")).startswith(
+        "TableSchema(table_name='and mine', columns=[ColumnInfo("
+    )

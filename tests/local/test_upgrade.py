@@ -1,0 +1,474 @@
+"""Databases of mixpanel_data become ours: every row, what is known of them, and nothing if it does not work."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import export, held, ledger, query, simulator, truth
+
+from mixpanel_export import (
+    DatabaseError,
+    DatabaseLockedError,
+    DatabaseNotFoundError,
+    SelectionError,
+    TableExistsError,
+    TableFormatError,
+    UpgradedTable,
+    Workspace,
+    upgrade_database,
+)
+from mixpanel_export.cli import cli
+from mixpanel_export.simulator import checksum
+
+FIVE = "event_name, event_time, distinct_id, insert_id, properties"
+SIX = ["event_name", "event_time", "distinct_id", "insert_id", "properties", "export_batch"]
+EVENTS = (
+    'CREATE TABLE "{}" (event_name VARCHAR NOT NULL, event_time TIMESTAMP NOT NULL, distinct_id VARCHAR NOT NULL, '
+    "insert_id VARCHAR PRIMARY KEY, properties JSON)"
+)
+METADATA = """
+CREATE TABLE IF NOT EXISTS _metadata (table_name VARCHAR PRIMARY KEY, type VARCHAR NOT NULL,
+    fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL)
+"""
+PROFILES = """
+CREATE TABLE people (distinct_id VARCHAR PRIMARY KEY, properties JSON, last_seen TIMESTAMP);
+INSERT INTO people VALUES ('u1', '{"$city": "Nürnberg"}', '2024-03-02');
+INSERT INTO _metadata VALUES ('people', 'profiles', '2024-04-05 06:07:08', NULL, NULL, 1);
+"""
+FETCHED = "2024-04-05 06:07:08"
+CLAIMED = ("2024-03-01", "2024-03-09")
+
+
+def made(
+    db: Path, times: Sequence[datetime], *, table: str = "events", claim: tuple[str, str] | None = CLAIMED
+) -> Path:
+    """Write a table as mixpanel_data did, with an event at each of *times*."""
+    with duckdb.connect(str(db)) as connection:
+        connection.execute(EVENTS.format(table))
+        connection.execute(METADATA)
+        texts = ['{"n": 1E5, "text":"ü"}', '{"text":"\\u00fc", "n":1}']
+        connection.execute(
+            f"INSERT INTO \"{table}\" SELECT 'Sign up', time, 'u' || i % 7, 'id' || i, (?::VARCHAR[])[i % 2 + 1]::JSON "
+            "FROM (SELECT unnest(?::TIMESTAMP[]) AS time, generate_subscripts(?::TIMESTAMP[], 1) AS i)",
+            [texts, list(times), list(times)],
+        )
+        if claim:
+            connection.execute(
+                "INSERT INTO _metadata VALUES (?, 'events', ?, ?, ?, 0)", [table, FETCHED, *claim]
+            )
+    return db
+
+
+def noons(first: str, days: int) -> list[datetime]:
+    return [datetime.fromisoformat(f"{first}T12:00") + timedelta(days=day) for day in range(days)]
+
+
+def rows(db: Path, table: str = "events") -> list[tuple[Any, ...]]:
+    return query(db, f'SELECT {FIVE} FROM "{table}" ORDER BY insert_id')
+
+
+def imported(db: Path) -> list[tuple[Any, ...]]:
+    """Return what the ledger has of the imported batches, and how many rows the table has of each."""
+    return query(
+        db,
+        "SELECT from_date::VARCHAR, to_date::VARCHAR, rows, (SELECT count(*) FROM events WHERE export_batch = batch) "
+        "FROM _export_batches WHERE status = 'imported' AND table_name = 'events' ORDER BY from_date",
+    )
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A file of mixpanel_data's with the events of nine days, and nothing else."""
+    return made(tmp_path / "12345.db", noons("2024-03-01", 9))
+
+
+def test_every_row_is_kept_as_it_was(old: Path) -> None:
+    """The five columns hold what they held, the sixth names the imported batch, and the key is gone."""
+    before = rows(old)
+    result = upgrade_database(old)
+    assert result.tables == (UpgradedTable("events", 9, (CLAIMED,)),)
+    assert rows(old) == before
+    schema = Workspace.open(old).table_schema("events")
+    assert [column.name for column in schema.columns] == SIX
+    assert not any(column.primary_key for column in schema.columns)
+    assert imported(old) == [(*CLAIMED, 9, 9)]
+
+
+def test_the_upgraded_table_is_listed_as_fetched(old: Path) -> None:
+    """The table is one of events, fetched when mixpanel_data says, and `_metadata` is the view that exports keep."""
+    upgrade_database(old)
+    with Workspace.open(old) as workspace:
+        (table,) = workspace.tables()
+        assert (table.name, table.type, table.row_count) == ("events", "events", 9)
+        assert table.fetched_at == datetime.fromisoformat(FETCHED).replace(tzinfo=UTC)
+        seen = workspace.sql_rows("SELECT table_name, from_date, row_count, missing_days FROM _metadata").rows
+    assert seen == [("events", None, 9, None)]
+
+
+def test_everything_else_in_the_file_stays(old: Path) -> None:
+    """Profiles with what `_metadata` says of them, the user's own tables and views are what they were."""
+    with duckdb.connect(str(old)) as connection:
+        connection.execute(PROFILES)
+        connection.execute(
+            f"CREATE TABLE copied AS SELECT {FIVE} FROM events; CREATE VIEW seen AS SELECT * FROM events"
+        )
+        connection.execute("CREATE TABLE keyed (insert_id VARCHAR PRIMARY KEY)")
+    kept = [
+        "SELECT sql FROM duckdb_tables() WHERE table_name IN ('people', 'copied', 'keyed', '_metadata') ORDER BY 1",
+        "FROM people",
+        "FROM copied ORDER BY insert_id",
+        "SELECT count(*) FROM seen",
+        "SELECT * FROM _metadata WHERE type = 'profiles'",
+    ]
+    before = [query(old, sql) for sql in kept]
+    assert [table.name for table in upgrade_database(old).tables] == ["events"]
+    assert [query(old, sql) for sql in kept] == before
+    assert query(old, "SELECT table_name FROM _metadata") == [("people",)]
+
+
+def test_all_tables_go_together(old: Path) -> None:
+    """Several tables of events are upgraded in one go, each with batches of its own."""
+    made(old, noons("2024-02-01", 3), table="february", claim=("2024-02-01", "2024-02-03"))
+    result = upgrade_database(old)
+    assert [(table.name, table.row_count) for table in result.tables] == [("events", 9), ("february", 3)]
+    batches = query(
+        old, "SELECT DISTINCT export_batch FROM events UNION ALL SELECT DISTINCT export_batch FROM february"
+    )
+    assert len(set(batches)) == 2
+
+
+def test_upgrading_twice_changes_nothing(old: Path) -> None:
+    """The second time there is nothing to do, and it says so."""
+    upgrade_database(old)
+    everything = rows(old), ledger(old, "*")
+    assert upgrade_database(str(old)).tables == ()
+    assert (rows(old), ledger(old, "*")) == everything
+
+
+def test_a_table_that_mixpanel_data_makes_afterwards_is_upgraded_too(old: Path) -> None:
+    """Beside upgraded tables, and the view that took the place of `_metadata`, a new one is found."""
+    upgrade_database(old)
+    with duckdb.connect(str(old)) as connection:
+        connection.execute(EVENTS.format("later"))
+    assert [table.name for table in upgrade_database(old).tables] == ["later"]
+    assert query(old, "SELECT table_name, row_count FROM _metadata") == [("events", 9)]
+
+
+def test_without_claims_the_days_of_the_rows_are_imported(tmp_path: Path) -> None:
+    """A table that `_metadata` knows nothing of, as a fetch that broke off left it, has the days that it has rows of."""
+    times = [*noons("2024-03-01", 2), *noons("2024-03-05", 1)]
+    old = made(tmp_path / "x.db", times, claim=None)
+    (table,) = upgrade_database(old).tables
+    assert table.date_ranges == (("2024-03-01", "2024-03-02"), ("2024-03-05", "2024-03-05"))
+    assert imported(old) == [("2024-03-01", "2024-03-02", 2, 2), ("2024-03-05", "2024-03-05", 1, 1)]
+
+
+def test_an_empty_table_has_no_days_but_those_claimed(tmp_path: Path) -> None:
+    """Without rows and claims nothing is imported; claimed days are, even without rows."""
+    nothing = made(tmp_path / "nothing.db", [], claim=None)
+    assert upgrade_database(nothing).tables == (UpgradedTable("events", 0, ()),)
+    claimed = made(tmp_path / "claimed.db", [])
+    assert upgrade_database(claimed).tables == (UpgradedTable("events", 0, (CLAIMED,)),)
+
+
+def test_rows_at_the_ends_of_time_are_kept(tmp_path: Path) -> None:
+    """Infinity and years that Python does not have are rows like others, counted for the first day of 1970."""
+    db = made(tmp_path / "old.db", noons("2024-03-01", 2))
+    odd = ["infinity", "-infinity", "0044-03-15 (BC) 12:00:00", "294246-01-01 00:00:00"]
+    with duckdb.connect(str(db)) as connection:
+        connection.execute(
+            "INSERT INTO events SELECT 'Odd', time::TIMESTAMP, 'u', 'odd' || time, '{}' FROM (SELECT unnest(?) AS time)",
+            [odd],
+        )
+    sql = "SELECT insert_id, event_time::VARCHAR FROM events ORDER BY ALL"
+    before = query(db, sql)
+    (table,) = upgrade_database(db).tables
+    assert query(db, sql) == before
+    assert table.row_count == len(before)
+    assert table.date_ranges[0] == ("1970-01-01", "1970-01-01")
+
+
+def test_a_table_of_the_user_is_not_mixed_in(old: Path) -> None:
+    """Where one has the name that the rows would be copied to, the upgrade is refused, and nothing changes."""
+    query(old, "CREATE TABLE _export_upgrade_events AS SELECT *, 1 AS export_batch FROM events")
+    before = rows(old)
+    with pytest.raises(DatabaseError, match="_export_upgrade_events"):
+        upgrade_database(old)
+    assert rows(old) == before
+
+
+def test_rows_on_unclaimed_days_are_batches_of_their_own(tmp_path: Path) -> None:
+    """What lies beyond the clocks of the claimed days is imported as well, so nobody fetches it a second time."""
+    west = datetime(2024, 3, 10, 11, 59)
+    east = datetime(2024, 2, 29, 10)
+    odd = datetime(1970, 1, 1)
+    times = [*noons("2024-03-01", 9), west, east, datetime(2024, 3, 20, 5), odd]
+    old = made(tmp_path / "x.db", times)
+    upgrade_database(old)
+    assert imported(old) == [
+        ("1970-01-01", "1970-01-01", 1, 1),
+        (*CLAIMED, 11, 11),
+        ("2024-03-20", "2024-03-20", 1, 1),
+    ]
+
+
+@given(
+    hours=st.lists(st.integers(0, 24 * 20), max_size=30),
+    claim=st.none() | st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted),
+)
+@settings(max_examples=15, deadline=None)
+def test_every_row_is_in_an_imported_batch_near_its_day(hours: list[int], claim: list[int] | None) -> None:
+    """For all rows and claims: the batches are disjoint, hold all claimed days and each row, none a day off the mark."""
+    start = datetime(2024, 3, 1)
+    claimed = claim and tuple(str((start + timedelta(days=day)).date()) for day in claim)
+    with TemporaryDirectory() as folder:
+        old = made(
+            Path(folder, "x.db"),
+            [start + timedelta(hours=hour) for hour in hours],
+            claim=(claimed[0], claimed[1]) if claimed else None,
+        )
+        before = rows(old)
+        (table,) = upgrade_database(old).tables
+        assert rows(old) == before
+        placed = query(
+            old,
+            "SELECT batch, from_date, to_date, event_time FROM events JOIN _export_batches ON export_batch = batch",
+        )
+        batches = query(old, "SELECT from_date, to_date, rows FROM _export_batches ORDER BY from_date")
+    assert len(placed) == len(hours) == table.row_count == sum(count for _, _, count in batches)
+    for _, first, last, time in placed:
+        assert first - timedelta(days=1) <= time.date() <= last + timedelta(days=1)
+    days = [first + timedelta(days=n) for first, last, _ in batches for n in range((last - first).days + 1)]
+    assert len(days) == len(set(days))
+    if claimed:
+        assert date.fromisoformat(claimed[0]) in days
+        assert date.fromisoformat(claimed[1]) in days
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["append", "resume"])
+@pytest.mark.parametrize(
+    "days", [("2024-03-01", "2024-03-09"), ("2024-03-09", "2024-03-10"), ("2024-02-28", "2024-03-01")]
+)
+async def test_imported_days_prove_nothing(mode: str, days: tuple[str, str], old: Path) -> None:
+    """To fetch days that were imported asks for replace, before any request, and changes nothing."""
+    upgrade_database(old)
+    before = rows(old), ledger(old, "*")
+    sim = simulator()
+    with pytest.raises(SelectionError, match=r"imported from mixpanel_data.*replace"):
+        await export(sim, old, *days, mode=mode)
+    assert not sim.requests
+    assert (rows(old), ledger(old, "*")) == before
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["append", "resume"])
+async def test_other_days_can_be_added(mode: str, old: Path) -> None:
+    """Days beside the imported ones are fetched into the table as into any other, and fetched once."""
+    upgrade_database(old)
+    before = rows(old)
+    sim = simulator()
+    await export(sim, old, "2024-03-10", "2024-03-12", mode=mode)
+    fetched = len(sim.requests)
+    result = await export(sim, old, "2024-03-10", "2024-03-12", mode="resume")
+    assert (result.successful_batches, len(sim.requests)) == (0, fetched)
+    imports = "SELECT batch FROM _export_batches WHERE status = 'imported'"
+    theirs = f"SELECT {FIVE} FROM events WHERE export_batch IN ({imports}) ORDER BY insert_id"
+    assert query(old, theirs) == before
+    ours = query(old, f"SELECT {FIVE} FROM events WHERE export_batch NOT IN ({imports})")
+    assert checksum(ours) == truth(sim, "2024-03-10", "2024-03-12")
+
+
+@pytest.mark.anyio
+async def test_replace_brings_the_proven_days(old: Path) -> None:
+    """Replacing the table swaps the imported rows for what Mixpanel has, and the ledger forgets them."""
+    upgrade_database(old)
+    sim = simulator()
+    await export(sim, old, mode="replace")
+    assert held(old) == truth(sim)
+    assert {status for (status,) in ledger(old, "status")} == {"complete"}
+
+
+@pytest.mark.anyio
+async def test_times_of_a_legacy_project_are_not_mixed(old: Path) -> None:
+    """mixpanel_data took local times for UTC, so days with times converted from a zone are not added to them."""
+    upgrade_database(old)
+    with pytest.raises(SelectionError, match="US/Pacific"):
+        await export(
+            simulator(), old, "2024-03-20", "2024-03-21", mode="append", project_timezone="US/Pacific"
+        )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["append", "resume", "create"])
+async def test_before_the_upgrade_the_error_names_it(mode: str, old: Path) -> None:
+    """An export into mixpanel_data's own table says what to run."""
+    with pytest.raises(TableExistsError if mode == "create" else TableFormatError, match="mpx upgrade"):
+        await export(simulator(), old, mode=mode)
+
+
+def test_a_file_of_an_older_format_stays_one(tmp_path: Path) -> None:
+    """Where the file's storage version has no zstd, it keeps its version, so the DuckDB that wrote it reads it still."""
+    old = tmp_path / "x.db"
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{old}' AS made (STORAGE_VERSION 'v1.0.0')")
+    made(old, noons("2024-03-01", 9))
+    upgrade_database(old)
+    version = (
+        "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
+    )
+    assert query(old, version)[0][0].startswith("v1.0.0")
+    assert imported(old) == [(*CLAIMED, 9, 9)]
+
+
+# Runs an upgrade that ends, without cleaning up, before the statement of that number.
+KILLED = """
+import os, sys
+from contextlib import contextmanager
+from mixpanel_export._local import upgrade as _upgrade
+
+class Dying:
+    def __init__(self, connection, left):
+        self.connection, self.left = connection, left
+
+    def __getattr__(self, name):
+        if name in {"execute", "begin", "commit"}:
+            self.left -= 1
+            if self.left < 0:
+                os._exit(9)
+        return getattr(self.connection, name)
+
+original = _upgrade.connected_for_export
+
+@contextmanager
+def dying(path):
+    with original(path) as connection:
+        yield Dying(connection, int(sys.argv[2]))
+
+_upgrade.connected_for_export = dying
+_upgrade.upgrade_database(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("statements", [5, 15, 24, 31, 32])
+def test_a_killed_upgrade_leaves_the_old_file(statements: int, old: Path) -> None:
+    """Killed before any statement up to the commit, the file holds what it held, and the next upgrade finishes it."""
+    before = rows(old)
+    described = "SELECT sql FROM duckdb_tables() ORDER BY 1"
+    tables = query(old, described)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(old), str(statements)], check=False)
+    assert done.returncode == (9 if statements < 32 else 0)  # the thirty-second is the commit
+    assert rows(old) == before
+    if done.returncode:
+        assert query(old, described) == tables
+        assert query(old, "FROM _metadata")[0][0] == "events"
+        assert upgrade_database(old).tables
+    assert imported(old) == [(*CLAIMED, 9, 9)]
+
+
+def test_what_cannot_be_written_leaves_the_old_file(old: Path) -> None:
+    """An error of DuckDB on the way is one of ours that says that nothing has changed, and nothing has."""
+    with duckdb.connect(str(old)) as connection:
+        connection.execute("CREATE VIEW _export_rejects AS SELECT 1")
+    before = rows(old), query(old, "SELECT sql FROM duckdb_tables() ORDER BY 1")
+    with pytest.raises(DatabaseError, match="it is as it was"):
+        upgrade_database(old)
+    assert (rows(old), query(old, "SELECT sql FROM duckdb_tables() ORDER BY 1")) == before
+
+
+def test_a_table_that_others_refer_to_is_left_with_what_to_do(old: Path) -> None:
+    """DuckDB drops no table that a foreign key names, and room on the disk would not help."""
+    query(old, "CREATE TABLE mine (id VARCHAR REFERENCES events(insert_id))")
+    before = rows(old)
+    with pytest.raises(DatabaseError, match=r"so drop what refers to the table, then try again"):
+        upgrade_database(old)
+    assert rows(old) == before
+
+
+def test_a_newer_ledger_is_refused(old: Path) -> None:
+    """What a newer release has written is not touched."""
+    upgrade_database(old)
+    with duckdb.connect(str(old)) as connection:
+        connection.execute("COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 999'")
+    with pytest.raises(TableFormatError, match="update"):
+        upgrade_database(old)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    """What mixpanel_data did not make is named and left alone: no file, an empty one, text, somebody's tables."""
+    with pytest.raises(DatabaseNotFoundError, match=r"none\.db"):
+        upgrade_database(tmp_path / "none.db")
+    file = tmp_path / "x.db"
+    file.touch()
+    with pytest.raises(DatabaseError, match="not made by mixpanel_data"):
+        upgrade_database(file)
+    assert file.stat().st_size == 0
+    file.write_text("text " * 5000, encoding="utf-8")
+    with pytest.raises(DatabaseError, match="not a DuckDB database"):
+        upgrade_database(file)
+    file.unlink()
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("CREATE TABLE events AS SELECT 1 AS n")
+    with pytest.raises(DatabaseError, match="not made by mixpanel_data"):
+        upgrade_database(file)
+    assert query(file, "FROM events") == [(1,)]
+    assert query(file, "SELECT table_name FROM duckdb_tables()") == [("events",)]
+    assert sorted(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_in_use_is_refused(old: Path) -> None:
+    """Where another process holds the file, the error says so."""
+    holder = (
+        "import sys, duckdb\nwith duckdb.connect(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(old)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(DatabaseLockedError):
+            upgrade_database(old)
+        process.communicate()
+
+
+def mpx(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["upgrade", *words], prog_name="mpx")
+
+
+def test_the_command_says_what_it_did(old: Path) -> None:
+    """`mpx upgrade` names each table with its rows and days; a second time it says that there is nothing to do."""
+    done = mpx(str(old))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == "events: 9 rows upgraded, imported 2024-03-01 to 2024-03-09\n"
+    again = mpx(str(old))
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert again.stdout == f"{old} has no events tables of mixpanel_data; nothing was changed\n"
+
+
+def test_the_command_speaks_json(old: Path) -> None:
+    """With --json the result is one object."""
+    done = mpx(str(old), "--json")
+    assert json.loads(done.stdout) == {
+        "path": str(old),
+        "tables": [{"name": "events", "row_count": 9, "date_ranges": [list(CLAIMED)]}],
+    }
+
+
+def test_the_command_fails_in_one_line(tmp_path: Path) -> None:
+    """A file that is not there is exit code 4, one of another kind 1, each with one line."""
+    missing = mpx(str(tmp_path / "none.db"))
+    assert (missing.exit_code, missing.stderr.count("\n")) == (4, 1)
+    (tmp_path / "x.db").touch()
+    foreign = mpx(str(tmp_path / "x.db"))
+    assert (foreign.exit_code, foreign.stderr.count("\n")) == (1, 1)
+    assert "not made by mixpanel_data" in foreign.stderr

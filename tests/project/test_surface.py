@@ -1,0 +1,202 @@
+"""What may be seen from outside, and what may see what inside."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import mixpanel_export
+from mixpanel_export import errors
+
+PACKAGE = Path(mixpanel_export.__file__).parent
+
+# Folder or module: what of ours it may import, and which third-party libraries. Imports point up this table.
+LAYERS = {
+    "errors": ("", ""),
+    "_display": ("", "pandas"),
+    "results": ("_display errors", "pandas"),
+    "inspection": ("_display results", "pandas"),
+    "_model": ("errors", ""),
+    "_ndjson": ("errors", ""),
+    "_concurrency": ("errors", "anyio"),
+    "_timezones": ("errors", ""),
+    "_planning": ("_model", ""),
+    "_compat": ("_model _planning errors results", ""),
+    "_quota": ("errors", "anyio platformdirs"),
+    "credentials": ("_timezones errors", ""),
+    "_config_file": ("credentials errors", "tomlkit"),
+    "progress": ("results", "tqdm"),
+    "_source": ("_model _ndjson _planning _quota _timezones credentials errors", "anyio h2 httpx isal"),
+    "_database": ("_model _planning _timezones errors", "duckdb"),
+    "_writer": (
+        "_concurrency _database _model _ndjson _planning _timezones errors",
+        "duckdb isal nanoarrow numpy",
+    ),
+    "_export": (
+        "_concurrency _database _model _planning _quota _source _timezones _writer credentials errors results",
+        "anyio httpx",
+    ),
+    "sync": ("_concurrency", "anyio"),
+    "_local": (
+        "_concurrency _database _display _model _quota _source credentials errors inspection sync",
+        "duckdb pandas",
+    ),
+    "workspace": (
+        "_compat _export _local _source _timezones credentials errors inspection progress results sync",
+        "",
+    ),
+    "__init__": ("_export _local _planning _source credentials errors inspection results sync workspace", ""),
+    "simulator": ("", "anyio h11 httpx isal"),
+    "cli": (
+        "__init__ _compat _config_file _database _export _local _model _planning _quota _source credentials errors "
+        "inspection progress results simulator sync workspace",
+        "anyio click",
+    ),
+}
+PUBLIC = {"simulator", "cli"}  # packages without an underscore
+
+LIBRARIES = {
+    "anyio",
+    "click",
+    "duckdb",
+    "h11",
+    "h2",
+    "httpx",
+    "isal",
+    "nanoarrow",
+    "numpy",
+    "pandas",
+    "platformdirs",
+    "tomlkit",
+    "tqdm",
+    "trio",
+}
+
+
+def modules_named_in(source: Path) -> Iterator[str]:
+    """Every module that the file imports, wherever in it."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                # `from mixpanel_export import errors` names a module, `from mixpanel_export import Progress` not.
+                inside = {f"mixpanel_export.{name.name}" for name in names if is_module(name.name)}
+                yield from inside if module == "mixpanel_export" and inside else {module}
+            case ast.ImportFrom():
+                yield "a relative import"
+
+
+def is_module(name: str) -> bool:
+    return (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a source file."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(source: Path) -> tuple[set[str], set[str]]:
+    """What of ours and what of others' the file imports: top-level names, the standard library left out."""
+    ours: set[str] = set()
+    theirs: set[str] = set()
+    for module in modules_named_in(source):
+        first, _, rest = module.partition(".")
+        if first == "mixpanel_export":
+            ours.add(rest.partition(".")[0] or "__init__")
+        elif first not in sys.stdlib_module_names:
+            theirs.add(first)
+    return ours, theirs
+
+
+def sources_of(layer: str) -> list[Path]:
+    """Return the source files of a folder or module."""
+    folder = PACKAGE / layer
+    return list(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{layer}.py"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_one_way(layer: str) -> None:
+    """A folder imports only what its row allows, and of ours only what stands above it in the table."""
+    may_ours, may_theirs = LAYERS[layer]
+    for source in sources_of(layer):
+        ours, theirs = imports_of(source)
+        assert ours - {layer} <= set(may_ours.split()), source
+        assert theirs <= set(may_theirs.split()), source
+    names = list(LAYERS)
+    assert set(may_ours.split()) <= set(names[: names.index(layer)])
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_allowance_is_used(layer: str) -> None:
+    """What a row allows is imported by some module of the folder, so that the table tells how things are."""
+    sources = [imports_of(source) for source in sources_of(layer)]
+    may_ours, may_theirs = LAYERS[layer]
+    assert set(may_ours.split()) <= set().union(*(ours for ours, _ in sources))
+    assert set(may_theirs.split()) <= set().union(*(theirs for _, theirs in sources))
+
+
+def test_every_module_has_a_layer() -> None:
+    """Each module and folder has a row."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert modules | packages == set(LAYERS)
+
+
+def test_no_folder_has_an_import_circle() -> None:
+    """Inside each folder, and between all modules, imports have an order; function-level imports count too."""
+    modules = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {
+        name: {module for module in modules_named_in(path) if module in modules and module != name}
+        for name, path in modules.items()
+        if name != "mixpanel_export"
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_source_needs_neither_duckdb_nor_numpy() -> None:
+    """Importing all of `_source` loads neither, directly or not, so that other engines can use it."""
+    modules = [module_name(path) for path in sources_of("_source")]
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "httpx" in loaded
+    assert {"duckdb", "numpy"}.isdisjoint(loaded)
+
+
+def test_all_is_sorted_and_complete() -> None:
+    """`__all__` is sorted and equals the public names: those the package defines or offers to be imported."""
+    names = mixpanel_export.__all__
+    assert names == sorted(names)
+    assert len(names) == len(set(names))
+    offered = {name for name in dir(mixpanel_export) if not name.startswith("_")} | {"__version__"}
+    borrowed = {"Any", "TYPE_CHECKING", "import_module"}
+    assert {name for name in offered if not is_module(name)} - borrowed == set(names)
+
+
+def test_every_public_name_can_be_had() -> None:
+    """Every name of `__all__` exists, and a name that is not there is an AttributeError."""
+    for name in mixpanel_export.__all__:
+        assert getattr(mixpanel_export, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        mixpanel_export.no_such_name  # noqa: B018
+
+
+def test_every_error_is_public() -> None:
+    """Whatever an export raises on purpose can be caught by a name of the package."""
+    defined = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and name.endswith("Error")
+    }
+    assert defined <= set(mixpanel_export.__all__)
+
+
+def test_importing_the_package_loads_no_library() -> None:
+    """`import mixpanel_export` and naming an error load no other library."""
+    code = "import sys, mixpanel_export; mixpanel_export.MixpanelDataError; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert LIBRARIES.isdisjoint(done.stdout.split())

@@ -1,0 +1,176 @@
+"""What follows a failed attempt: every failure has its step, every wait its bounds."""
+
+from collections.abc import Callable
+from functools import reduce
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixpanel_export._quota.retry import History, Step, Wait, next_step, pause_after_refusal
+from mixpanel_export.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigError,
+    DatabaseError,
+    FutureDateError,
+    LineTooLongError,
+    MixpanelDataError,
+    NetworkError,
+    QueryError,
+    ServerError,
+    TruncatedError,
+)
+
+UNCONNECTED = NetworkError("x")
+BROKEN = NetworkError("x", mid_answer=True)
+TRUNCATED = TruncatedError("x", status_code=200)
+SERVER = ServerError("x", status_code=503)
+GATEWAY = ServerError("x", status_code=504)
+TIMEOUT = ServerError("x", status_code=400)
+PASSING = [UNCONNECTED, BROKEN, TRUNCATED, SERVER, GATEWAY, TIMEOUT]
+
+
+def after(*errors: MixpanelDataError, draw: float = 0.5, retries: int = 5, splittable: bool = False) -> Step:
+    """Return the step after these failures in a row."""
+    history = reduce(History.after, errors, History())
+    return next_step(history, retries=retries, splittable=splittable, draw=lambda: draw)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AuthenticationError("x"),
+        QueryError("x"),
+        FutureDateError("x"),
+        LineTooLongError("x"),
+        APIError("x"),
+        ConfigError("x"),
+        DatabaseError("x", db_path="x"),
+        MixpanelDataError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("splittable", [False, True])
+def test_what_cannot_pass_is_given_up(error: MixpanelDataError, splittable: bool) -> None:
+    """A failure that the same request would meet again gets no second attempt, whole or in pieces."""
+    assert after(error, splittable=splittable) == "give up"
+    assert after(BROKEN, error, splittable=splittable) == "give up"
+
+
+@pytest.mark.parametrize("error", [UNCONNECTED, BROKEN, TRUNCATED, SERVER])
+@pytest.mark.parametrize(
+    "failures,draw,pause",
+    [
+        (1, 1.0, 1.0),
+        (1, 0.5, 0.5),
+        (1, 0.25, 0.25),
+        (1, 0.0, 0.25),
+        (2, 1.0, 2.0),
+        (3, 0.75, 3.0),
+        (6, 1.0, 32.0),
+        (7, 1.0, 60.0),
+        (9, 0.5, 30.0),
+        (2000, 1.0, 60.0),
+    ],
+)
+def test_what_may_pass_is_tried_again_with_full_jitter(
+    error: MixpanelDataError, failures: int, draw: float, pause: float
+) -> None:
+    """A pause is drawn from 0 up to a second that doubles to a minute, but is never under a quarter second."""
+    assert after(*[error] * failures, draw=draw, retries=2000) == Wait(pause)
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_the_budget_is_the_number_of_retries(retries: int) -> None:
+    """With *retries* = n there are n + 1 attempts."""
+    steps = [after(*[SERVER] * failures, retries=retries) for failures in range(1, 9)]
+    assert [step == "give up" for step in steps] == [False] * retries + [True] * (8 - retries)
+
+
+@pytest.mark.parametrize("error", [BROKEN, TRUNCATED, GATEWAY, ServerError("x", status_code=408)])
+def test_a_second_break_splits(error: MixpanelDataError) -> None:
+    """A chunk whose answer broke or timed out twice is too large, if it can be smaller; not before, nor for less."""
+    assert isinstance(after(error, splittable=True), Wait)
+    assert after(error, error, splittable=True) == "split"
+    assert after(error, SERVER, UNCONNECTED, error, splittable=True) == "split"
+    assert isinstance(after(error, error, splittable=False), Wait)
+
+
+@pytest.mark.parametrize("error", [UNCONNECTED, SERVER])
+def test_failures_that_size_does_not_explain_never_split(error: MixpanelDataError) -> None:
+    """No connection and a server that is down say nothing about the chunk."""
+    steps = [after(*[error] * failures, splittable=True) for failures in range(1, 10)]
+    assert "split" not in steps
+
+
+def test_a_server_that_ran_out_of_time_splits_at_once() -> None:
+    """Mixpanel's own time-out names the range as the cause; a chunk that cannot be split is tried again."""
+    assert after(TIMEOUT, splittable=True) == "split"
+    assert isinstance(after(TIMEOUT, splittable=False), Wait)
+
+
+@pytest.mark.parametrize(
+    "asked,pause", [(None, 0.5), (0.0, 0.5), (0.75, 0.75), (3600.0, 3600.0), (1e6, 3600.0)]
+)
+def test_a_server_error_may_name_the_pause(asked: float | None, pause: float) -> None:
+    """With `Retry-After` the pause is at least that, or an hour."""
+    assert after(ServerError("x", status_code=503, retry_after=asked)) == Wait(pause)
+
+
+@given(
+    errors=st.lists(st.sampled_from(PASSING), min_size=1, max_size=30),
+    draw=st.floats(0, 1, exclude_max=True),
+    retries=st.integers(0, 30),
+    splittable=st.booleans(),
+)
+def test_every_history_ends(
+    errors: list[MixpanelDataError], draw: float, retries: int, splittable: bool
+) -> None:
+    """Whatever happened, a pause of our own choice is between a quarter second and a minute, and the budget binds."""
+    match after(*errors, draw=draw, retries=retries, splittable=splittable):
+        case Wait(seconds):
+            assert 0.25 <= seconds <= 60
+            assert len(errors) <= retries
+        case "split":
+            assert splittable
+        case "give up":
+            assert len(errors) > retries
+
+
+@pytest.mark.parametrize(
+    "retry_after,refusals,draw,pause",
+    [
+        (None, 1, 0.0, 60.0),
+        (None, 1, 1.0, 66.0),
+        (None, 2, 0.0, 120.0),
+        (None, 3, 0.5, 252.0),
+        (None, 7, 0.0, 3600.0),
+        (None, 5000, 0.0, 3600.0),
+        (0.0, 1, 0.0, 0.0),
+        (7.0, 1, 0.0, 7.0),
+        (7.0, 1, 1.0, 8.0),
+        (7200.0, 1, 0.5, 7560.0),
+        (0.0, 2, 0.0, 1.0),
+        (0.5, 4, 0.0, 4.0),
+        (5.0, 4, 0.0, 5.0),
+        (1.0, 5000, 0.0, 60.0),
+    ],
+)
+def test_a_refusal_is_a_pause(retry_after: float | None, refusals: int, draw: float, pause: float) -> None:
+    """`Retry-After` is honoured with a little on top; without it, or where it is too short, the pause doubles."""
+    assert pause_after_refusal(retry_after, refusals, draw=lambda: draw) == pytest.approx(pause)
+
+
+@given(retry_after=st.none() | st.floats(0, 1e5), refusals=st.integers(1, 5000))
+def test_draws_only_lengthen_a_refusal(retry_after: float | None, refusals: int) -> None:
+    """The pause is never shorter than what the server named, and a random part keeps clients from meeting again."""
+    shortest, longest = (
+        pause_after_refusal(retry_after, refusals, draw=drawn) for drawn in _constants(0.0, 1.0)
+    )
+    assert shortest >= (retry_after or 0)
+    assert longest - shortest == pytest.approx(max(1.0, shortest / 10))
+
+
+def _constants(*values: float) -> list[Callable[[], float]]:
+    return [lambda value=value: value for value in values]  # type: ignore[misc] # bound early

@@ -1,0 +1,730 @@
+"""Connections over real sockets: TLS, HTTP/2, proxies, and what is said where there is none."""
+
+import gzip
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import anyio
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import httpx
+import pytest
+import trustme
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
+from anyio.streams.tls import TLSAttribute, TLSStream
+from click.testing import CliRunner
+from support import ACCOUNT, Body, answering, export, held, simulator, truth
+
+from mixpanel_export._model import Chunk
+from mixpanel_export._source.client import new_client
+from mixpanel_export._source.request import Query, Timeouts, fetch
+from mixpanel_export.cli import cli
+from mixpanel_export.errors import APIError, ConfigError, NetworkError, QueryError
+from mixpanel_export.simulator import Fault
+from mixpanel_export.workspace import Workspace
+
+pytestmark = pytest.mark.anyio
+
+PATH = "/api/2.0/export"
+CHUNK = Chunk(date(2024, 3, 1), date(2024, 3, 1))
+SECRET = f"{ACCOUNT.secret!s:s}"
+LINE = b'{"event":"e","properties":{}}\n'
+LINES = b'{"event":"e","properties":{"text":"%s"}}\n' % (b"x" * (1 << 20)) * 17
+STORED = gzip.compress(LINES, 0)  # more than the 16 MiB that the client allows to be under way
+PROXIES = [f"{name}_PROXY" for name in ("HTTP", "HTTPS", "ALL", "NO")]
+
+PATIENT = Timeouts(first_byte=30, idle=30)
+
+GONE = (
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+    h2.exceptions.H2Error,
+    httpx.HTTPError,
+    ssl.SSLError,
+)  # what ends a connection
+
+Misdeed = Callable[["Http2", int], Awaitable[None]]
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority that nobody trusts but who is told to."""
+    return trustme.CA()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, tmp_path: Path) -> None:
+    """No proxy, and the authority trusted."""
+    for name in [*PROXIES, "SSL_CERT_FILE", "SSL_CERT_DIR"]:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+
+
+@pytest.fixture(params=[False, True], ids=["http1", "http2"])
+def http2(request: pytest.FixtureRequest) -> bool:
+    """Whether HTTP/2 is offered to the server."""
+    return bool(request.param)
+
+
+@dataclass
+class Server:
+    """A TLS server on loopback that hands requests on to *behind*; *misdeed* spoils an answer over HTTP/2."""
+
+    behind: httpx.AsyncBaseTransport
+    offers: tuple[str, ...] = ("h2", "http/1.1")
+    misdeed: Misdeed | None = None
+    port: int = 0
+    connections: list[str] = field(default_factory=list)  # the protocol of each that stood
+    requests: list[httpx.Request] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
+    left: int = 0  # connections that have ended
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}{PATH}"
+
+    async def connected(self, context: ssl.SSLContext, stream: SocketStream) -> None:
+        async with stream:
+            with suppress(*GONE):
+                tls = await TLSStream.wrap(
+                    stream, server_side=True, ssl_context=context, standard_compatible=False
+                )
+                protocol = tls.extra(TLSAttribute.alpn_protocol) or ""
+                self.connections.append(protocol)
+                await (Http2(self, tls).run() if protocol == "h2" else self.http1(tls))
+        self.left += 1
+
+    async def http1(self, stream: ByteStream) -> None:
+        """Answer the requests of one connection by HTTP/1.1."""
+        while True:
+            head = await head_of(stream)
+            method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
+            headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+            async with self.answer(method, target, headers) as (response, pieces):
+                said = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+                await stream.send(f"HTTP/1.1 {response.status_code} X\r\n{said}\r\n".encode())
+                async for piece in pieces:
+                    await stream.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+                await stream.send(b"0\r\n\r\n")
+
+    @asynccontextmanager
+    async def answer(
+        self, method: str, target: str, headers: dict[str, str]
+    ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
+        """Ask *behind*, and yield its answer with the pieces of its body."""
+        request = httpx.Request(method, f"https://localhost{target}", headers=headers)
+        self.requests.append(request)
+        response = await self.behind.handle_async_request(request)
+        response.headers["transfer-encoding"] = "chunked"
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        try:
+            pieces = aiter(response.stream)
+            yield response, pieces
+        finally:
+            with anyio.CancelScope(shield=True):
+                await pieces.aclose()  # type: ignore[attr-defined]  # a generator, or as good as one
+
+
+class Http2:
+    """One connection of HTTP/2, with as many streams as the client opens."""
+
+    def __init__(self, server: Server, stream: ByteStream) -> None:
+        self.server = server
+        self.stream = stream
+        self.state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        self.credit = anyio.Event()
+        self.lock = anyio.Lock()
+
+    async def run(self) -> None:
+        self.state.initiate_connection()
+        await self.flush()
+        async with anyio.create_task_group() as tasks:
+            with suppress(*GONE):
+                async for data in self.stream:
+                    for event in self.state.receive_data(data):
+                        if isinstance(event, h2.events.RequestReceived):
+                            tasks.start_soon(self.answered, event)
+                    self.credit.set()
+                    self.credit = anyio.Event()
+                    await self.flush()
+            tasks.cancel_scope.cancel()
+
+    async def answered(self, event: h2.events.RequestReceived) -> None:
+        """Answer, and close the connection if that fails."""
+        try:
+            await self.answer(event)
+        except GONE:
+            await self.stream.aclose()
+
+    async def answer(self, event: h2.events.RequestReceived) -> None:
+        number = event.stream_id
+        headers = {name.decode(): value.decode() for name, value in event.headers}
+        self.server.streams.append(number)
+        method, target = headers.pop(":method"), headers.pop(":path")
+        usual = {name: value for name, value in headers.items() if not name.startswith(":")}
+        if self.server.misdeed:
+            await self.server.misdeed(self, number)
+            await self.flush()
+            return
+        async with self.server.answer(method, target, usual) as (response, pieces):
+            del response.headers["transfer-encoding"]
+            head = [(":status", str(response.status_code)), *response.headers.items()]
+            self.state.send_headers(number, head)
+            async for piece in pieces:
+                await self.send(number, piece)
+            self.state.end_stream(number)
+            await self.flush()
+
+    async def send(self, number: int, data: bytes) -> None:
+        """Send *data* as far and as soon as flow control allows it."""
+        while data:
+            room = min(self.state.local_flow_control_window(number), self.state.max_outbound_frame_size)
+            if room == 0:
+                await self.credit.wait()
+                continue
+            self.state.send_data(number, data[:room])
+            data = data[room:]
+            await self.flush()
+
+    async def flush(self) -> None:
+        async with self.lock:
+            await self.stream.send(self.state.data_to_send())
+
+
+@dataclass
+class Proxy:
+    """A proxy on loopback that leads every CONNECT to the port asked for on loopback, or *refuses*.
+
+    One that *spoils* sends the client zeros from the second mebibyte on.
+    """
+
+    refuses: bytes | None = None
+    spoils: bool = False
+    port: int = 0
+    heads: list[bytes] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://someone:proxy-password@127.0.0.1:{self.port}"
+
+    async def connected(self, stream: SocketStream) -> None:
+        async with stream:
+            head = await head_of(stream)
+            self.heads.append(head)
+            if self.refuses or not head.startswith(b"CONNECT "):
+                await stream.send(self.refuses or b"HTTP/1.1 405 Method Not Allowed\r\n\r\n")
+                return
+            port = int(head.split(b" ")[1].rpartition(b":")[2])
+            async with await anyio.connect_tcp("127.0.0.1", port) as other:
+                await stream.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(copied, stream, other, tasks.cancel_scope)
+                    tasks.start_soon(copied, other, stream, tasks.cancel_scope, self.spoils)
+
+
+async def head_of(stream: ByteStream) -> bytes:
+    """Return the head of a request without a body, and no more."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await stream.receive()
+    return head.removesuffix(b"\r\n\r\n")
+
+
+async def copied(
+    source: ByteStream, target: ByteStream, scope: anyio.CancelScope, spoils: bool = False
+) -> None:
+    """Hand on what comes until either end is gone, then end *scope*."""
+    passed = 0
+    with suppress(*GONE):
+        async for data in source:
+            await target.send(bytes(len(data)) if spoils and passed > 1 << 20 else data)
+            passed += len(data)
+    scope.cancel()
+
+
+@asynccontextmanager
+async def listening(connected: Callable[[SocketStream], Awaitable[None]]) -> AsyncIterator[int]:
+    """Serve connections on loopback while the context lasts, and yield the port."""
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, connected)
+        yield listener.extra(SocketAttribute.local_port)
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def serving(authority: trustme.CA, server: Server) -> AsyncIterator[Server]:
+    """Serve on loopback with a certificate of *authority* for `localhost` and `data.example`."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost", "data.example").configure_cert(context)
+    context.set_alpn_protocols(server.offers)
+    async with listening(partial(server.connected, context)) as server.port:
+        yield server
+
+
+@asynccontextmanager
+async def proxying(proxy: Proxy) -> AsyncIterator[Proxy]:
+    async with listening(proxy.connected) as proxy.port:
+        yield proxy
+
+
+async def admit() -> None:
+    """Let a request go at once."""
+
+
+def seen(_size: int) -> None:
+    """Count no bytes."""
+
+
+async def never() -> NoReturn:
+    raise AssertionError("a request was let go")
+
+
+async def fetched(
+    url: str,
+    client: httpx.AsyncClient,
+    *,
+    admit: Callable[[], Awaitable[None]] = admit,
+    chunk: Chunk = CHUNK,
+    timeouts: Timeouts = PATIENT,
+) -> bytes:
+    """Return the lines of one attempt."""
+    query = Query(url, ACCOUNT, timeouts=timeouts)
+    async with aclosing(fetch(client, query, chunk, admit=admit, received=seen)) as blocks:
+        return b"".join([block async for block in blocks])
+
+
+async def refused(url: str, http2: bool, timeouts: Timeouts = PATIENT) -> str:
+    """Return what is said of an attempt that must find no connection: no request goes out, no secret is shown."""
+    async with new_client(None, http2=http2) as client:
+        with pytest.raises(NetworkError) as caught:
+            await fetched(url, client, admit=never, timeouts=timeouts)
+    said = str(caught.value) + repr(caught.value.to_dict())
+    assert SECRET not in said
+    assert "proxy-password" not in said
+    assert "2024-03-01" in said
+    return str(caught.value)
+
+
+def whole(body: bytes = STORED) -> httpx.MockTransport:
+    """Return a transport whose every answer is *body*, in one piece and called gzip."""
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Body([body]))
+
+    return httpx.MockTransport(handle)
+
+
+def short() -> httpx.MockTransport:
+    """Return a transport whose every answer is `LINE`."""
+    return whole(gzip.compress(LINE))
+
+
+async def test_a_large_answer_arrives_whole(authority: trustme.CA, http2: bool) -> None:
+    """More than HTTP/2 lets be under way arrives as it was sent, by the protocol that was chosen."""
+    async with serving(authority, Server(whole())) as server, new_client(None, http2=http2) as client:
+        assert await fetched(server.url, client) == LINES
+    assert server.connections == ["h2" if http2 else "http/1.1"]
+
+
+async def test_a_server_without_http2_answers_by_http1(authority: trustme.CA) -> None:
+    """HTTP/2 is an offer to the server, no demand."""
+    server = Server(short(), offers=("http/1.1",))
+    async with serving(authority, server), new_client(None, http2=True) as client:
+        assert await fetched(server.url, client) == LINE
+    assert server.connections == ["http/1.1"]
+
+
+async def test_an_export_by_either_protocol_is_exact(
+    authority: trustme.CA, http2: bool, tmp_path: Path
+) -> None:
+    """The table holds exactly the events, also where some answers were cut or refused before."""
+    sim = simulator(faults=[Fault("close", times=1), Fault("truncated_gzip", times=1), Fault("503", times=1)])
+    async with serving(authority, Server(sim.transport())) as server:
+        url = server.url.removesuffix(PATH)
+        result = await export(sim, tmp_path / "a.db", transport=None, api_url=url, http2=http2)
+    assert not result.has_failures
+    assert held(tmp_path / "a.db") == truth(sim)
+    assert set(server.connections) == {"h2" if http2 else "http/1.1"}
+
+
+async def test_every_door_can_choose_http2(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fetching, streaming and `mpx export --http2` reach the server by HTTP/2."""
+    sim = simulator()
+    for name, value in (("USERNAME", ACCOUNT.username), ("SECRET", SECRET), ("PROJECT_ID", "12345")):
+        monkeypatch.setenv(f"MP_{name}", str(value))
+    async with serving(authority, Server(sim.transport())) as server:
+        url = server.url.removesuffix(PATH)
+        command = ["export", "--from", "2024-03-01", "--to", "2024-03-02", "--http2", "--api-url", url]
+
+        def through_each() -> None:
+            with Workspace(path=tmp_path / "a.db", credentials=ACCOUNT, api_url=url, http2=True) as workspace:
+                workspace.fetch_events(from_date="2024-03-01", to_date="2024-03-02", progress=False)
+                assert list(workspace.stream_events(from_date="2024-03-01", to_date="2024-03-02"))
+            done = CliRunner().invoke(cli, [*command, "--db", str(tmp_path / "b.db"), "--quiet"])
+            assert done.exit_code == 0, done.output
+
+        await anyio.to_thread.run_sync(through_each)
+    assert server.connections == ["h2"] * 3
+    assert held(tmp_path / "a.db") == held(tmp_path / "b.db") == truth(sim, "2024-03-01", "2024-03-02")
+
+
+async def test_the_gate_stands_behind_the_connection_and_before_the_request(
+    authority: trustme.CA, http2: bool
+) -> None:
+    """Requests that wait at the gate together have connections, but sent nothing; each gets its own answer."""
+
+    def of_its_day(request: httpx.Request) -> bytes:
+        return b'{"event":"%s","properties":{}}\n' % request.url.params["from_date"].encode()
+
+    days = [Chunk(date(2024, 3, day), date(2024, 3, day)) for day in (1, 2, 3)]
+    lines: dict[Chunk, bytes] = {}
+    waiting, everybody = [], anyio.Event()
+
+    async with serving(authority, Server(answering(of_its_day))) as server:
+
+        async def gate() -> None:
+            waiting.append(server.requests.copy())
+            if len(waiting) == len(days):
+                everybody.set()
+            await everybody.wait()
+
+        async def one(client: httpx.AsyncClient, chunk: Chunk) -> None:
+            lines[chunk] = await fetched(server.url, client, admit=gate, chunk=chunk)
+
+        async with new_client(None, http2=http2) as client, anyio.create_task_group() as tasks:
+            for chunk in days:
+                tasks.start_soon(one, client, chunk)
+    assert waiting == [[]] * 3
+    assert lines == {day: b'{"event":"%s","properties":{}}\n' % str(day.first).encode() for day in days}
+    assert len(server.connections) == 3
+    assert server.streams == ([1] * 3 if http2 else [])
+
+
+async def test_an_answer_that_waits_or_is_given_up_holds_up_no_other(
+    authority: trustme.CA, http2: bool
+) -> None:
+    """One whose lines nobody takes, and one that is cancelled, leave the others as fast and as whole as they were."""
+    async with serving(authority, Server(whole())) as server, new_client(None, http2=http2) as client:
+        query = Query(server.url, ACCOUNT)
+        async with aclosing(fetch(client, query, CHUNK, admit=admit, received=seen)) as idle:
+            begun = await anext(idle)
+            with anyio.CancelScope() as scope:
+                async with aclosing(fetch(client, query, CHUNK, admit=admit, received=seen)) as blocks:
+                    async for _ in blocks:
+                        scope.cancel()
+                        await anyio.lowlevel.checkpoint()
+            assert scope.cancelled_caught
+            assert await fetched(server.url, client) == LINES
+            assert begun + b"".join([block async for block in idle]) == LINES
+        if http2:  # an idle connection of HTTP/1.1 may serve again
+            while server.left < 3:
+                await anyio.lowlevel.checkpoint()
+    assert len(server.requests) == 3
+
+
+async def reset(connection: Http2, number: int) -> None:
+    connection.state.send_headers(number, [(":status", "200")])
+    connection.state.send_data(number, b'{"event":')
+    connection.state.reset_stream(number, error_code=2)
+
+
+async def reset_at_once(connection: Http2, number: int) -> None:
+    connection.state.reset_stream(number, error_code=7)
+
+
+async def go_away(connection: Http2, number: int) -> None:
+    connection.state.send_headers(number, [(":status", "200")])
+    await connection.flush()
+    connection.state.close_connection(error_code=11, last_stream_id=number)
+
+
+async def go_away_at_once(connection: Http2, number: int) -> None:
+    connection.state.close_connection(error_code=11, last_stream_id=0)
+    await connection.flush()
+    await connection.stream.aclose()
+
+
+async def close(connection: Http2, number: int) -> None:
+    connection.state.send_headers(number, [(":status", "200")])
+    connection.state.send_data(number, LINE)
+    await connection.flush()
+    await connection.stream.aclose()
+
+
+async def less_than_announced(connection: Http2, number: int) -> None:
+    connection.state.send_headers(number, [(":status", "200"), ("content-length", "100")])
+    connection.state.send_data(number, LINE, end_stream=True)
+
+
+async def rubbish_at_once(connection: Http2, number: int) -> None:
+    await connection.stream.send(b"\x00\x00\x00\x06" + b"\x00" * 5)  # a PING without its eight bytes
+
+
+async def rubbish(connection: Http2, number: int) -> None:
+    connection.state.send_headers(number, [(":status", "200")])
+    await connection.flush()
+    await rubbish_at_once(connection, number)
+
+
+@pytest.mark.parametrize(
+    "misdeed",
+    [
+        reset,
+        reset_at_once,
+        go_away,
+        go_away_at_once,
+        close,
+        less_than_announced,
+        rubbish,
+        rubbish_at_once,
+    ],
+    ids=lambda misdeed: misdeed.__name__,
+)
+async def test_what_goes_wrong_within_http2_may_pass(authority: trustme.CA, misdeed: Misdeed) -> None:
+    """Whatever the server breaks of the protocol is a broken connection, after which another attempt is made."""
+    server = Server(answering(lambda _: b""), misdeed=misdeed)
+    async with serving(authority, server), new_client(None, http2=True) as client:
+        with pytest.raises(NetworkError, match=r"connection to localhost broke on 2024-03-01 \(.+\)"):
+            await fetched(server.url, client)
+        server.misdeed = None
+        assert await fetched(server.url, client) == b""
+
+
+async def test_a_tls_stream_that_is_tampered_with_is_a_broken_connection(
+    authority: trustme.CA, http2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that no key made, put in between by something on the way, end the attempt and nothing else."""
+    async with serving(authority, Server(whole())) as server, proxying(Proxy(spoils=True)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        async with new_client(None, http2=http2) as client:
+            with pytest.raises(NetworkError, match="broke on 2024-03-01"):
+                await fetched(server.url, client)
+
+
+async def test_an_unknown_authority_gets_no_credentials(http2: bool, tmp_path: Path) -> None:
+    """A certificate that nobody vouches for ends the attempt before the request; the error names the remedy."""
+    async with serving(trustme.CA(), Server(short())) as server:
+        said = await refused(server.url, http2)
+    assert "no secure connection to localhost" in said
+    assert "issuer" in said
+    assert "SSL_CERT_FILE" in said
+    assert server.requests == []
+
+
+async def test_a_certificate_for_another_host_gets_no_credentials(authority: trustme.CA, http2: bool) -> None:
+    """A trusted certificate for another name is none for this one."""
+    async with serving(authority, Server(short())) as server:
+        said = await refused(server.url.replace("localhost", "127.0.0.1"), http2)
+    assert "IP address mismatch" in said
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["missing.pem", "empty.pem"])
+async def test_certificates_that_cannot_be_read_are_a_setting(
+    name: str, http2: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file, and one without certificates, are named before anything is asked for."""
+    (tmp_path / "empty.pem").write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE names cannot be read"):
+        new_client(None, http2=http2)
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+async def test_a_proxy_of_the_environment_is_used(
+    authority: trustme.CA, http2: bool, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy resolves the name and sees no credentials; the gate opens once, when the tunnel stands."""
+    seen: list[tuple[int, int]] = []
+    async with serving(authority, Server(short())) as server, proxying(Proxy()) as proxy:
+        monkeypatch.setenv(variable, proxy.url)
+
+        async def gate() -> None:
+            seen.append((len(proxy.heads), len(server.requests)))
+
+        async with new_client(None, http2=http2) as client:
+            url = server.url.replace("localhost", "data.example")
+            assert await fetched(url, client, admit=gate) == LINE
+    assert seen == [(1, 0)]
+    assert proxy.heads[0].startswith(b"CONNECT data.example:")
+    assert b"\r\nAuthorization" not in proxy.heads[0]
+    assert server.connections == ["h2" if http2 else "http/1.1"]
+
+
+async def test_a_host_without_proxy_is_reached_directly(
+    authority: trustme.CA, http2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`NO_PROXY` keeps a host from the proxy."""
+    async with serving(authority, Server(short())) as server, proxying(Proxy()) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "example.org,localhost")
+        async with new_client(None, http2=http2) as client:
+            assert await fetched(server.url, client) == LINE
+    assert proxy.heads == []
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+async def test_credentials_in_clear_pass_no_proxy(
+    http2: bool, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain HTTP, which loopback alone may use, goes to loopback, as a proxy would read the credentials."""
+    sim = simulator()
+    async with sim.serve() as url, proxying(Proxy()) as proxy:
+        monkeypatch.setenv(variable.lower(), proxy.url)
+        async with new_client(None, http2=http2) as client:
+            await fetched(url + PATH, client)
+    assert proxy.heads == []
+    assert [request.status for request in sim.requests] == [200]
+
+
+async def test_a_proxy_that_refuses_is_named(
+    authority: trustme.CA, http2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says which proxy refused whom, with what words, and which variables decide."""
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"
+    async with proxying(Proxy(refusal)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        said = await refused("https://data.example" + PATH, http2)
+    assert f"the proxy 127.0.0.1:{proxy.port} does not let" in said
+    assert "data.example (407 Proxy Authentication Required)" in said
+    assert "check HTTPS_PROXY, ALL_PROXY and NO_PROXY" in said
+
+
+async def test_a_proxy_that_is_not_there_is_named(http2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says that it was the proxy that could not be reached."""
+    async with proxying(Proxy()) as proxy:
+        pass
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    said = await refused("https://data.example" + PATH, http2)
+    assert f"cannot connect to the proxy 127.0.0.1:{proxy.port}" in said
+    assert "check the network, HTTPS_PROXY" in said
+
+
+@pytest.mark.parametrize(
+    "proxy", ["ftp://someone:proxy-password@host", "http://someone:proxy-password/@host"]
+)
+async def test_a_proxy_that_is_no_address_is_a_setting(
+    http2: bool, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named before anything is asked for, and its password is not."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ConfigError, match="HTTPS_PROXY") as caught:
+        new_client(None, http2=http2)
+    assert "proxy-password" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+async def test_a_name_without_address_is_told_from_a_dead_host(
+    http2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says that the name is not known, and whose it is: the server's, or the proxy's."""
+
+    def unknown(*_args: object, **_options: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    said = await refused("https://data.example" + PATH, http2)
+    assert "the name of data.example has no address" in said
+    assert "(Name or service not known)" in said
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    said = await refused("https://data.example" + PATH, http2)
+    assert "the name of the proxy proxy.example:3128 has no address" in said
+
+
+async def test_silence_at_connecting_is_told_from_silence_later(http2: bool) -> None:
+    """A server that accepts and does not shake hands is given up after the time to connect."""
+
+    async def silent(stream: SocketStream) -> None:
+        async with stream:
+            await anyio.sleep_forever()
+
+    async with listening(silent) as port:
+        said = await refused(f"https://localhost:{port}{PATH}", http2, Timeouts(connect=0.2))
+    assert "no connection to localhost in time" in said
+
+
+async def test_a_server_that_hangs_up_is_not_mistaken_for_one_that_is_not_trusted(http2: bool) -> None:
+    """A connection that ends within the handshake is one that could not be made."""
+
+    async def rude(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+
+    async with listening(rude) as port:
+        said = await refused(f"https://localhost:{port}{PATH}", http2)
+    assert "cannot connect to localhost for 2024-03-01 (" in said
+
+
+async def test_a_server_that_speaks_no_tls_is_no_secure_connection(http2: bool) -> None:
+    """The error says so, and nothing is sent to it."""
+
+    async def plain(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with listening(plain) as port:
+        said = await refused(f"https://localhost:{port}{PATH}", http2)
+    assert "no secure connection to localhost" in said
+
+
+@pytest.mark.parametrize("way", ["direct", "proxied", "without proxy"])
+async def test_tcp_keeps_every_connection_alive(
+    authority: trustme.CA, http2: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket of a request asks after a silent peer within minutes, with a proxy and without."""
+    options: list[int] = []
+
+    async def look(response: httpx.Response) -> None:
+        raw = response.extensions["network_stream"].get_extra_info("socket")
+        options.append(raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            options.append(raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+
+    async with serving(authority, Server(short())) as server, proxying(Proxy()) as proxy:
+        if way != "direct":
+            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        if way == "without proxy":
+            monkeypatch.setenv("NO_PROXY", "localhost")
+        async with new_client(None, http2=http2) as client:
+            client.event_hooks = {"response": [look]}
+            await fetched(server.url, client)
+    assert len(proxy.heads) == (way == "proxied")
+    assert options[0]
+    assert options[1:] in ([], [60])
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_credentials_follow_no_redirect_over_a_socket(
+    authority: trustme.CA, http2: bool, status: int
+) -> None:
+    """Where a redirect leads, nothing arrives, with or without credentials."""
+    other = simulator()
+    async with other.serve() as away:
+        sim = simulator(faults=[Fault("redirect", status=status, location=f"{away}{PATH}")])
+        async with (
+            serving(authority, Server(sim.transport())) as server,
+            new_client(None, http2=http2) as client,
+        ):
+            with pytest.raises(QueryError, match="credentials are not sent on") as caught:
+                await fetched(server.url, client)
+    assert isinstance(caught.value, APIError)
+    assert [request.credentials for request in sim.requests] == [True]
+    assert other.requests == []

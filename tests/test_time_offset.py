@@ -1,0 +1,137 @@
+"""A legacy project's times: converted where its zone is known, and noticed where it is not."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support import export, held, ledger, simulator, truth
+
+from mixpanel_export._timezones import offset_of
+from mixpanel_export.simulator import Simulator
+
+pytestmark = pytest.mark.anyio
+
+MARCH = ("2024-03-08", "2024-03-12")  # clocks in the United States go forward on the 10th
+NOVEMBER = ("2024-11-01", "2024-11-05")  # and back on the 3rd
+JULY = ("2024-07-01", "2024-07-05")
+LATER = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "test.duckdb"
+
+
+def legacy(zone: str | None = "US/Pacific", **options: float) -> Simulator:
+    """Return a project that keeps the local time of *zone*."""
+    return simulator(timezone=zone, now=lambda: LATER, **options)
+
+
+@pytest.mark.parametrize("days", [MARCH, NOVEMBER])
+@pytest.mark.parametrize("zone", ["US/Pacific", "Asia/Kolkata", "Australia/Lord_Howe"])
+async def test_a_legacy_projects_times_become_utc(db: Path, zone: str, days: tuple[str, str]) -> None:
+    """With the project's zone every time is UTC, in the hours that clocks skip and repeat too."""
+    sim = legacy(zone)
+    await export(sim, db, *days, project_timezone=zone, now=lambda: LATER)
+    assert held(db) == truth(sim, *days)
+    assert {found for (found,) in ledger(db, "timezone")} == {zone}
+
+
+async def test_an_event_outside_its_day_is_known_by_the_projects_clock(db: Path) -> None:
+    """Days begin where the project's clock says so: events that two of them deliver are shown once."""
+    sim = legacy(leaks=0.2)
+    await export(sim, db, *MARCH, project_timezone="US/Pacific", now=lambda: LATER, chunk_days=1)
+    assert held(db) == truth(sim, *MARCH)
+    inside = await _outside_rows(db)
+    assert 0 < inside < 200
+
+
+async def _outside_rows(db: Path) -> int:
+    return sum(number for (number,) in ledger(db, "outside_rows"))
+
+
+@pytest.mark.parametrize("zone,hours", [("US/Pacific", "-7"), ("Asia/Kolkata", r"\+5.5")])
+async def test_times_that_look_local_are_warned_of_once(db: Path, zone: str, hours: str) -> None:
+    """Without the zone the export is what it would be for UTC, and one warning names the option."""
+    sim = legacy(zone)
+    with pytest.warns(UserWarning, match=f"{hours} hours off UTC.*project_timezone") as warned:
+        await export(sim, db, *JULY, now=lambda: LATER, chunk_days=1)
+    assert len(warned) == 1
+    assert held(db) == truth(sim, *JULY, as_utc=True)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("late", [0.0, 0.9])
+async def test_events_that_come_late_are_no_local_times(db: Path, late: float) -> None:
+    """A project in UTC is not suspected, however late its events arrive."""
+    sim = legacy(None, late=late)
+    await export(sim, db, *JULY, now=lambda: LATER)
+    assert held(db) == truth(sim, *JULY)
+
+
+def lines(late: Iterable[float], **properties: object) -> list[bytes]:
+    """Return events that were processed so many seconds after their time."""
+    return [
+        json.dumps(
+            {
+                "event": "e",
+                "properties": {
+                    "time": 1.6e9,
+                    "mp_processing_time_ms": (1.6e9 + seconds) * 1000,
+                    **properties,
+                },
+            }
+        ).encode()
+        for seconds in late
+    ]
+
+
+@pytest.mark.parametrize(
+    "late,offset",
+    [
+        ([7 * 3600 + 3] * 20, -7.0),
+        ([-5.5 * 3600 + 3] * 20, 5.5),
+        ([-5.75 * 3600 + 60] * 20, 5.75),
+        ([7 * 3600] * 19, None),
+        ([7 * 3600] * 40 + [3.0] * 39, -7.0),
+        ([7 * 3600] * 40 + [3.0] * 40, None),
+        ([3.0] * 40, None),
+        ([600.0] * 40, None),
+        ([5400.0] * 40, None),
+        ([20 * 3600.0] * 40, None),
+        ([-15 * 3600.0] * 40, None),
+    ],
+)
+def test_an_offset_is_what_a_zone_can_have_and_most_events_show(
+    late: list[float], offset: float | None
+) -> None:
+    """Enough events, most of them off by hours as some zone is, are a reason to ask; delays are none."""
+    assert offset_of(lines(late)) == offset
+
+
+def test_only_events_that_were_tracked_live_tell() -> None:
+    """Imported events come whenever they like, and lines that are no events tell nothing."""
+    late = [7 * 3600.0] * 40
+    junk = [b"text", b"[1]", b"null", b'{"event":"e"}', b"[" * 10_000, b'{"properties":{"time":"x"}}']
+    for number in ("1e400", "-1e400", "NaN", "9" * 400):
+        times = (
+            f'{{"properties":{{"time":{time},"mp_processing_time_ms":{number}}}}}' for time in ("1", number)
+        )
+        junk += [line.encode() for line in times]
+    assert offset_of(lines(late, **{"$import": True})) is None
+    assert offset_of(junk * 10 + lines(late)) == -7.0
+    assert offset_of(lines(late, text="x" * 70_000)) is None
+
+
+async def test_a_change_of_the_clocks_does_not_hide_the_offset(db: Path) -> None:
+    """A project whose winter is UTC is noticed with its first day of summer."""
+    with pytest.warns(UserWarning, match="1 hours off UTC"):
+        await export(legacy("Europe/London"), db, "2024-03-28", "2024-04-03", now=lambda: LATER)
+
+
+@pytest.mark.filterwarnings("error")
+async def test_who_says_that_times_are_utc_is_believed(db: Path) -> None:
+    """With the option that the warning names, whatever its value, there is no warning."""
+    await export(legacy(), db, *JULY, project_timezone="UTC", now=lambda: LATER)

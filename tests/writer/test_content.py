@@ -1,0 +1,349 @@
+"""What reaches the table of what the server sent: every event, as text, whatever its line looks like."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import ACCOUNT, NOW, answering, query
+
+from mixpanel_export._export.engine import export_events
+from mixpanel_export.results import ParallelFetchResult
+
+LAST = b'{"event":"last","properties":{}}'
+
+
+async def export(transport: httpx.AsyncBaseTransport, db: Path, **options: Any) -> ParallelFetchResult:
+    """Export one day from *transport*."""
+    return await export_events(
+        "2024-03-01",
+        "2024-03-01",
+        db=db,
+        credentials=ACCOUNT,
+        transport=transport,
+        api_url="http://127.0.0.1",
+        per_second=0,
+        per_hour=0,
+        now=lambda: NOW,
+        **options,
+    )
+
+
+def stored(lines: Sequence[bytes], db: Path, **options: Any) -> list[tuple[Any, ...]]:
+    """Return the rows of a table after an export whose answer has these lines and a last sound one."""
+
+    async def run() -> None:
+        await export(answering(lambda _: b"\n".join([*lines, LAST])), db, **options)
+
+    anyio.run(run)
+    return query(
+        db,
+        "SELECT event_name, event_time, distinct_id, insert_id, properties FROM events WHERE event_name <> 'last'",
+    )
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "test.duckdb"
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        '{"a":1E5,"b":1.0,"c":-0.0,"d":1e-7}',
+        '{"big":123456789012345678901234567890,"dec":0.1234567890123456789012345}',
+        '{"e":"\\u00e9","s":"\\/","n":"\\u0000"}',
+        '{"ls":"a\u2028b\u2029c\u0085d","emoji":"👩‍👩‍👧‍👦 é e\u0301"}',
+        '{"pair":"\\ud83d\\ude00"}',
+        '{"none":NaN,"most":[Infinity,-Infinity]}',
+        '{"dup":1,"dup":2}',
+        '{ "spaces" : [ 1 , 2 ] , "x":{ } }',
+        '{"properties":{"event":"inner"},"event":"inner"}',
+        '{"text":",\\"properties\\":{"}',
+        "{}",
+    ],
+)
+def test_properties_are_stored_as_the_text_that_was_sent(db: Path, properties: str) -> None:
+    """No number, escape, space or duplicate key of `properties` changes on its way."""
+    line = f'{{"event":"e","properties":{properties}}}'.encode()
+    assert [row[4] for row in stored([line], db)] == [properties]
+
+
+@pytest.mark.parametrize(
+    "line,event,properties",
+    [
+        ('{ "event" : "e" , "properties" : {"a": 1} }', "e", '{"a": 1}'),
+        ('{"properties":{"a":1},"event":"e"}', "e", '{"a":1}'),
+        ('{"event":"e","properties":{"a":1},"more":[{"properties":{}}]}', "e", '{"a":1}'),
+        ('{"more":{"a":1,"properties":{"b":2}},"event":"e","properties":{"a":1}}', "e", '{"a":1}'),
+        ('{"event":"e","more":{"x":1,"properties":{"b":2}},"properties":{"a":1}}', "e", '{"a":1}'),
+        ('{"event":"e","event":"f","properties":{"a":1},"properties":{"b":2}}', "e", '{"a":1}'),
+        ('{"event":"a\\"b\\\\","properties":{"a":1}}', 'a"b\\', '{"a":1}'),
+        ('{"event":"\\u00e9\\n","properties":{"a":1}}', "é\n", '{"a":1}'),
+        ('{"event":",\\"properties\\":{","properties":{"a":1}}', ',"properties":{', '{"a":1}'),
+        ('{"event":"","properties":{"a":1}}', "", '{"a":1}'),
+        ('\t{"event":"e","properties":{"a":1}} \r', "e", '{"a":1}'),
+    ],
+)
+def test_a_line_of_another_shape_is_the_same_event(db: Path, line: str, event: str, properties: str) -> None:
+    """Key order, spaces, further keys and escapes in the name do not change what is stored."""
+    assert [(row[0], row[4]) for row in stored([line.encode()], db)] == [(event, properties)]
+    assert query(db, "SELECT count(*) FROM _export_rejects") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "line,properties",
+    [
+        (b'{"event":"e","properties":{"a":"x\\ud83d"}}', '{"a":"x\ufffd"}'),
+        (b'{"event":"e","properties":{"a":"\\uDE00\\ud83dy"}}', '{"a":"\ufffd\ufffdy"}'),
+        (b'{"event":"e","properties":{"a":"\\\\ud83d","b":"\\ud83d"}}', '{"a":"\\\\ud83d","b":"\ufffd"}'),
+        (b'{"event":"e","properties":{"a":"\xff\xf0\x9f\x98"}}', '{"a":"\ufffd\ufffd\ufffd\ufffd"}'),
+        (b'{"event":"e","properties":{"a":"tab\there\x01"}}', '{"a":"tab\ufffdhere\ufffd"}'),
+        (b'{"event":"e","properties":{"a":"nul\x00"}}', '{"a":"nul\ufffd"}'),
+    ],
+)
+def test_what_only_breaks_the_parser_is_repaired_at_first_sight(
+    db: Path, line: bytes, properties: str
+) -> None:
+    """The event is in the table with U+FFFD for each offence, and the original line beside it."""
+    sound = b'{"event":"sound","properties":{"a":"\\ud83d\\ude00"}}'
+    assert [row[4] for row in stored([sound, line, sound], db)].count(properties) == 1
+    assert query(db, "SELECT reason, line FROM _export_rejects") == [("repaired", line)]
+    assert query(db, "SELECT repaired, rejects, rows FROM _export_batches") == [(1, 0, 4)]
+
+
+@pytest.mark.parametrize(
+    "name,repaired",
+    [
+        (b"caf\xe9", "caf\ufffd"),
+        (b"\xff", "\ufffd"),
+        (b"\xc3\xe9 \xf0", "\ufffd\ufffd \ufffd"),
+        (b"\xe9\xe9\x80\x80", "\ufffd\u9000"),
+        (b"\xc3\xa9\xe9", "\u00e9\ufffd"),
+        (b"\xe9\\u00e9", "\ufffd\u00e9"),
+        (b"\xed\xa0\x80", "\ufffd\ufffd\ufffd"),
+        (b"\xc0\x80", "\ufffd\ufffd"),
+        (b"tab\there", "tab\ufffdhere"),
+        (b"half \\ud83d", "half \ufffd"),
+    ],
+)
+def test_a_name_that_only_breaks_the_parser_is_repaired_too(db: Path, name: bytes, repaired: str) -> None:
+    """Whatever bytes the name has, the event is in the table, and the original line beside it."""
+    line = b'{"event":"%s","properties":{}}' % name
+    sound = b'{"event":"sound","properties":{}}'
+    assert [row[0] for row in stored([sound, line, sound], db)].count(repaired) == 1
+    assert query(db, "SELECT reason, line FROM _export_rejects") == [("repaired", line)]
+    assert query(db, "SELECT repaired, rejects, rows FROM _export_batches") == [(1, 0, 4)]
+
+
+@pytest.mark.parametrize(
+    "name", ["n" * 5000, "é" * 300_000, '"' * 5000, "\\" * 511 + "x", "x" * 3_000_000 + "\\"]
+)
+def test_a_name_may_be_longer_than_mixpanel_allows(db: Path, name: str) -> None:
+    """Nobody's limit is ours: the event is stored under all of its name."""
+    lines = [
+        json.dumps({"event": text, "properties": {}}, separators=(",", ":")) for text in ("a", name, "b")
+    ]
+    assert sorted(row[0] for row in stored([line.encode() for line in lines], db)) == sorted(["a", "b", name])
+    assert query(db, "SELECT repaired, rejects, rows FROM _export_batches") == [(0, 0, 4)]
+
+
+def test_lines_that_are_no_events_are_set_aside_after_a_second_look(db: Path) -> None:
+    """What a second fetch still holds that is no event is kept verbatim, counted, and not in the table."""
+    odd = [
+        b'{"error":"x"}',
+        b"[1]",
+        b'{"event":1,"properties":{}}',
+        b'{"event":"q","properties":[]}',
+        b"text",
+    ]
+    asked = 0
+
+    def answer(_: httpx.Request) -> bytes:
+        nonlocal asked
+        asked += 1
+        return b"\n".join([b'{"event":"e","properties":{}}', *odd, LAST])
+
+    result = anyio.run(export, answering(answer), db)
+    assert asked == 2
+    assert (result.total_rows, result.rejects, result.failed_batches) == (2, 5, 0)
+    assert {
+        line for (line,) in query(db, "SELECT line FROM _export_rejects WHERE reason = 'rejected'")
+    } == set(odd)
+
+
+def test_a_second_look_that_is_sound_leaves_no_rejects(db: Path) -> None:
+    """A line that was no event only once is not set aside, and no event is doubled."""
+    bodies = iter([[b"upstream error", LAST], [LAST]])
+    result = anyio.run(export, answering(lambda _: b"\n".join(next(bodies))), db)
+    assert (result.total_rows, result.rejects) == (1, 0)
+    assert query(db, "SELECT count(*) FROM _export_rejects") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "time,expected",
+    [
+        ("1602611311", datetime(2020, 10, 13, 17, 48, 31)),
+        ("1602611311.9", datetime(2020, 10, 13, 17, 48, 31)),
+        ("1602611311123", datetime(2020, 10, 13, 17, 48, 31, 123000)),
+        ("1602611311123.9", datetime(2020, 10, 13, 17, 48, 31, 123000)),
+        ("99999999999", datetime(5138, 11, 16, 9, 46, 39)),
+        ("100000000000", datetime(1973, 3, 3, 9, 46, 40)),
+        ("-1.5", datetime(1969, 12, 31, 23, 59, 59)),
+        ("-100000000000", datetime(1966, 10, 31, 14, 13, 20)),
+        ("1.6E9", datetime(2020, 9, 13, 12, 26, 40)),
+        ('"1602611311"', datetime(2020, 10, 13, 17, 48, 31)),
+        ('"2024-03-01T01:00:00+02:00"', datetime(2024, 2, 29, 23)),
+        ('"2024-03-01T01:00:00Z"', datetime(2024, 3, 1, 1)),
+        ('"2024-03-01 01:00:00.25"', datetime(2024, 3, 1, 1, 0, 0, 250000)),
+        ('"2024-03-01"', datetime(2024, 3, 1)),
+        ('"now"', None),
+        ('"infinity"', None),
+        ('"nan"', None),
+        ("1e300", None),
+        ("null", None),
+        ("true", None),
+        ("[1]", None),
+        ('{"a":1}', None),
+    ],
+)
+def test_event_time(db: Path, time: str, expected: datetime | None) -> None:
+    """Seconds, milliseconds and ISO text become UTC; everything else is NULL, and the event stays."""
+    rows = stored([f'{{"event":"e","properties":{{"time":{time}}}}}'.encode()], db)
+    assert [row[1] for row in rows] == [expected]
+
+
+@pytest.mark.parametrize(
+    "properties,distinct_id,insert_id",
+    [
+        ('{"distinct_id":"d","$insert_id":"i"}', "d", "i"),
+        ('{"distinct_id":12,"$insert_id":null}', "12", None),
+        ('{"distinct_id":"","$insert_id":""}', "", ""),
+        ('{"distinct_id":null}', None, None),
+        ('{"a":{"distinct_id":"no","$insert_id":"no"}}', None, None),
+        ('{"distinct_id":"first","distinct_id":"second"}', "first", None),
+    ],
+)
+def test_ids(db: Path, properties: str, distinct_id: str | None, insert_id: str | None) -> None:
+    """Ids are text as sent; a missing one is NULL, and of equal keys the first counts."""
+    rows = stored([f'{{"event":"e","properties":{properties}}}'.encode()], db)
+    assert [(row[2], row[3]) for row in rows] == [(distinct_id, insert_id)]
+
+
+def test_long_lines_are_taken_whole(db: Path) -> None:
+    """Lines of 5 MB and of 40 MB arrive whole, beside short ones."""
+    lines = [
+        f'{{"event":"e","properties":{{"n":{size},"text":"{"é" * (size // 2)}"}}}}'.encode()
+        for size in (5_000_000, 100, 40_000_000)
+    ]
+    stored(lines, db)
+    found = query(
+        db,
+        "SELECT CAST(properties->>'n' AS INTEGER), length(properties->>'text') FROM events WHERE event_name = 'e'",
+    )
+    assert sorted(found) == [(100, 50), (5_000_000, 2_500_000), (40_000_000, 20_000_000)]
+
+
+def identity_line(event: str, time: int, insert_id: str | None, processed: int | None, note: str) -> bytes:
+    properties: dict[str, Any] = {"time": time, "distinct_id": "d", "note": note}
+    if insert_id is not None:
+        properties["$insert_id"] = insert_id
+    if processed is not None:
+        properties["mp_processing_time_ms"] = processed
+    return json.dumps({"event": event, "properties": properties}, separators=(",", ":")).encode()
+
+
+@given(
+    st.lists(
+        st.builds(
+            identity_line,
+            st.sampled_from(["a", "b"]),
+            st.sampled_from([1709251200, 1709251201]),
+            st.sampled_from([None, "", "x", "y"]),
+            st.sampled_from([None, 1, 2]),
+            st.sampled_from(["n", "ñ", "z"]),
+        ),
+        max_size=80,
+    )
+)
+@settings(max_examples=15)
+def test_of_equal_identities_the_winner_stays(lines: list[bytes]) -> None:
+    """For all lines the table holds one winner per identity, and every line without an `$insert_id`."""
+    with TemporaryDirectory() as folder:
+        rows = Counter(row[4] for row in stored(lines, Path(folder, "test.duckdb")))
+    assert rows == _winners(lines)
+
+
+def _winners(lines: Sequence[bytes]) -> Counter[str]:
+    kept: Counter[str] = Counter()
+    best: dict[tuple[str, int, str], tuple[int, str]] = {}
+    for line in lines:
+        event = json.loads(line)
+        text = line.decode().split('"properties":', 1)[1][:-1]
+        properties = event["properties"]
+        if not properties.get("$insert_id"):
+            kept[text] += 1
+            continue
+        key = (event["event"], properties["time"], properties["$insert_id"])
+        best[key] = max(best.get(key, (-1, "")), (properties.get("mp_processing_time_ms", 0), text))
+    return kept + Counter(text for _, text in best.values())
+
+
+JSON_TEXT = st.recursive(
+    st.one_of(
+        st.integers().map(str),
+        st.decimals(allow_nan=False, allow_infinity=False, places=20).map(lambda number: format(number, "f")),
+        st.from_regex(r"-?(0|[1-9][0-9]{0,5})\.[0-9]{1,5}[eE][+-]?[0-9]{1,2}", fullmatch=True),
+        st.sampled_from(["null", "true", "false"]),
+        st.text().map(json.dumps),
+        st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='"\\')).map(
+            lambda text: f'"{text}"'
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda items: "[" + ", ".join(items) + "]"),
+        st.lists(st.tuples(st.text().map(json.dumps), inner), max_size=3).map(
+            lambda members: "{ " + ",".join(f"{key}: {value}" for key, value in members) + "}"
+        ),
+    ),
+    max_leaves=8,
+)
+SPACE = st.sampled_from(["", " ", "\t", " \r "])
+
+
+@st.composite
+def shaped(draw: st.DrawFn) -> tuple[bytes, tuple[str, str]]:
+    """A line in any shape that JSON allows, with the event name and the text of the properties it holds."""
+    name = draw(st.text(st.characters(exclude_categories=["Cs"])))
+    members = draw(st.lists(st.tuples(st.text().map(json.dumps), JSON_TEXT), max_size=4))
+    properties = "{" + ",".join(f"{key}:{value}" for key, value in members) + "}"
+    name_text = json.dumps(name, ensure_ascii=draw(st.booleans()))
+    pairs = [('"event"', name_text), ('"properties"', properties)]
+    for extra in draw(st.lists(JSON_TEXT, max_size=2)):
+        pairs.insert(draw(st.integers(0, len(pairs))), (f'"x{len(pairs)}"', extra))
+    if draw(st.booleans()):
+        pairs.reverse()
+    space = draw(SPACE)
+    text = ",".join(f"{space}{key}{space}:{space}{value}{space}" for key, value in pairs)
+    return f"{space}{{{text}}}{space}".encode(), (name, properties)
+
+
+@given(st.lists(shaped(), max_size=50))
+@settings(max_examples=25)
+def test_any_line_that_is_an_event_is_stored_as_it_was_sent(
+    lines: list[tuple[bytes, tuple[str, str]]],
+) -> None:
+    """For all shapes of lines the table holds exactly the names and the texts that were sent."""
+    with TemporaryDirectory() as folder:
+        rows = stored([line for line, _ in lines], Path(folder, "test.duckdb"), dedupe=False)
+    expected = Counter(event for _, event in lines)
+    del expected["last", "{}"]
+    assert Counter((row[0], row[4]) for row in rows) == expected

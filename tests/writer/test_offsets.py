@@ -1,0 +1,129 @@
+"""Lines are cut where name and properties lie, whatever else is in the block."""
+
+import json
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixpanel_export._writer.arrow import LINE, Shown, numbered
+from mixpanel_export._writer.offsets import BEGIN, BETWEEN, Cut, Lines, cut
+
+EVENT = b'{"event":"e","properties":{"a":1}}'
+names = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(["\\", '"', '\\"', "a\\\\", ""])
+values = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=8), max_size=3)
+odd_lines = st.binary(max_size=60).map(lambda line: line.replace(b"\n", b"")) | st.sampled_from(
+    [
+        b"",
+        b" \r",
+        EVENT[:-1],
+        EVENT + b" ",
+        b'{"event":"e\n'.replace(b"\n", b""),
+        BEGIN.encode() + b"x" * 50,
+        (BEGIN + BETWEEN).encode() + b"}",
+        b'{"properties":{},"event":"e"}',
+    ]
+)
+
+
+def block_of(lines: list[bytes], start: int = 0) -> Lines:
+    text = b"".join(line + b"\n" for line in lines)
+    where = cut(text)
+    return Lines(text, where, where.outlined.astype(np.int64) + start)
+
+
+def table_of(*blocks: Lines) -> list[tuple[list[str], int]]:
+    with duckdb.connect() as connection:
+        shown = Shown(LINE)
+        shown.show(numbered(blocks))
+        connection.register("_export_lines", shown)
+        return connection.execute(
+            "SELECT line::VARCHAR[], number FROM _export_lines ORDER BY number"
+        ).fetchall()
+
+
+def shaped(name: str, properties: dict[str, object], *, ascii_only: bool, end: bytes = b"") -> bytes:
+    event, value = (json.dumps(part, ensure_ascii=ascii_only) for part in (name, properties))
+    return f'{{"event":{event},"properties":{value}}}'.encode() + end
+
+
+@given(
+    lines=st.lists(
+        st.tuples(
+            st.just(True),
+            st.builds(shaped, names, values, ascii_only=st.booleans(), end=st.sampled_from([b"", b"\r"])),
+        )
+        | st.tuples(st.just(False), odd_lines),
+        max_size=12,
+    )
+)
+def test_every_event_of_mixpanels_shape_is_cut_into_its_text(lines: list[tuple[bool, bytes]]) -> None:
+    """For all blocks, each such line comes back as name and properties, to the byte; the others are told of."""
+    block = block_of([line for _, line in lines], 100)
+    assert block.cut.lines == len(lines)
+    outlined = set(block.cut.outlined.tolist())
+    for number, (is_event, line) in enumerate(lines):
+        assert block.line(number) == line + b"\n"
+        if is_event:
+            assert number in outlined
+    assert sorted(outlined | set(block.others())) == [
+        number for number, (_, line) in enumerate(lines) if number in outlined or not (line + b"\n").isspace()
+    ]
+    found = {number - 100: parts for parts, number in table_of(_as_text(block))}
+    for number, (is_event, line) in enumerate(lines):
+        if is_event:
+            begin, name, between, properties, _ = found[number]
+            assert (begin, between) == (BEGIN, BETWEEN)
+            assert f"{begin}{name}{between}{properties}}}".encode() == line.rstrip(b"\r")
+
+
+def _as_text(block: Lines) -> Lines:
+    """Return the outlined lines that are UTF-8, as Python shows no others, under their numbers."""
+    numbers = [
+        number
+        for number in block.cut.outlined.tolist()
+        if block.line(number).decode(errors="ignore").encode() == block.line(number)
+    ]
+    text = b"".join(map(block.line, numbers))
+    return Lines(text, cut(text), np.array(numbers, dtype=np.int64) + 100)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=20))
+def test_spans_are_those_of_whole_lines(wanted: list[bool]) -> None:
+    """For all choices of outlined lines, what lies between begin and end is each line with its newline."""
+    lines = [b'{"event":"e%d","properties":{"a":%d}}' % (number, number) for number in range(len(wanted))]
+    block = block_of([part for line in lines for part in (b"no event", line)])
+    spans = block.cut.spans(np.flatnonzero(wanted))
+    assert [bytes(block.text[begin:end]) for begin, end in spans.tolist()] == [
+        line + b"\n" for line, chosen in zip(lines, wanted, strict=True) if chosen
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", [b"", b"x" * 511, b"x" * 512, b"x" * 5000, b"\\\\" * 5000, b'\\"' * 255 + b"x"]
+)
+def test_a_name_of_any_length_is_found(name: bytes) -> None:
+    """A name beyond all measure is a name, and its line does not keep the others from being cut."""
+    line = BEGIN.encode() + name + BETWEEN.encode() + b"{}}"
+    block = block_of([EVENT, line, EVENT])
+    assert block.cut.outlined.tolist() == [0, 1, 2]
+    assert table_of(block)[1] == ([BEGIN, name.decode(), BETWEEN, "{}", "}\n"], 1)
+
+
+@pytest.mark.parametrize("length", [40, 600, 5000])
+@pytest.mark.parametrize("end", [b"", b"\\", b"\\\\", b'\\"', b"\t" + BETWEEN.encode() + b"{}}"])
+def test_a_name_ends_in_its_line(length: int, end: bytes) -> None:
+    """A line without the closing quote is among the others, whatever the next line has to offer."""
+    odd = BEGIN.encode() + b"x" * length + end
+    block = block_of([odd, EVENT, odd, odd, BETWEEN.encode() + b"{}} " + b"x" * 40, odd])
+    assert block.cut.outlined.tolist() == [1]
+    assert block.others() == [0, 2, 3, 4, 5]
+
+
+def test_an_empty_block_has_no_lines() -> None:
+    """Nothing is cut into nothing."""
+    empty = cut(b"")
+    assert (empty.lines, len(empty.outlined)) == (0, 0)
+    assert isinstance(empty, Cut)
