@@ -11,7 +11,7 @@ import pytest
 
 from mixpanel_export.cli import COMMANDS, cli
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def commands(command: click.Command = cli, *path: str) -> Iterator[tuple[str, click.Command]]:

@@ -21,7 +21,7 @@ from anyio.from_thread import start_blocking_portal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import answering, export, held, query, simulator, truth
-from test_connections import Server, serving
+from test_client import Server, serving
 
 from mixpanel_export import errors
 from mixpanel_export.credentials import Credentials

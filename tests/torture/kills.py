@@ -65,7 +65,7 @@ class KilledRun(Run):
         """Export as *ask* says in a child that ends at *point*, or is killed from here; whether it was."""
         self.world.sim.faults = list(faults)
         expected = self.model.expected(ask)
-        slow = {**self.knobs, "_retry._SHORTEST_PAUSE": 0.05}
+        slow = {**self.knobs, "_quota.retry._SHORTEST_PAUSE": 0.05}
         job = Job(
             ask,
             self.db,
