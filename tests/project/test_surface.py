@@ -52,8 +52,10 @@ LAYERS = {
     "__init__": ("_export _local _planning _source credentials errors inspection results sync workspace", ""),
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
-        "__init__ _compat _config_file _database _export _local _model _planning _quota _source credentials errors "
-        "inspection progress results simulator sync workspace",
+        (
+            "__init__ _compat _config_file _database _export _local _model _planning _quota _source credentials "
+            "errors inspection progress results simulator sync workspace"
+        ),
         "anyio click",
     ),
 }

@@ -20,8 +20,8 @@ from anyio.abc import ByteStream
 from anyio.from_thread import start_blocking_portal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from servers import Server, serving
 from support import answering, export, held, query, simulator, truth
-from test_client import Server, serving
 
 from mixpanel_export import errors
 from mixpanel_export.credentials import Credentials
