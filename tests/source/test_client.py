@@ -14,7 +14,7 @@ import pytest
 import trustme
 from anyio.abc import SocketStream
 from click.testing import CliRunner
-from servers import PATH, Http2, Proxy, Server, listening, proxying, serving
+from servers import PATH, Http2, Misdeed, Proxy, Server, listening, proxying, serving
 from support import ACCOUNT, Body, answering, export, held, simulator, truth
 
 from mixpanel_export._model import Chunk
