@@ -27,39 +27,58 @@ The tree and the names are those that users of mixpanel_data catch::
         ├── TableFormatError
         └── TableNotFoundError
 
-Arguments out of range raise `ValueError` before anything else happens.
+Arguments out of range raise `ArgumentError`, a `ValueError`, before anything else happens.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Unpack
+
+from mixpanel_export._advice import Context, Problem
 
 
-class MixpanelDataError(Exception):
+class ArgumentError(Problem, ValueError):
+    """An argument is out of range, or not of its kind; a `ValueError`.
+
+    The sentence is `{argument} {reason}; {advice}`, such as `limit must be between 1 and 100000, got 0`.
+    """
+
+    argument: str
+
+    def __init__(self, argument: str, reason: str, *, advice: str | None = None) -> None:
+        super().__init__(reason, advice=advice, argument=argument)
+
+    def _reason(self, name: Callable[[str], str]) -> str:
+        return f"{name(self.argument)} {self.reason}"
+
+
+class AdvisoryWarning(Problem, UserWarning):
+    """A warning with its reason and advice as data."""
+
+
+class MixpanelDataError(Problem):
     """The base of every error that an export raises on purpose.
 
-    `str(error)` is one sentence for people; `code` and `details` are for programs.
+    `str(error)` and `message` are one sentence for people, made of `days`, `reason` and `advice`. `code` and
+    `details` are for programs.
     """
 
     code: ClassVar[str] = "UNKNOWN_ERROR"
 
-    def __init__(self, message: str, **details: object) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(
+        self,
+        message: str,
+        *,
+        advice: str | None = None,
+        argument: str | None = None,
+        days: object = None,
+        **details: object,
+    ) -> None:
+        super().__init__(message, advice=advice, argument=argument, days=days)
         self.details = details
 
     def to_dict(self) -> dict[str, object]:
         """Return `code`, `message` and `details`, ready for JSON."""
         return {"code": self.code, "message": self.message, "details": self.details}
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Let errors be copied, and come out of other processes: their `__init__` wants more than the message."""
-        return _remade, (type(self), self.message), vars(self)
-
-
-def _remade(kind: type[MixpanelDataError], message: str) -> MixpanelDataError:
-    error = kind.__new__(kind, message)
-    BaseException.__init__(error, message)  # which one that is a system's error, too, takes its text from
-    return error
 
 
 class APIError(MixpanelDataError):
@@ -71,9 +90,14 @@ class APIError(MixpanelDataError):
     code = "API_ERROR"
 
     def __init__(
-        self, message: str, *, status_code: int | None = None, response_body: str | None = None
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        response_body: str | None = None,
+        **context: Unpack[Context],
     ) -> None:
-        super().__init__(message, status_code=status_code, response_body=response_body)
+        super().__init__(message, status_code=status_code, response_body=response_body, **context)
         self.status_code = status_code
         self.response_body = response_body
 
@@ -101,8 +125,8 @@ class NetworkError(APIError):
 
     code = "HTTP_ERROR"
 
-    def __init__(self, message: str, *, mid_answer: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, mid_answer: bool = False, **context: Unpack[Context]) -> None:
+        super().__init__(message, **context)
         self.mid_answer = mid_answer
 
 
@@ -130,8 +154,9 @@ class RateLimitError(APIError):
         status_code: int | None = 429,
         response_body: str | None = None,
         retry_after: float | None = None,
+        **context: Unpack[Context],
     ) -> None:
-        super().__init__(message, status_code=status_code, response_body=response_body)
+        super().__init__(message, status_code=status_code, response_body=response_body, **context)
         self.details["retry_after"] = retry_after
         self.retry_after = retry_after
 
@@ -148,8 +173,9 @@ class ServerError(APIError):
         status_code: int | None = None,
         response_body: str | None = None,
         retry_after: float | None = None,
+        **context: Unpack[Context],
     ) -> None:
-        super().__init__(message, status_code=status_code, response_body=response_body)
+        super().__init__(message, status_code=status_code, response_body=response_body, **context)
         self.retry_after = retry_after
 
 
@@ -170,8 +196,8 @@ class AccountExistsError(ConfigError):
 
     code = "ACCOUNT_EXISTS"
 
-    def __init__(self, message: str, *, account_name: str) -> None:
-        super().__init__(message, account_name=account_name)
+    def __init__(self, message: str, *, account_name: str, **context: Unpack[Context]) -> None:
+        super().__init__(message, account_name=account_name, **context)
         self.account_name = account_name
 
 
@@ -180,11 +206,18 @@ class AccountNotFoundError(ConfigError):
 
     code = "ACCOUNT_NOT_FOUND"
 
-    def __init__(self, message: str, *, account_name: str, available_accounts: Sequence[str]) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        account_name: str,
+        available_accounts: Sequence[str],
+        **context: Unpack[Context],
+    ) -> None:
+        available = list(available_accounts)
+        super().__init__(message, account_name=account_name, available_accounts=available, **context)
         self.account_name = account_name
-        self.available_accounts = list(available_accounts)
-        self.details = {"account_name": account_name, "available_accounts": self.available_accounts}
+        self.available_accounts = available
 
 
 class DatabaseError(MixpanelDataError):
@@ -192,8 +225,8 @@ class DatabaseError(MixpanelDataError):
 
     code = "DATABASE_ERROR"
 
-    def __init__(self, message: str, *, db_path: str) -> None:
-        super().__init__(message, db_path=db_path)
+    def __init__(self, message: str, *, db_path: str, **context: Unpack[Context]) -> None:
+        super().__init__(message, db_path=db_path, **context)
         self.db_path = db_path
 
 
@@ -202,8 +235,10 @@ class DatabaseLockedError(DatabaseError):
 
     code = "DATABASE_LOCKED"
 
-    def __init__(self, message: str, *, db_path: str, holding_pid: int | None) -> None:
-        super().__init__(message, db_path=db_path)
+    def __init__(
+        self, message: str, *, db_path: str, holding_pid: int | None, **context: Unpack[Context]
+    ) -> None:
+        super().__init__(message, db_path=db_path, **context)
         self.details["holding_pid"] = holding_pid
         self.holding_pid = holding_pid
 
@@ -220,10 +255,22 @@ class DateRangeTooLargeError(MixpanelDataError):
     code = "DATE_RANGE_TOO_LARGE"
 
     def __init__(
-        self, message: str, *, from_date: str, to_date: str, days_requested: int, max_days: int
+        self,
+        message: str,
+        *,
+        from_date: str,
+        to_date: str,
+        days_requested: int,
+        max_days: int,
+        **context: Unpack[Context],
     ) -> None:
         super().__init__(
-            message, from_date=from_date, to_date=to_date, days_requested=days_requested, max_days=max_days
+            message,
+            from_date=from_date,
+            to_date=to_date,
+            days_requested=days_requested,
+            max_days=max_days,
+            **context,
         )
         self.from_date = from_date
         self.to_date = to_date
@@ -245,8 +292,8 @@ class LedgerMismatchError(MixpanelDataError):
 
     code = "LEDGER_MISMATCH"
 
-    def __init__(self, message: str, *, batch: int | None) -> None:
-        super().__init__(message, batch=batch)
+    def __init__(self, message: str, *, batch: int | None, **context: Unpack[Context]) -> None:
+        super().__init__(message, batch=batch, **context)
         self.batch = batch
 
 
@@ -261,8 +308,8 @@ class TableError(MixpanelDataError):
 
     code = "TABLE_ERROR"
 
-    def __init__(self, message: str, *, table_name: str) -> None:
-        super().__init__(message, table_name=table_name)
+    def __init__(self, message: str, *, table_name: str, **context: Unpack[Context]) -> None:
+        super().__init__(message, table_name=table_name, **context)
         self.table_name = table_name
 
 

@@ -16,7 +16,8 @@ PACKAGE = Path(mixpanel_export.__file__).parent
 
 # Folder or module: what of ours it may import, and which third-party libraries. Imports point up this table.
 LAYERS = {
-    "errors": ("", ""),
+    "_advice": ("", ""),
+    "errors": ("_advice", ""),
     "_display": ("", "pandas"),
     "results": ("_display errors", "pandas"),
     "inspection": ("_display results", "pandas"),

@@ -1,0 +1,96 @@
+"""Problems as data: reason, advice, argument and days. They become one sentence only when they are shown."""
+
+import re
+from collections.abc import Callable
+from typing import Self, TypedDict
+
+ARGUMENTS = frozenset({
+    "append", "chunk_days", "events", "from_date", "limit", "max_wait", "max_workers", "parallel", "path",
+    "per_hour", "per_second", "project_id", "project_timezone", "region", "replace", "resume", "table",
+    "to_date", "where",
+})  # fmt: skip
+"""The arguments that advice may name."""
+
+_NAMED = re.compile(rf"\$({'|'.join(sorted(ARGUMENTS))})\b")
+
+
+class Advice(str):
+    """What to do about a problem. As a string it names arguments as in Python; the command line names options.
+
+    In *template*, `$max_wait` stands for the argument `max_wait`, which must be one of `ARGUMENTS`.
+    """
+
+    __slots__ = ("template",)
+    template: str
+
+    def __new__(cls, template: str) -> Self:
+        source = template.template if isinstance(template, Advice) else template
+        self = super().__new__(cls, _NAMED.sub(r"\1", source))
+        self.template = source
+        return self
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self.template,)
+
+    def worded(self, name: Callable[[str], str]) -> str:
+        """Return the advice with each argument called what *name* returns for it."""
+        return _NAMED.sub(lambda match: name(match[1]), self.template)
+
+
+class Context(TypedDict, total=False):
+    """The optional parts of every problem."""
+
+    advice: str | None
+    argument: str | None
+    days: object
+
+
+class Problem(Exception):  # noqa: N818 - the base of errors and of warnings
+    """What failed (`reason`), for which `days`, what to do next (`advice`), and the `argument` concerned.
+
+    `argument` is the name of the Python argument that is wrong or would help. `days` is any value whose text names
+    days, such as `2024-01-01 to 2024-01-03`. Each is None where it does not apply. The text is one sentence:
+    `{days}: {reason}; {advice}`.
+    """
+
+    def __init__(
+        self, reason: str, *, advice: str | None = None, argument: str | None = None, days: object = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.advice = None if advice is None else Advice(advice)
+        self.argument = argument
+        self.days = days
+
+    @property
+    def message(self) -> str:
+        """The whole sentence, as `str()` returns it."""
+        return self.text()
+
+    def text(self, *, days: bool = True, advice: bool = True, name: Callable[[str], str] = str) -> str:
+        """Return the sentence, with or without *days* and *advice*; *name* returns what each argument is called."""
+        text = self._reason(name)
+        if days and self.days is not None:
+            text = f"{self.days}: {text}"
+        if advice and self.advice is not None:
+            text = f"{text}; {self.advice.worded(name)}"
+        return text
+
+    def _reason(self, _name: Callable[[str], str]) -> str:
+        return self.reason
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.text()!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Support copying and pickling: the initializers of most kinds require more than the reason."""
+        return _remade, (type(self), self.reason), vars(self)
+
+
+def _remade(kind: type[BaseException], reason: str) -> BaseException:
+    error = kind.__new__(kind, reason)
+    BaseException.__init__(error, reason)  # an OSError takes its text from here
+    return error
