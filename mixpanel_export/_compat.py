@@ -6,7 +6,7 @@ from typing import Literal, Required, TypedDict
 
 from mixpanel_export._model import Chunk
 from mixpanel_export._planning.planner import split_date_range
-from mixpanel_export.errors import DateRangeTooLargeError
+from mixpanel_export.errors import ArgumentError, DateRangeTooLargeError
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
 MAX_DAYS = 100
@@ -37,17 +37,18 @@ class FetchOptions(TypedDict, total=False):
 def check(name: str, value: int | None, least: int, most: int) -> None:
     """Raise `ValueError`, in mixpanel_data's words, for a *value* below *least* or above *most*."""
     if value is not None and value < least:
-        raise ValueError(
-            f"{name} must be " + ("positive" if least == 1 else f"at least {least}, got {value}")
+        raise ArgumentError(
+            name, "must be " + ("positive" if least == 1 else f"at least {least}, got {value}")
         )
     if value is not None and value > most:
-        raise ValueError(f"{name} must be at most {most}, got {value}")
+        raise ArgumentError(name, f"must be at most {most}, got {value}")
 
 
 def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "append", "replace", "resume"]:
     """Return the engine's mode; `ValueError` where more than one is asked for."""
     if append + replace + resume > 1:
-        raise ValueError("only one of append, replace and resume can be used")
+        used = [name for name, on in {"append": append, "replace": replace, "resume": resume}.items() if on]
+        raise ArgumentError(used[0], f"cannot be used with {' or '.join(used[1:])}", advice="choose one")
     return "append" if append else "replace" if replace else "resume" if resume else "create"
 
 
@@ -57,8 +58,10 @@ def days_of_one_request(from_date: str | date, to_date: str | date) -> int:
     wanted = Chunk(date.fromisoformat(requests[0][0]), date.fromisoformat(requests[-1][1]))
     if len(requests) > 1:
         raise DateRangeTooLargeError(
-            f"{wanted} is {wanted.days} days, and one request may ask for {MAX_DAYS}; use parallel=True, "
-            "or ask for fewer days at a time",
+            f"one request may ask for {MAX_DAYS} days, not for {wanted.days}",
+            days=wanted,
+            advice="make several requests with $parallel, or ask for fewer days at a time",
+            argument="parallel",
             from_date=str(wanted.first),
             to_date=str(wanted.last),
             days_requested=wanted.days,

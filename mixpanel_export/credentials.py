@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from mixpanel_export._timezones import checked_zone
-from mixpanel_export.errors import AccountNotFoundError, ConfigError
+from mixpanel_export.errors import AccountNotFoundError, AdvisoryWarning, ConfigError
 
 # From openapi/export.openapi.yaml in the repository mixpanel/docs.
 _HOSTS = {
@@ -31,6 +31,7 @@ _VARIABLES = {
     "region": "MP_REGION",
     "project_timezone": "MPX_PROJECT_TIMEZONE",
 }
+_API_URL_ADVICE = "set MPX_API_URL to https://HOST[:PORT]"
 _IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
 
 
@@ -63,15 +64,19 @@ class Credentials:
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret", Masked(self.secret))
         if not self.secret:
-            raise ConfigError("the secret is empty; set MP_SECRET or the account's `secret`")
+            raise ConfigError("the secret is empty", advice="set MP_SECRET or the account's `secret`")
         if self.username is not None and not self.project_id:
             raise ConfigError(
-                "a service account needs a project; set MP_PROJECT_ID, the account's `project_id`, "
-                "or pass project_id"
+                "a service account needs a project",
+                advice="set MP_PROJECT_ID, the account's `project_id`, or pass $project_id",
+                argument="project_id",
             )
         # Basic authentication ends the user name at the first colon.
         if ":" in (self.secret if self.username is None else self.username):
-            raise ConfigError("a user name or a project secret has no colon; check MP_USERNAME and MP_SECRET")
+            raise ConfigError(
+                "a user name or a project secret cannot contain a colon",
+                advice="check MP_USERNAME and MP_SECRET",
+            )
         checked_project_id(self.project_id)
         _check_region(self.region)
         _check_zone(self.project_timezone)
@@ -95,13 +100,21 @@ class Credentials:
 def checked_project_id(project_id: str) -> str:
     """Return *project_id*; `ConfigError` where it is none. A file is named after it, so it must not be a path."""
     if not re.fullmatch(r"[A-Za-z0-9_-]*", project_id):
-        raise ConfigError(f"{project_id!r} is no project id; set MP_PROJECT_ID to the project's number")
+        raise ConfigError(
+            f"{project_id!r} is not a project id",
+            advice="set MP_PROJECT_ID to the project's number",
+            argument="project_id",
+        )
     return project_id
 
 
 def _check_region(region: str) -> None:
     if region not in _HOSTS:
-        raise ConfigError(f"there is no region {region!r}; set MP_REGION or pass region as us, eu or in")
+        raise ConfigError(
+            f"there is no region {region!r}",
+            advice="set MP_REGION or $region to us, eu or in",
+            argument="region",
+        )
 
 
 def _check_zone(project_timezone: str | None) -> None:
@@ -109,8 +122,9 @@ def _check_zone(project_timezone: str | None) -> None:
         checked_zone(project_timezone)
     except ValueError as error:
         raise ConfigError(
-            f"there is no zone {project_timezone!r}; set MPX_PROJECT_TIMEZONE or the account's "
-            "`project_timezone` to an IANA name such as US/Pacific"
+            f"there is no time zone {project_timezone!r}",
+            advice="set MPX_PROJECT_TIMEZONE or the account's `project_timezone` to an IANA name such as US/Pacific",
+            argument="project_timezone",
         ) from error
 
 
@@ -131,10 +145,12 @@ def _checked_base(api_url: str) -> str:
         parts = urlsplit(api_url.strip())
         port = parts.port
     except ValueError:
-        raise ConfigError("the API URL cannot be read; set MPX_API_URL to https://HOST[:PORT]") from None
+        raise ConfigError("the API URL is not a URL", advice=_API_URL_ADVICE) from None
     host = _checked_host(parts)
     if parts.scheme == "http" and not _is_loopback(host):
-        raise ConfigError(f"http://{host} would send the secret in clear; set MPX_API_URL to an https URL")
+        raise ConfigError(
+            f"http://{host} would send the secret unencrypted", advice="set MPX_API_URL to an https URL"
+        )
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
 
@@ -145,8 +161,8 @@ def _checked_host(parts: SplitResult) -> str:
     bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
     if parts.scheme not in {"https", "http"} or not bare or not (is_name or _is_ipv6(host)):
         raise ConfigError(
-            "the API URL is a scheme, a host and perhaps a port, without path, user or query; "
-            "set MPX_API_URL to https://HOST[:PORT]"
+            "the API URL may have a scheme, a host and a port, but no path, user or query",
+            advice=_API_URL_ADVICE,
         )
     return host
 
@@ -192,8 +208,10 @@ def resolve_credentials(
     _warn_of_readers(path)
     if variables["MPX_PROJECT_TIMEZONE"] and not entry.get("project_timezone"):
         warnings.warn(
-            f"MPX_PROJECT_TIMEZONE is not used for account {name!r}; set `project_timezone` of it in {path}, "
-            "to UTC where its times are in UTC",
+            AdvisoryWarning(
+                f"MPX_PROJECT_TIMEZONE does not apply to account {name!r} of {path}",
+                advice="set the account's `project_timezone` there, to UTC if its times are in UTC",
+            ),
             stacklevel=2,
         )
     return _credentials(
@@ -238,10 +256,12 @@ def _credentials(
 ) -> Credentials:
     chosen = {key: overrides.get(key) or found.get(key, "") for key in _VARIABLES}
     if not chosen["secret"]:
-        raise ConfigError(f"a user name is there, but no secret; set {names['secret']}")
+        raise ConfigError("there is a user name, but no secret", advice=f"set {names['secret']}")
     if chosen["username"] and not chosen["project_id"]:
         raise ConfigError(
-            f"a user name and a secret are there, but no project; set {names['project_id']} or pass project_id"
+            "there is a user name and a secret, but no project",
+            advice=f"set {names['project_id']} or pass $project_id",
+            argument="project_id",
         )
     credentials = Credentials(
         chosen["username"] or None,
@@ -252,8 +272,10 @@ def _credentials(
     )
     if credentials.is_legacy:
         warnings.warn(
-            f"a project secret is used because there is no user name ({names['username']}); Mixpanel retires "
-            "project secrets on 2027-03-03, so create a service account",
+            AdvisoryWarning(
+                f"a project secret is used because there is no user name ({names['username']})",
+                advice="create a service account, since Mixpanel retires project secrets on 2027-03-03",
+            ),
             stacklevel=3,
         )
     return credentials
@@ -264,16 +286,18 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
     default, accounts = read_accounts(path)
     if not accounts and account is None:
         raise ConfigError(
-            f"there are no credentials; set MP_USERNAME, MP_SECRET and MP_PROJECT_ID (and MP_REGION unless it is "
-            f"us), or put an account into {path} with `mpx accounts add NAME`; `mpx demo` shows an export without one"
+            "there are no credentials",
+            advice="set MP_USERNAME, MP_SECRET and MP_PROJECT_ID (and MP_REGION unless it is us), or add an account to "
+            f"{path} with `mpx accounts add NAME`; `mpx demo` shows an export without an account",
         )
     name = account or default
     listed = ", ".join(sorted(accounts)) or "no accounts"
     if not name:
-        raise ConfigError(f"no account is named and {path} has no `default`; it has {listed}")
+        raise ConfigError(f"{path} has no `default` account", advice=f"name one of its accounts: {listed}")
     if name not in accounts:
         raise AccountNotFoundError(
-            f"there is no account {name!r} in {path}; it has {listed}",
+            f"there is no account {name!r} in {path}",
+            advice=f"name one that it has: {listed}",
             account_name=name,
             available_accounts=sorted(accounts),
         )
@@ -283,7 +307,10 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
 def _warn_of_readers(path: Path) -> None:
     # Windows has no such bits; there the profile folder is private by default.
     if os.name == "posix" and path.stat().st_mode & 0o077:
-        warnings.warn(f"others may read the secrets in {path}; run `chmod 600 {path}`", stacklevel=3)
+        warnings.warn(
+            AdvisoryWarning(f"other users can read the secrets in {path}", advice=f"run `chmod 600 {path}`"),
+            stacklevel=3,
+        )
 
 
 def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
@@ -297,7 +324,7 @@ def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
         config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         # Without its cause, whose frames hold the text of the file.
-        raise ConfigError(f"{path} cannot be read as TOML ({error}); correct the file") from None
+        raise ConfigError(f"{path} is not valid TOML ({error})", advice="correct the file") from None
     accounts = config.get("accounts")
     tables = accounts.items() if isinstance(accounts, dict) else ()
     return str(config.get("default", "")), {

@@ -1,5 +1,6 @@
 """The frozen values that exports and their plans give users, with mixpanel_data's names, fields and order where it has them."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import chain, repeat
@@ -20,7 +21,8 @@ class BatchProgress:
     """One batch has been decided: it is committed, or given up.
 
     `batch_index` counts from 0 in date order, whatever the order in which batches finish. `rows` is what
-    the table holds of the batch after duplicates were removed, 0 where it failed.
+    the table holds of the batch after duplicates were removed, 0 where it failed. `errors` has one error for each
+    part of the batch that failed, and is not part of `to_dict()`; `error` is their text.
     """
 
     from_date: str
@@ -30,10 +32,32 @@ class BatchProgress:
     rows: int
     success: bool
     error: str | None = None
+    errors: tuple[MixpanelDataError, ...] = field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.errors and self.error is None:
+            object.__setattr__(self, "error", self.error_text(str))
+
+    def error_text(self, name: Callable[[str], str]) -> str | None:
+        """Return `error` with each argument called what *name* returns for it.
+
+        The days of an error are named where they are not those of the batch.
+        """
+        days = self.from_date if self.from_date == self.to_date else f"{self.from_date} to {self.to_date}"
+        texts = (error.text(days=str(error.days) != days, name=name) for error in self.errors)
+        return "; ".join(texts) or self.error
 
     def to_dict(self) -> dict[str, object]:
-        """Return the fields in order, ready for JSON."""
-        return asdict(self)
+        """Return mixpanel_data's keys in its order, ready for JSON."""
+        return {
+            "from_date": self.from_date,
+            "to_date": self.to_date,
+            "batch_index": self.batch_index,
+            "total_batches": self.total_batches,
+            "rows": self.rows,
+            "success": self.success,
+            "error": self.error,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +133,9 @@ class ParallelFetchResult:
             "repaired": self.repaired,
         }
         rows += [(name, f"{count:,}") for name, count in counts.items() if count]
-        failures = zip(self.failed_date_ranges, chain(self.errors, repeat("failed")), strict=False)
-        rows += [("failed", f"{' to '.join(days)}: {error}") for days, error in failures]
+        texts = chain((error.text(days=False) for error in self.errors), repeat("failed"))
+        failures = zip(self.failed_date_ranges, texts, strict=False)
+        rows += [("failed", f"{' to '.join(days)}: {text}") for days, text in failures]
         remedy = "not complete; the same call with resume=True fetches what failed"
         return facts(rows, remedy if self.has_failures else "exported")
 

@@ -24,7 +24,7 @@ from mixpanel_export._source.records import streamed
 from mixpanel_export._source.request import Timeouts
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export.credentials import Credentials, account_used, checked_project_id, resolve_credentials
-from mixpanel_export.errors import ConfigError
+from mixpanel_export.errors import ArgumentError, ConfigError
 from mixpanel_export.inspection import WorkspaceInfo
 from mixpanel_export.progress import Watcher, draw
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
@@ -155,7 +155,11 @@ class Workspace(LocalDatabase):
             return Path(self._path).expanduser()
         project_id = checked_project_id(self._project_id or self._credentials.project_id)
         if not project_id:
-            raise ConfigError("the default file is named after the project; set MP_PROJECT_ID or pass path")
+            raise ConfigError(
+                "the default file is named after the project, and no project is configured",
+                advice="set MP_PROJECT_ID, or pass $path",
+                argument="path",
+            )
         return Path.home() / ".mp" / "data" / f"{project_id}.db"
 
     @overload
@@ -219,8 +223,8 @@ class Workspace(LocalDatabase):
         check("max_workers", max_workers, 1, 100)
         check("chunk_days", chunk_days, 1, MAX_DAYS)
         if parallel and limit is not None:
-            raise ValueError(
-                "limit cannot be used with parallel, because it caps each request, not the export"
+            raise ArgumentError(
+                "limit", "cannot be used with parallel, as it caps each request, not the export"
             )
         mode = mode_of(append=append, replace=replace, resume=resume)
         if not parallel:

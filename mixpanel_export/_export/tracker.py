@@ -77,7 +77,7 @@ class Outcome:
     def progress(self, batch: Chunk) -> BatchProgress:
         """Return what callers are told of a batch that is decided."""
         pieces = self._pieces[batch]
-        errors = [str(self.errors[piece]) for piece in pieces if piece in self.errors]
+        errors = tuple(self.errors[piece] for piece in pieces if piece in self.errors)
         return BatchProgress(
             from_date=str(batch.first),
             to_date=str(batch.last),
@@ -85,7 +85,7 @@ class Outcome:
             total_batches=len(self._planned.chunks),
             rows=sum(self._committed[piece].rows for piece in pieces if piece in self._committed),
             success=not errors,
-            error="; ".join(errors) or None,
+            errors=errors,
         )
 
     def result(

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
+from mixpanel_export._advice import Problem
 from mixpanel_export._database.connection import Connection, connected_to_look, takes_zstd
 from mixpanel_export._database.ledger import Ledger, Selection
 from mixpanel_export._database.schema import check_format, check_ledger, table_exists, table_names
@@ -56,9 +57,11 @@ class Finding:
         return asdict(self)
 
 
-def told(topic: str, state: State, message: object) -> Finding:
-    """Return the finding that an error or a warning tells: first what is so, and after the semicolon what to do."""
-    text, _, advice = str(message).partition("; ")
+def finding_of(topic: str, state: State, problem: Warning | Exception) -> Finding:
+    """Return an error or a warning as a finding."""
+    if isinstance(problem, Problem) and problem.advice:
+        return Finding(topic, state, problem.text(advice=False), problem.advice)
+    text, _, advice = str(problem).partition("; ")
     return Finding(topic, state, text, advice or None)
 
 
@@ -105,7 +108,7 @@ def look_at_credentials(account: str | None) -> tuple[Credentials | None, list[F
             name = account_used(account)
             credentials = resolve_credentials(account)
         except MixpanelDataError as error:
-            return None, [told("credentials", "problem", error)]
+            return None, [finding_of("credentials", "problem", error)]
     source = f"account {name} of {config_file()}" if name else "the environment's MP_USERNAME and MP_SECRET"
     who = credentials.username or "a project secret"
     zone = f", times in {credentials.project_timezone}" if credentials.project_timezone else ""
@@ -141,7 +144,7 @@ def look_at_quota(credentials: Credentials | None, api_url: str | None, per_hour
         try:
             view = SharedQuota(key_of(export_url(region, api_url), project), per_hour=per_hour).look()
         except MixpanelDataError as error:
-            return [told("quota", "problem", error)]
+            return [finding_of("quota", "problem", error)]
     if found:
         return found
     if credentials is None:
@@ -175,9 +178,9 @@ def look_at_database(path: Path) -> Iterator[Finding]:
         with connected_to_look(path) as connection:
             yield from _look_into(connection, path)
     except DatabaseLockedError as error:
-        yield told("database", "warning", error)
+        yield finding_of("database", "warning", error)
     except MixpanelDataError as error:
-        yield told("database", "problem", error)
+        yield finding_of("database", "problem", error)
 
 
 def _look_at_folder(folder: Path) -> Finding:
@@ -219,9 +222,9 @@ def _look_at_table(connection: Connection, table: str) -> Iterator[Finding]:
         check_format(connection, table)
         _check_rows(connection, table)
     except TableFormatError as error:
-        yield told("database", "warning", error)
+        yield finding_of("database", "warning", error)
     except LedgerMismatchError as error:
-        yield told("database", "problem", error)
+        yield finding_of("database", "problem", error)
 
 
 def _check_rows(connection: Connection, table: str) -> None:
@@ -242,7 +245,11 @@ def _warnings_of(topic: str) -> Iterator[list[Finding]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield found
-    found += [told(topic, "warning", warning.message) for warning in caught]
+    found += [
+        finding_of(topic, "warning", warning.message)
+        for warning in caught
+        if isinstance(warning.message, Warning)
+    ]
 
 
 def _size(count: float) -> str:

@@ -162,8 +162,8 @@ class LocalDatabase(ABC):
             except duckdb.Error as error:
                 reason = str(error).splitlines()[0]
                 raise DatabaseError(
-                    f"cannot drop {', '.join(names)}: {reason}; nothing was dropped, so end what uses the database, "
-                    "then try again",
+                    f"cannot drop {', '.join(names)} ({reason}), so nothing was dropped",
+                    advice="end what uses the database, then try again",
                     db_path=str(path),
                 ) from error
 
@@ -187,14 +187,16 @@ class LocalDatabase(ABC):
         path = self.db_path
         if self._read_only:
             raise DatabaseError(
-                f"{path} is opened read-only; use a Workspace without read_only to {purpose}",
+                f"{path} is open for reading only",
+                advice=f"use a Workspace without read_only to {purpose}",
                 db_path=str(path),
             )
         try:
             path.parent.mkdir(self._folder_mode, parents=True, exist_ok=True)
         except OSError as error:
             raise DatabaseError(
-                f"cannot create the folder {path.parent} ({error.strerror}); choose another path",
+                f"cannot create the folder {path.parent} ({error.strerror})",
+                advice="choose another path",
                 db_path=str(path),
             ) from error
         return path
@@ -211,6 +213,7 @@ def check_there(path: Path) -> None:
     """Raise `DatabaseNotFoundError` where there is no file at *path*."""
     if not path.exists():
         raise DatabaseNotFoundError(
-            f"there is no database {path}; fetch events into it first, or choose another path",
+            f"there is no database {path}",
+            advice="fetch events into it first, or choose another path",
             db_path=str(path),
         )

@@ -93,14 +93,17 @@ def reading(
     """
     if not path.exists():
         raise DatabaseNotFoundError(
-            f"there is no database {path}; export into it first, or choose another path", db_path=str(path)
+            f"there is no database {path}",
+            advice="export into it first, or choose another path",
+            db_path=str(path),
         )
     with _opened(path, wait, on_wait, sleep, clock) as connection:
         try:
             yield connection
         except duckdb.Error as error:
             raise DatabaseError(
-                f"reading from {path} failed: {' '.join(str(error).split())}; check the query, the disk and the file",
+                f"reading from {path} failed: {' '.join(str(error).split())}",
+                advice="check the query, the disk and the file",
                 db_path=str(path),
             ) from error
 

@@ -116,8 +116,8 @@ def _table_with(connection: duckdb.DuckDBPyConnection, table: str, *columns: str
     missing = set(columns) - {column.name for column in schema.columns}
     if missing:
         raise QueryError(
-            f"table {schema.table_name} has no column {' or '.join(sorted(missing))}, so it does not hold events; "
-            "name a table that does"
+            f"table {schema.table_name} has no column {' or '.join(sorted(missing))}, so it does not hold events",
+            advice="name a table that does",
         )
     return schema.table_name
 

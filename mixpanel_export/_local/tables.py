@@ -18,7 +18,7 @@ from mixpanel_export._database.schema import (
     table_exists,
     table_names,
 )
-from mixpanel_export.errors import TableNotFoundError
+from mixpanel_export.errors import ArgumentError, TableNotFoundError
 from mixpanel_export.inspection import ColumnInfo, TableInfo, TableSchema
 
 _FETCHED = {
@@ -83,9 +83,7 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> 
 
 def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
     if name.startswith("_"):
-        raise ValueError(
-            f"tables whose names begin with _ keep the books of exports, so {name} is not dropped"
-        )
+        raise ArgumentError("names", f"must not begin with _, as those of the ledger do, got {name}")
     there = connection.execute(
         f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) IN (lower(?), lower(?)) AND {HERE}",
         [name, SHADOW + name],
@@ -98,7 +96,7 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
 def _missing(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:
     there = ", ".join(info.name for info in tables_of(connection)) or "none"
     return TableNotFoundError(
-        f"table {table} does not exist; the database has these: {there}", table_name=table
+        f"table {table} does not exist", advice=f"name one that the database has: {there}", table_name=table
     )
 
 

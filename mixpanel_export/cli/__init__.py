@@ -21,6 +21,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from mixpanel_export import errors
+from mixpanel_export._advice import Problem
 from mixpanel_export.cli.log import log_event, logs_json
 
 COMMANDS = (
@@ -51,7 +52,9 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (Exception, 1),
 )
 
-_OPTIONS = {
+_OPTIONS = {"from_date": "--from", "to_date": "--to", "max_workers": "--workers"}
+
+_OLD_OPTIONS = {
     "from_date": "--from",
     "to_date": "--to",
     "max_workers": "--workers",
@@ -89,9 +92,20 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def in_options(message: str) -> str:
-    """Return the library's *message* with the options of `mpx export` in the place of Python's arguments."""
-    for argument, option in _OPTIONS.items():
+def option_of(argument: str) -> str:
+    """Return the option of `mpx` that stands for a Python *argument*."""
+    return _OPTIONS.get(argument, "--" + argument.replace("_", "-"))
+
+
+def in_options(problem: BaseException, *, days: bool = True) -> str:
+    """Return an error or a warning on one line, with options in the place of Python's arguments."""
+    if isinstance(problem, Problem) and (problem.advice or problem.argument):
+        return one_line(problem.text(days=days, name=option_of))
+    return one_line(_old_options(str(problem)))
+
+
+def _old_options(message: str) -> str:
+    for argument, option in _OLD_OPTIONS.items():
         message = re.sub(rf"(?<![\w-]){argument}\b", option, message)
     return message
 
@@ -137,8 +151,7 @@ class Mpx(click.Group):
         except BrokenPipeError:
             raise  # whoever read our output has gone; click ends quietly
         except (errors.MixpanelDataError, ValueError, OSError) as error:
-            exports = ctx.invoked_subcommand in {"export", "retry"}
-            _report(ctx, error, in_options(one_line(error)) if exports else one_line(error))
+            _report(ctx, error, in_options(error))
             ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
         except (KeyboardInterrupt, Interrupted) as interrupt:
             ending = interrupt if isinstance(interrupt, Interrupted) else Interrupted("Interrupted.")

@@ -239,5 +239,5 @@ def default_account(*, name: str | None) -> None:
         return
     default, _ = read_accounts(path)
     if not default:
-        raise ConfigError(f"{path} has no default account; `{_command('default', 'NAME')}` makes one")
+        raise ConfigError(f"{path} has no default account", advice=f"`{_command('default', 'NAME')}` sets it")
     click.echo(default)

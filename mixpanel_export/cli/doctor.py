@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export.cli import print_json
+from mixpanel_export._advice import Advice
+from mixpanel_export.cli import option_of, print_json
 from mixpanel_export.cli.options import account_option, api_url_option, db_argument, per_hour_option
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def command(
             _show(finding)
     states = Counter[str](finding.state for finding in found)
     if as_json:
-        print_json({"ok": not states["problem"], "findings": [finding.to_dict() for finding in found]})
+        findings = [finding.to_dict() | {"advice": _advice(finding)} for finding in found]
+        print_json({"ok": not states["problem"], "findings": findings})
     else:
         click.echo(_sum(states))
     if states["problem"]:
@@ -83,7 +85,7 @@ def _findings(
 
 
 def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
-    from mixpanel_export._local.doctor import tell_of_server, told
+    from mixpanel_export._local.doctor import finding_of, tell_of_server
     from mixpanel_export._source.reach import reach
     from mixpanel_export.credentials import export_url
     from mixpanel_export.errors import MixpanelDataError
@@ -93,7 +95,7 @@ def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Fi
     try:
         reached = run_sync(reach, export_url(region, api_url))
     except MixpanelDataError as error:
-        yield told("server", "problem", error)
+        yield finding_of("server", "problem", error)
     else:
         yield from tell_of_server(reached)
 
@@ -101,9 +103,13 @@ def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Fi
 def _show(finding: "Finding") -> None:
     state = click.style(f"{finding.state:<7}", fg=_COLOURS[finding.state])
     lines = [f"{state}  {finding.topic:<11}  {finding.text}"]
-    if finding.advice:
-        lines.append(f"{'':<22}{finding.advice}")
+    if advice := _advice(finding):
+        lines.append(f"{'':<22}{advice}")
     click.echo("\n".join(lines))
+
+
+def _advice(finding: "Finding") -> str | None:
+    return finding.advice and Advice(finding.advice).worded(option_of)
 
 
 def _sum(states: Counter[str]) -> str:

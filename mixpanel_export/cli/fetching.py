@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mixpanel_export.cli import Interrupted
+from mixpanel_export.cli import Interrupted, in_options
 from mixpanel_export.cli.log import log_event, logs_json
 from mixpanel_export.cli.report import failure_line, failure_lines, remarks, result_lines
 from mixpanel_export.cli.watch import BatchWatcher, watching
@@ -115,7 +115,7 @@ def log_result(result: ParallelFetchResult, command: str = "") -> None:
         rejects=result.rejects,
         repaired=result.repaired,
         added_date_ranges=[list(days) for days in result.added_date_ranges],
-        errors=[error.to_dict() for error in result.errors],
+        errors=[error.to_dict() | {"message": in_options(error)} for error in result.errors],
         command=command if result.has_failures else None,
     )
 

@@ -33,8 +33,10 @@ def looking(db: str, wait: float | None = None) -> Iterator["Connection"]:
         with reading(Path(db).expanduser(), wait=seconds, on_wait=tell) as connection:
             yield connection
     except DatabaseLockedError as error:
+        still = f" after {duration_words(wait)}" if wait else ""
         raise DatabaseLockedError(
-            f"{db} is in use by {_holder(error)}{_advice(wait)}, or close it there",
+            f"{db} is in use by {_holder(error)}{still}",
+            advice=f"{_advice(wait)}, or close it there",
             db_path=error.db_path,
             holding_pid=error.holding_pid,
         ) from error
@@ -46,5 +48,5 @@ def _holder(error: DatabaseLockedError) -> str:
 
 def _advice(wait: float | None) -> str:
     if wait is None:
-        return "; try again later"
-    return f" still, after {duration_words(wait)}; wait longer" if wait else "; wait for it with --wait 10m"
+        return "try again later"
+    return "wait longer" if wait else "wait for it with --wait 10m"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mixpanel_export.cli import in_options, one_line, program
+from mixpanel_export.cli import in_options, program
 from mixpanel_export.cli.duration import duration_words
 from mixpanel_export.errors import RateLimitError
 from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
@@ -139,7 +139,7 @@ def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
         if isinstance(error, RateLimitError):
             late.append(days)
         else:
-            yield _days(days), in_options(one_line(error))
+            yield _days(days), in_options(error, days=False)
     if late:
         yield (
             ", ".join(map(_days, _joined(late))),

@@ -120,7 +120,7 @@ def _tasks(connection: Any, table: str | None) -> tuple[list[Task], bool]:
     found = contents(connection)
     if table is not None and not any(known.table == table for known in found.coverages):
         raise TableNotFoundError(
-            f"the ledger knows no table {table}; `mpx status` shows those it knows", table_name=table
+            f"the ledger has no table {table}", advice="`mpx status` shows those it has", table_name=table
         )
     whole = all(known.whole for known in found.coverages if table in {None, known.table})
     return list(tasks_of(found, table)), whole and not (table in found.unknown if table else found.unknown)
@@ -189,7 +189,12 @@ def _fetch(ctx: click.Context, wanted: dict[str, Any], output: Output, *, http2:
 def _check_project(task: Task, credentials: "Credentials") -> None:
     if task.selection.project != credentials.project_id:
         raise ConfigError(
-            f"table {task.table} holds project {task.selection.project or 'of a project secret'} and the credentials "
-            f"are for project {credentials.project_id or 'of a project secret'}, so {task.days} cannot be fetched; "
-            "choose others with --account or --project-id, or another table with --table"
+            f"table {task.table} holds events of {_named(task.selection.project)}, but the credentials are for "
+            f"{_named(credentials.project_id)}",
+            advice="choose other credentials with --account or --project-id, or another table with --table",
+            days=task.days,
         )
+
+
+def _named(project: str) -> str:
+    return f"project {project}" if project else "the project of a project secret"

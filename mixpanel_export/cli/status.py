@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixpanel_export.cli import in_options, one_line, print_json, program
+from mixpanel_export.cli import one_line, print_json, program
 from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
 from mixpanel_export.cli.look import looking
 from mixpanel_export.cli.options import db_argument, table_option, wait_option
@@ -65,7 +65,7 @@ def _refuse(table: str) -> None:
     from mixpanel_export.errors import TableNotFoundError
 
     raise TableNotFoundError(
-        f"the ledger knows no table {table}; leave out --table to see those it knows", table_name=table
+        f"the ledger has no table {table}", advice="leave out --table to see those it has", table_name=table
     )
 
 
@@ -136,7 +136,7 @@ def _failures(known: "Coverage", db: str, width: int) -> Iterator[str]:
     if failures:
         yield ""
     for failure in failures[:_SHOWN_FAILURES]:
-        yield from _wrapped(f"{failure.days} failed: {in_options(one_line(failure.error))}", width)
+        yield from _wrapped(f"{failure.days} failed: {one_line(failure.error)}", width)
         yield f"  {_command(known, db, failure.days)}"
     if len(failures) > _SHOWN_FAILURES:
         yield f"and {len(failures) - _SHOWN_FAILURES} more; --json has them all"

@@ -6,11 +6,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
-from mixpanel_export.cli import in_options
+from mixpanel_export.cli import in_options, one_line, option_of
 from mixpanel_export.cli.log import JSONFormatter, log_event, logs_json
 from mixpanel_export.results import BatchProgress, Progress
 
@@ -102,8 +102,7 @@ class Events:
 
     def say_batch(self, batch: BatchProgress) -> None:
         """Tell of a decided batch."""
-        error = batch.error and in_options(batch.error)
-        log_event("batch", table=self._table, **(batch.to_dict() | {"error": error}))
+        log_event("batch", table=self._table, **batch.to_dict() | {"error": _error_of(batch)})
 
     def say_progress(self, progress: Progress) -> None:
         """Tell what is new."""
@@ -116,7 +115,7 @@ class Events:
             self._retries = progress.retries
             self._tell("retry", progress, "retries", "requests")
         if self._waits.due(progress.waiting_for):
-            waiting_for = " ".join(in_options(progress.waiting_for or "").split())
+            waiting_for = one_line(progress.waiting_for or "")
             log_event(
                 "wait", table=self._table, waiting_for=waiting_for, waiting_seconds=progress.waiting_seconds
             )
@@ -135,14 +134,19 @@ def _lines() -> tuple[BatchWatcher, ProgressWatcher]:
     waits, forecast = WaitLines(), _Forecast()
 
     def say(batch: BatchProgress) -> None:
-        click.echo(in_options(batch_line(batch, sys.stderr.encoding)), err=True)
+        click.echo(batch_line(replace(batch, error=_error_of(batch)), sys.stderr.encoding), err=True)
 
     def say_wait(progress: Progress) -> None:
         forecast(progress)
         if waits.due(progress.waiting_for):
-            click.echo(in_options(wait_line(progress, sys.stderr.encoding)), err=True)
+            click.echo(wait_line(progress, sys.stderr.encoding), err=True)
 
     return say, say_wait
+
+
+def _error_of(batch: BatchProgress) -> str | None:
+    error = batch.error_text(option_of)
+    return error and one_line(error)
 
 
 def _ignore(_: object) -> None:
@@ -175,8 +179,12 @@ def _level(*, quiet: bool, verbose: bool) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(f"Warning: {_warning_text(message)}", err=True)
 
 
 def _log_warning(message: Warning | str, *_: object, **__: object) -> None:
-    log_event("warning", message=str(message))
+    log_event("warning", message=_warning_text(message))
+
+
+def _warning_text(message: Warning | str) -> str:
+    return message if isinstance(message, str) else in_options(message)

@@ -19,8 +19,10 @@ from shell import MPX, held_by_another, mpx, one_error
 from support import held, query, truth
 
 from mixpanel_export import errors
-from mixpanel_export.cli import COMMANDS, Mpx, cli, in_options, program
+from mixpanel_export._advice import ARGUMENTS
+from mixpanel_export.cli import COMMANDS, Mpx, cli, in_options, option_of, program
 from mixpanel_export.cli.duration import duration_words, parse_duration
+from mixpanel_export.cli.export import command as export
 from mixpanel_export.cli.export import parse_events
 from mixpanel_export.cli.report import event_words, failure_lines, result_lines
 from mixpanel_export.cli.watch import WaitLines, watching
@@ -309,15 +311,15 @@ def test_the_pace_of_the_quota_is_no_wait() -> None:
 
 
 def test_waits_are_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line says what the export waits for, in the words of the command line."""
+    """One line says what the export waits for."""
     with watching("events") as (_, show):
         show(Progress(batches=2))
-        show(Progress(batches=2, waiting_for="a new attempt after: spent,\nso lower per_hour"))
+        show(Progress(batches=2, waiting_for="a new attempt after: spent,\nhe said"))
         show(Progress(batches=2, waiting_for="the quota", waiting_seconds=2640))
     with watching("events") as (_, show):
         show(Progress(batches=2, waiting_for="the quota", waiting_seconds=2640))
     assert capsys.readouterr().err.split("waiting for ")[1:] == [
-        "a new attempt after: spent, so lower --per-hour\n  … ",
+        "a new attempt after: spent, he said\n  … ",
         "the quota, 44 min\n",
     ]
 
@@ -538,26 +540,21 @@ def test_an_error_of_several_lines_stays_one_line() -> None:
 # Usage and other bad input
 
 
-@pytest.mark.parametrize(
-    "said, shown",
-    [
-        ("to_date 2024-01-01 is before from_date 2024-01-02", "--to 2024-01-01 is before --from 2024-01-02"),
-        ("max_workers and chunk_days", "--workers and --chunk-days"),
-        ("lower per_second and per_hour", "lower --per-second and --per-hour"),
-        ("use parallel=True, or ask", "use --parallel, or ask"),
-        (
-            "table t already exists; use resume to complete it, append to add days, or replace",
-            "table t already exists; use --resume to complete it, --append to add days, or --replace",
-        ),
-        ("again with append, which replaces the batch", "again with --append, which replaces the batch"),
-        ("leave out append to create it", "leave out --append to create it"),
-        ("table my_from_date, or replace it", "table my_from_date, or replace it"),
-        ("x --to_date to_dates", "x --to_date to_dates"),
-    ],
-)
-def test_errors_name_options_and_not_arguments(said: str, shown: str) -> None:
-    """Whoever typed options reads of options; other words stay."""
-    assert in_options(said) == shown
+def test_errors_name_options_and_not_arguments() -> None:
+    """The command line names options where Python names arguments; the reason stays as it is."""
+    spent = errors.RateLimitError(
+        "no from_date\nhelps", advice="lower $max_workers or $per_hour", days="2024-01-01"
+    )
+    assert in_options(spent) == "2024-01-01: no from_date helps; lower --workers or --per-hour"
+    assert in_options(spent, days=False) == "no from_date helps; lower --workers or --per-hour"
+    swapped = errors.ArgumentError("to_date", "is too early", advice="swap $from_date and $to_date")
+    assert in_options(swapped) == "--to is too early; swap --from and --to"
+
+
+def test_every_argument_of_an_advice_is_an_option() -> None:
+    """What advice may name can be typed: each argument but the file's path is an option of `mpx export`."""
+    options = {name for parameter in export.params for name in parameter.opts}
+    assert {option_of(argument) for argument in ARGUMENTS - {"path", "table"}} <= options
 
 
 @pytest.mark.usefixtures("env")

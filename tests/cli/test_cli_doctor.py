@@ -20,11 +20,12 @@ from click.testing import CliRunner, Result
 from support import export, simulator
 
 from mixpanel_export._local import doctor as _doctor
-from mixpanel_export._local.doctor import Finding, look_at_program, tell_of_server, told
+from mixpanel_export._local.doctor import Finding, finding_of, look_at_program, tell_of_server
 from mixpanel_export._quota.clock import system_clock
 from mixpanel_export._quota.shared import Key, SharedQuota, quota_file
 from mixpanel_export._source.reach import Reached
 from mixpanel_export.cli import cli
+from mixpanel_export.errors import MixpanelDataError
 
 SECRET = "s3cr3t-V4lue"
 CONFIG = f'default = "main"\n[accounts.main]\nusername = "svc.main"\nsecret = "{SECRET}"\nproject_id = "7"\n'
@@ -399,11 +400,10 @@ def test_a_library_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_an_error_says_becomes_text_and_advice() -> None:
-    """The first semicolon ends what is so; an error without one has no advice."""
-    assert told("x", "problem", "it broke; mend it; or not") == Finding(
-        "x", "problem", "it broke", "mend it; or not"
-    )
-    assert told("x", "problem", ValueError("it broke")).advice is None
+    """Reason and advice of an error stand apart; other errors have no advice."""
+    error = MixpanelDataError("it broke", advice="mend it; or not")
+    assert finding_of("x", "problem", error) == Finding("x", "problem", "it broke", "mend it; or not")
+    assert finding_of("x", "problem", ValueError("it broke")).advice is None
 
 
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from shell import MPX, mpx, one_error
 from support import held, truth
 
 from mixpanel_export.cli.watch import PROGRESS_EVENT_EVERY, Events
+from mixpanel_export.errors import RateLimitError
 from mixpanel_export.results import BatchProgress, Progress
 from mixpanel_export.simulator import Fault, Simulator
 
@@ -158,14 +159,15 @@ def test_events_come_now_and_then_and_not_twice(capsys: pytest.CaptureFixture[st
     ]:  # fmt: skip
         now = moment
         watch.say_progress(progress)
-    watch.say_batch(BatchProgress("a", "b", 0, 1, 0, success=False, error="lower per_hour"))
+    spent = RateLimitError("spent", advice="lower $per_hour", days="a to b")
+    watch.say_batch(BatchProgress("a", "b", 0, 1, 0, success=False, errors=(spent,)))
     found = events(capsys.readouterr().err)
     assert [event["event"] for event in found] == [
         "plan", "retry", "wait", "retry", "progress", "progress", "batch",
     ]  # fmt: skip
     assert (found[2]["waiting_for"], found[2]["waiting_seconds"]) == ("the quota", 50)
     assert [event["rows"] for event in found[4:6]] == [70, 90]
-    assert found[-1]["error"] == "lower --per-hour"
+    assert found[-1]["error"] == "spent; lower --per-hour"
 
 
 @pytest.mark.usefixtures("env")

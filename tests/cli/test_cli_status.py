@@ -279,14 +279,14 @@ def test_one_table_can_be_chosen() -> None:
     assert re.findall(r"^table +(\w)$", mpx("status", "--table", "b").stdout, re.MULTILINE) == ["b"]
     result = mpx("status", "--table", "c")
     assert result.exit_code == 4
-    assert "knows no table c" in one_error(result)
+    assert "table c" in one_error(result)
 
 
 def test_a_file_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
     """One line names it, and it is not made."""
     result = mpx("status", str(tmp_path / "none.duckdb"))
     assert result.exit_code == 4
-    assert "there is no database" in one_error(result)
+    assert "none.duckdb" in one_error(result)
     assert not list(tmp_path.iterdir())
 
 
@@ -318,13 +318,12 @@ def test_a_file_in_use_names_the_process_and_the_option(db: Path) -> None:
     with held_by_another(db) as holder:
         result = mpx("status", str(db))
         assert result.exit_code == 1
-        assert f"is in use by process {holder.pid}; wait for it with --wait" in one_error(result)
+        assert f"process {holder.pid}" in one_error(result)
+        assert "--wait" in one_error(result)
         waited = mpx("status", str(db), "--wait", "0.1s")
         assert waited.exit_code == 1
         assert f"in use by process {holder.pid}; waiting up to 0.1s." in waited.stderr.splitlines()[0]
-        assert (
-            f"in use by process {holder.pid} still, after 0.1s; wait longer" in waited.stderr.splitlines()[1]
-        )
+        assert f"process {holder.pid} after 0.1s" in waited.stderr.splitlines()[1]
 
 
 def test_a_file_that_becomes_free_is_shown(db: Path) -> None:

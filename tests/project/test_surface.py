@@ -43,7 +43,7 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_concurrency _database _display _model _quota _source credentials errors inspection sync",
+        "_advice _concurrency _database _display _model _quota _source credentials errors inspection sync",
         "duckdb pandas",
     ),
     "workspace": (
@@ -54,7 +54,7 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "__init__ _compat _config_file _database _export _local _model _planning _quota _source credentials "
+            "__init__ _advice _compat _config_file _database _export _local _model _planning _quota _source credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",

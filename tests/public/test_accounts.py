@@ -273,9 +273,9 @@ def test_what_fails_half_way_leaves_the_old_file(file: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "text, error",
     [
-        ("default = ", "cannot be read as TOML"),
-        ("accounts = 3\n", "write each account under"),
-        ("accounts = {main = {secret = 'old-secret'}}\n", "write each account under"),
+        ("default = ", "TOML"),
+        ("accounts = 3\n", "accounts.NAME"),
+        ("accounts = {main = {secret = 'old-secret'}}\n", "accounts.NAME"),
     ],
 )
 def test_a_file_that_cannot_be_changed_is_left(text: str, error: str, file: Path) -> None:

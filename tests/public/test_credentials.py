@@ -101,7 +101,7 @@ def test_no_traceback_shows_the_secret(config: Path, monkeypatch: pytest.MonkeyP
         ((None, "with:colon", ""), "colon"),
         (("svc.1", SECRET, "../42"), "MP_PROJECT_ID"),
         (("svc.1", SECRET, "42", "us", "Mars/Olympus"), "MPX_PROJECT_TIMEZONE.*US/Pacific"),
-        (("svc.1", SECRET, "42", "us", ""), "no zone ''"),
+        (("svc.1", SECRET, "42", "us", ""), "MPX_PROJECT_TIMEZONE"),
     ],
 )
 def test_unusable_values_are_refused_with_a_remedy(arguments: tuple[str, ...], remedy: str) -> None:
@@ -187,7 +187,7 @@ def test_the_zone_comes_from_where_the_project_comes(config: Path) -> None:
 def test_a_variable_for_the_zone_is_not_ignored_silently(account: str | None, config: Path) -> None:
     """Where an account of the file names no zone, the variable is not applied to it, and one warning says so."""
     environ = {"MPX_PROJECT_TIMEZONE": "US/Pacific"}
-    with pytest.warns(UserWarning, match=r"MPX_PROJECT_TIMEZONE is not used for account 'main'") as caught:
+    with pytest.warns(UserWarning, match=r"MPX_PROJECT_TIMEZONE .* 'main'") as caught:
         found = resolve_credentials(account, environ=environ, config_path=config)
     assert found.project_timezone is None
     assert [warning.filename for warning in caught] == [__file__]

@@ -273,8 +273,9 @@ def test_a_path_that_duckdb_reads_otherwise_is_refused(name: str, tmp_path: Path
 @example(project="1' OR '1'='1")
 def test_a_project_names_no_other_file(project: str) -> None:
     """A file is named after it, so it is refused where it could be a path."""
-    with pytest.raises(errors.ConfigError, match="no project id"):
+    with pytest.raises(errors.ConfigError) as caught:
         Credentials("user", "secret", project)
+    assert caught.value.argument == "project_id"
 
 
 # Servers: what they may cost
