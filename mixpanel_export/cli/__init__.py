@@ -22,6 +22,7 @@ import click
 
 from mixpanel_export import errors
 from mixpanel_export._advice import Problem
+from mixpanel_export.cli.help import WIDTH
 from mixpanel_export.cli.log import log_event, logs_json
 
 COMMANDS = (
@@ -173,7 +174,11 @@ def _report(ctx: click.Context, error: Exception, message: str) -> None:
 
 @click.group(
     cls=Mpx,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": WIDTH,
+    },
     epilog="Start with `mpx demo`: it needs no account.",
 )
 @click.version_option(package_name="mpx-export")

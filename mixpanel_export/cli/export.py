@@ -15,8 +15,17 @@ from mixpanel_export.cli.fetching import (
     print_result,
     requests_of,
 )
+from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
-from mixpanel_export.cli.options import db_option, output_options, request_options, who_options
+from mixpanel_export.cli.options import (
+    chunk_days_option,
+    credential_options,
+    db_option,
+    option,
+    output_options,
+    request_options,
+    workers_option,
+)
 from mixpanel_export.cli.report import next_command, plan_lines
 from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import DateRangeTooLargeError
@@ -30,11 +39,18 @@ Examples:
   mpx export --from 2023-01-01 --to 2024-12-31 --parallel --dry-run
   mpx export --from 2024-01-01 --to "$(date +%F)" --parallel --resume --quiet   # for cron
 
+Credentials come from MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or from an account in ~/.mp/config.toml.
+
 \b
-Credentials: MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or an account of ~/.mp/config.toml.
-Exit codes: 0 ok, 1 failed batches or another error, 2 usage, 3 authentication,
-4 table or account not found or exists, 5 the quota alone was the reason, 130 interrupted,
-143 terminated.
+Exit codes:
+  0    success
+  1    a batch failed, or any other error
+  2    wrong usage
+  3    authentication or configuration failed
+  4    a table, account or file exists already or does not exist
+  5    batches failed for lack of quota only
+  130  interrupted
+  143  terminated
 """
 
 
@@ -97,67 +113,91 @@ def _names(value: str) -> list[str]:
     return list(names)
 
 
-@click.command("export", short_help="Export events into a DuckDB file.", epilog=EXAMPLES)
-@click.argument("table", default="events", shell_complete=complete.tables)
-@click.option("--from", "from_date", required=True, metavar="DATE", help="First day, YYYY-MM-DD, inclusive.")
-@click.option("--to", "to_date", required=True, metavar="DATE", help="Last day, YYYY-MM-DD, inclusive.")
-@db_option
-@who_options
-@click.option(
-    "--project-timezone",
-    metavar="ZONE",
-    help="Zone of a project whose times are local, such as US/Pacific, instead of the configured one.",
+@click.command(
+    "export", cls=SectionedCommand, short_help="Export events into a DuckDB file.", epilog=EXAMPLES
 )
-@click.option(
+@click.argument("table", default="events", shell_complete=complete.tables)
+@option(
+    "--from",
+    "from_date",
+    section="Days",
+    required=True,
+    metavar="DATE",
+    help="First day, YYYY-MM-DD, inclusive.",
+)
+@option(
+    "--to", "to_date", section="Days", required=True, metavar="DATE", help="Last day, YYYY-MM-DD, inclusive."
+)
+@option(
+    "--resume", section="Days", is_flag=True, help="Fetch only days that are missing, failed or not final."
+)
+@option(
+    "--append", section="Days", is_flag=True, help="Add days to an existing table; fetch days it has again."
+)
+@option(
+    "--replace",
+    section="Days",
+    is_flag=True,
+    help="Replace the whole table, atomically, once every day has arrived.",
+)
+@option(
     "-e",
     "--events",
+    section="What",
     multiple=True,
     callback=parse_events,
     metavar="A,B",
-    help="Only these events; may be repeated. Names with commas as a JSON list: '[\"a,b\"]'.",
+    help="Export only these events; repeatable. Write names with commas as a JSON list: '[\"a,b\"]'.",
 )
-@click.option(
-    "-w", "--where", metavar="EXPR", help="Only events for which Mixpanel finds this expression true."
+@option(
+    "-w",
+    "--where",
+    section="What",
+    metavar="EXPR",
+    help="Export only events that match this Mixpanel expression.",
 )
-@click.option(
+@option(
     "-l",
     "--limit",
+    section="What",
     type=click.IntRange(1, 100_000),
     metavar="N",
-    help="At most this many events; one request.",
+    help="Export at most N events, with one request.",
 )
-@click.option("-p", "--parallel", is_flag=True, help="Several requests at a time.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 100),
-    metavar="N",
-    show_default="10",
-    help="Requests at a time; needs --parallel.",
+@option("--no-dedupe", section="What", is_flag=True, help="Keep duplicate events.")
+@option(
+    "--project-timezone",
+    section="What",
+    metavar="ZONE",
+    help="Time zone of a project whose times are local, such as US/Pacific, instead of the account's.",
 )
-@click.option(
-    "--chunk-days",
-    type=click.IntRange(1, 100),
-    metavar="N",
-    show_default="planned for the range and the quota",
-    help="Days a request; needs --parallel.",
+@option(
+    "-p",
+    "--parallel",
+    section="How fast",
+    is_flag=True,
+    help="Make several requests at a time; needed by --workers and --chunk-days.",
 )
-@click.option("--append", is_flag=True, help="Add to an existing table; days it has are fetched again.")
-@click.option(
-    "--replace", is_flag=True, help="Put these days in the place of the whole table, when all are here."
-)
-@click.option("--resume", is_flag=True, help="Fetch only the days that the table has not, or not for good.")
+@workers_option
+@chunk_days_option
+@credential_options
 @request_options
-@click.option("--no-dedupe", is_flag=True, help="Keep events that were delivered twice.")
-@click.option(
-    "--dry-run", is_flag=True, help="Show what would be asked for and how long it would take; do nothing."
+@db_option
+@option(
+    "--dry-run",
+    section="Output",
+    is_flag=True,
+    help="Print the planned requests and the estimated wait; request and change nothing.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
+@option(
+    "--json", "as_json", section="Output", is_flag=True, help="Print the result as JSON to standard output."
+)
 @output_options
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
-    """Export the events of some days into TABLE (default: events) of a DuckDB file.
+    """Export the events of a range of days into TABLE (default: events) of a DuckDB file.
 
-    A table holds whole batches only, whenever this is interrupted; the same command with --resume goes on.
+    The table holds complete batches only, even after an interruption. To continue, run the same command with --resume.
     """
     options = Options(**given)
     _check(options)

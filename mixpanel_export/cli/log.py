@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from mixpanel_export.cli.help import Option
+
 Command = Callable[..., Any]
 
 _FORMAT = "mixpanel_export.log_format"
@@ -22,12 +24,14 @@ def _note(ctx: click.Context, _option: click.Parameter, value: str) -> None:
 
 log_format_option = click.option(
     "--log-format",
+    cls=Option,
+    section="Output",
     type=click.Choice(["text", "json"]),
     default="text",
     is_eager=True,
     expose_value=False,
     callback=_note,
-    help="json: standard error is one JSON object a line (plan, batch, wait, retry, progress, result, error and others).",
+    help="Format of standard error; json is one JSON object per line.",
 )
 
 

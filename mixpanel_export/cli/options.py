@@ -1,126 +1,185 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 
 from mixpanel_export.cli import complete
 from mixpanel_export.cli.duration import parse_duration, parse_timeout
+from mixpanel_export.cli.help import Option
 from mixpanel_export.cli.log import log_format_option
 
 Command = Callable[..., Any]
 
 DEFAULT_DB = "mixpanel.duckdb"
 
+option = partial(click.option, cls=Option)
+
 db_argument = click.argument("db", envvar="MPX_DB", default=DEFAULT_DB, shell_complete=complete.files)
-db_option = click.option(
+db_option = option(
     "--db",
+    section="Output",
     envvar="MPX_DB",
+    show_envvar=True,
     default=DEFAULT_DB,
     metavar="PATH",
     shell_complete=complete.files,
-    help="DuckDB file; MPX_DB.",
+    help="DuckDB file.",
 )
-table_option = click.option(
-    "--table", metavar="NAME", show_default="all", shell_complete=complete.tables, help="Only this table."
+table_option = option(
+    "--table",
+    section="What",
+    metavar="NAME",
+    show_default="all",
+    shell_complete=complete.tables,
+    help="Use only this table.",
 )
-wait_option = click.option(
+wait_option = option(
     "--wait",
     callback=parse_duration,
     default="0",
     metavar="DURATION",
-    help="How long to wait for a file that another process holds, such as 30s or 10m.",
+    help="Longest wait for a file that another process holds, such as 30s or 10m.",
 )
-account_option = click.option(
+account_option = option(
     "-a",
     "--account",
+    section="Connection",
     envvar="MP_ACCOUNT",
+    show_envvar=True,
     metavar="NAME",
     shell_complete=complete.accounts,
-    help="Account in the configuration file; MP_ACCOUNT.",
+    help="Account in the configuration file.",
 )
-region_option = click.option("--region", metavar="NAME", help="us, eu or in, instead of the configured one.")
-api_url_option = click.option(
-    "--api-url", envvar="MPX_API_URL", metavar="URL", help="Another server than Mixpanel; MPX_API_URL."
+region_option = option(
+    "--region", section="Connection", metavar="NAME", help="us, eu or in, instead of the account's region."
 )
-per_hour_option = click.option(
+api_url_option = option(
+    "--api-url",
+    section="Connection",
+    envvar="MPX_API_URL",
+    show_envvar=True,
+    metavar="URL",
+    help="Server to use instead of Mixpanel's.",
+)
+per_hour_option = option(
     "--per-hour",
+    section="How fast",
     type=click.IntRange(0),
     envvar="MPX_PER_HOUR",
+    show_envvar=True,
     default=60,
     metavar="N",
-    help="Requests an hour the project allows; 0 = unlimited; MPX_PER_HOUR.",
+    help="Requests per hour that the project allows; 0 = unlimited.",
+)
+workers_option = option(
+    "--workers",
+    section="How fast",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    show_default="10",
+    help="Requests at a time.",
+)
+chunk_days_option = option(
+    "--chunk-days",
+    section="How fast",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    show_default="planned from range and quota",
+    help="Days per request.",
 )
 
-_WHO = (
+_CREDENTIALS = (
     account_option,
-    click.option("--project-id", metavar="ID", help="Project to export, instead of the configured one."),
+    option(
+        "--project-id",
+        section="Connection",
+        metavar="ID",
+        help="Project to export, instead of the account's.",
+    ),
     region_option,
 )
 _REQUESTS = (
-    click.option(
-        "--retries",
+    per_hour_option,
+    option(
+        "--per-second",
+        section="How fast",
         type=click.IntRange(0),
-        default=5,
+        envvar="MPX_PER_SECOND",
+        show_envvar=True,
+        default=3,
         metavar="N",
-        help="How often a request may fail and be made again.",
+        help="Requests per second that the project allows; 0 = unlimited.",
     ),
-    click.option(
+    option(
         "--max-wait",
+        section="How fast",
         callback=parse_duration,
         default="24h",
         metavar="DURATION",
-        help="How long to wait for the hour's quota in all, such as 90s, 30m or 2h; 0 = not at all.",
+        help="Longest total wait for the hourly quota, such as 90s, 30m or 2h; 0 = do not wait.",
     ),
-    click.option(
+    option(
+        "--retries",
+        section="How fast",
+        type=click.IntRange(0),
+        default=5,
+        metavar="N",
+        help="Retries of a request that fails.",
+    ),
+    option(
         "--first-byte-timeout",
+        section="Connection",
         callback=parse_timeout,
         default="30m",
         metavar="DURATION",
-        help="How long an answer may take to begin; large ones take minutes.",
+        help="Longest wait for the first byte of a response; large exports take minutes.",
     ),
-    click.option(
+    option(
         "--idle-timeout",
+        section="Connection",
         callback=parse_timeout,
         default="5m",
         metavar="DURATION",
-        help="How long an answer may pause.",
+        help="Longest pause within a response.",
     ),
-    click.option(
-        "--per-second",
-        type=click.IntRange(0),
-        envvar="MPX_PER_SECOND",
-        default=3,
-        metavar="N",
-        help="Requests a second the project allows; 0 = unlimited; MPX_PER_SECOND.",
-    ),
-    per_hour_option,
     api_url_option,
-    click.option("--http2", is_flag=True, help="Let the server choose HTTP/2."),
+    option("--http2", section="Connection", is_flag=True, help="Allow HTTP/2."),
 )
 _OUTPUT = (
-    click.option("-q", "--quiet", is_flag=True, help="Nothing at all but what --json asks for, and errors."),
-    click.option("--no-progress", is_flag=True, help="Neither bars nor a line for each batch."),
-    click.option(
-        "-v", "--verbose", is_flag=True, help="Log what happens to standard error, instead of bars."
+    option(
+        "-q",
+        "--quiet",
+        section="Output",
+        is_flag=True,
+        help="Print nothing but errors, and with --json the result.",
+    ),
+    option("--no-progress", section="Output", is_flag=True, help="Hide the bars and the line per batch."),
+    option(
+        "-v",
+        "--verbose",
+        section="Output",
+        is_flag=True,
+        help="Write a log to standard error, instead of bars.",
     ),
     log_format_option,
 )
 
 
-def who_options(command: Command) -> Command:
-    """Add the options that say whose events are fetched."""
-    return _with(_WHO, command)
+def credential_options(command: Command) -> Command:
+    """Add the options that select account, project and region."""
+    return _with(_CREDENTIALS, command)
 
 
 def request_options(command: Command) -> Command:
-    """Add the options that say how patient the requests are, and to whom they go."""
+    """Add the options for quota, retries, timeouts and server."""
     return _with(_REQUESTS, command)
 
 
 def output_options(command: Command) -> Command:
-    """Add the options that say what an export shows while it runs."""
+    """Add the options for what an export prints while it runs."""
     return _with(_OUTPUT, command)
 
 

@@ -17,14 +17,18 @@ from mixpanel_export.cli.fetching import (
     print_result,
     requests_of,
 )
+from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import logs_json, say
 from mixpanel_export.cli.look import looking
 from mixpanel_export.cli.options import (
+    chunk_days_option,
+    credential_options,
     db_argument,
+    option,
     output_options,
     request_options,
     table_option,
-    who_options,
+    workers_option,
 )
 from mixpanel_export.cli.report import retry_command
 from mixpanel_export.cli.watch import messages
@@ -42,9 +46,8 @@ Examples:
   mpx retry app.duckdb --table signups --max-wait 2h
   mpx retry app.duckdb --quiet              # for cron: silent unless something fails
 
-\b
-`mpx status` shows what it would fetch. Days that were fetched with --limit, or that another program brought, stay
-as they are. Exit codes are those of `mpx export`; with nothing to fetch, 0.
+`mpx status` shows what would be fetched. Days that were exported with --limit, or imported from another program, are
+not fetched again. Exit codes are those of `mpx export`, and 0 if there is nothing to fetch.
 """
 
 
@@ -59,20 +62,25 @@ class Task:
     deduped: bool
 
 
-@click.command("retry", short_help="Fetch what failed, is missing or still open.", epilog=EXAMPLES)
+@click.command(
+    "retry",
+    cls=SectionedCommand,
+    short_help="Fetch days that failed, are missing or not final.",
+    epilog=EXAMPLES,
+)
 @db_argument
 @table_option
-@who_options
-@click.option("--workers", type=click.IntRange(1, 100), metavar="N", default=10, help="Requests at a time.")
-@click.option(
-    "--chunk-days",
-    type=click.IntRange(1, 100),
-    metavar="N",
-    show_default="planned for the range and the quota",
-    help="Days a request.",
-)
+@workers_option
+@chunk_days_option
+@credential_options
 @request_options
-@click.option("--json", "as_json", is_flag=True, help="The results as a JSON list on standard output.")
+@option(
+    "--json",
+    "as_json",
+    section="Output",
+    is_flag=True,
+    help="Print the results as a JSON list to standard output.",
+)
 @output_options
 @click.pass_context
 def command(
@@ -87,10 +95,10 @@ def command(
     verbose: bool,
     **requests: Any,
 ) -> None:
-    """Fetch every failed, open or missing day of the tables in DB (default: mixpanel.duckdb; MPX_DB).
+    """Fetch every failed, open or missing day of the tables in DB (default: MPX_DB, else mixpanel.duckdb).
 
-    The ledger knows the table, the selection and the zone of each day. A day is missing if days before and after
-    it are known.
+    The ledger records the table, the selection and the time zone of each day. A day is missing if it lies between
+    recorded days.
     """
     output = Output(as_json, quiet, no_progress, verbose)
     with messages(quiet=quiet, verbose=verbose):
@@ -142,7 +150,7 @@ def _wanted(
     account: str | None,
     project_id: str | None,
     region: str | None,
-    workers: int,
+    workers: int | None,
     chunk_days: int | None,
     http2: bool,  # noqa: ARG001 - how, not what
     **requests: Any,
@@ -158,7 +166,7 @@ def _wanted(
     same = {
         "db": db,
         "credentials": credentials,
-        "max_workers": workers,
+        "max_workers": workers or 10,
         "chunk_days": chunk_days,
         "mode": "resume",
         **requests_of(**requests),
