@@ -1,12 +1,15 @@
 """What the tests of `mpx` share: a shell that exports from a simulator."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
+import click
 import duckdb
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -78,3 +81,36 @@ def held_by_another(db: Path) -> Iterator["subprocess.Popen[str]"]:
         finally:
             if holder.poll() is None:
                 holder.communicate("\n")
+
+
+def commands(command: click.Command = cli, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command with what is typed for it, those of groups included."""
+    if path:
+        yield " ".join(path), command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            found = command.get_command(click.Context(command), name)
+            assert found is not None
+            yield from commands(found, *path, name)
+
+
+ALL = dict(commands())
+
+
+def words_of(line: str) -> list[str]:
+    """Return the words that the program itself gets of a line for the shell."""
+    words = shlex.split(line, comments=True)
+    return list(takewhile(lambda word: word not in {"|", "<", ">"}, words))[1:]
+
+
+def parsed(words: list[str]) -> click.Command:
+    """Return the command that takes *words*, which is not run; raises what `mpx` would say of them."""
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words:
+        name, *words = words
+        found = command.get_command(click.Context(command), name)
+        assert found is not None, name
+        command = found
+    if words != ["--help"] and not isinstance(command, click.Group):
+        command.make_context(command.name, words)
+    return command

@@ -385,7 +385,7 @@ def test_what_the_quota_leaves_no_time_for_is_fetched_later(sim: Simulator, db: 
         "To fetch only what is missing, in 59 min:",
     }
     command = shlex.split(lines[4])
-    assert command[-7:] == ["--max-wait", "30s", "--idle-timeout", "90s", "--per-hour", "4", "--no-progress"]
+    assert command[-7:] == ["--per-hour", "4", "--max-wait", "30s", "--idle-timeout", "90s", "--no-progress"]
     assert mpx(*command[1:], "--per-hour", "0").exit_code == 0
     assert held(db) == truth(sim)
 

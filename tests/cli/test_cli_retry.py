@@ -229,7 +229,7 @@ def test_what_fails_again_is_reported_as_an_export_does(
     assert "1 of 1 batches failed:" in result.stderr
     command = shlex.split(result.stderr.splitlines()[3])
     assert command == [
-        "mpx", "retry", str(db), "--table", "events", "--retries", "0", "--max-wait", "0s", "--no-progress",
+        "mpx", "retry", str(db), "--table", "events", "--max-wait", "0s", "--retries", "0", "--no-progress",
     ]  # fmt: skip
     sim.faults = []
     assert mpx(*command[1:]).exit_code == 0

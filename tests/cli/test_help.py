@@ -1,56 +1,23 @@
 """Help is true: every command has an example that it takes, and the README and help name the same things."""
 
 import re
-import shlex
-from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 
 import click
 import pytest
+from shell import ALL, parsed, words_of
 
-from mixpanel_export.cli import COMMANDS, cli
+from mixpanel_export.cli import COMMANDS
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
 
-def commands(command: click.Command = cli, *path: str) -> Iterator[tuple[str, click.Command]]:
-    """Yield every command with what is typed for it, those of groups included."""
-    if path:
-        yield " ".join(path), command
-    if isinstance(command, click.Group):
-        for name in command.list_commands(click.Context(command)):
-            found = command.get_command(click.Context(command), name)
-            assert found is not None
-            yield from commands(found, *path, name)
-
-
-ALL = dict(commands())
 EXAMPLES = [
     line.strip()
     for command in ALL.values()
     for line in (command.epilog or "").splitlines()
     if re.match(r"  mpx \w", line)
 ]
-
-
-def words_of(line: str) -> list[str]:
-    """Return the words that the program itself gets of a line for the shell."""
-    words = shlex.split(line, comments=True)
-    return list(takewhile(lambda word: word not in {"|", "<", ">"}, words))[1:]
-
-
-def parsed(words: list[str]) -> click.Command:
-    """Return the command that takes *words*, which is not run; raises what `mpx` would say of them."""
-    command: click.Command = cli
-    while isinstance(command, click.Group) and words:
-        name, *words = words
-        found = command.get_command(click.Context(command), name)
-        assert found is not None, name
-        command = found
-    if words != ["--help"] and not isinstance(command, click.Group):
-        command.make_context(command.name, words)
-    return command
 
 
 @pytest.mark.parametrize("name", ALL)

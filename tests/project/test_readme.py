@@ -20,9 +20,8 @@ import click
 import duckdb
 import pytest
 from click.testing import CliRunner, Result
-from shell import MPX, mpx, served
+from shell import ALL, MPX, mpx, parsed, served, words_of
 from support import held, query, simulator, truth
-from test_help import ALL, parsed, words_of
 from test_upgrade import made, noons
 
 import mixpanel_export
