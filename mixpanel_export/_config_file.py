@@ -1,15 +1,13 @@
-"""The accounts of the configuration file, changed so that whatever else is in it stays as it is.
+"""Change the accounts of the configuration file and nothing else in it.
 
-The file holds secrets and other programs read it, too. So it is never written in place: a new file, which its
-owner alone may read from the beginning, takes the old one's place in one step. Whoever reads meanwhile, and
-whatever fails on the way, finds the old file or the new one.
+The file holds secrets, and other programs read it too. So a new file, which only its owner can read, replaces the
+old one in one step. Where the system does not allow that, as for a file mounted into a container, the old file is
+overwritten.
 """
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, MutableMapping
-from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +15,7 @@ from typing import Any, cast
 import tomlkit
 from tomlkit.items import InlineTable, Table
 
+from mixpanel_export._files import replacing
 from mixpanel_export.credentials import Credentials, Masked, read_accounts
 from mixpanel_export.errors import AccountExistsError, AccountNotFoundError, ConfigError
 
@@ -27,14 +26,14 @@ _Change = Callable[[tomlkit.TOMLDocument], object]
 def add_account(
     path: Path, name: str, credentials: Credentials, *, replace: bool = False, default: bool = False
 ) -> bool:
-    """Write an account to the file *path*, which is created where there is none; whether it is the default now.
+    """Write an account to the file *path*; create the file if needed. Return whether it is the default account now.
 
-    The first account becomes the default, others if *default*. An account that is *replaced* keeps what else
-    was written to it.
+    The first account becomes the default, others if *default*. With *replace*, other keys of an old account of that
+    name stay.
 
     Raises:
-        AccountExistsError: There is an account of that name, and it is not to be replaced.
-        ConfigError: The name or the file is none, or the file cannot be written.
+        AccountExistsError: there is an account of that name, and *replace* is False.
+        ConfigError: the name cannot be shown, or the file cannot be read or written.
     """
     was_default, accounts = check_new(path, name, replace=replace)
     becomes_default = default or not accounts or was_default == name
@@ -52,11 +51,11 @@ def add_account(
 
 
 def remove_account(path: Path, name: str) -> bool:
-    """Take the account out of the file *path*; whether it was the default, which nobody is then.
+    """Remove the account from the file *path*. Return whether it was the default; then there is none any more.
 
     Raises:
-        AccountNotFoundError: The file has no such account.
-        ConfigError: The file is none, or cannot be written.
+        AccountNotFoundError: the file has no such account.
+        ConfigError: the file cannot be read or written.
     """
     was_default = check_known(path, name) == name
 
@@ -65,7 +64,11 @@ def remove_account(path: Path, name: str) -> bool:
 
 
 def set_default(path: Path, name: str) -> None:
-    """Make an account of the file *path* the default; raises what `remove_account` raises."""
+    """Make an account of the file *path* the default.
+
+    Raises:
+        AccountNotFoundError, ConfigError: as `remove_account`.
+    """
     check_known(path, name)
 
     def change(config: tomlkit.TOMLDocument) -> None:
@@ -75,25 +78,35 @@ def set_default(path: Path, name: str) -> None:
 
 
 def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, dict[str, str]]]:
-    """Return what `read_accounts` returns; raises what `add_account` raises for *name* and the file."""
+    """Return what `read_accounts` returns, if an account *name* can be added.
+
+    Raises:
+        AccountExistsError, ConfigError: as `add_account`.
+    """
     if not name.strip() or not name.isprintable():
-        raise ConfigError(f"{name!r} is no name for an account; choose letters and digits")
+        raise ConfigError(f"{name!r} is no name for an account", advice="choose letters and digits")
     default, accounts = read_accounts(path)
     if name in accounts and not replace:
         raise AccountExistsError(
-            f"there is an account {name!r} in {path} already; choose another name, or replace it",
+            f"there is an account {name!r} in {path} already",
+            advice="choose another name, or replace it",
             account_name=name,
         )
     return default, accounts
 
 
 def check_known(path: Path, name: str) -> str:
-    """Return the default account of a file that has the account *name*; raises what `remove_account` raises."""
+    """Return the default account of a file that has the account *name*.
+
+    Raises:
+        AccountNotFoundError, ConfigError: as `remove_account`.
+    """
     default, accounts = read_accounts(path)
     if name not in accounts:
         listed = ", ".join(sorted(accounts)) or "no accounts"
         raise AccountNotFoundError(
-            f"there is no account {name!r} in {path}; it has {listed}",
+            f"there is no account {name!r} in {path}",
+            advice=f"it has {listed}",
             account_name=name,
             available_accounts=sorted(accounts),
         )
@@ -123,22 +136,22 @@ def _fill(table: _Table, credentials: Credentials) -> None:
 
 def _rewrite(path: Path, change: Callable[[str], str]) -> None:
     try:
-        target = path.resolve()  # a link stays one
-        before = Masked(target.read_bytes().decode("utf-8-sig") if target.exists() else "")
-        _put(target, Masked(change(before)))
+        before = Masked(path.read_bytes().decode("utf-8-sig") if path.exists() else "")
+        _put(path, Masked(change(before)))
     except OSError as error:
-        reason = error.strerror or type(error).__name__
         raise ConfigError(
-            f"{path} cannot be written ({reason}); check its folder, or name another file in MP_CONFIG_PATH"
+            f"{path} cannot be written ({error.strerror or error})",
+            advice="check its folder, or name another file in MP_CONFIG_PATH",
         ) from error
     except _ShapeError:
         raise ConfigError(
-            f"`accounts` in {path} is not written as tables; write each account under [accounts.NAME]"
+            f"`accounts` in {path} is not written as tables",
+            advice="write each account under [accounts.NAME]",
         ) from None
 
 
 class _ShapeError(Exception):
-    """The file's accounts are no tables of their own."""
+    """The accounts of the file are not tables."""
 
 
 def _changed(text: str, change: _Change) -> str:
@@ -151,15 +164,15 @@ def _changed(text: str, change: _Change) -> str:
 
 
 def _without(text: str, name: str, *, default: bool) -> str:
-    """Return *text* without the account, but with the comments below it: they speak of what comes next."""
+    """Return *text* without the account. Comments below it stay, as they belong to what follows."""
     comments = ""
 
     def remove(config: tomlkit.TOMLDocument) -> None:
         nonlocal comments
         comments = _comments_below(_tables(config).pop(name))
 
-    left = _with_comments(text, _changed(text, remove), comments)
-    return _changed(left, lambda config: config.pop("default")) if default else left
+    rest = _with_comments(text, _changed(text, remove), comments)
+    return _changed(rest, lambda config: config.pop("default")) if default else rest
 
 
 def _comments_below(account: object) -> str:
@@ -172,23 +185,16 @@ def _comments_below(account: object) -> str:
 
 
 def _with_comments(before: str, after: str, comments: str) -> str:
-    """Return *after* with *comments* where it begins to be like the end of *before*."""
+    """Return *after* with *comments* inserted before the lines that end both texts."""
     old, new = (re.findall(r"[^\n]*\n|[^\n]+", text) for text in (before, after))
-    alike = takewhile(lambda lines: lines[0] == lines[1], zip(reversed(old), reversed(new), strict=False))
-    place = len(new) - sum(1 for _ in alike)
+    equal = takewhile(lambda lines: lines[0] == lines[1], zip(reversed(old), reversed(new), strict=False))
+    place = len(new) - sum(1 for _ in equal)
     return "".join([*new[:place], comments, *new[place:]])
 
 
-def _put(target: Path, text: str) -> None:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")  # with mode 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+def _put(path: Path, text: str) -> None:
+    path.resolve().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with replacing(path, private=True) as new, new.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,20 +1,25 @@
-"""The DuckDB file: created for every DuckDB from 1.2, opened for one export at a time; and what SQL everywhere needs."""
+"""The DuckDB file: create it, open it for one export at a time, and the SQL expressions that several folders need.
+
+New files have a storage format that every DuckDB from 1.2 on can read.
+"""
 
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 
 import duckdb
 
+from mixpanel_export import _files
 from mixpanel_export._database.settings import bulk_settings
+from mixpanel_export._environment import expanded
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRunningError
 
 STORAGE_VERSION = "v1.2.0"
-"""The oldest storage format with zstd: DuckDB 1.2 and all later ones read it (duckdb.org, storage versions)."""
+"""The oldest storage format with zstd compression; DuckDB 1.2 and all later releases read it (duckdb.org)."""
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -25,38 +30,68 @@ _ADVICE = {
     "main key table": "drop what refers to the table",
     "Permission denied": "let this user write to the file and its folder, or choose another path",
 }
+_LOCAL = "use a file on this machine, such as events.duckdb"
+# Names that DuckDB does not take for files. It would load an extension, or connect to a service.
+_NO_FILES = {
+    ":memory:": "a database in memory, which is lost when the export ends",
+    "md:": "a MotherDuck database",
+    "motherduck:": "a MotherDuck database",
+    "ducklake:": "a DuckLake catalog",
+    "sqlite:": "an SQLite database",
+    "postgres:": "a PostgreSQL database",
+    "mysql:": "a MySQL database",
+}
 
 _exporting: set[Path] = set()
 _exporting_changes = Lock()
+_creating = Lock()
 
 
-def connect(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open the database file, creating it where there is none and it is to be written.
+def database_path(db: str | Path) -> Path:
+    """Return the path of the DuckDB file *db*, with `~` expanded. Nothing is opened.
+
+    Raises:
+        DatabaseError: *db* is not a path on this machine, or what is there is not a regular file.
+        ConfigError: *db* begins with `~` and there is no home directory.
+    """
+    path = expanded(db)
+    if problem := _problem_of(path):
+        raise DatabaseError(f"{db} is {problem}", advice=_LOCAL, db_path=str(path))
+    return path
+
+
+def connect(path: Path, *, read_only: bool = False) -> Connection:
+    """Open the database file. Unless *read_only*, create it if nothing or an empty file is there.
 
     Raises:
         DatabaseLockedError: another process holds the file.
-        DatabaseError: the folder does not exist, the file is no DuckDB database, or it may not be written.
+        DatabaseError: the folder does not exist, the file is not a DuckDB database, or it cannot be written.
     """
     _check_path(path)
     try:
-        if not read_only and not _is_there(path):
-            _create(path)
-        return duckdb.connect(str(path), read_only=read_only)
+        if not read_only:
+            with _creating:
+                if not _has_content(path):
+                    _create(path)
+        # A relative name such as md:x would load an extension.
+        return duckdb.connect(str(path.absolute()), read_only=read_only)
     except (duckdb.Error, OSError) as error:
         raise _as_database_error(path, error) from error
 
 
 @contextmanager
-def connected_for_export(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Hold the database for one export: the only one of this process, with the settings that bulk loading wants.
+def connected_for_export(path: Path) -> Iterator[Connection]:
+    """Open the database for the only export of this process into it, with settings for bulk loading.
 
     Raises:
         ExportRunningError: this process is already exporting into the file.
         DatabaseError: as `connect`.
     """
+    _check_path(path)
     with ExitStack() as stack:
         stack.enter_context(_only_export(path.resolve()))
-        connection = stack.enter_context(connect(path))
+        connection = connect(path)
+        stack.enter_context(_private_spill(path, connection))
         try:
             _check_access(connection, path)
             stack.enter_context(bulk_settings(connection))
@@ -67,14 +102,14 @@ def connected_for_export(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def connected_to_look(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the file without changing it; in the place of one that is not there, an empty database in memory.
+def connected_to_look(path: Path) -> Iterator[Connection]:
+    """Open the file read-only; if it does not exist, yield an empty database in memory.
 
     Raises:
         DatabaseError: as `connect`.
     """
     _check_path(path)
-    with connect(path, read_only=True) if _is_there(path) else duckdb.connect() as connection:
+    with connect(path, read_only=True) if _has_content(path) else duckdb.connect() as connection:
         try:
             yield connection
         except duckdb.Error as error:
@@ -82,8 +117,8 @@ def connected_to_look(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Commit what the block does, or nothing of it."""
+def transaction(connection: Connection) -> Iterator[None]:
+    """Commit what the block does; if it fails, commit nothing."""
     try:
         connection.begin()
         yield
@@ -93,13 +128,13 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         raise
 
 
-def roll_back(connection: duckdb.DuckDBPyConnection) -> None:
-    """Roll back the transaction that is open, if one is."""
+def roll_back(connection: Connection) -> None:
+    """Roll back the open transaction, if there is one."""
     while True:
         try:
             connection.rollback()
         except duckdb.InterruptException:
-            continue  # meant for the statement that ended already
+            continue  # it was meant for an earlier statement
         except duckdb.TransactionException:
             return  # DuckDB has rolled back itself
         else:
@@ -107,85 +142,103 @@ def roll_back(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells the file from another one of its name; None where there is none."""
+    """Return device and inode of the file; None if it does not exist."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def advice_on(reason: str) -> str | None:
-    """Return what to do about an error of DuckDB that says where the fault is, None for others."""
+    """Return what to do about an error of DuckDB; None if its text gives no hint."""
     return next((advice for sign, advice in _ADVICE.items() if sign in reason), None)
 
 
 def quoted(identifier: str) -> str:
-    """Return *identifier* as SQL reads it, whatever characters it has."""
+    """Return *identifier* quoted for SQL."""
     return '"' + identifier.replace('"', '""') + '"'
 
 
 def in_utc(local: str, zone: str) -> str:
-    """Return SQL for the UTC of *local*, SQL of a time on the clock of *zone*.
+    """Return SQL that converts *local*, an SQL expression for a local time in *zone*, to UTC.
 
-    A time that the clock shows twice or never means the later of its two readings.
+    A local time that occurs twice or never has two readings; the later one is used.
     """
     return local if zone == "UTC" else f"timezone('{zone}', {local})::TIMESTAMP"
 
 
-def check_zone(connection: duckdb.DuckDBPyConnection, zone: str) -> None:
-    """Refuse a zone that only Python knows, as its database may be newer than DuckDB's.
+def check_zone(connection: Connection, zone: str) -> None:
+    """Check that DuckDB knows the zone. Python's time zone database may be newer.
 
     Raises:
-        ValueError: saying so.
+        ValueError: DuckDB does not know it.
     """
-    known = connection.execute("SELECT name FROM pg_timezone_names() WHERE name = ?", [zone]).fetchone()
-    if known is None:
+    row = connection.execute("SELECT name FROM pg_timezone_names() WHERE name = ?", [zone]).fetchone()
+    if row is None:
         raise ValueError(
             f"project_timezone {zone} is not known to DuckDB {duckdb.__version__}; use another name of that zone"
         )
 
 
 def first_moment(day: str, zone: str) -> str:
-    """Return SQL for when *day*, SQL of a date, begins in *zone*, in UTC."""
+    """Return SQL for the UTC time at which a day begins in *zone*; *day* is an SQL expression for a date."""
     return in_utc(f"{day}::TIMESTAMP", zone)
 
 
 def last_moment(day: str, zone: str) -> str:
-    """Return SQL for the last microsecond of *day*, SQL of a date, in *zone*, in UTC."""
+    """Return SQL for the UTC time of a day's last microsecond in *zone*; *day* is an SQL expression for a date."""
     return f"{in_utc(f'({day} + 1)::TIMESTAMP', zone)} - INTERVAL 1 MICROSECOND"
 
 
-def takes_zstd(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether the file's storage version has the zstd compression of text."""
+def takes_zstd(connection: Connection) -> bool:
+    """Whether the file's storage version supports zstd compression of text."""
     tag = connection.execute(
         "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
     ).fetchone()
-    found = re.match(r"v(\d+)\.(\d+)", str(tag[0])) if tag and tag[0] else None
-    return found is None or (int(found[1]), int(found[2])) >= (1, 2)
+    version = re.match(r"v(\d+)\.(\d+)", str(tag[0])) if tag and tag[0] else None
+    return version is None or (int(version[1]), int(version[2])) >= (1, 2)
 
 
 def _check_path(path: Path) -> None:
-    # DuckDB takes a backslash for a slash everywhere, and what follows a question mark for options.
+    if problem := _problem_of(path):
+        raise DatabaseError(f"{path} is {problem}", advice=_LOCAL, db_path=str(path))
+    # DuckDB reads a backslash as a slash, and what follows a question mark as options.
     if os.name == "posix" and re.search(r"[\\?]", str(path)):
         raise DatabaseError(
-            f"DuckDB would take {path} for another path, as it has a backslash or a question mark; rename it, or "
-            "choose another path",
+            f"DuckDB would take {path} for another path, because it has a backslash or a question mark",
+            advice="rename it, or choose another path",
             db_path=str(path),
         )
     if not path.parent.is_dir():
         raise DatabaseError(
-            f"cannot create {path}: the folder {path.parent} does not exist; create it or choose another path",
+            f"cannot create {path}: the folder {path.parent} does not exist",
+            advice="create it, or choose another path",
             db_path=str(path),
         )
 
 
-def _is_there(path: Path) -> bool:
-    """Whether the file exists; an empty one, as tempfile makes them, is no database yet."""
+def _problem_of(path: Path) -> str | None:
+    """Say why *path* cannot be a database file, to be read after `PATH is`; None if it can."""
+    name = path.name.lower()
+    if meaning := next((words for prefix, words in _NO_FILES.items() if name.startswith(prefix)), None):
+        return f"{meaning}, not a file"
+    if path == Path("-"):
+        return "standard output, which cannot hold a database"
+    if scheme := _files.remote_address(path):
+        return f"an address ({scheme}), not a file on this machine"
+    with suppress(OSError):  # the system's own error says why it cannot be opened
+        if kind := _files.kind_of(path):
+            return f"{kind}, not a regular file"
+    return None
+
+
+def _has_content(path: Path) -> bool:
+    """Whether the file exists and is not empty; an empty one, as tempfile makes them, is not a database yet."""
     return path.exists() and path.stat().st_size > 0
 
 
-def _check_access(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _check_access(connection: Connection, path: Path) -> None:
     for setting, unfit, why in (
         ("enable_external_access", False, "with enable_external_access off, so no staged file could be read"),
         ("lock_configuration", True, "with lock_configuration on, so it cannot be told how to load"),
@@ -193,41 +246,72 @@ def _check_access(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         ((value,),) = connection.execute(f"SELECT current_setting('{setting}')").fetchall()
         if value is unfit:
             raise DatabaseError(
-                f"{path} is open in this process {why}; close that connection first", db_path=str(path)
+                f"{path} is open in this process {why}",
+                advice="close that connection first",
+                db_path=str(path),
             )
 
 
 def _create(path: Path) -> None:
-    """Put an empty database at *path*, whole from the first moment; one that somebody was quicker with stays."""
-    target = path.resolve()  # a link stays one
+    """Put an empty database at *path*, complete from the first moment; never replace one that another process made."""
+    target = path.resolve()  # keeps symbolic links
     try:
         with (
-            TemporaryDirectory(
-                dir=target.parent, prefix=f".{target.name}.export-", ignore_cleanup_errors=True
-            ) as folder,
+            _folder_for(target) as folder,
             duckdb.connect() as outside,
         ):
             new = Path(folder, "new")
             literal = "'" + str(new).replace("'", "''") + "'"
             outside.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
             outside.execute("DETACH created")
-            _put(new, target)
+            if target.exists():
+                _files.fill(target, new.read_bytes())
+            else:
+                _put(new, target)
     except (duckdb.Error, OSError):
-        if not _is_there(target):  # else an export runs in it, and has tidied up
+        if not _has_content(target):  # else another process has created it meanwhile
             raise
 
 
-def _put(new: Path, target: Path) -> None:
-    if target.exists():
-        if not _is_there(target):
-            new.replace(target)
-        return
+def _folder_for(target: Path) -> "TemporaryDirectory[str]":
+    """Return a folder beside *target*, or in the system's place if only the empty file itself can be written."""
     try:
-        os.link(new, target)  # unlike a move, it replaces nothing
-    except FileExistsError:
-        return
-    except OSError:  # a disk without hard links
-        new.replace(target)
+        return TemporaryDirectory(
+            dir=target.parent, prefix=f".{target.name}.export-", ignore_cleanup_errors=True
+        )
+    except OSError:
+        if not target.exists():
+            raise
+        return TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True)
+
+
+def _put(new: Path, target: Path) -> None:
+    with suppress(FileExistsError):
+        try:
+            os.link(new, target)  # unlike a move, it replaces nothing
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links
+            new.replace(target)
+
+
+@contextmanager
+def _private_spill(path: Path, connection: Connection) -> Iterator[None]:
+    """Keep what DuckDB writes to disk for lack of memory in a folder that only this user can read; close in the end.
+
+    DuckDB would create that folder with permissions for everybody, whatever the mode of the database.
+    """
+    target = path.resolve()
+    folder = target.with_name(f"{target.name}.tmp")
+    with suppress(OSError):  # DuckDB reports a folder that it cannot use
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    try:
+        with connection:
+            yield
+    finally:
+        with suppress(OSError):  # another connection of this process may be using it
+            folder.rmdir()
 
 
 @contextmanager
@@ -235,7 +319,8 @@ def _only_export(path: Path) -> Iterator[None]:
     with _exporting_changes:
         if path in _exporting:
             raise ExportRunningError(
-                f"an export into {path} is already running in this process; wait for it, or export into another file"
+                f"an export into {path} is already running in this process",
+                advice="wait for it, or export into another file",
             )
         _exporting.add(path)
     try:
@@ -248,20 +333,27 @@ def _only_export(path: Path) -> Iterator[None]:
 def _as_database_error(path: Path, error: Exception) -> DatabaseError:
     text = str(error)
     if "Could not set lock" in text or "being used by another process" in text:
-        found = re.search(r"PID (\d+)", text)
-        pid = int(found[1]) if found else None
+        match = re.search(r"PID (\d+)", text)
+        pid = int(match[1]) if match else None
         holder = f"process {pid}" if pid else "another process"
         return DatabaseLockedError(
-            f"{path} is in use by {holder}; close it there, or export into another file",
+            f"{path} is in use by {holder}",
+            advice="close it there, or export into another file",
             db_path=str(path),
             holding_pid=pid,
         )
     if "not a valid DuckDB database" in text:
-        return DatabaseError(f"{path} is not a DuckDB database; choose another path", db_path=str(path))
+        return DatabaseError(
+            f"{path} is not a DuckDB database", advice="choose another path", db_path=str(path)
+        )
     if "different configuration" in text:
         return DatabaseError(
-            f"{path} is open in this process read-only or with other settings; close that connection first",
+            f"{path} is open in this process read-only or with other settings",
+            advice="close that connection first",
             db_path=str(path),
         )
-    advice = advice_on(text) or "choose another path"
-    return DatabaseError(f"cannot open {path}: {text.splitlines()[0]}; {advice}", db_path=str(path))
+    return DatabaseError(
+        f"cannot open {path}: {text.splitlines()[0]}",
+        advice=advice_on(text) or "choose another path",
+        db_path=str(path),
+    )

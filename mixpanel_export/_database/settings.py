@@ -1,26 +1,27 @@
-"""What DuckDB may use and how it works while an export runs: memory, threads, and the rest of its settings.
+"""DuckDB's settings while an export runs: memory, threads, and what bulk loading needs.
 
-They belong to the instance, which an application's own connections in this process share, so those that the export
-changes are put back when it ends.
+Settings belong to the DuckDB instance, which other connections of this process share. So an export restores those
+that it changes.
 """
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 
 import duckdb
 
+from mixpanel_export._environment import variable
 from mixpanel_export.errors import ConfigError
 
 ROW_GROUP = 122_880
-"""Rows that DuckDB compresses together; a commit of less compresses worse, and is written again by the next."""
+"""Rows that DuckDB compresses together. A smaller commit compresses worse, and the next checkpoint writes it again."""
 
 _LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 160_000_000, 512_000_000  # bytes
-# DuckDB 2.0 finds too few rows, others, or crashes with it, where a transaction that has inserted joins the table by
-# `rowid` after rows were deleted from it.
+# With it, DuckDB 2.0 returns too few or wrong rows, or crashes, when a transaction deletes rows from a table, inserts
+# into it and then joins it by `rowid`.
 _UNSOUND = "join_filter_pushdown"
 _USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
 _changing = RLock()
@@ -28,48 +29,48 @@ _changing = RLock()
 
 @contextmanager
 def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Set what bulk loading wants; afterwards, with no transaction open, write the log into the file and put it back."""
-    wanted = {
+    """Apply the settings for bulk loading; afterwards, with no transaction open, checkpoint and restore them."""
+    settings = {
         "memory_limit": f"{memory_limit() >> 20}MiB",
         "preserve_insertion_order": "true",
         # A checkpoint would otherwise write the row groups of small commits again to merge them.
         "max_vacuum_tasks": "0",
         "threads": _threads(),
         "disabled_optimizers": _disabled(connection),
-        # What is found in lines is kept as Arrow arrays, whose layout these change.
+        # They change the layout of Arrow arrays, which the writer relies on.
         "arrow_large_buffer_size": "false",
         "produce_arrow_string_view": "false",
     }
-    names = ", ".join(f"current_setting('{name}')" for name in wanted)
+    names = ", ".join(f"current_setting('{name}')" for name in settings)
     before = connection.execute(f"SELECT {names}").fetchone() or ()
     set_session(connection)
     try:
-        for name, value in wanted.items():
-            with suppress(duckdb.OutOfMemoryException):  # what the application holds is above our limit
+        for name, value in settings.items():
+            with suppress(duckdb.OutOfMemoryException):  # the application uses more than our limit already
                 connection.execute(f"SET GLOBAL {name} = '{value}'")
         yield
     finally:
         with suppress(duckdb.Error):  # another connection of the application may be writing
             connection.execute("CHECKPOINT")
-        for name, value in zip(wanted, before, strict=True):
+        for name, value in zip(settings, before, strict=True):
             with suppress(duckdb.Error):  # after a fatal error there is no instance left to set anything in
                 connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
 def set_session(connection: duckdb.DuckDBPyConnection) -> None:
-    """Let a connection, and only it, work as an export's SQL expects."""
+    """Apply the settings that an export's SQL relies on, to this connection only."""
     for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
         connection.execute(f"SET SESSION {setting}")
-    # In a notebook without widgets it cannot be told so, and draws none.
+    # In a notebook without widgets this setting is refused, and no bar is drawn.
     with suppress(duckdb.InvalidInputException):
         connection.execute("SET SESSION enable_progress_bar = false")
 
 
 @contextmanager
 def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
-    """Let DuckDB have more memory than usual, and one thread, while it reads lines of up to *longest* bytes, if long.
+    """Give DuckDB more memory and a single thread while it reads long lines, of up to *longest* bytes.
 
-    Copies of the line pass through several operators.
+    Several operators hold copies of a line. Short lines change nothing.
     """
     if longest <= _USUAL_LINE:
         yield
@@ -80,11 +81,11 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
 @contextmanager
 def room_at_last(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
-    """Let DuckDB have the most that it may need to read lines of up to *longest* bytes, where less was too little.
+    """Give DuckDB the most memory that reading lines of up to *longest* bytes may need, after less was too little.
 
-    That may be more than `memory_limit`, but not more than half of what there is.
+    This may exceed `memory_limit`, but not half of the memory of the machine.
     """
-    most = min([_MOST_MEMORY, *(size // 2 for size in _memory_that_there_is())])
+    most = min([_MOST_MEMORY, *(size // 2 for size in _memory_sizes())])
     with _for_now(connection, _one_thread_with(max(_for_lines(longest), most))):
         yield
 
@@ -99,7 +100,10 @@ def _one_thread_with(memory: int) -> dict[str, str]:
 
 @contextmanager
 def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set what is the instance's, from beside a transaction that may fail; one caller at a time."""
+    """Change settings of the instance for a while, through another cursor, as the transaction may fail.
+
+    One caller at a time.
+    """
     names = ", ".join(f"current_setting('{name}')" for name in settings)
     with _changing, connection.cursor() as beside:
         before = beside.execute(f"SELECT {names}").fetchone() or ()
@@ -109,56 +113,61 @@ def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str])
             yield
         finally:
             for name, value in zip(settings, before, strict=True):
-                # What the application holds may be above that, or the instance be broken.
+                # The application may use more than the old limit, or the instance may be broken.
                 with suppress(duckdb.Error):
                     beside.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
 def memory_limit() -> int:
-    """Bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of the memory that there is, 96 to 160 MB.
+    """Return the bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of all memory, 96 to 160 MB.
 
-    What there is, is the machine's or the control group's, whichever is less. Less than 96 MB loads nothing.
+    All memory is that of the machine or of its control group, whichever is less. Less than 96 MB loads nothing.
 
     Raises:
-        ConfigError: the variable is no size such as `512MB`, or less than 96 MB.
+        ConfigError: the variable is not a size such as `512MB`, or less than 96 MB.
     """
-    given = os.environ.get("MPX_MEMORY_LIMIT")
-    if given is not None:
-        return _bytes_in(given)
-    return max(_LEAST_MEMORY, min([_USUAL_MEMORY, *(size // 4 for size in _memory_that_there_is())]))
+    limit = variable("MPX_MEMORY_LIMIT")
+    return _bytes_in(limit) if limit else default_limit(_memory_sizes())
+
+
+def default_limit(sizes: Sequence[int]) -> int:
+    """Return a quarter of the least of *sizes*, the amounts of memory that the system tells, between 96 and 160 MB."""
+    return max(_LEAST_MEMORY, min([_USUAL_MEMORY, *(size // 4 for size in sizes)]))
 
 
 def _threads() -> str:
-    """Return how many threads a statement has: `MPX_THREADS`, else one.
+    """Return the number of threads of a statement: `MPX_THREADS`, else one.
 
-    Lines are examined beside the insert of others, so two statements run at a time. A second thread for each would
-    copy more than it brings: what it appends has to be joined to what the first one does.
+    Two statements run at a time already: one validates lines while another inserts. A second thread for each costs
+    more than it saves, because the rows that two threads append are merged afterwards.
     """
-    given = os.environ.get("MPX_THREADS", "1")
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", given):
-        raise ConfigError(f"MPX_THREADS must be a number of threads, 1 or more, got {given!r}")
-    return given
+    threads = variable("MPX_THREADS") or "1"
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", threads):
+        raise ConfigError(
+            f"MPX_THREADS must be a number of threads, got {threads!r}", advice="use 1 or more, or unset it"
+        )
+    return threads
 
 
 def _disabled(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return what DuckDB's optimizer is not to do: what the application forbids, and what is unsound."""
+    """Return the optimizers to disable: those that the application disabled, and the unsound one."""
     ((before,),) = connection.execute("SELECT current_setting('disabled_optimizers')").fetchall()
     return ",".join(sorted({*filter(None, before.split(",")), _UNSOUND}))
 
 
 def _settable(value: object) -> str:
-    """Return a setting as it can be set to the same again: DuckDB cuts sizes off after one decimal."""
+    """Return the text that sets a setting to the same value again: DuckDB shows sizes cut off after one decimal."""
     size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
     if not size:
         return str(value)
-    return "-1" if size[2] == "PiB" else f"{size[1]}5 {size[2]}"  # -1: as much as there is
+    return "-1" if size[2] == "PiB" else f"{size[1]}5 {size[2]}"  # -1: no limit
 
 
 def _bytes_in(size: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?(M|G)B", size.strip(), re.IGNORECASE)
-    if not found:
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?(M|G)B", size, re.IGNORECASE)
+    if not match:
         raise ConfigError(f"MPX_MEMORY_LIMIT must be a size such as 512MB or 2GB, got {size!r}")
-    in_bytes = int(float(found[1]) * (1e6 if found[2] in "mM" else 1e9))
+    in_bytes = int(float(match[1]) * (1e6 if match[2] in "mM" else 1e9))
     if in_bytes < _LEAST_MEMORY:
         raise ConfigError(
             f"MPX_MEMORY_LIMIT must be {_LEAST_MEMORY // 1_000_000}MB or more, or nothing could be loaded, got {size!r}"
@@ -166,15 +175,15 @@ def _bytes_in(size: str) -> int:
     return in_bytes
 
 
-def _memory_that_there_is() -> list[int]:
-    """Return the bytes of the machine and of the control group, as far as they are told."""
+def _memory_sizes() -> list[int]:
+    """Return the memory of the machine and of its control group in bytes, as far as the system tells."""
     return [size for size in (_memory_of_machine(), *_memory_of_group()) if size]
 
 
 def _memory_of_machine() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not told on Windows
+    except (AttributeError, ValueError, OSError):  # Windows does not tell
         return 0
 
 

@@ -1,0 +1,80 @@
+"""The environment of the process: variables and the home directory, read in one place.
+
+A variable that is set and empty counts as unset. So does one that holds only white space.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from mixpanel_export.errors import ConfigError
+
+# What a byte order mark becomes: read as it is, or as bytes of another encoding that the shell has passed on.
+_MARKS = ("\ufeff", "\xef\xbb\xbf", "\xff\xfe", "\xfe\xff", "\udcff\udcfe", "\udcfe\udcff")
+_ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
+_QUOTES = {"'": "'", '"': '"', "\u201c": "\u201d", "\u2018": "\u2019"}
+
+
+def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the value of an environment variable as `cleaned`; None if it is unset or empty."""
+    return cleaned((os.environ if environ is None else environ).get(name, "")) or None
+
+
+def cleaned(text: str) -> str:
+    """Return *text* without what tools add around a value.
+
+    That is white space, a byte order mark (PowerShell), invisible characters (web pages), and one pair of quotes
+    (`docker --env-file` passes them on).
+    """
+    for mark in _MARKS:
+        text = text.removeprefix(mark)
+    text = _stripped(text)
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+        text = _stripped(text[1:-1])
+    return text
+
+
+def _stripped(text: str) -> str:
+    before = None
+    while text != before:
+        before, text = text, text.strip().strip(_ZERO_WIDTH)
+    return text
+
+
+def home() -> Path | None:
+    """Return the user's home directory; None if `HOME` is unset or empty and the system knows no such user."""
+    if os.environ.get("HOME") == "":
+        return _home_in_passwd()
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def _home_in_passwd() -> Path | None:
+    try:
+        import pwd  # noqa: PLC0415 - POSIX only
+
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except (ImportError, KeyError):
+        return None
+
+
+def expanded(path: str | Path) -> Path:
+    """Return *path* with a leading `~` or `~user` replaced by that home directory.
+
+    As in a shell, the name of an unknown user stays as it is.
+
+    Raises:
+        ConfigError: *path* begins with `~` and there is no home directory.
+    """
+    path = Path(path)
+    first, *rest = path.parts or ("",)
+    if first == "~":
+        folder = home()
+        if folder is None:
+            raise ConfigError(
+                f"there is no home directory for {path}", advice="set HOME, or use a path without ~"
+            )
+        return Path(folder, *rest)
+    return Path(os.path.expanduser(first), *rest) if first.startswith("~") else path  # noqa: PTH111 - leaves unknown users

@@ -1,0 +1,170 @@
+"""Writing files: look at the target first, then replace it by rename, or write in place where rename is impossible.
+
+Only regular files are written. A device, a named pipe, a socket or a directory stays what it is. An existing file
+keeps its owner, its mode and the symbolic links that lead to it.
+"""
+
+import errno
+import os
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
+
+if sys.platform != "win32":
+    import fcntl
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+# `Path` makes `s3:/bucket/x` of `s3://bucket/x`; one letter is a drive of Windows.
+_ADDRESS = re.compile(r"(?:^|/)([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
+
+
+def kind_of(path: Path) -> str | None:
+    """Return what *path* is, such as `a directory`; None if it is a regular file or nothing is there.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def remote_address(path: Path) -> str | None:
+    """Return the scheme of an address such as `s3://bucket/file` that was passed as a path; None for a local path."""
+    match = _ADDRESS.search(path.as_posix())
+    return match[1] if match and not path.parent.is_dir() else None
+
+
+def file_to_write(path: Path) -> Path:
+    """Return the file that *path* leads to through symbolic links; it need not exist.
+
+    Raises:
+        OSError: *path* is not a regular file, or not a path on this machine; `strerror` says which.
+    """
+    problem = None
+    if path == Path("-"):
+        problem = "it is standard output, not a file"
+    elif scheme := remote_address(path):
+        problem = f"it is an address ({scheme}), not a file on this machine"
+    elif kind := kind_of(path):
+        problem = f"it is {kind}, not a regular file"
+    if problem:
+        raise OSError(errno.EINVAL, problem, str(path))
+    return path.resolve()
+
+
+@contextmanager
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield the path of a new file; when the block ends without an error, that file takes the place of *path*.
+
+    Whoever reads *path* meanwhile gets the old content or the new one. Where a rename is impossible, because the
+    file is a mount point or the folder or the owner may not be changed, the content is copied into the old file.
+    *private* removes all permissions of others than the owner. Nobody else can read the new file before.
+
+    Raises:
+        OSError: *path* is not a regular file, or cannot be written.
+    """
+    target = file_to_write(path)
+    with _folder_beside(target) as folder:
+        new = Path(folder, "new")
+        if private:
+            new.touch(0o600)
+        yield new
+        _install(new, target, private=private)
+
+
+def _folder_beside(target: Path) -> "TemporaryDirectory[str]":
+    """Return a folder with mode 0700 on the disk of *target*, or elsewhere if only the file itself can be written."""
+    try:
+        return TemporaryDirectory(dir=target.parent, prefix=".mpx-", ignore_cleanup_errors=True)
+    except OSError:
+        if not target.exists():
+            raise
+        return TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True)
+
+
+def _install(new: Path, target: Path, *, private: bool) -> None:
+    with new.open("rb") as content:  # opened first, as the mode of the old file may forbid reading
+        try:
+            if target.exists():
+                _take_over(new, target)
+            if private:
+                new.chmod(new.stat().st_mode & 0o600)
+            new.replace(target)
+        except OSError:
+            if not target.exists():
+                raise
+            if private:
+                with suppress(OSError):  # the file is somebody else's
+                    target.chmod(target.stat().st_mode & 0o600)
+            _overwrite(target, content)
+
+
+def _take_over(new: Path, target: Path) -> None:
+    """Give *new* the owner, the mode and the access control lists of *target*."""
+    before, now = target.stat(), new.stat()
+    if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+        os.chown(new, before.st_uid, before.st_gid)
+    shutil.copystat(target, new)
+    os.utime(new)
+
+
+def _overwrite(target: Path, content: BinaryIO) -> None:
+    size = os.fstat(content.fileno()).st_size
+    with target.open("r+b") as file:
+        _reserve(file, size)
+        shutil.copyfileobj(content, file)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Reserve disk space for *size* bytes before the first old byte is overwritten."""
+    before = os.fstat(file.fileno()).st_size
+    if size <= before or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file.fileno(), before, size - before)
+    except OSError as error:
+        if error.errno in _NO_ROOM:  # other errors mean that this file system does not reserve
+            file.truncate(before)
+            raise
+
+
+def fill(path: Path, content: bytes) -> bool:
+    """Write *content* into an empty file, in place; return False if another process is doing so or has done so.
+
+    The file is locked the way DuckDB locks it, so nothing is written into a database that is in use.
+    """
+    with path.open("r+b") as file:
+        if sys.platform != "win32":
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                return False
+        if os.fstat(file.fileno()).st_size:
+            return False
+        try:
+            file.write(content)
+            file.flush()
+        except OSError:
+            file.truncate(0)
+            raise
+        os.fsync(file.fileno())
+    return True
