@@ -7,6 +7,7 @@ does not show it either, and no message here quotes a value that could hold one.
 import os
 import re
 import tomllib
+import unicodedata
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from ipaddress import IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from mixpanel_export._environment import cleaned, expanded, home, variable
+from mixpanel_export._files import kind_of
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export.errors import AccountNotFoundError, AdvisoryWarning, ConfigError
 
@@ -32,6 +35,7 @@ _VARIABLES = {
     "project_timezone": "MPX_PROJECT_TIMEZONE",
 }
 _API_URL_ADVICE = "set MPX_API_URL to https://HOST[:PORT]"
+_QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
 _IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
 
 
@@ -135,8 +139,8 @@ def export_url(region: str, api_url: str | None = None, environ: Mapping[str, st
     `ConfigError` for anything else.
     """
     _check_region(region)
-    given = api_url or (os.environ if environ is None else environ).get("MPX_API_URL")
-    return (_checked_base(given) if given else _HOSTS[region]) + _EXPORT_PATH
+    base = api_url or variable("MPX_API_URL", environ)
+    return (_checked_base(base) if base else _HOSTS[region]) + _EXPORT_PATH
 
 
 def _checked_base(api_url: str) -> str:
@@ -199,11 +203,11 @@ def resolve_credentials(
     `ConfigError` where nothing usable is found.
     """
     variables = _variables(environ)
-    path = config_path or config_file(environ)
     overrides = {"project_id": project_id, "region": region}
     if account is None and _in_environment(variables):
         found = {key: variables[name] for key, name in _VARIABLES.items()}
         return _credentials(found, overrides, _VARIABLES)
+    path = config_path or config_file(environ)
     name, entry = _account(account, path)
     _warn_of_readers(path)
     if variables["MPX_PROJECT_TIMEZONE"] and not entry.get("project_timezone"):
@@ -235,16 +239,36 @@ def account_used(
 
 
 def config_file(environ: Mapping[str, str] | None = None) -> Path:
-    """Return the path of the configuration file: `MP_CONFIG_PATH`, else `~/.mp/config.toml`."""
-    return Path(_variables(environ)["MP_CONFIG_PATH"] or "~/.mp/config.toml").expanduser()
+    """Return the path of the configuration file: `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
+
+    Raises:
+        ConfigError: the variable is not set, and there is no home directory.
+    """
+    if named := variable("MP_CONFIG_PATH", environ):
+        return expanded(named)
+    folder = home()
+    if folder is None:
+        raise ConfigError(
+            "there are no credentials in the environment, and no home directory with a configuration file",
+            advice="set MP_USERNAME, MP_SECRET and MP_PROJECT_ID, or name a file in MP_CONFIG_PATH",
+        )
+    return folder / ".mp" / "config.toml"
 
 
 def _variables(environ: Mapping[str, str] | None) -> dict[str, str]:
-    """Take what is ours, without the newline that a secret read from a file often keeps."""
-    given = os.environ if environ is None else environ
-    names = ("MP_CONFIG_PATH", *_VARIABLES.values())
-    found = {name: given.get(name, "").strip() for name in names}
-    return found | {"MP_SECRET": Masked(found["MP_SECRET"])}
+    """Return the variables that hold credentials; empty text stands for those that are not set."""
+    values = {name: _visible(variable(name, environ) or "") for name in _VARIABLES.values()}
+    return values | {"MP_SECRET": Masked(values["MP_SECRET"])}
+
+
+def cleaned_secret(text: str) -> str:
+    """Return a secret without what tools add: white space, quotes, a byte order mark, invisible characters."""
+    return Masked(_visible(cleaned(text)))
+
+
+def _visible(text: str) -> str:
+    """Return *text* without characters of no width, which no credentials contain."""
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
 
 def _in_environment(variables: Mapping[str, str]) -> bool:
@@ -318,13 +342,19 @@ def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
 
     Raises `ConfigError` where the file is no TOML; one that is not there has no accounts.
     """
-    if not path.is_file():
-        return "", {}
     try:
+        if not path.exists() or path.samefile(os.devnull):
+            return "", {}
+        if kind := kind_of(path):
+            raise ConfigError(
+                f"{path} is {kind}, not a configuration file", advice="name another file in MP_CONFIG_PATH"
+            )
         config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         # Without its cause, whose frames hold the text of the file.
-        raise ConfigError(f"{path} is not valid TOML ({error})", advice="correct the file") from None
+        raise ConfigError(
+            f"{path} is not valid TOML ({error})", advice="correct the file, and save it as UTF-8"
+        ) from None
     accounts = config.get("accounts")
     tables = accounts.items() if isinstance(accounts, dict) else ()
     return str(config.get("default", "")), {
@@ -333,5 +363,27 @@ def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
 
 
 def _entry(table: Mapping[str, object]) -> dict[str, str]:
-    entry = {key: str(value).strip() for key, value in table.items()}
-    return entry | {"secret": Masked(entry.get("secret", ""))}
+    entry = {key: cleaned(str(value)) for key, value in table.items()}
+    return entry | {"secret": cleaned_secret(entry.get("secret", ""))}
+
+
+def format_problem(credentials: Credentials) -> str | None:
+    """Say what looks wrong about the user name or the secret, without showing it; None if nothing does.
+
+    Mixpanel decides. This is for people whose credentials it has refused.
+    """
+    texts = {"the secret": str(credentials.secret), "the user name": credentials.username or ""}
+    problems = [f"{name} {problem}" for name, text in texts.items() if (problem := _text_problem(text))]
+    return " and ".join(problems) or None
+
+
+def _text_problem(text: str) -> str | None:
+    if re.match(r"\$\{?\w+\}?$|%\w+%$", text):
+        return "looks like the name of a variable, not like its value"
+    if re.search(r"\s", text):
+        return "contains white space"
+    if text.startswith(_QUOTES) or text.endswith(_QUOTES):
+        return "begins or ends with a quotation mark"
+    if not (text.isascii() and text.isprintable()):
+        return "contains characters that Mixpanel's have not"
+    return None

@@ -17,6 +17,8 @@ from mixpanel_export._compat import (
     mode_of,
     result_of_one_request,
 )
+from mixpanel_export._database.connection import database_path
+from mixpanel_export._environment import home
 from mixpanel_export._export.engine import download_events, export_events
 from mixpanel_export._local.file import LocalDatabase, check_there, size_and_birth
 from mixpanel_export._source.check import check_credentials
@@ -152,7 +154,7 @@ class Workspace(LocalDatabase):
     def db_path(self) -> Path:
         """Where the database is, whether or not it exists yet."""
         if self._path is not None:
-            return Path(self._path).expanduser()
+            return database_path(self._path)
         project_id = checked_project_id(self._project_id or self._credentials.project_id)
         if not project_id:
             raise ConfigError(
@@ -160,7 +162,14 @@ class Workspace(LocalDatabase):
                 advice="set MP_PROJECT_ID, or pass $path",
                 argument="path",
             )
-        return Path.home() / ".mp" / "data" / f"{project_id}.db"
+        folder = home()
+        if folder is None:
+            raise ConfigError(
+                "the default file is in the home directory, and there is none",
+                advice="set HOME, or pass $path",
+                argument="path",
+            )
+        return folder / ".mp" / "data" / f"{project_id}.db"
 
     @overload
     def fetch_events(

@@ -56,7 +56,7 @@ def database_path(db: str | Path) -> Path:
     """
     path = expanded(db)
     if problem := _problem_of(path):
-        raise DatabaseError(f"{db} is {problem}", advice=_LOCAL, db_path=str(path))
+        raise DatabaseError(f"{str(db) or path} is {problem}", advice=_LOCAL, db_path=str(path))
     return path
 
 
@@ -220,7 +220,7 @@ def _check_path(path: Path) -> None:
 
 def _problem_of(path: Path) -> str | None:
     """Say why *path* cannot be a database file, to be read after `PATH is`; None if it can."""
-    name = path.name.lower()
+    name = str(path).lower()  # with a folder before it, the name is that of a file
     if meaning := next((words for prefix, words in _NO_FILES.items() if name.startswith(prefix)), None):
         return f"{meaning}, not a file"
     if path == Path("-"):

@@ -1,6 +1,5 @@
 """What an export is asked to do, checked: the ground that a real run and a dry one stand on."""
 
-import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,8 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
+from mixpanel_export._database.connection import database_path
 from mixpanel_export._database.ledger import Selection
 from mixpanel_export._database.preflight import Mode, Order
+from mixpanel_export._environment import variable
 from mixpanel_export._model import Chunk
 from mixpanel_export._planning.planner import Held, Plan, open_from, parse_day, plan
 from mixpanel_export._quota.gate import Gate
@@ -105,7 +106,7 @@ def checked_job(
     credentials = credentials or resolve_credentials()
     query = query_for(credentials, api_url, timeouts, events=names, where=where, limit=limit)
     return Job(
-        path=Path(db).expanduser().absolute(),
+        path=database_path(db).absolute(),
         order=Order(
             table=table,
             selection=Selection(credentials.project_id, names, where),
@@ -200,12 +201,12 @@ def gate_for(query: Query, per_second: int | None, per_hour: int | None, max_wai
     return Gate(*limits, shared=SharedQuota(key, *limits) if any(limits) else None, max_wait=max_wait)
 
 
-def _quota(given: int | None, variable: str, usual: int) -> int:
+def _quota(given: int | None, name: str, usual: int) -> int:
     if given is not None:
         return given
-    text = os.environ.get(variable, str(usual))
+    text = variable(name) or str(usual)
     if not text.isdecimal():
-        raise ConfigError(f"{variable} must be a whole number, 0 for no limit, got {text!r}")
+        raise ConfigError(f"{name} must be a whole number, 0 for no limit, got {text!r}")
     return int(text)
 
 

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database.connection import advice_on, connected_for_export, quoted, transaction
+from mixpanel_export._database.connection import (
+    advice_on,
+    connected_for_export,
+    database_path,
+    quoted,
+    transaction,
+)
 from mixpanel_export._database.ledger import Entry, Ledger, Loaded, Selection
 from mixpanel_export._database.schema import (
     HERE,
@@ -76,7 +82,7 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
         TableFormatError: A newer release of this program has exported into it.
         ExportRunningError: This process is exporting into it.
     """
-    path = Path(path).expanduser()
+    path = database_path(path)
     check_there(path)
     if path.stat().st_size == 0:
         raise _foreign(path)

@@ -1,12 +1,13 @@
 """`mpx accounts`: who exports, kept in the configuration file. No secret is ever an argument or printed."""
 
-import os
 import sys
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
+from mixpanel_export._environment import variable
 from mixpanel_export.cli import complete, print_json, program
 from mixpanel_export.cli.options import api_url_option
 from mixpanel_export.cli.report import quoted
@@ -62,7 +63,7 @@ def list_accounts(*, as_json: bool) -> None:
         click.echo("\n".join(_lines(default, accounts)))
     else:
         click.echo(f"There are no accounts in {path}; `{_command('add', 'NAME')}` adds one.", err=True)
-    if any(os.environ.get(name, "").strip() for name in ("MP_USERNAME", "MP_SECRET")):
+    if any(map(variable, ("MP_USERNAME", "MP_SECRET"))):
         click.echo("MP_USERNAME or MP_SECRET is set and goes before the default account.", err=True)
 
 
@@ -160,17 +161,27 @@ def _asked(what: str, option: str) -> str:
 
 
 def _secret(*, from_stdin: bool) -> str:
-    given = os.environ.get("MP_SECRET", "").strip()
-    if given and not from_stdin:
+    from mixpanel_export.credentials import cleaned_secret
+
+    secret = variable("MP_SECRET")
+    if secret and not from_stdin:
         click.echo("The secret is that of MP_SECRET.", err=True)
-        return given
+        return cleaned_secret(secret)
     if sys.stdin.isatty():
-        return str(click.prompt("Secret (not shown)", hide_input=True, err=True)).strip()
+        return cleaned_secret(click.prompt("Secret (not shown)", hide_input=True, err=True))
     if from_stdin:
-        return sys.stdin.readline().strip()
+        return cleaned_secret(_first_line(sys.stdin.buffer.read()))
     raise click.UsageError(
         "the secret is missing, and there is no terminal to ask on; use --secret-stdin or MP_SECRET"
     )
+
+
+def _first_line(content: bytes) -> str:
+    """Return the first line of a secret's file; PowerShell writes UTF-16 with a byte order mark."""
+    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    return content.decode(encoding, "surrogateescape" if encoding != "utf-16" else "replace").partition("\n")[
+        0
+    ]
 
 
 @command.command("test", short_help="Ask Mixpanel whether it accepts an account.", epilog=TEST_EXAMPLES)

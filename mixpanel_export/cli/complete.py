@@ -3,11 +3,12 @@
 What stands beside an offer has no commas: click's script for fish ends it there.
 """
 
-import os
 from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
+
+from mixpanel_export._environment import variable
 
 
 def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -38,7 +39,7 @@ def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
     from mixpanel_export.workspace import Workspace
 
     # An option whose value is still to come leaves the arguments, of which a database is the first, unread.
-    path = Path(next(iter(ctx.args), None) or ctx.params.get("db") or os.environ.get("MPX_DB") or DEFAULT_DB)
+    path = Path(next(iter(ctx.args), None) or ctx.params.get("db") or variable("MPX_DB") or DEFAULT_DB)
     try:
         with Workspace(path=path, read_only=True) as workspace:
             return [

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -81,9 +80,10 @@ def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_prog
 
 def _check_own(db: str) -> None:
     """Raise `TableExistsError` where the file has an events table that no demo made."""
+    from mixpanel_export._database.connection import database_path
     from mixpanel_export.workspace import Workspace
 
-    if not Path(db).expanduser().exists():
+    if not database_path(db).exists():
         return
     with Workspace(path=db, read_only=True) as workspace:
         tables = {name for (name,) in workspace.connection.execute(TABLES).fetchall()}

@@ -1,6 +1,5 @@
 """`mpx doctor`: what may be wrong on this machine, and what to do about it."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixpanel_export._advice import Advice
+from mixpanel_export._environment import expanded, variable
 from mixpanel_export.cli import option_of, print_json
 from mixpanel_export.cli.options import account_option, api_url_option, db_argument, per_hour_option
 
@@ -54,7 +54,7 @@ def command(
     costs a request: mpx accounts test.
     """
     found = []
-    for finding in _findings(Path(db).expanduser(), account, api_url, per_hour, offline=offline):
+    for finding in _findings(expanded(db), account, api_url, per_hour, offline=offline):
         found.append(finding)
         if not as_json:
             _show(finding)
@@ -91,7 +91,7 @@ def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Fi
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.sync import run_sync
 
-    region = credentials.region if credentials else os.environ.get("MP_REGION", "").strip().lower() or "us"
+    region = credentials.region if credentials else (variable("MP_REGION") or "us").lower()
     try:
         reached = run_sync(reach, export_url(region, api_url))
     except MixpanelDataError as error:

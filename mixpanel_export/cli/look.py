@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixpanel_export.cli.duration import duration_words
@@ -22,6 +21,7 @@ def looking(db: str, wait: float | None = None) -> Iterator["Connection"]:
     Raises:
         DatabaseLockedError: it is held still; names the process, and the option.
     """
+    from mixpanel_export._database.connection import database_path
     from mixpanel_export._local.reader import reading
 
     seconds = wait or 0.0
@@ -30,7 +30,7 @@ def looking(db: str, wait: float | None = None) -> Iterator["Connection"]:
         say(f"{db} is in use by {_holder(error)}; waiting up to {duration_words(seconds)}.")
 
     try:
-        with reading(Path(db).expanduser(), wait=seconds, on_wait=tell) as connection:
+        with reading(database_path(db), wait=seconds, on_wait=tell) as connection:
             yield connection
     except DatabaseLockedError as error:
         still = f" after {duration_words(wait)}" if wait else ""

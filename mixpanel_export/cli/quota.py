@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixpanel_export._environment import variable
 from mixpanel_export.cli import print_json
 from mixpanel_export.cli.options import account_option, api_url_option, per_hour_option, region_option
 from mixpanel_export.cli.report import aligned
@@ -79,10 +80,10 @@ def _key(project_id: str | None, region: str | None, account: str | None, api_ur
     except AccountNotFoundError:
         raise
     except ConfigError:
-        project_id = project_id or os.environ.get("MP_PROJECT_ID", "").strip()
+        project_id = project_id or variable("MP_PROJECT_ID")
         if not project_id:
             raise
-        region = region or os.environ.get("MP_REGION", "").strip() or "us"
+        region = region or variable("MP_REGION") or "us"
         return key_of(export_url(region.lower(), api_url), checked_project_id(project_id))
     return key_of(export_url(found.region, api_url), found.project_id)
 
