@@ -21,6 +21,7 @@ from mixpanel_export._database.coverage import Coverage, LedgerRow, RowsPerDay, 
 from mixpanel_export._database.ledger import selection_of
 from mixpanel_export._database.preflight import SHADOW, Order, order_of
 from mixpanel_export._database.schema import check_ledger, comment_of, has_batches, table_exists, table_names
+from mixpanel_export._files import replacing
 from mixpanel_export._model import Chunk
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError
 from mixpanel_export.sync import run_sync
@@ -171,30 +172,31 @@ def ask(connection: Connection, sql: str, column: Callable[[str, str], str]) -> 
 
 
 def write_parquet(connection: Connection, sql: str, path: Path) -> int:
-    """Run *sql*, write the rows of its last statement into a Parquet file, and return how many there are.
+    """Run *sql*, write the rows of its last statement into a Parquet file, and return their number.
 
-    The file is there when it is whole; an earlier one of that name is replaced.
+    The file appears when it is complete. An earlier one is replaced; its mode, its owner and links to it stay.
 
     Raises:
-        ValueError: As `ask`.
-        OSError: the file cannot be written, or what the query reads besides the database cannot be read.
+        ValueError: as `ask`.
+        OSError: the file cannot be written, or the query reads another file that cannot be read.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        with _explained():
-            found = _attended(connection, partial(_relation, connection, sql))
-            if found is None:
-                raise ValueError("SQL: there is no statement that has rows")
-            literal = "'" + str(part).replace("'", "''") + "'"
-            copy = f"COPY (\n{found.sql_query()}\n) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
-            written = _attended(connection, lambda: connection.execute(copy).fetchone())
-        part.replace(path)
-    except duckdb.OperationalError as error:
-        reason = " ".join(str(error).split())
+        with replacing(path) as new:
+            return _copy_to_parquet(connection, sql, new)
+    except (duckdb.OperationalError, OSError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise OSError(f"no rows were written to {path}: {reason}; check the query and the path") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return int(written[0]) if written else 0
+
+
+def _copy_to_parquet(connection: Connection, sql: str, path: Path) -> int:
+    with _explained():
+        relation = _attended(connection, partial(_relation, connection, sql))
+        if relation is None:
+            raise ValueError("SQL: there is no statement that has rows")
+        literal = "'" + str(path).replace("'", "''") + "'"
+        copy = f"COPY (\n{relation.sql_query()}\n) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
+        row = _attended(connection, lambda: connection.execute(copy).fetchone())
+    return int(row[0]) if row else 0
 
 
 def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | None:

@@ -1,13 +1,14 @@
-"""`mpx query`: an answer from the database, for people or for other programs."""
+"""`mpx query`: the result of a query, for people or for other programs."""
 
 import json
 import re
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from shutil import get_terminal_size
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -24,46 +25,76 @@ Examples:
   mpx query "FROM events LIMIT 5" --json | jq .properties.plan
   mpx query - --csv --db app.duckdb < report.sql > report.csv
   mpx query "FROM events" --parquet events.parquet
+  mpx query "FROM events" --parquet - | aws s3 cp - s3://bucket/events.parquet
 
 \b
-The file is opened read-only; what would change it is refused. --json and --csv are UTF-8, and columns of type JSON
-are in it as they were sent. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file, 1 anything else.
+The file is opened read-only, and statements that would change it are refused. --json and --csv write UTF-8, and JSON
+columns as they were sent. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file, 1 anything else.
 """
 
 _WIDEST = 60  # columns of a cell on a terminal
+_OPTION_WITH_VALUE = re.compile(r"--[a-z][a-z-]*=")
+STANDARD_OUTPUT = Path("-")
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)")
 
 
-@click.command("query", short_help="Answer a question in SQL.", epilog=EXAMPLES)
+class QueryCommand(click.Command):
+    """A command whose SQL may begin with `-`: an argument that contains white space is never an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._with_sql_last(args))
+
+    def _with_sql_last(self, args: list[str]) -> list[str]:
+        """Move SQL that looks like an option behind `--`, which ends the options."""
+        valued = {
+            name
+            for option in self.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for name in option.opts
+        }
+        for place, argument in enumerate(args):
+            if argument == "--":
+                break
+            is_value = place > 0 and args[place - 1] in valued
+            if not is_value and _is_sql_like_an_option(argument):
+                return [*args[:place], *args[place + 1 :], "--", argument]
+        return args
+
+
+def _is_sql_like_an_option(argument: str) -> bool:
+    return argument.startswith("-") and len(argument.split()) > 1 and not _OPTION_WITH_VALUE.match(argument)
+
+
+@click.command("query", cls=QueryCommand, short_help="Run an SQL query.", epilog=EXAMPLES)
 @click.argument("sql")
 @db_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a row and line, as jq reads them.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, as jq reads them.")
 @click.option("--csv", "as_csv", is_flag=True, help='CSV with a header; NULL is empty, empty text is "".')
 @click.option(
     "--parquet",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write a Parquet file; one that is there is replaced.",
+    help="Write a Parquet file, or replace it; - is standard output.",
 )
 @click.option(
     "--rows",
     type=click.IntRange(0),
     metavar="N",
     default=100,
-    help="Rows that the table for people has at most; 0 = all.",
+    help="Show at most N rows in the table; 0 = all.",
 )
 @wait_option
 def command(
     *, sql: str, db: str, as_json: bool, as_csv: bool, parquet: Path | None, rows: int, wait: float
 ) -> None:
-    """Run SQL (- reads it from standard input) on a DuckDB file, and print the rows as a table.
+    """Run SQL on a DuckDB file and print the rows as a table. The SQL - is read from standard input.
 
-    The file is not changed. The tables of exports are described in the README.
+    The file is not changed. The README describes the tables of exports.
     """
     if as_json + as_csv + (parquet is not None) > 1:
         raise click.UsageError("--json, --csv and --parquet exclude each other; choose one")
-    if parquet is not None and _is_same(parquet, Path(db).expanduser()):
-        raise click.UsageError("--parquet names the database, which it would replace; choose another file")
+    if parquet is not None:
+        _check_parquet(parquet, db)
     text = sys.stdin.buffer.read().decode("utf-8-sig") if sql == "-" else sql
     if not text.strip():
         raise click.UsageError("there is no SQL to run")
@@ -76,19 +107,37 @@ def command(
             _show(connection, text, rows)
 
 
-def _is_same(file: Path, db: Path) -> bool:
-    return file.exists() and db.exists() and file.samefile(db)
+def _check_parquet(parquet: Path, db: str) -> None:
+    from mixpanel_export._database.connection import database_path
+
+    database = database_path(db)
+    if parquet.exists() and database.exists() and parquet.samefile(database):
+        raise click.UsageError("--parquet names the database, which it would replace; choose another file")
+    if parquet == STANDARD_OUTPUT and sys.stdout.isatty():
+        raise click.UsageError(
+            "--parquet - would write binary data to the terminal; redirect it into a file or a pipe"
+        )
 
 
 def _write_parquet(connection: "Connection", sql: str, path: Path) -> None:
     from mixpanel_export._local.reader import write_parquet
 
-    rows = write_parquet(connection, sql, path)
-    click.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {path}.", err=True)
+    if path == STANDARD_OUTPUT:
+        with TemporaryDirectory(prefix="mpx-") as folder:  # the format needs a file that can be seeked
+            file = Path(folder, "rows.parquet")
+            rows = write_parquet(connection, sql, file)
+            with file.open("rb") as content:
+                shutil.copyfileobj(content, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        target = "standard output"
+    else:
+        rows = write_parquet(connection, sql, path)
+        target = str(path)
+    click.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {target}.", err=True)
 
 
 def _write_lines(connection: "Connection", sql: str, *, as_json: bool) -> None:
-    """Write the rows as they come, in UTF-8 and with plain newlines wherever this runs."""
+    """Write the rows as they arrive, in UTF-8 and with plain newlines on every platform."""
     from mixpanel_export._local.reader import ask
 
     answer = ask(connection, sql, json_value if as_json else text_value)
@@ -106,26 +155,26 @@ def _show(connection: "Connection", sql: str, most: int) -> None:
     answer = ask(connection, sql, text_value)
     if answer is None:
         return
-    shown = list(islice(answer.rows, most + 1 if most else None))
-    more = bool(most) and len(shown) > most
-    if answer.columns == ("Success",) and not shown:
-        return  # of SET and the like
+    rows = list(islice(answer.rows, most + 1 if most else None))
+    more = bool(most) and len(rows) > most
+    if answer.columns == ("Success",) and not rows:
+        return  # SET and similar statements
     if answer.columns == ("explain_key", "explain_value"):
-        click.echo("\n".join(str(plan) for _, plan in shown))
+        click.echo("\n".join(str(plan) for _, plan in rows))
         return
-    width = get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo("\n".join(table_lines(answer, shown[: most or None], width)))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    click.echo("\n".join(table_lines(answer, rows[: most or None], width)))
     if more:
         click.echo(f"The first {most} rows; --rows 0 shows all, --json or --csv writes all.", err=True)
 
 
 def text_value(column: str, kind: str) -> str:  # noqa: ARG001 - as `json_value`
-    """Return SQL for a column as DuckDB shows it."""
+    """Return SQL that converts a column to the text that DuckDB shows."""
     return f"{column}::VARCHAR"
 
 
 def json_value(column: str, kind: str) -> str:
-    """Return SQL for a column as JSON: one of that type as it was sent, on one line; no number that JSON has not."""
+    """Return SQL that converts a column to JSON on one line; JSON columns keep their text, NaN and infinity are NULL."""
     if kind == "JSON":
         return rf"replace(replace({column}::VARCHAR, chr(10), ' '), chr(13), ' ')"
     if kind in {"FLOAT", "DOUBLE"}:
@@ -134,7 +183,7 @@ def json_value(column: str, kind: str) -> str:
 
 
 def json_lines(answer: "Answer") -> Iterator[str]:
-    """Yield a JSON object a row; of columns with the same name the last one counts for most readers."""
+    """Yield a JSON object per row. Of columns with the same name, most readers take the last one."""
     names = [json.dumps(name, ensure_ascii=False) for name in answer.columns]
     for row in answer.rows:
         values = ("null" if value is None else value for value in row)
@@ -142,7 +191,7 @@ def json_lines(answer: "Answer") -> Iterator[str]:
 
 
 def csv_lines(answer: "Answer") -> Iterator[str]:
-    """Yield the header and a line a row, as RFC 4180 has it but for plain newlines."""
+    """Yield a header and a line per row, as in RFC 4180, but with plain newlines."""
     yield _csv_line(answer.columns)
     for row in answer.rows:
         yield _csv_line(row)
@@ -162,9 +211,9 @@ def _csv_value(value: str | None) -> str:
 def table_lines(
     answer: "Answer", rows: Sequence[Sequence[str | None]], width: int | None = None
 ) -> list[str]:
-    """Return the rows as a table for people, with numbers to the right; *width* is that of a terminal, None for none.
+    """Return the rows as a table with numbers aligned right, cut to the *width* of a terminal if there is one.
 
-    Nothing in the data can move the cursor or colour the terminal: control characters are shown as escapes.
+    Control characters are shown as escapes, so that data cannot control the terminal.
     """
     most = None if width is None else _WIDEST
     head = [_cell(name, most) for name in answer.columns]
@@ -179,33 +228,33 @@ def table_lines(
 
 
 def _cell(text: str, most: int | None) -> str:
-    plain = "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
+    plain = "".join(character if character.isprintable() else _escaped(character) for character in text)
     return _cut(plain, most) if most else plain
 
 
-def _escaped(sign: str) -> str:
-    return sign.encode("unicode_escape").decode("ascii")
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def _cut(text: str, width: int) -> str:
-    """Return *text*, with dots in the place of what is beyond *width* columns."""
+    """Return *text*; if it is wider than *width* columns, its beginning with dots."""
     if _wide(text) <= width:
         return text
-    kept = ""
-    for sign in text:
-        if _wide(kept + sign) > width - 3:
+    beginning = ""
+    for character in text:
+        if _wide(beginning + character) > width - 3:
             break
-        kept += sign
-    return kept + "..."
+        beginning += character
+    return beginning + "..."
 
 
 def _wide(text: str) -> int:
-    """Return how many columns of a terminal *text* takes."""
+    """Return the number of columns that *text* takes on a terminal."""
     if text.isascii():
         return len(text)
     return sum(
-        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
-        for sign in text
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
     )
 
 
