@@ -18,6 +18,8 @@ PACKAGE = Path(mixpanel_export.__file__).parent
 LAYERS = {
     "_advice": ("", ""),
     "errors": ("_advice", ""),
+    "_files": ("", ""),
+    "_environment": ("errors", ""),
     "_display": ("", "pandas"),
     "results": ("_display errors", "pandas"),
     "inspection": ("_display results", "pandas"),
@@ -28,33 +30,33 @@ LAYERS = {
     "_planning": ("_model", ""),
     "_compat": ("_model _planning errors results", ""),
     "_quota": ("errors", "anyio platformdirs"),
-    "credentials": ("_timezones errors", ""),
-    "_config_file": ("credentials errors", "tomlkit"),
+    "credentials": ("_environment _files _timezones errors", ""),
+    "_config_file": ("_files credentials errors", "tomlkit"),
     "progress": ("results", "tqdm"),
     "_source": ("_model _ndjson _planning _quota _timezones credentials errors", "anyio h2 httpx isal"),
-    "_database": ("_model _planning _timezones errors", "duckdb"),
+    "_database": ("_environment _files _model _planning _timezones errors", "duckdb"),
     "_writer": (
         "_concurrency _database _model _ndjson _planning _timezones errors",
         "duckdb isal nanoarrow numpy",
     ),
     "_export": (
-        "_concurrency _database _model _planning _quota _source _timezones _writer credentials errors results",
+        "_concurrency _database _environment _model _planning _quota _source _timezones _writer credentials errors results",
         "anyio httpx",
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_advice _concurrency _database _display _model _quota _source credentials errors inspection sync",
+        "_advice _concurrency _database _display _files _model _quota _source credentials errors inspection sync",
         "duckdb pandas",
     ),
     "workspace": (
-        "_compat _export _local _source _timezones credentials errors inspection progress results sync",
+        "_compat _database _environment _export _local _source _timezones credentials errors inspection progress results sync",
         "",
     ),
     "__init__": ("_export _local _planning _source credentials errors inspection results sync workspace", ""),
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "__init__ _advice _compat _config_file _database _export _local _model _planning _quota _source credentials "
+            "__init__ _advice _compat _config_file _database _environment _export _local _model _planning _quota _source credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",
