@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import click
 import duckdb
@@ -55,6 +56,12 @@ def mpx(*words: str, given: str | bytes | None = None) -> Result:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def run_mpx(*words: str, env: Mapping[str, str], **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    """Run `mpx` in a process of its own; *options* are those of `subprocess.run`."""
+    usual: dict[str, Any] = {"capture_output": True, "timeout": 100}
+    return subprocess.run([*MPX, *words], check=False, env=env, **(usual | options))
 
 
 def one_error(result: Result) -> str:

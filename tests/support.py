@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import httpx
 
-from mixpanel_export._export.engine import export_events
+from mixpanel_export import export_events
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.results import ParallelFetchResult
 from mixpanel_export.simulator import Simulator, checksum

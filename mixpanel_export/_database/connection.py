@@ -119,6 +119,7 @@ def connected_to_look(path: Path) -> Iterator[Connection]:
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
     """Commit what the block does; if it fails, commit nothing."""
+    _keep_log_private(connection)
     try:
         connection.begin()
         yield
@@ -126,6 +127,20 @@ def transaction(connection: Connection) -> Iterator[None]:
     except BaseException:
         roll_back(connection)
         raise
+
+
+def _keep_log_private(connection: Connection) -> None:
+    """Create the write-ahead log of a private database, since DuckDB would create it readable for everybody."""
+    row = connection.execute(
+        "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+    ).fetchone()
+    if row is None or not row[0]:
+        return  # in memory
+    path = Path(row[0]).resolve()
+    with suppress(OSError):  # DuckDB reports a folder that it cannot use
+        mode = path.stat().st_mode & 0o666
+        if mode & 0o044 != 0o044:
+            os.close(os.open(f"{path}.wal", os.O_CREAT | os.O_WRONLY, mode))
 
 
 def roll_back(connection: Connection) -> None:

@@ -30,6 +30,8 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_state_path
 
+from mixpanel_export._environment import expanded, variable
+from mixpanel_export._files import file_to_write
 from mixpanel_export._quota.clock import Clock, Moment, system_clock
 from mixpanel_export._quota.gate import HOUR, SECOND, Window, wait_needed
 
@@ -73,8 +75,8 @@ def key_of(url: str, project_id: str) -> Key:
 
 def quota_file() -> Path:
     """Return the path of the quota file, in `MPX_STATE_DIR` or the platform's folder for state."""
-    given = os.environ.get("MPX_STATE_DIR")
-    folder = Path(given).absolute() if given else user_state_path("mixpanel_export", appauthor=False)
+    named = variable("MPX_STATE_DIR")
+    folder = expanded(named).absolute() if named else user_state_path("mixpanel_export", appauthor=False)
     return folder / "quota.sqlite3"
 
 
@@ -297,6 +299,7 @@ class _File:
     def _in_file(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
         if not self._path.is_absolute():  # what the platform's folder is where nobody has a home
             raise FileNotFoundError("there is no home directory")
+        file_to_write(self._path)
         there = self._path.exists()
         if not (there or writing):
             return _in_memory(work)

@@ -29,7 +29,7 @@ LAYERS = {
     "_timezones": ("errors", ""),
     "_planning": ("_model", ""),
     "_compat": ("_model _planning errors results", ""),
-    "_quota": ("errors", "anyio platformdirs"),
+    "_quota": ("_environment _files errors", "anyio platformdirs"),
     "credentials": ("_environment _files _timezones errors", ""),
     "_config_file": ("_files credentials errors", "tomlkit"),
     "progress": ("results", "tqdm"),
