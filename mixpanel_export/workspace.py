@@ -19,9 +19,10 @@ from mixpanel_export._compat import (
 )
 from mixpanel_export._database.connection import database_path
 from mixpanel_export._environment import home
-from mixpanel_export._export.engine import download_events, export_events
+from mixpanel_export._export.engine import export_events
 from mixpanel_export._local.file import LocalDatabase, check_there, size_and_birth
 from mixpanel_export._source.check import check_credentials
+from mixpanel_export._source.download import download_events
 from mixpanel_export._source.records import streamed
 from mixpanel_export._source.request import Timeouts
 from mixpanel_export._timezones import checked_zone

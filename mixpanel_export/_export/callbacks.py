@@ -11,7 +11,7 @@ import anyio
 from mixpanel_export._concurrency import CallbackError, call_back
 from mixpanel_export._export.tracker import Outcome
 from mixpanel_export._model import Chunk
-from mixpanel_export._quota.gate import Gate
+from mixpanel_export._quota.gate import Gate, GateStatistics
 from mixpanel_export._source.fetcher import ChunkStats
 from mixpanel_export.results import BatchProgress, Progress
 
@@ -64,16 +64,17 @@ class Reports:
 
     def _progress(self) -> Progress:
         chunks = self._stats.values()
-        quota_opens_in = self._quota_opens_in()
+        gate = self._gate.statistics()
+        quota_opens_in = _quota_opens_in(gate)
         return Progress(
             batches=self._outcome.batches,
             batches_done=self._outcome.batches_done,
             batches_failed=self._outcome.batches_failed,
             rows=sum(chunk.rows for chunk in chunks),
             bytes_read=sum(chunk.bytes_read for chunk in chunks),
-            requests=self._gate.requests,
+            requests=gate.requests,
             retries=sum(max(0, chunk.attempts - 1) for chunk in chunks),
-            quota_left=self._gate.remaining,
+            quota_left=gate.remaining,
             quota_wait=math.ceil(self._gate.time_for(self._unasked)),
             waiting_for=self._waiting_for() if quota_opens_in is None else "the quota",
             waiting_seconds=quota_opens_in,
@@ -84,11 +85,6 @@ class Reports:
         """How many chunks are pending that no request has been made for yet."""
         asked = {chunk for chunk, stats in self._stats.items() if stats.attempts}
         return sum(chunk not in asked for chunk in self._outcome.pending)
-
-    def _quota_opens_in(self) -> float | None:
-        """Return the seconds for which the quota holds everything up; None where it does not."""
-        wait = self._gate.wait if self._gate.wanted else 0.0
-        return math.ceil(wait) if wait > _PACE else None  # whole ones, as each change is told
 
     def _waiting_for(self) -> str | None:
         return next((chunk.waiting_for for chunk in self._stats.values() if chunk.waiting_for), None)
@@ -109,3 +105,9 @@ class Reports:
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 self._raised = True
                 raise CallbackError(error) from error
+
+
+def _quota_opens_in(gate: GateStatistics) -> float | None:
+    """Return the seconds for which every caller waits for the quota; None where none does."""
+    wait = gate.next_slot_in if gate.waiting else 0.0
+    return math.ceil(wait) if wait > _PACE else None  # whole seconds, because each change is reported

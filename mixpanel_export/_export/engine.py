@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import httpx
 from anyio import to_thread
@@ -15,14 +13,14 @@ from mixpanel_export._concurrency import entered_in_thread, in_task, in_thread
 from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.preflight import Mode
 from mixpanel_export._export.callbacks import Callbacks
-from mixpanel_export._export.job import Job, checked_days, checked_job, checked_names, gate_for, query_for
+from mixpanel_export._export.job import Job, checked_job
 from mixpanel_export._export.pipeline import Running
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
 from mixpanel_export._source.request import Timeouts
 from mixpanel_export._writer.staging import staging_for
 from mixpanel_export._writer.table import Store
-from mixpanel_export.credentials import Credentials, resolve_credentials
+from mixpanel_export.credentials import Credentials
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
 
 
@@ -121,43 +119,6 @@ async def export_events(
     return await in_task(partial(_run, job, callbacks, http2=http2, transport=transport))
 
 
-async def download_events(
-    from_date: str | date,
-    to_date: str | date,
-    file: BinaryIO,
-    *,
-    credentials: Credentials | None = None,
-    events: Sequence[str] | None = None,
-    where: str | None = None,
-    limit: int | None = None,
-    retries: int = 5,
-    max_wait: float = 86_400.0,
-    api_url: str | None = None,
-    timeouts: Timeouts | None = None,
-    http2: bool = False,
-    transport: httpx.AsyncBaseTransport | None = None,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> None:
-    """Write the lines of one request for the days, proven whole, to a seekable *file*.
-
-    Raises:
-        ValueError, ConfigError: As `export_events`.
-        APIError: The attempts are spent, or trying again cannot help.
-    """
-    chunk = checked_days(from_date, to_date, now())
-    names = checked_names(events)
-    credentials = credentials or resolve_credentials()
-    query = query_for(credentials, api_url, timeouts, events=names, where=where, limit=limit)
-
-    async def download() -> None:
-        async with new_client(transport, http2=http2) as client:
-            gate = gate_for(query, None, None, max_wait)
-            fetcher = Fetcher(client, query, gate, workers=1, retries=retries, now=now)
-            await fetcher.fetch(chunk, _FileSink(file))
-
-    await in_task(download)
-
-
 async def _run(
     job: Job, callbacks: Callbacks, *, http2: bool, transport: httpx.AsyncBaseTransport | None
 ) -> ParallelFetchResult:
@@ -168,7 +129,7 @@ async def _run(
         planned = await job.plan(held, store.history)
         batches = await in_thread(partial(store.batches_for, planned.chunks), store.interrupt)
         async with (
-            new_client(transport, http2=http2) as client,
+            new_client(job.query.url, transport, http2=http2) as client,
             entered_in_thread(staging_for(job.path, batches)) as staging,
         ):
             fetcher = Fetcher(
@@ -180,15 +141,3 @@ async def _run(
             await running.run()
         totals = await in_thread(partial(store.finish, whole=running.whole), store.interrupt)
         return running.result(store.table, totals, time.monotonic() - started)
-
-
-@dataclass(frozen=True, slots=True)
-class _FileSink:
-    file: BinaryIO
-
-    async def restart(self) -> None:
-        self.file.seek(0)
-        self.file.truncate()
-
-    async def block(self, lines: bytes) -> None:
-        await to_thread.run_sync(self.file.write, lines)

@@ -4,22 +4,20 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import get_args
 
 from mixpanel_export._database.connection import database_path
 from mixpanel_export._database.ledger import Selection
 from mixpanel_export._database.preflight import Mode, Order
-from mixpanel_export._environment import variable
-from mixpanel_export._model import Chunk
-from mixpanel_export._planning.planner import Held, Plan, open_from, parse_day, plan
-from mixpanel_export._quota.gate import Gate
-from mixpanel_export._quota.shared import SharedQuota, key_of
-from mixpanel_export._source.request import Query, Timeouts
+from mixpanel_export._planning.days import checked_days
+from mixpanel_export._planning.planner import Held, Plan, open_from, plan
+from mixpanel_export._quota.gate import Gate, GateStatistics, gate_for
+from mixpanel_export._quota.quota import Quota
+from mixpanel_export._source.request import Query, Timeouts, checked_names, query_for
 from mixpanel_export._timezones import checked_zone, in_zone
-from mixpanel_export.credentials import Credentials, export_url, resolve_credentials
-from mixpanel_export.errors import ConfigError
+from mixpanel_export.credentials import Credentials, resolve_credentials
 
 MANY_WORKERS = 20
 """More than this many requests at once is seldom faster under 3 per second, and is warned of once."""
@@ -46,7 +44,7 @@ class Job:
 
         *history* are batches that the order does not go on from, but that tell how many events to expect.
         """
-        await self.gate.look()
+        await self.gate.refresh()
         return plan(
             self.order.days.first,
             self.order.days.last,
@@ -55,7 +53,7 @@ class Job:
             trust=self.order.mode in {"resume", "replace"},
             chunk_days=self.chunk_days,
             workers=self.workers,
-            requests=_planned_requests(self.gate, self.order.days.days),
+            requests=_planned_requests(self.gate.statistics(), self.order.days.days),
             open_from=open_from(in_zone(self.now(), self.order.zone)),
         )
 
@@ -118,23 +116,14 @@ def checked_job(
             limited=limit is not None,
         ),
         query=query,
-        gate=gate_for(query, per_second, per_hour, max_wait),
+        gate=gate_for(
+            Quota.resolved(per_second, per_hour, max_wait=max_wait), query.url, credentials.project_id
+        ),
         workers=max_workers,
         chunk_days=_ANY_LENGTH if one_request or limit is not None else chunk_days,
         retries=retries,
         now=now,
     )
-
-
-def checked_days(from_date: str | date, to_date: str | date, now: datetime) -> Chunk:
-    """Return the days; `ValueError` where they are none, or the last has begun nowhere on earth at *now*."""
-    first, last = parse_day(from_date, "from_date"), parse_day(to_date, "to_date")
-    if last < first:
-        raise ValueError(f"to_date {last} is before from_date {first}; swap them")
-    latest = (now.astimezone(UTC) + timedelta(hours=14)).date()
-    if last > latest:
-        raise ValueError(f"to_date {last} is in the future; the latest day anywhere on earth is {latest}")
-    return Chunk(first, last)
 
 
 def _check(
@@ -167,50 +156,7 @@ def _check(
         )
 
 
-def checked_names(events: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the names sorted, each once; None for all events; `ValueError` for what cannot be a selection."""
-    if events is None:
-        return None
-    if isinstance(events, str) or not events or not all(isinstance(name, str) for name in events):
-        raise ValueError(f"events must be a list of at least one event name, got {events!r}")
-    try:
-        "".join(events).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"events has a name that is no text Mixpanel could send: {events!r}") from error
-    return tuple(sorted(set(events)))
-
-
-def query_for(
-    credentials: Credentials,
-    api_url: str | None,
-    timeouts: Timeouts | None,
-    *,
-    events: tuple[str, ...] | None,
-    where: str | None,
-    limit: int | None,
-) -> Query:
-    """Return what all requests have in common."""
-    url = export_url(credentials.region, api_url)
-    return Query(url, credentials, events, where, limit, timeouts or Timeouts())
-
-
-def gate_for(query: Query, per_second: int | None, per_hour: int | None, max_wait: float) -> Gate:
-    """Return the gate that all requests of the project pass, with the limits given or of the environment."""
-    limits = _quota(per_second, "MPX_PER_SECOND", 3), _quota(per_hour, "MPX_PER_HOUR", 60)
-    key = key_of(query.url, query.credentials.project_id)
-    return Gate(*limits, shared=SharedQuota(key, *limits) if any(limits) else None, max_wait=max_wait)
-
-
-def _quota(given: int | None, name: str, usual: int) -> int:
-    if given is not None:
-        return given
-    text = variable(name) or str(usual)
-    if not text.isdecimal():
-        raise ConfigError(f"{name} must be a whole number, 0 for no limit, got {text!r}")
-    return int(text)
-
-
-def _planned_requests(gate: Gate, days: int) -> int | None:
+def _planned_requests(gate: GateStatistics, days: int) -> int | None:
     """Return how many of the hour's requests a plan may spend: five of six, as the rest is for retries.
 
     Longer chunks are faster than waiting for the hour, up to a length at which they break too easily; then the plan
@@ -219,7 +165,7 @@ def _planned_requests(gate: Gate, days: int) -> int | None:
     if gate.remaining is None:
         return None
     left = _five_of_six(gate.remaining)
-    return left if days <= left * _LONGEST_CHUNK else _five_of_six(gate.quota)
+    return left if days <= left * _LONGEST_CHUNK else _five_of_six(gate.per_hour)
 
 
 def _five_of_six(requests: int) -> int:

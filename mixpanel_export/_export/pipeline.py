@@ -179,7 +179,9 @@ class Running:
     async def _give_up(self, chunk: Chunk, error: MixpanelDataError, send: ObjectSendStream[Item]) -> None:
         stats = self._fetcher.stats[chunk]
         stats.rows = 0
-        await self._hand_over(ChunkFailed(chunk, stats.requested_at, stats.attempts, str(error)), send)
+        await self._hand_over(
+            ChunkFailed(chunk, stats.requested_at, stats.attempts, error.text(days=False)), send
+        )
         self._outcome.fail(chunk, error)
         self._bell.ring()
 

@@ -9,7 +9,6 @@ days are much unlike one another, it means the events that are expected.
 Days are counted by their ordinals inside this module, so that a run of days is a `range`.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,6 +16,7 @@ from itertools import pairwise
 from typing import Literal
 
 from mixpanel_export._model import Chunk
+from mixpanel_export._planning.days import parse_day
 from mixpanel_export._planning.weights import (
     Weights,
     cuts_by_weight,
@@ -25,8 +25,6 @@ from mixpanel_export._planning.weights import (
     shares,
     weight,
 )
-
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # date.fromisoformat alone also takes weeks and no hyphens
 
 _OPEN_DAYS = 2  # 48 hours after its end a day has most of the events that come late
 _WEEK = 7  # days: a chunk has no more, as long as the quota allows
@@ -61,23 +59,6 @@ class Plan:
     fetch_order: tuple[Chunk, ...]
     added: tuple[Chunk, ...] = ()
     skipped: tuple[Chunk, ...] = ()
-
-
-def parse_day(text: str | date, name: str) -> date:
-    """Return the day that *text* writes as `YYYY-MM-DD`; *name* is the argument that an error names.
-
-    Raises:
-        ValueError: It is written otherwise, or there is no such day.
-    """
-    match text:
-        case str() if _DAY.fullmatch(text):
-            try:
-                return date.fromisoformat(text)
-            except ValueError as error:
-                raise ValueError(f"{name} must be a day that exists, got {text!r}") from error
-        case date() if not isinstance(text, datetime):
-            return text
-    raise ValueError(f"{name} must be YYYY-MM-DD, got {str(text)!r}")
 
 
 def split_date_range(from_date: str, to_date: str, chunk_days: int = 7) -> list[tuple[str, str]]:

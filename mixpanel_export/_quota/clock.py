@@ -1,4 +1,4 @@
-"""What time it is for all processes of this machine, whatever the user does to the clock."""
+"""A clock that all processes of this machine share, and that setting the wall clock does not disturb."""
 
 import ctypes
 import sys
@@ -12,9 +12,8 @@ from typing import NamedTuple
 class Moment(NamedTuple):
     """A point in time, by two clocks.
 
-    *elapsed* is in seconds since the boot that *boot* names, for all processes alike; None where the platform
-    has no name for it. *wall* is in seconds since 1970, which the user may change; it compares moments of
-    different boots.
+    *elapsed* is in seconds since the boot *boot*, equal for all processes; *boot* is None where the platform does not
+    name boots. *wall* is in seconds since 1970. It compares moments of different boots, and the user may change it.
     """
 
     boot: str | None
@@ -26,12 +25,12 @@ Clock = Callable[[], Moment]
 
 
 def system_clock() -> Clock:
-    """Return the clock of this machine, which goes on while the machine sleeps."""
+    """Return the clock of this machine; it continues while the machine sleeps."""
     boot = _boot()
     if sys.platform == "win32":
         elapsed = time.perf_counter  # system-wide since Python 3.10; monotonic() differs between releases
     else:
-        # The first that there is counts sleep: on Linux, and on macOS.
+        # The first two include sleep, on Linux and macOS.
         names = ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW", "CLOCK_MONOTONIC")
         number: int = next(getattr(time, name) for name in names if hasattr(time, name))
 
@@ -42,10 +41,10 @@ def system_clock() -> Clock:
 
 
 def _boot() -> str | None:
-    """Return what names this boot of the machine; None where nothing does."""
+    """Return the id of this boot of the machine; None where there is none."""
     with suppress(OSError):
         if sys.platform == "win32":
-            import winreg  # noqa: PLC0415 - Windows alone has it
+            import winreg  # noqa: PLC0415 - exists on Windows only
 
             parent = r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management\PrefetchParameters"
             with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, parent) as key:

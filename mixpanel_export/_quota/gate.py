@@ -1,326 +1,288 @@
-"""When may we ask: Mixpanel's quota as arithmetic, and the gate that waits by it.
+"""The gate: admits requests no faster than the quota allows, and never more than it allows.
 
-Mixpanel allows a project 3 export requests a second and 60 a rolling hour (openapi/export.openapi.yaml), and
-counts them as they *arrive*. What was sent evenly arrives unevenly, so each window is taken a little longer
-here than it is there: three requests sent within a second must not become four received within one. The hour
-is what decides how long a long backfill takes, and a plan that ignores it cannot be saved at the gate; the
-gate only makes sure that no plan, and no retry, breaks the rules.
+Mixpanel allows a project 3 export requests a second and 60 a rolling hour (openapi/export.openapi.yaml). The hour
+decides how long a long backfill takes, so the plan knows the quota too; the gate makes sure that no plan and no retry
+exceeds it.
 
-Waiting never holds a promise to a cancelled caller: a request is recorded in the same step, without an await
-between, in which its caller is admitted.
+A cancelled caller never consumes quota: a request is recorded in the same step, without an await in between, in which
+its caller is admitted.
 """
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import anyio
 from anyio import to_thread
 
+from mixpanel_export._quota.quota import Quota
 from mixpanel_export._quota.retry import pause_after_refusal
+from mixpanel_export._quota.shared import SharedQuota, View, key_of
+from mixpanel_export._quota.windows import HOUR, SECOND, Window, time_for, wait_needed
+from mixpanel_export.errors import APIError, RateLimitError
 
-SECOND = 1.0 + 0.1
-"""Mixpanel's second, in seconds; the margin is for requests that travel at different speeds."""
-
-HOUR = 3600.0 + 5.0
-"""Mixpanel's hour, in seconds; the margin is larger because being wrong costs up to an hour."""
-
-_LEAD = 2.0  # seconds before its admission in which a caller may connect
-_GLANCE = 10.0  # seconds; the longest single sleep, as a refund may free a place earlier than it seemed
-_CALL_LASTS = 30.0  # seconds; who was called to connect and has not asked for admission by then has failed
+_LEAD = 2.0  # seconds before its slot in which a caller may connect
+_LONGEST_SLEEP = 10.0  # seconds; a refund may free a slot earlier than expected
+_SLOT_EXPIRES = 30.0  # seconds in which a caller that may connect must be admitted
+_UNCOUNTED = frozenset({401, 402, 429})  # statuses that Mixpanel does not count against the hour
 
 
-class Window(NamedTuple):
-    """At most *quota* requests within any *seconds*."""
-
-    quota: int
-    seconds: float
-
-
-def wait_needed(windows: Sequence[Window], past: Sequence[float], now: float) -> float:
-    """Return the seconds until one more request fits into every window; *past* is oldest first."""
-    waits = [past[-window.quota] + window.seconds - now for window in windows if len(past) >= window.quota]
-    return max([0.0, *waits])
-
-
-def time_for(requests: int, windows: Sequence[Window], past: Sequence[float], now: float) -> float:
-    """Return the seconds until the last of *requests* more fits into every window; *past* is oldest first."""
-    times, at = list(past), now
-    for _ in range(requests):
-        at += wait_needed(windows, times, at)
-        times.append(at)
-    return at - now
-
-
-class OutOfPatienceError(Exception):
-    """The quota would hold the caller up for *seconds*, which is longer than it is willing to wait."""
+class MaxWaitExceeded(Exception):  # noqa: N818 - callers end or report an export by it; it is no fault
+    """The quota would delay the caller by *seconds*, longer than `max_wait` allows."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"the quota opens in {seconds:.0f} s")
+        super().__init__(f"the quota allows the next request in {seconds:.0f} s")
         self.seconds = seconds
 
 
-class CalledTooEarlyError(Exception):
-    """The place that the caller connected for is gone; it should let its connection go and approach again."""
-
-
-class SharedView(Protocol):
-    """What all processes together have asked for, as of now: ages in seconds, oldest first."""
-
-    @property
-    def sent(self) -> Sequence[float]:
-        """The ages of all requests of the last hour."""
-
-    @property
-    def counted(self) -> Sequence[float]:
-        """The ages of those that count for the hour."""
-
-    @property
-    def pause(self) -> float:
-        """The seconds for which nobody should ask."""
-
-    @property
-    def wait(self) -> float:
-        """The seconds until the next request would be possible."""
-
-    @property
-    def ticket(self) -> str | None:
-        """The place that was taken, if one was asked for and there was one."""
-
-
-class Shared(Protocol):
-    """A quota that several processes share. Its methods block."""
-
-    def take(self) -> SharedView:
-        """Take a place if there is one now."""
-
-    def look(self) -> SharedView:
-        """Take nothing."""
-
-    def refund(self, ticket: str) -> SharedView:
-        """Give a place back to the hour."""
-
-    def pause(self, seconds: float) -> SharedView:
-        """Let nobody ask for a while."""
+class SlotExpired(Exception):  # noqa: N818 - callers start over; it is no fault
+    """The slot that the caller connected for is gone; close the connection and request admission again."""
 
 
 class Ticket(NamedTuple):
-    """An admission: its time on the gate's clock, and the place in the shared quota, if there is one."""
+    """A recorded request: its *time* on the gate's clock, and its id in the *shared* quota, if there is one."""
 
     time: float
     shared: str | None = None
 
 
+class Admission:
+    """A caller that may connect, from `Gate.admission`; `ticket` is None until it is admitted."""
+
+    def __init__(self, admit: Callable[["Admission"], Awaitable[None]]) -> None:
+        self._admit = admit
+        self.ticket: Ticket | None = None
+
+    async def admit(self) -> None:
+        """Wait until a request fits into every window and no pause holds, and record the request.
+
+        Call it when the connection is open, immediately before the request is sent.
+
+        Raises:
+            SlotExpired: It would take longer than a connection should idle.
+            MaxWaitExceeded: `max_wait` does not suffice.
+        """
+        await self._admit(self)
+
+
+@dataclass(frozen=True, slots=True)
+class GateStatistics:
+    """What a gate has counted, at one moment."""
+
+    requests: int
+    """Requests admitted by this gate, including those that Mixpanel refused."""
+    per_hour: int
+    """Requests that an hour allows; 0 if unlimited."""
+    remaining: int | None
+    """Requests that the rolling hour still allows, all known processes counted; None if unlimited."""
+    next_slot_in: float
+    """Seconds until the next request can be admitted."""
+    waiting: bool
+    """Whether a caller is waiting for admission."""
+    max_wait_left: float
+    """Seconds of `max_wait` that are left."""
+
+
 class Gate:
-    """Admit requests no faster than the quota allows, first come, first served.
+    """Admits requests no faster than the quota allows, first come, first served.
 
-    *per_second* and *per_hour* are requests as Mixpanel counts them, 0 where there is no limit. With *shared*
-    the requests of other processes count too. All callers together wait at most *max_wait* seconds for the
-    hour's quota, or because Mixpanel said so.
-
-    Raises:
-        ValueError: A limit is negative.
+    With *shared*, the requests of other processes count too. *clock* and *sleep* are in seconds.
     """
 
     def __init__(
         self,
-        per_second: int = 3,
-        per_hour: int = 60,
+        quota: Quota,
         *,
-        shared: Shared | None = None,
-        max_wait: float = math.inf,
+        shared: SharedQuota | None = None,
         clock: Callable[[], float] = anyio.current_time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
-        for name, limit in (("per_second", per_second), ("per_hour", per_hour)):
-            if limit < 0:
-                raise ValueError(f"{name} must be 0 (unlimited) or more, got {limit}")
-        self.requests = 0
+        self._second = Window(quota.per_second, SECOND)
+        self._hour = Window(quota.per_hour, HOUR)
+        self._max_wait_left = quota.max_wait
+        self._shared = shared
         self._clock = clock
         self._sleep = sleep
-        self._shared = shared
-        self._second = Window(per_second, SECOND)
-        self._hour = Window(per_hour, HOUR)
-        self._sent: deque[float] = deque(maxlen=per_second)
-        self._counted: deque[float] = deque(maxlen=per_hour)
-        self._called: deque[float] = deque()
-        self._paused_until = float("-inf")
-        self._refusals = 0
-        self._refused_at = float("-inf")
-        self._patience = max_wait
-        self._waited_until = float("-inf")
-        self._turn = anyio.Lock()
-        self._call_turn = anyio.Lock()
+        # Times of requests, oldest first: all of the last second, and those that count for the last hour.
+        self._sent: deque[float] = deque(maxlen=quota.per_second)
+        self._counted: deque[float] = deque(maxlen=quota.per_hour)
+        self._requests = 0
+        # When each caller that may connect was told so. It will take a slot, so the next caller must not count on it.
+        self._connecting: dict[Admission, float] = {}
+        self._paused_until = -math.inf
+        self._refusals = 0  # waves of refusals in a row
+        self._last_refusal = -math.inf
+        self._waited_until = -math.inf  # waits until then are counted against max_wait
+        self._connect_turn = anyio.Lock()
+        self._admit_turn = anyio.Lock()
 
-    async def look(self) -> None:
-        """Learn what other processes have asked for."""
+    async def refresh(self) -> None:
+        """Learn the requests and pauses of other processes."""
         if self._shared is not None:
-            await self._learn(self._shared.look)
+            await self._update(self._shared.look)
 
-    async def approach(self) -> float:
-        """Wait until the next admission is about two seconds away and no pause holds; returns the time of the call.
+    def statistics(self) -> GateStatistics:
+        """Return what the gate has counted so far."""
+        return GateStatistics(
+            requests=self._requests,
+            per_hour=self._hour.quota,
+            remaining=self._remaining(),
+            next_slot_in=self._wait(),
+            waiting=self._connect_turn.locked() or self._admit_turn.locked(),
+            max_wait_left=self._max_wait_left,
+        )
 
-        Called before connecting, so that no open connection idles for minutes. A place in the hour that comes
-        free calls up one caller, not all of them.
+    def time_for(self, requests: int) -> float:
+        """Return the seconds until the hour's quota has admitted so many more *requests*."""
+        if not self._hour.quota:
+            return 0.0
+        return max(self._pause_left(), time_for(requests, [self._hour], self._counted, self._clock()))
+
+    @asynccontextmanager
+    async def admission(self) -> AsyncGenerator[Admission]:
+        """Wait until connecting makes sense, and settle the request by how the block ends.
+
+        Entering waits until the next slot is about two seconds away and no pause holds, so that no open connection
+        idles for minutes. A slot that comes free lets one caller connect, not all of them. On leaving, a caller that
+        was not admitted has consumed nothing. After a `RateLimitError` nobody is admitted for a while, and the
+        request is returned to the hour; so is one that failed with a status which Mixpanel does not count (401, 402).
 
         Raises:
-            OutOfPatienceError: `max_wait` does not suffice.
+            MaxWaitExceeded: `max_wait` does not suffice.
         """
-        async with self._call_turn:
-            await self.look()
-            while (away := max(self._pause_left, self._hour_wait(self._expected()) - _LEAD)) > 0:
-                await self._hold(away)
-                await self.look()
-            self._called.append(called := self._clock())
-            return called
+        admission = Admission(self._admit)
+        await self._wait_to_connect(admission)
+        try:
+            yield admission
+        except APIError as error:
+            if admission.ticket is not None:
+                await self._settle(admission.ticket, error)
+            raise
+        finally:
+            self._connecting.pop(admission, None)
+        # An answer ends a row of refusals, unless one came while this request was under way.
+        if admission.ticket is not None and admission.ticket.time >= self._last_refusal:
+            self._refusals = 0
 
-    def withdraw(self, called: float) -> None:
-        """Expect the caller that was called then no more, as its connection failed."""
-        with suppress(ValueError):
-            self._called.remove(called)
-
-    async def admit(self) -> Ticket:
-        """Wait until a request fits into every window and no pause holds, and record it.
-
-        A caller that is cancelled while waiting takes no place.
-
-        Raises:
-            CalledTooEarlyError: It would take longer than a connection should idle.
-            OutOfPatienceError: `max_wait` does not suffice.
-        """
-        async with self._turn:
+    async def _admit(self, admission: Admission) -> None:
+        async with self._admit_turn:
             while True:
-                while (wait := self.wait) > 0:
+                while (wait := self._wait()) > 0:
                     await self._idle(wait)
                 if self._shared is None:
-                    self._sent.append(now := self._clock())
+                    now = self._clock()
+                    self._sent.append(now)
                     self._counted.append(now)
-                    return self._admitted(Ticket(now))
-                view = await self._learn(self._shared.take)
+                    return self._record(admission, Ticket(now))
+                view = await self._update(self._shared.take)
                 if view.ticket is not None:
-                    return self._admitted(Ticket(self._clock(), view.ticket))
+                    return self._record(admission, Ticket(self._clock(), view.ticket))
                 await self._idle(view.wait)
+
+    async def pause(self, seconds: float) -> None:
+        """Admit nobody before *seconds* from now; the longest pause wins."""
+        self._paused_until = max(self._paused_until, self._clock() + seconds)
+        if self._shared is not None:
+            await self._update(partial(self._shared.pause, seconds))
+
+    async def _wait_to_connect(self, admission: Admission) -> None:
+        async with self._connect_turn:
+            await self.refresh()
+            while (wait := max(self._pause_left(), self._hour_wait(self._expected()) - _LEAD)) > 0:
+                await self._hold(wait)
+                await self.refresh()
+            self._connecting[admission] = self._clock()
+
+    def _expected(self) -> int:
+        """Return how many callers may connect and are expected to take a slot."""
+        oldest = self._clock() - _SLOT_EXPIRES
+        return sum(since > oldest for since in self._connecting.values())
+
+    def _record(self, admission: Admission, ticket: Ticket) -> None:
+        self._requests += 1
+        self._connecting.pop(admission, None)
+        admission.ticket = ticket
 
     async def _idle(self, seconds: float) -> None:
         """Sleep a part of *seconds* with a connection open."""
-        if seconds > _CALL_LASTS:
-            raise CalledTooEarlyError
-        keeps_pace = not (self._pause_left or self._hour_wait(ahead=0))
-        await (self._sleep(seconds) if keeps_pace else self._hold(seconds))
+        if seconds > _SLOT_EXPIRES:
+            raise SlotExpired
+        only_the_second = not (self._pause_left() or self._hour_wait())
+        await (self._sleep(seconds) if only_the_second else self._hold(seconds))
 
     async def _hold(self, seconds: float) -> None:
-        """Sleep a part of *seconds*, and count it against the patience, however many callers wait."""
-        if seconds > self._patience:
-            raise OutOfPatienceError(seconds)
+        """Sleep a part of *seconds*, and count it against `max_wait` once, however many callers wait."""
+        if seconds > self._max_wait_left:
+            raise MaxWaitExceeded(seconds)
         began = max(self._clock(), self._waited_until)
-        await self._sleep(min(seconds, _GLANCE))
+        await self._sleep(min(seconds, _LONGEST_SLEEP))
         now = self._clock()
-        self._patience -= max(0.0, now - max(began, self._waited_until))
+        self._max_wait_left -= max(0.0, now - max(began, self._waited_until))
         self._waited_until = now
 
-    def _admitted(self, ticket: Ticket) -> Ticket:
-        self.requests += 1
-        if self._called:
-            self._called.popleft()
-        return ticket
+    async def _settle(self, ticket: Ticket, error: APIError) -> None:
+        if isinstance(error, RateLimitError):
+            # First, because others might be admitted while the request is returned.
+            await self.pause(self._refusal_pause(ticket, error.retry_after))
+        if isinstance(error, RateLimitError) or error.status_code in _UNCOUNTED:
+            await self._refund(ticket)
 
-    async def _learn(self, ask: Callable[[], SharedView]) -> SharedView:
-        """Call *ask* in a worker thread and take over what it says of other processes' requests."""
-        with anyio.CancelScope(shield=True):  # a place that is taken must not be forgotten
-            view = await to_thread.run_sync(ask)
+    def _refusal_pause(self, ticket: Ticket, retry_after: float | None) -> float:
+        """Return the seconds of the pause after a refusal.
+
+        Refusals of requests that were under way at the last refusal tell nothing new, so they do not double it.
+        """
+        if ticket.time >= self._last_refusal:
+            self._refusals += 1
+        self._last_refusal = self._clock()
+        return pause_after_refusal(retry_after, self._refusals)
+
+    async def _refund(self, ticket: Ticket) -> None:
+        """Return a request to the hour. It stays in the second, because it did arrive."""
+        if self._shared is not None and ticket.shared is not None:
+            await self._update(partial(self._shared.refund, ticket.shared))
+        else:
+            with suppress(ValueError):  # it has left the window
+                self._counted.remove(ticket.time)
+
+    async def _update(self, call: Callable[[], View]) -> View:
+        """Run *call* in a worker thread, and adopt what it returns about all processes."""
+        with anyio.CancelScope(shield=True):  # a ticket that is taken must not be lost
+            view = await to_thread.run_sync(call)
         now = self._clock()
         self._sent = deque((now - age for age in view.sent), maxlen=self._second.quota)
         self._counted = deque((now - age for age in view.counted), maxlen=self._hour.quota)
         self._paused_until = max(self._paused_until, now + view.pause)
         return view
 
-    async def refund(self, ticket: Ticket) -> None:
-        """Give a request back to the hour: the server did not count it (401, 402 and 429).
-
-        The second keeps it, as the request did arrive.
-        """
-        if self._shared is not None and ticket.shared is not None:
-            await self._learn(partial(self._shared.refund, ticket.shared))
-            return
-        with suppress(ValueError):  # it has left the window already
-            self._counted.remove(ticket.time)
-
-    async def refused(self, ticket: Ticket, retry_after: float | None) -> float:
-        """Let nobody ask for a while after a 429, and return for how long, in seconds.
-
-        Requests that were on their way when one was refused tell nothing new, so refusals of requests admitted
-        before the last refusal do not double the pause.
-        """
-        if ticket.time >= self._refused_at:
-            self._refusals += 1
-        self._refused_at = self._clock()
-        pause = pause_after_refusal(retry_after, self._refusals)
-        await self.pause(pause)  # before anything that takes time, in which others might be admitted
-        await self.refund(ticket)
-        return pause
-
-    def accepted(self, ticket: Ticket) -> None:
-        """A request was answered, so the next refusal is the first again, unless one came while it was on its way."""
-        if ticket.time >= self._refused_at:
-            self._refusals = 0
-
-    async def pause(self, seconds: float) -> None:
-        """Admit nobody before *seconds* from now; the longest pause wins."""
-        self._paused_until = max(self._paused_until, self._clock() + seconds)
-        if self._shared is not None:
-            await self._learn(partial(self._shared.pause, seconds))
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody waits to be admitted."""
-        return self._call_turn.locked() or self._turn.locked()
-
-    @property
-    def patience(self) -> float:
-        """How many seconds of `max_wait` are left."""
-        return self._patience
-
-    @property
-    def quota(self) -> int:
-        """How many requests an hour allows; 0 if unlimited."""
-        return self._hour.quota
-
-    @property
-    def remaining(self) -> int | None:
-        """How many requests the rolling hour still allows now; None if unlimited."""
+    def _remaining(self) -> int | None:
         if not self._hour.quota:
             return None
         since = self._clock() - self._hour.seconds
         return self._hour.quota - sum(counted > since for counted in self._counted)
 
-    def time_for(self, requests: int) -> float:
-        """Return the seconds that the hour's quota needs to admit so many more *requests*."""
-        if not self._hour.quota:
-            return 0.0
-        return max(self._pause_left, time_for(requests, [self._hour], self._counted, self._clock()))
+    def _wait(self) -> float:
+        """Return the seconds until the next request can be admitted."""
+        second = wait_needed([self._second], self._sent, self._clock())
+        return max(self._pause_left(), second, self._hour_wait())
 
-    @property
-    def wait(self) -> float:
-        """The seconds until the next admission would be possible."""
-        second = wait_needed([self._second], self._sent, self._clock()) if self._second.quota else 0.0
-        return max(self._pause_left, second, self._hour_wait(ahead=0))
-
-    @property
     def _pause_left(self) -> float:
         return max(0.0, self._paused_until - self._clock())
 
-    def _hour_wait(self, ahead: int) -> float:
-        """Return the seconds until a request fits into the hour after *ahead* others."""
+    def _hour_wait(self, expected: int = 0) -> float:
+        """Return the seconds until a request fits into the hour after *expected* others."""
         if not self._hour.quota:
             return 0.0
-        window = self._hour._replace(quota=max(1, self._hour.quota - ahead))
+        window = self._hour._replace(quota=max(1, self._hour.quota - expected))
         return wait_needed([window], self._counted, self._clock())
 
-    def _expected(self) -> int:
-        """Return how many callers were called to connect and are yet to be admitted."""
-        while self._called and self._called[0] <= self._clock() - _CALL_LASTS:
-            self._called.popleft()
-        return len(self._called)
+
+def gate_for(quota: Quota, url: str, project_id: str) -> Gate:
+    """Return the gate for a project under the *url* of its export endpoint, shared with all other processes."""
+    if not (quota.per_second or quota.per_hour):
+        return Gate(quota)
+    return Gate(quota, shared=SharedQuota(key_of(url, project_id), quota.per_second, quota.per_hour))

@@ -1,4 +1,4 @@
-"""After a failed attempt: wait and try again, split the chunk, or give up. Pure; the only place that decides it.
+"""The retry policy: after a failed attempt wait and try again, split the chunk, or give up. Pure; decided nowhere else.
 
 | the attempt failed with | then |
 |---|---|
@@ -8,7 +8,7 @@
 | 400 `Timeout Error.` | two pieces at once, where the chunk can be split; else as above |
 | anything else | give up: it would fail again |
 
-A smaller chunk asks less of the server and loses less when it breaks; one bad day costs itself alone.
+A smaller chunk asks less of the server and loses less when it breaks, so one bad day costs only itself.
 """
 
 import random
@@ -24,17 +24,17 @@ from mixpanel_export.errors import (
 )
 
 LONGEST_REFUSAL = 3600.0
-"""Seconds: after an hour the whole quota is there again, so no pause of our own choice is longer."""
+"""Seconds. After an hour the whole quota is available again, so only a server may ask for a longer pause."""
 
-_LONGEST_ASKED = 3600.0  # seconds that a server which failed may name; it does not know better for longer
 LONGEST_PAUSE = 60.0
-"""Seconds: beyond them a retry costs less than the waiting, so a longer pause is only ever one that the server named."""
+"""Seconds. Beyond them a retry costs less than the wait, so only a server may ask for a longer pause."""
 
-_SHORTEST_PAUSE = 0.25  # seconds; full jitter may draw nothing, and a retry should not be immediate
-_REFUSAL_PAUSE = 60.0  # seconds after a 429 that names none
-_SPREAD = 0.1  # of a refusal's pause, at least a second: clients told the same should not return at once
-_BREAKS = 2  # so many of them speak against the size of the chunk
-_TIMEOUTS = frozenset({400, 408, 504})  # statuses of a ServerError that tell that the server's time was up
+_LONGEST_RETRY_AFTER = 3600.0  # seconds that a failing server may ask for
+_SHORTEST_PAUSE = 0.25  # seconds; full jitter may draw 0, and a retry should not be immediate
+_REFUSAL_PAUSE = 60.0  # seconds after a 429 without `Retry-After`
+_SPREAD = 0.1  # of a refusal's pause, at least a second, so that clients do not return all at once
+_MAX_INTERRUPTIONS = 2  # then the chunk is assumed too large and is split
+_TIMEOUTS = frozenset({400, 408, 504})  # statuses of a ServerError that mean a time-out of the server
 
 Draw = Callable[[], float]
 """Returns a random number from 0 up to 1."""
@@ -52,33 +52,34 @@ Step = Wait | Literal["split", "give up"]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How a chunk's attempts failed so far, refusals for the quota aside; *breaks* are those its size may explain."""
+    """A chunk's failed attempts so far, without refusals for the quota."""
 
     failures: int = 0
-    breaks: int = 0
+    interruptions: int = 0
+    """Failures that the chunk's size may explain."""
     last: MixpanelDataError | None = None
 
     def after(self, error: MixpanelDataError) -> "History":
         """Return the history with one more failed attempt."""
-        return History(self.failures + 1, self.breaks + _may_be_too_large(error), error)
+        return History(self.failures + 1, self.interruptions + _may_be_too_large(error), error)
 
 
 def next_step(history: History, *, retries: int, splittable: bool, draw: Draw = random.random) -> Step:
-    """Decide what follows the last failure; at most *retries* of them are answered by waiting."""
+    """Decide what follows the last failure. At most *retries* failures lead to another attempt at the same chunk."""
     error = history.last
-    if splittable and (history.breaks >= _BREAKS or _timed_out_itself(error)):
+    if splittable and (history.interruptions >= _MAX_INTERRUPTIONS or _is_server_timeout(error)):
         return "split"
     if not isinstance(error, NetworkError | ServerError | TruncatedError) or history.failures > retries:
         return "give up"
     pause = _doubled(1.0, history.failures - 1, LONGEST_PAUSE) * draw()
-    asked = error.retry_after or 0.0 if isinstance(error, ServerError) else 0.0
-    return Wait(max(_SHORTEST_PAUSE, pause, min(asked, _LONGEST_ASKED)))
+    retry_after = error.retry_after or 0.0 if isinstance(error, ServerError) else 0.0
+    return Wait(max(_SHORTEST_PAUSE, pause, min(retry_after, _LONGEST_RETRY_AFTER)))
 
 
 def pause_after_refusal(retry_after: float | None, refusals: int, *, draw: Draw = random.random) -> float:
-    """Return the seconds for which nobody should ask, after the last of so many 429s in a row, 1 or more.
+    """Return the seconds to pause all requests after a 429, the last of *refusals* in a row.
 
-    `Retry-After` is kept whatever its length; one that turns out to be too short is doubled up to a minute.
+    `Retry-After` is honoured whatever its length. One that proves too short is doubled, up to a minute.
     """
     if retry_after is None:
         pause = _doubled(_REFUSAL_PAUSE, refusals - 1, LONGEST_REFUSAL)
@@ -99,10 +100,10 @@ def _may_be_too_large(error: MixpanelDataError) -> bool:
             return False
 
 
-def _timed_out_itself(error: MixpanelDataError | None) -> bool:
-    """Whether the server said that the range is too much for it, which it does with status 400."""
+def _is_server_timeout(error: MixpanelDataError | None) -> bool:
+    """Whether the server reported that the range is too large for it, which it does with status 400."""
     return isinstance(error, ServerError) and error.status_code == 400
 
 
 def _doubled(first: float, times: int, most: float) -> float:
-    return min(most, first * 2.0 ** min(times, 12))  # 2**12 is above every bound; 2**1024 is no float
+    return min(most, first * 2.0 ** min(times, 12))  # 2**12 exceeds every bound, 2**1024 overflows

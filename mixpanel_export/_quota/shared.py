@@ -1,18 +1,16 @@
-"""The quota file: what all processes of one user on this machine have asked of a project.
+"""The quota file: the requests that all processes of one user on this machine have sent for a project.
 
-Mixpanel counts a project's requests wherever they come from, so exports that run at the same time must count
-together. Each request is a row of one SQLite file, and a place is taken in one transaction: it reads the rows,
-applies the limits, and adds a row or says how long to wait. Rows hold hosts, project ids and process ids, and
-nothing secret.
+Mixpanel counts a project's requests whichever process sends them, so concurrent exports must count together. Each
+request is a row of one SQLite file. One transaction reads the rows, applies the limits, and either adds a row or
+returns how long to wait. Rows hold hosts, project ids and process ids, and nothing secret.
 
-The file is opened for each call and closed after it, which costs half a millisecond and means that a file
-that was deleted, replaced or inherited by a forked process is never written to by mistake. Nothing waits for
-the disk, as a crash of the machine may cost the rows: SQLite's journal keeps the file whole when a process is
-killed, and a file that a power cut broke is moved aside. Calls block, at most for the patience with other
-processes' locks, so they belong into a worker thread.
+Each call opens and closes the file. This costs half a millisecond, and means that a file which was deleted, replaced or
+inherited by a forked process is never written to by mistake. Nothing waits for the disk: SQLite's journal keeps the
+file whole when a process is killed, and a file that a power cut broke is moved aside. Calls block while other processes
+hold the lock, so they belong in a worker thread.
 
-Each process remembers what it sent itself, and writes it again where it is missing. So a file that cannot be
-used only narrows the view to this process, with one warning, and nothing is forgotten when it comes back.
+Each process remembers its own requests and writes them again where they are missing. A file that cannot be used
+therefore only narrows the view to this process, with one warning, and nothing is lost when the file comes back.
 """
 
 import os
@@ -33,36 +31,36 @@ from platformdirs import user_state_path
 from mixpanel_export._environment import expanded, variable
 from mixpanel_export._files import file_to_write
 from mixpanel_export._quota.clock import Clock, Moment, system_clock
-from mixpanel_export._quota.gate import HOUR, SECOND, Window, wait_needed
+from mixpanel_export._quota.windows import HOUR, SECOND, Window, wait_needed
 
 T = TypeVar("T")
 
 CROWDED_SECOND = SECOND + 0.3
-"""Mixpanel's second in seconds, where other processes ask, too: requests of several travel less evenly."""
+"""The length of Mixpanel's second, in seconds, while other processes send too: their requests travel less evenly."""
 
-_COMPANY = 10.0  # seconds; whoever sent a request so recently is taken to be sending more
-_IMPATIENCE = 0.1  # seconds for a lock, once one has outlasted the patience, as each request would be late
-_STEP_BACK = 5.0  # seconds; a row that is so little in the future is recent, and the clock was corrected
-_TICK = 1e-6  # seconds; waits are so much longer, that nobody be told afterwards to wait for a rounding error
+_ACTIVE = 10.0  # seconds; a process that sent a request so recently is assumed to send more
+_SHORT_TIMEOUT = 0.1  # seconds to wait for a lock once one has timed out, as each request would be late
+_STEP_BACK = 5.0  # seconds; a row that is less far in the future is recent, and the clock was corrected
+_TICK = 1e-6  # seconds added to each wait, so that no rounding error remains to be waited for
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS entries (
     id TEXT PRIMARY KEY, host TEXT NOT NULL, project TEXT NOT NULL, kind TEXT NOT NULL, pid INTEGER NOT NULL,
     boot TEXT, elapsed REAL NOT NULL, wall REAL NOT NULL) WITHOUT ROWID"""
-# What this process sent, unless it is there as it is now: refunds may have missed the file, and clocks are set.
-_REMEMBER = """INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+# Writes a request of this process where it is missing or outdated: refunds may have missed the file, and clocks change.
+_WRITE = """INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, wall = excluded.wall
     WHERE kind <> excluded.kind OR abs(wall - excluded.wall) > 1"""
-# Where the boot is not known it is NULL, which equals nothing.
+# An unknown boot is NULL, which equals nothing.
 _AGE = "CASE WHEN boot = :boot THEN :elapsed - elapsed ELSE :wall - wall END"
-_VALID = f"""CASE kind WHEN 'pause' THEN {_AGE} BETWEEN -:kept AND 0
-    ELSE {_AGE} BETWEEN -:step_back AND :kept END"""
-_FORGET = f"DELETE FROM entries WHERE NOT {_VALID}"
+_VALID = f"""CASE kind WHEN 'pause' THEN {_AGE} BETWEEN -:lifetime AND 0
+    ELSE {_AGE} BETWEEN -:step_back AND :lifetime END"""
+_EXPIRE = f"DELETE FROM entries WHERE NOT {_VALID}"
 _READ = f"""SELECT kind, CASE WHEN boot = :boot THEN pid END, {_AGE} AS age FROM entries
     WHERE host = :host AND project = :project AND {_VALID} ORDER BY age DESC"""
 
 
 class Key(NamedTuple):
-    """What shares a quota: a project on a host. An empty *project* stands for all project secrets without one."""
+    """The scope of a quota: a project on a host. An empty *project* stands for all project secrets without an id."""
 
     host: str
     project: str
@@ -75,13 +73,13 @@ def key_of(url: str, project_id: str) -> Key:
 
 def quota_file() -> Path:
     """Return the path of the quota file, in `MPX_STATE_DIR` or the platform's folder for state."""
-    named = variable("MPX_STATE_DIR")
-    folder = expanded(named).absolute() if named else user_state_path("mixpanel_export", appauthor=False)
+    name = variable("MPX_STATE_DIR")
+    folder = expanded(name).absolute() if name else user_state_path("mixpanel_export", appauthor=False)
     return folder / "quota.sqlite3"
 
 
 class Request(NamedTuple):
-    """A request of the last hour: *age* in seconds; *pid* None where the machine has been restarted since."""
+    """A request of the last hour: *age* in seconds; *pid* None if the machine has been restarted since."""
 
     age: float
     pid: int | None
@@ -90,17 +88,16 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What was known of a project's quota at one moment.
-
-    `requests` are those of the last hour, oldest first; those given back count for the second only. `pause` is
-    how many seconds nobody should ask, and `ticket` the place that was taken, for `SharedQuota.refund`.
-    """
+    """A project's quota at one moment."""
 
     requests: tuple[Request, ...]
+    """The requests of the last hour, oldest first. Refunded ones count for the second only."""
     pause: float
+    """Seconds for which no process should send a request."""
     second: Window
     hour: Window
     ticket: str | None = None
+    """The request that was recorded, for `SharedQuota.refund`; None if none was requested, or there was no room."""
 
     @property
     def sent(self) -> tuple[float, ...]:
@@ -119,20 +116,20 @@ class View:
 
     @property
     def wait(self) -> float:
-        """The seconds until the next request would be possible."""
+        """The seconds until the next request is possible."""
         wait = max(self.pause, _wait(self.second, self.sent), _wait(self.hour, self.counted))
         return wait and wait + _TICK
 
     @property
     def frees(self) -> tuple[float, ...]:
-        """The seconds until each further place of the hour comes free, soonest first; a pause may last longer."""
-        # With a lower limit than others have, more may have been sent than this one allows.
-        beyond = max(0, len(self.counted) - self.hour.quota)
-        return tuple(self.hour.seconds - age for age in self.counted[beyond:]) if self.hour.quota else ()
+        """The seconds until each further request of the hour is possible, soonest first; a pause may last longer."""
+        # Processes with a higher limit may have sent more than this one allows.
+        excess = max(0, len(self.counted) - self.hour.quota)
+        return tuple(self.hour.seconds - age for age in self.counted[excess:]) if self.hour.quota else ()
 
 
 def _wait(window: Window, ages: Sequence[float]) -> float:
-    return wait_needed([window], [-age for age in ages], 0.0) if window.quota else 0.0
+    return wait_needed([window], [-age for age in ages], 0.0)
 
 
 _Kind = Literal["counted", "refunded", "pause"]
@@ -152,12 +149,11 @@ class _Entry(NamedTuple):
 
 
 class SharedQuota:
-    """The quota of one project, counted by all processes together. Its methods block, and may run in any thread.
+    """The quota of one project, counted by all processes together. The methods block and are thread-safe.
 
-    *per_second* and *per_hour* are requests as Mixpanel counts them, 0 where there is no limit; each process
-    applies its own to the requests of all. *second*, *crowded_second* and *hour* are their lengths in seconds,
-    *patience* how many seconds a call waits for other processes. A file that cannot be used is warned of once,
-    and no call fails for it.
+    *per_second* and *per_hour* are requests as Mixpanel counts them, 0 for no limit; each process applies its own limits
+    to the requests of all. *second*, *crowded_second* and *hour* are lengths in seconds. *timeout* is how many seconds a
+    call waits for the lock. A file that cannot be used causes one warning, and no call fails because of it.
     """
 
     def __init__(
@@ -171,44 +167,44 @@ class SharedQuota:
         second: float = SECOND,
         crowded_second: float = CROWDED_SECOND,
         hour: float = HOUR,
-        patience: float = 2.0,
+        timeout: float = 2.0,
     ) -> None:
-        self._file = _File(path or quota_file(), patience)
+        self._file = _File(path or quota_file(), timeout)
         self._key = key
         self._clock = clock or system_clock()
         self._second = Window(per_second, second)
         self._crowded_second = Window(per_second, crowded_second)
         self._hour = Window(per_hour, hour)
-        self._kept = max(hour, HOUR)
+        self._lifetime = max(hour, HOUR)
         self._own: dict[str, _Entry] = {}
-        self._turn = Lock()
+        self._lock = Lock()
 
     def take(self) -> View:
-        """Take a place now if the limits allow it; the view has a ticket then, and else a wait."""
-        with self._turn:
+        """Record a request if the limits allow one now; the view then has a ticket, otherwise a wait."""
+        with self._lock:
             view, entry = self._run(self._take)
             if entry is not None:
                 self._own[entry.id] = entry
             return view
 
     def look(self) -> View:
-        """Return the view without taking a place; nothing is created or written."""
-        with self._turn:
+        """Return the view without recording a request; nothing is created or written."""
+        with self._lock:
             return self._run(self._view, writing=False)
 
     def refund(self, ticket: str) -> View:
-        """Give the place back to the hour: the server did not count the request (401, 402 and 429).
+        """Return a request to the hour, because the server did not count it (401, 402 and 429).
 
-        The second keeps it, as the request did arrive. A ticket older than an hour changes nothing.
+        It stays in the second, because it did arrive. A ticket older than an hour changes nothing.
         """
-        with self._turn:
+        with self._lock:
             if ticket in self._own:
                 self._own[ticket] = self._own[ticket]._replace(kind="refunded")
             return self._run(self._view)
 
     def pause(self, seconds: float) -> View:
-        """Let no process ask before *seconds* from now, at most an hour; the longest pause wins."""
-        with self._turn:
+        """Let no process send a request before *seconds* from now, at most an hour; the longest pause wins."""
+        with self._lock:
             entry = self._entry("pause", self._clock(), min(seconds, self._hour.seconds))
             self._own[entry.id] = entry
             return self._run(self._view)
@@ -218,7 +214,7 @@ class SharedQuota:
         if view.wait > 0:
             return view, None
         entry = self._entry("counted", now)
-        connection.execute(_REMEMBER, entry)
+        connection.execute(_WRITE, entry)
         requests = (*view.requests, Request(0.0, entry.pid, counted=True))
         return replace(view, requests=requests, ticket=entry.id), entry
 
@@ -230,7 +226,7 @@ class SharedQuota:
             if kind != "pause" and age < self._hour.seconds
         )
         pause = max((-age for kind, _, age in rows if kind == "pause"), default=0.0)
-        crowded = any(request.age < _COMPANY and request.pid != os.getpid() for request in requests)
+        crowded = any(request.age < _ACTIVE and request.pid != os.getpid() for request in requests)
         return View(requests, pause, self._crowded_second if crowded else self._second, self._hour)
 
     def _entry(self, kind: _Kind, now: Moment, ahead: float = 0.0) -> _Entry:
@@ -238,7 +234,7 @@ class SharedQuota:
         return _Entry(token_hex(8), *self._key, kind, os.getpid(), now.boot, elapsed, wall)
 
     def _parameters(self, now: Moment) -> dict[str, object]:
-        return {**self._key._asdict(), **now._asdict(), "kept": self._kept, "step_back": _STEP_BACK}
+        return {**self._key._asdict(), **now._asdict(), "lifetime": self._lifetime, "step_back": _STEP_BACK}
 
     def _run(self, work: Callable[[sqlite3.Connection, Moment], T], *, writing: bool = True) -> T:
         return self._file.run(partial(self._transacted, work), writing=writing)
@@ -252,22 +248,22 @@ class SharedQuota:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
         connection.execute(_SCHEMA)
-        now = self._clock()  # under the lock, so that nobody who comes later reads an earlier time
+        now = self._clock()  # under the lock, so that no later transaction reads an earlier time
         if writing:
-            connection.executemany(_REMEMBER, self._remembered(now))
-            connection.execute(_FORGET, self._parameters(now))
-        done = work(connection, now)
+            connection.executemany(_WRITE, self._own_entries(now))
+            connection.execute(_EXPIRE, self._parameters(now))
+        result = work(connection, now)
         connection.execute("COMMIT")
-        return done
+        return result
 
-    def _remembered(self, now: Moment) -> Iterable[_Entry]:
-        """Return what this process sent and is not past, with times that a change of the clock cannot hurt.
+    def _own_entries(self, now: Moment) -> Iterable[_Entry]:
+        """Return the entries of this process that have not expired, with their wall-clock times corrected.
 
-        The machine's monotonic clock is good for as long as the process lives, whether or not the boot has a name.
+        The monotonic clock is reliable as long as the process lives, whether or not the boot has a name.
         """
         for entry in list(self._own.values()):
             age = now.elapsed - entry.elapsed
-            if age > (0.0 if entry.kind == "pause" else self._kept):
+            if age > (0.0 if entry.kind == "pause" else self._lifetime):
                 del self._own[entry.id]
             else:
                 self._own[entry.id] = entry._replace(wall=now.wall - age)
@@ -275,62 +271,62 @@ class SharedQuota:
 
 
 class _File:
-    """The quota file, and where it cannot be used an empty one in memory. Of its failures the first is told."""
+    """The quota file; where it cannot be used, an empty database in memory. Only the first failure is reported."""
 
-    def __init__(self, path: Path, patience: float) -> None:
+    def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
-        self._patience = self._usual_patience = patience
-        self._seen = self._told = False
+        self._timeout = self._usual_timeout = timeout
+        self._seen = self._warned = False
 
     def run(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        """Return what *work* returns of a connection, and whether it may write."""
+        """Call *work* with a connection and whether it may write, and return its result."""
         try:
             return self._in_file(work, writing=writing)
         except (sqlite3.Error, OSError) as error:
             failure = error
-        if self._mended(failure):
+        if self._may_succeed_now(failure):
             try:
                 return self._in_file(work, writing=writing)
             except (sqlite3.Error, OSError) as error:
                 failure = error
-        self._tell(f"cannot be used ({failure})")
+        self._warn(f"cannot be used ({failure})")
         return _in_memory(work)
 
     def _in_file(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        if not self._path.is_absolute():  # what the platform's folder is where nobody has a home
+        if not self._path.is_absolute():  # the platform's folder of a user without a home directory
             raise FileNotFoundError("there is no home directory")
         file_to_write(self._path)
-        there = self._path.exists()
-        if not (there or writing):
+        exists = self._path.exists()
+        if not (exists or writing):
             return _in_memory(work)
         if writing:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=self._patience, isolation_level=None)) as connection:
-            done = work(connection, writing)
-        if self._seen and not there:
-            self._tell("was deleted")
+        with closing(sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None)) as connection:
+            result = work(connection, writing)
+        if self._seen and not exists:
+            self._warn("was deleted")
         self._seen = True
-        self._patience = self._usual_patience
-        return done
+        self._timeout = self._usual_timeout
+        return result
 
-    def _mended(self, failure: Exception) -> bool:
-        """Move a broken file aside; whether another try may do better, as only a lock is sure to be there yet."""
-        match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # above that are details
+    def _may_succeed_now(self, failure: Exception) -> bool:
+        """Move a broken file aside; whether to try again. A lock that timed out is still held, so no."""
+        match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # the higher bits are details
             case sqlite3.SQLITE_BUSY:
-                self._patience = min(self._patience, _IMPATIENCE)
+                self._timeout = min(self._timeout, _SHORT_TIMEOUT)
                 return False
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                self._tell(f"was broken ({failure}) and is begun anew")
-                with suppress(OSError):  # Windows keeps it while another process has it open
+                self._warn(f"is broken ({failure}) and is replaced by a new one")
+                with suppress(OSError):  # Windows refuses while another process has it open
                     self._path.replace(self._path.with_suffix(".broken"))
         return True
 
-    def _tell(self, what: str) -> None:
-        if self._told:
+    def _warn(self, problem: str) -> None:
+        if self._warned:
             return
-        self._told = True
+        self._warned = True
         warnings.warn(
-            f"the quota file {self._path} {what}; what other exports send may not be counted, "
+            f"the quota file {self._path} {problem}; requests of other exports may not be counted, "
             "so run one export of a project at a time",
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Do the credentials work? The one request that is cheapest to make and proves it."""
+"""A check of the credentials: the cheapest request that proves them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -6,15 +6,16 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from mixpanel_export._concurrency import in_task
-from mixpanel_export._export.job import gate_for, query_for
 from mixpanel_export._model import Chunk
+from mixpanel_export._quota.gate import gate_for
+from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
-from mixpanel_export._source.request import Timeouts
+from mixpanel_export._source.request import Timeouts, query_for
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import RateLimitError
 
-_PATIENCE = Timeouts(connect=15.0, first_byte=120.0, idle=30.0)  # one event is soon found, or nothing is
+_TIMEOUTS = Timeouts(connect=15.0, first_byte=120.0, idle=30.0)  # one event takes little time to find
 
 
 async def check_credentials(
@@ -24,48 +25,48 @@ async def check_credentials(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> int:
-    """Ask Mixpanel for one event of yesterday, and return how many came: 1, or 0 where that day has none.
+    """Request one event of yesterday, and return how many arrived: 1, or 0 where that day has none.
 
-    That the call returns is the proof. It takes one of the hour's requests if it succeeds and none if the
-    credentials are refused (401, 402 and 429 are not counted), is made once, and does not wait for the quota.
+    The credentials are valid if the call returns. It makes one attempt and does not wait for the quota. It takes one of
+    the hour's requests if it succeeds, and none if the credentials are refused (401, 402 and 429 are not counted).
 
     Raises:
         AuthenticationError: Mixpanel does not accept the credentials.
-        RateLimitError: The hour has no request left, so nobody can tell now.
-        APIError: No connection, no permission for the project, or no usable answer.
-        ConfigError: The environment's proxies or certificates cannot be used.
+        RateLimitError: The hour has no request left, so the credentials cannot be checked now.
+        APIError: No connection, no permission for the project, or no usable response.
+        ConfigError: The environment's proxy or certificates cannot be used.
     """
-    # In no zone on earth has yesterday's day in UTC yet to begin.
+    # By UTC, yesterday has begun in every time zone.
     yesterday = now().astimezone(UTC).date() - timedelta(days=1)
-    query = query_for(credentials, api_url, _PATIENCE, events=None, where=None, limit=1)
-    found = _Counted()
+    query = query_for(credentials, api_url, _TIMEOUTS, events=None, where=None, limit=1)
+    counter = _Counter()
 
-    async def ask() -> None:
-        async with new_client(transport) as client:
-            gate = gate_for(query, None, None, max_wait=0.0)
+    async def check() -> None:
+        async with new_client(query.url, transport) as client:
+            gate = gate_for(Quota.resolved(max_wait=0.0), query.url, credentials.project_id)
             fetcher = Fetcher(client, query, gate, workers=1, retries=0, now=now)
-            await fetcher.fetch(Chunk(yesterday, yesterday), found)
+            await fetcher.fetch(Chunk(yesterday, yesterday), counter)
 
     try:
-        await in_task(ask)
+        await in_task(check)
     except RateLimitError as error:
-        raise _not_now(error) from error
-    return found.events
+        raise _cannot_check_now(error) from error
+    return counter.events
 
 
-def _not_now(error: RateLimitError) -> RateLimitError:
+def _cannot_check_now(error: RateLimitError) -> RateLimitError:
     minutes = max(1, round((error.retry_after or 0.0) / 60))
     return RateLimitError(
-        f"whether the credentials work cannot be told now, as the quota leaves no request for another {minutes} min; "
-        "try again then",
+        f"the credentials cannot be checked, because the quota allows no request for another {minutes} min",
+        advice="try again then",
         status_code=error.status_code,
         response_body=error.response_body,
         retry_after=error.retry_after,
     )
 
 
-class _Counted:
-    """Counts events, and keeps none."""
+class _Counter:
+    """A sink that counts events and keeps none."""
 
     def __init__(self) -> None:
         self.events = 0

@@ -1,4 +1,4 @@
-"""How a connection comes about: proxies, certificates, keepalive, HTTP/2, and what to say where there is none."""
+"""The HTTP client: proxy, certificates, keepalive, HTTP/2, and an error for every way a connection can fail."""
 
 import logging
 import socket
@@ -13,34 +13,40 @@ import httpx
 from h2.exceptions import H2Error
 
 from mixpanel_export._model import Chunk
+from mixpanel_export._source.proxies import ProxySetting, proxy_for
 from mixpanel_export.errors import APIError, ConfigError, NetworkError, QueryError
 
 _E = TypeVar("_E", bound=BaseException)
 
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-_HUNG_UP = (ssl.SSLWantReadError, ssl.SSLEOFError)  # what TLS says of a peer that went in the handshake
-_PROXIES = "HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+_HUNG_UP = (
+    ssl.SSLWantReadError,
+    ssl.SSLEOFError,
+)  # raised when the peer closes the connection in the handshake
 
 
 @dataclass(slots=True)
 class Route:
-    """Whom a request is for, by which *proxy* (host and port) the last connection went, if by any; whether it is *answered*."""
+    """The way of one request: its host, and what is known of the connection so far."""
 
     host: str
     port: int
+    setting: ProxySetting | None = None
+    """The proxy that the environment names for the host."""
     proxy: str | None = None
+    """Host and port of the proxy that the last connection went to; None if it went to the host itself."""
     answered: bool = False
+    """Whether the response has begun."""
 
     @classmethod
     def to(cls, url: str) -> "Route":
         """Return the route to the host of *url*."""
         address = httpx.URL(url)
-        return cls(
-            address.raw_host.decode("ascii"), address.port or (443 if address.scheme == "https" else 80)
-        )
+        port = address.port or (443 if address.scheme == "https" else 80)
+        return cls(address.raw_host.decode("ascii"), port, proxy_for(url))
 
     def follow(self, event: str, info: Mapping[str, Any]) -> None:
-        """Learn from an event of the library's trace whom it connects to, and let TCP keep that connection alive."""
+        """Take the peer from an event of the library's trace, and enable TCP keepalive for the connection."""
         if event.endswith("connect_tcp.started"):
             direct = (info["host"], info["port"]) == (self.host, self.port)
             self.proxy = None if direct else f"{info['host']}:{info['port']}"
@@ -49,23 +55,25 @@ class Route:
 
     @property
     def peer(self) -> str:
-        """Whom the connection itself was for, in words."""
+        """The peer of the connection, in words."""
         return f"the proxy {self.proxy}" if self.proxy else self.host
 
     @property
     def settings(self) -> str:
-        """What decides where the connection goes, in words."""
-        return _PROXIES if self.proxy else "the proxy and the API URL"
+        """The settings that decide where the connection goes, in words."""
+        return self.setting.source if self.proxy and self.setting else "the API URL"
 
 
-def new_client(transport: httpx.AsyncBaseTransport | None, *, http2: bool = False) -> httpx.AsyncClient:
-    """Return a client for the export endpoint, by way of *transport* or with the environment's proxies and CAs.
+def new_client(
+    url: str, transport: httpx.AsyncBaseTransport | None = None, *, http2: bool = False
+) -> httpx.AsyncClient:
+    """Return a client for requests to *url*, over *transport* or with the environment's proxy and certificates.
 
-    HTTP/1.1, or with *http2* whichever of the two the server prefers. Either way a request has its connection to
-    itself. Plain HTTP, which is for loopback only, passes no proxy, since a proxy would read the credentials.
+    HTTP/1.1, or with *http2* whichever of the two the server prefers. Either way each request has a connection to
+    itself.
 
     Raises:
-        ConfigError: The proxies or the certificates that the environment names cannot be used.
+        ConfigError: The proxy or the certificates that the environment names cannot be used.
     """
     if transport is not None:
         return httpx.AsyncClient(transport=transport)
@@ -73,36 +81,46 @@ def new_client(transport: httpx.AsyncBaseTransport | None, *, http2: bool = Fals
         certificates = httpx.create_ssl_context()
     except OSError as error:
         raise ConfigError(
-            f"the certificates that SSL_CERT_FILE names cannot be read ({error}); name a PEM file, or unset it"
+            f"the certificates that SSL_CERT_FILE names cannot be read ({error})",
+            advice="name a PEM file, or unset it",
         ) from error
     if http2:
-        # At debug level it writes every header that it sends, the credentials' too.
+        # At debug level it logs every header, the credentials included.
         logging.getLogger("hpack").setLevel(logging.INFO)
-    connect = partial(_networked, certificates, http2=http2)
-    try:
-        client = connect()
-    except ImportError as error:
-        raise ConfigError(
-            f"the environment's proxy cannot be used ({str(error).rstrip('.')}); check {_PROXIES}"
-        ) from error
-    except (ValueError, httpx.InvalidURL):
-        # What the library says may repeat a part of the proxy's password.
-        raise ConfigError(
-            f"the environment's proxy cannot be used; write it as http://[USER:PASSWORD@]HOST:PORT in {_PROXIES}"
-        ) from None
+    proxy = proxy_for(url)
+    connect = partial(_network_client, certificates, proxy, http2=http2)
+    client = connect()
     return httpx.AsyncClient(transport=_OwnConnections(connect)) if http2 else client
 
 
-def _networked(certificates: ssl.SSLContext, *, http2: bool) -> httpx.AsyncClient:
-    return httpx.AsyncClient(verify=certificates, http2=http2, limits=_UNLIMITED, mounts={"http://": None})
+def _network_client(
+    certificates: ssl.SSLContext, proxy: ProxySetting | None, *, http2: bool
+) -> httpx.AsyncClient:
+    # Without trust_env: the library's own reading of NO_PROXY fails on IPv6 networks.
+    client = partial(httpx.AsyncClient, verify=certificates, http2=http2, limits=_UNLIMITED, trust_env=False)
+    if proxy is None:
+        return client()
+    try:
+        return client(proxy=proxy.url)
+    except ImportError as error:
+        raise ConfigError(
+            f"{proxy.source} names a SOCKS proxy, which needs the package socksio",
+            advice="pip install socksio, or name an HTTP proxy",
+        ) from error
+    except (ValueError, httpx.InvalidURL):
+        # The library's message may contain a part of the proxy's password.
+        raise ConfigError(
+            f"the proxy that {proxy.source} names cannot be used",
+            advice="write it as http://[USER:PASSWORD@]HOST:PORT",
+        ) from None
 
 
 class _OwnConnections(httpx.AsyncBaseTransport):
-    """A connection for each request, closed together with its answer.
+    """A connection for each request, closed together with its response.
 
-    Many streams on one HTTP/2 connection would share its flow control: an answer that waits for the writer would
-    hold up all others, and what is still under way of an abandoned one is never credited back. The library also
-    numbers a stream before the gate lets its request go, so two that wait there would be one stream.
+    Streams on one HTTP/2 connection share its flow control: a response that waits for the writer would stop all others,
+    and the bytes in flight of an abandoned one are never credited back. The library also numbers a stream before the gate
+    admits its request, so two requests that wait there would be one stream.
     """
 
     def __init__(self, connect: Callable[[], httpx.AsyncClient]) -> None:
@@ -123,7 +141,7 @@ class _OwnConnections(httpx.AsyncBaseTransport):
 
 
 class _OwnedStream(httpx.AsyncByteStream):
-    """The raw body of *response*, which ends its connection when it is closed."""
+    """The raw body of *response*; closing it closes the connection."""
 
     def __init__(self, response: httpx.Response, connection: AsyncExitStack) -> None:
         self._response = response
@@ -137,8 +155,8 @@ class _OwnedStream(httpx.AsyncByteStream):
 
 
 @contextmanager
-def as_api_errors(chunk: Chunk | str, route: Route) -> Iterator[None]:
-    """Translate every error of the HTTP libraries into one of ours; *chunk*, or another word, says of what request."""
+def as_api_errors(route: Route, days: Chunk | None = None) -> Iterator[None]:
+    """Translate every error of the HTTP libraries into one of ours; *days* are those of the request, if it has any."""
     try:
         yield
     except (
@@ -149,76 +167,87 @@ def as_api_errors(chunk: Chunk | str, route: Route) -> Iterator[None]:
         H2Error,
         ssl.SSLError,
     ) as error:
-        raise _meant(error, chunk, route) from error
+        raise _translated(error, route, days) from error
 
 
-def _meant(error: Exception, chunk: Chunk | str, route: Route) -> APIError:
+def _translated(error: Exception, route: Route, days: Chunk | None) -> APIError:
     match error:
         case TimeoutError():
             return NetworkError(
-                f"{route.host} went silent on {chunk}; check the network, and try again", mid_answer=True
+                f"{route.host} went silent",
+                days=days,
+                advice="check the network, and try again",
+                mid_answer=True,
             )
         case httpx.ProxyError():
             return NetworkError(
-                f"{route.peer} does not let {chunk} through to {route.host} ({error}); "
-                f"check {_PROXIES}, and what the proxy allows"
+                f"{route.peer} refuses the connection to {route.host} ({error})",
+                days=days,
+                advice=f"check {route.settings}, and what the proxy allows",
             )
         case httpx.ConnectError() | httpx.ConnectTimeout():
-            return _not_connected(error, chunk, route)
-        case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.InvalidURL() if not _behind(
+            return _not_connected(error, route, days)
+        case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.InvalidURL() if not _cause(
             error, H2Error
         ):
             return QueryError(
-                f"the request for {chunk} cannot be sent ({error}); check the API URL and proxy"
+                f"the request cannot be sent ({error})", days=days, advice=f"check {route.settings}"
             )
     reason = str(error) or type(error).__name__
     return NetworkError(
-        f"the connection to {route.host} broke on {chunk} ({reason}); check the network, and try again",
+        f"the connection to {route.host} broke ({reason})",
+        days=days,
+        advice="check the network, and try again",
         mid_answer=route.answered,
     )
 
 
-def _not_connected(error: Exception, chunk: Chunk | str, route: Route) -> NetworkError:
+def _not_connected(error: Exception, route: Route, days: Chunk | None) -> NetworkError:
     if isinstance(error, httpx.ConnectTimeout):
         return NetworkError(
-            f"no connection to {route.peer} in time for {chunk}; check the network, firewalls, {route.settings}"
+            f"no connection to {route.peer} in time",
+            days=days,
+            advice=f"check the network, firewalls and {route.settings}",
         )
-    if unknown := _behind(error, socket.gaierror):
+    if unknown := _cause(error, socket.gaierror):
         return NetworkError(
-            f"the name of {route.peer} has no address for {chunk} ({unknown.strerror}); "
-            f"check the network, its name servers, {route.settings}"
+            f"the name of {route.peer} has no address ({unknown.strerror})",
+            days=days,
+            advice=f"check the network, its name servers and {route.settings}",
         )
-    refused = _behind(error, ssl.SSLError)
+    refused = _cause(error, ssl.SSLError)
     if refused and not isinstance(refused, _HUNG_UP):
         return NetworkError(
-            f"no secure connection to {route.host} for {chunk} ({_reason(refused)}), so no credentials were sent; "
-            "where a proxy or firewall signs certificates itself, name its authority's file in SSL_CERT_FILE"
+            f"no secure connection to {route.host} ({_ssl_reason(refused)}), so no credentials were sent",
+            days=days,
+            advice="if a proxy or firewall signs certificates itself, name its authority's file in SSL_CERT_FILE",
         )
     return NetworkError(
-        f"cannot connect to {route.peer} for {chunk} ({str(error) or 'it hung up'}); "
-        f"check the network, {route.settings}"
+        f"cannot connect to {route.peer} ({str(error) or 'it hung up'})",
+        days=days,
+        advice=f"check the network and {route.settings}",
     )
 
 
-def _behind(error: BaseException, kind: type[_E]) -> _E | None:
-    """Return *error*, or the next error that led to it, if of *kind*."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, kind):
-        found = found.__cause__ or found.__context__
-    return found
+def _cause(error: BaseException, kind: type[_E]) -> _E | None:
+    """Return *error*, or the next error that caused it, if of *kind*."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, kind):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
-def _reason(error: ssl.SSLError) -> str:
+def _ssl_reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message.rstrip(".")
     return error.reason or str(error)
 
 
 def _keep_alive(connection: socket.socket) -> None:
-    """Have TCP ask after a silent connection each half minute, from its first minute on.
+    """Let TCP probe a silent connection every half minute, from its first minute on.
 
-    A minute's idleness is what address translators on the way may already forget. A system that refuses the
-    options, or whose connection is gone by now, is left as it is.
+    Some address translators forget a connection that is idle for a minute. Where the system refuses the options, or the
+    connection is gone by now, nothing changes.
     """
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,4 +1,4 @@
-"""One chunk, as many attempts as it takes: the limiter, the gate, and the steps that the retry policy decides."""
+"""One chunk, as many attempts as it takes: the limiter, the gate, and the steps of the retry policy."""
 
 import logging
 import math
@@ -6,19 +6,16 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from itertools import count
+from io import BytesIO
 from typing import Protocol
 
 import anyio
 import httpx
-import numpy as np
 
 from mixpanel_export._model import Chunk
-from mixpanel_export._quota.gate import CalledTooEarlyError, Gate, OutOfPatienceError, Ticket
+from mixpanel_export._quota.gate import Gate, MaxWaitExceeded, SlotExpired
 from mixpanel_export._quota.retry import LONGEST_PAUSE, History, Wait, next_step
-from mixpanel_export._source.request import Query, Turn, fetch
-from mixpanel_export._source.turns import Turns
+from mixpanel_export._source.request import Query, fetch
 from mixpanel_export.errors import (
     APIError,
     AuthenticationError,
@@ -30,17 +27,15 @@ from mixpanel_export.errors import (
 
 _log = logging.getLogger("mixpanel_export")
 
-_UNCOUNTED = frozenset({401, 402, 429})  # statuses that Mixpanel does not count against the hour
-_SOME = 64 << 10  # bytes of which what is compared stays in the processor's cache
-_LONG_WAIT = 120  # seconds; longer ones are told in minutes
-_ROOM_TO_SPLIT = 5  # requests of the hour; two pieces are more requests, and other chunks need theirs
+_LONG_WAIT = 120  # seconds; longer waits are given in minutes
+_MIN_REMAINING = 5  # requests of the hour; a split needs one more request, and other chunks need theirs
 
 
 class Sink(Protocol):
     """Where the lines of one chunk go."""
 
     async def restart(self) -> None:
-        """Begin from nothing; called before each attempt."""
+        """Discard everything; called before each attempt."""
 
     async def block(self, lines: bytes) -> None:
         """Take whole lines."""
@@ -52,23 +47,25 @@ class ChunkTooLargeError(Exception):
 
 @dataclass(slots=True)
 class ChunkStats:
-    """What one chunk has cost so far; `rows` and `silent` are of the attempt that runs or succeeded.
-
-    `silent` says that not a byte has come: an answer without a body, which nothing proves whole. `had_body` says
-    that some attempt brought one, whatever became of it.
-    """
+    """What one chunk has cost so far, over all attempts."""
 
     requested_at: datetime
+    """When the last request was sent."""
     attempts: int = 0
     bytes_read: int = 0
+    """Bytes received on the wire."""
     rows: int = 0
+    """Lines of the attempt that runs or succeeded."""
     silent: bool = True
+    """Whether the attempt that runs or succeeded brought no byte; nothing proves such a response whole."""
     had_body: bool = False
+    """Whether any attempt brought a byte."""
     waiting_for: str | None = None
+    """What the chunk waits for between two attempts."""
 
 
 class Fetcher:
-    """Fetches chunks with patience, all under one limiter and one gate."""
+    """Fetches chunks, all under one limiter and one gate, and retries as the policy says."""
 
     def __init__(
         self,
@@ -86,51 +83,48 @@ class Fetcher:
         self._limiter = anyio.CapacityLimiter(workers)
         self._retries = retries
         self._now = now
-        self._turns = Turns()
-        self._ranks = count()
         self.stats: dict[Chunk, ChunkStats] = {}
 
     async def fetch(self, chunk: Chunk, sink: Sink, *, splittable: bool = False) -> ChunkStats:
-        """Bring the whole chunk into *sink*, restarting it as often as it takes.
+        """Fetch the whole chunk into *sink*, restarting it before each attempt.
 
         Raises:
-            APIError: The attempts are spent, trying again cannot help, or the quota comes too late.
-            ChunkTooLargeError: The chunk is *splittable*, and its pieces would fare better.
+            APIError: All attempts failed, another one cannot succeed, or the quota would exceed `max_wait`.
+            ChunkTooLargeError: The chunk is *splittable*, and its pieces are likelier to succeed.
         """
         stats = self.stats.setdefault(chunk, ChunkStats(self._now()))
         history = History()
-        turn = partial(self._turns.of, next(self._ranks))
         while True:
             try:
                 async with self._limiter:
-                    await self._attempt(chunk, stats, sink, turn)
+                    await self._attempt(chunk, stats, sink)
             except RateLimitError as error:
                 _log.info("%s", error)
             except APIError as error:
                 history = history.after(error)
                 await self._follow(error, history, stats, splittable=splittable)
-            except CalledTooEarlyError:
+            except SlotExpired:
                 continue
-            except OutOfPatienceError as error:
-                raise _too_late(chunk, error) from error
+            except MaxWaitExceeded as error:
+                raise _max_wait_error(chunk, error) from error
             else:
                 return stats
 
     async def _follow(
         self, error: APIError, history: History, stats: ChunkStats, *, splittable: bool
     ) -> None:
-        """Do what the policy says after a failed attempt, up to the next one."""
+        """Take the step that the policy decides after a failed attempt."""
         step = next_step(history, retries=self._retries, splittable=splittable and self._may_split)
         match step:
-            case Wait(seconds) if seconds > LONGEST_PAUSE and seconds > self._gate.patience:
-                raise error  # the server names the pause, so it is a wait like that for the quota
+            case Wait(seconds) if seconds > LONGEST_PAUSE and seconds > self._gate.statistics().max_wait_left:
+                raise error  # the server asked for the pause, so it counts like a wait for the quota
             case Wait(seconds):
-                _log.info("%s; again in %.1f s", error, seconds)
-                stats.waiting_for = f"a new attempt after: {error}"
+                _log.info("%s; next attempt in %.1f s", error.text(advice=False), seconds)
+                stats.waiting_for = f"a new attempt after: {error.text(days=False, advice=False)}"
                 await anyio.sleep(seconds)
                 stats.waiting_for = None
             case "split":
-                _log.info("%s; in two pieces now", error)
+                _log.info("%s; fetched in two pieces now", error.text(advice=False))
                 stats.rows = 0
                 raise ChunkTooLargeError from error
             case "give up":
@@ -138,59 +132,30 @@ class Fetcher:
 
     @property
     def _may_split(self) -> bool:
-        """Whether two pieces would bring the same, as each has the limit to itself, and the hour has room for them."""
-        room = self._gate.remaining is None or self._gate.remaining >= _ROOM_TO_SPLIT
-        return room and self._query.limit is None
+        """Whether two pieces bring the same events, as each has the limit to itself, and the hour allows them."""
+        remaining = self._gate.statistics().remaining
+        return self._query.limit is None and (remaining is None or remaining >= _MIN_REMAINING)
 
-    async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink, turn: Turn) -> None:
-        ticket: Ticket | None = None
-
-        async def admit() -> None:
-            nonlocal ticket
-            ticket = await self._gate.admit()
-            stats.requested_at = self._now()
-            stats.attempts += 1
-            _log.debug("%s: attempt %d", chunk, stats.attempts)
-
+    async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
         def received(size: int) -> None:
             stats.bytes_read += size
             stats.silent, stats.had_body = False, True
 
-        called = await self._gate.approach()
-        try:
+        async with self._gate.admission() as admission:
+
+            async def admit() -> None:
+                await admission.admit()
+                stats.requested_at = self._now()
+                stats.attempts += 1
+                _log.debug("%s: attempt %d", chunk, stats.attempts)
+
             await sink.restart()
             stats.rows, stats.silent = 0, True
-            async with aclosing(
-                fetch(
-                    self._client, self._query, chunk, admit=admit, received=received, turn=turn, now=self._now
-                )
-            ) as blocks:
+            response = fetch(self._client, self._query, chunk, admit=admit, received=received, now=self._now)
+            async with aclosing(response) as blocks:
                 async for block in blocks:
                     stats.rows += _lines_in(block)
                     await sink.block(block)
-        except APIError as error:
-            if ticket is not None:
-                await self._settle(ticket, error)
-            raise
-        finally:
-            if ticket is None:
-                self._gate.withdraw(called)
-        if ticket is not None:
-            self._gate.accepted(ticket)
-
-    async def _settle(self, ticket: Ticket, error: APIError) -> None:
-        """Let the gate know what the server did not count, and for how long it wants to be left alone."""
-        if isinstance(error, RateLimitError):
-            await self._gate.refused(ticket, error.retry_after)
-        elif error.status_code in _UNCOUNTED:
-            await self._gate.refund(ticket)
-
-
-def _lines_in(block: bytes) -> int:
-    """Return how many newlines the block has, in about a third of the time that `bytes.count` takes."""
-    bytes_ = np.frombuffer(block, np.uint8)
-    parts = (bytes_[start : start + _SOME] for start in range(0, len(bytes_), _SOME))
-    return sum(int(np.count_nonzero(part == ord("\n"))) for part in parts)
 
 
 def is_final(error: MixpanelDataError) -> bool:
@@ -198,12 +163,22 @@ def is_final(error: MixpanelDataError) -> bool:
     return isinstance(error, AuthenticationError | QueryError) and not isinstance(error, FutureDateError)
 
 
-def _too_late(chunk: Chunk, error: OutOfPatienceError) -> RateLimitError:
+def _lines_in(block: bytes) -> int:
+    """Return how many newlines the block has, all lines being whole.
+
+    For lines of the usual lengths this takes a quarter of the time of `bytes.count`, which looks at each byte by itself.
+    """
+    return len(BytesIO(block).readlines())
+
+
+def _max_wait_error(chunk: Chunk, error: MaxWaitExceeded) -> RateLimitError:
     seconds = math.ceil(error.seconds)
     wait = f"{seconds} s" if seconds < _LONG_WAIT else f"{seconds / 60:.0f} min"
     return RateLimitError(
-        f"the quota leaves no request for {chunk} for another {wait}, longer than max_wait "
-        "allows; resume then, or raise max_wait",
+        f"the quota allows no request for another {wait}, longer than max_wait allows",
+        days=chunk,
+        advice="resume later, or raise $max_wait",
+        argument="max_wait",
         status_code=None,
         retry_after=error.seconds,
     )

@@ -1,4 +1,4 @@
-"""Can Mixpanel be reached, and does its clock agree with ours? A question without credentials, which no quota counts."""
+"""Whether Mixpanel can be reached, and how its clock differs from ours. Sends no credentials and uses no quota."""
 
 import time
 from collections.abc import Callable
@@ -13,26 +13,27 @@ import httpx
 
 from mixpanel_export._source.client import Route, as_api_errors, new_client
 
-_PATIENCE = 20.0  # seconds, in which every connection that can be used for an export stands
-_DATE_STEP = 1.0  # seconds; the header names whole ones
+_TIME_LIMIT = 20.0  # seconds; a connection that takes longer is of no use for an export
+_DATE_STEP = 1.0  # seconds; the resolution of the header
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What was learned of a server that answered, with whatever *status*.
-
-    *seconds* passed until then, connecting included. *tls* names the protocol, None without; *proxy* is host
-    and port. *ahead* says by how many seconds this machine's clock is ahead of the server's, give or take *doubt*;
-    None where the server tells no time.
-    """
+    """A server that answered."""
 
     server: str
+    """Scheme, host and port."""
     status: int
     seconds: float
+    """Seconds until it answered, including the connection."""
     tls: str | None
+    """The TLS version; None without TLS."""
     proxy: str | None
+    """Host and port of the proxy; None without a proxy."""
     ahead: float | None
+    """By how many seconds this machine's clock is ahead of the server's; None if the server sends no date."""
     doubt: float
+    """Seconds by which `ahead` may be wrong, in either direction."""
 
 
 async def reach(
@@ -40,15 +41,15 @@ async def reach(
     *,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    patience: float = _PATIENCE,
+    time_limit: float = _TIME_LIMIT,
 ) -> Reached:
-    """Ask the server of *url* for its front page's head, by the way that an export takes, proxies and CAs included.
+    """Request the head of the front page of *url*'s server, with the proxy and certificates that an export uses.
 
     *now* (aware) is the clock to compare.
 
     Raises:
-        ConfigError: The environment's proxies or certificates cannot be used.
-        APIError: No answer within *patience* seconds; says why.
+        ConfigError: The environment's proxy or certificates cannot be used.
+        APIError: No response within *time_limit* seconds; gives the reason.
     """
     parts = urlsplit(url)
     server = f"{parts.scheme}://{parts.netloc}"
@@ -61,8 +62,8 @@ async def reach(
             sent.append((time.monotonic(), now()))
 
     began = time.monotonic(), now()
-    with as_api_errors("a test", route), anyio.fail_after(patience):
-        async with new_client(transport) as client:
+    with as_api_errors(route), anyio.fail_after(time_limit):
+        async with new_client(server, transport) as client:
             request = client.build_request(
                 "HEAD", server, headers={"Cache-Control": "no-cache"}, extensions={"trace": trace}
             )
@@ -70,8 +71,8 @@ async def reach(
             answered = time.monotonic()
             tls = _tls(response)
             await response.aclose()
-    asked, wall = sent[-1] if sent else began
-    ahead, doubt = _ahead(response.headers.get("date"), wall, answered - asked)
+    requested, wall = sent[-1] if sent else began
+    ahead, doubt = _ahead(response.headers.get("date"), wall, answered - requested)
     return Reached(server, response.status_code, answered - began[0], tls, route.proxy, ahead, doubt)
 
 
@@ -81,12 +82,12 @@ def _tls(response: httpx.Response) -> str | None:
     return str(secured.version()) if secured else None
 
 
-def _ahead(date: str | None, asked: datetime, took: float) -> tuple[float | None, float]:
-    """Compare the clock when the request was sent, *took* seconds before its answer, with the answer's date."""
+def _ahead(date: str | None, requested: datetime, took: float) -> tuple[float | None, float]:
+    """Compare our clock at *requested*, *took* seconds before the response, with the response's date."""
     doubt = (took + _DATE_STEP) / 2
     try:
-        said = parsedate_to_datetime(date or "")
+        moment = parsedate_to_datetime(date or "")
     except ValueError:
         return None, doubt
-    theirs = said.replace(tzinfo=said.tzinfo or UTC).timestamp() + _DATE_STEP / 2
-    return asked.timestamp() + took / 2 - theirs, doubt
+    theirs = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() + _DATE_STEP / 2
+    return requested.timestamp() + took / 2 - theirs, doubt

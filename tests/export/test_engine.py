@@ -19,7 +19,8 @@ from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 
 from mixpanel_export._database.connection import connect
 from mixpanel_export._export import pipeline as _run
-from mixpanel_export._export.engine import download_events, export_events
+from mixpanel_export._export.engine import export_events
+from mixpanel_export._source.download import download_events
 from mixpanel_export._source.request import Timeouts
 from mixpanel_export._writer import staging as _staging
 from mixpanel_export._writer import table as _store

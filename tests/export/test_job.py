@@ -9,6 +9,7 @@ from support import export, simulator
 
 from mixpanel_export._export.job import _planned_requests
 from mixpanel_export._quota.gate import Gate
+from mixpanel_export._quota.quota import Quota
 from mixpanel_export.simulator import RequestLog
 
 LARGE = date(2024, 3, 17)
@@ -25,17 +26,22 @@ def test_a_plan_spends_what_is_left_of_the_hour_and_a_reserve_stays(
     """Five of six requests that are left are planned, unless their chunks would be too long; then a whole hour's."""
 
     async def asked() -> int | None:
-        gate = Gate(0, 60)
+        gate = Gate(Quota(0, 60))
         for _ in range(sent):
-            await gate.admit()
-        return _planned_requests(gate, days)
+            async with gate.admission() as admission:
+                await admission.admit()
+        return _planned_requests(gate.statistics(), days)
 
     assert anyio.run(asked) == planned
 
 
 def test_a_plan_without_a_quota_has_no_bound() -> None:
     """Without limits the plan may ask as often as it likes."""
-    assert _planned_requests(Gate(0, 0), 365) is None
+
+    async def planned() -> int | None:
+        return _planned_requests(Gate(Quota(0, 0)).statistics(), 365)
+
+    assert anyio.run(planned) is None
 
 
 def busy(when: date) -> int:

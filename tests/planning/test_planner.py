@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_export._model import Chunk
+from mixpanel_export._planning.days import parse_day
 from mixpanel_export._planning.planner import (
     Held,
     Plan,
     halves,
     is_open,
     open_from,
-    parse_day,
     plan,
     split_date_range,
 )

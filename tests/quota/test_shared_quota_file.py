@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixpanel_export._quota.clock import Moment, system_clock
-from mixpanel_export._quota.gate import HOUR, SECOND, Window
 from mixpanel_export._quota.shared import CROWDED_SECOND, Key, Request, SharedQuota, View, key_of, quota_file
+from mixpanel_export._quota.windows import HOUR, SECOND, Window
 
 KEY = Key("data.mixpanel.com", "12345")
 IN_CHILD = "from mixpanel_export._quota.shared import *; from pathlib import Path; import sqlite3, time\n"
@@ -63,8 +63,8 @@ def path(tmp_path: Path) -> Path:
 def handle(path: Path, clock: Clock) -> Callable[..., SharedQuota]:
     """Return a function that opens the quota as one more process would."""
 
-    def open_(per_second: int = 0, per_hour: int = 3, key: Key = KEY, patience: float = 60.0) -> SharedQuota:
-        return SharedQuota(key, per_second, per_hour, path=path, clock=clock, patience=patience)
+    def open_(per_second: int = 0, per_hour: int = 3, key: Key = KEY, timeout: float = 60.0) -> SharedQuota:
+        return SharedQuota(key, per_second, per_hour, path=path, clock=clock, timeout=timeout)
 
     return open_
 
@@ -375,7 +375,9 @@ def test_a_broken_file_is_moved_aside_and_begun_anew(handle: Open, path: Path, g
     tickets = [taken(living), taken(living)]
     living.refund(tickets[0])
     path.write_bytes(garbage)
-    with one_warning(r"the quota file .*quota\.sqlite3 was broken .* and is begun anew; .*run one export"):
+    with one_warning(
+        r"the quota file .*quota\.sqlite3 is broken .* and is replaced by a new one; .*run one export"
+    ):
         assert taken(fresh)
     assert path.with_suffix(".broken").read_bytes() == garbage
     assert taken(living)
@@ -453,7 +455,7 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
 
 def test_a_lock_that_lasts_holds_no_export_up(handle: Open, path: Path) -> None:
     """When the patience is over, the process counts by itself; when the lock is gone, all is in the file."""
-    quota = handle(0, 2, patience=0.02)
+    quota = handle(0, 2, timeout=0.02)
     taken(handle(0, 2))
     with locked(path):
         in_process_limits_hold(quota)
@@ -470,14 +472,14 @@ def test_a_lock_that_lasts_holds_no_export_up(handle: Open, path: Path) -> None:
 
 def test_a_lock_is_waited_for_at_length_only_once(handle: Open, path: Path) -> None:
     """A lock that outlasted the patience delays no later request as much, until it is gone."""
-    quota = handle(0, 0, patience=0.2)
+    quota = handle(0, 0, timeout=0.2)
     taken(quota)
     with locked(path), one_warning("database is locked"):
         taken(quota)
-        assert quota._file._patience == 0.1
+        assert quota._file._timeout == 0.1
         taken(quota)
     taken(quota)
-    assert quota._file._patience == 0.2
+    assert quota._file._timeout == 0.2
 
 
 @pytest.mark.anyio

@@ -15,7 +15,8 @@ from support import ACCOUNT, NOW
 
 from mixpanel_export._model import Chunk
 from mixpanel_export._source.client import Route, as_api_errors, new_client
-from mixpanel_export._source.request import Query, Timeouts, fetch, refusal, seconds_of
+from mixpanel_export._source.request import Query, Timeouts, fetch
+from mixpanel_export._source.responses import error_from_response, parse_retry_after
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
     APIError,
@@ -54,7 +55,7 @@ async def fetched(query: Query, asked: Asked | None = None) -> bytes:
     """Return all lines of one attempt."""
     asked = asked or Asked()
     blocks = []
-    async with new_client(None) as client:
+    async with new_client(query.url) as client:
         async for block in fetch(client, query, CHUNK, admit=asked.admit, received=asked.receive):
             blocks.append(block)  # noqa: PERF401 - an async comprehension would hide the loop under test
     return b"".join(blocks)
@@ -136,7 +137,7 @@ async def test_an_error_that_repeats_a_long_request_is_understood() -> None:
     )
     respx.get(URL).mock(return_value=httpx.Response(400, text=body))
     with pytest.raises(
-        FutureDateError, match="2024-03-03: to_date cannot be later than today; use"
+        FutureDateError, match="Mixpanel answered 400: to_date cannot be later than today; use"
     ) as caught:
         await fetched(Query(URL, ACCOUNT))
     assert len(caught.value.response_body or "") == 500
@@ -200,8 +201,12 @@ async def test_a_closed_port_is_a_network_error() -> None:
         (403, "Date range exceeds 365 days into the past", QueryError),
         (404, "", QueryError),
         (408, "", ServerError),
+        (409, "", ServerError),
         (416, "", QueryError),
+        (421, "", ServerError),
+        (425, "", ServerError),
         (429, "", RateLimitError),
+        (499, "", ServerError),
         (500, "error completing export request", ServerError),
         (502, "<html>", ServerError),
         (503, "upstream connect error", ServerError),
@@ -212,7 +217,7 @@ async def test_a_closed_port_is_a_network_error() -> None:
 )
 def test_what_an_answer_means(status: int, body: str, error: type[APIError]) -> None:
     """Each status and wording has one error, which names the days, the status and what was said."""
-    meant = refusal(status, body, None, CHUNK, NOW)
+    meant = error_from_response(status, body, None, CHUNK, NOW)
     assert type(meant) is error
     assert meant.status_code == status
     assert "2024-03-01 to 2024-03-03" in str(meant)
@@ -227,19 +232,19 @@ def test_what_an_answer_means(status: int, body: str, error: type[APIError]) -> 
         (
             403,
             '{"error": "Date range exceeds 90 days into the past"}',
-            "limit is 90 days, so use 2024-03-03 or",
+            "limit is 90 days, so use 2024-03-03 or a later day as from_date",
         ),
-        (403, "Date range exceeds 99999999999 days into the past", "check its role and the plan"),
-        (403, "", "check its role and the plan"),
-        (402, "", "look at the plan"),
-        (404, "", "check the region"),
-        (401, "", "the project's region is the one asked"),
-        (400, "Unable to authenticate request", "the project's region is the one asked"),
+        (403, "Date range exceeds 99999999999 days into the past", "check the account's role"),
+        (403, "", "check the account's role"),
+        (402, "", "check the plan"),
+        (404, "", "check the region and the API URL"),
+        (401, "", "the project is in the region requested"),
+        (400, "Unable to authenticate request", "the project is in the region requested"),
     ],
 )
 def test_an_error_says_what_to_do(status: int, body: str, advice: str) -> None:
     """Each refusal names the remedy; where it concerns days, the day to use."""
-    assert advice in str(refusal(status, body, None, CHUNK, NOW))
+    assert advice in str(error_from_response(status, body, None, CHUNK, NOW))
 
 
 @respx.mock
@@ -287,11 +292,11 @@ async def test_an_encoding_that_was_not_asked_for_says_whose_answer_it_was() -> 
 def test_retry_after_is_seconds_or_a_date() -> None:
     """Both forms of `Retry-After` are seconds from now; anything else is none."""
     soon = datetime.now(UTC) + timedelta(seconds=90)
-    assert seconds_of("17") == 17
-    assert seconds_of("1.5") == 1.5
-    assert seconds_of(format_datetime(soon, usegmt=True)) == pytest.approx(90, abs=5)
-    assert seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert [seconds_of(text) for text in (None, "", "soon", "-3")] == [None] * 4
+    assert parse_retry_after("17") == 17
+    assert parse_retry_after("1.5") == 1.5
+    assert parse_retry_after(format_datetime(soon, usegmt=True)) == pytest.approx(90, abs=5)
+    assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert [parse_retry_after(text) for text in (None, "", "soon", "-3")] == [None] * 4
 
 
 def http_errors() -> list[type[Exception]]:
@@ -312,7 +317,7 @@ def test_every_error_of_the_http_library_is_translated(error: type[Exception]) -
         if error in {httpx.StreamConsumed, httpx.StreamClosed, httpx.ResponseNotRead, httpx.RequestNotRead}
         else ["text"]
     )
-    with pytest.raises(APIError, match="2024-03-01"), as_api_errors(CHUNK, Route("example.com", 443)):
+    with pytest.raises(APIError, match="2024-03-01"), as_api_errors(Route("example.com", 443), CHUNK):
         raise error(*given)
 
 

@@ -1,0 +1,66 @@
+"""Downloads the lines of one request into a file, for `stream_events`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import BinaryIO
+
+import httpx
+from anyio import to_thread
+
+from mixpanel_export._concurrency import in_task
+from mixpanel_export._planning.days import checked_days
+from mixpanel_export._quota.gate import gate_for
+from mixpanel_export._quota.quota import Quota
+from mixpanel_export._source.client import new_client
+from mixpanel_export._source.fetcher import Fetcher
+from mixpanel_export._source.request import Timeouts, checked_names, query_for
+from mixpanel_export.credentials import Credentials, resolve_credentials
+
+
+async def download_events(
+    from_date: str | date,
+    to_date: str | date,
+    file: BinaryIO,
+    *,
+    credentials: Credentials | None = None,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    retries: int = 5,
+    max_wait: float = 86_400.0,
+    api_url: str | None = None,
+    timeouts: Timeouts | None = None,
+    http2: bool = False,
+    transport: httpx.AsyncBaseTransport | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> None:
+    """Write the lines of one request for the days, proven whole, to a seekable *file*.
+
+    Raises:
+        ValueError, ConfigError: As `export_events`.
+        APIError: All attempts failed, or another one cannot succeed.
+    """
+    days = checked_days(from_date, to_date, now())
+    credentials = credentials or resolve_credentials()
+    query = query_for(credentials, api_url, timeouts, events=checked_names(events), where=where, limit=limit)
+
+    async def download() -> None:
+        async with new_client(query.url, transport, http2=http2) as client:
+            gate = gate_for(Quota.resolved(max_wait=max_wait), query.url, credentials.project_id)
+            fetcher = Fetcher(client, query, gate, workers=1, retries=retries, now=now)
+            await fetcher.fetch(days, _FileSink(file))
+
+    await in_task(download)
+
+
+@dataclass(frozen=True, slots=True)
+class _FileSink:
+    file: BinaryIO
+
+    async def restart(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+
+    async def block(self, lines: bytes) -> None:
+        await to_thread.run_sync(self.file.write, lines)

@@ -1,0 +1,172 @@
+"""What a response means that is not a whole body of events: one of our errors, with the reason and what to do."""
+
+import base64
+import json
+import re
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from mixpanel_export._model import Chunk
+from mixpanel_export.credentials import Credentials
+from mixpanel_export.errors import (
+    APIError,
+    AuthenticationError,
+    FutureDateError,
+    LineTooLongError,
+    QueryError,
+    RateLimitError,
+    ServerError,
+    TruncatedError,
+)
+
+_SHOWN = 500  # bytes of a body that an error carries
+_EXCERPT = 80  # characters of an incomplete body that a message shows
+_RETRYABLE = frozenset(
+    {408, 409, 421, 425, 499}
+)  # statuses below 500 that may pass, often set by a proxy on the way
+_AUTHENTICATION = "Unable to authenticate request"  # sent with status 400, and sometimes with 200
+_TIMEOUT = "Timeout Error"  # Mixpanel reports its own time-out with status 400
+_FUTURE = "to_date cannot be later than today"
+_HISTORY = re.compile(r"Date range exceeds (\d{1,5}) days into the past")  # the limit of the plan
+
+
+def error_from_response(
+    status: int, body: str, retry_after: str | None, chunk: Chunk, now: datetime
+) -> APIError:
+    """Return the error that a response other than 200 means; *now* (aware) is when it arrived."""
+    shown = body.encode()[:_SHOWN].decode("utf-8", "ignore")
+    message = _message(body)
+    reason = f"Mixpanel answered {status}: {message[:_SHOWN] or 'no text'}"
+    if status == httpx.codes.UNAUTHORIZED or _AUTHENTICATION in message:
+        return _not_authenticated(status, shown, chunk)
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        return RateLimitError(
+            reason,
+            days=chunk,
+            advice=_rate_limit_advice(message),
+            response_body=shown,
+            retry_after=parse_retry_after(retry_after),
+        )
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _RETRYABLE or _TIMEOUT in message:
+        return ServerError(
+            reason,
+            days=chunk,
+            advice="try again later",
+            status_code=status,
+            response_body=shown,
+            retry_after=parse_retry_after(retry_after),
+        )
+    if _FUTURE in message:
+        return FutureDateError(
+            reason,
+            days=chunk,
+            advice=f"use {chunk.last - timedelta(days=1)} as $to_date until {chunk.last} has begun in the project's "
+            "time zone",
+            argument="to_date",
+            status_code=status,
+            response_body=shown,
+        )
+    first = _first_day(message, now)
+    return QueryError(
+        reason,
+        days=chunk,
+        advice=first or _query_advice(status),
+        argument="from_date" if first else None,
+        status_code=status,
+        response_body=shown,
+    )
+
+
+def error_from_body(
+    error: LineTooLongError | TruncatedError, credentials: Credentials, chunk: Chunk
+) -> APIError:
+    """Return the error for a response of *chunk* with status 200 whose body is not whole, as *error* says."""
+    body = redacted(error.response_body or "", credentials)
+    if _message(body).startswith(_AUTHENTICATION):
+        return _not_authenticated(httpx.codes.OK, body, chunk)
+    excerpt = body.strip()[:_EXCERPT]
+    return type(error)(
+        f"{error.reason}: {excerpt}" if excerpt else error.reason,
+        days=chunk,
+        advice="nothing of the response was stored, so "
+        + (
+            "select $events without this one, or fetch the days around it"
+            if isinstance(error, LineTooLongError)
+            else "fetch these days again"
+        ),
+        status_code=httpx.codes.OK,
+        response_body=body,
+    )
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Return the seconds that a `Retry-After` header means, a number or an HTTP date; None for anything else."""
+    if not value:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def redacted(text: str, credentials: Credentials) -> str:
+    """Return *text* with the secret and the header that contains it masked."""
+    user, password = credentials.auth
+    token = base64.b64encode(f"{user}:{password}".encode()).decode()
+    for secret in (str(credentials.secret), token):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _not_authenticated(status: int, body: str, chunk: Chunk) -> AuthenticationError:
+    return AuthenticationError(
+        f"Mixpanel does not accept the credentials (status {status})",
+        days=chunk,
+        advice="check the user name, the secret and the project, and that the project is in the $region requested "
+        "(us, eu or in)",
+        status_code=status,
+        response_body=body,
+    )
+
+
+def _rate_limit_advice(message: str) -> str:
+    if "in progress" in message:
+        return "wait for the project's other exports, or lower $max_workers"
+    return "the project's quota is spent, so wait, or lower $per_second and $per_hour"
+
+
+def _first_day(message: str, now: datetime) -> str | None:
+    """Return the advice where the plan's history does not go back far enough; None where that is not the reason."""
+    if not (limit := _HISTORY.search(message)):
+        return None
+    first = now.astimezone(UTC).date() - timedelta(days=int(limit[1]))
+    return f"the plan's limit is {limit[1]} days, so use {first} or a later day as $from_date"
+
+
+def _query_advice(status: int) -> str:
+    match status:
+        case 402:
+            return "check the plan: it does not include this call, or a bill is due"
+        case 403:
+            return "check the account's role in the project, and which days the plan includes"
+        case 404:
+            return "check the $region and the API URL"
+        case _ if httpx.codes.is_redirect(status):
+            return "check the API URL; credentials are not sent to another address"
+        case _:
+            return "check the dates, $events and $where"
+
+
+def _message(body: str) -> str:
+    """Return the text of an error object, or the whole body where it is none."""
+    with suppress(ValueError, RecursionError):
+        value = json.loads(body)
+        if isinstance(value, dict) and isinstance(value.get("error"), str):
+            return str(value["error"]).strip()
+    return body.strip()
