@@ -1,4 +1,4 @@
-"""What may be wrong on this machine, looked at without changing or asking anything: one finding a line."""
+"""Checks of this machine, for `mpx doctor`. They change nothing and make no request."""
 
 import os
 import platform
@@ -37,20 +37,21 @@ from mixpanel_export.errors import (
 State = Literal["ok", "warning", "problem"]
 
 DISTRIBUTION = "mpx-export"
-_SHOWN = ("duckdb", "httpx", "h2", "anyio", "isal", "tqdm", "click")
-_LITTLE_DISK = 1 << 30  # bytes; a few million events
-_FAR = 5.0  # seconds; clocks that are kept right differ by less
+_LIBRARIES = ("duckdb", "httpx", "h2", "anyio", "isal", "tqdm", "click")
+_LOW_DISK = 1 << 30  # bytes; enough for a few million events
+_MAX_CLOCK_DIFFERENCE = 5.0  # seconds; synchronized clocks differ by less
 _STORAGE = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found about a *topic*; *advice* says what to do, None where there is nothing to do."""
+    """The result of one check."""
 
     topic: str
     state: State
     text: str
     advice: str | None = None
+    """What to do, if anything."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -65,16 +66,20 @@ def finding_of(topic: str, state: State, problem: Warning | Exception) -> Findin
     return Finding(topic, state, text, advice or None)
 
 
-def look_at_program() -> Iterator[Finding]:
-    """Find which Python and which libraries run, and those that are too old or not there."""
+def check_program() -> Iterator[Finding]:
+    """Report the versions of Python and the libraries, and libraries that are missing or too old."""
     python = f"Python {platform.python_version()}, {platform.platform()}"
     yield Finding("program", "ok", f"{DISTRIBUTION} {_version_of(DISTRIBUTION) or 'not installed'}, {python}")
-    found = {name: _version_of(name) for name in _SHOWN}
-    yield Finding("libraries", "ok", ", ".join(f"{name} {known}" for name, known in found.items() if known))
+    versions = {name: _version_of(name) for name in _LIBRARIES}
+    yield Finding(
+        "libraries",
+        "ok",
+        ", ".join(f"{name} {installed}" for name, installed in versions.items() if installed),
+    )
     for requirement in requires(DISTRIBUTION) or () if _version_of(DISTRIBUTION) else ():
-        if lack := _lack(requirement):
+        if problem := _unmet(requirement):
             yield Finding(
-                "libraries", "problem", lack, f"run `{sys.executable} -m pip install -U {DISTRIBUTION}`"
+                "libraries", "problem", problem, f"run `{sys.executable} -m pip install -U {DISTRIBUTION}`"
             )
 
 
@@ -85,76 +90,74 @@ def _version_of(distribution: str) -> str | None:
         return None
 
 
-def _lack(requirement: str) -> str | None:
-    """Say what a *requirement* asks for, where what is installed is older or nothing is; None where it is met."""
-    wanted = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?(?:>=([\d.]+))?", requirement)
-    if not wanted:
-        return None  # an extra's, or one of another shape
-    found = _version_of(wanted[1])
-    if found and _numbers(found) >= _numbers(wanted[2] or ""):
+def _unmet(requirement: str) -> str | None:
+    """Return what is wrong if a *requirement* is not installed, or too old; else None."""
+    parts = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?(?:>=([\d.]+))?", requirement)
+    if not parts:
+        return None  # of an extra, or of another form
+    name, minimum = parts.groups()
+    installed = _version_of(name)
+    if installed and _numbers(installed) >= _numbers(minimum or ""):
         return None
-    least = f" {wanted[2]} or later" if wanted[2] else ""
-    return f"{wanted[1]}{least} is needed, and there is {found or 'none'}"
+    needed = f"{name} {minimum} or later" if minimum else name
+    return f"{needed} is required, but {installed or 'none'} is installed"
 
 
 def _numbers(release: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", release.partition("+")[0])[:3])
 
 
-def look_at_credentials(account: str | None) -> tuple[Credentials | None, list[Finding]]:
-    """Find which credentials an export would use, from where, and who else may read them."""
-    with _warnings_of("credentials") as found:
+def check_credentials(account: str | None) -> tuple[Credentials | None, list[Finding]]:
+    """Return the credentials that an export would use, with findings about their source and its permissions."""
+    with _warnings_of("credentials") as warned:
         try:
             name = account_used(account)
             credentials = resolve_credentials(account)
         except MixpanelDataError as error:
             return None, [finding_of("credentials", "problem", error)]
-    source = f"account {name} of {config_file()}" if name else "the environment's MP_USERNAME and MP_SECRET"
+    source = f"account {name} of {config_file()}" if name else "MP_USERNAME and MP_SECRET of the environment"
     who = credentials.username or "a project secret"
     zone = f", times in {credentials.project_timezone}" if credentials.project_timezone else ""
     text = f"{source}: {who}, project {credentials.project_id}, {credentials.region}{zone}"
     test = f"mpx accounts test {name}" if name and account else "mpx accounts test"
-    advice = f"`{test}` asks Mixpanel whether it accepts them, by one request"
-    return credentials, [Finding("credentials", "ok", text, advice), *found]
+    advice = f"to test whether Mixpanel accepts them, which costs one request, run `{test}`"
+    return credentials, [Finding("credentials", "ok", text, advice), *warned]
 
 
-def tell_of_server(reached: Reached) -> Iterator[Finding]:
-    """Tell how the server answered, and whether its clock is ours."""
-    way = f"by way of the proxy {reached.proxy}" if reached.proxy else "without a proxy"
+def server_findings(reached: Reached) -> Iterator[Finding]:
+    """Report how the server answered, and whether the clocks agree."""
+    way = f"through the proxy {reached.proxy}" if reached.proxy else "without a proxy"
     how = f"{reached.tls or 'no TLS'}, {way}, status {reached.status} after {reached.seconds:.2f} s"
     yield Finding("server", "ok", f"{reached.server} answers ({how})")
     if reached.ahead is None:
-        yield Finding("clock", "ok", "not compared, as the server tells no time")
-    elif abs(reached.ahead) <= _FAR + reached.doubt:
-        yield Finding("clock", "ok", f"the same as the server's, give or take {_FAR + reached.doubt:.0f} s")
+        yield Finding("clock", "ok", "not compared, as the server sends no time")
+    elif abs(reached.ahead) <= _MAX_CLOCK_DIFFERENCE + reached.doubt:
+        seconds = _MAX_CLOCK_DIFFERENCE + reached.doubt
+        yield Finding("clock", "ok", f"within {seconds:.0f} s of the server's")
     else:
         side = "ahead of" if reached.ahead > 0 else "behind"
         yield Finding(
             "clock",
             "warning",
             f"{abs(reached.ahead):.0f} s {side} the server's",
-            "let the system keep its clock (NTP), as it decides which days are over",
+            "synchronize the clock (NTP), which decides which days are over",
         )
 
 
-def look_at_quota(credentials: Credentials | None, api_url: str | None, per_hour: int) -> list[Finding]:
-    """Find whether the quota file can be used, and what it says is left of the *per_hour*, 0 for no limit."""
+def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: int) -> list[Finding]:
+    """Report whether the quota file is usable, and how much of *per_hour* is left; 0 is unlimited."""
     region, project = (credentials.region, credentials.project_id) if credentials else ("us", "")
-    with _warnings_of("quota") as found:
+    with _warnings_of("quota") as warned:
         try:
             view = SharedQuota(key_of(export_url(region, api_url), project), per_hour=per_hour).look()
         except MixpanelDataError as error:
             return [finding_of("quota", "problem", error)]
-    if found:
-        return found
+    if warned:
+        return warned
     if credentials is None:
-        return [Finding("quota", "ok", f"{quota_file()} can be used")]
-    left = (
-        f"{view.remaining} of {per_hour} requests left this hour"
-        if per_hour
-        else "no limit of requests an hour"
-    )
-    text = f"{left}, {len(view.counted)} used, says {quota_file()}"
+        return [Finding("quota", "ok", f"{quota_file()} is usable")]
+    left = f"{view.remaining} of {per_hour} requests left this hour" if per_hour else "no hourly limit"
+    text = f"{left}, {len(view.counted)} used, according to {quota_file()}"
     if view.wait < 60:
         return [Finding("quota", "ok", text)]
     return [
@@ -162,39 +165,39 @@ def look_at_quota(credentials: Credentials | None, api_url: str | None, per_hour
     ]
 
 
-def look_at_database(path: Path) -> Iterator[Finding]:
-    """Find whether the file opens, what is in it, whether its books are right, and whether there is room."""
+def check_database(path: Path) -> Iterator[Finding]:
+    """Check that the file opens, that its tables match the ledger, and that the disk has space."""
     folder = path.absolute().parent
     if not folder.is_dir():
         yield Finding(
-            "database", "problem", f"there is no folder {folder}", "create it, or choose another path"
+            "database", "problem", f"the folder {folder} does not exist", "create it, or choose another path"
         )
         return
-    yield _look_at_folder(folder)
+    yield _check_folder(folder)
     if not path.exists():
-        yield Finding("database", "ok", f"there is no {path} yet; an export creates it")
+        yield Finding("database", "ok", f"{path} does not exist yet", "an export creates it")
         return
     try:
         with connected_to_look(path) as connection:
-            yield from _look_into(connection, path)
+            yield from _check_contents(connection, path)
     except DatabaseLockedError as error:
         yield finding_of("database", "warning", error)
     except MixpanelDataError as error:
         yield finding_of("database", "problem", error)
 
 
-def _look_at_folder(folder: Path) -> Finding:
+def _check_folder(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free
-    room = f"{_size(free)} free in {folder}"
+    text = f"{_size(free)} free in {folder}"
     if not os.access(folder, os.W_OK):
-        advice = "allow it, or choose another path"
+        advice = "grant the permission, or choose another path"
         return Finding("disk", "problem", f"this user may not write to {folder}", advice)
-    if free < _LITTLE_DISK:
-        return Finding("disk", "warning", room, "make room: rows are kept there while they are on their way")
-    return Finding("disk", "ok", room)
+    if free < _LOW_DISK:
+        return Finding("disk", "warning", text, "free some space, as an export also stores downloads there")
+    return Finding("disk", "ok", text)
 
 
-def _look_into(connection: Connection, path: Path) -> Iterator[Finding]:
+def _check_contents(connection: Connection, path: Path) -> Iterator[Finding]:
     names = [name for name in table_names(connection) if not name.startswith("_")]
     storage = connection.execute(_STORAGE).fetchone()
     text = f"{path}: {_size(path.stat().st_size)}, {len(names)} table{'' if len(names) == 1 else 's'}"
@@ -205,19 +208,19 @@ def _look_into(connection: Connection, path: Path) -> Iterator[Finding]:
         yield Finding(
             "database",
             "warning",
-            "its storage version is older than 1.2, so properties take about four times the space",
+            "the storage version is older than 1.2, so properties take about four times the space",
             "export into a new file",
         )
     check_ledger(connection)
     for name in names:
-        yield from _look_at_table(connection, name)
+        yield from _check_table(connection, name)
 
 
-def _look_at_table(connection: Connection, table: str) -> Iterator[Finding]:
+def _check_table(connection: Connection, table: str) -> Iterator[Finding]:
     try:
         check_format(connection, table, replacing=True)
     except TableFormatError:
-        return  # the user's own
+        return  # not written by an export
     try:
         check_format(connection, table)
         _check_rows(connection, table)
@@ -228,7 +231,7 @@ def _look_at_table(connection: Connection, table: str) -> Iterator[Finding]:
 
 
 def _check_rows(connection: Connection, table: str) -> None:
-    """Raise `LedgerMismatchError` where the table does not hold what the ledger says, of whatever selection."""
+    """Raise `LedgerMismatchError` if the table differs from the ledger, for any selection."""
     if not table_exists(connection, "_export_batches"):
         return
     batches = Ledger(connection, table, Selection(""), "UTC").batches()  # those of all selections
@@ -240,12 +243,12 @@ def _check_rows(connection: Connection, table: str) -> None:
 
 @contextmanager
 def _warnings_of(topic: str) -> Iterator[list[Finding]]:
-    """Collect what is warned of in the block as findings, which are there when it has ended."""
-    found: list[Finding] = []
+    """Collect the warnings of the block as findings. The list is filled when the block ends."""
+    findings: list[Finding] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield found
-    found += [
+        yield findings
+    findings += [
         finding_of(topic, "warning", warning.message)
         for warning in caught
         if isinstance(warning.message, Warning)

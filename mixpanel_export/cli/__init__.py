@@ -1,8 +1,8 @@
-"""`mpx`, the shell's door: words, pictures and exit codes for people.
+"""The command line, `mpx`.
 
-A command parses, asks the library and prints. What the library raises becomes one line on
-standard error and an exit code here, and nowhere else. Each command is imported when it is asked for, and
-imports what it needs when it runs, so `mpx --help` loads neither an HTTP client nor a database.
+A command parses its arguments, calls the library and prints the result. Errors of the library become one line on
+standard error and an exit code, here and nowhere else. A command module is imported when the command is used, and
+imports its dependencies when the command runs, so `mpx --help` loads neither an HTTP client nor a database.
 """
 
 import json
@@ -38,7 +38,7 @@ COMMANDS = (
     "upgrade",
 )
 
-# The first line that fits counts.
+# The first matching class decides.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (errors.AccountExistsError, 4),
     (errors.AccountNotFoundError, 4),
@@ -75,9 +75,9 @@ _OLD_OPTIONS = {
 
 
 class Interrupted(click.ClickException):
-    """Somebody pressed Ctrl-C, or sent SIGTERM; the message says how to go on."""
+    """The command was interrupted by Ctrl-C or SIGTERM. The message says how to continue."""
 
-    exit_code = 130  # what shells report of a program that SIGINT ended
+    exit_code = 130  # as shells report it for SIGINT
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(self.message, file=file, err=file is None)
@@ -112,21 +112,21 @@ def _old_options(message: str) -> str:
 
 
 def program() -> str:
-    """Return what to type for this program: `mpx`, or the path it was called by where `mpx` is not it."""
-    called = Path(sys.argv[0])
-    found = shutil.which("mpx")
-    if called.stem != "mpx" or (found and _program_file(Path(found)) == _program_file(called)):
+    """Return the command that runs this program: `mpx`, or its path if the shell finds no or another `mpx`."""
+    script = Path(sys.argv[0])
+    on_path = shutil.which("mpx")
+    if script.stem != "mpx" or (on_path and _program_file(Path(on_path)) == _program_file(script)):
         return "mpx"
-    here = Path.cwd()
-    return str(called.relative_to(here) if called.is_relative_to(here) else called)
+    folder = Path.cwd()
+    return str(script.relative_to(folder) if script.is_relative_to(folder) else script)
 
 
 def _program_file(path: Path) -> Path:
-    return path.resolve().with_suffix("")  # Windows adds .exe, which not every launcher says
+    return path.resolve().with_suffix("")  # on Windows .exe, which some launchers omit
 
 
 class Mpx(click.Group):
-    """A group that imports a command when it is asked for, and reports errors in one line."""
+    """The command group. It imports commands on demand and reports errors on one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
@@ -141,7 +141,7 @@ class Mpx(click.Group):
         try:
             return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
-            raise  # a group by itself: the help is the answer
+            raise  # click shows the help of a group without a command
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "mpx"
             message = f"{one_line(error.format_message()).rstrip('.')}. See '{where} --help'."
@@ -150,7 +150,7 @@ class Mpx(click.Group):
                 ctx.exit(error.exit_code)
             raise click.UsageError(message) from error
         except BrokenPipeError:
-            raise  # whoever read our output has gone; click ends quietly
+            raise  # click ends quietly if the reader of the output has gone
         except (errors.MixpanelDataError, ValueError, OSError) as error:
             _report(ctx, error, in_options(error))
             ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
@@ -186,12 +186,12 @@ def _report(ctx: click.Context, error: Exception, message: str) -> None:
 def cli(ctx: click.Context) -> None:
     """Export a Mixpanel project's raw events into DuckDB: complete, exact, and as fast as the quota allows."""
     if os.environ.get("NO_COLOR"):
-        ctx.color = False  # for its commands, too
+        ctx.color = False  # commands inherit it
 
 
 def main() -> NoReturn:
     """Run `mpx`."""
-    # A path or a name that the console's encoding lacks must not end an export whose rows are safe.
+    # A path or name that the console cannot print must not fail an export.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -208,32 +208,32 @@ def main() -> NoReturn:
 
 
 class _Stop:
-    """What Ctrl-C and SIGTERM do: the first of them ends the command in good order, the next one at once.
+    """Signal handling: the first signal stops the command in good order, the second one kills it.
 
-    At once means that a commit which runs dies with the process, as in a power cut, which the file stands.
+    A kill may end a commit half-way, like a power cut. The database file survives that.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._stopping = False
         self._exit_code = Interrupted.exit_code
 
     def listen(self) -> None:
-        """Handle the signals that were not switched off, as `nohup` and a shell's `&` do."""
-        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Windows', for Ctrl-Break
+        """Handle the signals that are not ignored. `nohup` and a shell's `&` ignore some."""
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # SIGBREAK is Ctrl-Break on Windows
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._asked:
+        if self._stopping:
             os._exit(self._exit_code)
-        self._asked = True
+        self._stopping = True
         if number == signal.SIGTERM:
-            self._exit_code = 128 + number  # what shells report of a program that it ended
+            self._exit_code = 128 + number  # as shells report it
         raise KeyboardInterrupt
 
     def end(self) -> NoReturn:
-        """End without waiting for threads that a program which was broken off may have left."""
+        """Exit without waiting for threads that the interrupted command may have left."""
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
                 stream.flush()

@@ -1,4 +1,4 @@
-"""`mpx accounts`: who exports, kept in the configuration file. No secret is ever an argument or printed."""
+"""`mpx accounts`: accounts in the configuration file. Secrets are never arguments and never printed."""
 
 import sys
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
@@ -18,9 +18,8 @@ Examples:
   mpx accounts test main
   mpx accounts list
 
-\b
-The file is MP_CONFIG_PATH, else ~/.mp/config.toml; what else is in it stays. MP_USERNAME and MP_SECRET go
-before its default account, and --account NAME goes before both.
+The file is MP_CONFIG_PATH, else ~/.mp/config.toml. Its other contents are preserved. MP_USERNAME and MP_SECRET take
+precedence over the default account, and --account NAME takes precedence over both.
 """
 
 ADD_EXAMPLES = """\b
@@ -28,9 +27,9 @@ Examples:
   mpx accounts add main --username svc.ab12cd.mp-service-account --project-id 12345
   mpx accounts add eu --username svc.ab12cd.mp-service-account --project-id 678 --region eu --secret-stdin
 
-\b
-The secret is asked for without showing it, read from MP_SECRET if that is set, or with --secret-stdin from
-standard input: `pass show mixpanel | mpx accounts add main --secret-stdin`. The account is not tried: see `mpx accounts test`.
+The secret is read from MP_SECRET if that is set, else from a prompt that does not show it, or with --secret-stdin
+from standard input: `pass show mixpanel | mpx accounts add main --secret-stdin`. The account is not tested; use
+`mpx accounts test`.
 """
 
 TEST_EXAMPLES = """\b
@@ -38,21 +37,27 @@ Examples:
   mpx accounts test
   mpx accounts test eu --json
 
+The command requests one event of yesterday. This uses one request of the hourly quota if Mixpanel accepts the account,
+and none if not.
+
 \b
-Mixpanel is asked for one event of yesterday. That takes one of the hour's requests if the account is accepted,
-and none if it is refused. Exit codes: 0 accepted, 3 refused, 5 no request left to tell, 1 anything else.
+Exit codes:
+  0  accepted
+  3  not accepted
+  5  no request left to find out
+  1  any other error
 """
 
 
-@click.group("accounts", short_help="Keep service accounts in a file.", epilog=EXAMPLES)
+@click.group("accounts", short_help="Manage accounts in the configuration file.", epilog=EXAMPLES)
 def command() -> None:
-    """Keep service accounts, each with its project and region, in the configuration file."""
+    """Manage service accounts, each with its project and region, in the configuration file."""
 
 
 @command.command("list", short_help="List the accounts.", epilog="\b\nExample:\n  mpx accounts list --json\n")
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_accounts(*, as_json: bool) -> None:
-    """List the accounts, the default with a star. Secrets are not shown."""
+    """List the accounts, with a star at the default. Secrets are not printed."""
     from mixpanel_export.credentials import config_file, read_accounts
 
     path = config_file()
@@ -62,9 +67,9 @@ def list_accounts(*, as_json: bool) -> None:
     elif accounts:
         click.echo("\n".join(_lines(default, accounts)))
     else:
-        click.echo(f"There are no accounts in {path}; `{_command('add', 'NAME')}` adds one.", err=True)
+        click.echo(f"{path} has no accounts; `{_command('add', 'NAME')}` adds one.", err=True)
     if any(map(variable, ("MP_USERNAME", "MP_SECRET"))):
-        click.echo("MP_USERNAME or MP_SECRET is set and goes before the default account.", err=True)
+        click.echo("MP_USERNAME or MP_SECRET is set and takes precedence over the default account.", err=True)
 
 
 def _as_dict(name: str, entry: Mapping[str, str], *, default: bool) -> dict[str, object]:
@@ -99,26 +104,34 @@ def _lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> list[str]
 
 @command.command("add", short_help="Add or replace an account.", epilog=ADD_EXAMPLES)
 @click.argument("name")
-@click.option("--username", envvar="MP_USERNAME", metavar="NAME", help="Of the service account; MP_USERNAME.")
 @click.option(
-    "--project-id", envvar="MP_PROJECT_ID", metavar="ID", help="The project's number; MP_PROJECT_ID."
+    "--username",
+    envvar="MP_USERNAME",
+    metavar="NAME",
+    show_envvar=True,
+    help="User name of the service account.",
+)
+@click.option(
+    "--project-id", envvar="MP_PROJECT_ID", metavar="ID", show_envvar=True, help="Number of the project."
 )
 @click.option(
     "--region",
     type=click.Choice(["us", "eu", "in"], case_sensitive=False),
     envvar="MP_REGION",
     default="us",
-    help="Where the project's data is kept; MP_REGION.",
+    show_envvar=True,
+    help="Region of the project's data.",
 )
 @click.option(
     "--project-timezone",
     envvar="MPX_PROJECT_TIMEZONE",
     metavar="ZONE",
-    help="Zone of a project whose times are local, such as US/Pacific; MPX_PROJECT_TIMEZONE.",
+    show_envvar=True,
+    help="Time zone of a project whose times are local, such as US/Pacific.",
 )
 @click.option("--secret-stdin", is_flag=True, help="Read the secret from standard input.")
-@click.option("--replace", is_flag=True, help="Overwrite an account of that name.")
-@click.option("--default", is_flag=True, help="Make it the default account; the first one is.")
+@click.option("--replace", is_flag=True, help="Replace an account of that name.")
+@click.option("--default", is_flag=True, help="Make it the default account, as the first one always is.")
 def add(
     *,
     name: str,
@@ -130,14 +143,14 @@ def add(
     replace: bool,
     default: bool,
 ) -> None:
-    """Add the service account NAME to the file, which only its owner may read then."""
+    """Add the service account NAME to the configuration file, which becomes readable for its owner only."""
     from mixpanel_export._config_file import add_account, check_new
     from mixpanel_export.credentials import Credentials, config_file
 
     path = config_file()
-    check_new(path, name, replace=replace)  # before anything is asked
-    username = username or _asked("User name of the service account", "--username")
-    project_id = project_id or _asked("Project id", "--project-id")
+    check_new(path, name, replace=replace)  # before any prompt
+    username = username or _prompt("User name of the service account", "--username")
+    project_id = project_id or _prompt("Project id", "--project-id")
     credentials = Credentials(
         username.strip(),
         _secret(from_stdin=secret_stdin),
@@ -146,18 +159,20 @@ def add(
         project_timezone or None,
     )
     is_default = add_account(path, name, credentials, replace=replace, default=default)
-    what = f"project {credentials.project_id}, {credentials.region}" + (", the default" if is_default else "")
-    click.echo(f"{name} ({what}) is in {path}; `{_command('test', name)}` tries it.")
+    facts = f"project {credentials.project_id}, {credentials.region}" + (
+        ", the default" if is_default else ""
+    )
+    click.echo(f"Added {name} ({facts}) to {path}. To test it: `{_command('test', name)}`.")
 
 
 def _command(*words: str) -> str:
     return quoted([program(), "accounts", *words])
 
 
-def _asked(what: str, option: str) -> str:
+def _prompt(text: str, option: str) -> str:
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{option} is missing, and there is no terminal to ask on")
-    return str(click.prompt(what, err=True))
+        raise click.UsageError(f"{option} is missing, and there is no terminal for a prompt")
+    return str(click.prompt(text, err=True))
 
 
 def _secret(*, from_stdin: bool) -> str:
@@ -165,51 +180,52 @@ def _secret(*, from_stdin: bool) -> str:
 
     secret = variable("MP_SECRET")
     if secret and not from_stdin:
-        click.echo("The secret is that of MP_SECRET.", err=True)
+        click.echo("Using the secret in MP_SECRET.", err=True)
         return cleaned_secret(secret)
     if sys.stdin.isatty():
         return cleaned_secret(click.prompt("Secret (not shown)", hide_input=True, err=True))
     if from_stdin:
         return cleaned_secret(_first_line(sys.stdin.buffer.read()))
     raise click.UsageError(
-        "the secret is missing, and there is no terminal to ask on; use --secret-stdin or MP_SECRET"
+        "the secret is missing, and there is no terminal for a prompt; use --secret-stdin or MP_SECRET"
     )
 
 
 def _first_line(content: bytes) -> str:
     """Return the first line of a secret's file; PowerShell writes UTF-16 with a byte order mark."""
-    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
-    return content.decode(encoding, "surrogateescape" if encoding != "utf-16" else "replace").partition("\n")[
-        0
-    ]
+    is_utf16 = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    text = content.decode("utf-16", "replace") if is_utf16 else content.decode("utf-8-sig", "surrogateescape")
+    return text.partition("\n")[0]
 
 
-@command.command("test", short_help="Ask Mixpanel whether it accepts an account.", epilog=TEST_EXAMPLES)
+@command.command("test", short_help="Test whether Mixpanel accepts an account.", epilog=TEST_EXAMPLES)
 @click.argument("name", required=False, shell_complete=complete.accounts)
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @api_url_option
 def test(*, name: str | None, as_json: bool, api_url: str | None) -> None:
-    """Ask Mixpanel whether it accepts the account NAME; without one, what an export would use."""
+    """Test whether Mixpanel accepts the account NAME (default: the credentials that mpx export would use)."""
     from mixpanel_export.cli.watch import messages
     from mixpanel_export.workspace import Workspace
 
     with messages(quiet=False, verbose=False):
-        found = Workspace.test_credentials(name, api_url=api_url)
+        result = Workspace.test_credentials(name, api_url=api_url)
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    who = f"account {found['account']}" if found["account"] else "the account of the environment"
-    seen = "yesterday has events" if found["events_found"] else "yesterday has no events"
-    click.echo(f"Mixpanel accepts {who}: project {found['project_id']}, {found['region']}; {seen} (UTC).")
+    who = f"account {result['account']}" if result["account"] else "the credentials in the environment"
+    events = "events" if result["events_found"] else "no events"
+    click.echo(
+        f"Mixpanel accepts {who}: project {result['project_id']}, {result['region']}; yesterday (UTC) has {events}."
+    )
 
 
 @command.command(
     "remove", short_help="Remove an account.", epilog="\b\nExample:\n  mpx accounts remove old --yes\n"
 )
 @click.argument("name", shell_complete=complete.accounts)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def remove(*, name: str, yes: bool) -> None:
-    """Remove the account NAME from the file; Mixpanel shows a secret only once, so keep it elsewhere."""
+    """Remove the account NAME from the configuration file, with its secret, which Mixpanel does not show again."""
     from mixpanel_export._config_file import check_known, remove_account
     from mixpanel_export.credentials import config_file
 
@@ -219,26 +235,26 @@ def remove(*, name: str, yes: bool) -> None:
         _confirm(name, path)
     if remove_account(path, name):
         click.echo(
-            f"{name} is removed. It was the default, and now none is: `{_command('default', 'NAME')}` makes one."
+            f"Removed {name}, which was the default account. To set another: `{_command('default', 'NAME')}`."
         )
     else:
-        click.echo(f"{name} is removed.")
+        click.echo(f"Removed {name}.")
 
 
 def _confirm(name: str, path: Path) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to ask on; use --yes")
+        raise click.UsageError("there is no terminal for a prompt; use --yes")
     click.confirm(f"Remove {name} and its secret from {path}?", abort=True, err=True)
 
 
 @command.command(
     "default",
-    short_help="Choose or name the default account.",
+    short_help="Set or print the default account.",
     epilog="\b\nExamples:\n  mpx accounts default\n  mpx accounts default eu\n",
 )
 @click.argument("name", required=False, shell_complete=complete.accounts)
 def default_account(*, name: str | None) -> None:
-    """Make NAME the default account; without one, say which it is."""
+    """Make NAME the default account. Without NAME, print the default account."""
     from mixpanel_export._config_file import set_default
     from mixpanel_export.credentials import config_file, read_accounts
     from mixpanel_export.errors import ConfigError

@@ -1,4 +1,4 @@
-"""The picture of what a table has: days as a calendar, rows as bars. Nothing here prints, and nothing knows SQL."""
+"""A calendar of the days of a table, with rows as bars. Pure: no output, no SQL."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage, Day
 
 FEW_DAYS = 14
-"""So many days get a line each; more of them are a character each, in a line a month."""
+"""Up to this many days are drawn one per line; more are drawn one month per line, a character a day."""
 
-_NARROW = 79  # columns: where there are fewer, a month's bars stand below its days
+_NARROW = 79  # columns; below, the bars of a month are drawn under its days
 _MONTH = 31  # characters
 
 _COLOURS = {
@@ -29,14 +29,17 @@ _COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What a day, and the rows of one, are drawn with; *heights* rise, and *bar* fills a line."""
+    """The characters of the calendar."""
 
     days: dict[str, str]
+    """The character of each status."""
     heights: str
+    """The characters for row counts, ascending."""
     bar: str
+    """The character that horizontal bars are made of."""
 
     def of(self, status: str) -> str:
-        """Return the sign of a day."""
+        """Return the character of a status."""
         return self.days.get(status, "?")
 
 
@@ -46,7 +49,7 @@ ASCII = Signs(dict(zip(_STATUSES, "#oX.-i", strict=True)), "123456789", "=")
 
 
 def signs_for(encoding: str | None) -> Signs:
-    """Return signs that *encoding* can print: letters and digits where it has no blocks."""
+    """Return block characters if *encoding* can print them, else ASCII."""
     try:
         "".join([*UNICODE.days.values(), UNICODE.heights]).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -55,7 +58,7 @@ def signs_for(encoding: str | None) -> Signs:
 
 
 def calendar_lines(coverage: "Coverage", signs: Signs, width: int) -> list[str]:
-    """Return the calendar with its legend, at most *width* columns wide where that is 39 or more."""
+    """Return the calendar and its legend, at most *width* columns wide; *width* must be at least 39."""
     days = coverage.days
     most = max(day.rows for day in days)
     draw = _days if len(days) <= FEW_DAYS else _months
@@ -63,9 +66,9 @@ def calendar_lines(coverage: "Coverage", signs: Signs, width: int) -> list[str]:
 
 
 def _days(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Iterator[str]:
-    """Yield a line a day, with its rows as a bar."""
+    """Yield one line per day, with a bar for its rows."""
     figures = len(f"{most:,}")
-    # Consoles begin a new line when the last column is used.
+    # Some consoles wrap when the last column is used.
     room = max(1, width - 1 - len("2024-01-01 Mon # complete ") - figures - 1)
     for day in days:
         sign = _coloured(signs.of(day.status), day.status)
@@ -74,15 +77,15 @@ def _days(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Iterato
 
 
 def _months(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Iterator[str]:
-    """Yield a line a month, with a character a day and, beside or below, the rows of each."""
+    """Yield one line per month, with a character per day and, beside or below it, its rows."""
     ruler = "1   5    10   15   20   25   30 "
     beside = width >= _NARROW
     yield (" " * 8 + ruler + (" " + ruler if beside else "")).rstrip()
     for month, some in groupby(days, key=lambda day: f"{day.day:%Y-%m}"):
-        those = list(some)
-        total = _short(sum(day.rows for day in those))
-        calendar = _by_day(those, lambda day: _coloured(signs.of(day.status), day.status))
-        bars = _by_day(those, lambda day: _height(day.rows, most, signs.heights))
+        month_days = list(some)
+        total = _short(sum(day.rows for day in month_days))
+        calendar = _by_day(month_days, lambda day: _coloured(signs.of(day.status), day.status))
+        bars = _by_day(month_days, lambda day: _height(day.rows, most, signs.heights))
         if beside:
             yield f"{month} {calendar}  {bars} {total:>6}".rstrip()
         else:
@@ -114,7 +117,7 @@ def _legend(coverage: "Coverage", signs: Signs, most: int, width: int) -> Iterat
         used += len(word) + (5 if used else 2)
     yield line
     if most and len(coverage.days) > FEW_DAYS:
-        yield f"{signs.heights[0]}-{signs.heights[-1]} rows of a day, up to {most:,}"
+        yield f"{signs.heights[0]}-{signs.heights[-1]} rows per day, up to {most:,}"
 
 
 def _coloured(sign: str, status: str) -> str:
@@ -122,7 +125,7 @@ def _coloured(sign: str, status: str) -> str:
 
 
 def _short(number: int) -> str:
-    """Return a number in at most six characters."""
+    """Return *number* in at most six characters."""
     if number < 100_000:
         return f"{number:,}"
     power = 1 if number < 999_500 else 2 if number < 999_500_000 else 3

@@ -1,6 +1,6 @@
-"""What the shell's completion offers besides commands and options. Whatever fails offers nothing.
+"""Shell completion for accounts, files and tables. On any error it offers nothing.
 
-What stands beside an offer has no commas: click's script for fish ends it there.
+The help of an item has no commas, because click's script for fish cuts it there.
 """
 
 from pathlib import Path
@@ -12,33 +12,33 @@ from mixpanel_export._environment import variable
 
 
 def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the accounts of the configuration file, with project and region as their help."""
+    """Offer the accounts in the configuration file, with project and region as help."""
     from mixpanel_export.credentials import config_file, read_accounts
     from mixpanel_export.errors import ConfigError
 
     try:
-        _, found = read_accounts(config_file())
+        _, entries = read_accounts(config_file())
     except ConfigError:
         return []
     return [
         CompletionItem(name, help=f"project {entry.get('project_id', '')} in {entry.get('region') or 'us'}")
-        for name, entry in found.items()
+        for name, entry in entries.items()
         if name.startswith(incomplete)
     ]
 
 
 def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer what the shell knows of files."""
+    """Offer the files that the shell offers."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the tables of the database that the line or `MPX_DB` names, unless another process holds it."""
+    """Offer the tables of the database, unless another process holds it."""
     from mixpanel_export.cli.options import DEFAULT_DB
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.workspace import Workspace
 
-    # An option whose value is still to come leaves the arguments, of which a database is the first, unread.
+    # While an option lacks its value, click has not parsed the arguments. The first one may be the database.
     path = Path(next(iter(ctx.args), None) or ctx.params.get("db") or variable("MPX_DB") or DEFAULT_DB)
     try:
         with Workspace(path=path, read_only=True) as workspace:

@@ -1,4 +1,4 @@
-"""`mpx demo`: a parallel export from a simulated Mixpanel, compared with the truth."""
+"""`mpx demo`: a parallel export from a simulated Mixpanel, checked event by event."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import click
 from mixpanel_export.cli import program
 from mixpanel_export.cli.fetching import log_result
 from mixpanel_export.cli.log import log_format_option, logs_json, say
+from mixpanel_export.cli.options import option
 from mixpanel_export.cli.report import quoted
 from mixpanel_export.cli.simulate import SECRET, USERNAME
 from mixpanel_export.cli.watch import watching
@@ -28,8 +29,8 @@ Examples:
 
 FIRST_DAY = date(2024, 1, 1)
 TABLE = "events"
-PROJECT = "demo-"  # then the events of a day
-# Seconds. Slow enough that waiting for Mixpanel decides, as with the real one; fast enough to watch.
+PROJECT = "demo-"  # followed by the number of events per day
+# Seconds. Slow enough that the server limits the export, as Mixpanel does; fast enough to watch.
 FIRST_BYTE, SECONDS_PER_DAY = 0.5, 0.8
 
 TOP_EVENTS = f"SELECT event_name, count(*) AS events FROM {TABLE} GROUP BY ALL ORDER BY events DESC LIMIT 5"
@@ -40,33 +41,35 @@ PROJECTS = f"SELECT DISTINCT project FROM _export_batches WHERE lower(table_name
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the demo exported, from what, and whether it is the truth."""
+    """What the demo did."""
 
     simulator: "Simulator"
     result: ParallelFetchResult
     days: int
     exact: bool
+    """Whether the table holds exactly the simulator's events."""
     top: list[tuple[Any, ...]]
+    """The most frequent events with their counts."""
 
 
-@click.command("demo", short_help="See a parallel export, without an account.", epilog=EXAMPLES)
-@click.option(
+@click.command("demo", short_help="Run a parallel export without an account.", epilog=EXAMPLES)
+@option(
     "--db",
     default="mpx-demo.duckdb",
     metavar="PATH",
-    help="DuckDB file; an earlier demo's table `events` is replaced.",
+    help="DuckDB file; the table `events` of an earlier demo is replaced.",
 )
-@click.option("--days", type=click.IntRange(1, 365), metavar="N", default=90, help="Days to export.")
-@click.option(
-    "--events-per-day", type=click.IntRange(1), metavar="N", default=2000, help="Events of an average day."
+@option("--days", type=click.IntRange(1, 365), metavar="N", default=90, help="Days to export.")
+@option(
+    "--events-per-day", type=click.IntRange(1), metavar="N", default=2000, help="Events on an average day."
 )
-@click.option("--no-progress", is_flag=True, help="Neither bars nor a line for each batch.")
+@option("--no-progress", is_flag=True, help="Hide the bars and the line per batch.")
 @log_format_option
 @click.pass_context
 def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_progress: bool) -> None:
-    """Export 90 days from a simulated Mixpanel in parallel, and compare every event with the truth.
+    """Export 90 days from a simulated Mixpanel in parallel, and compare every event with the original.
 
-    Needs no account and no network: the simulator runs inside, on 127.0.0.1, with Mixpanel's limits.
+    The demo needs no account and no network. The simulator runs in this process, on 127.0.0.1, with Mixpanel's limits.
     """
     _check_own(db)
     say(f"Exporting {days} days from a simulated Mixpanel on 127.0.0.1 into {db}.")
@@ -79,7 +82,7 @@ def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_prog
 
 
 def _check_own(db: str) -> None:
-    """Raise `TableExistsError` where the file has an events table that no demo made."""
+    """Raise `TableExistsError` if the file has an events table that no demo wrote."""
     from mixpanel_export._database.connection import database_path
     from mixpanel_export.workspace import Workspace
 
@@ -105,7 +108,7 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
     from mixpanel_export.workspace import Workspace
 
     last = FIRST_DAY + timedelta(days=days - 1)
-    # One for each amount of events, so that an interrupted demo is not continued with others.
+    # Another number of events is another project, so that an interrupted demo is not continued with it.
     project_id = f"{PROJECT}{events_per_day}"
     simulator = Simulator(
         events_per_day=events_per_day,
@@ -129,7 +132,7 @@ async def _export(
     from mixpanel_export.credentials import Credentials
 
     credentials = Credentials(USERNAME, SECRET, project_id)
-    with watching(TABLE, title="demo", shown=shown) as (tell, draw):
+    with watching(TABLE, title="demo", shown=shown) as (on_batch, on_progress):
         async with simulator.serve() as url:
             return await export_events(
                 FIRST_DAY,
@@ -138,8 +141,8 @@ async def _export(
                 table=TABLE,
                 credentials=credentials,
                 mode="replace",
-                on_batch_complete=tell,
-                on_progress=draw,
+                on_batch_complete=on_batch,
+                on_progress=on_progress,
                 api_url=url,
                 per_second=3,
                 per_hour=60,
@@ -147,7 +150,7 @@ async def _export(
 
 
 def is_exact(simulator: "Simulator", last: date, workspace: "Workspace") -> bool:
-    """Whether the table holds exactly the simulator's events: every column, and the text of the properties."""
+    """Whether the table holds exactly the simulator's events, compared by every column and the text of properties."""
     from mixpanel_export.simulator import checksum
 
     truth = simulator.truth(FIRST_DAY, last)
@@ -162,16 +165,16 @@ def is_exact(simulator: "Simulator", last: date, workspace: "Workspace") -> bool
 
 def _lines(outcome: Outcome, db: str) -> Iterator[str]:
     result, days = outcome.result, outcome.days
-    requests, at_once = len(outcome.simulator.requests), outcome.simulator.max_concurrent
+    requests, concurrent = len(outcome.simulator.requests), outcome.simulator.max_concurrent
     alone = FIRST_BYTE + days * SECONDS_PER_DAY
-    yield f"exported  {result.total_rows:,} events in {result.duration_seconds:.1f} s by {requests} requests, up to {at_once} at once"
-    yield f"computed  one request would have needed {alone:.1f} s ({FIRST_BYTE} s to its first byte, {SECONDS_PER_DAY} s a day)"
+    yield f"exported  {result.total_rows:,} events in {result.duration_seconds:.1f} s with {requests} requests, up to {concurrent} at a time"
+    yield f"computed  one request would take {alone:.1f} s ({FIRST_BYTE} s to the first byte, {SECONDS_PER_DAY} s per day)"
     if outcome.exact:
-        yield "compared  exactly the simulator's events: every column, and the text of the properties"
+        yield "compared  identical to the simulator's events in every column and in the text of properties"
     else:
-        yield "compared  NOT the simulator's events; please report this"
+        yield "compared  NOT identical to the simulator's events; please report this"
     yield f"\n{TOP_EVENTS}"
     width = max(len(str(name)) for name, _ in outcome.top)
     for name, events in outcome.top:
         yield f"  {name:<{width}}  {events:>9,}"
-    yield f"\nNext: look into {db} with DuckDB, or export your own project: {quoted([program()])} export --help"
+    yield f"\nNext: open {db} with DuckDB, or export your own project: {quoted([program()])} export --help"

@@ -1,4 +1,4 @@
-"""`mpx doctor`: what may be wrong on this machine, and what to do about it."""
+"""`mpx doctor`: find problems on this machine, and how to fix them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,21 +22,26 @@ Examples:
   mpx doctor app.duckdb --account eu
   mpx doctor --offline --json
 
+The command changes nothing, requests no events, sends no credentials and uses no quota.
+
 \b
-Nothing is changed, no event is asked for, no credentials are sent and no quota is used. Exit codes: 0 no
-problem, 1 a problem. Warnings are none.
+Exit codes:
+  0  no problem, though perhaps warnings
+  1  a problem
 """
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-@click.command("doctor", short_help="Find what is wrong with the set-up.", epilog=EXAMPLES)
+@click.command(
+    "doctor", short_help="Check the installation, the credentials and the database.", epilog=EXAMPLES
+)
 @db_argument
 @account_option
 @api_url_option
 @per_hour_option
-@click.option("--offline", is_flag=True, help="Do not use the network.")
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.option("--offline", is_flag=True, help="Skip the checks that use the network.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -48,22 +53,22 @@ def command(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Look at versions, credentials, network, clock, quota file and DB (default: mixpanel.duckdb; MPX_DB).
+    """Check versions, credentials, network, clock, quota file and DB (default: MPX_DB, else mixpanel.duckdb).
 
-    What is wrong is told with what to do. Whether Mixpanel accepts the credentials is another question, which
-    costs a request: mpx accounts test.
+    Reports each problem and how to fix it. To check whether Mixpanel accepts the credentials, which costs a request,
+    use mpx accounts test.
     """
-    found = []
+    findings = []
     for finding in _findings(expanded(db), account, api_url, per_hour, offline=offline):
-        found.append(finding)
+        findings.append(finding)
         if not as_json:
             _show(finding)
-    states = Counter[str](finding.state for finding in found)
+    states = Counter[str](finding.state for finding in findings)
     if as_json:
-        findings = [finding.to_dict() | {"advice": _advice(finding)} for finding in found]
-        print_json({"ok": not states["problem"], "findings": findings})
+        values = [finding.to_dict() | {"advice": _advice(finding)} for finding in findings]
+        print_json({"ok": not states["problem"], "findings": values})
     else:
-        click.echo(_sum(states))
+        click.echo(_summary(states))
     if states["problem"]:
         ctx.exit(1)
 
@@ -73,19 +78,19 @@ def _findings(
 ) -> Iterator["Finding"]:
     from mixpanel_export._local import doctor as _doctor
 
-    yield from _doctor.look_at_program()
-    credentials, found = _doctor.look_at_credentials(account)
-    yield from found
+    yield from _doctor.check_program()
+    credentials, findings = _doctor.check_credentials(account)
+    yield from findings
     if offline:
-        yield _doctor.Finding("server", "ok", "not asked, because of --offline")
+        yield _doctor.Finding("server", "ok", "not checked, because of --offline")
     else:
         yield from _ask(credentials, api_url)
-    yield from _doctor.look_at_database(db)
-    yield from _doctor.look_at_quota(credentials, api_url, per_hour)
+    yield from _doctor.check_database(db)
+    yield from _doctor.check_quota(credentials, api_url, per_hour)
 
 
 def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
-    from mixpanel_export._local.doctor import finding_of, tell_of_server
+    from mixpanel_export._local.doctor import finding_of, server_findings
     from mixpanel_export._source.reach import reach
     from mixpanel_export.credentials import export_url
     from mixpanel_export.errors import MixpanelDataError
@@ -97,7 +102,7 @@ def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Fi
     except MixpanelDataError as error:
         yield finding_of("server", "problem", error)
     else:
-        yield from tell_of_server(reached)
+        yield from server_findings(reached)
 
 
 def _show(finding: "Finding") -> None:
@@ -112,10 +117,10 @@ def _advice(finding: "Finding") -> str | None:
     return finding.advice and Advice(finding.advice).worded(option_of)
 
 
-def _sum(states: Counter[str]) -> str:
+def _summary(states: Counter[str]) -> str:
     counts = [
         f"{number} {state}{'' if number == 1 else 's'}"
         for state in ("problem", "warning")
         if (number := states[state])
     ]
-    return ", ".join(counts) or "Nothing is wrong."
+    return ", ".join(counts) or "No problems found."

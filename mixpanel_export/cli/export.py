@@ -1,4 +1,4 @@
-"""`mpx export`: the events of a range of days into a DuckDB file."""
+"""`mpx export`: export the events of a range of days into a DuckDB file."""
 
 import json
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ Exit codes:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user typed, or set in the environment."""
+    """The options, from the command line or the environment."""
 
     table: str
     from_date: str
@@ -92,12 +92,12 @@ class Options:
 
 
 def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
-    """Return the event names of every `--events`, in order, each once; None where there is none."""
+    """Return the event names of every `--events`, in order and without repetition, or None."""
     if not values:
         return None
     names = [name for value in values for name in _names(value)]
     if not names:
-        raise click.BadParameter("it names no event; leave it out to export all events")
+        raise click.BadParameter("no event is named; leave the option out to export all events")
     return list(dict.fromkeys(names))
 
 
@@ -107,9 +107,9 @@ def _names(value: str) -> list[str]:
     try:
         names = json.loads(value)
     except ValueError as error:
-        raise click.BadParameter(f"{value} is no JSON list ({error})") from error
+        raise click.BadParameter(f"{value} is not a JSON list ({error})") from error
     if not all(isinstance(name, str) and name for name in names):
-        raise click.BadParameter(f"{value} is no JSON list of event names")
+        raise click.BadParameter(f"{value} is not a JSON list of event names")
     return list(names)
 
 
@@ -194,12 +194,12 @@ def _names(value: str) -> list[str]:
 )
 @output_options
 @click.pass_context
-def command(ctx: click.Context, /, **given: Any) -> None:
+def command(ctx: click.Context, /, **values: Any) -> None:
     """Export the events of a range of days into TABLE (default: events) of a DuckDB file.
 
     The table holds complete batches only, even after an interruption. To continue, run the same command with --resume.
     """
-    options = Options(**given)
+    options = Options(**values)
     _check(options)
     output = Output(options.as_json, options.quiet, options.no_progress, options.verbose)
     with messages(quiet=options.quiet, verbose=options.verbose):
@@ -207,23 +207,25 @@ def command(ctx: click.Context, /, **given: Any) -> None:
             _print_plan(options, _plan(options))
             return
         whole = [(options.from_date, options.to_date)]
-        fetched = fetch(_wanted(options), output, http2=options.http2, go_on=lambda: next_command(ctx, whole))
+        fetched = fetch(
+            _arguments(options), output, http2=options.http2, next_command=lambda: next_command(ctx, whole)
+        )
         result = fetched.result
         if options.as_json:
             print_json(result.to_dict())
         print_result(fetched, options.db, output, adds=options.append or options.resume)
-        go_on = next_command(ctx, result.failed_date_ranges) if result.has_failures else ""
-        print_failures(result, go_on, output, replacing=options.replace)
+        again = next_command(ctx, result.failed_date_ranges) if result.has_failures else ""
+        print_failures(result, again, output, replacing=options.replace)
     ctx.exit(exit_code([result]))
 
 
 def _check(options: Options) -> None:
     if options.append + options.replace + options.resume > 1:
-        raise click.UsageError("--append, --replace and --resume exclude each other; choose one")
+        raise click.UsageError("--append, --replace and --resume cannot be combined; choose one")
     if options.parallel and options.limit is not None:
-        raise click.UsageError("--limit holds for one request; leave --parallel or --limit out")
+        raise click.UsageError("--limit needs a single request; leave out --parallel or --limit")
     if not options.parallel and (options.workers or options.chunk_days):
-        raise click.UsageError("--workers and --chunk-days shape a parallel export; add --parallel")
+        raise click.UsageError("--workers and --chunk-days need --parallel; add it")
 
 
 def _plan(options: Options) -> ExportPlan:
@@ -231,11 +233,11 @@ def _plan(options: Options) -> ExportPlan:
     from mixpanel_export._export.job import checked_job
     from mixpanel_export.sync import run_sync
 
-    return run_sync(plan_export, checked_job(**_wanted(options)))
+    return run_sync(plan_export, checked_job(**_arguments(options)))
 
 
-def _wanted(options: Options) -> dict[str, Any]:
-    """Return the arguments that say what to export: the same for a real run and a dry one."""
+def _arguments(options: Options) -> dict[str, Any]:
+    """Return the arguments of `export_events`, the same for an export and a dry run."""
     from mixpanel_export._compat import mode_of
     from mixpanel_export.credentials import resolve_credentials
 
@@ -271,18 +273,22 @@ def _wanted(options: Options) -> dict[str, Any]:
 
 
 def _check_one_request(options: Options) -> None:
-    """Refuse more days than one request may ask for, and suggest more requests for many."""
+    """Refuse more days than one request may ask for, and suggest --parallel for many."""
     from mixpanel_export._compat import days_of_one_request
 
     try:
         days = days_of_one_request(options.from_date, options.to_date)
     except DateRangeTooLargeError as error:
         raise click.UsageError(
-            f"{error.days_requested} days are too many for one request, which may ask for {error.max_days}; "
-            + ("add --parallel." if options.limit is None else "--limit holds for one request.")
+            f"{error.text(advice=False)}; "
+            + (
+                "add --parallel"
+                if options.limit is None
+                else "ask for fewer days, as --limit needs one request"
+            )
         ) from error
     if days > 7 and options.limit is None and not options.quiet:
-        say(f"{days} days in one request; --parallel makes several at a time.")
+        say(f"Exporting {days} days with one request; --parallel makes several at a time.")
 
 
 def _print_plan(options: Options, plan: ExportPlan) -> None:

@@ -1,4 +1,4 @@
-"""One export from the shell, as `mpx export` and `mpx retry` run it."""
+"""Run one export, for `mpx export` and `mpx retry`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mixpanel_export.results import BatchProgress, ParallelFetchResult
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What an export is to show."""
+    """What an export prints."""
 
     as_json: bool
     quiet: bool
@@ -26,29 +26,35 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What an export did: the result, and how many rows its batches brought."""
+    """An export's result, and the rows of its batches."""
 
     result: ParallelFetchResult
     rows: int
 
 
-def fetch(wanted: Mapping[str, Any], output: Output, *, http2: bool, go_on: Callable[[], str]) -> Fetched:
-    """Export what is *wanted*, arguments of `export_events`; *go_on* says what to type after an interruption."""
+def fetch(
+    arguments: Mapping[str, Any], output: Output, *, http2: bool, next_command: Callable[[], str]
+) -> Fetched:
+    """Call `export_events` with *arguments*. *next_command* returns the command that continues after an interruption."""
     from mixpanel_export._export.engine import export_events
     from mixpanel_export.sync import run_sync
 
     shown = not (output.quiet or output.no_progress)
-    show = watching(wanted["table"], shown=shown, bars=not output.verbose, forecast=not output.quiet)
+    show = watching(arguments["table"], shown=shown, bars=not output.verbose, forecast=not output.quiet)
     try:
-        with show as (say, draw):
-            counted = _Counted(say)
+        with show as (on_batch, on_progress):
+            counter = _RowCounter(on_batch)
             result = run_sync(
-                export_events, **wanted, on_batch_complete=counted, on_progress=draw, http2=http2
+                export_events,
+                **arguments,
+                on_batch_complete=counter,
+                on_progress=on_progress,
+                http2=http2,
             )
     except KeyboardInterrupt as interrupt:
-        message = f"Interrupted; complete batches are kept. To go on: {go_on()}"
+        message = f"Interrupted; complete batches are kept. To continue: {next_command()}"
         raise Interrupted(message) from interrupt
-    return Fetched(result, counted.rows)
+    return Fetched(result, counter.rows)
 
 
 def requests_of(
@@ -61,7 +67,7 @@ def requests_of(
     per_hour: int,
     api_url: str | None,
 ) -> dict[str, Any]:
-    """Return the arguments of `export_events` that the options of all requests are."""
+    """Return the arguments of `export_events` for the options of requests."""
     from mixpanel_export._source.request import Timeouts
 
     return {
@@ -75,7 +81,7 @@ def requests_of(
 
 
 def print_result(fetched: Fetched, db: str, output: Output, *, adds: bool) -> None:
-    """Print the result as a small table, unless it is to be JSON; *adds* to a table that had rows before."""
+    """Print the summary, unless JSON is printed. *adds* says that the table may have had rows before."""
     result = fetched.result
     if not (output.as_json or output.quiet):
         click.echo("\n".join(result_lines(result, db, fetched.rows - result.total_rows if adds else 0)))
@@ -87,7 +93,7 @@ def print_result(fetched: Fetched, db: str, output: Output, *, adds: bool) -> No
 def print_failures(
     result: ParallelFetchResult, command: str, output: Output, *, replacing: bool = False
 ) -> None:
-    """Say on standard error what failed, if anything, and that *command* fetches it: in one line where it is quiet."""
+    """Print failures, if any, to standard error, with the *command* that fetches them; on one line if quiet."""
     if output.quiet and not result.has_failures:
         return
     if logs_json():
@@ -99,7 +105,7 @@ def print_failures(
 
 
 def exit_code(results: list[ParallelFetchResult]) -> int:
-    """Return 0, 5 where the quota is the only reason of failures, else 1."""
+    """Return 0, or 5 if all failures are for lack of quota, or 1."""
     failed = [error for result in results for error in result.errors]
     if not any(result.has_failures for result in results):
         return 0
@@ -107,7 +113,7 @@ def exit_code(results: list[ParallelFetchResult]) -> int:
 
 
 def log_result(result: ParallelFetchResult, command: str = "") -> None:
-    """Write the result as an event, with the *command* that fetches what failed."""
+    """Log the result, with the *command* that fetches what failed."""
     log_event(
         "result",
         **result.to_dict(),
@@ -120,8 +126,8 @@ def log_result(result: ParallelFetchResult, command: str = "") -> None:
     )
 
 
-class _Counted:
-    """Counts the rows of the batches that it hands on."""
+class _RowCounter:
+    """Counts the rows of the batches that it passes on."""
 
     def __init__(self, then: BatchWatcher) -> None:
         self._then = then

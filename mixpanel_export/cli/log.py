@@ -1,6 +1,6 @@
-"""Standard error: lines for people or, with `--log-format json`, one JSON object a line for machines.
+"""Standard error: text or, with `--log-format json`, one JSON object per line.
 
-Every object has `event` and `time` (UTC); the other keys of an event may grow and do not change.
+Every object has `event` and `time` (UTC). Later releases may add keys to an event, but do not change any.
 """
 
 import json
@@ -18,8 +18,8 @@ Command = Callable[..., Any]
 _FORMAT = "mixpanel_export.log_format"
 
 
-def _note(ctx: click.Context, _option: click.Parameter, value: str) -> None:
-    ctx.meta[_FORMAT] = value  # which the group sees, too, when it reports an error
+def _store(ctx: click.Context, _option: click.Parameter, value: str) -> None:
+    ctx.meta[_FORMAT] = value  # the group reads it when it reports an error
 
 
 log_format_option = click.option(
@@ -30,25 +30,25 @@ log_format_option = click.option(
     default="text",
     is_eager=True,
     expose_value=False,
-    callback=_note,
+    callback=_store,
     help="Format of standard error; json is one JSON object per line.",
 )
 
 
 def logs_json(ctx: click.Context | None = None) -> bool:
-    """Whether standard error is for machines in this command; asked in the thread that runs it."""
+    """Whether the current command logs JSON. Without *ctx*, call it in the command's thread."""
     ctx = ctx or click.get_current_context(silent=True)
     return ctx is not None and ctx.meta.get(_FORMAT) == "json"
 
 
 def log_event(name: str, **fields: object) -> None:
-    """Write one event."""
+    """Write an event as one line of JSON."""
     event = {"event": name, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
     click.echo(json.dumps(event, default=str), err=True)
 
 
 def say(message: str) -> None:
-    """Tell people, or machines that people may read."""
+    """Print a message, or log it as the event `note`."""
     if logs_json():
         log_event("note", message=message)
     else:

@@ -1,4 +1,4 @@
-"""Opening a database only to look into it."""
+"""Open a database to read it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def looking(db: str, wait: float | None = None) -> Iterator["Connection"]:
-    """Open the file read-only, as soon as no other process holds it but at most *wait* seconds later.
+def open_read_only(db: str, wait: float | None = None) -> Iterator["Connection"]:
+    """Open the file for reading. If another process holds it, retry for *wait* seconds.
 
-    *wait* is None where the command has no such option.
+    *wait* is None in commands that have no such option.
 
     Raises:
-        DatabaseLockedError: it is held still; names the process, and the option.
+        DatabaseLockedError: Another process still holds the file.
     """
     from mixpanel_export._database.connection import database_path
     from mixpanel_export._local.reader import reading
 
     seconds = wait or 0.0
 
-    def tell(error: DatabaseLockedError) -> None:
+    def report(error: DatabaseLockedError) -> None:
         say(f"{db} is in use by {_holder(error)}; waiting up to {duration_words(seconds)}.")
 
     try:
-        with reading(database_path(db), wait=seconds, on_wait=tell) as connection:
+        with reading(database_path(db), wait=seconds, on_wait=report) as connection:
             yield connection
     except DatabaseLockedError as error:
         still = f" after {duration_words(wait)}" if wait else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export.cli.look import looking
+from mixpanel_export.cli.look import open_read_only
 from mixpanel_export.cli.options import db_option, wait_option
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def command(
     text = sys.stdin.buffer.read().decode("utf-8-sig") if sql == "-" else sql
     if not text.strip():
         raise click.UsageError("there is no SQL to run")
-    with looking(db, wait) as connection:
+    with open_read_only(db, wait) as connection:
         if parquet is not None:
             _write_parquet(connection, text, parquet)
         elif as_json or as_csv:

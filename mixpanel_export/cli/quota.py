@@ -1,4 +1,4 @@
-"""`mpx quota`: what is left of a project's hour, who used it, and when more comes."""
+"""`mpx quota`: the hourly quota of a project, who used it, and when it becomes available again."""
 
 import os
 import sys
@@ -23,25 +23,24 @@ Examples:
   mpx quota
   mpx quota --project 12345 --region eu --json
 
-\b
-It knows the requests that exports of this user on this machine have made, and asks nobody. Requests of other
-machines and programs count for Mixpanel, too.
+The command makes no requests. It counts the requests of exports that this user ran on this machine. Mixpanel also
+counts those of other machines and programs.
 """
 
 
-@click.command("quota", short_help="Show what is left of the hour's requests.", epilog=EXAMPLES)
+@click.command("quota", short_help="Show how many requests are left this hour.", epilog=EXAMPLES)
 @click.option(
     "--project",
     "--project-id",
     "project_id",
     metavar="ID",
-    help="Project to look at, instead of the configured one; needs no secret.",
+    help="Project to show, instead of the account's; needs no secret.",
 )
 @region_option
 @account_option
 @api_url_option
 @per_hour_option
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON, times in seconds from now.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in seconds from now.")
 def command(
     *,
     project_id: str | None,
@@ -51,10 +50,7 @@ def command(
     per_hour: int,
     as_json: bool,
 ) -> None:
-    """Show what is left of a project's rolling hour, which processes used it, and when more comes.
-
-    Nothing is asked of Mixpanel, so looking costs no request.
-    """
+    """Show how many requests a project has left in the rolling hour, which processes used it, and when more come."""
     from mixpanel_export._quota.shared import SharedQuota
     from mixpanel_export.cli.watch import messages
 
@@ -68,15 +64,15 @@ def command(
 
 
 def _key(project_id: str | None, region: str | None, account: str | None, api_url: str | None) -> "Key":
-    """Return the project that an export with these options would export."""
+    """Return the project that `mpx export` would export with these options."""
     from mixpanel_export._quota.shared import key_of
     from mixpanel_export.credentials import checked_project_id, export_url, resolve_credentials
     from mixpanel_export.errors import AccountNotFoundError, ConfigError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nothing is sent, so how the secret is kept is for another day
-            found = resolve_credentials(account, project_id=project_id, region=region)
+            warnings.simplefilter("ignore")  # about the secret, which this command does not use
+            credentials = resolve_credentials(account, project_id=project_id, region=region)
     except AccountNotFoundError:
         raise
     except ConfigError:
@@ -85,11 +81,11 @@ def _key(project_id: str | None, region: str | None, account: str | None, api_ur
             raise
         region = region or variable("MP_REGION") or "us"
         return key_of(export_url(region.lower(), api_url), checked_project_id(project_id))
-    return key_of(export_url(found.region, api_url), found.project_id)
+    return key_of(export_url(credentials.region, api_url), credentials.project_id)
 
 
 def _rows(key: "Key", view: "View", now: datetime) -> Iterator[tuple[str, str]]:
-    yield "project", f"{key.project or 'of the project secrets'} on {key.host}"
+    yield "project", f"{key.project or 'of a project secret'} on {key.host}"
     used = len(view.counted)
     if view.remaining is None:
         yield "left", f"no limit; {used} used in the last hour"
@@ -98,7 +94,7 @@ def _rows(key: "Key", view: "View", now: datetime) -> Iterator[tuple[str, str]]:
     for process, requests in _users(view).items():
         yield "used", f"{requests} by {_named(process)}"
     if view.pause:
-        yield "paused", f"until {_at(now, view.pause)}, as Mixpanel asked for patience"
+        yield "paused", f"until {_at(now, view.pause)}, as Mixpanel requested"
     if view.frees:
         first, last = view.frees[0], view.frees[-1]
         yield (
@@ -113,16 +109,16 @@ def _users(view: "View") -> Counter[int | None]:
 
 def _named(process: int | None) -> str:
     if process is None:
-        return "processes before the machine was restarted"
+        return "processes before the last restart of the machine"
     running = _is_running(process)
     state = "" if running is None else " (running)" if running else " (ended)"
     return f"process {process}{state}"
 
 
 def _is_running(process: int) -> bool | None:
-    """Whether there is a process of that id; None where asking would not be harmless."""
+    """Whether a process has that id. None if the system has no safe way to check."""
     if sys.platform == "win32":
-        return None  # os.kill ends processes there
+        return None  # there os.kill ends processes
     try:
         os.kill(process, 0)
     except ProcessLookupError:

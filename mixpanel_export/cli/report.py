@@ -1,4 +1,4 @@
-"""What `mpx` says about an export, as text; nothing here prints."""
+"""Texts about an export. Nothing here prints."""
 
 import json
 import os
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from mixpanel_export._database.ledger import Selection
     from mixpanel_export._model import Chunk
 
-# Options that say where to go on and how; the command that goes on has its own.
+# The command that continues an export sets these options itself.
 _REPLACED = {"table", "from_date", "to_date", "db", "append", "replace", "resume"}
 
 
 def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> list[str]:
-    """Return the small table that an export ends with; *replaced* rows came in the place of earlier ones."""
+    """Return the summary of an export. *replaced* counts rows that replaced earlier ones."""
     batches = result.successful_batches + result.failed_batches
     done = (
         f"{result.successful_batches} of {batches}" if batches else "none to fetch; the table has these days"
     )
-    added = f"{result.total_rows:,}" + (f" (in place of earlier ones: {replaced:,})" if replaced > 0 else "")
+    added = f"{result.total_rows:,}" + (f" (and {replaced:,} replaced)" if replaced > 0 else "")
     rows = [
         ("table", result.table),
         ("database", db),
@@ -43,14 +43,14 @@ def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> lis
 
 
 def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
-    """Return what an export would do as a small table, and a line for each request."""
-    asked = [(date.fromisoformat(first), date.fromisoformat(last)) for first, last in plan.date_ranges]
+    """Return the plan of an export: a summary, and a line for each request."""
+    ranges = [(date.fromisoformat(first), date.fromisoformat(last)) for first, last in plan.date_ranges]
     rows = [
         ("table", plan.table),
         ("database", db),
         (
             "requests",
-            f"{len(asked)}, for {_count(plan.days, 'day')}" if asked else "none; the table has these days",
+            f"{len(ranges)}, for {_count(plan.days, 'day')}" if ranges else "none; the table has these days",
         ),
         *_plan_remarks(plan),
         (
@@ -60,7 +60,7 @@ def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
         ("estimate", _forecast(plan.quota_wait, max_wait)),
     ]
     return aligned(rows) + [
-        f"  {first} to {last}  {_count((last - first).days + 1, 'day')}" for first, last in asked
+        f"  {first} to {last}  {_count((last - first).days + 1, 'day')}" for first, last in ranges
     ]
 
 
@@ -75,7 +75,7 @@ def _forecast(quota_wait: float, max_wait: float) -> str:
     from mixpanel_export.progress import in_words
 
     if not quota_wait:
-        return "no waiting for the quota"
+        return "no wait for the quota"
     return f"about {in_words(quota_wait)} of waiting for the quota" + (
         f", longer than the {in_words(max_wait)} of --max-wait" if quota_wait > max_wait else ""
     )
@@ -86,25 +86,25 @@ def _count(number: int, noun: str) -> str:
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Return names and values as lines in two columns."""
+    """Return names and values in two columns."""
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]
 
 
 def remarks(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
-    """Yield what happened besides the export itself; most exports have nothing to remark."""
+    """Yield the less common facts of an export; most exports have none."""
     if result.added_date_ranges:
         yield "days added", ", ".join(map(_days, result.added_date_ranges)) + " (an earlier batch held them)"
     if result.removed_duplicates:
         yield "duplicates", f"{result.removed_duplicates:,} removed"
     if result.rejects:
-        yield "rejects", f"{result.rejects:,} lines are no events; they are in _export_rejects"
+        yield "rejects", f"{result.rejects:,} lines that are not events; see _export_rejects"
     if result.repaired:
-        yield "repaired", f"{result.repaired:,} events; their original lines are in _export_rejects"
+        yield "repaired", f"{result.repaired:,} events; see _export_rejects for the original lines"
 
 
 def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool = False) -> list[str]:
-    """Return the summary of an export with failed batches; *command* fetches what is missing."""
+    """Return the summary of an export with failed batches. *command* fetches the rest."""
     batches = result.successful_batches + result.failed_batches
     lines = [f"{result.failed_batches} of {batches} batches failed:"]
     failures = list(_failures(result))
@@ -113,27 +113,27 @@ def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool 
         kept = result.successful_batches
         lines.append(
             f"{result.table} is unchanged; {kept} {'batch is' if kept == 1 else 'batches are'} kept, "
-            "and the swap comes when the rest is here."
+            "and the table is replaced once the rest has arrived."
         )
-    lines += [f"To fetch only what is missing{_when(result)}:", f"  {command}"]
+    lines += [f"To fetch the rest{_when(result)}:", f"  {command}"]
     if not result.successful_batches:
-        lines.append(f"no data was retrieved: {failures[0][1]}")
+        lines.append(f"No events were exported: {failures[0][1]}")
     return lines
 
 
 def failure_line(result: ParallelFetchResult, command: str) -> str:
-    """Return the same in one line: the first reason, how many others there are, and *command*."""
+    """Return the same on one line: the first failure, the number of others, and *command*."""
     batches = result.successful_batches + result.failed_batches
     (days, reason), *others = _failures(result)
     more = f" (and {_count(len(others), 'other range')})" if others else ""
     return (
         f"{result.failed_batches} of {batches} batches failed: {days}: {reason}{more}. "
-        f"To fetch only what is missing{_when(result)}: {command}"
+        f"To fetch the rest{_when(result)}: {command}"
     )
 
 
 def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
-    """Yield days and reason of each failure; what the quota left no time for, which may be much, is one."""
+    """Yield days and reason of each failure. Failures for lack of quota, often many, become one."""
     late = []
     for days, error in zip(result.failed_date_ranges, result.errors, strict=True):
         if isinstance(error, RateLimitError):
@@ -143,12 +143,12 @@ def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
     if late:
         yield (
             ", ".join(map(_days, _joined(late))),
-            "the quota is spent, and --max-wait is too short for more of it",
+            "the quota is spent, and --max-wait is too short to wait for more",
         )
 
 
 def _when(result: ParallelFetchResult) -> str:
-    """Return when to go on, where the quota alone decides that."""
+    """Return when to continue, if that depends on the quota alone."""
     from mixpanel_export.progress import in_words
 
     waits = [error.retry_after for error in result.errors if isinstance(error, RateLimitError)]
@@ -158,7 +158,7 @@ def _when(result: ParallelFetchResult) -> str:
 
 
 def _joined(ranges: Sequence[DateRange]) -> list[DateRange]:
-    """Return *ranges*, which are in order, with those that follow each other as one."""
+    """Return *ranges*, which are in order, with adjacent ones joined."""
     joined: list[DateRange] = []
     for first, last in ranges:
         if joined and date.fromisoformat(joined[-1][1]) + timedelta(days=1) == date.fromisoformat(first):
@@ -169,21 +169,21 @@ def _joined(ranges: Sequence[DateRange]) -> list[DateRange]:
 
 
 def next_command(ctx: click.Context, ranges: Sequence[DateRange]) -> str:
-    """Return the command that goes on over *ranges*, with the same selection and the options typed.
+    """Return the command that continues with *ranges*, the same selection and the options typed.
 
-    Nothing secret is ever an option, so nothing secret is in it.
+    No option holds a secret, so the command holds none either.
     """
-    given = ctx.params
+    params = ctx.params
     first, last, mode = min(first for first, _ in ranges), max(last for _, last in ranges), "--resume"
-    if given["replace"]:
-        # It is not in the table before it is whole; asked for again, as it was, it continues.
-        first, last, mode = given["from_date"], given["to_date"], "--replace"
-    words = [program(), "export", given["table"], "--from", first, "--to", last, "--db", given["db"], mode]
+    if params["replace"]:
+        # The same command continues a replacement, whose rows are not in the table before it is complete.
+        first, last, mode = params["from_date"], params["to_date"], "--replace"
+    words = [program(), "export", params["table"], "--from", first, "--to", last, "--db", params["db"], mode]
     return quoted([*words, *_typed_options(ctx, _REPLACED)])
 
 
 def retry_command(ctx: click.Context) -> str:
-    """Return the command that retries once more, with the options typed."""
+    """Return the command that retries again, with the options typed."""
     return quoted([program(), "retry", ctx.params["db"], *_typed_options(ctx, {"db"})])
 
 
@@ -197,23 +197,23 @@ def export_command(
     deduped: bool,
     mode: str = "--resume",
 ) -> str:
-    """Return the command that exports *days* as the ledger says that they were."""
+    """Return the command that exports *days* as the ledger recorded them."""
     words = [program(), "export", table, "--from", str(days.first), "--to", str(days.last), "--db", db, mode]
     if days.days > 1:
         words.append("--parallel")
-    given = {
+    values = {
         "--project-id": selection.project,
         "--events": None if selection.events is None else event_words(selection.events),
         "--where": selection.where,
         "--project-timezone": None if zone == "UTC" else zone,
     }
-    for option, value in given.items():
+    for option, value in values.items():
         words += [option, value] if value else []
     return quoted(words if deduped else [*words, "--no-dedupe"])
 
 
 def event_words(events: Sequence[str]) -> str:
-    """Return *events* as one value of `--events`: names with commas between, a JSON list where that would not do."""
+    """Return *events* as one value of `--events`: separated by commas, or as a JSON list if a name requires it."""
     plain = all("," not in name and name == name.strip() and not name.startswith("[") for name in events)
     return ",".join(events) if plain else json.dumps(list(events), ensure_ascii=False)
 
@@ -238,7 +238,7 @@ def _typed_options(ctx: click.Context, without: Collection[str]) -> Iterator[str
 
 
 def quoted(words: Sequence[str]) -> str:
-    """Return *words* as one line of the shell that people have here."""
+    """Return *words* as a command line for the shell of this system."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

@@ -1,4 +1,4 @@
-"""`mpx retry`: what the ledger says is not there for good, fetched again."""
+"""`mpx retry`: fetch every day that the ledger does not record as complete."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from mixpanel_export.cli.fetching import (
 )
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import logs_json, say
-from mixpanel_export.cli.look import looking
+from mixpanel_export.cli.look import open_read_only
 from mixpanel_export.cli.options import (
     chunk_days_option,
     credential_options,
@@ -53,7 +53,7 @@ not fetched again. Exit codes are those of `mpx export`, and 0 if there is nothi
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Days of one table and selection to be asked for, those that are complete among them left out."""
+    """Days of one table and selection to export with `resume`, which skips complete days among them."""
 
     table: str
     days: "Chunk"
@@ -102,27 +102,27 @@ def command(
     """
     output = Output(as_json, quiet, no_progress, verbose)
     with messages(quiet=quiet, verbose=verbose):
-        with looking(db) as connection:
+        with open_read_only(db) as connection:
             tasks, whole = _tasks(connection, table)
-        every = _wanted(tasks, db, **requests)
-        done = [_fetch(ctx, wanted, output, http2=requests["http2"]) for wanted in every]
+        exports = _arguments(tasks, db, **requests)
+        done = [_fetch(ctx, arguments, output, http2=requests["http2"]) for arguments in exports]
         if as_json:
             print_json([fetched.result.to_dict() for fetched in done])
         if not (tasks or quiet):
-            _say_why(db, whole=whole)
+            _explain_nothing(db, whole=whole)
     ctx.exit(exit_code([fetched.result for fetched in done]))
 
 
-def _say_why(db: str, *, whole: bool) -> None:
-    """Say that there is nothing to fetch; to others than people only where not all is well."""
+def _explain_nothing(db: str, *, whole: bool) -> None:
+    """Say why nothing was fetched. In a pipeline, a complete file needs no message."""
     if not whole:
-        say(f"Nothing can be fetched, but {db} is not whole; see mpx status and mpx doctor.")
+        say(f"Nothing can be fetched, but {db} is incomplete; see mpx status and mpx doctor.")
     elif sys.stderr.isatty() or logs_json():
-        say(f"Nothing to fetch: what {db} has is complete.")
+        say(f"Nothing to fetch: {db} is complete.")
 
 
 def _tasks(connection: Any, table: str | None) -> tuple[list[Task], bool]:
-    """Return what is to be fetched, and whether all that is known is as it should be."""
+    """Return what to fetch, and whether the file is complete."""
     from mixpanel_export._local.reader import contents
 
     found = contents(connection)
@@ -135,7 +135,7 @@ def _tasks(connection: Any, table: str | None) -> tuple[list[Task], bool]:
 
 
 def tasks_of(found: "Contents", table: str | None = None) -> Iterator[Task]:
-    """Yield what is to be fetched again, of one *table* or of all; a table that was dropped stays away."""
+    """Yield what to fetch for one *table* or for all. Dropped tables stay dropped."""
     for known in found.coverages:
         if table in {None, known.table} and not known.dropped:
             for days in known.to_fetch:
@@ -143,7 +143,7 @@ def tasks_of(found: "Contents", table: str | None = None) -> Iterator[Task]:
                 yield Task(known.table, days, known.selection, last.zone, last.deduped)
 
 
-def _wanted(
+def _arguments(
     tasks: Sequence[Task],
     db: str,
     *,
@@ -152,10 +152,10 @@ def _wanted(
     region: str | None,
     workers: int | None,
     chunk_days: int | None,
-    http2: bool,  # noqa: ARG001 - how, not what
+    http2: bool,  # noqa: ARG001 - passed to `fetch` by the caller
     **requests: Any,
 ) -> list[dict[str, Any]]:
-    """Return the arguments of `export_events` for each task; all are checked before the first is begun."""
+    """Return the arguments of `export_events` for each task, after checking all tasks."""
     from mixpanel_export.credentials import resolve_credentials
 
     if not tasks:
@@ -163,7 +163,7 @@ def _wanted(
     credentials = resolve_credentials(account, project_id=project_id, region=region)
     for task in tasks:
         _check_project(task, credentials)
-    same = {
+    common = {
         "db": db,
         "credentials": credentials,
         "max_workers": workers or 10,
@@ -180,17 +180,17 @@ def _wanted(
             "where": task.selection.where,
             "dedupe": task.deduped,
             "project_timezone": task.zone,
-            **same,
+            **common,
         }
         for task in tasks
     ]
 
 
-def _fetch(ctx: click.Context, wanted: dict[str, Any], output: Output, *, http2: bool) -> Fetched:
-    go_on = retry_command(ctx)
-    fetched = fetch(wanted, output, http2=http2, go_on=lambda: go_on)
+def _fetch(ctx: click.Context, arguments: dict[str, Any], output: Output, *, http2: bool) -> Fetched:
+    again = retry_command(ctx)
+    fetched = fetch(arguments, output, http2=http2, next_command=lambda: again)
     print_result(fetched, ctx.params["db"], output, adds=True)
-    print_failures(fetched.result, go_on, output)
+    print_failures(fetched.result, again, output)
     return fetched
 
 

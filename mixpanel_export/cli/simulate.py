@@ -1,4 +1,4 @@
-"""`mpx simulate`: a Mixpanel project on a loopback port, to export from without an account."""
+"""`mpx simulate`: serve a simulated Mixpanel project on a loopback port."""
 
 import errno
 import os
@@ -10,25 +10,28 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
+from mixpanel_export.cli.help import SectionedCommand
+from mixpanel_export.cli.options import option
+
 if TYPE_CHECKING:
     from mixpanel_export.simulator import Fault, Simulator
 
 EXAMPLES = """\b
-Example, on one terminal:
+Example, in one terminal:
   mpx simulate --events-per-day 5000 --first-byte 0.5 --seconds-per-day 0.5
-and on another, after the lines that it prints:
+and in another, after the lines that it prints:
   mpx export --from 2024-01-01 --to 2024-03-30 --parallel
 
-A file for --faults has one table for each. The first that hits a request decides it. Every key but kind may be
-left out, and "none" stands for no value:
+The file for --faults has one table per fault. The first fault that matches a request decides it. Every key but kind is
+optional, and "none" stands for no value:
 
 \b
   [[fault]]
-  kind = "terminated_early"  # 200, then some lines and one that says so
-  first = 2024-03-01         # requests for any of these days,
+  kind = "terminated_early"  # 200, some lines, then a line that reports the failure
+  first = 2024-03-01         # applies to requests for any of these days,
   last = 2024-03-07          # both inclusive
-  times = 2                  # the first two of them
-  position = 0.9             # where in the body, from 0 to 1
+  times = 2                  # applies to the first two of them
+  position = 0.9             # position in the body, from 0 to 1
   [[fault]]
   kind = "503"
   probability = 0.05
@@ -46,8 +49,10 @@ Command = Callable[..., Any]
 USERNAME, SECRET, PROJECT_ID = "demo.mp-service-account", "demo-secret", "12345"
 
 
-def _share(name: str, default: float, what: str) -> Callable[[Command], Command]:
-    return click.option(name, type=click.FloatRange(0, 1), metavar="SHARE", default=default, help=what)
+def _share(name: str, default: float, text: str) -> Callable[[Command], Command]:
+    return option(
+        name, section="Events", type=click.FloatRange(0, 1), metavar="SHARE", default=default, help=text
+    )
 
 
 def _check_zone(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
@@ -68,134 +73,165 @@ def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "l
         raise click.BadParameter(f"{path}: {error}") from error
 
 
-@click.command("simulate", short_help="Serve a made-up Mixpanel project.", epilog=EXAMPLES)
-@click.option(
+@click.command(
+    "simulate", cls=SectionedCommand, short_help="Serve a simulated Mixpanel project.", epilog=EXAMPLES
+)
+@option(
     "--port",
+    section="Server",
     type=click.IntRange(0, 65535),
     metavar="N",
     default=8080,
-    help="Port on 127.0.0.1; 0 takes a free one.",
+    help="Port on 127.0.0.1; 0 = any free port.",
 )
-@click.option(
-    "--events-per-day", type=click.IntRange(0), metavar="N", default=1000, help="Events of an average day."
+@option(
+    "--events-per-day",
+    section="Events",
+    type=click.IntRange(0),
+    metavar="N",
+    default=1000,
+    help="Events on an average day.",
 )
-@click.option(
+@option(
     "--first-day",
+    section="Events",
     type=click.DateTime(["%Y-%m-%d"]),
     default="2023-01-01",
     metavar="DATE",
-    help="Days before it are empty.",
+    help="First day with events.",
 )
-@click.option(
+@option(
     "--days",
+    section="Events",
     type=click.IntRange(1),
     metavar="N",
     show_default="all",
-    help="Days from --first-day on that have events.",
+    help="Days with events, from --first-day on.",
 )
-@click.option("--seed", default=1, metavar="N", help="Another number gives other events.")
-@_share("--duplicates", 0.015, "Lines more than events: most repeat one.")
+@option("--seed", section="Events", default=1, metavar="N", help="Seed of the random events.")
+@_share("--duplicates", 0.015, "Extra lines, most of which repeat an event.")
 @_share("--missing-insert-id", 0.01, "Events without $insert_id.")
 @_share("--late", 0.05, "Events that arrive up to 40 hours late.")
 @_share("--odd", 0.002, "Events with an unusual or missing time, distinct_id or $insert_id.")
-@_share("--awkward", 0, "Events that exporters were seen to break on.")
-@_share("--rejects", 0, "Lines that are no events.")
+@_share("--awkward", 0, "Events that are known to break exporters.")
+@_share("--rejects", 0, "Lines that are not events.")
 @_share("--long-lines", 0, "Events of one to five megabytes.")
-@_share("--leaks", 0, "Events sent with the day before or after too.")
-@_share("--strays", 0, "Events sent with the day before or after only.")
-@click.option(
+@_share("--leaks", 0, "Events that are also sent with the day before or after.")
+@_share("--strays", 0, "Events that are only sent with the day before or after.")
+@option(
     "--timezone",
+    section="Events",
     metavar="ZONE",
     callback=_check_zone,
     show_default="UTC",
-    help="Zone of a legacy project, such as US/Pacific: its days and times are local.",
+    help="Time zone of a legacy project, such as US/Pacific, whose days and times are local.",
 )
-@click.option(
+@option(
     "--first-byte",
+    section="Transfer",
     type=click.FloatRange(0),
     metavar="SECONDS",
     default=0.0,
-    help="Seconds from a request to its answer.",
+    help="Seconds from a request to the first byte of its response.",
 )
-@click.option(
+@option(
     "--seconds-per-day",
+    section="Transfer",
     type=click.FloatRange(0),
     metavar="SECONDS",
     default=0.0,
-    help="Seconds that a day takes to transfer on one connection.",
+    help="Seconds to transfer one day on one connection.",
 )
-@click.option(
+@option(
     "--bandwidth",
+    section="Transfer",
     type=click.FloatRange(0, min_open=True),
     metavar="MB/S",
-    show_default="no bound",
-    help="Megabytes a second and connection, compressed.",
+    show_default="unlimited",
+    help="Megabytes per second and connection, compressed.",
 )
-@click.option(
+@option(
     "--piece",
+    section="Transfer",
     type=click.IntRange(1, 16 * 1024 * 1024),
     metavar="BYTES",
     default=65536,
-    help="Size of a chunk of the transfer.",
+    help="Bytes per chunk of the transfer.",
 )
-@click.option(
+@option(
     "--gzip-member",
+    section="Transfer",
     type=click.IntRange(1),
     metavar="BYTES",
-    show_default="one for all",
-    help="Bytes of lines in a gzip member.",
+    show_default="one member",
+    help="Bytes of lines per gzip member.",
 )
-@click.option(
-    "--per-second", type=click.IntRange(0), metavar="N", default=3, help="Requests a second; 0 = unlimited."
+@option(
+    "--per-second",
+    section="Limits",
+    type=click.IntRange(0),
+    metavar="N",
+    default=3,
+    help="Requests per second; 0 = unlimited.",
 )
-@click.option(
+@option(
     "--per-hour",
+    section="Limits",
     type=click.IntRange(0),
     metavar="N",
     default=60,
-    help="Requests a rolling hour; 0 = unlimited.",
+    help="Requests per rolling hour; 0 = unlimited.",
 )
-@click.option(
-    "--concurrent", type=click.IntRange(0), metavar="N", default=100, help="Requests at once; 0 = unlimited."
-)
-@click.option(
-    "--retry-after",
-    "limit_retry_after",
-    type=click.Choice(["seconds", "date", "none"]),
-    default="seconds",
-    help="How Retry-After is worded.",
-)
-@click.option(
-    "--history-days",
+@option(
+    "--concurrent",
+    section="Limits",
     type=click.IntRange(0),
     metavar="N",
-    show_default="no bound",
-    help="Days before today that the plan reaches back; earlier ones are refused.",
+    default=100,
+    help="Requests at a time; 0 = unlimited.",
 )
-@click.option(
+@option(
+    "--retry-after",
+    "limit_retry_after",
+    section="Limits",
+    type=click.Choice(["seconds", "date", "none"]),
+    default="seconds",
+    help="Form of the header Retry-After.",
+)
+@option(
+    "--history-days",
+    section="Limits",
+    type=click.IntRange(0),
+    metavar="N",
+    show_default="unlimited",
+    help="Days of history that the plan allows.",
+)
+@option(
     "--legacy-secret",
+    section="Server",
     metavar="SECRET",
-    help="A project secret that is accepted too: as the user name, without password or project id.",
+    help="Project secret to accept as well, as the user name, without password and project id.",
 )
-@click.option(
+@option(
     "--faults",
+    section="Server",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     callback=_read_faults,
-    help="TOML file of what goes wrong; see below.",
+    help="TOML file of faults; see below.",
 )
-def command(**given: Any) -> None:
-    """Serve a made-up Mixpanel project on 127.0.0.1 until Ctrl-C, which ends it with exit code 0.
+def command(**settings: Any) -> None:
+    """Serve a simulated Mixpanel project on 127.0.0.1 until Ctrl-C, which is exit code 0.
 
-    It answers as Mixpanel does, limits and `where` included. The same seed gives the same events.
+    It answers as Mixpanel does, including limits and `where`. The same seed gives the same events.
     """
     from mixpanel_export.sync import run_sync
 
-    port = given.pop("port")
+    port = settings.pop("port")
     try:
-        run_sync(_serve, _simulator(**given), port)
+        run_sync(_serve, _simulator(**settings), port)
     except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+        click.echo("Stopped.", err=True)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -209,13 +245,13 @@ def _simulator(
 ) -> "Simulator":
     from mixpanel_export.simulator import Simulator
 
-    begins = first_day.date()
-    left = (date.max - begins).days
-    ends = begins + timedelta(days=left if days is None else min(days, left))
-    endless = Simulator(events_per_day=events_per_day, first_day=begins).profile.events_on
+    start = first_day.date()
+    longest = (date.max - start).days
+    end = start + timedelta(days=longest if days is None else min(days, longest))
+    events_on = Simulator(events_per_day=events_per_day, first_day=start).profile.events_on
     return Simulator(
-        events_per_day=lambda day: endless(day) if day < ends else 0,
-        first_day=begins,
+        events_per_day=lambda day: events_on(day) if day < end else 0,
+        first_day=start,
         bandwidth=None if bandwidth is None else bandwidth * 1e6,
         username=USERNAME,
         secret=SECRET,
@@ -228,7 +264,7 @@ async def _serve(simulator: "Simulator", port: int) -> None:
     from anyio import sleep_forever
 
     async with simulator.serve(port) as url:
-        # click.echo flushes, so a program that waits for these lines sees them.
+        # click.echo flushes, so that a program can wait for these lines.
         click.echo(
             f"A simulated Mixpanel is on {url} until Ctrl-C. In another terminal:\n\n"
             f"{_settings(url, simulator.profile.timezone)}\n"
@@ -237,7 +273,7 @@ async def _serve(simulator: "Simulator", port: int) -> None:
 
 
 def _settings(url: str, timezone: str | None) -> str:
-    """Return the lines that make `mpx export` ask here, for the shell that people have."""
+    """Return the commands that point `mpx export` here, for the shell of this system."""
     values = {
         "MPX_API_URL": url,
         "MP_USERNAME": USERNAME,

@@ -1,4 +1,4 @@
-"""`mpx status`: which days a file has, which it lacks, and the commands that fetch them."""
+"""`mpx status`: the days that a file holds, the days that are missing, and the commands that fetch them."""
 
 import sys
 import textwrap
@@ -11,8 +11,8 @@ import click
 
 from mixpanel_export.cli import one_line, print_json, program
 from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
-from mixpanel_export.cli.look import looking
-from mixpanel_export.cli.options import db_argument, table_option, wait_option
+from mixpanel_export.cli.look import open_read_only
+from mixpanel_export.cli.options import db_argument, option, table_option, wait_option
 from mixpanel_export.cli.report import export_command, quoted
 
 if TYPE_CHECKING:
@@ -26,27 +26,34 @@ Examples:
   mpx status app.duckdb --json | jq '.tables[].failures[].command' -r
 
 \b
-complete: there for good. open: there, but had not been over for 48 hours when it was fetched. failed: tried in
-vain. missing: known days are before and after it. limited: fetched with --limit, so perhaps not all of it.
-imported: another program brought it. Nothing is asked of Mixpanel.
+Statuses of a day:
+  complete  exported, and final
+  open      exported less than 48 hours after its end, so events may still arrive
+  failed    the export failed
+  missing   never exported, but between exported days
+  limited   exported with --limit, so it may be incomplete
+  imported  written by another program
+
+The command makes no requests.
 """
 
 _SHOWN_FAILURES = 8
 
 
-@click.command("status", short_help="Show which days a file has, and which not.", epilog=EXAMPLES)
+@click.command("status", short_help="Show which days a file holds and which are missing.", epilog=EXAMPLES)
 @db_argument
 @table_option
-@click.option("--json", "as_json", is_flag=True, help="The same as JSON, each day with its rows.")
+@option("--json", "as_json", is_flag=True, help="Print JSON, with the rows of each day.")
 @wait_option
 def command(*, db: str, table: str | None, as_json: bool, wait: float) -> None:
-    """Show what the tables in DB (default: mixpanel.duckdb; MPX_DB) have: a calendar of days, and rows as bars.
+    """Show the days and rows of each exported table in DB (default: MPX_DB, else mixpanel.duckdb).
 
-    Below stand the last export, what was set aside or mended, and for each failure the command that fixes it.
+    Prints a calendar of days with their rows as bars, the last export, rejected and repaired lines, and for each
+    failure the command that fetches its days again.
     """
     from mixpanel_export._local.reader import contents
 
-    with looking(db, wait) as connection:
+    with open_read_only(db, wait) as connection:
         found = contents(connection)
     chosen = [known for known in found.coverages if table in {None, known.table}]
     if table is not None and not chosen:
@@ -83,7 +90,7 @@ def _section(known: "Coverage", db: str, signs: Signs, width: int) -> Iterator[s
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Cut words for people to the terminal; commands stay whole, to be copied."""
+    """Wrap text to the terminal. Commands are not wrapped, so that they can be copied."""
     return textwrap.wrap(
         text, max(width, 40), subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )
@@ -92,10 +99,10 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
 def _facts(known: "Coverage") -> Iterator[tuple[str, str]]:
     yield "table", known.table
     zone = known.newest.zone
-    yield "holds", str(known.selection) + ("" if zone == "UTC" else f", days of {zone}")
+    yield "selection", str(known.selection) + ("" if zone == "UTC" else f", days of {zone}")
     yield "days", f"{known.days[0].day} to {known.days[-1].day}"
     if known.dropped:
-        yield "dropped", "the table is not there, so nothing of this is held any more"
+        yield "dropped", "the table does not exist, so none of these days is held"
     yield "rows", f"{known.total_rows:,}" + _outside(known)
     if known.last_export:
         yield "last export", f"{known.last_export:%Y-%m-%d %H:%M} UTC, {_ago(known.last_export)}"
@@ -104,12 +111,12 @@ def _facts(known: "Coverage") -> Iterator[tuple[str, str]]:
         (
             "rejects",
             sum(row.rejects for row in known.rows),
-            "lines are no events; they are in _export_rejects",
+            "lines that are not events; see _export_rejects",
         ),
         (
             "repaired",
             sum(row.repaired for row in known.rows),
-            "events; their original lines are in _export_rejects",
+            "events; see _export_rejects for the original lines",
         ),
     ):
         if number:
@@ -131,7 +138,7 @@ def _ago(moment: datetime) -> str:
 
 
 def _failures(known: "Coverage", db: str, width: int) -> Iterator[str]:
-    """Yield each failure with the command that fixes it; what is beyond a screenful is counted."""
+    """Yield the first failures, each with the command that fetches its days again."""
     failures = known.failures
     if failures:
         yield ""
@@ -139,13 +146,13 @@ def _failures(known: "Coverage", db: str, width: int) -> Iterator[str]:
         yield from _wrapped(f"{failure.days} failed: {one_line(failure.error)}", width)
         yield f"  {_command(known, db, failure.days)}"
     if len(failures) > _SHOWN_FAILURES:
-        yield f"and {len(failures) - _SHOWN_FAILURES} more; --json has them all"
+        yield f"and {len(failures) - _SHOWN_FAILURES} more; --json prints all"
 
 
 def _mismatches(known: "Coverage", db: str, width: int) -> Iterator[str]:
-    """Yield what was changed by hand."""
+    """Yield the batches whose rows were changed by hand."""
     for mismatch in known.mismatches:
-        words = f"the ledger says {mismatch.noted:,} rows of batch {mismatch.batch}, and the table has "
+        words = f"the ledger counts {mismatch.noted:,} rows in batch {mismatch.batch}, the table has "
         yield ""
         yield from _wrapped(f"{mismatch.days}: {words}{mismatch.there:,}; to fetch these days again:", width)
         yield f"  {_command(known, db, mismatch.days, '--append')}"
@@ -159,26 +166,26 @@ def _command(known: "Coverage", db: str, days: Any, mode: str = "--resume") -> s
 
 
 def _end(chosen: "list[Coverage]", found: "Contents", db: str) -> Iterator[str]:
-    """Yield what concerns the file as a whole, and what to do next."""
+    """Yield what concerns the whole file, and the next command."""
     for table, number in found.unknown.items():
-        yield f"Table {table} has {number:,} rows that the ledger does not know, so days may be there twice; {program()} doctor tells what to do."
+        yield f"Table {table} has {number:,} rows that belong to no batch, so events may be duplicated; see {program()} doctor."
     for replacement in found.replacements:
         kept = replacement.kept
-        yield f"A replacement of {replacement.order.table} is not finished; {kept} of its batches {'is' if kept == 1 else 'are'} kept. To go on:"
+        yield f"The replacement of {replacement.order.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
         yield f"  {_go_on(replacement, db)}"
     if found.others:
-        yield f"Tables that no export made: {', '.join(found.others)}"
+        yield f"Other tables: {', '.join(found.others)}"
     if not found.coverages:
         first = quoted([program(), "export", "--from", "DATE", "--to", "DATE", "--db", db])
-        yield f"{db} has no export yet. To make one: {first}"
+        yield f"{db} has no exported events yet. To export: {first}"
     retry = _retry(chosen, found, db)
     if retry:
-        yield "To fetch what failed, is missing or still open:"
+        yield "To fetch failed, missing and open days:"
         yield f"  {retry}"
 
 
 def _retry(chosen: "list[Coverage]", found: "Contents", db: str) -> str | None:
-    """Return the command that fetches again what is left to fetch of the *chosen*, None where nothing is."""
+    """Return the command that fetches the remaining days of the *chosen* tables, or None."""
     if not any(known.to_fetch and not known.dropped for known in chosen):
         return None
     tables = {known.table for known in chosen}

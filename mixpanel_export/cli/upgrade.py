@@ -1,4 +1,4 @@
-"""`mpx upgrade`: take over a database that mixpanel_data made."""
+"""`mpx upgrade`: convert a database that mixpanel_data wrote."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +17,16 @@ Examples:
 """
 
 
-@click.command("upgrade", short_help="Take over a database of mixpanel_data.", epilog=EXAMPLES)
+@click.command("upgrade", short_help="Convert a database that mixpanel_data wrote.", epilog=EXAMPLES)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(*, file: Path, as_json: bool) -> None:
-    """Make the events tables that mixpanel_data wrote into FILE ours, in one transaction that keeps every row.
+    """Convert the events tables that mixpanel_data wrote into FILE, in one transaction that keeps every row.
 
-    Whatever stops it leaves the file as it was; doing it again changes nothing. Tables of profiles, and your own,
-    stay as they are. mixpanel_data did not notice truncated answers, so nothing proves that the days that a table
-    has are complete: they count as imported. Other days can be appended; these can be had anew with
-    mpx export --replace.
+    If anything fails, the file is unchanged. Running the command again changes nothing. Profile tables and your own
+    tables are not touched. mixpanel_data did not detect truncated responses, so the days of a table may be incomplete;
+    they get the status imported. Other days can be appended. To export the imported days again, use mpx export
+    --replace.
     """
     from mixpanel_export._local.upgrade import upgrade_database
 
@@ -36,7 +36,7 @@ def command(*, file: Path, as_json: bool) -> None:
     elif result.tables:
         click.echo("\n".join(map(_line, result.tables)))
     else:
-        click.echo(f"{result.path} has no events tables of mixpanel_data; nothing was changed")
+        click.echo(f"{result.path} has no events tables of mixpanel_data. Nothing was changed.")
 
 
 def _line(table: "UpgradedTable") -> str:

@@ -1,4 +1,4 @@
-"""What standard error shows while an export runs: bars or lines, warnings, and the log."""
+"""Standard error during an export: bars or lines, warnings, and the log."""
 
 import logging
 import sys
@@ -18,10 +18,10 @@ BatchWatcher = Callable[[BatchProgress], None]
 ProgressWatcher = Callable[[Progress], None]
 
 WAIT_LINE_EVERY = 60.0
-"""Seconds between two lines about one wait."""
+"""Seconds between two lines about the same wait."""
 
 PROGRESS_EVENT_EVERY = 10.0
-"""Seconds between two events with the totals so far."""
+"""Seconds between two `progress` events."""
 
 _TOTALS = (
     "batches", "batches_done", "batches_failed", "rows", "bytes_read", "requests", "retries", "quota_left",
@@ -30,21 +30,21 @@ _TOTALS = (
 
 
 class WaitLines:
-    """Decides which waits get a line: each when it begins, and once a minute while it lasts."""
+    """Decides when a wait is printed: when it begins, and once a minute while it lasts."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said: float | None = None  # when this wait's last line was; None while nothing waits
+        self._printed: float | None = None  # time of this wait's last line; None if nothing waits
 
     def due(self, waiting_for: str | None) -> bool:
-        """Whether to say now what the export is *waiting_for*; a line is taken to be printed where it is due."""
+        """Whether to print now what the export is *waiting_for*. If so, the caller must print it."""
         if waiting_for is None:
-            self._said = None
+            self._printed = None
             return False
         now = self._clock()
-        if self._said is not None and now - self._said < WAIT_LINE_EVERY:
+        if self._printed is not None and now - self._printed < WAIT_LINE_EVERY:
             return False
-        self._said = now
+        self._printed = now
         return True
 
 
@@ -52,17 +52,17 @@ class WaitLines:
 def watching(
     table: str, *, title: str | None = None, shown: bool = True, bars: bool = True, forecast: bool = True
 ) -> Iterator[tuple[BatchWatcher, ProgressWatcher]]:
-    """Yield what to call after each batch and with each progress of an export into *table*.
+    """Yield two callbacks for an export into *table*: one for each batch, one for each progress.
 
-    Where *bars* may be and standard error is a terminal they are drawn; elsewhere each batch gets a line, and so
-    does each wait. Neither is said where it is not to be *shown*; the *forecast* of a long wait is apart. With
-    `--log-format json` there are events instead.
+    On a terminal they draw bars, if *bars* is true. Elsewhere they print a line for each batch and each wait. If
+    *shown* is false they print neither, but still the *forecast* of a long wait. With `--log-format json` they write
+    events.
     """
     from mixpanel_export.progress import can_draw, draw
 
     if logs_json():
         events = Events(table, shown=shown)
-        yield events.say_batch if shown else _ignore, events.say_progress if shown or forecast else _ignore
+        yield events.log_batch if shown else _ignore, events.log_progress if shown or forecast else _ignore
     elif not shown:
         yield _ignore, _Forecast() if forecast else _ignore
     elif bars and can_draw():
@@ -73,22 +73,22 @@ def watching(
 
 
 class _Forecast:
-    """Says once, with the first progress, what the quota will make of the export."""
+    """Prints once, with the first progress, how long the quota will delay the export."""
 
     def __init__(self) -> None:
-        self._said = False
+        self._done = False
 
     def __call__(self, progress: Progress) -> None:
         from mixpanel_export.progress import forecast_line
 
-        line = None if self._said else forecast_line(progress)
-        self._said = True
+        line = None if self._done else forecast_line(progress)
+        self._done = True
         if line:
             click.echo(line, err=True)
 
 
 class Events:
-    """Tells machines of the plan, of batches, waits and retries, and now and then of the totals."""
+    """Writes events for the plan, batches, waits and retries, and periodically the totals."""
 
     def __init__(
         self, table: str, *, shown: bool = True, clock: Callable[[], float] = time.monotonic
@@ -98,22 +98,22 @@ class Events:
         self._clock = clock
         self._waits = WaitLines(clock)
         self._retries = 0
-        self._next: float | None = None  # when the totals are due; None before the plan is told
+        self._next: float | None = None  # when the totals are due; None before the plan is logged
 
-    def say_batch(self, batch: BatchProgress) -> None:
-        """Tell of a decided batch."""
+    def log_batch(self, batch: BatchProgress) -> None:
+        """Log a batch that succeeded or failed."""
         log_event("batch", table=self._table, **batch.to_dict() | {"error": _error_of(batch)})
 
-    def say_progress(self, progress: Progress) -> None:
-        """Tell what is new."""
+    def log_progress(self, progress: Progress) -> None:
+        """Log what is new."""
         if self._next is None:
-            self._tell("plan", progress, "batches", "quota_left", "quota_wait")
+            self._log("plan", progress, "batches", "quota_left", "quota_wait")
             self._next = self._clock() + PROGRESS_EVENT_EVERY
         if not self._shown:
             return
         if progress.retries > self._retries:
             self._retries = progress.retries
-            self._tell("retry", progress, "retries", "requests")
+            self._log("retry", progress, "retries", "requests")
         if self._waits.due(progress.waiting_for):
             waiting_for = one_line(progress.waiting_for or "")
             log_event(
@@ -121,9 +121,9 @@ class Events:
             )
         if self._clock() >= self._next:
             self._next = self._clock() + PROGRESS_EVENT_EVERY
-            self._tell("progress", progress, *_TOTALS)
+            self._log("progress", progress, *_TOTALS)
 
-    def _tell(self, name: str, progress: Progress, *keys: str) -> None:
+    def _log(self, name: str, progress: Progress, *keys: str) -> None:
         values = asdict(progress)
         log_event(name, table=self._table, **{key: values[key] for key in keys})
 
@@ -133,15 +133,15 @@ def _lines() -> tuple[BatchWatcher, ProgressWatcher]:
 
     waits, forecast = WaitLines(), _Forecast()
 
-    def say(batch: BatchProgress) -> None:
+    def print_batch(batch: BatchProgress) -> None:
         click.echo(batch_line(replace(batch, error=_error_of(batch)), sys.stderr.encoding), err=True)
 
-    def say_wait(progress: Progress) -> None:
+    def print_wait(progress: Progress) -> None:
         forecast(progress)
         if waits.due(progress.waiting_for):
             click.echo(wait_line(progress, sys.stderr.encoding), err=True)
 
-    return say, say_wait
+    return print_batch, print_wait
 
 
 def _error_of(batch: BatchProgress) -> str | None:
@@ -155,7 +155,7 @@ def _ignore(_: object) -> None:
 
 @contextmanager
 def messages(*, quiet: bool, verbose: bool) -> Iterator[None]:
-    """Show warnings as one line each, unless *quiet*, and the package's log where *verbose*."""
+    """Print each warning on one line, unless *quiet*, and the package's log if *verbose*."""
     log, handler, as_json = logging.getLogger("mixpanel_export"), logging.StreamHandler(), logs_json()
     plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JSONFormatter() if as_json else plain)

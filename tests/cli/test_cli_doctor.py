@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from support import export, simulator
 
 from mixpanel_export._local import doctor as _doctor
-from mixpanel_export._local.doctor import Finding, finding_of, look_at_program, tell_of_server
+from mixpanel_export._local.doctor import Finding, check_program, finding_of, server_findings
 from mixpanel_export._quota.clock import system_clock
 from mixpanel_export._quota.shared import Key, SharedQuota, quota_file
 from mixpanel_export._source.reach import Reached
@@ -219,16 +219,16 @@ def reached(ahead: float | None, **changes: Any) -> Reached:
 )
 def test_a_clock_that_is_wrong_is_a_warning(ahead: float | None, state: str, text: str) -> None:
     """More than a few seconds beyond what the comparison leaves in doubt."""
-    _, clock = tell_of_server(reached(ahead))
+    _, clock = server_findings(reached(ahead))
     assert (clock.topic, clock.state, clock.text) == ("clock", state, text)
     assert (clock.advice is None) == (state == "ok")
 
 
 def test_the_way_to_the_server_is_told() -> None:
     """TLS and proxy, as these are what differs between networks."""
-    server, _ = tell_of_server(reached(None))
+    server, _ = server_findings(reached(None))
     assert server.text == "https://x answers (TLSv1.3, without a proxy, status 404 after 0.25 s)"
-    server, _ = tell_of_server(reached(None, tls=None, proxy="10.0.0.1:3128"))
+    server, _ = server_findings(reached(None, tls=None, proxy="10.0.0.1:3128"))
     assert "no TLS, by way of the proxy 10.0.0.1:3128" in server.text
 
 
@@ -385,7 +385,7 @@ def test_a_library_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch)
     needed = ["duckdb>=2.0", "httpx[http2]>=0.28", "anyio>=4.9", "tzdata", "pandas>=2.2; extra == 'pandas'"]
     monkeypatch.setattr(_doctor, "version", known)
     monkeypatch.setattr(_doctor, "requires", lambda _: needed)
-    program, libraries, *problems = look_at_program()
+    program, libraries, *problems = check_program()
     assert program.text.startswith("mpx-export 0.1.0, Python ")
     assert libraries.text == "duckdb 1.2.9, anyio 4.10.0rc1, click 8.1"
     assert [problem.text for problem in problems] == [
@@ -396,7 +396,7 @@ def test_a_library_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch)
     assert {problem.state for problem in problems} == {"problem"}
     assert all("pip install -U mpx-export" in (problem.advice or "") for problem in problems)
     del versions["mpx-export"]
-    assert next(look_at_program()).text.startswith("mpx-export not installed, ")
+    assert next(check_program()).text.startswith("mpx-export not installed, ")
 
 
 def test_what_an_error_says_becomes_text_and_advice() -> None:

@@ -158,9 +158,9 @@ def test_events_come_now_and_then_and_not_twice(capsys: pytest.CaptureFixture[st
         (2 * PROGRESS_EVENT_EVERY, Progress(batches=9, rows=90, retries=3)),
     ]:  # fmt: skip
         now = moment
-        watch.say_progress(progress)
+        watch.log_progress(progress)
     spent = RateLimitError("spent", advice="lower $per_hour", days="a to b")
-    watch.say_batch(BatchProgress("a", "b", 0, 1, 0, success=False, errors=(spent,)))
+    watch.log_batch(BatchProgress("a", "b", 0, 1, 0, success=False, errors=(spent,)))
     found = events(capsys.readouterr().err)
     assert [event["event"] for event in found] == [
         "plan", "retry", "wait", "retry", "progress", "progress", "batch",
