@@ -27,7 +27,7 @@ optional, and "none" stands for no value:
 
 \b
   [[fault]]
-  kind = "terminated_early"  # 200, some lines, then a line that reports the failure
+  kind = "terminated_early"  # 200, some lines, then an error line
   first = 2024-03-01         # applies to requests for any of these days,
   last = 2024-03-07          # both inclusive
   times = 2                  # applies to the first two of them

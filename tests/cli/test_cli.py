@@ -95,7 +95,9 @@ def test_quiet_says_nothing_but_errors() -> None:
 def test_no_progress_leaves_the_batches_out() -> None:
     """`--no-progress` silences batches, not hints."""
     result = mpx("export", *NINE_DAYS, "--no-progress")
-    assert result.stderr.splitlines() == ["9 days in one request; --parallel makes several at a time."]
+    assert result.stderr.splitlines() == [
+        "Exporting 9 days with one request; --parallel makes several at a time."
+    ]
 
 
 @pytest.mark.usefixtures("env")
@@ -159,7 +161,7 @@ def test_without_parallel_there_is_one_request(sim: Simulator, db: Path) -> None
     assert result.exit_code == 0
     assert len(sim.requests) == 1
     assert held(db) == truth(sim)
-    assert "9 days in one request; --parallel" in result.stderr
+    assert "9 days with one request; --parallel" in result.stderr
     assert "--parallel" not in mpx("export", "week", *WEEK).stderr
 
 
@@ -168,7 +170,7 @@ def test_over_100_days_need_parallel(sim: Simulator) -> None:
     """One request for 101 days is refused before it is made."""
     result = mpx("export", "--from", "2023-01-01", "--to", "2023-04-11")
     assert result.exit_code == 2
-    assert "add --parallel" in one_error(result)
+    assert "--parallel" in one_error(result)
     assert not sim.requests
 
 
@@ -191,7 +193,9 @@ def test_a_single_request_that_fails_is_reported_as_a_batch(sim: Simulator, db: 
     assert json.loads(result.stdout)["failed_date_ranges"] == [["2024-03-01", "2024-03-07"]]
     failed, error, _, command, last = result.stderr.splitlines()
     assert failed == "1 of 1 batches failed:"
-    assert last.removeprefix("no data was retrieved: ") == error.removeprefix("  2024-03-01 to 2024-03-07: ")
+    assert last.removeprefix("No events were exported: ") == error.removeprefix(
+        "  2024-03-01 to 2024-03-07: "
+    )
     sim.faults = []
     assert mpx(*shlex.split(command)[1:]).exit_code == 0
     assert held(db) == truth(sim, last="2024-03-07")
@@ -211,7 +215,7 @@ def test_a_limit_over_too_many_days_does_not_ask_for_parallel() -> None:
     """What cannot be combined is not recommended."""
     result = mpx("export", "--from", "2023-01-01", "--to", "2023-04-11", "--limit", "5")
     assert result.exit_code == 2
-    assert "--limit holds for one request" in one_error(result)
+    assert "--limit" in one_error(result)
     assert "--parallel" not in result.stderr
 
 
@@ -283,7 +287,7 @@ def test_rows_that_take_the_place_of_earlier_ones_are_said_to(db: Path) -> None:
     mpx("export", *WEEK)
     rows = query(db, "SELECT count(*) FROM events")[0][0]
     result = mpx("export", *WEEK, "--append")
-    assert small_table(result)["rows added"] == f"0 (in place of earlier ones: {rows:,})"
+    assert small_table(result)["rows added"] == f"0 (and {rows:,} replaced)"
     assert small_table(mpx("export", *WEEK, "--replace"))["rows added"] == f"{rows:,}"
 
 
@@ -363,7 +367,7 @@ def test_only_the_quota_is_exit_code_5(sim: Simulator, words: list[str], other: 
     sim.faults = [Fault(other, first=date(2024, 3, 9)), Fault("429", last=date(2024, 3, 6))]  # type: ignore[arg-type] # parametrize knows strings only
     result = mpx("export", *NINE_DAYS, *words, "--retries", "0", "--max-wait", "0", "-q")
     assert result.exit_code == code
-    assert ("To fetch only what is missing, in " in result.stderr) == (code == 5)
+    assert ("To fetch the rest, in " in result.stderr) == (code == 5)
 
 
 @pytest.mark.usefixtures("env")
@@ -378,11 +382,11 @@ def test_what_the_quota_leaves_no_time_for_is_fetched_later(sim: Simulator, db: 
     assert lines[:3] == [
         "9 requests planned, 4 left this hour: expect about 2 h",
         "5 of 9 batches failed:",
-        "  2024-03-05 to 2024-03-09: the quota is spent, and --max-wait is too short for more of it",
+        "  2024-03-05 to 2024-03-09: the quota is spent, and --max-wait is too short to wait for more",
     ]
     assert lines[3] in {
-        "To fetch only what is missing, in 60 min:",
-        "To fetch only what is missing, in 59 min:",
+        "To fetch the rest, in 60 min:",
+        "To fetch the rest, in 59 min:",
     }
     command = shlex.split(lines[4])
     assert command[-7:] == ["--per-hour", "4", "--max-wait", "30s", "--idle-timeout", "90s", "--no-progress"]
@@ -399,11 +403,11 @@ def test_days_that_are_late_are_told_in_one_line() -> None:
     late_days = (
         "  2024-02-27 to 2024-02-29, 2024-03-02 to 2024-03-02: the quota is spent, and --max-wait is too "
     )
-    assert lines[1:3] == [f"{late_days}short for more of it", "To fetch only what is missing, in 10 min:"]
+    assert lines[1:3] == [f"{late_days}short to wait for more", "To fetch the rest, in 10 min:"]
     lines = failure_lines(a_result(**fields, errors=(late, errors.ServerError("broke"), late)), "mpx …")
     assert lines[1] == "  2024-02-29 to 2024-02-29: broke"
     assert lines[2].startswith("  2024-02-27 to 2024-02-28, 2024-03-02 to 2024-03-02: the quota")
-    assert lines[3] == "To fetch only what is missing:"
+    assert lines[3] == "To fetch the rest:"
 
 
 @pytest.mark.parametrize(
@@ -466,8 +470,8 @@ def test_where_all_batches_fail_the_last_line_says_that_nothing_came(sim: Simula
     assert result.exit_code == 1
     assert json.loads(result.stdout)["has_failures"] is True
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("no data was retrieved: ")
-    assert last.removeprefix("no data was retrieved: ") in result.stderr.splitlines()[-6]
+    assert last.startswith("No events were exported: ")
+    assert last.removeprefix("No events were exported: ") in result.stderr.splitlines()[-6]
 
 
 @pytest.mark.usefixtures("env")
@@ -479,7 +483,10 @@ def test_a_failed_replacement_is_asked_for_again_as_a_whole(sim: Simulator, db: 
     assert result.exit_code == 1
     assert held(db) == truth(sim, last="2024-03-07")
     lines = result.stderr.splitlines()
-    assert lines[-3] == "events is unchanged; 2 batches are kept, and the swap comes when the rest is here."
+    assert (
+        lines[-3]
+        == "events is unchanged; 2 batches are kept, and the table is replaced once the rest has arrived."
+    )
     command = shlex.split(lines[-1])
     assert command[3:7] == NINE_DAYS
     assert "--replace" in command
@@ -578,8 +585,8 @@ def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
         ([*WEEK, "--parallel", "--limit", "5"], "--limit"),
         ([*WEEK, "--append", "--replace"], "choose one"),
         ([*WEEK, "--resume", "--replace"], "choose one"),
-        ([*WEEK, "--workers", "5"], "add --parallel"),
-        ([*WEEK, "--chunk-days", "5"], "add --parallel"),
+        ([*WEEK, "--workers", "5"], "--parallel"),
+        ([*WEEK, "--chunk-days", "5"], "--parallel"),
         ([*WEEK, "-p", "--workers", "0"], "--workers"),
         ([*WEEK, "-p", "--workers", "101"], "--workers"),
         ([*WEEK, "-p", "--chunk-days", "0"], "--chunk-days"),
@@ -592,7 +599,7 @@ def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
         ([*WEEK, "--max-wait", "soon"], "write it as 90s, 30m, 2h or 1d"),
         ([*WEEK, "--max-wait", "1e3"], "--max-wait"),
         ([*WEEK, "--max-wait", "inf"], "--max-wait"),
-        ([*WEEK, "--idle-timeout", "0"], "'--idle-timeout': '0' leaves no time at all"),
+        ([*WEEK, "--idle-timeout", "0"], "'--idle-timeout'"),
         ([*WEEK, "--first-byte-timeout", "0m"], "--first-byte-timeout"),
         ([*WEEK, "--nonsense"], "--nonsense"),
         (["a b", *WEEK], "a b"),
@@ -809,10 +816,10 @@ def test_ctrl_c_keeps_whole_batches_and_says_how_to_go_on(
     assert "Batch" in first
     assert "Traceback" not in rest
     last = rest[-1]
-    assert last.startswith("Interrupted; complete batches are kept. To go on: mpx export events ")
+    assert last.startswith("Interrupted; complete batches are kept. To continue: mpx export events ")
     sim.faults = []
     done = len(sim.requests)
-    assert mpx(*shlex.split(last.partition("To go on: ")[2])[1:]).exit_code == 0
+    assert mpx(*shlex.split(last.partition("To continue: ")[2])[1:]).exit_code == 0
     assert len(sim.requests) < done + 3
     assert held(db) == truth(sim)
 

@@ -84,7 +84,7 @@ def test_without_a_file_it_says_how_to_begin(path: Path) -> None:
     """No accounts are no error, and nothing is created."""
     result = mpx("list")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == f"There are no accounts in {path}; `mpx accounts add NAME` adds one.\n"
+    assert result.stderr == f"{path} has no accounts; `mpx accounts add NAME` adds one.\n"
     assert json.loads(mpx("list", "--json").stdout) == []
     assert not path.exists()
 
@@ -108,7 +108,7 @@ def test_accounts_are_listed_without_their_secrets() -> None:
 def test_an_environment_that_goes_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever wonders why the default account is not used reads it here."""
     monkeypatch.setenv("MP_SECRET", SECRET)
-    assert "goes before the default account" in mpx("list").stderr
+    assert "takes precedence over the default account" in mpx("list").stderr
 
 
 def test_a_secret_comes_by_standard_input(path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_secret_comes_by_standard_input(path: Path) -> None:
     result = mpx(*ADD, "--region", "EU", "--secret-stdin", typed=f"{SECRET}\nmore\n")
     assert result.exit_code == 0
     assert result.stdout == (
-        f"new (project 9, eu, the default) is in {path}; `mpx accounts test new` tries it.\n"
+        f"Added new (project 9, eu, the default) to {path}. To test it: `mpx accounts test new`.\n"
     )
     assert stored(path, "new") == ("svc.new", SECRET, "9", "eu")
 
@@ -131,7 +131,7 @@ def test_a_secret_comes_by_the_environment(path: Path, monkeypatch: pytest.Monke
     }.items():
         monkeypatch.setenv(f"MP_{name}", value)
     result = mpx("add", "saved")
-    assert (result.exit_code, result.stderr) == (0, "The secret is that of MP_SECRET.\n")
+    assert (result.exit_code, result.stderr) == (0, "Using the secret in MP_SECRET.\n")
     assert stored(path, "saved") == ("svc.env", SECRET, "5", "in")
 
 
@@ -152,7 +152,7 @@ def test_a_removal_is_asked_about(path: Path) -> None:
     """On a terminal an account goes only when somebody says yes, as its secret goes with it."""
     assert "Aborted" in typed(["remove", "old"], [(b"[y/N]:", "n")], exit_code=1)
     assert path.read_text(encoding="utf-8") == CONFIG
-    assert "old is removed." in typed(["remove", "old"], [(b"[y/N]:", "y")])
+    assert "Removed old." in typed(["remove", "old"], [(b"[y/N]:", "y")])
 
 
 def typed(words: list[str], asked: Iterable[tuple[bytes, str]], exit_code: int = 0) -> str:
@@ -222,9 +222,9 @@ def test_the_default_is_shown_changed_and_missed() -> None:
     """It can be asked for and chosen, and when it is removed that is said."""
     assert mpx("default").stdout == "main\n"
     assert mpx("default", "old").stdout == "old is the default account.\n"
-    assert mpx("remove", "main", "--yes").stdout == "main is removed.\n"
+    assert mpx("remove", "main", "--yes").stdout == "Removed main.\n"
     removed = mpx("remove", "old", "--yes").stdout
-    assert removed.startswith("old is removed. It was the default, and now none is: `mpx accounts default ")
+    assert removed.startswith("Removed old, which was the default account. To set another: `mpx accounts default ")
     assert "has no default account" in one_error(mpx("default"), 3)
 
 
@@ -246,7 +246,7 @@ def test_an_account_is_tried_with_one_request(sim: Simulator) -> None:
     """Mixpanel's answer is told, with the keys of mixpanel_data's `test_credentials` as JSON."""
     result = mpx("test", "demo")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.startswith("Mixpanel accepts account demo: project 12345, us; yesterday has ")
+    assert result.stdout.startswith("Mixpanel accepts account demo: project 12345, us; yesterday (UTC) has ")
     assert len(sim.requests) == 1
     printed: dict[str, Any] = json.loads(mpx("test", "--json").stdout)
     assert list(printed) == ["success", "account", "project_id", "region", "events_found"]
@@ -263,7 +263,7 @@ def test_without_a_name_it_tries_what_an_export_would_use(
         "PROJECT_ID": "12345",
     }.items():
         monkeypatch.setenv(f"MP_{name}", value)
-    assert mpx("test").stdout.startswith("Mixpanel accepts the account of the environment: ")
+    assert mpx("test").stdout.startswith("Mixpanel accepts the credentials in the environment: ")
     assert json.loads(mpx("test", "--json").stdout)["account"] is None
     monkeypatch.setenv("MP_SECRET", "wrong")
     assert "does not accept the credentials" in one_error(mpx("test"), 3)

@@ -112,7 +112,7 @@ def test_where_all_is_well_it_says_so(db: Path) -> None:
         result = mpx("--api-url", url)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[-1] == "Nothing is wrong."
+    assert lines[-1] == "No problems found."
     topics = [line[9:20].rstrip() for line in lines[:-1] if not line.startswith(" ")]
     assert topics == ["program", "libraries", "credentials", "server", "clock", "disk", "database", "quota"]
     assert {line[:7] for line in lines[:-1]} == {"ok     ", "       "}
@@ -129,10 +129,10 @@ def test_what_is_found_says_what_there_is(db: Path) -> None:
     account = found.only("credentials")
     assert account.text == f"account main of {db.parent / 'config.toml'}: svc.main, project 7, us"
     assert "mpx accounts test" in (account.advice or "")
-    assert found.only("server").text == "not asked, because of --offline"
+    assert found.only("server").text == "not checked, because of --offline"
     assert "clock" not in found.findings
     assert "1 table, storage version v1.2.0" in found.only("database").text
-    assert found.only("quota").text == f"60 of 60 requests left this hour, 0 used, says {quota_file()}"
+    assert found.only("quota").text == f"60 of 60 requests left this hour, 0 used, according to {quota_file()}"
 
 
 def test_without_network_the_rest_is_still_looked_at() -> None:
@@ -167,7 +167,7 @@ def test_no_credentials_are_a_problem(words: tuple[str, ...], text: str, folder:
     problem = found.only("credentials")
     assert (found.exit_code, problem.state) == (1, "problem")
     assert problem.text.startswith(text)
-    assert found.only("quota").text == f"{quota_file()} can be used"
+    assert found.only("quota").text == f"{quota_file()} is usable"
 
 
 def test_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,9 @@ def test_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MP_SECRET", SECRET)
     monkeypatch.setenv("MP_PROJECT_ID", "5")
     account, warning = report().findings["credentials"]
-    assert account.text.startswith("the environment's MP_USERNAME and MP_SECRET: a project secret, project 5")
+    assert account.text.startswith(
+        "MP_USERNAME and MP_SECRET of the environment: a project secret, project 5"
+    )
     assert (warning.state, "2027-03-03" in (warning.advice or "")) == ("warning", True)
     assert report("--account", "main").only("credentials").text.startswith("account main of ")
 
@@ -210,11 +212,11 @@ def reached(ahead: float | None, **changes: Any) -> Reached:
 @pytest.mark.parametrize(
     "ahead, state, text",
     [
-        (0.4, "ok", "the same as the server's, give or take 6 s"),
-        (-5.5, "ok", "the same as the server's, give or take 6 s"),
+        (0.4, "ok", "within 6 s of the server's"),
+        (-5.5, "ok", "within 6 s of the server's"),
         (5.7, "warning", "6 s ahead of the server's"),
         (-3600.0, "warning", "3600 s behind the server's"),
-        (None, "ok", "not compared, as the server tells no time"),
+        (None, "ok", "not compared, as the server sends no time"),
     ],
 )
 def test_a_clock_that_is_wrong_is_a_warning(ahead: float | None, state: str, text: str) -> None:
@@ -229,7 +231,7 @@ def test_the_way_to_the_server_is_told() -> None:
     server, _ = server_findings(reached(None))
     assert server.text == "https://x answers (TLSv1.3, without a proxy, status 404 after 0.25 s)"
     server, _ = server_findings(reached(None, tls=None, proxy="10.0.0.1:3128"))
-    assert "no TLS, by way of the proxy 10.0.0.1:3128" in server.text
+    assert "no TLS, through the proxy 10.0.0.1:3128" in server.text
 
 
 # The database
@@ -238,7 +240,7 @@ def test_the_way_to_the_server_is_told() -> None:
 def test_a_file_that_is_not_there_yet_is_no_problem(folder: Path) -> None:
     """An export creates it, and the doctor does not."""
     found = report()
-    assert found.only("database").text == "there is no mixpanel.duckdb yet; an export creates it"
+    assert found.only("database").text == "mixpanel.duckdb does not exist yet"
     assert not (folder / "mixpanel.duckdb").exists()
 
 
@@ -358,7 +360,7 @@ def test_a_spent_hour_is_a_warning() -> None:
 def test_a_project_without_a_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is the one that an export would keep to."""
     monkeypatch.setenv("MPX_PER_HOUR", "0")
-    assert report().only("quota").text.startswith("no limit of requests an hour, 0 used")
+    assert report().only("quota").text.startswith("no hourly limit, 0 used")
     assert report("--per-hour", "5").only("quota").text.startswith("5 of 5 requests left")
 
 
@@ -389,9 +391,9 @@ def test_a_library_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch)
     assert program.text.startswith("mpx-export 0.1.0, Python ")
     assert libraries.text == "duckdb 1.2.9, anyio 4.10.0rc1, click 8.1"
     assert [problem.text for problem in problems] == [
-        "duckdb 2.0 or later is needed, and there is 1.2.9",
-        "httpx 0.28 or later is needed, and there is none",
-        "tzdata is needed, and there is none",
+        "duckdb 2.0 or later is required, but 1.2.9 is installed",
+        "httpx 0.28 or later is required, but none is installed",
+        "tzdata is required, but none is installed",
     ]
     assert {problem.state for problem in problems} == {"problem"}
     assert all("pip install -U mpx-export" in (problem.advice or "") for problem in problems)

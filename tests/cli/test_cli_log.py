@@ -94,7 +94,7 @@ def test_the_demo_is_told_in_events(tmp_path: Path) -> None:
     found = [name for name in names(result) if name not in {"wait", "progress"}]
     assert found == ["note", "plan", "batch", "result"]
     assert {event["table"] for event in events(result.stderr)[1:]} == {"events"}
-    assert "compared  exactly" in result.stdout
+    assert "compared  identical" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_hints_warnings_and_the_log_are_events(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("mixpanel_export.credentials.resolve_credentials", resolve)
     result = mpx("export", *NINE_DAYS, *JSON)
     assert [(event["event"], event["message"]) for event in events(result.stderr)] == [
-        ("note", "9 days in one request; --parallel makes several at a time."),
+        ("note", "Exporting 9 days with one request; --parallel makes several at a time."),
         ("warning", "others may read it"),
         ("error", "so it ends"),
     ]
@@ -191,7 +191,7 @@ def test_ctrl_c_is_an_event(sim: Simulator, env: Mapping[str, str], db: Path) ->
     assert process.returncode == 130
     assert (last["event"], last["code"]) == ("error", "INTERRUPTED")
     sim.faults = []
-    assert mpx(*shlex.split(last["message"].partition("To go on: ")[2])[1:]).exit_code == 0
+    assert mpx(*shlex.split(last["message"].partition("To continue: ")[2])[1:]).exit_code == 0
     assert held(db) == truth(sim)
 
 
@@ -218,6 +218,6 @@ def test_quiet_is_one_line_when_something_failed(sim: Simulator) -> None:
     assert result.exit_code == 1
     line = one_error(result)
     assert line.startswith("Error: 2 of 3 batches failed: 2024-03-04 to 2024-03-06: Mixpanel answered 500")
-    assert " (and 1 other range). To fetch only what is missing: mpx export events --from 2024-03-04" in line
+    assert " (and 1 other range). To fetch the rest: mpx export events --from 2024-03-04" in line
     again = mpx("export", *NINE_DAYS, *THREES, *JSON, "--retries", "0", "-q", "--resume")
     assert [event["event"] for event in events(again.stderr)] == ["result"]

@@ -108,7 +108,7 @@ def test_requests_of_an_earlier_boot_are_nobodys() -> None:
     clock = system_clock()
     earlier = SharedQuota(Key(US, "12345"), clock=lambda: clock()._replace(boot="another"))
     assert earlier.take().ticket
-    assert ("used", "1 by processes before the machine was restarted") in shown("--project", "12345")
+    assert ("used", "1 by processes before the last restart of the machine") in shown("--project", "12345")
     assert as_json("--project", "12345")["processes"] == [{"pid": None, "requests": 1, "running": False}]
 
 
@@ -118,7 +118,7 @@ def test_a_pause_is_shown_with_its_end() -> None:
     lines = dict(shown("--project", "12345"))
     assert lines["left"] == "60 of 60 requests this hour"
     assert lines["paused"].startswith("until ")
-    assert lines["paused"].endswith("(in 10 min), as Mixpanel asked for patience")
+    assert lines["paused"].endswith("(in 10 min), as Mixpanel requested")
 
 
 def test_json_has_the_same_in_seconds() -> None:

@@ -142,7 +142,7 @@ def test_what_was_changed_by_hand_is_not_called_complete(sql: str, db: Path) -> 
     """There is nothing that `resume` would fetch, so a line says where to look, and quiet is quiet."""
     mpx("export", *NINE_DAYS, "-q")
     query(db, sql)
-    assert "is not whole; see mpx status" in mpx("retry").stderr
+    assert "is incomplete; see mpx status" in mpx("retry").stderr
     assert mpx("retry", "-q").stderr == ""
 
 
@@ -245,9 +245,7 @@ def test_quiet_is_one_line_if_it_fails_and_none_if_not(sim: Simulator, db: Path)
     assert result.exit_code == 1
     line = one_error(result)
     assert line.startswith("Error: 1 of 1 batches failed: 2024-03-09 to 2024-03-09: Mixpanel answered 500")
-    assert line.endswith(
-        f"To fetch only what is missing: mpx retry {shlex.quote(str(db))} --retries 0 --quiet"
-    )
+    assert line.endswith(f"To fetch the rest: mpx retry {shlex.quote(str(db))} --retries 0 --quiet")
     sim.faults = []
     result = mpx("retry", "-q")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
@@ -279,7 +277,7 @@ def test_ctrl_c_says_how_to_go_on(sim: Simulator, env: Mapping[str, str], db: Pa
         process.send_signal(signal.SIGINT)
         (said,) = process.stderr.read().splitlines()[-1:]
     assert process.returncode == 130
-    assert said.startswith("Interrupted; complete batches are kept. To go on: mpx retry ")
+    assert said.startswith("Interrupted; complete batches are kept. To continue: mpx retry ")
     sim.faults = []
-    assert mpx(*shlex.split(said.partition("To go on: ")[2])[1:]).exit_code == 0
+    assert mpx(*shlex.split(said.partition("To continue: ")[2])[1:]).exit_code == 0
     assert held(db) == truth(sim)

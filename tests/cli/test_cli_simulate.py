@@ -70,7 +70,7 @@ def running(*words: str) -> Iterator[dict[str, str]]:
         finally:
             process.send_signal(signal.SIGINT)
             said = process.stderr.read()
-    assert (process.returncode, said) == (0, "stopped\n")
+    assert (process.returncode, said) == (0, "Stopped.\n")
 
 
 def get(settings: dict[str, str], **params: str) -> httpx.Response:

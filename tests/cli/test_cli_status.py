@@ -93,7 +93,7 @@ def test_many_days_have_a_line_a_month() -> None:
         "2024-03 ......ooo                              991                          189",
         "",
         "# complete 9   o open 3   X failed 1   . missing 6",
-        "1-9 rows of a day, up to 90",
+        "1-9 rows per day, up to 90",
     ]
 
 
@@ -124,7 +124,7 @@ def test_no_line_is_wider_than_the_terminal(days: str, rows: list[int], signs: S
     lines = drawn(found, signs, width)
     if width >= 54:  # where a few days' words and figures have room
         assert all(len(line) <= width for line in lines)
-    legend = [line for line in lines[lines.index("") + 1 :] if "rows of a day" not in line]
+    legend = [line for line in lines[lines.index("") + 1 :] if "rows per day" not in line]
     assert sum(int(number) for line in legend for number in re.findall(r"\d+", line)) == len(days)
     assert len(set(signs.days.values())) == len(signs.days)
 
@@ -182,8 +182,8 @@ def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Pa
     query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
     shown = mpx("status").stdout
     (command,) = commands(shown)
-    assert "2024-03-05: the ledger says " in shown
-    assert ", and the table has " in " ".join(shown.split())
+    assert "2024-03-05: the ledger counts " in shown
+    assert ", the table has " in " ".join(shown.split())
     assert mpx(*command[1:]).exit_code == 0
     assert held(db) == truth(sim)
 
@@ -194,7 +194,7 @@ def test_rows_that_no_batch_has_are_told(db: Path) -> None:
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
     assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {}
     query(db, "INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events LIMIT 7")
-    assert "Table events has 7 rows that the ledger does not know" in mpx("status").stdout
+    assert "Table events has 7 rows that belong to no batch" in mpx("status").stdout
     assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {"events": 7}
 
 
@@ -206,7 +206,7 @@ def test_a_replacement_that_is_not_finished_is_told_with_its_command(sim: Simula
     mpx("export", *NINE_DAYS, "--replace", *ONE_A_REQUEST, "--project-timezone", "Asia/Tokyo", "--no-dedupe")
     shown = mpx("status").stdout
     assert "complete 2" in shown
-    assert "A replacement of events is not finished; 8 of its batches are kept. To go on:" in shown
+    assert "The replacement of events is incomplete; 8 batches are kept. To continue:" in shown
     (command,) = commands(shown)
     assert command[-3:] == ["--project-timezone", "Asia/Tokyo", "--no-dedupe"]
     assert json.loads(mpx("status", "--json").stdout)["replacements"][0]["kept"] == 8
@@ -223,7 +223,7 @@ def test_a_table_that_was_dropped_is_nothing_to_fetch(db: Path) -> None:
     mpx("export", *NINE_DAYS)
     query(db, "DROP TABLE events")
     shown = mpx("status").stdout
-    assert "the table is not there" in shown
+    assert "the table does not exist" in shown
     assert not commands(shown)
 
 
@@ -258,7 +258,7 @@ def test_many_failures_are_counted(db: Path) -> None:
         )
     shown = mpx("status").stdout
     assert shown.count(" failed: broke\n") == 8
-    assert "and 4 more; --json has them all" in shown
+    assert "and 4 more; --json prints all" in shown
 
 
 @pytest.mark.usefixtures("env")
@@ -266,8 +266,8 @@ def test_a_file_without_exports_says_how_to_begin(db: Path) -> None:
     """Tables that are no export's are named, and the first command is."""
     query(db, "CREATE TABLE visits AS SELECT 1 AS x")
     shown = mpx("status").stdout
-    assert "Tables that no export made: visits" in shown
-    assert "has no export yet. To make one: mpx export --from DATE --to DATE" in shown
+    assert "Other tables: visits" in shown
+    assert "has no exported events yet. To export: mpx export --from DATE --to DATE" in shown
 
 
 @pytest.mark.usefixtures("env")
@@ -342,4 +342,4 @@ def test_a_file_that_becomes_free_is_shown(db: Path) -> None:
         holder.communicate("\n")
         out, _ = waiting.communicate()
     assert waiting.returncode == 0
-    assert "has no export yet" in out
+    assert "has no exported events yet" in out

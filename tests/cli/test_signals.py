@@ -136,13 +136,13 @@ def test_a_signal_ends_every_stage_in_good_order(
     assert process.returncode == 128 + number
     assert "Traceback" not in said
     last = said.splitlines()[-1]
-    assert last.startswith("Interrupted; complete batches are kept. To go on: mpx export ")
+    assert last.startswith("Interrupted; complete batches are kept. To continue: mpx export ")
     assert [path for path in db.parent.iterdir() if path.name.startswith(f".{db.name}")] == []
     assert not query(db, "SELECT batch FROM _export_batches WHERE status = 'failed'")
     if stage == "swap":
         assert held(db) == truth(sim)
     sim.faults = []
-    again = [sys.executable, "-c", MAIN, *shlex.split(last.partition("To go on: ")[2])[1:]]
+    again = [sys.executable, "-c", MAIN, *shlex.split(last.partition("To continue: ")[2])[1:]]
     subprocess.run(again, env=env, check=True, capture_output=True)
     assert held(db) == truth(sim)
 

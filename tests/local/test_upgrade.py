@@ -452,7 +452,7 @@ def test_the_command_says_what_it_did(old: Path) -> None:
     assert done.stdout == "events: 9 rows upgraded, imported 2024-03-01 to 2024-03-09\n"
     again = mpx(str(old))
     assert (again.exit_code, again.stderr) == (0, "")
-    assert again.stdout == f"{old} has no events tables of mixpanel_data; nothing was changed\n"
+    assert again.stdout == f"{old} has no events tables of mixpanel_data. Nothing was changed.\n"
 
 
 def test_the_command_speaks_json(old: Path) -> None:
