@@ -224,7 +224,9 @@ def test_the_default_is_shown_changed_and_missed() -> None:
     assert mpx("default", "old").stdout == "old is the default account.\n"
     assert mpx("remove", "main", "--yes").stdout == "Removed main.\n"
     removed = mpx("remove", "old", "--yes").stdout
-    assert removed.startswith("Removed old, which was the default account. To set another: `mpx accounts default ")
+    assert removed.startswith(
+        "Removed old, which was the default account. To set another: `mpx accounts default "
+    )
     assert "has no default account" in one_error(mpx("default"), 3)
 
 

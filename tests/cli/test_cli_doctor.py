@@ -132,7 +132,9 @@ def test_what_is_found_says_what_there_is(db: Path) -> None:
     assert found.only("server").text == "not checked, because of --offline"
     assert "clock" not in found.findings
     assert "1 table, storage version v1.2.0" in found.only("database").text
-    assert found.only("quota").text == f"60 of 60 requests left this hour, 0 used, according to {quota_file()}"
+    assert (
+        found.only("quota").text == f"60 of 60 requests left this hour, 0 used, according to {quota_file()}"
+    )
 
 
 def test_without_network_the_rest_is_still_looked_at() -> None:

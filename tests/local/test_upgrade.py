@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from old_files import CLAIMED, EVENTS, FETCHED, made, noons
 from support import export, held, ledger, query, simulator, truth
 
 from mixpanel_export import (
@@ -32,45 +32,11 @@ from mixpanel_export.simulator import checksum
 
 FIVE = "event_name, event_time, distinct_id, insert_id, properties"
 SIX = ["event_name", "event_time", "distinct_id", "insert_id", "properties", "export_batch"]
-EVENTS = (
-    'CREATE TABLE "{}" (event_name VARCHAR NOT NULL, event_time TIMESTAMP NOT NULL, distinct_id VARCHAR NOT NULL, '
-    "insert_id VARCHAR PRIMARY KEY, properties JSON)"
-)
-METADATA = """
-CREATE TABLE IF NOT EXISTS _metadata (table_name VARCHAR PRIMARY KEY, type VARCHAR NOT NULL,
-    fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL)
-"""
 PROFILES = """
 CREATE TABLE people (distinct_id VARCHAR PRIMARY KEY, properties JSON, last_seen TIMESTAMP);
 INSERT INTO people VALUES ('u1', '{"$city": "Nürnberg"}', '2024-03-02');
 INSERT INTO _metadata VALUES ('people', 'profiles', '2024-04-05 06:07:08', NULL, NULL, 1);
 """
-FETCHED = "2024-04-05 06:07:08"
-CLAIMED = ("2024-03-01", "2024-03-09")
-
-
-def made(
-    db: Path, times: Sequence[datetime], *, table: str = "events", claim: tuple[str, str] | None = CLAIMED
-) -> Path:
-    """Write a table as mixpanel_data did, with an event at each of *times*."""
-    with duckdb.connect(str(db)) as connection:
-        connection.execute(EVENTS.format(table))
-        connection.execute(METADATA)
-        texts = ['{"n": 1E5, "text":"ü"}', '{"text":"\\u00fc", "n":1}']
-        connection.execute(
-            f"INSERT INTO \"{table}\" SELECT 'Sign up', time, 'u' || i % 7, 'id' || i, (?::VARCHAR[])[i % 2 + 1]::JSON "
-            "FROM (SELECT unnest(?::TIMESTAMP[]) AS time, generate_subscripts(?::TIMESTAMP[], 1) AS i)",
-            [texts, list(times), list(times)],
-        )
-        if claim:
-            connection.execute(
-                "INSERT INTO _metadata VALUES (?, 'events', ?, ?, ?, 0)", [table, FETCHED, *claim]
-            )
-    return db
-
-
-def noons(first: str, days: int) -> list[datetime]:
-    return [datetime.fromisoformat(f"{first}T12:00") + timedelta(days=day) for day in range(days)]
 
 
 def rows(db: Path, table: str = "events") -> list[tuple[Any, ...]]:

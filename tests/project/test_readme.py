@@ -20,9 +20,9 @@ import click
 import duckdb
 import pytest
 from click.testing import CliRunner, Result
+from old_files import made, noons
 from shell import ALL, MPX, mpx, parsed, served, words_of
 from support import held, query, simulator, truth
-from test_upgrade import made, noons
 
 import mixpanel_export
 from mixpanel_export._database import settings as _settings

@@ -1,0 +1,42 @@
+"""Files as mixpanel_data wrote them."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+
+EVENTS = (
+    'CREATE TABLE "{}" (event_name VARCHAR NOT NULL, event_time TIMESTAMP NOT NULL, distinct_id VARCHAR NOT NULL, '
+    "insert_id VARCHAR PRIMARY KEY, properties JSON)"
+)
+METADATA = """
+CREATE TABLE IF NOT EXISTS _metadata (table_name VARCHAR PRIMARY KEY, type VARCHAR NOT NULL,
+    fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL)
+"""
+FETCHED = "2024-04-05 06:07:08"
+CLAIMED = ("2024-03-01", "2024-03-09")
+
+
+def made(
+    db: Path, times: Sequence[datetime], *, table: str = "events", claim: tuple[str, str] | None = CLAIMED
+) -> Path:
+    """Write a table as mixpanel_data did, with an event at each of *times*."""
+    with duckdb.connect(str(db)) as connection:
+        connection.execute(EVENTS.format(table))
+        connection.execute(METADATA)
+        texts = ['{"n": 1E5, "text":"ü"}', '{"text":"\\u00fc", "n":1}']
+        connection.execute(
+            f"INSERT INTO \"{table}\" SELECT 'Sign up', time, 'u' || i % 7, 'id' || i, (?::VARCHAR[])[i % 2 + 1]::JSON "
+            "FROM (SELECT unnest(?::TIMESTAMP[]) AS time, generate_subscripts(?::TIMESTAMP[], 1) AS i)",
+            [texts, list(times), list(times)],
+        )
+        if claim:
+            connection.execute(
+                "INSERT INTO _metadata VALUES (?, 'events', ?, ?, ?, 0)", [table, FETCHED, *claim]
+            )
+    return db
+
+
+def noons(first: str, days: int) -> list[datetime]:
+    return [datetime.fromisoformat(f"{first}T12:00") + timedelta(days=day) for day in range(days)]
