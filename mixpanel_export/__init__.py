@@ -1,49 +1,44 @@
 """Export a Mixpanel project's raw events into DuckDB: complete, exact, and as fast as the quota allows."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from mixpanel_export.errors import (
-    AccountExistsError,
-    AccountNotFoundError,
-    APIError,
-    ArgumentError,
-    AuthenticationError,
-    ConfigError,
-    DatabaseError,
-    DatabaseLockedError,
-    DatabaseNotFoundError,
-    DateRangeTooLargeError,
-    ExportRunningError,
-    FutureDateError,
-    LedgerMismatchError,
-    LineTooLongError,
-    MixpanelDataError,
-    NetworkError,
-    QueryError,
-    RateLimitError,
-    SelectionError,
-    ServerError,
-    TableError,
-    TableExistsError,
-    TableFormatError,
-    TableNotFoundError,
-    TruncatedError,
-)
-from mixpanel_export.results import (
-    BatchProgress,
-    BatchResult,
-    FetchResult,
-    ParallelFetchResult,
-    Progress,
-)
-
+# To import `typing` would take longer than all else here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mixpanel_export._export.engine import export_events
     from mixpanel_export._local.upgrade import upgrade_database
     from mixpanel_export._planning.planner import split_date_range
     from mixpanel_export._source.request import Timeouts
     from mixpanel_export.credentials import Credentials
+    from mixpanel_export.errors import (
+        AccountExistsError,
+        AccountNotFoundError,
+        APIError,
+        ArgumentError,
+        AuthenticationError,
+        ConfigError,
+        DatabaseError,
+        DatabaseLockedError,
+        DatabaseNotFoundError,
+        DateRangeTooLargeError,
+        ExportRunningError,
+        FutureDateError,
+        LedgerMismatchError,
+        LineTooLongError,
+        MixpanelDataError,
+        NetworkError,
+        QueryError,
+        RateLimitError,
+        SelectionError,
+        ServerError,
+        TableError,
+        TableExistsError,
+        TableFormatError,
+        TableNotFoundError,
+        TruncatedError,
+    )
     from mixpanel_export.inspection import (
         ColumnInfo,
         ColumnStatsResult,
@@ -57,6 +52,13 @@ if TYPE_CHECKING:
         UpgradedTable,
         UpgradeResult,
         WorkspaceInfo,
+    )
+    from mixpanel_export.results import (
+        BatchProgress,
+        BatchResult,
+        FetchResult,
+        ParallelFetchResult,
+        Progress,
     )
     from mixpanel_export.sync import run_sync
     from mixpanel_export.workspace import Workspace
@@ -118,17 +120,47 @@ __all__ = [
 
 # These are imported when first used, so that importing the package is quick and loads no other library.
 _HOMES = {
+    "APIError": "errors",
+    "AccountExistsError": "errors",
+    "AccountNotFoundError": "errors",
+    "ArgumentError": "errors",
+    "AuthenticationError": "errors",
+    "BatchProgress": "results",
+    "BatchResult": "results",
     "ColumnInfo": "inspection",
     "ColumnStatsResult": "inspection",
     "ColumnSummary": "inspection",
+    "ConfigError": "errors",
     "Credentials": "credentials",
+    "DatabaseError": "errors",
+    "DatabaseLockedError": "errors",
+    "DatabaseNotFoundError": "errors",
+    "DateRangeTooLargeError": "errors",
     "EventBreakdownResult": "inspection",
     "EventStats": "inspection",
+    "ExportRunningError": "errors",
+    "FetchResult": "results",
+    "FutureDateError": "errors",
+    "LedgerMismatchError": "errors",
+    "LineTooLongError": "errors",
+    "MixpanelDataError": "errors",
+    "NetworkError": "errors",
+    "ParallelFetchResult": "results",
+    "Progress": "results",
+    "QueryError": "errors",
+    "RateLimitError": "errors",
     "SQLResult": "inspection",
+    "SelectionError": "errors",
+    "ServerError": "errors",
     "SummaryResult": "inspection",
+    "TableError": "errors",
+    "TableExistsError": "errors",
+    "TableFormatError": "errors",
     "TableInfo": "inspection",
+    "TableNotFoundError": "errors",
     "TableSchema": "inspection",
     "Timeouts": "_source.request",
+    "TruncatedError": "errors",
     "UpgradeResult": "inspection",
     "UpgradedTable": "inspection",
     "Workspace": "workspace",
@@ -140,9 +172,11 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "__version__":
         return import_module("importlib.metadata").version("mpx-export")
+    if name in {"errors", "results"}:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

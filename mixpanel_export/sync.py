@@ -35,8 +35,10 @@ T = TypeVar("T")
 # Seconds. Windows cannot interrupt a wait without end, and asyncio turns the first Ctrl-C into the
 # cancellation of a task, which a blocked loop does not deliver; so somebody has to look.
 _LOOK_EVERY = 0.1
-# What asks a program to end; the last is Windows', for Ctrl-Break.
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+# Signals that ask a program to end; the last is Ctrl-Break of Windows.
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]
 
 
 def run_sync(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

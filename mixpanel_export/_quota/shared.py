@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_state_path
 
-from mixpanel_export._environment import expanded, variable
+from mixpanel_export._environment import expanded, home, variable
 from mixpanel_export._files import file_to_write
 from mixpanel_export._quota.clock import Clock, Moment, system_clock
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, wait_needed
@@ -74,8 +74,14 @@ def key_of(url: str, project_id: str) -> Key:
 def quota_file() -> Path:
     """Return the path of the quota file, in `MPX_STATE_DIR` or the platform's folder for state."""
     name = variable("MPX_STATE_DIR")
-    folder = expanded(name).absolute() if name else user_state_path("mixpanel_export", appauthor=False)
-    return folder / "quota.sqlite3"
+    return (expanded(name).absolute() if name else _default_folder()) / "quota.sqlite3"
+
+
+def _default_folder() -> Path:
+    try:
+        return user_state_path("mixpanel_export", appauthor=False)
+    except RuntimeError:  # `HOME` is empty, or there is no home directory; a relative path is not used
+        return (home() or Path("~")) / ".local" / "state" / "mixpanel_export"
 
 
 class Request(NamedTuple):

@@ -9,19 +9,16 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
-from contextlib import suppress
 from importlib import import_module
-from io import TextIOWrapper
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any, NoReturn
 
 import click
 
 from mixpanel_export import errors
 from mixpanel_export._advice import Problem
+from mixpanel_export._process import Signals, open_standard_streams, print_interrupted
 from mixpanel_export.cli.help import WIDTH
 from mixpanel_export.cli.log import log_event, logs_json
 
@@ -75,7 +72,7 @@ _OLD_OPTIONS = {
 
 
 class Interrupted(click.ClickException):
-    """The command was interrupted by Ctrl-C or SIGTERM. The message says how to continue."""
+    """The command was interrupted by Ctrl-C, SIGTERM or SIGHUP. The message says how to continue."""
 
     exit_code = 130  # as shells report it for SIGINT
 
@@ -154,7 +151,11 @@ class Mpx(click.Group):
         except (errors.MixpanelDataError, ValueError, OSError) as error:
             _report(ctx, error, in_options(error))
             ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
-        except (KeyboardInterrupt, Interrupted) as interrupt:
+        except (KeyboardInterrupt, Interrupted, click.Abort) as interrupt:
+            if isinstance(interrupt, click.Abort) and not isinstance(
+                interrupt.__context__, KeyboardInterrupt
+            ):
+                raise  # somebody has answered no
             ending = interrupt if isinstance(interrupt, Interrupted) else Interrupted("Interrupted.")
             if logs_json(ctx):
                 log_event("error", code="INTERRUPTED", message=ending.message)
@@ -189,52 +190,19 @@ def cli(ctx: click.Context) -> None:
         ctx.color = False  # commands inherit it
 
 
-def main() -> NoReturn:
-    """Run `mpx`."""
-    # A path or name that the console cannot print must not fail an export.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    stop = _Stop()
-    stop.listen()
+def main(signals: Signals | None = None) -> NoReturn:
+    """Run `mpx`; *signals* handle the signals already, if given."""
+    if signals is None:
+        open_standard_streams()
+        signals = Signals()
+        signals.listen()
+    signals.imported()
     try:
         sys.exit(cli(prog_name="mpx"))
     except KeyboardInterrupt:
-        stop.end()
+        print_interrupted()
+        signals.end()
     except SystemExit as ending:
         if ending.code == Interrupted.exit_code:
-            stop.end()
+            signals.end()
         raise
-
-
-class _Stop:
-    """Signal handling: the first signal stops the command in good order, the second one kills it.
-
-    A kill may end a commit half-way, like a power cut. The database file survives that.
-    """
-
-    def __init__(self) -> None:
-        self._stopping = False
-        self._exit_code = Interrupted.exit_code
-
-    def listen(self) -> None:
-        """Handle the signals that are not ignored. `nohup` and a shell's `&` ignore some."""
-        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # SIGBREAK is Ctrl-Break on Windows
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._handle)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._stopping:
-            os._exit(self._exit_code)
-        self._stopping = True
-        if number == signal.SIGTERM:
-            self._exit_code = 128 + number  # as shells report it
-        raise KeyboardInterrupt
-
-    def end(self) -> NoReturn:
-        """Exit without waiting for threads that the interrupted command may have left."""
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                stream.flush()
-        os._exit(self._exit_code)

@@ -119,7 +119,10 @@ def wait_for(word: str, process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.parametrize(
     "stage,number",
-    [*((stage, signal.SIGINT) for stage in STAGES), ("download", signal.SIGTERM), ("commit", signal.SIGTERM)],
+    [
+        *((stage, signal.SIGINT) for stage in STAGES),
+        *((stage, number) for stage in ("download", "commit") for number in (signal.SIGTERM, signal.SIGHUP)),
+    ],
 )
 def test_a_signal_ends_every_stage_in_good_order(
     stage: str, number: signal.Signals, sim: Simulator, env: Mapping[str, str], db: Path

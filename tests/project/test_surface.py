@@ -19,6 +19,7 @@ LAYERS = {
     "_advice": ("", ""),
     "errors": ("_advice", ""),
     "_files": ("", ""),
+    "_process": ("", ""),
     "_environment": ("errors", ""),
     "_display": ("", "pandas"),
     "results": ("_display errors", "pandas"),
@@ -60,10 +61,11 @@ LAYERS = {
     "cli": (
         (
             "__init__ _advice _compat _config_file _database _environment _export _local _model _planning _quota _source credentials "
-            "errors inspection progress results simulator sync workspace"
+            "_process errors inspection progress results simulator sync workspace"
         ),
         "anyio click",
     ),
+    "__main__": ("_process cli", ""),
 }
 PUBLIC = {"simulator", "cli"}  # packages without an underscore
 

@@ -1,0 +1,105 @@
+"""The process of `mpx`: its standard streams and the signals that end it.
+
+This module imports little, so that it can act before the rest of the program is imported.
+"""
+
+import io
+import os
+import signal
+import sys
+from types import FrameType
+
+TYPE_CHECKING = False  # as type checkers know it; to import `typing` takes longer than all else here
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_INTERRUPTED = 128 + signal.SIGINT  # as shells report it
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Ctrl-Break of Windows
+
+
+class Signals:
+    """Signal handling: the first signal stops the command in good order, the second one kills it.
+
+    A kill may end a commit half-way, like a power cut. The database file survives that. While the program is being
+    imported, there is nothing to put in order, and the first signal ends it.
+    """
+
+    def __init__(self) -> None:
+        self._importing = True
+        self._stopping = False
+        self._exit_code = _INTERRUPTED
+
+    def listen(self) -> None:
+        """Handle the signals that are not ignored. `nohup` and a shell's `&` ignore some."""
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
+
+    def imported(self) -> None:
+        """Raise `KeyboardInterrupt` for the first signal from now on."""
+        self._importing = False
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._stopping:
+            os._exit(self._exit_code)
+        self._stopping = True
+        if number != signal.SIGINT:
+            self._exit_code = 128 + number
+        if self._importing:
+            print_interrupted()
+            os._exit(self._exit_code)
+        raise KeyboardInterrupt
+
+    def end(self) -> "NoReturn":
+        """Exit without waiting for threads that the interrupted command may have left."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                continue
+        os._exit(self._exit_code)
+
+
+def print_interrupted() -> None:
+    """Write one line to standard error, whatever state the program is in."""
+    try:
+        os.write(2, b"Interrupted.\n")
+    except OSError:
+        return
+
+
+def open_standard_streams() -> None:
+    """Let every standard stream exist, and let no error of standard error end a command.
+
+    A descriptor that the caller has closed would be given to the next file that is opened, such as the database,
+    and what is written to standard error would go there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _Tolerant(sys.stderr.buffer, sys.stderr.encoding, line_buffering=True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the process ends
+    # A name that the encoding of the console lacks must not end an export.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _Tolerant(io.TextIOWrapper):
+    """A text stream that drops what it cannot write: its reader is gone, the terminal hung up, or the disk is full."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            return
