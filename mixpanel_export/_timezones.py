@@ -51,6 +51,11 @@ def in_zone(moment: datetime, zone: str) -> datetime:
     return moment.astimezone(_clock(zone))
 
 
+def naive_utc(moment: datetime) -> datetime:
+    """Return *moment* in UTC without its zone, as tables store it; a naive one is taken as local."""
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
 def _clock(zone: str) -> tzinfo:
     return UTC if zone == "UTC" else ZoneInfo(zone)
 

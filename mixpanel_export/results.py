@@ -83,7 +83,8 @@ class ParallelFetchResult:
     after `fetched_at` are not part of `to_dict()`: `added_date_ranges` are days outside the range asked for
     that had to be fetched again because an earlier batch holds them together with days inside it;
     `errors` says why each of `failed_date_ranges` failed; `rejects` counts lines kept out of the table
-    because they are no event, `repaired` events whose text had to be mended for DuckDB to take it.
+    because they are no events, `repaired` counts events whose text had to change for DuckDB, and `empty_batches`
+    counts batches that Mixpanel answered twice without a body, so that they are taken as empty.
     """
 
     table: str
@@ -98,6 +99,7 @@ class ParallelFetchResult:
     removed_duplicates: int = 0
     rejects: int = 0
     repaired: int = 0
+    empty_batches: int = 0
 
     @property
     def has_failures(self) -> bool:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
 
-from mixpanel_export._database.ledger import Selection
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Batch, Chunk, Selection
 
 MISSING = "missing"
 """The status of a day between others that no batch has."""
@@ -25,30 +24,6 @@ _A_LOOK = "limited"  # fetched to look at, perhaps far from all other days
 
 RowsPerDay = Mapping[int, Mapping[date | None, int]]
 """For each batch how many rows the table holds of each day; None stands for rows without a time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerRow:
-    """A row of the ledger, with all that people may want to know of it; *finished* is in UTC."""
-
-    batch: int
-    table: str
-    selection: Selection
-    chunk: Chunk
-    status: str
-    rows: int
-    finished: datetime | None
-    error: str | None = None
-    removed_duplicates: int = 0
-    rejects: int = 0
-    repaired: int = 0
-    deduped: bool = True
-    zone: str = "UTC"
-
-    @property
-    def visible(self) -> bool:
-        """Whether the batch's rows are in the table."""
-        return self.status != "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +64,7 @@ class Coverage:
 
     table: str
     selection: Selection
-    rows: tuple[LedgerRow, ...]
+    rows: tuple[Batch, ...]
     counted: RowsPerDay | None
     elsewhere: frozenset[date] = frozenset()
     taken: frozenset[date] = frozenset()
@@ -122,7 +97,7 @@ class Coverage:
         for day, row in sorted(self._by_day.items()):
             if row.visible:
                 continue
-            error = (row.error or "no reason noted").replace(f" for {row.chunk}", "")
+            error = (row.error or "no reason noted").replace(f" for {row.days}", "")
             last = found[-1] if found else None
             if last and last.error == error and last.days.last + timedelta(days=1) == day:
                 found[-1] = Failure(Chunk(last.days.first, day), error)
@@ -144,7 +119,7 @@ class Coverage:
         if self.counted is None:
             return ()
         return tuple(
-            Mismatch(row.batch, row.chunk, there, row.rows)
+            Mismatch(row.number, row.days, there, row.rows)
             for row in self.rows
             if row.status not in {"failed", "imported"} and (there := self._there(row)) != row.rows
         )
@@ -165,14 +140,14 @@ class Coverage:
         return max((row.finished for row in self.rows if row.finished), default=None)
 
     @property
-    def newest(self) -> LedgerRow:
+    def newest(self) -> Batch:
         """The row that was written last."""
-        return max(self.rows, key=lambda row: row.batch)
+        return max(self.rows, key=lambda row: row.number)
 
-    def asked_last(self, days: Chunk) -> LedgerRow:
+    def asked_last(self, days: Chunk) -> Batch:
         """The row written last of those that have one of *days*, or of all: it tells how these days are asked for."""
-        theirs = (row for row in self.rows if row.chunk.overlaps(days))
-        return max(theirs, key=lambda row: row.batch, default=self.newest)
+        theirs = (row for row in self.rows if row.days.overlaps(days))
+        return max(theirs, key=lambda row: row.number, default=self.newest)
 
     @property
     def dropped(self) -> bool:
@@ -185,28 +160,28 @@ class Coverage:
         return self.dropped or not (TO_FETCH & self.statuses.keys() or self.mismatches)
 
     @cached_property
-    def _by_day(self) -> dict[date, LedgerRow]:
-        in_turn = sorted(self.rows, key=lambda row: row.batch)
-        return {day: row for row in in_turn for day in row.chunk.dates}
+    def _by_day(self) -> dict[date, Batch]:
+        in_turn = sorted(self.rows, key=lambda row: row.number)
+        return {day: row for row in in_turn for day in row.days.dates}
 
     @cached_property
     def _rows_of(self) -> Counter[date | None]:
         total: Counter[date | None] = Counter()
         for row in self.rows:
-            total.update((self.counted or {}).get(row.batch, {}))
+            total.update((self.counted or {}).get(row.number, {}))
         return total
 
-    def _there(self, row: LedgerRow) -> int:
-        return sum((self.counted or {}).get(row.batch, {}).values())
+    def _there(self, row: Batch) -> int:
+        return sum((self.counted or {}).get(row.number, {}).values())
 
 
-def coverages(rows: Iterable[LedgerRow], counted: Mapping[str, RowsPerDay]) -> tuple[Coverage, ...]:
+def coverages(rows: Iterable[Batch], counted: Mapping[str, RowsPerDay]) -> tuple[Coverage, ...]:
     """Return what each table has of each selection, in order of the tables and of the first batches.
 
     *counted* has the rows of the tables that are there.
     """
-    found: dict[tuple[str, Selection], list[LedgerRow]] = {}
-    for row in sorted(rows, key=lambda row: (row.table, row.batch)):
+    found: dict[tuple[str, Selection], list[Batch]] = {}
+    for row in sorted(rows, key=lambda row: (row.table, row.number)):
         found.setdefault((row.table, row.selection), []).append(row)
     return tuple(
         Coverage(
@@ -221,17 +196,17 @@ def coverages(rows: Iterable[LedgerRow], counted: Mapping[str, RowsPerDay]) -> t
     )
 
 
-def _in_table(found: Mapping[tuple[str, Selection], Sequence[LedgerRow]], table: str) -> Iterator[LedgerRow]:
+def _in_table(found: Mapping[tuple[str, Selection], Sequence[Batch]], table: str) -> Iterator[Batch]:
     return (row for (name, _), rows in found.items() if name == table for row in rows)
 
 
-def _may_share(row: LedgerRow, selection: Selection) -> bool:
+def _may_share(row: Batch, selection: Selection) -> bool:
     """Whether *selection* is refused on the days of the row, as the ledger refuses it."""
     return row.visible and row.selection != selection and not row.selection.excludes(selection)
 
 
-def _days_of(rows: Iterable[LedgerRow]) -> frozenset[date]:
-    return frozenset(day for row in rows for day in row.chunk.dates)
+def _days_of(rows: Iterable[Batch]) -> frozenset[date]:
+    return frozenset(day for row in rows for day in row.days.dates)
 
 
 def _ranges(days: Sequence[Day], taken: frozenset[date]) -> Iterator[Chunk]:

@@ -1,108 +1,50 @@
-"""The ledger: which batch delivered which days, and the checks that keep table and ledger one.
+"""The ledger: which batch delivered which days, and the checks that table and ledger agree.
 
 A row of an events table is visible if and only if the ledger row that its `export_batch` names is `complete`,
 `open` or `limited`; both are committed in one transaction.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import Any
 
-import duckdb
-
-from mixpanel_export._database.connection import first_moment, last_moment, quoted
+from mixpanel_export._database.connection import Connection, first_moment, last_moment, quoted
 from mixpanel_export._database.schema import LEDGER_TABLES, check_ledger, create_ledger, table_exists
-from mixpanel_export._model import Chunk
-from mixpanel_export._planning.planner import Held, Status
-from mixpanel_export._writer.cross_batch import Reach
+from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
 
+Span = tuple[datetime, datetime]
+"""Two moments in naive UTC, both inclusive."""
+
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which events of which project are asked for; `events` sorted, None for all."""
+class Extent:
+    """The times that a batch has events of."""
 
-    project: str
-    events: tuple[str, ...] | None = None
-    where: str | None = None
+    batch: int
+    days: Span
+    strays: Span | None
+    """The span of the rows whose time lies outside the days."""
 
-    def excludes(self, other: "Selection") -> bool:
-        """Whether no event can be in both selections."""
+    def meets(self, other: "Extent") -> bool:
+        """Whether an event that has a time can be in both batches, whose days are disjoint."""
         return (
-            self.project == other.project
-            and self.where == other.where
-            and self.events is not None
-            and other.events is not None
-            and set(self.events).isdisjoint(other.events)
+            overlap(self.strays, other.days)
+            or overlap(self.days, other.strays)
+            or overlap(self.strays, other.strays)
         )
 
-    @property
-    def events_json(self) -> str | None:
-        """The event names as the ledger stores them."""
-        return None if self.events is None else json.dumps(self.events, ensure_ascii=False)
 
-    def __str__(self) -> str:
-        names = "all events" if self.events is None else "events " + ", ".join(self.events)
-        return f"{names} of project {self.project}" + (f" where {self.where}" if self.where else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A ledger row, as far as planning needs it."""
-
-    batch: int
-    chunk: Chunk
-    status: Status
-    rows: int
-    selection: Selection
-
-    @property
-    def visible(self) -> bool:
-        """Whether the batch's rows are in the table."""
-        return self.status != "failed"
-
-    @property
-    def held(self) -> Held:
-        """The batch as the planner knows it."""
-        return Held(self.batch, self.chunk.first, self.chunk.last, self.status, self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What the table holds of one batch; *outside* rows have a time outside the batch's days, *timeless* ones none."""
-
-    rows: int = 0
-    removed_duplicates: int = 0
-    outside_rows: int = 0
-    outside_first: datetime | None = None
-    outside_last: datetime | None = None
-    timeless_rows: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a new ledger row says of a batch."""
-
-    batch: int
-    chunk: Chunk
-    status: Status
-    started: datetime
-    finished: datetime
-    attempts: int
-    bytes_read: int = 0
-    loaded: Loaded = Loaded()
-    rejects: int = 0
-    repaired: int = 0
-    error: str | None = None
+def overlap(one: Span | None, other: Span | None) -> bool:
+    """Whether the two spans have a moment in common."""
+    return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]
 
 
 class Ledger:
     """The ledger rows of one events table, under one selection."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, table: str, selection: Selection, zone: str
-    ) -> None:
+    def __init__(self, connection: Connection, table: str, selection: Selection, zone: str) -> None:
         self._connection = connection
         self._table = table
         self._selection = selection
@@ -110,45 +52,35 @@ class Ledger:
 
     def batches(self) -> list[Batch]:
         """Return every ledger row of the table, of all selections, oldest first."""
-        if not self._exists():
-            return []
-        found = self._connection.execute(
-            'SELECT batch, from_date, to_date, status, "rows", project, events, "where" '
-            "FROM _export_batches WHERE table_name = ? ORDER BY batch",
-            [self._table],
-        ).fetchall()
-        return [
-            Batch(batch, Chunk(first, last), status, rows, selection_of(project, events, where))
-            for batch, first, last, status, rows, project, events, where in found
-        ]
+        return read_batches(self._connection, self._table)
 
-    def mine(self) -> list[Batch]:
+    def for_selection(self) -> list[Batch]:
         """Return the ledger rows of this selection, oldest first."""
         return [batch for batch in self.batches() if batch.selection == self._selection]
 
-    def check_selection(self, wanted: Chunk, *, limited: bool) -> None:
-        """Refuse days that are held under a selection which may share events with this one, or under an unknown one.
+    def check_selection(self, days: Chunk, *, limited: bool) -> None:
+        """Refuse days that the table holds under another selection which may share events, or as imported.
 
         Raises:
-            SelectionError: naming the days and their selection.
+            SelectionError: Names the days and their selection.
         """
-        for held in self.batches():
-            if not held.visible or not held.chunk.overlaps(wanted):
+        for batch in self.batches():
+            if not batch.visible or not batch.days.overlaps(days):
                 continue
-            if held.status == "imported":
+            if batch.status == "imported":
                 raise SelectionError(
-                    f"table {self._table} holds {held.chunk} as imported from mixpanel_data, and nothing proves that "
+                    f"table {self._table} holds {batch.days} as imported from mixpanel_data, and nothing proves that "
                     "it is all of these days; replace the table, or export into another one"
                 )
-            if held.selection == self._selection:
-                if limited and held.status != "limited":
+            if batch.selection == self._selection:
+                if limited and batch.status != "limited":
                     raise SelectionError(
-                        f"table {self._table} holds {held.chunk} without a limit, which a limited export would "
+                        f"table {self._table} holds {batch.days} without a limit, which a limited export would "
                         "replace by less; leave the limit out, or export into another table"
                     )
-            elif not held.selection.excludes(self._selection):
+            elif not batch.selection.excludes(self._selection):
                 raise SelectionError(
-                    f"table {self._table} holds {held.chunk} as {held.selection}, which may share events with "
+                    f"table {self._table} holds {batch.days} as {batch.selection}, which may share events with "
                     f"{self._selection}; export into another table, or replace this one"
                 )
 
@@ -156,138 +88,135 @@ class Ledger:
         """Refuse a table whose times were converted from another zone.
 
         Raises:
-            SelectionError: naming both zones.
+            SelectionError: Names both zones.
         """
-        if not self._exists():
-            return
-        found = self._connection.execute(
-            "SELECT timezone, min(from_date), max(to_date) FROM _export_batches "
-            "WHERE table_name = ? AND status <> 'failed' AND timezone <> ? GROUP BY timezone",
-            [self._table, self._zone],
-        ).fetchone()
-        if found:
-            zone, first, last = found
+        others = [batch for batch in self.batches() if batch.visible and batch.zone != self._zone]
+        if others:
+            zone = others[0].zone
+            days = Chunk(
+                min(batch.days.first for batch in others if batch.zone == zone),
+                max(batch.days.last for batch in others if batch.zone == zone),
+            )
             raise SelectionError(
-                f"table {self._table} holds {Chunk(first, last)} with times converted from {zone}, and this export "
+                f"table {self._table} holds {days} with times converted from {zone}, and this export "
                 f"would convert from {self._zone}; pass project_timezone={zone!r}, or replace the table"
             )
 
-    def _exists(self) -> bool:
-        """Whether the database has a ledger; one that is only looked at is not given one."""
-        return table_exists(self._connection, "_export_batches")
+    def check_rows(self, days: Chunk, *, trust: bool) -> None:
+        """Refuse rows that no ledger row names; with *trust*, compare the rows of *days* with the ledger.
 
-    def reaches(self) -> list[Reach]:
+        Raises:
+            LedgerMismatchError: Names the first batch that differs.
+        """
+        counts = dict(
+            self._connection.execute(
+                f"SELECT export_batch, count(*) FROM {quoted(self._table)} GROUP BY export_batch"
+            ).fetchall()
+        )
+        known = {batch.number for batch in self.batches() if batch.visible}
+        for number in counts.keys() - known:
+            raise LedgerMismatchError(
+                f"table {self._table} has {counts[number]} rows (export_batch {number}) that the ledger does not know, so "
+                "days may be there twice; delete these rows, or replace the table",
+                batch=number,
+            )
+        for batch in self.for_selection() if trust else ():
+            rows = counts.get(batch.number, 0)
+            if batch.visible and batch.days.overlaps(days) and rows != batch.rows:
+                raise LedgerMismatchError(
+                    f"table {self._table} has {rows} rows of batch {batch.number} ({batch.days}) "
+                    f"but the ledger says {batch.rows}; fetch these days again with append, which replaces the batch",
+                    batch=batch.number,
+                )
+
+    def extents(self) -> list[Extent]:
         """Return the times that the project's deduplicated batches in the table have events of."""
-        found = self._connection.execute(
+        rows = self._connection.execute(
             f"SELECT batch, {first_moment('from_date', self._zone)}, {last_moment('to_date', self._zone)}, "
             "outside_first, outside_last FROM _export_batches "
             "WHERE table_name = ? AND project = ? AND status <> 'failed' AND deduped",
             [self._table, self._selection.project],
         ).fetchall()
         return [
-            Reach(batch, (first, last), (early, late) if early else None)
-            for batch, first, last, early, late in found
+            Extent(number, (first, last), (stray_first, stray_last) if stray_first else None)
+            for number, first, last, stray_first, stray_last in rows
         ]
 
-    def counts(self, batches: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """Return rows and removed duplicates of *batches*."""
-        found = self._connection.execute(
+    def counts(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Return rows and removed duplicates of the batches *numbers*."""
+        rows = self._connection.execute(
             'SELECT batch, "rows", removed_duplicates FROM _export_batches WHERE batch IN (SELECT unnest(?))',
-            [list(batches)],
+            [list(numbers)],
         ).fetchall()
-        return {batch: (rows, removed) for batch, rows, removed in found}
+        return {number: (count, removed) for number, count, removed in rows}
 
-    def check_rows(self, wanted: Chunk, *, trust: bool) -> None:
-        """Look for rows that no ledger row names; with *trust* compare those of *wanted*'s days with the ledger.
-
-        Raises:
-            LedgerMismatchError: naming the first batch that differs.
-        """
-        counted = self._connection.execute(
-            f"SELECT export_batch, count(*) FROM {quoted(self._table)} GROUP BY export_batch"
-        ).fetchall()
-        there = dict(counted)
-        known = {held.batch for held in self.batches() if held.visible}
-        for batch in there.keys() - known:
-            raise LedgerMismatchError(
-                f"table {self._table} has {there[batch]} rows (export_batch {batch}) that the ledger does not know, so "
-                "days may be there twice; delete these rows, or replace the table",
-                batch=batch,
+    def write(self, batches: Iterable[Batch]) -> None:
+        """Add a row for each batch."""
+        for batch in batches:
+            row = _to_row(batch)
+            columns = ", ".join(map(quoted, row))
+            places = ", ".join("?" for _ in row)
+            self._connection.execute(
+                f"INSERT INTO _export_batches ({columns}) VALUES ({places})", list(row.values())
             )
-        for held in self.mine() if trust else ():
-            if held.visible and held.chunk.overlaps(wanted) and there.get(held.batch, 0) != held.rows:
-                raise LedgerMismatchError(
-                    f"table {self._table} has {there.get(held.batch, 0)} rows of batch {held.batch} ({held.chunk}) "
-                    f"but the ledger says {held.rows}; fetch these days again with append, which replaces the batch",
-                    batch=held.batch,
-                )
-
-    def write(self, entry: Entry, *, deduped: bool) -> None:
-        """Add the ledger row of a batch."""
-        values: dict[str, object] = {
-            "batch": entry.batch,
-            "table_name": self._table,
-            "project": self._selection.project,
-            "events": self._selection.events_json,
-            "where": self._selection.where,
-            "from_date": entry.chunk.first,
-            "to_date": entry.chunk.last,
-            "status": entry.status,
-            "rows": entry.loaded.rows,
-            "removed_duplicates": entry.loaded.removed_duplicates,
-            "rejects": entry.rejects,
-            "repaired": entry.repaired,
-            "outside_rows": entry.loaded.outside_rows,
-            "outside_first": entry.loaded.outside_first,
-            "outside_last": entry.loaded.outside_last,
-            "timeless_rows": entry.loaded.timeless_rows,
-            "bytes": entry.bytes_read,
-            "attempts": entry.attempts,
-            "started": _naive(entry.started),
-            "finished": _naive(entry.finished),
-            "error": entry.error,
-            "deduped": deduped,
-            "timezone": self._zone,
-        }
-        columns = ", ".join(map(quoted, values))
-        places = ", ".join("?" for _ in values)
-        self._connection.execute(
-            f"INSERT INTO _export_batches ({columns}) VALUES ({places})", list(values.values())
-        )
 
     def superseded(self, newer: Mapping[int, Chunk], *, visible: bool) -> list[int]:
         """Return the batches of this selection that lie within a *newer* one; failed ones only unless *visible*."""
-        return [
-            held.batch
-            for held in self.mine()
-            if (visible or not held.visible)
-            and any(held.batch < batch and chunk.covers(held.chunk) for batch, chunk in newer.items())
-        ]
+        days = newer.values()
+        rows = self._connection.execute(
+            "SELECT DISTINCT batch FROM _export_batches "
+            "JOIN (SELECT unnest(?) AS newer, unnest(?) AS first, unnest(?) AS last) "
+            "ON batch < newer AND from_date >= first AND to_date <= last "
+            "WHERE table_name = ? AND project = ? AND events IS NOT DISTINCT FROM ? "
+            """AND "where" IS NOT DISTINCT FROM ? AND (? OR status = 'failed')""",
+            [
+                list(newer),
+                [chunk.first for chunk in days],
+                [chunk.last for chunk in days],
+                self._table,
+                self._selection.project,
+                self._selection.events_json,
+                self._selection.where,
+                visible,
+            ],
+        ).fetchall()
+        return sorted(number for (number,) in rows)
 
-    def forget(self, batches: Sequence[int]) -> None:
-        """Remove the ledger rows of *batches* and what is kept beside them."""
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Remove every row that the ledger tables have of the batches *numbers*."""
         for table in LEDGER_TABLES:
             self._connection.execute(
-                f"DELETE FROM {table} WHERE batch IN (SELECT unnest(?))", [list(batches)]
+                f"DELETE FROM {table} WHERE batch IN (SELECT unnest(?))", [list(numbers)]
             )
 
     def forget_all(self) -> None:
-        """Remove all that is known of the table."""
-        self.forget([held.batch for held in self.batches()])
+        """Remove every row that the ledger tables have of the table."""
+        self.forget([batch.number for batch in self.batches()])
 
-    def new_batches(self, number: int) -> list[int]:
-        """Return *number* batch ids, rising, greater than all before."""
-        ids = self._connection.execute(
-            "SELECT nextval('_export_batch_ids') FROM range(?)", [number]
+    def new_numbers(self, count: int) -> list[int]:
+        """Return *count* batch numbers, rising, greater than all before."""
+        rows = self._connection.execute(
+            "SELECT nextval('_export_batch_ids') FROM range(?)", [count]
         ).fetchall()
-        return sorted(int(batch) for (batch,) in ids)
+        return sorted(int(number) for (number,) in rows)
 
 
-def forget_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Remove all that is known of a table, if the database has a ledger.
+def read_batches(connection: Connection, table: str | None = None) -> list[Batch]:
+    """Return the ledger rows of *table*, or of all tables, oldest first; none where the file has no ledger."""
+    if not table_exists(connection, "_export_batches"):
+        return []
+    cursor = connection.execute(
+        "FROM _export_batches WHERE table_name = coalesce(?, table_name) ORDER BY batch", [table]
+    )
+    names = [name for name, *_ in cursor.description or ()]
+    return [_from_row(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+
+def forget_table(connection: Connection, table: str) -> None:
+    """Remove every row that the ledger has of a table, if the database has a ledger.
 
     Raises:
-        TableFormatError: a newer release of this program wrote it.
+        TableFormatError: A newer release of this program wrote the ledger.
     """
     if table_exists(connection, "_export_batches"):
         check_ledger(connection)
@@ -295,10 +224,54 @@ def forget_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
         Ledger(connection, table, Selection(""), "UTC").forget_all()
 
 
-def selection_of(project: str, events: str | None, where: str | None) -> Selection:
-    """Return a selection from the columns of the ledger."""
-    return Selection(project, None if events is None else tuple(json.loads(events)), where)
+def _to_row(batch: Batch) -> dict[str, object]:
+    return {
+        "batch": batch.number,
+        "table_name": batch.table,
+        "project": batch.selection.project,
+        "events": batch.selection.events_json,
+        "where": batch.selection.where,
+        "from_date": batch.days.first,
+        "to_date": batch.days.last,
+        "status": batch.status,
+        "rows": batch.rows,
+        "removed_duplicates": batch.removed_duplicates,
+        "rejects": batch.rejects,
+        "repaired": batch.repaired,
+        "outside_rows": batch.stray_rows,
+        "outside_first": batch.stray_first,
+        "outside_last": batch.stray_last,
+        "timeless_rows": batch.untimed_rows,
+        "bytes": batch.bytes_read,
+        "attempts": batch.attempts,
+        "started": batch.requested_at,
+        "finished": batch.finished,
+        "error": batch.error,
+        "deduped": batch.deduplicated,
+        "timezone": batch.zone,
+    }
 
 
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None)
+def _from_row(values: Mapping[str, Any]) -> Batch:
+    return Batch(
+        number=values["batch"],
+        table=values["table_name"],
+        selection=Selection.from_ledger(values["project"], values["events"], values["where"]),
+        days=Chunk(values["from_date"], values["to_date"]),
+        status=values["status"],
+        rows=values["rows"],
+        removed_duplicates=values["removed_duplicates"],
+        rejects=values["rejects"],
+        repaired=values["repaired"],
+        stray_rows=values["outside_rows"],
+        stray_first=values["outside_first"],
+        stray_last=values["outside_last"],
+        untimed_rows=values["timeless_rows"],
+        bytes_read=values["bytes"],
+        attempts=values["attempts"],
+        requested_at=values["started"],
+        finished=values["finished"],
+        error=values["error"],
+        deduplicated=values["deduped"],
+        zone=values["timezone"],
+    )

@@ -1,14 +1,12 @@
-"""What an export finds in the database: whether it may run, and what is there already. Reads, and never writes."""
+"""Checks before an export: whether the state of the table fits the target. Reads, and never writes."""
 
 import json
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-import duckdb
-
-from mixpanel_export._database.connection import check_zone
-from mixpanel_export._database.ledger import Ledger, Selection, selection_of
+from mixpanel_export._database.connection import Connection, check_zone
+from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import (
     check_format,
     check_ledger,
@@ -17,8 +15,7 @@ from mixpanel_export._database.schema import (
     name_in_database,
     table_exists,
 )
-from mixpanel_export._model import Chunk
-from mixpanel_export._planning.planner import Held
+from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import (
     LedgerMismatchError,
     TableExistsError,
@@ -29,107 +26,109 @@ from mixpanel_export.errors import (
 Mode = Literal["create", "append", "replace", "resume"]
 
 SHADOW = "_export_replace_"
-"""What the name of a table that `replace` fills begins with; the rest is the one to be replaced."""
+"""Prefix of the table that `replace` fills; the rest of the name is the table to be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is to be exported into which table.
-
-    *zone* is the one whose clock the project's times are on, UTC where that is not *zone_given*; with *limited* the server may leave events out.
-    """
+class Target:
+    """What an export delivers into which table."""
 
     table: str
     selection: Selection
     days: Chunk
     mode: Mode
     zone: str = "UTC"
-    zone_given: bool = False
+    """The zone on whose clock the project's times are."""
+    zone_is_known: bool = False
+    """Whether the caller named the zone; otherwise times that look local are reported."""
     dedupe: bool = True
     limited: bool = False
+    """Whether the server may leave events out, as the request has a limit."""
 
     @property
-    def purpose(self) -> str:
-        """What a shadow table is being filled for: only the same export goes on with it."""
-        asked = [str(self.days.first), str(self.days.last), self.selection.project]
-        how = [self.zone, self.dedupe, self.limited]
-        return json.dumps([*asked, self.selection.events_json, self.selection.where, *how])
+    def fingerprint(self) -> str:
+        """Identifies the export that fills a shadow table: only an equal one continues it."""
+        days = [str(self.days.first), str(self.days.last)]
+        selection = [self.selection.project, self.selection.events_json, self.selection.where]
+        return json.dumps([*days, *selection, self.zone, self.dedupe, self.limited])
 
-
-def order_of(table: str, purpose: str) -> Order:
-    """Return the order for a replacement of *table* that has this purpose."""
-    first, last, project, events, where, zone, dedupe, limited = json.loads(purpose)
-    return Order(
-        table=table,
-        selection=selection_of(project, events, where),
-        days=Chunk(date.fromisoformat(first), date.fromisoformat(last)),
-        mode="replace",
-        zone=zone,
-        zone_given=True,
-        dedupe=dedupe,
-        limited=limited,
-    )
+    @classmethod
+    def from_fingerprint(cls, table: str, fingerprint: str) -> "Target":
+        """Return the replacement of *table* that a shadow table's fingerprint describes."""
+        first, last, project, events, where, zone, dedupe, limited = json.loads(fingerprint)
+        return cls(
+            table=table,
+            selection=Selection.from_ledger(project, events, where),
+            days=Chunk(date.fromisoformat(first), date.fromisoformat(last)),
+            mode="replace",
+            zone=zone,
+            zone_is_known=True,
+            dedupe=dedupe,
+            limited=limited,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where an order's events go, and what is there.
-
-    `table` is spelled as in the database, `target` is the table to be filled. Where it cannot be gone on with,
-    as it is not there or a shadow of another purpose, it is to be begun anew, and nothing counts as `held`.
-    `history` are the selection's batches in a table that is to be replaced.
-    """
+    """Which table an export fills, and what the ledger knows of it."""
 
     table: str
-    target: str
-    held: tuple[Held, ...]
-    history: tuple[Held, ...]
-    begin_anew: bool
+    """The table of the target, spelled as in the database."""
+    filled: str
+    """The table that receives the rows: `table` itself, or the shadow table of a replacement."""
+    batches: tuple[Batch, ...]
+    """The selection's batches in the filled table."""
+    history: tuple[Batch, ...]
+    """The selection's batches in a table that is to be replaced; they only tell how many events to expect."""
+    begins_anew: bool
+    """Whether the filled table does not exist, or is the shadow of another export."""
 
 
-def state_for(connection: duckdb.DuckDBPyConnection, order: Order) -> State:
-    """Check that the state of the table fits the order, before anything is asked or written.
+def check_target(connection: Connection, target: Target) -> State:
+    """Check that the state of the table fits the target, before any request or change.
 
     Raises:
         ValueError: DuckDB does not know the zone.
-        TableExistsError, TableNotFoundError, TableFormatError, SelectionError, LedgerMismatchError: see there.
+        TableExistsError, TableNotFoundError, TableFormatError: The table does not fit the mode.
+        SelectionError: The table holds days under a selection or a zone that does not fit.
+        LedgerMismatchError: The table does not hold the rows that the ledger names.
     """
-    check_zone(connection, order.zone)
-    table = name_in_database(connection, order.table)
-    _check_table(connection, table, order.mode)
+    check_zone(connection, target.zone)
+    table = name_in_database(connection, target.table)
+    _check_table(connection, table, target.mode)
     check_ledger(connection)
-    target = SHADOW + table if order.mode == "replace" else table
-    ledger = Ledger(connection, target, order.selection, order.zone)
-    if not table_exists(connection, target):
+    filled = SHADOW + table if target.mode == "replace" else table
+    ledger = Ledger(connection, filled, target.selection, target.zone)
+    if not table_exists(connection, filled):
         fits = False
-    elif order.mode == "replace":
-        fits = _shadow_fits(connection, target, ledger, order)
+    elif target.mode == "replace":
+        fits = _shadow_fits(connection, filled, ledger, target)
     else:
         fits = True
         ledger.check_zone()
-        ledger.check_selection(order.days, limited=order.limited)
-        ledger.check_rows(order.days, trust=order.mode == "resume")
-    replaced = Ledger(connection, table, order.selection, order.zone) if target != table else None
+        ledger.check_selection(target.days, limited=target.limited)
+        ledger.check_rows(target.days, trust=target.mode == "resume")
+    replaced = Ledger(connection, table, target.selection, target.zone) if filled != table else None
     return State(
         table=table,
-        target=target,
-        held=tuple(batch.held for batch in ledger.mine()) if fits else (),
-        history=tuple(batch.held for batch in replaced.mine()) if replaced else (),
-        begin_anew=not fits,
+        filled=filled,
+        batches=tuple(ledger.for_selection()) if fits else (),
+        history=tuple(replaced.for_selection()) if replaced else (),
+        begins_anew=not fits,
     )
 
 
-def _check_table(connection: duckdb.DuckDBPyConnection, table: str, mode: Mode) -> None:
+def _check_table(connection: Connection, table: str, mode: Mode) -> None:
     """Refuse what the mode cannot work with."""
-    there = table_exists(connection, table)
+    exists = table_exists(connection, table)
     if mode == "create":
-        if there:
+        if exists:
             raise TableExistsError(
                 f"table {table} already exists{_remedy(connection, table)}", table_name=table
             )
         return
     check_no_view(connection, table)
-    if there:
+    if exists:
         check_format(connection, table, replacing=mode == "replace")
     elif mode == "append":
         raise TableNotFoundError(
@@ -138,7 +137,7 @@ def _check_table(connection: duckdb.DuckDBPyConnection, table: str, mode: Mode) 
         )
 
 
-def _remedy(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+def _remedy(connection: Connection, table: str) -> str:
     try:
         check_no_view(connection, table)
         check_format(connection, table)
@@ -147,11 +146,11 @@ def _remedy(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     return "; use resume to complete it, append to add days, or replace"
 
 
-def _shadow_fits(connection: duckdb.DuckDBPyConnection, shadow: str, ledger: Ledger, order: Order) -> bool:
-    if comment_of(connection, shadow) != order.purpose:
+def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, target: Target) -> bool:
+    if comment_of(connection, shadow) != target.fingerprint:
         return False
     try:
-        ledger.check_rows(order.days, trust=True)
+        ledger.check_rows(target.days, trust=True)
     except LedgerMismatchError:
         return False
     return True

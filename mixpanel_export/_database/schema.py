@@ -1,42 +1,53 @@
-"""Tables, views and comments: what is in the database file, what must be, and what may not be touched."""
+"""The tables and views of a database file: what they are, and which foreign ones must not be touched."""
 
-import duckdb
+from collections.abc import Mapping
 
-from mixpanel_export._database.connection import quoted, takes_zstd
+from mixpanel_export._database.connection import Connection, quoted, takes_zstd
 from mixpanel_export.errors import TableFormatError
 
 SCHEMA = 2
-"""Version of the tables below, kept as the comment of `_export_batches`; in the first there was no `_export_timeless`."""
+"""Version of the ledger tables, stored as the comment of `_export_batches`. Version 1 had no `_export_timeless`."""
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_timeless")
-"""All that have a column `batch`, by which they are kept and forgotten."""
+"""The tables of the ledger; each has a column `batch`."""
 
-HERE = "schema_name = 'main' AND database_name = current_database()"
-"""SQL that leaves out of DuckDB's lists what else may be attached."""
-
-_TABLES = """
-CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {start};
-CREATE TABLE IF NOT EXISTS _export_batches (
-    batch INTEGER, table_name VARCHAR, project VARCHAR, events VARCHAR, "where" VARCHAR,
-    from_date DATE, to_date DATE, status VARCHAR, "rows" BIGINT, removed_duplicates BIGINT, rejects BIGINT,
-    repaired BIGINT, outside_rows BIGINT, outside_first TIMESTAMP, outside_last TIMESTAMP, timeless_rows BIGINT,
-    bytes BIGINT, attempts INTEGER, started TIMESTAMP, finished TIMESTAMP, error VARCHAR, deduped BOOLEAN,
-    timezone VARCHAR
-);
-CREATE TABLE IF NOT EXISTS _export_rejects (batch INTEGER, reason VARCHAR, line BLOB);
-CREATE TABLE IF NOT EXISTS _export_duplicates (
-    batch INTEGER, lost_to INTEGER, event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR,
-    insert_id VARCHAR, properties JSON
-);
-CREATE TABLE IF NOT EXISTS _export_timeless (batch INTEGER, insert_id VARCHAR);
-"""
-_COLUMNS = {
+EVENT_COLUMNS = {
     "event_name": "VARCHAR",
     "event_time": "TIMESTAMP",
     "distinct_id": "VARCHAR",
     "insert_id": "VARCHAR",
     "properties": "JSON",
-    "export_batch": "INTEGER",
+}
+"""Name and type of each column that an event fills, in the order of mixpanel_data's tables."""
+
+IN_MAIN = "schema_name = 'main' AND database_name = current_database()"
+"""SQL that restricts DuckDB's catalog functions to this database, since others may be attached."""
+
+_TABLE_COLUMNS = EVENT_COLUMNS | {"export_batch": "INTEGER"}
+_LEDGER_COLUMNS = {
+    "batch": "INTEGER",
+    "table_name": "VARCHAR",
+    "project": "VARCHAR",
+    "events": "VARCHAR",
+    "where": "VARCHAR",
+    "from_date": "DATE",
+    "to_date": "DATE",
+    "status": "VARCHAR",
+    "rows": "BIGINT",
+    "removed_duplicates": "BIGINT",
+    "rejects": "BIGINT",
+    "repaired": "BIGINT",
+    "outside_rows": "BIGINT",
+    "outside_first": "TIMESTAMP",
+    "outside_last": "TIMESTAMP",
+    "timeless_rows": "BIGINT",
+    "bytes": "BIGINT",
+    "attempts": "INTEGER",
+    "started": "TIMESTAMP",
+    "finished": "TIMESTAMP",
+    "error": "VARCHAR",
+    "deduped": "BOOLEAN",
+    "timezone": "VARCHAR",
 }
 _METADATA = """
 CREATE VIEW _metadata AS
@@ -56,15 +67,22 @@ GROUP BY table_name
 """
 
 
-def create_ledger(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create what is missing of the ledger; one of an older release becomes one of this."""
-    connection.execute(_TABLES.format(start=_next_batch(connection)))
+def create_ledger(connection: Connection) -> None:
+    """Create the ledger tables that are missing, and upgrade an older ledger to this version."""
+    connection.execute(f"CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {_next_batch(connection)}")
+    for table, columns in (
+        ("_export_batches", _LEDGER_COLUMNS),
+        ("_export_rejects", {"batch": "INTEGER", "reason": "VARCHAR", "line": "BLOB"}),
+        ("_export_duplicates", {"batch": "INTEGER", "lost_to": "INTEGER", **EVENT_COLUMNS}),
+        ("_export_timeless", {"batch": "INTEGER", "insert_id": "VARCHAR"}),
+    ):
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({_definitions(columns)})")
     connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
     if not table_exists(connection, "_metadata"):
         connection.execute(_METADATA)
 
 
-def check_ledger(connection: duckdb.DuckDBPyConnection) -> None:
+def check_ledger(connection: Connection) -> None:
     """Refuse a ledger of a version that this release does not know.
 
     Raises:
@@ -80,7 +98,11 @@ def check_ledger(connection: duckdb.DuckDBPyConnection) -> None:
             )
 
 
-def _next_batch(connection: duckdb.DuckDBPyConnection) -> int:
+def _definitions(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
+
+
+def _next_batch(connection: Connection) -> int:
     """Return where the batch ids go on if somebody has dropped their sequence."""
     if not table_exists(connection, "_export_batches"):
         return 1
@@ -88,83 +110,82 @@ def _next_batch(connection: duckdb.DuckDBPyConnection) -> int:
     return int(found[0]) if found else 1
 
 
-def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+def table_exists(connection: Connection, table: str) -> bool:
     """Whether the main schema has a table or view of that name, in any case of letters."""
     found = connection.execute(
         f"SELECT count(*) FROM (SELECT table_name, schema_name, database_name FROM duckdb_tables() UNION ALL "
-        f"SELECT view_name, schema_name, database_name FROM duckdb_views()) WHERE lower(table_name) = lower(?) AND {HERE}",
+        f"SELECT view_name, schema_name, database_name FROM duckdb_views()) WHERE lower(table_name) = lower(?) AND {IN_MAIN}",
         [table],
     ).fetchone()
     return bool(found and found[0])
 
 
-def table_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
+def table_names(connection: Connection) -> list[str]:
     """Return the names of all tables, this program's own among them, in order."""
     found = connection.execute(
-        f"SELECT table_name FROM duckdb_tables() WHERE {HERE} AND NOT internal ORDER BY table_name"
+        f"SELECT table_name FROM duckdb_tables() WHERE {IN_MAIN} AND NOT internal ORDER BY table_name"
     ).fetchall()
     return [name for (name,) in found]
 
 
-def columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
+def columns_of(connection: Connection, table: str) -> list[tuple[str, str]]:
     """Return names and types of a table's columns, in its order."""
     return connection.execute(
-        f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {HERE} ORDER BY column_index",
+        f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {IN_MAIN} ORDER BY column_index",
         [table],
     ).fetchall()
 
 
-def check_no_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+def check_no_view(connection: Connection, table: str) -> None:
     """Refuse a name that is a view's.
 
     Raises:
         TableFormatError: saying so.
     """
     found = connection.execute(
-        f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {HERE}",
+        f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {IN_MAIN}",
         [table],
     ).fetchone()
     if found and found[0]:
         raise TableFormatError(f"{table} is a view; export into another table, or drop it", table_name=table)
 
 
-def create_events_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+def create_events_table(connection: Connection, table: str) -> None:
     """Create the events table if it is not there."""
-    compressed = " USING COMPRESSION zstd" if takes_zstd(connection) else ""
-    columns = ", ".join(
-        f"{name} {kind}{compressed if name == 'properties' else ''}" for name, kind in _COLUMNS.items()
-    )
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({columns})")
+    columns = dict(_TABLE_COLUMNS)
+    if takes_zstd(connection):
+        columns["properties"] += " USING COMPRESSION zstd"
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({_definitions(columns)})")
 
 
-def forget_foreign_metadata(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+def forget_foreign_metadata(connection: Connection, table: str) -> None:
     """Remove what mixpanel_data's own `_metadata` table, if the file has one, says of a table that is no more."""
     found = connection.execute(
         "SELECT count(*) FROM duckdb_columns() WHERE table_name = '_metadata' AND column_name = 'table_name' AND "
-        f"{HERE} AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE {HERE})"
+        f"{IN_MAIN} AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE {IN_MAIN})"
     ).fetchone()
     if found and found[0]:
         connection.execute("DELETE FROM _metadata WHERE table_name = ?", [table])
 
 
-def check_format(connection: duckdb.DuckDBPyConnection, table: str, *, replacing: bool = False) -> None:
+def check_format(connection: Connection, table: str, *, replacing: bool = False) -> None:
     """Refuse a table that this program did not make, or that others have changed; mixpanel_data's may be replaced.
 
     Raises:
         TableFormatError: saying whose the table looks like.
     """
     found = columns_of(connection, table)
-    if found == list(_COLUMNS.items()):
+    if found == list(_TABLE_COLUMNS.items()):
         return
     names = {name for name, _ in found}
-    if not {"event_name", "event_time", "distinct_id", "insert_id", "properties"} <= names:
+    if not EVENT_COLUMNS.keys() <= names:
         raise TableFormatError(
             f"table {table} has other columns than an export's; export into another table, or drop it",
             table_name=table,
         )
     if replacing:
         return
-    others = sorted(names - _COLUMNS.keys())
+    others = sorted(names - _TABLE_COLUMNS.keys())
     if others and has_batches(connection, table):
         raise TableFormatError(
             f"table {table} has the column {', '.join(others)} besides an export's, so nothing can be added to it; "
@@ -178,22 +199,22 @@ def check_format(connection: duckdb.DuckDBPyConnection, table: str, *, replacing
     )
 
 
-def has_batches(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+def has_batches(connection: Connection, table: str) -> bool:
     """Whether the table has the columns of an export, perhaps among others; another one may have taken its name."""
-    return set(_COLUMNS.items()) <= set(columns_of(connection, table))
+    return set(_TABLE_COLUMNS.items()) <= set(columns_of(connection, table))
 
 
-def name_in_database(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+def name_in_database(connection: Connection, table: str) -> str:
     """Return the table's name as the database spells it, since DuckDB does not tell cases apart."""
     found = connection.execute(
-        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {HERE}", [table]
+        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {IN_MAIN}", [table]
     ).fetchone()
     return str(found[0]) if found else table
 
 
-def comment_of(connection: duckdb.DuckDBPyConnection, table: str) -> str | None:
+def comment_of(connection: Connection, table: str) -> str | None:
     """Return the comment of a table, None where it has none or is not there."""
     found = connection.execute(
-        f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {HERE}", [table]
+        f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}", [table]
     ).fetchone()
     return found[0] if found else None

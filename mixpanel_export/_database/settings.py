@@ -80,7 +80,7 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
 
 @contextmanager
-def room_at_last(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
+def most_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
     """Give DuckDB the most memory that reading lines of up to *longest* bytes may need, after less was too little.
 
     This may exceed `memory_limit`, but not half of the memory of the machine.
@@ -133,6 +133,18 @@ def memory_limit() -> int:
 def default_limit(sizes: Sequence[int]) -> int:
     """Return a quarter of the least of *sizes*, the amounts of memory that the system tells, between 96 and 160 MB."""
     return max(_LEAST_MEMORY, min([_USUAL_MEMORY, *(size // 4 for size in sizes)]))
+
+
+def validator_count() -> int:
+    """Return how many chunks are validated at a time: one for every two processors that this process may use."""
+    return max(1, _processors() // 2)
+
+
+def _processors() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Windows and macOS
+        return os.cpu_count() or 1
 
 
 def _threads() -> str:

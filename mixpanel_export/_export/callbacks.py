@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio
 
 from mixpanel_export._concurrency import CallbackError, call_back
-from mixpanel_export._export.tracker import Outcome
+from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._model import Chunk
 from mixpanel_export._quota.gate import Gate, GateStatistics
 from mixpanel_export._source.fetcher import ChunkStats
@@ -29,25 +29,25 @@ class Callbacks:
     on_progress: Callable[[Progress], object] | None = None
 
 
-class Reports:
+class Reporter:
     """Calls the callbacks; what one of them raises leaves as `CallbackError`, and none is called after it."""
 
     def __init__(
-        self, callbacks: Callbacks, outcome: Outcome, stats: Mapping[Chunk, ChunkStats], gate: Gate
+        self, callbacks: Callbacks, tracker: Tracker, stats: Mapping[Chunk, ChunkStats], gate: Gate
     ) -> None:
         self._callbacks = callbacks
-        self._outcome = outcome
+        self._tracker = tracker
         self._stats = stats
         self._gate = gate
         self._calling = anyio.Lock()
         self._raised = False
 
-    async def tell_of(self, batch: Chunk) -> None:
+    async def report_batch(self, batch: Chunk) -> None:
         """Tell that the batch is decided."""
         if self._callbacks.on_batch_complete is not None:
-            await self._call(self._callbacks.on_batch_complete, self._outcome.progress(batch))
+            await self._call(self._callbacks.on_batch_complete, self._tracker.progress(batch))
 
-    async def keep_coming(self) -> None:
+    async def report_progress(self) -> None:
         """Tell of every change until cancelled."""
         shown = None
         while self._callbacks.on_progress is not None:
@@ -57,7 +57,7 @@ class Reports:
                 shown = progress
             await anyio.sleep(_EVERY)
 
-    async def send_last(self) -> None:
+    async def report_end(self) -> None:
         """Tell how it ended."""
         if self._callbacks.on_progress is not None:
             await self._call(self._callbacks.on_progress, self._progress())
@@ -67,9 +67,9 @@ class Reports:
         gate = self._gate.statistics()
         quota_opens_in = _quota_opens_in(gate)
         return Progress(
-            batches=self._outcome.batches,
-            batches_done=self._outcome.batches_done,
-            batches_failed=self._outcome.batches_failed,
+            batches=self._tracker.batches,
+            batches_done=self._tracker.batches_done,
+            batches_failed=self._tracker.batches_failed,
             rows=sum(chunk.rows for chunk in chunks),
             bytes_read=sum(chunk.bytes_read for chunk in chunks),
             requests=gate.requests,
@@ -84,7 +84,7 @@ class Reports:
     def _unasked(self) -> int:
         """How many chunks are pending that no request has been made for yet."""
         asked = {chunk for chunk, stats in self._stats.items() if stats.attempts}
-        return sum(chunk not in asked for chunk in self._outcome.pending)
+        return sum(chunk not in asked for chunk in self._tracker.pending)
 
     def _waiting_for(self) -> str | None:
         return next((chunk.waiting_for for chunk in self._stats.values() if chunk.waiting_for), None)

@@ -5,7 +5,7 @@ import math
 from anyio import to_thread
 
 from mixpanel_export._database.connection import connected_to_look
-from mixpanel_export._database.preflight import State, state_for
+from mixpanel_export._database.preflight import State, check_target
 from mixpanel_export._export.job import Job
 from mixpanel_export._model import Chunk
 from mixpanel_export.results import DateRange, ExportPlan
@@ -19,7 +19,7 @@ async def plan_export(job: Job) -> ExportPlan:
             a look at the file can tell.
     """
     state = await to_thread.run_sync(_state_of, job)
-    planned = await job.plan(state.held, state.history)
+    planned = await job.plan(state.batches, state.history)
     return ExportPlan(
         table=state.table,
         date_ranges=_ranges(planned.chunks),
@@ -33,7 +33,7 @@ async def plan_export(job: Job) -> ExportPlan:
 
 def _state_of(job: Job) -> State:
     with connected_to_look(job.path) as connection:
-        return state_for(connection, job.order)
+        return check_target(connection, job.target)
 
 
 def _ranges(chunks: tuple[Chunk, ...]) -> tuple[DateRange, ...]:

@@ -1,111 +1,64 @@
-"""Which answers without a body are believed at once: nothing proves such an answer whole.
+"""Decides which silent answers are asked for again. Pure.
 
-A chunk that came without a byte is fetched once more where events were to be expected: an earlier attempt brought
-some, the table has some of these days, or days before and after have some. Neighbouring chunks that all came empty
-share one request, so that an event that is rare costs no second round of the whole plan.
+A *silent* answer has status 200 and no body. It may mean a day without events, or a server that failed before the first
+byte; nothing tells the two apart. So every silent chunk is asked for once more, after all other chunks. Neighbouring silent
+chunks share one request. Days that are silent twice are believed to be empty.
 """
 
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
-import anyio
-
-from mixpanel_export._concurrency import Bell
-from mixpanel_export._export.tracker import Outcome
 from mixpanel_export._model import Chunk
-from mixpanel_export._source.fetcher import ChunkStats, Fetcher, is_final
-from mixpanel_export.errors import APIError
 
-_log = logging.getLogger("mixpanel_export")
+MOST_REQUESTS = 5
+"""Requests for silent days in one export whose project has an hourly quota."""
 
+_USUAL_DAYS = 100  # of one request; longer ones are made only where there would be too many requests
 
-@dataclass(slots=True)
-class _Look:
-    """One request for several chunks in a row."""
-
-    over: anyio.Event = field(default_factory=anyio.Event)
-    empty: bool = False
+Run = tuple[Chunk, ...]
+"""Silent chunks that follow each other day by day, in order."""
 
 
-class _Nowhere:
-    async def restart(self) -> None:
-        pass
+@dataclass(frozen=True, slots=True)
+class SecondRequests:
+    """The `runs` that are asked for, one request each, and the `skipped` chunks for which no request is left."""
 
-    async def block(self, lines: bytes) -> None:
-        pass
+    runs: tuple[Run, ...]
+    skipped: tuple[Chunk, ...]
 
 
-class SecondLook:
-    """Decides which chunks are to be fetched again; *bell* rings whenever a chunk is decided."""
+def second_requests(silent: Sequence[Chunk], most: int | None = MOST_REQUESTS) -> SecondRequests:
+    """Return how to ask again for the *silent* chunks, which are sorted and disjoint, in at most *most* requests.
 
-    def __init__(self, outcome: Outcome, fetcher: Fetcher, bell: Bell) -> None:
-        self._outcome = outcome
-        self._fetcher = fetcher
-        self._bell = bell
-        self._silent: set[Chunk] = set()
-        self._believed: set[Chunk] = set()
-        self._looks: dict[Chunk, _Look] = {}
+    Each run of neighbouring chunks is one request, or several of about 100 days. Where that would be too many requests, runs
+    are not cut, and the longest runs come first.
+    """
+    silent_runs = runs(silent)
+    parts = [part for run in silent_runs for part in _cut(run)]
+    if most is None or len(parts) <= most:
+        return SecondRequests(tuple(parts), ())
+    by_length = sorted(silent_runs, key=_days, reverse=True)
+    skipped = [chunk for run in by_length[most:] for chunk in run]
+    return SecondRequests(tuple(by_length[:most]), tuple(sorted(skipped)))
 
-    async def wanted(self, chunk: Chunk, stats: ChunkStats) -> bool:
-        """Whether the chunk, whose answer *stats* describes, is to be fetched once more.
 
-        May wait until its neighbours are known.
-        """
-        if not stats.silent:
-            return False
-        if stats.had_body or self._outcome.has_events_in(chunk):
-            return True
-        self._silent.add(chunk)
-        self._bell.ring()
-        try:
-            return await self._lies_between_events(chunk) and not await self._is_empty_again(chunk)
-        finally:
-            self._silent.discard(chunk)
+def runs(chunks: Sequence[Chunk]) -> list[Run]:
+    """Return sorted chunks as runs without a day between."""
+    edges = [0, *(place for place, (one, next_) in enumerate(pairwise(chunks), 1) if not one.borders(next_))]
+    return [tuple(chunks[start:stop]) for start, stop in pairwise([*edges, len(chunks)]) if start < stop]
 
-    async def _lies_between_events(self, chunk: Chunk) -> bool:
-        """Whether days before and days after the chunk have events, as soon as that is known."""
-        while not self._outcome.has_events_around(chunk):
-            if len(self._silent) >= self._outcome.undecided:
-                self._believed |= self._silent
-            if chunk in self._believed:
-                return False
-            await self._bell.wait()
-        return True
 
-    async def _is_empty_again(self, chunk: Chunk) -> bool:
-        """Whether the chunk is empty together with its silent neighbours, if it has any."""
-        if chunk not in self._looks:
-            row = list(self._row(chunk))
-            if len(row) == 1:
-                return False
-            look = _Look()
-            self._looks.update(dict.fromkeys(row, look))
-            try:
-                look.empty = await self._ask(Chunk(row[0].first, row[-1].last))
-            finally:
-                look.over.set()
-        await self._looks[chunk].over.wait()
-        return self._looks[chunk].empty
+def _cut(run: Run) -> list[Run]:
+    """Cut a run into parts of at most `_USUAL_DAYS` days, but never a chunk."""
+    parts: list[list[Chunk]] = []
+    for chunk in run:
+        if parts and _days((*parts[-1], chunk)) <= _USUAL_DAYS:
+            parts[-1].append(chunk)
+        else:
+            parts.append([chunk])
+    return [tuple(part) for part in parts]
 
-    def _row(self, chunk: Chunk) -> Iterator[Chunk]:
-        """Return the chunk and those beside it, day by day without a hole, that are waiting for a second look too."""
-        silent = sorted(self._silent - self._looks.keys())
-        place = silent.index(chunk)
-        first = last = place
-        while first and silent[first - 1].borders(silent[first]):
-            first -= 1
-        while last + 1 < len(silent) and silent[last].borders(silent[last + 1]):
-            last += 1
-        yield from silent[first : last + 1]
 
-    async def _ask(self, days: Chunk) -> bool:
-        _log.info("%s: asked for once more together, as they came empty between days with events", days)
-        try:
-            stats = await self._fetcher.fetch(days, _Nowhere())
-        except APIError as error:
-            if is_final(error):
-                raise
-            return False
-        empty, stats.rows = stats.silent, 0
-        return empty
+def _days(run: Sequence[Chunk]) -> int:
+    return Chunk(run[0].first, run[-1].last).days

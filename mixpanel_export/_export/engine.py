@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,21 @@ from anyio import to_thread
 from mixpanel_export._concurrency import entered_in_thread, in_task, in_thread
 from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.preflight import Mode
-from mixpanel_export._export.callbacks import Callbacks
+from mixpanel_export._database.settings import validator_count
+from mixpanel_export._export.callbacks import Callbacks, Reporter
+from mixpanel_export._export.fetching import Fetching
 from mixpanel_export._export.job import Job, checked_job
-from mixpanel_export._export.pipeline import Running
+from mixpanel_export._export.pipeline import run_pipeline
+from mixpanel_export._export.tracker import Tracker
+from mixpanel_export._export.writing import Writing
+from mixpanel_export._model import Batch
+from mixpanel_export._planning.planner import Plan
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
 from mixpanel_export._source.request import Timeouts
 from mixpanel_export._writer.staging import staging_for
-from mixpanel_export._writer.table import Store
+from mixpanel_export._writer.table import EventsTable
+from mixpanel_export._writer.validate import ClockCheck, validator_for
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
 
@@ -124,20 +132,55 @@ async def _run(
 ) -> ParallelFetchResult:
     started = time.monotonic()
     async with entered_in_thread(connected_for_export(job.path)) as connection:
-        store = await to_thread.run_sync(Store, connection, job.path, job.order)
-        held = await in_thread(store.held, store.interrupt)
-        planned = await job.plan(held, store.history)
-        batches = await in_thread(partial(store.batches_for, planned.chunks), store.interrupt)
-        async with (
-            new_client(job.query.url, transport, http2=http2) as client,
-            entered_in_thread(staging_for(job.path, batches)) as staging,
-        ):
-            fetcher = Fetcher(
-                client, job.query, job.gate, workers=job.workers, retries=job.retries, now=job.now
-            )
-            running = Running(
-                planned, store, staging, fetcher, job.gate, held=held, now=job.now, callbacks=callbacks
-            )
-            await running.run()
-        totals = await in_thread(partial(store.finish, whole=running.whole), store.interrupt)
-        return running.result(store.table, totals, time.monotonic() - started)
+        table = await to_thread.run_sync(EventsTable, connection, job.path, job.target)
+        batches = await in_thread(table.batches, table.interrupt)
+        planned = await job.plan(batches, table.history)
+        tracker = Tracker(planned)
+        client = new_client(job.query.url, transport, http2=http2)
+        await _transfer(
+            job, client, callbacks, table=table, batches=batches, planned=planned, tracker=tracker
+        )
+        totals = await in_thread(partial(table.finish, whole=not tracker.errors), table.interrupt)
+        return tracker.result(
+            table.name,
+            totals.growth,
+            totals.removed_duplicates,
+            seconds=time.monotonic() - started,
+            now=job.now(),
+        )
+
+
+async def _transfer(
+    job: Job,
+    client: httpx.AsyncClient,
+    callbacks: Callbacks,
+    *,
+    table: EventsTable,
+    batches: Sequence[Batch],
+    planned: Plan,
+    tracker: Tracker,
+) -> None:
+    """Fetch the planned chunks into the table."""
+    numbers = await in_thread(partial(table.new_numbers, len(planned.chunks)), table.interrupt)
+    clock = ClockCheck(enabled=not job.target.zone_is_known)
+    async with client, AsyncExitStack() as stack:
+        staging = await stack.enter_async_context(entered_in_thread(staging_for(job.path)))
+        validators = [
+            await stack.enter_async_context(entered_in_thread(validator_for(table, staging, clock)))
+            for _ in range(validator_count())
+        ]
+        fetcher = Fetcher(client, job.query, job.gate, workers=job.workers, retries=job.retries, now=job.now)
+        reporter = Reporter(callbacks, tracker, fetcher.stats, job.gate)
+        writing = Writing(table, staging, validators, clock=clock, tracker=tracker, now=job.now)
+        fetching = Fetching(
+            planned,
+            fetcher,
+            writing,
+            tracker,
+            reporter,
+            numbers=dict(zip(planned.chunks, numbers, strict=True)),
+            batches=batches,
+            path=job.path,
+            hourly_quota=bool(job.gate.statistics().per_hour),
+        )
+        await run_pipeline(fetching, writing, reporter)

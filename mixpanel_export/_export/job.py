@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import get_args
 
 from mixpanel_export._database.connection import database_path
-from mixpanel_export._database.ledger import Selection
-from mixpanel_export._database.preflight import Mode, Order
+from mixpanel_export._database.preflight import Mode, Target
+from mixpanel_export._model import Batch, Selection
 from mixpanel_export._planning.days import checked_days
-from mixpanel_export._planning.planner import Held, Plan, open_from, plan
+from mixpanel_export._planning.planner import Plan, open_from, plan
 from mixpanel_export._quota.gate import Gate, GateStatistics, gate_for
 from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.request import Query, Timeouts, checked_names, query_for
@@ -31,7 +31,7 @@ class Job:
     """An export whose arguments have been checked."""
 
     path: Path
-    order: Order
+    target: Target
     query: Query
     gate: Gate
     workers: int
@@ -39,22 +39,22 @@ class Job:
     retries: int
     now: Callable[[], datetime]
 
-    async def plan(self, held: Sequence[Held], history: Sequence[Held]) -> Plan:
-        """Decide what to ask for, where the database has *held* already, by what is left of the hour now.
+    async def plan(self, batches: Sequence[Batch], history: Sequence[Batch]) -> Plan:
+        """Decide what to ask for, where the database has *batches* already, by what is left of the hour now.
 
-        *history* are batches that the order does not go on from, but that tell how many events to expect.
+        *history* are batches that the target does not go on from, but that tell how many events to expect.
         """
         await self.gate.refresh()
         return plan(
-            self.order.days.first,
-            self.order.days.last,
-            held=held,
+            self.target.days.first,
+            self.target.days.last,
+            batches=batches,
             history=history,
-            trust=self.order.mode in {"resume", "replace"},
+            trust=self.target.mode in {"resume", "replace"},
             chunk_days=self.chunk_days,
             workers=self.workers,
-            requests=_planned_requests(self.gate.statistics(), self.order.days.days),
-            open_from=open_from(in_zone(self.now(), self.order.zone)),
+            requests=_planned_requests(self.gate.statistics(), self.target.days.days),
+            open_from=open_from(in_zone(self.now(), self.target.zone)),
         )
 
 
@@ -87,7 +87,7 @@ def checked_job(
     Raises:
         ValueError, ConfigError: As `export_events`.
     """
-    wanted = checked_days(from_date, to_date, now())
+    days = checked_days(from_date, to_date, now())
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     if one_request or limit is not None:
@@ -105,13 +105,13 @@ def checked_job(
     query = query_for(credentials, api_url, timeouts, events=names, where=where, limit=limit)
     return Job(
         path=database_path(db).absolute(),
-        order=Order(
+        target=Target(
             table=table,
             selection=Selection(credentials.project_id, names, where),
-            days=wanted,
+            days=days,
             mode=mode,
             zone=checked_zone(project_timezone, credentials.project_timezone),
-            zone_given=(project_timezone or credentials.project_timezone) is not None,
+            zone_is_known=(project_timezone or credentials.project_timezone) is not None,
             dedupe=dedupe,
             limited=limit is not None,
         ),

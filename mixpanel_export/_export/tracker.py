@@ -1,43 +1,77 @@
-"""What becomes of the plan's batches: the books of one export, and what callers are told from them.
+"""Tracks which chunks of an export are decided, and computes what callers are told.
 
-A batch is one chunk, or several pieces once its chunk was split; it is decided with its last piece.
+A batch is a planned chunk, or the pieces of one that was split. It is decided with its last piece. A chunk is decided
+when it is committed or given up; one whose answer was silent is postponed until it is asked for again.
 """
 
 from collections.abc import Iterable
 from datetime import datetime
 
 from mixpanel_export._model import Chunk, Committed
-from mixpanel_export._planning.planner import Held, Plan
+from mixpanel_export._planning.planner import Plan
 from mixpanel_export.errors import MixpanelDataError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult
 
 
-class Outcome:
-    """Which chunks are committed, and which failed and why."""
+class Tracker:
+    """The state of every chunk of one export."""
 
-    def __init__(self, planned: Plan, held: Iterable[Held]) -> None:
+    def __init__(self, planned: Plan) -> None:
         self._planned = planned
-        self._pieces = {batch: [batch] for batch in planned.chunks}
-        self._with_events = {Chunk(row.first, row.last) for row in held if row.rows}
+        self._index = {batch: index for index, batch in enumerate(planned.chunks)}
+        self._batch_of = {batch: batch for batch in planned.chunks}
+        self._pieces = {batch: {batch} for batch in planned.chunks}
         self._committed: dict[Chunk, Committed] = {}
+        self._pending = set(planned.chunks)
+        self._failed_batches: set[Chunk] = set()
+        self._silent_batches: set[Chunk] = set()
+        self.postponed: set[Chunk] = set()
+        """Chunks whose answer was silent, and which are to be asked for again."""
         self.errors: dict[Chunk, MixpanelDataError] = {}
+        """Why chunks were given up."""
 
     def split(self, chunk: Chunk, pieces: Iterable[Chunk]) -> None:
-        """Put *pieces* in the place of a chunk."""
-        for parts in self._pieces.values():
-            if chunk in parts:
-                at = parts.index(chunk)
-                parts[at : at + 1] = pieces
+        """Replace a chunk by its *pieces*."""
+        batch = self._batch_of.pop(chunk)
+        self._pieces[batch].remove(chunk)
+        self._pending.remove(chunk)
+        for piece in pieces:
+            self._batch_of[piece] = batch
+            self._pieces[batch].add(piece)
+            self._pending.add(piece)
 
-    def commit(self, verdict: Committed) -> None:
-        """Note that a chunk's rows are in the table."""
+    def commit(self, verdict: Committed, *, silent: bool) -> None:
+        """Record that a chunk's rows are in the table; *silent* says that both its answers had no body."""
         self._committed[verdict.chunk] = verdict
-        if verdict.rows:
-            self._with_events.add(verdict.chunk)
+        if silent:
+            self._silent_batches.add(self._batch_of[verdict.chunk])
+        self._decide(verdict.chunk)
 
     def fail(self, chunk: Chunk, error: MixpanelDataError) -> None:
-        """Note that a chunk was given up."""
+        """Record that a chunk was given up."""
         self.errors[chunk] = error
+        self._failed_batches.add(self._batch_of[chunk])
+        self._decide(chunk)
+
+    def postpone(self, chunk: Chunk) -> None:
+        """Record that a chunk's answer was silent."""
+        self.postponed.add(chunk)
+
+    def resume(self) -> list[Chunk]:
+        """Return the postponed chunks in order of date, and count them as undecided again."""
+        chunks = sorted(self.postponed)
+        self.postponed.clear()
+        return chunks
+
+    @property
+    def undecided(self) -> int:
+        """How many chunks may still come; postponed ones do not."""
+        return len(self._pending) - len(self.postponed)
+
+    @property
+    def pending(self) -> frozenset[Chunk]:
+        """The chunks that are neither committed nor given up."""
+        return frozenset(self._pending)
 
     @property
     def batches(self) -> int:
@@ -45,44 +79,38 @@ class Outcome:
         return len(self._pieces)
 
     @property
-    def pending(self) -> list[Chunk]:
-        """The chunks, pieces one by one, that are neither committed nor given up."""
-        decided = self._committed.keys() | self.errors.keys()
-        return [piece for pieces in self._pieces.values() for piece in pieces if piece not in decided]
-
-    @property
-    def undecided(self) -> int:
-        """How many chunks are neither committed nor given up."""
-        return len(self.pending)
-
-    @property
     def batches_done(self) -> int:
         """How many batches are committed whole."""
-        return sum(all(piece in self._committed for piece in pieces) for pieces in self._pieces.values())
+        open_batches = {self._batch_of[chunk] for chunk in self._pending}
+        return len(self._pieces) - len(open_batches | self._failed_batches)
 
     @property
     def batches_failed(self) -> int:
         """How many batches have a piece that was given up."""
-        return sum(any(piece in self.errors for piece in pieces) for pieces in self._pieces.values())
+        return len(self._failed_batches)
 
-    def has_events_in(self, chunk: Chunk) -> bool:
-        """Whether the table has, or had when the export began, events of the chunk's days."""
-        return any(days.overlaps(chunk) for days in self._with_events)
+    @property
+    def silent_batches(self) -> list[Chunk]:
+        """The batches with a chunk that was answered twice without a body, in order of date."""
+        return sorted(self._silent_batches)
 
-    def has_events_around(self, chunk: Chunk) -> bool:
-        """Whether days before the chunk and days after it have events."""
-        before = any(days.last < chunk.first for days in self._with_events)
-        return before and any(days.first > chunk.last for days in self._with_events)
+    def is_decided(self, batch: Chunk) -> bool:
+        """Whether every piece of the batch is decided."""
+        return self._pieces[batch].isdisjoint(self._pending)
+
+    def batch_of(self, chunk: Chunk) -> Chunk:
+        """Return the batch that a chunk is, or is a piece of."""
+        return self._batch_of[chunk]
 
     def progress(self, batch: Chunk) -> BatchProgress:
         """Return what callers are told of a batch that is decided."""
-        pieces = self._pieces[batch]
+        pieces = sorted(self._pieces[batch])
         errors = tuple(self.errors[piece] for piece in pieces if piece in self.errors)
         return BatchProgress(
             from_date=str(batch.first),
             to_date=str(batch.last),
-            batch_index=self._planned.chunks.index(batch),
-            total_batches=len(self._planned.chunks),
+            batch_index=self._index[batch],
+            total_batches=len(self._index),
             rows=sum(self._committed[piece].rows for piece in pieces if piece in self._committed),
             success=not errors,
             errors=errors,
@@ -93,7 +121,7 @@ class Outcome:
     ) -> ParallelFetchResult:
         """Return what the export did."""
         failed = sorted(self.errors)
-        done = self._committed.values()
+        committed = self._committed.values()
         return ParallelFetchResult(
             table=table,
             total_rows=growth,
@@ -105,6 +133,10 @@ class Outcome:
             added_date_ranges=tuple((str(days.first), str(days.last)) for days in self._planned.added),
             errors=tuple(self.errors[chunk] for chunk in failed),
             removed_duplicates=removed_duplicates,
-            rejects=sum(batch.rejects for batch in done),
-            repaired=sum(batch.repaired for batch in done),
+            rejects=sum(verdict.rejects for verdict in committed),
+            repaired=sum(verdict.repaired for verdict in committed),
+            empty_batches=len(self._silent_batches),
         )
+
+    def _decide(self, chunk: Chunk) -> None:
+        self._pending.remove(chunk)

@@ -15,9 +15,9 @@ from typing import Literal
 
 from mixpanel_export._advice import Problem
 from mixpanel_export._database.connection import Connection, connected_to_look, takes_zstd
-from mixpanel_export._database.ledger import Ledger, Selection
+from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import check_format, check_ledger, table_exists, table_names
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Chunk, Selection
 from mixpanel_export._quota.shared import SharedQuota, key_of, quota_file
 from mixpanel_export._source.reach import Reached
 from mixpanel_export.credentials import (
@@ -236,7 +236,7 @@ def _check_rows(connection: Connection, table: str) -> None:
         return
     batches = Ledger(connection, table, Selection(""), "UTC").batches()  # those of all selections
     for selection in dict.fromkeys(batch.selection for batch in batches):
-        mine = [batch.chunk for batch in batches if batch.selection == selection]
+        mine = [batch.days for batch in batches if batch.selection == selection]
         days = Chunk(min(chunk.first for chunk in mine), max(chunk.last for chunk in mine))
         Ledger(connection, table, selection, "UTC").check_rows(days, trust=True)
 

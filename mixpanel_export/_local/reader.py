@@ -17,12 +17,12 @@ import duckdb
 
 from mixpanel_export._concurrency import InterruptedCall, in_thread
 from mixpanel_export._database.connection import connect, quoted
-from mixpanel_export._database.coverage import Coverage, LedgerRow, RowsPerDay, coverages
-from mixpanel_export._database.ledger import selection_of
-from mixpanel_export._database.preflight import SHADOW, Order, order_of
-from mixpanel_export._database.schema import check_ledger, comment_of, has_batches, table_exists, table_names
+from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
+from mixpanel_export._database.ledger import read_batches
+from mixpanel_export._database.preflight import SHADOW, Target
+from mixpanel_export._database.schema import check_ledger, comment_of, has_batches, table_names
 from mixpanel_export._files import replacing
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Batch
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError
 from mixpanel_export.sync import run_sync
 
@@ -38,17 +38,12 @@ _READING = frozenset(
     for name in ("SELECT", "EXPLAIN", "PRAGMA", "CALL", "SET", "LOAD", "MULTI", "ATTACH", "DETACH")
 )
 
-_LEDGER = (
-    'SELECT batch, table_name, project, events, "where", from_date, to_date, status, "rows", finished, error, '
-    "removed_duplicates, rejects, repaired, deduped, timezone FROM _export_batches ORDER BY batch"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
     """A replacement of a table that has begun and is not in it yet; *kept* batches need not be fetched again."""
 
-    order: Order
+    target: Target
     kept: int
 
 
@@ -137,7 +132,7 @@ def contents(connection: Connection) -> Contents:
         TableFormatError: a newer release of this program wrote the ledger.
     """
     check_ledger(connection)
-    rows = _ledger(connection) if table_exists(connection, "_export_batches") else []
+    rows = read_batches(connection)
     zones = {row.table: row.zone for row in rows}
     tables = table_names(connection)
     ours = [table for table in tables if table in zones and has_batches(connection, table)]
@@ -244,30 +239,6 @@ def _explained() -> Iterator[None]:
         raise ValueError(f"SQL: {' '.join(text.split())}") from error
 
 
-def _ledger(connection: Connection) -> list[LedgerRow]:
-    return [
-        LedgerRow(
-            batch=batch,
-            table=table,
-            selection=selection_of(project, events, where),
-            chunk=Chunk(first, last),
-            status=status,
-            rows=rows,
-            finished=finished,
-            error=error,
-            removed_duplicates=removed,
-            rejects=rejects,
-            repaired=repaired,
-            deduped=deduped,
-            zone=zone,
-        )
-        for (
-            batch, table, project, events, where, first, last, status, rows, finished, error, removed, rejects,
-            repaired, deduped, zone,
-        ) in connection.execute(_LEDGER).fetchall()
-    ]  # fmt: skip
-
-
 def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     """Count the rows of each batch and day; days are those of *zone*, asked for once a quarter of an hour."""
     day = "quarter" if zone == "UTC" else "timezone(?, timezone('UTC', quarter))"
@@ -282,8 +253,8 @@ def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     return dict(counted)
 
 
-def _unknown(rows: Sequence[LedgerRow], counted: Mapping[str, RowsPerDay]) -> Iterator[tuple[str, int]]:
-    known = {(row.table, row.batch) for row in rows if row.visible}
+def _unknown(rows: Sequence[Batch], counted: Mapping[str, RowsPerDay]) -> Iterator[tuple[str, int]]:
+    known = {(row.table, row.number) for row in rows if row.visible}
     for table, batches in counted.items():
         number = sum(sum(days.values()) for batch, days in batches.items() if (table, batch) not in known)
         if number and not table.startswith(SHADOW):
@@ -291,11 +262,11 @@ def _unknown(rows: Sequence[LedgerRow], counted: Mapping[str, RowsPerDay]) -> It
 
 
 def _replacements(
-    connection: Connection, tables: Sequence[str], rows: Sequence[LedgerRow]
+    connection: Connection, tables: Sequence[str], rows: Sequence[Batch]
 ) -> Iterator[Replacement]:
     """Yield what the tables that are being filled say they are for."""
     for shadow in tables:
         purpose = comment_of(connection, shadow) if shadow.startswith(SHADOW) else None
         if purpose is not None:
             kept = sum(row.table == shadow and row.visible for row in rows)
-            yield Replacement(order_of(shadow.removeprefix(SHADOW), purpose), kept)
+            yield Replacement(Target.from_fingerprint(shadow.removeprefix(SHADOW), purpose), kept)

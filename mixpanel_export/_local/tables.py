@@ -12,7 +12,7 @@ from mixpanel_export._database.connection import quoted, transaction
 from mixpanel_export._database.ledger import forget_table
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import (
-    HERE,
+    IN_MAIN,
     forget_foreign_metadata,
     name_in_database,
     table_exists,
@@ -45,8 +45,8 @@ def found_table(connection: duckdb.DuckDBPyConnection, table: str) -> str:
         TableNotFoundError: there is none.
     """
     found = connection.execute(
-        f"SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() WHERE {HERE} UNION ALL "
-        f"SELECT view_name FROM duckdb_views() WHERE {HERE}) WHERE lower(name) = lower(?)",
+        f"SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() WHERE {IN_MAIN} UNION ALL "
+        f"SELECT view_name FROM duckdb_views() WHERE {IN_MAIN}) WHERE lower(name) = lower(?)",
         [table],
     ).fetchone()
     if found is None:
@@ -85,7 +85,7 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
     if name.startswith("_"):
         raise ArgumentError("names", f"must not begin with _, as those of the ledger do, got {name}")
     there = connection.execute(
-        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) IN (lower(?), lower(?)) AND {HERE}",
+        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) IN (lower(?), lower(?)) AND {IN_MAIN}",
         [name, SHADOW + name],
     ).fetchone()
     if there is None:
@@ -115,7 +115,7 @@ def _fetched(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, date
     ]
     # A table of the user's own may have taken the name of one that is gone.
     with_events = connection.execute(
-        f"SELECT table_name FROM duckdb_columns() WHERE column_name = 'event_name' AND {HERE}"
+        f"SELECT table_name FROM duckdb_columns() WHERE column_name = 'event_name' AND {IN_MAIN}"
     ).fetchall()
     return {
         name: (kind, at.replace(tzinfo=UTC))

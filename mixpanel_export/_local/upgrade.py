@@ -20,9 +20,9 @@ from mixpanel_export._database.connection import (
     quoted,
     transaction,
 )
-from mixpanel_export._database.ledger import Entry, Ledger, Loaded, Selection
+from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import (
-    HERE,
+    IN_MAIN,
     check_ledger,
     columns_of,
     create_events_table,
@@ -31,7 +31,8 @@ from mixpanel_export._database.schema import (
     table_exists,
 )
 from mixpanel_export._local.file import check_there
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Batch, Chunk, Selection
+from mixpanel_export._timezones import naive_utc
 from mixpanel_export.errors import DatabaseError
 from mixpanel_export.inspection import UpgradedTable, UpgradeResult
 
@@ -127,7 +128,7 @@ def _tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Return the tables of events that are mixpanel_data's by their columns and key, by name."""
     keyed = connection.execute(
         "SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' "
-        f"AND constraint_column_names = ['insert_id'] AND {HERE} ORDER BY table_name"
+        f"AND constraint_column_names = ['insert_id'] AND {IN_MAIN} ORDER BY table_name"
     ).fetchall()
     return [table for (table,) in keyed if columns_of(connection, table) == _COLUMNS]
 
@@ -156,7 +157,7 @@ def _claims(connection: duckdb.DuckDBPyConnection) -> dict[str, _Claim]:
 def _drop_empty_metadata(connection: duckdb.DuckDBPyConnection) -> None:
     """Make room for the view of that name, unless the table still speaks of profiles."""
     is_table = connection.execute(
-        f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {HERE}"
+        f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {IN_MAIN}"
     ).fetchone()
     if is_table and not connection.execute("FROM _metadata LIMIT 1").fetchall():
         connection.execute("DROP TABLE _metadata")
@@ -169,12 +170,25 @@ def _upgrade(connection: duckdb.DuckDBPyConnection, table: str, claim: _Claim) -
     ledger = Ledger(connection, table, _UNKNOWN, "UTC")
     ledger.forget_all()
     runs = list(_runs({*counted, *(claim.days.dates if claim.days else ())}))
-    batches = dict(zip(ledger.new_batches(len(runs)), runs, strict=True))
+    batches = dict(zip(ledger.new_numbers(len(runs)), runs, strict=True))
     _copy(connection, table, claim.day, batches)
     for batch, days in batches.items():
         rows = sum(counted.get(day, 0) for day in days.dates)
-        times = claim.fetched_at, claim.fetched_at
-        ledger.write(Entry(batch, days, "imported", *times, attempts=0, loaded=Loaded(rows)), deduped=False)
+        ledger.write(
+            [
+                Batch(
+                    number=batch,
+                    days=days,
+                    status="imported",
+                    rows=rows,
+                    selection=_UNKNOWN,
+                    table=table,
+                    deduplicated=False,
+                    requested_at=naive_utc(claim.fetched_at),
+                    finished=naive_utc(claim.fetched_at),
+                )
+            ]
+        )
     ranges = tuple((str(days.first), str(days.last)) for days in runs)
     return UpgradedTable(table, sum(counted.values()), ranges)
 

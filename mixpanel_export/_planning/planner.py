@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import pairwise
-from typing import Literal
 
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.days import parse_day
 from mixpanel_export._planning.weights import (
     Weights,
@@ -30,20 +29,6 @@ _OPEN_DAYS = 2  # 48 hours after its end a day has most of the events that come 
 _WEEK = 7  # days: a chunk has no more, as long as the quota allows
 _CHUNKS_OF_A_WEEK = 6  # at most; a short export should not spend a tenth of the hour's quota
 _WORTH_IT = 0.9  # of the time of even chunks: what is expected is not certain, so less is no reason to change
-
-
-Status = Literal["complete", "open", "limited", "failed", "imported"]  # the last: by mixpanel_data
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What a ledger row says about its days: all statuses but `failed` may have rows in the table."""
-
-    batch: int
-    first: date
-    last: date
-    status: Status
-    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +81,8 @@ def plan(
     first: date,
     last: date,
     *,
-    held: Sequence[Held] = (),
-    history: Sequence[Held] = (),
+    batches: Sequence[Batch] = (),
+    history: Sequence[Batch] = (),
     trust: bool,
     chunk_days: int | None = None,
     workers: int = 10,
@@ -106,7 +91,7 @@ def plan(
 ) -> Plan:
     """Decide which days to fetch, from *first* to *last* inclusive, and in which chunks.
 
-    *held* is what the ledger says about this table and selection; its batches that have rows must not overlap
+    *batches* is what the ledger says about this table and selection; its batches that have rows must not overlap
     one another. With *trust*, days whose newest batch is complete are left alone. Every batch with rows and a
     day to be fetched is fetched whole, inside one chunk, so the plan may reach beyond the days asked for.
 
@@ -114,7 +99,7 @@ def plan(
     batch. Without, chunks are even and as many as fill whole waves of *workers* with at most a week each, or
     as the quota of *requests* (None: unlimited) allows; days from *open_from* on get chunks of their own.
 
-    How many events a day will have is expected by what *held* and *history*, further batches that bind nothing, tell
+    How many events a day will have is expected by what *batches* and *history*, further batches that bind nothing, tell
     of earlier ones. Where to cut by events is expected to save the workers a tenth of the time that even chunks take,
     chunks are even in events, and neither more nor longer than they would have been.
 
@@ -122,12 +107,12 @@ def plan(
         ValueError: *chunk_days* is not positive.
     """
     asked = _days(first, last)
-    wanted = set(asked) - (_vouched_for(held) if trust else set())
-    visible = [_days(row.first, row.last) for row in held if row.status != "failed"]
+    wanted = set(asked) - (_vouched_for(batches) if trust else set())
+    visible = [_days(row.days.first, row.days.last) for row in batches if row.status != "failed"]
     touched = [batch for batch in visible if not wanted.isdisjoint(batch)]
     wanted.update(*touched)
     bound = [batch for batch in touched if len(batch) > 1]  # no edge cuts a day
-    weights = expected_weights(_told([*history, *held]), wanted)
+    weights = expected_weights(_told([*history, *batches]), wanted)
     if chunk_days is None:
         open_day = open_from.toordinal()
         parts = _cut(wanted, bound, open_day, workers=workers, requests=requests, weights=weights)
@@ -142,10 +127,10 @@ def plan(
     )
 
 
-def halves(chunk: Chunk, held: Iterable[Held]) -> tuple[Chunk, Chunk] | None:
+def split_in_two(chunk: Chunk, batches: Iterable[Batch]) -> tuple[Chunk, Chunk] | None:
     """Return the chunk in two pieces as even as can be; None where no edge inside it leaves batches with rows whole."""
     days = _days(chunk.first, chunk.last)
-    bound = [_days(row.first, row.last) for row in held if row.status != "failed"]
+    bound = [_days(row.days.first, row.days.last) for row in batches if row.status != "failed"]
     edges = [edge for edge in range(days.start + 1, days.stop) if _cut_by(edge, bound) is None]
     if not edges:
         return None
@@ -153,21 +138,21 @@ def halves(chunk: Chunk, held: Iterable[Held]) -> tuple[Chunk, Chunk] | None:
     return _chunk(range(days.start, edge)), _chunk(range(edge, days.stop))
 
 
-def _vouched_for(held: Iterable[Held]) -> set[int]:
+def _vouched_for(batches: Iterable[Batch]) -> set[int]:
     """Return the days whose newest ledger row is complete."""
     newest = {
         day: row.status
-        for row in sorted(held, key=lambda row: row.batch)
-        for day in _days(row.first, row.last)
+        for row in sorted(batches, key=lambda row: row.number)
+        for day in _days(row.days.first, row.days.last)
     }
     return {day for day, status in newest.items() if status == "complete"}
 
 
-def _told(history: Iterable[Held]) -> Iterator[tuple[range, int]]:
+def _told(history: Iterable[Batch]) -> Iterator[tuple[range, int]]:
     """Yield days and rows of the batches that tell how many events there are, oldest first."""
-    for row in sorted(history, key=lambda row: row.batch):
+    for row in sorted(history, key=lambda row: row.number):
         if row.status in {"complete", "open"}:
-            yield _days(row.first, row.last), row.rows
+            yield _days(row.days.first, row.days.last), row.rows
 
 
 def _cut_every(days: int, run: range, bound: Sequence[range]) -> Iterator[range]:

@@ -1,6 +1,6 @@
-"""What DuckDB and Python show one another without copying: lines where they lie, and columns found in them.
+"""Arrow arrays between Python and DuckDB, without copies: lines of text, and the columns extracted from them.
 
-Both are Arrow arrays, made by nanoarrow over memory of numpy's or handed over by DuckDB.
+nanoarrow makes the arrays over numpy's memory, or receives them from DuckDB.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,10 +15,11 @@ from nanoarrow.c_array_stream import CArrayStream
 from nanoarrow.ipc import InputStream, StreamWriter
 from numpy.typing import DTypeLike, NDArray
 
-from mixpanel_export._writer.memory import Room
-from mixpanel_export._writer.offsets import Lines, Offsets, Payload
+from mixpanel_export._database.schema import EVENT_COLUMNS
+from mixpanel_export._writer.memory import MemoryBudget
+from mixpanel_export._writer.offsets import IndexedBlock, Offsets, Payload
 
-_SOME = 512  # lines of an array that is read; DuckDB takes memory for what it parses of one array at a time
+_ARRAY_ROWS = 512  # lines in an array that is read; DuckDB allocates memory for parsing one array at a time
 _ERRORS = {
     "INTERRUPT": duckdb.InterruptException,
     "Out of Memory": duckdb.OutOfMemoryException,
@@ -30,129 +31,127 @@ _TEXT = na.c_schema(
     na.Schema(
         na.Type.STRING,
         name="item",
-        # With this name, of Arrow's own, DuckDB takes the text for JSON without looking.
+        # By this name from Arrow's specification DuckDB accepts the text as JSON without parsing it.
         metadata={"ARROW:extension:name": "arrow.json", "ARROW:extension:metadata": ""},
     )
 )
 _PARTS = na.c_schema(na.fixed_size_list(_TEXT, 5))
 _PAYLOAD = na.c_schema(na.fixed_size_list(_TEXT, 2))
-_FOUND = {
-    "event_name": na.string(),
-    "event_time": na.timestamp("us"),
-    "distinct_id": na.string(),
-    "insert_id": na.string(),
-}
-_COLUMNS = na.c_schema(na.struct(_FOUND))
+_ARROW_TYPES = {"VARCHAR": na.string(), "TIMESTAMP": na.timestamp("us")}
+_EXTRACTED = {name: _ARROW_TYPES[kind] for name, kind in EVENT_COLUMNS.items() if name != "properties"}
+_COLUMNS = na.c_schema(na.struct(_EXTRACTED))
 LINE = na.c_schema(na.struct({"line": _PARTS, "number": na.int64()}))
 """A `line` as a list of five texts, and its `number`."""
 
-EVENT = na.c_schema(na.struct({"payload": _PAYLOAD, "kept": na.bool_(), **_FOUND}))
-"""A `payload` as a list of two texts, the first the properties, whether it is `kept`, and what was found beside it."""
+EVENT = na.c_schema(na.struct({"payload": _PAYLOAD, "keep": na.bool_(), **_EXTRACTED}))
+"""A `payload` as a list of two texts, the first the properties; whether to insert it; and the extracted columns."""
 
-COLUMNS = tuple(_FOUND)
-"""The columns of a table of events that are found in lines."""
+COLUMNS = tuple(_EXTRACTED)
+"""The columns of an events table that are extracted from lines."""
 
 FORMATS = [column.format for column in _COLUMNS.children]
-"""What Arrow calls the layouts of these columns; those of any other would be read wrongly."""
+"""Arrow's format strings of these columns; arrays with other column_formats would be misread."""
 
 
-class Shown:
-    """A table that DuckDB can read, of one schema and of changing rows."""
+class ArrowSource:
+    """A table that DuckDB can read, with a fixed schema and replaceable rows."""
 
     def __init__(self, schema: object) -> None:
         self._schema = schema
         self._arrays: list[object] = []
 
-    def show(self, arrays: Iterable[object]) -> None:
-        """Let the table have the rows of *arrays*, and no others, from now on."""
+    def set_batches(self, arrays: Iterable[object]) -> None:
+        """Replace the rows by those of *arrays*."""
         self._arrays = list(arrays)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Return a new Arrow stream of the rows; asking for another schema changes nothing, as Arrow allows."""
+        """Return a new Arrow stream of the rows; a requested schema is ignored, as the protocol allows."""
         return CArrayStream.from_c_arrays(self._arrays, self._schema, validate=False).__arrow_c_stream__()
 
 
-class Columns:
-    """What was found of the outlined lines of a chunk, in their order, for each of `COLUMNS`.
+class ExtractedColumns:
+    """The extracted columns of a chunk's shaped lines, in their order.
 
-    What finds no *room* in memory lies in a *file*, which must not be there yet.
+    Arrays stay in memory while *budget* has room, and otherwise go to *file*, which must not exist yet.
     """
 
-    def __init__(self, room: Room, file: Path) -> None:
-        self._room = room
+    def __init__(self, budget: MemoryBudget, file: Path) -> None:
+        self._budget = budget
         self._file = file
         self._arrays: list[Any] = []
-        self._filed: list[int] = []
+        self._file_parts: list[int] = []
         self.rows = self._size = 0
 
     def add(self, array: Any) -> None:
-        """Take in the first columns of an array of `fetched`, whose layouts are those of `FORMATS`.
+        """Add the first columns of an array of `fetch_arrays`, whose column_formats are `FORMATS`.
 
         Raises:
             OSError: They cannot be written.
         """
-        columns = [array.child(place) for place in range(len(COLUMNS))]
-        found = _c_array(_COLUMNS, array.length, [None], columns)
+        children = [array.child(place) for place in range(len(COLUMNS))]
+        columns = _c_array(_COLUMNS, array.length, [None], children)
         self.rows += array.length
-        size = sum(map(_size, columns))
-        if not self._filed and self._room.take(size):
-            self._arrays.append(found)
+        size = sum(map(_size, children))
+        if not self._file_parts and self._budget.reserve(size):
+            self._arrays.append(columns)
             self._size += size
         else:
-            self._put_away(found)
+            self._write(columns)
 
-    def beside(self, pieces: Iterable[Sequence[Payload]], kept: NDArray[np.bool_]) -> Iterator[list[object]]:
-        """Yield of each piece arrays of the schema `EVENT`.
+    def joined_with(
+        self, groups: Iterable[Sequence[Payload]], keep: NDArray[np.bool_]
+    ) -> Iterator[list[object]]:
+        """Yield for each group of payloads arrays of the schema `EVENT`.
 
-        The *pieces* must be those of the whole chunk, in order, and *kept* is for each of its rows.
+        The *groups* must be those of the whole chunk, in order; *keep* has a flag for each row.
 
         Raises:
-            OSError, EOFError: What was put away cannot be read.
+            OSError, EOFError: Columns in the file cannot be read.
         """
-        found = ([array.child(place) for place in range(len(COLUMNS))] for array in self._all())
+        stored = ([array.child(place) for place in range(len(COLUMNS))] for array in self._all())
         columns: list[Any] = []
         start = 0
-        for piece in pieces:
+        for group in groups:
             arrays = []
-            for block in piece:
+            for block in group:
                 first = 0
                 while first < len(block.spans):
-                    columns = columns or next(found)
+                    columns = columns or next(stored)
                     count = min(columns[0].length, len(block.spans) - first)
-                    some = [column[:count] for column in columns]
+                    part = [column[:count] for column in columns]
                     columns = [column[count:] for column in columns] if count < columns[0].length else []
                     payload = _texts(_PAYLOAD, block.text, block.spans, first, count)
-                    children = [payload, _flags(kept[start : start + count]), *some]
+                    children = [payload, _flags(keep[start : start + count]), *part]
                     arrays.append(_c_array(EVENT, count, [None], children))
                     first, start = first + count, start + count
             yield arrays
 
-    def _put_away(self, array: Any) -> None:
+    def discard(self) -> None:
+        """Release the memory and remove the file."""
+        self._arrays = []
+        self._budget.release(self._size)
+        self._size = 0
+        self._file.unlink(missing_ok=True)
+
+    def _write(self, array: Any) -> None:
         stream = BytesIO()
         with StreamWriter.from_writable(stream) as writer:
             writer.write_array(array)
         with self._file.open("ab") as file:
-            self._filed.append(file.write(stream.getbuffer()))
-
-    def discard(self) -> None:
-        """Give back the room in memory and on the disk."""
-        self._arrays = []
-        self._room.give_back(self._size)
-        self._size = 0
-        self._file.unlink(missing_ok=True)
+            self._file_parts.append(file.write(stream.getbuffer()))
 
     def _all(self) -> Iterator[Any]:
         yield from self._arrays
-        if self._filed:
+        if self._file_parts:
             with self._file.open("rb") as file:
-                for size in self._filed:
+                for size in self._file_parts:
                     stream = BytesIO(file.read(size))
                     if len(stream.getbuffer()) < size:
                         raise EOFError(f"{self._file.name} is shorter than it was")
                     yield from na.c_array_stream(InputStream.from_readable(stream))
 
 
-def fetched(relation: duckdb.DuckDBPyRelation) -> list[Any]:
+def fetch_arrays(relation: duckdb.DuckDBPyRelation) -> list[Any]:
     """Execute *relation* and return its rows as arrays.
 
     Raises:
@@ -160,21 +159,21 @@ def fetched(relation: duckdb.DuckDBPyRelation) -> list[Any]:
     """
     try:
         return list(na.c_array_stream(relation))
-    except RuntimeError as error:  # nanoarrow's, a class of its own that it does not show
-        raise _as_duckdbs(error) from error
+    except RuntimeError as error:  # nanoarrow raises a private subclass
+        raise _as_duckdb_error(error) from error
 
 
-def formats(array: Any) -> list[str]:
-    """Return what Arrow calls the layouts of the columns."""
+def column_formats(array: Any) -> list[str]:
+    """Return Arrow's format strings of the columns."""
     return [column.format for column in array.schema.children]
 
 
 def values(array: Any, place: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return a column of numbers, by its place in the *array*, where they lie; those that are NULL may be any."""
+    """Return a numeric column of *array* by its place, without a copy; the values of NULLs are undefined."""
     return np.frombuffer(array.child(place).view().buffer(1), dtype)[: array.length]
 
 
-def present(array: Any, place: int) -> NDArray[np.bool_]:
+def not_null(array: Any, place: int) -> NDArray[np.bool_]:
     """Return for each row whether the column has a value."""
     column = array.child(place)
     if not column.null_count:
@@ -183,22 +182,24 @@ def present(array: Any, place: int) -> NDArray[np.bool_]:
     return np.unpackbits(bits, count=column.length, bitorder="little").astype(np.bool_)
 
 
-def numbered(blocks: Iterable[Lines]) -> Iterator[object]:
-    """Yield arrays of the schema `LINE` of the outlined lines of blocks."""
+def line_arrays(blocks: Iterable[IndexedBlock]) -> Iterator[object]:
+    """Yield arrays of the schema `LINE` for the shaped lines of blocks."""
     for block in blocks:
-        for first in range(0, len(block.numbers), _SOME):
-            yield _numbered(block, first, min(_SOME, len(block.numbers) - first))
+        for first in range(0, len(block.numbers), _ARRAY_ROWS):
+            yield _line_array(block, first, min(_ARRAY_ROWS, len(block.numbers) - first))
 
 
-def _numbered(block: Lines, first: int, count: int) -> object:
+def _line_array(block: IndexedBlock, first: int, count: int) -> object:
     numbers = _c_array(na.int64(), count, [None, na.c_buffer(block.numbers[first : first + count])])
-    return _c_array(LINE, count, [None], [_texts(_PARTS, block.text, block.cut.marks, first, count), numbers])
+    return _c_array(
+        LINE, count, [None], [_texts(_PARTS, block.text, block.index.marks, first, count), numbers]
+    )
 
 
 def _texts(schema: object, text: bytes | memoryview, marks: Offsets, first: int, count: int) -> object:
-    """Return lists of texts where they lie, each row of *marks* one; a text ends where the next one begins.
+    """Return for each row of *marks* a list of texts that begin there; a text ends where the next one begins.
 
-    So the last one of a row reaches to the next row, or to the end.
+    The last text of a row reaches to the next row, or to the end of the block.
     """
     parts = marks.shape[1]
     offsets = marks[first : first + count + 1].ravel()[: parts * count + 1]
@@ -226,7 +227,7 @@ def _size(column: Any) -> int:
     return sum(view.buffer(number).size_bytes for number in range(view.n_buffers))
 
 
-def _as_duckdbs(error: RuntimeError) -> duckdb.Error:
-    """Return the error that DuckDB had while its rows were fetched, of which only the text came through."""
+def _as_duckdb_error(error: RuntimeError) -> duckdb.Error:
+    """Return the DuckDB error behind an error of nanoarrow, which passes on its text only."""
     _, _, text = str(error).partition(": ")
     return next((kind(text) for sign, kind in _ERRORS.items() if text.startswith(sign)), duckdb.Error(text))

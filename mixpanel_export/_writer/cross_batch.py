@@ -1,25 +1,22 @@
-"""Which of several rows with one identity is shown, where several batches have them.
+"""Moves duplicates across batches to `_export_duplicates`.
 
-Inside a batch only one was inserted. Across batches, whose days are disjoint, a row can only recur where its time
-lies outside the days asked for. There the loser moves to `_export_duplicates`, since it must be shown again once the
-batch that it lost to is replaced by one without it: the table shows what its batches delivered, whatever happened before.
+Inside a batch an event is inserted once. The days of batches are disjoint, so an event can be in two batches only if its
+time lies outside the days of one of them. The row that loses moves to `_export_duplicates`, because it must be shown again
+when the batch of the winner is replaced by one without it: the table shows what its batches delivered, in whatever
+order they came.
 
-Probes look at keys only, each at fewer rows than the one before; payload is read of the few rows that are left, and
-Python compares these. Everything runs inside the caller's transaction.
+The queries compare keys only, each on fewer rows than the one before. Python compares the few rows that remain, with
+their `properties`. Everything runs inside the caller's transaction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import chain, islice
 
-import duckdb
-
-from mixpanel_export._database.connection import quoted
-from mixpanel_export._writer.winners import BESIDE, MEMBERS, Rival, losers
-
-Span = tuple[datetime, datetime]
-"""Naive UTC, both inclusive."""
+from mixpanel_export._database.connection import Connection, quoted
+from mixpanel_export._database.ledger import Extent, Span, overlap
+from mixpanel_export._database.schema import EVENT_COLUMNS
+from mixpanel_export._writer.winners import MEMBERS, ROW_OVERHEAD, Candidate, duplicates
 
 _TEXT = 8 << 20  # bytes of rows that are compared at once
 _FEW = 100  # times that DuckDB compares with those of all rows
@@ -91,67 +88,48 @@ FROM (
     WHERE page = {page} AND export_batch IN ({batches})
 )
 """
-_ROW = "event_name, event_time, distinct_id, insert_id, properties"
+_ROW = ", ".join(EVENT_COLUMNS)
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """The times that a batch has events of: the span of its days, and one outside them."""
-
-    batch: int
-    inside: Span
-    outside: Span | None
-
-    def meets(self, other: "Reach") -> bool:
-        """Whether an event that has a time can be in both batches, whose days are disjoint."""
-        return (
-            _overlap(self.outside, other.inside)
-            or _overlap(self.inside, other.outside)
-            or _overlap(self.outside, other.outside)
-        )
-
-
-def note_timeless(connection: duckdb.DuckDBPyConnection, table: str, new: Iterable[int]) -> None:
+def record_untimed_ids(connection: Connection, table: str, new: Iterable[int]) -> None:
     """Keep the ids of the events without a time that *new* batches have brought into the table."""
     batches = _listed(new)
     if batches:
         connection.execute(_NOTE.format(table=quoted(table), batch="export_batch", batches=batches))
 
 
-def make_up_for_timeless(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Do as `note_timeless` for the batches of the table of which nothing is noted, as an older release has brought them."""
+def record_missing_untimed_ids(connection: Connection, table: str) -> None:
+    """Do as `record_untimed_ids` for the batches of the table of which nothing is noted, as an older release has brought them."""
     batches = [batch for (batch,) in connection.execute(_NOT_NOTED, [table]).fetchall()]
     if batches:
-        note_timeless(connection, table, batches)
+        record_untimed_ids(connection, table, batches)
         hidden = _NOTE.format(table="_export_duplicates", batch="batch", batches=_listed(batches))
         connection.execute(hidden)
 
 
-def hide_across(
-    connection: duckdb.DuckDBPyConnection, table: str, new: Iterable[int], reaches: Sequence[Reach]
+def move_duplicates(
+    connection: Connection, table: str, new: Iterable[int], extents: Sequence[Extent]
 ) -> None:
-    """Hide the losers among the *new* batches and those of *reaches* that they meet; the ledger's counts follow."""
+    """Hide the duplicates among the *new* batches and those of *extents* that they meet; the ledger's counts follow."""
     changed = set(new)
-    sharing = _sharing_timeless(connection, changed, reaches)
-    involved = meeting(changed, reaches, sharing)
+    sharing = _sharing_timeless(connection, changed, extents)
+    involved = meeting(changed, extents, sharing)
     batches = _find_met(connection, quoted(table), changed, involved, sharing) if involved else []
     names = {"table": quoted(table), "batches": _listed(batches)}
     if not batches or not _number(connection, _ACROSS.format(times=_met_at(connection), **names)):
         return
-    if _find_losers(connection, names, _pages(connection, names)):
+    if _find_duplicates(connection, names, _pages(connection, names)):
         connection.execute(
-            "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM _export_losers "
+            "INSERT INTO _export_duplicates SELECT batch, winner, {row} FROM _export_lost "
             "JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})".format(
                 row=_ROW, **names
             )
         )
-        connection.execute(
-            "DELETE FROM {table} WHERE rowid IN (SELECT id FROM _export_losers)".format(**names)
-        )
-        _recount(connection, "SELECT batch, count(*) AS removed FROM _export_losers GROUP BY batch")
+        connection.execute("DELETE FROM {table} WHERE rowid IN (SELECT id FROM _export_lost)".format(**names))
+        _recount(connection, "SELECT batch, count(*) AS removed FROM _export_lost GROUP BY batch")
 
 
-def restore(connection: duckdb.DuckDBPyConnection, table: str, gone: Sequence[int]) -> list[int]:
+def restore(connection: Connection, table: str, gone: Sequence[int]) -> list[int]:
     """Show the rows again that lost to the batches *gone*, and return the batches that have them back."""
     hidden = f"FROM _export_duplicates WHERE lost_to IN ({_listed(gone)})"
     batches = connection.execute(f"SELECT DISTINCT batch {hidden}").fetchall()
@@ -162,35 +140,29 @@ def restore(connection: duckdb.DuckDBPyConnection, table: str, gone: Sequence[in
     return [batch for (batch,) in batches]
 
 
-def meeting(new: set[int], reaches: Sequence[Reach], sharing: set[int]) -> list[Reach]:
+def meeting(new: set[int], extents: Sequence[Extent], sharing: set[int]) -> list[Extent]:
     """Return the *new* batches and others that may share an event with one of them: by their times, or as they are *sharing* it."""
-    mine = [reach for reach in reaches if reach.batch in new]
-    pairs = ((one, other) for one in mine for other in reaches if one is not other and one.meets(other))
+    mine = [extent for extent in extents if extent.batch in new]
+    pairs = ((one, other) for one in mine for other in extents if one is not other and one.meets(other))
     met = set(chain.from_iterable(pairs))
-    return [reach for reach in reaches if reach in met or reach.batch in sharing]
-
-
-def _overlap(one: Span | None, other: Span | None) -> bool:
-    return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]
+    return [extent for extent in extents if extent in met or extent.batch in sharing]
 
 
 def _listed(batches: Iterable[int]) -> str:
     return ", ".join(map(str, batches))
 
 
-def _sharing_timeless(
-    connection: duckdb.DuckDBPyConnection, new: set[int], reaches: Sequence[Reach]
-) -> set[int]:
+def _sharing_timeless(connection: Connection, new: set[int], extents: Sequence[Extent]) -> set[int]:
     """Return the batches that have the id of an event without a time which a *new* one has, and another too."""
-    batches = [[reach.batch for reach in reaches], list(new)]
+    batches = [[extent.batch for extent in extents], list(new)]
     return {batch for (batch,) in connection.execute(_SHARING, batches).fetchall()}
 
 
 def _find_met(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     table: str,
     new: set[int],
-    involved: Sequence[Reach],
+    involved: Sequence[Extent],
     sharing: set[int],
 ) -> list[int]:
     """Fill `_export_met` with the rows that recur across batches, as far as times can tell, and return their batches.
@@ -198,28 +170,28 @@ def _find_met(
     What two old batches share was settled when the younger of them came. So the strays of new batches are looked
     for everywhere, and those of old ones only among the new.
     """
-    mine = [reach for reach in involved if reach.batch in new]
-    old = [reach for reach in involved if reach.batch not in new]
-    days = [reach.inside for reach in mine]
-    abroad = [reach.outside for reach in mine if reach.outside]
+    mine = [extent for extent in involved if extent.batch in new]
+    old = [extent for extent in involved if extent.batch not in new]
+    days = [extent.days for extent in mine]
+    abroad = [extent.strays for extent in mine if extent.strays]
     strays = [
-        _rows(_STRAYS, table, [reach for reach in mine if reach.outside], "true"),
-        _rows(_STRAYS, table, [reach for reach in old if _meets(reach.outside, days)], _within(days)),
-        _rows(_TIMELESS, table, [reach for reach in involved if reach.batch in sharing]),
+        _rows(_STRAYS, table, [extent for extent in mine if extent.strays], "true"),
+        _rows(_STRAYS, table, [extent for extent in old if _meets(extent.strays, days)], _within(days)),
+        _rows(_TIMELESS, table, [extent for extent in involved if extent.batch in sharing]),
     ]
-    near = [reach for reach in old if _meets(reach.inside, abroad) or _meets(reach.outside, abroad)]
+    near = [extent for extent in old if _meets(extent.days, abroad) or _meets(extent.strays, abroad)]
     query = _MET.format(
         table=table,
         strays=" UNION ALL ".join(filter(None, strays)),
-        near=_listed(reach.batch for reach in chain(mine, near)),
+        near=_listed(extent.batch for extent in chain(mine, near)),
     )
-    batches, firsts, lasts = zip(*((reach.batch, *reach.inside) for reach in involved), strict=True)
+    batches, firsts, lasts = zip(*((extent.batch, *extent.days) for extent in involved), strict=True)
     connection.execute(query, {"batches": list(batches), "firsts": list(firsts), "lasts": list(lasts)})
     found = connection.execute("SELECT DISTINCT batch FROM _export_met").fetchall()
     return [batch for (batch,) in found]
 
 
-def _met_at(connection: duckdb.DuckDBPyConnection) -> str:
+def _met_at(connection: Connection) -> str:
     """Return SQL for whether `_events` is at a time of `_export_met`, if these are few: most rows are passed over then."""
     found = connection.execute(f"SELECT DISTINCT event_time FROM _export_met LIMIT {_FEW + 1}").fetchall()
     times = [f"TIMESTAMP '{time}'" for (time,) in found if time is not None]
@@ -229,30 +201,32 @@ def _met_at(connection: duckdb.DuckDBPyConnection) -> str:
     return listed if len(times) == len(found) else f"_events.event_time IS NULL OR {listed}"
 
 
-def _rows(query: str, table: str, reaches: Sequence[Reach], times: str = "") -> str:
-    """Return the *query* for the batches of *reaches*, nothing if there are none."""
-    batches = _listed(reach.batch for reach in reaches)
+def _rows(query: str, table: str, extents: Sequence[Extent], times: str = "") -> str:
+    """Return the *query* for the batches of *extents*, nothing if there are none."""
+    batches = _listed(extent.batch for extent in extents)
     return query.format(table=table, batches=batches, times=times) if batches else ""
 
 
 def _meets(span: Span | None, others: Iterable[Span]) -> bool:
-    return any(_overlap(span, other) for other in others)
+    return any(overlap(span, other) for other in others)
 
 
-def _pages(connection: duckdb.DuckDBPyConnection, names: dict[str, str]) -> list[int]:
+def _pages(connection: Connection, names: dict[str, str]) -> list[int]:
     """Divide the suspects into pages that fit into memory, in the order of keys, and return the numbers of these."""
-    connection.execute(_PAGES.format(most=_TEXT, beside=BESIDE, **names))
+    connection.execute(_PAGES.format(most=_TEXT, beside=ROW_OVERHEAD, **names))
     found = connection.execute("SELECT DISTINCT page FROM _export_suspects ORDER BY page").fetchall()
     return [page for (page,) in found]
 
 
-def _find_losers(connection: duckdb.DuckDBPyConnection, names: dict[str, str], pages: Iterable[int]) -> bool:
-    """Fill the temporary table `_export_losers` from the suspects, page by page; whether there are any."""
-    rivals = (_rivals(connection, _SUSPECTS.format(page=page, members=MEMBERS, **names)) for page in pages)
-    lost = losers(rivals)
+def _find_duplicates(connection: Connection, names: dict[str, str], pages: Iterable[int]) -> bool:
+    """Fill the temporary table `_export_lost` from the suspects, page by page; whether there are any."""
+    pages_of_candidates = (
+        _candidates(connection, _SUSPECTS.format(page=page, members=MEMBERS, **names)) for page in pages
+    )
+    lost = duplicates(pages_of_candidates)
     found = False
     while some := list(islice(lost, _PAGE)):
-        into = "INSERT INTO _export_losers" if found else "CREATE OR REPLACE TEMP TABLE _export_losers AS"
+        into = "INSERT INTO _export_lost" if found else "CREATE OR REPLACE TEMP TABLE _export_lost AS"
         connection.execute(
             f"{into} SELECT unnest(?::BIGINT[]) AS id, unnest(?::INTEGER[]) AS batch, unnest(?::INTEGER[]) AS winner",
             list(map(list, zip(*some, strict=True))),
@@ -261,7 +235,7 @@ def _find_losers(connection: duckdb.DuckDBPyConnection, names: dict[str, str], p
     return found
 
 
-def _rivals(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Rival]:
+def _candidates(connection: Connection, query: str) -> Iterator[Candidate]:
     connection.execute(query)
     while rows := connection.fetchmany(_PAGE):
         yield from rows
@@ -280,12 +254,12 @@ def _within(spans: Iterable[Span]) -> str:
     )
 
 
-def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+def _number(connection: Connection, query: str) -> int:
     found = connection.execute(query).fetchone()
     return int(found[0]) if found else 0
 
 
-def _recount(connection: duckdb.DuckDBPyConnection, removed: str) -> None:
+def _recount(connection: Connection, removed: str) -> None:
     """Correct the ledger by the rows *removed* of each batch."""
     connection.execute(
         'UPDATE _export_batches SET "rows" = "rows" - removed, removed_duplicates = removed_duplicates + removed '

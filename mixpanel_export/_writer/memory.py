@@ -1,24 +1,24 @@
-"""Memory that several parts of an export share, counted by each as it takes and gives back."""
+"""A thread-safe byte budget."""
 
 from threading import Lock
 
 
-class Room:
-    """So many bytes; threads may share them."""
+class MemoryBudget:
+    """So many bytes, which several threads reserve and release."""
 
     def __init__(self, size: int) -> None:
-        self._left = size
-        self._counting = Lock()
+        self._free = size
+        self._lock = Lock()
 
-    def take(self, size: int) -> bool:
-        """Take so many bytes, if they are there."""
-        with self._counting:
-            if size > self._left:
+    def reserve(self, size: int) -> bool:
+        """Reserve *size* bytes if so many are free; return whether they were."""
+        with self._lock:
+            if size > self._free:
                 return False
-            self._left -= size
+            self._free -= size
             return True
 
-    def give_back(self, size: int) -> None:
-        """Give back what was taken."""
-        with self._counting:
-            self._left += size
+    def release(self, size: int) -> None:
+        """Return *size* reserved bytes."""
+        with self._lock:
+            self._free += size

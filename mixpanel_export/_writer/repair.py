@@ -1,29 +1,31 @@
-"""A chunk with doubtful lines → a chunk of sound ones, and what could not stay as it was, set aside.
+"""Repairs a chunk with doubtful lines: it becomes a chunk of valid events, and the rest is set aside.
 
-Line by line, in Python: this is the way of the few chunks that the load refuses.
+This slow path works line by line in Python, for the few chunks that need it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-import duckdb
-
+from mixpanel_export._database.connection import Connection
 from mixpanel_export._ndjson import Canonical, canonical
 from mixpanel_export._writer.extract import LoadError
-from mixpanel_export._writer.staging import Staged, Staging
+from mixpanel_export._writer.staging import StagedChunk, Staging
 
-_PAGE = 1 << 20  # bytes of lines that are looked at together
+_PAGE = 1 << 20  # bytes of lines that DuckDB checks at once
 
 
-def mend(
-    connection: duckdb.DuckDBPyConnection, staged: Staged, doubtful: set[int], staging: Staging
-) -> Staged:
+def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], staging: Staging) -> StagedChunk:
     """Bring the *doubtful* lines of the chunk into the canonical shape.
 
-    The original text of lines that are no event, and of those that had to be repaired, is set aside.
+    The original text of rejected lines, which are no events, and of repaired lines is set aside.
+
+    Raises:
+        LoadError: The chunk was repaired before, or lines are missing.
     """
     if staged.set_aside:
-        raise LoadError(f"DuckDB refuses lines of {staged.chunk} that were mended before; please report this")
+        raise LoadError(
+            f"DuckDB refuses lines of {staged.chunk} that were repaired before; please report this"
+        )
     aside = staging.side_file(staged)
     counts = {"rejected": 0, "repaired": 0, "blank": 0}
 
@@ -40,15 +42,15 @@ def mend(
                 if shaped is not None:
                     yield shaped.line
 
-    mended = replace(staging.rewrite(staged, lines()), set_aside=aside)
-    if mended.lines + counts["rejected"] + counts["blank"] != staged.lines:
-        staging.discard(mended)
+    repaired = replace(staging.rewrite(staged, lines()), set_aside=aside)
+    if repaired.lines + counts["rejected"] + counts["blank"] != staged.lines:
+        staging.discard(repaired)
         raise LoadError(f"of {staged.lines} lines of {staged.chunk} some were lost; please report this")
-    return replace(mended, rejects=counts["rejected"], repaired=counts["repaired"])
+    return replace(repaired, rejects=counts["rejected"], repaired=counts["repaired"])
 
 
-def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> None:
-    """Insert what `mend` set aside of the chunk into `_export_rejects`."""
+def load_set_aside(connection: Connection, staged: StagedChunk) -> None:
+    """Insert the lines that `repair` set aside into `_export_rejects`."""
     if staged.set_aside is None:
         return
     connection.execute(
@@ -60,13 +62,13 @@ def load_set_aside(connection: duckdb.DuckDBPyConnection, staged: Staged) -> Non
 
 
 def _shaped(
-    connection: duckdb.DuckDBPyConnection, staged: Staged, doubtful: set[int]
+    connection: Connection, staged: StagedChunk, doubtful: set[int]
 ) -> Iterator[tuple[bytes, Canonical | None]]:
-    """Yield each line with its canonical shape; None where it is no event, or DuckDB refuses it even so."""
+    """Yield each line with its canonical shape; None if it is no event, or DuckDB refuses even that shape."""
     for page in _pages(enumerate(staged.all_lines())):
         shapes = {number: canonical(line[:-1]) for number, line in page if number in doubtful}
-        taken = iter(_are_json(connection, [shape.line for shape in shapes.values() if shape]))
-        shapes = {number: shape if shape and next(taken) else None for number, shape in shapes.items()}
+        valid = iter(_are_json(connection, [shape.line for shape in shapes.values() if shape]))
+        shapes = {number: shape if shape and next(valid) else None for number, shape in shapes.items()}
         for number, line in page:
             yield line, shapes.get(number, Canonical(line[:-1], repaired=False))
 
@@ -83,10 +85,10 @@ def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes
     yield page
 
 
-def _are_json(connection: duckdb.DuckDBPyConnection, lines: Sequence[bytes]) -> list[bool]:
-    """Return of each line whether DuckDB takes it, in their order, which only a list keeps."""
-    found = connection.execute(
+def _are_json(connection: Connection, lines: Sequence[bytes]) -> list[bool]:
+    """Return for each line whether DuckDB parses it; only a list keeps their order."""
+    ((flags,),) = connection.execute(
         "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",
         [[line.decode() for line in lines]],
     ).fetchall()
-    return list(found[0][0])
+    return list(flags)

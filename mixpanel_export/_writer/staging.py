@@ -1,16 +1,16 @@
-"""Chunks on their way: blocks of whole lines, in memory as long as there is room, else in files beside the database.
+"""Stages chunks in files beside the database until they are complete and committed.
 
-The database never sees a row of an incomplete chunk, so a chunk that starts again costs it nothing. The files'
-directory holds customer data: mode 0700, on the database's own disk (the system's temporary folder is often
-memory), named after the process, removed when the export ends. What a killed process left is removed by the
-next export into the same database: that one holds DuckDB's lock, so nobody else can still be using it.
+The database never sees a row of an incomplete chunk, so a chunk that restarts costs the database nothing. The directory
+holds customer data: it has mode 0700, lies on the database's disk (the system's temporary folder is often memory),
+carries the process id in its name and is removed when the export ends. The next export into the same database removes
+what a killed process left: it holds DuckDB's lock, so no other process can still use the directory.
 """
 
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from glob import escape
 from io import BufferedIOBase
 from itertools import accumulate, count
@@ -22,44 +22,47 @@ from isal import igzip
 
 from mixpanel_export._database.settings import memory_limit
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
-from mixpanel_export._writer.memory import Room
+from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export.errors import DatabaseError
 
-BUDGET = 4 << 30
-"""Bytes that may be staged as they are; what comes on top is compressed."""
-_LEAST_FREE = 64 << 20
-_PART = 128 << 20
+PLAIN_BUDGET = 4 << 30
+"""Bytes that may be staged uncompressed; further ones are compressed."""
+
+PART_SIZE = 128 << 20
+"""Bytes of one staged file."""
+
+_LEAST_FREE = 64 << 20  # bytes of disk below which no export begins
+_COLUMNS_SHARE = 40  # of DuckDB's memory limit one part in so many is for extracted columns
 _BLOCK = 1 << 20  # bytes
 _BUFFER = 5 << 18  # bytes; most blocks are a little longer than a megabyte
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file of blocks, and how many bytes each of them has."""
+class StagedFile:
+    """A file of blocks; `blocks` has the bytes of each."""
 
     path: Path
     blocks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
-    """A complete chunk: blocks in memory, and files of further ones, named `BATCH.NUMBER.ndjson` or `.ndjson.gz`.
-
-    `lines` counts newlines; no block is longer than `longest` bytes. `set_aside` is a file with the original
-    text of the lines that were rejected or repaired.
-    """
+class StagedChunk:
+    """A complete chunk in files named `BATCH.NUMBER.ndjson` or `.ndjson.gz`."""
 
     end: ChunkEnd
     batch: int
-    kept: tuple[bytes, ...]
-    files: tuple[File, ...]
+    files: tuple[StagedFile, ...]
     size: int
+    """Bytes of the lines."""
     lines: int
+    """Newlines."""
     longest: int
+    """Bytes of the longest block."""
     keep_rejects: bool = False
     rejects: int = 0
     repaired: int = 0
     set_aside: Path | None = None
+    """A file with the original text of the lines that were rejected or repaired."""
 
     @property
     def chunk(self) -> Chunk:
@@ -68,22 +71,19 @@ class Staged:
 
     @property
     def compressed(self) -> bool:
-        """Whether to read a line means to inflate what comes before it."""
+        """Whether reading a line means inflating everything before it."""
         return any(file.path.suffix == ".gz" for file in self.files)
 
-    def blocks(self, buffers: "Buffers") -> Iterator[bytes | memoryview]:
-        """Yield the lines in blocks, always the same ones; those in files are read into *buffers*."""
-        yield from self.kept
+    def blocks(self, buffers: "ReadBuffers") -> Iterator[memoryview]:
+        """Yield the lines in blocks, always the same ones, read into *buffers*."""
         for file in self.files:
             with _reader(file.path) as opened:
                 for size in file.blocks:
                     yield buffers.read(opened, size)
 
-    def some(self, spans: Mapping[int, Iterable[Sequence[int]]]) -> Iterator[bytes]:
-        """Yield some *spans*, where they begin and end, of blocks by their numbers; the spans of each block rise."""
-        for number, block in enumerate(self.kept):
-            yield from (block[begin:end] for begin, end in spans.get(number, ()))
-        numbers = count(len(self.kept))
+    def read_spans(self, spans: Mapping[int, Iterable[Sequence[int]]]) -> Iterator[bytes]:
+        """Yield the bytes of *spans* (begin and end) of blocks, by the block's number; the spans of a block rise."""
+        numbers = count()
         for file in self.files:
             starts = accumulate(file.blocks[:-1], initial=0)
             with _reader(file.path) as opened:
@@ -94,21 +94,21 @@ class Staged:
 
     def all_lines(self) -> Iterator[bytes]:
         """Yield every line with its newline."""
-        buffers = Buffers()
+        buffers = ReadBuffers()
         for block in self.blocks(buffers):
             yield from (line + b"\n" for line in bytes(block)[:-1].split(b"\n"))
             buffers.reuse()
 
 
-class Buffers:
-    """Memory to read into again and again: to get fresh memory from the system takes longer than to read into it."""
+class ReadBuffers:
+    """A pool of read buffers; reusing them avoids page faults."""
 
     def __init__(self) -> None:
         self._free: list[bytearray] = []
         self._used: list[bytearray] = []
 
     def read(self, file: BinaryIO, size: int) -> memoryview:
-        """Read so many bytes, less where the file ends; they stay until `reuse`."""
+        """Read *size* bytes, fewer at the end of the file; they are valid until `reuse`."""
         place = next((place for place, free in enumerate(self._free) if len(free) >= size), None)
         buffer = bytearray(max(size, _BUFFER)) if place is None else self._free.pop(place)
         self._used.append(buffer)
@@ -116,27 +116,23 @@ class Buffers:
         return view[: cast("BufferedIOBase", file).readinto(view[:size])]
 
     def reuse(self) -> None:
-        """Let all that was read be written over; memory for long lines goes back at once."""
+        """Allow all buffers to be overwritten; buffers for long lines are freed."""
         self._free += (used for used in self._used if len(used) == _BUFFER)
         self._used = []
 
 
-class _Open:
-    """A chunk that is still growing."""
+@dataclass(slots=True, eq=False)
+class _OpenChunk:
+    """A chunk that still grows."""
 
-    def __init__(self, batch: int, *, keep_rejects: bool) -> None:
-        self.batch = batch
-        self.keep_rejects = keep_rejects
-        self.kept: list[bytes] = []
-        self.files: list[Path] = []
-        self.blocks: list[list[int]] = []
-        self.size = self.longest = 0
-        self.part: BinaryIO | None = None
-        self.room = 0
-
-    def grow(self, size: int) -> None:
-        self.size += size
-        self.longest = max(self.longest, size)
+    batch: int
+    keep_rejects: bool
+    files: list[Path] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list)
+    size: int = 0
+    longest: int = 0
+    part: BinaryIO | None = None
+    room: int = 0
 
     def close(self) -> None:
         part, self.part = self.part, None
@@ -145,18 +141,19 @@ class _Open:
 
 
 class Staging:
-    """The chunks of one export: *memory* bytes of their blocks stay there, the rest goes to a directory.
+    """The staging directory of one export.
 
-    One thread may stage while others discard.
+    One thread may stage while others read and discard. *budget* is in bytes that may be staged uncompressed, *part_size* is
+    the size of one file. `columns` is the memory that validated chunks share for their extracted columns.
     """
 
     def __init__(
         self,
         database: Path,
-        batches: Mapping[Chunk, int],
         *,
-        memory: int | None = None,
-        budget: int = BUDGET,
+        budget: int = PLAIN_BUDGET,
+        part_size: int = PART_SIZE,
+        columns_memory: int | None = None,
     ) -> None:
         prefix = f".{database.name}.export-"
         for stale in database.parent.glob(f"{escape(prefix)}*"):
@@ -171,30 +168,20 @@ class Staging:
         self.directory = database.parent / f"{prefix}{os.getpid()}"
         with self.writing():
             self.directory.mkdir(mode=0o700)
-        self._batches = batches
         self._budget = min(budget, free // 2)
-        self._memory = Room(memory_limit() // 24 if memory is None else memory)
-        self.columns = Room(memory_limit() // 40 if memory is None else memory // 4)
-        """What chunks that wait for their commit may keep of their columns."""
+        self._part_size = part_size
+        self.columns = MemoryBudget(
+            memory_limit() // _COLUMNS_SHARE if columns_memory is None else columns_memory
+        )
         self._sizes: dict[Path, int] = {}
-        self._counting = Lock()
+        self._lock = Lock()
         self._names = count(1)
-        self._open: dict[Chunk, _Open] = {}
+        self._open: dict[Chunk, _OpenChunk] = {}
 
     def start(self, item: ChunkStart) -> None:
-        """Begin the chunk from nothing, dropping what had come of it before."""
+        """Begin the chunk, discarding everything staged of it before."""
         self.drop(item.chunk)
-        self._open[item.chunk] = _Open(self._batches[item.chunk], keep_rejects=item.keep_rejects)
-
-    def keep(self, item: Block) -> bool:
-        """Keep the block in memory, if there is room."""
-        size = len(item.lines)
-        if not self._memory.take(size):
-            return False
-        growing = self._open[item.chunk]
-        growing.kept.append(item.lines)
-        growing.grow(size)
-        return True
+        self._open[item.chunk] = _OpenChunk(item.batch, item.keep_rejects)
 
     def add(self, item: Block) -> None:
         """Append the block to its chunk's file."""
@@ -206,19 +193,19 @@ class Staging:
             cast("BinaryIO", growing.part).write(item.lines)
         growing.room -= size
         growing.blocks[-1].append(size)
-        growing.grow(size)
+        growing.size += size
+        growing.longest = max(growing.longest, size)
         self._count(growing.files[-1], size)
 
-    def end(self, item: ChunkEnd) -> Staged:
-        """Close the chunk's files and hand them over."""
+    def end(self, item: ChunkEnd) -> StagedChunk:
+        """Close the chunk's files and return the complete chunk."""
         done = self._open.pop(item.chunk)
         with self.writing():
             done.close()
-        return Staged(
+        return StagedChunk(
             end=item,
             batch=done.batch,
-            kept=tuple(done.kept),
-            files=tuple(map(File, done.files, map(tuple, done.blocks))),
+            files=tuple(map(StagedFile, done.files, map(tuple, done.blocks))),
             size=done.size,
             lines=item.lines,
             longest=done.longest,
@@ -226,20 +213,20 @@ class Staging:
         )
 
     def drop(self, chunk: Chunk) -> None:
-        """Forget what has come of a chunk that is not complete, if anything."""
+        """Discard everything staged of an incomplete chunk, if anything."""
         growing = self._open.pop(chunk, None)
         if growing is not None:
             with self.writing():
                 growing.close()
-            self._remove(growing.kept, growing.files)
+            self._remove(growing.files)
 
-    def discard(self, staged: Staged) -> None:
-        """Give back the room that a complete chunk takes."""
+    def discard(self, staged: StagedChunk) -> None:
+        """Remove the files of a complete chunk."""
         aside = (staged.set_aside,) if staged.set_aside else ()
-        self._remove(staged.kept, (*(file.path for file in staged.files), *aside))
+        self._remove((*(file.path for file in staged.files), *aside))
 
-    def rewrite(self, staged: Staged, lines: Iterable[bytes]) -> Staged:
-        """Replace the chunk by a file that holds *lines*; returns the chunk as it is then."""
+    def rewrite(self, staged: StagedChunk, lines: Iterable[bytes]) -> StagedChunk:
+        """Replace the chunk's files by one that holds *lines*; return the new chunk."""
         path = self._path(staged.batch, ".ndjson")
         number = 0
         blocks = [0]
@@ -249,23 +236,23 @@ class Staging:
                 blocks[-1] += file.write(line + b"\n")
                 if blocks[-1] >= _BLOCK:
                     blocks.append(0)
-        self._remove(staged.kept, (file.path for file in staged.files))
+        self._remove(file.path for file in staged.files)
         self._count(path, sum(blocks))
         longest = max(staged.longest, *blocks)
-        files = (File(path, tuple(blocks)),)
-        return replace(staged, kept=(), files=files, size=sum(blocks), lines=number, longest=longest)
+        files = (StagedFile(path, tuple(blocks)),)
+        return replace(staged, files=files, size=sum(blocks), lines=number, longest=longest)
 
-    def columns_file(self, staged: Staged) -> Path:
-        """Return a new path for the columns that are found in the chunk."""
+    def columns_file(self, staged: StagedChunk) -> Path:
+        """Return a new path for the columns that are extracted from the chunk."""
         return self._path(staged.batch, ".arrows")
 
-    def side_file(self, staged: Staged) -> Path:
-        """Return a new path for what is set aside of the chunk."""
+    def side_file(self, staged: StagedChunk) -> Path:
+        """Return a new path for the original text of rejected and repaired lines."""
         return self._path(staged.batch, ".csv")
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn what the file system refuses, or has lost, into one of our errors."""
+        """Translate errors of the file system, and staged files that are too short, to `DatabaseError`."""
         try:
             yield
         except (OSError, EOFError) as error:
@@ -276,42 +263,41 @@ class Staging:
             ) from error
 
     def close(self) -> None:
-        """Remove the directory and all that is in it."""
+        """Remove the directory and everything in it."""
         for growing in self._open.values():
-            with suppress(OSError):  # what cannot be flushed is not wanted any more
+            with suppress(OSError):  # the file is removed anyway
                 growing.close()
         self._open.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _next_part(self, growing: _Open) -> None:
+    def _next_part(self, growing: _OpenChunk) -> None:
         growing.close()
-        with self._counting:
+        with self._lock:
             plain = sum(self._sizes.values()) < self._budget
         path = self._path(growing.batch, ".ndjson" if plain else ".ndjson.gz")
         growing.part = path.open("wb") if plain else _compressor(path)
         growing.files.append(path)
         growing.blocks.append([])
-        growing.room = _PART
+        growing.room = self._part_size
 
     def _path(self, batch: int, suffix: str) -> Path:
         return self.directory / f"{batch}.{next(self._names)}{suffix}"
 
     def _count(self, path: Path, size: int) -> None:
-        with self._counting:
+        with self._lock:
             self._sizes[path] = self._sizes.get(path, 0) + size
 
-    def _remove(self, kept: Iterable[bytes], files: Iterable[Path]) -> None:
-        self._memory.give_back(sum(map(len, kept)))
+    def _remove(self, files: Iterable[Path]) -> None:
         for path in files:
             path.unlink(missing_ok=True)
-            with self._counting:
+            with self._lock:
                 self._sizes.pop(path, None)
 
 
 @contextmanager
-def staging_for(database: Path, batches: Mapping[Chunk, int]) -> Iterator[Staging]:
+def staging_for(database: Path) -> Iterator[Staging]:
     """Yield the staging directory of one export, and remove it afterwards."""
-    staging = Staging(database, batches)
+    staging = Staging(database)
     try:
         yield staging
     finally:
@@ -321,7 +307,7 @@ def staging_for(database: Path, batches: Mapping[Chunk, int]) -> Iterator[Stagin
 def _reader(path: Path) -> BinaryIO:
     if path.suffix != ".gz":
         return path.open("rb")
-    return cast("BinaryIO", igzip.IGzipFile(path))  # type: ignore[no-untyped-call] # isal says no types
+    return cast("BinaryIO", igzip.IGzipFile(path))  # type: ignore[no-untyped-call] # isal has no types
 
 
 def _compressor(path: Path) -> BinaryIO:

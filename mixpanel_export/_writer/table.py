@@ -1,297 +1,161 @@
-"""Staged chunks become committed batches.
+"""The DuckDB destination: loads validated chunks into one events table.
 
-What is on disk after a kill at any line: whole batches with their ledger rows, because both are committed in
-one transaction, and perhaps a staging directory that the next export removes. `replace` fills a shadow table
-under ledger rows of its own and swaps it in one transaction, so a reader sees the old table or the new one.
-
-Only chunks that the examiner has found sound come together in a commit.
+After a kill at any line the file holds whole batches with their ledger rows, because both are committed in one transaction.
+`replace` fills a shadow table under its own ledger rows and swaps it in one transaction, so a reader sees either the old
+table or the new one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
 
 from mixpanel_export._concurrency import InterruptedCall
-from mixpanel_export._database.connection import advice_on, identity, quoted, roll_back, transaction
-from mixpanel_export._database.ledger import Entry, Ledger, Loaded
-from mixpanel_export._database.preflight import Order, state_for
+from mixpanel_export._database.connection import Connection, advice_on, identity, quoted, transaction
+from mixpanel_export._database.ledger import Ledger
+from mixpanel_export._database.preflight import Target, check_target
 from mixpanel_export._database.schema import (
     create_events_table,
     create_ledger,
     forget_foreign_metadata,
     table_exists,
 )
-from mixpanel_export._database.settings import room_at_last, room_for_lines
-from mixpanel_export._model import Chunk, ChunkFailed, Committed, Refused
-from mixpanel_export._planning.planner import Held, Status, is_open
-from mixpanel_export._timezones import in_zone
-from mixpanel_export._writer.cross_batch import hide_across, make_up_for_timeless, note_timeless, restore
-from mixpanel_export._writer.load import Ready, insert
+from mixpanel_export._database.settings import most_memory, room_for_lines
+from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
+from mixpanel_export._timezones import naive_utc
+from mixpanel_export._writer.cross_batch import (
+    move_duplicates,
+    record_missing_untimed_ids,
+    record_untimed_ids,
+    restore,
+)
+from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line, insert
 from mixpanel_export._writer.repair import load_set_aside
-from mixpanel_export._writer.staging import Buffers, Staged, Staging
-from mixpanel_export._writer.validate import UNLOADABLE, Examiner, refused
+from mixpanel_export._writer.staging import ReadBuffers
 from mixpanel_export.errors import DatabaseError
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What an export did: rows by which the table grew, and duplicates kept out of it."""
+    """What an export did to its table."""
 
     growth: int
+    """Rows by which the table grew; with `replace`, the rows of the new table."""
     removed_duplicates: int
 
 
-class Store:
+class UnloadableError(Exception):
+    """A chunk of the group cannot be loaded; nothing of the group is in the table."""
+
+    def __init__(self, reason: str, *, out_of_memory: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.out_of_memory = out_of_memory
+
+
+class EventsTable:
     """One events table of one database, for one export."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, order: Order) -> None:
-        """Check that the state of the table fits the order, and make ready what it needs, before any request.
+    def __init__(self, connection: Connection, path: Path, target: Target) -> None:
+        """Check that the state of the table fits the target, and prepare the ledger.
 
         Raises:
-            ValueError, TableError, SelectionError, LedgerMismatchError: As `state_for`; the file is as it was.
+            ValueError, TableError, SelectionError, LedgerMismatchError: As `check_target`; the file is unchanged.
         """
-        self._connection = connection
+        self.connection = connection
         self.path = path
+        self.target = target
         self._file = identity(path)
-        self._order = order
-        self._batches: dict[Chunk, int] = {}
-        self._group: list[Ready] = []
-        self._open = False  # whether a transaction has all of the group
-        self._buffers = Buffers()
-        self.examiner = Examiner(connection, order, self._translated)
-        with self._translated(str(order.days)):
-            state = state_for(connection, order)
-            self.table, self._target, self.history = state.table, state.target, state.history
-            self._ledger = Ledger(connection, self._target, order.selection, order.zone)
-            self._prepare(anew=state.begin_anew)
-            self._rows_before = self._count() if order.mode in {"append", "resume"} else 0
+        self._numbers: list[int] = []
+        self._buffers = ReadBuffers()
+        with self.errors(str(target.days)):
+            state = check_target(connection, target)
+            self.name, self.filled, self.history = state.table, state.filled, state.history
+            self._ledger = Ledger(connection, self.filled, target.selection, target.zone)
+            self._prepare(anew=state.begins_anew)
+            self._rows_before = self._count() if target.mode in {"append", "resume"} else 0
 
-    def held(self) -> list[Held]:
-        """Return what the ledger says of the selection's days, for the planner."""
-        with self._translated(str(self._order.days)):
-            return [batch.held for batch in self._ledger.mine()]
+    def batches(self) -> list[Batch]:
+        """Return the ledger rows of the selection, for the planner."""
+        with self.errors(str(self.target.days)):
+            return self._ledger.for_selection()
 
-    def batches_for(self, chunks: Sequence[Chunk]) -> dict[Chunk, int]:
-        """Give each chunk the id of its batch, rising with the date; returns the ids of all chunks so far."""
-        with self._translated(str(self._order.days)):
-            self._batches.update(zip(chunks, self._ledger.new_batches(len(chunks)), strict=True))
-        return self._batches
+    def new_numbers(self, count: int) -> list[int]:
+        """Return the numbers of *count* new batches, rising."""
+        with self.errors(str(self.target.days)):
+            numbers = self._ledger.new_numbers(count)
+        self._numbers += numbers
+        return numbers
 
-    def insert(self, ready: Ready, staging: Staging) -> None:
-        """Insert a chunk into the transaction that `commit` ends; the first one opens it.
-
-        Once one of them cannot be inserted, `commit` will try each by itself.
+    def load(
+        self, group: Sequence[ValidatedChunk], now: Callable[[], datetime], *, last_try: bool = False
+    ) -> list[Committed]:
+        """Load the chunks and their ledger rows in one transaction; on the *last_try* with the most memory.
 
         Raises:
-            DatabaseError: DuckDB cannot write; `commit` is not to be called then.
-            InterruptedCall: `interrupt` was called; the same holds.
+            UnloadableError: DuckDB does not take one of the chunks.
+            DatabaseError: DuckDB cannot write. Nothing of the group is in the table.
+            InterruptedCall: `interrupt` was called. Nothing of the group is in the table.
         """
-        if self._group and not self._open:
-            self._group.append(ready)
-            return
-        room = room_for_lines(self._connection, ready.staged.longest)
-        with self._writing([*self._group, ready], staging), room, self._all_or_none():
-            self._group.append(ready)
-            if not self._open:
-                self._connection.begin()
-                self._open = True
-                self._create_target()
-            insert(self._connection, self._target, ready, self._buffers)
-
-    def commit(self, staging: Staging, now: Callable[[], datetime]) -> list[Committed | Refused]:
-        """Commit the chunks that were inserted, with their ledger rows; what was staged of them is removed.
-
-        If that cannot be, each is inserted and committed by itself. One that DuckDB does not take even then is
-        answered by `Refused`.
-
-        Raises:
-            DatabaseError: DuckDB cannot write; what is committed of the chunks is what the ledger names, usually
-                nothing.
-            InterruptedCall: `interrupt` was called; the same holds.
-        """
-        with self._writing(self._group, staging):
-            if self._open:
-                longest = max(ready.staged.longest for ready in self._group)
-                with room_for_lines(self._connection, longest), self._all_or_none():
-                    committed = self._settled(self._group, now)
-                    self._connection.commit()
-            group, together = self._group, self._open
-            self._group, self._open = [], False
-            if not together:
-                return [self._alone(ready, staging, now) for ready in group]
-            for ready in group:
-                _discard(ready, staging)
-            return [*committed]
+        memory = most_memory if last_try else room_for_lines
+        longest = max(chunk.staged.longest for chunk in group)
+        with self.errors(", ".join(str(chunk.batch.days) for chunk in group)):
+            try:
+                with memory(self.connection, longest), transaction(self.connection):
+                    self._create_filled()
+                    for chunk in group:
+                        insert(self.connection, self.filled, chunk, self._buffers)
+                    return self._settle(group, now)
+            except UNLOADABLE as error:
+                out_of_memory = isinstance(error, duckdb.OutOfMemoryException)
+                raise UnloadableError(first_line(error), out_of_memory=out_of_memory) from error
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
-        """Write into the ledger that the chunk was given up, unless it was only a look, which nobody waits for."""
-        if self._order.limited:
+        """Write into the ledger that the chunk was given up, unless the export has a `limit`, whose days never count."""
+        if self.target.limited:
             return
-        batch = self._batches[failed.chunk]
-        entry = Entry(
-            batch, failed.chunk, "failed", failed.requested_at, finished, failed.attempts, error=failed.error
+        batch = Batch(
+            number=failed.batch,
+            days=failed.chunk,
+            status="failed",
+            selection=self.target.selection,
+            table=self.filled,
+            zone=self.target.zone,
+            deduplicated=self.target.dedupe,
+            bytes_read=failed.bytes_read,
+            attempts=failed.attempts,
+            requested_at=naive_utc(failed.requested_at),
+            finished=naive_utc(finished),
+            error=failed.error,
         )
-        with self._translated(str(failed.chunk)), transaction(self._connection):
-            self._ledger.forget(self._ledger.superseded({batch: failed.chunk}, visible=False))
-            self._ledger.write(entry, deduped=self._order.dedupe)
+        with self.errors(str(failed.chunk)), transaction(self.connection):
+            self._ledger.forget(self._ledger.superseded({batch.number: batch.days}, visible=False))
+            self._ledger.write([batch])
 
     def finish(self, *, whole: bool) -> Totals:
         """Swap a replaced table in if the export is *whole*; return what the export did to the table.
 
         A replacement that is not whole leaves the old table, and its shadow for the next attempt.
         """
-        with self._translated(str(self._order.days)):
-            counts = self._ledger.counts(list(self._batches.values()))
+        with self.errors(str(self.target.days)):
+            counts = self._ledger.counts(self._numbers)
             removed = sum(duplicates for _, duplicates in counts.values())
-            if self._target != self.table:
+            if self.filled != self.name:
                 if not whole:
                     return Totals(0, removed)
                 self._swap()
             return Totals(self._count() - self._rows_before, removed)
 
     def interrupt(self) -> None:
-        """Stop the statement of an insert or a commit that runs in another thread, if any."""
-        self._connection.interrupt()
-
-    def _prepare(self, *, anew: bool) -> None:
-        with transaction(self._connection):
-            create_ledger(self._connection)
-            if anew:
-                if self._target != self.table:
-                    self._connection.execute(f"DROP TABLE IF EXISTS {quoted(self._target)}")
-                # What failed before there was ever a table is still wanted by those who resume.
-                if self._order.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
-                    self._ledger.forget_all()
-            else:
-                make_up_for_timeless(self._connection, self._target)
+        """Stop the statement that runs in another thread, if any."""
+        self.connection.interrupt()
 
     @contextmanager
-    def _all_or_none(self) -> Iterator[None]:
-        """Roll the open transaction back if the block fails; what speaks against a chunk is no error yet."""
-        try:
-            yield
-        except UNLOADABLE:
-            self._undo()
-        except BaseException:
-            self._group.clear()
-            self._undo()
-            raise
-
-    def _undo(self) -> None:
-        self._open = False
-        roll_back(self._connection)
-
-    def _alone(
-        self, ready: Ready, staging: Staging, now: Callable[[], datetime], *, at_last: bool = False
-    ) -> Committed | Refused:
-        """Commit a chunk by itself, *at_last* with more memory."""
-        room = room_at_last if at_last else room_for_lines
-        try:
-            with room(self._connection, ready.staged.longest), transaction(self._connection):
-                self._create_target()
-                insert(self._connection, self._target, ready, self._buffers)
-                (committed,) = self._settled([ready], now)
-        except UNLOADABLE as error:
-            if at_last or not isinstance(error, duckdb.OutOfMemoryException):
-                ready.found.discard()
-                return refused(ready.staged, error, staging)
-        else:
-            _discard(ready, staging)
-            return committed
-        return self._alone(ready, staging, now, at_last=True)
-
-    def _settled(self, group: Sequence[Ready], now: Callable[[], datetime]) -> list[Committed]:
-        """Do what belongs to chunks that have just been inserted, in their transaction."""
-        entries = [self._entry(ready.staged, ready.loaded, now()) for ready in group]
-        superseded = self._supersede({entry.batch: entry.chunk for entry in entries})
-        timeless = (entry.batch for entry in entries if entry.loaded.timeless_rows)
-        note_timeless(self._connection, self._target, timeless)
-        for ready, entry in zip(group, entries, strict=True):
-            self._ledger.write(entry, deduped=self._order.dedupe)
-            load_set_aside(self._connection, ready.staged)
-        self._settle([entry.batch for entry in entries], superseded)
-        counts = self._ledger.counts([entry.batch for entry in entries])
-        return [
-            Committed(entry.chunk, *counts[entry.batch], entry.rejects, entry.repaired) for entry in entries
-        ]
-
-    def _settle(self, new: Sequence[int], superseded: Sequence[int]) -> None:
-        """Let every event that several batches have be shown once."""
-        changed = list(new) if self._order.dedupe else []
-        if superseded:
-            changed += restore(self._connection, self._target, superseded)
-        hide_across(self._connection, self._target, changed, self._ledger.reaches())
-
-    def _create_target(self) -> None:
-        create_events_table(self._connection, self._target)
-        if self._target != self.table:
-            purpose = self._order.purpose.replace("'", "''")
-            self._connection.execute(f"COMMENT ON TABLE {quoted(self._target)} IS '{purpose}'")
-
-    def _status(self, staged: Staged) -> Status:
-        if self._order.limited:
-            return "limited"
-        return (
-            "open"
-            if is_open(staged.chunk.last, in_zone(staged.end.requested_at, self._order.zone))
-            else "complete"
-        )
-
-    def _entry(self, staged: Staged, loaded: Loaded, finished: datetime) -> Entry:
-        return Entry(
-            batch=staged.batch,
-            chunk=staged.chunk,
-            status=self._status(staged),
-            started=staged.end.requested_at,
-            finished=finished,
-            attempts=staged.end.attempts,
-            bytes_read=staged.end.bytes_read,
-            loaded=loaded,
-            rejects=staged.rejects,
-            repaired=staged.repaired,
-        )
-
-    def _supersede(self, newer: Mapping[int, Chunk]) -> list[int]:
-        older = self._ledger.superseded(newer, visible=True)
-        if older:
-            self._connection.execute(
-                f"DELETE FROM {quoted(self._target)} WHERE export_batch IN (SELECT unnest(?))", [older]
-            )
-            self._ledger.forget(older)
-        return older
-
-    def _swap(self) -> None:
-        old, new = quoted(self.table), quoted(self._target)
-        with transaction(self._connection):
-            create_events_table(self._connection, self._target)
-            self._connection.execute(f"COMMENT ON TABLE {new} IS NULL")
-            self._connection.execute(f"DROP TABLE IF EXISTS {old}")
-            self._connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
-            Ledger(self._connection, self.table, self._order.selection, self._order.zone).forget_all()
-            forget_foreign_metadata(self._connection, self.table)
-            self._connection.execute(
-                "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.table, self._target]
-            )
-
-    @contextmanager
-    def _writing(self, group: Sequence[Ready], staging: Staging) -> Iterator[None]:
-        """Turn what speaks against the database, or against the staged files, into one of our errors."""
-        with self._translated(", ".join(str(ready.staged.chunk) for ready in group)), staging.writing():
-            yield
-
-    def _count(self) -> int:
-        if not table_exists(self._connection, self.table):
-            return 0
-        found = self._connection.execute(f"SELECT count(*) FROM {quoted(self.table)}").fetchone()
-        return int(found[0]) if found else 0
-
-    @contextmanager
-    def _translated(self, days: str) -> Iterator[None]:
-        """Turn every error of DuckDB into one of ours, and notice where it has written to a file that is gone."""
+    def errors(self, days: str) -> Iterator[None]:
+        """Translate DuckDB's errors, and notice a database file that was moved or replaced; *days* are concerned."""
         try:
             yield
         except duckdb.InterruptException as error:
@@ -310,7 +174,69 @@ class Store:
                 db_path=str(self.path),
             )
 
+    def _prepare(self, *, anew: bool) -> None:
+        with transaction(self.connection):
+            create_ledger(self.connection)
+            if anew:
+                if self.filled != self.name:
+                    self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.filled)}")
+                # `resume` still wants the days that failed before the table existed.
+                if self.target.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
+                    self._ledger.forget_all()
+            else:
+                record_missing_untimed_ids(self.connection, self.filled)
 
-def _discard(ready: Ready, staging: Staging) -> None:
-    staging.discard(ready.staged)
-    ready.found.discard()
+    def _settle(self, group: Sequence[ValidatedChunk], now: Callable[[], datetime]) -> list[Committed]:
+        """Write the ledger rows of chunks that were just inserted, and resolve duplicates across batches."""
+        finished = naive_utc(now())
+        batches = [replace(chunk.batch, finished=finished) for chunk in group]
+        superseded = self._supersede({batch.number: batch.days for batch in batches})
+        record_untimed_ids(
+            self.connection, self.filled, [batch.number for batch in batches if batch.untimed_rows]
+        )
+        self._ledger.write(batches)
+        for chunk in group:
+            load_set_aside(self.connection, chunk.staged)
+        numbers = [batch.number for batch in batches]
+        changed = list(numbers) if self.target.dedupe else []
+        if superseded:
+            changed += restore(self.connection, self.filled, superseded)
+        move_duplicates(self.connection, self.filled, changed, self._ledger.extents())
+        counts = self._ledger.counts(numbers)
+        return [
+            Committed(batch.days, *counts[batch.number], batch.rejects, batch.repaired) for batch in batches
+        ]
+
+    def _supersede(self, newer: Mapping[int, Chunk]) -> list[int]:
+        older = self._ledger.superseded(newer, visible=True)
+        if older:
+            self.connection.execute(
+                f"DELETE FROM {quoted(self.filled)} WHERE export_batch IN (SELECT unnest(?))", [older]
+            )
+            self._ledger.forget(older)
+        return older
+
+    def _create_filled(self) -> None:
+        create_events_table(self.connection, self.filled)
+        if self.filled != self.name:
+            fingerprint = self.target.fingerprint.replace("'", "''")
+            self.connection.execute(f"COMMENT ON TABLE {quoted(self.filled)} IS '{fingerprint}'")
+
+    def _swap(self) -> None:
+        old, new = quoted(self.name), quoted(self.filled)
+        with transaction(self.connection):
+            create_events_table(self.connection, self.filled)
+            self.connection.execute(f"COMMENT ON TABLE {new} IS NULL")
+            self.connection.execute(f"DROP TABLE IF EXISTS {old}")
+            self.connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
+            Ledger(self.connection, self.name, self.target.selection, self.target.zone).forget_all()
+            forget_foreign_metadata(self.connection, self.name)
+            self.connection.execute(
+                "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.name, self.filled]
+            )
+
+    def _count(self) -> int:
+        if not table_exists(self.connection, self.name):
+            return 0
+        ((rows,),) = self.connection.execute(f"SELECT count(*) FROM {quoted(self.name)}").fetchall()
+        return int(rows)

@@ -1,127 +1,162 @@
-"""Chunks are examined before they are committed: one by one, on a connection beside, in no transaction that writes.
+"""Validates staged chunks one by one, each validator on its own connection, while other chunks are committed.
 
-One with lines that are not of Mixpanel's shape, or that DuckDB refuses, is mended line by line, or sent back to be
-fetched again.
+A chunk with doubtful lines is repaired line by line, or sent back to be fetched again.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import datetime
 
 import duckdb
+import numpy as np
 
-from mixpanel_export._database.preflight import Order
-from mixpanel_export._database.settings import room_at_last, room_for_lines, set_session
-from mixpanel_export._model import Refused, Rejected
-from mixpanel_export._timezones import offset_of
-from mixpanel_export._writer.extract import Findings, LoadError, Text
-from mixpanel_export._writer.load import DoubtfulLinesError, Ready, examine
-from mixpanel_export._writer.repair import mend
-from mixpanel_export._writer.staging import Buffers, Staged, Staging
+from mixpanel_export._database.connection import Connection, first_moment, last_moment
+from mixpanel_export._database.settings import most_memory, room_for_lines, set_session
+from mixpanel_export._model import Batch, Refused, Rejected, Status
+from mixpanel_export._planning.planner import is_open
+from mixpanel_export._timezones import in_zone, naive_utc, offset_of
+from mixpanel_export._writer.chunk_duplicates import duplicate_places
+from mixpanel_export._writer.extract import Extraction, LoadError, RowCounts, extract
+from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line
+from mixpanel_export._writer.repair import repair
+from mixpanel_export._writer.staging import ReadBuffers, StagedChunk, Staging
+from mixpanel_export._writer.table import EventsTable
 
-UNLOADABLE = (
-    LoadError,
-    duckdb.InvalidInputException,
-    duckdb.ConversionException,
-    duckdb.OutOfRangeException,
-    duckdb.OutOfMemoryException,
-)
-"""What speaks against one chunk rather than against the database."""
-
-_LOOKS = 20  # chunks whose times are looked at; a local clock shows in each of them
+_CLOCK_SAMPLES = 20  # chunks; a local clock shows in each of them
 
 
-class Examiner:
-    """Examines the chunks of one export; *translated* turns DuckDB's errors into ours, which name the days given."""
+class ClockCheck:
+    """Notices times that look local, in the first chunks of an export."""
 
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        order: Order,
-        translated: Callable[[str], AbstractContextManager[None]],
-    ) -> None:
-        self._connection = connection
-        self._order = order
-        self._translated = translated
-        self._buffers = Buffers()
-        self._reader: duckdb.DuckDBPyConnection | None = None
-        self._looks = _LOOKS
+    def __init__(self, *, enabled: bool) -> None:
+        self._samples = _CLOCK_SAMPLES if enabled else 0
         self.offset: float | None = None
+        """By how many hours most times are ahead of UTC; None as long as they are in UTC."""
 
-    def examine(self, staged: Staged, staging: Staging) -> Ready | Rejected | Refused:
-        """Make a chunk ready for a commit, which may run meanwhile.
-
-        One with lines that are no events is answered by `Rejected`, unless it says that such lines are final, and
-        one that DuckDB cannot read by `Refused`; what was staged of them is removed.
-
-        Raises:
-            DatabaseError: DuckDB cannot go on.
-            InterruptedCall: `interrupt` was called.
-        """
-        with (
-            self._translated(str(staged.chunk)),
-            staging.writing(),
-            self._reading() as reader,
-            room_for_lines(reader, staged.longest),
-        ):
-            self._look_at_clock(staged)
-            return self._examined(reader, staged, staging)
-
-    def interrupt(self) -> None:
-        """Stop the statement that runs in another thread, if any."""
-        if self._reader is not None:
-            with suppress(duckdb.ConnectionException):  # it was closed just now
-                self._reader.interrupt()
-
-    @contextmanager
-    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with self._connection.cursor() as reader:
-            self._reader = reader
-            set_session(reader)
-            yield reader
-
-    def _examined(
-        self,
-        reader: duckdb.DuckDBPyConnection,
-        staged: Staged,
-        staging: Staging,
-        *,
-        at_last: bool = False,
-    ) -> Ready | Rejected | Refused:
-        """Examine the chunk, mended if need be; *at_last* with more memory, where less did not suffice."""
-        findings = Findings(staging.columns, staging.columns_file(staged))
-        try:
-            text = Text(staged, self._buffers)
-            return examine(reader, text, self._order.zone, findings, dedupe=self._order.dedupe)
-        except DoubtfulLinesError as doubtful:
-            return self._mended(reader, staged, doubtful.lines, staging)
-        except duckdb.OutOfMemoryException as error:
-            if at_last:
-                return refused(staged, error, staging)
-        except UNLOADABLE as error:
-            return refused(staged, error, staging)
-        with room_at_last(reader, staged.longest):
-            return self._examined(reader, staged, staging, at_last=True)
-
-    def _mended(
-        self, reader: duckdb.DuckDBPyConnection, staged: Staged, doubtful: set[int], staging: Staging
-    ) -> Ready | Rejected | Refused:
-        try:
-            mended = mend(reader, staged, doubtful, staging)
-        except UNLOADABLE as error:
-            return refused(staged, error, staging)
-        if mended.rejects and not mended.keep_rejects:
-            staging.discard(mended)
-            return Rejected(mended.chunk, mended.rejects)
-        return self._examined(reader, mended, staging)
-
-    def _look_at_clock(self, staged: Staged) -> None:
-        """Notice times that are local, as long as the caller has not said whose they are."""
-        if self.offset is None and self._looks and not self._order.zone_given:
-            self._looks -= 1
+    def look_at(self, staged: StagedChunk) -> None:
+        """Read some lines of a chunk, unless enough chunks were read."""
+        if self.offset is None and self._samples:
+            self._samples -= 1
             self.offset = offset_of(staged.all_lines())
 
 
-def refused(staged: Staged, error: Exception, staging: Staging) -> Refused:
-    """Remove what was staged of a chunk that DuckDB does not take, and return the verdict."""
-    staging.discard(staged)
-    return Refused(staged.chunk, f"Write failed: {str(error).splitlines()[0]}")
+class Validator:
+    """Validates chunks that are to be loaded into *table*, on *connection*, for one thread at a time."""
+
+    def __init__(
+        self, connection: Connection, table: EventsTable, staging: Staging, clock: ClockCheck
+    ) -> None:
+        self._connection = connection
+        self._target = table.target
+        self._table = table.filled
+        self._errors = table.errors
+        self._staging = staging
+        self._clock = clock
+        self._buffers = ReadBuffers()
+
+    def validate(self, staged: StagedChunk) -> ValidatedChunk | Rejected | Refused:
+        """Return the chunk ready to be inserted, or the verdict on it, in which case its files are removed.
+
+        A chunk with lines that are no events is `Rejected`, unless such lines are final for it. A chunk that DuckDB cannot
+        read is `Refused`.
+
+        Raises:
+            DatabaseError: DuckDB or the file system cannot go on.
+            InterruptedCall: `interrupt` was called.
+        """
+        with (
+            self._errors(str(staged.chunk)),
+            self._staging.writing(),
+            room_for_lines(self._connection, staged.longest),
+        ):
+            self._clock.look_at(staged)
+            return self._validated(staged)
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs in another thread, if any."""
+        self._connection.interrupt()
+
+    def _validated(self, staged: StagedChunk) -> ValidatedChunk | Rejected | Refused:
+        try:
+            chunk, doubtful = self._extracted_with_enough_memory(staged)
+            if chunk is not None:
+                return chunk
+            repaired = repair(self._connection, staged, doubtful, self._staging)
+        except UNLOADABLE as error:
+            self._staging.discard(staged)
+            return Refused(staged.chunk, first_line(error))
+        if repaired.rejects and not repaired.keep_rejects:
+            self._staging.discard(repaired)
+            return Rejected(repaired.chunk, repaired.rejects)
+        return self._validated(repaired)
+
+    def _extracted_with_enough_memory(self, staged: StagedChunk) -> tuple[ValidatedChunk | None, set[int]]:
+        try:
+            return self._extracted(staged)
+        except duckdb.OutOfMemoryException:
+            with most_memory(self._connection, staged.longest):
+                return self._extracted(staged)
+
+    def _extracted(self, staged: StagedChunk) -> tuple[ValidatedChunk | None, set[int]]:
+        """Return the validated chunk, or None and the numbers of its doubtful lines."""
+        extraction = Extraction(self._staging.columns, self._staging.columns_file(staged))
+        with ExitStack() as on_failure:
+            on_failure.callback(extraction.columns.discard)
+            extract(self._connection, staged, self._buffers, self._target.zone, extraction)
+            if extraction.lines != staged.lines:
+                raise LoadError(
+                    f"of {staged.lines} lines of {staged.chunk} {extraction.lines} were staged; please report this"
+                )
+            if extraction.doubtful:
+                return None, extraction.doubtful
+            keep = np.ones(extraction.columns.rows, np.bool_)
+            if self._target.dedupe:
+                keep[duplicate_places(self._connection, staged, extraction)] = False
+            counts = extraction.count(*self._moments(staged), keep)
+            on_failure.pop_all()
+        return ValidatedChunk(
+            staged=staged,
+            batch=self._batch(staged, counts),
+            properties=tuple(index.properties for index in extraction.indexes),
+            columns=extraction.columns,
+            keep=keep,
+        ), set()
+
+    def _moments(self, staged: StagedChunk) -> tuple[datetime, datetime]:
+        """Return the first and the last moment of the chunk's days, in naive UTC."""
+        first = first_moment(f"DATE '{staged.chunk.first}'", self._target.zone)
+        last = last_moment(f"DATE '{staged.chunk.last}'", self._target.zone)
+        ((begin, end),) = self._connection.execute(f"SELECT {first}, {last}").fetchall()
+        return begin, end
+
+    def _batch(self, staged: StagedChunk, counts: RowCounts) -> Batch:
+        return Batch(
+            number=staged.batch,
+            days=staged.chunk,
+            status=self._status(staged),
+            selection=self._target.selection,
+            table=self._table,
+            zone=self._target.zone,
+            deduplicated=self._target.dedupe,
+            rejects=staged.rejects,
+            repaired=staged.repaired,
+            bytes_read=staged.end.bytes_read,
+            attempts=staged.end.attempts,
+            requested_at=naive_utc(staged.end.requested_at),
+            **asdict(counts),
+        )
+
+    def _status(self, staged: StagedChunk) -> Status:
+        if self._target.limited:
+            return "limited"
+        requested_at = in_zone(staged.end.requested_at, self._target.zone)
+        return "open" if is_open(staged.chunk.last, requested_at) else "complete"
+
+
+@contextmanager
+def validator_for(table: EventsTable, staging: Staging, clock: ClockCheck) -> Iterator[Validator]:
+    """Yield a validator with a connection of its own, and close that afterwards."""
+    with table.connection.cursor() as connection:
+        set_session(connection)
+        yield Validator(connection, table, staging, clock)

@@ -1,8 +1,8 @@
-"""Which of several rows with one identity is kept; pure.
+"""Which of several rows with one identity is kept. Pure.
 
-An identity is event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent; a row
-without an `$insert_id` is never a duplicate. The winner is the row processed last, then the one with the
-greatest text, so the outcome does not depend on the order in which rows or batches came.
+An identity is event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row without an
+`$insert_id` is never a duplicate. The winner is the row processed last, then the row with the greatest text, so the
+result does not depend on the order in which rows or batches came.
 """
 
 import re
@@ -13,19 +13,19 @@ from math import isfinite
 
 from mixpanel_export._ndjson import scalar_texts
 
-Rival = tuple[int, str, str | None, str | None, str | None, float | None, str, bool, int, int]
-"""Key, event name, what DuckDB extracts of `MEMBERS`, the last of them as a number, `properties`, whether the row is
-inside the days of its batch, the batch, and the row's number. Rows of one identity have one key."""
+Candidate = tuple[int, str, str | None, str | None, str | None, float | None, str, bool, int, int]
+"""Key, event name, the four values that DuckDB extracts of `MEMBERS` (the last one as a number), `properties`, whether the
+row lies inside the days of its batch, the batch, and the row's number. Rows of one identity have one key."""
 
 MEMBERS = """['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms']"""
-"""SQL of the paths to what is compared of `properties`; one call for all, as each takes several times the text's memory."""
+"""SQL of the paths to the compared members of `properties`; each call takes several times the text's memory, so there is one."""
 
-BESIDE = 512
-"""Bytes that a row needs in Python beside its text."""
+ROW_OVERHEAD = 512
+"""Bytes of memory that a row needs in Python in addition to its text."""
 
 _IDENTITY = ("time", "distinct_id", "$insert_id")
-# What DuckDB extracts of some values is not the text that was sent: numbers with a fraction or of many digits went
-# through a double, also inside objects and lists, and zero loses its sign.
+# DuckDB extracts some values differently from the text that was sent: numbers with a fraction or many digits pass through a
+# double, also inside objects and lists, and zero loses its sign.
 _REWRITTEN = re.compile(
     r"^([\[{]|-?0$|-?[0-9]+\.[0-9]|-?[0-9]+([eE][-+]?[0-9]+|[0-9]{18})$|-?(inf|nan|Inf|NaN))", re.MULTILINE
 )
@@ -38,38 +38,38 @@ _Version = tuple[bool, float, str, bool, int, int]
 class _Contest:
     """The rows of one identity.
 
-    A version is whether it is known when it was processed, when, its text, whether it is inside the days of its
-    batch, the negative of the batch, and its number: the greatest wins.
+    A version is: whether the processing time is known, that time, the text, whether the row lies inside the days of its
+    batch, the negative batch, and the row's number. The greatest version wins.
     """
 
     key: int
-    best: _Version
-    lost: list[tuple[int, int]] = field(default_factory=list)
+    winner: _Version
+    duplicates: list[tuple[int, int]] = field(default_factory=list)
 
-    def losers(self) -> Iterator[tuple[int, int, int]]:
-        return ((number, batch, -self.best[-2]) for number, batch in self.lost)
+    def result(self) -> Iterator[tuple[int, int, int]]:
+        return ((number, batch, -self.winner[-2]) for number, batch in self.duplicates)
 
 
-def losers(pages: Iterable[Iterable[Rival]]) -> Iterator[tuple[int, int, int]]:
-    """Yield number and batch of each row that loses, and the winner's batch.
+def duplicates(pages: Iterable[Iterable[Candidate]]) -> Iterator[tuple[int, int, int]]:
+    """Yield number and batch of each row that duplicates a better one, and the winner's batch.
 
-    The keys of a page are not less than those of the pages before it; a page is read to its end before any of its
-    losers is yielded.
+    The keys of a page are not less than those of the pages before it. A page is read to its end before one of its
+    duplicates is yielded.
     """
     contests: dict[_Identity, _Contest] = {}
     for page in pages:
-        for rival in page:
-            _compare(contests, rival)
-        # The rest of the last key may be on the next page.
+        for candidate in page:
+            _compare(contests, candidate)
+        # Further rows of the last key may be on the next page.
         last = max((contest.key for contest in contests.values()), default=0)
-        yield from chain.from_iterable(one.losers() for one in contests.values() if one.key < last)
+        yield from chain.from_iterable(one.result() for one in contests.values() if one.key < last)
         contests = {identity: one for identity, one in contests.items() if one.key == last}
-    yield from chain.from_iterable(one.losers() for one in contests.values())
+    yield from chain.from_iterable(one.result() for one in contests.values())
 
 
-def _compare(contests: dict[_Identity, _Contest], rival: Rival) -> None:
-    """Let a row compete with those of its identity."""
-    key, name, time, distinct_id, insert_id, processed, properties, inside, batch, number = rival
+def _compare(contests: dict[_Identity, _Contest], candidate: Candidate) -> None:
+    """Compare a row with the winner of its identity so far."""
+    key, name, time, distinct_id, insert_id, processed, properties, inside, batch, number = candidate
     known = processed is not None and isfinite(processed)
     version = (
         known,
@@ -79,23 +79,23 @@ def _compare(contests: dict[_Identity, _Contest], rival: Rival) -> None:
         -batch,
         number,
     )
-    # Rows of different keys are no rivals, or it would depend on the page, and on what others are suspects.
+    # The key is part of the identity, so that the result does not depend on which rows share a page.
     identity = (key, name, *_as_sent(number, [time, distinct_id, insert_id], properties))
     contest = contests.get(identity)
     if contest is None:
         contests[identity] = _Contest(key, version)
         return
-    if version > contest.best:
-        contest.best, version = version, contest.best
-    contest.lost.append((version[-1], -version[-2]))
+    if version > contest.winner:
+        contest.winner, version = version, contest.winner
+    contest.duplicates.append((version[-1], -version[-2]))
 
 
 def _as_sent(number: int, texts: list[str | None], properties: str) -> list[str | None]:
-    """Return the *texts* of an identity as the row's *properties* have them."""
+    """Return the *texts* of an identity as they are written in the row's *properties*."""
     if not _REWRITTEN.search("\n".join(filter(None, texts))):
         return texts
     try:
         return scalar_texts(properties, _IDENTITY)
     except (ValueError, RecursionError):
-        # What DuckDB takes for JSON, and Python does not, is nobody's duplicate.
+        # JSON that DuckDB accepts and Python does not is no duplicate of any row.
         return [f"row {number}"]

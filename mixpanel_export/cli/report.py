@@ -17,8 +17,7 @@ from mixpanel_export.errors import RateLimitError
 from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
 
 if TYPE_CHECKING:
-    from mixpanel_export._database.ledger import Selection
-    from mixpanel_export._model import Chunk
+    from mixpanel_export._model import Chunk, Selection
 
 # The command that continues an export sets these options itself.
 _REPLACED = {"table", "from_date", "to_date", "db", "append", "replace", "resume"}

@@ -35,9 +35,8 @@ from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import ConfigError, TableNotFoundError
 
 if TYPE_CHECKING:
-    from mixpanel_export._database.ledger import Selection
     from mixpanel_export._local.reader import Contents
-    from mixpanel_export._model import Chunk
+    from mixpanel_export._model import Chunk, Selection
     from mixpanel_export.credentials import Credentials
 
 EXAMPLES = """\b
@@ -140,7 +139,7 @@ def tasks_of(found: "Contents", table: str | None = None) -> Iterator[Task]:
         if table in {None, known.table} and not known.dropped:
             for days in known.to_fetch:
                 last = known.asked_last(days)
-                yield Task(known.table, days, known.selection, last.zone, last.deduped)
+                yield Task(known.table, days, known.selection, last.zone, last.deduplicated)
 
 
 def _arguments(

@@ -161,7 +161,7 @@ def _mismatches(known: "Coverage", db: str, width: int) -> Iterator[str]:
 def _command(known: "Coverage", db: str, days: Any, mode: str = "--resume") -> str:
     last = known.asked_last(days)
     return export_command(
-        known.table, days, db, known.selection, zone=last.zone, deduped=last.deduped, mode=mode
+        known.table, days, db, known.selection, zone=last.zone, deduped=last.deduplicated, mode=mode
     )
 
 
@@ -171,7 +171,7 @@ def _end(chosen: "list[Coverage]", found: "Contents", db: str) -> Iterator[str]:
         yield f"Table {table} has {number:,} rows that belong to no batch, so events may be duplicated; see {program()} doctor."
     for replacement in found.replacements:
         kept = replacement.kept
-        yield f"The replacement of {replacement.order.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
+        yield f"The replacement of {replacement.target.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
         yield f"  {_go_on(replacement, db)}"
     if found.others:
         yield f"Other tables: {', '.join(found.others)}"
@@ -194,9 +194,15 @@ def _retry(chosen: "list[Coverage]", found: "Contents", db: str) -> str | None:
 
 
 def _go_on(replacement: "Replacement", db: str) -> str:
-    order = replacement.order
+    target = replacement.target
     return export_command(
-        order.table, order.days, db, order.selection, zone=order.zone, deduped=order.dedupe, mode="--replace"
+        target.table,
+        target.days,
+        db,
+        target.selection,
+        zone=target.zone,
+        deduped=target.dedupe,
+        mode="--replace",
     )
 
 
@@ -205,7 +211,7 @@ def _as_dict(db: str, chosen: "list[Coverage]", found: "Contents") -> dict[str, 
         "database": db,
         "tables": [_table_as_dict(known, db) for known in chosen],
         "replacements": [
-            {"table": replacement.order.table, "kept": replacement.kept, "command": _go_on(replacement, db)}
+            {"table": replacement.target.table, "kept": replacement.kept, "command": _go_on(replacement, db)}
             for replacement in found.replacements
         ],
         "other_tables": list(found.others),

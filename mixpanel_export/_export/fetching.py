@@ -1,0 +1,213 @@
+"""The fetching side of an export: one task for each chunk, from its first request to the verdict on it."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio
+from anyio.abc import ObjectSendStream
+from anyio.lowlevel import checkpoint
+
+from mixpanel_export._export.callbacks import Reporter
+from mixpanel_export._export.empty_answers import MOST_REQUESTS, Run, runs, second_requests
+from mixpanel_export._export.tracker import Tracker
+from mixpanel_export._export.writing import Writing
+from mixpanel_export._model import (
+    Batch,
+    Block,
+    Chunk,
+    ChunkEnd,
+    ChunkFailed,
+    ChunkSplit,
+    ChunkStart,
+    Committed,
+    Item,
+    Refused,
+    Rejected,
+    Split,
+    Verdict,
+)
+from mixpanel_export._planning.planner import Plan, split_in_two
+from mixpanel_export._source.fetcher import ChunkStats, ChunkTooLargeError, Fetcher, is_final
+from mixpanel_export.errors import APIError, DatabaseError, MixpanelDataError, TruncatedError
+
+_log = logging.getLogger("mixpanel_export")
+
+
+@dataclass(frozen=True, slots=True)
+class _StreamSink:
+    start: ChunkStart
+    send: ObjectSendStream[Item]
+
+    async def restart(self) -> None:
+        await self.send.send(self.start)
+
+    async def block(self, lines: bytes) -> None:
+        await self.send.send(Block(self.start.chunk, lines))
+
+
+class _Discard:
+    async def restart(self) -> None:
+        pass
+
+    async def block(self, lines: bytes) -> None:
+        pass
+
+
+class Fetching:
+    """The tasks that fetch the chunks of a plan.
+
+    *numbers* has the number of each planned chunk's batch, *batches* what the ledger says of the selection. With
+    *hourly_quota*, few requests are spent on silent answers.
+    """
+
+    def __init__(
+        self,
+        planned: Plan,
+        fetcher: Fetcher,
+        writing: Writing,
+        tracker: Tracker,
+        reporter: Reporter,
+        *,
+        numbers: Mapping[Chunk, int],
+        batches: Sequence[Batch],
+        path: Path,
+        hourly_quota: bool,
+    ) -> None:
+        self._planned = planned
+        self._fetcher = fetcher
+        self._writing = writing
+        self._tracker = tracker
+        self._reporter = reporter
+        self._numbers = dict(numbers)
+        self._batches = batches
+        self._path = path
+        self._hourly_quota = hourly_quota
+
+    async def run(self, send: ObjectSendStream[Item]) -> None:
+        """Fetch and commit every chunk of the plan, then ask again for the silent ones."""
+        async with anyio.create_task_group() as tasks:
+            for chunk in self._planned.fetch_order:
+                tasks.start_soon(self._export, chunk, send)
+                await checkpoint()  # trio starts tasks of one moment in any order
+        silent = self._tracker.resume()
+        requests = second_requests(silent, MOST_REQUESTS if self._hourly_quota else None)
+        async with anyio.create_task_group() as tasks:
+            for run in requests.runs:
+                tasks.start_soon(self._export_silent, run, send)
+            for chunk in requests.skipped:
+                tasks.start_soon(self._skip_silent, chunk, send)
+        self._warn_of_silence()
+
+    async def _export(self, chunk: Chunk, send: ObjectSendStream[Item], *, again: bool = False) -> None:
+        """Fetch and commit the chunk, in pieces where that helps; *again* after a silent answer."""
+        try:
+            await self._fetch_until_committed(chunk, send, again=again)
+        except ChunkTooLargeError:
+            async with anyio.create_task_group() as tasks:
+                for piece in await self._split(chunk, send):
+                    tasks.start_soon(partial(self._export, again=again), piece, send)
+        except (APIError, DatabaseError) as error:
+            if is_final(error):
+                raise
+            await self._give_up(chunk, error, send)
+
+    async def _fetch_until_committed(
+        self, chunk: Chunk, send: ObjectSendStream[Item], *, again: bool
+    ) -> None:
+        splittable = split_in_two(chunk, self._batches) is not None
+        keep_rejects = False
+        while True:
+            sink = _StreamSink(ChunkStart(chunk, self._numbers[chunk], keep_rejects), send)
+            stats = await self._fetcher.fetch(chunk, sink, splittable=splittable)
+            if stats.silent and not again:
+                _log.info("%s: no body; asked for again after the other chunks", chunk)
+                self._tracker.postpone(chunk)
+                return
+            match await self._finish_chunk(chunk, stats, send):
+                case Rejected():
+                    keep_rejects = True
+                case Refused(_, reason):
+                    raise DatabaseError(reason, db_path=str(self._path))
+                case _:
+                    return
+
+    async def _finish_chunk(
+        self, chunk: Chunk, stats: ChunkStats, send: ObjectSendStream[Item]
+    ) -> Verdict | None:
+        """Declare the chunk whole, and return the verdict on it."""
+        end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.rows)
+        verdict = await self._writing.submit(end, send)
+        if isinstance(verdict, Committed):
+            self._tracker.commit(verdict, silent=stats.silent)
+            await self._report(chunk)
+        return verdict
+
+    async def _split(self, chunk: Chunk, send: ObjectSendStream[Item]) -> tuple[Chunk, ...]:
+        pieces = split_in_two(chunk, self._batches) or ()
+        verdict = await self._writing.submit(ChunkSplit(chunk, pieces), send)
+        if isinstance(verdict, Split):
+            self._numbers.update(zip(pieces, verdict.batches, strict=True))
+        self._tracker.split(chunk, pieces)
+        return pieces
+
+    async def _give_up(self, chunk: Chunk, error: MixpanelDataError, send: ObjectSendStream[Item]) -> None:
+        stats = self._fetcher.stats[chunk]
+        stats.rows = 0
+        failed = ChunkFailed(
+            chunk, self._numbers[chunk], stats.requested_at, stats.attempts, stats.bytes_read, error.text(days=False)
+        )
+        await self._writing.submit(failed, send)
+        self._tracker.fail(chunk, error)
+        await self._report(chunk)
+
+    async def _report(self, chunk: Chunk) -> None:
+        batch = self._tracker.batch_of(chunk)
+        if self._tracker.is_decided(batch):
+            await self._reporter.report_batch(batch)
+
+    async def _export_silent(self, run: Run, send: ObjectSendStream[Item]) -> None:
+        """Ask again for a run of silent chunks, together where there are several; fetch each if any has events."""
+        is_silent = len(run) > 1 and await self._is_silent(Chunk(run[0].first, run[-1].last))
+        async with anyio.create_task_group() as tasks:
+            for chunk in run:
+                if is_silent:
+                    tasks.start_soon(self._commit_silent, chunk, send)
+                else:
+                    tasks.start_soon(partial(self._export, again=True), chunk, send)
+
+    async def _is_silent(self, days: Chunk) -> bool:
+        _log.info("%s: asked for again together, as no answer had a body", days)
+        try:
+            stats = await self._fetcher.fetch(days, _Discard())
+        except APIError as error:
+            if is_final(error):
+                raise
+            return False
+        stats.rows = 0
+        return stats.silent
+
+    async def _commit_silent(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
+        await send.send(ChunkStart(chunk, self._numbers[chunk]))
+        await self._finish_chunk(chunk, self._fetcher.stats[chunk], send)
+
+    async def _skip_silent(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
+        error = TruncatedError(
+            f"the answer for {chunk} has no body, and {MOST_REQUESTS} other runs of such days were asked for again, so "
+            "nothing proves that it has no events; resume fetches it again",
+            status_code=200,
+        )
+        await self._give_up(chunk, error, send)
+
+    def _warn_of_silence(self) -> None:
+        batches = self._tracker.silent_batches
+        if batches:
+            days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(batches))
+            warnings.warn(
+                f"Mixpanel answered twice without a body for {days}, so these days are taken as empty; if they should "
+                "have events, check the event names, the where expression and the project, then export them with append",
+                stacklevel=2,
+            )

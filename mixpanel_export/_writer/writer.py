@@ -1,0 +1,79 @@
+"""Decides which chunks are loaded together, and answers each with a verdict. Knows no SQL."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from mixpanel_export._database.settings import ROW_GROUP
+from mixpanel_export._model import ChunkFailed, Committed, Refused
+from mixpanel_export._writer.load import ValidatedChunk
+from mixpanel_export._writer.staging import Staging
+from mixpanel_export._writer.table import UnloadableError
+
+_GROUP_ROWS = 4 * ROW_GROUP
+_GROUP_BYTES = 384 << 20  # staged bytes
+
+
+class Destination(Protocol):
+    """Where validated chunks are loaded; `EventsTable` is the one there is."""
+
+    def load(
+        self, group: Sequence[ValidatedChunk], now: Callable[[], datetime], *, last_try: bool = False
+    ) -> list[Committed]:
+        """Load all chunks of the group, or none and raise `UnloadableError`."""
+
+    def fail(self, failed: ChunkFailed, finished: datetime) -> None:
+        """Record that a chunk was given up."""
+
+
+def is_full(group: Sequence[ValidatedChunk]) -> bool:
+    """Whether a commit of the group is large enough; further chunks wait for the next one."""
+    rows = sum(chunk.batch.rows for chunk in group)
+    return rows >= _GROUP_ROWS or sum(chunk.staged.size for chunk in group) >= _GROUP_BYTES
+
+
+class Writer:
+    """Loads groups of chunks into a destination, and removes their staged files."""
+
+    def __init__(self, destination: Destination, staging: Staging, now: Callable[[], datetime]) -> None:
+        self._destination = destination
+        self._staging = staging
+        self._now = now
+
+    def commit(self, group: Sequence[ValidatedChunk]) -> list[Committed | Refused]:
+        """Load the chunks together; where that fails, each by itself. Return a verdict for each.
+
+        Raises:
+            DatabaseError: The destination cannot be written. Chunks that were loaded before are in the ledger.
+            InterruptedCall: The same, after an interrupt.
+        """
+        with self._staging.writing():
+            try:
+                committed = self._destination.load(group, self._now)
+            except UnloadableError as error:
+                if len(group) > 1:
+                    return [verdict for chunk in group for verdict in self.commit([chunk])]
+                return [self._last_try(group[0], error)]
+            for chunk in group:
+                self._discard(chunk)
+            return [*committed]
+
+    def fail(self, failed: ChunkFailed) -> None:
+        """Record that a chunk was given up."""
+        self._destination.fail(failed, self._now())
+
+    def _last_try(self, chunk: ValidatedChunk, error: UnloadableError) -> Committed | Refused:
+        try:
+            if not error.out_of_memory:
+                raise error
+            (committed,) = self._destination.load([chunk], self._now, last_try=True)
+        except UnloadableError as last_error:
+            return Refused(chunk.batch.days, last_error.reason)
+        else:
+            return committed
+        finally:
+            self._discard(chunk)
+
+    def _discard(self, chunk: ValidatedChunk) -> None:
+        self._staging.discard(chunk.staged)
+        chunk.columns.discard()
