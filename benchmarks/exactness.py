@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -91,12 +90,12 @@ def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Done:
     Raises:
         RuntimeError: days are missing.
     """
-    inserts, commits, probes, met = (
+    _, commits, probes, met = (
         _watched(owner, name)
         for owner, name in (
-            (_store.Store, "insert"),
-            (_store.Store, "commit"),
-            (_store, "hide_across"),
+            (_store, "insert"),
+            (_store.EventsTable, "load"),
+            (_store, "move_duplicates"),
             (_duplicates, "meeting"),
         )
     )
@@ -106,7 +105,7 @@ def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Done:
         raise RuntimeError(f"{result.failed_date_ranges} are missing: {result.errors}")
     return Done(
         result,
-        [seconds for seconds, _ in chain(inserts, commits)],
+        [seconds for seconds, _ in commits],
         [seconds for seconds, _ in probes],
         [len(batches) for _, batches in met],
     )

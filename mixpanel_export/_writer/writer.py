@@ -18,11 +18,11 @@ class Destination(Protocol):
     """Where validated chunks are loaded; `EventsTable` is the one there is."""
 
     def load(
-        self, group: Sequence[ValidatedChunk], now: Callable[[], datetime], *, last_try: bool = False
+        self, group: Sequence[ValidatedChunk], now: Callable[[], datetime], /, *, last_try: bool = False
     ) -> list[Committed]:
         """Load all chunks of the group, or none and raise `UnloadableError`."""
 
-    def fail(self, failed: ChunkFailed, finished: datetime) -> None:
+    def fail(self, failed: ChunkFailed, finished: datetime, /) -> None:
         """Record that a chunk was given up."""
 
 

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from shell import MPX, held_by_another, mpx, one_error
 from support import held, query, truth
 
-from mixpanel_export._database.coverage import Coverage, LedgerRow, RowsPerDay, coverages
-from mixpanel_export._database.ledger import Selection
-from mixpanel_export._model import Chunk
+from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
+from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.cli import cli
 from mixpanel_export.cli.calendar import ASCII, UNICODE, Signs, calendar_lines, signs_for
 from mixpanel_export.cli.status import _ago
@@ -46,12 +45,12 @@ def coverage(days: str, rows: list[int] | None = None, first: date = date(2024, 
     words = {"c": "complete", "o": "open", "f": "failed", "l": "limited", "i": "imported"}
     every = [first + timedelta(days=number) for number in range(len(days))]
     kept = [
-        LedgerRow(
-            batch=number,
+        Batch(
+            number=number,
             table="events",
             selection=Selection("12345"),
-            chunk=Chunk(every[number], every[number]),
-            status=words[letter],
+            days=Chunk(every[number], every[number]),
+            status=words[letter],  # type: ignore[arg-type] # one of the words above
             rows=0,
             finished=None,
         )

@@ -23,7 +23,7 @@ from mixpanel_export._database.connection import (
     takes_zstd,
     transaction,
 )
-from mixpanel_export._database.settings import default_limit, memory_limit, room_at_last, room_for_lines
+from mixpanel_export._database.settings import default_limit, memory_limit, most_memory, room_for_lines
 from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseLockedError, ExportRunningError
 
 SETTINGS = ("memory_limit", "preserve_insertion_order", "max_vacuum_tasks", "disabled_optimizers")
@@ -293,10 +293,10 @@ def test_more_room_is_never_less_and_ends_where_it_began(db: Path) -> None:
     limit = "SELECT current_setting('memory_limit')"
     with connected_for_export(db) as connection, room_for_lines(connection, 40 << 20):
         before = connection.execute(limit).fetchone()
-        with room_at_last(connection, 40 << 20):
+        with most_memory(connection, 40 << 20):
             assert connection.execute(limit).fetchone() == before
         assert connection.execute(limit).fetchone() == before
-        with room_at_last(connection, 1 << 20):
+        with most_memory(connection, 1 << 20):
             assert connection.execute(limit).fetchone() != before
         assert connection.execute(limit).fetchone() == before
 

@@ -10,14 +10,12 @@ from mixpanel_export._database.coverage import (
     TO_FETCH,
     Coverage,
     Failure,
-    LedgerRow,
     Mismatch,
     RowsPerDay,
     coverages,
 )
-from mixpanel_export._database.ledger import Selection
-from mixpanel_export._model import Chunk
-from mixpanel_export._planning.planner import Held, plan
+from mixpanel_export._model import Batch, Chunk, Selection
+from mixpanel_export._planning.planner import plan
 
 FIRST = date(2024, 2, 20)
 ALL = Selection("12345")
@@ -27,19 +25,19 @@ def day(number: int) -> date:
     return FIRST + timedelta(days=number)
 
 
-def row(batch: int, first: int, last: int, status: str = "complete", **fields: object) -> LedgerRow:
+def row(batch: int, first: int, last: int, status: str = "complete", **fields: object) -> Batch:
     """Return a ledger row of the days with these numbers."""
     usual: dict[str, object] = {
         "table": "events",
         "selection": ALL,
         "rows": 10 if status != "failed" else 0,
         "finished": datetime(2024, 3, 1, 12, batch),
-        "error": f"it broke for {Chunk(day(first), day(last))}" if status == "failed" else None,
+        "error": "it broke" if status == "failed" else None,
     }
-    return LedgerRow(batch=batch, chunk=Chunk(day(first), day(last)), status=status, **(usual | fields))  # type: ignore[arg-type] # a dictionary of any fields
+    return Batch(number=batch, days=Chunk(day(first), day(last)), status=status, **(usual | fields))  # type: ignore[arg-type] # a dictionary of any fields
 
 
-def coverage(*rows: LedgerRow, counted: RowsPerDay | None = None) -> Coverage:
+def coverage(*rows: Batch, counted: RowsPerDay | None = None) -> Coverage:
     (found,) = coverages(rows, {} if counted is None else {"events": counted})
     return found
 
@@ -105,8 +103,8 @@ def test_each_table_and_selection_is_by_itself() -> None:
 
 def test_days_are_asked_for_as_they_were() -> None:
     """Their own rows tell how, however other days were asked for since; missing days are like the newest."""
-    found = coverage(row(1, 0, 1), row(2, 1, 1, "failed", deduped=False), row(3, 4, 4))
-    assert [found.asked_last(Chunk(day(n), day(n))).batch for n in (0, 1, 2, 4)] == [1, 2, 3, 3]
+    found = coverage(row(1, 0, 1), row(2, 1, 1, "failed", deduplicated=False), row(3, 4, 4))
+    assert [found.asked_last(Chunk(day(n), day(n))).number for n in (0, 1, 2, 4)] == [1, 2, 3, 3]
 
 
 def test_failures_of_one_kind_are_one() -> None:
@@ -130,7 +128,7 @@ def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:
     assert [known.rows for known in found.days] == [8, 10]
     assert (found.total_rows, found.outside_rows, found.mismatches) == (20, 2, ())
     assert found.last_export == datetime(2024, 3, 1, 12, 2)
-    assert found.newest.batch == 2
+    assert found.newest.number == 2
 
 
 def test_rows_that_were_changed_by_hand_are_a_mismatch() -> None:
@@ -161,9 +159,9 @@ def test_a_table_that_is_gone_was_dropped_if_it_was_there() -> None:
 
 
 @st.composite
-def ledgers(draw: st.DrawFn) -> list[LedgerRow]:
+def ledgers(draw: st.DrawFn) -> list[Batch]:
     """Ledgers as exports leave them: batches with rows share no day, failed ones may lie anywhere."""
-    rows: list[LedgerRow] = []
+    rows: list[Batch] = []
     position = 0
     batches = draw(st.permutations(range(1, 9)))
     for batch in batches[:5]:
@@ -177,13 +175,12 @@ def ledgers(draw: st.DrawFn) -> list[LedgerRow]:
 
 
 @given(ledgers())
-def test_resume_over_the_ranges_fetches_all_that_is_to_be_fetched(rows: list[LedgerRow]) -> None:
+def test_resume_over_the_ranges_fetches_all_that_is_to_be_fetched(rows: list[Batch]) -> None:
     """Of every day to be fetched the plan has a chunk, and no range holds a day that was only looked at."""
     found = coverage(*rows)
-    held = [Held(each.batch, each.chunk.first, each.chunk.last, each.status) for each in rows]  # type: ignore[arg-type] # any status
     planned = set()
     for days in found.to_fetch:
-        chunks = plan(days.first, days.last, held=held, trust=True, open_from=date.max).chunks
+        chunks = plan(days.first, days.last, batches=rows, trust=True, open_from=date.max).chunks
         planned |= {chunk.first + timedelta(days=n) for chunk in chunks for n in range(chunk.days)}
     assert {known.day for known in found.days if known.status in TO_FETCH} <= planned
     asked = {days.first + timedelta(days=n) for days in found.to_fetch for n in range(days.days)}

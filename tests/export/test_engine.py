@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import math
 import subprocess
 import sys
 from contextlib import closing, suppress
@@ -12,20 +11,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import anyio
-import duckdb
 import httpx
 import pytest
 from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 
 from mixpanel_export._database.connection import connect
-from mixpanel_export._export import pipeline as _run
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._source.download import download_events
 from mixpanel_export._source.request import Timeouts
 from mixpanel_export._writer import staging as _staging
-from mixpanel_export._writer import table as _store
-from mixpanel_export._writer.load import Ready, insert
-from mixpanel_export._writer.staging import Buffers, Staging
+from mixpanel_export._writer.staging import Staging
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
     AuthenticationError,
@@ -346,44 +341,21 @@ class _Held(httpx.AsyncBaseTransport):
         return await self._answers.handle_async_request(request)
 
 
-@pytest.mark.parametrize("linger, longest", [(0.1, 60.0), (60.0, 0.1)])
-async def test_what_is_ready_is_committed_while_others_take_long(
-    db: Path, monkeypatch: pytest.MonkeyPatch, linger: float, longest: float
-) -> None:
-    """A commit waits a little for another chunk, and not much longer for all of them."""
-    monkeypatch.setattr(_run, "_LINGER", linger)
-    monkeypatch.setattr(_run, "_LONGEST_LINGER", longest)
+async def test_a_valid_chunk_is_committed_while_others_take_long(db: Path) -> None:
+    """A commit waits a moment for further chunks, and not for a request that takes long."""
     sim = simulator()
     transport = _Held(sim, FIFTH)
-    told = list[str]()
+    reported: list[str] = []
 
-    def tell(batch: BatchProgress) -> None:
-        told.append(batch.from_date)
-        if len(told) == 8:
+    def report(batch: BatchProgress) -> None:
+        reported.append(batch.from_date)
+        if len(reported) == 8:
             transport.released.set()
 
     with anyio.fail_after(30):
-        await export(sim, db, transport=transport, chunk_days=1, on_batch_complete=tell)
-    assert told[8:] == [str(FIFTH)]
+        await export(sim, db, transport=transport, chunk_days=1, on_batch_complete=report)
+    assert reported[8:] == [str(FIFTH)]
     assert held(db) == truth(sim)
-
-
-async def test_what_is_refused_keeps_nobody_waiting(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a commit waits for company, it does not wait for a chunk that DuckDB has refused."""
-    monkeypatch.setattr(_run, "_LINGER", math.inf)
-    monkeypatch.setattr(_run, "_LONGEST_LINGER", math.inf)
-
-    def refusing(connection: duckdb.DuckDBPyConnection, table: str, ready: Ready, buffers: Buffers) -> None:
-        if ready.staged.chunk.first == FIFTH:
-            raise duckdb.InvalidInputException("Invalid Input Error: not this one")
-        insert(connection, table, ready, buffers)
-
-    monkeypatch.setattr(_store, "insert", refusing)
-    sim = simulator()
-    with anyio.fail_after(30):
-        result = await export(sim, db, chunk_days=1)
-    assert result.failed_date_ranges == ((str(FIFTH), str(FIFTH)),)
-    assert result.successful_batches == 8
 
 
 async def test_every_batch_is_told_once_and_one_at_a_time(db: Path) -> None:
@@ -583,7 +555,7 @@ async def test_a_chunk_larger_than_the_staging_budget_is_exact(
         compressed.append(path)
         return compressor(path)
 
-    monkeypatch.setattr("mixpanel_export._writer.staging.Staging", partial(Staging, memory=0, budget=1000))
+    monkeypatch.setattr("mixpanel_export._writer.staging.Staging", partial(Staging, budget=1000))
     monkeypatch.setattr(_staging, "_compressor", counted)
     sim = simulator(events_per_day=300)
     await export(sim, db)
@@ -673,7 +645,6 @@ async def test_a_full_disk_is_one_error_and_resume_completes(
 
     original = Staging._next_part
     with monkeypatch.context() as patch:
-        patch.setattr("mixpanel_export._writer.staging.Staging", partial(Staging, memory=0))
         patch.setattr(Staging, "_next_part", next_part)
         with pytest.raises(DatabaseError, match=r"No space left on device.*resume"):
             await export(sim, db, max_workers=1, chunk_days=1)

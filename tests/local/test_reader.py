@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shell import held_by_another
-from support import NOW, export, query, simulator
+from support import export, query, simulator
 
 from mixpanel_export._database.connection import connected_for_export
-from mixpanel_export._database.ledger import Entry, Ledger, Selection
+from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import create_ledger
 from mixpanel_export._local.reader import _attended, _rows_per_day, ask, contents, reading, write_parquet
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._timezones import in_zone
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError, TableFormatError
 
@@ -230,7 +230,7 @@ def test_a_table_that_has_taken_the_name_of_an_exports_is_another(db: Path) -> N
     with connected_for_export(db) as connection:
         create_ledger(connection)
         Ledger(connection, "events", Selection("1"), "UTC").write(
-            Entry(1, Chunk(DAY, DAY), "complete", NOW, NOW, attempts=1), deduped=True
+            [Batch(1, Chunk(DAY, DAY), "complete", selection=Selection("1"), table="events", attempts=1)]
         )
         connection.execute("CREATE TABLE events AS SELECT 1 AS x")
     with reading(db) as connection:

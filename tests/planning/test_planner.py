@@ -12,16 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.days import parse_day
 from mixpanel_export._planning.planner import (
-    Held,
     Plan,
-    halves,
     is_open,
     open_from,
     plan,
     split_date_range,
+    split_in_two,
 )
 
 DAY = timedelta(days=1)
@@ -49,13 +48,13 @@ def spans(chunks: Iterable[Chunk]) -> list[tuple[int, int]]:
     return [((chunk.first - START).days, (chunk.last - START).days) for chunk in chunks]
 
 
-def held(batch: int, first: int, last: int, status: str = "complete", rows: int = 0) -> Held:
+def held(batch: int, first: int, last: int, status: str = "complete", rows: int = 0) -> Batch:
     """Return a ledger row over days by number."""
     assert status in {"complete", "open", "limited", "failed"}
-    return Held(batch, day(first), day(last), status, rows)  # type: ignore[arg-type] # asserted above
+    return Batch(batch, Chunk(day(first), day(last)), status, rows)  # type: ignore[arg-type] # asserted above
 
 
-def daily(rows: Iterable[int]) -> list[Held]:
+def daily(rows: Iterable[int]) -> list[Batch]:
     """Return the ledger of an export that fetched every day alone."""
     return [held(number, number, number, rows=each) for number, each in enumerate(rows)]
 
@@ -278,13 +277,13 @@ def test_open_days_count_against_the_quota() -> None:
 
 
 def resumed(
-    *rows: Held, first: int = 0, last: int = 29, chunk_days: int | None = None, workers: int = 10
+    *rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None, workers: int = 10
 ) -> Plan:
     """Plan the days from *first* to *last* with trust in *rows*."""
     return plan(
         day(first),
         day(last),
-        held=rows,
+        batches=rows,
         trust=True,
         chunk_days=chunk_days,
         workers=workers,
@@ -292,9 +291,9 @@ def resumed(
     )
 
 
-def appended(*rows: Held, first: int = 0, last: int = 29, chunk_days: int | None = None) -> Plan:
+def appended(*rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None) -> Plan:
     """Plan the days from *first* to *last* whatever *rows* vouch for."""
-    return plan(day(first), day(last), held=rows, trust=False, chunk_days=chunk_days, open_from=NEVER)
+    return plan(day(first), day(last), batches=rows, trust=False, chunk_days=chunk_days, open_from=NEVER)
 
 
 def test_nothing_is_fetched_where_all_is_vouched_for() -> None:
@@ -425,9 +424,9 @@ def test_a_long_run_beside_short_ones_is_cut_by_the_week_too() -> None:
 def test_open_batches_stay_whole_and_alone() -> None:
     """A batch in the table that reaches into open days is one chunk; the other open days are one each."""
     rows = [held(1, 14, 17, "open"), held(2, 19, 20, "open")]
-    wanted = plan(START, day(21), held=rows, trust=True, workers=2, open_from=day(17))
+    wanted = plan(START, day(21), batches=rows, trust=True, workers=2, open_from=day(17))
     assert spans(wanted.chunks) == [(0, 6), (7, 13), (14, 17), (18, 18), (19, 20), (21, 21)]
-    wanted = plan(START, day(21), held=rows, trust=True, workers=2, open_from=day(18))
+    wanted = plan(START, day(21), batches=rows, trust=True, workers=2, open_from=day(18))
     assert spans(wanted.chunks) == [(0, 3), (4, 8), (9, 12), (13, 17), (18, 18), (19, 20), (21, 21)]
 
 
@@ -449,17 +448,17 @@ def test_the_longest_chunks_are_fetched_first() -> None:
 def test_the_heaviest_chunks_are_fetched_first() -> None:
     """What is expected to have the most events is first, in fixed chunks too; days of no events weigh by their number."""
     rows = daily([0, 0, 0, 9, 9, 1, 1, 1, 70, 0])
-    made = plan(day(0), day(9), held=rows, trust=False, chunk_days=2, open_from=NEVER)
+    made = plan(day(0), day(9), batches=rows, trust=False, chunk_days=2, open_from=NEVER)
     assert spans(made.fetch_order) == [(8, 9), (4, 5), (2, 3), (6, 7), (0, 1)]
     rows = daily([0, 0, 0, 0, 0, 5])
-    made = plan(day(0), day(5), held=rows, trust=False, chunk_days=3, open_from=NEVER)
+    made = plan(day(0), day(5), batches=rows, trust=False, chunk_days=3, open_from=NEVER)
     assert spans(made.fetch_order) == [(3, 5), (0, 2)]
 
 
 SPIKE = [7] * 17 + [90] + [7] * 12
 
 
-def replaced(rows: Sequence[int], history: Sequence[Held] = (), **options: Any) -> Plan:
+def replaced(rows: Sequence[int], history: Sequence[Batch] = (), **options: Any) -> Plan:
     """Plan all days of *rows* anew, with the history given, or one that knows every day."""
     usual: dict[str, Any] = {"trust": False, "open_from": NEVER, "history": history or daily(rows)}
     return plan(day(0), day(len(rows) - 1), **(usual | options))
@@ -484,7 +483,7 @@ def test_a_batch_that_was_large_is_cut_finely() -> None:
 def test_a_batch_that_binds_stays_whole_however_large() -> None:
     """Batches whose rows are in the table are fetched whole, the largest first."""
     before = [held(n, 3 * n, 3 * n + 2, rows=sum(SPIKE[3 * n : 3 * n + 3])) for n in range(10)]
-    made = plan(day(0), day(29), held=before, trust=False, open_from=NEVER)
+    made = plan(day(0), day(29), batches=before, trust=False, open_from=NEVER)
     assert sizes(made.chunks) == [3] * 10
     assert spans(made.fetch_order)[0] == (15, 17)
 
@@ -529,7 +528,7 @@ def test_chunks_stay_even_for_a_small_gain() -> None:
 def test_new_days_are_expected_to_follow_the_week() -> None:
     """After weeks of which each day is known, the new days of a weekday that had most events are fetched first."""
     before = [900 if number % 7 == 3 else 10 for number in range(70)]
-    made = plan(day(70), day(99), held=daily(before), trust=True, open_from=NEVER)
+    made = plan(day(70), day(99), batches=daily(before), trust=True, open_from=NEVER)
     assert [
         any(number % 7 == 3 for number in range(first, last + 1))
         for first, last in spans(made.fetch_order)[:4]
@@ -580,7 +579,7 @@ def test_what_is_expected_never_makes_a_plan_slower(
 
 
 @st.composite
-def ledgers(draw: st.DrawFn) -> list[Held]:
+def ledgers(draw: st.DrawFn) -> list[Batch]:
     """Draw ledger rows of which those with rows in the table do not overlap."""
     rows = []
     start = -15
@@ -595,20 +594,20 @@ def ledgers(draw: st.DrawFn) -> list[Held]:
     return [held(number, *row) for number, row in zip(numbers, rows, strict=True)]
 
 
-def to_fetch(rows: Sequence[Held], asked: range, *, trust: bool) -> set[int]:
+def to_fetch(rows: Sequence[Batch], asked: range, *, trust: bool) -> set[int]:
     """Return the days that a plan must contain, found one day at a time."""
 
     def vouched_for(number: int) -> bool:
         newest = max(
-            (row for row in rows if row.first <= day(number) <= row.last),
-            key=lambda row: row.batch,
+            (row for row in rows if row.days.first <= day(number) <= row.days.last),
+            key=lambda row: row.number,
             default=None,
         )
         return newest is not None and newest.status == "complete"
 
     wanted = {number for number in asked if not (trust and vouched_for(number))}
     for row in rows:
-        batch = range((row.first - START).days, (row.last - START).days + 1)
+        batch = range((row.days.first - START).days, (row.days.last - START).days + 1)
         if row.status != "failed" and wanted.intersection(batch):
             wanted.update(batch)
     return wanted
@@ -625,7 +624,7 @@ def to_fetch(rows: Sequence[Held], asked: range, *, trust: bool) -> set[int]:
     open_day=st.integers(20, 90),
 )
 def test_every_plan_keeps_its_promises(
-    rows: list[Held],
+    rows: list[Batch],
     first: int,
     days: int,
     trust: bool,
@@ -639,7 +638,7 @@ def test_every_plan_keeps_its_promises(
     made = plan(
         day(first),
         day(asked[-1]),
-        held=rows,
+        batches=rows,
         trust=trust,
         chunk_days=chunk_days,
         workers=workers,
@@ -652,14 +651,14 @@ def test_every_plan_keeps_its_promises(
     assert all(earlier.last + DAY < later.first for earlier, later in pairwise(made.added))
     edges = {chunk.first for chunk in made.chunks} | {chunk.last + DAY for chunk in made.chunks}
     visible = [row for row in rows if row.status != "failed"]
-    assert not any(row.first < edge <= row.last for row in visible for edge in edges)
+    assert not any(row.days.first < edge <= row.days.last for row in visible for edge in edges)
     assert sorted(made.fetch_order) == list(made.chunks)
     if chunk_days is None:
-        bound = [row for row in visible if row.last >= day(open_day)]
+        bound = [row for row in visible if row.days.last >= day(open_day)]
         for chunk in made.chunks:
             if chunk.last >= day(open_day):
                 assert chunk.days == 1 or any(
-                    (row.first, row.last) == (chunk.first, chunk.last) for row in bound
+                    (row.days.first, row.days.last) == (chunk.first, chunk.last) for row in bound
                 )
 
 
@@ -675,7 +674,9 @@ def test_runs_between_held_days_are_cut_evenly(
     starts = [sum(lengths[:n]) + n for n in range(len(lengths))]
     rows = [held(n, start - 1, start - 1) for n, start in enumerate(starts) if n]
     last = starts[-1] + lengths[-1] - 1
-    made = plan(START, day(last), held=rows, trust=True, workers=workers, requests=requests, open_from=NEVER)
+    made = plan(
+        START, day(last), batches=rows, trust=True, workers=workers, requests=requests, open_from=NEVER
+    )
     parts = [
         [chunk.days for chunk in made.chunks if day(start) <= chunk.first < day(start + length)]
         for start, length in zip(starts, lengths, strict=True)
@@ -709,10 +710,10 @@ def chunk(first: int, last: int) -> Chunk:
 )
 def test_a_chunk_in_two_pieces(whole: Chunk, held: list[Chunk], pieces: tuple[Chunk, Chunk] | None) -> None:
     """The pieces are as even as can be and leave batches that have rows whole; some chunks cannot be split."""
-    rows = [Held(number, days.first, days.last, "complete") for number, days in enumerate(held)]
-    assert halves(whole, rows) == pieces
-    failed = [Held(9, whole.first, whole.last, "failed")]
-    assert halves(whole, rows + failed) == pieces
+    rows = [Batch(number, days, "complete") for number, days in enumerate(held)]
+    assert split_in_two(whole, rows) == pieces
+    failed = [Batch(9, whole, "failed")]
+    assert split_in_two(whole, rows + failed) == pieces
 
 
 @given(st.integers(2, 60), st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9)), max_size=5))
@@ -721,15 +722,17 @@ def test_pieces_are_the_whole(days: int, spans: list[tuple[int, int]]) -> None:
     start = date(2024, 3, 1)
     whole = Chunk(start, start + timedelta(days=days - 1))
     held = [
-        Held(number, start + timedelta(days=first), start + timedelta(days=first + length), "complete")
+        Batch(
+            number, Chunk(start + timedelta(days=first), start + timedelta(days=first + length)), "complete"
+        )
         for number, (first, length) in enumerate(spans)
     ]
-    pieces = halves(whole, held)
+    pieces = split_in_two(whole, held)
     if pieces is None:
         edges = [start + timedelta(days=edge) for edge in range(1, days)]
-        assert all(any(row.first < edge <= row.last for row in held) for edge in edges)
+        assert all(any(row.days.first < edge <= row.days.last for row in held) for edge in edges)
         return
     first, second = pieces
     assert (first.first, second.last) == (whole.first, whole.last)
     assert second.first - first.last == timedelta(days=1)
-    assert not any(row.first < second.first <= row.last for row in held)
+    assert not any(row.days.first < second.first <= row.days.last for row in held)

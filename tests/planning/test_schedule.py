@@ -9,8 +9,8 @@ from _schedule import Rules, bound, found, makespan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._model import Chunk
-from mixpanel_export._planning.planner import Held, plan
+from mixpanel_export._model import Batch, Chunk
+from mixpanel_export._planning.planner import plan
 
 MILLISECOND = 0.001
 FIRST, NEVER = date(2024, 1, 1), date(2999, 1, 1)
@@ -60,13 +60,13 @@ def test_a_schedule_waits_for_workers_and_for_admission() -> None:
     assert makespan([0.1, 0.1, 0.1], rules) == 2.6  # begin at 0, 1 and 2
 
 
-def planned(seconds: Sequence[float], history: Sequence[Held] = ()) -> tuple[Chunk, ...]:
+def planned(seconds: Sequence[float], history: Sequence[Batch] = ()) -> tuple[Chunk, ...]:
     """Return the chunks for days that take so long, in the order of fetching."""
     last = FIRST + timedelta(len(seconds) - 1)
     return plan(FIRST, last, trust=False, history=history, open_from=NEVER).fetch_order
 
 
-def ratio(seconds: Sequence[float], history: Sequence[Held] = ()) -> float:
+def ratio(seconds: Sequence[float], history: Sequence[Batch] = ()) -> float:
     """Return how much longer than the bound the planned chunks take."""
     chunks = [days_of(chunk, seconds) for chunk in planned(seconds, history)]
     return makespan(chunks, TEN) / bound(seconds, TEN)
@@ -92,7 +92,7 @@ def test_plans_with_a_ledger_are_near_the_best_possible(days: int, place: float,
     events[int(place * days)] = 0.3 * days
     seconds = [0.05 + transfer * each for each in events]
     history = [
-        Held(number, chunk.first, chunk.last, "complete", round(1000 * days_of(chunk, events)))
+        Batch(number, chunk, "complete", round(1000 * days_of(chunk, events)))
         for number, chunk in enumerate(planned(seconds))
     ]
     assert ratio(seconds, history) <= 1.15

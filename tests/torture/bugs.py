@@ -18,14 +18,14 @@ _ROOT = Path(__file__).resolve().parents[2]
 BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "rows are committed before their ledger row": {
         "_writer/table.py": (
-            "            for ready, entry in zip(group, entries, strict=True):\n",
-            "            self._connection.commit(); self._connection.begin()\n            for ready, entry in zip(group, entries, strict=True):\n",
+            "        self._ledger.write(batches)\n",
+            "        self.connection.commit(); self.connection.begin()\n        self._ledger.write(batches)\n",
         ),
     },
     "a retry keeps the blocks that were staged": {
         "_writer/staging.py": (
-            "        self.drop(item.chunk)\n        self._open[item.chunk] = _Open(",
-            "        if item.chunk in self._open:\n            return\n        self._open[item.chunk] = _Open(",
+            "        self.drop(item.chunk)\n        self._open[item.chunk] = _OpenChunk(",
+            "        if item.chunk in self._open:\n            return\n        self._open[item.chunk] = _OpenChunk(",
         ),
         "_source/fetcher.py": (
             "        stats.rows, stats.silent = 0, True\n",

@@ -55,20 +55,19 @@ STATEMENTS = {
 CALLS = {
     "making the staging directory": "_writer.staging.Staging.__init__",
     "staging a start": "_writer.staging.Staging.start",
-    "keeping a block": "_writer.staging.Staging.keep",
     "staging a block": "_writer.staging.Staging.add",
     "staging an end": "_writer.staging.Staging.end",
     "dropping a staged chunk": "_writer.staging.Staging.drop",
     "discarding a staged chunk": "_writer.staging.Staging.discard",
     "removing the staging": "_writer.staging.Staging.close",
     "mending": "_writer.staging.Staging.rewrite",
-    "noting a failure": "_writer.table.Store.fail",
-    "swapping": "_writer.table.Store._swap",
+    "noting a failure": "_writer.table.EventsTable.fail",
+    "swapping": "_writer.table.EventsTable._swap",
     "taking a place of the quota": "_quota.shared.SharedQuota.take",
     "giving a place back": "_quota.shared.SharedQuota.refund",
     "pausing all processes": "_quota.shared.SharedQuota.pause",
     "following a failed attempt": "_source.fetcher.Fetcher._follow",
-    "splitting a chunk": "_export.pipeline.Running._split",
+    "splitting a chunk": "_export.fetching.Fetching._split",
 }
 """Points in the exporter: this method is called."""
 
@@ -80,7 +79,7 @@ ASYNCHRONOUS = frozenset(
     [
         HALF_REMOVED,
         RETRY_WAIT,
-        *(name for name, path in CALLS.items() if path.startswith(("_source.fetcher", "_export.pipeline"))),
+        *(name for name, path in CALLS.items() if path.startswith(("_source.fetcher", "_export.fetching"))),
     ]
 )
 """Points that have no during and after."""

@@ -34,13 +34,12 @@ def drawn(draw: Random) -> Knobs:
         "block_size": draw.choice([1, 3000, 1 << 20]),
         "budget": draw.choice([5000, 4 << 30, 4 << 30]),
         "memory": draw.choice([0, 4000, 1 << 27]),
-        "_writer.extract._PIECE": draw.choice([1, 4000, 16 << 20]),
-        "_writer.staging._PART": draw.choice([2000, 128 << 20]),
-        "_export.pipeline._LINGER": draw.choice([0.0, 0.01, 0.05]),
-        "_export.pipeline._LONGEST_LINGER": draw.choice([0.0, 0.02, 0.2]),
-        "_export.pipeline._GROUP_BYTES": draw.choice([10_000, 256 << 20]),
-        "_export.pipeline._WAITING_BYTES": draw.choice([20_000, 512 << 20]),
-        "_export.pipeline._GROUP_ROWS": draw.choice([20, 500_000]),
+        "_writer.extract.GROUP_SIZE": draw.choice([1, 4000, 16 << 20]),
+        "part_size": draw.choice([2000, 128 << 20]),
+        "_export.writing._GROUP_WAIT": draw.choice([0.0, 0.01, 0.2]),
+        "_export.writing._BACKLOG": draw.choice([20_000, 512 << 20]),
+        "_writer.writer._GROUP_BYTES": draw.choice([10_000, 256 << 20]),
+        "_writer.writer._GROUP_ROWS": draw.choice([20, 500_000]),
     }
 
 
@@ -51,7 +50,10 @@ def turned(knobs: Knobs) -> Iterator[None]:
     values["_quota.gate.pause_after_refusal"] = partial(pause_after_refusal, draw=lambda: 0.0)
     values["_source.request.BodyDecoder"] = partial(BodyDecoder, block_size=int(knobs["block_size"]))
     values["_writer.staging.Staging"] = partial(
-        Staging, budget=int(knobs["budget"]), memory=int(knobs["memory"])
+        Staging,
+        budget=int(knobs["budget"]),
+        columns_memory=int(knobs["memory"]),
+        part_size=int(knobs["part_size"]),
     )
     before = {name: _swap(name, value) for name, value in values.items()}
     try:

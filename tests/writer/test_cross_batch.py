@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixpanel_export._database.ledger import Extent, Span
 from mixpanel_export._database.schema import create_events_table, create_ledger
-from mixpanel_export._writer.cross_batch import Reach, Span, hide_across, note_timeless
+from mixpanel_export._writer.cross_batch import move_duplicates, record_untimed_ids
 
 FIRST = datetime(2024, 3, 1)
 DAY = timedelta(days=1)
@@ -80,11 +81,11 @@ def inside(batch: int) -> Span:
     return FIRST + batch * DAY, FIRST + (batch + 1) * DAY - timedelta(microseconds=1)
 
 
-def reach(batch: int, rows: Iterable[Row]) -> Reach:
+def extent(batch: int, rows: Iterable[Row]) -> Extent:
     """Return what the ledger knows of the times of a batch."""
     times = [row.event.time for row in rows]
     strays = [time for time in times if time and not inside(batch)[0] <= time <= inside(batch)[1]]
-    return Reach(batch, inside(batch), (min(strays), max(strays)) if strays else None)
+    return Extent(batch, inside(batch), (min(strays), max(strays)) if strays else None)
 
 
 @contextmanager
@@ -111,7 +112,7 @@ def commit(connection: duckdb.DuckDBPyConnection, rows: list[Row], batches: list
         'INSERT INTO _export_batches (batch, "rows", removed_duplicates) VALUES (?, ?, 0)',
         [(batch, counts[batch]) for batch in batches],
     )
-    note_timeless(connection, TABLE, batches)
+    record_untimed_ids(connection, TABLE, batches)
 
 
 def found(connection: duckdb.DuckDBPyConnection, table: str, batch: str) -> Counter[tuple[Any, ...]]:
@@ -149,7 +150,7 @@ def test_across_batches_the_winners_are_shown(
 ) -> None:
     """Whatever times events have, and whichever batches come first and together, each is shown once; the rest is hidden."""
     delivered: list[Row] = []
-    reaches: list[Reach] = []
+    extents: list[Extent] = []
     left = iter(order)
     with pytest.MonkeyPatch.context() as patch, connected() as connection:
         patch.setattr("mixpanel_export._writer.cross_batch._TEXT", page)
@@ -163,8 +164,8 @@ def test_across_batches_the_winners_are_shown(
             ]
             commit(connection, kept, new)
             delivered += kept
-            reaches += [reach(batch, (row for row in kept if row.batch == batch)) for batch in new]
-            hide_across(connection, TABLE, new, reaches)
+            extents += [extent(batch, (row for row in kept if row.batch == batch)) for batch in new]
+            move_duplicates(connection, TABLE, new, extents)
             connection.commit()
             shown = winners(delivered)
             assert found(connection, f'"{TABLE}"', "export_batch") == texts(shown.elements())

@@ -1,4 +1,4 @@
-"""Lines are cut where name and properties lie, whatever else is in the block."""
+"""IndexedBlock are cut where name and properties lie, whatever else is in the block."""
 
 import json
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._writer.arrow import LINE, Shown, numbered
-from mixpanel_export._writer.offsets import BEGIN, BETWEEN, Cut, Lines, cut
+from mixpanel_export._writer.arrow import LINE, ArrowSource, line_arrays
+from mixpanel_export._writer.offsets import BEGIN, BETWEEN, IndexedBlock, LineIndex, index_lines
 
 EVENT = b'{"event":"e","properties":{"a":1}}'
 names = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(["\\", '"', '\\"', "a\\\\", ""])
@@ -28,16 +28,16 @@ odd_lines = st.binary(max_size=60).map(lambda line: line.replace(b"\n", b"")) | 
 )
 
 
-def block_of(lines: list[bytes], start: int = 0) -> Lines:
+def block_of(lines: list[bytes], start: int = 0) -> IndexedBlock:
     text = b"".join(line + b"\n" for line in lines)
-    where = cut(text)
-    return Lines(text, where, where.outlined.astype(np.int64) + start)
+    where = index_lines(text)
+    return IndexedBlock(text, where, where.shaped.astype(np.int64) + start)
 
 
-def table_of(*blocks: Lines) -> list[tuple[list[str], int]]:
+def table_of(*blocks: IndexedBlock) -> list[tuple[list[str], int]]:
     with duckdb.connect() as connection:
-        shown = Shown(LINE)
-        shown.show(numbered(blocks))
+        shown = ArrowSource(LINE)
+        shown.set_batches(line_arrays(blocks))
         connection.register("_export_lines", shown)
         return connection.execute(
             "SELECT line::VARCHAR[], number FROM _export_lines ORDER BY number"
@@ -62,13 +62,13 @@ def shaped(name: str, properties: dict[str, object], *, ascii_only: bool, end: b
 def test_every_event_of_mixpanels_shape_is_cut_into_its_text(lines: list[tuple[bool, bytes]]) -> None:
     """For all blocks, each such line comes back as name and properties, to the byte; the others are told of."""
     block = block_of([line for _, line in lines], 100)
-    assert block.cut.lines == len(lines)
-    outlined = set(block.cut.outlined.tolist())
+    assert block.index.lines == len(lines)
+    outlined = set(block.index.shaped.tolist())
     for number, (is_event, line) in enumerate(lines):
         assert block.line(number) == line + b"\n"
         if is_event:
             assert number in outlined
-    assert sorted(outlined | set(block.others())) == [
+    assert sorted(outlined | set(block.unshaped())) == [
         number for number, (_, line) in enumerate(lines) if number in outlined or not (line + b"\n").isspace()
     ]
     found = {number - 100: parts for parts, number in table_of(_as_text(block))}
@@ -79,15 +79,15 @@ def test_every_event_of_mixpanels_shape_is_cut_into_its_text(lines: list[tuple[b
             assert f"{begin}{name}{between}{properties}}}".encode() == line.rstrip(b"\r")
 
 
-def _as_text(block: Lines) -> Lines:
+def _as_text(block: IndexedBlock) -> IndexedBlock:
     """Return the outlined lines that are UTF-8, as Python shows no others, under their numbers."""
     numbers = [
         number
-        for number in block.cut.outlined.tolist()
+        for number in block.index.shaped.tolist()
         if block.line(number).decode(errors="ignore").encode() == block.line(number)
     ]
     text = b"".join(map(block.line, numbers))
-    return Lines(text, cut(text), np.array(numbers, dtype=np.int64) + 100)
+    return IndexedBlock(text, index_lines(text), np.array(numbers, dtype=np.int64) + 100)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20))
@@ -95,7 +95,7 @@ def test_spans_are_those_of_whole_lines(wanted: list[bool]) -> None:
     """For all choices of outlined lines, what lies between begin and end is each line with its newline."""
     lines = [b'{"event":"e%d","properties":{"a":%d}}' % (number, number) for number in range(len(wanted))]
     block = block_of([part for line in lines for part in (b"no event", line)])
-    spans = block.cut.spans(np.flatnonzero(wanted))
+    spans = block.index.spans(np.flatnonzero(wanted))
     assert [bytes(block.text[begin:end]) for begin, end in spans.tolist()] == [
         line + b"\n" for line, chosen in zip(lines, wanted, strict=True) if chosen
     ]
@@ -108,7 +108,7 @@ def test_a_name_of_any_length_is_found(name: bytes) -> None:
     """A name beyond all measure is a name, and its line does not keep the others from being cut."""
     line = BEGIN.encode() + name + BETWEEN.encode() + b"{}}"
     block = block_of([EVENT, line, EVENT])
-    assert block.cut.outlined.tolist() == [0, 1, 2]
+    assert block.index.shaped.tolist() == [0, 1, 2]
     assert table_of(block)[1] == ([BEGIN, name.decode(), BETWEEN, "{}", "}\n"], 1)
 
 
@@ -118,12 +118,12 @@ def test_a_name_ends_in_its_line(length: int, end: bytes) -> None:
     """A line without the closing quote is among the others, whatever the next line has to offer."""
     odd = BEGIN.encode() + b"x" * length + end
     block = block_of([odd, EVENT, odd, odd, BETWEEN.encode() + b"{}} " + b"x" * 40, odd])
-    assert block.cut.outlined.tolist() == [1]
-    assert block.others() == [0, 2, 3, 4, 5]
+    assert block.index.shaped.tolist() == [1]
+    assert block.unshaped() == [0, 2, 3, 4, 5]
 
 
 def test_an_empty_block_has_no_lines() -> None:
     """Nothing is cut into nothing."""
-    empty = cut(b"")
-    assert (empty.lines, len(empty.outlined)) == (0, 0)
-    assert isinstance(empty, Cut)
+    empty = index_lines(b"")
+    assert (empty.lines, len(empty.shaped)) == (0, 0)
+    assert isinstance(empty, LineIndex)

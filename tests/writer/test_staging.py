@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
-from mixpanel_export._writer import staging as _staging
-from mixpanel_export._writer.staging import Buffers, Staged, Staging
+from mixpanel_export._writer.staging import ReadBuffers, StagedChunk, Staging
 from mixpanel_export.errors import DatabaseError
 
 ONE, TWO = (Chunk(date(2024, 3, day), date(2024, 3, day)) for day in (1, 2))
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
+MB = 1 << 20
 
 
 def end(chunk: Chunk) -> ChunkEnd:
     return ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, lines=0)
 
 
-def lines_of(staged: Staged) -> list[bytes]:
+def lines_of(staged: StagedChunk) -> list[bytes]:
     return list(staged.all_lines())
 
 
@@ -30,10 +30,10 @@ def database(tmp_path: Path) -> Path:
 
 def test_a_chunk_that_starts_again_starts_from_nothing(database: Path) -> None:
     """What came before a restart is gone, from the disk too."""
-    staging = Staging(database, {ONE: 7})
-    staging.start(ChunkStart(ONE))
+    staging = Staging(database)
+    staging.start(ChunkStart(ONE, 7))
     staging.add(Block(ONE, b"lost\n"))
-    staging.start(ChunkStart(ONE))
+    staging.start(ChunkStart(ONE, 7))
     staging.add(Block(ONE, b"kept\nalso\n"))
     staged = staging.end(end(ONE))
     assert lines_of(staged) == [b"kept\n", b"also\n"]
@@ -44,9 +44,9 @@ def test_a_chunk_that_starts_again_starts_from_nothing(database: Path) -> None:
 
 def test_chunks_that_grow_together_stay_apart(database: Path) -> None:
     """Blocks of two chunks in any order end in their own files."""
-    staging = Staging(database, {ONE: 1, TWO: 2})
+    staging = Staging(database)
     for chunk in (ONE, TWO):
-        staging.start(ChunkStart(chunk))
+        staging.start(ChunkStart(chunk, 7))
     for number in range(3):
         for chunk in (TWO, ONE):
             staging.add(Block(chunk, f"{chunk.first} {number}\n".encode()))
@@ -59,25 +59,24 @@ def test_chunks_that_grow_together_stay_apart(database: Path) -> None:
 
 def test_what_does_not_fit_the_budget_is_compressed(database: Path) -> None:
     """Beyond the budget a chunk is staged as gzip, and reads the same."""
-    staging = Staging(database, {ONE: 1, TWO: 2}, budget=10)
+    staging = Staging(database, budget=10)
     for chunk in (ONE, TWO):
-        staging.start(ChunkStart(chunk))
+        staging.start(ChunkStart(chunk, 7))
         staging.add(Block(chunk, b"a line\nanother\n"))
     one, two = staging.end(end(ONE)), staging.end(end(TWO))
     assert [file.path.suffix for file in (*one.files, *two.files)] == [".ndjson", ".gz"]
     assert lines_of(one) == lines_of(two) == [b"a line\n", b"another\n"]
     staging.discard(one)
-    staging.start(ChunkStart(ONE))
+    staging.start(ChunkStart(ONE, 7))
     staging.drop(TWO)
     staging.close()
     assert not staging.directory.exists()
 
 
-def test_a_long_chunk_is_several_files(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_chunk_is_several_files(database: Path) -> None:
     """Parts of a chunk are read in the order in which they came."""
-    monkeypatch.setattr(_staging, "_PART", 8)
-    staging = Staging(database, {ONE: 1})
-    staging.start(ChunkStart(ONE))
+    staging = Staging(database, part_size=8)
+    staging.start(ChunkStart(ONE, 7))
     for number in range(5):
         staging.add(Block(ONE, f"line {number}\n".encode()))
     staged = staging.end(end(ONE))
@@ -93,7 +92,7 @@ def test_only_its_own_leavings_are_removed(database: Path) -> None:
     for folder in (stale, other):
         folder.mkdir()
         (folder / "1.1.ndjson").write_text("customer data")
-    staging = Staging(database, {})
+    staging = Staging(database)
     assert not stale.exists()
     assert other.exists()
     staging.close()
@@ -102,7 +101,7 @@ def test_only_its_own_leavings_are_removed(database: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 def test_nobody_else_may_read_it(database: Path) -> None:
     """Staged lines are customer data."""
-    staging = Staging(database, {})
+    staging = Staging(database)
     assert staging.directory.stat().st_mode & 0o777 == 0o700
     staging.close()
 
@@ -113,58 +112,35 @@ def test_a_full_disk_is_noticed_before_the_first_request(
     """Without room to stage there is no export."""
     monkeypatch.setattr("shutil.disk_usage", lambda _: _Full)
     with pytest.raises(DatabaseError, match="only 3 MiB free"):
-        Staging(database, {})
+        Staging(database)
 
 
 class _Full:
     free = 3 << 20
 
 
-def test_what_fits_stays_in_memory_and_gives_its_room_back(database: Path) -> None:
-    """Blocks are kept while there is room, the next ones go to a file, and what is dropped or done makes room."""
-    staging = Staging(database, {ONE: 1, TWO: 2}, memory=12)
-    staging.start(ChunkStart(ONE))
-    blocks = [Block(ONE, b"first\n"), Block(ONE, b"second\n"), Block(ONE, b"third\n")]
-    assert [staging.keep(block) for block in blocks] == [True, False, True]
-    staging.add(blocks[1])
-    staged = staging.end(end(ONE))
-    assert lines_of(staged) == [b"first\n", b"third\n", b"second\n"]
-    assert (staged.size, staged.longest) == (19, 7)
-    staging.start(ChunkStart(TWO))
-    assert not staging.keep(Block(TWO, b"x\n"))
-    staging.discard(staged)
-    assert staging.keep(Block(TWO, b"x" * 11 + b"\n"))
-    staging.drop(TWO)
-    staging.start(ChunkStart(TWO))
-    assert staging.keep(Block(TWO, b"x" * 11 + b"\n"))
-    staging.close()
-
-
 @pytest.mark.parametrize("budget", [0, 1 << 20])
 def test_blocks_come_back_as_they_were_staged(database: Path, budget: int) -> None:
     """Wherever they are, in memory, in a file or in a compressed one, blocks are read as they were cut."""
     blocks = [b"x" * size + b"\n" for size in (0, 5, 40, 1, 7, 0, 3)]
-    staging = Staging(database, {ONE: 1}, memory=0, budget=budget)
-    staging.start(ChunkStart(ONE))
+    staging = Staging(database, budget=budget)
+    staging.start(ChunkStart(ONE, 7))
     for block in blocks:
         staging.add(Block(ONE, block))
     staged = staging.end(end(ONE))
-    buffers = Buffers()
+    buffers = ReadBuffers()
     assert list(staged.blocks(buffers)) == blocks
     buffers.reuse()
     assert [bytes(block) for block in staged.blocks(buffers)] == blocks
     staging.close()
 
 
-def test_a_chunk_that_is_rewritten_has_blocks_of_their_usual_size(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chunk_that_is_rewritten_has_blocks_of_the_usual_size(database: Path) -> None:
     """What takes the place of a chunk is read in blocks of whole lines, too, and counted anew."""
-    monkeypatch.setattr(_staging, "_BLOCK", 10)
-    staging = Staging(database, {ONE: 1}, memory=100)
-    staging.start(ChunkStart(ONE))
-    assert staging.keep(Block(ONE, b"what was\n"))
-    rewritten = staging.rewrite(staging.end(end(ONE)), [b"a" * 4, b"b" * 5, b"c" * 30, b"d"])
-    assert list(rewritten.blocks(Buffers())) == [b"aaaa\nbbbbb\n", b"c" * 30 + b"\n", b"d\n"]
-    assert (rewritten.size, rewritten.lines, rewritten.longest) == (44, 4, 31)
+    staging = Staging(database)
+    staging.start(ChunkStart(ONE, 7))
+    staging.add(Block(ONE, b"what was\n"))
+    rewritten = staging.rewrite(staging.end(end(ONE)), [b"a" * MB, b"b" * (2 * MB), b"c", b"d"])
+    assert list(rewritten.blocks(ReadBuffers())) == [b"a" * MB + b"\n", b"b" * (2 * MB) + b"\n", b"c\nd\n"]
+    assert (rewritten.size, rewritten.lines, rewritten.longest) == (3 * MB + 6, 4, 2 * MB + 1)
     staging.close()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mixpanel_export._writer.winners import Rival, losers
+from mixpanel_export._writer.winners import Candidate, duplicates
 
 EXTRACTED = {"1.50": "1.5", "-0": "0"}
 """What DuckDB extracts of some values that were sent; of others it is what was sent."""
@@ -36,7 +36,7 @@ class Sent(NamedTuple):
     def identity(self) -> tuple[object, ...]:
         return self.key, self.name, self.time, self.distinct_id, self.insert_id
 
-    def rival(self, number: int) -> Rival:
+    def rival(self, number: int) -> Candidate:
         """The event as DuckDB hands it over."""
         texts = (EXTRACTED.get(text, text) for text in (self.time, self.distinct_id, self.insert_id))
         time, distinct_id, insert_id = (json.loads(text) if text[0] == '"' else text for text in texts)
@@ -96,21 +96,21 @@ def test_all_but_the_greatest_of_an_identity_lose(events: list[Sent], cuts: list
     ordered = sorted(rows, key=lambda row: row[1].key)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     pages = ([sent.rival(number) for number, sent in ordered[start:stop]] for start, stop in pairwise(edges))
-    found = list(losers(pages))
+    found = list(duplicates(pages))
     assert len(found) == len(set(found))
     assert set(found) == expected(rows)
 
 
-def test_a_page_is_read_to_its_end_before_its_losers_are_told() -> None:
+def test_a_page_is_read_to_its_end_before_its_duplicates_are_told() -> None:
     """Who reads the pages from a connection may use it for something else between them."""
     read: list[int] = []
 
-    def pages() -> Iterator[list[Rival]]:
+    def pages() -> Iterator[list[Candidate]]:
         for key in (1, 2):
             yield [UNKNOWN._replace(key=key).rival(number) for number in (0, 1, 2)]
             read.append(key)
 
-    told = [(loser, list(read)) for loser in losers(pages())]
+    told = [(loser, list(read)) for loser in duplicates(pages())]
     assert told == [((0, 1, 1), [1]), ((1, 1, 1), [1]), ((0, 1, 1), [1, 2]), ((1, 1, 1), [1, 2])]
 
 
@@ -118,11 +118,11 @@ def test_a_page_is_read_to_its_end_before_its_losers_are_told() -> None:
 def test_what_python_does_not_take_for_json_is_nobodys_duplicate(distinct_id: str) -> None:
     """Where the text that was sent is needed and cannot be read, the row stays."""
     row = (1, "a", "1", distinct_id, "i", None, "{'not': json}", True, 1)
-    assert list(losers([[(*row, 0), (*row, 1)]])) == []
+    assert list(duplicates([[(*row, 0), (*row, 1)]])) == []
 
 
 @pytest.mark.parametrize("distinct_id", ["d", "1234567890", "a1.5", "1.x", "1e", None])
 def test_texts_that_duckdb_leaves_alone_are_compared_as_they_are(distinct_id: str | None) -> None:
     """Where what DuckDB extracts is what was sent, nothing is read again."""
     row = (1, "a", "1", distinct_id, "i", None, "{'not': json}", True, 1)
-    assert list(losers([[(*row, 0), (*row, 1)]])) == [(0, 1, 1)]
+    assert list(duplicates([[(*row, 0), (*row, 1)]])) == [(0, 1, 1)]

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime
-from itertools import compress, pairwise
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
-from mixpanel_export._writer.extract import Findings, LoadError, Text
-from mixpanel_export._writer.load import examine
-from mixpanel_export._writer.staging import Buffers, Staged, Staging
+from mixpanel_export._writer.chunk_duplicates import PAGE_SIZE, duplicate_places
+from mixpanel_export._writer.extract import Extraction, LoadError, extract
+from mixpanel_export._writer.staging import ReadBuffers, StagedChunk, Staging
 
 DAY = Chunk(date(2024, 3, 1), date(2024, 3, 1))
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -82,52 +82,48 @@ def rank(event: Event) -> tuple[bool, float, str]:
 
 
 @contextmanager
-def staged(blocks: Iterable[bytes], *, memory: int, budget: int) -> Iterator[tuple[Staging, Staged]]:
-    with (
-        TemporaryDirectory() as folder,
-        closing(Staging(Path(folder, "db"), {DAY: 1}, memory=memory, budget=budget)) as staging,
-    ):
-        staging.start(ChunkStart(DAY))
+def staged(blocks: Iterable[bytes], *, budget: int) -> Iterator[tuple[Staging, StagedChunk]]:
+    with TemporaryDirectory() as folder, closing(Staging(Path(folder, "db"), budget=budget)) as staging:
+        staging.start(ChunkStart(DAY, 1))
         lines = 0
         for block in blocks:
             lines += block.count(b"\n")
-            if not staging.keep(Block(DAY, block)):
-                staging.add(Block(DAY, block))
+            staging.add(Block(DAY, block))
         yield staging, staging.end(ChunkEnd(DAY, NOW, attempts=1, bytes_read=1, lines=lines))
 
 
-def kept(staging: Staging, chunk: Staged) -> Counter[bytes]:
-    findings = Findings(staging.columns, staging.columns_file(chunk))
+def unique_lines(staging: Staging, chunk: StagedChunk, page_size: int = PAGE_SIZE) -> Counter[bytes]:
+    """Return the lines of the chunk that duplicate no better one."""
+    extraction = Extraction(staging.columns, staging.columns_file(chunk))
     with duckdb.connect() as connection:
-        ready = examine(connection, Text(chunk, Buffers()), "UTC", findings, dedupe=True)
-    return Counter(compress(chunk.all_lines(), ready.kept))
+        extract(connection, chunk, ReadBuffers(), "UTC", extraction)
+        duplicates = set(duplicate_places(connection, chunk, extraction, page_size))
+    return Counter(line for place, line in enumerate(chunk.all_lines()) if place not in duplicates)
 
 
 @given(
     sent=st.lists(events, max_size=12),
     cuts=st.lists(st.integers(0, 12), max_size=3).map(sorted),
-    memory=st.sampled_from([0, 200, 1 << 20]),
     budget=st.sampled_from([1, 1 << 30]),
     page=st.sampled_from([1, 1500, 8 << 20]),
 )
 def test_of_equal_events_the_winner_is_kept(
-    sent: list[Event], cuts: list[int], memory: int, budget: int, page: int
+    sent: list[Event], cuts: list[int], budget: int, page: int
 ) -> None:
     """Wherever blocks end and lie, and however many lines are compared at once, the others stay out."""
     places = [0, *cuts, len(sent)]
     blocks = [b"".join(map(line, sent[first:last])) for first, last in pairwise(places)]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        staged(filter(None, blocks), memory=memory, budget=budget) as (staging, chunk),
-    ):
-        patch.setattr("mixpanel_export._writer.load._TEXT", page)
-        assert kept(staging, chunk) == Counter(line(event) for event in winners(sent))
+    with staged(filter(None, blocks), budget=budget) as (staging, chunk):
+        assert unique_lines(staging, chunk, page) == Counter(line(event) for event in winners(sent))
 
 
-def test_lines_that_changed_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read again must be whole events as before: else another line would be left out."""
+def test_lines_that_changed_are_not_compared() -> None:
+    """Staged lines that are read again must be the lines extracted; otherwise another line would be left out."""
     twice = line({"event": "a", "time": "1709251200", "id": '"i"', "processed": "1", "note": ""}) * 2
-    with staged([twice], memory=0, budget=1 << 30) as (staging, chunk):
-        monkeypatch.setattr(Staged, "some", lambda *_: iter([twice[:-5] + b"\n"]))
-        with pytest.raises(LoadError, match="is no longer what it was"):
-            kept(staging, chunk)
+    with staged([twice], budget=1 << 30) as (staging, chunk), duckdb.connect() as connection:
+        extraction = Extraction(staging.columns, staging.columns_file(chunk))
+        extract(connection, chunk, ReadBuffers(), "UTC", extraction)
+        path = chunk.files[0].path
+        path.write_bytes(path.read_bytes().replace(b"}}\n", b"}x\n", 1))
+        with pytest.raises(LoadError, match="were changed"):
+            duplicate_places(connection, chunk, extraction)

@@ -1,0 +1,84 @@
+"""What the tests of the writer share: a table, and chunks that are staged, validated and committed into it."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import duckdb
+
+from mixpanel_export._database.preflight import Mode, Target
+from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart, Committed, Refused, Rejected, Selection
+from mixpanel_export._writer.load import ValidatedChunk
+from mixpanel_export._writer.staging import StagedChunk, Staging
+from mixpanel_export._writer.table import EventsTable
+from mixpanel_export._writer.validate import ClockCheck, validator_for
+from mixpanel_export._writer.writer import Writer
+
+DAYS = [Chunk(date(2024, 3, day), date(2024, 3, day)) for day in range(1, 6)]
+ALL = Chunk(DAYS[0].first, DAYS[-1].last)
+NOW = datetime(2024, 6, 1, tzinfo=UTC)
+Validated = ValidatedChunk | Rejected | Refused
+LINE = b'{"event":"e","properties":{"time":1709294400,"$insert_id":"%d"}}\n'
+
+
+class NumberedTable(EventsTable):
+    """A table that numbers the batches of `DAYS` in order."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, target: Target) -> None:
+        super().__init__(connection, path, target)
+        self.numbers: dict[Chunk, int] = {}
+
+    def number(self, chunks: Sequence[Chunk]) -> Staging:
+        """Number the batches of *chunks*, and return a staging for them."""
+        self.numbers.update(zip(chunks, self.new_numbers(len(chunks)), strict=True))
+        return Staging(self.path)
+
+
+def new_table(
+    connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode = "create", dedupe: bool = True
+) -> NumberedTable:
+    target = Target(table="events", selection=Selection("1"), days=ALL, mode=mode, dedupe=dedupe)
+    return NumberedTable(connection, db, target)
+
+
+def staged(
+    table: NumberedTable, staging: Staging, chunk: Chunk, lines: bytes, *, keep_rejects: bool = False
+) -> StagedChunk:
+    """Stage *lines* as the answer for *chunk*, whose events are its own."""
+    lines = lines.replace(b'"$insert_id":"', b'"$insert_id":"%d-' % chunk.first.day)
+    staging.start(ChunkStart(chunk, table.numbers[chunk], keep_rejects))
+    staging.add(Block(chunk, lines))
+    return staging.end(ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, lines=lines.count(b"\n")))
+
+
+def validated(table: NumberedTable, group: Sequence[StagedChunk], staging: Staging) -> list[Validated]:
+    """Validate the chunks one after the other."""
+    with validator_for(table, staging, ClockCheck(enabled=False)) as validator:
+        return [validator.validate(chunk) for chunk in group]
+
+
+def committed(
+    table: NumberedTable, group: Sequence[StagedChunk], staging: Staging
+) -> list[Committed | Refused | Rejected]:
+    """Validate the chunks, then commit the valid ones together."""
+    results = validated(table, group, staging)
+    valid = [result for result in results if isinstance(result, ValidatedChunk)]
+    verdicts = {verdict.chunk: verdict for verdict in together(table, valid, staging)} if valid else {}
+    return [
+        verdicts[result.batch.days] if isinstance(result, ValidatedChunk) else result for result in results
+    ]
+
+
+def together(
+    table: NumberedTable, group: Sequence[ValidatedChunk], staging: Staging
+) -> list[Committed | Refused]:
+    """Commit the chunks together."""
+    return Writer(table, staging, now).commit(group)
+
+
+def lines(number: int) -> bytes:
+    return b"".join(LINE % line for line in range(number))
+
+
+def now() -> datetime:
+    return NOW

@@ -1,0 +1,209 @@
+"""Groups of chunks: what is committed together, what is tried alone, and what an error leaves behind."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from threading import Event, Thread
+
+import duckdb
+import pytest
+from tables import DAYS, NOW, committed, lines, new_table, now, staged, together, validated
+
+from mixpanel_export._concurrency import InterruptedCall
+from mixpanel_export._database.connection import connected_for_export
+from mixpanel_export._model import Chunk, ChunkFailed, Committed, Refused, Rejected
+from mixpanel_export._writer.load import ValidatedChunk
+from mixpanel_export._writer.staging import Staging
+from mixpanel_export._writer.table import UnloadableError
+from mixpanel_export._writer.validate import ClockCheck, validator_for
+from mixpanel_export._writer.writer import Writer
+from mixpanel_export.errors import DatabaseError
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "test.duckdb"
+
+
+@pytest.fixture
+def connection(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connected_for_export(db) as connection:
+        yield connection
+
+
+def test_a_group_is_committed_together_and_its_files_are_gone(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """Each chunk of a group gets its verdict, its ledger row and its rows, and nothing stays on the disk."""
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    group = [staged(table, staging, chunk, lines(size)) for size, chunk in enumerate(DAYS)]
+    assert committed(table, group, staging) == [Committed(chunk, size) for size, chunk in enumerate(DAYS)]
+    assert connection.execute(
+        "SELECT export_batch, count(*) FROM events GROUP BY ALL ORDER BY ALL"
+    ).fetchall() == [(2, 1), (3, 2), (4, 3), (5, 4)]
+    assert connection.execute("SELECT batch, rows FROM _export_batches ORDER BY ALL").fetchall() == [
+        (1, 0), (2, 1), (3, 2), (4, 3), (5, 4),
+    ]  # fmt: skip
+    assert list(staging.directory.iterdir()) == []
+
+
+def test_a_chunk_with_odd_lines_does_not_hold_up_its_group(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """The others are committed, the odd one is sent back, and comes in with what it holds the second time."""
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    odd = b"what is this\n" + lines(2)
+    group = [staged(table, staging, DAYS[0], odd), staged(table, staging, DAYS[1], lines(3))]
+    assert committed(table, group, staging) == [Rejected(DAYS[0], 1), Committed(DAYS[1], 3)]
+    assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(2,)]
+    again = staged(table, staging, DAYS[0], odd, keep_rejects=True)
+    assert committed(table, [again], staging) == [Committed(DAYS[0], 2, rejects=1)]
+    assert connection.execute("FROM _export_rejects").fetchall() == [(1, "rejected", b"what is this")]
+    assert list(staging.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_memory_for_columns_comes_back(connection: duckdb.DuckDBPyConnection, db: Path, memory: int) -> None:
+    """Whatever became of chunks, what they kept in memory is there for others, and no file of theirs is left."""
+    table = new_table(connection, db)
+    table.number(DAYS).close()
+    staging = Staging(db, columns_memory=memory // 4)
+    whole = staged(table, staging, DAYS[0], lines(200))
+    odd = staged(table, staging, DAYS[1], lines(200) + b"odd\n")
+    short = staged(table, staging, DAYS[2], lines(200))
+    path = short.files[0].path
+    path.write_bytes(path.read_bytes()[:-1])
+    verdicts = committed(table, [whole, odd, short], staging)
+    assert [type(verdict) for verdict in verdicts] == [Committed, Rejected, Refused]
+    mended = staged(table, staging, DAYS[1], lines(200) + b"odd\n", keep_rejects=True)
+    assert committed(table, [mended], staging) == [Committed(DAYS[1], 200, rejects=1)]
+    assert staging.columns.reserve(memory // 4)
+    assert not list(staging.directory.iterdir())
+
+
+def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """What is interrupted, examining or a commit, leaves nothing, and the table goes on working."""
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    chunk = staged(table, staging, DAYS[0], lines(100_000))
+    with validator_for(table, staging, ClockCheck(enabled=False)) as validator:
+        with _interrupted_by(validator.interrupt), pytest.raises(InterruptedCall):
+            validator.validate(chunk)
+        ready = validator.validate(chunk)
+    assert isinstance(ready, ValidatedChunk)
+    with _interrupted_by(table.interrupt), pytest.raises(InterruptedCall):
+        together(table, [ready], staging)
+    assert connection.execute("SELECT count(*) FROM _export_batches").fetchone() == (0,)
+    assert together(table, [ready], staging) == [Committed(DAYS[0], 100_000)]
+
+
+def test_what_is_no_longer_there_to_insert_is_an_error_of_ours(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """A staged file that somebody removes after it was examined stops the export with our error, nothing committed."""
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    (ready,) = validated(table, [staged(table, staging, DAYS[0], lines(3))], staging)
+    assert isinstance(ready, ValidatedChunk)
+    ready.staged.files[0].path.unlink()
+    with pytest.raises(DatabaseError, match="cannot stage"):
+        together(table, [ready], staging)
+    assert connection.execute("FROM _export_batches").fetchall() == []
+
+
+def test_chunks_that_come_after_one_that_cannot_be_inserted_are_committed(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """What was inserted before it is inserted again, by itself, and what only comes after its failure too."""
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    ready = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:3]], staging)
+    group = [one for one in ready if isinstance(one, ValidatedChunk)]
+    path = group[1].staged.files[0].path
+    path.write_bytes(path.read_bytes()[:-1])
+    first, second, third = together(table, group, staging)
+    assert (first, third) == (Committed(DAYS[0], 3), Committed(DAYS[2], 3))
+    assert isinstance(second, Refused)
+    assert connection.execute("SELECT batch FROM _export_batches ORDER BY ALL").fetchall() == [(1,), (3,)]
+    assert list(staging.directory.iterdir()) == []
+    again = staged(table, staging, DAYS[3], lines(3))
+    assert committed(table, [again], staging) == [Committed(DAYS[3], 3)]
+
+
+@contextmanager
+def _interrupted_by(interrupt: Callable[[], None]) -> Iterator[None]:
+    ended = Event()
+
+    def go_on() -> None:
+        while not ended.wait(0.01):
+            interrupt()
+
+    interrupting = Thread(target=go_on)
+    interrupting.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        interrupting.join()
+
+
+class _Destination:
+    """Loads no group with a chunk of *unloadable* days; records each try."""
+
+    def __init__(self, *unloadable: Chunk, out_of_memory: bool) -> None:
+        self._unloadable = set(unloadable)
+        self._out_of_memory = out_of_memory
+        self.tries: list[tuple[list[int], bool]] = []
+
+    def load(
+        self, group: Sequence[ValidatedChunk], _now: Callable[[], datetime], *, last_try: bool = False
+    ) -> list[Committed]:
+        self.tries.append(([chunk.batch.number for chunk in group], last_try))
+        if self._unloadable & {chunk.batch.days for chunk in group}:
+            raise UnloadableError("too large", out_of_memory=self._out_of_memory)
+        return [Committed(chunk.batch.days, chunk.batch.rows) for chunk in group]
+
+    def fail(self, _failed: ChunkFailed, _finished: datetime) -> None:
+        raise AssertionError("no chunk failed")
+
+
+@pytest.mark.parametrize("out_of_memory", [True, False])
+def test_each_chunk_of_a_group_that_fails_is_tried_alone(
+    connection: duckdb.DuckDBPyConnection, db: Path, out_of_memory: bool
+) -> None:
+    """A chunk is refused after it failed alone; if memory was short, only after a last try with the most memory."""
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    chunks = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:3]], staging)
+    group = [chunk for chunk in chunks if isinstance(chunk, ValidatedChunk)]
+    destination = _Destination(DAYS[1], out_of_memory=out_of_memory)
+    verdicts = Writer(destination, staging, now).commit(group)
+    assert verdicts == [Committed(DAYS[0], 3), Refused(DAYS[1], "too large"), Committed(DAYS[2], 3)]
+    last_tries = [([2], True)] if out_of_memory else []
+    assert destination.tries == [([1, 2, 3], False), ([1], False), ([2], False), *last_tries, ([3], False)]
+    assert not list(staging.directory.iterdir())
+
+
+def test_the_last_try_has_the_most_memory(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """A load has the memory that its own lines need, and on the last try more."""
+    limits: list[float] = []
+
+    def measured() -> datetime:
+        ((limit,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+        limits.append(float(limit.removesuffix(" MiB")))
+        return NOW
+
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    long = b'{"event":"e","properties":{"filler":"%s"}}\n' % (b"x" * (6 << 20))
+    texts = zip(DAYS, (lines(1), long, lines(2)), strict=False)
+    chunks = validated(table, [staged(table, staging, chunk, text) for chunk, text in texts], staging)
+    for chunk, last_try in zip(chunks, (False, False, True), strict=True):
+        assert isinstance(chunk, ValidatedChunk)
+        table.load([chunk], measured, last_try=last_try)
+    usual, long_line, last = limits
+    assert usual < long_line
+    assert usual < last
