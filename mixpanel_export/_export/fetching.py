@@ -158,7 +158,12 @@ class Fetching:
         stats = self._fetcher.stats[chunk]
         stats.rows = 0
         failed = ChunkFailed(
-            chunk, self._numbers[chunk], stats.requested_at, stats.attempts, stats.bytes_read, error.text(days=False)
+            chunk,
+            self._numbers[chunk],
+            stats.requested_at,
+            stats.attempts,
+            stats.bytes_read,
+            error.text(days=False),
         )
         await self._writing.submit(failed, send)
         self._tracker.fail(chunk, error)

@@ -296,16 +296,6 @@ def test_a_number_is_compared_as_it_was_sent(db: Path) -> None:
     }
 
 
-def test_an_empty_answer_between_days_with_events_is_not_believed_at_once(db: Path) -> None:
-    """A day without a byte, between days with events, is asked for once more; at the edges it is believed."""
-    server = Server()
-    server.days |= {DAYS[0]: [], DAYS[1]: [Line("a", 25, "d", "i", 1)], DAYS[3]: [Line("a", 73, "d", "i", 1)]}
-    run(server, db, DAYS[0], DAYS[3])
-    assert sorted(server.asked) == [(day, day) for day in (DAYS[0], DAYS[1], DAYS[2], DAYS[2], DAYS[3])]
-    run(server, db, DAYS[2], DAYS[2], mode="append")
-    assert len(server.asked) == 7
-
-
 def test_an_answer_that_was_empty_once_is_whole_the_second_time(db: Path) -> None:
     """What the second answer brings is what the table gets."""
     server = Server()
@@ -353,16 +343,6 @@ def test_an_empty_answer_for_days_that_have_rows_is_not_believed_at_once(db: Pat
     assert table(db) == rows([])
 
 
-def test_empty_neighbours_share_their_second_look(db: Path) -> None:
-    """A rare event does not cost the plan twice: days in a row that came empty are asked for once more together."""
-    server = Server()
-    many = [FIRST + timedelta(days=day) for day in range(20)]
-    server.days = {many[0]: _rows_of(1), many[-1]: _rows_of(1, 24 * 19)}
-    run(server, db, many[0], many[-1])
-    assert len(server.asked) == 21
-    assert server.asked[-1] == (many[1], many[-2])
-
-
 def test_what_a_shared_second_look_brings_is_fetched_day_by_day(db: Path) -> None:
     """Where the common look is not empty, each of its days is asked for again."""
     server, answer = Server(), Server._answer
@@ -377,12 +357,6 @@ def test_what_a_shared_second_look_brings_is_fetched_day_by_day(db: Path) -> Non
 
     run(server, db, DAYS[0], DAYS[3], transport=httpx.MockTransport(empty_once))
     assert table(db) == rows(line for lines in server.days.values() for line in lines)
-
-
-def test_days_that_are_all_empty_are_committed_together(db: Path) -> None:
-    """Empty days wait for each other, and are then one commit."""
-    assert run(Server(), db, DAYS[0], DAYS[3]).successful_batches == 4
-    assert query(db, "SELECT count(DISTINCT finished) FROM _export_batches") == [(1,)]
 
 
 @pytest.mark.parametrize(

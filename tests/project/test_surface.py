@@ -24,7 +24,7 @@ LAYERS = {
     "_display": ("", "pandas"),
     "results": ("_display errors", "pandas"),
     "inspection": ("_display results", "pandas"),
-    "_model": ("errors", ""),
+    "_model": ("", ""),
     "_ndjson": ("", ""),
     "_concurrency": ("", "anyio"),
     "_timezones": ("", ""),
@@ -38,7 +38,7 @@ LAYERS = {
         "_concurrency _model _ndjson _planning _quota _timezones credentials errors",
         "anyio h2 httpx isal",
     ),
-    "_database": ("_environment _files _model _planning _timezones errors", "duckdb"),
+    "_database": ("_environment _files _model errors", "duckdb"),
     "_writer": (
         "_concurrency _database _model _ndjson _planning _timezones errors",
         "duckdb isal nanoarrow numpy",
@@ -49,7 +49,7 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_advice _concurrency _database _display _files _model _quota _source credentials errors inspection sync",
+        "_advice _concurrency _database _display _files _model _quota _source _timezones credentials errors inspection sync",
         "duckdb pandas",
     ),
     "workspace": (

@@ -138,7 +138,7 @@ class Run:
         )
         backend = self.draw.choice(["asyncio", "trio"])
         with turned(self.knobs), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "most events look")
+            warnings.filterwarnings("ignore", "most events look|Mixpanel answered twice")
             return anyio.run(exported, backend=backend)
 
     def _count_faults(self) -> None:

@@ -1,0 +1,176 @@
+"""Silent answers: each is asked for once more, neighbours together, and what is silent twice is believed and reported."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import Body, export, held, ledger, query, simulator, truth
+
+from mixpanel_export._export.empty_answers import MOST_REQUESTS, second_requests
+from mixpanel_export._model import Chunk
+from mixpanel_export.errors import TruncatedError
+from mixpanel_export.simulator import Fault, Simulator
+
+pytestmark = pytest.mark.anyio
+
+FIRST = date(2024, 3, 1)
+Days = tuple[date, date]
+
+
+def day(number: int) -> date:
+    return FIRST + timedelta(days=number)
+
+
+@st.composite
+def silent_chunks(draw: st.DrawFn) -> list[Chunk]:
+    """Sorted, disjoint chunks, some of which border each other."""
+    chunks: list[Chunk] = []
+    start = 0
+    for gap, length in draw(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 120)), max_size=30)):
+        start += gap
+        chunks.append(Chunk(day(start), day(start + length - 1)))
+        start += length
+    return chunks
+
+
+@given(silent=silent_chunks(), most=st.none() | st.integers(1, 8))
+def test_every_silent_chunk_is_asked_for_once_or_skipped(silent: list[Chunk], most: int | None) -> None:
+    """The runs hold each chunk once, without a day between, in at most so many requests."""
+    requests = second_requests(silent, most)
+    in_runs = [chunk for run in requests.runs for chunk in run]
+    assert sorted([*in_runs, *requests.skipped]) == silent
+    assert all(one.borders(later) for run in requests.runs for one, later in pairwise(run))
+    assert most is None or len(requests.runs) <= most
+    assert not requests.skipped or len(requests.runs) == most
+
+
+@given(silent=silent_chunks())
+def test_a_request_has_a_hundred_days_where_there_may_be_many(silent: list[Chunk]) -> None:
+    """Without a bound on requests, only a single chunk may have more days."""
+    for run in second_requests(silent, None).runs:
+        assert len(run) == 1 or Chunk(run[0].first, run[-1].last).days <= 100
+
+
+def test_a_long_run_is_not_cut_where_requests_are_few() -> None:
+    """2,000 silent days in a row are one request rather than days that nothing proves."""
+    silent = [Chunk(day(number), day(number)) for number in range(2000)]
+    requests = second_requests(silent)
+    assert [len(run) for run in requests.runs] == [2000]
+    assert len(second_requests(silent, None).runs) == 20
+
+
+def test_the_longest_runs_are_asked_for_first() -> None:
+    """Where runs are too many, the short ones are skipped."""
+    runs = [(10 * number, 10 * number + length) for number, length in enumerate((1, 3, 2, 4, 0, 5))]
+    silent = [Chunk(day(first), day(last)) for first, last in runs]
+    assert second_requests(silent, 5).skipped == (silent[4],)
+
+
+class _Silenced(httpx.AsyncBaseTransport):
+    """Answers as *sim* does, but without a body while *silent* says so of the request's days."""
+
+    def __init__(self, sim: Simulator, silent: Callable[[Days, int], bool]) -> None:
+        self._answers = sim.transport()
+        self._silent = silent
+        self.requests: list[Days] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        params = request.url.params
+        days = date.fromisoformat(params["from_date"]), date.fromisoformat(params["to_date"])
+        self.requests.append(days)
+        if self._silent(days, self.requests.count(days)):
+            return httpx.Response(200, stream=Body([b""]))
+        return await self._answers.handle_async_request(request)
+
+
+def once(*numbers: int) -> Callable[[Days, int], bool]:
+    """Silence the first answer for each of these single days."""
+    days = {day(number) for number in numbers}
+    return lambda asked, count: count == 1 and asked[0] == asked[1] and asked[0] in days
+
+
+@pytest.mark.parametrize("number", [0, 4, 8])
+async def test_a_day_that_was_silent_once_loses_nothing(db: Path, number: int) -> None:
+    """Wherever a silent day lies, at an edge or between others, it is asked for again, and its events arrive."""
+    sim = simulator()
+    transport = _Silenced(sim, once(number))
+    result = await export(sim, db, chunk_days=1, transport=transport)
+    assert transport.requests.count((day(number), day(number))) == 2
+    assert len(transport.requests) == 10
+    assert (held(db), result.empty_batches) == (truth(sim), 0)
+
+
+@pytest.mark.parametrize("options", [{"one_request": True}, {"limit": 100_000}])
+async def test_a_single_request_that_was_silent_once_loses_nothing(db: Path, options: dict[str, Any]) -> None:
+    """One request for the whole range is asked again too."""
+    sim = simulator()
+    transport = _Silenced(sim, lambda _, count: count == 1)
+    await export(sim, db, transport=transport, **options)
+    assert transport.requests == [(day(0), day(8))] * 2
+    assert held(db) == truth(sim)
+
+
+async def test_neighbours_that_were_silent_once_are_fetched_one_by_one(db: Path) -> None:
+    """They are asked for together, and as that answer has a body, each is fetched again."""
+    sim = simulator()
+    transport = _Silenced(sim, once(2, 3, 4))
+    await export(sim, db, chunk_days=1, transport=transport)
+    assert transport.requests.count((day(2), day(4))) == 1
+    assert len(transport.requests) == 9 + 1 + 3
+    assert held(db) == truth(sim)
+
+
+async def test_days_that_are_silent_twice_are_believed_and_reported(db: Path) -> None:
+    """One warning names the days, the result counts the batches, and the ledger has them as complete."""
+    sim = simulator()
+    transport = _Silenced(sim, lambda asked, _: day(2) <= asked[0] <= asked[1] <= day(4))
+    with pytest.warns(UserWarning, match="for 2024-03-03 to 2024-03-05, so") as caught:
+        result = await export(sim, db, chunk_days=1, transport=transport)
+    assert len(caught) == 1
+    assert (result.empty_batches, result.successful_batches, result.failed_batches) == (3, 9, 0)
+    assert len(transport.requests) == 9 + 1
+    assert [row for row in ledger(db) if row[3] == 0] == [
+        (day(number), day(number), "complete", 0) for number in (2, 3, 4)
+    ]
+
+
+async def test_an_empty_project_is_one_more_request(db: Path) -> None:
+    """Silent days are asked for together, and committed together."""
+    sim = simulator(events_per_day=0)
+    result = await export(sim, db, chunk_days=1)
+    assert len(sim.requests) == 10
+    assert (result.total_rows, result.empty_batches) == (0, 9)
+    assert query(db, "SELECT count(DISTINCT finished) FROM _export_batches") == [(1,)]
+
+
+async def test_days_for_which_no_request_is_left_have_failed(db: Path) -> None:
+    """Of more runs than second requests, the rest is a named failure, never believed; resume completes it."""
+    sim = simulator()
+    numbers = [0, 2, 4, 6, 8, 10]
+    transport = _Silenced(sim, lambda asked, _: asked[0] in {day(number) for number in numbers})
+    last = str(day(11))
+    result = await export(sim, db, last=last, chunk_days=1, transport=transport, per_hour=100, max_workers=12)
+    assert len(transport.requests) == 12 + MOST_REQUESTS
+    (failed,) = result.failed_date_ranges
+    (error,) = result.errors
+    assert isinstance(error, TruncatedError)
+    assert failed[0] == failed[1]
+    assert date.fromisoformat(failed[0]) in {day(number) for number in numbers}
+    await export(sim, db, last=last, mode="resume")
+    assert query(db, "SELECT count(*) FROM _export_batches WHERE status = 'complete'") == [(12,)]
+
+
+async def test_a_second_request_that_fails_proves_nothing(db: Path) -> None:
+    """Where the request for several silent days breaks, each of them is fetched by itself."""
+    sim = simulator(faults=[Fault("500", day(2), day(3), times=100)])
+    silenced = _Silenced(sim, once(2, 3))
+    result = await export(sim, db, chunk_days=1, retries=0, transport=silenced)
+    assert {days[0] for days in result.failed_date_ranges} == {str(day(2)), str(day(3))}
+    assert silenced.requests[9] == (day(2), day(3))
+    assert sorted(silenced.requests[10:]) == [(day(2), day(2)), (day(3), day(3))]
