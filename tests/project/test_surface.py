@@ -60,8 +60,8 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "__init__ _advice _compat _config_file _database _environment _export _local _model _planning _quota _source credentials "
-            "_process errors inspection progress results simulator sync workspace"
+            "_advice _compat _config_file _database _environment _export _local _model _process _quota _source credentials "
+            "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",
     ),
@@ -95,14 +95,16 @@ def modules_named_in(source: Path) -> Iterator[str]:
                 yield from (name.name for name in names)
             case ast.ImportFrom(module=str(module), names=names, level=0):
                 # `from mixpanel_export import errors` names a module, `from mixpanel_export import Progress` not.
-                inside = {f"mixpanel_export.{name.name}" for name in names if is_module(name.name)}
-                yield from inside if module == "mixpanel_export" and inside else {module}
+                inside = {f"{module}.{name.name}" for name in names if is_module(f"{module}.{name.name}")}
+                yield from inside or {module}
             case ast.ImportFrom():
                 yield "a relative import"
 
 
 def is_module(name: str) -> bool:
-    return (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()
+    """Whether a dotted name is a module or folder of the package."""
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return name.startswith("mixpanel_export.") and (path.with_suffix(".py").exists() or path.is_dir())
 
 
 def module_name(path: Path) -> str:
@@ -186,7 +188,7 @@ def test_all_is_sorted_and_complete() -> None:
     assert len(names) == len(set(names))
     offered = {name for name in dir(mixpanel_export) if not name.startswith("_")} | {"__version__"}
     borrowed = {"Any", "TYPE_CHECKING", "import_module"}
-    assert {name for name in offered if not is_module(name)} - borrowed == set(names)
+    assert {name for name in offered if not is_module(f"mixpanel_export.{name}")} - borrowed == set(names)
 
 
 def test_every_public_name_can_be_had() -> None:
