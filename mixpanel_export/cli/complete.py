@@ -10,6 +10,9 @@ from click.shell_completion import CompletionItem
 
 from mixpanel_export._environment import variable
 
+DEFAULT_DB = "mixpanel.duckdb"
+"""The database that a command uses where none is named."""
+
 
 def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the accounts in the configuration file, with project and region as help."""
@@ -34,7 +37,6 @@ def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
 
 def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the tables of the database, unless another process holds it."""
-    from mixpanel_export.cli.options import DEFAULT_DB
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.workspace import Workspace
 

@@ -13,17 +13,17 @@ from mixpanel_export.cli.log import log_format_option
 
 Command = Callable[..., Any]
 
-DEFAULT_DB = "mixpanel.duckdb"
-
 option = partial(click.option, cls=Option)
 
-db_argument = click.argument("db", envvar="MPX_DB", default=DEFAULT_DB, shell_complete=complete.files)
+db_argument = click.argument(
+    "db", envvar="MPX_DB", default=complete.DEFAULT_DB, shell_complete=complete.files
+)
 db_option = option(
     "--db",
     section="Output",
     envvar="MPX_DB",
     show_envvar=True,
-    default=DEFAULT_DB,
+    default=complete.DEFAULT_DB,
     metavar="PATH",
     shell_complete=complete.files,
     help="DuckDB file.",
