@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import duckdb
 import httpx
 
-from mixpanel_export import export_events
+from mixpanel_export._export.callbacks import Callbacks
+from mixpanel_export._export.engine import export_events, run_job
+from mixpanel_export._export.job import ExportArguments, checked_job
+from mixpanel_export._export.tuning import Tuning
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.results import ParallelFetchResult
 from mixpanel_export.simulator import Simulator, checksum
@@ -26,7 +30,13 @@ def simulator(**options: Any) -> Simulator:
 
 
 async def export(
-    sim: Simulator, db: Path, first: str = "2024-03-01", last: str = "2024-03-09", **options: Any
+    sim: Simulator,
+    db: Path,
+    first: str = "2024-03-01",
+    last: str = "2024-03-09",
+    *,
+    tuning: Tuning | None = None,
+    **options: Any,
 ) -> ParallelFetchResult:
     """Export from *sim* over its transport, without limits and without waiting long for retries."""
     usual: dict[str, Any] = {
@@ -37,7 +47,11 @@ async def export(
         "per_hour": 0,
         "now": lambda: NOW,
     }
-    return await export_events(first, last, db=db, **(usual | options))
+    if tuning is None:
+        return await export_events(first, last, db=db, **(usual | options))
+    transport = usual.pop("transport")
+    job = checked_job(ExportArguments(from_date=first, to_date=last, db=db, **(usual | options)))
+    return await run_job(replace(job, tuning=tuning), Callbacks(), transport=transport)
 
 
 def query(db: Path, sql: str) -> list[tuple[Any, ...]]:
