@@ -25,7 +25,13 @@ COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
 
 def simulator(**options: Any) -> Simulator:
     """Return a small simulator without limits at a fixed time, unless *options* say otherwise."""
-    usual: dict[str, Any] = {"events_per_day": 40, "per_second": 0, "per_hour": 0, "now": lambda: NOW}
+    usual: dict[str, Any] = {
+        "events_per_day": 40,
+        "odd": 0.002,
+        "per_second": 0,
+        "per_hour": 0,
+        "now": lambda: NOW,
+    }
     return Simulator(**(usual | options))
 
 
