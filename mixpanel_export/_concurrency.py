@@ -1,4 +1,4 @@
-"""Tasks, threads and the errors that leave them: what asyncio, trio and their cancellations need said once."""
+"""Tasks, threads, and the errors that leave them, with one behaviour under asyncio, trio and their cancellations."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -13,16 +13,16 @@ from anyio import to_thread
 T = TypeVar("T")
 V = TypeVar("V")
 
-_INTERRUPT_EVERY = 0.02  # seconds; an interrupt between two statements is lost, so it is repeated
-_NEVER_BEGINS = 50  # tries; a call that has not begun by then was taken back before a thread came to it
+_INTERRUPT_INTERVAL = 0.02  # seconds; an interrupt between two statements has no effect, so it is repeated
+_MAX_TRIES = 50  # a call that has not begun by then was withdrawn before a thread took it
 
 
-class InterruptedCall(Exception):  # noqa: N818 - it is a stop that was asked for
-    """A call in a thread was interrupted, and has undone what it had done."""
+class InterruptedCall(Exception):  # noqa: N818 - the caller requested the stop
+    """A call in a thread was interrupted, and has rolled back."""
 
 
 class CallbackError(Exception):
-    """Carries what a caller's callback raised, whatever it is, out of the task groups."""
+    """Carries an exception of the caller's callback, of any class, out of the task groups."""
 
     def __init__(self, raised: BaseException) -> None:
         super().__init__(raised)
@@ -30,23 +30,23 @@ class CallbackError(Exception):
 
 
 def call_back(callback: Callable[[V], T], value: V) -> T:
-    """Call the caller's *callback*, which `runs_callback` then recognises."""
+    """Call the caller's *callback*, so that `runs_callback` recognizes it."""
     return callback(value)
 
 
 def runs_callback(frame: FrameType | None) -> bool:
-    """Whether *frame*, where a signal came, belongs to a callback: to code that may be broken off anywhere."""
+    """Whether *frame*, which a signal interrupted, belongs to a callback: to code that may be stopped anywhere."""
     while frame is not None and frame.f_code is not call_back.__code__:
         frame = frame.f_back
     return frame is not None
 
 
 async def in_task(body: Callable[[], Awaitable[T]]) -> T:
-    """Run *body* in a task of its own and return what it returns.
+    """Run *body* in a task of its own and return its result.
 
-    asyncio's own ways to cancel (`wait_for`, `timeout`, Ctrl-C under `asyncio.run`) break off whatever the
-    cancelled task waits for, clean-up in a thread included. The caller's task waits for the group only, which
-    cancels the body as anyio does, so that its shields hold.
+    asyncio's own ways to cancel (`wait_for`, `timeout`, Ctrl-C under `asyncio.run`) interrupt whatever the cancelled task
+    waits for, including clean-up in a thread. Here the caller's task waits for a task group only, and the group cancels
+    the body as anyio does, so that its shields hold.
     """
     returned: list[T] = []
 
@@ -62,26 +62,10 @@ async def in_task(body: Callable[[], Awaitable[T]]) -> T:
     return returned[0]
 
 
-class Bell:
-    """Wakes everybody who waits for it."""
-
-    def __init__(self) -> None:
-        self._rung = anyio.Event()
-
-    def ring(self) -> None:
-        """Wake those who wait now."""
-        self._rung.set()
-        self._rung = anyio.Event()
-
-    async def wait(self) -> None:
-        """Wait for the next ring."""
-        await self._rung.wait()
-
-
 class _Call(Generic[T]):
-    """A call for a worker thread that knows whether it has begun and ended.
+    """A call for a worker thread that records whether it has begun and ended.
 
-    asyncio's own cancellation makes a task forget the thread that it waits for, so the thread itself must tell.
+    After asyncio's own cancellation a task no longer knows of the thread that it waits for, so the thread must record it.
     """
 
     def __init__(self, call: Callable[[], T]) -> None:
@@ -96,17 +80,17 @@ class _Call(Generic[T]):
             self.ended = True
 
     async def wait_for_end(self, interrupt: Callable[[], None]) -> None:
-        """Interrupt the call until it has ended; nothing cancels this."""
+        """Interrupt the call until it has ended. This cannot be cancelled."""
         with anyio.CancelScope(shield=True):
             for tries in count():
-                if self.ended or (not self._begun and tries > _NEVER_BEGINS):
+                if self.ended or (not self._begun and tries > _MAX_TRIES):
                     return
                 interrupt()
-                await anyio.sleep(_INTERRUPT_EVERY)
+                await anyio.sleep(_INTERRUPT_INTERVAL)
 
 
 async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
-    """Run *call* in a worker thread; when this task is cancelled, *interrupt* it and wait for its end."""
+    """Run *call* in a worker thread. If this task is cancelled, *interrupt* the call and wait for its end."""
     running = _Call(call)
     returned = anyio.Event()
     with first_error_alone():
@@ -115,7 +99,7 @@ async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
             try:
                 result = await to_thread.run_sync(running)
             except InterruptedCall:
-                await anyio.sleep_forever()  # the cancellation that caused it ends this
+                await anyio.sleep_forever()  # until the cancellation that caused it arrives
                 raise
             finally:
                 if running.ended:
@@ -135,7 +119,7 @@ async def _interrupt_when_cancelled(
 
 @asynccontextmanager
 async def entered_in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave *manager* in worker threads, so that the loop goes on; leaving it is not cancelled."""
+    """Enter and leave *manager* in worker threads, so that the event loop keeps running. Leaving is not cancelled."""
     entered: list[T] = []
     try:
         await _to_its_end(lambda: entered.append(manager.__enter__()))
@@ -160,9 +144,9 @@ def _nothing() -> None:
 
 @contextmanager
 def first_error_alone() -> Iterator[None]:
-    """Let the failure that stopped a task group leave it as itself; others only followed from it.
+    """Raise the first error of a task group as itself; the others are its consequences.
 
-    An interrupt goes before any of them.
+    An interrupt takes precedence over errors.
     """
     try:
         yield
