@@ -1,43 +1,70 @@
-"""Pure: one line that the fast path refuses → a line of the canonical shape, or None for a line that is no event.
+"""One line of NDJSON in DuckDB's dialect of JSON: validated, repaired, parsed and written. Pure.
 
-The canonical shape is Mixpanel's own: `{"event":"…","properties":{…}}`. The text of both values is cut out
-of the line, never re-serialised. What no JSON parser accepts in otherwise sound JSON becomes U+FFFD, one for
-each offending escape or byte: lone surrogate escapes, bytes that are no UTF-8, raw control bytes in strings.
+DuckDB's dialect is JSON with trailing commas in objects and arrays, and with `NaN` and `Infinity` in any case of
+letters. Nesting has no limit but the length of the line, as in DuckDB, so nothing here recurses. Python's own parser is
+used where it accepts the text, because it is faster.
+
+The canonical shape of an event is Mixpanel's own: `{"event":"…","properties":{…}}`. The text of both values is cut out of
+the line, never written anew. What no JSON parser accepts in otherwise sound JSON becomes U+FFFD, one for each offending
+escape or byte: lone surrogate escapes, bytes that are no UTF-8, raw control bytes in strings.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
+from math import isfinite
+from typing import Any, Literal
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = r'"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*"'
+_LEXEME = re.compile(
+    rf"""[ \t\r\n]*(?:
+    (?P<string>{_STRING})
+    |(?P<symbol>[{{}}\[\]:,])
+    |(?P<number>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![0-9.a-zA-Z]))
+    |(?P<literal>true|false|null)
+    |(?P<special>-?(?i:nan|infinity|inf))
+    )""",
+    re.VERBOSE,
+)
+_ANY_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SURROGATES = re.compile(
-    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a pair, as it should be
+    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a pair
     r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half a pair
-    r"|\\.",  # any other escape, so that an escaped backslash is not taken for the start of one
+    r"|\\.",  # any other escape, so that an escaped backslash does not start one
     re.DOTALL,
 )
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder(strict=False, parse_int=float)  # Python limits the digits of an int
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+_DECODER = json.JSONDecoder(parse_int=float)  # Python limits the digits of an int
+
+_State = Literal["value", "key", "colon", "item", "next"]
 
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
-    """A line in the canonical shape, without its newline; `repaired` where its text had to change."""
+    """A line in the canonical shape, without its newline; `repaired` if its text had to change."""
 
     line: bytes
     repaired: bool
 
 
 def canonical(line: bytes) -> Canonical | None:
-    """Return *line* in the canonical shape, or None where it is no event even after repair."""
+    """Return *line* in the canonical shape, or None if it is no event, even after repair.
+
+    An event is a JSON object whose `event` is a string and whose `properties` is an object. Of equal keys the first
+    counts.
+    """
     text = line.decode("utf-8", "surrogateescape")
     whole = _repaired(text)
     try:
         members = _members(whole)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     event, properties = members.get("event", ""), members.get("properties", "")
     if not event.startswith('"') or not properties.startswith("{"):
@@ -46,10 +73,46 @@ def canonical(line: bytes) -> Canonical | None:
     return Canonical(shaped.encode(), repaired=whole != text)
 
 
+def member(text: str, key: str) -> str:
+    """Return the text of the first member *key* of the JSON object *text*.
+
+    Raises:
+        KeyError: There is none.
+        ValueError: The text is no JSON object.
+    """
+    return _members(text)[key]
+
+
 def scalar_texts(text: str, keys: Sequence[str]) -> list[str | None]:
-    """Return the members *keys* of the JSON object *text* as text: strings decoded, null and absent None, the rest as written."""
+    """Return the members *keys* of the JSON object *text*: strings decoded, null and absent None, others as written."""
     members = _members(text)
     return [_scalar_text(members.get(key, "null")) for key in keys]
+
+
+def loads(text: str) -> Any:
+    """Return the value of a JSON text. Of equal keys the first counts; integers too long for an int are Decimal.
+
+    Raises:
+        ValueError: The text is no JSON in DuckDB's dialect.
+    """
+    with suppress(ValueError, RecursionError):
+        return json.loads(text, object_pairs_hook=_first_wins, parse_int=_integer)
+    return _built(text)
+
+
+def written(text: str) -> str:
+    """Return the JSON *text* as DuckDB's functions write it: compact, numbers and escapes in one form."""
+    parts: list[str] = []
+    comma = False
+    for kind, lexeme, _ in _lexemes(text, 0):
+        if lexeme == ",":
+            comma = True
+            continue
+        if comma and lexeme not in {"}", "]"}:
+            parts.append(",")
+        comma = False
+        parts.append(_written_lexeme(kind, lexeme))
+    return "".join(parts)
 
 
 def _scalar_text(text: str) -> str | None:
@@ -60,7 +123,7 @@ def _scalar_text(text: str) -> str | None:
 
 def _repaired(text: str) -> str:
     text = _NOT_UTF8.sub("\ufffd", text)
-    return _STRING.sub(lambda string: _repaired_string(string[0]), text)
+    return _ANY_STRING.sub(lambda string: _repaired_string(string[0]), text)
 
 
 def _repaired_string(string: str) -> str:
@@ -69,23 +132,36 @@ def _repaired_string(string: str) -> str:
 
 
 def _members(text: str) -> dict[str, str]:
-    """Return the members of the JSON object *text* with the text of each value; the first of equal keys counts."""
+    """Return the members of the JSON object *text* with the text of each value; the first of equal keys counts.
+
+    Raises:
+        ValueError: The text is no JSON object.
+    """
     members: dict[str, str] = {}
-    at = _after(text, _skip(text, 0), "{")
-    while True:
-        key, at = _DECODER.raw_decode(text, _skip(text, at))
+    at = _skip(text, _after(text, _skip(text, 0), "{"))
+    while text[at : at + 1] != "}":
+        key, at = _DECODER.raw_decode(text, at)
         if not isinstance(key, str):
             raise ValueError("a key is no string")  # noqa: TRY004 - as for any other text that is no JSON
         start = _skip(text, _after(text, _skip(text, at), ":"))
-        _, end = _DECODER.raw_decode(text, start)
+        end = _value_end(text, start)
         members.setdefault(key, text[start:end])
         at = _skip(text, end)
-        if text[at : at + 1] != ",":
-            break
-        at += 1
-    if _skip(text, _after(text, at, "}")) != len(text):
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "}":
+            raise ValueError("expected a comma or the end of the object")
+    if _skip(text, at + 1) != len(text):
         raise ValueError("something follows the object")
     return members
+
+
+def _value_end(text: str, at: int) -> int:
+    with suppress(ValueError, RecursionError):
+        return _DECODER.raw_decode(text, at)[1]
+    for _, _, end in _lexemes(text, at):
+        at = end
+    return at
 
 
 def _skip(text: str, at: int) -> int:
@@ -93,7 +169,132 @@ def _skip(text: str, at: int) -> int:
     return space.end() if space else at
 
 
-def _after(text: str, at: int, token: str) -> int:
-    if text[at : at + 1] != token:
-        raise ValueError(f"expected {token}")
+def _after(text: str, at: int, lexeme: str) -> int:
+    if text[at : at + 1] != lexeme:
+        raise ValueError(f"expected {lexeme}")
     return at + 1
+
+
+def _lexemes(text: str, at: int) -> Iterator[tuple[str, str, int]]:
+    """Yield kind, text and end of each lexeme of the value that begins at *at*.
+
+    Raises:
+        ValueError: There is no such value.
+    """
+    closers: list[str] = []  # of the open objects and arrays
+    state: _State = "value"
+    while True:
+        match = _LEXEME.match(text, at)
+        if match is None or match.lastgroup is None:
+            raise ValueError(f"no JSON at {at}")
+        kind, lexeme, at = match.lastgroup, match[match.lastgroup], match.end()
+        state = _next_state(state, kind, lexeme, closers)
+        yield kind, lexeme, at
+        if not closers:
+            return
+
+
+def _next_state(state: _State, kind: str, lexeme: str, closers: list[str]) -> _State:
+    """Return the state after a lexeme, and keep *closers* up to date; `ValueError` if the lexeme cannot come here."""
+    match lexeme:
+        case "{" | "[" if state in {"value", "item"}:
+            closers.append("}" if lexeme == "{" else "]")
+            return "key" if lexeme == "{" else "item"
+        case "}" | "]" if state in {"key", "item", "next"} and closers[-1] == lexeme:
+            closers.pop()
+            return "next"
+        case "," if state == "next":
+            return "key" if closers[-1] == "}" else "item"
+        case ":" if state == "colon":
+            return "value"
+        case _ if kind == "string" and state == "key":
+            return "colon"
+        case _ if kind != "symbol" and state in {"value", "item"}:
+            return "next"
+    raise ValueError(f"unexpected {lexeme}")
+
+
+def _built(text: str) -> Any:
+    """Return the value of a JSON text, built lexeme by lexeme."""
+    root: list[Any] = []
+    open_: list[tuple[dict[str, Any] | list[Any], list[str]]] = [
+        (root, [])
+    ]  # each with its key, if it has one
+    end = 0
+    for kind, lexeme, at in _lexemes(text, 0):
+        end = at
+        container, key = open_[-1]
+        if lexeme in {"}", "]"}:
+            open_.pop()
+        elif isinstance(container, dict) and kind == "string" and not key:
+            key.append(json.loads(lexeme))
+        elif lexeme not in {",", ":"}:
+            value = _value(kind, lexeme)
+            if isinstance(container, dict):
+                container.setdefault(key.pop(), value)
+            else:
+                container.append(value)
+            if kind == "symbol":
+                open_.append((value, []))
+    if _skip(text, end) != len(text):
+        raise ValueError("something follows the value")
+    return root[0]
+
+
+def _value(kind: str, lexeme: str) -> Any:
+    match kind:
+        case "symbol":
+            return {} if lexeme == "{" else []
+        case "special":
+            return float(lexeme)
+        case _:
+            return json.loads(lexeme, parse_int=_integer)
+
+
+def _integer(text: str) -> int | Decimal:
+    try:
+        return int(text)
+    except ValueError:  # Python limits the digits of an int
+        return Decimal(text)
+
+
+def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        members |= dict(reversed(pairs))
+    return members
+
+
+def _written_lexeme(kind: str, lexeme: str) -> str:
+    match kind:
+        case "string":
+            return f'"{_ESCAPED.sub(_escape, json.loads(lexeme))}"'
+        case "number":
+            return _written_number(lexeme)
+        case _:
+            return lexeme
+
+
+def _escape(character: re.Match[str]) -> str:
+    return _ESCAPES.get(character[0]) or f"\\u{ord(character[0]):04X}"
+
+
+def _written_number(lexeme: str) -> str:
+    """Return a number as ECMAScript writes it, but with `.0` where it was no integer; one beyond a double as it is."""
+    if lexeme.lstrip("-").isdecimal():
+        return "0" if lexeme == "-0" else lexeme
+    value = float(lexeme)
+    if not isfinite(value):
+        return lexeme
+    if value == 0:
+        return "-0.0" if lexeme.startswith("-") else "0.0"
+    sign, numbers, exponent = Decimal(repr(value)).as_tuple()
+    point = len(numbers) + int(exponent)  # digits before the decimal point
+    digits = "".join(map(str, numbers)).rstrip("0")
+    if -6 < point <= 0:
+        number = f"0.{'0' * -point}{digits}"
+    elif 0 < point <= 21:
+        number = f"{digits[:point]:0<{point}}.{digits[point:] or '0'}"
+    else:
+        number = f"{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e{point - 1}"
+    return f"{'-' if sign else ''}{number}"

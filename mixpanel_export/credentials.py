@@ -385,5 +385,5 @@ def _text_problem(text: str) -> str | None:
     if text.startswith(_QUOTES) or text.endswith(_QUOTES):
         return "begins or ends with a quotation mark"
     if not (text.isascii() and text.isprintable()):
-        return "contains characters that Mixpanel does not use there"
+        return "contains characters that Mixpanel's have not"
     return None

@@ -25,7 +25,6 @@ from mixpanel_export.credentials import (
     account_used,
     config_file,
     export_url,
-    format_problem,
     resolve_credentials,
 )
 from mixpanel_export.errors import (
@@ -122,8 +121,6 @@ def check_credentials(account: str | None) -> tuple[Credentials | None, list[Fin
     text = f"{source}: {who}, project {credentials.project_id}, {credentials.region}{zone}"
     test = f"mpx accounts test {name}" if name and account else "mpx accounts test"
     advice = f"to test whether Mixpanel accepts them, which costs one request, run `{test}`"
-    if problem := format_problem(credentials):
-        warned.append(Finding("credentials", "warning", problem, "copy it again from Mixpanel"))
     return credentials, [Finding("credentials", "ok", text, advice), *warned]
 
 

@@ -1,13 +1,13 @@
 """Wire bytes of one response body → blocks of whole lines, or a truncation error. No I/O, nothing awaited.
 
-What must hold: the same bytes give the same lines however they are cut into pieces, and a body that is not
-proven whole ends in an error, never in fewer lines. Mixpanel commits status 200 before it streams, states
-no length, and reports a failure only as a last line that is no event. So a body is whole when
+The same bytes give the same lines however they are cut into pieces, and a body that is not proven whole ends in an
+error, never in fewer lines. Mixpanel commits status 200 before it streams, states no length, and reports a failure only as
+a last line that is no event. So a body is whole if
 
-* the gzip stream reached its end with the right CRC and length, further members alike, nothing after them;
+* the gzip stream reached its end with the right CRC and length, as did all further members, and nothing follows them;
 * its last line that is not blank is an event.
 
-What was not proven here: that the lines before the last one are events. The writer sees each of them anyway.
+Whether the lines before the last one are events is not checked here, because the writer sees each of them.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,9 @@ from mixpanel_export._ndjson import canonical
 from mixpanel_export.errors import LineTooLongError, TruncatedError
 
 _WIRE_PIECE = 64 << 10  # inflating is fastest in pieces that stay in the processor's cache
-_PLAIN_PIECE = 1 << 20  # 1 KB of gzip can hold 1 MB: what is inflated at a time needs its own bound
+_PLAIN_PIECE = 1 << 20  # 1 KB of gzip can hold 1 MB, so the inflated bytes need a bound of their own
 _SHOWN = 500  # bytes of a line that an error carries, as for the body of any other error
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Gunzip:
@@ -33,7 +34,7 @@ class Gunzip:
         """Yield the plain bytes that are ready, at most *max_piece* at a time.
 
         Raises:
-            TruncatedError: A member is corrupt, or what follows the last one is no gzip.
+            TruncatedError: A member is corrupt, or something that is no gzip follows the last one.
         """
         try:
             for piece in _pieces(wire, _WIRE_PIECE):
@@ -42,7 +43,7 @@ class Gunzip:
             raise _truncated(f"the gzip stream of the response is corrupt ({error})") from error
 
     def _inflate(self, wire: bytes) -> Iterator[bytes]:
-        # Plain bytes may stay inside when all input is consumed: the trailer, always to come, drives them out.
+        # Plain bytes may stay inside when all input is consumed; the trailer, which must follow, drives them out.
         while wire:
             if self._member.eof:
                 self._member = isal_zlib.decompressobj(wbits=31)
@@ -67,9 +68,9 @@ class LineBlocks:
     def __init__(self, block_size: int = 1 << 20, *, max_line: int = 64 << 20) -> None:
         self._block_size = block_size
         self._max_line = max_line
-        self._kept: list[bytes] = []
+        self._pieces: list[bytes] = []
         self._size = 0
-        self._whole = 0  # how many bytes of those kept are whole lines; what follows is searched already
+        self._whole = 0  # bytes of the pieces that are whole lines; the rest has no newline
 
     def feed(self, plain: bytes) -> Iterator[bytes]:
         """Yield each block of at least *block_size* bytes that is ready.
@@ -77,22 +78,21 @@ class LineBlocks:
         Raises:
             LineTooLongError: A line, its newline not counted, has more than *max_line* bytes.
         """
-        # No line inside a piece can be too long when the piece is not: only the line that was open is checked.
+        # No line inside a piece can be longer than the piece, so only the line that began before it is checked.
         for piece in _pieces(plain, min(_PLAIN_PIECE, self._max_line)):
-            self._keep(piece)
+            self._add(piece)
             if self._whole >= self._block_size:
                 yield self._take()
 
     def close(self) -> bytes:
         """Return what is left: whole lines, and perhaps one that has no newline."""
-        return b"".join(self._kept)
+        return b"".join(self._pieces)
 
-    def _keep(self, piece: bytes) -> None:
+    def _add(self, piece: bytes) -> None:
         first = piece.find(b"\n")
-        opened = self._size - self._whole
         more = len(piece) if first < 0 else first
-        if opened + more > self._max_line:
-            begun = (b"".join(self._kept)[self._whole :] + piece[:more])[:_SHOWN]
+        if self._size - self._whole + more > self._max_line:
+            begun = (b"".join(self._pieces)[self._whole :] + piece[:more])[:_SHOWN]
             raise LineTooLongError(
                 f"a line of the response is longer than the maximum of {self._max_line} bytes",
                 status_code=200,
@@ -100,15 +100,15 @@ class LineBlocks:
             )
         if first >= 0:
             self._whole = self._size + piece.rfind(b"\n") + 1
-        self._kept.append(piece)
+        self._pieces.append(piece)
         self._size += len(piece)
 
     def _take(self) -> bytes:
-        """Return the whole lines, of which the last one ends in the piece that came last."""
-        last = self._kept.pop()
+        """Return the whole lines, the last of which ends in the last piece."""
+        last = self._pieces.pop()
         end = self._whole - (self._size - len(last))
-        block = b"".join([*self._kept, last[:end]])
-        self._kept = [last[end:]]
+        block = b"".join([*self._pieces, last[:end]])
+        self._pieces = [last[end:]]
         self._size, self._whole = len(last) - end, 0
         return block
 
@@ -116,8 +116,8 @@ class LineBlocks:
 class BodyDecoder:
     """Turn the wire bytes of one response body into blocks of whole NDJSON lines.
 
-    *content_encoding* is the header's value, None where there is none. *block_size* and *max_line* are in
-    plain bytes.
+    *content_encoding* is the header's value, None without a header. *block_size* and *max_line* are in plain bytes. A
+    byte order mark at the start of the body is dropped.
 
     Raises:
         TruncatedError: The encoding is neither identity nor gzip, so nothing can be proven.
@@ -128,39 +128,50 @@ class BodyDecoder:
     ) -> None:
         self._gunzip = gunzip_for(content_encoding)
         self._blocks = LineBlocks(block_size, max_line=max_line)
+        self._start: bytes | None = b""  # as long as it may be a byte order mark, or the beginning of one
         self._last = b""
 
     def feed(self, wire: bytes) -> Iterator[bytes]:
-        """Yield blocks that are ready, each ended by a newline and of at least *block_size* bytes.
+        """Yield the blocks that are ready, each ended by a newline and of at least *block_size* bytes.
 
-        The work is done while the blocks are taken, so take them all before feeding more.
+        The work is done while the blocks are taken, so take all of them before the next call.
 
         Raises:
             TruncatedError: The gzip stream is corrupt.
             LineTooLongError: A line has more than *max_line* bytes; `response_body` holds its beginning.
         """
         for plain in self._gunzip.feed(wire) if self._gunzip else (wire,):
-            for block in self._blocks.feed(plain):
+            for block in self._blocks.feed(self._without_mark(plain)):
                 yield self._hand_out(block)
 
     def close(self) -> Iterator[bytes]:
-        """Return the rest, ended by a newline, as at most one block; nothing is left to the taking of it.
+        """Return the rest, ended by a newline, as at most one block. All checks are done before it returns.
 
         Raises:
-            TruncatedError: The body is not proven whole. `response_body` holds the beginning of the last
-                line where that is what is wrong: Mixpanel may have written the reason there.
+            TruncatedError: The body is not proven whole. If its last line is no event, `response_body` holds the
+                beginning of that line: Mixpanel may have written the reason there.
         """
         if self._gunzip:
             self._gunzip.close()
-        rest = self._blocks.close()
+        rest = (self._start or b"") + self._blocks.close()
         if rest and not rest.endswith(b"\n"):
-            rest += b"\n"  # not an event unless it is whole, so this completes a line, not a fragment
+            rest += b"\n"  # an event is a whole line, so this never completes a fragment
         last = _last_line(rest) or self._last
         if last and not event_line(last):
             raise _truncated(
                 "the last line of the response is no event", last[:_SHOWN].decode(errors="replace").strip()
             )
         return iter([self._hand_out(rest)] if rest else [])
+
+    def _without_mark(self, plain: bytes) -> bytes:
+        if self._start is None:
+            return plain
+        start = self._start + plain
+        if len(start) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(start):
+            self._start = start
+            return b""
+        self._start = None
+        return start.removeprefix(_BYTE_ORDER_MARK)
 
     def _hand_out(self, block: bytes) -> bytes:
         self._last = _last_line(block) or self._last
@@ -170,15 +181,14 @@ class BodyDecoder:
 def event_line(line: bytes) -> bool:
     """Whether *line* is an event: a JSON object whose `event` is a string and whose `properties` is an object.
 
-    Of duplicate keys the first decides. Invalid UTF-8, lone surrogates and raw control bytes inside strings
-    are forgiven, because the writer mends them. Blank lines, of C's white space only, are none. Lines nested
-    deeper than Python can follow are no events; Mixpanel's documented depth is 3.
+    Of equal keys the first counts. Invalid UTF-8, lone surrogates and raw control bytes inside strings are accepted,
+    because the writer repairs them. Nesting has no limit but the length of the line.
     """
     return canonical(line) is not None
 
 
 def gunzip_for(content_encoding: str | None) -> Gunzip | None:
-    """Return what undoes the encoding, None where there is none.
+    """Return the decoder of an encoding, None if there is nothing to decode.
 
     Raises:
         TruncatedError: The encoding is neither identity nor gzip.
@@ -195,7 +205,7 @@ def gunzip_for(content_encoding: str | None) -> Gunzip | None:
 
 
 def _last_line(block: bytes) -> bytes:
-    """Return the last line of *block* that is not blank; b"" where all are."""
+    """Return the last line of *block* that is not blank; b"" if all are."""
     end = len(block)
     while end:
         start = block.rfind(b"\n", 0, end - 1) + 1

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixpanel_export._database.connection import Connection, in_utc
+from mixpanel_export._timezones import ISO_TIME
 from mixpanel_export._writer.arrow import (
     COLUMNS,
     FORMATS,
@@ -66,7 +67,7 @@ FROM (
                 THEN {seconds}
                 WHEN abs(clock) >= 1e11 AND clock BETWEEN -62135596800000 AND 253402300799999
                 THEN {milliseconds}
-                WHEN regexp_matches(ids[1], '^\\d{{4}}-\\d\\d-\\d\\d') THEN {iso}
+                WHEN regexp_full_match(ids[1], '{iso_time}') THEN {iso}
            END AS time
     FROM (
         SELECT *, CASE WHEN NOT regexp_matches(ids[1], '[_\\s]') THEN TRY_CAST(ids[1] AS DOUBLE) END AS clock
@@ -229,6 +230,7 @@ def events_sql(zone: str) -> str:
     """Return the SQL that reads `_export_lines` and converts each form of `time`, on the clock of *zone*, to UTC."""
     return _EVENTS.format(
         begin=BEGIN,
+        iso_time=ISO_TIME,
         between=BETWEEN,
         name=NAME,
         seconds=in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)", zone),

@@ -9,7 +9,7 @@ import click
 
 from mixpanel_export._environment import variable
 from mixpanel_export.cli import complete, print_json, program
-from mixpanel_export.cli.options import api_url_option, option
+from mixpanel_export.cli.options import api_url_option
 from mixpanel_export.cli.report import quoted
 
 EXAMPLES = """\b
@@ -104,15 +104,17 @@ def _lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> list[str]
 
 @command.command("add", short_help="Add or replace an account.", epilog=ADD_EXAMPLES)
 @click.argument("name")
-@option(
+@click.option(
     "--username",
     envvar="MP_USERNAME",
     metavar="NAME",
     show_envvar=True,
     help="User name of the service account.",
 )
-@option("--project-id", envvar="MP_PROJECT_ID", metavar="ID", show_envvar=True, help="Number of the project.")
-@option(
+@click.option(
+    "--project-id", envvar="MP_PROJECT_ID", metavar="ID", show_envvar=True, help="Number of the project."
+)
+@click.option(
     "--region",
     type=click.Choice(["us", "eu", "in"], case_sensitive=False),
     envvar="MP_REGION",
@@ -120,7 +122,7 @@ def _lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> list[str]
     show_envvar=True,
     help="Region of the project's data.",
 )
-@option(
+@click.option(
     "--project-timezone",
     envvar="MPX_PROJECT_TIMEZONE",
     metavar="ZONE",

@@ -27,7 +27,7 @@ LAYERS = {
     "_model": ("", ""),
     "_ndjson": ("", ""),
     "_concurrency": ("", "anyio"),
-    "_timezones": ("", ""),
+    "_timezones": ("errors", ""),
     "_planning": ("_model errors", ""),
     "_compat": ("_model _planning errors results", ""),
     "_quota": ("_environment _files errors", "anyio platformdirs"),
