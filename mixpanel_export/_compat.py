@@ -1,4 +1,4 @@
-"""What mixpanel_data's arguments and results of one fetch are to the engine, and mixpanel_data's bounds on them."""
+"""mixpanel_data's arguments and results of a fetch, converted to and from those of `export_events`."""
 
 from collections.abc import Callable
 from datetime import date
@@ -10,11 +10,11 @@ from mixpanel_export.errors import ArgumentError, DateRangeTooLargeError
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
 MAX_DAYS = 100
-"""Days that one request may ask for, and that a chunk may have."""
+"""The longest range of one request, and the largest chunk, in days."""
 
 
 class FetchOptions(TypedDict, total=False):
-    """What the overloads of `fetch_events` have in common."""
+    """The arguments that all overloads of `fetch_events` share."""
 
     from_date: Required[str | date]
     to_date: Required[str | date]
@@ -35,7 +35,7 @@ class FetchOptions(TypedDict, total=False):
 
 
 def check(name: str, value: int | None, least: int, most: int) -> None:
-    """Raise `ValueError`, in mixpanel_data's words, for a *value* below *least* or above *most*."""
+    """Raise `ArgumentError`, with mixpanel_data's message, for a *value* below *least* or above *most*."""
     if value is not None and value < least:
         raise ArgumentError(
             name, "must be " + ("positive" if least == 1 else f"at least {least}, got {value}")
@@ -45,7 +45,7 @@ def check(name: str, value: int | None, least: int, most: int) -> None:
 
 
 def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "append", "replace", "resume"]:
-    """Return the engine's mode; `ValueError` where more than one is asked for."""
+    """Return the mode of `export_events`; `ArgumentError` if more than one is true."""
     if append + replace + resume > 1:
         used = [name for name, on in {"append": append, "replace": replace, "resume": resume}.items() if on]
         raise ArgumentError(used[0], f"cannot be used with {' or '.join(used[1:])}", advice="choose one")
@@ -53,27 +53,27 @@ def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "
 
 
 def days_of_one_request(from_date: str | date, to_date: str | date) -> int:
-    """Return how many days the range has; `DateRangeTooLargeError` where one request may not ask for it."""
+    """Return the number of days of the range; `DateRangeTooLargeError` if it is too long for one request."""
     requests = split_date_range(str(from_date), str(to_date), MAX_DAYS)
-    wanted = Chunk(date.fromisoformat(requests[0][0]), date.fromisoformat(requests[-1][1]))
+    days = Chunk(date.fromisoformat(requests[0][0]), date.fromisoformat(requests[-1][1]))
     if len(requests) > 1:
         raise DateRangeTooLargeError(
-            f"one request may ask for {MAX_DAYS} days, not for {wanted.days}",
-            days=wanted,
+            f"one request may ask for {MAX_DAYS} days, not for {days.days}",
+            days=days,
             advice="make several requests with $parallel, or ask for fewer days at a time",
             argument="parallel",
-            from_date=str(wanted.first),
-            to_date=str(wanted.last),
-            days_requested=wanted.days,
+            from_date=str(days.first),
+            to_date=str(days.last),
+            days_requested=days.days,
             max_days=MAX_DAYS,
         )
-    return wanted.days
+    return days.days
 
 
 def result_of_one_request(
     result: ParallelFetchResult, from_date: str | date, to_date: str | date
 ) -> FetchResult:
-    """Return the engine's *result* of one request as mixpanel_data's; raise what made the request fail."""
+    """Return the *result* of one request as mixpanel_data's type, or raise the error of the request."""
     if result.errors:
         raise result.errors[0]
     return FetchResult(

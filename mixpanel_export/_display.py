@@ -1,7 +1,4 @@
-"""How notebooks show results: DataFrames where pandas is installed, and small HTML tables.
-
-Text from outside is always escaped.
-"""
+"""Results in notebooks: DataFrames, if pandas is installed, and HTML tables, whose contents are escaped."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -16,15 +13,15 @@ _LEFT = ' style="text-align: left"'
 
 
 def need_pandas(instead: str) -> None:
-    """Raise `ImportError`, which names the extra and what to use *instead*, where pandas is not installed."""
+    """Raise `ImportError` if pandas is not installed. The message names *instead* as an alternative."""
     if find_spec("pandas") is None:
         raise ImportError(
-            f"DataFrames need pandas, the extra of mpx-export[pandas]: pip install pandas; or use {instead}"
+            f"DataFrames require pandas; run `pip install 'mpx-export[pandas]'`, or use {instead}"
         )
 
 
 def frame(columns: Sequence[str], rows: Sequence[Sequence[object]], *, instead: str) -> "pd.DataFrame":
-    """Return the rows as a DataFrame, with its columns even where there is no row."""
+    """Return the rows as a DataFrame, which has all columns even without rows."""
     need_pandas(instead)
     import pandas as pd  # noqa: PLC0415 - an extra
 
@@ -32,13 +29,13 @@ def frame(columns: Sequence[str], rows: Sequence[Sequence[object]], *, instead: 
 
 
 def facts(rows: Iterable[tuple[str, object]], caption: str) -> str:
-    """Return names and values as a table of two columns."""
+    """Return names and values as an HTML table of two columns."""
     body = "".join(f"<tr><th{_LEFT}>{escape(name)}</th>{_cell(value)}</tr>" for name, value in rows)
     return f"<table><caption>{escape(caption)}</caption><tbody>{body}</tbody></table>"
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", most: int = 20) -> str:
-    """Return rows under the names of their columns; of more than *most* the first, with a line that counts all."""
+    """Return at most *most* rows as an HTML table with a header, followed by the number of all rows."""
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     head = "".join(f"<th{_LEFT}>{escape(name)}</th>" for name in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:most])

@@ -1,7 +1,7 @@
-"""The values that looking into a database, or taking one over, returns: mixpanel_data's where it has them.
+"""The values that inspecting or upgrading a database returns, with mixpanel_data's names where it has them.
 
-`to_dict()` is ready for JSON, but for values that were read from the table, which are as DuckDB gives them.
-`df` needs the extra `pandas`, and raises `ImportError` without it.
+`to_dict()` is ready for JSON, except for values read from a table, which have DuckDB's Python types. `df` requires the
+extra `pandas` and raises `ImportError` without it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SQLResult:
-    """Rows of a query with their column names; iterating over it is iterating over the rows."""
+    """The rows of a query. Iterating over it yields the rows."""
 
     columns: Sequence[str]
     rows: Sequence[tuple[Any, ...]]
@@ -31,15 +31,15 @@ class SQLResult:
         return iter(self.rows)
 
     def to_dicts(self) -> list[dict[str, object]]:
-        """Return one dictionary a row."""
+        """Return one dictionary per row."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the first rows."""
+        """Return HTML for a notebook: the first rows."""
         return grid(self.columns, self.rows)
 
     def to_dict(self) -> dict[str, object]:
-        """Return columns, rows and row_count; the values are as DuckDB gives them."""
+        """Return columns, rows and row_count. Values keep DuckDB's Python types."""
         return {
             "columns": list(self.columns),
             "rows": [list(row) for row in self.rows],
@@ -49,12 +49,14 @@ class SQLResult:
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """A table of the database; `type` and `fetched_at` (UTC) are None for tables that no export made."""
+    """A table of the database."""
 
     name: str
     type: str | None
+    """`events` or `profiles`; None if no export wrote the table."""
     row_count: int
     fetched_at: datetime | None
+    """Time of the last export, in UTC; None if no export wrote the table."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -63,10 +65,11 @@ class TableInfo:
 
 @dataclass(frozen=True, slots=True)
 class ColumnInfo:
-    """A column of a table; `type` is DuckDB's name of it."""
+    """A column of a table."""
 
     name: str
     type: str
+    """DuckDB's name of the type."""
     nullable: bool
     primary_key: bool = False
 
@@ -77,7 +80,7 @@ class ColumnInfo:
 
 @dataclass(frozen=True, slots=True)
 class TableSchema:
-    """The columns of a table, in its order."""
+    """The columns of a table, in order."""
 
     table_name: str
     columns: list[ColumnInfo]
@@ -87,26 +90,26 @@ class TableSchema:
         return asdict(self)
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: a row for each column."""
+        """Return HTML for a notebook: one row per column."""
         return _grid(ColumnInfo, self.columns, f"columns of {self.table_name}")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceInfo:
-    """A workspace and its file.
-
-    `project_id` and `region` are "unknown" where there are no credentials; `account` is the one that the workspace
-    was made with. `size_mb` counts millions of bytes. `created_at` is in UTC, None where the file system does not
-    keep it.
-    """
+    """A workspace and its file."""
 
     path: Path | None
     project_id: str
+    """`unknown` without credentials."""
     region: str
+    """`unknown` without credentials."""
     account: str | None
+    """The account that the workspace was created with."""
     tables: list[str]
     size_mb: float
+    """Size of the file, in millions of bytes."""
     created_at: datetime | None
+    """In UTC; None if the file system does not record it."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -116,18 +119,14 @@ class WorkspaceInfo:
         }
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows of the workspace."""
+        """Return HTML for a notebook."""
         rows = self.to_dict() | {"tables": ", ".join(self.tables)}
         return facts(rows.items(), "workspace")
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnSummary:
-    """A column as DuckDB's SUMMARIZE sees it.
-
-    `min`, `max` and the quartiles are text; `avg` and `std` are None for columns that hold no numbers, the
-    quartiles where there is no order to measure. `count` includes NULLs, `null_percentage` is of 100.
-    """
+    """A column as DuckDB's SUMMARIZE describes it. `min`, `max` and the quartiles are text."""
 
     column_name: str
     column_type: str
@@ -135,12 +134,16 @@ class ColumnSummary:
     max: Any
     approx_unique: int
     avg: float | None
+    """None for columns without numbers, like `std`."""
     std: float | None
     q25: Any
+    """None for types without quartiles, like `q50` and `q75`."""
     q50: Any
     q75: Any
     count: int
+    """Rows, including those with NULL."""
     null_percentage: float
+    """From 0 to 100."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order."""
@@ -149,7 +152,7 @@ class ColumnSummary:
 
 @dataclass(frozen=True, slots=True)
 class SummaryResult:
-    """The columns of a table, summarized."""
+    """A summary of each column of a table."""
 
     table: str
     row_count: int
@@ -157,7 +160,7 @@ class SummaryResult:
 
     @property
     def df(self) -> "pd.DataFrame":
-        """A row for each column."""
+        """One row per column."""
         return _framed(ColumnSummary, self.columns, "columns")
 
     def to_dict(self) -> dict[str, object]:
@@ -165,20 +168,23 @@ class SummaryResult:
         return asdict(self)
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: a row for each column."""
+        """Return HTML for a notebook: one row per column."""
         return _grid(ColumnSummary, self.columns, f"{self.table}: {self.row_count:,} rows")
 
 
 @dataclass(frozen=True, slots=True)
 class EventStats:
-    """The events of one name; the times are naive UTC, None where none of them has a time."""
+    """The events of one name."""
 
     event_name: str
     count: int
     unique_users: int
     first_seen: datetime | None
+    """Naive, in UTC; None if none of the events has a time."""
     last_seen: datetime | None
+    """Naive, in UTC; None if none of the events has a time."""
     pct_of_total: float
+    """From 0 to 100."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -190,21 +196,18 @@ class EventStats:
 
 @dataclass(frozen=True, slots=True)
 class EventBreakdownResult:
-    """The events of a table by name, the most frequent first.
-
-    `date_range` has the first and the last time, naive UTC; as in mixpanel_data both are `datetime.min` where
-    there is none.
-    """
+    """The events of a table by name, the most frequent first."""
 
     table: str
     total_events: int
     total_users: int
     date_range: tuple[datetime, datetime]
+    """The first and the last time, naive, in UTC. As in mixpanel_data, both are `datetime.min` without any time."""
     events: list[EventStats] = field(default_factory=list)
 
     @property
     def df(self) -> "pd.DataFrame":
-        """A row for each name."""
+        """One row per name."""
         return _framed(EventStats, self.events, "events")
 
     def to_dict(self) -> dict[str, object]:
@@ -215,37 +218,39 @@ class EventBreakdownResult:
         }
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: a row for each name."""
+        """Return HTML for a notebook: one row per name."""
         caption = f"{self.table}: {self.total_events:,} events of {self.total_users:,} users"
         return _grid(EventStats, self.events, caption)
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnStatsResult:
-    """What one column, or an expression of columns, holds.
-
-    `count` is of values that are not NULL, `unique_count` an estimate of how many different ones there are, within
-    a few per cent. `top_values` has the most frequent ones with their counts. The last four are None where the
-    values are no numbers, or where there are none.
-    """
+    """The values of a column or of an SQL expression."""
 
     table: str
     column: str
     dtype: str
+    """DuckDB's name of the type."""
     count: int
+    """Values that are not NULL."""
     null_count: int
     null_pct: float
+    """From 0 to 100."""
     unique_count: int
+    """Estimated number of distinct values, accurate to a few percent."""
     unique_pct: float
+    """From 0 to 100."""
     top_values: list[tuple[Any, int]] = field(default_factory=list)
+    """The most frequent values, each with its count."""
     min: float | None = None
+    """None if there are no numbers, like `max`, `mean` and `std`."""
     max: float | None = None
     mean: float | None = None
     std: float | None = None
 
     @property
     def df(self) -> "pd.DataFrame":
-        """A row for each of the most frequent values: value, count."""
+        """One row per frequent value: value, count."""
         return frame(("value", "count"), self.top_values, instead="top_values")
 
     def to_dict(self) -> dict[str, object]:
@@ -253,21 +258,22 @@ class ColumnStatsResult:
         return asdict(self) | {"top_values": [list(pair) for pair in self.top_values]}
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the numbers, and the most frequent values below them."""
+        """Return HTML for a notebook: the statistics, then the most frequent values."""
         numbers = [
             (name, value) for name, value in asdict(self).items() if name not in {"table", "top_values"}
         ]
-        known = [(name, value) for name, value in numbers if value is not None]
-        return facts(known, f"a column of {self.table}") + grid(("value", "count"), self.top_values)
+        rows = [(name, value) for name, value in numbers if value is not None]
+        return facts(rows, f"a column of {self.table}") + grid(("value", "count"), self.top_values)
 
 
 @dataclass(frozen=True, slots=True)
 class UpgradedTable:
-    """A table that was mixpanel_data's; `date_ranges` are the days that it had, or claimed to have."""
+    """A table that mixpanel_data wrote and that was converted."""
 
     name: str
     row_count: int
     date_ranges: tuple[DateRange, ...]
+    """The days of its events, and those that mixpanel_data recorded."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -276,10 +282,11 @@ class UpgradedTable:
 
 @dataclass(frozen=True, slots=True)
 class UpgradeResult:
-    """What became of a file; without `tables` there was nothing left to do, and it is as it was."""
+    """The result of an upgrade."""
 
     path: Path
     tables: tuple[UpgradedTable, ...]
+    """Empty if there was nothing to convert, in which case the file is unchanged."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -295,7 +302,7 @@ def _grid(kind: type[Any], values: Sequence[object], caption: str) -> str:
 
 
 def _rows(kind: type[Any], values: Sequence[object]) -> tuple[list[str], list[list[object]]]:
-    """Return the fields of the *kind*, and their values."""
+    """Return the names of the fields of *kind*, and their values."""
     names = [column.name for column in fields(kind)]
     return names, [[getattr(value, name) for name in names] for value in values]
 

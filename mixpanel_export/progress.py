@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal or in a notebook, one line a batch elsewhere."""
+"""Progress as text: bars on a terminal or in a notebook, and single lines for everything else."""
 
 import os
 import sys
@@ -11,27 +11,26 @@ from tqdm.std import tqdm
 from mixpanel_export.results import BatchProgress, Progress
 
 Watcher = Callable[[Progress], None]
-"""Takes the totals of an export so far. Totals replace each other, so a lost one does no harm."""
+"""Receives the totals of an export. They replace each other, so a missed call does no harm."""
 
 _BATCHES = "{desc}: {n_fmt}/{total_fmt} batches |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]"
-_BATCHES_WAITING = _BATCHES.replace("<{remaining}", "")  # whose pace so far tells nothing of what is left
+_BATCHES_WAITING = _BATCHES.replace("<{remaining}", "")  # during a wait, the pace predicts nothing
 _WIRE = "  {desc}, {n_fmt}B at {rate_fmt}{postfix}"
 _WIRE_WAITING = _WIRE.replace(" at {rate_fmt}", "")
-_WORTH_SAYING = 60  # seconds; who waits less for the quota hardly notices
-_LONG_WAIT = 120  # seconds; longer ones are told in minutes
+_MIN_FORECAST = 60  # seconds; shorter waits for the quota are not announced
+_LONG_WAIT = 120  # seconds; longer waits are given in minutes
 
 
 def can_draw(file: TextIO | None = None) -> bool:
-    """Whether bars make sense on *file* (default: standard error): a terminal, or a notebook around us."""
+    """Whether *file* (default: standard error) can show bars: it is a terminal, or this is a notebook."""
     return _in_notebook() or (file or sys.stderr).isatty()
 
 
 @contextmanager
 def draw(enabled: bool = True, title: str = "export", file: TextIO | None = None) -> Iterator[Watcher]:
-    """Yield a callable that draws each `Progress` it is given as two bars on *file* (default: stderr).
+    """Yield a callable that draws a `Progress` as two bars on *file* (default: standard error).
 
-    Where *enabled* is false, or where `can_draw` says no, the callable does nothing. The colours go
-    where `NO_COLOR` is set.
+    If *enabled* or `can_draw` is false, the callable does nothing. With `NO_COLOR` the bars have no colour.
     """
     if not (enabled and can_draw(file)):
         yield _ignore
@@ -41,7 +40,7 @@ def draw(enabled: bool = True, title: str = "export", file: TextIO | None = None
 
 
 def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
-    """Return one line about a decided batch, with words for the marks that *encoding* cannot print."""
+    """Return one line about a batch. If *encoding* lacks the check marks, words replace them."""
     done, failed = ("✓", "✗") if _can_print("✓✗", encoding) else ("ok", "failed")
     head = f"Batch {batch.batch_index + 1}/{batch.total_batches}: {batch.from_date} to {batch.to_date}"
     if batch.success:
@@ -50,25 +49,25 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
 
 
 def wait_line(progress: Progress, encoding: str = "utf-8") -> str:
-    """Return one line about what holds an export up, with points for the mark that *encoding* cannot print."""
+    """Return one line about what an export waits for. If *encoding* lacks the ellipsis, dots replace it."""
     return f"  {'…' if _can_print('…', encoding) else '...'} {_wait(progress, in_words)}"
 
 
 def forecast_line(progress: Progress) -> str | None:
-    """Return one line about an export that the quota will hold up for a minute or more, None for others.
+    """Return one line about the wait for the quota, or None if it is under a minute.
 
-    *progress* is its first, before any request.
+    *progress* is the first one of an export, before any request.
     """
-    if progress.quota_wait < _WORTH_SAYING:
+    if progress.quota_wait < _MIN_FORECAST:
         return None
     planned = f"{progress.batches} request{'s' if progress.batches > 1 else ''} planned"
     enough = progress.quota_left is None or progress.batches <= progress.quota_left
-    why = "but Mixpanel asked for patience" if enough else f"{progress.quota_left} left this hour"
+    why = "but Mixpanel requested a pause" if enough else f"{progress.quota_left} left this hour"
     return f"{planned}, {why}: expect about {in_words(progress.quota_wait)}"
 
 
 def in_words(seconds: float) -> str:
-    """Return a duration as people say it: in seconds, minutes, or hours and minutes."""
+    """Return a duration in seconds, minutes, or hours and minutes."""
     if seconds < _LONG_WAIT:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -83,25 +82,25 @@ def _countdown(seconds: float) -> str:
 
 
 def wire_line(progress: Progress) -> tuple[str, str]:
-    """Return what the second bar says before and after the bytes: rows, then quota and the wait, if any."""
+    """Return the texts before and after the bytes in the second bar: rows; then quota, failures and wait."""
     failed = f"{progress.batches_failed} failed" if progress.batches_failed else None
-    silent = progress.quota_left is None or progress.waiting_seconds is not None  # which says it already
-    left = None if silent else f"{progress.quota_left} requests left this hour"
+    no_quota = progress.quota_left is None or progress.waiting_seconds is not None  # the wait names the quota
+    left = None if no_quota else f"{progress.quota_left} requests left this hour"
     waits = _wait(progress, _countdown) if progress.waiting_for else None
     return f"{progress.rows:,} rows", ", ".join(filter(None, (left, failed, waits)))
 
 
 def _wait(progress: Progress, duration: Callable[[float], str]) -> str:
-    """Return on one line what holds the export up, and for how long where that is known."""
+    """Return on one line what the export waits for and, if known, for how long."""
     waiting_for = " ".join((progress.waiting_for or "").split())
     seconds = progress.waiting_seconds
     return f"waiting for {waiting_for}" + ("" if seconds is None else f", {duration(seconds)}")
 
 
 class _Bars:
-    """Two bars that appear with the first batch to come, so that an early error stands alone.
+    """Two bars. They appear once the plan is known, so that an early error is not mixed with bars.
 
-    A notebook without widgets can draw only the last line of text again, so there the one bar says it all.
+    A notebook without widgets can redraw one line only, so there a single bar shows everything.
     """
 
     def __init__(self, title: str, file: TextIO | None) -> None:
@@ -128,9 +127,9 @@ class _Bars:
             self._lower = _bar(_WIRE, wire_line(progress)[0], 1, self._file)
 
     def close(self) -> None:
-        # The upper bar first: tqdm leaves each behind at the cursor.
+        # The upper bar first, because tqdm leaves each bar at the cursor.
         for bar in (self._upper, self._lower):
-            if bar is not None:  # tqdm asks its total whether it is true
+            if bar is not None:  # a bar without a total is false
                 bar.close()
 
 
@@ -165,8 +164,8 @@ def _bar(
         bar_format=bar_format,
         position=position,
         file=file or sys.stderr,
-        miniters=0,  # drawn again while nothing moves, so that a wait is seen to be one
-        smoothing=0.3 if counts_bytes else 0,  # batches end in waves: only their average tells an end
+        miniters=0,  # redraw without new bytes, so that the countdown of a wait is shown
+        smoothing=0.3 if counts_bytes else 0,  # batches end in waves, so only the average predicts the end
         dynamic_ncols=True,
         colour=None if os.environ.get("NO_COLOR") else "green",
     )
@@ -175,7 +174,7 @@ def _bar(
 def _bar_class() -> "type[tqdm[NoReturn]]":
     if not _in_notebook():
         return tqdm
-    from tqdm.auto import tqdm as notebook_tqdm  # noqa: PLC0415 - it imports IPython's widgets
+    from tqdm.auto import tqdm as notebook_tqdm  # noqa: PLC0415 - imports IPython's widgets
 
     return cast("type[tqdm[NoReturn]]", notebook_tqdm)
 
@@ -184,16 +183,16 @@ def _has_lines(bar: "tqdm[NoReturn]") -> bool:
     """Whether another bar can be drawn below this one."""
     if not _in_notebook():
         return True
-    from tqdm.notebook import tqdm_notebook  # noqa: PLC0415 - it imports IPython's widgets
+    from tqdm.notebook import tqdm_notebook  # noqa: PLC0415 - imports IPython's widgets
 
     return isinstance(bar, tqdm_notebook)
 
 
 def _in_notebook() -> bool:
-    """Whether a kernel runs this program; one that runs kernels has imported the same modules."""
+    """Whether this program runs in a notebook's kernel. Jupyter's server has imported the same modules."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return getattr(shell, "kernel", None) is not None  # which a terminal's IPython does not have
+    return getattr(shell, "kernel", None) is not None  # IPython on a terminal has no kernel
 
 
 def _can_print(text: str, encoding: str) -> bool:

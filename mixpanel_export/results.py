@@ -1,4 +1,4 @@
-"""The frozen values that exports and their plans give users, with mixpanel_data's names, fields and order where it has them."""
+"""The values that an export returns or passes to callbacks. Names, fields and order are mixpanel_data's where it has them."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -13,35 +13,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DateRange = tuple[str, str]
-"""First and last day, both inclusive, as `YYYY-MM-DD`."""
+"""The first and the last day, both inclusive, as `YYYY-MM-DD`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """One batch has been decided: it is committed, or given up.
-
-    `batch_index` counts from 0 in date order, whatever the order in which batches finish. `rows` is what
-    the table holds of the batch after duplicates were removed, 0 where it failed. `errors` has one error for each
-    part of the batch that failed, and is not part of `to_dict()`; `error` is their text.
-    """
+    """A batch that has been committed, or has failed."""
 
     from_date: str
     to_date: str
     batch_index: int
+    """From 0, in date order. Batches may finish in another order."""
     total_batches: int
     rows: int
+    """Rows of the batch in the table, without duplicates; 0 if it failed."""
     success: bool
     error: str | None = None
+    """The text of `errors`."""
     errors: tuple[MixpanelDataError, ...] = field(default=(), compare=False, repr=False)
+    """One error for each part of the batch that failed. Not in `to_dict()`."""
 
     def __post_init__(self) -> None:
         if self.errors and self.error is None:
             object.__setattr__(self, "error", self.error_text(str))
 
     def error_text(self, name: Callable[[str], str]) -> str | None:
-        """Return `error` with each argument called what *name* returns for it.
+        """Return `error`, in which *name* returns what each argument is called.
 
-        The days of an error are named where they are not those of the batch.
+        The text of an error begins with its days if they differ from those of the batch.
         """
         days = self.from_date if self.from_date == self.to_date else f"{self.from_date} to {self.to_date}"
         texts = (error.text(days=str(error.days) != days, name=name) for error in self.errors)
@@ -62,7 +61,7 @@ class BatchProgress:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of one batch, as mixpanel_data names it; nothing here returns one."""
+    """mixpanel_data's result of a batch. Nothing in this package returns it."""
 
     from_date: str
     to_date: str
@@ -77,29 +76,28 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class ParallelFetchResult:
-    """What an export did.
-
-    `total_rows` is the growth of the table; with `mode="replace"` the rows of the new table. The fields
-    after `fetched_at` are not part of `to_dict()`: `added_date_ranges` are days outside the range asked for
-    that had to be fetched again because an earlier batch holds them together with days inside it;
-    `errors` says why each of `failed_date_ranges` failed; `rejects` counts lines kept out of the table
-    because they are no events, `repaired` counts events whose text had to change for DuckDB, and `empty_batches`
-    counts batches that Mixpanel answered twice without a body, so that they are taken as empty.
-    """
+    """The result of an export. The fields after `fetched_at` are not in `to_dict()`."""
 
     table: str
     total_rows: int
+    """Growth of the table; with `mode="replace"`, rows of the new table."""
     successful_batches: int
     failed_batches: int
     failed_date_ranges: tuple[DateRange, ...]
     duration_seconds: float
     fetched_at: datetime
+    """In UTC."""
     added_date_ranges: tuple[DateRange, ...] = ()
+    """Days outside the requested range that were fetched again, because they share a batch with days inside it."""
     errors: tuple[MixpanelDataError, ...] = field(default=(), compare=False)
+    """The error of each of `failed_date_ranges`."""
     removed_duplicates: int = 0
     rejects: int = 0
+    """Lines that are not events. They are in `_export_rejects`, not in the table."""
     repaired: int = 0
+    """Events whose JSON was repaired so that DuckDB accepts it. `_export_rejects` has the original lines."""
     empty_batches: int = 0
+    """Batches that Mixpanel answered twice without a body, so that they count as empty."""
 
     @property
     def has_failures(self) -> bool:
@@ -120,7 +118,7 @@ class ParallelFetchResult:
         }
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows of the export."""
+        """Return HTML for a notebook."""
         batches = self.successful_batches + self.failed_batches
         rows: list[tuple[str, object]] = [
             ("table", self.table),
@@ -138,26 +136,27 @@ class ParallelFetchResult:
         texts = chain((error.text(days=False) for error in self.errors), repeat("failed"))
         failures = zip(self.failed_date_ranges, texts, strict=False)
         rows += [("failed", f"{' to '.join(days)}: {text}") for days, text in failures]
-        remedy = "not complete; the same call with resume=True fetches what failed"
+        remedy = "incomplete; the same call with resume=True fetches the failed days"
         return facts(rows, remedy if self.has_failures else "exported")
 
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """What an export would do if it were run now.
-
-    `date_ranges` are the days of each request, in date order, together so many `days`; `skipped_date_ranges` were
-    asked for and are in the table for good; `added_date_ranges` as in `ParallelFetchResult`. `quota_left` and
-    `quota_wait`, in seconds, are those that the first `Progress` would have.
-    """
+    """What an export would do now."""
 
     table: str
     date_ranges: tuple[DateRange, ...]
+    """The days of each request, in date order."""
     skipped_date_ranges: tuple[DateRange, ...]
+    """Requested days that the table holds and that are final."""
     added_date_ranges: tuple[DateRange, ...]
+    """As in `ParallelFetchResult`."""
     days: int
+    """The number of days in `date_ranges`."""
     quota_left: int | None
+    """As in `Progress`, before the first request."""
     quota_wait: float
+    """As in `Progress`, before the first request."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -166,10 +165,11 @@ class ExportPlan:
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """What a fetch with one request did; `rows` is the growth of the table."""
+    """The result of a fetch with one request."""
 
     table: str
     rows: int
+    """Growth of the table."""
     type: Literal["events", "profiles"]
     duration_seconds: float
     date_range: DateRange | None
@@ -177,7 +177,7 @@ class FetchResult:
 
     @property
     def df(self) -> "pd.DataFrame":
-        """An empty frame, as in mixpanel_data: the rows are in the table. Needs the extra `pandas`."""
+        """An empty DataFrame, as in mixpanel_data; the rows are in the table. Requires the extra `pandas`."""
         return frame((), (), instead="Workspace.sql_rows")
 
     def to_dict(self) -> dict[str, object]:
@@ -192,7 +192,7 @@ class FetchResult:
         }
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows of the fetch."""
+        """Return HTML for a notebook."""
         rows: list[tuple[str, object]] = [("table", self.table), ("rows added", f"{self.rows:,}")]
         if self.date_range:
             rows.append(("days", " to ".join(self.date_range)))
@@ -202,23 +202,22 @@ class FetchResult:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an export has come: totals since it began, never increments.
-
-    `bytes_read` counts the wire, so compressed bytes. `rows` counts lines received and not given up,
-    before duplicates are removed. `quota_left` is how many requests the rolling hour still allows,
-    None where it is unlimited; `quota_wait` is how many seconds it will hold up the requests that are still
-    to be made, retries aside. `waiting_for` says in a few words what holds the export up, None while it moves;
-    `waiting_seconds` is for how long yet where that is the quota, None where it is not.
-    """
+    """The state of a running export: totals since it began, never increments."""
 
     batches: int = 0
     batches_done: int = 0
     batches_failed: int = 0
     rows: int = 0
+    """Lines received, without failed attempts but with duplicates."""
     bytes_read: int = 0
+    """Bytes received, compressed."""
     requests: int = 0
     retries: int = 0
     quota_left: int | None = None
+    """Requests left in the rolling hour; None if unlimited."""
     quota_wait: float = 0.0
+    """Seconds that the quota will delay the remaining requests, without retries."""
     waiting_for: str | None = None
+    """What the export waits for, in a few words; None if it does not wait."""
     waiting_seconds: float | None = None
+    """Seconds until the quota allows the next request; None if the export waits for something else, or not at all."""

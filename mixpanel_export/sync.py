@@ -1,16 +1,16 @@
 """Call an async function from code that cannot await.
 
-In a thread without an event loop the call gets one of its own, in that thread, so callbacks run where the
-caller is. In a thread whose event loop is running (a notebook) no second one may start, so the call gets a
-helper thread with a loop, and the caller blocks.
+In a thread without an event loop, the call runs in a new loop in that thread, so callbacks run in the caller's thread.
+In a thread with a running loop (a notebook), which cannot start a second one, the call runs in a loop in a helper
+thread, and the caller blocks.
 
-Whether a loop runs is a question about the thread. The context variable by which libraries recognise each
-other is no answer: `asyncio.to_thread` and `trio.to_thread` copy it into threads that have no loop.
+Whether a loop runs depends on the thread. The context variable by which libraries recognize each other does not tell,
+since `asyncio.to_thread` and `trio.to_thread` copy it into threads without a loop.
 
-A signal handler runs between any two bytecodes, and one that raises (Python's own for Ctrl-C, or a program's
-that exits on SIGTERM) would break a loop off in the middle: what it was about to wake never runs, and worker
-threads are never told to end. So while a call lasts, what a handler raises cancels the call instead, and is
-raised when the call has ended. Only a callback, which may block for ever, is broken off as any code would be.
+A signal handler runs between any two bytecodes. If it raises (Python's handler for Ctrl-C, or a handler that exits on
+SIGTERM), it would stop the loop at an arbitrary point: tasks would not be woken and worker threads not be stopped.
+Therefore, during a call, an exception of a handler cancels the call and is raised when the call has ended. Only
+callbacks, which may block forever, are interrupted immediately.
 """
 
 import asyncio
@@ -32,21 +32,24 @@ from mixpanel_export._concurrency import runs_callback
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Seconds. Windows cannot interrupt a wait without end, and asyncio turns the first Ctrl-C into the
-# cancellation of a task, which a blocked loop does not deliver; so somebody has to look.
-_LOOK_EVERY = 0.1
-# Signals that ask a program to end; the last is Ctrl-Break of Windows.
+# Seconds. Windows cannot interrupt an unlimited wait, and asyncio turns the first Ctrl-C into the cancellation of a
+# task, which a blocked loop does not deliver. So the caller polls.
+_POLL_INTERVAL = 0.1
+# Signals that end a program. SIGBREAK is Ctrl-Break on Windows.
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 ]
 
 
 def run_sync(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call *async_fn* and block until it returns; also inside a running asyncio or trio loop.
+    """Call *async_fn* and block until it returns, even inside a running asyncio or trio loop.
 
-    Raises what the call raises. Ctrl-C, and any signal whose handler raises, cancels the call, and what the
-    handler raised leaves once the call has ended. Another one hurries nothing in a thread without a loop, as the
-    clean-up is short; inside a loop it leaves at once, and the call ends by itself in its thread.
+    Raises what the call raises. If a signal handler raises, as on Ctrl-C, the call is cancelled, and the handler's
+    exception is raised once the call has ended. A second signal changes nothing in a thread without a loop, since the
+    clean-up is short. Inside a loop it is raised at once, and the call ends in its own thread.
+
+    Example:
+        result = run_sync(export_events, "2024-01-01", "2024-01-31", db="events.duckdb", credentials=credentials)
     """
     call = _Call(partial(async_fn, *args, **kwargs))
     return _in_helper_thread(call) if _loop_in_this_thread() else _in_this_thread(call)
@@ -61,7 +64,7 @@ class _Call(Generic[T]):
         self._cancel_soon: Callable[[], object] | None = None
 
     async def run(self) -> T:
-        """Make the call in the running loop of asyncio."""
+        """Run the call in the current asyncio loop."""
         with anyio.CancelScope() as scope:
             self._cancel_soon = partial(asyncio.get_running_loop().call_soon_threadsafe, scope.cancel)
             if self._cancelled:
@@ -70,7 +73,7 @@ class _Call(Generic[T]):
         raise asyncio.CancelledError
 
     def cancel(self) -> None:
-        """Cancel the call soon, whether it is yet to begin, running or over."""
+        """Cancel the call from any thread, before, during or after it."""
         self._cancelled = True
         if self._cancel_soon is not None:
             with suppress(RuntimeError):  # the loop is closed
@@ -81,7 +84,7 @@ def _loop_in_this_thread() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        # Whoever runs another loop has imported this module, and says so in its thread-local.
+        # Other async libraries import this module and record a running loop in its thread-local.
         sniffio = sys.modules.get("sniffio")
         return sniffio is not None and sniffio.thread_local.name is not None
     return True
@@ -107,7 +110,7 @@ def _in_helper_thread(call: _Call[T]) -> T:
     with signals.waiting():
         helper.start()
         while helper.is_alive() and len(signals.raised) + was_cancelled() < 2:
-            helper.join(_LOOK_EVERY)
+            helper.join(_POLL_INTERVAL)
             if was_cancelled():
                 call.cancel()
         if helper.is_alive() or was_cancelled():
@@ -118,12 +121,12 @@ def _in_helper_thread(call: _Call[T]) -> T:
 def _run_into(returned: "Future[T]", call: _Call[T]) -> None:
     try:
         returned.set_result(anyio.run(call.run))
-    except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
+    except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller
         returned.set_exception(error)
 
 
 class _Signals:
-    """What the handlers of signals raise while a call lasts."""
+    """The exceptions that signal handlers raise during a call."""
 
     def __init__(self, cancel: Callable[[], None], *, callbacks_here: bool) -> None:
         self.raised: list[BaseException] = []
@@ -133,23 +136,23 @@ class _Signals:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Let what a handler raises cancel the call, and leave when the block has ended."""
-        ours = {}
+        """Within the block, exceptions of handlers cancel the call. The first is raised at the end of the block."""
+        installed = {}
         if current_thread() is main_thread():
             for number in _SIGNALS:
                 if callable(handler := signal.getsignal(number)):
-                    ours[number] = (partial(self._handle, handler), handler)
-                    signal.signal(number, ours[number][0])
+                    installed[number] = (partial(self._handle, handler), handler)
+                    signal.signal(number, installed[number][0])
         try:
             yield
         finally:
-            # From here on nothing is held back, should a handler raise before the last one is in its place again.
+            # From here on exceptions pass through, in case a handler raises while handlers are being restored.
             self._over = True
-            for number, (own, handler) in ours.items():
+            for number, (own, handler) in installed.items():
                 if signal.getsignal(number) is own:
                     signal.signal(number, handler)
             if self.raised:
-                raise self.raised[0] from None  # the cancelled call ended as it should
+                raise self.raised[0] from None  # the cancellation itself is of no interest
 
     def _handle(
         self, handler: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None
@@ -164,7 +167,7 @@ class _Signals:
 
 
 def _cancellation_of_the_caller() -> Callable[[], bool]:
-    """Return whether the asyncio task that blocks here has been cancelled since now."""
+    """Return a function that tells whether the blocked asyncio task has been cancelled since this call."""
     try:
         task = asyncio.current_task()
     except RuntimeError:

@@ -104,7 +104,7 @@ def test_durations_are_in_words(seconds: float, words: str) -> None:
     [
         (50, 12, 3480, "50 requests planned, 12 left this hour: expect about 58 min"),
         (1, 0, 60, "1 request planned, 0 left this hour: expect about 60 s"),
-        (7, 55, 3540, "7 requests planned, but Mixpanel asked for patience: expect about 59 min"),
+        (7, 55, 3540, "7 requests planned, but Mixpanel requested a pause: expect about 59 min"),
         (50, 60, 59, None),
         (50, None, 0, None),
     ],
