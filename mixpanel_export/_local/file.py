@@ -1,7 +1,4 @@
-"""What a workspace knows without Mixpanel: a DuckDB file, opened when it is first needed, and its tables.
-
-`Workspace` is this and the way to Mixpanel. The two are classes of their own because each fills a page.
-"""
+"""The local half of a workspace: a DuckDB file and its tables. `Workspace` adds exports from Mixpanel."""
 
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
@@ -14,7 +11,7 @@ import duckdb
 from mixpanel_export._database.connection import connect, connected_for_export, quoted
 from mixpanel_export._display import need_pandas
 from mixpanel_export._local.statistics import asking, breakdown_of, property_keys_of, stats_of, summary_of
-from mixpanel_export._local.tables import drop_tables, found_table, schema_of, tables_of
+from mixpanel_export._local.tables import drop_tables, resolve_table, schema_of, tables_of
 from mixpanel_export.errors import DatabaseError, DatabaseNotFoundError
 from mixpanel_export.inspection import (
     ColumnStatsResult,
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class LocalDatabase(ABC):
-    """A DuckDB file that answers questions. One thread at a time may use it."""
+    """A DuckDB file, opened on first use. One thread at a time may use it."""
 
     def __init__(self, *, read_only: bool, folder_mode: int) -> None:
         self._read_only = read_only
@@ -46,7 +43,7 @@ class LocalDatabase(ABC):
         self.close()
 
     def close(self) -> None:
-        """Close the database file. Using the workspace again opens it again."""
+        """Close the database file. Further use opens it again."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -54,13 +51,13 @@ class LocalDatabase(ABC):
     @property
     @abstractmethod
     def db_path(self) -> Path:
-        """Where the database is, whether or not it exists yet."""
+        """The path of the database file, which may not exist yet."""
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """DuckDB's own connection. What a transaction left open here has changed may keep a fetch from committing.
+        """The DuckDB connection. Changes of a transaction that is left open can make a fetch fail.
 
-        Raises `DatabaseError` or one of its kinds where the file cannot be opened.
+        Raises `DatabaseError` if the file cannot be opened.
         """
         if self._connection is None:
             path = self.db_path if self._read_only else self._writable_path("open it")
@@ -72,90 +69,90 @@ class LocalDatabase(ABC):
     def sql(self, query: str) -> "pd.DataFrame":
         """Run *query* and return its rows as a pandas DataFrame.
 
-        Raises `QueryError` for what DuckDB has against the query, and `ImportError` without pandas.
+        Raises `QueryError` if the query fails, and `ImportError` without pandas.
+
+        Example:
+            workspace.sql("SELECT event_name, count(*) AS events FROM events GROUP BY ALL")
         """
         need_pandas("sql_rows")
         with asking():
             return self.connection.execute(query).df()
 
     def sql_scalar(self, query: str) -> Any:
-        """Run *query* and return the first value of its first row, None where it has no row; `QueryError` as `sql`."""
+        """Run *query* and return the first value of its first row, or None without rows; raises `QueryError`."""
         with asking():
             row = self.connection.execute(query).fetchone()
         return row[0] if row else None
 
     def sql_rows(self, query: str) -> SQLResult:
-        """Run *query* and return its rows as tuples, with the names of the columns; `QueryError` as `sql`."""
+        """Run *query* and return its rows as tuples, with the column names; raises `QueryError`."""
         with asking():
             cursor = self.connection.execute(query)
             return SQLResult([column[0] for column in cursor.description or ()], cursor.fetchall())
 
     def relation(self, query: str) -> duckdb.DuckDBPyRelation:
-        """Return *query* as DuckDB's relation, which runs when its rows are asked for: `.df()`, `.pl()`, `.arrow()`.
+        """Return *query* as a DuckDB relation, which runs when it is converted: `.df()`, `.pl()`, `.arrow()`.
 
-        Raises `QueryError` for what is wrong with the query before it runs; later errors are DuckDB's own.
+        Raises `QueryError` if the query is invalid. Errors while it runs are DuckDB's own.
         """
         with asking():
             return self.connection.sql(query)
 
     def tables(self) -> list[TableInfo]:
-        """Return the tables of the database by name, without those that begin with an underscore."""
+        """Return the tables of the database by name, except those whose names begin with an underscore."""
         return tables_of(self.connection)
 
     def table_schema(self, table: str) -> TableSchema:
-        """Return the columns of a table or view; `TableNotFoundError` where there is none."""
+        """Return the columns of a table or view; raises `TableNotFoundError`."""
         return schema_of(self.connection, table)
 
     def sample(self, table: str, n: int = 10) -> "pd.DataFrame":
-        """Return *n* rows drawn at random, all where there are fewer; raises what `table_schema` and `sql` raise."""
-        name = found_table(self.connection, table)
+        """Return *n* random rows, or all if there are fewer; raises as `table_schema` and `sql`."""
+        name = resolve_table(self.connection, table)
         return self.sql(f"SELECT * FROM {quoted(name)} USING SAMPLE reservoir({int(n)} ROWS)")
 
     def summarize(self, table: str) -> SummaryResult:
-        """Return least, greatest, how many and how different values each column has, as DuckDB's SUMMARIZE.
-
-        Raises `TableNotFoundError` where there is no such table.
-        """
+        """Return DuckDB's summary of each column: minimum, maximum, counts, quartiles; raises `TableNotFoundError`."""
         return summary_of(self.connection, table)
 
     def event_breakdown(self, table: str) -> EventBreakdownResult:
-        """Return how many events of which name there are, of how many users, and when, the most frequent first.
+        """Return events, users and times for each event name, the most frequent first.
 
-        Raises `TableNotFoundError` where there is no such table, `QueryError` where it does not hold events.
+        Raises `TableNotFoundError` if there is no such table, and `QueryError` if it does not hold events.
         """
         return breakdown_of(self.connection, table)
 
     def property_keys(self, table: str, event: str | None = None) -> list[str]:
-        """Return the keys of `properties`, of all events or of those named *event*, sorted.
+        """Return the sorted keys of `properties`, of all events or of those named *event*.
 
-        Raises `TableNotFoundError` where there is no such table, `QueryError` where it does not hold events.
+        Raises `TableNotFoundError` if there is no such table, and `QueryError` if it does not hold events.
         """
         return property_keys_of(self.connection, table, event)
 
     def column_stats(self, table: str, column: str, *, top_n: int = 10) -> ColumnStatsResult:
-        """Return what *column* holds, with its *top_n* most frequent values.
+        """Return statistics of *column* and its *top_n* most frequent values.
 
-        *column* is a column or an expression, such as `properties->>'plan'`. It is SQL and runs as such, so it must
-        not come from people whom the database is not open to.
+        *column* is a column or an SQL expression, such as `properties->>'plan'`. It is run as SQL, so it must not come
+        from untrusted input.
 
-        Raises `TableNotFoundError` where there is no such table, `QueryError` where *column* is no such thing.
+        Raises `TableNotFoundError` if there is no such table, and `QueryError` if *column* is invalid.
         """
         return stats_of(self.connection, table, column, top_n)
 
     def drop(self, *names: str) -> None:
-        """Drop tables with all that the ledger knows of them, in one transaction: all of them, or none.
+        """Drop tables and their ledger entries in one transaction: all of them, or none.
 
-        To exports they are not there then: `resume` starts from nothing.
+        A later `resume` exports a dropped table from the beginning.
 
         Raises:
             TableNotFoundError: There is no such table.
-            TableFormatError: A newer release of this program has exported into the file.
-            ValueError: The name begins with an underscore, so the table is this program's own.
-            DatabaseError: The workspace is read-only, or something else changes the table.
+            TableFormatError: A newer release of this program wrote the ledger.
+            ArgumentError: A name begins with an underscore, as those of internal tables do.
+            DatabaseError: The workspace is read-only, or another connection changes the table.
             ExportRunningError: This process is exporting into the file.
         """
         path = self._writable_path("drop tables")
-        # A connection of its own stands beside a transaction that the user may have begun.
+        # A connection of its own, as the user may have begun a transaction on theirs.
         with connected_for_export(path) as connection:
             try:
                 drop_tables(connection, names)
@@ -168,22 +165,19 @@ class LocalDatabase(ABC):
                 ) from error
 
     def drop_all(self, type: Literal["events", "profiles"] | None = None) -> None:  # noqa: A002 - mixpanel_data's
-        """Drop all tables that were fetched, or those of one *type*; tables of your own making stay.
-
-        Raises what `drop` raises.
-        """
+        """Drop all exported tables, or those of one *type*. Your own tables stay. Raises as `drop`."""
         fetched = [table for table in self.tables() if table.type is not None]
         self.drop(*(table.name for table in fetched if type in {None, table.type}))
 
     @property
     def storage(self) -> NoReturn:
-        """Raise `NotImplementedError`: the database is what there is."""
+        """Raise `NotImplementedError`: there is no storage object."""
         raise NotImplementedError(
-            "there is no storage object; use sql, tables, table_schema and drop, or connection for DuckDB itself"
+            "there is no storage object; use sql, tables, table_schema and drop, or the DuckDB connection"
         )
 
     def _writable_path(self, purpose: str) -> Path:
-        """Return the path of the file, in a folder that is there; refuse where it may only be read."""
+        """Return the path of the file after creating its folder; raises `DatabaseError` if it is read-only."""
         path = self.db_path
         if self._read_only:
             raise DatabaseError(
@@ -203,14 +197,14 @@ class LocalDatabase(ABC):
 
 
 def size_and_birth(path: Path) -> tuple[float, datetime | None]:
-    """Return the millions of bytes that a file has, and when it was made, None where the system does not tell."""
-    found = path.stat()
-    born = getattr(found, "st_birthtime", None)
-    return found.st_size / 1_000_000, None if born is None else datetime.fromtimestamp(born, UTC)
+    """Return a file's size in millions of bytes and its creation time, None if the system does not record it."""
+    status = path.stat()
+    born = getattr(status, "st_birthtime", None)
+    return status.st_size / 1_000_000, None if born is None else datetime.fromtimestamp(born, UTC)
 
 
 def check_there(path: Path) -> None:
-    """Raise `DatabaseNotFoundError` where there is no file at *path*."""
+    """Raise `DatabaseNotFoundError` if there is no file at *path*."""
     if not path.exists():
         raise DatabaseNotFoundError(
             f"there is no database {path}",

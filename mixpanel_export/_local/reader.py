@@ -1,6 +1,6 @@
-"""Looking into a file that another process may be writing: its ledger, its rows, and what anybody asks of it.
+"""Read a database file: its ledger, its rows, and the results of queries.
 
-The database is opened read-only, so DuckDB refuses what would change it. All that is ever written is a Parquet file.
+The file is opened read-only, so DuckDB rejects changes. The only file ever written is a Parquet file.
 """
 
 import time
@@ -30,9 +30,9 @@ T = TypeVar("T")
 
 Connection = duckdb.DuckDBPyConnection
 
-_LOOK_EVERY = 0.2  # seconds between two looks at a file that another process holds
-_QUARTER = "INTERVAL 15 MINUTE"  # of which the clocks of all zones have been multiples apart since 1972
-_AT_ONCE = 20_000  # rows
+_RETRY_INTERVAL = 0.2  # seconds between two attempts to open a file that another process holds
+_QUARTER = "INTERVAL 15 MINUTE"  # since 1972, all zones differ from UTC by multiples of it
+_FETCH_ROWS = 20_000
 _READING = frozenset(
     getattr(duckdb.StatementType, name)
     for name in ("SELECT", "EXPLAIN", "PRAGMA", "CALL", "SET", "LOAD", "MULTI", "ATTACH", "DETACH")
@@ -41,28 +41,28 @@ _READING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """A replacement of a table that has begun and is not in it yet; *kept* batches need not be fetched again."""
+    """An unfinished replacement of a table."""
 
     target: Target
     kept: int
+    """Batches that need not be fetched again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What exports have made of a file; *others* are the tables that no export made.
-
-    *unknown* counts the rows of each table that no batch of the ledger has, where there are such rows.
-    """
+    """The tables of a file, according to the ledger."""
 
     coverages: tuple[Coverage, ...]
     replacements: tuple[Replacement, ...]
     others: tuple[str, ...]
+    """Tables that no export wrote."""
     unknown: Mapping[str, int]
+    """For each exported table with rows that belong to no batch, the number of such rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The rows that a statement has returned, as text, with names and DuckDB's types of the columns."""
+    """The rows of a statement as text, with the names and the DuckDB types of the columns."""
 
     columns: tuple[str, ...]
     types: tuple[str, ...]
@@ -78,14 +78,14 @@ def reading(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Connection]:
-    """Open the file read-only; where another process holds it, look again for *wait* seconds.
+    """Open the file read-only. If another process holds it, retry for *wait* seconds.
 
-    *on_wait* is told once, when the waiting begins.
+    *on_wait* is called once, when the wait begins.
 
     Raises:
-        DatabaseNotFoundError: there is no such file.
-        DatabaseLockedError: another process holds it still.
-        DatabaseError: it is no DuckDB database, or cannot be read.
+        DatabaseNotFoundError: There is no such file.
+        DatabaseLockedError: Another process still holds the file.
+        DatabaseError: The file is not a DuckDB database, or cannot be read.
     """
     if not path.exists():
         raise DatabaseNotFoundError(
@@ -111,26 +111,22 @@ def _opened(
     sleep: Callable[[float], None],
     clock: Callable[[], float],
 ) -> Connection:
-    until, told = clock() + wait, False
+    deadline, reported = clock() + wait, False
     while True:
         try:
             return connect(path, read_only=True)
         except DatabaseLockedError as error:
-            left = until - clock()
+            left = deadline - clock()
             if left <= 0:
                 raise
-            if not told:
+            if not reported:
                 on_wait(error)
-                told = True
-            sleep(min(_LOOK_EVERY, left))
+                reported = True
+            sleep(min(_RETRY_INTERVAL, left))
 
 
 def contents(connection: Connection) -> Contents:
-    """Return what the ledger and the tables say.
-
-    Raises:
-        TableFormatError: a newer release of this program wrote the ledger.
-    """
+    """Return the contents of the file; raises `TableFormatError` if a newer release wrote the ledger."""
     check_ledger(connection)
     rows = read_batches(connection)
     zones = {row.table: row.zone for row in rows}
@@ -146,23 +142,23 @@ def contents(connection: Connection) -> Contents:
 
 
 def ask(connection: Connection, sql: str, column: Callable[[str, str], str]) -> Answer | None:
-    """Run *sql* and return the rows of its last statement; None where there is none.
+    """Run *sql* and return the rows of its last statement, or None if that has no rows.
 
-    *column* returns the SQL that makes text of a column, from SQL of that column and its type.
+    *column* returns SQL that converts a column to text, given SQL for the column and its type.
 
     Raises:
-        ValueError: in one line, what is wrong with the SQL.
+        ValueError: The SQL is wrong; the message has one line.
     """
-    with _explained():
-        found = _attended(connection, partial(_relation, connection, sql))
-        if found is None:
+    with _one_line_errors():
+        relation = _interruptible(connection, partial(_relation, connection, sql))
+        if relation is None:
             return None
-        names, types = tuple(found.columns), tuple(map(str, found.types))
+        names, types = tuple(relation.columns), tuple(map(str, relation.types))
         places = [f"c{number}" for number in range(len(names))]
         texts = ", ".join(column(place, kind) for place, kind in zip(places, types, strict=True))
-        # Columns by place, as names may be there twice; a line for the SQL, which may end in a comment.
-        as_text = f"SELECT {texts} FROM (\n{found.sql_query()}\n) AS r({', '.join(places)})"
-        cursor = _attended(connection, partial(connection.execute, as_text))
+        # Columns are renamed, as names may repeat. The SQL gets its own lines, as it may end in a comment.
+        as_text = f"SELECT {texts} FROM (\n{relation.sql_query()}\n) AS r({', '.join(places)})"
+        cursor = _interruptible(connection, partial(connection.execute, as_text))
     return Answer(names, types, _fetched(connection, cursor))
 
 
@@ -184,72 +180,72 @@ def write_parquet(connection: Connection, sql: str, path: Path) -> int:
 
 
 def _copy_to_parquet(connection: Connection, sql: str, path: Path) -> int:
-    with _explained():
-        relation = _attended(connection, partial(_relation, connection, sql))
+    with _one_line_errors():
+        relation = _interruptible(connection, partial(_relation, connection, sql))
         if relation is None:
             raise ValueError("SQL: there is no statement that has rows")
         literal = "'" + str(path).replace("'", "''") + "'"
         copy = f"COPY (\n{relation.sql_query()}\n) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
-        row = _attended(connection, lambda: connection.execute(copy).fetchone())
+        row = _interruptible(connection, lambda: connection.execute(copy).fetchone())
     return int(row[0]) if row else 0
 
 
 def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | None:
-    # The database is open for reading, but COPY and EXPORT write files, and an attached database may be changed.
+    # The database is read-only, but COPY and EXPORT write files, and attached databases can be changed.
     for statement in connection.extract_statements(sql):
         if statement.type not in _READING:
             raise ValueError(
-                f"SQL: {statement.type.name} may write, and this is read-only; use DuckDB itself for it"
+                f"SQL: {statement.type.name} may write, which is not allowed here; use DuckDB itself"
             )
-    # A misspelt table must not become a variable of this program, nor results be drawn between bars.
+    # A misspelled table must not resolve to a variable of this program, and bars must not mix with the result.
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_progress_bar = false")
-    found: duckdb.DuckDBPyRelation | None = connection.sql(sql)
-    return found
+    relation: duckdb.DuckDBPyRelation | None = connection.sql(sql)
+    return relation
 
 
-def _attended(connection: Connection, call: Callable[[], T]) -> T:
-    """Make the call where Ctrl-C ends it: DuckDB by itself looks for that in some of its calls only."""
+def _interruptible(connection: Connection, call: Callable[[], T]) -> T:
+    """Run *call* so that Ctrl-C interrupts it, which DuckDB supports in some of its calls only."""
 
-    def attended() -> T:
+    def interruptible() -> T:
         try:
             return call()
         except duckdb.InterruptException as error:
             raise InterruptedCall from error
 
-    return run_sync(in_thread, attended, connection.interrupt)
+    return run_sync(in_thread, interruptible, connection.interrupt)
 
 
 def _fetched(connection: Connection, cursor: Connection) -> Iterator[tuple[str | None, ...]]:
     while True:
-        with _explained():
-            rows = _attended(connection, partial(cursor.fetchmany, _AT_ONCE))
+        with _one_line_errors():
+            rows = _interruptible(connection, partial(cursor.fetchmany, _FETCH_ROWS))
         if not rows:
             return
         yield from rows
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turn DuckDB's errors about the SQL into one line."""
+def _one_line_errors() -> Iterator[None]:
+    """Translate DuckDB's errors about the SQL into `ValueError` with one line."""
     try:
         yield
     except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
-        text = str(error).partition("\n\n")[0]  # without the place, which takes lines to show
+        text = str(error).partition("\n\n")[0]  # without the excerpt of the SQL
         raise ValueError(f"SQL: {' '.join(text.split())}") from error
 
 
 def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
-    """Count the rows of each batch and day; days are those of *zone*, asked for once a quarter of an hour."""
+    """Count the rows of each batch and day of *zone*. Times are converted once per quarter of an hour."""
     day = "quarter" if zone == "UTC" else "timezone(?, timezone('UTC', quarter))"
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT export_batch, {day}::DATE, sum(n)::BIGINT FROM (SELECT export_batch, "
         f"time_bucket({_QUARTER}, event_time) AS quarter, count(*) AS n FROM {quoted(table)} GROUP BY ALL) GROUP BY ALL",
         [] if zone == "UTC" else [zone],
     ).fetchall()
     counted: dict[int, Counter[date | None]] = defaultdict(Counter)
-    for batch, on, number in found:
-        counted[batch][on if isinstance(on, date) else None] += number  # DuckDB's years go beyond Python's
+    for batch, on, number in rows:
+        counted[batch][on if isinstance(on, date) else None] += number  # DuckDB has years that Python has not
     return dict(counted)
 
 
@@ -264,7 +260,7 @@ def _unknown(rows: Sequence[Batch], counted: Mapping[str, RowsPerDay]) -> Iterat
 def _replacements(
     connection: Connection, tables: Sequence[str], rows: Sequence[Batch]
 ) -> Iterator[Replacement]:
-    """Yield what the tables that are being filled say they are for."""
+    """Yield the unfinished replacements, which are recorded in the comments of their tables."""
     for shadow in tables:
         purpose = comment_of(connection, shadow) if shadow.startswith(SHADOW) else None
         if purpose is not None:

@@ -1,4 +1,4 @@
-"""Questions to the local database that SQL answers at length: functions over a connection, nothing is changed."""
+"""Statistics of tables, as functions of a connection. They change nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +25,7 @@ _NUMBERS = {
 
 @contextmanager
 def asking() -> Iterator[None]:
-    """Turn what DuckDB says against a query into mixpanel_data's error.
-
-    Raises:
-        QueryError: in DuckDB's own words, of as many lines as it needs to point at the place.
-    """
+    """Translate DuckDB's errors into `QueryError`, with DuckDB's text, which may have several lines."""
     try:
         yield
     except duckdb.Error as error:
@@ -37,13 +33,13 @@ def asking() -> Iterator[None]:
 
 
 def summary_of(connection: duckdb.DuckDBPyConnection, table: str) -> SummaryResult:
-    """Return DuckDB's summary of each column; `TableNotFoundError` where there is no such table."""
+    """Return DuckDB's summary of each column; raises `TableNotFoundError`."""
     name = schema_of(connection, table).table_name
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT column_name, column_type, min, max, approx_unique, TRY_CAST(avg AS DOUBLE), TRY_CAST(std AS DOUBLE), "
         f"q25, q50, q75, count, null_percentage::DOUBLE FROM (SUMMARIZE {quoted(name)})"
     ).fetchall()
-    columns = [ColumnSummary(*row) for row in found]
+    columns = [ColumnSummary(*row) for row in rows]
     return SummaryResult(name, columns[0].count, columns)
 
 
@@ -51,45 +47,45 @@ def breakdown_of(connection: duckdb.DuckDBPyConnection, table: str) -> EventBrea
     """Return the events of a table by name.
 
     Raises:
-        TableNotFoundError: there is no such table.
-        QueryError: it is no table of events.
+        TableNotFoundError: There is no such table.
+        QueryError: The table does not hold events.
     """
     name = _table_with(connection, table, "event_name", "event_time", "distinct_id")
     counted = "count(*), count(DISTINCT distinct_id), min(event_time), max(event_time)"
     total = connection.execute(f"SELECT {counted} FROM {quoted(name)}").fetchall()[0]
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT event_name, {counted}, round(100.0 * count(*) / sum(count(*)) OVER (), 2)::DOUBLE "
         f"FROM {quoted(name)} GROUP BY event_name ORDER BY count(*) DESC, event_name"
     ).fetchall()
     events, users, first, last = total
     never = datetime.min  # noqa: DTZ901 - naive, as event_time is
     span = (first or never, last or never)
-    return EventBreakdownResult(name, events, users, span, [EventStats(*row) for row in found])
+    return EventBreakdownResult(name, events, users, span, [EventStats(*row) for row in rows])
 
 
 def property_keys_of(connection: duckdb.DuckDBPyConnection, table: str, event: str | None) -> list[str]:
-    """Return the keys of `properties`, of all events or of those named *event*, sorted.
+    """Return the sorted keys of `properties`, of all events or of those named *event*.
 
     Raises:
-        TableNotFoundError: there is no such table.
-        QueryError: it has no such column.
+        TableNotFoundError: There is no such table.
+        QueryError: The table does not hold events.
     """
     needed = ["properties"] if event is None else ["properties", "event_name"]
     name = _table_with(connection, table, *needed)
     selected = "" if event is None else " WHERE event_name = ?"
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT DISTINCT unnest(json_keys(properties)) FROM {quoted(name)}{selected}",
         [] if event is None else [event],
     ).fetchall()
-    return sorted(key for (key,) in found)
+    return sorted(key for (key,) in rows)
 
 
 def stats_of(connection: duckdb.DuckDBPyConnection, table: str, column: str, top_n: int) -> ColumnStatsResult:
-    """Return what *column*, a column or an expression of SQL, holds.
+    """Return statistics of *column*, a column or an SQL expression.
 
     Raises:
-        TableNotFoundError: there is no such table.
-        QueryError: *column* is no such thing.
+        TableNotFoundError: There is no such table.
+        QueryError: *column* is invalid.
     """
     name = schema_of(connection, table).table_name
     values = f"(SELECT ({column}) AS value FROM {quoted(name)})"

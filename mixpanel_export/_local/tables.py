@@ -1,6 +1,6 @@
-"""The tables of a database that are its users': listed, described, dropped.
+"""List, describe and drop the tables of a database.
 
-Tables whose names begin with an underscore are this program's. They are in no list, and cannot be dropped here.
+Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _FETCHED = {
 
 
 def tables_of(connection: duckdb.DuckDBPyConnection) -> list[TableInfo]:
-    """Return the users' tables by name."""
+    """Return the tables by name, without internal ones."""
     names = [name for name in table_names(connection) if not name.startswith("_")]
     fetched = _fetched(connection)
     return [
@@ -38,25 +38,21 @@ def tables_of(connection: duckdb.DuckDBPyConnection) -> list[TableInfo]:
     ]
 
 
-def found_table(connection: duckdb.DuckDBPyConnection, table: str) -> str:
-    """Return the name of a table or view as the database spells it.
-
-    Raises:
-        TableNotFoundError: there is none.
-    """
-    found = connection.execute(
+def resolve_table(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Return the name of a table or view as the database spells it; raises `TableNotFoundError`."""
+    row = connection.execute(
         f"SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() WHERE {IN_MAIN} UNION ALL "
         f"SELECT view_name FROM duckdb_views() WHERE {IN_MAIN}) WHERE lower(name) = lower(?)",
         [table],
     ).fetchone()
-    if found is None:
-        raise _missing(connection, table)
-    return str(found[0])
+    if row is None:
+        raise _not_found(connection, table)
+    return str(row[0])
 
 
 def schema_of(connection: duckdb.DuckDBPyConnection, table: str) -> TableSchema:
-    """Return the columns of a table or view; `TableNotFoundError` where there is none."""
-    name = found_table(connection, table)
+    """Return the columns of a table or view; raises `TableNotFoundError`."""
+    name = resolve_table(connection, table)
     columns = connection.execute(
         'SELECT name, type, NOT "notnull", pk FROM pragma_table_info(?) ORDER BY cid', [quoted(name)]
     ).fetchall()
@@ -64,14 +60,14 @@ def schema_of(connection: duckdb.DuckDBPyConnection, table: str) -> TableSchema:
 
 
 def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
-    """Drop tables with all that is known of them, in one transaction: all of them, or none.
+    """Drop tables and their ledger entries in one transaction: all of them, or none.
 
-    What a `replace` that was broken off has left of a table goes with it.
+    The rows of an interrupted `replace` of a table are dropped with it.
 
     Raises:
-        ValueError: a name is one of this program's own.
-        TableNotFoundError: there is no such table.
-        TableFormatError: a newer release of this program wrote the ledger.
+        ArgumentError: A name is that of an internal table.
+        TableNotFoundError: There is no such table.
+        TableFormatError: A newer release of this program wrote the ledger.
     """
     with transaction(connection):
         for table in dict.fromkeys(_droppable(connection, name) for name in names):
@@ -89,31 +85,31 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
         [name, SHADOW + name],
     ).fetchone()
     if there is None:
-        raise _missing(connection, name)
+        raise _not_found(connection, name)
     return name_in_database(connection, str(there[0]).removeprefix(SHADOW))
 
 
-def _missing(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:
-    there = ", ".join(info.name for info in tables_of(connection)) or "none"
+def _not_found(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:
+    names = ", ".join(info.name for info in tables_of(connection)) or "none"
     return TableNotFoundError(
-        f"table {table} does not exist", advice=f"name one that the database has: {there}", table_name=table
+        f"table {table} does not exist", advice=f"the database has these: {names}", table_name=table
     )
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    found = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()
-    return int(found[0]) if found else 0
+    row = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()
+    return int(row[0]) if row else 0
 
 
 def _fetched(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, datetime]]:
-    """Return kind and time of the last fetch of each table, from mixpanel_data's `_metadata` and our ledger."""
+    """Return type and time of the last export of each table, from mixpanel_data's `_metadata` and the ledger."""
     rows = [
         row
         for source, sql in _FETCHED.items()
         if table_exists(connection, source)
         for row in connection.execute(sql).fetchall()
     ]
-    # A table of the user's own may have taken the name of one that is gone.
+    # A table of the user may have the name of an exported table that was dropped.
     with_events = connection.execute(
         f"SELECT table_name FROM duckdb_columns() WHERE column_name = 'event_name' AND {IN_MAIN}"
     ).fetchall()

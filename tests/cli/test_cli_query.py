@@ -177,7 +177,7 @@ def test_parquet_never_takes_the_place_of_the_database(db: Path, monkeypatch: py
         (["SELECT y FROM t"], 2, 'column "y" not found'),
         (["SELECT CAST(name AS INTEGER) FROM t"], 2, "SQL: Conversion Error"),
         (["SELECT CAST(name AS INTEGER) FROM t", "--json"], 2, "SQL: Conversion Error"),
-        (["DELETE FROM t"], 2, "read-only"),
+        (["DELETE FROM t"], 2, "DELETE"),
         (["FROM 'nope.csv'"], 1, "No files found"),
         (["SELECT 1", "--json", "--csv"], 2, "choose one"),
         (["SELECT 1", "--rows", "-1"], 2, "--rows"),

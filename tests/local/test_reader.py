@@ -19,7 +19,7 @@ from support import export, query, simulator
 from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import create_ledger
-from mixpanel_export._local.reader import _attended, _rows_per_day, ask, contents, reading, write_parquet
+from mixpanel_export._local.reader import _interruptible, _rows_per_day, ask, contents, reading, write_parquet
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._timezones import in_zone
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError, TableFormatError
@@ -219,7 +219,7 @@ def test_ctrl_c_ends_a_long_query(db: Path) -> None:
             ).fetchall()
 
         with pytest.raises(KeyboardInterrupt):
-            _attended(connection, call)
+            _interruptible(connection, call)
 
 
 # What exports left
