@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date
-from typing import Literal, Required, TypedDict
+from typing import Literal, NoReturn, Required, TypedDict
 
 from mixpanel_export._model import Chunk
 from mixpanel_export._planning.planner import split_date_range
@@ -84,3 +84,27 @@ def result_of_one_request(
         date_range=(str(from_date), str(to_date)),
         fetched_at=result.fetched_at,
     )
+
+
+class NotImplementedHere:
+    """The parts of mixpanel_data's `Workspace` that this package does not have."""
+
+    def fetch_profiles(self, *_arguments: object, **_options: object) -> NoReturn:
+        """Raise `NotImplementedError`: profiles are not exported."""
+        raise NotImplementedError(
+            "profiles are not exported; use Mixpanel's Engage API or the package mixpanel-utils"
+        )
+
+    @property
+    def api(self) -> NoReturn:
+        """Raise `NotImplementedError`: there is no client for Mixpanel's other APIs."""
+        raise NotImplementedError(
+            "there is no client for Mixpanel's other APIs; use fetch_events, stream_events or an HTTP client"
+        )
+
+    @property
+    def storage(self) -> NoReturn:
+        """Raise `NotImplementedError`: there is no storage object."""
+        raise NotImplementedError(
+            "there is no storage object; use sql, tables, table_schema and drop, or the DuckDB connection"
+        )

@@ -1,7 +1,7 @@
-"""Who asks, and where: explicit first, then the environment, then the configuration file.
+"""Credentials: from arguments first, then from the environment, then from the configuration file.
 
-A secret lives in `Credentials` only. It is masked in every repr, so a traceback that shows local variables
-does not show it either, and no message here quotes a value that could hold one.
+Secrets are kept in `Credentials` only. Every repr masks them, so that a traceback with local variables does not show
+them, and no message quotes a value that may hold one.
 """
 
 import os
@@ -11,22 +11,14 @@ import unicodedata
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, ip_address
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
 
+from mixpanel_export._endpoint import check_region
 from mixpanel_export._environment import cleaned, expanded, home, variable
 from mixpanel_export._files import kind_of
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export.errors import AccountNotFoundError, AdvisoryWarning, ConfigError
 
-# From openapi/export.openapi.yaml in the repository mixpanel/docs.
-_HOSTS = {
-    "us": "https://data.mixpanel.com",
-    "eu": "https://data-eu.mixpanel.com",
-    "in": "https://data-in.mixpanel.com",
-}
-_EXPORT_PATH = "/api/2.0/export"
 _VARIABLES = {
     "username": "MP_USERNAME",
     "secret": "MP_SECRET",
@@ -34,13 +26,11 @@ _VARIABLES = {
     "region": "MP_REGION",
     "project_timezone": "MPX_PROJECT_TIMEZONE",
 }
-_API_URL_ADVICE = "set MPX_API_URL to https://HOST[:PORT]"
 _QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
-_IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
 
 
 class Masked(str):
-    """Text that is itself for a request and `***` for a reader."""
+    """A string whose repr is `***`."""
 
     __slots__ = ()
 
@@ -50,20 +40,23 @@ class Masked(str):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What Mixpanel needs to know about the caller.
+    """The credentials of a service account, or a legacy project secret.
 
-    With a *username* it is a service account, which needs a *project_id*. Without one, *secret* is a legacy
-    project secret, which names its project itself: *project_id* is then kept for file names only and never
-    sent. *region* is us, eu or in. *project_timezone* is the zone (an IANA name) of a project whose `time` is
-    local, as in projects created before 2023; None for UTC. Raises `ConfigError` for values that no request
-    could succeed with, and for an unknown zone.
+    Raises `ConfigError` for values with which no request can succeed, and for an unknown time zone.
+
+    Example:
+        Credentials("svc.ab12cd.mp-service-account", secret, "12345", region="eu")
     """
 
     username: str | None
+    """User name of the service account; None for a project secret."""
     secret: str
     project_id: str
+    """Required for a service account. With a project secret, it only names the default file and is not sent."""
     region: str = "us"
+    """us, eu or in."""
     project_timezone: str | None = None
+    """Time zone (an IANA name) of a project whose `time` is local, as in projects created before 2023; None for UTC."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret", Masked(self.secret))
@@ -75,14 +68,14 @@ class Credentials:
                 advice="set MP_PROJECT_ID, the account's `project_id`, or pass $project_id",
                 argument="project_id",
             )
-        # Basic authentication ends the user name at the first colon.
+        # In basic authentication the user name ends at the first colon.
         if ":" in (self.secret if self.username is None else self.username):
             raise ConfigError(
                 "a user name or a project secret cannot contain a colon",
                 advice="check MP_USERNAME and MP_SECRET",
             )
         checked_project_id(self.project_id)
-        _check_region(self.region)
+        check_region(self.region)
         _check_zone(self.project_timezone)
 
     @property
@@ -97,12 +90,12 @@ class Credentials:
 
     @property
     def params(self) -> dict[str, str]:
-        """The query parameters that belong to the credentials: none for a project secret."""
+        """Query parameters that identify the project; none for a project secret."""
         return {} if self.is_legacy else {"project_id": self.project_id}
 
 
 def checked_project_id(project_id: str) -> str:
-    """Return *project_id*; `ConfigError` where it is none. A file is named after it, so it must not be a path."""
+    """Return *project_id*; raise `ConfigError` if it could not be one. It is part of a file name, so no path."""
     if not re.fullmatch(r"[A-Za-z0-9_-]*", project_id):
         raise ConfigError(
             f"{project_id!r} is not a project id",
@@ -110,15 +103,6 @@ def checked_project_id(project_id: str) -> str:
             argument="project_id",
         )
     return project_id
-
-
-def _check_region(region: str) -> None:
-    if region not in _HOSTS:
-        raise ConfigError(
-            f"there is no region {region!r}",
-            advice="set MP_REGION or $region to us, eu or in",
-            argument="region",
-        )
 
 
 def _check_zone(project_timezone: str | None) -> None:
@@ -132,57 +116,6 @@ def _check_zone(project_timezone: str | None) -> None:
         ) from error
 
 
-def export_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """Return the address of the export endpoint.
-
-    *api_url*, else `MPX_API_URL`, replaces scheme, host and port; plain http is for loopback only. Raises
-    `ConfigError` for anything else.
-    """
-    _check_region(region)
-    base = api_url or variable("MPX_API_URL", environ)
-    return (_checked_base(base) if base else _HOSTS[region]) + _EXPORT_PATH
-
-
-def _checked_base(api_url: str) -> str:
-    """Return scheme, host and port, put together again so that every reader of it sees the same host."""
-    try:
-        parts = urlsplit(api_url.strip())
-        port = parts.port
-    except ValueError:
-        raise ConfigError("the API URL is not a URL", advice=_API_URL_ADVICE) from None
-    host = _checked_host(parts)
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ConfigError(
-            f"http://{host} would send the secret unencrypted", advice="set MPX_API_URL to an https URL"
-        )
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
-
-
-def _checked_host(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    is_name = re.fullmatch(r"[\w.-]+", host) is not None
-    bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
-    if parts.scheme not in {"https", "http"} or not bare or not (is_name or _is_ipv6(host)):
-        raise ConfigError(
-            "the API URL may have a scheme, a host and a port, but no path, user or query",
-            advice=_API_URL_ADVICE,
-        )
-    return host
-
-
-def _is_ipv6(host: str) -> bool:
-    return re.fullmatch(r"[0-9a-f:.]*:[0-9a-f:.]*", host) is not None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return address == IPv6Address("::1") or address in _IPV4_LOOPBACK
-
-
 def resolve_credentials(
     account: str | None = None,
     *,
@@ -191,22 +124,22 @@ def resolve_credentials(
     environ: Mapping[str, str] | None = None,
     config_path: Path | None = None,
 ) -> Credentials:
-    """Find the credentials to use; *project_id* and *region* override what is found.
+    """Return the credentials to use, with *project_id* and *region* replaced if they are given.
 
-    Looks at the *account* of that name in the configuration file, where one is given, else at `MP_USERNAME`,
-    `MP_SECRET`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`, else at the file's default account. The
-    file is *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
+    The sources are, in this order: the *account* of that name in the configuration file, if given; `MP_USERNAME`,
+    `MP_SECRET`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`; the default account of the file. The file is
+    *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
 
-    Warns about a project secret without a user name, about a file that others may read, and where the variable
-    for the zone is set, but the account is the file's and names none: a zone belongs to a project, so it is
-    taken from where the project is. Raises `AccountNotFoundError` where the file has no such account,
-    `ConfigError` where nothing usable is found.
+    Warns about a project secret without a user name, about a file that other users can read, and about a set
+    `MPX_PROJECT_TIMEZONE` that does not apply because the account comes from the file: a time zone belongs to a project
+    and comes from the same source. Raises `AccountNotFoundError` if the file has no such account, and `ConfigError` if
+    there are no usable credentials.
     """
     variables = _variables(environ)
     overrides = {"project_id": project_id, "region": region}
     if account is None and _in_environment(variables):
-        found = {key: variables[name] for key, name in _VARIABLES.items()}
-        return _credentials(found, overrides, _VARIABLES)
+        values = {key: variables[name] for key, name in _VARIABLES.items()}
+        return _credentials(values, overrides, _VARIABLES)
     path = config_path or config_file(environ)
     name, entry = _account(account, path)
     _warn_of_readers(path)
@@ -229,9 +162,9 @@ def account_used(
     environ: Mapping[str, str] | None = None,
     config_path: Path | None = None,
 ) -> str | None:
-    """Return the name of the account that `resolve_credentials` takes of the file; None: it takes the environment.
+    """Return the name of the account that `resolve_credentials` uses, or None if it uses the environment.
 
-    Raises what that raises where there is no such account.
+    Raises `ConfigError` as `resolve_credentials` does.
     """
     if account is None and _in_environment(_variables(environ)):
         return None
@@ -256,18 +189,18 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def _variables(environ: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the variables that hold credentials; empty text stands for those that are not set."""
+    """Return the variables that hold credentials; "" stands for those that are not set."""
     values = {name: _visible(variable(name, environ) or "") for name in _VARIABLES.values()}
     return values | {"MP_SECRET": Masked(values["MP_SECRET"])}
 
 
 def cleaned_secret(text: str) -> str:
-    """Return a secret without what tools add: white space, quotes, a byte order mark, invisible characters."""
+    """Return a secret without white space, quotes, a byte order mark or invisible characters around or in it."""
     return Masked(_visible(cleaned(text)))
 
 
 def _visible(text: str) -> str:
-    """Return *text* without characters of no width, which no credentials contain."""
+    """Return *text* without characters of zero width, which credentials never contain."""
     return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
 
@@ -276,9 +209,9 @@ def _in_environment(variables: Mapping[str, str]) -> bool:
 
 
 def _credentials(
-    found: Mapping[str, str], overrides: Mapping[str, str | None], names: Mapping[str, str]
+    values: Mapping[str, str], overrides: Mapping[str, str | None], names: Mapping[str, str]
 ) -> Credentials:
-    chosen = {key: overrides.get(key) or found.get(key, "") for key in _VARIABLES}
+    chosen = {key: overrides.get(key) or values.get(key, "") for key in _VARIABLES}
     if not chosen["secret"]:
         raise ConfigError("there is a user name, but no secret", advice=f"set {names['secret']}")
     if chosen["username"] and not chosen["project_id"]:
@@ -306,7 +239,7 @@ def _credentials(
 
 
 def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
-    """Return name and entries of the account, or of the file's default account."""
+    """Return the name and the entries of *account*, or of the default account."""
     default, accounts = read_accounts(path)
     if not accounts and account is None:
         raise ConfigError(
@@ -317,11 +250,13 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
     name = account or default
     listed = ", ".join(sorted(accounts)) or "no accounts"
     if not name:
-        raise ConfigError(f"{path} has no `default` account", advice=f"name one of its accounts: {listed}")
+        raise ConfigError(
+            f"{path} has no `default` account", advice=f"name an account; the file has {listed}"
+        )
     if name not in accounts:
         raise AccountNotFoundError(
             f"there is no account {name!r} in {path}",
-            advice=f"name one that it has: {listed}",
+            advice=f"the file has {listed}",
             account_name=name,
             available_accounts=sorted(accounts),
         )
@@ -329,7 +264,7 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
 
 
 def _warn_of_readers(path: Path) -> None:
-    # Windows has no such bits; there the profile folder is private by default.
+    # Windows has no such bits. There, the profile folder is private by default.
     if os.name == "posix" and path.stat().st_mode & 0o077:
         warnings.warn(
             AdvisoryWarning(f"other users can read the secrets in {path}", advice=f"run `chmod 600 {path}`"),
@@ -338,9 +273,9 @@ def _warn_of_readers(path: Path) -> None:
 
 
 def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
-    """Return the name of the default account, perhaps empty, and the accounts, whose secrets are masked.
+    """Return the name of the default account, or "", and the entries of all accounts, with masked secrets.
 
-    Raises `ConfigError` where the file is no TOML; one that is not there has no accounts.
+    A file that does not exist has no accounts. Raises `ConfigError` if the file is not TOML.
     """
     try:
         if not path.exists() or path.samefile(os.devnull):
@@ -351,7 +286,7 @@ def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
             )
         config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        # Without its cause, whose frames hold the text of the file.
+        # Without its cause, whose frames contain the text of the file.
         raise ConfigError(
             f"{path} is not valid TOML ({error})", advice="correct the file, and save it as UTF-8"
         ) from None
@@ -368,9 +303,9 @@ def _entry(table: Mapping[str, object]) -> dict[str, str]:
 
 
 def format_problem(credentials: Credentials) -> str | None:
-    """Say what looks wrong about the user name or the secret, without showing it; None if nothing does.
+    """Return what looks wrong with the user name or the secret, without quoting it, or None.
 
-    Mixpanel decides. This is for people whose credentials it has refused.
+    This is for credentials that Mixpanel has refused. It is never a reason not to try them.
     """
     texts = {"the secret": str(credentials.secret), "the user name": credentials.username or ""}
     problems = [f"{name} {problem}" for name, text in texts.items() if (problem := _text_problem(text))]
@@ -385,5 +320,5 @@ def _text_problem(text: str) -> str | None:
     if text.startswith(_QUOTES) or text.endswith(_QUOTES):
         return "begins or ends with a quotation mark"
     if not (text.isascii() and text.isprintable()):
-        return "contains characters that Mixpanel's have not"
+        return "contains characters that Mixpanel does not use"
     return None

@@ -39,6 +39,16 @@ def draw(enabled: bool = True, title: str = "export", file: TextIO | None = None
         yield bars.show
 
 
+def combined(draw: Watcher, callback: Callable[[Progress], object] | None) -> Callable[[Progress], object]:
+    """Return a callback that calls *draw*, then *callback*, whose result it returns."""
+
+    def watch(progress: Progress) -> object:
+        draw(progress)
+        return callback(progress) if callback else None
+
+    return watch
+
+
 def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
     """Return one line about a batch. If *encoding* lacks the check marks, words replace them."""
     done, failed = ("✓", "✗") if _can_print("✓✗", encoding) else ("ok", "failed")

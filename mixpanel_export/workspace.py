@@ -1,4 +1,4 @@
-"""The blocking door: mixpanel_data's Workspace over the async engine."""
+"""mixpanel_data's blocking `Workspace`, on top of `export_events`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,11 +7,12 @@ from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NoReturn, Self, TypedDict, Unpack, overload
+from typing import Any, Literal, Self, TypedDict, Unpack, overload
 
 from mixpanel_export._compat import (
     MAX_DAYS,
     FetchOptions,
+    NotImplementedHere,
     check,
     days_of_one_request,
     mode_of,
@@ -29,13 +30,13 @@ from mixpanel_export._timezones import checked_zone
 from mixpanel_export.credentials import Credentials, account_used, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ArgumentError, ConfigError
 from mixpanel_export.inspection import WorkspaceInfo
-from mixpanel_export.progress import Watcher, draw
+from mixpanel_export.progress import combined, draw
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 from mixpanel_export.sync import run_sync
 
 
 class _Settings(TypedDict, total=False):
-    """What the constructor takes besides mixpanel_data's arguments."""
+    """The constructor's arguments that mixpanel_data does not have."""
 
     credentials: Credentials | None
     api_url: str | None
@@ -44,16 +45,21 @@ class _Settings(TypedDict, total=False):
     timeouts: Timeouts | None
 
 
-class Workspace(LocalDatabase):
-    """A DuckDB file, and the Mixpanel project that events are fetched from.
+class Workspace(LocalDatabase, NotImplementedHere):
+    """A DuckDB file, and the Mixpanel project whose events it receives.
 
-    *path* None is mixpanel_data's file, `~/.mp/data/{project_id}.db`. Credentials are looked for when they are
-    first needed, as `resolve_credentials` says, unless *credentials* are given; *project_id* and *region*
-    override them, as *project_timezone* does the zone of a project whose `time` is local; *http2* lets the server
-    choose HTTP/2, and *timeouts* bounds the silence of a connection (all three: see `export_events`).
-    The file is opened, and created, when it is first needed, and stays open until `close()`; other processes
-    cannot open it meanwhile. With *read_only* they may read it too, and nothing can be fetched. One thread at a
-    time may use a workspace. *workspace_id* is mixpanel_data's; it changes nothing.
+    Without *path*, the file is mixpanel_data's default, `~/.mp/data/{project_id}.db`. It is opened, and created if
+    needed, on first use, and stays open until `close()`; meanwhile other processes cannot open it. With *read_only*
+    they can read it, and nothing can be fetched. One thread at a time may use a workspace.
+
+    Without *credentials*, `resolve_credentials` finds them on first use. *project_id*, *region* and *project_timezone*
+    replace those of the credentials. *http2* and *timeouts* are those of `export_events`. *workspace_id* exists for
+    mixpanel_data and has no effect.
+
+    Example:
+        with Workspace(path="events.duckdb") as workspace:
+            workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-31", parallel=True)
+            print(workspace.sql_scalar("SELECT count(*) FROM events"))
     """
 
     def __init__(  # noqa: PLR0917 - mixpanel_data's order
@@ -76,7 +82,7 @@ class Workspace(LocalDatabase):
         self._project_id = project_id
         self._region = region
         self._path = path
-        self._given = credentials
+        self._fixed_credentials = credentials
         self._api_url = api_url
         self._project_timezone = project_timezone
         self._http2 = http2
@@ -85,11 +91,11 @@ class Workspace(LocalDatabase):
 
     @classmethod
     def open(cls, path: str | Path, *, read_only: bool = True) -> Self:
-        """Open a database that is there; no credentials are needed, nor looked for before something is fetched.
+        """Open an existing database. Credentials are needed only to fetch.
 
         Raises:
-            DatabaseNotFoundError: There is none; it is a `FileNotFoundError`, too.
-            DatabaseError: It cannot be opened.
+            DatabaseNotFoundError: There is no such file; this is also a `FileNotFoundError`.
+            DatabaseError: The file cannot be opened.
         """
         workspace = cls(path=path, read_only=read_only)
         check_there(workspace.db_path)
@@ -106,9 +112,9 @@ class Workspace(LocalDatabase):
         region: str | None = None,
         **settings: Unpack[_Settings],
     ) -> Iterator[Self]:
-        """Give a workspace on a file in the system's folder for temporary ones (`TMPDIR`), removed in the end.
+        """Return a workspace on a temporary file (in `TMPDIR`), which is removed at the end of the block.
 
-        Only this user can read it. *settings* are the arguments of that name of the constructor.
+        Only this user can read the file. *settings* are arguments of the constructor.
         """
         with (
             TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True) as folder,
@@ -125,35 +131,35 @@ class Workspace(LocalDatabase):
         region: str | None = None,
         **settings: Unpack[_Settings],
     ) -> Iterator[Self]:
-        """Give what `ephemeral` gives: a temporary file, since memory is bounded here at any size of an export."""
+        """Do the same as `ephemeral`. A temporary file is used, since memory would limit the size of an export."""
         with cls.ephemeral(account, project_id, region, **settings) as workspace:
             yield workspace
 
     @staticmethod
     def test_credentials(account: str | None = None, *, api_url: str | None = None) -> dict[str, Any]:
-        """Ask Mixpanel for one event of yesterday with the credentials that `resolve_credentials` finds.
+        """Test the credentials that `resolve_credentials` finds, by requesting one event of yesterday.
 
-        Returns success (True), account (None: the environment's), project_id, region and events_found (1, or 0 where
-        that day has none). It takes one of the hour's requests.
+        Returns success (True), account (None for the environment), project_id, region and events_found (1, or 0 if the
+        day has no events). The test uses one request of the hourly quota.
 
         Raises:
             ConfigError: There are no credentials, or no such account.
             AuthenticationError: Mixpanel does not accept them.
-            APIError: Nobody can tell now; its kinds say why.
+            APIError: The test itself failed; its subclasses say why.
         """
         credentials = resolve_credentials(account)
-        found = run_sync(check_credentials, credentials, api_url=api_url)
+        events = run_sync(check_credentials, credentials, api_url=api_url)
         return {
             "success": True,
             "account": account_used(account),
             "project_id": credentials.project_id,
             "region": credentials.region,
-            "events_found": found,
+            "events_found": events,
         }
 
     @property
     def db_path(self) -> Path:
-        """Where the database is, whether or not it exists yet."""
+        """The path of the database file, which may not exist yet."""
         if self._path is not None:
             return database_path(self._path)
         project_id = checked_project_id(self._project_id or self._credentials.project_id)
@@ -214,19 +220,18 @@ class Workspace(LocalDatabase):
     ) -> FetchResult | ParallelFetchResult:
         """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
 
-        With *parallel* the range is cut into batches of *chunk_days* (None: planned from the range, the workers
-        and the quota), up to *max_workers* (None: 10) are fetched at once, and a batch that fails is reported in
-        the result while the others go on. Without, one request asks for the whole range and what makes it fail
-        is raised. *append*, *replace* and *resume* say what to do where the table exists; none of them: that it
-        must not. *limit* caps the events of one request. *batch_size* is mixpanel_data's; it changes nothing.
+        With *parallel*, the range is split into batches of *chunk_days* (None: planned from range, workers and quota),
+        up to *max_workers* (None: 10) of which are fetched at a time. A failed batch is reported in the result, while
+        the others continue. Without *parallel*, one request fetches the whole range, and its error is raised.
 
-        A request that fails is made again up to *retries* times; *max_wait* seconds in all may be spent on waiting
-        for the hour's quota.
+        The table must not exist, unless *append*, *replace* or *resume* is true. *limit* caps the events of one
+        request. A failed request is retried up to *retries* times. The call waits up to *max_wait* seconds in total for
+        the hourly quota. *batch_size* exists for mixpanel_data and has no effect.
 
         Raises:
-            ValueError: an argument is out of range.
-            DateRangeTooLargeError: over 100 days without *parallel*.
-            MixpanelDataError: nothing can be fetched, or not into this table; its kinds say why.
+            ArgumentError: An argument is out of range; this is a `ValueError`.
+            DateRangeTooLargeError: Over 100 days without *parallel*.
+            MixpanelDataError: The export cannot start, or the only request failed; its subclasses say why.
         """
         check("batch_size", batch_size, 100, 100_000)
         check("limit", limit, 1, 100_000)
@@ -258,7 +263,7 @@ class Workspace(LocalDatabase):
                 retries=retries,
                 max_wait=max_wait,
                 on_batch_complete=on_batch_complete,
-                on_progress=_both(watch, on_progress),
+                on_progress=combined(watch, on_progress),
                 api_url=self._api_url,
                 project_timezone=self._project_timezone,
                 http2=self._http2,
@@ -280,16 +285,16 @@ class Workspace(LocalDatabase):
     ) -> Iterator[dict[str, Any]]:
         """Yield the events of the days from *from_date* to *to_date*, both inclusive, without storing them.
 
-        Yields Mixpanel's own objects if *raw*, else dictionaries with the keys event_name, event_time (aware, in
-        UTC, or None), distinct_id, insert_id and properties, with the values that a table would have. Duplicates
-        stay. Nothing is yielded before one request has brought the whole range, proven complete, into an unnamed
-        temporary file. Lines that are no events are left out, and one warning counts them. *retries* and *max_wait*
-        are those of `fetch_events`.
+        Yields Mixpanel's objects if *raw*. Otherwise yields dictionaries with event_name, event_time (aware, in UTC, or
+        None), distinct_id, insert_id and properties, with the values that a table would have. Duplicates are not
+        removed. One request first downloads the whole range into an unnamed temporary file. Nothing is yielded before
+        it is proven complete. Lines that are not events are skipped, and one warning counts them. *retries* and
+        *max_wait* are those of `fetch_events`.
 
         Raises:
-            ValueError: an argument is out of range.
-            DateRangeTooLargeError: over 100 days.
-            MixpanelDataError: nothing can be fetched; its kinds say why.
+            ArgumentError: An argument is out of range; this is a `ValueError`.
+            DateRangeTooLargeError: Over 100 days.
+            MixpanelDataError: The request failed; its subclasses say why.
         """
         check("limit", limit, 1, 100_000)
         days_of_one_request(from_date, to_date)
@@ -311,35 +316,22 @@ class Workspace(LocalDatabase):
         return streamed(lambda file: run_sync(download, file), raw=raw, zone=zone)
 
     def info(self) -> WorkspaceInfo:
-        """Return where the database is, how big, since when, what tables it has, and whose they are."""
+        """Return path, size, age and tables of the database, and the project."""
         tables = [table.name for table in self.tables()]
         size_mb, created_at = size_and_birth(self.db_path)
-        whose = self._known_credentials()
+        credentials = self._credentials_or_none()
         return WorkspaceInfo(
             path=self.db_path,
-            project_id=whose.project_id if whose else "unknown",
-            region=whose.region if whose else "unknown",
+            project_id=credentials.project_id if credentials else "unknown",
+            region=credentials.region if credentials else "unknown",
             account=self._account,
             tables=tables,
             size_mb=size_mb,
             created_at=created_at,
         )
 
-    def fetch_profiles(self, *_arguments: object, **_options: object) -> NoReturn:
-        """Raise `NotImplementedError`: profiles are not exported."""
-        raise NotImplementedError(
-            "profiles are not exported; use Mixpanel's Engage API, or the package mixpanel-utils, for them"
-        )
-
-    @property
-    def api(self) -> NoReturn:
-        """Raise `NotImplementedError`: there is no client for the rest of Mixpanel's API."""
-        raise NotImplementedError(
-            "there is no client for Mixpanel's other APIs; use fetch_events or stream_events, or an HTTP client"
-        )
-
-    def _known_credentials(self) -> Credentials | None:
-        """Return the credentials, None where there are none, or where the file may be another project's."""
+    def _credentials_or_none(self) -> Credentials | None:
+        """Return the credentials; None if there are none, or if the file may belong to another project."""
         try:
             return None if self._only_opened else self._credentials
         except ConfigError:
@@ -347,17 +339,9 @@ class Workspace(LocalDatabase):
 
     @cached_property
     def _credentials(self) -> Credentials:
-        if self._given is None:
+        fixed = self._fixed_credentials
+        if fixed is None:
             return resolve_credentials(self._account, project_id=self._project_id, region=self._region)
-        given = self._given
         return changed(
-            given, project_id=self._project_id or given.project_id, region=self._region or given.region
+            fixed, project_id=self._project_id or fixed.project_id, region=self._region or fixed.region
         )
-
-
-def _both(watch: Watcher, also: Callable[[Progress], object] | None) -> Callable[[Progress], object]:
-    def tell(progress: Progress) -> object:
-        watch(progress)
-        return also(progress) if also else None
-
-    return tell

@@ -17,6 +17,7 @@ from mixpanel_export._advice import Problem
 from mixpanel_export._database.connection import Connection, connected_to_look, takes_zstd
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import check_format, check_ledger, table_exists, table_names
+from mixpanel_export._endpoint import export_url
 from mixpanel_export._model import Chunk, Selection
 from mixpanel_export._quota.shared import SharedQuota, key_of, quota_file
 from mixpanel_export._source.reach import Reached
@@ -24,7 +25,6 @@ from mixpanel_export.credentials import (
     Credentials,
     account_used,
     config_file,
-    export_url,
     resolve_credentials,
 )
 from mixpanel_export.errors import (

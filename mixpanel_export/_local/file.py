@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import duckdb
 
@@ -168,13 +168,6 @@ class LocalDatabase(ABC):
         """Drop all exported tables, or those of one *type*. Your own tables stay. Raises as `drop`."""
         fetched = [table for table in self.tables() if table.type is not None]
         self.drop(*(table.name for table in fetched if type in {None, table.type}))
-
-    @property
-    def storage(self) -> NoReturn:
-        """Raise `NotImplementedError`: there is no storage object."""
-        raise NotImplementedError(
-            "there is no storage object; use sql, tables, table_schema and drop, or the DuckDB connection"
-        )
 
     def _writable_path(self, purpose: str) -> Path:
         """Return the path of the file after creating its folder; raises `DatabaseError` if it is read-only."""

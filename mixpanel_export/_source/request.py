@@ -13,11 +13,12 @@ from typing import Any
 import anyio
 import httpx
 
+from mixpanel_export._endpoint import export_url
 from mixpanel_export._model import Chunk
 from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import BodyDecoder, gunzip_for
 from mixpanel_export._source.responses import error_from_body, error_from_response, redacted
-from mixpanel_export.credentials import Credentials, export_url
+from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import APIError, ArgumentError, LineTooLongError, TruncatedError
 
 _READ = 64 << 10  # bytes of an error body that are read: it may repeat the request before it says why

@@ -90,9 +90,9 @@ def _findings(
 
 
 def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
+    from mixpanel_export._endpoint import export_url
     from mixpanel_export._local.doctor import finding_of, server_findings
     from mixpanel_export._source.reach import reach
-    from mixpanel_export.credentials import export_url
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.sync import run_sync
 

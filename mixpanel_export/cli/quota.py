@@ -65,8 +65,9 @@ def command(
 
 def _key(project_id: str | None, region: str | None, account: str | None, api_url: str | None) -> "Key":
     """Return the project that `mpx export` would export with these options."""
+    from mixpanel_export._endpoint import export_url
     from mixpanel_export._quota.shared import key_of
-    from mixpanel_export.credentials import checked_project_id, export_url, resolve_credentials
+    from mixpanel_export.credentials import checked_project_id, resolve_credentials
     from mixpanel_export.errors import AccountNotFoundError, ConfigError
 
     try:

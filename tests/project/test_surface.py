@@ -21,6 +21,7 @@ LAYERS = {
     "_files": ("", ""),
     "_process": ("", ""),
     "_environment": ("errors", ""),
+    "_endpoint": ("_environment errors", ""),
     "_display": ("", "pandas"),
     "results": ("_display errors", "pandas"),
     "inspection": ("_display results", "pandas"),
@@ -31,11 +32,11 @@ LAYERS = {
     "_planning": ("_model errors", ""),
     "_compat": ("_model _planning errors results", ""),
     "_quota": ("_environment _files errors", "anyio platformdirs"),
-    "credentials": ("_environment _files _timezones errors", ""),
+    "credentials": ("_endpoint _environment _files _timezones errors", ""),
     "_config_file": ("_files credentials errors", "tomlkit"),
     "progress": ("results", "tqdm"),
     "_source": (
-        "_concurrency _model _ndjson _planning _quota _timezones credentials errors",
+        "_concurrency _endpoint _model _ndjson _planning _quota _timezones credentials errors",
         "anyio h2 httpx isal",
     ),
     "_database": ("_environment _files _model errors", "duckdb"),
@@ -49,7 +50,8 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_advice _concurrency _database _display _files _model _quota _source _timezones credentials errors inspection sync",
+        "_advice _concurrency _database _display _endpoint _files _model _quota _source _timezones credentials errors "
+        "inspection sync",
         "duckdb pandas",
     ),
     "workspace": (
@@ -60,7 +62,7 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_advice _compat _config_file _database _environment _export _local _model _process _quota _source credentials "
+            "_advice _compat _config_file _database _endpoint _environment _export _local _model _process _quota _source credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",

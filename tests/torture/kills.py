@@ -22,8 +22,8 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from mixpanel_export import SelectionError, Timeouts
+from mixpanel_export._endpoint import export_url
 from mixpanel_export._quota.shared import SharedQuota, key_of
-from mixpanel_export.credentials import export_url
 from mixpanel_export.simulator import Fault
 
 from .child import ASYNCHRONOUS, POINTS, RETRY_WAIT, Job, Moment, Point, work

@@ -1,0 +1,80 @@
+"""The address of the export endpoint: a region of Mixpanel, or another server."""
+
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Address, ip_address
+from urllib.parse import SplitResult, urlsplit
+
+from mixpanel_export._environment import variable
+from mixpanel_export.errors import ConfigError
+
+# From openapi/export.openapi.yaml in the repository mixpanel/docs.
+_HOSTS = {
+    "us": "https://data.mixpanel.com",
+    "eu": "https://data-eu.mixpanel.com",
+    "in": "https://data-in.mixpanel.com",
+}
+_EXPORT_PATH = "/api/2.0/export"
+_ADVICE = "set MPX_API_URL to https://HOST[:PORT]"
+_IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
+
+
+def check_region(region: str) -> None:
+    """Raise `ConfigError` if Mixpanel has no such region."""
+    if region not in _HOSTS:
+        raise ConfigError(
+            f"there is no region {region!r}",
+            advice="set MP_REGION or $region to us, eu or in",
+            argument="region",
+        )
+
+
+def export_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """Return the address of the export endpoint.
+
+    *api_url*, or else `MPX_API_URL`, replaces scheme, host and port. Raises `ConfigError` if that is not such a URL, or
+    if it uses http for a host that is not loopback.
+    """
+    check_region(region)
+    base = api_url or variable("MPX_API_URL", environ)
+    return (_checked_base(base) if base else _HOSTS[region]) + _EXPORT_PATH
+
+
+def _checked_base(api_url: str) -> str:
+    """Return scheme, host and port, reassembled so that every parser reads the same host."""
+    try:
+        parts = urlsplit(api_url.strip())
+        port = parts.port
+    except ValueError:
+        raise ConfigError("the API URL is not a URL", advice=_ADVICE) from None
+    host = _checked_host(parts)
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigError(
+            f"http://{host} would send the secret unencrypted", advice="set MPX_API_URL to an https URL"
+        )
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
+
+
+def _checked_host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    is_name = re.fullmatch(r"[\w.-]+", host) is not None
+    bare = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme not in {"https", "http"} or not bare or not (is_name or _is_ipv6(host)):
+        raise ConfigError(
+            "the API URL may have a scheme, a host and a port, but no path, user or query",
+            advice=_ADVICE,
+        )
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    return re.fullmatch(r"[0-9a-f:.]*:[0-9a-f:.]*", host) is not None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address == IPv6Address("::1") or address in _IPV4_LOOPBACK
