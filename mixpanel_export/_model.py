@@ -207,6 +207,9 @@ class Committed:
     rejects: int = 0
     repaired: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.chunk}: {self.rows} rows committed, {self.removed_duplicates} duplicates removed"
+
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
@@ -214,6 +217,9 @@ class Rejected:
 
     chunk: Chunk
     lines: int
+
+    def __str__(self) -> str:
+        return f"{self.chunk}: fetched once more, as {self.lines} lines are no events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +229,18 @@ class Refused:
     chunk: Chunk
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.chunk}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The writer's verdict: the failure of the chunk is in the ledger."""
 
     chunk: Chunk
+
+    def __str__(self) -> str:
+        return f"{self.chunk}: failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +249,9 @@ class Split:
 
     chunk: Chunk
     batches: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.chunk}: split into {len(self.batches)} pieces"
 
 
 Verdict = Committed | Rejected | Refused | Failed | Split

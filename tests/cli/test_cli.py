@@ -567,9 +567,8 @@ def test_every_argument_of_an_advice_is_an_option() -> None:
 @pytest.mark.usefixtures("env")
 def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
     """The library names its arguments, and the shell's door its own."""
-    assert "--to 2024-03-01 is before --from 2024-03-02" in one_error(
-        mpx("export", "--from", "2024-03-02", "--to", "2024-03-01", "--parallel")
-    )
+    swapped = mpx("export", "--from", "2024-03-02", "--to", "2024-03-01", "--parallel")
+    assert one_error(swapped).startswith("Error: --to 2024-03-01")
     assert "leave out --append" in one_error(mpx("export", *WEEK, "--append"))
     mpx("export", *WEEK)
     assert "use --resume to complete it, --append to add days, or --replace" in one_error(

@@ -143,7 +143,7 @@ def test_without_network_the_rest_is_still_looked_at() -> None:
     server = found.only("server")
     assert (found.exit_code, server.state) == (1, "problem")
     assert server.text.startswith("cannot connect to 127.0.0.1")
-    assert server.advice == "check the network, the proxy and the API URL"
+    assert "API URL" in (server.advice or "")
     assert found.wrong() == [server]
     assert {"database", "quota"} <= set(found.findings)
 

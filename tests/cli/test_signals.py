@@ -57,7 +57,7 @@ MAIN = "from mixpanel_export.cli import main; main()"
 STAGES = {
     "first byte": (MAIN, Fault("stall_before_head"), {}, "attempt 1"),
     "download": (MAIN, Fault("stall"), {}, "attempt 1"),
-    "retry": (MAIN, Fault("500"), {}, "again in"),
+    "retry": (MAIN, Fault("500"), {}, "next attempt in"),
     "refusal": (MAIN, Fault("429", retry_after=600), {}, "429"),
     "quota": (MAIN, None, {"MPX_PER_HOUR": "1"}, "committed"),
     "commit": (IN_COMMIT, None, {}, "HERE"),

@@ -116,7 +116,7 @@ def test_nothing_can_be_changed(db: Path, sql: str) -> None:
     """DuckDB refuses it, in one line, and the file is as it was."""
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     before = db.read_bytes()
-    with pytest.raises(ValueError, match="read-only") as caught, reading(db) as connection:
+    with pytest.raises(ValueError, match="SQL: ") as caught, reading(db) as connection:
         ask(connection, sql, as_text)
     assert "\n" not in str(caught.value)
     assert db.read_bytes() == before

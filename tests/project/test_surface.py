@@ -50,8 +50,7 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_advice _concurrency _database _display _endpoint _files _model _quota _source _timezones credentials errors "
-        "inspection sync",
+        "_advice _concurrency _database _display _endpoint _files _model _quota _source _timezones credentials errors inspection sync",
         "duckdb pandas",
     ),
     "workspace": (
