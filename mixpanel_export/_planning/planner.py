@@ -1,12 +1,11 @@
 """Dates, ledger and quota → chunks. Pure: nothing here reads a clock, a file or a network.
 
-What must hold for every plan: its chunks are disjoint and contain exactly the days to be fetched, and no edge
-of a chunk lies inside a batch whose rows are in the table, because rows are replaced batch by batch. Subject
-to that, chunks are even and come in whole waves of the workers, as the longest one decides when an export
-ends, and they leave part of the hour's quota for retries. Even means days, and where earlier batches tell that
-days are much unlike one another, it means the events that are expected.
+For every plan, the chunks are disjoint and contain exactly the days to fetch, and no edge of a chunk lies inside a batch
+whose rows are in the table, because rows are replaced batch by batch. Within these rules chunks are even, they fill whole
+waves of the workers, because the longest chunk decides when an export ends, and they leave a part of the hour's quota for
+retries. Even means even in days. Where earlier batches show that days differ much, it means even in expected events.
 
-Days are counted by their ordinals inside this module, so that a run of days is a `range`.
+Inside this module days are ordinals, so a run of days is a `range`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,53 +17,53 @@ from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.days import parse_day
 from mixpanel_export._planning.weights import (
     Weights,
-    cuts_by_weight,
+    even_by_weight,
     expected_weights,
     makespan,
     shares,
     weight,
 )
+from mixpanel_export.errors import ArgumentError
 
-_OPEN_DAYS = 2  # 48 hours after its end a day has most of the events that come late
-_WEEK = 7  # days: a chunk has no more, as long as the quota allows
-_CHUNKS_OF_A_WEEK = 6  # at most; a short export should not spend a tenth of the hour's quota
-_WORTH_IT = 0.9  # of the time of even chunks: what is expected is not certain, so less is no reason to change
+_OPEN_DAYS = 2  # 48 hours after its end a day has most of the events that arrive late
+_WEEK = 7  # days: no chunk is longer, as long as the quota allows
+_MAX_CHUNKS_OF_A_WEEK = 6  # a short export should not spend more than a tenth of the hour's quota
+_WORTHWHILE = 0.9  # of the time of even chunks; expected events are uncertain, so a smaller gain is none
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to fetch.
-
-    `chunks` are disjoint and in date order; `fetch_order` has them with the heaviest first, so that none of those is
-    still running when all others are done. `added` are the runs of days among them that were not asked for,
-    but belong to a batch that is to be replaced; `skipped` those that were asked for and are held for good.
-    """
+    """What to fetch."""
 
     chunks: tuple[Chunk, ...]
+    """Disjoint, in order of their days."""
     fetch_order: tuple[Chunk, ...]
+    """The same chunks, the heaviest first, so that none of those is still running when all others are done."""
     added: tuple[Chunk, ...] = ()
+    """Runs of days that were not requested, but belong to a batch that is replaced."""
     skipped: tuple[Chunk, ...] = ()
+    """Runs of days that were requested, and that the table has for good."""
 
 
 def split_date_range(from_date: str, to_date: str, chunk_days: int = 7) -> list[tuple[str, str]]:
-    """Cut the days from *from_date* to *to_date*, both inclusive, into chunks of *chunk_days* days.
+    """Divide the days from *from_date* to *to_date*, both inclusive, into chunks of *chunk_days* days.
 
     The chunks are contiguous and inclusive, from the first day on; the last one may be shorter.
 
     Raises:
-        ValueError: A date is not `YYYY-MM-DD`, the range is reversed, or *chunk_days* is not positive.
+        ArgumentError: A date is not `YYYY-MM-DD`, the range is reversed, or *chunk_days* is not positive.
     """
     first, last = parse_day(from_date, "from_date"), parse_day(to_date, "to_date")
     if first > last:
-        raise ValueError(f"from_date must not be after to_date, got {from_date} and {to_date}")
-    chunks = map(_chunk, _cut_every(chunk_days, _days(first, last), bound=()))
+        raise ArgumentError("from_date", f"must not be after to_date, got {from_date} and {to_date}")
+    chunks = map(_chunk, _fixed_parts(chunk_days, _days(first, last), whole=()))
     return [(chunk.first.isoformat(), chunk.last.isoformat()) for chunk in chunks]
 
 
 def open_from(now: datetime) -> date:
-    """Return the first day that is open at *now*: by the clock that *now* shows it has not been over for 48 hours.
+    """Return the first day that is open at *now*: a day is open until 48 hours after its end.
 
-    So *now* must be aware, and in the project's zone.
+    *now* must be aware, and in the project's zone.
     """
     return now.date() - timedelta(days=_OPEN_DAYS)
 
@@ -72,7 +71,7 @@ def open_from(now: datetime) -> date:
 def is_open(last: date, requested_at: datetime) -> bool:
     """Whether a batch that ends with *last* was requested before that day had been over for 48 hours.
 
-    *requested_at* is aware and in the project's zone, as for `open_from`.
+    *requested_at* must be aware, and in the project's zone.
     """
     return last >= open_from(requested_at)
 
@@ -89,164 +88,164 @@ def plan(
     requests: int | None = 50,
     open_from: date,
 ) -> Plan:
-    """Decide which days to fetch, from *first* to *last* inclusive, and in which chunks.
+    """Decide which of the days from *first* to *last*, both inclusive, to fetch, and in which chunks.
 
-    *batches* is what the ledger says about this table and selection; its batches that have rows must not overlap
-    one another. With *trust*, days whose newest batch is complete are left alone. Every batch with rows and a
-    day to be fetched is fetched whole, inside one chunk, so the plan may reach beyond the days asked for.
+    *batches* are the ledger rows of this table and selection; those that have rows must not overlap. With *trust*, days
+    whose newest batch is complete are skipped. A batch that has rows, and a day to fetch, is fetched whole, inside one
+    chunk, so the plan may add days that were not requested.
 
-    With *chunk_days*, each run of days is cut from its first day on, an edge moving later where it would cut a
-    batch. Without, chunks are even and as many as fill whole waves of *workers* with at most a week each, or
-    as the quota of *requests* (None: unlimited) allows; days from *open_from* on get chunks of their own.
+    With *chunk_days*, each run of days is divided from its first day on, and an edge that would divide a batch moves later.
+    Without, there are as many even chunks as fill whole waves of *workers* with at most a week each, or as the quota of
+    *requests* (None: unlimited) allows. Days from *open_from* on have chunks of their own.
 
-    How many events a day will have is expected by what *batches* and *history*, further batches that bind nothing, tell
-    of earlier ones. Where to cut by events is expected to save the workers a tenth of the time that even chunks take,
-    chunks are even in events, and neither more nor longer than they would have been.
+    The events of a day are estimated from *batches* and *history*, which are further ledger rows. Where chunks that are
+    even in events are expected to save the workers a tenth of the time, they are chosen. They are neither more nor longer
+    than chunks that are even in days.
 
     Raises:
-        ValueError: *chunk_days* is not positive.
+        ArgumentError: *chunk_days* is not positive.
     """
-    asked = _days(first, last)
-    wanted = set(asked) - (_vouched_for(batches) if trust else set())
-    visible = [_days(row.days.first, row.days.last) for row in batches if row.status != "failed"]
-    touched = [batch for batch in visible if not wanted.isdisjoint(batch)]
-    wanted.update(*touched)
-    bound = [batch for batch in touched if len(batch) > 1]  # no edge cuts a day
-    weights = expected_weights(_told([*history, *batches]), wanted)
+    requested = _days(first, last)
+    to_fetch = set(requested) - (_complete_days(batches) if trust else set())
+    visible = [_days(batch.days.first, batch.days.last) for batch in batches if batch.visible]
+    replaced = [days for days in visible if not to_fetch.isdisjoint(days)]
+    to_fetch.update(*replaced)
+    whole = [days for days in replaced if len(days) > 1]  # no edge divides a day
+    weights = expected_weights(_row_counts([*history, *batches]), to_fetch)
     if chunk_days is None:
         open_day = open_from.toordinal()
-        parts = _cut(wanted, bound, open_day, workers=workers, requests=requests, weights=weights)
+        parts = _even_parts(to_fetch, whole, open_day, workers=workers, requests=requests, weights=weights)
     else:
-        parts = [part for run in _runs(wanted) for part in _cut_every(chunk_days, run, bound)]
+        parts = [part for run in _runs(to_fetch) for part in _fixed_parts(chunk_days, run, whole)]
     parts.sort(key=lambda part: part.start)
     return Plan(
         chunks=tuple(map(_chunk, parts)),
         fetch_order=tuple(map(_chunk, sorted(parts, key=lambda part: -weight(part, weights)))),
-        added=tuple(map(_chunk, _runs(wanted.difference(asked)))),
-        skipped=tuple(map(_chunk, _runs(set(asked) - wanted))),
+        added=tuple(map(_chunk, _runs(to_fetch.difference(requested)))),
+        skipped=tuple(map(_chunk, _runs(set(requested) - to_fetch))),
     )
 
 
 def split_in_two(chunk: Chunk, batches: Iterable[Batch]) -> tuple[Chunk, Chunk] | None:
-    """Return the chunk in two pieces as even as can be; None where no edge inside it leaves batches with rows whole."""
+    """Return the chunk in two pieces, as even as possible; None if every edge would divide a batch that has rows."""
     days = _days(chunk.first, chunk.last)
-    bound = [_days(row.days.first, row.days.last) for row in batches if row.status != "failed"]
-    edges = [edge for edge in range(days.start + 1, days.stop) if _cut_by(edge, bound) is None]
+    whole = [_days(batch.days.first, batch.days.last) for batch in batches if batch.visible]
+    edges = [edge for edge in range(days.start + 1, days.stop) if _divided_by(edge, whole) is None]
     if not edges:
         return None
     edge = min(edges, key=lambda edge: abs(2 * edge - days.start - days.stop))
     return _chunk(range(days.start, edge)), _chunk(range(edge, days.stop))
 
 
-def _vouched_for(batches: Iterable[Batch]) -> set[int]:
+def _complete_days(batches: Iterable[Batch]) -> set[int]:
     """Return the days whose newest ledger row is complete."""
     newest = {
-        day: row.status
-        for row in sorted(batches, key=lambda row: row.number)
-        for day in _days(row.days.first, row.days.last)
+        day: batch.status
+        for batch in sorted(batches, key=lambda batch: batch.number)
+        for day in _days(batch.days.first, batch.days.last)
     }
     return {day for day, status in newest.items() if status == "complete"}
 
 
-def _told(history: Iterable[Batch]) -> Iterator[tuple[range, int]]:
-    """Yield days and rows of the batches that tell how many events there are, oldest first."""
-    for row in sorted(history, key=lambda row: row.number):
-        if row.status in {"complete", "open"}:
-            yield _days(row.days.first, row.days.last), row.rows
+def _row_counts(batches: Iterable[Batch]) -> Iterator[tuple[range, int]]:
+    """Yield days and rows of the batches that say how many events there are, oldest first."""
+    for batch in sorted(batches, key=lambda batch: batch.number):
+        if batch.status in {"complete", "open"}:
+            yield _days(batch.days.first, batch.days.last), batch.rows
 
 
-def _cut_every(days: int, run: range, bound: Sequence[range]) -> Iterator[range]:
-    """Cut *run* from its first day on; an edge inside a batch moves to the batch's end."""
+def _fixed_parts(days: int, run: range, whole: Sequence[range]) -> Iterator[range]:
+    """Divide *run* from its first day on; an edge inside a batch moves to the batch's end."""
     if days < 1:
-        raise ValueError(f"chunk_days must be positive, got {days}")
+        raise ArgumentError("chunk_days", f"must be positive, got {days}")
     start = run.start
     while start < run.stop:
         edge = min(start + days, run.stop)
-        batch = _cut_by(edge, bound)
+        batch = _divided_by(edge, whole)
         stop = batch.stop if batch else edge
         yield range(start, stop)
         start = stop
 
 
-def _cut(
-    wanted: set[int],
-    bound: Sequence[range],
+def _even_parts(
+    to_fetch: set[int],
+    whole: Sequence[range],
     open_day: int,
     *,
     workers: int,
     requests: int | None,
     weights: Weights | None,
 ) -> list[range]:
-    """Cut the closed days of *wanted* evenly; open days, and batches with open days, stand alone."""
-    open_batches = [batch for batch in bound if batch.stop > open_day]
-    open_days = {day for day in wanted if day >= open_day}.difference(*open_batches)
-    alone = open_batches + [range(day, day + 1) for day in open_days]
-    runs = _runs(wanted.difference(*alone))
+    """Divide the closed days evenly; open days, and batches with open days, are parts of their own."""
+    open_batches = [batch for batch in whole if batch.stop > open_day]
+    open_days = {day for day in to_fetch if day >= open_day}.difference(*open_batches)
+    separate = open_batches + [range(day, day + 1) for day in open_days]
+    runs = _runs(to_fetch.difference(*separate))
     lengths = [len(run) for run in runs]
-    count = _even_count(lengths, alone, workers, requests)
-    cut = list(zip(shares(lengths, lengths, count), runs, strict=True))
-    even = [part for share, run in cut for part in _cut_into(share, run, bound)]
+    count = _even_count(lengths, separate, workers, requests)
+    divided = list(zip(shares(lengths, lengths, count), runs, strict=True))
+    even = [part for share, run in divided for part in _divide(share, run, whole)]
     if weights is None:
-        return alone + even
-    longest = max([_WEEK, *(-(-len(run) // share) for share, run in cut)])
-    ways = [
-        alone + [part for light in way for part in _no_longer_than(longest, light, bound)]
-        for way in cuts_by_weight(runs, bound, weights, most=count)
+        return separate + even
+    longest = max([_WEEK, *(-(-len(run) // share) for share, run in divided)])
+    alternatives = [
+        separate + [part for light in parts for part in _no_longer_than(longest, light, whole)]
+        for parts in even_by_weight(runs, whole, weights, most=count)
     ]
-    return _quickest(alone + even, ways, len(alone) + count, workers, weights)
+    return _quickest(separate + even, alternatives, len(separate) + count, workers, weights)
 
 
 def _quickest(
-    even: list[range], ways: Iterable[list[range]], most: int, workers: int, weights: Weights
+    even: list[range], alternatives: Iterable[list[range]], most: int, workers: int, weights: Weights
 ) -> list[range]:
-    """Return the one of *ways* to cut that *workers* are quickest with, of *most* parts, or the *even* one."""
+    """Return the alternative that takes the least time, with at most *most* parts, or *even* if the gain is small."""
 
-    def spent(way: Iterable[range]) -> float:
-        return makespan(way, weights, workers)
+    def time(parts: Iterable[range]) -> float:
+        return makespan(parts, weights, workers)
 
-    best = min((way for way in ways if len(way) <= most), key=spent, default=even)
-    return best if spent(best) <= _WORTH_IT * spent(even) else even
+    best = min((parts for parts in alternatives if len(parts) <= most), key=time, default=even)
+    return best if time(best) <= _WORTHWHILE * time(even) else even
 
 
-def _even_count(lengths: Sequence[int], alone: Sequence[range], workers: int, requests: int | None) -> int:
-    """Return into how many chunks to cut runs of *lengths* closed days: whole waves, within the quota.
+def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int, requests: int | None) -> int:
+    """Return the number of chunks for runs of *lengths* closed days: whole waves, within the quota.
 
-    *alone* are the chunks that are fetched beside them.
+    *separate* are the chunks of open days.
     """
     days = sum(lengths)
     weeks = sum(-(-length // _WEEK) for length in lengths)
     count = -(-weeks // workers) * workers
     if requests is not None:
-        budget = max(1, requests - len(alone))
+        budget = max(1, requests - len(separate))
         if count > budget:
             count = budget - budget % workers or budget
     if days <= _WEEK:
-        all_in_a_week = days + sum(map(len, alone)) <= _WEEK
-        count = min(count, _CHUNKS_OF_A_WEEK - (len(alone) if all_in_a_week else 0))
+        all_in_a_week = days + sum(map(len, separate)) <= _WEEK
+        count = min(count, _MAX_CHUNKS_OF_A_WEEK - (len(separate) if all_in_a_week else 0))
     return min(count, days)
 
 
-def _no_longer_than(days: int, part: range, bound: Sequence[range]) -> Iterable[range]:
-    return [part] if len(part) <= days else _cut_into(-(-len(part) // days), part, bound)
+def _no_longer_than(days: int, part: range, whole: Sequence[range]) -> Iterable[range]:
+    return [part] if len(part) <= days else _divide(-(-len(part) // days), part, whole)
 
 
-def _cut_into(count: int, run: range, bound: Sequence[range]) -> Iterator[range]:
-    """Cut *run* into *count* even parts; an edge inside a batch moves to its nearer end, so parts may merge."""
+def _divide(count: int, run: range, whole: Sequence[range]) -> Iterator[range]:
+    """Divide *run* into *count* even parts; an edge inside a batch moves to its nearer end, so parts may merge."""
     even = (run.start + len(run) * part // count for part in range(count + 1))
-    edges = sorted({_clear_of(bound, edge) for edge in even})
+    edges = sorted({_moved_out_of(whole, edge) for edge in even})
     return (range(start, stop) for start, stop in pairwise(edges))
 
 
-def _clear_of(bound: Sequence[range], edge: int) -> int:
-    batch = _cut_by(edge, bound)
+def _moved_out_of(whole: Sequence[range], edge: int) -> int:
+    batch = _divided_by(edge, whole)
     if batch is None:
         return edge
     return batch.start if edge - batch.start < batch.stop - edge else batch.stop
 
 
-def _cut_by(edge: int, bound: Sequence[range]) -> range | None:
-    """Return the batch that an edge before day *edge* would cut."""
-    return next((batch for batch in bound if batch.start < edge < batch.stop), None)
+def _divided_by(edge: int, whole: Sequence[range]) -> range | None:
+    """Return the batch that an edge before day *edge* would divide."""
+    return next((batch for batch in whole if batch.start < edge < batch.stop), None)
 
 
 def _days(first: date, last: date) -> range:
@@ -254,7 +253,7 @@ def _days(first: date, last: date) -> range:
 
 
 def _runs(days: Iterable[int]) -> list[range]:
-    """Return *days* as runs without holes, in order."""
+    """Return *days* as runs without gaps, in order."""
     runs: list[range] = []
     for day in sorted(days):
         if runs and runs[-1].stop == day:

@@ -1,7 +1,6 @@
-"""How many events will a day have? What earlier batches tell of it, and cuts of equal weight. Pure, as the planner is.
+"""Expected events of each day, estimated from earlier batches, and parts of equal weight. Pure, as the planner is.
 
-A weight is a number of events, of which only ratios matter. Days are ordinals and runs of days are ranges, as
-inside the planner.
+A weight is a number of events; only ratios matter. Days are ordinals and runs of days are ranges, as in the planner.
 """
 
 from bisect import bisect, bisect_left
@@ -12,49 +11,49 @@ from statistics import fmean, median
 
 Weights = Mapping[int, float]
 
-_EMPTY = 1 / 50  # of an average day: what a day costs that has no events
-_CUTS = 200  # that are looked at, about, so that years without a quota are planned in no time
-_NEAREST = 3  # days on either side that speak for an unknown one, so that the median outvotes an outlier
+_EMPTY = 1 / 50  # of an average day: the cost of a day without events
+_MAX_ALTERNATIVES = 200  # about; years without a quota should be planned quickly
+_NEAREST = 3  # days on either side that estimate an unknown one, so that the median ignores an outlier
 
 
-def expected_weights(told: Iterable[tuple[range, int]], days: Iterable[int]) -> dict[int, float] | None:
-    """Return how much each of *days* is expected to weigh; None where nothing is known, or only empty days are.
+def expected_weights(row_counts: Iterable[tuple[range, int]], days: Iterable[int]) -> dict[int, float] | None:
+    """Return the expected weight of each of *days*; None if nothing is known, or only days without events are.
 
-    *told* are the days and rows of earlier batches, of which a later one knows better. A batch tells only the sum
-    of its days, so they share it evenly. A day that none tells of weighs what the nearest ones do, in the median, so
-    that one outlier does not come again every week: those of its weekday that a batch told alone, or else any.
+    *row_counts* are the days and rows of earlier batches, oldest first; a later one replaces an earlier one. Only the sum
+    of a batch's days is known, so each has an equal share. A day that no batch covers weighs the median of the nearest
+    days, so that one outlier does not recur every week: those of its weekday that were batches of their own, or else any.
     """
     known: dict[int, float] = {}
-    alone: set[int] = set()
-    for batch, rows in told:
+    single: set[int] = set()
+    for batch, rows in row_counts:
         known.update(dict.fromkeys(batch, rows / len(batch)))
         if len(batch) == 1:
-            alone.update(batch)
+            single.update(batch)
         else:
-            alone.difference_update(batch)
+            single.difference_update(batch)
     if not any(known.values()):
         return None
-    weekdays = [sorted(day for day in alone if day % 7 == weekday) for weekday in range(7)]
+    weekdays = [sorted(day for day in single if day % 7 == weekday) for weekday in range(7)]
     every = sorted(known)
     least = fmean(known.values()) * _EMPTY
     return {
-        day: least + (known[day] if day in known else _near(day, weekdays[day % 7] or every, known))
+        day: least + (known[day] if day in known else _estimate(day, weekdays[day % 7] or every, known))
         for day in days
     }
 
 
-def _near(day: int, others: Sequence[int], known: Weights) -> float:
+def _estimate(day: int, others: Sequence[int], known: Weights) -> float:
     at = bisect(others, day)
     return median(known[other] for other in others[max(0, at - _NEAREST) : at + _NEAREST])
 
 
 def weight(days: range, weights: Weights | None) -> float:
-    """Return what *days* weigh together; where nothing is known, how many they are."""
+    """Return the weight of *days* together; if nothing is known, their number."""
     return float(len(days)) if weights is None else sum(weights[day] for day in days)
 
 
 def makespan(parts: Iterable[range], weights: Weights, workers: int) -> float:
-    """Return how long so many *workers* take for *parts*, each of whom takes the heaviest that is left when it is free."""
+    """Return the time that *workers* need for *parts* if each idle worker takes the heaviest part that is left."""
     free = [0.0] * workers
     for part in sorted((weight(part, weights) for part in parts), reverse=True):
         heapreplace(free, free[0] + part)
@@ -62,48 +61,48 @@ def makespan(parts: Iterable[range], weights: Weights, workers: int) -> float:
 
 
 def shares(weights: Sequence[float], most: Sequence[int], count: int) -> list[int]:
-    """Share *count* chunks among runs of such *weights* so that the heaviest chunk is light.
+    """Distribute *count* chunks among runs of these *weights* so that the heaviest chunk is as light as possible.
 
-    Every run gets one at least, and none more than its *most*.
+    Every run has at least one, and none more than its *most*.
     """
-    given = [1] * len(weights)
+    chunks = [1] * len(weights)
     for _ in range(count - len(weights)):
-        growing = [run for run in range(len(weights)) if given[run] < most[run]]
+        growing = [run for run in range(len(weights)) if chunks[run] < most[run]]
         if not growing:
             break
-        given[max(growing, key=lambda run: weights[run] / given[run])] += 1
-    return given
+        chunks[max(growing, key=lambda run: weights[run] / chunks[run])] += 1
+    return chunks
 
 
-def cuts_by_weight(
-    runs: Sequence[range], bound: Sequence[range], weights: Weights, most: int
+def even_by_weight(
+    runs: Sequence[range], whole: Sequence[range], weights: Weights, most: int
 ) -> Iterator[list[range]]:
-    """Yield *runs* cut into up to *most* chunks, about as heavy as one another, that leave the *bound* days together.
+    """Yield *runs* divided into up to *most* parts of about equal weight; no edge divides a range of *whole*.
 
-    A day or a batch that is heavier than its share stands alone, so there may be fewer chunks.
+    A day or a batch that is heavier than its share is a part of its own, so there may be fewer parts.
     """
-    inside = {day for batch in bound for day in batch[1:]}
+    inside = {day for batch in whole for day in batch[1:]}
     edges = [[edge for edge in [*run, run.stop] if edge not in inside] for run in runs]
     before = [
         list(accumulate((weight(range(*edge), weights) for edge in pairwise(line)), initial=0.0))
         for line in edges
     ]
     totals, pieces = [line[-1] for line in before], [len(line) - 1 for line in edges]
-    for count in range(len(runs), most + 1, 1 + most // _CUTS):
+    for count in range(len(runs), most + 1, 1 + most // _MAX_ALTERNATIVES):
         yield [
             range(*part)
             for line, marks, share in zip(edges, before, shares(totals, pieces, count), strict=True)
-            for part in pairwise(_evenly(line, marks, share))
+            for part in pairwise(_even_edges(line, marks, share))
         ]
 
 
-def _evenly(edges: Sequence[int], before: Sequence[float], count: int) -> list[int]:
-    """Return of *edges*, with the weight *before* each, those nearest to even cuts into *count*."""
+def _even_edges(edges: Sequence[int], before: Sequence[float], count: int) -> list[int]:
+    """Return those of *edges*, with the weight *before* each, that divide the weight into *count* parts most evenly."""
     marks = (before[-1] * part / count for part in range(count + 1))
     return sorted({edges[_nearest(before, mark)] for mark in marks})
 
 
 def _nearest(values: Sequence[float], value: float) -> int:
-    """Return where in the rising *values* the one nearest to *value* is."""
+    """Return the index of the one of the ascending *values* that is nearest to *value*."""
     at = min(bisect_left(values, value), len(values) - 1)
     return at - 1 if at and value - values[at - 1] < values[at] - value else at

@@ -1,4 +1,5 @@
-"""Admits requests no faster than Mixpanel's quota allows, across all processes of one user.
+"""Admits requests no faster than Mixpanel's quota allows, across all processes of one user on this machine.
 
-Imports `errors` only. Start with `gate.Gate`; `shared` is the file between processes, `retry` the policy after failures.
+Imports `errors`, and `_environment` and `_files` for the file between processes. Start with `gate.Gate`; `windows` is the
+arithmetic, `shared` the file, `retry` the policy after failures.
 """

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._planning.weights import cuts_by_weight, expected_weights, makespan, shares, weight
+from mixpanel_export._planning.weights import even_by_weight, expected_weights, makespan, shares, weight
 
 Told = list[tuple[range, int]]
 
@@ -123,7 +123,7 @@ def test_cuts_are_even_in_weight(weights: list[int], hole: int, batches: list[in
     wanted = [day for run in runs for day in run]
     pieces = [[day] for day in wanted if not any(day in batch for batch in bound)] + [list(b) for b in bound]
     heaviest = max((sum(known[day] for day in piece) for piece in pieces), default=0)
-    cuts = list(cuts_by_weight(runs, bound, known, most))
+    cuts = list(even_by_weight(runs, bound, known, most))
     assert len(cuts) == max(0, most - len(runs) + 1)
     for number, parts in enumerate(cuts, len(runs)):
         assert [day for part in parts for day in part] == wanted
