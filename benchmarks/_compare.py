@@ -1,4 +1,4 @@
-"""What a simulator tells of days, and in what the file that they were exported into differs from it."""
+"""The expected result of exporting a span of days, and the differences between it and a database file."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from _measure import counted, in_own_process, stored
+from _measure import in_own_process, row_count, rows_and_checksum
 
 from mixpanel_export import ParallelFetchResult
 from mixpanel_export.simulator import Simulator, Truth
@@ -16,42 +16,44 @@ from mixpanel_export.simulator.days import records
 from mixpanel_export.simulator.events import line
 
 Span = tuple[date, date]
+Rejects = Counter[tuple[str, bytes]]
+"""Lines of `_export_rejects` with their reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a simulator tells of a span of days: `aside` are the lines that belong beside the table, by reason."""
+class Expected:
+    """What the simulator knows about a span of days: the truth, the rejects, and the size of all lines in bytes."""
 
     truth: Truth
-    aside: Counter[tuple[str, bytes]]
+    rejects: Rejects
     size: int
 
 
-def tell(spans: Sequence[Span], simulator: Simulator) -> list[Told]:
-    """Prepare the days of *spans*, the first of which has all of them, and tell what each span must become."""
+def prepare(spans: Sequence[Span], simulator: Simulator) -> list[Expected]:
+    """Prepare the days of *spans*, the first of which contains the others, and return what to expect of each span."""
     simulator.prepare(*spans[0])
-    beside = {day: _beside(simulator, day) for day in _days(spans[0])}
+    by_day = {day: _rejects_and_size(simulator, day) for day in _days(spans[0])}
     return [
-        Told(
+        Expected(
             simulator.truth(*span),
-            sum((beside[day][0] for day in _days(span)), Counter()),
-            sum(beside[day][1] for day in _days(span)),
+            sum((by_day[day][0] for day in _days(span)), Counter()),
+            sum(by_day[day][1] for day in _days(span)),
         )
         for span in spans
     ]
 
 
-def _beside(simulator: Simulator, day: date) -> tuple[Counter[tuple[str, bytes]], int]:
-    """Return the lines that an export of *day* must set aside, and the size of all its lines."""
-    aside: Counter[tuple[str, bytes]] = Counter()
+def _rejects_and_size(simulator: Simulator, day: date) -> tuple[Rejects, int]:
+    """Return the lines of *day* that belong in `_export_rejects`, and the size of all its lines."""
+    rejects: Rejects = Counter()
     size = 0
     for record in records(simulator.profile, day):
         *rejected, event = line(record).split(b"\n")
         size += sum(map(len, rejected)) + len(event) + len(rejected) + 1
-        aside.update(("rejected", each) for each in rejected)
+        rejects.update(("rejected", each) for each in rejected)
         if record[6] is not None and record[6].repaired:
-            aside["repaired", event] += 1
-    return aside, size
+            rejects["repaired", event] += 1
+    return rejects, size
 
 
 def _days(span: Span) -> Iterator[date]:
@@ -60,34 +62,34 @@ def _days(span: Span) -> Iterator[date]:
 
 
 def differences(
-    db: Path, told: Told, result: ParallelFetchResult, *, before: int | None, thorough: bool
+    db: Path, expected: Expected, result: ParallelFetchResult, *, rows_before: int | None, full: bool
 ) -> Iterator[str]:
-    """Yield what is not as the simulator has it, in words; only *thorough* reads every row.
+    """Yield a description of each difference between the file and *expected*; *full* compares every row.
 
-    *before* is how many rows were in the file before the export of *result*; None where there was no file.
+    *rows_before* is the number of rows in the file before the export of *result*, or None if the file is new.
     """
-    truth = told.truth
+    truth = expected.truth
     facts: list[tuple[str, object, object]] = [
-        ("rows in the table", counted(db), truth.distinct),
-        ("rows that the table grew by", result.total_rows, truth.distinct - (before or 0)),
+        ("rows in the table", row_count(db), truth.distinct),
+        ("rows added to the table", result.total_rows, truth.distinct - (rows_before or 0)),
         *zip(
-            ("rows by the ledger", "its removed duplicates", "its rejects", "its repaired lines"),
+            ("rows in the ledger", "its removed duplicates", "its rejects", "its repaired lines"),
             _ledger(db),
             (truth.distinct, truth.duplicates, truth.rejects, truth.repaired),
             strict=True,
         ),
     ]
-    if before is None:
+    if rows_before is None:
         returned = (result.removed_duplicates, result.rejects, result.repaired)
         sent = (truth.duplicates, truth.rejects, truth.repaired)
         facts.append(("duplicates, rejects and repaired lines of the result", returned, sent))
-    if thorough:
-        found = in_own_process(stored, db)
-        facts.append(("rows and checksum of all columns", found, (truth.distinct, truth.checksum)))
+    if full:
+        actual = in_own_process(rows_and_checksum, db)
+        facts.append(("rows and checksum of all columns", actual, (truth.distinct, truth.checksum)))
     yield from (
-        f"{name}: {found}, and should be {expected}" for name, found, expected in facts if found != expected
+        f"{name}: {actual}, and should be {correct}" for name, actual, correct in facts if actual != correct
     )
-    yield from _aside_differs(_aside(db), told.aside)
+    yield from _rejects_differ(_rejects(db), expected.rejects)
 
 
 def _ledger(db: Path) -> tuple[int, ...]:
@@ -97,12 +99,12 @@ def _ledger(db: Path) -> tuple[int, ...]:
     return tuple(map(int, sums))
 
 
-def _aside(db: Path) -> Counter[tuple[str, bytes]]:
+def _rejects(db: Path) -> Rejects:
     return Counter((reason, line) for reason, line in query(db, "SELECT reason, line FROM _export_rejects"))
 
 
-def _aside_differs(found: Counter[tuple[str, bytes]], sent: Counter[tuple[str, bytes]]) -> Iterator[str]:
-    for what, lines in (("missing from", sent - found), ("too much in", found - sent)):
+def _rejects_differ(actual: Rejects, sent: Rejects) -> Iterator[str]:
+    for what, lines in (("missing from", sent - actual), ("too many in", actual - sent)):
         for (reason, each), times in lines.items():
             yield f"{what} _export_rejects, {times} times as {reason}: {each[:200]!r}"
 

@@ -1,4 +1,4 @@
-"""The days that a benchmark serves: made once, and read from disk by whoever needs the same ones later."""
+"""The days that a benchmark serves: generated once, then read from disk."""
 
 import pickle
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ DATA = Path(__file__).parent / "data"
 
 
 def truths(first: date, last: date, simulator: Simulator) -> dict[date, Truth]:
-    """Make *simulator* ready to serve the days for next to nothing, and return the truth of each.
+    """Prepare *simulator* to serve the days at little cost, and return the truth about each day.
 
     Raises:
-        ValueError: the profile sends events with the day before or after, so that days have no truth of their own.
+        ValueError: The profile sends events with the day before or after, so that days have no separate truths.
     """
     profile = simulator.profile
     if profile.leaks or profile.strays:
-        raise ValueError("days with events of their neighbours have no truth of their own")
-    if callable(profile.events_per_day):  # which has no name to keep it by
+        raise ValueError("days with events of neighbouring days have no separate truths")
+    if callable(profile.events_per_day):  # a function cannot be part of a file name
         simulator.prepare(first, last)
         return {day: simulator.truth(day, day) for day in _days(first, last)}
     folder = DATA / _version() / _digest(repr(profile).encode())
@@ -35,18 +35,18 @@ def truths(first: date, last: date, simulator: Simulator) -> dict[date, Truth]:
 
 
 def _truth(simulator: Simulator, day: date, file: Path) -> Truth:
-    compressed = simulator._source.cache  # noqa: SLF001 - the simulator has no disk, and needs none elsewhere
+    cache_of_days = simulator._source.cache  # noqa: SLF001 - only benchmarks store days on disk
     if file.exists():
         truth: Truth
-        truth, segments = pickle.loads(file.read_bytes())  # noqa: S301 - we wrote it
-        compressed.put(day, segments)
+        truth, segments = pickle.loads(file.read_bytes())  # noqa: S301 - written below
+        cache_of_days.put(day, segments)
         return truth
     simulator.prepare(day, day)
     truth = simulator.truth(day, day)
-    if segments := compressed.get(day):
-        begun = file.with_suffix(".new")
-        begun.write_bytes(pickle.dumps((truth, segments)))
-        begun.replace(file)  # so that a file is whole, or not there
+    if segments := cache_of_days.get(day):
+        incomplete = file.with_suffix(".new")
+        incomplete.write_bytes(pickle.dumps((truth, segments)))
+        incomplete.replace(file)  # so that a file is complete or absent
     return truth
 
 
@@ -56,7 +56,7 @@ def _days(first: date, last: date) -> Iterator[date]:
 
 @cache
 def _version() -> str:
-    """Return what changes when the simulator does."""
+    """Return a hash of the simulator's sources."""
     sources = sorted(Path(package.__path__[0]).glob("*.py"))
     return _digest(b"".join(source.read_bytes() for source in sources))
 

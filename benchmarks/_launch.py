@@ -1,6 +1,6 @@
-"""Run the command that the arguments are, and print when it began and ended, its CPU seconds and its peak in bytes.
+"""Run a command, and print when it started and ended, its CPU seconds, and its peak memory in bytes.
 
-A process's peak begins with what the process that started it had, so this one is small and imports next to nothing.
+The peak of a process starts with the memory of the process that started it, so this launcher is small and imports little.
 """
 
 import os
@@ -10,9 +10,9 @@ import time
 
 
 def main() -> None:
-    """Print `exit code, begun, ended, CPU seconds, peak`; the last two are 0 on Windows."""
+    """Run the command in the arguments; print exit code, start, end, CPU seconds and peak, the last two 0 on Windows."""
     cpu = peak = 0.0
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
         if sys.platform == "win32":
             child.wait()
@@ -22,7 +22,7 @@ def main() -> None:
             cpu = usage.ru_utime + usage.ru_stime
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         ended = time.perf_counter()
-    print(child.returncode, begun, ended, cpu, peak)
+    print(child.returncode, started, ended, cpu, peak)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a server and each run in processes of their own, what a run costs, what it stored."""
+"""Shared by the benchmarks: a server and each run in separate processes, the cost of a run, and the check of its result."""
 
 import argparse
 import os
@@ -37,23 +37,26 @@ ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
 FIRST = date(2024, 1, 1)
 SPAWN = get_context("spawn")  # a forked process would share the parent's memory, and its peak
 UNLIMITED: dict[str, Any] = {"per_second": 0, "per_hour": 0}
+ODD = (
+    0.002  # share of events with an unusual time or id, so that the exporter's slower paths are measured too
+)
 RESULTS = Path(__file__).parent / "results"
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "--scale": {"type": float, "default": 0.25, "metavar": "X", "help": "1 is a million events a size"},
-    "--rounds": {"type": int, "metavar": "N", "help": "after the warm-up"},
+    "--scale": {"type": float, "default": 0.25, "metavar": "X", "help": "size; 1 is a million events"},
+    "--rounds": {"type": int, "metavar": "N", "help": "number of rounds after the warm-up"},
     "--folder": {
         "type": Path,
         "metavar": "PATH",
-        "help": "where databases go meanwhile; default: the system's",
+        "help": "folder for temporary databases; default: the system's",
     },
-    "--results": {"type": Path, "default": RESULTS, "metavar": "PATH", "help": "where tables and plots go"},
+    "--results": {"type": Path, "default": RESULTS, "metavar": "PATH", "help": "folder for tables and plots"},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one run took: seconds by the clock and of all cores, peak of resident bytes (0 where not told)."""
+    """The cost of one run: seconds by the clock, CPU seconds of all threads, peak of resident bytes (0 if unknown)."""
 
     wall: float
     cpu: float
@@ -61,14 +64,15 @@ class Cost:
 
 
 def day(number: int) -> date:
-    """Return the day that comes *number* days after the first one."""
+    """Return the day *number* days after the first one."""
     return FIRST + timedelta(number)
 
 
 def options(*names: str, description: str | None, rounds: int) -> argparse.Namespace:
-    """Return what the command line says of the options of these *names*; *rounds* unless it says otherwise.
+    """Parse the command line with the options *names*; *rounds* is the default of `--rounds`.
 
-    Its `about` is the line that says where, when and how much is measured; it is printed now, before the load is ours.
+    The attribute `about` of the result is one line about machine, date and size. It is printed at once, so that the load
+    in it is not the benchmark's own.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -76,103 +80,105 @@ def options(*names: str, description: str | None, rounds: int) -> argparse.Names
     for name in names:
         parser.add_argument(name, **_OPTIONS[name])
     parser.set_defaults(rounds=rounds)
-    given = parser.parse_args()
-    given.about = f"{machine()}; scale {given.scale:g}, rounds {given.rounds}"
-    print(f"{given.about}\n", flush=True)
-    return given
+    arguments = parser.parse_args()
+    arguments.about = f"{machine()}; scale {arguments.scale:g}, rounds {arguments.rounds}"
+    print(f"{arguments.about}\n", flush=True)
+    return arguments
 
 
 def export(url: str, first: date, last: date, db: Path, **settings: Any) -> ParallelFetchResult:
-    """Export the days with default settings but for *settings*, and without the client's limits.
+    """Export the days without client-side limits; *settings* are arguments of `export_events`.
 
     Raises:
-        RuntimeError: days are missing.
+        RuntimeError: Batches have failed.
     """
-    given: dict[str, Any] = {"db": db, "credentials": ACCOUNT, "api_url": url} | UNLIMITED | settings
-    result = anyio.run(partial(export_events, first, last, **given))
+    keywords: dict[str, Any] = {"db": db, "credentials": ACCOUNT, "api_url": url} | UNLIMITED | settings
+    result = anyio.run(partial(export_events, first, last, **keywords))
     if result.failed_batches:
         raise RuntimeError(f"{result.failed_date_ranges} are missing: {result.errors}")
     return result
 
 
-def alternating(ways: Sequence[W], rounds: int, run: Callable[[W], T]) -> list[list[T]]:
-    """Run all *ways*, forwards and backwards in turn, *rounds* times after one round that does not count.
+def alternate(ways: Sequence[W], rounds: int, run: Callable[[W], T]) -> list[list[T]]:
+    """Run every way once a round, in alternating order, and return the results of each way by round.
 
-    Returned are, for each way, its results in the order of the rounds.
+    One round more than *rounds* is run first as a warm-up, and its results are discarded.
     """
-    done: list[list[T]] = [[] for _ in ways]
-    for turn in range(rounds + 1):
+    results: list[list[T]] = [[] for _ in ways]
+    for round_number in range(rounds + 1):
         order = list(enumerate(ways))
-        for place, way in reversed(order) if turn % 2 else order:
+        for index, way in reversed(order) if round_number % 2 else order:
             result = run(way)
-            if turn:
-                done[place].append(result)
-    return done
+            if round_number:
+                results[index].append(result)
+    return results
 
 
 @dataclass(slots=True)
 class Proof:
-    """Proves that tables have all they should: the first by *check*, the others by a hash that is the first one's.
+    """Checks tables: the first one in full, the following ones by a hash that must equal the first one's.
 
-    *check* reads the whole table, and returns what is wrong with it, or nothing. Where tables may differ and be
-    right, as not *alike*, each is checked.
+    *check* reads a whole table and returns what is wrong with it, or None. If correct tables can differ, set *alike* to
+    False, and each table is checked in full.
     """
 
     name: str
     check: Callable[[Path], str | None]
     alike: bool = True
-    right: tuple[int, int] | None = None
+    correct: tuple[int, int] | None = None
 
     def of(self, db: Path) -> None:
-        """Look at the table `events` of a database.
+        """Check the table `events` of a database.
 
         Raises:
-            SystemExit: it is not as it should be.
+            SystemExit: The table is wrong.
         """
-        if (self.right is None or not self.alike) and (wrong := self.check(db)):
-            raise SystemExit(f"{self.name}: {wrong}")
-        found = in_own_process(hashed, db)
-        if self.right is None or not self.alike:
-            self.right = found
-        if found != self.right:
-            raise SystemExit(f"{self.name}: rows and hash are {found}, and were {self.right} the first time")
+        if (self.correct is None or not self.alike) and (problem := self.check(db)):
+            raise SystemExit(f"{self.name}: {problem}")
+        actual = in_own_process(rows_and_hash, db)
+        if self.correct is None or not self.alike:
+            self.correct = actual
+        if actual != self.correct:
+            raise SystemExit(
+                f"{self.name}: rows and hash are {actual}, and were {self.correct} in the first run"
+            )
 
 
-def exactly(truth: Truth) -> Callable[[Path], str | None]:
-    """Return a check that a table has exactly the rows that the simulator says, in all columns and bytes."""
+def equals(truth: Truth) -> Callable[[Path], str | None]:
+    """Return a check that a table has exactly the simulator's rows, in all columns and bytes."""
 
     def check(db: Path) -> str | None:
-        found, right = in_own_process(stored, db), (truth.distinct, truth.checksum)
-        return None if found == right else f"rows and checksum are {found}, and should be {right}"
+        actual, correct = in_own_process(rows_and_checksum, db), (truth.distinct, truth.checksum)
+        return None if actual == correct else f"rows and checksum are {actual}, and should be {correct}"
 
     return check
 
 
-def as_many(rows: int) -> Callable[[Path], str | None]:
-    """Return a check that a table has so many rows."""
+def has_rows(rows: int) -> Callable[[Path], str | None]:
+    """Return a check that a table has this number of rows."""
 
     def check(db: Path) -> str | None:
-        found = in_own_process(counted, db)
-        return None if found == rows else f"there are {found} rows, and should be {rows}"
+        actual = in_own_process(row_count, db)
+        return None if actual == rows else f"there are {actual} rows, and should be {rows}"
 
     return check
 
 
 @contextmanager
 def new_folder(within: Path | None) -> Iterator[Path]:
-    """Yield a new folder, which is removed with all that is in it."""
+    """Yield a new folder, which is removed with its content."""
     with tempfile.TemporaryDirectory(dir=within) as folder:
         yield Path(folder)
 
 
 def cost_of(work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Cost:
-    """Call *work* in a new process and return its cost; what the process imports first is not in the times."""
-    return measured(work, *args, **kwargs)[1]
+    """Call *work* in a new process and return its cost; start and imports of the process are not in the times."""
+    return measure(work, *args, **kwargs)[1]
 
 
-def measured(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, Cost]:
-    """Call *work* in a new process, as `cost_of` does, and return what it returned too."""
-    return in_own_process(_measured, partial(work, *args, **kwargs))
+def measure(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, Cost]:
+    """Call *work* in a new process, and return its result and its cost."""
+    return in_own_process(_with_cost, partial(work, *args, **kwargs))
 
 
 def in_own_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -182,25 +188,25 @@ def in_own_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 
 
 @contextmanager
-def served(first: date, last: date, **settings: Any) -> Iterator[tuple[str, Truth]]:
-    """Serve a simulator of these *settings* from another process; yields its URL and the truth of the days.
+def serve(first: date, last: date, **settings: Any) -> Iterator[tuple[str, Truth]]:
+    """Serve a simulator with *settings* from another process; yield its URL and the truth about the days.
 
-    The days are made and compressed before, so that a request costs the server little.
+    The days are generated and compressed in advance, so that a request costs the server little.
     """
-    with served_days(first, last, **settings) as (url, told):
-        yield url, sum(told.values(), Truth())
+    with serve_days(first, last, **settings) as (url, by_day):
+        yield url, sum(by_day.values(), Truth())
 
 
 @contextmanager
-def served_days(first: date, last: date, **settings: Any) -> Iterator[tuple[str, dict[date, Truth]]]:
-    """Serve as `served` does; yields the URL and the truth of each day."""
-    with serving(partial(truths, first, last), **settings) as told:
-        yield told
+def serve_days(first: date, last: date, **settings: Any) -> Iterator[tuple[str, dict[date, Truth]]]:
+    """Serve as `serve` does; yield the URL and the truth about each day."""
+    with serve_prepared(partial(truths, first, last), **settings) as url_and_truths:
+        yield url_and_truths
 
 
 @contextmanager
-def serving(prepare: Callable[[Simulator], T], **settings: Any) -> Iterator[tuple[str, T]]:
-    """Serve a simulator of these *settings* from another process; yields its URL and what *prepare* returned there."""
+def serve_prepared(prepare: Callable[[Simulator], T], **settings: Any) -> Iterator[tuple[str, T]]:
+    """Serve a simulator with *settings* from another process; yield its URL and the result of *prepare* there."""
     here, there = SPAWN.Pipe()
     server = SPAWN.Process(target=_serve, args=(there, prepare, settings), daemon=True)
     server.start()
@@ -212,37 +218,37 @@ def serving(prepare: Callable[[Simulator], T], **settings: Any) -> Iterator[tupl
         server.join()
 
 
-def stored(db: Path) -> tuple[int, int]:
-    """Return how many rows the table `events` has and their checksum, in constant memory."""
+def rows_and_checksum(db: Path) -> tuple[int, int]:
+    """Return the number of rows in the table `events`, and their checksum, in constant memory."""
     with duckdb.connect(str(db), read_only=True) as connection:
         connection.execute("SET enable_progress_bar = false")
         rows = connection.execute(
             "SELECT event_name, event_time, distinct_id, insert_id, properties FROM events"
         )
         total = checksum(chain.from_iterable(iter(lambda: rows.fetchmany(10_000), [])))
-    return counted(db), total
+    return row_count(db), total
 
 
-def hashed(db: Path) -> tuple[int, int]:
-    """Return how many rows the table `events` has and a sum of DuckDB's hashes of them, whatever their order."""
+def rows_and_hash(db: Path) -> tuple[int, int]:
+    """Return the number of rows in the table `events`, and the sum of DuckDB's hashes, whatever their order."""
     with duckdb.connect(str(db), read_only=True) as connection:
         connection.execute("SET enable_progress_bar = false")
-        [found] = connection.execute(
+        [row] = connection.execute(
             "SELECT count(*), sum(hash(event_name, event_time, distinct_id, insert_id, properties)) FROM events"
         ).fetchall()
-    return found[0], int(found[1] or 0)
+    return row[0], int(row[1] or 0)
 
 
-def counted(db: Path) -> int:
-    """Return how many rows the table `events` has."""
+def row_count(db: Path) -> int:
+    """Return the number of rows in the table `events`."""
     with duckdb.connect(str(db), read_only=True) as connection:
         connection.execute("SET enable_progress_bar = false")
-        found = connection.execute("SELECT count(*) FROM events").fetchone()
-    return found[0] if found else 0
+        row = connection.execute("SELECT count(*) FROM events").fetchone()
+    return row[0] if row else 0
 
 
 def machine() -> str:
-    """Return one line that says where and when the figures came about."""
+    """Return one line about date, machine and versions."""
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"load {_load()}, Python {platform.python_version()}, DuckDB {duckdb.__version__}"
@@ -254,9 +260,9 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
-def _measured(work: Callable[[], T]) -> tuple[T, Cost]:
+def _with_cost(work: Callable[[], T]) -> tuple[T, Cost]:
     if sys.platform != "win32":
-        os.sync()  # a commit waits for the disk, and would wait for what was written before as well
+        os.sync()  # commits wait for the disk, and would wait for earlier writes too
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     return result, Cost(time.perf_counter() - wall, time.process_time() - cpu, _peak())
@@ -266,23 +272,23 @@ def _peak() -> int:
     if sys.platform == "win32":
         return 0
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, whose ru_maxrss begins with what the parent had when it started the process
+    if status.exists():  # Linux: ru_maxrss starts with the memory of the parent process
         lines = status.read_text("ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes elsewhere
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on other systems
 
 
 def _load() -> str:
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "not told"
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def _serve(ready: Connection, prepare: Callable[[Simulator], object], settings: dict[str, Any]) -> None:
-    async def serve() -> None:
+    async def run() -> None:
         simulator = Simulator(**settings)
         prepared = prepare(simulator)
         async with simulator.serve() as url:
             ready.send((url, prepared))
             await anyio.sleep_forever()
 
-    anyio.run(serve)
+    anyio.run(run)

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a Markdown table, a plot, and what it measured against each bar."""
+"""The output of a benchmark: a Markdown table, a plot, and the measured values for each bar."""
 
 import json
 from argparse import Namespace
@@ -19,9 +19,9 @@ COLOURS = ("#1f5fa8", "#d9822b", "#6b8e3d", "#8a8a8a", "#7a4e9c")
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What must be reached: *limit* is the least, or with *at_most* the greatest, that the median may be.
+    """A requirement: *limit* is the minimum, or with *at_most* the maximum, for the median of the rounds.
 
-    Bars are stated at `--scale 1`. *aim* is what is hoped for; it decides nothing.
+    Bars apply at `--scale 1`. *aim* is a goal without consequences.
     """
 
     name: str
@@ -31,79 +31,79 @@ class Bar:
     aim: float | None = None
 
     def met(self, value: float) -> bool:
-        """Whether *value*, not rounded, is on the right side of the limit."""
+        """Return whether *value*, not rounded, meets the limit."""
         return value <= self.limit if self.at_most else value >= self.limit
 
     def __str__(self) -> str:
-        hoped = f" (aim {self.aim:g})" if self.aim else ""
-        return f"{'≤' if self.at_most else '≥'} {self.limit:g} {self.unit}".strip() + hoped
+        aim = f" (aim {self.aim:g})" if self.aim else ""
+        return f"{'≤' if self.at_most else '≥'} {self.limit:g} {self.unit}".strip() + aim
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """What was measured of a bar, round by round."""
+class BarResult:
+    """The measured values for a bar, by round."""
 
     bar: Bar
     values: tuple[float, ...]
     scale: float = 1.0
 
     def row(self) -> list[str]:
-        """Return the bar's row of a table: name, limit, values, whether it is met, the scale of the run."""
+        """Return the row of the bar in a table: name, limit, values, met or missed, and the scale of the run."""
         met = "met" if self.bar.met(median(self.values)) else "**missed**"
         return [self.bar.name, str(self.bar), spread(self.values), met, f"{self.scale:g}"]
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; the first column is text, the others are figures."""
+    """Return a Markdown table with text in the first column and figures in the others."""
     lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def bars_table(reached: Iterable[Reached]) -> str:
-    """Return a table that says of each bar whether it is met."""
+def bars_table(results: Iterable[BarResult]) -> str:
+    """Return a table of bars, met or missed."""
     return markdown(
-        ["bar", "must be", "median (least to greatest)", "", "scale"], (each.row() for each in reached)
+        ["bar", "limit", "median (least to greatest)", "", "scale"], (result.row() for result in results)
     )
 
 
 def publish(
     name: str,
     title: str,
-    given: Namespace,
+    arguments: Namespace,
     tables: Sequence[str],
     *,
-    reached: Sequence[tuple[Bar, Sequence[float]]] = (),
+    bars: Sequence[tuple[Bar, Sequence[float]]] = (),
     draw: Callable[["Figure"], None] | None = None,
 ) -> None:
     """Print the tables, and write `name.md`, `name.png` and `name.json` into the folder of results.
 
-    *given* is the command line as `options` returns it. *tables* are Markdown; *reached* holds what was measured of
-    each bar, a value a round; *draw* gets an empty figure.
+    *arguments* is the command line as returned by `options`. *tables* are Markdown; *bars* has the values of each bar by
+    round; *draw* draws into an empty figure.
     """
-    folder: Path = given.results
+    folder: Path = arguments.results
     folder.mkdir(parents=True, exist_ok=True)
-    found = [Reached(bar, tuple(values), given.scale) for bar, values in reached]
-    parts = [given.about, *tables]
-    if found:
-        parts.append(bars_table(found))
+    results = [BarResult(bar, tuple(values), arguments.scale) for bar, values in bars]
+    parts = [arguments.about, *tables]
+    if results:
+        parts.append(bars_table(results))
     print("\n\n".join(parts[1:]), flush=True)
     picture = [f"![{title}]({name}.png)"] if draw else []
     (folder / f"{name}.md").write_text("\n\n".join([f"# {title}", *parts, *picture]) + "\n", "utf-8")
-    kept = [asdict(each) for each in found]
-    (folder / f"{name}.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    stored = [asdict(result) for result in results]
+    (folder / f"{name}.json").write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
     if draw:
-        _plot(folder / f"{name}.png", title, given.about, draw)
+        _plot(folder / f"{name}.png", title, arguments.about, draw)
 
 
-def published(name: str, folder: Path = RESULTS) -> list[Reached]:
-    """Return what a benchmark measured of its bars when it was last run; nothing if it never was."""
+def load_results(name: str, folder: Path = RESULTS) -> list[BarResult]:
+    """Return the bar results of the last run of a benchmark; empty if it has never run."""
     file = folder / f"{name}.json"
-    kept: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.exists() else []
-    return [Reached(Bar(**each["bar"]), tuple(each["values"]), each["scale"]) for each in kept]
+    stored: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.exists() else []
+    return [BarResult(Bar(**each["bar"]), tuple(each["values"]), each["scale"]) for each in stored]
 
 
 def _plot(file: Path, title: str, about: str, draw: Callable[["Figure"], None]) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - its memory would be in that of the processes we measure
+    from matplotlib.figure import Figure  # noqa: PLC0415 - its memory would be part of that of the measured processes
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     figure.suptitle(title, fontsize=13, x=0.01, ha="left", weight="bold")
@@ -115,16 +115,16 @@ def _plot(file: Path, title: str, about: str, draw: Callable[["Figure"], None]) 
 def horizontal(
     axes: "Axes", title: str, unit: str, bars: Sequence[tuple[str, Sequence[float]]], digits: int = 1
 ) -> None:
-    """Draw a bar for the median of each row of values, a whisker from the least to the greatest, and the figure."""
+    """Draw a bar for the median of each row of values, with a whisker from the least to the greatest, and the figure."""
     middles = [median(values) for _, values in bars]
     whiskers = [
         [middle - min(values) for middle, (_, values) in zip(middles, bars, strict=True)],
         [max(values) - middle for middle, (_, values) in zip(middles, bars, strict=True)],
     ]
-    places = range(len(bars))
-    colours = [COLOURS[place % len(COLOURS)] for place in places]
+    rows = range(len(bars))
+    colours = [COLOURS[row % len(COLOURS)] for row in rows]
     axes.barh(
-        places,
+        rows,
         middles,
         xerr=whiskers,
         color=colours,
@@ -132,11 +132,9 @@ def horizontal(
         error_kw={"ecolor": "#333333", "capsize": 3},
     )
     widest = max((max(values) for _, values in bars), default=1.0)
-    for place, (_, values) in enumerate(bars):
-        axes.text(
-            max(values) + widest * 0.02, place, f"{median(values):,.{digits}f}", va="center", fontsize=9
-        )
-    axes.set_yticks(places, [label for label, _ in bars])
+    for row, (_, values) in enumerate(bars):
+        axes.text(max(values) + widest * 0.02, row, f"{median(values):,.{digits}f}", va="center", fontsize=9)
+    axes.set_yticks(rows, [label for label, _ in bars])
     axes.invert_yaxis()
     axes.set_xlim(0, widest * 1.2)
     axes.set_xlabel(unit)
@@ -145,7 +143,7 @@ def horizontal(
 
 
 def plain(axes: "Axes", grid: Literal["both", "x", "y"] = "both") -> None:
-    """Take away what says nothing, and give the axes of figures a light grid."""
+    """Remove the frame, and add a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, axis=grid, color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -158,7 +156,7 @@ def line(
     label: str,
     colour: str = COLOURS[0],
 ) -> None:
-    """Draw the medians of *runs* over *sizes*, each with a whisker from the least to the greatest."""
+    """Draw the medians of *runs* over *sizes*, with whiskers from the least to the greatest."""
     middles = [median(values) for values in runs]
     whiskers = [
         [middle - min(values) for middle, values in zip(middles, runs, strict=True)],

@@ -1,27 +1,29 @@
-"""The bars of all benchmarks side by side: what must be reached, what was measured, met or missed.
+"""The bars of all benchmarks in one table: limits, measured values, met or missed.
 
-It measures nothing, and reads what the other scripts left in the folder of results.
+This script measures nothing; it reads the results of the other scripts.
 """
 
 import argparse
+from itertools import chain
 from pathlib import Path
 
 from _measure import RESULTS
-from _report import bars_table, published
+from _report import bars_table, load_results
 
-SCRIPTS = ("engine", "network", "memory", "growth", "startup")
+SCRIPTS = ("engine", "network", "memory", "growth", "empty", "startup")
 
 
 def main() -> None:
-    """Print the table, and write it beside the results."""
+    """Print the table, and write it to the folder of results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="PATH", help="where the results are")
-    folder: Path = parser.parse_known_args()[0].results  # the options are those of all scripts
-    table = bars_table(reached for script in SCRIPTS for reached in published(script, folder))
-    silent = [script for script in SCRIPTS if not published(script, folder)]
-    parts = ["# The bars", "They are stated at `--scale 1`.", table]
-    if silent:
-        parts.append(f"Not measured: {', '.join(silent)}.")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="PATH", help="folder with the results"
+    )
+    folder: Path = parser.parse_known_args()[0].results  # the options of the other scripts are ignored
+    results = {script: load_results(script, folder) for script in SCRIPTS}
+    parts = ["# Bars", "They apply at `--scale 1`.", bars_table(chain.from_iterable(results.values()))]
+    if missing := [script for script in SCRIPTS if not results[script]]:
+        parts.append(f"Not measured: {', '.join(missing)}.")
     print("\n\n".join(parts[1:]))
     (folder / "bars.md").write_text("\n\n".join(parts) + "\n", "utf-8")
 

@@ -1,11 +1,10 @@
-"""`export_events` against the quickest and the most usual other ways to get the same days into DuckDB.
+"""`export_events` compared with the fastest and the most common other ways to load the same days into DuckDB.
 
-A is ours with default settings, client-side limits off. B is what somebody who knows DuckDB well would write:
-the same chunks, ten at a time, their compressed bodies written to disk as they come, then one statement that
-loads all files on all cores. It checks no body, restarts nothing, removes no duplicate, keeps no ledger, and
-stores `properties` as DuckDB writes them anew. C is the statement of B alone, with the files on disk before.
-D is the classic, for the first days only: one request, `json.loads` for each line, `executemany` into a table
-with a primary key. All end with a closed database file.
+A is `export_events` with default settings and without client-side limits. B is what a DuckDB expert would write: the same
+chunks, ten at a time, with the compressed bodies written to disk, then one statement that loads all files on all cores. It
+does not check bodies, retry, remove duplicates or keep a ledger, and DuckDB reformats `properties`. C is the statement of
+B alone, with the files already on disk. D is the traditional loop, for the first days only: one request, `json.loads` for
+each line, `executemany` into a table with a primary key. All end with a closed database file.
 """
 
 import json
@@ -25,19 +24,20 @@ import httpx
 from _measure import (
     ACCOUNT,
     FIRST,
+    ODD,
     UNLIMITED,
     Cost,
     Proof,
-    alternating,
-    as_many,
+    alternate,
     cost_of,
     day,
-    exactly,
+    equals,
     export,
+    has_rows,
     in_own_process,
     new_folder,
     options,
-    served_days,
+    serve_days,
     spread,
 )
 from _report import Bar, horizontal, markdown, publish
@@ -53,8 +53,8 @@ DAYS = 90
 LAST = day(DAYS - 1)
 WORKERS = 10
 DATABASE = "export.duckdb"
-SAMPLE = 2000  # events that D gets at least, in whole days
-ROWS_A_CALL = 1000  # 5,000 make no difference
+SAMPLE = 2000  # minimum number of events for D, in whole days
+ROWS_A_CALL = 1000  # 5,000 makes no difference
 
 AGAINST_B = Bar("engine: B ÷ A, wall: ours against a power user's script", 1.0, at_most=False, aim=1.3)
 AGAINST_C = Bar(
@@ -67,11 +67,11 @@ CREATE TABLE events (
     event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR,
     properties JSON USING COMPRESSION zstd, export_batch INTEGER);
 INSERT INTO events
-SELECT found[1], make_timestamp(TRY_CAST(found[2] AS BIGINT) * 1000000), found[3], found[4], found[5], 0
+SELECT field[1], make_timestamp(TRY_CAST(field[2] AS BIGINT) * 1000000), field[3], field[4], field[5], 0
 FROM (
     SELECT json_extract_string(json, [
         '$.event', '$.properties.time', '$.properties.distinct_id', '$.properties."$insert_id"', '$.properties'
-    ]) AS found
+    ]) AS field
     FROM read_ndjson_objects('{folder}/*.gz')
 );
 """
@@ -84,19 +84,19 @@ CREATE TABLE events (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run took, and the bytes of its database file."""
+    """The cost of one run, and the size of its database file in bytes."""
 
     cost: Cost
     file: int
 
 
 def ours(url: str, folder: Path) -> None:
-    """A: the async door, default settings, no limits."""
+    """A: `export_events` with default settings, without limits."""
     export(url, FIRST, LAST, folder / DATABASE)
 
 
 def power_user(url: str, folder: Path) -> None:
-    """B: raw bodies into files, then one statement."""
+    """B: bodies into files, then one statement."""
     download(url, folder)
     load(folder, folder)
 
@@ -109,7 +109,7 @@ def load(files: Path, folder: Path) -> None:
 
 
 def download(url: str, folder: Path) -> None:
-    """Write the answers to the requests that we would make into files, as they come over the wire."""
+    """Write the compressed bodies of the same requests as in A into files."""
     anyio.run(_download, url, folder)
 
 
@@ -127,8 +127,8 @@ async def _download(url: str, folder: Path) -> None:
 async def _download_chunk(
     client: httpx.AsyncClient, limiter: anyio.CapacityLimiter, chunk: Chunk, folder: Path
 ) -> None:
-    asked = _asked(chunk)
-    async with limiter, client.stream("GET", "/api/2.0/export", params=asked) as response:
+    params = _params(chunk)
+    async with limiter, client.stream("GET", "/api/2.0/export", params=params) as response:
         response.raise_for_status()
         with (folder / f"{chunk.first}.gz").open("wb") as file:
             async for piece in response.aiter_raw():
@@ -136,26 +136,26 @@ async def _download_chunk(
 
 
 def row_by_row(url: str, days: int, folder: Path) -> None:
-    """D: a Python object for each event of the first *days*, and a primary key that refuses duplicates."""
+    """D: a Python object for each event of the first *days*, and a primary key against duplicates."""
     with (
         httpx.Client(base_url=url, auth=_auth(), timeout=600) as client,
         duckdb.connect(str(folder / DATABASE)) as connection,
-        client.stream("GET", "/api/2.0/export", params=_asked(Chunk(FIRST, day(days - 1)))) as response,
+        client.stream("GET", "/api/2.0/export", params=_params(Chunk(FIRST, day(days - 1)))) as response,
     ):
         response.raise_for_status()
         connection.execute(KEYED)
         rows = map(_row, _lines(response))
-        while some := list(islice(rows, ROWS_A_CALL)):
-            connection.executemany("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?)", some)
+        while batch := list(islice(rows, ROWS_A_CALL)):
+            connection.executemany("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?)", batch)
 
 
 def _lines(response: httpx.Response) -> Iterator[bytes]:
-    kept = b""
+    rest = b""
     for piece in response.iter_bytes():
-        *whole, kept = (kept + piece).split(b"\n")  # iter_lines also cuts inside of texts
-        yield from whole
-    if kept:
-        yield kept
+        *lines, rest = (rest + piece).split(b"\n")  # iter_lines also splits inside strings
+        yield from lines
+    if rest:
+        yield rest
 
 
 def _row(line: bytes) -> tuple[Any, ...]:
@@ -169,8 +169,8 @@ def _row(line: bytes) -> tuple[Any, ...]:
 
 
 def _keyed_rows(per_day: int, days: int) -> int:
-    """Return how many rows the first *days* leave where `$insert_id` alone is the identity."""
-    ids = [row.insert_id for row in Simulator(events_per_day=per_day).rows(FIRST, day(days - 1))]
+    """Return the number of rows of the first *days* if `$insert_id` alone is the identity."""
+    ids = [row.insert_id for row in Simulator(events_per_day=per_day, odd=ODD).rows(FIRST, day(days - 1))]
     return len({each for each in ids if each}) + sum(not each for each in ids)
 
 
@@ -178,7 +178,7 @@ def _auth() -> httpx.BasicAuth:
     return httpx.BasicAuth(ACCOUNT.username or "", ACCOUNT.secret)
 
 
-def _asked(chunk: Chunk) -> dict[str, str]:
+def _params(chunk: Chunk) -> dict[str, str]:
     return {
         "project_id": ACCOUNT.project_id,
         "from_date": str(chunk.first),
@@ -188,7 +188,7 @@ def _asked(chunk: Chunk) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to fill a table with so many events, and how its result is proven."""
+    """A way to load a number of events into a table, and the check of its result."""
 
     name: str
     work: Callable[[Path], None]
@@ -196,7 +196,7 @@ class Way:
     proof: Proof
 
     def run(self, within: Path | None) -> Run:
-        """Fill a new database in a new folder, look at it, and remove it."""
+        """Fill a new database in a new folder, check it, and remove it."""
         with new_folder(within) as folder:
             cost = cost_of(self.work, folder)
             size = sum(file.stat().st_size for file in folder.glob(f"{DATABASE}*"))
@@ -204,22 +204,21 @@ class Way:
         return Run(cost, size)
 
 
-def ways(url: str, files: Path, per_day: int, sent: Sequence[Truth]) -> list[Way]:
-    """Return A to D; *sent* is the truth of each day."""
-    truth = sum(sent, Truth())
+def all_ways(url: str, files: Path, per_day: int, by_day: Sequence[Truth]) -> list[Way]:
+    """Return A to D; *by_day* has the truth about each day."""
+    truth = sum(by_day, Truth())
     days = min(DAYS, -(-SAMPLE // per_day))
-    keyed = Proof(
-        "D", as_many(_keyed_rows(per_day, days)), alike=False
-    )  # which duplicate comes first is chance
+    # Which of several duplicates D keeps depends on the order of arrival.
+    keyed = Proof("D", has_rows(_keyed_rows(per_day, days)), alike=False)
     return [
-        Way("A: export_events", partial(ours, url), truth.rows, Proof("A", exactly(truth))),
-        Way("B: power user", partial(power_user, url), truth.rows, Proof("B", as_many(truth.rows))),
-        Way("C: DuckDB, files on disk", partial(load, files), truth.rows, Proof("C", as_many(truth.rows))),
-        Way("D: row by row", partial(row_by_row, url, days), sum(each.rows for each in sent[:days]), keyed),
+        Way("A: export_events", partial(ours, url), truth.rows, Proof("A", equals(truth))),
+        Way("B: power user", partial(power_user, url), truth.rows, Proof("B", has_rows(truth.rows))),
+        Way("C: DuckDB, files on disk", partial(load, files), truth.rows, Proof("C", has_rows(truth.rows))),
+        Way("D: row by row", partial(row_by_row, url, days), sum(each.rows for each in by_day[:days]), keyed),
     ]
 
 
-def table(compared: Sequence[Way], done: Sequence[Sequence[Run]]) -> str:
+def table(ways: Sequence[Way], results: Sequence[Sequence[Run]]) -> str:
     """Return the figures as a Markdown table: median (least to greatest)."""
     rows = [
         [
@@ -231,33 +230,27 @@ def table(compared: Sequence[Way], done: Sequence[Sequence[Run]]) -> str:
             spread([run.file / 1e6 for run in runs], digits=1),
             spread([way.events / run.cost.wall for run in runs], digits=0),
         ]
-        for way, runs in zip(compared, done, strict=True)
+        for way, runs in zip(ways, results, strict=True)
     ]
     return markdown(["", "events", "wall s", "CPU s", "peak RSS MB", "file MB", "events a second"], rows)
 
 
-def reached(compared: Sequence[Way], done: Sequence[Sequence[Run]]) -> list[tuple[Bar, list[float]]]:
-    """Return the ratios that there are bars for, taken round by round."""
-    rounds = list(zip(*done, strict=True))
-    more = compared[0].events / compared[3].events
+def bar_values(ways: Sequence[Way], results: Sequence[Sequence[Run]]) -> list[tuple[Bar, list[float]]]:
+    """Return the ratios of each bar, by round."""
+    rounds = list(zip(*results, strict=True))
+    size_ratio = ways[0].events / ways[3].events
     return [
         (AGAINST_B, [b.cost.wall / a.cost.wall for a, b, _, _ in rounds]),
         (AGAINST_C, [a.cost.cpu / c.cost.cpu for a, _, c, _ in rounds]),
-        (AGAINST_D, [more * d.cost.wall / a.cost.wall for a, _, _, d in rounds]),
+        (AGAINST_D, [size_ratio * d.cost.wall / a.cost.wall for a, _, _, d in rounds]),
     ]
 
 
-def draw(compared: Sequence[Way], done: Sequence[Sequence[Run]], figure: "Figure") -> None:
-    """Draw what each way needs, side by side."""
+def draw(ways: Sequence[Way], results: Sequence[Sequence[Run]], figure: "Figure") -> None:
+    """Draw the cost of each way, side by side."""
     speed, cpu, memory = figure.subplots(1, 3)
-    every = list(
-        zip(
-            [way.name.replace(", ", ",\n") for way in compared],
-            compared,
-            done,
-            strict=True,
-        )
-    )
+    names = [way.name.replace(", ", ",\n") for way in ways]
+    every = list(zip(names, ways, results, strict=True))
     horizontal(
         speed,
         "events a second (more is better)",
@@ -282,26 +275,24 @@ def draw(compared: Sequence[Way], done: Sequence[Sequence[Run]], figure: "Figure
 
 
 def main() -> None:
-    """Measure, prove, and publish a table and a plot."""
-    given = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=5)
-    per_day = round(given.scale * 1_000_000 / DAYS)
+    """Measure, check, and publish a table and a plot."""
+    arguments = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=5)
+    per_day = round(arguments.scale * 1_000_000 / DAYS)
+    content: dict[str, Any] = {"events_per_day": per_day, "odd": ODD, "cache_bytes": 1 << 34, "concurrent": 0}
     with (
-        served_days(FIRST, LAST, events_per_day=per_day, cache_bytes=1 << 34, concurrent=0, **UNLIMITED) as (
-            url,
-            told,
-        ),
-        new_folder(given.folder) as files,
+        serve_days(FIRST, LAST, **content, **UNLIMITED) as (url, by_day),
+        new_folder(arguments.folder) as files,
     ):
         in_own_process(download, url, files)
-        compared = ways(url, files, per_day, list(told.values()))
-        done = alternating(compared, given.rounds, lambda way: way.run(given.folder))
+        compared = all_ways(url, files, per_day, list(by_day.values()))
+        results = alternate(compared, arguments.rounds, lambda way: way.run(arguments.folder))
     publish(
         "engine",
         f"The engine: {compared[0].events:,} events of {DAYS} days from a server without latency",
-        given,
-        [table(compared, done)],
-        reached=reached(compared, done),
-        draw=partial(draw, compared, done),
+        arguments,
+        [table(compared, results)],
+        bars=bar_values(compared, results),
+        draw=partial(draw, compared, results),
     )
 
 

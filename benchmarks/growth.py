@@ -1,9 +1,9 @@
-"""What an export costs in a file that has grown: appends, duplicates, a day replaced, a resume with nothing to do.
+"""The cost of exports into a large file: appends, deduplication, replacing a day, resuming a complete export.
 
-A file of four million events is built by sixteen appends of ten days, a batch a day. Then the first million of
-it is built again and again, in turn with the last million onto the other three, and the same million at once
-with and without a look for duplicates. In the full file a day is exported that it has, in turn with one that is
-new; and `resume` is asked for 1,000 days that are all there, in turn with 10. Sizes are those of `--scale 1`.
+A file of 4 million events is built by 16 appends of ten days, with a batch for each day. Then pairs of exports are run in
+turn: the first million into a new file and the last million after the other three; a million in one call with and without
+deduplication; a new day and a day that exists, into the full file; `resume` with 10 and with 1,000 complete days. Sizes
+apply at `--scale 1`.
 """
 
 import shutil
@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from _measure import (
     FIRST,
+    ODD,
     UNLIMITED,
     Cost,
     Proof,
-    alternating,
-    as_many,
+    alternate,
     cost_of,
     day,
-    exactly,
+    equals,
     export,
+    has_rows,
     in_own_process,
     new_folder,
     options,
-    served_days,
+    serve_days,
     spread,
 )
 from _report import Bar, horizontal, line, markdown, plain, publish
@@ -38,10 +39,10 @@ from mixpanel_export.simulator import Truth
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STEP = 10  # days an append
-MILLION = 40  # days that have a million events
+STEP = 10  # days in an append
+MILLION = 40  # days with a million events
 DAYS = 4 * MILLION
-OLDEST = date(2023, 1, 1)  # of the file that is resumed; the simulator has nothing before
+OLDEST = date(2023, 1, 1)  # of the resumed file; the first day of the simulator
 BATCHES = 1000
 EVENTS_A_BATCH = 20
 DATABASE = "export.duckdb"
@@ -51,9 +52,9 @@ GROWN = Bar("growth: seconds of the last million ÷ those of the first", 1.1, at
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Something to do to a copy of the file *start*, or to a new one, and how its result is proven.
+    """An export into a copy of the file *start*, or into a new file, and the check of its result.
 
-    *sent* is how many lines the server sends for it.
+    *sent* is the number of lines that the server sends for it.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Work:
     start: Path | None = None
 
     def run(self, within: Path | None) -> Cost:
-        """Do it in a new folder, look at the result, and remove it."""
+        """Export in a new folder, check the result, and remove it."""
         with new_folder(within) as folder:
             db = folder / DATABASE
             if self.start:
@@ -75,18 +76,18 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two pieces of work that are done in turn, the second of which is told in terms of the first."""
+    """Two exports that are run in turn; the second is reported relative to the first."""
 
-    plain: Work
+    base: Work
     other: Work
 
     def run(self, rounds: int, within: Path | None) -> list[list[Cost]]:
-        """Return what both cost, round by round."""
-        return alternating([self.plain, self.other], rounds, lambda work: work.run(within))
+        """Return the costs of both, by round."""
+        return alternate([self.base, self.other], rounds, lambda work: work.run(within))
 
 
 def append(url: str, first: int, stop: int, db: Path) -> None:
-    """Append the days by number, a step at a time; a file that is not there is made."""
+    """Append the days from number *first* to *stop*, ten at a time; create the file if necessary."""
     for start in range(first, stop, STEP):
         mode = "append" if db.exists() else "create"
         export(url, day(start), day(min(start + STEP, stop) - 1), db, mode=mode, chunk_days=1)
@@ -98,18 +99,18 @@ def at_once(url: str, settings: dict[str, Any], db: Path) -> None:
 
 
 def many_batches(url: str, batches: int, db: Path) -> None:
-    """Make a file of so many batches of a day each."""
+    """Create a file with this number of batches, each of one day."""
     export(url, OLDEST, OLDEST + timedelta(batches - 1), db, chunk_days=1)
 
 
 def resume(batches: int, db: Path) -> None:
-    """Ask for days that are all there, of a server that is not."""
+    """Resume an export whose days are all complete; nothing listens at the server's address."""
     last = OLDEST + timedelta(batches - 1)
     export("http://127.0.0.1:9", OLDEST, last, db, mode="resume", retries=0)
 
 
-def built(url: str, folder: Path) -> tuple[list[Cost], Path, Path]:
-    """Return what each step of the large file cost, the file without its last million, and the whole file."""
+def build(url: str, folder: Path) -> tuple[list[Cost], Path, Path]:
+    """Build the large file; return the cost of each append, the file without its last million, and the whole file."""
     full, before = folder / "full.duckdb", folder / "before.duckdb"
     costs = []
     for start in range(0, DAYS, STEP):
@@ -119,14 +120,15 @@ def built(url: str, folder: Path) -> tuple[list[Cost], Path, Path]:
     return costs, before, full
 
 
-def pairs(url: str, told: Sequence[Truth], before: Path, full: Path) -> list[Pair]:
-    """Return what is done in turn to the large file, to that *before* its last million, and to none."""
+def pairs(url: str, by_day: Sequence[Truth], before: Path, full: Path) -> list[Pair]:
+    """Return the pairs for the *full* file, for the file *before* its last million, and for new files."""
 
     def proof(days: int) -> Proof:
-        return Proof(f"the first {days} days", exactly(sum(told[:days], Truth())))
+        return Proof(f"the first {days} days", equals(sum(by_day[:days], Truth())))
 
-    million = told[:MILLION]
-    last, doubled = told[DAYS - MILLION : DAYS], Proof("dedupe=False", as_many(_sent(million)))
+    million = by_day[:MILLION]
+    last = by_day[DAYS - MILLION : DAYS]
+    with_duplicates = Proof("dedupe=False", has_rows(_sent(million)))
     return [
         Pair(
             Work(
@@ -147,49 +149,50 @@ def pairs(url: str, told: Sequence[Truth], before: Path, full: Path) -> list[Pai
             Work(
                 "a quarter at once, dedupe=False",
                 partial(at_once, url, {"dedupe": False}),
-                doubled,
+                with_duplicates,
                 _sent(million),
             ),
             Work("a quarter at once, default", partial(at_once, url, {}), proof(MILLION), _sent(million)),
         ),
         Pair(
-            Work("a new day", partial(append, url, DAYS, DAYS + 1), proof(DAYS + 1), told[DAYS].rows, full),
+            Work("a new day", partial(append, url, DAYS, DAYS + 1), proof(DAYS + 1), by_day[DAYS].rows, full),
             Work(
                 "a day again",
                 partial(append, url, MILLION, MILLION + 1),
                 proof(DAYS),
-                told[MILLION].rows,
+                by_day[MILLION].rows,
                 full,
             ),
         ),
     ]
 
 
-def resumed(folder: Path) -> Pair:
-    """Return the pair of files with a few and with many batches, where nothing is missing."""
+def resume_pair(folder: Path) -> Pair:
+    """Return the pair of resumes, with few and with many complete batches."""
     last = OLDEST + timedelta(BATCHES - 1)
     works = []
-    with served_days(OLDEST, last, events_per_day=EVENTS_A_BATCH, concurrent=0, **UNLIMITED) as (url, told):
+    content: dict[str, Any] = {"events_per_day": EVENTS_A_BATCH, "odd": ODD, "concurrent": 0}
+    with serve_days(OLDEST, last, **content, **UNLIMITED) as (url, by_day):
         for batches in (10, BATCHES):
             start = folder / f"{batches}.duckdb"
             in_own_process(many_batches, url, batches, start)
-            truth = sum(list(told.values())[:batches], Truth())
-            name = f"resume, {batches:,} batches held"
-            works.append(Work(name, partial(resume, batches), Proof(name, exactly(truth)), 0, start))
+            truth = sum(list(by_day.values())[:batches], Truth())
+            name = f"resume, {batches:,} batches"
+            works.append(Work(name, partial(resume, batches), Proof(name, equals(truth)), 0, start))
     return Pair(*works)
 
 
-def _sent(told: Sequence[Truth]) -> int:
-    return sum(truth.rows for truth in told)
+def _sent(by_day: Sequence[Truth]) -> int:
+    return sum(truth.rows for truth in by_day)
 
 
-def table(measured: Sequence[tuple[Pair, list[list[Cost]]]]) -> str:
+def table(results: Sequence[tuple[Pair, list[list[Cost]]]]) -> str:
     """Return the figures as a Markdown table: median (least to greatest)."""
     rows = []
-    for pair, (plain_costs, other_costs) in measured:
-        ratios = [other.wall / plain.wall for plain, other in zip(plain_costs, other_costs, strict=True)]
+    for pair, (base_costs, other_costs) in results:
+        ratios = [other.wall / base.wall for base, other in zip(base_costs, other_costs, strict=True)]
         rows += [
-            [*_cells(pair.plain, plain_costs), ""],
+            [*_cells(pair.base, base_costs), ""],
             [*_cells(pair.other, other_costs), spread(ratios)],
         ]
     header = [
@@ -219,34 +222,34 @@ def _per_million(work: Work, costs: Sequence[Cost]) -> list[float]:
     return [cost.wall * 1e6 / work.sent for cost in costs]
 
 
-def reached(measured: Sequence[tuple[Pair, list[list[Cost]]]]) -> list[tuple[Bar, list[float]]]:
-    """Return what there is a bar for, taken round by round."""
-    pair, (first, last) = measured[0]
-    speeds = zip(_per_million(pair.plain, first), _per_million(pair.other, last), strict=True)
+def bar_values(results: Sequence[tuple[Pair, list[list[Cost]]]]) -> list[tuple[Bar, list[float]]]:
+    """Return the ratios of the bar, by round."""
+    pair, (first, last) = results[0]
+    speeds = zip(_per_million(pair.base, first), _per_million(pair.other, last), strict=True)
     return [(GROWN, [after / before for before, after in speeds])]
 
 
 def draw(
-    steps: Sequence[float], measured: Sequence[tuple[Pair, list[list[Cost]]]], scale: float, figure: "Figure"
+    steps: Sequence[float], results: Sequence[tuple[Pair, list[list[Cost]]]], scale: float, figure: "Figure"
 ) -> None:
-    """Draw the seconds of each step over the size that the file had, and the pairs beside it."""
-    along, millions, seconds = figure.subplots(1, 3)
+    """Draw the seconds of each append over the size of the file, and the pairs beside it."""
+    appends, millions, seconds = figure.subplots(1, 3)
     line(
-        along,
+        appends,
         [scale * 4 * step / len(steps) for step in range(len(steps))],
         [[step] for step in steps],
         "an append",
     )
-    along.set_xlim(left=0)
-    along.set_ylim(0, max(steps) * 1.25)
-    along.set_xlabel("million events before the append")
-    along.set_ylabel("seconds per million events")
-    along.set_title("16 appends of 10 days, one run", fontsize=10)
-    plain(along)
+    appends.set_xlim(left=0)
+    appends.set_ylim(0, max(steps) * 1.25)
+    appends.set_xlabel("million events before the append")
+    appends.set_ylabel("seconds per million events")
+    appends.set_title("16 appends of 10 days, one run", fontsize=10)
+    plain(appends)
     works = [
         (work, costs)
-        for pair, both in measured
-        for work, costs in zip((pair.plain, pair.other), both, strict=True)
+        for pair, both in results
+        for work, costs in zip((pair.base, pair.other), both, strict=True)
     ]
     names = [work.name.replace(", ", ",\n") for work, _ in works]
     horizontal(
@@ -268,29 +271,32 @@ def draw(
 
 
 def main() -> None:
-    """Measure, prove, and publish a table and a plot."""
-    given = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=4)
-    content = {"events_per_day": round(given.scale * 1e6 / MILLION), "weekday_pattern": False}
+    """Measure, check, and publish a table and a plot."""
+    arguments = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=4)
+    content: dict[str, Any] = {
+        "events_per_day": round(arguments.scale * 1e6 / MILLION),
+        "weekday_pattern": False,
+        "odd": ODD,
+        "cache_bytes": 1 << 34,
+        "concurrent": 0,
+    }
     with (
-        served_days(FIRST, day(DAYS), cache_bytes=1 << 34, concurrent=0, **content, **UNLIMITED) as (
-            url,
-            days,
-        ),
-        new_folder(given.folder) as folder,
+        serve_days(FIRST, day(DAYS), **content, **UNLIMITED) as (url, days),
+        new_folder(arguments.folder) as folder,
     ):
-        told = list(days.values())
-        costs, before, full = built(url, folder)
-        every = [*pairs(url, told, before, full), resumed(folder)]
-        measured = [(pair, pair.run(given.rounds, given.folder)) for pair in every]
-    sent = [_sent(told[start : start + STEP]) for start in range(0, DAYS, STEP)]
+        by_day = list(days.values())
+        costs, before, full = build(url, folder)
+        every = [*pairs(url, by_day, before, full), resume_pair(folder)]
+        results = [(pair, pair.run(arguments.rounds, arguments.folder)) for pair in every]
+    sent = [_sent(by_day[start : start + STEP]) for start in range(0, DAYS, STEP)]
     steps = [cost.wall * 1e6 / lines for cost, lines in zip(costs, sent, strict=True)]
     publish(
         "growth",
-        f"What an export costs in a file that has grown to {sum(sent):,} events",
-        given,
-        [table(measured)],
-        reached=reached(measured),
-        draw=partial(draw, steps, measured, given.scale),
+        f"The cost of exports into a file of {sum(sent):,} events",
+        arguments,
+        [table(results)],
+        bars=bar_values(results),
+        draw=partial(draw, steps, results, arguments.scale),
     )
 
 

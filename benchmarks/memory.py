@@ -1,7 +1,7 @@
-"""How much memory an export needs, and how quick it is, as the export grows: flat is right.
+"""Memory and throughput of exports of different sizes; both should be flat.
 
-Default settings, client-side limits off, into a new file: 0.25, 1 and 4 million events over 90 days, and two
-million events of one single day, which no request can cut. Sizes are those of `--scale 1`.
+Default settings without client-side limits, into a new file: 0.25, 1 and 4 million events over 90 days, and 2 million
+events of one day, which is one request. Sizes apply at `--scale 1`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 
 from _measure import (
     FIRST,
+    ODD,
     UNLIMITED,
     Cost,
     Proof,
-    alternating,
+    alternate,
     cost_of,
     day,
-    exactly,
+    equals,
     export,
     new_folder,
     options,
-    served,
+    serve,
     spread,
 )
 from _report import COLOURS, Bar, line, markdown, plain, publish
@@ -41,7 +42,7 @@ GROWN = Bar("memory: peak RSS at 4 million events ÷ that at 1 million", 1.1, at
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """An export of so many days, which together have so many lines."""
+    """An export of a number of days with a number of lines in all."""
 
     name: str
     url: str
@@ -50,7 +51,7 @@ class Size:
     proof: Proof
 
     def run(self, within: Path | None) -> Cost:
-        """Export into a new file, look at it, and remove it."""
+        """Export into a new file, check it, and remove it."""
         with new_folder(within) as folder:
             db = folder / "export.duckdb"
             cost = cost_of(export, self.url, FIRST, day(self.days - 1), db)
@@ -59,17 +60,21 @@ class Size:
 
 
 def sizes(stack: ExitStack, scale: float) -> Iterator[Size]:
-    """Yield what is exported, each from a server of its own."""
+    """Yield the exports, each with its own server."""
     for millions, days in [*((size, DAYS) for size in SIZES), (ONE_DAY, 1)]:
-        settings = {"events_per_day": round(millions * scale * 1e6 / days), "weekday_pattern": False}
+        settings = {
+            "events_per_day": round(millions * scale * 1e6 / days),
+            "weekday_pattern": False,
+            "odd": ODD,
+        }
         url, truth = stack.enter_context(
-            served(FIRST, day(days - 1), cache_bytes=1 << 34, concurrent=0, **settings, **UNLIMITED)
+            serve(FIRST, day(days - 1), cache_bytes=1 << 34, concurrent=0, **settings, **UNLIMITED)
         )
         name = f"{round(millions * scale * 1e6):,}, {f'{days} days' if days > 1 else 'one day'}"
-        yield Size(name, url, days, truth.rows, Proof(name, exactly(truth)))
+        yield Size(name, url, days, truth.rows, Proof(name, equals(truth)))
 
 
-def table(exported: Sequence[Size], done: Sequence[Sequence[Cost]]) -> str:
+def table(exports: Sequence[Size], results: Sequence[Sequence[Cost]]) -> str:
     """Return the figures as a Markdown table: median (least to greatest)."""
     rows = [
         [
@@ -80,37 +85,37 @@ def table(exported: Sequence[Size], done: Sequence[Sequence[Cost]]) -> str:
             spread([cost.cpu for cost in costs]),
             spread([size.lines / cost.wall for cost in costs], digits=0),
         ]
-        for size, costs in zip(exported, done, strict=True)
+        for size, costs in zip(exports, results, strict=True)
     ]
     return markdown(["events", "lines sent", "peak RSS MB", "wall s", "CPU s", "lines a second"], rows)
 
 
-def reached(done: Sequence[Sequence[Cost]]) -> list[tuple[Bar, list[float]]]:
-    """Return what there are bars for; the ratio is taken round by round."""
-    _, million, four, _ = done
+def bar_values(results: Sequence[Sequence[Cost]]) -> list[tuple[Bar, list[float]]]:
+    """Return the values of each bar; ratios are by round."""
+    _, million, four, _ = results
     return [
         (LARGEST, [cost.peak / 1e6 for cost in four]),
         (GROWN, [large.peak / max(small.peak, 1) for small, large in zip(million, four, strict=True)]),
     ]
 
 
-def draw(exported: Sequence[Size], done: Sequence[Sequence[Cost]], figure: "Figure") -> None:
+def draw(exports: Sequence[Size], results: Sequence[Sequence[Cost]], figure: "Figure") -> None:
     """Draw throughput and memory over the size of the export."""
     speed, memory = figure.subplots(1, 2)
-    millions = [size.lines / 1e6 for size in exported]
+    millions = [size.lines / 1e6 for size in exports]
     for axes, unit, figures in (
         (
             speed,
             "thousand events a second",
             [
                 [size.lines / cost.wall / 1e3 for cost in costs]
-                for size, costs in zip(exported, done, strict=True)
+                for size, costs in zip(exports, results, strict=True)
             ],
         ),
-        (memory, "peak resident memory, MB", [[cost.peak / 1e6 for cost in costs] for costs in done]),
+        (memory, "peak resident memory, MB", [[cost.peak / 1e6 for cost in costs] for costs in results]),
     ):
         line(axes, millions[:3], figures[:3], f"{DAYS} days, 10 workers")
-        line(axes, millions[3:], figures[3:], "one day, so one request", COLOURS[1])
+        line(axes, millions[3:], figures[3:], "one day in one request", COLOURS[1])
         axes.set_xlabel("million events in the export")
         axes.set_ylabel(unit)
         axes.set_xlim(0, max(millions) * 1.06)
@@ -119,7 +124,7 @@ def draw(exported: Sequence[Size], done: Sequence[Sequence[Cost]], figure: "Figu
     memory.axhline(
         LARGEST.limit, color="#b03030", linestyle="--", linewidth=1, label=f"bar at --scale 1: {LARGEST}"
     )
-    memory.set_ylim(0, max(LARGEST.limit, *(cost.peak / 1e6 for costs in done for cost in costs)) * 1.25)
+    memory.set_ylim(0, max(LARGEST.limit, *(cost.peak / 1e6 for costs in results for cost in costs)) * 1.25)
     speed.set_title("throughput", fontsize=10)
     memory.set_title("memory", fontsize=10)
     for axes in (speed, memory):
@@ -127,18 +132,18 @@ def draw(exported: Sequence[Size], done: Sequence[Sequence[Cost]], figure: "Figu
 
 
 def main() -> None:
-    """Measure, prove, and publish a table and a plot."""
-    given = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=3)
+    """Measure, check, and publish a table and a plot."""
+    arguments = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=3)
     with ExitStack() as stack:
-        exported = list(sizes(stack, given.scale))
-        done = alternating(exported, given.rounds, lambda size: size.run(given.folder))
+        exports = list(sizes(stack, arguments.scale))
+        results = alternate(exports, arguments.rounds, lambda size: size.run(arguments.folder))
     publish(
         "memory",
         "Memory and throughput against the size of an export",
-        given,
-        [table(exported, done)],
-        reached=reached(done),
-        draw=partial(draw, exported, done),
+        arguments,
+        [table(exports, results)],
+        bars=bar_values(results),
+        draw=partial(draw, exports, results),
     )
 
 

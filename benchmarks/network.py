@@ -1,14 +1,14 @@
-"""Sequential against parallel, and both against the best possible, where the network and the quota decide.
+"""One request and ten workers compared with the optimum, where the network and the quota decide.
 
-The simulator waits 0.5 s and 0.05 s a day before the first byte, sends no faster than so many bytes a second on a
-connection that an average day takes 2.5 or 10 s, and keeps Mixpanel's limits, 3 requests a second and 60 an hour.
-Exported are 30, 90 and 365 days: with one request; with the default settings, ten workers, into a new file; and once
-more in place of that table (`replace`), when the ledger tells how many events the days had. Days are all of one size,
-or one of them has 30 % of all events, or they are as those of a product for offices, quiet at weekends and growing.
+The simulator takes 0.5 s and 0.05 s for each day to the first byte, limits the bandwidth of a connection so that an average
+day takes 2.5 or 10 s, and enforces Mixpanel's limits of 3 requests a second and 60 an hour. Exports are of 30, 90 and 365
+days: with one request; with the default settings, ten workers, into a new file; and again in place of that table
+(`replace`), when the ledger has the number of events of each batch. The days have equal sizes, or one day has 30 % of all
+events, or the sizes are those of an office product, with quiet weekends and growth.
 
-The best possible knows how long each day takes, and cuts whole days into contiguous chunks within the same limits,
-at most 50 requests; where only bounds of it are known, ratios are with the lower one. All this happens on a clock
-that leaps, with the engine as it is; one export over a socket in real time shows that the clock does not lie.
+The optimum is the shortest schedule of contiguous chunks of whole days within the same limits and with at most 50 requests,
+if the duration of every day is known. If only its bounds are known, ratios are relative to the lower bound. The exporter runs
+unchanged on a virtual clock; one export over a socket in real time verifies the clock.
 """
 
 import argparse
@@ -32,13 +32,13 @@ from _measure import (
     in_own_process,
     machine,
     new_folder,
-    served,
+    rows_and_checksum,
+    serve,
     spread,
-    stored,
 )
 from _report import COLOURS, Bar, markdown, plain, publish
-from _schedule import Rules, bound, found
-from _virtual import Preparing, leaping
+from _schedule import Rules, best_known, lower_bound
+from _virtual import SlowStart, virtual_clock
 
 from mixpanel_export import export_events
 from mixpanel_export.simulator import Simulator, Truth
@@ -51,31 +51,31 @@ if TYPE_CHECKING:
 Shape = Literal["even", "skewed", "office"]
 
 DAYS = (30, 90, 365)
-TRANSFERS = (2.5, 10.0)  # seconds that an average day takes on one connection
+TRANSFERS = (2.5, 10.0)  # seconds for an average day on one connection
 SHAPES: dict[Shape, str] = {
-    "even": "all days alike",
+    "even": "equal days",
     "skewed": "one day has 30 %",
-    "office": "quiet weekends, growing",
+    "office": "quiet weekends, growth",
 }
-PER_DAY = 0.05  # seconds to the first byte
+PER_DAY = 0.05  # additional seconds to the first byte for each day
 RULES = Rules()
-EVENTS = 14_600  # of all days together; the network decides how long they take, not how many they are
-NOW = datetime(2026, 1, 1, tzinfo=UTC)  # when all days are over
-HOUR = 4000.0  # seconds after which the quota is whole again
+EVENTS = 14_600  # of all days together; the bandwidth decides the duration, not the number of events
+NOW = datetime(2026, 1, 1, tzinfo=UTC)  # when all days are final
+HOUR = 4000.0  # seconds after which the whole quota is available again
 LIMITS: dict[str, Any] = {"per_second": 3, "per_hour": 60}
 
 FRESH = [
-    Bar(f"network: {days} days, no ledger ÷ best possible", limit, at_most=True)
+    Bar(f"network: {days} days, no ledger ÷ optimum", limit, at_most=True)
     for days, limit in zip(DAYS, (1.25, 1.15, 1.15), strict=True)
 ]
-KNOWN = Bar("network: with a ledger ÷ best possible", 1.1, at_most=True)
-SKEWED = Bar("network: skewed, with a ledger ÷ best possible", 1.15, at_most=True)
+KNOWN = Bar("network: with a ledger ÷ optimum", 1.1, at_most=True)
+SKEWED = Bar("network: skewed, with a ledger ÷ optimum", 1.15, at_most=True)
 PARALLEL = Bar("network: one request ÷ 10 workers, 90 and 365 days of 10 s", 9, at_most=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What there is to export, and how quickly it comes."""
+    """The days of a project, their sizes, and the speed of the connection."""
 
     days: int
     transfer: float
@@ -87,7 +87,7 @@ class Project:
         return day(self.days - 1)
 
     def events_on(self, when: date) -> int:
-        """Return how many events a day has."""
+        """Return the number of events of a day."""
         number = (when - FIRST).days
         if self.shape == "skewed":
             share = 0.3 if number == self.days * 3 // 5 else 0.7 / (self.days - 1)
@@ -98,83 +98,94 @@ class Project:
         return round(EVENTS / self.days)
 
     def simulator(self, **options: Any) -> Simulator:
-        """Return a server of these days, without limits unless *options* say otherwise."""
-        usual: dict[str, Any] = {
+        """Return a simulator with these days, without limits unless *options* override that."""
+        defaults: dict[str, Any] = {
             "per_second": 0,
             "per_hour": 0,
             "now": lambda: NOW,
             "events_per_day": self.events_on,
         }
-        return Simulator(**(usual | options))
+        return Simulator(**(defaults | options))
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Seconds that the exports of a project took, and what the shortest schedule takes: *least* at least, *known* at most."""
+class Durations:
+    """Seconds of the exports of a project, and the bounds of the optimum.
+
+    Attributes:
+        project: The project.
+        one_request: With one request.
+        fresh: With ten workers, into a new file.
+        again: With ten workers, in place of the table, with a ledger.
+        lower: No schedule is shorter than this.
+        upper: The shortest known schedule.
+    """
 
     project: Project
-    one: float
+    one_request: float
     fresh: float
     again: float
-    least: float
-    known: float
+    lower: float
+    upper: float
 
 
 def seconds_of(project: Project) -> tuple[float, list[float]]:
-    """Return the bytes a second that a connection may have, and how long each day takes with them."""
+    """Return the bandwidth of a connection in bytes a second, and the seconds of each day."""
     simulator = project.simulator()
     simulator.prepare(FIRST, project.last)
-    kept = simulator._source.cache  # noqa: SLF001 - the bytes of a day without the frame that each answer has once
-    sizes = [sum(len(part.data) for part in kept.get(day(number)) or ()) for number in range(project.days)]
+    cache = simulator._source.cache  # noqa: SLF001 - the compressed bytes of each day, without the gzip header
+    sizes = [sum(len(part.data) for part in cache.get(day(number)) or ()) for number in range(project.days)]
     bandwidth = sum(sizes) / (project.transfer * project.days)
     return bandwidth, [PER_DAY + size / bandwidth for size in sizes]
 
 
-def measured(project: Project, within: Path | None) -> Measured:
-    """Export the days in three ways, one after the other, each with a whole quota."""
+def measure(project: Project, within: Path | None) -> Durations:
+    """Export the days in three ways, one after the other, each with the whole quota."""
     bandwidth, seconds = seconds_of(project)
-    with new_folder(within) as folder, leaping(folder) as clock:
+    with new_folder(within) as folder, virtual_clock(folder) as clock:
         simulator = project.simulator(
             first_byte=RULES.first_byte, bandwidth=bandwidth, clock=clock.current_time, piece=4096, **LIMITS
         )
-        run = partial(_exported, project, simulator, clock)
-        one = run(folder / "one.duckdb", one_request=True)
+        run = partial(_duration, project, simulator, clock)
+        one_request = run(folder / "one.duckdb", one_request=True)
         fresh, again = (run(folder / "ten.duckdb", mode=mode) for mode in ("create", "replace"))
-    return Measured(project, one, fresh, again, bound(seconds, RULES), found(seconds, RULES))
+    return Durations(
+        project, one_request, fresh, again, lower_bound(seconds, RULES), best_known(seconds, RULES)
+    )
 
 
-def _exported(project: Project, simulator: Simulator, clock: "MockClock", db: Path, **options: Any) -> float:
-    """Export on the clock, with a whole quota, and return how many seconds it took there.
+def _duration(project: Project, simulator: Simulator, clock: "MockClock", db: Path, **options: Any) -> float:
+    """Export on the virtual clock with the whole quota, and return the seconds.
 
     Raises:
-        SystemExit: the table does not hold exactly the simulator's events.
+        SystemExit: The table does not have exactly the simulator's events.
     """
 
-    async def exported() -> float:
+    async def run() -> float:
         await anyio.sleep(HOUR)
-        begun = clock.current_time()
+        started = clock.current_time()
         await export_events(
             FIRST, project.last, db=db, credentials=ACCOUNT, api_url="http://127.0.0.1", now=lambda: NOW,
-            transport=Preparing(simulator.transport(), PER_DAY), **(LIMITS | options),
+            transport=SlowStart(simulator.transport(), PER_DAY), **(LIMITS | options),
         )  # fmt: skip
-        return clock.current_time() - begun
+        return clock.current_time() - started
 
-    seconds = trio.run(exported, clock=clock)
+    seconds = trio.run(run, clock=clock)
     _check(db, simulator.truth(FIRST, project.last))
     return seconds
 
 
 def _check(db: Path, truth: Truth) -> None:
-    if stored(db) != (truth.distinct, truth.checksum):
-        raise SystemExit(f"{db.name} does not hold the simulator's events")
+    if rows_and_checksum(db) != (truth.distinct, truth.checksum):
+        raise SystemExit(f"{db.name} does not have exactly the simulator's events")
 
 
 def in_real_time(days: int, within: Path | None) -> list[float]:
-    """Export even days of 2.5 s over a socket, into a new file and in its place; return the seconds of both."""
+    """Export equal days of 2.5 s over a socket, into a new file and in place of it; return the seconds of both."""
     network: dict[str, Any] = {"first_byte": RULES.first_byte, "seconds_per_day": TRANSFERS[0] + PER_DAY}
     last = day(days - 1)
     with (
-        served(FIRST, last, events_per_day=EVENTS // days, **network, **LIMITS) as (url, truth),
+        serve(FIRST, last, events_per_day=EVENTS // days, **network, **LIMITS) as (url, truth),
         new_folder(within) as folder,
     ):
         db = folder / "export.duckdb"
@@ -185,33 +196,33 @@ def in_real_time(days: int, within: Path | None) -> list[float]:
     return [cost.wall for cost in costs]
 
 
-def table(done: Sequence[Measured]) -> str:
+def table(durations: Sequence[Durations]) -> str:
     """Return the seconds and the ratios as a Markdown table."""
     header = [
-        "days", "s a day", "sizes", "one request s", "10 workers s", "times as fast", "best possible s", "÷ best possible",
-        "with a ledger s", "÷ best possible",
+        "days", "s a day", "sizes", "one request s", "10 workers s", "speed-up", "optimum s", "÷ optimum",
+        "with a ledger s", "÷ optimum",
     ]  # fmt: skip
-    return markdown(header, (_row(each) for each in done))
+    return markdown(header, (_row(each) for each in durations))
 
 
-def _row(done: Measured) -> list[str]:
-    project, sure = done.project, done.known < done.least * 1.005
+def _row(each: Durations) -> list[str]:
+    project, exact = each.project, each.upper < each.lower * 1.005
     return [
         str(project.days),
         f"{project.transfer:g}",
         SHAPES[project.shape],
-        f"{done.one:,.1f}",
-        f"{done.fresh:,.1f}",
-        f"{done.one / done.fresh:.2f}",
-        f"{done.least:,.1f}" + ("" if sure else f" to {done.known:,.1f}"),
-        f"{done.fresh / done.least:.3f}",
-        f"{done.again:,.1f}",
-        f"{done.again / done.least:.3f}",
+        f"{each.one_request:,.1f}",
+        f"{each.fresh:,.1f}",
+        f"{each.one_request / each.fresh:.2f}",
+        f"{each.lower:,.1f}" + ("" if exact else f" to {each.upper:,.1f}"),
+        f"{each.fresh / each.lower:.3f}",
+        f"{each.again:,.1f}",
+        f"{each.again / each.lower:.3f}",
     ]
 
 
-def real_table(days: int, real: Sequence[Sequence[float]], virtual: Measured) -> str:
-    """Return what the real time was beside that of the clock."""
+def real_table(days: int, real: Sequence[Sequence[float]], virtual: Durations) -> str:
+    """Return a table of the seconds in real time and on the virtual clock."""
     rows = [
         [name, spread(seconds), f"{clock:.2f}", f"{median(seconds) / clock:.3f}"]
         for name, seconds, clock in zip(
@@ -221,97 +232,110 @@ def real_table(days: int, real: Sequence[Sequence[float]], virtual: Measured) ->
             strict=True,
         )
     ]
-    return markdown([f"{days} days, 2.5 s a day", "over a socket, s", "on the clock, s", "ratio"], rows)
+    return markdown(
+        [f"{days} days, 2.5 s a day", "over a socket, s", "on the virtual clock, s", "ratio"], rows
+    )
 
 
-def reached(done: Sequence[Measured]) -> Iterator[tuple[Bar, list[float]]]:
-    """Yield the worst ratio for each bar, as far as its exports were made."""
-    even = [each for each in done if each.project.shape == "even"]
-    skewed = [each for each in done if each.project.shape == "skewed"]
+def bar_values(durations: Sequence[Durations]) -> Iterator[tuple[Bar, list[float]]]:
+    """Yield each bar with its worst ratio, or 0 if none of its exports was run."""
+    even = [each for each in durations if each.project.shape == "even"]
+    skewed = [each for each in durations if each.project.shape == "skewed"]
     long = [each for each in even if each.project.days >= 90 and each.project.transfer == 10]
     for days, bar in zip(DAYS, FRESH, strict=True):
-        yield bar, [max((each.fresh / each.least for each in even if each.project.days == days), default=0)]
-    yield KNOWN, [max((each.again / each.least for each in even), default=0)]
-    yield SKEWED, [max((each.again / each.least for each in skewed), default=0)]
-    yield PARALLEL, [min((each.one / each.fresh for each in long), default=0)]
+        yield bar, [max((each.fresh / each.lower for each in even if each.project.days == days), default=0)]
+    yield KNOWN, [max((each.again / each.lower for each in even), default=0)]
+    yield SKEWED, [max((each.again / each.lower for each in skewed), default=0)]
+    yield PARALLEL, [min((each.one_request / each.fresh for each in long), default=0)]
 
 
-def draw(done: Sequence[Measured], figure: "Figure") -> None:
-    """Draw, for each kind of sizes, by how much the exports were longer than the best possible."""
+def draw(durations: Sequence[Durations], figure: "Figure") -> None:
+    """Draw by how much the exports exceed the optimum, one panel for each kind of sizes."""
     panels = figure.subplots(1, len(SHAPES), sharey=True)
     for shape, axes in zip(SHAPES, panels, strict=True):
-        _panel(axes, SHAPES[shape], [each for each in done if each.project.shape == shape])
-    slowest = max(_longer(seconds, each) for each in done for seconds in (each.fresh, each.again))
+        _panel(axes, SHAPES[shape], [each for each in durations if each.project.shape == shape])
+    slowest = max(_longer(seconds, each) for each in durations for seconds in (each.fresh, each.again))
     panels[0].set_ylim(0, slowest * 1.3)
-    panels[0].set_ylabel("% longer than the best possible, at most")
+    panels[0].set_ylabel("% longer than the optimum, at most")
     panels[0].legend(loc="upper left", fontsize=9, frameon=False)
 
 
-def _longer(seconds: float, done: Measured) -> float:
-    return 100 * (seconds / done.least - 1)
+def _longer(seconds: float, durations: Durations) -> float:
+    return 100 * (seconds / durations.lower - 1)
 
 
-def _panel(axes: "Axes", title: str, done: Sequence[Measured]) -> None:
-    for label, colour, aside, values in (
-        ("10 workers, no ledger", COLOURS[0], -0.2, [_longer(each.fresh, each) for each in done]),
-        ("10 workers, with a ledger", COLOURS[1], 0.2, [_longer(each.again, each) for each in done]),
+def _panel(axes: "Axes", title: str, durations: Sequence[Durations]) -> None:
+    for label, colour, offset, values in (
+        ("10 workers, no ledger", COLOURS[0], -0.2, [_longer(each.fresh, each) for each in durations]),
+        ("10 workers, with a ledger", COLOURS[1], 0.2, [_longer(each.again, each) for each in durations]),
     ):
         bars = axes.bar(
-            [place + aside for place in range(len(done))], values, 0.38, color=colour, label=label
+            [index + offset for index in range(len(durations))], values, 0.38, color=colour, label=label
         )
         axes.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
-    labels = [f"{each.project.days} days\n{each.project.transfer:g} s" for each in done]
-    axes.set_xticks(range(len(done)), labels, fontsize=7)
+    labels = [f"{each.project.days} days\n{each.project.transfer:g} s" for each in durations]
+    axes.set_xticks(range(len(durations)), labels, fontsize=7)
     axes.set_title(title, fontsize=10)
     plain(axes, "y")
 
 
 def options() -> argparse.Namespace:
-    """Return what the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--days", type=int, nargs="+", choices=DAYS, default=DAYS, metavar="N", help="of 30, 90, 365"
+        "--days",
+        type=int,
+        nargs="+",
+        choices=DAYS,
+        default=DAYS,
+        metavar="N",
+        help="days to export, of 30, 90, 365",
     )
     parser.add_argument(
-        "--real", type=int, default=30, metavar="N", help="days of the export in real time; 0 for none"
+        "--real", type=int, default=30, metavar="N", help="days of the export in real time; 0 to skip it"
     )
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="of the export in real time")
-    parser.add_argument("--scale", type=float, help="changes nothing: not the number of events decides here")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="number of rounds in real time")
+    parser.add_argument("--scale", type=float, help="ignored: the number of events does not matter here")
     parser.add_argument(
-        "--folder", type=Path, metavar="PATH", help="where databases go meanwhile; default: the system's"
+        "--folder", type=Path, metavar="PATH", help="folder for temporary databases; default: the system's"
     )
     parser.add_argument(
-        "--results", type=Path, default=RESULTS, metavar="PATH", help="where tables and plots go"
+        "--results", type=Path, default=RESULTS, metavar="PATH", help="folder for tables and plots"
     )
-    given = parser.parse_args()
-    given.scale = 1.0
-    given.about = f"{machine()}; seconds on a clock that leaps; every table checked against the truth"
-    print(f"{given.about}\n", flush=True)
-    return given
+    arguments = parser.parse_args()
+    arguments.scale = 1.0
+    arguments.about = f"{machine()}; seconds on a virtual clock; every table compared with the truth"
+    print(f"{arguments.about}\n", flush=True)
+    return arguments
 
 
 def main() -> None:
     """Export in all ways, and publish tables and a plot."""
-    given = options()
+    arguments = options()
     projects = [
-        Project(days, transfer, shape) for shape in SHAPES for days in given.days for transfer in TRANSFERS
+        Project(days, transfer, shape)
+        for shape in SHAPES
+        for days in arguments.days
+        for transfer in TRANSFERS
     ]
-    done = [in_own_process(measured, project, given.folder) for project in projects]
-    tables = [table(done)]
-    if given.real:
-        real = [in_real_time(given.real, given.folder) for _ in range(given.rounds)]
+    durations = [in_own_process(measure, project, arguments.folder) for project in projects]
+    tables = [table(durations)]
+    if arguments.real:
+        real = [in_real_time(arguments.real, arguments.folder) for _ in range(arguments.rounds)]
         tables.append(
-            real_table(given.real, real, measured(Project(given.real, TRANSFERS[0], "even"), given.folder))
+            real_table(
+                arguments.real, real, measure(Project(arguments.real, TRANSFERS[0], "even"), arguments.folder)
+            )
         )
     publish(
         "network",
-        "Ten workers against one request and against the best possible",
-        given,
+        "Ten workers compared with one request and with the optimum",
+        arguments,
         tables,
-        reached=[(bar, values) for bar, values in reached(done) if values != [0]],
-        draw=partial(draw, done),
+        bars=[(bar, values) for bar, values in bar_values(durations) if values != [0]],
+        draw=partial(draw, durations),
     )
 
 

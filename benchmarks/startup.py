@@ -1,7 +1,7 @@
-"""How long it takes before anything happens, against `python -c "import httpx"`: the price of an ordinary library.
+"""The start-up time of commands, compared with `python -c "import httpx"` as an ordinary library.
 
-Each command is a process as a shell starts it, from its beginning to its end; `mpx export` until a server has its
-first request, which it refuses. `--scale` changes nothing here.
+Each command is timed as a process from start to end, `mpx export` from its start to the arrival of its first request, which
+the server refuses. `--scale` has no effect.
 """
 
 import os
@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from _measure import ACCOUNT, Cost, alternating, new_folder, options, spread
+from _measure import ACCOUNT, Cost, alternate, new_folder, options, spread
 from _report import Bar, horizontal, markdown, publish
 
 if TYPE_CHECKING:
@@ -29,25 +29,25 @@ LAUNCH = Path(__file__).parent / "_launch.py"
 MPX = shutil.which("mpx", path=Path(sys.executable).parent) or "mpx"
 DAYS = ("--from", "2024-01-01", "--to", "2024-01-07")
 REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-REFUSED = 3  # the exit code of an export whose credentials are not taken
+REFUSED = 3  # exit code of an export with wrong credentials
 
 HELP = Bar('startup: mpx --help ÷ python -c "import httpx", wall', 1.5, at_most=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is typed, and the exit code that shows that it did what it should; *asks* if it is timed to its request."""
+    """A command line and the expected exit code; *to_request* if the time ends with the arrival of its request."""
 
     name: str
     words: tuple[str, ...]
     code: int = 0
-    asks: bool = False
+    to_request: bool = False
 
     def run(self, url: str, arrivals: "SimpleQueue[float]", within: Path | None) -> Cost:
-        """Run it in a new folder, which is removed.
+        """Run the command in a new folder, which is removed.
 
         Raises:
-            SystemExit: it ended otherwise than it should.
+            SystemExit: The exit code is wrong, or no request arrived.
         """
         with new_folder(within) as folder:
             launched = subprocess.run(
@@ -58,14 +58,14 @@ class Command:
                 check=True,
                 text=True,
             )
-        code, begun, ended, cpu, peak = launched.stdout.split()
+        code, started, ended, cpu, peak = launched.stdout.split()
         if int(code) != self.code:
-            raise SystemExit(f"{' '.join(self.words)} ended with {code}, and should with {self.code}")
+            raise SystemExit(f"{' '.join(self.words)} ended with exit code {code} instead of {self.code}")
         try:
-            end = arrivals.get_nowait() if self.asks else float(ended)
+            end = arrivals.get_nowait() if self.to_request else float(ended)
         except Empty:
             raise SystemExit(f"{' '.join(self.words)} made no request") from None
-        return Cost(end - float(begun), float(cpu), int(float(peak)))
+        return Cost(end - float(started), float(cpu), int(float(peak)))
 
 
 COMMANDS = (
@@ -73,7 +73,7 @@ COMMANDS = (
     Command('python -c ""', (sys.executable, "-c", "")),
     Command('python -c "import mixpanel_export"', (sys.executable, "-c", "import mixpanel_export")),
     Command("mpx --help", (MPX, "--help")),
-    Command("mpx export, to its first request", (MPX, "export", *DAYS), REFUSED, asks=True),
+    Command("mpx export, to its first request", (MPX, "export", *DAYS), REFUSED, to_request=True),
 )
 
 
@@ -89,23 +89,23 @@ def _environment(url: str, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def refusing() -> Iterator[tuple[str, "SimpleQueue[float]"]]:
-    """Yield the URL of a server that refuses every request, and a queue of the moments when they arrived."""
+def refusing_server() -> Iterator[tuple[str, "SimpleQueue[float]"]]:
+    """Yield the URL of a server that refuses every request, and a queue of arrival times."""
     arrivals: SimpleQueue[float] = SimpleQueue()
-    over = Event()
+    stopping = Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = Thread(target=_refuse, args=(server, arrivals, over))
+        thread = Thread(target=_refuse, args=(server, arrivals, stopping))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.getsockname()[1]}", arrivals
         finally:
-            over.set()
+            stopping.set()
             socket.create_connection(server.getsockname()).close()
             thread.join()
 
 
-def _refuse(server: socket.socket, arrivals: "SimpleQueue[float]", over: Event) -> None:
-    while not over.is_set():
+def _refuse(server: socket.socket, arrivals: "SimpleQueue[float]", stopping: Event) -> None:
+    while not stopping.is_set():
         connection, _ = server.accept()
         with connection:
             if connection.recv(65536):
@@ -113,7 +113,7 @@ def _refuse(server: socket.socket, arrivals: "SimpleQueue[float]", over: Event) 
                 connection.sendall(REFUSAL)
 
 
-def table(done: Sequence[Sequence[Cost]]) -> str:
+def table(results: Sequence[Sequence[Cost]]) -> str:
     """Return the figures as a Markdown table: median (least to greatest)."""
     rows = [
         [
@@ -121,9 +121,9 @@ def table(done: Sequence[Sequence[Cost]]) -> str:
             spread([cost.wall for cost in costs], digits=3),
             spread([cost.cpu for cost in costs], digits=3),
             spread([cost.peak / 1e6 for cost in costs], digits=0),
-            spread(_ratios(costs, done[0])),
+            spread(_ratios(costs, results[0])),
         ]
-        for command, costs in zip(COMMANDS, done, strict=True)
+        for command, costs in zip(COMMANDS, results, strict=True)
     ]
     return markdown(["", "wall s", "CPU s", "peak RSS MB", "wall ÷ import httpx"], rows)
 
@@ -132,15 +132,15 @@ def _ratios(costs: Sequence[Cost], others: Sequence[Cost]) -> list[float]:
     return [cost.wall / other.wall for cost, other in zip(costs, others, strict=True)]
 
 
-def draw(done: Sequence[Sequence[Cost]], figure: "Figure") -> None:
+def draw(results: Sequence[Sequence[Cost]], figure: "Figure") -> None:
     """Draw the time of each command."""
     horizontal(
         figure.subplots(),
-        "wall, median, least and greatest",
+        "wall: median, least and greatest",
         "milliseconds",
         [
             (command.name, [cost.wall * 1e3 for cost in costs])
-            for command, costs in zip(COMMANDS, done, strict=True)
+            for command, costs in zip(COMMANDS, results, strict=True)
         ],
         digits=0,
     )
@@ -148,16 +148,18 @@ def draw(done: Sequence[Sequence[Cost]], figure: "Figure") -> None:
 
 def main() -> None:
     """Measure, and publish a table and a plot."""
-    given = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=15)
-    with refusing() as (url, arrivals):
-        done = alternating(COMMANDS, given.rounds, lambda command: command.run(url, arrivals, given.folder))
+    arguments = options("--scale", "--rounds", "--folder", "--results", description=__doc__, rounds=15)
+    with refusing_server() as (url, arrivals):
+        results = alternate(
+            COMMANDS, arguments.rounds, lambda command: command.run(url, arrivals, arguments.folder)
+        )
     publish(
         "startup",
-        "From nothing to something: how long it takes to start",
-        given,
-        [table(done)],
-        reached=[(HELP, _ratios(done[3], done[0]))],
-        draw=partial(draw, done),
+        "Start-up time",
+        arguments,
+        [table(results)],
+        bars=[(HELP, _ratios(results[3], results[0]))],
+        draw=partial(draw, results),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import duckdb
 import httpx
 
-from mixpanel_export import export_events
+from mixpanel_export._export.callbacks import Callbacks
+from mixpanel_export._export.engine import export_events, run_job
+from mixpanel_export._export.job import ExportArguments, checked_job
+from mixpanel_export._export.tuning import Tuning
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.results import ParallelFetchResult
 from mixpanel_export.simulator import Simulator, checksum
@@ -21,12 +25,24 @@ COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
 
 def simulator(**options: Any) -> Simulator:
     """Return a small simulator without limits at a fixed time, unless *options* say otherwise."""
-    usual: dict[str, Any] = {"events_per_day": 40, "per_second": 0, "per_hour": 0, "now": lambda: NOW}
+    usual: dict[str, Any] = {
+        "events_per_day": 40,
+        "odd": 0.002,
+        "per_second": 0,
+        "per_hour": 0,
+        "now": lambda: NOW,
+    }
     return Simulator(**(usual | options))
 
 
 async def export(
-    sim: Simulator, db: Path, first: str = "2024-03-01", last: str = "2024-03-09", **options: Any
+    sim: Simulator,
+    db: Path,
+    first: str = "2024-03-01",
+    last: str = "2024-03-09",
+    *,
+    tuning: Tuning | None = None,
+    **options: Any,
 ) -> ParallelFetchResult:
     """Export from *sim* over its transport, without limits and without waiting long for retries."""
     usual: dict[str, Any] = {
@@ -37,7 +53,11 @@ async def export(
         "per_hour": 0,
         "now": lambda: NOW,
     }
-    return await export_events(first, last, db=db, **(usual | options))
+    if tuning is None:
+        return await export_events(first, last, db=db, **(usual | options))
+    transport = usual.pop("transport")
+    job = checked_job(ExportArguments(from_date=first, to_date=last, db=db, **(usual | options)))
+    return await run_job(replace(job, tuning=tuning), Callbacks(), transport=transport)
 
 
 def query(db: Path, sql: str) -> list[tuple[Any, ...]]:

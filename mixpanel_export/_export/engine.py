@@ -1,8 +1,8 @@
 """The async door: arguments checked, database opened, plan made, then everything set running."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, closing, contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from mixpanel_export._database.preflight import Mode
 from mixpanel_export._database.settings import validator_count
 from mixpanel_export._export.callbacks import Callbacks, Reporter
 from mixpanel_export._export.fetching import Fetching
-from mixpanel_export._export.job import Job, checked_job
+from mixpanel_export._export.job import ExportArguments, Job, checked_job
 from mixpanel_export._export.pipeline import run_pipeline
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.writing import Writing
@@ -25,7 +25,7 @@ from mixpanel_export._planning.planner import Plan
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
 from mixpanel_export._source.request import Timeouts
-from mixpanel_export._writer.staging import staging_for
+from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import EventsTable
 from mixpanel_export._writer.validate import ClockCheck, validator_for
 from mixpanel_export.credentials import Credentials
@@ -100,9 +100,9 @@ async def export_events(
             table does not fit. Nothing was requested, unless the disk filled up later.
         AuthenticationError, QueryError: Mixpanel refuses the export as a whole; committed batches are kept.
     """
-    job = checked_job(
-        from_date,
-        to_date,
+    arguments = ExportArguments(
+        from_date=from_date,
+        to_date=to_date,
         db=db,
         table=table,
         credentials=credentials,
@@ -124,6 +124,17 @@ async def export_events(
         now=now,
     )
     callbacks = Callbacks(on_batch_complete, on_progress)
+    return await run_job(checked_job(arguments), callbacks, http2=http2, transport=transport)
+
+
+async def run_job(
+    job: Job,
+    callbacks: Callbacks,
+    *,
+    http2: bool = False,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> ParallelFetchResult:
+    """Run a job, in a task of its own; as `export_events`."""
     return await in_task(partial(_run, job, callbacks, http2=http2, transport=transport))
 
 
@@ -164,14 +175,16 @@ async def _transfer(
     numbers = await in_thread(partial(table.new_numbers, len(planned.chunks)), table.interrupt)
     clock = ClockCheck(enabled=not job.target.zone_is_known)
     async with client, AsyncExitStack() as stack:
-        staging = await stack.enter_async_context(entered_in_thread(staging_for(job.path)))
+        staging = await stack.enter_async_context(entered_in_thread(_staging(job)))
         validators = [
             await stack.enter_async_context(entered_in_thread(validator_for(table, staging, clock)))
             for _ in range(validator_count())
         ]
         fetcher = Fetcher(client, job.query, job.gate, workers=job.workers, retries=job.retries, now=job.now)
         reporter = Reporter(callbacks, tracker, fetcher.stats, job.gate)
-        writing = Writing(table, staging, validators, clock=clock, tracker=tracker, now=job.now)
+        writing = Writing(
+            table, staging, validators, clock=clock, tracker=tracker, now=job.now, tuning=job.tuning
+        )
         fetching = Fetching(
             planned,
             fetcher,
@@ -184,3 +197,16 @@ async def _transfer(
             hourly_quota=bool(job.gate.statistics().per_hour),
         )
         await run_pipeline(fetching, writing, reporter)
+
+
+@contextmanager
+def _staging(job: Job) -> Iterator[Staging]:
+    tuning = job.tuning
+    staging = Staging(
+        job.path,
+        budget=tuning.plain_budget,
+        part_size=tuning.part_size,
+        columns_memory=tuning.columns_memory,
+    )
+    with closing(staging):
+        yield staging

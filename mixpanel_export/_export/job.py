@@ -1,15 +1,16 @@
-"""What an export is asked to do, checked: the ground that a real run and a dry one stand on."""
+"""Checks the arguments of an export, and turns them into the job that a real run and a dry run share."""
 
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import get_args
 
 from mixpanel_export._database.connection import database_path
 from mixpanel_export._database.preflight import Mode, Target
+from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._model import Batch, Selection
 from mixpanel_export._planning.days import checked_days
 from mixpanel_export._planning.planner import Plan, open_from, plan
@@ -18,12 +19,13 @@ from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.request import Query, Timeouts, checked_names, query_for
 from mixpanel_export._timezones import checked_zone, in_zone
 from mixpanel_export.credentials import Credentials, resolve_credentials
+from mixpanel_export.errors import ArgumentError
 
 MANY_WORKERS = 20
-"""More than this many requests at once is seldom faster under 3 per second, and is warned of once."""
+"""With more workers a warning says that they are rarely faster under 3 requests a second."""
 
-_LONGEST_CHUNK = 100  # days, as many as mixpanel_data allows a request
-_ANY_LENGTH = 1_000_000  # days: a chunk of no maximal length
+_LONGEST_CHUNK = 100  # days of one request, as in mixpanel_data
+_ANY_LENGTH = 1_000_000  # days of a chunk without a maximum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +40,13 @@ class Job:
     chunk_days: int | None
     retries: int
     now: Callable[[], datetime]
+    tuning: Tuning = field(default_factory=Tuning)
 
     async def plan(self, batches: Sequence[Batch], history: Sequence[Batch]) -> Plan:
-        """Decide what to ask for, where the database has *batches* already, by what is left of the hour now.
+        """Plan the requests, with the quota that the hour has left now.
 
-        *history* are batches that the target does not go on from, but that tell how many events to expect.
+        *batches* is what the ledger says of the selection. *history* are batches of a table that is to be replaced; they
+        only tell how many events to expect.
         """
         await self.gate.refresh()
         return plan(
@@ -58,109 +62,120 @@ class Job:
         )
 
 
-def checked_job(
-    from_date: str | date,
-    to_date: str | date,
-    *,
-    db: str | Path,
-    table: str,
-    credentials: Credentials | None,
-    events: Sequence[str] | None,
-    where: str | None,
-    limit: int | None,
-    max_workers: int,
-    chunk_days: int | None,
-    one_request: bool,
-    mode: Mode,
-    dedupe: bool,
-    retries: int,
-    max_wait: float,
-    api_url: str | None,
-    per_second: int | None,
-    per_hour: int | None,
-    timeouts: Timeouts | None,
-    project_timezone: str | None,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> Job:
-    """Return the job that these arguments of `export_events` ask for.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportArguments:
+    """The arguments of `export_events` that describe an export, as the caller passed them."""
+
+    from_date: str | date
+    to_date: str | date
+    db: str | Path
+    table: str = "events"
+    credentials: Credentials | None = None
+    events: Sequence[str] | None = None
+    where: str | None = None
+    limit: int | None = None
+    max_workers: int = 10
+    chunk_days: int | None = None
+    one_request: bool = False
+    mode: Mode = "create"
+    dedupe: bool = True
+    retries: int = 5
+    max_wait: float = 86_400.0
+    api_url: str | None = None
+    per_second: int | None = None
+    per_hour: int | None = None
+    timeouts: Timeouts | None = None
+    project_timezone: str | None = None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    @property
+    def single(self) -> bool:
+        """Whether the export is one request."""
+        return self.one_request or self.limit is not None
+
+    def check(self) -> None:
+        """Refuse arguments that are out of range.
+
+        Raises:
+            ArgumentError: Names the argument.
+        """
+        if self.mode not in get_args(Mode):
+            raise ArgumentError("mode", f"must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_]*", self.table):
+            raise ArgumentError(
+                "table", f"{self.table!r} must consist of letters, digits and _, and not begin with _"
+            )
+        if self.limit is not None and not 1 <= self.limit <= 100_000:
+            raise ArgumentError("limit", f"must be between 1 and 100000, got {self.limit}")
+        if self.retries < 0:
+            raise ArgumentError("retries", f"must be 0 or more, got {self.retries}")
+        if not self.max_wait >= 0:
+            raise ArgumentError("max_wait", f"must be 0 or more seconds, got {self.max_wait}")
+        if not self.single:
+            self._check_parallel()
+
+    def _check_parallel(self) -> None:
+        if self.max_workers < 1:
+            raise ArgumentError("max_workers", "must be positive")
+        if self.max_workers > 100:
+            raise ArgumentError(
+                "max_workers", f"must be at most 100, Mixpanel's limit, got {self.max_workers}"
+            )
+        if self.chunk_days is not None and not 1 <= self.chunk_days <= 100:
+            raise ArgumentError("chunk_days", f"must be between 1 and 100, got {self.chunk_days}")
+        if self.max_workers > MANY_WORKERS:
+            warnings.warn(
+                f"{self.max_workers} workers: beyond {MANY_WORKERS} workers, Mixpanel's limit of 3 requests a second "
+                "decides how fast an export is",
+                stacklevel=5,
+            )
+
+
+def checked_job(arguments: ExportArguments) -> Job:
+    """Return the job that the arguments describe.
 
     Raises:
         ValueError, ConfigError: As `export_events`.
     """
-    days = checked_days(from_date, to_date, now())
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
-    if one_request or limit is not None:
-        max_workers, chunk_days = 1, None
-    _check(
-        table,
-        max_workers=max_workers,
-        chunk_days=chunk_days,
-        limit=limit,
-        retries=retries,
-        max_wait=max_wait,
+    days = checked_days(arguments.from_date, arguments.to_date, arguments.now())
+    arguments.check()
+    names = checked_names(arguments.events)
+    credentials = arguments.credentials or resolve_credentials()
+    query = query_for(
+        credentials,
+        arguments.api_url,
+        arguments.timeouts,
+        events=names,
+        where=arguments.where,
+        limit=arguments.limit,
     )
-    names = checked_names(events)
-    credentials = credentials or resolve_credentials()
-    query = query_for(credentials, api_url, timeouts, events=names, where=where, limit=limit)
+    quota = Quota.resolved(arguments.per_second, arguments.per_hour, max_wait=arguments.max_wait)
     return Job(
-        path=database_path(db).absolute(),
+        path=database_path(arguments.db).absolute(),
         target=Target(
-            table=table,
-            selection=Selection(credentials.project_id, names, where),
+            table=arguments.table,
+            selection=Selection(credentials.project_id, names, arguments.where),
             days=days,
-            mode=mode,
-            zone=checked_zone(project_timezone, credentials.project_timezone),
-            zone_is_known=(project_timezone or credentials.project_timezone) is not None,
-            dedupe=dedupe,
-            limited=limit is not None,
+            mode=arguments.mode,
+            zone=checked_zone(arguments.project_timezone, credentials.project_timezone),
+            zone_is_known=(arguments.project_timezone or credentials.project_timezone) is not None,
+            dedupe=arguments.dedupe,
+            limited=arguments.limit is not None,
         ),
         query=query,
-        gate=gate_for(
-            Quota.resolved(per_second, per_hour, max_wait=max_wait), query.url, credentials.project_id
-        ),
-        workers=max_workers,
-        chunk_days=_ANY_LENGTH if one_request or limit is not None else chunk_days,
-        retries=retries,
-        now=now,
+        gate=gate_for(quota, query.url, credentials.project_id),
+        workers=1 if arguments.single else arguments.max_workers,
+        chunk_days=_ANY_LENGTH if arguments.single else arguments.chunk_days,
+        retries=arguments.retries,
+        now=arguments.now,
     )
-
-
-def _check(
-    table: str,
-    *,
-    max_workers: int,
-    chunk_days: int | None,
-    limit: int | None,
-    retries: int,
-    max_wait: float,
-) -> None:
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_]*", table):
-        raise ValueError(f"table {table!r} must consist of letters, digits and _, and not begin with _")
-    if max_workers < 1:
-        raise ValueError("max_workers must be positive")
-    if max_workers > 100:
-        raise ValueError(f"max_workers must be at most 100, Mixpanel's limit, got {max_workers}")
-    if chunk_days is not None and not 1 <= chunk_days <= 100:
-        raise ValueError(f"chunk_days must be between 1 and 100, got {chunk_days}")
-    if limit is not None and not 1 <= limit <= 100_000:
-        raise ValueError(f"limit must be between 1 and 100000, got {limit}")
-    if retries < 0:
-        raise ValueError(f"retries must be 0 or more, got {retries}")
-    if not max_wait >= 0:
-        raise ValueError(f"max_wait must be 0 or more seconds, got {max_wait}")
-    if max_workers > MANY_WORKERS:
-        warnings.warn(
-            f"{max_workers} workers: beyond {MANY_WORKERS} Mixpanel's 3 requests a second decide, not the workers",
-            stacklevel=4,
-        )
 
 
 def _planned_requests(gate: GateStatistics, days: int) -> int | None:
-    """Return how many of the hour's requests a plan may spend: five of six, as the rest is for retries.
+    """Return how many of the hour's requests a plan may spend: five of six, because the rest is for retries.
 
-    Longer chunks are faster than waiting for the hour, up to a length at which they break too easily; then the plan
-    counts on a whole hour, and on waiting for it.
+    Long chunks are faster than waiting for the hour, but beyond `_LONGEST_CHUNK` days they break too easily. Then the plan
+    spends a whole hour's requests and waits for them.
     """
     if gate.remaining is None:
         return None

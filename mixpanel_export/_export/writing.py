@@ -21,6 +21,7 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
 from mixpanel_export._concurrency import in_thread
 from mixpanel_export._export.tracker import Tracker
+from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._model import (
     Block,
     Chunk,
@@ -37,12 +38,9 @@ from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import StagedChunk, Staging
 from mixpanel_export._writer.table import EventsTable
 from mixpanel_export._writer.validate import ClockCheck, Validator
-from mixpanel_export._writer.writer import Writer, is_full
+from mixpanel_export._writer.writer import Writer
 
 _log = logging.getLogger("mixpanel_export")
-
-_BACKLOG = 384 << 20  # bytes of complete chunks beyond which staging waits for commits
-_GROUP_WAIT = 0.5  # seconds that a small group waits for further chunks before it is committed
 
 Ready = ValidatedChunk | ChunkFailed | ChunkSplit
 
@@ -88,15 +86,17 @@ class Writing:
         clock: ClockCheck,
         tracker: Tracker,
         now: Callable[[], datetime],
+        tuning: Tuning,
     ) -> None:
         self._table = table
         self._staging = staging
         self._validators = validators
         self._clock = clock
         self._tracker = tracker
+        self._tuning = tuning
         self._writer = Writer(table, staging, now)
         self._replies: dict[Chunk, _Reply] = {}
-        self._backlog = _Backlog(_BACKLOG)
+        self._backlog = _Backlog(tuning.backlog)
         self._warned_of_clock = False
 
     def start(self, tasks: TaskGroup, items: ObjectReceiveStream[Item]) -> None:
@@ -171,13 +171,19 @@ class Writing:
     ) -> tuple[list[ValidatedChunk], ChunkFailed | ChunkSplit | None]:
         """Return the next group, and the item that ended it if that is no chunk."""
         group = [first]
-        with anyio.move_on_after(_GROUP_WAIT):
-            while not is_full(group) and len(group) < self._tracker.undecided:
+        with anyio.move_on_after(self._tuning.group_wait):
+            while not self._is_full(group) and len(group) < self._tracker.undecided:
                 item = await ready.receive()
                 if not isinstance(item, ValidatedChunk):
                     return group, item
                 group.append(item)
         return group, None
+
+    def _is_full(self, group: Sequence[ValidatedChunk]) -> bool:
+        """Whether a commit of the group is large enough; further chunks wait for the next one."""
+        rows = sum(chunk.batch.rows for chunk in group)
+        size = sum(chunk.staged.size for chunk in group)
+        return rows >= self._tuning.group_rows or size >= self._tuning.group_size
 
     async def _commit_group(self, group: Sequence[ValidatedChunk]) -> None:
         commit = partial(self._writer.commit, group)

@@ -25,6 +25,7 @@ from mixpanel_export.credentials import (
     Credentials,
     account_used,
     config_file,
+    format_problem,
     resolve_credentials,
 )
 from mixpanel_export.errors import (
@@ -121,6 +122,8 @@ def check_credentials(account: str | None) -> tuple[Credentials | None, list[Fin
     text = f"{source}: {who}, project {credentials.project_id}, {credentials.region}{zone}"
     test = f"mpx accounts test {name}" if name and account else "mpx accounts test"
     advice = f"to test whether Mixpanel accepts them, which costs one request, run `{test}`"
+    if problem := format_problem(credentials):
+        warned.append(Finding("credentials", "warning", problem, "copy it again from Mixpanel"))
     return credentials, [Finding("credentials", "ok", text, advice), *warned]
 
 

@@ -18,7 +18,7 @@ from mixpanel_export._model import Chunk
 from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import BodyDecoder, gunzip_for
 from mixpanel_export._source.responses import error_from_body, error_from_response, redacted
-from mixpanel_export.credentials import Credentials
+from mixpanel_export.credentials import Credentials, format_problem
 from mixpanel_export.errors import APIError, ArgumentError, LineTooLongError, TruncatedError
 
 _READ = 64 << 10  # bytes of an error body that are read: it may repeat the request before it says why
@@ -201,7 +201,9 @@ async def _error(response: httpx.Response, query: Query, chunk: Chunk, now: date
         if response.status_code not in _UNAMBIGUOUS:
             raise
     text = redacted(body[:_READ].decode("utf-8", "replace"), query.credentials)
-    return error_from_response(response.status_code, text, response.headers.get("retry-after"), chunk, now)
+    hint = format_problem(query.credentials)
+    retry_after = response.headers.get("retry-after")
+    return error_from_response(response.status_code, text, retry_after, chunk, now, hint=hint)
 
 
 async def _read_beginning(

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from mixpanel_export._model import Chunk
-from mixpanel_export.credentials import Credentials
+from mixpanel_export.credentials import Credentials, format_problem
 from mixpanel_export.errors import (
     APIError,
     AuthenticationError,
@@ -34,14 +34,17 @@ _HISTORY = re.compile(r"Date range exceeds (\d{1,5}) days into the past")  # the
 
 
 def error_from_response(
-    status: int, body: str, retry_after: str | None, chunk: Chunk, now: datetime
+    status: int, body: str, retry_after: str | None, chunk: Chunk, now: datetime, *, hint: str | None = None
 ) -> APIError:
-    """Return the error that a response other than 200 means; *now* (aware) is when it arrived."""
+    """Return the error that a response other than 200 means; *now* (aware) is when it arrived.
+
+    *hint* says what looks wrong about the credentials, in case they are refused.
+    """
     shown = body.encode()[:_SHOWN].decode("utf-8", "ignore")
     message = _message(body)
     reason = f"Mixpanel answered {status}: {message[:_SHOWN] or 'no text'}"
     if status == httpx.codes.UNAUTHORIZED or _AUTHENTICATION in message:
-        return _not_authenticated(status, shown, chunk)
+        return _not_authenticated(status, shown, chunk, hint)
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return RateLimitError(
             reason,
@@ -86,7 +89,7 @@ def error_from_body(
     """Return the error for a response of *chunk* with status 200 whose body is not whole, as *error* says."""
     body = redacted(error.response_body or "", credentials)
     if _message(body).startswith(_AUTHENTICATION):
-        return _not_authenticated(httpx.codes.OK, body, chunk)
+        return _not_authenticated(httpx.codes.OK, body, chunk, format_problem(credentials))
     excerpt = body.strip()[:_EXCERPT]
     return type(error)(
         f"{error.reason}: {excerpt}" if excerpt else error.reason,
@@ -124,11 +127,13 @@ def redacted(text: str, credentials: Credentials) -> str:
     return text
 
 
-def _not_authenticated(status: int, body: str, chunk: Chunk) -> AuthenticationError:
+def _not_authenticated(status: int, body: str, chunk: Chunk, hint: str | None) -> AuthenticationError:
     return AuthenticationError(
         f"Mixpanel does not accept the credentials (status {status})",
         days=chunk,
-        advice="check the user name, the secret and the project, and that the project is in the $region requested "
+        advice=f"{hint}, so copy it again"
+        if hint
+        else "check the user name, the secret and the project, and that the project is in the $region requested "
         "(us, eu or in)",
         status_code=status,
         response_body=body,

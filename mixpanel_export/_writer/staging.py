@@ -25,12 +25,6 @@ from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
 from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export.errors import DatabaseError
 
-PLAIN_BUDGET = 4 << 30
-"""Bytes that may be staged uncompressed; further ones are compressed."""
-
-PART_SIZE = 128 << 20
-"""Bytes of one staged file."""
-
 _LEAST_FREE = 64 << 20  # bytes of disk below which no export begins
 _COLUMNS_SHARE = 40  # of DuckDB's memory limit one part in so many is for extracted columns
 _BLOCK = 1 << 20  # bytes
@@ -151,8 +145,8 @@ class Staging:
         self,
         database: Path,
         *,
-        budget: int = PLAIN_BUDGET,
-        part_size: int = PART_SIZE,
+        budget: int = 4 << 30,
+        part_size: int = 128 << 20,
         columns_memory: int | None = None,
     ) -> None:
         prefix = f".{database.name}.export-"
@@ -292,16 +286,6 @@ class Staging:
             path.unlink(missing_ok=True)
             with self._lock:
                 self._sizes.pop(path, None)
-
-
-@contextmanager
-def staging_for(database: Path) -> Iterator[Staging]:
-    """Yield the staging directory of one export, and remove it afterwards."""
-    staging = Staging(database)
-    try:
-        yield staging
-    finally:
-        staging.close()
 
 
 def _reader(path: Path) -> BinaryIO:

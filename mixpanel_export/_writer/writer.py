@@ -1,17 +1,13 @@
-"""Decides which chunks are loaded together, and answers each with a verdict. Knows no SQL."""
+"""Loads groups of chunks, each chunk by itself where its group fails, and answers each with a verdict. No SQL."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from mixpanel_export._database.settings import ROW_GROUP
 from mixpanel_export._model import ChunkFailed, Committed, Refused
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import UnloadableError
-
-_GROUP_ROWS = 4 * ROW_GROUP
-_GROUP_BYTES = 384 << 20  # staged bytes
 
 
 class Destination(Protocol):
@@ -24,12 +20,6 @@ class Destination(Protocol):
 
     def fail(self, failed: ChunkFailed, finished: datetime, /) -> None:
         """Record that a chunk was given up."""
-
-
-def is_full(group: Sequence[ValidatedChunk]) -> bool:
-    """Whether a commit of the group is large enough; further chunks wait for the next one."""
-    rows = sum(chunk.batch.rows for chunk in group)
-    return rows >= _GROUP_ROWS or sum(chunk.staged.size for chunk in group) >= _GROUP_BYTES
 
 
 class Writer:

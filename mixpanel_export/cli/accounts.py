@@ -9,7 +9,7 @@ import click
 
 from mixpanel_export._environment import variable
 from mixpanel_export.cli import complete, print_json, program
-from mixpanel_export.cli.options import api_url_option
+from mixpanel_export.cli.options import api_url_option, option
 from mixpanel_export.cli.report import quoted
 
 EXAMPLES = """\b
@@ -104,17 +104,15 @@ def _lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> list[str]
 
 @command.command("add", short_help="Add or replace an account.", epilog=ADD_EXAMPLES)
 @click.argument("name")
-@click.option(
+@option(
     "--username",
     envvar="MP_USERNAME",
     metavar="NAME",
     show_envvar=True,
     help="User name of the service account.",
 )
-@click.option(
-    "--project-id", envvar="MP_PROJECT_ID", metavar="ID", show_envvar=True, help="Number of the project."
-)
-@click.option(
+@option("--project-id", envvar="MP_PROJECT_ID", metavar="ID", show_envvar=True, help="Number of the project.")
+@option(
     "--region",
     type=click.Choice(["us", "eu", "in"], case_sensitive=False),
     envvar="MP_REGION",
@@ -122,7 +120,7 @@ def _lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> list[str]
     show_envvar=True,
     help="Region of the project's data.",
 )
-@click.option(
+@option(
     "--project-timezone",
     envvar="MPX_PROJECT_TIMEZONE",
     metavar="ZONE",

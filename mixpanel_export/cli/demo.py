@@ -32,6 +32,7 @@ TABLE = "events"
 PROJECT = "demo-"  # followed by the number of events per day
 # Seconds. Slow enough that the server limits the export, as Mixpanel does; fast enough to watch.
 FIRST_BYTE, SECONDS_PER_DAY = 0.5, 0.8
+ODD = 0.002  # share of the events with an unusual or missing time or id, which are exported exactly too
 
 TOP_EVENTS = f"SELECT event_name, count(*) AS events FROM {TABLE} GROUP BY ALL ORDER BY events DESC LIMIT 5"
 ROWS = f"SELECT event_name, event_time, distinct_id, insert_id, properties::VARCHAR FROM {TABLE}"
@@ -112,6 +113,7 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
     project_id = f"{PROJECT}{events_per_day}"
     simulator = Simulator(
         events_per_day=events_per_day,
+        odd=ODD,
         username=USERNAME,
         secret=SECRET,
         project_id=project_id,

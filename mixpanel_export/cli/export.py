@@ -230,10 +230,10 @@ def _check(options: Options) -> None:
 
 def _plan(options: Options) -> ExportPlan:
     from mixpanel_export._export.dry_run import plan_export
-    from mixpanel_export._export.job import checked_job
+    from mixpanel_export._export.job import ExportArguments, checked_job
     from mixpanel_export.sync import run_sync
 
-    return run_sync(plan_export, checked_job(**_arguments(options)))
+    return run_sync(plan_export, checked_job(ExportArguments(**_arguments(options))))
 
 
 def _arguments(options: Options) -> dict[str, Any]:

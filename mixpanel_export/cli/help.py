@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.types import FloatRange, IntRange
 
+from mixpanel_export._environment import cleaned
+
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
 
@@ -14,7 +16,18 @@ WIDTH = 100
 """Columns of a help text, where the terminal has as many."""
 
 
-class Option(click.Option):
+class FromEnvironment(click.Parameter):
+    """A parameter whose environment variable is read as `variable` reads it."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        return cleaned(super().resolve_envvar_value(ctx) or "") or None
+
+
+class Argument(FromEnvironment, click.Argument):
+    """An argument that may come from the environment."""
+
+
+class Option(FromEnvironment, click.Option):
     """An option that belongs to a *section* of the help text of its command."""
 
     def __init__(self, *args: Any, section: str | None = None, **attrs: Any) -> None:

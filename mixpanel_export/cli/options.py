@@ -8,7 +8,7 @@ import click
 
 from mixpanel_export.cli import complete
 from mixpanel_export.cli.duration import parse_duration, parse_timeout
-from mixpanel_export.cli.help import Option
+from mixpanel_export.cli.help import Argument, Option
 from mixpanel_export.cli.log import log_format_option
 
 Command = Callable[..., Any]
@@ -16,7 +16,7 @@ Command = Callable[..., Any]
 option = partial(click.option, cls=Option)
 
 db_argument = click.argument(
-    "db", envvar="MPX_DB", default=complete.DEFAULT_DB, shell_complete=complete.files
+    "db", cls=Argument, envvar="MPX_DB", default=complete.DEFAULT_DB, shell_complete=complete.files
 )
 db_option = option(
     "--db",

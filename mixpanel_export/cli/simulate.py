@@ -37,8 +37,8 @@ optional, and "none" stands for no value:
   probability = 0.05
   retry_after = 2
 
-Other keys: after, seconds, status, text, newline, location. Kinds: 400, 401, 402, 403, 404, 413, 414, 416, 429,
-500, 502, 503, 504, auth_text_200, auth_text_400, timeout_error, redirect; reset_before_head, close_before_head,
+Other keys: after, days, seconds, status, text, newline, location. Kinds: 400, 401, 402, 403, 404, 413, 414, 416, 429,
+500, 502, 503, 504, auth_text_200, auth_text_400, empty_200, timeout_error, redirect; reset_before_head, close_before_head,
 stall_before_head; terminated_early, error_fragment, error_line, garbage_line, cut_line, blank_lines,
 no_final_newline, crlf; reset, close, stall; truncated_gzip, corrupt_crc, trailing_garbage, two_members,
 empty_body.
@@ -112,7 +112,7 @@ def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "l
 @_share("--duplicates", 0.015, "Extra lines, most of which repeat an event.")
 @_share("--missing-insert-id", 0.01, "Events without $insert_id.")
 @_share("--late", 0.05, "Events that arrive up to 40 hours late.")
-@_share("--odd", 0.002, "Events with an unusual or missing time, distinct_id or $insert_id.")
+@_share("--odd", 0, "Events with an unusual or missing time, distinct_id or $insert_id.")
 @_share("--awkward", 0, "Events that are known to break exporters.")
 @_share("--rejects", 0, "Lines that are not events.")
 @_share("--long-lines", 0, "Events of one to five megabytes.")

@@ -1,11 +1,22 @@
-"""An independent Mixpanel to export from: deterministic events, their truth, and everything that goes wrong.
+"""An independent Mixpanel to export from: deterministic events, the truth about them, and every known failure.
 
-    simulator = Simulator(events_per_day=1000)
-    async with simulator.serve() as url:
-        ...  # export from url
-    assert checksum(rows) == simulator.truth(first, last).checksum
+It shares no code with the exporter, so that an error in one of them shows as a difference.
 
-It shares no code with the exporter, so that the two can disagree.
+Use it in your own tests, with any client. A pytest fixture that serves a project on a free port:
+
+    import pytest
+    from anyio.from_thread import start_blocking_portal
+    from mixpanel_export.simulator import Simulator
+
+
+    @pytest.fixture
+    def mixpanel():
+        simulator = Simulator(events_per_day=1000, per_second=0, per_hour=0)
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(simulator.serve()) as url:
+            yield simulator, url
+
+A test exports from `url`, and compares what arrived with `simulator.truth(first, last)`. README.md in this folder has
+such tests, and an overview of what the simulator offers.
 """
 
 from mixpanel_export.simulator.api import RequestLog

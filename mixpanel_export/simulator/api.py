@@ -1,4 +1,4 @@
-"""The export endpoint: from a request to a response or a broken connection, without sockets."""
+"""The export endpoint without sockets: turns a request into a response or a broken connection."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -6,13 +6,23 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from email.utils import format_datetime
+from http.client import responses
 from math import ceil
 from typing import Literal
 
 from mixpanel_export.simulator.body import BodyMaker, Source
-from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Answer, Fault, FaultLog
+from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Fault, FaultSelector, FixedResponse
 from mixpanel_export.simulator.limits import Limits, Refusal
-from mixpanel_export.simulator.query import PATHS, USUAL, Project, Query, Request, Rules, denial, parse
+from mixpanel_export.simulator.query import (
+    DEFAULT_RULES,
+    PATHS,
+    Project,
+    Query,
+    Request,
+    Rules,
+    denial,
+    parse,
+)
 from mixpanel_export.simulator.zone import today
 
 Headers = tuple[tuple[str, str], ...]
@@ -21,12 +31,20 @@ RetryAfter = Literal["seconds", "date", "none"]
 
 @dataclass(slots=True)
 class RequestLog:
-    """What became of one export request.
+    """One export request and its outcome.
 
-    `number` counts from 1; `time` is the moment of its arrival on the limits' clock; `first` and `last` are
-    None where the dates could not be read or were not looked at; `status` is None until a head was sent;
-    `finished` says that the whole body went out, as far as the simulator meant to send it; `credentials` says
-    that it came with any.
+    Attributes:
+        number: Position in the order of arrival, from 1.
+        time: Moment of arrival on the simulator's clock.
+        params: Query parameters.
+        first: First day of the request; None if the dates are invalid, or were not read because the request was
+            refused before that.
+        last: Last day of the request; None as for *first*.
+        status: Status of the response; None until the head is sent.
+        fault: Kind of the fault that applied, if any.
+        bytes_sent: Size of the body sent so far, as transferred.
+        finished: Whether the whole body was sent, as far as the simulator intended to send it.
+        credentials: Whether the request carried credentials.
     """
 
     number: int
@@ -40,19 +58,33 @@ class RequestLog:
     finished: bool = False
     credentials: bool = False
 
+    @property
+    def silent(self) -> bool:
+        """Whether the response had status 200 and ended without a byte."""
+        return self.status == 200 and self.finished and not self.bytes_sent
+
+    def overlaps(self, first: date, last: date) -> bool:
+        """Return whether the request asked for any day from *first* to *last*."""
+        return self.first is not None and self.last is not None and self.first <= last and self.last >= first
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A head, and a body in pieces; reading the body may raise what breaks the connection."""
+    """A head, and a body in pieces; reading the body may raise the fault that breaks the connection."""
 
     status: int
     headers: Headers
     pieces: AsyncGenerator[bytes, None]
 
+    @property
+    def reason(self) -> str:
+        """The reason phrase of the status line; empty for a status that HTTP does not define."""
+        return responses.get(self.status, "")
+
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """How answers look where Mixpanel's own behaviour is not published; see `Simulator`."""
+    """Options for details of responses that Mixpanel does not document; see `Simulator`."""
 
     first_byte: float
     retry_after: RetryAfter
@@ -62,25 +94,25 @@ class Replies:
 
 @dataclass(slots=True)
 class Api:
-    """One project's export endpoint."""
+    """The export endpoint of one project."""
 
     project: Project
     source: Source
     limits: Limits
     faults: list[Fault]
-    hits: FaultLog
+    selector: FaultSelector
     now: Callable[[], datetime]
     replies: Replies
-    rules: Rules = USUAL
+    rules: Rules = DEFAULT_RULES
     requests: list[RequestLog] = field(default_factory=list)
 
     @asynccontextmanager
     async def exchange(self, request: Request) -> AsyncIterator[Response]:
-        """Answer *request*; it is in progress until the context ends.
+        """Respond to *request*, which is in progress until the context exits.
 
         Raises:
-            ConnectionResetFault: The connection is to be reset; reading the body may raise it too.
-            ConnectionClosedFault: The same, but closed.
+            ConnectionResetFault: The connection must be reset; reading the body may raise this too.
+            ConnectionClosedFault: The connection must be closed; reading the body may raise this too.
         """
         if request.path not in PATHS or request.method != "GET":
             async with aclosing(_text("Not found")) as pieces:
@@ -89,58 +121,61 @@ class Api:
         log = RequestLog(len(self.requests) + 1, self.limits.clock(), request.params)
         log.credentials = "authorization" in request.headers
         self.requests.append(log)
-        decided = self._decide(request, log)
-        if isinstance(decided, Answer):
-            async with aclosing(_logged(_text(decided.body), log)) as pieces:
-                yield Response(decided.status, _headers(decided), pieces)
+        decision = self._decide(request, log)
+        if isinstance(decision, FixedResponse):
+            async with aclosing(_logged(_text(decision.body), log)) as pieces:
+                yield Response(decision.status, _headers(decision), pieces)
             return
         self.limits.begin()
         try:
             async with AsyncExitStack() as stack:
-                yield await self._events(request, *decided, log, stack)
+                yield await self._events(request, *decision, log, stack)
         finally:
             self.limits.end()
 
-    def _decide(self, request: Request, log: RequestLog) -> Answer | tuple[Query, Fault | None]:
-        """Work out what to answer; everything that counts against a limit is counted here."""
+    def _decide(self, request: Request, log: RequestLog) -> FixedResponse | tuple[Query, Fault | None]:
+        """Decide how to respond, and count the request against the limits where it counts."""
         longest = self.rules.longest_target
         if longest is not None and len(request.target) > longest:
-            log.status = 414  # said by whatever stands before the API, so that nothing counts it
+            log.status = 414  # from a proxy in front of the API, so the request does not count
             return STATUS["414"]
         if denied := denial(self.project, request, self.rules):
             return self._counted(denied, log)
         if refusal := self.limits.refusal():
-            return self._counted(self._over(refusal), log)
+            return self._counted(self._over_limit(refusal), log)
         query = parse(self.project, request, today(self.now(), self.source.profile.timezone), self.rules)
-        if isinstance(query, Answer):
+        if isinstance(query, FixedResponse):
             return self._counted(query, log)
         log.first, log.last = query.first, query.last
-        fault = self.hits.choose(self.faults, query.first, query.last, gzip=request.accepts_gzip)
+        fault = self.selector.select(self.faults, query.first, query.last, gzip=request.accepts_gzip)
         log.fault = fault.kind if fault else None
         if fault and fault.kind in STATUS:
             return self._counted(self._failure(fault, request), log)
-        self.limits.arrived()
+        self.limits.count_arrival()
         return query, fault
 
-    def _counted(self, answer: Answer, log: RequestLog) -> Answer:
-        if answer.status not in self.replies.uncounted:
-            self.limits.arrived()
-        log.status = answer.status
-        return answer
+    def _counted(self, response: FixedResponse, log: RequestLog) -> FixedResponse:
+        if response.status not in self.replies.uncounted:
+            self.limits.count_arrival()
+        log.status = response.status
+        return response
 
-    def _over(self, refusal: Refusal) -> Answer:
+    def _over_limit(self, refusal: Refusal) -> FixedResponse:
         text = json.dumps({"error": self.rules.wording.get("quota", refusal.error)})
         headers = self.limits.headers() if self.rules.rate_limit_headers else ()
-        return Answer(429, text, "application/json", self._retry_after(refusal.retry_after), headers)
+        return FixedResponse(429, text, "application/json", self._retry_after(refusal.retry_after), headers)
 
-    def _failure(self, fault: Fault, request: Request) -> Answer:
-        usual = STATUS[fault.kind]
+    def _failure(self, fault: Fault, request: Request) -> FixedResponse:
+        default = STATUS[fault.kind]
         return replace(
-            usual,
-            status=fault.status or usual.status,
-            body=usual.body if fault.text is None else fault.text,
+            default,
+            status=fault.status or default.status,
+            body=default.body if fault.text is None else fault.text,
+            content_type=self.replies.content_type if fault.kind == "empty_200" else default.content_type,
             retry_after=self._retry_after(fault.retry_after) if fault.kind in {"429", "503"} else None,
-            headers=(("Location", fault.location or request.respelled),) if fault.kind == "redirect" else (),
+            headers=(("Location", fault.location or request.with_other_slash),)
+            if fault.kind == "redirect"
+            else (),
         )
 
     def _retry_after(self, seconds: float | None) -> str | None:
@@ -171,9 +206,9 @@ class Api:
             await self.source.pace.sleep(fault.seconds)
 
 
-def _headers(answer: Answer) -> Headers:
-    after = () if answer.retry_after is None else (("Retry-After", answer.retry_after),)
-    return (("Content-Type", answer.content_type), *after, *answer.headers)
+def _headers(response: FixedResponse) -> Headers:
+    retry_after = () if response.retry_after is None else (("Retry-After", response.retry_after),)
+    return (("Content-Type", response.content_type), *retry_after, *response.headers)
 
 
 async def _text(body: str) -> AsyncGenerator[bytes, None]:

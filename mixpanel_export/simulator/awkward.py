@@ -1,8 +1,7 @@
-"""Content that exporters have been seen to break, or may break: put into events that were plain before.
+"""Awkward content: what exporters were seen to break on, or may break on, added to plain events.
 
-Each piece is the text that is sent; where an exporter must repair it, the text that it must store stands beside
-it, written by hand. A lone half of a surrogate pair, a byte that is no UTF-8 and a raw control byte each
-become U+FFFD; nothing else ever changes.
+Each piece is the text as sent. If an exporter must repair it, the text to store is beside it, written by hand: a lone
+surrogate, a byte that is not valid UTF-8 and a raw control byte each become U+FFFD, and nothing else changes.
 """
 
 from collections.abc import Iterator
@@ -37,7 +36,7 @@ REJECTS: tuple[bytes, ...] = (
     'text \u2028 {"event":"x"} Łódź'.encode(),
     b"\xff\xfe\x00no text",
 )
-"""Lines that are no events, nor can be made any, not even by a parser that takes NaN or a comma too many."""
+"""Lines that are not events, even for a lenient parser that accepts NaN or a trailing comma."""
 
 
 def _same(text: bytes) -> Text:
@@ -107,7 +106,7 @@ _BROKEN = (
 _SECOND = b'"time":1,"distinct_id":"second","$insert_id":"second","time":"yesterday","$insert_id":null'
 _PIECES = (*(_same(piece.encode()) for piece in _SOUND), *_BROKEN)
 
-# @ stands for what the event had, quotes left out.
+# @ stands for the original value of the event, without quotes.
 _TIMES = tuple(map(_same, (
     b"", b"null", b"true", b"[]", b"{}", b'""', b"0", b"-1", b"-@", b"@123", b"-@123", b"@.0E0", b"1.5E9",
     b'"@"', b'"@123"', b'"-@"', b'"later"', b'"1_000"', b"123456789012345678901234567890",
@@ -146,7 +145,7 @@ _FILLING = '0123456789 abc \u2028 é 🎈 \\n \\" ,\\"properties\\":{ '.encode()
 
 
 class _Identity(NamedTuple):
-    """What identifies an event: the number of its name, and the texts of name, time and ids."""
+    """The identity of an event: the index of its name, and the texts of name, time and ids."""
 
     number: int
     name: Text
@@ -159,18 +158,18 @@ class _Identity(NamedTuple):
 
 
 def awkward(profile: Profile, day: date, records: Iterator[Record]) -> Iterator[Record]:
-    """Yield *records*, some of them spoilt, made long, or sent after a line that is no event."""
+    """Yield *records*, some of them with awkward content, a long line, or a reject before the event."""
     draw = Random(f"{profile.seed}:{day}:awkward")
     for record in records:
-        for made in _made(profile, draw, record):
+        for changed in _changed(profile, draw, record):
             if draw.random() < profile.rejects:
-                yield _preceded(made, draw.choice(REJECTS))
+                yield _preceded(changed, draw.choice(REJECTS))
             else:
-                yield made
+                yield changed
 
 
-def _made(profile: Profile, draw: Random, record: Record) -> Iterator[Record]:
-    """Yield what becomes of *record*, and sometimes a second line of the same identity."""
+def _changed(profile: Profile, draw: Random, record: Record) -> Iterator[Record]:
+    """Yield *record* after the changes, and sometimes a second one with the same identity."""
     pick = draw.random()
     head = _head(record)
     if pick < profile.long_lines:
@@ -180,7 +179,7 @@ def _made(profile: Profile, draw: Random, record: Record) -> Iterator[Record]:
         body = record[5][len(head) : -1]
         yield _assembled(draw, identity, body, record[4])
         if draw.random() < profile.duplicates:
-            yield _assembled(draw, _spelt(draw, identity), body, record[4])
+            yield _assembled(draw, _with_escape(draw, identity), body, record[4])
     else:
         yield record
 
@@ -200,7 +199,7 @@ def _head(record: Record) -> bytes:
 
 
 def _identity(draw: Random, record: Record) -> _Identity:
-    """The identity of *record*, half of the time with something unusual about it."""
+    """Return the identity of *record*, with one unusual part in half of the cases."""
     name, time, distinct_id, insert_id = record[:4]
     plain = _Identity(name, *map(_same, (NAME_TEXTS[name], time, distinct_id, insert_id)))
     match draw.randrange(8):
@@ -219,8 +218,8 @@ def _identity(draw: Random, record: Record) -> _Identity:
             return plain
 
 
-def _spelt(draw: Random, identity: _Identity) -> _Identity:
-    """The same identity, half of the time with its first letter or digit of `$insert_id` as an escape."""
+def _with_escape(draw: Random, identity: _Identity) -> _Identity:
+    """Return the same identity, in half of the cases with the first character of `$insert_id` as an escape."""
     sent, stored = identity.insert_id
     if draw.getrandbits(1) or stored[:1] != b'"' or not stored[1:2].isalnum():
         return identity
@@ -229,7 +228,7 @@ def _spelt(draw: Random, identity: _Identity) -> _Identity:
 
 
 def _assembled(draw: Random, identity: _Identity, body: bytes, processed: int) -> Record:
-    """A record of *identity* with a drawn piece among its properties, in a drawn shape."""
+    """Return a record of *identity* with a random piece among its properties, in a random line format."""
     pieces = [draw.choice(_PIECES)]
     if identity.complete() and not draw.randrange(16):
         pieces.append(_same(_SECOND))
@@ -246,12 +245,12 @@ def _assembled(draw: Random, identity: _Identity, body: bytes, processed: int) -
 
 
 def _object(identity: _Identity, body: bytes, pieces: list[Text], form: int) -> bytes:
-    given = (
+    candidates = (
         (b'"time":', identity.time[form]),
         (b'"distinct_id":', identity.distinct_id[form]),
         (b'"$insert_id":', identity.insert_id[form]),
     )
-    members = [key + value for key, value in given if value]
+    members = [key + value for key, value in candidates if value]
     return b"{" + b",".join([*members, body[1:], *(piece[form] for piece in pieces)]) + b"}"
 
 

@@ -1,4 +1,4 @@
-"""What happens to events that are already stored: they come late, disappear, come back, change their user."""
+"""Changes to stored events: late arrival, removal, restoration, and merged users."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -7,19 +7,19 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that happens to a share of the events of *first* to *last* at the moment *at*.
+    """A change at the moment *at* to a share of the events from *first* to *last*.
 
-    Only `removed` concerns events that are sent in an unusual way, such as awkward ones.
+    Only `removed` affects events that are sent in an unusual form, such as awkward ones.
 
     Args:
-        kind: `late`: the events arrive only then, through `/import`. `removed`: they are not there any more.
-            `merged`: users known by a device get an id; all events of such a user are rewritten alike, and
-            keep the former id as `$distinct_id_before_identity`.
-        at: When, aware.
-        until: When removed events are there again; None for never.
-        share: Of the events, of the devices where users are merged; from 0 to 1.
-        first: First day it concerns; None for no bound.
-        last: Last day it concerns; None for no bound.
+        kind: `late`: the events arrive only at that moment, through `/import`. `removed`: the events disappear.
+            `merged`: users known only by a device get a user id; all events of such a user are rewritten, and keep
+            the former id as `$distinct_id_before_identity`.
+        at: Moment of the change, timezone-aware.
+        until: Moment at which removed events reappear; None for never.
+        share: Share of the events, or for `merged` of the devices; from 0 to 1.
+        first: First affected day; None for no lower bound.
+        last: Last affected day; None for no upper bound.
     """
 
     kind: Literal["late", "removed", "merged"]
@@ -29,16 +29,16 @@ class Change:
     first: date | None = None
     last: date | None = None
 
-    def concerns(self, day: date) -> bool:
-        """Whether it changes events of *day*."""
+    def applies_to(self, day: date) -> bool:
+        """Return whether the change affects events of *day*."""
         return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
 
-    def over(self) -> datetime:
-        """From when on it changes nothing more."""
+    def settled_from(self) -> datetime:
+        """Return the moment after which this change alters no more answers."""
         return max(self.at, self.until or self.at)
 
-    def holds(self, moment: datetime | None) -> bool:
-        """Whether it has happened, and is not undone, by *moment*; None for the end of time."""
+    def in_effect(self, moment: datetime | None) -> bool:
+        """Return whether the change is in effect at *moment*; None stands for the distant future."""
         if moment is None:
             return self.until is None
         return self.at <= moment and (self.until is None or moment < self.until)

@@ -1,8 +1,8 @@
-"""The material events are made of: pieces of JSON text, built once per seed and joined for each event.
+"""Building blocks of events: pieces of JSON text, built once for each seed and joined for each event.
 
-Every piece is the text Mixpanel would send, so nothing is serialised while events are generated. The
-awkward ones are here on purpose: raw line separators inside strings, integers and decimals beyond a
-double, escapes that a JSON library would write differently, keys that look like the ones an exporter cuts at.
+Every piece is the text that Mixpanel would send, so generating events serialises nothing. Some pieces are difficult on
+purpose: raw line separators inside strings, decimals beyond the precision of a double, escapes that a JSON library would
+write differently, keys that look like those an exporter searches for.
 """
 
 import json
@@ -27,7 +27,7 @@ EVENTS: tuple[tuple[bytes, int], ...] = (
 
 
 class Text(NamedTuple):
-    """JSON text as it is sent, and as it must be stored where a part of it is broken."""
+    """JSON text as sent, and as it must be stored after the repair of invalid parts."""
 
     sent: bytes
     stored: bytes
@@ -62,15 +62,15 @@ RARE_EVENTS: tuple[Text, ...] = (
     Text(b'"latin caf\xe9"', b'"latin caf\xef\xbf\xbd"'),
     Text(b'"tab\there"', b'"tab\xef\xbf\xbdhere"'),
 )
-"""Names that only awkward events have."""
+"""Names of awkward events only."""
 
 NAME_TEXTS: tuple[bytes, ...] = (*(name for name, _ in EVENTS), *(name.stored for name in RARE_EVENTS))
 NAMES: tuple[str, ...] = tuple(json.loads(name) for name in NAME_TEXTS)
 DRAWN: tuple[int, ...] = tuple(index for index, (_, weight) in enumerate(EVENTS) for _ in range(weight))
-"""The index of an event name for each of 64 equally likely draws."""
+"""The index of the event name for each of 64 equally likely draws."""
 
 USERS, DETAILS, PAGES, EXTRAS = 2048, 64, 256, 512
-"""How many different pieces there are of each kind; powers of two, so that bits pick them."""
+"""Number of different pieces of each kind; powers of two, so that bits select them."""
 
 _CITIES = (
     ("San Francisco", "California", "US"),
@@ -93,7 +93,7 @@ _SYSTEMS = (
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Pieces of property lists, each beginning with a comma; `users` pairs a distinct_id with its piece."""
+    """Pieces of property lists, each starting with a comma; `users` pairs a distinct_id with its piece."""
 
     users: tuple[tuple[bytes, bytes], ...]
     pages: tuple[bytes, ...]
@@ -103,7 +103,7 @@ class Material:
 
 @lru_cache(maxsize=4)
 def material(seed: int) -> Material:
-    """Return the pieces that belong to *seed*."""
+    """Return the pieces for *seed*."""
     draw = Random(f"{seed}:material")
     return Material(
         users=tuple(_user(draw, number) for number in range(USERS)),
@@ -114,7 +114,7 @@ def material(seed: int) -> Material:
 
 
 def text(value: bytes) -> str | None:
-    """A JSON scalar as text: strings without quotes, null and absent as None, the rest as written."""
+    """Return a JSON scalar as text: strings without quotes, None for null and absent, the rest as written."""
     if value in {b"", b"null"}:
         return None
     if value[0] != ord('"'):
@@ -172,13 +172,13 @@ def _detail(draw: Random, name: str) -> bytes:
 
 
 def _extra(draw: Random) -> bytes:
-    """Two awkward properties out of many, and one plain one."""
+    """Return two difficult properties out of many, and a plain one."""
     digits = str(draw.randrange(10**29, 10**30))
-    awkward = (
+    difficult = (
         ',"message":"first\u2028second\u2029third\u0085fourth"',
         r',"greeting":"Andr\u00e9 says \"hi\"\n\tand {more} \/ \\"',
-        f',"order_id":{digits[:19]}',
-        f',"ledger_id":{digits}',
+        f',"order_id":{int(digits[:19]) % 2**63}',
+        f',"ledger_id":"{digits}"',
         f',"precise":0.{digits[:25]}',
         f',"amount":{digits[:6]}.{digits[6:25]}',
         ',"ratio":1E5,"tiny":-0.0,"one":1.0,"huge":1e308',
@@ -189,4 +189,4 @@ def _extra(draw: Random) -> bytes:
         ',"twice":1,"twice":"two"',
     )
     plain = f',"session":"{draw.getrandbits(48):012x}"'
-    return "".join([*draw.sample(awkward, 2), plain]).encode()
+    return "".join([*draw.sample(difficult, 2), plain]).encode()

@@ -1,6 +1,6 @@
-"""What is sent for a day: its events, with everything that happened to them, and those of its neighbours.
+"""What is sent for a day: its own events after all changes, and events of the neighbouring days.
 
-generated ─ awkward content ─ changes ─ some with a neighbour's day ─ arrived by now
+generated ─ awkward content ─ changes ─ exchange with neighbouring days ─ arrived by now
 """
 
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ _WHOLE = 0x10000
 
 
 def settled_at(profile: Profile, day: date) -> datetime:
-    """When everything that belongs to *day*, duplicates included, has arrived, and nothing changes any more."""
+    """Return the moment from which the answer for *day* is final: every event has arrived, no change is due."""
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=24 + LATEST_HOURS + 1)
     if profile.timezone:
-        end += _DAY  # the day may end as much later as its zone is behind
-    if wandering(profile):
+        end += _DAY  # the day ends later by as much as its zone is behind UTC
+    if moving_enabled(profile):
         end += _DAY
-    unseen = timedelta(seconds=profile.visible_after)
-    return max([end, *(change.over() for change in profile.changes)]) + unseen
+    delay = timedelta(seconds=profile.visible_after)
+    return max([end, *(change.settled_from() for change in profile.changes)]) + delay
 
 
 def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iterator[Record]:
-    """Yield what is sent for *day* at *now*; None for when it has settled."""
+    """Yield the records sent for *day* at *now*; None stands for the time when the day is final."""
     stream = _own(profile, day, now)
-    if wandering(profile):
+    if moving_enabled(profile):
         stream = _with_neighbours(profile, day, now)
     if now is None:
         return stream
@@ -38,9 +38,14 @@ def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iter
     return (record for record in stream if record[4] <= arrived_ms)
 
 
-def wanders(profile: Profile, record: Record) -> bool:
-    """Whether *record* is sent with a day that is not its own; all records of one identity are alike in this."""
+def moves_between_days(profile: Profile, record: Record) -> bool:
+    """Return whether *record* is sent with another day too, or only; the same for all records of one identity."""
     return _direction(profile, record)[0] != 0
+
+
+def moving_enabled(profile: Profile) -> bool:
+    """Return whether the profile has records that are sent with another day."""
+    return bool(profile.leaks or profile.strays)
 
 
 def _own(profile: Profile, day: date, now: datetime | None) -> Iterator[Record]:
@@ -48,14 +53,9 @@ def _own(profile: Profile, day: date, now: datetime | None) -> Iterator[Record]:
     if profile.awkward or profile.rejects or profile.long_lines:
         stream = awkward(profile, day, stream)
     for number, change in enumerate(profile.changes):
-        if change.concerns(day):
+        if change.applies_to(day):
             stream = _changed(stream, change, f"{profile.seed}:{number}".encode(), now)
     return stream
-
-
-def wandering(profile: Profile) -> bool:
-    """Whether any record is sent with a day that is not its own."""
-    return bool(profile.leaks or profile.strays)
 
 
 def _with_neighbours(profile: Profile, day: date, now: datetime | None) -> Iterator[Record]:
@@ -69,25 +69,25 @@ def _with_neighbours(profile: Profile, day: date, now: datetime | None) -> Itera
 
 
 def _direction(profile: Profile, record: Record) -> tuple[int, bool]:
-    """How many days later *record* is sent, too or only, and whether it is sent with its own day."""
+    """Return the offset in days of the other day that *record* is sent with, and whether its own day has it too."""
     insert_id = text(record[3])
-    if not insert_id or not wandering(profile):
+    if not insert_id or not moving_enabled(profile):
         return 0, True
-    drawn = crc32(insert_id.encode(), profile.seed & 0xFFFFFFFF)
+    hashed = crc32(insert_id.encode(), profile.seed & 0xFFFFFFFF)
     leaks, strays = profile.leaks * _WHOLE, profile.strays * _WHOLE
-    pick = drawn % _WHOLE
+    pick = hashed % _WHOLE
     if pick >= leaks + strays:
         return 0, True
-    return (1 if drawn & _WHOLE else -1), pick < leaks
+    return (1 if hashed & _WHOLE else -1), pick < leaks
 
 
 def _changed(stream: Iterator[Record], change: Change, salt: bytes, now: datetime | None) -> Iterator[Record]:
     match change.kind:
         case "late":
             return _late(stream, change, salt)
-        case "removed" if change.holds(now):
+        case "removed" if change.in_effect(now):
             return (record for record in stream if not _chosen(record[3] or record[5], change, salt))
-        case "merged" if change.holds(now):
+        case "merged" if change.in_effect(now):
             return _merged(stream, change, salt)
         case _:
             return stream

@@ -1,7 +1,7 @@
-"""Deterministic events: the same seed and day give the same records, whatever range they are part of.
+"""Deterministic events: the same seed and day give the same records, whatever the requested range.
 
-A record keeps the columns beside the text they stand in, so that truth need not be read back from JSON.
-Duplicates follow their original at a distance, within the same day.
+A record has the values of the columns beside the text that contains them, so that the truth is not parsed from JSON.
+Duplicates follow their original at a distance, on the same day.
 """
 
 from array import array
@@ -18,10 +18,12 @@ from mixpanel_export.simulator.zone import WallClock, zone_of
 
 
 class Sent(NamedTuple):
-    """What goes out for a record where that is not just `{"event":…,"properties":…}`.
+    """The lines sent for a record, if they differ from `{"event":…,"properties":…}`.
 
-    `lines` is the event's line, after as many lines that are no events as `rejects` says; `repaired` tells
-    that the event's line is no valid JSON, and the record holds what must be stored of it.
+    Attributes:
+        lines: The line of the event, preceded by *rejects* lines that are not events.
+        repaired: Whether the line of the event is invalid JSON; the record then has the values after the repair.
+        rejects: Number of lines that are not events.
     """
 
     lines: bytes
@@ -30,42 +32,42 @@ class Sent(NamedTuple):
 
 
 Record = tuple[int, bytes, bytes, bytes, int, bytes, Sent | None]
-"""Index of the event name; time, distinct_id and $insert_id as JSON text, empty where absent;
-mp_processing_time_ms; properties as JSON text; how it is sent, where that is unusual."""
+"""Index of the event name; time, distinct_id and $insert_id as JSON text, empty if absent;
+mp_processing_time_ms; properties as JSON text; the lines sent, if they are unusual."""
 
 LATEST_HOURS = 40
-"""An event arrives at most this long after its time."""
+"""Maximum delay between the time of an event and its arrival."""
 
-_WEEKDAYS = (1.12, 1.15, 1.16, 1.14, 1.08, 0.70, 0.65)  # Monday first; they sum to 7
+_WEEKDAYS = (1.12, 1.15, 1.16, 1.14, 1.08, 0.70, 0.65)  # Monday first; the sum is 7
 _BATCH = 512
-_DISTANCE = 500  # how many duplicates wait before the first of them is sent
+_DISTANCE = 500  # duplicates that are held back before the first is sent
 _LATEST_MS = LATEST_HOURS * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a project's events look like; rates are shares of the events, from 0 to 1.
+    """The events of a project; rates are shares of the events, from 0 to 1.
 
     Args:
-        seed: Decides events, order of lines and which requests a fault of some probability hits.
-        events_per_day: Before duplicates; a function of the day for uneven ones.
+        seed: Seed for the events, the order of lines, and the requests that a fault with a probability applies to.
+        events_per_day: Events of an average day without duplicates, or a function that returns the events of a day.
         weekday_pattern: Whether weekends have fewer events than other days.
-        first_day: Days before it are empty.
-        duplicates: Extra lines, most of them repeating an event's identity.
+        first_day: First day with events.
+        duplicates: Additional lines, most of which repeat the identity of an event.
         missing_insert_id: Events whose `$insert_id` is absent, null or empty.
         late: Events that arrive up to 40 hours after their time.
-        odd: Events with an unusual or missing time, distinct_id or `$insert_id`.
-        awkward: Events with names, ids, values or shapes of line that exporters have been seen to break, some
-            of which must be repaired; see `mixpanel_export.simulator.awkward`.
-        rejects: Lines that are no events, each sent before an event.
-        long_lines: Events whose line is long: of *long_line_bytes*, or down to a fifth of that.
-        long_line_bytes: How long at most, but for the usual properties.
-        leaks: Events that are also among those of the day before or after; all have an `$insert_id`.
-        strays: Events that are *only* among those of the day before or after.
-        timezone: IANA name of a legacy project's zone: `time` is its wall clock, and days, today too, are its own.
-            None for a project in UTC.
-        changes: What happens to stored events later.
-        visible_after: For how many seconds an event that was processed is in no answer yet.
+        odd: Events with an unusual or missing time, distinct_id or `$insert_id`. Several exporters crash on these.
+        awkward: Events with names, ids, values or line formats that break exporters, integers beyond 2^63 and lines
+            that need repair included; see `mixpanel_export.simulator.awkward`.
+        rejects: Lines that are not events, each sent before an event.
+        long_lines: Events with a line of *long_line_bytes*, or down to a fifth of that.
+        long_line_bytes: Maximum size of a long line, not counting the usual properties.
+        leaks: Events that are sent with the day before or after too; all have an `$insert_id`.
+        strays: Events that are sent *only* with the day before or after.
+        timezone: IANA name of a legacy project's time zone: `time` is the wall clock, and days, today included, are
+            local. None for a project in UTC.
+        changes: Later changes to stored events.
+        visible_after: Delay in seconds between the processing of an event and its first appearance in an answer.
     """
 
     seed: int = 1
@@ -75,7 +77,7 @@ class Profile:
     duplicates: float = 0.015
     missing_insert_id: float = 0.01
     late: float = 0.05
-    odd: float = 0.002
+    odd: float = 0.0
     awkward: float = 0.0
     rejects: float = 0.0
     long_lines: float = 0.0
@@ -87,7 +89,7 @@ class Profile:
     visible_after: float = 0.0
 
     def events_on(self, day: date) -> int:
-        """How many events *day* has, duplicates not counted."""
+        """Return the number of events of *day* without duplicates."""
         if day < self.first_day:
             return 0
         if callable(self.events_per_day):
@@ -119,14 +121,14 @@ class Content(TypedDict, total=False):
 
 
 def line(record: Record) -> bytes:
-    """The record as Mixpanel sends it, without a newline at the end."""
+    """Return the record as Mixpanel sends it, without the final newline."""
     if record[6] is not None:
         return record[6].lines
     return b"".join((b'{"event":', NAME_TEXTS[record[0]], b',"properties":', record[5], b"}"))
 
 
 def in_milliseconds(record: Record) -> Record:
-    """The record as `time_in_ms` shows it: seconds become milliseconds, anything else stays."""
+    """Return the record for `time_in_ms`: seconds become milliseconds, everything else is unchanged."""
     name, time, distinct_id, insert_id, processed, properties, sent = record
     if not (time.isdigit() and len(time) == 10):
         return record
@@ -138,13 +140,13 @@ def in_milliseconds(record: Record) -> Record:
 
 
 def generated(profile: Profile, day: date) -> Iterator[Record]:
-    """Yield the day's records with copies of some of them, each sent a good while after its original."""
+    """Yield the records of a day, and duplicates of some of them, each well after its original."""
     draw = Random(f"{profile.seed}:{day}")
     pieces = material(profile.seed)
     start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
     clock = WallClock(zone_of(profile.timezone), start) if profile.timezone else None
     left = profile.events_on(day)
-    copied, waiting = round(profile.duplicates * 65536), deque[Record]()
+    duplicated, pending = round(profile.duplicates * 65536), deque[Record]()
     while left > 0:
         size = min(_BATCH, left)
         left -= size
@@ -152,17 +154,17 @@ def generated(profile: Profile, day: date) -> Iterator[Record]:
         picks.frombytes(draw.randbytes(2 * size))
         for pick, (record, body) in zip(picks, _batch(profile, start, clock, draw, size), strict=True):
             yield record
-            if pick < copied:
-                waiting.append(_copy(pieces, draw, start, record, body))
-                if len(waiting) > _DISTANCE:
-                    yield waiting.popleft()
-    yield from waiting
+            if pick < duplicated:
+                pending.append(_duplicate(pieces, draw, start, record, body))
+                if len(pending) > _DISTANCE:
+                    yield pending.popleft()
+    yield from pending
 
 
 def _batch(
     profile: Profile, start: int, clock: WallClock | None, draw: Random, size: int
 ) -> Iterator[tuple[Record, bytes]]:
-    """Records with the part of their properties that says nothing about identity or arrival."""
+    """Yield records, each with the part of its properties that contains neither identity nor arrival."""
     bits = array("Q")
     bits.frombytes(draw.randbytes(24 * size))
     ids = draw.randbytes(16 * size).hex().encode()
@@ -172,7 +174,7 @@ def _batch(
     users, pages, details, extras = pieces.users, pieces.pages, pieces.details, pieces.extras
     for i in range(size):
         when, what, more = bits[3 * i : 3 * i + 3]
-        # The sum of two even draws: most events fall in the middle of the day.
+        # The sum of two uniform draws: most events fall in the middle of the day.
         second = start + (((when & 0xFFFF) + (when >> 16 & 0xFFFF)) * 86_400 >> 17)
         if clock is not None:
             second = clock.placed(i, second)
@@ -211,7 +213,7 @@ _NO_ID = (b"", b'""', b"null")
 
 
 def _odd(pick: int, time: bytes, distinct_id: bytes, insert_id: bytes) -> tuple[bytes, bytes, bytes]:
-    """Make one of the three unusual, in a way that has been seen or must be expected."""
+    """Return the three values with an unusual one among them, as observed or as must be expected."""
     clock = datetime.fromtimestamp(int(time), UTC)
     abroad = clock + timedelta(hours=5, minutes=30)
     times = (
@@ -237,8 +239,8 @@ def _odd(pick: int, time: bytes, distinct_id: bytes, insert_id: bytes) -> tuple[
     return time, distinct_id, ids[choice - len(times) - len(people)]
 
 
-def _copy(pieces: Material, draw: Random, start: int, record: Record, body: bytes) -> Record:
-    """A duplicate: exact, sent again with other properties, or only sharing the $insert_id."""
+def _duplicate(pieces: Material, draw: Random, start: int, record: Record, body: bytes) -> Record:
+    """Return a duplicate: exact, with other properties, or with the same `$insert_id` alone."""
     name, time, distinct_id, insert_id, processed, _, _ = record
     kind = draw.randrange(8)
     if kind < 3:
@@ -265,5 +267,5 @@ def _text(time: bytes, distinct_id: bytes, insert_id: bytes, body: bytes, proces
         return b"".join(
             (b'{"time":', time, b',"distinct_id":', distinct_id, b',"$insert_id":', insert_id, body, tail)
         )
-    given = ((b'"time":', time), (b'"distinct_id":', distinct_id), (b'"$insert_id":', insert_id))
-    return b"".join((b"{", b",".join(key + value for key, value in given if value), body, tail))
+    members = ((b'"time":', time), (b'"distinct_id":', distinct_id), (b'"$insert_id":', insert_id))
+    return b"".join((b"{", b",".join(key + value for key, value in members if value), body, tail))

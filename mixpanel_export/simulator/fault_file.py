@@ -1,4 +1,4 @@
-"""Faults as a TOML file: one `[[fault]]` table each, whose keys are the fields of `Fault`."""
+"""Faults read from a TOML file: one `[[fault]]` table for each fault, with the fields of `Fault` as keys."""
 
 import tomllib
 from datetime import date, datetime
@@ -8,16 +8,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mixpanel_export.simulator.faults import Fault
 
 NONE = "none"
-"""What stands for None, which TOML lacks, where a text is not meant."""
+"""Stands for None, which TOML lacks, in every field that is not text."""
 
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", date: "a date"}
 
 
 def read_faults(text: str) -> list[Fault]:
-    """Return the faults of a file, in its order.
+    """Return the faults of a file, in the order of the file.
 
     Raises:
-        ValueError: The file is no TOML, or an entry is wrong; the message names it, counted from 1.
+        ValueError: The file is not valid TOML, or an entry is not valid. The message gives the number of the entry,
+            counted from 1.
     """
     file = tomllib.loads(text)
     entries = file.pop("fault", [])
@@ -37,32 +38,36 @@ def read_faults(text: str) -> list[Fault]:
 def _fault(entry: dict[str, Any]) -> Fault:
     fields = get_type_hints(Fault)
     if unknown := [key for key in entry if key not in fields]:
-        raise ValueError(f"unknown key {unknown[0]}; there are {', '.join(fields)}")
+        raise ValueError(f"unknown key {unknown[0]}; the keys are {', '.join(fields)}")
     if "kind" not in entry:
         raise ValueError("kind is missing")
-    return Fault(**{key: _value(key, value, fields[key]) for key, value in entry.items()})
+    return Fault(**{key: _converted(key, value, fields[key]) for key, value in entry.items()})
 
 
-def _value(key: str, value: object, hint: object) -> Any:
-    """Return *value* as a field of type *hint* takes it."""
+def _converted(key: str, value: object, hint: object) -> Any:
+    """Return *value* as the type of the field *key*, which *hint* describes."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise ValueError(f"unknown {key} {value!r}; there are {', '.join(get_args(hint))}")
+            raise ValueError(f"unknown {key} {value!r}; must be one of {', '.join(get_args(hint))}")
         return value
-    wanted = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{key} must be a list, not {value!r}")
+        return tuple(_converted(key, item, get_args(hint)[0]) for item in value)
+    types = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
     optional = NoneType in get_args(hint)
-    if optional and value == NONE and str not in wanted:
+    if optional and value == NONE and str not in types:
         return None
-    if date in wanted and isinstance(value, str):
+    if date in types and isinstance(value, str):
         return _date(key, value)
-    if type(value) in wanted or (type(value) is int and float in wanted):
+    if type(value) in types or (type(value) is int and float in types):
         return value
-    given = "a date with a time" if isinstance(value, datetime) else repr(value)
-    raise ValueError(f"{key} must be {_NAMES[wanted[0]]}, not {given}")
+    actual = "a date with a time" if isinstance(value, datetime) else repr(value)
+    raise ValueError(f"{key} must be {_NAMES[types[0]]}, not {actual}")
 
 
-def _date(key: str, given: str) -> date:
+def _date(key: str, text: str) -> date:
     try:
-        return date.fromisoformat(given)
+        return date.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{key} must be a date as YYYY-MM-DD, not {given!r}") from None
+        raise ValueError(f"{key} must be a date in the form YYYY-MM-DD, not {text!r}") from None

@@ -1,20 +1,21 @@
-"""What can go wrong, as data: a fault says what happens, to which requests, and how often.
+"""Faults as data: what goes wrong, for which requests, and how often.
 
-To add a kind: give it a name in `Kind` and a place in one of the tables below. `STATUS` answers instead of
-the events, `LINES` changes the lines of the body, `WIRE` changes the bytes that carry them. A stage gets the
-size of the whole body before it begins, so that a position is exact.
+To add a kind, add its name to `Kind` and an entry to one of the tables below. `STATUS` replaces the whole
+response, `LINES` changes the lines of the body before compression, `WIRE` changes the bytes that are sent. A stage
+receives the size of the whole body in advance, so that a position is exact.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from random import Random
 from typing import Literal
 
 Kind = Literal[
     "400", "401", "402", "403", "404", "413", "414", "416", "429", "500", "502", "503", "504",
-    "auth_text_200", "auth_text_400", "timeout_error", "redirect",
+    "auth_text_200", "auth_text_400", "empty_200", "timeout_error", "redirect",
     "reset_before_head", "close_before_head", "stall_before_head",
     "terminated_early", "error_fragment", "error_line", "garbage_line", "cut_line",
     "blank_lines", "no_final_newline", "crlf",
@@ -25,26 +26,32 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way to fail, for requests whose days overlap *first* to *last*.
+    """One kind of failure, for the requests that ask for any day from *first* to *last*.
+
+    `Fault("empty_200", days=(d1, d2), times=1)` makes both days silent once: a request for either of them gets status
+    200 without `Content-Encoding` and body, and the next request for the same days gets the events, however the client
+    combines days into requests.
 
     Args:
         kind: What happens.
-        first: First day it applies to; None for no bound.
-        last: Last day it applies to; None for no bound.
-        probability: The share of matching requests that are hit, by seeded draws.
-        times: How many hits at most; None for no bound.
-        after: How many matching requests pass unharmed before the first hit.
-        position: Where in the body it happens, from 0 (before everything) to 1 (after everything).
-        retry_after: Seconds to name in `Retry-After` with status 429 and 503; None sends no such header.
-        seconds: How long a stall lasts.
+        first: First day the fault applies to; None for no lower bound.
+        last: Last day the fault applies to; None for no upper bound.
+        probability: Share of the matching requests that fail, drawn from the simulator's seed.
+        times: Maximum number of requests that fail; None for no maximum.
+        after: Number of matching requests that succeed before the first failure.
+        position: Where in the body it happens, from 0 (before the first byte) to 1 (after the last byte).
+        retry_after: Seconds for `Retry-After` with status 429 and 503; None omits the header.
+        seconds: Duration of a stall.
         status: Replaces the status of a kind that has one.
-        text: Replaces the wording of a kind that has one.
-        newline: Whether a marker line is ended by a newline.
-        location: Where a redirect leads; None for the other spelling of the path, with or without a slash.
+        text: Replaces the text of a kind that has one.
+        newline: Whether a marker line ends with a newline.
+        location: Target of a redirect; None adds a slash to the path, or removes it.
+        days: The only days the fault applies to; *after* and *times* then count for each of them separately. Empty for
+            no restriction.
 
     Raises:
-        ValueError: A share is not between 0 and 1, a number is negative, there is no such status, or
-            *location* has characters that no header may have.
+        ValueError: A share is outside 0 to 1, a number is negative, the status is outside 200 to 599, or
+            *location* has characters that are not allowed in a header.
     """
 
     kind: Kind
@@ -60,9 +67,10 @@ class Fault:
     text: str | None = None
     newline: bool = True
     location: str | None = None
+    days: tuple[date, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the ranges; types are a type checker's business."""
+        """Check the ranges of the values; types are left to the type checker."""
         for name in ("probability", "position"):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {share}")
@@ -74,44 +82,64 @@ class Fault:
         if self.location is not None and not (self.location.isascii() and self.location.isprintable()):
             raise ValueError("location must be a URL, percent-encoded")
 
-    def concerns(self, first: date, last: date) -> bool:
-        """Whether a request for these days is one it applies to."""
-        return (self.last is None or first <= self.last) and (self.first is None or self.first <= last)
+    def applies_to(self, first: date, last: date) -> bool:
+        """Return whether a request for these days matches."""
+        return (
+            (self.last is None or first <= self.last)
+            and (self.first is None or self.first <= last)
+            and (not self.days or any(first <= day <= last for day in self.days))
+        )
 
 
-class FaultLog:
-    """Which faults have been met and which have hit, each counted on its own."""
+@dataclass(slots=True)
+class _Counts:
+    """Counters of one fault; those by day are under None if the fault has no days."""
+
+    fault: Fault  # referenced so that its id stays unique
+    requests: int = 0
+    matches: Counter[date | None] = field(default_factory=Counter)
+    failures: Counter[date | None] = field(default_factory=Counter)
+
+
+class FaultSelector:
+    """Selects the fault for each request, and counts matches and failures separately for each fault."""
 
     def __init__(self, seed: int) -> None:
-        self._draw = Random(f"{seed}:faults")
-        # The fault is kept beside its counters: an id stays its own only while the object lives.
-        self._counts: dict[int, tuple[Fault, list[int]]] = {}
+        self._random = Random(f"{seed}:faults")
+        self._counts: dict[int, _Counts] = {}
 
-    def choose(self, faults: list[Fault], first: date, last: date, *, gzip: bool) -> Fault | None:
-        """Return the first of *faults* that hits this request, if any."""
+    def select(self, faults: list[Fault], first: date, last: date, *, gzip: bool) -> Fault | None:
+        """Return the first of *faults* that makes this request fail, or None."""
         for fault in faults:
-            if fault.concerns(first, last) and (gzip or fault.kind not in GZIP_ONLY) and self._hits(fault):
+            applies = fault.applies_to(first, last) and (gzip or fault.kind not in GZIP_ONLY)
+            if applies and self._fails(fault, first, last):
                 return fault
         return None
 
     def hits(self, fault: Fault) -> int:
-        """How many requests *fault* has hit."""
-        return self._counts.get(id(fault), (fault, [0, 0]))[1][1]
+        """Return how many requests *fault* made fail."""
+        return self._counts[id(fault)].requests if id(fault) in self._counts else 0
 
-    def _hits(self, fault: Fault) -> bool:
-        counts = self._counts.setdefault(id(fault), (fault, [0, 0]))[1]
-        counts[0] += 1
-        if counts[0] <= fault.after or (fault.times is not None and counts[1] >= fault.times):
+    def _fails(self, fault: Fault, first: date, last: date) -> bool:
+        counts = self._counts.setdefault(id(fault), _Counts(fault))
+        days = [day for day in fault.days if first <= day <= last] if fault.days else [None]
+        counts.matches.update(days)
+        due = [
+            day
+            for day in days
+            if counts.matches[day] > fault.after
+            and (fault.times is None or counts.failures[day] < fault.times)
+        ]
+        if not due or self._random.random() >= fault.probability:
             return False
-        if self._draw.random() >= fault.probability:
-            return False
-        counts[1] += 1
+        counts.failures.update(due)
+        counts.requests += 1
         return True
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A response that holds no events."""
+class FixedResponse:
+    """A response without events."""
 
     status: int
     body: str
@@ -120,51 +148,52 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class ConnectionResetFault(Exception):  # noqa: N818 - an event of the simulation, not an error of it
-    """The connection is to be reset now."""
+class ConnectionResetFault(Exception):  # noqa: N818 - a simulated event, not an error of the simulator
+    """Tells the server to reset the connection now."""
 
 
-class ConnectionClosedFault(Exception):  # noqa: N818 - an event of the simulation, not an error of it
-    """The connection is to be closed now, in the middle of whatever was being sent."""
+class ConnectionClosedFault(Exception):  # noqa: N818 - a simulated event, not an error of the simulator
+    """Tells the server to close the connection now, in the middle of the response."""
 
 
 _JSON = "application/json"
 _HTML = "<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 _ENVOY = "upstream connect error or disconnect/reset before headers. reset reason: connection failure"
 
-STATUS: dict[str, Answer] = {
-    "400": Answer(400, '{"request": "/api/2.0/export", "error": "Bad request"}', _JSON),
-    "401": Answer(401, '{"error": "Invalid credentials", "status": "error"}', _JSON),
-    "402": Answer(
+STATUS: dict[str, FixedResponse] = {
+    "400": FixedResponse(400, '{"request": "/api/2.0/export", "error": "Bad request"}', _JSON),
+    "401": FixedResponse(401, '{"error": "Invalid credentials", "status": "error"}', _JSON),
+    "402": FixedResponse(
         402, '{"error": "Your plan does not allow API calls. Upgrade at mixpanel.com/pricing"}', _JSON
     ),
-    "403": Answer(
+    "403": FixedResponse(
         403, '{"request": "/api/2.0/export", "error": "Date range exceeds 365 days into the past"}', _JSON
     ),
-    "404": Answer(404, "Not found"),
-    "413": Answer(413, _HTML.format("413 Request Entity Too Large"), "text/html"),
-    "414": Answer(414, _HTML.format("414 Request-URI Too Large"), "text/html"),
-    "416": Answer(416, "Requested Range Not Satisfiable"),
-    "429": Answer(429, '{"error": "too many export requests in progress for this project"}', _JSON),
-    "500": Answer(500, "error completing export request"),
-    "502": Answer(502, _HTML.format("502 Server Error"), "text/html"),
-    "503": Answer(503, _ENVOY),
-    "504": Answer(504, _HTML.format("504 Gateway Time-out"), "text/html"),
-    "auth_text_200": Answer(200, "Unable to authenticate request"),
-    "auth_text_400": Answer(400, "Unable to authenticate request"),
-    "timeout_error": Answer(400, '{"request": "/api/2.0/export", "error": "Timeout Error."}', _JSON),
-    "redirect": Answer(302, ""),
+    "404": FixedResponse(404, "Not found"),
+    "413": FixedResponse(413, _HTML.format("413 Request Entity Too Large"), "text/html"),
+    "414": FixedResponse(414, _HTML.format("414 Request-URI Too Large"), "text/html"),
+    "416": FixedResponse(416, "Requested Range Not Satisfiable"),
+    "429": FixedResponse(429, '{"error": "too many export requests in progress for this project"}', _JSON),
+    "500": FixedResponse(500, "error completing export request"),
+    "502": FixedResponse(502, _HTML.format("502 Server Error"), "text/html"),
+    "503": FixedResponse(503, _ENVOY),
+    "504": FixedResponse(504, _HTML.format("504 Gateway Time-out"), "text/html"),
+    "auth_text_200": FixedResponse(200, "Unable to authenticate request"),
+    "auth_text_400": FixedResponse(400, "Unable to authenticate request"),
+    "empty_200": FixedResponse(200, ""),
+    "timeout_error": FixedResponse(400, '{"request": "/api/2.0/export", "error": "Timeout Error."}', _JSON),
+    "redirect": FixedResponse(302, ""),
 }
-"""Answers instead of events, worded as they were seen where they were; 413, 414, 416 and redirects were not."""
+"""Responses instead of events. The texts are the observed ones; none is published for 413, 414, 416 and redirects."""
 
 Sleep = Callable[[float], Awaitable[None]]
 Pieces = AsyncGenerator[bytes, None]
 Stage = Callable[[Pieces, int, Fault, Sleep], Pieces]
-"""Pieces of a body, the size of all of it, the fault, how to wait: the pieces as they go out."""
+"""Takes the pieces of a body, the size of the whole body, the fault and `sleep`; yields the pieces to send."""
 
 
 async def _until(pieces: Pieces, size: int, fault: Fault) -> Pieces:
-    """Yield the first part of the body, up to the fault's position."""
+    """Yield the part of the body before the fault's position."""
     left = int(size * fault.position)
     async for piece in pieces:
         if len(piece) >= left:
@@ -175,7 +204,7 @@ async def _until(pieces: Pieces, size: int, fault: Fault) -> Pieces:
 
 
 async def _until_line(pieces: Pieces, size: int, fault: Fault) -> Pieces:
-    """Yield whole lines, those that end before the fault's position."""
+    """Yield the whole lines that end before the fault's position."""
     left = int(size * fault.position)
     async for piece in pieces:
         if len(piece) > left:
@@ -185,56 +214,56 @@ async def _until_line(pieces: Pieces, size: int, fault: Fault) -> Pieces:
         yield piece
 
 
-def _marker(wording: str) -> Stage:
-    """Stop after some lines and say so in a last one."""
+def _marker(text: str) -> Stage:
+    """Return a stage that stops after some lines and sends *text* as the last line."""
 
     async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
         async with aclosing(_until_line(pieces, size, fault)) as part:
             async for piece in part:
                 yield piece
-        yield (fault.text or wording).encode() + (b"\n" if fault.newline else b"")
+        yield (fault.text or text).encode() + (b"\n" if fault.newline else b"")
 
     return stage
 
 
-async def _cut(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
-    """Stop wherever the position falls, and say nothing."""
+async def _truncate(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
+    """Stop at the position, without a marker."""
     async with aclosing(_until(pieces, size, fault)) as part:
         async for piece in part:
             yield piece
 
 
 async def _cut_line(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
-    """Stop in the middle of a line: between two of them nobody could tell."""
-    held = b""
-    async with aclosing(_cut(pieces, size, fault, sleep)) as part:
+    """Stop inside a line; a client cannot detect a cut between two lines."""
+    pending = b""
+    async with aclosing(_truncate(pieces, size, fault, sleep)) as part:
         async for piece in part:
-            yield held
-            held = piece
-    yield held.rstrip(b"\r\n").removesuffix(b"}")
+            yield pending
+            pending = piece
+    yield pending.rstrip(b"\r\n").removesuffix(b"}")
 
 
-def _inserted(wording: str) -> Stage:
-    """Put a line that is no event between two that are."""
+def _inserted(text: str) -> Stage:
+    """Return a stage that inserts *text* as a line between two events."""
 
     async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
         left = int(size * fault.position)
-        inserted = (fault.text or wording).encode() + b"\n"
+        line = (fault.text or text).encode() + b"\n"
         async for piece in pieces:
             if 0 <= left <= len(piece):
                 at = piece.rfind(b"\n", 0, left) + 1
-                yield piece[:at] + inserted + piece[at:]
+                yield piece[:at] + line + piece[at:]
             else:
                 yield piece
             left = left - len(piece) if left > len(piece) else -1
         if not size:
-            yield inserted
+            yield line
 
     return stage
 
 
 def _broken(failure: type[Exception]) -> Stage:
-    """Break the connection."""
+    """Return a stage that breaks the connection at the position."""
 
     async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
         async with aclosing(_until(pieces, size, fault)) as part:
@@ -246,38 +275,38 @@ def _broken(failure: type[Exception]) -> Stage:
 
 
 async def _stall(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
-    """Send nothing for a while, then go on."""
+    """Send nothing for a while at the position, then continue."""
     left = int(size * fault.position)
-    waited = False
+    stalled = False
     async for piece in pieces:
-        if not waited and left <= len(piece):
+        if not stalled and left <= len(piece):
             yield piece[:left]
             await sleep(fault.seconds)
-            waited = True
+            stalled = True
             yield piece[left:]
         else:
             yield piece
             left -= len(piece)
 
 
-async def _trailing(pieces: Pieces, _: int, fault: Fault, __: Sleep) -> Pieces:
+async def _append_garbage(pieces: Pieces, _: int, fault: Fault, __: Sleep) -> Pieces:
     async for piece in pieces:
         yield piece
     yield (fault.text or "\x00\x01 trailing garbage").encode()
 
 
-async def _empty(_: Pieces, __: int, ___: Fault, ____: Sleep) -> Pieces:
+async def _no_bytes(_: Pieces, __: int, ___: Fault, ____: Sleep) -> Pieces:
     yield b""
 
 
-async def _unended(pieces: Pieces, size: int, _: Fault, __: Sleep) -> Pieces:
+async def _drop_final_newline(pieces: Pieces, size: int, _: Fault, __: Sleep) -> Pieces:
     left = size - 1
     async for piece in pieces:
         yield piece[:left]
         left -= len(piece)
 
 
-async def _carriage(pieces: Pieces, _: int, __: Fault, ___: Sleep) -> Pieces:
+async def _crlf(pieces: Pieces, _: int, __: Fault, ___: Sleep) -> Pieces:
     async for piece in pieces:
         yield piece.replace(b"\n", b"\r\n")
 
@@ -289,24 +318,24 @@ LINES: dict[str, Stage] = {
     "garbage_line": _inserted("this line is no event"),
     "blank_lines": _inserted("\n\r\n"),
     "cut_line": _cut_line,
-    "no_final_newline": _unended,
-    "crlf": _carriage,
+    "no_final_newline": _drop_final_newline,
+    "crlf": _crlf,
 }
-"""Changes to the lines, made before they are compressed."""
+"""Changes to the lines, before compression."""
 
 WIRE: dict[str, Stage] = {
     "reset": _broken(ConnectionResetFault),
     "close": _broken(ConnectionClosedFault),
     "stall": _stall,
-    "truncated_gzip": _cut,
-    "trailing_garbage": _trailing,
-    "empty_body": _empty,
+    "truncated_gzip": _truncate,
+    "trailing_garbage": _append_garbage,
+    "empty_body": _no_bytes,
 }
-"""Changes to the bytes of the body as it is sent."""
+"""Changes to the bytes of the body, after compression."""
 
 BEFORE_HEAD: dict[str, type[Exception]] = {
     "reset_before_head": ConnectionResetFault,
     "close_before_head": ConnectionClosedFault,
 }
 GZIP_ONLY = frozenset({"truncated_gzip", "corrupt_crc", "trailing_garbage", "two_members", "empty_body"})
-"""Kinds that hit only requests which accept gzip; the body is then compressed however small it is."""
+"""Kinds that apply only to requests that accept gzip; the body is then compressed whatever its size."""

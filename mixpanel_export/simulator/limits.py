@@ -1,6 +1,6 @@
-"""Mixpanel's limits on exports, for one project, on a clock that a test can drive.
+"""Mixpanel's limits on exports for one project, on a clock that tests can control.
 
-Three requests a second, 60 in a rolling hour, 100 at once (docs: reference/rate-limits.mdx).
+3 requests a second, 60 in a rolling hour, 100 concurrent (docs: reference/rate-limits.mdx).
 """
 
 import math
@@ -13,7 +13,7 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Which limit is reached, in Mixpanel's words, and after how many seconds to ask again."""
+    """The limit that was exceeded, in Mixpanel's words, and the seconds to wait before the next request."""
 
     error: str
     retry_after: int
@@ -21,18 +21,18 @@ class Refusal:
 
 @dataclass(slots=True)
 class Limits:
-    """What is counted: arrivals in windows that end now, and requests in progress; 0 switches a limit off."""
+    """Counts arrivals in rolling windows, and requests in progress; a limit of 0 is switched off."""
 
     clock: Callable[[], float]
     per_second: int = 3
     per_hour: int = 60
     concurrent: int = 100
     in_progress: int = 0
-    most_in_progress: int = 0
+    max_in_progress: int = 0
     _arrivals: deque[float] = field(default_factory=deque)
 
     def refusal(self) -> Refusal | None:
-        """Say whether one more request would be over a limit now."""
+        """Return the limit that one more request would exceed now, or None."""
         now = self.clock()
         while self._arrivals and self._arrivals[0] <= now - HOUR:
             self._arrivals.popleft()
@@ -48,33 +48,33 @@ class Limits:
         return None
 
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """Return the headers that the Query API sends with its 429s (mixpanel-headless, tests of its pacer)."""
-        policy, left = [], []
+        """Return the rate-limit headers of the Query API's 429 responses (mixpanel-headless, tests of its pacer)."""
+        policy, remaining = [], []
         if self.per_hour:
             policy.append(f'"project";q={self.per_hour};w={HOUR:.0f}')
-            left.append(_left("project", self.per_hour - len(self._arrivals), HOUR))
+            remaining.append(_remaining("project", self.per_hour - len(self._arrivals), HOUR))
         if self.concurrent:
             policy.append(f'"project-concurrency";q={self.concurrent};qu="concurrent-requests"')
-            left.append(_left("project-concurrency", self.concurrent - self.in_progress, 1))
-        return ("RateLimit-Policy", ", ".join(policy)), ("RateLimit", ", ".join(left))
+            remaining.append(_remaining("project-concurrency", self.concurrent - self.in_progress, 1))
+        return ("RateLimit-Policy", ", ".join(policy)), ("RateLimit", ", ".join(remaining))
 
     def _oldest_of(self, count: int) -> float:
-        """When the oldest of the last *count* counted requests arrived, long ago if there are fewer."""
+        """Return when the oldest of the last *count* counted requests arrived; minus infinity if there are fewer."""
         return self._arrivals[-count] if len(self._arrivals) >= count else -math.inf
 
-    def arrived(self) -> None:
+    def count_arrival(self) -> None:
         """Count a request against the windows."""
         self._arrivals.append(self.clock())
 
     def begin(self) -> None:
         """Count a request as in progress."""
         self.in_progress += 1
-        self.most_in_progress = max(self.most_in_progress, self.in_progress)
+        self.max_in_progress = max(self.max_in_progress, self.in_progress)
 
     def end(self) -> None:
-        """Count a request as over."""
+        """Count a request as finished."""
         self.in_progress -= 1
 
 
-def _left(name: str, count: int, seconds: float) -> str:
+def _remaining(name: str, count: int, seconds: float) -> str:
     return f'"{name}";r={count}' if count > 0 else f'"{name}";r=0;t={seconds:.0f}'

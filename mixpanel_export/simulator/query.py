@@ -1,4 +1,4 @@
-"""What a request asks for, and whether it may: pure rules from a request to a query or an answer."""
+"""Reading a request: its credentials and parameters become a query, or a refusal. Pure functions."""
 
 import base64
 import binascii
@@ -10,8 +10,8 @@ from datetime import date, timedelta
 from typing import Literal, cast
 from urllib.parse import parse_qsl, urlsplit
 
-from mixpanel_export.simulator.faults import STATUS, Answer
-from mixpanel_export.simulator.where import Predicate, WhereError, compiled
+from mixpanel_export.simulator.faults import STATUS, FixedResponse
+from mixpanel_export.simulator.where import GRAMMAR, Predicate, WhereError, compiled
 
 MAX_LIMIT = 100_000  # docs: openapi/export.openapi.yaml
 PATHS = frozenset({"/api/2.0/export", "/api/2.0/export/"})
@@ -19,7 +19,7 @@ PATHS = frozenset({"/api/2.0/export", "/api/2.0/export/"})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as the API sees it; header names are lower case."""
+    """A request as the API sees it; header names are in lower case."""
 
     method: str
     target: str
@@ -31,29 +31,29 @@ class Request:
         return urlsplit(self.target).path
 
     @property
-    def respelled(self) -> str:
-        """The target with a slash at the end of its path, or without one where it has it."""
+    def with_other_slash(self) -> str:
+        """The target with a slash added to its path, or with the final slash of its path removed."""
         path = self.path.removesuffix("/") if self.path.endswith("/") else self.path + "/"
         return urlsplit(self.target)._replace(path=path).geturl()
 
     @property
     def params(self) -> dict[str, str]:
-        """The query parameters; of repeated ones the last."""
+        """The query parameters; the last value of a repeated one."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
     @property
     def accepts_gzip(self) -> bool:
-        """Whether `Accept-Encoding` names gzip."""
-        offers = (offer.strip().lower() for offer in self.headers.get("accept-encoding", "").split(","))
-        return any(re.fullmatch(r"gzip(;\s*q=(?!0(\.0*)?$).*)?", offer) for offer in offers)
+        """Whether `Accept-Encoding` allows gzip."""
+        codings = (coding.strip().lower() for coding in self.headers.get("accept-encoding", "").split(","))
+        return any(re.fullmatch(r"gzip(;\s*q=(?!0(\.0*)?$).*)?", coding) for coding in codings)
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Who may ask, and for what: the credentials of one project and its plan.
+    """The credentials of a project, and how far back its plan allows exports.
 
-    With *legacy_secret* the project also takes that secret as the user name, without `project_id`.
-    *history_days* is how far back a plan reaches; None for no bound.
+    With *legacy_secret* the project also accepts that secret as the user name, without `project_id`.
+    *history_days* None means no bound.
     """
 
     username: str
@@ -65,24 +65,24 @@ class Project:
 
 Shape = Literal["seen", "request", "error", "status", "text"]
 Matter = Literal["from_date", "to_date", "event", "limit", "where", "project_id", "today", "history", "quota"]
-"""What a refusal is about: a parameter, a last day after today, the plan's history, or a limit."""
+"""The subject of a refusal: a parameter, a last day after today, the plan's history, or a limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How wrong requests are answered, where that is not published or was seen to vary.
+    """How invalid requests are refused, where Mixpanel does not document it or was seen to vary.
 
     Args:
-        wording: Texts in the place of the usual ones, by what the refusal is about.
-        shape: "request" is JSON that repeats the request, "error" JSON with the text alone, "status" with
-            `"status": "error"` too, "text" no JSON; "seen" is plain text for a last day after today, as it
-            was seen, and "request" for all others.
-        unauthenticated: How wrong credentials are answered.
-        missing_project_id: The status where a service account does not name its project.
-        over_limit: What becomes of a `limit` over 100,000: status 400, or as many events as allowed.
-        longest_target: Requests with more characters in their path and query are answered with 414; None for
-            no bound. A served simulator reads at most 16 KB of a request's head.
-        rate_limit_headers: Whether an answer that names a limit has `RateLimit` and `RateLimit-Policy`.
+        wording: Replacement texts by the subject of the refusal.
+        shape: "request" is JSON that repeats the request, "error" is JSON with the text alone, "status" is JSON with
+            `"status": "error"` as well, "text" is plain text. "seen" is what was observed: plain text for a last day
+            after today, "request" for everything else.
+        unauthenticated: Response to wrong credentials.
+        missing_project_id: Status if a service account sends no project.
+        over_limit: What happens to a `limit` above 100,000: status 400, or the maximum instead.
+        longest_target: Maximum length of path and query in characters; longer requests get status 414. None for no
+            maximum. A served simulator reads at most 16 KB of a request's head.
+        rate_limit_headers: Whether a 429 response has `RateLimit` and `RateLimit-Policy`.
     """
 
     wording: Mapping[Matter, str] = field(default_factory=dict)
@@ -93,29 +93,29 @@ class Rules:
     longest_target: int | None = None
     rate_limit_headers: bool = False
 
-    def refusal(self, request: Request, about: Matter, usual: str, status: int = 400) -> Answer:
-        """Return the answer to *request* that says *usual*, or what *wording* has instead of it."""
-        text = self.wording.get(about, usual)
+    def refusal(self, request: Request, matter: Matter, text: str, status: int = 400) -> FixedResponse:
+        """Return the refusal of *request* with *text*, or with the replacement from *wording*."""
+        text = self.wording.get(matter, text)
         match self.shape:
             case "text":
-                return Answer(status, text)
-            case "seen" if about == "today":
-                return Answer(status, text)
+                return FixedResponse(status, text)
+            case "seen" if matter == "today":
+                return FixedResponse(status, text)
             case "error":
-                shaped = {"error": text}
+                body = {"error": text}
             case "status":
-                shaped = {"error": text, "status": "error"}
+                body = {"error": text, "status": "error"}
             case _:
-                shaped = {"request": request.target, "error": text}
-        return Answer(status, json.dumps(shaped), "application/json")
+                body = {"request": request.target, "error": text}
+        return FixedResponse(status, json.dumps(body), "application/json")
 
 
-USUAL = Rules()
+DEFAULT_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Days, both inclusive, and what of their events."""
+    """The requested days, both inclusive, and the selection of their events."""
 
     first: date
     last: date
@@ -125,39 +125,41 @@ class Query:
     where: Predicate | None = None
 
     def days(self) -> Iterator[date]:
-        """Each day, in order."""
+        """Yield each day, in order."""
         return (self.first + timedelta(days=i) for i in range((self.last - self.first).days + 1))
 
 
-class _RefusedError(Exception):
-    """The request is malformed: *about* what, and how."""
+class _InvalidError(Exception):
+    """The request is invalid: the *matter*, a *text* and the *status* of the refusal."""
 
-    def __init__(self, about: Matter, how: str, status: int = 400) -> None:
-        super().__init__(about, how, status)
-        self.about = about
-        self.how = how
+    def __init__(self, matter: Matter, text: str, status: int = 400) -> None:
+        super().__init__(matter, text, status)
+        self.matter = matter
+        self.text = text
         self.status = status
 
 
-def denial(project: Project, request: Request, rules: Rules = USUAL) -> Answer | None:
-    """Say why the credentials do not allow the request, or None where they do."""
+def denial(project: Project, request: Request, rules: Rules = DEFAULT_RULES) -> FixedResponse | None:
+    """Return the refusal if the credentials do not allow the request, else None."""
     username, secret = _credentials(request.headers.get("authorization", ""))
-    asked = request.params.get("project_id")
+    project_id = request.params.get("project_id")
     if project.legacy_secret is not None and (username, secret) == (project.legacy_secret, ""):
-        unwanted = "project_id is not allowed with a project secret"
-        return None if asked is None else rules.refusal(request, "project_id", unwanted)
+        text = "project_id is not allowed with a project secret"
+        return None if project_id is None else rules.refusal(request, "project_id", text)
     if (username, secret) != (project.username, project.secret):
         return STATUS[rules.unauthenticated]
-    if asked is None:
-        missing = "missing required parameter: project_id"
-        return rules.refusal(request, "project_id", missing, rules.missing_project_id)
-    if asked != project.project_id:
-        return rules.refusal(request, "project_id", f"no access to project {asked}", 403)
+    if project_id is None:
+        text = "missing required parameter: project_id"
+        return rules.refusal(request, "project_id", text, rules.missing_project_id)
+    if project_id != project.project_id:
+        return rules.refusal(request, "project_id", f"no access to project {project_id}", 403)
     return None
 
 
-def parse(project: Project, request: Request, today: date, rules: Rules = USUAL) -> Query | Answer:
-    """Read the parameters; a mistake in them becomes the answer to give. *today* is the project's."""
+def parse(
+    project: Project, request: Request, today: date, rules: Rules = DEFAULT_RULES
+) -> Query | FixedResponse:
+    """Return the query of *request*, or the refusal of an invalid one; *today* is the date in the project's zone."""
     params = request.params
     try:
         first, last = _days(params)
@@ -165,21 +167,21 @@ def parse(project: Project, request: Request, today: date, rules: Rules = USUAL)
             first, last, _events(params), _limit(params, rules), _flag(params, "time_in_ms"), _where(params)
         )
         _check_bounds(project, query, today)
-    except _RefusedError as mistake:
-        return rules.refusal(request, mistake.about, mistake.how, mistake.status)
+    except _InvalidError as error:
+        return rules.refusal(request, error.matter, error.text, error.status)
     return query
 
 
 def _check_bounds(project: Project, query: Query, today: date) -> None:
     if query.last > today:
-        raise _RefusedError("today", "to_date cannot be later than today")
+        raise _InvalidError("today", "to_date cannot be later than today")
     days = project.history_days
     if days is not None and query.first < today - timedelta(days=days):
-        raise _RefusedError("history", f"Date range exceeds {days} days into the past", 403)
+        raise _InvalidError("history", f"Date range exceeds {days} days into the past", 403)
 
 
 def _credentials(header: str) -> tuple[str, str]:
-    """User name and password; the service also takes them in plain text, and a secret without its colon."""
+    """Return user name and password; Mixpanel also accepts plain text, and a secret without the colon."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() != "basic":
         return "", ""
@@ -194,22 +196,22 @@ def _credentials(header: str) -> tuple[str, str]:
 def _days(params: Mapping[str, str]) -> tuple[date, date]:
     first, last = _date(params, "from_date"), _date(params, "to_date")
     if last < first:
-        raise _RefusedError("to_date", "to_date must not be before from_date")
+        raise _InvalidError("to_date", "to_date must not be before from_date")
     return first, last
 
 
 def _date(params: Mapping[str, str], name: Literal["from_date", "to_date"]) -> date:
-    given = params.get(name)
-    if given is None:
-        raise _RefusedError(name, f"missing required parameter: {name}")
+    text = params.get(name)
+    if text is None:
+        raise _InvalidError(name, f"missing required parameter: {name}")
     try:
-        day = date.fromisoformat(given) if re.fullmatch(r"\d{4}-\d\d-\d\d", given) else None
+        day = date.fromisoformat(text) if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else None
     except ValueError:
         day = None
     if day is None:
-        raise _RefusedError(name, f"Error in {name}: invalid date, expected yyyy-mm-dd")
+        raise _InvalidError(name, f"Error in {name}: invalid date, expected yyyy-mm-dd")
     if day.year < 2000:
-        raise _RefusedError(name, f"Error in {name}: invalid date, bad year")
+        raise _InvalidError(name, f"Error in {name}: invalid date, bad year")
     return day
 
 
@@ -221,19 +223,19 @@ def _events(params: Mapping[str, str]) -> frozenset[str] | None:
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _RefusedError("event", "event must be a JSON array of strings")
+        raise _InvalidError("event", "event must be a JSON array of strings")
     return frozenset(cast("list[str]", names))
 
 
 def _limit(params: Mapping[str, str], rules: Rules) -> int | None:
     if "limit" not in params:
         return None
-    given = params["limit"]
-    limit = int(given) if re.fullmatch(r"\d{1,18}", given, re.ASCII) else 0
+    text = params["limit"]
+    limit = int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else 0
     if rules.over_limit == "clamp":
         limit = min(limit, MAX_LIMIT)
     if not 1 <= limit <= MAX_LIMIT:
-        raise _RefusedError("limit", f"limit must be between 1 and {MAX_LIMIT}")
+        raise _InvalidError("limit", f"limit must be between 1 and {MAX_LIMIT}")
     return limit
 
 
@@ -243,7 +245,7 @@ def _where(params: Mapping[str, str]) -> Predicate | None:
     try:
         return compiled(params["where"])
     except WhereError as error:
-        raise _RefusedError("where", f"invalid where: {error}") from error
+        raise _InvalidError("where", f"invalid where: {error}; {GRAMMAR}") from error
 
 
 def _flag(params: Mapping[str, str], name: str) -> bool:

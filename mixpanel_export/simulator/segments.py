@@ -1,8 +1,8 @@
-"""Gzip in parts that can be kept and put in any order: one valid member, made of segments.
+"""Gzip members made of segments, which can be cached and sent in any order.
 
-A segment is some whole lines as raw deflate data that ends on a byte boundary and refers to nothing before
-it, with the CRC of its lines. A member is a header, segments, an empty last block, and the CRC of it all,
-which `crc32_combine` works out without seeing the lines again.
+A segment is some whole lines as raw deflate data that ends on a byte boundary and has no references to earlier data,
+with the CRC of its lines. A member is a header, segments, an empty last block and the CRC of all lines, which
+`crc32_combine` computes from those of the segments.
 """
 
 import struct
@@ -14,21 +14,21 @@ from datetime import date
 from isal import isal_zlib
 
 SEGMENT_BYTES = 256 * 1024
-"""How many bytes of lines a segment holds, at least, but for the last of a day."""
+"""Minimum size of the lines in a segment, except in the last one of a day."""
 
-_LAST_BLOCK = b"\x03\x00"  # an empty block with the final bit, by fixed codes (RFC 1951, 3.2.6)
+_LAST_BLOCK = b"\x03\x00"  # an empty block with the final bit and fixed codes (RFC 1951, 3.2.6)
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Whole lines, compressed; `size` and `crc` are those of the lines."""
+    """Compressed whole lines; `size` and `crc` are those of the lines."""
 
     data: bytes
     size: int
     crc: int
 
     def lines(self) -> bytes:
-        """Return the lines again."""
+        """Return the decompressed lines."""
         plain: bytes = isal_zlib.decompressobj(-15).decompress(self.data)
         return plain
 
@@ -44,22 +44,22 @@ def segment(lines: bytes) -> Segment:
 
 
 def blocks(lines: Iterable[bytes], size: int = SEGMENT_BYTES) -> Iterator[bytes]:
-    """Join *lines*, each given its newline, into blocks of at least *size* bytes."""
-    kept: list[bytes] = []
+    """Join *lines*, with a newline after each, into blocks of at least *size* bytes."""
+    block: list[bytes] = []
     length = 0
     for line in lines:
-        kept.append(line)
+        block.append(line)
         length += len(line) + 1
         if length >= size:
-            yield b"\n".join([*kept, b""])
-            kept.clear()
+            yield b"\n".join([*block, b""])
+            block.clear()
             length = 0
-    if kept:
-        yield b"\n".join([*kept, b""])
+    if block:
+        yield b"\n".join([*block, b""])
 
 
 class GzipMember:
-    """One gzip member, written as a beginning, segments and an end."""
+    """Writes one gzip member: a header, segments and a trailer."""
 
     def __init__(self) -> None:
         self._crc = 0
@@ -70,18 +70,18 @@ class GzipMember:
         return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
     def add(self, part: Segment) -> bytes:
-        """Return the compressed bytes of *part*, having counted its lines."""
+        """Return the compressed bytes of *part*, and include its lines in the checksum."""
         self._crc = isal_zlib.crc32_combine(self._crc, part.crc, part.size)
         self._size += part.size
         return part.data
 
     def end(self, crc_error: int = 0) -> bytes:
-        """Return the last block and the trailer; *crc_error* is mixed into the checksum."""
+        """Return the last block and the trailer; *crc_error* is combined with the checksum by XOR."""
         return _LAST_BLOCK + struct.pack("<II", self._crc ^ crc_error, self._size & 0xFFFFFFFF)
 
 
 class DayCache:
-    """Compressed days, the least recently used given up beyond *limit* bytes."""
+    """A cache of compressed days that evicts the least recently used ones above *limit* bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -89,19 +89,19 @@ class DayCache:
         self.size = 0
 
     def get(self, day: date) -> list[Segment] | None:
-        """Return the segments of *day*, if it is kept."""
+        """Return the segments of *day* if it is cached, else None."""
         if day in self._days:
             self._days.move_to_end(day)
         return self._days.get(day)
 
     def fits(self, size: int) -> bool:
-        """Whether a day of *size* bytes could be kept at all."""
+        """Return whether a day of *size* bytes can be cached at all."""
         return size <= self._limit
 
     def put(self, day: date, segments: list[Segment]) -> None:
-        """Keep *day*, and give up others for it."""
+        """Cache *day*, and evict others if necessary."""
         self._days.setdefault(day, segments)
-        self.size = sum(len(part.data) for kept in self._days.values() for part in kept)
+        self.size = sum(len(part.data) for segments in self._days.values() for part in segments)
         while self.size > self._limit:
-            _, given_up = self._days.popitem(last=False)
-            self.size -= sum(len(part.data) for part in given_up)
+            _, evicted = self._days.popitem(last=False)
+            self.size -= sum(len(part.data) for part in evicted)

@@ -14,37 +14,37 @@ from mixpanel_export.simulator.api import Api, Response
 from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault
 from mixpanel_export.simulator.query import Request
 
-# struct linger: on, for no seconds; closing then resets the connection.
+# struct linger: on, for zero seconds, so that closing the socket resets the connection.
 _LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 _READ_BYTES = 65536
 
 
 @asynccontextmanager
 async def serving(api: Api, port: int) -> AsyncIterator[str]:
-    """Serve *api* on 127.0.0.1 while the context lasts, and yield the URL; port 0 takes a free one."""
+    """Serve *api* on 127.0.0.1 until the context exits, and yield the URL; port 0 takes a free port."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
-    bound = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no Django here
+    actual_port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - anyio's method, not Django's
 
-    async def connected(stream: SocketStream) -> None:
+    async def handle(stream: SocketStream) -> None:
         async with stream:
             await _Connection(api, stream).run()
 
     try:
         async with listener, anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, connected, tasks)
+            tasks.start_soon(listener.serve, handle, tasks)
             try:
-                yield f"http://127.0.0.1:{bound}"
+                yield f"http://127.0.0.1:{actual_port}"
             finally:
                 tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # The caller's own exception comes out as it went in.
+        # The caller's own exception must leave the context unwrapped.
         if len(group.exceptions) > 1:
             raise
         raise group.exceptions[0] from None
 
 
 class _Connection:
-    """One client connection, kept alive between requests."""
+    """A client connection, kept alive between requests."""
 
     def __init__(self, api: Api, stream: SocketStream) -> None:
         self._api = api
@@ -52,21 +52,21 @@ class _Connection:
         self._http = h11.Connection(h11.SERVER)
 
     async def run(self) -> None:
-        """Answer requests until either side ends the connection."""
+        """Respond to requests until either side ends the connection."""
         try:
             while (request := await self._request()) is not None:
-                await self._answer(request)
+                await self._respond(request)
                 if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                     return
                 self._http.start_next_cycle()
         except ConnectionResetFault:
-            raw = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no Django here
+            raw = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's method, not Django's
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
         except (ConnectionClosedFault, h11.RemoteProtocolError, anyio.BrokenResourceError):
             return
 
     async def _request(self) -> h11.Request | None:
-        """Read one request with its body, which is of no interest; None at the end of the connection."""
+        """Read one request and discard its body; return None at the end of the connection."""
         request: h11.Request | None = None
         while True:
             match event := self._http.next_event():
@@ -85,7 +85,7 @@ class _Connection:
         except anyio.EndOfStream:
             return b""
 
-    async def _answer(self, event: h11.Request) -> None:
+    async def _respond(self, event: h11.Request) -> None:
         request = Request(
             event.method.decode("ascii"),
             event.target.decode("ascii"),
@@ -96,7 +96,7 @@ class _Connection:
             tasks.start_soon(self._watch, tasks.cancel_scope)
             try:
                 async with self._api.exchange(request) as response:
-                    await self._send(response, bare=request.method == "HEAD")
+                    await self._send(response, head_only=request.method == "HEAD")
             except (ConnectionResetFault, ConnectionClosedFault, anyio.BrokenResourceError) as error:
                 failure = error
             tasks.cancel_scope.cancel()
@@ -104,7 +104,7 @@ class _Connection:
             raise failure
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
-        """Give the answer up as soon as the client has gone away."""
+        """Cancel *scope* as soon as the client disconnects."""
         try:
             while data := await self._receive():
                 self._http.receive_data(data)
@@ -112,12 +112,11 @@ class _Connection:
             pass
         scope.cancel()
 
-    async def _send(self, response: Response, *, bare: bool) -> None:
-        """Send the answer, *bare* of its body where only its head was asked for."""
+    async def _send(self, response: Response, *, head_only: bool) -> None:
         headers = [*response.headers, ("Transfer-Encoding", "chunked")]
-        head = h11.Response(status_code=response.status, headers=headers)
+        head = h11.Response(status_code=response.status, headers=headers, reason=response.reason.encode())
         await self._stream.send(self._http.send(head) or b"")
         async for piece in response.pieces:
-            if piece and not bare:
+            if piece and not head_only:
                 await self._stream.send(self._http.send(h11.Data(piece)) or b"")
         await self._stream.send(self._http.send(h11.EndOfMessage()) or b"")

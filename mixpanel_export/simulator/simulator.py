@@ -1,4 +1,4 @@
-"""`Simulator`: one project, its events, its truth, and the ways to reach it."""
+"""`Simulator`: one project with its events, the truth about them, and a server."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -11,11 +11,11 @@ import httpx
 
 from mixpanel_export.simulator.api import Api, Replies, RequestLog, RetryAfter
 from mixpanel_export.simulator.body import GZIP_OVER, Pace, Source, selected
-from mixpanel_export.simulator.days import settled_at, wandering, wanders
+from mixpanel_export.simulator.days import moves_between_days, moving_enabled, settled_at
 from mixpanel_export.simulator.events import Content, Profile, Record, line
-from mixpanel_export.simulator.faults import Fault, FaultLog
+from mixpanel_export.simulator.faults import Fault, FaultSelector
 from mixpanel_export.simulator.limits import Limits
-from mixpanel_export.simulator.query import USUAL, Project, Query, Rules
+from mixpanel_export.simulator.query import DEFAULT_RULES, Project, Query, Rules
 from mixpanel_export.simulator.segments import DayCache
 from mixpanel_export.simulator.server import serving
 from mixpanel_export.simulator.transport import Transport
@@ -25,55 +25,66 @@ from mixpanel_export.simulator.zone import zone_of
 
 
 def utc_now() -> datetime:
-    """Return the time now, aware, in UTC."""
+    """Return the current time, timezone-aware, in UTC."""
     return datetime.now(UTC)
 
 
-class Wanted(NamedTuple):
-    """Which events: of these names, and as a `where` expression says; None for all."""
+class Selection(NamedTuple):
+    """Event names and a `where` expression; None selects everything."""
 
-    events: frozenset[str] | None
-    where: str | None
+    events: frozenset[str] | None = None
+    where: str | None = None
+
+
+EVERYTHING = Selection()
 
 
 class Simulator:
     """A Mixpanel project to export from without an account.
 
-    Events depend on *seed* and the day alone. Rates are shares from 0 to 1, times are seconds.
+    Events depend only on *seed*, the other content options and the day. Rates are shares from 0 to 1, times are in
+    seconds. By default a project sends only what Mixpanel's documentation describes, duplicates and missing
+    `$insert_id` included; `odd`, `awkward`, `rejects` and the other content options add what was observed or must be
+    expected beyond that.
 
     Args:
-        username: Of the service account.
-        secret: Of the service account.
-        project_id: The only project there is.
+        username: User name of the service account.
+        secret: Secret of the service account.
+        project_id: The id of the project.
         legacy_secret: A project secret that is accepted too, as a user name without a password.
-        history_days: How far back the plan reaches; None for no bound.
-        per_second: Requests in a second; 0 for no limit.
-        per_hour: Requests in a rolling hour; 0 for no limit.
-        concurrent: Requests at once; 0 for no limit.
-        uncounted: Statuses that count against neither window.
-        limit_retry_after: How an answer with status 429 words `Retry-After`.
-        first_byte: From a request to the first byte of its answer.
-        seconds_per_day: How long a day takes to transfer on one connection.
-        bandwidth: Bytes (as sent, so compressed) per second and connection; None for no bound.
-        piece: Size in bytes of a chunk of the transfer, from 1 byte to 16 MB.
-        gzip_over: A larger body, in bytes, is compressed for whoever accepts it; -1 for an empty one too.
-        gzip_member: How many bytes of lines a gzip member holds, wherever that cuts; None for one member.
-        content_type: Of answers with events.
-        rules: How wrong requests are answered, where Mixpanel's own way is not published.
-        faults: What goes wrong; `Simulator.faults` may be changed between requests.
-        cache_bytes: How many bytes of compressed days are kept.
-        clock: Drives the limits and the pace, in seconds from anywhere.
-        now: What today is; events that have not arrived by then are not served.
-        sleep: Waits that many seconds on the same clock.
-        shuffled: Whether every answer has its lines in another order; without, only large days and ranges do.
-        content: What the events are like: the fields of `mixpanel_export.simulator.events.Profile`.
+        history_days: How far back the plan allows exports, in days; None for no bound.
+        per_second: Maximum requests a second; 0 for no limit.
+        per_hour: Maximum requests in a rolling hour; 0 for no limit.
+        concurrent: Maximum concurrent requests; 0 for no limit.
+        uncounted: Statuses of responses that do not count against the limits.
+        limit_retry_after: Form of `Retry-After` in a 429 response.
+        first_byte: Time from a request to the first byte of its response.
+        seconds_per_day: Time to transfer a day on one connection.
+        bandwidth: Bytes a second and connection, as transferred, so compressed; None for no bound.
+        piece: Size of a chunk of the transfer in bytes, from 1 byte to 16 MB.
+        gzip_over: Bodies larger than this are compressed if the client accepts gzip, in bytes; -1 compresses empty
+            ones too.
+        gzip_member: Size of the lines in a gzip member in bytes, which may cut lines; None for one member.
+        content_type: Content type of responses with events.
+        rules: How invalid requests are refused, where Mixpanel does not document it.
+        faults: What goes wrong; `Simulator.faults` can be changed between requests.
+        cache_bytes: Memory for compressed days, in bytes.
+        clock: Clock for the limits and the pace, in seconds from any origin.
+        now: The current time; events that have not arrived by then are not sent.
+        sleep: Waits for a number of seconds on the same clock.
+        shuffled: Whether the lines are in a different order in every response; if not, only large days and ranges
+            of days are.
+        content: Options for the events: the fields of `mixpanel_export.simulator.events.Profile`.
+
+    Raises:
+        ValueError: *piece* is out of range.
     """
 
     def __init__(
         self,
         *,
         username: str = "demo.mp-service-account",
-        secret: str = "demo-secret",  # noqa: S107 - it opens nothing but this simulator
+        secret: str = "demo-secret",  # noqa: S107 - gives access to this simulator only
         project_id: str = "12345",
         legacy_secret: str | None = None,
         history_days: int | None = None,
@@ -89,7 +100,7 @@ class Simulator:
         gzip_over: int = GZIP_OVER,
         gzip_member: int | None = None,
         content_type: str = "text/plain",
-        rules: Rules = USUAL,
+        rules: Rules = DEFAULT_RULES,
         faults: Sequence[Fault] = (),
         cache_bytes: int = 256 * 1024 * 1024,
         clock: Callable[[], float] = time.monotonic,
@@ -104,7 +115,7 @@ class Simulator:
         self._zone = zone_of(self.profile.timezone)
         self._now = now
         self._limits = Limits(clock, per_second, per_hour, concurrent)
-        self._truths: dict[tuple[date, Wanted, tzinfo], Truth] = {}
+        self._truths: dict[tuple[date, Selection, tzinfo], Truth] = {}
         pace = Pace(clock, sleep, seconds_per_day, bandwidth, piece, gzip_over, gzip_member)
         self._source = Source(self.profile, DayCache(cache_bytes), pace, shuffled)
         project = Project(username, secret, project_id, legacy_secret, history_days)
@@ -114,7 +125,7 @@ class Simulator:
             self._source,
             self._limits,
             list(faults),
-            FaultLog(self.profile.seed),
+            FaultSelector(self.profile.seed),
             now,
             replies,
             rules,
@@ -122,7 +133,7 @@ class Simulator:
 
     @property
     def faults(self) -> list[Fault]:
-        """What goes wrong; the first fault that hits a request decides it."""
+        """What goes wrong; the first fault that applies to a request decides its outcome."""
         return self._api.faults
 
     @faults.setter
@@ -131,33 +142,40 @@ class Simulator:
 
     @property
     def requests(self) -> list[RequestLog]:
-        """Every export request that arrived, in order, whatever became of it."""
+        """Every export request, in order of arrival, whatever its outcome."""
         return self._api.requests
+
+    def requests_for(self, first: date, last: date | None = None) -> list[RequestLog]:
+        """Return the requests for any day from *first* to *last* (default: *first* alone), in order of arrival.
+
+        Requests that were refused before their dates were read, such as those over a limit, are not included.
+        """
+        return [log for log in self.requests if log.overlaps(first, first if last is None else last)]
 
     @property
     def max_concurrent(self) -> int:
-        """The highest number of requests that were in progress at once; those answered at once are not."""
-        return self._limits.most_in_progress
+        """The maximum number of concurrent requests so far, without those answered at once, such as refusals."""
+        return self._limits.max_in_progress
 
     @property
     def in_progress(self) -> int:
-        """How many requests are in progress now: their events are being prepared or sent."""
+        """The number of requests whose events are being prepared or sent now."""
         return self._limits.in_progress
 
     def hits(self, fault: Fault) -> int:
-        """How many requests *fault*, the very object, has hit."""
-        return self._api.hits.hits(fault)
+        """Return how many requests this *fault* object made fail."""
+        return self._api.selector.hits(fault)
 
     def serve(self, port: int = 0) -> AbstractAsyncContextManager[str]:
-        """Serve on 127.0.0.1 while the context lasts; yields the URL, port 0 takes a free one."""
+        """Serve on 127.0.0.1 until the context exits; yields the URL, and port 0 takes a free port."""
         return serving(self._api, port)
 
     def transport(self) -> httpx.AsyncBaseTransport:
-        """Return a transport that answers as the server does, without a socket."""
+        """Return an httpx transport that responds as the server does, without a socket."""
         return Transport(self._api)
 
     def prepare(self, first: date, last: date) -> None:
-        """Compress the days from *first* to *last* now, so that serving them costs next to nothing."""
+        """Compress the days from *first* to *last* now, so that serving them costs little CPU."""
         self._source.prepare(Query(first, last), self._now())
 
     def truth(
@@ -169,18 +187,18 @@ class Simulator:
         where: str | None = None,
         as_utc: bool = False,
     ) -> Truth:
-        """Return what an export of these days, in chunks of any size, must end up with, as of now.
+        """Return the correct result of an export of these days now, whatever the chunks.
 
-        With *as_utc* the times are what an exporter stores that does not know the project's zone.
+        With *as_utc* the times are those that an exporter stores that does not know the project's zone.
 
         Raises:
             ValueError: *where* is malformed.
         """
-        wanted = Wanted(None if events is None else frozenset(events), where)
+        selection = Selection(None if events is None else frozenset(events), where)
         zone = UTC if as_utc else self._zone
         days = list(Query(first, last).days())
-        at_home = sum((self._truth(day, wanted, zone) for day in days), Truth())
-        return at_home + truth_of(self._wanderers(days, wanted), zone)
+        own = sum((self._truth(day, selection, zone) for day in days), Truth())
+        return own + truth_of(self._moving(days, selection), zone)
 
     def rows(
         self,
@@ -191,44 +209,47 @@ class Simulator:
         where: str | None = None,
         as_utc: bool = False,
     ) -> Iterator[Row]:
-        """Yield the rows that `truth` is about."""
-        wanted = Wanted(None if events is None else frozenset(events), where)
+        """Yield the rows that `truth` summarises."""
+        selection = Selection(None if events is None else frozenset(events), where)
         zone = UTC if as_utc else self._zone
         days = list(Query(first, last).days())
         for day in days:
-            yield from deduplicated(self._at_home(day, wanted), zone)
-        yield from deduplicated(self._wanderers(days, wanted), zone)
+            yield from deduplicated(self._own(day, selection), zone)
+        yield from deduplicated(self._moving(days, selection), zone)
 
     def lines(
         self, first: date, last: date, *, events: Sequence[str] | None = None, where: str | None = None
     ) -> Iterator[bytes]:
-        """Yield the lines of these days, duplicates and rejects included, without newlines, as of now."""
-        wanted = Wanted(None if events is None else frozenset(events), where)
+        """Yield the lines sent for these days now, without newlines, duplicates and rejects included."""
+        selection = Selection(None if events is None else frozenset(events), where)
         for day in Query(first, last).days():
-            for record in self._records(day, wanted):
+            for record in self.records(day, selection):
                 yield from line(record).split(b"\n")
 
-    def _records(self, day: date, wanted: Wanted) -> Iterator[Record]:
-        where = None if wanted.where is None else compiled(wanted.where)
-        return selected(self.profile, day, self._now(), wanted.events, where)
+    def records(self, day: date, selection: Selection = EVERYTHING) -> Iterator[Record]:
+        """Yield the records sent for *day* now, duplicates included."""
+        where = None if selection.where is None else compiled(selection.where)
+        return selected(self.profile, day, self._now(), selection.events, where)
 
-    def _at_home(self, day: date, wanted: Wanted) -> Iterator[Record]:
-        """Records that are sent with *day* alone: none of them has a duplicate on another day."""
-        every = self._records(day, wanted)
-        if not wandering(self.profile):
-            return every
-        return (record for record in every if not wanders(self.profile, record))
+    def _own(self, day: date, selection: Selection) -> Iterator[Record]:
+        """Yield the records that are sent with *day* alone; none has a duplicate on another day."""
+        records = self.records(day, selection)
+        if not moving_enabled(self.profile):
+            return records
+        return (record for record in records if not moves_between_days(self.profile, record))
 
-    def _wanderers(self, days: Sequence[date], wanted: Wanted) -> Iterator[Record]:
-        """Records that may be sent with more than one of *days*, as often as they are."""
-        for day in days if wandering(self.profile) else ():
-            yield from (record for record in self._records(day, wanted) if wanders(self.profile, record))
+    def _moving(self, days: Sequence[date], selection: Selection) -> Iterator[Record]:
+        """Yield the records that may be sent with several of *days*, as often as they are sent."""
+        for day in days if moving_enabled(self.profile) else ():
+            yield from (
+                record for record in self.records(day, selection) if moves_between_days(self.profile, record)
+            )
 
-    def _truth(self, day: date, wanted: Wanted, zone: tzinfo) -> Truth:
-        """Truth of what is sent with one day alone, remembered once nothing more can arrive."""
-        if (day, wanted, zone) in self._truths:
-            return self._truths[day, wanted, zone]
-        truth = truth_of(self._at_home(day, wanted), zone)
+    def _truth(self, day: date, selection: Selection, zone: tzinfo) -> Truth:
+        """Return the truth about the records of one day alone, cached once nothing can change any more."""
+        if (day, selection, zone) in self._truths:
+            return self._truths[day, selection, zone]
+        truth = truth_of(self._own(day, selection), zone)
         if settled_at(self.profile, day) <= self._now():
-            self._truths[day, wanted, zone] = truth
+            self._truths[day, selection, zone] = truth
         return truth

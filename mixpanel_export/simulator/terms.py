@@ -1,8 +1,11 @@
-"""What the parts of a `where` expression mean: functions from an event to a value, and how values compare.
+"""The meaning of `where` expressions: functions from an event to a value, and the operators on values.
 
-A value is a string, number, boolean, list, object or moment, or undefined, as null is too. `==` between different
-types is false and `!=` its opposite; other comparisons between them are undefined, which counts as false. Strings
-and moments have an order as numbers do (docs: reference/segmentation-expressions.mdx).
+A value is a string, number, boolean, list, object or moment, or undefined (None), which null is too. The rules are the
+documented ones (docs: reference/segmentation-expressions.mdx, docs/data-structure/property-reference/data-type.mdx):
+`==` between different types is false and `!=` is true; other operators are undefined for operands of the wrong type, and
+an undefined condition counts as false. Strings and moments have an order as numbers do.
+
+Numbers are decimal: comparisons are exact, and arithmetic has 50 significant digits, where Mixpanel's is binary.
 """
 
 import json
@@ -10,7 +13,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import (
+    MAX_EMAX,
+    MIN_EMIN,
+    ROUND_CEILING,
+    ROUND_FLOOR,
+    ROUND_HALF_UP,
+    Context,
+    Decimal,
+    InvalidOperation,
+)
+from functools import partial
 from operator import ge, gt, le, lt
 
 from mixpanel_export.simulator.truth import event_time
@@ -19,7 +32,7 @@ from mixpanel_export.simulator.zone import EPOCH
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a term looks at: an event, its time as JSON text, and the list elements that have been given names."""
+    """What a term can read: an event, its time as JSON text, and the list items that `any` has named."""
 
     time: bytes
     properties: Mapping[str, object]
@@ -27,14 +40,16 @@ class Scope:
 
 
 Term = Callable[[Scope], object]
+Operator = Callable[[object, object], object]
 
-ORDERS: dict[str, Callable[..., bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _ORDERED = frozenset({Decimal, str, datetime})
 _DECIMAL = re.compile(r"\s*-?\d+(\.\d+)?([eE][+-]?\d+)?\s*", re.ASCII)
+_ROUNDING = {"floor": ROUND_FLOOR, "round": ROUND_HALF_UP, "ceil": ROUND_CEILING}
+_ARITHMETIC = Context(prec=50, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])  # what has no result is NaN
 
 
 def number(text: str) -> Decimal:
-    """Return the number exactly; one beyond any exponent as infinite, or as zero."""
+    """Return the exact number; infinity or zero if its exponent exceeds the range of a decimal."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -45,54 +60,54 @@ _DECODER = json.JSONDecoder(parse_int=number, parse_float=number, strict=False)
 
 
 def scope(time: bytes, properties: bytes) -> Scope:
-    """Return what an expression sees of an event; both are JSON text, *time* is empty where there is none."""
+    """Return the scope of an event; both arguments are JSON text, *time* is empty if absent."""
     return Scope(time, _DECODER.decode(properties.decode("utf-8", "replace")))
 
 
-def moment(given: str | Decimal) -> datetime:
-    """Return an ISO time, without offset in UTC, or seconds since the epoch as naive UTC.
+def moment(value: str | Decimal) -> datetime:
+    """Return naive UTC for an ISO time, which is in UTC unless it has an offset, or for seconds since 1970.
 
     Raises:
-        ValueError: It is no time.
-        OverflowError: It lies outside the years 1 to 9999.
+        ValueError: The text is not a time.
+        OverflowError: The time is outside the years 1 to 9999.
     """
-    if isinstance(given, str):
-        read = datetime.fromisoformat(given)
-        return read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read
-    if abs(given) >= 10**12:
+    if isinstance(value, str):
+        parsed = datetime.fromisoformat(value)
+        return parsed.astimezone(UTC).replace(tzinfo=None) if parsed.tzinfo else parsed
+    if abs(value) >= 10**12:
         raise OverflowError
-    return EPOCH + timedelta(microseconds=int(given * 10**6))
+    return EPOCH + timedelta(microseconds=int(value * 10**6))
 
 
 def constant(value: object) -> Term:
-    """The value, whatever the event."""
+    """Return a term with the same value for every event."""
     return lambda _: value
 
 
-def item(name: str) -> Term:
-    """The element that `any` has named so."""
+def name(name: str) -> Term:
+    """Return a term for the list item that `any` has named so."""
     return lambda scope: scope.names[name]
 
 
-def event_property(source: str, name: str) -> Term:
-    """A property of the event; an event has none of a user's, and `$time` is its time."""
-    if source != "user" and name == "$time":
+def event_property(source: str, key: str) -> Term:
+    """Return a term for a property of the event; user properties are undefined, `$time` is the time of the event."""
+    if source != "user" and key == "$time":
         return lambda scope: event_time(scope.time)
-    return (lambda scope: scope.properties.get(name)) if source == "properties" else constant(None)
+    return (lambda scope: scope.properties.get(key)) if source == "properties" else constant(None)
 
 
 def either(terms: Sequence[Term]) -> Term:
-    """Whether any of *terms* is true."""
+    """`or`."""
     return terms[0] if len(terms) == 1 else lambda scope: any(term(scope) is True for term in terms)
 
 
 def both(terms: Sequence[Term]) -> Term:
-    """Whether all *terms* are true."""
+    """`and`."""
     return terms[0] if len(terms) == 1 else lambda scope: all(term(scope) is True for term in terms)
 
 
 def negated(term: Term) -> Term:
-    """`not`: undefined becomes true, and what is no boolean undefined."""
+    """`not`: true for undefined, undefined for every other value that is not a boolean."""
 
     def evaluate(scope: Scope) -> bool | None:
         value = term(scope)
@@ -101,42 +116,55 @@ def negated(term: Term) -> Term:
     return evaluate
 
 
-def compared(sign: str, left: Term, right: Term) -> Term:
-    """`=` or `==`, `!=`, the orders, and `in` of a list or a string."""
+def negative(term: Term) -> Term:
+    """The sign `-`."""
 
-    def evaluate(scope: Scope) -> bool | None:
-        a, b = left(scope), right(scope)
-        match sign:
-            case "=" | "==" | "!=":
-                return _equal(a, b) is (sign != "!=")
-            case "in" if isinstance(b, list):
-                return any(_equal(a, element) for element in b)
-            case "in":
-                return a in b if isinstance(a, str) and isinstance(b, str) else None
-        return ORDERS[sign](a, b) if type(a) is type(b) and type(a) in _ORDERED else None
+    def evaluate(scope: Scope) -> Decimal | None:
+        value = term(scope)
+        return value.copy_negate() if isinstance(value, Decimal) else None
 
     return evaluate
 
 
-def some(name: str, listed: Term, condition: Term) -> Term:
-    """Whether *condition* is true of any element, by its *name*, of a list."""
+def left_to_right(first: Term, rest: Sequence[tuple[str, Term]]) -> Term:
+    """Apply binary operators to *first* and the terms of *rest*, from left to right, without recursion."""
+    if not rest:
+        return first
+    steps = [(_OPERATORS[operator], term) for operator, term in rest]
+
+    def evaluate(scope: Scope) -> object:
+        value = first(scope)
+        for operator, term in steps:
+            value = operator(value, term(scope))
+        return value
+
+    return evaluate
+
+
+def any_item(name: str, items: Term, condition: Term) -> Term:
+    """`any(name, items, condition)`: whether the condition is true for an item of a list."""
 
     def evaluate(scope: Scope) -> bool:
-        items = listed(scope)
-        return isinstance(items, list) and any(
-            condition(replace(scope, names={**scope.names, name: element})) is True for element in items
+        values = items(scope)
+        return isinstance(values, list) and any(
+            condition(replace(scope, names={**scope.names, name: value})) is True for value in values
         )
 
     return evaluate
 
 
 def defined(term: Term) -> Term:
-    """Whether there is a value at all."""
+    """`defined(x)`."""
     return lambda scope: term(scope) is not None
 
 
+def as_boolean(term: Term) -> Term:
+    """`boolean(x)`: false for undefined, false, 0, "" and "false"; true for everything else."""
+    return lambda scope: term(scope) not in (None, False, "", "false")
+
+
 def as_number(term: Term) -> Term:
-    """`number(…)`: of what is none, undefined."""
+    """`number(x)`: undefined for text that is not a decimal, and for lists, objects and moments."""
 
     def evaluate(scope: Scope) -> Decimal | None:
         match term(scope):
@@ -150,7 +178,7 @@ def as_number(term: Term) -> Term:
 
 
 def as_string(term: Term, default: Term) -> Term:
-    """`string(…, default)`: numbers without exponent, of lists and objects undefined."""
+    """`string(x, default)`: numbers without an exponent; undefined for lists, objects and moments."""
 
     def evaluate(scope: Scope) -> object:
         match term(scope):
@@ -167,5 +195,73 @@ def as_string(term: Term, default: Term) -> Term:
     return evaluate
 
 
+def rounded(function: str, term: Term) -> Term:
+    """`floor(x)`, `round(x)` with halves away from zero, `ceil(x)`."""
+
+    def evaluate(scope: Scope) -> Decimal | None:
+        value = term(scope)
+        return value.to_integral_value(_ROUNDING[function]) if isinstance(value, Decimal) else None
+
+    return evaluate
+
+
+FUNCTIONS: Mapping[str, Callable[[Term], Term]] = {
+    "defined": defined,
+    "boolean": as_boolean,
+    "number": as_number,
+    **{name: partial(rounded, name) for name in _ROUNDING},
+}
+"""Functions of one argument."""
+
+
 def _equal(a: object, b: object) -> bool:
     return a is not None and type(a) is type(b) and a == b
+
+
+def _contained(a: object, b: object) -> bool | None:
+    if isinstance(b, list):
+        return any(_equal(a, item) for item in b)
+    return a in b if isinstance(a, str) and isinstance(b, str) else None
+
+
+def _ordered(order: Callable[..., bool]) -> Operator:
+    return lambda a, b: order(a, b) if type(a) is type(b) and type(a) in _ORDERED else None
+
+
+def _arithmetic(operation: Callable[[Decimal, Decimal], Decimal]) -> Operator:
+    def apply(a: object, b: object) -> Decimal | None:
+        if not (isinstance(a, Decimal) and isinstance(b, Decimal)):
+            return None
+        result = operation(a, b)
+        return None if result.is_nan() else result
+
+    return apply
+
+
+def _quotient(a: Decimal, b: Decimal) -> Decimal:
+    return _ARITHMETIC.divide(a, b) if b else Decimal("NaN")
+
+
+def _sum(a: object, b: object) -> object:
+    return a + b if isinstance(a, str) and isinstance(b, str) else _number_sum(a, b)
+
+
+_number_sum = _arithmetic(_ARITHMETIC.add)
+COMPARISONS: Mapping[str, Operator] = {
+    "=": _equal,
+    "==": _equal,
+    "!=": lambda a, b: not _equal(a, b),
+    "<": _ordered(lt),
+    "<=": _ordered(le),
+    ">": _ordered(gt),
+    ">=": _ordered(ge),
+    "in": _contained,
+}
+_OPERATORS: Mapping[str, Operator] = {
+    **COMPARISONS,
+    "+": _sum,
+    "-": _arithmetic(_ARITHMETIC.subtract),
+    "*": _arithmetic(_ARITHMETIC.multiply),
+    "/": _arithmetic(_quotient),
+    "%": _arithmetic(_ARITHMETIC.remainder),
+}

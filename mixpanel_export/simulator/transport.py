@@ -12,22 +12,22 @@ from mixpanel_export.simulator.query import Request
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Answers as the server does, with the errors that httpx raises over a socket."""
+    """Responds as the server does, and raises the errors that httpx raises over a socket."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request.
+        """Respond to one request.
 
         Raises:
-            httpx.ReadError: The connection was reset before a head arrived.
-            httpx.ReadTimeout: No head arrived within the request's read timeout.
-            httpx.RemoteProtocolError: The connection was closed before a head arrived.
+            httpx.ReadError: The connection was reset before the head arrived.
+            httpx.ReadTimeout: The head did not arrive within the request's read timeout.
+            httpx.RemoteProtocolError: The connection was closed before the head arrived.
         """
         await _trace(request, "http11.send_request_headers.started")
         await _trace(request, "http11.send_request_headers.complete")
-        seen = Request(
+        simulated = Request(
             request.method,
             request.url.raw_path.decode("ascii"),
             {name.lower(): value for name, value in request.headers.items()},
@@ -36,7 +36,7 @@ class Transport(httpx.AsyncBaseTransport):
         async with AsyncExitStack() as stack:
             try:
                 with anyio.fail_after(timeout):
-                    response = await stack.enter_async_context(self._api.exchange(seen))
+                    response = await stack.enter_async_context(self._api.exchange(simulated))
             except TimeoutError as error:
                 raise httpx.ReadTimeout("", request=request) from error
             except ConnectionResetFault as error:
@@ -49,11 +49,12 @@ class Transport(httpx.AsyncBaseTransport):
                 response.status,
                 headers=[*response.headers, ("Transfer-Encoding", "chunked")],
                 stream=_Stream(response, request, timeout, stack.pop_all()),
+                extensions={"reason_phrase": response.reason.encode()},
             )
 
 
 class _Stream(httpx.AsyncByteStream):
-    """A body that ends its exchange when it is closed."""
+    """A body whose exchange ends when the body is closed."""
 
     def __init__(
         self, response: Response, request: httpx.Request, timeout: float | None, stack: AsyncExitStack
@@ -85,6 +86,6 @@ class _Stream(httpx.AsyncByteStream):
 
 
 async def _trace(request: httpx.Request, event: str) -> None:
-    """Report *event* as httpcore does, so that a client may act before its headers go out."""
+    """Report *event* as httpcore does, so that a client can act before its headers are sent."""
     if trace := request.extensions.get("trace"):
         await trace(event, {"request": request})

@@ -1,9 +1,8 @@
-"""What an exporter must end up with, worked out from the records and never from an exporter's code.
+"""The correct result of an export, computed from the records and never by an exporter's code.
 
-The rules are the ones every exporter of Mixpanel has to keep: an event is identified by its name,
-distinct_id, time and $insert_id, compared as text; without a $insert_id it is never a duplicate; of
-duplicates the one with the largest mp_processing_time_ms stays, then the one with the greatest text.
-What is broken is compared, and kept, as it must be repaired.
+The rules apply to every exporter of Mixpanel. An event is identified by its name, distinct_id, time and $insert_id,
+compared as text. Without a $insert_id an event is never a duplicate. Of several duplicates, the one with the largest
+mp_processing_time_ms remains, then the one with the greatest text. Invalid text is compared, and stored, after repair.
 """
 
 import re
@@ -19,13 +18,13 @@ from mixpanel_export.simulator.events import Record
 from mixpanel_export.simulator.zone import EPOCH, utc_of
 
 MILLISECONDS_FROM = 10**11
-"""A number from here on counts milliseconds, below it seconds."""
+"""Numbers from here on are milliseconds, smaller ones seconds."""
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class Row(NamedTuple):
-    """One event as a table holds it; `event_time` is naive UTC, `properties` the exact text."""
+    """An event as stored in a table; `event_time` is naive UTC, `properties` the exact text."""
 
     event_name: str | None
     event_time: datetime | None
@@ -36,10 +35,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a range of days holds.
+    """The correct result of an export of a range of days.
 
-    `rows` events are sent, of which `distinct` are left after deduplication, with this checksum. Beside them
-    `rejects` lines are sent that are no events, and `repaired` of the events sent are broken JSON.
+    Attributes:
+        rows: Number of events sent.
+        distinct: Number of events after deduplication.
+        checksum: Checksum of the events after deduplication.
+        rejects: Number of lines sent that are not events.
+        repaired: Number of events sent whose line is invalid JSON.
     """
 
     rows: int = 0
@@ -50,11 +53,11 @@ class Truth:
 
     @property
     def duplicates(self) -> int:
-        """How many events are sent in vain."""
+        """Number of events that deduplication removes."""
         return self.rows - self.distinct
 
     def __add__(self, other: "Truth") -> "Truth":
-        """Truth of two ranges without an event in common."""
+        """Add the truth of another range that has no event in common with this one."""
         return Truth(
             self.rows + other.rows,
             self.distinct + other.distinct,
@@ -65,22 +68,22 @@ class Truth:
 
 
 def checksum(rows: Iterable[tuple[str | None, datetime | None, str | None, str | None, str]]) -> int:
-    """A number that depends on the set of *rows* (all columns, exact text, multiplicity), not on their order."""
+    """Return a checksum of *rows*: it covers all columns, the exact text and multiplicity, but not the order."""
     return sum(map(_digest, rows)) % 2**128
 
 
 def truth_of(records: Iterable[Record], zone: tzinfo = UTC) -> Truth:
-    """Return the truth about *records*, which are gone through once, in a project of *zone*."""
-    counted = _Counter(records)
+    """Return the truth about *records* in a project with the time zone *zone*; *records* is consumed once."""
+    counter = _Counter(records)
     distinct = total = 0
-    for row in deduplicated(counted, zone):
+    for row in deduplicated(counter, zone):
         distinct += 1
         total += _digest(row)
-    return Truth(counted.seen, distinct, total % 2**128, counted.rejects, counted.repaired)
+    return Truth(counter.records, distinct, total % 2**128, counter.rejects, counter.repaired)
 
 
 def deduplicated(records: Iterable[Record], zone: tzinfo = UTC) -> Iterator[Row]:
-    """Yield the rows that stay, in no particular order."""
+    """Yield the rows that remain after deduplication, in no particular order."""
     winners: dict[tuple[int, str | None, str | None, str], Record] = {}
     for record in records:
         insert_id = text(record[3])
@@ -89,7 +92,7 @@ def deduplicated(records: Iterable[Record], zone: tzinfo = UTC) -> Iterator[Row]
             continue
         identity = (record[0], text(record[2]), text(record[1]), insert_id)
         best = winners.get(identity)
-        # UTF-8 sorts as the code points it encodes do.
+        # UTF-8 has the order of its code points, so bytes can be compared.
         if best is None or record[4:6] > best[4:6]:
             winners[identity] = record
     for record in winners.values():
@@ -97,21 +100,21 @@ def deduplicated(records: Iterable[Record], zone: tzinfo = UTC) -> Iterator[Row]
 
 
 def row(record: Record, zone: tzinfo = UTC) -> Row:
-    """The record as a table holds it."""
+    """Return the record as stored in a table."""
     name, time, distinct_id, insert_id, _, properties, _ = record
     return Row(NAMES[name], event_time(time, zone), text(distinct_id), text(insert_id), properties.decode())
 
 
 def event_time(value: bytes, zone: tzinfo = UTC) -> datetime | None:
-    """The moment a `time` property means, as naive UTC; None where it means none.
+    """Return the moment of a `time` property as naive UTC, or None if it cannot be parsed.
 
-    In a project of another *zone* it is what the wall clock there showed, unless it names its own offset.
+    In a project with another *zone* the value is local time, unless it has its own offset.
     """
     try:
         if value.isdigit() and len(value) == 10:
             local: datetime | None = EPOCH + timedelta(seconds=int(value))
         else:
-            local = _from_text(text(value) or "")
+            local = _parsed_time(text(value) or "")
         if local is None or (zone is UTC and local.tzinfo is None):
             return local
         return utc_of(local, local.tzinfo or zone)
@@ -119,16 +122,16 @@ def event_time(value: bytes, zone: tzinfo = UTC) -> datetime | None:
         return None
 
 
-def _from_text(written: str) -> datetime | None:
-    """The time that *written* means, without a zone where it names none."""
-    if _NUMBER.fullmatch(written):
-        number = Decimal(written)
+def _parsed_time(value: str) -> datetime | None:
+    """Return the time in *value*, naive if it has no offset, or None."""
+    if _NUMBER.fullmatch(value):
+        number = Decimal(value)
         if abs(number) < MILLISECONDS_FROM:
             return EPOCH + timedelta(seconds=int(number))
-        # From the year 10000 on there is no calendar, and no need to write out the number.
+        # Times beyond the year 9999 overflow anyway; the bound avoids huge integers.
         return EPOCH + timedelta(milliseconds=int(min(max(number, Decimal("-1e15")), Decimal("1e15"))))
     try:
-        return datetime.fromisoformat(written)
+        return datetime.fromisoformat(value)
     except ValueError:
         return None
 
@@ -142,15 +145,15 @@ def _digest(values: tuple[str | None, datetime | None, str | None, str | None, s
 
 
 class _Counter:
-    """An iterable that knows how many records went through it, and what was wrong with how many."""
+    """Counts the records, rejects and repaired events that pass through an iteration."""
 
     def __init__(self, records: Iterable[Record]) -> None:
-        self._records = records
-        self.seen = self.rejects = self.repaired = 0
+        self._source = records
+        self.records = self.rejects = self.repaired = 0
 
     def __iter__(self) -> Iterator[Record]:
-        for record in self._records:
-            self.seen += 1
+        for record in self._source:
+            self.records += 1
             sent = record[6]
             if sent is not None:
                 self.rejects += sent.rejects

@@ -1,11 +1,13 @@
-"""`where`: the segmentation expressions that exports use, compiled to a predicate over events.
+"""`where`: segmentation expressions, compiled to a predicate over events.
 
     properties["plan"] == "team" and not defined(user["$email"]) or event["$time"] < datetime("2024-03-01")
 
-The subset is what clients of the export endpoint were seen to send: `properties["x"]`, `user["x"]`, `event["$time"]`,
-comparisons, `in`, `and`, `or`, `not`, `defined(x)`, `datetime("2024-03-01T00:00:00")` or of seconds, `number(x)`,
-`string(x, default)` and `any(X, list, condition)`. Words are read in either case, `=` means `==`, and there is no
-arithmetic.
+The parser reads the documented grammar (docs: reference/segmentation-expressions.mdx): properties, literals, lists,
+`+ - * / %`, comparisons, `in`, `and`, `or`, `not`, `floor`, `round`, `ceil`, `boolean`, `number`, `string` and
+`defined`. It also reads what clients of the export endpoint were seen to send: `user["x"]`, `event["$time"]`, `=` for
+`==`, words in upper case, `string(x, default)`, `any(X, list, condition)`, and `datetime("2024-03-01T00:00:00")`, also
+of seconds since 1970. Precedence is not documented; it is Python's here, and operators of one level apply from left to
+right. Everything else is refused, with a message that says that this is a limit of the simulator.
 """
 
 import json
@@ -15,51 +17,58 @@ from collections.abc import Callable, Iterator
 from mixpanel_export.simulator import terms
 from mixpanel_export.simulator.terms import Term
 
+GRAMMAR = (
+    "this simulator reads only the grammar of docs.mixpanel.com/reference/segmentation-expressions"
+    ' and user["x"], event["$time"], any() and datetime()'
+)
+"""Ends every refusal of an expression."""
+
 MAX_DEPTH = 32
-"""How deep parentheses, lists, calls and `not` may stand in one another; Python's stack holds several times that."""
+"""Maximum nesting of parentheses, lists, calls, `not` and signs; Python's stack has room for several times that."""
 
 MAX_ANY = 3
-"""How many `any` may stand in one another: each multiplies the work by the length of its list."""
+"""Maximum nesting of `any`: each level multiplies the work by the length of its list."""
 
 Predicate = Callable[[bytes, bytes], bool]
-"""Whether an event is wanted: its `time`, empty where absent, and its `properties`, both as JSON text."""
+"""Takes an event's `time`, empty if absent, and its `properties`, both as JSON text; returns whether it matches."""
 
 _TOKEN = re.compile(
-    r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)'
-    r"|(?P<word>[A-Za-z_]\w*)|(?P<sign>[=!<>]=|[=<>()\[\],])|(?P<odd>\S)",
+    r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)'
+    r"|(?P<word>[A-Za-z_]\w*)|(?P<sign>[=!<>]=|[-+*/%=<>()\[\],])|(?P<unknown>\S)",
     re.DOTALL | re.ASCII,
 )
-_SHOWN = 50  # characters of a token that an error shows
-_WORDS = frozenset(
-    "and or not in true false properties user event defined datetime number string any".split()  # noqa: SIM905 - reads as the grammar does
+_SHOWN = 50  # characters of a token that a message shows
+_FUNCTIONS = frozenset(
+    {"defined", "datetime", "any", "boolean", "number", "string", "floor", "round", "ceil"}
 )
+_RESERVED = _FUNCTIONS | {"and", "or", "not", "in", "true", "false", "properties", "user", "event"}
 
 
 class WhereError(ValueError):
-    """The expression is malformed; the message says how."""
+    """The expression cannot be parsed; the message says where."""
 
 
 def compiled(expression: str) -> Predicate:
-    """Return the predicate that *expression* means.
+    """Return the predicate for *expression*.
 
     Raises:
-        WhereError: It is malformed, or nested too deep.
+        WhereError: The expression is malformed, nested too deeply, or outside the grammar above.
     """
-    term = _Parser(expression).whole()
+    term = _Parser(expression).parse()
     return lambda time, properties: term(terms.scope(time, properties)) is True
 
 
 class _Parser:
-    """Recursive descent, a method for each level of the grammar, the loosest first."""
+    """A recursive descent parser, one method for each level of precedence, the lowest first."""
 
     def __init__(self, expression: str) -> None:
         self._tokens = _tokens(expression)
         self._kind, self._token = next(self._tokens)
         self._depth = 0
-        self._bound: list[str] = []
+        self._names: list[str] = []
 
-    def whole(self) -> Term:
-        """Read all of the expression."""
+    def parse(self) -> Term:
+        """Parse the whole expression."""
         term = self._either()
         if self._kind != "end":
             raise _unexpected(self._token)
@@ -67,30 +76,47 @@ class _Parser:
 
     def _either(self) -> Term:
         parts = [self._both()]
-        while self._took("or"):
+        while self._skip("or"):
             parts.append(self._both())
         return terms.either(parts)
 
     def _both(self) -> Term:
         parts = [self._negation()]
-        while self._took("and"):
+        while self._skip("and"):
             parts.append(self._negation())
         return terms.both(parts)
 
     def _negation(self) -> Term:
-        # Every way into the depth leads through here.
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise WhereError(f"the expression is nested more than {MAX_DEPTH} deep")
-        term = terms.negated(self._negation()) if self._took("not") else self._comparison()
+        # Parentheses, lists, calls and `not` all nest through this method, signs through `_unary`.
+        self._enter()
+        term = terms.negated(self._negation()) if self._skip("not") else self._comparison()
         self._depth -= 1
         return term
 
     def _comparison(self) -> Term:
-        left, sign = self._operand(), self._token.lower()
-        if self._took("=", "==", "!=", "in", *terms.ORDERS):
-            return terms.compared(sign, left, self._operand())
-        return left
+        return self._left_to_right(self._sum, *terms.COMPARISONS)
+
+    def _sum(self) -> Term:
+        return self._left_to_right(self._product, "+", "-")
+
+    def _product(self) -> Term:
+        return self._left_to_right(self._unary, "*", "/", "%")
+
+    def _left_to_right(self, operand: Callable[[], Term], *operators: str) -> Term:
+        first, rest = operand(), []
+        while (operator := self._token.lower()) and self._skip(*operators):
+            rest.append((operator, operand()))
+        return terms.left_to_right(first, rest)
+
+    def _unary(self) -> Term:
+        if self._kind == "word" and self._token.lower() == "not":
+            return self._negation()
+        if not self._skip("-"):
+            return self._operand()
+        self._enter()
+        term = terms.negative(self._unary())
+        self._depth -= 1
+        return term
 
     def _operand(self) -> Term:
         kind, token = self._kind, self._advance()
@@ -111,16 +137,16 @@ class _Parser:
 
     def _list(self) -> Term:
         parts: list[Term] = []
-        while not self._took("]"):
+        while not self._skip("]"):
             if parts:
                 self._expect(",")
             parts.append(self._either())
         return lambda scope: [part(scope) for part in parts]
 
     def _word(self, word: str) -> Term:
-        """Read what *word* begins: the name of a list element, a literal, a property or a call."""
-        if word in self._bound:
-            return terms.item(word)
+        """Parse what starts with *word*: a name from `any`, a literal, a property or a call."""
+        if word in self._names:
+            return terms.name(word)
         match word.lower():
             case "true" | "false" as literal:
                 return terms.constant(literal == "true")
@@ -129,7 +155,7 @@ class _Parser:
                 name = _unquoted(self._take("text"))
                 self._expect("]")
                 return terms.event_property(source, name)
-            case "defined" | "datetime" | "number" | "string" | "any" as function:
+            case function if function in _FUNCTIONS:
                 self._expect("(")
                 term = self._call(function)
                 self._expect(")")
@@ -137,48 +163,52 @@ class _Parser:
         raise _unexpected(word)
 
     def _call(self, function: str) -> Term:
-        match function:
-            case "any":
-                return self._any()
-            case "datetime":
-                return self._moment()
-            case "defined":
-                return terms.defined(self._either())
-            case "number":
-                return terms.as_number(self._either())
-        return terms.as_string(self._either(), self._either() if self._took(",") else terms.constant(None))
+        if function == "any":
+            return self._any()
+        if function == "datetime":
+            return self._datetime()
+        argument = self._either()
+        if function == "string":
+            return terms.as_string(argument, self._either() if self._skip(",") else terms.constant(None))
+        return terms.FUNCTIONS[function](argument)
 
-    def _moment(self) -> Term:
-        token = self._take("text", "number")
+    def _datetime(self) -> Term:
+        sign = "-" if self._skip("-") else ""
+        token = sign + (self._take("number") if sign else self._take("text", "number"))
         try:
-            given = _unquoted(token) if token[0] == '"' else terms.number(token)
-            return terms.constant(terms.moment(given))
+            value = _unquoted(token) if token[0] == '"' else terms.number(token)
+            return terms.constant(terms.moment(value))
         except (ValueError, OverflowError) as error:
-            raise WhereError(f"datetime({token[:_SHOWN]}) is no time") from error
+            raise WhereError(f"datetime({token[:_SHOWN]}) is not a time") from error
 
     def _any(self) -> Term:
         name = self._take("word")
-        if name.lower() in _WORDS:
+        if name.lower() in _RESERVED:
             raise _unexpected(name)
-        if len(self._bound) == MAX_ANY:
-            raise WhereError(f"more than {MAX_ANY} any() stand in one another")
+        if len(self._names) == MAX_ANY:
+            raise WhereError(f"any() is nested more than {MAX_ANY} deep")
         self._expect(",")
-        listed = self._either()
+        items = self._either()
         self._expect(",")
-        self._bound.append(name)
+        self._names.append(name)
         condition = self._either()
-        self._bound.pop()
-        return terms.some(name, listed, condition)
+        self._names.pop()
+        return terms.any_item(name, items, condition)
 
-    def _took(self, *tokens: str) -> bool:
-        """Step over the current token if it is one of *tokens*, and say so."""
-        found = self._kind in {"word", "sign"} and self._token.lower() in tokens
-        if found:
+    def _enter(self) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise WhereError(f"the expression is nested more than {MAX_DEPTH} deep")
+
+    def _skip(self, *tokens: str) -> bool:
+        """Skip the current token if it is one of *tokens*, and return whether it was."""
+        matches = self._kind in {"word", "sign"} and self._token.lower() in tokens
+        if matches:
             self._advance()
-        return found
+        return matches
 
     def _expect(self, sign: str) -> None:
-        if not self._took(sign):
+        if not self._skip(sign):
             raise _unexpected(self._token)
 
     def _take(self, *kinds: str) -> str:
@@ -193,11 +223,11 @@ class _Parser:
 
 
 def _tokens(expression: str) -> Iterator[tuple[str, str]]:
-    """Yield kinds and texts of tokens, and an end."""
-    for found in _TOKEN.finditer(expression):
-        if found.lastgroup == "odd":
-            raise _unexpected(expression[found.start() :])
-        yield str(found.lastgroup), found[0]
+    """Yield the kind and text of each token, then the end."""
+    for match in _TOKEN.finditer(expression):
+        if match.lastgroup == "unknown":
+            raise _unexpected(expression[match.start() :])
+        yield str(match.lastgroup), match[0]
     yield "end", ""
 
 

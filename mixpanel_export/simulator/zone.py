@@ -1,8 +1,7 @@
 """Legacy projects: `time` is the project's wall clock, written as if it were seconds since 1970 in UTC.
 
-Twice a year a wall clock shows times that exist twice or not at all. Both mean the later of the two moments
-they can be read as: the second pass through a doubled hour, and for a skipped time the moment as far behind
-the jump as the clock says.
+When clocks change, some local times occur twice and others not at all. Both stand for the later of their two possible
+moments: the second occurrence of a repeated hour, and a skipped time moved forward by the gap.
 """
 
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -10,27 +9,27 @@ from zoneinfo import ZoneInfo
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - rows carry naive UTC, as a TIMESTAMP column does
 
-_STEP = 900  # no zone changes its clocks but at a quarter of an hour
+_STEP = 900  # zones change their clocks at a quarter of an hour only
 _UNUSUAL_EVERY = 8
 
 
 def zone_of(timezone: str | None) -> tzinfo:
-    """Return the zone of that IANA name; UTC for None."""
+    """Return the zone with this IANA name; UTC for None."""
     return UTC if timezone is None else ZoneInfo(timezone)
 
 
 def utc_of(local: datetime, zone: tzinfo) -> datetime:
-    """Return the moment, naive UTC, at which clocks in *zone* show *local*.
+    """Return the moment in naive UTC at which clocks in *zone* show *local*.
 
     Raises:
-        OverflowError: The moment lies outside the years 1 to 9999.
+        OverflowError: The moment is outside the years 1 to 9999.
     """
     readings = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     return max(readings).replace(tzinfo=None)
 
 
 class WallClock:
-    """The clock of *zone* on one day that begins at *start*, in seconds as the clock writes them."""
+    """The wall clock of *zone* on the day that begins at *start*, in seconds as the clock shows them."""
 
     def __init__(self, zone: tzinfo, start: int) -> None:
         self._zone = zone
@@ -39,17 +38,17 @@ class WallClock:
         ]
 
     def placed(self, number: int, second: int) -> int:
-        """Return *second*, moved into a doubled or skipped hour of the day for some *number*s."""
+        """Return *second*, moved into a repeated or skipped hour of the day for every eighth *number*."""
         if not self._unusual or number % _UNUSUAL_EVERY:
             return second
         return self._unusual[second % len(self._unusual)] + second % _STEP
 
     def utc(self, second: int) -> int:
-        """Return the true seconds since 1970 at which the clock shows *second*."""
+        """Return the seconds since 1970 at which the clock shows *second*."""
         return second - min(self._offsets(second))
 
     def _offsets(self, second: int) -> list[int]:
-        """How many seconds the clock is ahead of UTC, by the earlier and by the later reading."""
+        """Return the seconds by which the clock is ahead of UTC, for the earlier and the later moment."""
         local = EPOCH + timedelta(seconds=second)
         ahead = (local.replace(tzinfo=self._zone, fold=fold).utcoffset() for fold in (0, 1))
         return [int(offset.total_seconds()) for offset in ahead if offset is not None]

@@ -184,10 +184,10 @@ def test_a_project_may_have_any_number_of_days() -> None:
     [
         (
             '[[fault]]\nkind = "500"\n[[fault]]\nkid = "500"',
-            "fault 2: unknown key kid; there are kind, first,",
+            "fault 2: unknown key kid; the keys are kind, first,",
         ),
-        ('[[fault]]\nkind = "5000"', "fault 1: unknown kind '5000'; there are 400, 401,"),
-        ("[[fault]]\nkind = 500", "fault 1: unknown kind 500; there are"),
+        ('[[fault]]\nkind = "5000"', "fault 1: unknown kind '5000'; must be one of 400, 401,"),
+        ("[[fault]]\nkind = 500", "fault 1: unknown kind 500; must be one of"),
         ("[[fault]]\ntimes = 1", "fault 1: kind is missing"),
         ('[[fault]]\nkind = "500"\ntimes = true', "fault 1: times must be a whole number, not True"),
         ('[[fault]]\nkind = "500"\ntimes = 1.5', "fault 1: times must be a whole number, not 1.5"),
@@ -196,7 +196,12 @@ def test_a_project_may_have_any_number_of_days() -> None:
         ('[[fault]]\nkind = "500"\ntext = 1', "fault 1: text must be a string, not 1"),
         ('[[fault]]\nkind = "500"\nnewline = 0', "fault 1: newline must be true or false, not 0"),
         ('[[fault]]\nkind = "500"\nfirst = 20240301', "fault 1: first must be a date, not 20240301"),
-        ('[[fault]]\nkind = "500"\nfirst = "1 March"', "fault 1: first must be a date as YYYY-MM-DD"),
+        (
+            '[[fault]]\nkind = "500"\nfirst = "1 March"',
+            "fault 1: first must be a date in the form YYYY-MM-DD",
+        ),
+        ('[[fault]]\nkind = "500"\ndays = 2024-03-01', "fault 1: days must be a list, not"),
+        ('[[fault]]\nkind = "500"\ndays = ["x"]', "fault 1: days must be a date in the form YYYY-MM-DD"),
         (
             '[[fault]]\nkind = "500"\nlast = 2024-03-01T00:00:00',
             "fault 1: last must be a date, not a date with",
@@ -248,6 +253,7 @@ status = 307
 text = "none"
 newline = false
 location = "http://127.0.0.1:1/"
+days = [2024-03-01, "2024-03-02"]
 [[fault]]
 kind = "500"
 times = "none"
@@ -268,6 +274,7 @@ first = "none"
         "none",
         newline=False,
         location="http://127.0.0.1:1/",
+        days=(date(2024, 3, 1), date(2024, 3, 2)),
     )
     assert bare == Fault("500")
     assert all(f"\n{name} = " in text for name in get_type_hints(Fault))

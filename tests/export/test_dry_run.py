@@ -157,7 +157,7 @@ def test_it_is_a_small_table_and_a_line_a_request() -> None:
         "requests  3, for 5 days",
         "skipped   2024-03-05 to 2024-03-06 (the table has them)",
         "quota     59 requests left this hour",
-        "estimate  no waiting for the quota",
+        "estimate  no wait for the quota",
         "  2024-03-01 to 2024-03-03  3 days",
         "  2024-03-04 to 2024-03-04  1 day",
         "  2024-03-07 to 2024-03-07  1 day",
@@ -188,7 +188,7 @@ def test_an_unlimited_project_has_no_estimate() -> None:
         "requests    1, for 2 days",
         "days added  2024-03-02 to 2024-03-02 (an earlier batch holds them)",
         "quota       no limit",
-        "estimate    no waiting for the quota",
+        "estimate    no wait for the quota",
         "  2024-03-01 to 2024-03-02  2 days",
     ]
 

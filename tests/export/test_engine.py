@@ -6,9 +6,8 @@ import subprocess
 import sys
 from contextlib import closing, suppress
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import anyio
 import httpx
@@ -17,9 +16,9 @@ from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 
 from mixpanel_export._database.connection import connect
 from mixpanel_export._export.engine import export_events
+from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._source.download import download_events
 from mixpanel_export._source.request import Timeouts
-from mixpanel_export._writer import staging as _staging
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
@@ -544,22 +543,13 @@ async def test_a_429_pauses_every_fetcher(db: Path) -> None:
     assert held(db) == truth(sim)
 
 
-async def test_a_chunk_larger_than_the_staging_budget_is_exact(
-    db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is staged compressed and in parts is loaded like anything else."""
-    compressed: list[Path] = []
-    compressor = _staging._compressor
-
-    def counted(path: Path) -> BinaryIO:
-        compressed.append(path)
-        return compressor(path)
-
-    monkeypatch.setattr("mixpanel_export._writer.staging.Staging", partial(Staging, budget=1000))
-    monkeypatch.setattr(_staging, "_compressor", counted)
+async def test_chunks_larger_than_every_size_are_exact(db: Path) -> None:
+    """Chunks that are staged compressed and in parts, and groups of one chunk, are loaded like any other."""
     sim = simulator(events_per_day=300)
-    await export(sim, db)
-    assert compressed
+    tuning = Tuning(
+        plain_budget=1000, part_size=5000, columns_memory=0, backlog=1000, group_rows=1, group_wait=0.0
+    )
+    await export(sim, db, tuning=tuning)
     assert held(db) == truth(sim)
 
 

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from itertools import combinations, pairwise, permutations
 
 import pytest
-from _schedule import Rules, bound, found, makespan
+from _schedule import Rules, best_known, lower_bound, makespan
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,16 +40,16 @@ rules = st.builds(
 def test_the_best_possible_lies_between_its_bounds(days: list[float], rules: Rules) -> None:
     """No schedule is shorter than the bound, and one is as short as is said to be known."""
     best = shortest(days, rules)
-    assert bound(days, rules) <= best + MILLISECOND
-    assert found(days, rules) >= best - MILLISECOND
+    assert lower_bound(days, rules) <= best + MILLISECOND
+    assert best_known(days, rules) >= best - MILLISECOND
 
 
 @given(days=st.integers(1, 400), seconds=st.sampled_from([2.55, 10.05]), workers=st.integers(1, 12))
 def test_for_equal_days_the_best_possible_is_known(days: int, seconds: float, workers: int) -> None:
     """Where all days take equally long a schedule is known that is as short as the bound."""
     rules = Rules(workers=workers)
-    assert found([seconds] * days, rules) == pytest.approx(
-        bound([seconds] * days, rules), abs=2 * MILLISECOND
+    assert best_known([seconds] * days, rules) == pytest.approx(
+        lower_bound([seconds] * days, rules), abs=2 * MILLISECOND
     )
 
 
@@ -69,7 +69,7 @@ def planned(seconds: Sequence[float], history: Sequence[Batch] = ()) -> tuple[Ch
 def ratio(seconds: Sequence[float], history: Sequence[Batch] = ()) -> float:
     """Return how much longer than the bound the planned chunks take."""
     chunks = [days_of(chunk, seconds) for chunk in planned(seconds, history)]
-    return makespan(chunks, TEN) / bound(seconds, TEN)
+    return makespan(chunks, TEN) / lower_bound(seconds, TEN)
 
 
 def days_of(chunk: Chunk, seconds: Sequence[float]) -> float:

@@ -10,7 +10,7 @@ import anyio
 import httpx
 import pytest
 import trio
-from _virtual import leaping
+from _virtual import virtual_clock
 from support import Body, export, held, ledger, query, simulator, truth
 from trio.testing import MockClock
 
@@ -38,7 +38,7 @@ def db(tmp_path: Path) -> Path:
 @pytest.fixture
 def clock(tmp_path: Path) -> Iterator[MockClock]:
     """Time that leaps for the event loop, the quota file and, where it is told to, the simulator."""
-    with leaping(tmp_path / "state") as clock:
+    with virtual_clock(tmp_path / "state") as clock:
         yield clock
 
 

@@ -1,4 +1,4 @@
-"""The simulator's events and the truth about them, against a computation that shares nothing with it."""
+"""The simulator's plain events and the truth about them, compared with an independent computation."""
 
 import json
 from collections import Counter
@@ -16,8 +16,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def at(moment: datetime, **options: object) -> Simulator:
-    """Return a simulator whose clock stands at *moment*."""
-    return Simulator(now=lambda: moment, **options)  # type: ignore[arg-type] # any of its options
+    """Return a simulator whose current time is *moment*."""
+    return Simulator(now=lambda: moment, **options)  # type: ignore[arg-type] # any option
 
 
 def day_of(**options: object) -> list[bytes]:
@@ -33,17 +33,17 @@ def as_text(value: object) -> str | None:
 
 
 def moment_of(value: object) -> datetime | None:
-    """Return what a `time` means, by its own arithmetic: integers of milliseconds, never floats."""
+    """Return the moment of a `time`, computed with integers of milliseconds."""
     if value is None or isinstance(value, bool):
         return None
-    written = str(value)
-    digits = written.split(".", maxsplit=1)[0].lstrip("-")
+    text = str(value)
+    digits = text.split(".", maxsplit=1)[0].lstrip("-")
     if digits.isdigit():
-        number = int(written.split(".", maxsplit=1)[0])
+        number = int(text.split(".", maxsplit=1)[0])
         millis = number if abs(number) >= 10**11 else number * 1000
         return (EPOCH + timedelta(milliseconds=millis)).replace(tzinfo=None)
     try:
-        moment = datetime.fromisoformat(written)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
     shifted = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -51,7 +51,7 @@ def moment_of(value: object) -> datetime | None:
 
 
 def expected_rows(lines: list[bytes]) -> list[Row]:
-    """Deduplicate *lines* by sorting, with a JSON parser."""
+    """Return the rows of *lines* after deduplication, with a JSON parser and by sorting."""
     groups: dict[tuple[object, ...], list[tuple[int, str, Row]]] = {}
     for number, line in enumerate(lines):
         event = json.loads(line, parse_float=str)
@@ -81,7 +81,7 @@ def expected_rows(lines: list[bytes]) -> list[Row]:
 def test_truth_agrees_with_a_json_parser(
     seed: int, events: int, rates: tuple[float, float, float, float], hours: int
 ) -> None:
-    """For all rates and moments, truth is what a computation from the lines alone finds."""
+    """For all rates and moments, the truth equals a computation from the lines alone."""
     duplicates, missing, late, odd = rates
     simulator = at(
         START + timedelta(hours=hours),
@@ -99,8 +99,8 @@ def test_truth_agrees_with_a_json_parser(
     assert truth == Truth(len(lines), len(expected), checksum(expected))
 
 
-def test_a_day_is_the_same_whatever_range_it_is_part_of() -> None:
-    """The range asked for never changes a day."""
+def test_a_day_is_the_same_in_every_range() -> None:
+    """The requested range does not change the lines of a day."""
     simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=200)
     week = list(simulator.lines(DAY - timedelta(days=3), DAY + timedelta(days=3)))
     alone = list(simulator.lines(DAY, DAY))
@@ -109,14 +109,14 @@ def test_a_day_is_the_same_whatever_range_it_is_part_of() -> None:
 
 
 def test_seeds_give_different_events() -> None:
-    """Another seed gives other lines, the same seed the same."""
+    """Another seed gives other lines, and the same seed the same lines."""
     assert day_of(seed=5, events_per_day=50) == day_of(seed=5, events_per_day=50)
     assert not set(day_of(seed=5, events_per_day=50)) & set(day_of(seed=6, events_per_day=50))
 
 
 def test_lines_look_like_mixpanels() -> None:
-    """Lines are compact, of about 1 KB and about 30 properties, with time first."""
-    lines = day_of(events_per_day=1000, odd=0.0)
+    """Lines are compact, have about 1 KB and about 30 properties, and start with time."""
+    lines = day_of(events_per_day=1000)
     events = [json.loads(line) for line in lines]
     assert all(list(event) == ["event", "properties"] for event in events)
     assert all(line.startswith(b'{"event":"') and b'","properties":{"time":17' in line for line in lines)
@@ -124,8 +124,8 @@ def test_lines_look_like_mixpanels() -> None:
     assert 28 <= sum(len(event["properties"]) for event in events) / len(events) <= 36
 
 
-def test_every_awkward_text_occurs() -> None:
-    """A day holds each kind of text that exporters have been seen to break."""
+def test_every_difficult_text_occurs() -> None:
+    """A day has every kind of text that is valid and that exporters were seen to break on."""
     whole = b"\n".join(day_of(events_per_day=1000))
     for text in (
         "\u2028",
@@ -142,21 +142,33 @@ def test_every_awkward_text_occurs() -> None:
     ):
         assert text.encode() in whole
     parsed = [json.loads(line, parse_float=str)["properties"] for line in whole.split(b"\n")]
-    assert {len(str(event["order_id"])) for event in parsed if "order_id" in event} == {19}
-    assert {len(str(event["ledger_id"])) for event in parsed if "ledger_id" in event} == {30}
+    assert 19 in {len(str(event["order_id"])) for event in parsed if "order_id" in event}
+    assert {len(event["ledger_id"]) for event in parsed if "ledger_id" in event} == {30}
     assert {len(event["precise"]) for event in parsed if "precise" in event} == {27}
 
 
+def test_defaults_are_as_documented() -> None:
+    """By default every event has an ISO-sized time, a text as distinct_id, and no integer beyond 64 bits."""
+    events = [json.loads(line) for line in day_of(events_per_day=3000)]
+    for event in events:
+        properties = event["properties"]
+        assert type(properties["time"]) is int
+        assert type(properties["distinct_id"]) is str
+        assert properties["distinct_id"]
+        assert all(abs(value) < 2**63 for value in properties.values() if type(value) is int)
+    assert {type(event["properties"].get("$insert_id")) for event in events} == {str, type(None)}
+
+
 def test_times_lie_inside_the_day() -> None:
-    """No event of a day has a time outside it, whatever its form."""
+    """No event of a day has a time outside the day, whatever the form of the time."""
     simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=3000, odd=0.2, duplicates=0.2)
     times = [row.event_time for row in simulator.rows(DAY, DAY)]
     assert {time.date() for time in times if time} == {DAY}
     assert None in times
 
 
-def test_rates_are_kept() -> None:
-    """Duplicates and missing ids occur at about the rate set, and not at all at rate 0."""
+def test_rates_are_respected() -> None:
+    """Duplicates and missing ids occur at about the configured rate, and never at rate 0."""
     simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=5000, weekday_pattern=False)
     lines = list(simulator.lines(DAY, DAY))
     without = sum(not json.loads(line)["properties"].get("$insert_id") for line in lines)
@@ -169,14 +181,13 @@ def test_rates_are_kept() -> None:
         weekday_pattern=False,
         duplicates=0.0,
         missing_insert_id=0.0,
-        odd=0.0,
     )
     assert clean.truth(DAY, DAY).rows == clean.truth(DAY, DAY).distinct == 500
 
 
-def test_duplicates_come_in_every_kind() -> None:
-    """Copies are exact, or differ in properties, or share nothing but the $insert_id."""
-    events = [json.loads(line) for line in day_of(events_per_day=2000, duplicates=0.2, odd=0.0)]
+def test_every_kind_of_duplicate_occurs() -> None:
+    """Duplicates are exact, or differ in properties, or share only the $insert_id."""
+    events = [json.loads(line) for line in day_of(events_per_day=2000, duplicates=0.2)]
     groups: dict[str, list[dict[str, object]]] = {}
     for event in events:
         if insert_id := event["properties"].get("$insert_id"):
@@ -189,14 +200,14 @@ def test_duplicates_come_in_every_kind() -> None:
     assert any(one["time"] == other["time"] and one[arrival] != other[arrival] for one, other in pairs)
 
 
-def test_duplicates_come_long_after_their_original() -> None:
-    """Copies stand apart from what they copy, but do not pile up until the end of a large day."""
-    lines = day_of(events_per_day=3000, duplicates=1.0, odd=0.0)
-    seen: dict[bytes, int] = {}
+def test_duplicates_follow_their_original_at_a_distance() -> None:
+    """Duplicates are at least 500 lines after their original, and do not accumulate until the end of a large day."""
+    lines = day_of(events_per_day=3000, duplicates=1.0)
+    first: dict[bytes, int] = {}
     gaps = [
-        (place, place - seen[line])
-        for place, line in enumerate(lines)
-        if seen.setdefault(line, place) < place
+        (index, index - first[line])
+        for index, line in enumerate(lines)
+        if first.setdefault(line, index) < index
     ]
     assert min(gap for _, gap in gaps) >= 500
     assert max(gap for _, gap in gaps) <= 1100
@@ -204,7 +215,7 @@ def test_duplicates_come_long_after_their_original() -> None:
 
 
 def test_weekends_are_quieter() -> None:
-    """The weekday pattern moves events from weekends to workdays and keeps the week's sum."""
+    """The weekday pattern moves events from weekends to workdays and preserves the sum of the week."""
     simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=700, duplicates=0.0)
     days = [simulator.truth(day, day).rows for day in (DAY + timedelta(days=i) for i in range(7))]
     assert sum(days) == 4900
@@ -212,8 +223,8 @@ def test_weekends_are_quieter() -> None:
     assert days[5] < days[0]
 
 
-def test_events_per_day_may_depend_on_the_day() -> None:
-    """A function of the day decides how many events it has, and days before the first are empty."""
+def test_events_per_day_can_be_a_function() -> None:
+    """A function returns the number of events of each day; days before the first day are empty."""
     simulator = at(
         datetime(2025, 1, 1, tzinfo=UTC),
         events_per_day=lambda day: day.day,
@@ -224,7 +235,7 @@ def test_events_per_day_may_depend_on_the_day() -> None:
 
 
 def test_events_arrive_over_time() -> None:
-    """A day grows until 41 hours after its end, and truth grows with it."""
+    """A day grows until 41 hours after its end, and the truth grows with it."""
     clock = [START]
     simulator = Simulator(now=lambda: clock[0], events_per_day=500, late=0.3)
     counts = []
@@ -243,7 +254,7 @@ def test_events_arrive_over_time() -> None:
 
 
 def test_truth_of_named_events() -> None:
-    """The truth about some event names counts those alone, and the names share out the whole."""
+    """The truth about an event name counts its events alone, and the truths of all names add up to the whole."""
     simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=500)
     names = {row.event_name for row in simulator.rows(DAY, DAY)}
     parts = [simulator.truth(DAY, DAY, events=[name or ""]) for name in names]
@@ -267,19 +278,19 @@ ROW = Row("a", datetime(2024, 1, 1), "b", "c", "{}")
         ROW._replace(event_name="ab", distinct_id=""),
     ],
 )
-def test_checksum_sees_every_column(other: Row) -> None:
-    """A change in any column, down to a microsecond or a space, changes the checksum."""
+def test_checksum_covers_every_column(other: Row) -> None:
+    """A change in any column, even of a microsecond or a space, changes the checksum."""
     assert checksum([ROW]) != checksum([other])
 
 
 @given(st.permutations([ROW, ROW, ROW._replace(insert_id="d"), ROW._replace(properties="[]")]))
 def test_checksum_ignores_order_but_not_multiplicity(rows: list[Row]) -> None:
-    """The order of rows does not matter, a repeated row does."""
+    """The order of rows does not change the checksum, a repeated row does."""
     assert checksum(rows) == checksum(sorted(rows))
     assert checksum(rows) != checksum(set(rows))
 
 
-def test_checksum_takes_plain_tuples() -> None:
-    """Rows may be the tuples that a database returns."""
+def test_checksum_accepts_plain_tuples() -> None:
+    """Rows can be the tuples that a database returns."""
     plain = (ROW.event_name, ROW.event_time, ROW.distinct_id, ROW.insert_id, ROW.properties)
     assert checksum([plain]) == checksum([ROW])

@@ -1,18 +1,20 @@
-"""The simulator's `where`: which events an expression wants, and what is no expression."""
+"""The simulator's `where`: which events an expression matches, and what is refused."""
 
 import json
+import operator
 from datetime import UTC, date, datetime
+from fractions import Fraction
 from itertools import chain
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import simulator
 
 from mixpanel_export.simulator import Rules, Simulator, checksum
-from mixpanel_export.simulator.where import MAX_ANY, MAX_DEPTH, WhereError, compiled
+from mixpanel_export.simulator.where import GRAMMAR, MAX_ANY, MAX_DEPTH, WhereError, compiled
 
 FIRST, LAST = date(2024, 3, 4), date(2024, 3, 6)
 MOMENT = int(datetime(2024, 3, 4, 12, tzinfo=UTC).timestamp())
@@ -35,15 +37,15 @@ PROPERTIES = {
 TEXT = json.dumps(PROPERTIES).encode()
 
 
-def wanted(expression: str, properties: bytes = TEXT, time: bytes = b"%d" % MOMENT) -> bool:
-    """Whether the expression wants the event."""
+def matches(expression: str, properties: bytes = TEXT, time: bytes = b"%d" % MOMENT) -> bool:
+    """Return whether the expression matches the event."""
     return compiled(expression)(time, properties)
 
 
 @pytest.mark.parametrize(
     "expression",
     [
-        # As they were seen in the field.
+        # Observed in the field.
         'properties["seats"] in [1,2,3,12]',
         'defined(properties["plan"])',
         'not defined(properties["city"])',
@@ -89,7 +91,25 @@ def wanted(expression: str, properties: bytes = TEXT, time: bytes = b"%d" % MOME
         'string(properties["city"], "nowhere") == "nowhere"',
         'not defined(string(properties["city"]))',
         'not defined(string(properties["cart"], "x"))',
-        # Lists of things.
+        'boolean(properties["paid"]) and not boolean(properties["trial"])',
+        'boolean("true") and boolean("x") and boolean(1) and boolean([])',
+        'not boolean("false") and not boolean("") and not boolean(0) and not boolean(properties["city"])',
+        'not boolean(properties["coupon"])',
+        # Arithmetic.
+        'properties["seats"] + 1 == 13 and properties["seats"] - 1 == 11',
+        'properties["seats"] * 2 == 24 and properties["seats"] / 8 == 1.5',
+        "1 + 2 * 3 == 7 and (1 + 2) * 3 == 9",
+        "10 - 3 - 2 == 5 and 100 / 5 / 2 == 10 and 2 * 7 % 4 == 2",
+        "7 % 3 == 1 and -7 % 3 == -1 and 7 % -3 == 1",
+        '-properties["seats"] == -12 and - - 1 == 1 and 3 -2 == 1',
+        "0.1 + 0.2 == 0.3",
+        '"te" + "am" == properties["plan"]',
+        "floor(1.5) == 1 and ceil(1.5) == 2 and floor(-1.5) == -2 and ceil(-1.5) == -1",
+        "round(1.5) == 2 and round(-1.5) == -2 and round(1.4) == 1 and round(2.5) == 3",
+        'number(properties["numeral"]) + 1 == 13',
+        "1 < 2 == true and 1 == 1 == true",
+        "true == not false",
+        # Lists.
         'any(X, properties["tags"], X == 7 or X == "z")',
         'any(a, ["x", "y"], any(b, properties["tags"], b == "a" and a == "y"))',
         # Logic and precedence.
@@ -100,7 +120,7 @@ def wanted(expression: str, properties: bytes = TEXT, time: bytes = b"%d" % MOME
         "not not true",
         "NOT False And TRUE",
         "((true))",
-        # Strings and keys.
+        # Text and keys.
         r'properties["quote"] == "say \"hi\" \\ \u00e9 \ud83c\udf88\n"',
         r'"\/" == "/"',
         'properties[""] == "empty key"',
@@ -108,9 +128,9 @@ def wanted(expression: str, properties: bytes = TEXT, time: bytes = b"%d" % MOME
         ' \n\tproperties\n["plan"]\t==\n"team" ',
     ],
 )
-def test_what_is_true(expression: str) -> None:
-    """The forms that clients send find the event they describe."""
-    assert wanted(expression)
+def test_expressions_that_match(expression: str) -> None:
+    """The documented grammar and the observed forms match the event that they describe."""
+    assert matches(expression)
 
 
 @pytest.mark.parametrize(
@@ -150,52 +170,63 @@ def test_what_is_true(expression: str) -> None:
         'any(X, properties["city"], true)',
         'any(X, properties["tags"], X == "c")',
         'number(properties["plan"]) < 5',
+        "1 < 2 < 3",
+        'defined(properties["seats"] / 0)',
+        'defined(properties["seats"] % 0)',
+        "defined(0 / 0)",
+        'defined(properties["plan"] + 1)',
+        'defined(properties["plan"] - "m")',
+        'defined(properties["paid"] * 1)',
+        'defined(properties["city"] + properties["city"])',
+        'defined(-properties["plan"])',
+        'defined(floor(properties["plan"])) or defined(round(properties["paid"])) or defined(ceil(properties["city"]))',
+        "1 + not true",
     ],
 )
-def test_what_is_false(expression: str) -> None:
-    """Undefined properties, other types and other values are no match."""
-    assert not wanted(expression)
+def test_expressions_that_do_not_match(expression: str) -> None:
+    """Undefined values, other types and other values do not match."""
+    assert not matches(expression)
 
 
 def test_different_types_are_not_equal() -> None:
-    """`!=` is the opposite of `==`, for other types and undefined properties too."""
-    assert wanted('properties["plan"] != 1 and properties["city"] != "x" and user["$email"] != "x"')
-    assert not wanted('properties["plan"] != "team"')
+    """`!=` is the opposite of `==`, also for different types and undefined properties."""
+    assert matches('properties["plan"] != 1 and properties["city"] != "x" and user["$email"] != "x"')
+    assert not matches('properties["plan"] != "team"')
 
 
-def test_an_event_without_time_is_neither_before_nor_after() -> None:
-    """Where the time is missing or none, it is undefined."""
+def test_a_missing_or_invalid_time_is_undefined() -> None:
+    """An event without a valid time is neither before nor after any moment."""
     for time in (b"", b"null", b'"yesterday"'):
-        assert not wanted('defined(event["$time"])', time=time)
-        assert not wanted('event["$time"] >= datetime(0) or event["$time"] < datetime(0)', time=time)
-    assert wanted('event["$time"] == datetime(0.5)', time=b"500000000000.0") is False
-    assert wanted('event["$time"] == datetime("2023-11-14T22:13:20.123")', time=b"1700000000123")
+        assert not matches('defined(event["$time"])', time=time)
+        assert not matches('event["$time"] >= datetime(0) or event["$time"] < datetime(0)', time=time)
+    assert matches('event["$time"] == datetime(0.5)', time=b"500000000000.0") is False
+    assert matches('event["$time"] == datetime("2023-11-14T22:13:20.123")', time=b"1700000000123")
 
 
 @pytest.mark.parametrize(
     "number", ["2033513821949367296", "9" * 5000, "0." + "1" * 40, "1e308", "1e400", "-0.1"]
 )
 def test_numbers_of_any_length_are_exact(number: str) -> None:
-    """A number equals itself and no other, beyond what a double or an int of Python's reader holds."""
+    """A number equals itself and no other number, beyond the range of a double and of Python's integer parser."""
     properties = b'{"n": %s}' % number.encode()
-    assert wanted(f'properties["n"] == {number}', properties)
+    assert matches(f'properties["n"] == {number}', properties)
     other = number.replace("1", "2", 1) if "1" in number else number[:-1] + "8"
-    assert not wanted(f'properties["n"] == {other}', properties)
+    assert not matches(f'properties["n"] == {other}', properties)
 
 
-def test_exponents_beyond_any_computer_have_an_order() -> None:
-    """Such a number is larger, or closer to zero, than every other."""
+def test_huge_exponents_have_an_order() -> None:
+    """A number with a huge exponent is larger, or closer to zero, than every other number."""
     properties = (
         b'{"huge": 1e9999999999999999999, "tiny": -1e-9999999999999999999, "low": -1e9999999999999999999}'
     )
-    assert wanted('properties["huge"] > 1e300 and properties["tiny"] <= 0', properties)
-    assert wanted('properties["low"] < -1e300 and string(properties["huge"]) != "1"', properties)
-    assert wanted('string(properties["n"]) == "1E+999999"', b'{"n": 1e999999}')
+    assert matches('properties["huge"] > 1e300 and properties["tiny"] <= 0', properties)
+    assert matches('properties["low"] < -1e300 and string(properties["huge"]) != "1"', properties)
+    assert matches('string(properties["n"]) == "1E+999999"', b'{"n": 1e999999}')
 
 
-def test_properties_need_not_be_clean_text() -> None:
-    """Invalid UTF-8 and raw control bytes in one property leave the others as they are."""
-    assert wanted('properties["a"] == 1', b'{"bad": "\xff \x01 \\ud83d", "a": 1}')
+def test_properties_can_be_invalid_text() -> None:
+    """Invalid UTF-8 and raw control bytes in one property do not affect the others."""
+    assert matches('properties["a"] == 1', b'{"bad": "\xff \x01 \\ud83d", "a": 1}')
 
 
 @pytest.mark.parametrize(
@@ -211,7 +242,6 @@ def test_properties_need_not_be_clean_text() -> None:
         ("properties[plan] == 1", "unexpected plan"),
         ('properties["a"] <> 1', "unexpected >"),
         ('properties["a"] == ', "unexpected end"),
-        ('properties["a"] == 1 == 1', "unexpected =="),
         ('properties["a"] === 1', "unexpected ="),
         ('properties["a"] == 1 properties["b"] == 2', "unexpected properties"),
         ('properties["a] == 1', 'unexpected "a]'),
@@ -225,15 +255,19 @@ def test_properties_need_not_be_clean_text() -> None:
         ("[1,]", r"unexpected \]"),
         ("[1 2]", "unexpected 2"),
         ("nothing", "unexpected nothing"),
-        ("floor(1)", "unexpected floor"),
-        ("1 + 1 == 2", r"unexpected \+"),
+        ("length(1)", "unexpected length"),
+        ("floor(1, 2)", "unexpected ,"),
+        ("1 + ", "unexpected end"),
+        ("+ 1", r"unexpected \+"),
+        ("1 ** 2", r"unexpected \*"),
+        ("datetime(- -1)", "unexpected -"),
         ("defined()", r"unexpected \)"),
         ("defined(1, 2)", "unexpected ,"),
         ('datetime(properties["a"])', "unexpected properties"),
-        ('datetime("yesterday")', "is no time"),
-        ("datetime(1e30)", "is no time"),
-        ("datetime(-900000000000)", "is no time"),
-        ('datetime("0001-01-01T00:00:00+05:00")', "is no time"),
+        ('datetime("yesterday")', "is not a time"),
+        ("datetime(1e30)", "is not a time"),
+        ("datetime(-900000000000)", "is not a time"),
+        ('datetime("0001-01-01T00:00:00+05:00")', "is not a time"),
         ("any(X, [1])", r"unexpected \)"),
         ("any(1, [1], true)", "unexpected 1"),
         ("any(not, [1], true)", "unexpected not"),
@@ -241,76 +275,60 @@ def test_properties_need_not_be_clean_text() -> None:
         ("any(X, [1], true) and X", "unexpected X"),
     ],
 )
-def test_what_is_no_expression(expression: str, message: str) -> None:
-    """A mistake is refused with the place where it shows."""
+def test_refused_expressions(expression: str, message: str) -> None:
+    """An expression that cannot be parsed is refused, and the message shows where."""
     with pytest.raises(WhereError, match=f"^{message}|{message}$"):
         compiled(expression)
 
 
 @pytest.mark.parametrize(
     "begin, end",
-    [("(", ")"), ("[", "]"), ("not ", ""), ("defined(", ")"), ("any(X, [1], ", ")"), ('string("a", ', ")")],
+    [
+        ("(", ")"),
+        ("[", "]"),
+        ("not ", ""),
+        ("-", ""),
+        ("defined(", ")"),
+        ("floor(", ")"),
+        ("any(X, [1], ", ")"),
+        ('string("a", ', ")"),
+    ],
 )
 def test_depth_is_bounded(begin: str, end: str) -> None:
-    """However an expression is nested, too deep is a mistake and never the end of Python's stack."""
+    """Every kind of nesting is refused beyond the maximum depth, before Python's stack is exhausted."""
     for depth in (MAX_DEPTH, 50_000):
-        with pytest.raises(WhereError, match=f"nested more than {MAX_DEPTH} deep|more than {MAX_ANY} any"):
+        with pytest.raises(WhereError, match=f"nested more than ({MAX_DEPTH}|{MAX_ANY}) deep"):
             compiled(begin * depth + "true" + end * depth)
     compiled(begin * MAX_ANY + "true" + end * MAX_ANY)
 
 
-def test_loops_in_loops_are_bounded() -> None:
-    """One `any` more in the others than allowed is a mistake; side by side there may be any number."""
-    with pytest.raises(WhereError, match=f"more than {MAX_ANY} any"):
+def test_nested_any_is_bounded() -> None:
+    """`any` inside `any` is refused beyond the maximum depth; side by side there is no maximum."""
+    with pytest.raises(WhereError, match=f"nested more than {MAX_ANY} deep"):
         compiled("any(X, [1], " * (MAX_ANY + 1) + "true" + ")" * (MAX_ANY + 1))
-    assert wanted(" and ".join(["any(X, [1], X == 1)"] * (MAX_ANY + 1)))
+    assert matches(" and ".join(["any(X, [1], X == 1)"] * (MAX_ANY + 1)))
 
 
-def test_what_is_long_is_not_deep() -> None:
-    """Thousands of alternatives on one level are an expression like any other."""
+def test_long_expressions_are_not_deep() -> None:
+    """Thousands of operators on one level do not count as nesting."""
     many = " or ".join(f'properties["seats"] == {number}' for number in range(5000))
-    assert wanted(many)
-    assert wanted(f'properties["seats"] in [{",".join(map(str, range(5000)))}]')
-    assert not wanted(f"not ({many})")
+    assert matches(many)
+    assert matches(f'properties["seats"] in [{",".join(map(str, range(5000)))}]')
+    assert not matches(f"not ({many})")
+    assert matches(f"1{' + 1' * 5000} == 5001")
+    assert matches(f"true{' == true' * 5000}")
 
 
 TOKENS = (
-    *(
-        "(",
-        ")",
-        "[",
-        "]",
-        ",",
-        "==",
-        "!=",
-        "<",
-        ">=",
-        "in",
-        "and",
-        "OR",
-        "not",
-        "true",
-        "X",
-        "1",
-        "-2.5",
-        '"a"',
-    ),
-    *(
-        'properties["plan"]',
-        'user["a"]',
-        'event["$time"]',
-        "defined(",
-        "number(",
-        "string(",
-        "any(X,",
-        "datetime(",
-    ),
-)
+    *("(", ")", "[", "]", ",", "==", "!=", "<", ">=", "in", "+", "-", "/", "%"),
+    *("and", "OR", "not", "true", "X", "1", "2.5", '"a"', 'properties["plan"]', 'user["a"]', 'event["$time"]'),
+    *("defined(", "number(", "boolean(", "round(", "string(", "any(X,", "datetime("),
+)  # fmt: skip
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(TOKENS), max_size=12).map(" ".join)))
-def test_any_text_is_an_expression_or_a_mistake(expression: str) -> None:
-    """For all texts, reading ends in a predicate that answers, or in the one error there is."""
+def test_any_text_is_compiled_or_refused(expression: str) -> None:
+    """For all texts, the result is a predicate that returns a boolean, or WhereError."""
     try:
         predicate = compiled(expression)
     except WhereError:
@@ -329,32 +347,32 @@ scalars = st.one_of(
 
 @st.composite
 def expressions(draw: st.DrawFn, depth: int = 3) -> tuple[str, Any]:
-    """Draw an expression with what Python says of it, as a function of the properties."""
+    """Draw an expression and its meaning in Python, as a function of the properties."""
     kind = draw(st.sampled_from(["defined", "==", "!=", "<", "in", *(["and", "or", "not"] if depth else [])]))
     key = draw(st.sampled_from(KEYS))
     name = f"properties[{json.dumps(key)}]"
     if kind in {"and", "or"}:
-        (left, says_left), (right, says_right) = draw(expressions(depth - 1)), draw(expressions(depth - 1))
+        (left, left_value), (right, right_value) = draw(expressions(depth - 1)), draw(expressions(depth - 1))
         joined = f"({left}) {draw(st.sampled_from([kind, kind.upper()]))} ({right})"
         if kind == "and":
-            return joined, lambda properties: says_left(properties) and says_right(properties)
-        return joined, lambda properties: says_left(properties) or says_right(properties)
+            return joined, lambda properties: left_value(properties) and right_value(properties)
+        return joined, lambda properties: left_value(properties) or right_value(properties)
     if kind == "not":
-        inner, says = draw(expressions(depth - 1))
-        return f"not ({inner})", lambda properties: not says(properties)
+        inner, value = draw(expressions(depth - 1))
+        return f"not ({inner})", lambda properties: not value(properties)
     if kind == "defined":
         return f"defined({name})", lambda properties: key in properties
     values = draw(st.lists(scalars, min_size=1, max_size=3)) if kind == "in" else [draw(scalars)]
-    written = json.dumps(values if kind == "in" else values[0])
+    literal = json.dumps(values if kind == "in" else values[0])
 
-    def says_of(properties: dict[str, Any]) -> bool:
-        given: Any = properties.get(key)
-        alike = [value for value in values if family(value) == family(given)]
+    def meaning(properties: dict[str, Any]) -> bool:
+        actual: Any = properties.get(key)
+        comparable = [value for value in values if family(value) == family(actual)]
         if kind == "<":
-            return any(given < value for value in alike if not isinstance(value, bool))
-        return (given in alike) is not (kind == "!=")
+            return any(actual < value for value in comparable if not isinstance(value, bool))
+        return (actual in comparable) is not (kind == "!=")
 
-    return f"{name} {kind} {written}", says_of
+    return f"{name} {kind} {literal}", meaning
 
 
 def family(value: object) -> str:
@@ -362,14 +380,49 @@ def family(value: object) -> str:
 
 
 @given(expressions(), st.dictionaries(st.sampled_from(KEYS), scalars))
-def test_expressions_mean_what_python_says(expression: tuple[str, Any], properties: dict[str, Any]) -> None:
-    """For all expressions and properties, the predicate is what the same words mean in Python."""
-    written, says = expression
-    assert wanted(written, json.dumps(properties).encode()) is bool(says(properties))
+def test_expressions_mean_the_same_as_in_python(
+    expression: tuple[str, Any], properties: dict[str, Any]
+) -> None:
+    """For all expressions and properties, the predicate agrees with the same operators in Python."""
+    text, meaning = expression
+    assert matches(text, json.dumps(properties).encode()) is bool(meaning(properties))
+
+
+@st.composite
+def sums(draw: st.DrawFn, depth: int = 3) -> tuple[str, Fraction | None]:
+    """Draw an arithmetic expression and its value; None if it is undefined."""
+    kind = draw(st.sampled_from(["literal", *(["+", "-", "*", "/", "%", "negative"] if depth else [])]))
+    if kind == "literal":
+        number = draw(st.integers(-99, 99))
+        return str(number), Fraction(number)
+    left, left_value = draw(sums(depth - 1))
+    if kind == "negative":
+        return f"-({left})", None if left_value is None else -left_value
+    right, right_value = draw(sums(depth - 1))
+    text = f"({left}) {kind} ({right})"
+    if left_value is None or right_value is None or (kind in "/%" and not right_value):
+        return text, None
+    if kind == "%":
+        return text, left_value - right_value * int(left_value / right_value)
+    operation = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[kind]
+    return text, operation(left_value, right_value)
+
+
+@given(sums())
+def test_arithmetic_means_the_same_as_in_python(expression: tuple[str, Fraction | None]) -> None:
+    """For all arithmetic expressions, the value agrees with Python's fractions to 30 digits, or is undefined."""
+    text, value = expression
+    if value is None:
+        assert matches(f"not defined({text})")
+        return
+    # Remainders of rounded quotients may differ by a whole divisor, so only whole operands are compared.
+    assume("/" not in text or "%" not in text)
+    low, high = (f"{value.numerator} / {value.denominator} {sign} 1 / 1{'0' * 30}" for sign in "-+")
+    assert matches(f"{text} >= {low} and {text} <= {high}")
 
 
 async def get(sim: Simulator, where: str, **params: str) -> httpx.Response:
-    """Ask once over the transport."""
+    """Send one request over the transport."""
     days = {"from_date": str(FIRST), "to_date": str(LAST), "project_id": "12345"}
     auth = ("demo.mp-service-account", "demo-secret")
     async with httpx.AsyncClient(base_url="http://simulator", transport=sim.transport(), auth=auth) as http:
@@ -377,14 +430,14 @@ async def get(sim: Simulator, where: str, **params: str) -> httpx.Response:
 
 
 def lines(response: httpx.Response) -> list[bytes]:
-    """The lines of a body, sorted."""
+    """Return the lines of a body, sorted."""
     assert response.status_code == 200, response.text
     return sorted(response.content.split(b"\n")[:-1])
 
 
 @pytest.mark.anyio
-async def test_an_answer_holds_what_the_expression_wants() -> None:
-    """An answer is the lines whose own properties fulfil the expression, as truth says too, again and again."""
+async def test_an_answer_has_the_matching_events() -> None:
+    """An answer has the lines that match the expression, as the truth does, and does not depend on earlier requests."""
     sim = simulator(events_per_day=300)
     sim.prepare(FIRST, LAST)
     every = sorted(sim.lines(FIRST, LAST))
@@ -401,8 +454,8 @@ async def test_an_answer_holds_what_the_expression_wants() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_expression_goes_with_the_other_parameters() -> None:
-    """Events, limit and milliseconds apply to what the expression leaves."""
+async def test_where_combines_with_the_other_parameters() -> None:
+    """`event`, `limit` and `time_in_ms` apply to the events that match."""
     sim = simulator(events_per_day=300)
     where, names = 'properties["plan"] == "team"', ["Page View"]
     both = sorted(sim.lines(FIRST, LAST, events=names, where=where))
@@ -414,9 +467,9 @@ async def test_the_expression_goes_with_the_other_parameters() -> None:
 
 
 @pytest.mark.anyio
-async def test_times_divide_a_day() -> None:
-    """Every event of a day lies before a moment, or from it on, or has no time."""
-    sim = simulator(events_per_day=300)
+async def test_times_partition_a_day() -> None:
+    """Every event is before a moment, or not before it, or has no time."""
+    sim = simulator(events_per_day=300, odd=0.01)
     noon = 'datetime("2024-03-05T12:00:00")'
     parts = [f'event["$time"] < {noon}', f'properties["$time"] >= {noon}', 'not defined(event["$time"])']
     answers = [lines(await get(sim, part)) for part in parts]
@@ -426,16 +479,17 @@ async def test_times_divide_a_day() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("where", ["", "properties[", "(" * 2000])
-async def test_a_malformed_expression_is_400(where: str) -> None:
-    """A mistake is a JSON error that says what is wrong with `where`, or what it is told to say."""
+async def test_a_refused_expression_is_400(where: str) -> None:
+    """A refusal is a JSON error that names the simulator's limit, or has the text from `Rules.wording`."""
     refused = await get(simulator(), where)
     assert refused.status_code == 400
     assert refused.json()["error"].startswith("invalid where: ")
-    worded = await get(simulator(rules=Rules(wording={"where": "no such selector"})), where)
-    assert worded.json()["error"] == "no such selector"
+    assert refused.json()["error"].endswith(GRAMMAR)
+    other = await get(simulator(rules=Rules(wording={"where": "no such selector"})), where)
+    assert other.json()["error"] == "no such selector"
 
 
-def test_truth_needs_a_wellformed_expression() -> None:
-    """A mistake is a ValueError where no request is answered."""
+def test_truth_refuses_an_invalid_expression() -> None:
+    """`Simulator.truth` raises ValueError."""
     with pytest.raises(ValueError, match="unexpected end"):
         simulator().truth(FIRST, LAST, where="properties[")

@@ -7,17 +7,19 @@ Nothing here changes what the exporter does, only after how long or how many byt
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from random import Random
 from typing import Any
 
+from mixpanel_export._export.job import ExportArguments, Job, checked_job
+from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._quota.retry import pause_after_refusal
 from mixpanel_export._source.decoder import BodyDecoder
-from mixpanel_export._writer.staging import Staging
 from mixpanel_export.simulator import Fault, faults
 
-Knobs = Mapping[str, int | float]
+Knobs = Mapping[str, Any]
 """Values by the name of what they stand for; made by `drawn`."""
 
 _WAITS = {
@@ -32,14 +34,16 @@ def drawn(draw: Random) -> Knobs:
     """Return sizes and waits."""
     return _WAITS | {
         "block_size": draw.choice([1, 3000, 1 << 20]),
-        "budget": draw.choice([5000, 4 << 30, 4 << 30]),
-        "memory": draw.choice([0, 4000, 1 << 27]),
         "_writer.extract.GROUP_SIZE": draw.choice([1, 4000, 16 << 20]),
-        "part_size": draw.choice([2000, 128 << 20]),
-        "_export.writing._GROUP_WAIT": draw.choice([0.0, 0.01, 0.2]),
-        "_export.writing._BACKLOG": draw.choice([20_000, 512 << 20]),
-        "_writer.writer._GROUP_BYTES": draw.choice([10_000, 256 << 20]),
-        "_writer.writer._GROUP_ROWS": draw.choice([20, 500_000]),
+        "tuning": Tuning(
+            plain_budget=draw.choice([5000, 4 << 30, 4 << 30]),
+            part_size=draw.choice([2000, 128 << 20]),
+            columns_memory=draw.choice([0, 4000, 1 << 27]),
+            backlog=draw.choice([20_000, 512 << 20]),
+            group_rows=draw.choice([20, 500_000]),
+            group_size=draw.choice([10_000, 256 << 20]),
+            group_wait=draw.choice([0.0, 0.01, 0.2]),
+        ),
     }
 
 
@@ -49,12 +53,7 @@ def turned(knobs: Knobs) -> Iterator[None]:
     values: dict[str, Any] = {name: value for name, value in knobs.items() if name.startswith("_")}
     values["_quota.gate.pause_after_refusal"] = partial(pause_after_refusal, draw=lambda: 0.0)
     values["_source.request.BodyDecoder"] = partial(BodyDecoder, block_size=int(knobs["block_size"]))
-    values["_writer.staging.Staging"] = partial(
-        Staging,
-        budget=int(knobs["budget"]),
-        columns_memory=int(knobs["memory"]),
-        part_size=int(knobs["part_size"]),
-    )
+    values["_export.engine.checked_job"] = partial(_tuned_job, knobs["tuning"])
     before = {name: _swap(name, value) for name, value in values.items()}
     try:
         with honest_cuts():
@@ -62,6 +61,10 @@ def turned(knobs: Knobs) -> Iterator[None]:
     finally:
         for name, value in before.items():
             _swap(name, value)
+
+
+def _tuned_job(tuning: Tuning, arguments: ExportArguments) -> Job:
+    return replace(checked_job(arguments), tuning=tuning)
 
 
 def _swap(name: str, value: Any) -> Any:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from mixpanel_export.simulator import Change, Fault, RequestLog, Row, Simulator
 from mixpanel_export.simulator.events import Record
 from mixpanel_export.simulator.faults import Kind
-from mixpanel_export.simulator.simulator import Wanted
+from mixpanel_export.simulator.simulator import Selection as EventSelection
 from mixpanel_export.simulator.truth import deduplicated, row
 
 Mode = Literal["create", "append", "replace", "resume"]
@@ -133,8 +133,8 @@ class World:
     def sent(self, first: date, last: date, selection: Selection) -> list[Record]:
         """Return what is sent now for these days, duplicates included."""
         names, where = selection
-        wanted = Wanted(None if names is None else frozenset(names), where)
-        return [record for day in sorted(days_of(first, last)) for record in self.sim._records(day, wanted)]
+        chosen = EventSelection(None if names is None else frozenset(names), where)
+        return [record for day in sorted(days_of(first, last)) for record in self.sim.records(day, chosen)]
 
     def stored(self, records: Iterable[Record], *, dedupe: bool) -> list[Row]:
         """Return what a table must hold of *records*."""
@@ -214,5 +214,7 @@ _LAST = FIRST + timedelta(days=DAYS - 1)
 _MODES: tuple[Mode, ...] = ("create", "append", "append", "replace", "replace", "resume", "resume", "resume")
 _BRIEF = frozenset({"stall", "stall_before_head", "429"})
 _REST: list[Kind] = [kind for kind in get_args(Kind) if kind in FINAL or kind in _BRIEF]
-_PASSING: list[Kind] = [kind for kind in get_args(Kind) if kind not in FINAL and kind not in _BRIEF]
+# Two empty answers to the same days are believed, so which of them the model may call a loss depends on their number.
+_EXCLUDED = frozenset({"empty_200"})
+_PASSING: list[Kind] = [kind for kind in get_args(Kind) if kind not in FINAL | _BRIEF | _EXCLUDED]
 _KINDS: tuple[Kind, ...] = (*_PASSING * 4, *_REST)

@@ -1,0 +1,25 @@
+"""Sizes and times inside an export. Users cannot set them; tests and measurements can."""
+
+from dataclasses import dataclass
+
+from mixpanel_export._database.settings import ROW_GROUP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Sizes in bytes and times in seconds, unless a field says otherwise."""
+
+    plain_budget: int = 4 << 30
+    """Staged bytes beyond which further files are compressed."""
+    part_size: int = 128 << 20
+    """Size of one staged file."""
+    columns_memory: int | None = None
+    """Memory for extracted columns; None for a share of DuckDB's memory limit."""
+    backlog: int = 384 << 20
+    """Size of complete chunks beyond which staging waits for commits."""
+    group_rows: int = 4 * ROW_GROUP
+    """Rows of a group that is committed without waiting for further chunks."""
+    group_size: int = 384 << 20
+    """Size of such a group."""
+    group_wait: float = 0.5
+    """Time that a smaller group waits for further chunks."""
