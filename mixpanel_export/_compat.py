@@ -29,6 +29,7 @@ class FetchOptions(TypedDict, total=False):
     resume: bool
     replace: bool
     dedupe: bool
+    allow_empty: bool
     retries: int
     on_progress: Callable[[Progress], object] | None
     max_wait: float

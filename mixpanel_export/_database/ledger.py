@@ -69,19 +69,24 @@ class Ledger:
                 continue
             if batch.status == "imported":
                 raise SelectionError(
-                    f"table {self._table} holds {batch.days} as imported from mixpanel_data, and nothing proves that "
-                    "it is all of these days; replace the table, or export into another one"
+                    f"table {self._table} has these days from mixpanel_data, and nothing proves that they are complete",
+                    days=batch.days,
+                    advice="$replace the table, or export into another one",
                 )
             if batch.selection == self._selection:
                 if limited and batch.status != "limited":
                     raise SelectionError(
-                        f"table {self._table} holds {batch.days} without a limit, which a limited export would "
-                        "replace by less; leave the limit out, or export into another table"
+                        f"table {self._table} has these days without a limit, and a limited export would replace them "
+                        "by fewer events",
+                        days=batch.days,
+                        argument="limit",
+                        advice="leave out $limit, or export into another table",
                     )
             elif not batch.selection.excludes(self._selection):
                 raise SelectionError(
-                    f"table {self._table} holds {batch.days} as {batch.selection}, which may share events with "
-                    f"{self._selection}; export into another table, or replace this one"
+                    f"table {self._table} has {batch.selection}, which may share events with {self._selection}",
+                    days=batch.days,
+                    advice="export into another table, or $replace this one",
                 )
 
     def check_zone(self) -> None:
@@ -98,8 +103,10 @@ class Ledger:
                 max(batch.days.last for batch in others if batch.zone == zone),
             )
             raise SelectionError(
-                f"table {self._table} holds {days} with times converted from {zone}, and this export "
-                f"would convert from {self._zone}; pass project_timezone={zone!r}, or replace the table"
+                f"table {self._table} has times converted from {zone}, and this export would convert from {self._zone}",
+                days=days,
+                argument="project_timezone",
+                advice=f"pass {zone} as $project_timezone, or $replace the table",
             )
 
     def check_rows(self, days: Chunk, *, trust: bool) -> None:
@@ -117,16 +124,18 @@ class Ledger:
         for number in counts.keys() - known:
             raise LedgerMismatchError(
                 f"table {self._table} has {counts[number]} rows (export_batch {number}) that the ledger does not know, so "
-                "days may be there twice; delete these rows, or replace the table",
+                "days may be there twice",
                 batch=number,
+                advice="delete these rows, or $replace the table",
             )
         for batch in self.for_selection() if trust else ():
             rows = counts.get(batch.number, 0)
             if batch.visible and batch.days.overlaps(days) and rows != batch.rows:
                 raise LedgerMismatchError(
-                    f"table {self._table} has {rows} rows of batch {batch.number} ({batch.days}) "
-                    f"but the ledger says {batch.rows}; fetch these days again with append, which replaces the batch",
+                    f"table {self._table} has {rows} rows of batch {batch.number} but the ledger says {batch.rows}",
                     batch=batch.number,
+                    days=batch.days,
+                    advice="export these days again with $append, which replaces the batch",
                 )
 
     def extents(self) -> list[Extent]:

@@ -123,27 +123,30 @@ def _check_table(connection: Connection, table: str, mode: Mode) -> None:
     exists = table_exists(connection, table)
     if mode == "create":
         if exists:
-            raise TableExistsError(
-                f"table {table} already exists{_remedy(connection, table)}", table_name=table
-            )
+            raise _exists_error(connection, table)
         return
     check_no_view(connection, table)
     if exists:
         check_format(connection, table, replacing=mode == "replace")
     elif mode == "append":
         raise TableNotFoundError(
-            f"table {table} does not exist, so nothing can be appended; leave out append to create it",
+            f"table {table} does not exist, so nothing can be appended",
             table_name=table,
+            argument="append",
+            advice="leave out $append to create it",
         )
 
 
-def _remedy(connection: Connection, table: str) -> str:
+def _exists_error(connection: Connection, table: str) -> TableExistsError:
+    exists = f"table {table} already exists"
     try:
         check_no_view(connection, table)
         check_format(connection, table)
     except TableFormatError as error:
-        return f", but {error}"
-    return "; use resume to complete it, append to add days, or replace"
+        return TableExistsError(f"{exists}, but {error.reason}", table_name=table, advice=error.advice)
+    return TableExistsError(
+        exists, table_name=table, advice="use $resume to complete it, $append to add days, or $replace"
+    )
 
 
 def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, target: Target) -> bool:

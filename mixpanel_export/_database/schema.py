@@ -93,8 +93,9 @@ def check_ledger(connection: Connection) -> None:
         version = comment.removeprefix("mixpanel_export ledger ")
         if version not in map(str, range(1, SCHEMA + 1)):
             raise TableFormatError(
-                f"the ledger of this database has version {version}, and this release knows {SCHEMA}; update mpx-export",
+                f"the ledger of this database has version {version}, and this release knows {SCHEMA}",
                 table_name="_export_batches",
+                advice="update mpx-export",
             )
 
 
@@ -147,7 +148,9 @@ def check_no_view(connection: Connection, table: str) -> None:
         [table],
     ).fetchone()
     if found and found[0]:
-        raise TableFormatError(f"{table} is a view; export into another table, or drop it", table_name=table)
+        raise TableFormatError(
+            f"{table} is a view", table_name=table, advice="export into another table, or drop it"
+        )
 
 
 def create_events_table(connection: Connection, table: str) -> None:
@@ -180,22 +183,23 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
     names = {name for name, _ in found}
     if not EVENT_COLUMNS.keys() <= names:
         raise TableFormatError(
-            f"table {table} has other columns than an export's; export into another table, or drop it",
+            f"table {table} has other columns than an export's",
             table_name=table,
+            advice="export into another table, or drop it",
         )
     if replacing:
         return
     others = sorted(names - _TABLE_COLUMNS.keys())
     if others and has_batches(connection, table):
         raise TableFormatError(
-            f"table {table} has the column {', '.join(others)} besides an export's, so nothing can be added to it; "
-            "drop that column, or export into another table",
+            f"table {table} has the column {', '.join(others)} besides an export's, so nothing can be added to it",
             table_name=table,
+            advice="drop that column, or export into another table",
         )
     raise TableFormatError(
-        f"table {table} was made by mixpanel_data, so nothing can be added to it; run `mpx upgrade` on the file, "
-        "export into another table, or replace it",
+        f"table {table} was made by mixpanel_data, so nothing can be added to it",
         table_name=table,
+        advice="run `mpx upgrade` on the file, export into another table, or $replace it",
     )
 
 

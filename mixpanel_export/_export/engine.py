@@ -1,7 +1,7 @@
 """The async door: arguments checked, database opened, plan made, then everything set running."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
@@ -15,6 +15,7 @@ from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.preflight import Mode
 from mixpanel_export._database.settings import validator_count
 from mixpanel_export._export.callbacks import Callbacks, Reporter
+from mixpanel_export._export.emptiness import warn_of_emptiness
 from mixpanel_export._export.fetching import Fetching
 from mixpanel_export._export.job import ExportArguments, Job, checked_job
 from mixpanel_export._export.pipeline import run_pipeline
@@ -39,7 +40,7 @@ async def export_events(
     db: str | Path,
     table: str = "events",
     credentials: Credentials | None = None,
-    events: Sequence[str] | None = None,
+    events: Iterable[str] | None = None,
     where: str | None = None,
     limit: int | None = None,
     max_workers: int = 10,
@@ -47,6 +48,7 @@ async def export_events(
     one_request: bool = False,
     mode: Mode = "create",
     dedupe: bool = True,
+    allow_empty: bool = False,
     retries: int = 5,
     max_wait: float = 86_400.0,
     on_batch_complete: Callable[[BatchProgress], object] | None = None,
@@ -114,6 +116,7 @@ async def export_events(
         one_request=one_request,
         mode=mode,
         dedupe=dedupe,
+        allow_empty=allow_empty,
         retries=retries,
         max_wait=max_wait,
         api_url=api_url,
@@ -151,7 +154,9 @@ async def _run(
         await _transfer(
             job, client, callbacks, table=table, batches=batches, planned=planned, tracker=tracker
         )
-        totals = await in_thread(partial(table.finish, whole=not tracker.errors), table.interrupt)
+        finish = partial(table.finish, whole=not tracker.errors, allow_empty=job.allow_empty)
+        totals = await in_thread(finish, table.interrupt)
+        warn_of_emptiness(job, tracker)
         return tracker.result(
             table.name,
             totals.growth,

@@ -1,7 +1,6 @@
 """The fetching side of an export: one task for each chunk, from its first request to the verdict on it."""
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from anyio.abc import ObjectSendStream
 from anyio.lowlevel import checkpoint
 
 from mixpanel_export._export.callbacks import Reporter
-from mixpanel_export._export.empty_answers import MOST_REQUESTS, Run, runs, second_requests
+from mixpanel_export._export.empty_answers import MOST_REQUESTS, Run, second_requests
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.writing import Writing
 from mixpanel_export._model import (
@@ -32,7 +31,7 @@ from mixpanel_export._model import (
 )
 from mixpanel_export._planning.planner import Plan, split_in_two
 from mixpanel_export._source.fetcher import ChunkStats, ChunkTooLargeError, Fetcher, is_final
-from mixpanel_export.errors import APIError, DatabaseError, MixpanelDataError, TruncatedError
+from mixpanel_export.errors import APIError, DatabaseError, FutureDateError, MixpanelDataError, TruncatedError
 
 _log = logging.getLogger("mixpanel_export")
 
@@ -93,6 +92,8 @@ class Fetching:
             for chunk in self._planned.fetch_order:
                 tasks.start_soon(self._export, chunk, send)
                 await checkpoint()  # trio starts tasks of one moment in any order
+            for chunk in self._planned.future:
+                tasks.start_soon(self._give_up, chunk, _future_error(chunk), send)
         silent = self._tracker.resume()
         requests = second_requests(silent, MOST_REQUESTS if self._hourly_quota else None)
         async with anyio.create_task_group() as tasks:
@@ -100,7 +101,6 @@ class Fetching:
                 tasks.start_soon(self._export_silent, run, send)
             for chunk in requests.skipped:
                 tasks.start_soon(self._skip_silent, chunk, send)
-        self._warn_of_silence()
 
     async def _export(self, chunk: Chunk, send: ObjectSendStream[Item], *, again: bool = False) -> None:
         """Fetch and commit the chunk, in pieces where that helps; *again* after a silent answer."""
@@ -131,7 +131,9 @@ class Fetching:
                 case Rejected():
                     keep_rejects = True
                 case Refused(_, reason):
-                    raise DatabaseError(reason, db_path=str(self._path))
+                    raise DatabaseError(
+                        reason, db_path=str(self._path), days=chunk, advice="$resume to try these days again"
+                    )
                 case _:
                     return
 
@@ -155,7 +157,7 @@ class Fetching:
         return pieces
 
     async def _give_up(self, chunk: Chunk, error: MixpanelDataError, send: ObjectSendStream[Item]) -> None:
-        stats = self._fetcher.stats[chunk]
+        stats = self._fetcher.stats_of(chunk)
         stats.rows = 0
         failed = ChunkFailed(
             chunk,
@@ -201,18 +203,18 @@ class Fetching:
 
     async def _skip_silent(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
         error = TruncatedError(
-            f"the answer for {chunk} has no body, and {MOST_REQUESTS} other runs of such days were asked for again, so "
-            "nothing proves that it has no events; resume fetches it again",
+            f"Mixpanel answered without a body, and {MOST_REQUESTS} longer runs of such days were requested again, so "
+            "nothing proves that these days have no events",
+            days=chunk,
+            advice="$resume to request them again",
             status_code=200,
         )
         await self._give_up(chunk, error, send)
 
-    def _warn_of_silence(self) -> None:
-        batches = self._tracker.silent_batches
-        if batches:
-            days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(batches))
-            warnings.warn(
-                f"Mixpanel answered twice without a body for {days}, so these days are taken as empty; if they should "
-                "have events, check the event names, the where expression and the project, then export them with append",
-                stacklevel=2,
-            )
+
+def _future_error(chunk: Chunk) -> FutureDateError:
+    return FutureDateError(
+        "these days are in the future",
+        days=chunk,
+        advice="$resume when they have begun in the project's time zone",
+    )

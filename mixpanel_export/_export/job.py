@@ -2,17 +2,17 @@
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
 from mixpanel_export._database.connection import database_path
 from mixpanel_export._database.preflight import Mode, Target
 from mixpanel_export._export.tuning import Tuning
-from mixpanel_export._model import Batch, Selection
-from mixpanel_export._planning.days import checked_days
+from mixpanel_export._model import Batch, Chunk, Selection
+from mixpanel_export._planning.days import check_begun, checked_days, latest_day
 from mixpanel_export._planning.planner import Plan, open_from, plan
 from mixpanel_export._quota.gate import Gate, GateStatistics, gate_for
 from mixpanel_export._quota.quota import Quota
@@ -39,6 +39,8 @@ class Job:
     workers: int
     chunk_days: int | None
     retries: int
+    allow_empty: bool
+    """Whether a replacement without any event may replace rows."""
     now: Callable[[], datetime]
     tuning: Tuning = field(default_factory=Tuning)
 
@@ -49,9 +51,11 @@ class Job:
         only tell how many events to expect.
         """
         await self.gate.refresh()
-        return plan(
-            self.target.days.first,
-            self.target.days.last,
+        latest = latest_day(self.now())
+        days = self.target.days
+        planned = plan(
+            days.first,
+            min(days.last, latest),
             batches=batches,
             history=history,
             trust=self.target.mode in {"resume", "replace"},
@@ -60,6 +64,10 @@ class Job:
             requests=_planned_requests(self.gate.statistics(), self.target.days.days),
             open_from=open_from(in_zone(self.now(), self.target.zone)),
         )
+        if days.last <= latest:
+            return planned
+        future = Chunk(latest + timedelta(days=1), days.last)
+        return replace(planned, chunks=(*planned.chunks, future), future=(future,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +79,7 @@ class ExportArguments:
     db: str | Path
     table: str = "events"
     credentials: Credentials | None = None
-    events: Sequence[str] | None = None
+    events: Iterable[str] | None = None
     where: str | None = None
     limit: int | None = None
     max_workers: int = 10
@@ -79,6 +87,7 @@ class ExportArguments:
     one_request: bool = False
     mode: Mode = "create"
     dedupe: bool = True
+    allow_empty: bool = False
     retries: int = 5
     max_wait: float = 86_400.0
     api_url: str | None = None
@@ -137,7 +146,8 @@ def checked_job(arguments: ExportArguments) -> Job:
     Raises:
         ValueError, ConfigError: As `export_events`.
     """
-    days = checked_days(arguments.from_date, arguments.to_date, arguments.now())
+    days = checked_days(arguments.from_date, arguments.to_date)
+    check_begun(days.first, "from_date", arguments.now())
     arguments.check()
     names = checked_names(arguments.events)
     credentials = arguments.credentials or resolve_credentials()
@@ -167,6 +177,7 @@ def checked_job(arguments: ExportArguments) -> Job:
         workers=1 if arguments.single else arguments.max_workers,
         chunk_days=_ANY_LENGTH if arguments.single else arguments.chunk_days,
         retries=arguments.retries,
+        allow_empty=arguments.allow_empty,
         now=arguments.now,
     )
 

@@ -90,6 +90,11 @@ class Tracker:
         return len(self._failed_batches)
 
     @property
+    def rows(self) -> int:
+        """How many rows the committed chunks have."""
+        return sum(verdict.rows for verdict in self._committed.values())
+
+    @property
     def silent_batches(self) -> list[Chunk]:
         """The batches with a chunk that was answered twice without a body, in order of date."""
         return sorted(self._silent_batches)

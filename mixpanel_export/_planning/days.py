@@ -29,18 +29,29 @@ def parse_day(day: str | date, argument: str) -> date:
     raise ArgumentError(argument, f"must be YYYY-MM-DD, got {str(day)!r}")
 
 
-def checked_days(from_date: str | date, to_date: str | date, now: datetime) -> Chunk:
-    """Return the days of a range, both inclusive; *now* is aware.
+def checked_days(from_date: str | date, to_date: str | date) -> Chunk:
+    """Return the days of a range, both inclusive.
 
     Raises:
-        ArgumentError: A date is none, the range is reversed, or its last day has begun in no time zone.
+        ArgumentError: A date is none, or the range is reversed.
     """
     first, last = parse_day(from_date, "from_date"), parse_day(to_date, "to_date")
     if last < first:
-        raise ArgumentError("to_date", f"{last} is before from_date {first}", advice="swap them")
-    latest = (now.astimezone(UTC) + _EARLIEST_OFFSET).date()
-    if last > latest:
-        raise ArgumentError(
-            "to_date", f"{last} is in the future; the latest day anywhere on earth is {latest}"
-        )
+        raise ArgumentError("to_date", f"{last} is before the first day, {first}", advice="swap them")
     return Chunk(first, last)
+
+
+def check_begun(day: date, argument: str, now: datetime) -> None:
+    """Refuse a day that has begun in no time zone at *now* (aware); *argument* is the name of the argument.
+
+    Raises:
+        ArgumentError: It names the latest day.
+    """
+    latest = latest_day(now)
+    if day > latest:
+        raise ArgumentError(argument, f"{day} is in the future; the latest day anywhere on earth is {latest}")
+
+
+def latest_day(now: datetime) -> date:
+    """Return the latest day that has begun anywhere on earth at *now* (aware)."""
+    return (now.astimezone(UTC) + _EARLIEST_OFFSET).date()

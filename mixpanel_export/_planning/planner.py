@@ -36,13 +36,15 @@ class Plan:
     """What to fetch."""
 
     chunks: tuple[Chunk, ...]
-    """Disjoint, in order of their days."""
+    """Disjoint chunks, in order of date."""
     fetch_order: tuple[Chunk, ...]
-    """The same chunks, the heaviest first, so that none of those is still running when all others are done."""
+    """The chunks to fetch, the heaviest first, so that none of them runs alone at the end."""
     added: tuple[Chunk, ...] = ()
-    """Runs of days that were not requested, but belong to a batch that is replaced."""
+    """Runs of days that were not requested, but belong to a batch that is to be replaced."""
     skipped: tuple[Chunk, ...] = ()
-    """Runs of days that were requested, and that the table has for good."""
+    """Runs of requested days that the table has complete."""
+    future: tuple[Chunk, ...] = ()
+    """Chunks whose days have begun in no time zone; they are reported as failed without a request."""
 
 
 def split_date_range(from_date: str, to_date: str, chunk_days: int = 7) -> list[tuple[str, str]]:

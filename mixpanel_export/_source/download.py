@@ -9,7 +9,7 @@ import httpx
 from anyio import to_thread
 
 from mixpanel_export._concurrency import in_task
-from mixpanel_export._planning.days import checked_days
+from mixpanel_export._planning.days import check_begun, checked_days
 from mixpanel_export._quota.gate import gate_for
 from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.client import new_client
@@ -41,7 +41,8 @@ async def download_events(
         ValueError, ConfigError: As `export_events`.
         APIError: All attempts failed, or another one cannot succeed.
     """
-    days = checked_days(from_date, to_date, now())
+    days = checked_days(from_date, to_date)
+    check_begun(days.last, "to_date", now())
     credentials = credentials or resolve_credentials()
     query = query_for(credentials, api_url, timeouts, events=checked_names(events), where=where, limit=limit)
 

@@ -85,6 +85,10 @@ class Fetcher:
         self._now = now
         self.stats: dict[Chunk, ChunkStats] = {}
 
+    def stats_of(self, chunk: Chunk) -> ChunkStats:
+        """Return what the chunk has cost so far."""
+        return self.stats.setdefault(chunk, ChunkStats(self._now()))
+
     async def fetch(self, chunk: Chunk, sink: Sink, *, splittable: bool = False) -> ChunkStats:
         """Fetch the whole chunk into *sink*, restarting it before each attempt.
 
@@ -92,7 +96,7 @@ class Fetcher:
             APIError: All attempts failed, another one cannot succeed, or the quota would exceed `max_wait`.
             ChunkTooLargeError: The chunk is *splittable*, and its pieces are likelier to succeed.
         """
-        stats = self.stats.setdefault(chunk, ChunkStats(self._now()))
+        stats = self.stats_of(chunk)
         history = History()
         while True:
             try:

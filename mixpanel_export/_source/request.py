@@ -4,7 +4,7 @@ Every failure leaves as one of our own errors.
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,21 +76,24 @@ def query_for(
     return Query(url, credentials, events, where, limit, timeouts or Timeouts())
 
 
-def checked_names(events: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the names sorted, each once; None for all events.
+def checked_names(events: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return the names sorted, each once; None for all events. An iterator is read once.
 
     Raises:
-        ArgumentError: It is no list of at least one name that can be sent.
+        ArgumentError: It is a string, yields something other than text, or yields nothing.
     """
     if events is None:
         return None
-    if isinstance(events, str) or not events or not all(isinstance(name, str) for name in events):
+    if isinstance(events, str | bytes) or not isinstance(events, Iterable):
         raise ArgumentError("events", f"must be a list of at least one event name, got {events!r}")
+    names = list(events)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ArgumentError("events", f"must be a list of at least one event name, got {names!r}")
     try:
-        "".join(events).encode()
+        "".join(names).encode()
     except UnicodeEncodeError as error:
-        raise ArgumentError("events", f"has a name that cannot be sent as UTF-8: {events!r}") from error
-    return tuple(sorted(set(events)))
+        raise ArgumentError("events", f"has a name that cannot be sent as UTF-8: {names!r}") from error
+    return tuple(sorted({str(name) for name in names}))
 
 
 async def fetch(

@@ -155,8 +155,9 @@ class Staging:
         free = shutil.disk_usage(database.parent).free
         if free < _LEAST_FREE:
             raise DatabaseError(
-                f"the disk of {database} has only {free >> 20} MiB free; an export needs room to stage, so free some",
+                f"the disk of {database} has only {free >> 20} MiB free, too little to stage an export",
                 db_path=str(database),
+                advice="free some space",
             )
         self._database = database
         self.directory = database.parent / f"{prefix}{os.getpid()}"
@@ -252,8 +253,9 @@ class Staging:
         except (OSError, EOFError) as error:
             reason = getattr(error, "strerror", None) or error
             raise DatabaseError(
-                f"cannot stage beside {self._database} ({reason}); make room or free the folder, then resume",
+                f"cannot stage beside {self._database} ({reason})",
                 db_path=str(self._database),
+                advice="make room or free the folder, then $resume",
             ) from error
 
     def close(self) -> None:

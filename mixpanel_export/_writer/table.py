@@ -35,7 +35,7 @@ from mixpanel_export._writer.cross_batch import (
 from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line, insert
 from mixpanel_export._writer.repair import load_set_aside
 from mixpanel_export._writer.staging import ReadBuffers
-from mixpanel_export.errors import DatabaseError
+from mixpanel_export.errors import DatabaseError, TableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class EventsTable:
             self.name, self.filled, self.history = state.table, state.filled, state.history
             self._ledger = Ledger(connection, self.filled, target.selection, target.zone)
             self._prepare(anew=state.begins_anew)
-            self._rows_before = self._count() if target.mode in {"append", "resume"} else 0
+            self._rows_before = self._count(self.name) if target.mode in {"append", "resume"} else 0
 
     def batches(self) -> list[Batch]:
         """Return the ledger rows of the selection, for the planner."""
@@ -135,10 +135,13 @@ class EventsTable:
             self._ledger.forget(self._ledger.superseded({batch.number: batch.days}, visible=False))
             self._ledger.write([batch])
 
-    def finish(self, *, whole: bool) -> Totals:
+    def finish(self, *, whole: bool, allow_empty: bool = False) -> Totals:
         """Swap a replaced table in if the export is *whole*; return what the export did to the table.
 
         A replacement that is not whole leaves the old table, and its shadow for the next attempt.
+
+        Raises:
+            TableError: The replacement has no row, the old table has some, and that is not *allow_empty*.
         """
         with self.errors(str(self.target.days)):
             counts = self._ledger.counts(self._numbers)
@@ -146,8 +149,10 @@ class EventsTable:
             if self.filled != self.name:
                 if not whole:
                     return Totals(0, removed)
+                if not allow_empty:
+                    self._check_not_emptied()
                 self._swap()
-            return Totals(self._count() - self._rows_before, removed)
+            return Totals(self._count(self.name) - self._rows_before, removed)
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread, if any."""
@@ -164,14 +169,18 @@ class EventsTable:
             reason = str(error).splitlines()[0]
             advice = advice_on(reason) or "make room or free the file"
             raise DatabaseError(
-                f"Write failed: {reason}; of {days} only what the ledger names was kept, so {advice}, then resume",
+                f"Write failed: {reason}, and only the batches in the ledger are in the table",
                 db_path=str(self.path),
+                days=days,
+                advice=f"{advice}, then $resume",
             ) from error
         if identity(self.path) != self._file:
             raise DatabaseError(
-                f"{self.path} was moved, removed or replaced during an export into it, so nothing of {days} is in "
-                "the file that is there now; put the other one back and resume, or export again",
+                f"{self.path} was moved, removed or replaced during the export, so these days are not in the file that "
+                "has its name now",
                 db_path=str(self.path),
+                days=days,
+                advice="put the first file back and $resume, or export again",
             )
 
     def _prepare(self, *, anew: bool) -> None:
@@ -235,8 +244,19 @@ class EventsTable:
                 "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.name, self.filled]
             )
 
-    def _count(self) -> int:
-        if not table_exists(self.connection, self.name):
+    def _check_not_emptied(self) -> None:
+        old_rows = self._count(self.name)
+        if old_rows and not self._count(self.filled):
+            raise TableError(
+                f"the replacement has no event at all, so table {self.name} keeps its {old_rows} rows",
+                table_name=self.name,
+                days=self.target.days,
+                argument="allow_empty",
+                advice="check $events, $where and the project, or pass $allow_empty",
+            )
+
+    def _count(self, table: str) -> int:
+        if not table_exists(self.connection, table):
             return 0
-        ((rows,),) = self.connection.execute(f"SELECT count(*) FROM {quoted(self.name)}").fetchall()
+        ((rows,),) = self.connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchall()
         return int(rows)

@@ -7,7 +7,6 @@ imports its dependencies when the command runs, so `mpx --help` loads neither an
 
 import json
 import os
-import re
 import shutil
 import sys
 from importlib import import_module
@@ -52,24 +51,6 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 
 _OPTIONS = {"from_date": "--from", "to_date": "--to", "max_workers": "--workers"}
 
-_OLD_OPTIONS = {
-    "from_date": "--from",
-    "to_date": "--to",
-    "max_workers": "--workers",
-    "chunk_days": "--chunk-days",
-    "per_second": "--per-second",
-    "per_hour": "--per-hour",
-    "max_wait": "--max-wait",
-    "project_timezone must": "--project-timezone must",
-    "parallel=True": "--parallel",
-    # The modes are plain words elsewhere: only these phrases of the library mean the arguments.
-    "use resume to": "use --resume to",
-    "append to add days": "--append to add days",
-    "to add days, or replace": "to add days, or --replace",
-    "with append": "with --append",
-    "leave out append": "leave out --append",
-}
-
 
 class Interrupted(click.ClickException):
     """The command was interrupted by Ctrl-C, SIGTERM or SIGHUP. The message says how to continue."""
@@ -97,15 +78,8 @@ def option_of(argument: str) -> str:
 
 def in_options(problem: BaseException, *, days: bool = True) -> str:
     """Return an error or a warning on one line, with options in the place of Python's arguments."""
-    if isinstance(problem, Problem) and (problem.advice or problem.argument):
-        return one_line(problem.text(days=days, name=option_of))
-    return one_line(_old_options(str(problem)))
-
-
-def _old_options(message: str) -> str:
-    for argument, option in _OLD_OPTIONS.items():
-        message = re.sub(rf"(?<![\w-]){argument}\b", option, message)
-    return message
+    text = problem.text(days=days, name=option_of) if isinstance(problem, Problem) else str(problem)
+    return one_line(text)
 
 
 def program() -> str:

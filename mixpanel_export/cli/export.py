@@ -84,6 +84,7 @@ class Options:
     api_url: str | None
     http2: bool
     no_dedupe: bool
+    allow_empty: bool
     dry_run: bool
     as_json: bool
     quiet: bool
@@ -165,6 +166,12 @@ def _names(value: str) -> list[str]:
     help="Export at most N events, with one request.",
 )
 @option("--no-dedupe", section="What", is_flag=True, help="Keep duplicate events.")
+@option(
+    "--allow-empty",
+    section="What",
+    is_flag=True,
+    help="With --replace, allow a new table without any event.",
+)
 @option(
     "--project-timezone",
     section="What",
@@ -259,6 +266,7 @@ def _arguments(options: Options) -> dict[str, Any]:
         "one_request": not options.parallel,
         "mode": mode_of(append=options.append, replace=options.replace, resume=options.resume),
         "dedupe": not options.no_dedupe,
+        "allow_empty": options.allow_empty,
         "project_timezone": options.project_timezone,
         **requests_of(
             retries=options.retries,

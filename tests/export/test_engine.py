@@ -447,8 +447,8 @@ async def test_a_stall_is_given_up_and_the_chunk_fetched_again(db: Path) -> None
     [
         ({"first": "2024-3-01"}, "from_date must be YYYY-MM-DD"),
         ({"last": "2024-02-30"}, "to_date must be a day that exists"),
-        ({"first": "2024-03-10"}, "before from_date"),
-        ({"last": "2024-06-03"}, "latest day anywhere on earth is 2024-06-02"),
+        ({"first": "2024-03-10"}, "before the first day"),
+        ({"first": "2024-06-03", "last": "2024-06-03"}, "latest day anywhere on earth is 2024-06-02"),
         ({"mode": "overwrite"}, "mode must be one of create, append, replace, resume"),
         ({"max_workers": 0}, "max_workers must be positive"),
         ({"max_workers": 101}, "at most 100"),

@@ -1,0 +1,33 @@
+"""Warns of an export without events, and of days that are taken as empty."""
+
+import warnings
+
+from mixpanel_export._export.empty_answers import runs
+from mixpanel_export._export.job import Job
+from mixpanel_export._export.tracker import Tracker
+from mixpanel_export._model import Chunk
+from mixpanel_export.errors import AdvisoryWarning
+
+
+def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
+    """Warn, once, of an export without any event, or of days that Mixpanel answered twice without a body."""
+    fetched = tracker.batches_done + tracker.batches_failed
+    silent = tracker.silent_batches
+    if fetched and not tracker.rows and not tracker.errors:
+        credentials = job.query.credentials
+        warnings.warn(
+            AdvisoryWarning(
+                f"{job.target.days}: no event at all of {job.target.selection} in region {credentials.region}",
+                advice="check $events, $where, $project_id and $region",
+            ),
+            stacklevel=2,
+        )
+    elif silent:
+        days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(silent))
+        warnings.warn(
+            AdvisoryWarning(
+                f"{days}: Mixpanel answered twice without a body, so these days are taken as empty",
+                advice="if they should have events, export them again with $append",
+            ),
+            stacklevel=2,
+        )
