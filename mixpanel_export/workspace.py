@@ -225,7 +225,8 @@ class Workspace(LocalDatabase, NotImplementedHere):
         up to *max_workers* (None: 10) of which are fetched at a time. A failed batch is reported in the result, while
         the others continue. Without *parallel*, one request fetches the whole range, and its error is raised.
 
-        The table must not exist, unless *append*, *replace* or *resume* is true. *limit* caps the events of one
+        The table must not exist, unless *append*, *replace* or *resume* is true. *replace* with no event at all is refused,
+        unless *allow_empty*. *limit* caps the events of one
         request. A failed request is retried up to *retries* times. The call waits up to *max_wait* seconds in total for
         the hourly quota. *batch_size* exists for mixpanel_data and has no effect.
 

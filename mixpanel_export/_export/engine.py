@@ -74,7 +74,8 @@ async def export_events(
     `limit` implies it.
 
     *mode* `create` wants no such table, `append` adds days or fetches them again, `resume` fetches what is
-    missing, failed or was not final, `replace` swaps the whole table at the end. *events* and *where* select
+    missing, failed or was not final, `replace` swaps the whole table at the end, though never for no event at all unless
+    *allow_empty*. *events* and *where* select
     events; *limit* fetches at most that many, in one request, and such days never count as held.
 
     A batch is visible in the table if and only if it is whole; what failed of it leaves nothing there. Days that
