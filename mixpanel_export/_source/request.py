@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import anyio
@@ -17,12 +17,15 @@ from mixpanel_export._endpoint import export_url
 from mixpanel_export._model import Chunk
 from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import BodyDecoder, gunzip_for
-from mixpanel_export._source.responses import error_from_body, error_from_response, redacted
+from mixpanel_export._source.responses import LIST_ADVICE, error_from_body, error_from_response, redacted
 from mixpanel_export.credentials import Credentials, format_problem
 from mixpanel_export.errors import APIError, ArgumentError, LineTooLongError, TruncatedError
 
 _READ = 64 << 10  # bytes of an error body that are read: it may repeat the request before it says why
 _UNAMBIGUOUS = frozenset({401, 402, 429})  # statuses whose meaning does not depend on the body
+_LONGEST_QUERY = (
+    65_536  # characters that the HTTP library sends; Mixpanel may accept fewer, and then answers 414
+)
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 
 
@@ -71,9 +74,31 @@ def query_for(
     where: str | None,
     limit: int | None,
 ) -> Query:
-    """Return the query for the credentials' region, or for *api_url*."""
+    """Return the query for the credentials' region, or for *api_url*.
+
+    Raises:
+        ArgumentError: *events* or *where* is too long to be sent.
+    """
     url = export_url(credentials.region, api_url)
-    return Query(url, credentials, events, where, limit, timeouts or Timeouts())
+    query = Query(url, credentials, events, where, limit, timeouts or Timeouts())
+    _check_length(query)
+    return query
+
+
+def _check_length(query: Query) -> None:
+    """Check that the parameters fit into a URL, since Mixpanel reads them from nowhere else."""
+    params = query.params(Chunk(date.max, date.max))
+    if len(str(httpx.QueryParams(params))) <= _LONGEST_QUERY:
+        return
+    if len(params.get("event", "")) > len(params.get("where", "")):
+        raise ArgumentError(
+            "events",
+            f"has {len(query.events or ()):,} names, and so long a list does not fit into a request",
+            advice=LIST_ADVICE,
+        )
+    raise ArgumentError(
+        "where", "is too long for a request", advice="use a shorter expression, or select in SQL afterwards"
+    )
 
 
 def checked_names(events: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -22,6 +22,9 @@ from mixpanel_export.errors import (
     TruncatedError,
 )
 
+LIST_ADVICE = "fetch some of the $events at a time and $append them to the same table, or leave $events out and select in SQL"
+"""What to do about too many event names for one request."""
+
 _SHOWN = 500  # bytes of a body that an error carries
 _EXCERPT = 80  # characters of an incomplete body that a message shows
 _RETRYABLE = frozenset(
@@ -162,6 +165,8 @@ def _query_advice(status: int) -> str:
             return "check the account's role in the project, and which days the plan includes"
         case 404:
             return "check the $region and the API URL"
+        case 413 | 414:
+            return f"shorten $where or the list of $events: {LIST_ADVICE}"
         case _ if httpx.codes.is_redirect(status):
             return "check the API URL; credentials are not sent to another address"
         case _:
