@@ -177,30 +177,50 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
     Raises:
         TableFormatError: saying whose the table looks like.
     """
-    found = columns_of(connection, table)
-    if found == list(_TABLE_COLUMNS.items()):
-        return
-    names = {name for name, _ in found}
-    if not EVENT_COLUMNS.keys() <= names:
+    columns = columns_of(connection, table)
+    types = dict(columns)
+    if not EVENT_COLUMNS.keys() <= types.keys():
         raise TableFormatError(
             f"table {table} has other columns than an export's",
-            table_name=table,
             advice="export into another table, or drop it",
+            table_name=table,
         )
     if replacing:
         return
-    others = sorted(names - _TABLE_COLUMNS.keys())
-    if others and has_batches(connection, table):
+    if "export_batch" not in types:
         raise TableFormatError(
-            f"table {table} has the column {', '.join(others)} besides an export's, so nothing can be added to it",
+            f"table {table} was made by mixpanel_data, so nothing can be added to it",
+            advice="run `mpx upgrade` on the file, export into another table, or $replace it",
             table_name=table,
-            advice="drop that column, or export into another table",
         )
-    raise TableFormatError(
-        f"table {table} was made by mixpanel_data, so nothing can be added to it",
-        table_name=table,
-        advice="run `mpx upgrade` on the file, export into another table, or $replace it",
-    )
+    if change := _column_change(columns) or _constraint(connection, table):
+        raise TableFormatError(
+            f"table {table} has been changed: it has {change}, so nothing can be added to it",
+            advice="undo that, export into another table, or $replace it",
+            table_name=table,
+        )
+
+
+def _column_change(columns: list[tuple[str, str]]) -> str | None:
+    """Return what differs from the columns of an export; None if nothing does."""
+    types = dict(columns)
+    if others := sorted(types.keys() - _TABLE_COLUMNS.keys()):
+        return f"the column {', '.join(others)} besides an export's"
+    for name, kind in _TABLE_COLUMNS.items():
+        if types[name] != kind:
+            return f"{name} of type {types[name]} instead of {kind}"
+    return None if columns == list(_TABLE_COLUMNS.items()) else "its columns in another order"
+
+
+def _constraint(connection: Connection, table: str) -> str | None:
+    """Return a constraint or unique index that events may violate; None if there is none."""
+    row = connection.execute(
+        f"SELECT 'the unique index ' || index_name FROM duckdb_indexes() WHERE table_name = $1 AND is_unique AND {IN_MAIN} "
+        "UNION ALL SELECT 'the constraint ' || constraint_text FROM duckdb_constraints() "
+        f"WHERE table_name = $1 AND {IN_MAIN}",
+        [table],
+    ).fetchone()
+    return str(row[0]) if row else None
 
 
 def has_batches(connection: Connection, table: str) -> bool:
