@@ -27,6 +27,7 @@ from mixpanel_export._source.download import download_events
 from mixpanel_export._source.records import streamed
 from mixpanel_export._source.request import Timeouts
 from mixpanel_export._timezones import checked_zone
+from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export.credentials import Credentials, account_used, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ArgumentError, ConfigError
 from mixpanel_export.inspection import WorkspaceInfo
@@ -90,6 +91,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
         self._only_opened = False
 
     @classmethod
+    @short_tracebacks
     def open(cls, path: str | Path, *, read_only: bool = True) -> Self:
         """Open an existing database. Credentials are needed only to fetch.
 
@@ -136,6 +138,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
             yield workspace
 
     @staticmethod
+    @short_tracebacks
     def test_credentials(account: str | None = None, *, api_url: str | None = None) -> dict[str, Any]:
         """Test the credentials that `resolve_credentials` finds, by requesting one event of yesterday.
 
@@ -195,6 +198,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
     def fetch_events(
         self, name: str = ..., *, limit: int | None = ..., parallel: bool, **options: Unpack[FetchOptions]
     ) -> FetchResult | ParallelFetchResult: ...
+    @short_tracebacks
     def fetch_events(
         self,
         name: str = "events",
@@ -274,6 +278,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
             )
         return result if parallel else result_of_one_request(result, from_date, to_date)
 
+    @short_tracebacks
     def stream_events(
         self,
         *,
@@ -316,8 +321,9 @@ class Workspace(LocalDatabase, NotImplementedHere):
             timeouts=self._timeouts,
             http2=self._http2,
         )
-        return streamed(lambda file: run_sync(download, file), raw=raw, zone=zone)
+        return streamed(short_tracebacks(lambda file: run_sync(download, file)), raw=raw, zone=zone)
 
+    @short_tracebacks
     def info(self) -> WorkspaceInfo:
         """Return path, size, age and tables of the database, and the project."""
         tables = [table.name for table in self.tables()]

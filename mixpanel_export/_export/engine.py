@@ -26,6 +26,7 @@ from mixpanel_export._planning.planner import Plan
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
 from mixpanel_export._source.request import Timeouts
+from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import EventsTable
 from mixpanel_export._writer.validate import ClockCheck, validator_for
@@ -33,6 +34,7 @@ from mixpanel_export.credentials import Credentials
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
 
 
+@short_tracebacks_async
 async def export_events(
     from_date: str | date,
     to_date: str | date,

@@ -12,6 +12,7 @@ from mixpanel_export._database.connection import connect, connected_for_export, 
 from mixpanel_export._display import need_pandas
 from mixpanel_export._local.statistics import asking, breakdown_of, property_keys_of, stats_of, summary_of
 from mixpanel_export._local.tables import drop_tables, resolve_table, schema_of, tables_of
+from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export.errors import DatabaseError, DatabaseNotFoundError
 from mixpanel_export.inspection import (
     ColumnStatsResult,
@@ -54,6 +55,7 @@ class LocalDatabase(ABC):
         """The path of the database file, which may not exist yet."""
 
     @property
+    @short_tracebacks
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The DuckDB connection. Changes of a transaction that is left open can make a fetch fail.
 
@@ -66,6 +68,7 @@ class LocalDatabase(ABC):
             self._connection = connect(path, read_only=self._read_only)
         return self._connection
 
+    @short_tracebacks
     def sql(self, query: str) -> "pd.DataFrame":
         """Run *query* and return its rows as a pandas DataFrame.
 
@@ -78,18 +81,21 @@ class LocalDatabase(ABC):
         with asking():
             return self.connection.execute(query).df()
 
+    @short_tracebacks
     def sql_scalar(self, query: str) -> Any:
         """Run *query* and return the first value of its first row, or None without rows; raises `QueryError`."""
         with asking():
             row = self.connection.execute(query).fetchone()
         return row[0] if row else None
 
+    @short_tracebacks
     def sql_rows(self, query: str) -> SQLResult:
         """Run *query* and return its rows as tuples, with the column names; raises `QueryError`."""
         with asking():
             cursor = self.connection.execute(query)
             return SQLResult([column[0] for column in cursor.description or ()], cursor.fetchall())
 
+    @short_tracebacks
     def relation(self, query: str) -> duckdb.DuckDBPyRelation:
         """Return *query* as a DuckDB relation, which runs when it is converted: `.df()`, `.pl()`, `.arrow()`.
 
@@ -98,23 +104,28 @@ class LocalDatabase(ABC):
         with asking():
             return self.connection.sql(query)
 
+    @short_tracebacks
     def tables(self) -> list[TableInfo]:
         """Return the tables of the database by name, except those whose names begin with an underscore."""
         return tables_of(self.connection)
 
+    @short_tracebacks
     def table_schema(self, table: str) -> TableSchema:
         """Return the columns of a table or view; raises `TableNotFoundError`."""
         return schema_of(self.connection, table)
 
+    @short_tracebacks
     def sample(self, table: str, n: int = 10) -> "pd.DataFrame":
         """Return *n* random rows, or all if there are fewer; raises as `table_schema` and `sql`."""
         name = resolve_table(self.connection, table)
         return self.sql(f"SELECT * FROM {quoted(name)} USING SAMPLE reservoir({int(n)} ROWS)")
 
+    @short_tracebacks
     def summarize(self, table: str) -> SummaryResult:
         """Return DuckDB's summary of each column: minimum, maximum, counts, quartiles; raises `TableNotFoundError`."""
         return summary_of(self.connection, table)
 
+    @short_tracebacks
     def event_breakdown(self, table: str) -> EventBreakdownResult:
         """Return events, users and times for each event name, the most frequent first.
 
@@ -122,6 +133,7 @@ class LocalDatabase(ABC):
         """
         return breakdown_of(self.connection, table)
 
+    @short_tracebacks
     def property_keys(self, table: str, event: str | None = None) -> list[str]:
         """Return the sorted keys of `properties`, of all events or of those named *event*.
 
@@ -129,6 +141,7 @@ class LocalDatabase(ABC):
         """
         return property_keys_of(self.connection, table, event)
 
+    @short_tracebacks
     def column_stats(self, table: str, column: str, *, top_n: int = 10) -> ColumnStatsResult:
         """Return statistics of *column* and its *top_n* most frequent values.
 
@@ -139,6 +152,7 @@ class LocalDatabase(ABC):
         """
         return stats_of(self.connection, table, column, top_n)
 
+    @short_tracebacks
     def drop(self, *names: str) -> None:
         """Drop tables and their ledger entries in one transaction: all of them, or none.
 
@@ -164,6 +178,7 @@ class LocalDatabase(ABC):
                     db_path=str(path),
                 ) from error
 
+    @short_tracebacks
     def drop_all(self, type: Literal["events", "profiles"] | None = None) -> None:  # noqa: A002 - mixpanel_data's
         """Drop all exported tables, or those of one *type*. Your own tables stay. Raises as `drop`."""
         fetched = [table for table in self.tables() if table.type is not None]

@@ -33,6 +33,7 @@ from mixpanel_export._database.schema import (
 from mixpanel_export._local.file import check_there
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._timezones import naive_utc
+from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export.errors import DatabaseError
 from mixpanel_export.inspection import UpgradedTable, UpgradeResult
 
@@ -70,6 +71,7 @@ class _Claim:
         )
 
 
+@short_tracebacks
 def upgrade_database(path: str | Path) -> UpgradeResult:
     """Make the events tables of mixpanel_data in the file *path* ours, in one transaction that keeps every row.
 

@@ -26,6 +26,7 @@ def streamed(
     download: Callable[[BinaryIO], None], *, raw: bool, zone: str = "UTC"
 ) -> Iterator[dict[str, Any]]:
     """Call *download* with a file, then yield the events in it; warn of lines that are no events."""
+    __tracebackhide__ = True
     rejects = 0
     with TemporaryFile() as file:
         download(file)
