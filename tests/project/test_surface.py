@@ -18,6 +18,7 @@ PACKAGE = Path(mixpanel_export.__file__).parent
 LAYERS = {
     "_advice": ("", ""),
     "errors": ("_advice", ""),
+    "_tracebacks": ("_advice", ""),
     "_files": ("", ""),
     "_process": ("", ""),
     "_environment": ("errors", ""),
@@ -45,16 +46,16 @@ LAYERS = {
         "duckdb isal nanoarrow numpy",
     ),
     "_export": (
-        "_concurrency _database _model _planning _quota _source _timezones _writer credentials errors results",
+        "_concurrency _database _model _planning _quota _source _timezones _tracebacks _writer credentials errors results",
         "anyio httpx",
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_advice _concurrency _database _display _endpoint _files _model _quota _source _timezones credentials errors inspection sync",
+        "_advice _concurrency _database _display _endpoint _files _model _quota _source _timezones _tracebacks credentials errors inspection sync",
         "duckdb pandas",
     ),
     "workspace": (
-        "_compat _database _environment _export _local _source _timezones credentials errors inspection progress results sync",
+        "_compat _database _environment _export _local _source _timezones _tracebacks credentials errors inspection progress results sync",
         "",
     ),
     "__init__": ("_export _local _planning _source credentials errors inspection results sync workspace", ""),
