@@ -1,0 +1,44 @@
+"""Tables that somebody has changed: what keeps rows out is named before any request."""
+
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+from support import export, held, query, simulator, truth
+
+from mixpanel_export import TableFormatError
+
+CHANGES = {
+    "ALTER TABLE events ALTER event_time TYPE VARCHAR": "event_time of type VARCHAR instead of TIMESTAMP",
+    "ALTER TABLE events ALTER properties TYPE VARCHAR": "properties of type VARCHAR instead of JSON",
+    "ALTER TABLE events ALTER export_batch TYPE BIGINT": "export_batch of type BIGINT instead of INTEGER",
+    "ALTER TABLE events ADD COLUMN mine INTEGER": "the column mine besides",
+    "CREATE OR REPLACE TABLE events AS SELECT export_batch, * EXCLUDE export_batch FROM events": "another order",
+    "CREATE UNIQUE INDEX mine ON events (distinct_id, event_time, insert_id, event_name, export_batch)": "unique index mine",
+    "ALTER TABLE events ALTER export_batch SET NOT NULL": "constraint NOT NULL",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("mode", ["append", "resume"])
+def test_a_change_that_keeps_rows_out_is_named(change: str, mode: str, db: Path) -> None:
+    """Before any request, and the table is left as it is; it may be replaced."""
+    sim = simulator(duplicates=0)
+    anyio.run(partial(export, sim, db))
+    query(db, change)
+    before, requests = query(db, "SELECT count(*) FROM events"), len(sim.requests)
+    with pytest.raises(TableFormatError, match=f"events has been changed: it has .*{CHANGES[change]}"):
+        anyio.run(partial(export, sim, db, mode=mode))
+    assert (query(db, "SELECT count(*) FROM events"), len(sim.requests)) == (before, requests)
+    anyio.run(partial(export, sim, db, mode="replace"))
+    assert held(db) == truth(sim)
+
+
+def test_other_indexes_and_views_are_the_users_own(db: Path) -> None:
+    """An index that is not unique does not keep rows out."""
+    sim = simulator()
+    anyio.run(partial(export, sim, db, last="2024-03-05"))
+    query(db, "CREATE INDEX mine ON events (distinct_id)")
+    anyio.run(partial(export, sim, db, mode="append", first="2024-03-06"))
+    assert held(db) == truth(sim)
