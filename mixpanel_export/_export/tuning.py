@@ -13,6 +13,8 @@ class Tuning:
     """Staged bytes beyond which further files are compressed."""
     part_size: int = 128 << 20
     """Size of one staged file."""
+    disk_floor: int = 64 << 20
+    """Free disk below which staging waits for commits, as long as there is anything to commit."""
     columns_memory: int | None = None
     """Memory for extracted columns; None for a share of DuckDB's memory limit."""
     backlog: int = 384 << 20

@@ -67,6 +67,13 @@ class _Backlog:
             await self._removed.wait()
         self._size += size
 
+    async def shrink(self) -> bool:
+        """Wait until a chunk is removed; return whether there was one to wait for."""
+        if not self._size:
+            return False
+        await self._removed.wait()
+        return True
+
     def remove(self, size: int) -> None:
         """Discount a chunk that is committed or discarded."""
         self._size -= size
@@ -132,6 +139,7 @@ class Writing:
                         await to_thread.run_sync(self._staging.start, item)
                     case Block():
                         await to_thread.run_sync(self._staging.add, item)
+                        await self._wait_for_disk()
                     case ChunkEnd():
                         chunk = await to_thread.run_sync(self._staging.end, item)
                         await self._backlog.add(chunk.size)
@@ -139,6 +147,12 @@ class Writing:
                     case ChunkFailed() | ChunkSplit():
                         await to_thread.run_sync(self._staging.drop, item.chunk)
                         await ready.send(item)
+
+    async def _wait_for_disk(self) -> None:
+        """Wait for commits while the disk is nearly full; if none is due, the next write decides whether it is full."""
+        while await to_thread.run_sync(self._staging.free_disk) < self._tuning.disk_floor:
+            if not await self._backlog.shrink():
+                return
 
     async def _validate(
         self,

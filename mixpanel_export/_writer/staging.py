@@ -237,6 +237,11 @@ class Staging:
         files = (StagedFile(path, tuple(blocks)),)
         return replace(staged, files=files, size=sum(blocks), lines=number, longest=longest)
 
+    def free_disk(self) -> int:
+        """Return the free bytes of the directory's disk."""
+        with self.writing():
+            return shutil.disk_usage(self.directory).free
+
     def columns_file(self, staged: StagedChunk) -> Path:
         """Return a new path for the columns that are extracted from the chunk."""
         return self._path(staged.batch, ".arrows")
