@@ -1,4 +1,4 @@
-"""What the caller is told while an export runs, one call at a time."""
+"""Calls the caller's callbacks while an export runs, one at a time."""
 
 import inspect
 import math
@@ -17,20 +17,20 @@ from mixpanel_export.results import BatchProgress, Progress
 
 T = TypeVar("T")
 
-_EVERY = 0.1  # seconds between two calls of on_progress
-_PACE = 2.5  # seconds; so few requests may begin in a second that shorter pauses are no news
+_INTERVAL = 0.1  # seconds between two calls of on_progress
+_LEAST_WAIT = 2.5  # seconds; shorter waits are the usual pace of 3 requests a second
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """What the caller wants to be told; each may return an awaitable."""
+    """The caller's callbacks; each may return an awaitable."""
 
     on_batch_complete: Callable[[BatchProgress], object] | None = None
     on_progress: Callable[[Progress], object] | None = None
 
 
 class Reporter:
-    """Calls the callbacks; what one of them raises leaves as `CallbackError`, and none is called after it."""
+    """Calls the callbacks. An exception of one leaves as `CallbackError`, and no callback is called after it."""
 
     def __init__(
         self, callbacks: Callbacks, tracker: Tracker, stats: Mapping[Chunk, ChunkStats], gate: Gate
@@ -43,22 +43,22 @@ class Reporter:
         self._raised = False
 
     async def report_batch(self, batch: Chunk) -> None:
-        """Tell that the batch is decided."""
+        """Report a batch that is decided."""
         if self._callbacks.on_batch_complete is not None:
             await self._call(self._callbacks.on_batch_complete, self._tracker.progress(batch))
 
     async def report_progress(self) -> None:
-        """Tell of every change until cancelled."""
-        shown = None
+        """Report every change of the progress, until cancelled."""
+        reported = None
         while self._callbacks.on_progress is not None:
             progress = self._progress()
-            if progress != shown:
+            if progress != reported:
                 await self._call(self._callbacks.on_progress, progress)
-                shown = progress
-            await anyio.sleep(_EVERY)
+                reported = progress
+            await anyio.sleep(_INTERVAL)
 
     async def report_end(self) -> None:
-        """Tell how it ended."""
+        """Report the final progress."""
         if self._callbacks.on_progress is not None:
             await self._call(self._callbacks.on_progress, self._progress())
 
@@ -75,16 +75,16 @@ class Reporter:
             requests=gate.requests,
             retries=sum(max(0, chunk.attempts - 1) for chunk in chunks),
             quota_left=gate.remaining,
-            quota_wait=math.ceil(self._gate.time_for(self._unasked)),
+            quota_wait=math.ceil(self._gate.time_for(self._unrequested)),
             waiting_for=self._waiting_for() if quota_opens_in is None else "the quota",
             waiting_seconds=quota_opens_in,
         )
 
     @property
-    def _unasked(self) -> int:
-        """How many chunks are pending that no request has been made for yet."""
-        asked = {chunk for chunk, stats in self._stats.items() if stats.attempts}
-        return sum(chunk not in asked for chunk in self._tracker.pending)
+    def _unrequested(self) -> int:
+        """The number of pending chunks without a request so far."""
+        requested = {chunk for chunk, stats in self._stats.items() if stats.attempts}
+        return sum(chunk not in requested for chunk in self._tracker.pending)
 
     def _waiting_for(self) -> str | None:
         return next((chunk.waiting_for for chunk in self._stats.values() if chunk.waiting_for), None)
@@ -101,7 +101,7 @@ class Reporter:
                 self._raised = True
                 if anyio.get_current_task().has_pending_cancellation():
                     raise
-                raise CallbackError(error) from error  # something that the callback waited for was cancelled
+                raise CallbackError(error) from error  # the callback waited for something that was cancelled
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 self._raised = True
                 raise CallbackError(error) from error
@@ -110,4 +110,4 @@ class Reporter:
 def _quota_opens_in(gate: GateStatistics) -> float | None:
     """Return the seconds for which every caller waits for the quota; None where none does."""
     wait = gate.next_slot_in if gate.waiting else 0.0
-    return math.ceil(wait) if wait > _PACE else None  # whole seconds, because each change is reported
+    return math.ceil(wait) if wait > _LEAST_WAIT else None  # whole seconds, because each change is reported

@@ -6,9 +6,8 @@ filters nor gaps down, and took truncated answers for whole, so nothing is prove
 claims, as batches that broke off have left them, are imported batches of their own. Tables of profiles stay.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -20,6 +19,7 @@ from mixpanel_export._database.connection import (
     quoted,
     transaction,
 )
+from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import (
     IN_MAIN,
@@ -171,7 +171,7 @@ def _upgrade(connection: duckdb.DuckDBPyConnection, table: str, claim: _Claim) -
     )
     ledger = Ledger(connection, table, _UNKNOWN, "UTC")
     ledger.forget_all()
-    runs = list(_runs({*counted, *(claim.days.dates if claim.days else ())}))
+    runs = list(join_days({*counted, *(claim.days.dates if claim.days else ())}))
     batches = dict(zip(ledger.new_numbers(len(runs)), runs, strict=True))
     _copy(connection, table, claim.day, batches)
     for batch, days in batches.items():
@@ -207,15 +207,3 @@ def _copy(connection: duckdb.DuckDBPyConnection, table: str, day: str, batches: 
     )
     connection.execute(f"DROP TABLE {quoted(table)}")
     connection.execute(f"ALTER TABLE {quoted(new)} RENAME TO {quoted(table)}")
-
-
-def _runs(days: set[date]) -> Iterator[Chunk]:
-    """Yield *days* as runs without holes, in order."""
-    first = last = None
-    for day in sorted(days):
-        if first and last and day - last > timedelta(days=1):
-            yield Chunk(first, last)
-            first = None
-        first, last = first or day, day
-    if first and last:
-        yield Chunk(first, last)

@@ -138,7 +138,7 @@ def tasks_of(found: "Contents", table: str | None = None) -> Iterator[Task]:
     for known in found.coverages:
         if table in {None, known.table} and not known.dropped:
             for days in known.to_fetch:
-                last = known.asked_last(days)
+                last = known.newest_of(days)
                 yield Task(known.table, days, known.selection, last.zone, last.deduplicated)
 
 

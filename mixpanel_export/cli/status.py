@@ -107,20 +107,22 @@ def _facts(known: "Coverage") -> Iterator[tuple[str, str]]:
     if known.last_export:
         yield "last export", f"{known.last_export:%Y-%m-%d %H:%M} UTC, {_ago(known.last_export)}"
     for name, number, where in (
-        ("duplicates", sum(row.removed_duplicates for row in known.rows), "removed"),
+        ("duplicates", sum(row.removed_duplicates for row in known.batches), "removed"),
         (
             "rejects",
-            sum(row.rejects for row in known.rows),
+            sum(row.rejects for row in known.batches),
             "lines that are not events; see _export_rejects",
         ),
         (
             "repaired",
-            sum(row.repaired for row in known.rows),
+            sum(row.repaired for row in known.batches),
             "events; see _export_rejects for the original lines",
         ),
     ):
         if number:
             yield name, f"{number:,} {where}"
+    if known.silent:
+        yield "silent", f"{', '.join(map(str, known.silent))}: answered twice without a body, taken as empty"
 
 
 def _outside(known: "Coverage") -> str:
@@ -152,14 +154,16 @@ def _failures(known: "Coverage", db: str, width: int) -> Iterator[str]:
 def _mismatches(known: "Coverage", db: str, width: int) -> Iterator[str]:
     """Yield the batches whose rows were changed by hand."""
     for mismatch in known.mismatches:
-        words = f"the ledger counts {mismatch.noted:,} rows in batch {mismatch.batch}, the table has "
+        words = f"the ledger counts {mismatch.ledger_rows:,} rows in batch {mismatch.batch}, the table has "
         yield ""
-        yield from _wrapped(f"{mismatch.days}: {words}{mismatch.there:,}; to fetch these days again:", width)
+        yield from _wrapped(
+            f"{mismatch.days}: {words}{mismatch.table_rows:,}; to fetch these days again:", width
+        )
         yield f"  {_command(known, db, mismatch.days, '--append')}"
 
 
 def _command(known: "Coverage", db: str, days: Any, mode: str = "--resume") -> str:
-    last = known.asked_last(days)
+    last = known.newest_of(days)
     return export_command(
         known.table, days, db, known.selection, zone=last.zone, deduped=last.deduplicated, mode=mode
     )
@@ -235,9 +239,10 @@ def _table_as_dict(known: "Coverage", db: str) -> dict[str, Any]:
         "rows": known.total_rows,
         "outside_rows": known.outside_rows,
         "last_export": last and last.replace(tzinfo=UTC).isoformat(),
-        "removed_duplicates": sum(row.removed_duplicates for row in known.rows),
-        "rejects": sum(row.rejects for row in known.rows),
-        "repaired": sum(row.repaired for row in known.rows),
+        "removed_duplicates": sum(row.removed_duplicates for row in known.batches),
+        "rejects": sum(row.rejects for row in known.batches),
+        "repaired": sum(row.repaired for row in known.batches),
+        "silent": [{"from_date": str(days.first), "to_date": str(days.last)} for days in known.silent],
         "statuses": dict(known.statuses),
         "calendar": [{"day": str(day.day), "status": day.status, "rows": day.rows} for day in known.days],
         "failures": [
@@ -254,8 +259,8 @@ def _table_as_dict(known: "Coverage", db: str) -> dict[str, Any]:
                 "batch": mismatch.batch,
                 "from_date": str(mismatch.days.first),
                 "to_date": str(mismatch.days.last),
-                "rows_in_ledger": mismatch.noted,
-                "rows_in_table": mismatch.there,
+                "rows_in_ledger": mismatch.ledger_rows,
+                "rows_in_table": mismatch.table_rows,
                 "command": _command(known, db, mismatch.days, "--append"),
             }
             for mismatch in known.mismatches

@@ -1,6 +1,7 @@
 """The calendar of a ledger: the newest row of each day decides, and what is to be fetched is what `resume` fetches."""
 
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,7 +105,7 @@ def test_each_table_and_selection_is_by_itself() -> None:
 def test_days_are_asked_for_as_they_were() -> None:
     """Their own rows tell how, however other days were asked for since; missing days are like the newest."""
     found = coverage(row(1, 0, 1), row(2, 1, 1, "failed", deduplicated=False), row(3, 4, 4))
-    assert [found.asked_last(Chunk(day(n), day(n))).number for n in (0, 1, 2, 4)] == [1, 2, 3, 3]
+    assert [found.newest_of(Chunk(day(n), day(n))).number for n in (0, 1, 2, 4)] == [1, 2, 3, 3]
 
 
 def test_failures_of_one_kind_are_one() -> None:
@@ -116,9 +117,19 @@ def test_failures_of_one_kind_are_one() -> None:
     assert found.failures == (
         Failure(Chunk(day(0), day(2)), "it broke"),
         Failure(Chunk(day(3), day(3)), "else"),
-        Failure(Chunk(day(5), day(5)), "no reason noted"),
-        Failure(Chunk(day(7), day(7)), "no reason noted"),
+        Failure(Chunk(day(5), day(5)), "no reason recorded"),
+        Failure(Chunk(day(7), day(7)), "no reason recorded"),
     )
+
+
+def test_silent_days_are_runs() -> None:
+    """Days that were answered without a body are told as runs, unless a newer batch has events."""
+    usual: dict[str, Any] = {"rows": 0, "bytes_read": 0}
+    found = coverage(
+        row(1, 0, 0, **usual), row(2, 1, 2, **usual), row(3, 4, 4, **usual), row(4, 6, 6, **usual),
+        row(5, 6, 6), row(6, 7, 7, rows=0, bytes_read=20), row(7, 8, 8, "failed"),
+    )  # fmt: skip
+    assert found.silent == (Chunk(day(0), day(2)), Chunk(day(4), day(4)))
 
 
 def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:
@@ -136,8 +147,8 @@ def test_rows_that_were_changed_by_hand_are_a_mismatch() -> None:
     rows = row(1, 0, 0), row(2, 1, 2), row(3, 3, 3, "failed"), row(4, 4, 4, "imported")
     found = coverage(*rows, counted={2: {day(1): 4}})
     assert found.mismatches == (
-        Mismatch(1, Chunk(day(0), day(0)), there=0, noted=10),
-        Mismatch(2, Chunk(day(1), day(2)), there=4, noted=10),
+        Mismatch(1, Chunk(day(0), day(0)), table_rows=0, ledger_rows=10),
+        Mismatch(2, Chunk(day(1), day(2)), table_rows=4, ledger_rows=10),
     )
 
 

@@ -35,6 +35,7 @@ async def test_a_wait_for_the_quota_is_told_in_whole_seconds(tmp_path: Path) -> 
 
     with pytest.raises(StopError):
         await export(simulator(), tmp_path / "x.duckdb", chunk_days=3, per_hour=1, on_progress=look)
-    assert (seen[0].batches, seen[0].requests, seen[0].quota_wait) == (3, 0, 7210)
+    assert (seen[0].batches, seen[0].requests) == (3, 0)
+    assert seen[0].quota_wait in range(7200, 7211 + 5)  # less or more where the machine stalls
     assert (seen[-1].requests, seen[-1].quota_left, seen[-1].waiting_for) == (1, 0, "the quota")
     assert seen[-1].waiting_seconds in range(3500, 3606)
