@@ -1,13 +1,10 @@
 """Faults as data: what goes wrong, for which requests, and how often.
 
-To add a kind, add its name to `Kind` and an entry to one of the tables below. `STATUS` replaces the whole
-response, `LINES` changes the lines of the body before compression, `WIRE` changes the bytes that are sent. A stage
-receives the size of the whole body in advance, so that a position is exact.
+To add a kind, add its name to `Kind` and an entry to a table: `STATUS` here replaces the whole response, `LINES` and `WIRE` in
+`fault_stages` change the body.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import date
 from random import Random
@@ -185,153 +182,6 @@ STATUS: dict[str, FixedResponse] = {
     "redirect": FixedResponse(302, ""),
 }
 """Responses instead of events. The texts are the observed ones; none is published for 413, 414, 416 and redirects."""
-
-Sleep = Callable[[float], Awaitable[None]]
-Pieces = AsyncGenerator[bytes, None]
-Stage = Callable[[Pieces, int, Fault, Sleep], Pieces]
-"""Takes the pieces of a body, the size of the whole body, the fault and `sleep`; yields the pieces to send."""
-
-
-async def _until(pieces: Pieces, size: int, fault: Fault) -> Pieces:
-    """Yield the part of the body before the fault's position."""
-    left = int(size * fault.position)
-    async for piece in pieces:
-        if len(piece) >= left:
-            yield piece[:left]
-            return
-        left -= len(piece)
-        yield piece
-
-
-async def _until_line(pieces: Pieces, size: int, fault: Fault) -> Pieces:
-    """Yield the whole lines that end before the fault's position."""
-    left = int(size * fault.position)
-    async for piece in pieces:
-        if len(piece) > left:
-            yield piece[: piece.rfind(b"\n", 0, left) + 1]
-            return
-        left -= len(piece)
-        yield piece
-
-
-def _marker(text: str) -> Stage:
-    """Return a stage that stops after some lines and sends *text* as the last line."""
-
-    async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
-        async with aclosing(_until_line(pieces, size, fault)) as part:
-            async for piece in part:
-                yield piece
-        yield (fault.text or text).encode() + (b"\n" if fault.newline else b"")
-
-    return stage
-
-
-async def _truncate(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
-    """Stop at the position, without a marker."""
-    async with aclosing(_until(pieces, size, fault)) as part:
-        async for piece in part:
-            yield piece
-
-
-async def _cut_line(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
-    """Stop inside a line; a client cannot detect a cut between two lines."""
-    pending = b""
-    async with aclosing(_truncate(pieces, size, fault, sleep)) as part:
-        async for piece in part:
-            yield pending
-            pending = piece
-    yield pending.rstrip(b"\r\n").removesuffix(b"}")
-
-
-def _inserted(text: str) -> Stage:
-    """Return a stage that inserts *text* as a line between two events."""
-
-    async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
-        left = int(size * fault.position)
-        line = (fault.text or text).encode() + b"\n"
-        async for piece in pieces:
-            if 0 <= left <= len(piece):
-                at = piece.rfind(b"\n", 0, left) + 1
-                yield piece[:at] + line + piece[at:]
-            else:
-                yield piece
-            left = left - len(piece) if left > len(piece) else -1
-        if not size:
-            yield line
-
-    return stage
-
-
-def _broken(failure: type[Exception]) -> Stage:
-    """Return a stage that breaks the connection at the position."""
-
-    async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
-        async with aclosing(_until(pieces, size, fault)) as part:
-            async for piece in part:
-                yield piece
-        raise failure
-
-    return stage
-
-
-async def _stall(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
-    """Send nothing for a while at the position, then continue."""
-    left = int(size * fault.position)
-    stalled = False
-    async for piece in pieces:
-        if not stalled and left <= len(piece):
-            yield piece[:left]
-            await sleep(fault.seconds)
-            stalled = True
-            yield piece[left:]
-        else:
-            yield piece
-            left -= len(piece)
-
-
-async def _append_garbage(pieces: Pieces, _: int, fault: Fault, __: Sleep) -> Pieces:
-    async for piece in pieces:
-        yield piece
-    yield (fault.text or "\x00\x01 trailing garbage").encode()
-
-
-async def _no_bytes(_: Pieces, __: int, ___: Fault, ____: Sleep) -> Pieces:
-    yield b""
-
-
-async def _drop_final_newline(pieces: Pieces, size: int, _: Fault, __: Sleep) -> Pieces:
-    left = size - 1
-    async for piece in pieces:
-        yield piece[:left]
-        left -= len(piece)
-
-
-async def _crlf(pieces: Pieces, _: int, __: Fault, ___: Sleep) -> Pieces:
-    async for piece in pieces:
-        yield piece.replace(b"\n", b"\r\n")
-
-
-LINES: dict[str, Stage] = {
-    "terminated_early": _marker("terminated early"),
-    "error_fragment": _marker('{"error":'),
-    "error_line": _marker('{"error": "Internal server error"}'),
-    "garbage_line": _inserted("this line is no event"),
-    "blank_lines": _inserted("\n\r\n"),
-    "cut_line": _cut_line,
-    "no_final_newline": _drop_final_newline,
-    "crlf": _crlf,
-}
-"""Changes to the lines, before compression."""
-
-WIRE: dict[str, Stage] = {
-    "reset": _broken(ConnectionResetFault),
-    "close": _broken(ConnectionClosedFault),
-    "stall": _stall,
-    "truncated_gzip": _truncate,
-    "trailing_garbage": _append_garbage,
-    "empty_body": _no_bytes,
-}
-"""Changes to the bytes of the body, after compression."""
 
 BEFORE_HEAD: dict[str, type[Exception]] = {
     "reset_before_head": ConnectionResetFault,

@@ -1,26 +1,26 @@
-"""A little of the torture, on every run of the tests; `nox -s torture` has the rest."""
+"""A small share of the torture; `nox -s torture` runs all of it."""
 
 import os
 
 import pytest
-from torture.fuzz import decoding, writing
+from torture.fuzz import decode_mutations, export_mutation
 from torture.kills import kills
 from torture.schedules import schedule
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_table_is_exact_after_every_step(seed: int) -> None:
-    """Exports of all modes, each under faults of its own, leave exactly the truth, and whole batches between."""
+    """Exports in all modes, each under random faults, leave complete batches and in the end exactly the truth."""
     tally = schedule(seed)
     assert tally.failures == []
     assert tally.exports
 
 
-if os.name == "posix":  # what kills need: SIGKILL, and processes that fork
+if os.name == "posix":  # kills need SIGKILL and fork
 
     @pytest.mark.parametrize("seed", range(8))
-    def test_a_killed_export_leaves_whole_batches_and_is_completed(seed: int) -> None:
-        """Wherever an export is killed, its file holds whole batches, and the next run fetches exactly the rest."""
+    def test_a_killed_export_leaves_complete_batches(seed: int) -> None:
+        """Wherever an export is killed, its file has complete batches, and the next export fetches exactly the rest."""
         tally = kills(seed)
         assert tally.failures == []
         assert tally.kills or tally.missed
@@ -28,12 +28,12 @@ if os.name == "posix":  # what kills need: SIGKILL, and processes that fork
 
 def test_a_mutated_body_is_an_error_or_exactly_its_lines() -> None:
     """Whatever happens to the bytes of a body, no line is lost, doubled or changed without an error."""
-    tally = decoding(1, 2000)
+    tally = decode_mutations(1, 2000)
     assert tally.failures == []
     assert tally.mutations == 2000
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_mutated_body_is_in_the_table_exactly_or_not_at_all(seed: int) -> None:
-    """Of an answer with mutated bytes the table has each line, or nothing and a failed batch."""
-    assert writing(seed).failures == []
+def test_a_mutated_body_is_stored_exactly_or_not_at_all(seed: int) -> None:
+    """The table has each line of a mutated body, or nothing and a failed batch."""
+    assert export_mutation(seed).failures == []

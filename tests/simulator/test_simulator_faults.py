@@ -9,9 +9,11 @@ from typing import Any, get_args
 import anyio
 import httpx
 import pytest
+from reference import event_in
 
 from mixpanel_export.simulator import Fault, Simulator
-from mixpanel_export.simulator.faults import BEFORE_HEAD, LINES, STATUS, WIRE, Kind
+from mixpanel_export.simulator.fault_stages import LINES, WIRE
+from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Kind
 
 pytestmark = pytest.mark.anyio
 
@@ -403,7 +405,7 @@ async def test_faults_do_not_change_the_truth() -> None:
 
 
 @pytest.mark.parametrize("at", [-1, 0, 1])
-async def test_a_cut_line_is_never_a_whole_line(at: int) -> None:
+async def test_a_cut_at_the_end_of_a_line_is_moved(at: int) -> None:
     """Even if the position is at the end of a line, the last line of the body is incomplete."""
     first, last = date(2024, 3, 4), date(2024, 3, 6)
     whole = await fetch(simulator(), "transport")
@@ -414,3 +416,12 @@ async def test_a_cut_line_is_never_a_whole_line(at: int) -> None:
         json.loads(cut.lines[-1])
     assert cut.lines[-1]
     assert cut.lines[:1] == whole.lines[:1]
+
+
+@pytest.mark.parametrize("position", [0.0, 0.001, *(number / 40 for number in range(1, 40)), 1.0])
+async def test_the_last_line_of_a_cut_body_is_never_an_event(position: float) -> None:
+    """Wherever the cut is, and whatever white space surrounds the lines, the body ends with part of a line."""
+    sim = simulator(Fault("cut_line", position=position), awkward=1.0, events_per_day=200, gzip_over=10**9)
+    *_, last = (await fetch(sim, "transport")).data.split(b"\n")
+    assert last
+    assert event_in(last) is None

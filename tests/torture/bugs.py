@@ -1,6 +1,6 @@
-"""`python -m tests.torture.bugs`: break the exporter on purpose, each time in another way, and see the torture notice.
+"""`python -m tests.torture.bugs`: insert a bug into the exporter, and verify that the torture finds it.
 
-Each bug is put into a copy of the sources in a temporary folder; the torture then has a minute to find it.
+Each bug is inserted into a copy of the sources in a temporary folder. The torture then has a minute to find it.
 """
 
 import shutil
@@ -32,27 +32,27 @@ BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "        stats.silent = True\n",
         ),
     },
-    "the last block is swallowed": {
+    "the last block is lost": {
         "_source/decoder.py": ("return iter([self._hand_out(rest)] if rest else [])", "return iter([])"),
     },
 }
-"""Files of the package, with what stands there and what is put in its place."""
+"""Bugs by name; for each file of the package the text to replace and its replacement."""
 
 
 @click.command()
-@click.option("--seed", default=1, show_default=True, help="Where the torture begins.")
-@click.option("--minutes", default=1.0, show_default=True, help="How long it has for each bug.")
+@click.option("--seed", default=1, show_default=True, help="First seed of the torture.")
+@click.option("--minutes", default=1.0, show_default=True, help="Time for each bug.")
 def main(seed: int, minutes: float) -> None:
-    """Put each bug in, and torture."""
+    """Insert each bug, and torture."""
     missed = 0
     for name, changes in BUGS.items():
         with TemporaryDirectory(prefix="torture-") as folder:
             root = Path(folder)
             _copy(root, changes)
-            begun = time.monotonic()
+            started = time.monotonic()
             failure = _torture(root, seed, minutes)
             missed += failure is None
-            click.echo(f"{name}: {time.monotonic() - begun:.0f} s\n  {failure or 'NOT FOUND'}\n")
+            click.echo(f"{name}: {time.monotonic() - started:.0f} s\n  {failure or 'NOT FOUND'}\n")
     sys.exit(missed)
 
 
@@ -63,17 +63,17 @@ def _copy(root: Path, changes: Mapping[str, tuple[str, str]]) -> None:
         path = root / "mixpanel_export" / name
         text = path.read_text(encoding="utf-8")
         if text.count(before) != 1:
-            raise click.ClickException(f"{name} does not have once: {before}")
+            raise click.ClickException(f"{name} must contain once: {before}")
         path.write_text(text.replace(before, after), encoding="utf-8")
 
 
 def _torture(root: Path, seed: int, minutes: float) -> str | None:
-    """Return the first broken promise that the torture tells of, None where it finds none."""
+    """Return the first failure that the torture reports, None if there is none."""
     options = ["--seed", str(seed), "--schedules", "200", "--kills", "200", "--minutes", str(minutes)]
     command = [sys.executable, "-m", "tests.torture", *options, "--fail-fast"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    _, found, failure = done.stdout.partition("FAILED  ")
-    return failure[:700].strip() if found else None
+    _, marker, failure = done.stdout.partition("FAILED  ")
+    return failure[:700].strip() if marker else None
 
 
 if __name__ == "__main__":

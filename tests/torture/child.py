@@ -1,8 +1,7 @@
-"""The process that is killed: an export, and a point at which it ends itself.
+"""The process that is killed: an export, and a point at which it kills itself.
 
-The exporter's code has no hooks for this. What it calls is wrapped here, in the child alone: the connections of
-DuckDB and of SQLite, and methods of a few classes. A point is one of their calls, the *turn*-th of its kind, and
-the process ends before it, while it runs, or after it.
+The exporter has no hooks for this. The child wraps what the exporter calls: the connections of DuckDB and SQLite, and methods
+of a few classes. A point is the *turn*-th call of its kind, and the process ends before, during or after this call.
 """
 
 import os
@@ -25,55 +24,56 @@ from typing import Any, Literal, Self
 import anyio
 import duckdb
 
-from mixpanel_export import Credentials, MixpanelDataError, Timeouts, export_events
+from mixpanel_export import Credentials, MixpanelDataError, Timeouts
 
-from .knobs import Knobs, turned
-from .world import Ask
+from .project import Export
+from .schedules import EXPECTED_WARNINGS
+from .settings import Settings, export
 
 Moment = Literal["before", "during", "after"]
 
 STATEMENTS = {
     "commit": "COMMIT",
     "begin": "BEGIN",
-    "creating the file": r"ATTACH|DETACH",
-    "creating the ledger": r"\s*CREATE SEQUENCE|COMMENT ON TABLE _export|\s*CREATE VIEW",
-    "giving batch ids": r"SELECT nextval",
-    "reading": r"PREPARE _export_statement AS\s+SELECT event_name",
-    "finding duplicates": r"PREPARE _export_statement AS\s+SELECT number",
-    "loading": r"PREPARE _export_statement AS\s+INSERT INTO",
-    "hiding duplicates": r"INSERT INTO _export_duplicates",
-    "superseding": r"DELETE FROM \".*unnest|DELETE FROM _export",
-    "writing the ledger": r"INSERT INTO _export_batches",
-    "setting lines aside": r"INSERT INTO _export_rejects",
-    "dropping the old table": r"DROP TABLE",
-    "renaming the shadow": r"ALTER TABLE",
-    "renaming the ledger rows": r"UPDATE _export_batches SET table_name",
+    "create the file": r"ATTACH|DETACH",
+    "create the ledger": r"\s*CREATE SEQUENCE|COMMENT ON TABLE _export|\s*CREATE VIEW",
+    "assign batch ids": r"SELECT nextval",
+    "extract": r"PREPARE _export_statement AS\s+SELECT event_name",
+    "find duplicates": r"PREPARE _export_statement AS\s+SELECT number",
+    "load": r"PREPARE _export_statement AS\s+INSERT INTO",
+    "move duplicates": r"INSERT INTO _export_duplicates",
+    "supersede": r"DELETE FROM \".*unnest|DELETE FROM _export",
+    "write the ledger": r"INSERT INTO _export_batches",
+    "write rejects": r"INSERT INTO _export_rejects",
+    "drop the old table": r"DROP TABLE",
+    "rename the shadow table": r"ALTER TABLE",
+    "rename the ledger rows": r"UPDATE _export_batches SET table_name",
     "checkpoint": r"CHECKPOINT",
 }
-"""Points in DuckDB: the statement begins like this."""
+"""Points in DuckDB, by a pattern for the start of the statement."""
 
 CALLS = {
-    "making the staging directory": "_writer.staging.Staging.__init__",
-    "staging a start": "_writer.staging.Staging.start",
-    "staging a block": "_writer.staging.Staging.add",
-    "staging an end": "_writer.staging.Staging.end",
-    "dropping a staged chunk": "_writer.staging.Staging.drop",
-    "discarding a staged chunk": "_writer.staging.Staging.discard",
-    "removing the staging": "_writer.staging.Staging.close",
-    "mending": "_writer.staging.Staging.rewrite",
-    "noting a failure": "_writer.table.EventsTable.fail",
-    "swapping": "_writer.table.EventsTable._swap",
-    "taking a place of the quota": "_quota.shared.SharedQuota.take",
-    "giving a place back": "_quota.shared.SharedQuota.refund",
-    "pausing all processes": "_quota.shared.SharedQuota.pause",
-    "following a failed attempt": "_source.fetcher.Fetcher._follow",
-    "splitting a chunk": "_export.fetching.Fetching._split",
+    "create the staging directory": "_writer.staging.Staging.__init__",
+    "stage a start": "_writer.staging.Staging.start",
+    "stage a block": "_writer.staging.Staging.add",
+    "stage an end": "_writer.staging.Staging.end",
+    "drop a staged chunk": "_writer.staging.Staging.drop",
+    "discard a staged chunk": "_writer.staging.Staging.discard",
+    "remove the staging": "_writer.staging.Staging.close",
+    "repair": "_writer.staging.Staging.rewrite",
+    "record a failure": "_writer.table.EventsTable.fail",
+    "swap": "_writer.table.EventsTable._swap",
+    "take from the quota": "_quota.shared.SharedQuota.take",
+    "refund to the quota": "_quota.shared.SharedQuota.refund",
+    "pause all processes": "_quota.shared.SharedQuota.pause",
+    "follow a failed attempt": "_source.fetcher.Fetcher._follow",
+    "split a chunk": "_export.fetching.Fetching._split",
 }
-"""Points in the exporter: this method is called."""
+"""Points in the exporter, by the method that is called."""
 
-QUOTA_COMMIT = "committing the quota file"
+QUOTA_COMMIT = "commit the quota file"
 HALF_REMOVED = "half-way through removing the staging"
-RETRY_WAIT = "waiting for a retry"
+RETRY_WAIT = "wait for a retry"
 POINTS = (*STATEMENTS, *CALLS, QUOTA_COMMIT, HALF_REMOVED, RETRY_WAIT)
 ASYNCHRONOUS = frozenset(
     [
@@ -82,12 +82,12 @@ ASYNCHRONOUS = frozenset(
         *(name for name, path in CALLS.items() if path.startswith(("_source.fetcher", "_export.fetching"))),
     ]
 )
-"""Points that have no during and after."""
+"""Points without a "during" and "after"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where to end: the *turn*-th time at the point *name*, `during` it after *delay* seconds."""
+    """The *turn*-th time at the point *name*; "during" it after *delay* seconds."""
 
     name: str
     turn: int = 1
@@ -96,31 +96,30 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """An export for a child."""
+class ChildExport:
+    """An export for a child process."""
 
-    ask: Ask
+    task: Export
     db: Path
     url: str
     credentials: Credentials
     now: datetime
-    knobs: Knobs
+    settings: Settings
     state: Path
     timeouts: Timeouts | None = None
     point: Point | None = None
 
 
-def work(job: Job, reply: Connection) -> None:
-    """Export as *job* says; send the result, or kind and message of the error."""
+def work(job: ChildExport, reply: Connection) -> None:
+    """Run *job*; send the result, or class and message of the error."""
     os.environ["MPX_STATE_DIR"] = str(job.state)
     if job.point:
-        _lay(job.point)
+        _arm(job.point)
 
-    async def exported() -> object:
+    async def outcome() -> object:
         try:
-            return await export_events(
-                job.ask.first,
-                job.ask.last,
+            return await export(
+                job.settings,
                 db=job.db,
                 credentials=job.credentials,
                 api_url=job.url,
@@ -129,31 +128,30 @@ def work(job: Job, reply: Connection) -> None:
                 max_wait=5.0,
                 timeouts=job.timeouts,
                 now=lambda: job.now,
-                **job.ask.arguments,
+                **job.task.arguments,
             )
         except MixpanelDataError as error:
             return type(error), str(error)
 
-    with turned(job.knobs), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("error")
-        warnings.filterwarnings(
-            "ignore", "most events look|.*answered twice without a body|.*no event at all"
-        )
-        reply.send(anyio.run(exported))
+        warnings.filterwarnings("ignore", EXPECTED_WARNINGS)
+        reply.send(anyio.run(outcome))
 
 
 class _Trigger:
-    """Counts the calls of a point and ends the process at the right one."""
+    """Counts the calls of a point, and kills the process at the right one."""
 
     def __init__(self, point: Point) -> None:
         self._point = point
-        self._left = point.turn
-        self._turn = threading.Lock()
+        self._remaining = point.turn
+        self._lock = threading.Lock()
 
     def around(self, call: Callable[[], Any]) -> Any:
-        with self._turn:
-            self._left -= 1
-            here = self._left == 0
+        """Make the call, and kill the process if it is the right one."""
+        with self._lock:
+            self._remaining -= 1
+            here = self._remaining == 0
         if here and self._point.moment == "before":
             die()
         if here and self._point.moment == "during":
@@ -165,12 +163,12 @@ class _Trigger:
 
 
 def die() -> None:
-    """End this process at once, as a power switch would."""
+    """End this process at once, like a power failure."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _Watched:
-    """A connection of DuckDB whose statements pass a trigger."""
+class _TriggeringConnection:
+    """A DuckDB connection whose statements pass a trigger."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, pattern: str, trigger: _Trigger) -> None:
         self._connection = connection
@@ -189,8 +187,8 @@ class _Watched:
     def execute(self, statement: str, *parameters: Any) -> Any:
         return self._run(statement, partial(self._connection.execute, statement, *parameters))
 
-    def cursor(self) -> "_Watched":
-        return _Watched(self._connection.cursor(), self._pattern.pattern, self._trigger)
+    def cursor(self) -> "_TriggeringConnection":
+        return _TriggeringConnection(self._connection.cursor(), self._pattern.pattern, self._trigger)
 
     def begin(self) -> Any:
         return self._run("BEGIN", self._connection.begin)
@@ -202,63 +200,63 @@ class _Watched:
         return self._trigger.around(call) if self._pattern.match(statement) else call()
 
 
-def _lay(point: Point) -> None:
+def _arm(point: Point) -> None:
     """Wrap what the point names."""
     trigger = _Trigger(point)
     if point.name in STATEMENTS:
         connect = duckdb.connect
-        duckdb.connect = lambda *args, **options: _Watched(  # type: ignore[assignment] # looks like one
+        duckdb.connect = lambda *args, **options: _TriggeringConnection(  # type: ignore[assignment] # same interface
             connect(*args, **options), STATEMENTS[point.name], trigger
         )
     elif point.name in CALLS:
         _wrap(CALLS[point.name], trigger)
     elif point.name == QUOTA_COMMIT:
-        _watch_sqlite(trigger)
+        _arm_sqlite(trigger)
     elif point.name == HALF_REMOVED:
-        shutil.rmtree = _remove_half  # type: ignore[assignment] # called with a path alone, or to ignore errors
+        shutil.rmtree = _remove_half  # type: ignore[assignment] # called with these arguments only
     else:
-        _watch_waits(point)
+        _arm_waits(point)
 
 
 def _wrap(path: str, trigger: _Trigger) -> None:
     module, owner, name = path.rsplit(".", 2)
-    of = getattr(import_module(f"mixpanel_export.{module}"), owner)
-    method = getattr(of, name)
+    cls = getattr(import_module(f"mixpanel_export.{module}"), owner)
+    method = getattr(cls, name)
 
     @wraps(method)
     def wrapped(*args: Any, **options: Any) -> Any:
         return trigger.around(partial(method, *args, **options))
 
-    setattr(of, name, wrapped)
+    setattr(cls, name, wrapped)
 
 
-def _watch_sqlite(trigger: _Trigger) -> None:
-    class Watched(sqlite3.Connection):
+def _arm_sqlite(trigger: _Trigger) -> None:
+    class TriggeringConnection(sqlite3.Connection):
         def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
             call = partial(super().execute, statement, *parameters)
-            found: sqlite3.Cursor = trigger.around(call) if statement == "COMMIT" else call()
-            return found
+            cursor: sqlite3.Cursor = trigger.around(call) if statement == "COMMIT" else call()
+            return cursor
 
-    sqlite3.connect = partial(sqlite3.connect, factory=Watched)  # type: ignore[assignment] # as before
+    sqlite3.connect = partial(sqlite3.connect, factory=TriggeringConnection)  # type: ignore[assignment] # as above
 
 
 def _remove_half(path: Path, *, ignore_errors: bool = False) -> None:
-    """Remove the first file, as `shutil.rmtree` would, and be gone."""
+    """Remove the first file, as `shutil.rmtree` would, and die."""
     with suppress(OSError, StopIteration):
         next(iter(sorted(path.iterdir()))).unlink()
     die()
 
 
-def _watch_waits(point: Point) -> None:
-    """End while the first wait that the policy decides is under way."""
-    attempts: Any = import_module("mixpanel_export._source.fetcher")
-    decide = attempts.next_step
+def _arm_waits(point: Point) -> None:
+    """Die during the first wait that the retry policy decides."""
+    fetcher: Any = import_module("mixpanel_export._source.fetcher")
+    next_step = fetcher.next_step
 
-    def decided(*args: Any, **options: Any) -> Any:
-        step = decide(*args, **options)
-        if isinstance(step, attempts.Wait):
+    def next_step_and_die(*args: Any, **options: Any) -> Any:
+        step = next_step(*args, **options)
+        if isinstance(step, fetcher.Wait):
             threading.Timer(point.delay, die).start()
-            return attempts.Wait(point.delay + 5.0)
+            return fetcher.Wait(point.delay + 5.0)
         return step
 
-    attempts.next_step = decided
+    fetcher.next_step = next_step_and_die

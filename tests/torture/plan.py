@@ -1,4 +1,4 @@
-"""What a run consists of, how its tasks go through processes, and what is said of it in the end."""
+"""The tasks of a run, their execution in several processes, and the summary."""
 
 import os
 import platform
@@ -18,18 +18,18 @@ import duckdb
 from mixpanel_export.simulator.faults import Kind
 
 from .child import POINTS
-from .fuzz import decoding, writing
+from .fuzz import decode_mutations, export_mutation
 from .kills import kills as kills_into
 from .schedules import Tally, schedule
 
 POSIX = os.name == "posix"
-"""Whether there are SIGKILL and fork, which kills need."""
+"""Whether SIGKILL and fork are available, which kills need."""
 
-_DECODED = 1000  # mutations that one task decodes
+_MUTATIONS_A_TASK = 1000
 
 
 class Plan:
-    """The tasks that make up a run: those of a fixed number first, then files for as long as kills are missing."""
+    """The tasks of a run: a fixed number of them, and files to kill exports into until there are enough kills."""
 
     def __init__(
         self, seed: int, schedules: int, kills: int, files: int, mutations: int, written: int
@@ -37,28 +37,32 @@ class Plan:
         self._seed = seed
         self.kills = kills
         fixed = [partial(schedule, seed + number) for number in range(schedules)]
-        fixed += [partial(writing, seed + number) for number in range(written)]
+        fixed += [partial(export_mutation, seed + number) for number in range(written)]
         fixed += [
-            partial(decoding, seed + number, min(_DECODED, mutations - number * _DECODED))
-            for number in range(-(-mutations // _DECODED))
+            partial(
+                decode_mutations,
+                seed + number,
+                min(_MUTATIONS_A_TASK, mutations - number * _MUTATIONS_A_TASK),
+            )
+            for number in range(-(-mutations // _MUTATIONS_A_TASK))
         ]
         self._fixed = fixed
         self._files = files
 
     def tasks(self, done: Callable[[], Counter[str]]) -> Iterator[Callable[[], Tally]]:
-        """Yield the tasks; those of kills come among the others, until *done* says that there are enough."""
+        """Yield the tasks, kills among the others, until *done* returns enough kills."""
         fixed = iter(self._fixed)
         share = max(1, len(self._fixed) // max(1, self.kills))
         for number in count():
-            some = list(islice(fixed, share))
-            yield from some
+            tasks = list(islice(fixed, share))
+            yield from tasks
             if POSIX and (self.missing(done()) or number < self._files):
                 yield partial(kills_into, self._seed + number)
-            elif not some:
+            elif not tasks:
                 return
 
     def missing(self, done: Counter[str]) -> str:
-        """Say what *done* does not have yet: their number, and of many also each of the points."""
+        """Return what is missing in *done*: kills, or with a large number of kills also points; empty if nothing is."""
         if done.total() < self.kills:
             return f"only {done.total()} of {self.kills} kills"
         points = [point for point in POINTS if not done[point]] if self.kills >= 200 else []
@@ -66,7 +70,7 @@ class Plan:
 
 
 def run(plan: Plan, *, jobs: int, until: float, fail_fast: bool) -> Tally:
-    """Run the tasks in *jobs* processes, none begun after *until* or Ctrl-C, and add up what they did."""
+    """Run the tasks in *jobs* processes, and return the sum of their tallies; no task starts after *until* or Ctrl-C."""
     tally = Tally()
     pending: set[Future[Tally]] = set()
     tasks = plan.tasks(lambda: tally.kills)
@@ -85,53 +89,53 @@ def run(plan: Plan, *, jobs: int, until: float, fail_fast: bool) -> Tally:
                 continue
             for future in done:
                 _add(tally, future)
-            _tell(tally)
+            _report_progress(tally)
 
 
 def _add(tally: Tally, future: Future[Tally]) -> None:
     error = future.exception()
-    done = Tally(failures=[f"a process of the torture ended with {error!r}"]) if error else future.result()
-    for failure in done.failures:
+    result = Tally(failures=[f"a process of the torture ended with {error!r}"]) if error else future.result()
+    for failure in result.failures:
         click.echo(f"\nFAILED  {failure}", err=True)
-    tally += done
+    tally += result
 
 
-def _tell(tally: Tally) -> None:
-    """Say how far it has come: in place on a terminal, now and then in a log."""
+def _report_progress(tally: Tally) -> None:
+    """Print the progress: in place on a terminal, now and then in a log."""
     terminal = sys.stderr.isatty()
     if terminal or tally.exports % 100 < 4:
-        done = f"{tally.schedules} schedules, {tally.kills.total()} kills, {tally.mutations} mutations"
-        done += f", {len(tally.failures)} promises broken "
-        click.echo(f"\r{done}" if terminal else done, err=True, nl=not terminal)
+        progress = f"{tally.schedules} schedules, {tally.kills.total()} kills, {tally.mutations} mutations"
+        progress += f", {len(tally.failures)} violations "
+        click.echo(f"\r{progress}" if terminal else progress, err=True, nl=not terminal)
 
 
 def summary(tally: Tally, seed: int, seconds: float) -> str:
-    """Return what was done and found as two Markdown tables and two lines."""
+    """Return the counts as a Markdown table and two lines."""
     numbers = {
         "schedules": tally.schedules,
         "exports": tally.exports,
         "kills": tally.kills.total(),
-        "of them at commits": tally.kills["commit"] + tally.kills["a change of the file"],
-        "faults met": tally.faults.total(),
+        "of these: at commits": tally.kills["commit"] + tally.kills["a change of the file"],
+        "faults": tally.faults.total(),
         "mutated bodies": tally.mutations,
         "events compared": tally.events,
         "events lost": tally.lost,
         "events doubled": tally.doubled,
-        "promises broken": len(tally.failures),
+        "violations": len(tally.failures),
         "seconds": round(seconds),
         "seed": seed,
     }
     table = "\n".join(f"| {name} | {number:,} |" for name, number in numbers.items())
-    where = f"Python {platform.python_version()}, DuckDB {duckdb.__version__}, {platform.system()}"
-    met = {kind: tally.faults[kind] for kind in get_args(Kind)}
+    versions = f"Python {platform.python_version()}, DuckDB {duckdb.__version__}, {platform.system()}"
+    faults = {kind: tally.faults[kind] for kind in get_args(Kind)}
     return "\n\n".join(
         [
-            f"| torture | {where} |\n|---|---:|\n{table}",
-            f"Kills by where: {_counted(dict(tally.kills.most_common()))}.",
-            f"Faults by kind: {_counted(met)}.",
+            f"| torture | {versions} |\n|---|---:|\n{table}",
+            f"Kills by point: {_listed(dict(tally.kills.most_common()))}.",
+            f"Faults by kind: {_listed(faults)}.",
         ]
     )
 
 
-def _counted(numbers: dict[str, int]) -> str:
+def _listed(numbers: dict[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in numbers.items()) or "none"

@@ -1,4 +1,4 @@
-"""Schedules: an export after the other over one file, each under faults of its own, and a check after each."""
+"""Schedules: exports into one file, one after the other, each under random faults and followed by a check."""
 
 import traceback
 import warnings
@@ -14,23 +14,24 @@ from typing import Self
 
 import anyio
 
-from mixpanel_export import Credentials, MixpanelDataError, Timeouts, export_events
+from mixpanel_export import Credentials, MixpanelDataError, Timeouts
 from mixpanel_export.simulator import Fault, checksum
 
-from .file import read
-from .knobs import drawn, turned
+from .contents import read
 from .model import Model, Outcome, ViolationError, require
-from .world import SHADOW, Ask, Mode, World
+from .project import SHADOW, Export, Mode, Project
+from .settings import export, random_settings
 
 ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
-_BEGINNINGS: tuple[Mode, ...] = ("create", "create", "replace", "resume")
-_IMPATIENT = Timeouts(connect=5.0, first_byte=1.0, idle=1.0)  # what a busy machine takes is no stall
-_LONG = 120.0  # seconds after which an export hangs
+EXPECTED_WARNINGS = ".*(most events look|answered twice without a body|no event at all)"
+_FIRST_MODES: tuple[Mode, ...] = ("create", "create", "replace", "resume")
+_SHORT_TIMEOUTS = Timeouts(connect=5.0, first_byte=1.0, idle=1.0)  # longer than any pause of a busy machine
+_MAX_SECONDS = 120.0  # an export that takes longer hangs
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was done, and what was found; tallies add up."""
+    """Counts of what was done, and the failures; tallies can be added."""
 
     schedules: int = 0
     exports: int = 0
@@ -44,107 +45,105 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
     def __iadd__(self, other: "Tally") -> Self:
-        """Add the *other* to this one."""
+        """Add *other*."""
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
-    def note(self, error: Exception, command: str) -> None:
-        """Take in a broken promise, with the *command* that breaks it again."""
-        said = f"{type(error).__name__}: {error}"
+    def add_failure(self, error: Exception, command: str) -> None:
+        """Add a failure, with the *command* that reproduces it."""
         if isinstance(error, ViolationError):
             self.lost += error.lost
             self.doubled += error.doubled
+            text = f"{type(error).__name__}: {error}"
         else:
-            said = "".join(traceback.format_exception(error))
-        self.failures.append(f"{command}\n{indent(said, '    ')}")
+            text = "".join(traceback.format_exception(error))
+        self.failures.append(f"{command}\n{indent(text, '    ')}")
 
 
 class Run:
-    """One file, and the world it is filled from."""
+    """Exports from one project into one file."""
 
-    def __init__(self, draw: Random, folder: Path, *, plain: bool = False, heavy: bool = False) -> None:
+    def __init__(self, draw: Random, folder: Path, *, stable: bool = False, heavy: bool = False) -> None:
         self.draw = draw
-        self.world = World(draw, plain=plain, heavy=heavy)
-        self.model = Model(self.world)
+        self.project = Project(draw, stable=stable, heavy=heavy)
+        self.model = Model(self.project)
         self.db = folder / "torture.duckdb"
-        self.knobs = drawn(draw)
+        self.settings = random_settings(draw)
         self.tally = Tally()
 
-    def export(self, ask: Ask, faults: Sequence[Fault] = ()) -> Outcome:
-        """Export as *ask* says, in this process and without a socket, and check what came of it."""
-        self.world.sim.faults = list(faults)
-        expected = self.model.expected(ask)
-        outcome = self._exported(ask, impatient=bool(faults))
-        require(not self.staging(), "staging is left", self.staging())
+    def export(self, task: Export, faults: Sequence[Fault] = ()) -> Outcome:
+        """Export in this process without a socket, and check the result."""
+        self.project.sim.faults = list(faults)
+        expected = self.model.expected(task)
+        outcome = self._outcome(task, short_timeouts=bool(faults))
+        require(not self.staging(), "staging is left behind", self.staging())
         self._count_faults()
-        self.model.after(ask, expected, outcome, read(self.db))
+        self.model.check_step(task, expected, outcome, read(self.db))
         self.tally.exports += 1
         return outcome
 
     def staging(self) -> list[str]:
-        """Return the staging directories that are there."""
+        """Return the names of the staging directories."""
         return [path.name for path in self.db.parent.glob(f".{self.db.name}.export-*")]
 
     def complete(self) -> None:
-        """Let nothing go wrong any more: every table then comes to its end, and that is the truth."""
+        """Resume all selections of all tables without faults; each must then be complete."""
         for table in sorted(self.model.tables()):
             if table.startswith(SHADOW):
                 continue
-            for selection in sorted({batch.entry.selection for batch in self.model.held(table)}, key=str):
-                batches = [batch for batch in self.model.held(table) if batch.entry.selection == selection]
+            for selection in sorted({batch.entry.selection for batch in self.model.batches(table)}, key=str):
+                batches = [batch for batch in self.model.batches(table) if batch.entry.selection == selection]
                 first = min(batch.entry.first for batch in batches)
                 last = max(batch.entry.last for batch in batches)
-                ask = Ask(
-                    table, "resume", first, last, selection, options={"project_timezone": self.world.zone}
-                )
-                if self.model.expected(ask).refusal:
-                    continue
-                outcome = self.export(ask)
-                require(outcome.result and not outcome.failed, "nothing went wrong, and it is not whole", ask)
+                options = {"project_timezone": self.project.zone}
+                task = Export(table, "resume", first, last, selection, options=options)
+                if not self.model.expected(task).refusal:
+                    self._require_complete(task)
 
     def replace_all(self) -> None:
-        """Replace a table by all days there are, and compare with the simulator's own sum."""
-        first, last = self.world.days[0], self.world.days[-1]
-        ask = Ask("events", "replace", first, last, options={"project_timezone": self.world.zone})
-        outcome = self.export(ask)
-        require(outcome.result and not outcome.failed, "nothing went wrong, and it is not whole", ask)
-        rows = [row for of in read(self.db).tables.get("events", {}).values() for row in of.elements()]
-        truth = self.world.sim.truth(first, last)
-        require(checksum(rows) == truth.checksum, "the table is not the truth", len(rows), truth)
+        """Replace a table by all days, and compare it with the simulator's own truth."""
+        first, last = self.project.days[0], self.project.days[-1]
+        self._require_complete(
+            Export("events", "replace", first, last, options={"project_timezone": self.project.zone})
+        )
+        rows = [row for batch in read(self.db).tables.get("events", {}).values() for row in batch.elements()]
+        truth = self.project.sim.truth(first, last)
+        require(checksum(rows) == truth.checksum, "the table differs from the truth", len(rows), truth)
 
-    def _exported(self, ask: Ask, *, impatient: bool) -> Outcome:
-        async def exported() -> Outcome:
-            with anyio.fail_after(_LONG):
-                try:
-                    return Outcome(await export())
-                except MixpanelDataError as error:
-                    return Outcome(error=error)
+    def _require_complete(self, task: Export) -> None:
+        outcome = self.export(task)
+        require(outcome.result and not outcome.failed, "incomplete although nothing failed", task)
 
-        export = partial(
-            export_events,
-            ask.first,
-            ask.last,
+    def _outcome(self, task: Export, *, short_timeouts: bool) -> Outcome:
+        run = partial(
+            export,
+            self.settings,
+            transport=self.project.sim.transport(),
             db=self.db,
             credentials=ACCOUNT,
-            transport=self.world.sim.transport(),
             api_url="http://127.0.0.1",
             per_second=0,
             per_hour=0,
             max_wait=1.0,
-            timeouts=_IMPATIENT if impatient else None,
-            now=lambda: self.world.now,
-            **ask.arguments,
+            timeouts=_SHORT_TIMEOUTS if short_timeouts else None,
+            now=lambda: self.project.now,
+            **task.arguments,
         )
-        backend = self.draw.choice(["asyncio", "trio"])
-        with turned(self.knobs), warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "most events look|.*answered twice without a body|.*no event at all"
-            )
-            return anyio.run(exported, backend=backend)
+
+        async def outcome() -> Outcome:
+            with anyio.fail_after(_MAX_SECONDS):
+                try:
+                    return Outcome(await run())
+                except MixpanelDataError as error:
+                    return Outcome(error=type(error), message=str(error))
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", EXPECTED_WARNINGS)
+            return anyio.run(outcome, backend=self.draw.choice(["asyncio", "trio"]))
 
     def _count_faults(self) -> None:
-        self.tally.faults.update(log.fault for log in self.world.unread() if log.fault)
+        self.tally.faults.update(log.fault for log in self.project.pending_requests() if log.fault)
 
 
 def schedule(seed: int) -> Tally:
@@ -155,13 +154,13 @@ def schedule(seed: int) -> Tally:
         run.tally.schedules = 1
         try:
             for number in range(draw.choice([1, 2, 2, 2, 3, 6])):
-                mode = None if number else draw.choice(_BEGINNINGS)
-                run.export(run.world.ask(mode=mode), run.world.faults(draw.choice([0, 1, 1, 2, 3])))
-                run.world.time_passes()
+                mode = None if number else draw.choice(_FIRST_MODES)
+                run.export(run.project.export(mode=mode), run.project.faults(draw.choice([0, 1, 1, 2, 3])))
+                run.project.advance()
             run.complete()
             if draw.random() < 0.2:
                 run.replace_all()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the seed must be told
-            run.tally.note(error, f"python -m tests.torture --seed {seed} --schedules 1")
+        except Exception as error:  # noqa: BLE001 - every failure is reported with its seed
+            run.tally.add_failure(error, f"python -m tests.torture --seed {seed} --schedules 1")
         run.tally.events = run.model.compared
         return run.tally

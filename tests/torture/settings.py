@@ -1,0 +1,94 @@
+"""Settings of the exporter for torture: small blocks, parts and groups, short pauses.
+
+A day of the torture has a few kilobytes, so with the default sizes every body would be a single block. The settings change
+sizes and pauses only, never what the exporter does.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from random import Random
+from typing import Any
+
+import httpx
+
+from mixpanel_export import ParallelFetchResult
+from mixpanel_export._export.callbacks import Callbacks
+from mixpanel_export._export.engine import run_job
+from mixpanel_export._export.job import ExportArguments, checked_job
+from mixpanel_export._export.tuning import Tuning
+from mixpanel_export._quota.retry import pause_after_refusal
+from mixpanel_export._source.decoder import BodyDecoder
+
+_PACKAGE = "mixpanel_export."
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sizes in bytes and pauses in seconds for the exports into one file."""
+
+    tuning: Tuning
+    block_size: int
+    extract_size: int
+    shortest_pause: float = 0.0
+
+    def replacements(self) -> dict[str, Any]:
+        """Return the values of the module attributes that are no parameters of an export."""
+        return {
+            "_quota.gate.pause_after_refusal": partial(pause_after_refusal, draw=lambda: 0.0),
+            "_quota.retry.LONGEST_PAUSE": 0.02,
+            "_quota.retry._REFUSAL_PAUSE": 0.01,
+            "_quota.retry._SHORTEST_PAUSE": self.shortest_pause,
+            "_source.request.BodyDecoder": partial(BodyDecoder, block_size=self.block_size),
+            "_writer.extract.GROUP_SIZE": self.extract_size,
+        }
+
+
+def random_settings(draw: Random) -> Settings:
+    """Return random settings."""
+    return Settings(
+        tuning=Tuning(
+            plain_budget=draw.choice([5000, 4 << 30, 4 << 30]),
+            part_size=draw.choice([2000, 128 << 20]),
+            columns_memory=draw.choice([0, 4000, 1 << 27]),
+            backlog=draw.choice([20_000, 512 << 20]),
+            group_rows=draw.choice([20, 500_000]),
+            group_size=draw.choice([10_000, 256 << 20]),
+            group_wait=draw.choice([0.0, 0.01, 0.2]),
+        ),
+        block_size=draw.choice([1, 3000, 1 << 20]),
+        extract_size=draw.choice([1, 4000, 16 << 20]),
+    )
+
+
+async def export(
+    settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None, **arguments: Any
+) -> ParallelFetchResult:
+    """Export as `export_events` does, with *settings*; *arguments* are those of `export_events`.
+
+    The exports of one process must not overlap, because the settings replace module attributes.
+    """
+    job = replace(checked_job(ExportArguments(**arguments)), tuning=settings.tuning)
+    with _replaced(settings.replacements()):
+        return await run_job(job, Callbacks(), transport=transport)
+
+
+@contextmanager
+def _replaced(values: dict[str, Any]) -> Iterator[None]:
+    before = {name: _replace(name, value) for name, value in values.items()}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            _replace(name, value)
+
+
+def _replace(name: str, value: Any) -> Any:
+    """Set an attribute of a module of the package, and return its former value."""
+    module, _, attribute = name.rpartition(".")
+    owner = import_module(_PACKAGE + module)
+    before = getattr(owner, attribute)
+    setattr(owner, attribute, value)
+    return before
