@@ -7,6 +7,7 @@ cut between two lines, or a changed letter inside one.
 
 import gzip
 import json
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -26,7 +27,7 @@ from mixpanel_export.errors import LineTooLongError, TruncatedError
 from .contents import read
 from .model import ViolationError, require
 from .project import FIRST, Project
-from .schedules import ACCOUNT, Tally
+from .schedules import ACCOUNT, EXPECTED_WARNINGS, Tally
 from .settings import export, random_settings
 
 _MAX_LINE = 100_000
@@ -213,7 +214,9 @@ def _export(draw: Random, wire: bytes, encoding: str | None, db: Path) -> Parall
             dedupe=False,
         )
 
-    return anyio.run(run)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", EXPECTED_WARNINGS)
+        return anyio.run(run)
 
 
 def _check_file(db: Path, result: ParallelFetchResult, body: bytes | None, plain: bytes) -> None:

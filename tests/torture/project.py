@@ -69,6 +69,7 @@ class Export:
             "events": events,
             "where": where,
             "dedupe": self.dedupe,
+            "allow_empty": True,  # days without events are frequent here
             **self.options,
         }
 
