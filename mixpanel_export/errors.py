@@ -31,6 +31,7 @@ Arguments out of range raise `ArgumentError`, a `ValueError`, before anything el
 """
 
 from collections.abc import Callable, Sequence
+from datetime import date
 from typing import ClassVar, Unpack
 
 from mixpanel_export._advice import Context, Problem
@@ -131,9 +132,24 @@ class NetworkError(APIError):
 
 
 class QueryError(APIError):
-    """The request is malformed, or the plan or the permissions do not allow it."""
+    """The request is malformed, or the plan or the permissions do not allow it.
+
+    `first_day` is the first day of the plan's history where the request began before it, else None.
+    """
 
     code = "QUERY_FAILED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        first_day: date | None = None,
+        status_code: int | None = None,
+        response_body: str | None = None,
+        **context: Unpack[Context],
+    ) -> None:
+        super().__init__(message, status_code=status_code, response_body=response_body, **context)
+        self.first_day = first_day
 
 
 class FutureDateError(QueryError):

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
+from types import MappingProxyType
 
 from mixpanel_export._model import Batch, Chunk, Selection
 
 MISSING = "missing"
-"""The status of a day that no batch has, between days that some batch has."""
+"""The status of a day that no batch has, of the target or between days that some batch has."""
 
 TO_FETCH = frozenset({"failed", "open", MISSING})
 """The statuses of days that `resume` fetches. Limited and imported days are not among them."""
@@ -58,6 +59,8 @@ class Coverage:
     """The ledger rows of the table and the selection."""
     counts: RowsPerDay | None
     """The rows in the table; None if the table does not exist."""
+    target: Chunk | None = None
+    """The days that exports were asked for."""
     imported: frozenset[date] = frozenset()
     """Days that mixpanel_data delivered; they are not missing."""
     blocked: frozenset[date] = frozenset()
@@ -65,10 +68,11 @@ class Coverage:
 
     @cached_property
     def days(self) -> tuple[Day, ...]:
-        """Every day of a batch, and every missing day between them, in order."""
+        """Every day of a batch, and every missing day between them or of the target, in order."""
         newest = self._by_day
         known = [day for day, row in newest.items() if row.status != "limited"]
         every = set(newest)
+        known += [self.target.first, self.target.last] if self.target else []
         if known:
             every.update(set(Chunk(min(known), max(known)).dates) - self.imported)
         rows = self._rows_of
@@ -171,7 +175,11 @@ class Coverage:
         return sum((self.counts or {}).get(batch.number, {}).values())
 
 
-def coverages(rows: Iterable[Batch], counts: Mapping[str, RowsPerDay]) -> tuple[Coverage, ...]:
+def coverages(
+    rows: Iterable[Batch],
+    counts: Mapping[str, RowsPerDay],
+    targets: Mapping[tuple[str, Selection], Chunk] = MappingProxyType({}),
+) -> tuple[Coverage, ...]:
     """Return the coverage of each table and selection, ordered by table and first batch.
 
     *counts* has the rows of the tables that exist.
@@ -185,6 +193,7 @@ def coverages(rows: Iterable[Batch], counts: Mapping[str, RowsPerDay]) -> tuple[
             selection,
             tuple(batches),
             counts.get(table),
+            targets.get((table, selection)),
             _days_of(row for row in _in_table(groups, table) if row.status == "imported"),
             _days_of(row for row in _in_table(groups, table) if _may_share(row, selection)),
         )

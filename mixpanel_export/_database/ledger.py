@@ -11,6 +11,7 @@ from typing import Any
 
 from mixpanel_export._database.connection import Connection, first_moment, last_moment, quoted
 from mixpanel_export._database.schema import LEDGER_TABLES, check_ledger, create_ledger, table_exists
+from mixpanel_export._database.targets import forget_targets
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
 
@@ -201,6 +202,7 @@ class Ledger:
     def forget_all(self) -> None:
         """Remove every row that the ledger tables have of the table."""
         self.forget([batch.number for batch in self.batches()])
+        forget_targets(self._connection, self._table)
 
     def new_numbers(self, count: int) -> list[int]:
         """Return *count* batch numbers, rising, greater than all before."""

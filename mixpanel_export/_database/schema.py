@@ -49,19 +49,26 @@ _LEDGER_COLUMNS = {
     "deduped": "BOOLEAN",
     "timezone": "VARCHAR",
 }
+_TARGET_COLUMNS = {
+    name: _LEDGER_COLUMNS[name]
+    for name in ("table_name", "project", "events", "where", "from_date", "to_date")
+}
 _METADATA = """
-CREATE VIEW _metadata AS
+CREATE OR REPLACE VIEW _metadata AS
 WITH days AS (
     SELECT DISTINCT table_name, unnest(range(from_date::TIMESTAMP, to_date + INTERVAL 1 DAY, INTERVAL 1 DAY)) AS day
     FROM _export_batches WHERE status = 'complete'
 ), spans AS (
-    SELECT table_name, min(day)::DATE AS from_date, max(day)::DATE AS to_date, count(*) AS held
+    SELECT table_name, min(day)::DATE AS from_date, max(day)::DATE AS to_date, count(*) AS complete
     FROM days GROUP BY table_name
+), targets AS (
+    SELECT table_name, min(from_date) AS first, max(to_date) AS last FROM _export_targets GROUP BY table_name
 )
 SELECT table_name, 'events' AS type, max(finished) AS fetched_at, any_value(spans.from_date) AS from_date,
        any_value(spans.to_date) AS to_date, sum("rows")::BIGINT AS row_count,
-       any_value(date_diff('day', spans.from_date, spans.to_date) + 1 - held) AS missing_days
-FROM _export_batches LEFT JOIN spans USING (table_name)
+       any_value(date_diff('day', least(spans.from_date, first), greatest(spans.to_date, last)) + 1 - complete)
+           AS missing_days
+FROM _export_batches LEFT JOIN spans USING (table_name) LEFT JOIN targets USING (table_name)
 WHERE status <> 'failed' AND NOT starts_with(table_name, '_')
 GROUP BY table_name
 """
@@ -75,10 +82,11 @@ def create_ledger(connection: Connection) -> None:
         ("_export_rejects", {"batch": "INTEGER", "reason": "VARCHAR", "line": "BLOB"}),
         ("_export_duplicates", {"batch": "INTEGER", "lost_to": "INTEGER", **EVENT_COLUMNS}),
         ("_export_timeless", {"batch": "INTEGER", "insert_id": "VARCHAR"}),
+        ("_export_targets", _TARGET_COLUMNS),
     ):
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({_definitions(columns)})")
     connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
-    if not table_exists(connection, "_metadata"):
+    if not _has_foreign_metadata(connection):
         connection.execute(_METADATA)
 
 
@@ -97,6 +105,14 @@ def check_ledger(connection: Connection) -> None:
                 table_name="_export_batches",
                 advice="update mpx-export",
             )
+
+
+def _has_foreign_metadata(connection: Connection) -> bool:
+    """Whether `_metadata` is a table of mixpanel_data's."""
+    rows = connection.execute(
+        f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {IN_MAIN}"
+    ).fetchall()
+    return bool(rows)
 
 
 def _definitions(columns: Mapping[str, str]) -> str:

@@ -31,6 +31,7 @@ from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import EventsTable
 from mixpanel_export._writer.validate import ClockCheck, validator_for
 from mixpanel_export.credentials import Credentials
+from mixpanel_export.errors import QueryError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
 
 
@@ -154,9 +155,14 @@ async def _run(
         planned = await job.plan(batches, table.history)
         tracker = Tracker(planned)
         client = new_client(job.query.url, transport, http2=http2)
-        await _transfer(
-            job, client, callbacks, table=table, batches=batches, planned=planned, tracker=tracker
-        )
+        try:
+            await _transfer(
+                job, client, callbacks, table=table, batches=batches, planned=planned, tracker=tracker
+            )
+        except QueryError as error:
+            if error.first_day is not None:
+                await in_thread(partial(table.trim_target, error.first_day), table.interrupt)
+            raise
         finish = partial(table.finish, whole=not tracker.errors, allow_empty=job.allow_empty)
         totals = await in_thread(finish, table.interrupt)
         warn_of_emptiness(job, tracker)

@@ -21,6 +21,7 @@ from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
 from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.preflight import SHADOW, Target
 from mixpanel_export._database.schema import check_ledger, comment_of, has_batches, table_names
+from mixpanel_export._database.targets import read_targets
 from mixpanel_export._files import replacing
 from mixpanel_export._model import Batch
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError
@@ -134,7 +135,9 @@ def contents(connection: Connection) -> Contents:
     ours = [table for table in tables if table in zones and has_batches(connection, table)]
     counted = {table: _rows_per_day(connection, table, zones[table]) for table in ours}
     return Contents(
-        coverages=coverages([row for row in rows if not row.table.startswith(SHADOW)], counted),
+        coverages=coverages(
+            [row for row in rows if not row.table.startswith(SHADOW)], counted, read_targets(connection)
+        ),
         replacements=tuple(_replacements(connection, tables, rows)),
         others=tuple(table for table in tables if table not in ours and not table.startswith("_")),
         unknown=dict(_unknown(rows, counted)),

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -79,8 +79,9 @@ def error_from_response(
     return QueryError(
         reason,
         days=chunk,
-        advice=first or _query_advice(status),
+        advice=_history_advice(first) if first else _query_advice(status),
         argument="from_date" if first else None,
+        first_day=first,
         status_code=status,
         response_body=shown,
     )
@@ -149,12 +150,14 @@ def _rate_limit_advice(message: str) -> str:
     return "the project's quota is spent, so wait, or lower $per_second and $per_hour"
 
 
-def _first_day(message: str, now: datetime) -> str | None:
-    """Return the advice where the plan's history does not go back far enough; None where that is not the reason."""
-    if not (limit := _HISTORY.search(message)):
-        return None
-    first = now.astimezone(UTC).date() - timedelta(days=int(limit[1]))
-    return f"the plan's limit is {limit[1]} days, so use {first} or a later day as $from_date"
+def _first_day(message: str, now: datetime) -> date | None:
+    """Return the first day of the plan's history if the request began before it; else None."""
+    limit = _HISTORY.search(message)
+    return now.astimezone(UTC).date() - timedelta(days=int(limit[1])) if limit else None
+
+
+def _history_advice(first: date) -> str:
+    return f"the plan's history begins with {first}, so use that or a later day as $from_date"
 
 
 def _query_advice(status: int) -> str:

@@ -8,7 +8,7 @@ table or the new one.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
@@ -24,6 +24,7 @@ from mixpanel_export._database.schema import (
     table_exists,
 )
 from mixpanel_export._database.settings import most_memory, room_for_lines
+from mixpanel_export._database.targets import move_targets, trim_target, widen_target
 from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
 from mixpanel_export._writer.cross_batch import (
@@ -108,6 +109,7 @@ class EventsTable:
                     self._create_filled()
                     for chunk in group:
                         insert(self.connection, self.filled, chunk, self._buffers)
+                    self._record_target()
                     return self._settle(group, now)
             except UNLOADABLE as error:
                 out_of_memory = isinstance(error, duckdb.OutOfMemoryException)
@@ -134,6 +136,7 @@ class EventsTable:
         with self.errors(str(failed.chunk)), transaction(self.connection):
             self._ledger.forget(self._ledger.superseded({batch.number: batch.days}, visible=False))
             self._ledger.write([batch])
+            self._record_target()
 
     def finish(self, *, whole: bool, allow_empty: bool = False) -> Totals:
         """Swap a replaced table in if the export is *whole*; return what the export did to the table.
@@ -153,6 +156,11 @@ class EventsTable:
                     self._check_not_emptied()
                 self._swap()
             return Totals(self._count(self.name) - self._rows_before, removed)
+
+    def trim_target(self, first: date) -> None:
+        """Remove the days before *first* from the target, because the plan's history does not go back that far."""
+        with self.errors(str(self.target.days)), transaction(self.connection):
+            trim_target(self.connection, self.filled, self.target.selection, first)
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread, if any."""
@@ -216,6 +224,11 @@ class EventsTable:
             Committed(batch.days, *counts[batch.number], batch.rejects, batch.repaired) for batch in batches
         ]
 
+    def _record_target(self) -> None:
+        """Record which days the export was asked for, unless it has a `limit`, whose days never count."""
+        if not self.target.limited:
+            widen_target(self.connection, self.filled, self.target.selection, self.target.days)
+
     def _supersede(self, newer: Mapping[int, Chunk]) -> list[int]:
         older = self._ledger.superseded(newer, visible=True)
         if older:
@@ -243,6 +256,7 @@ class EventsTable:
             self.connection.execute(
                 "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.name, self.filled]
             )
+            move_targets(self.connection, self.filled, self.name)
 
     def _check_not_emptied(self) -> None:
         old_rows = self._count(self.name)

@@ -4,6 +4,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ Statuses of a day:
   complete  exported, and final
   open      exported less than 48 hours after its end, so events may still arrive
   failed    the export failed
-  missing   never exported, but between exported days
+  missing   never exported, but between exported days or asked for by an export
   limited   exported with --limit, so it may be incomplete
   imported  written by another program
 
@@ -44,8 +45,13 @@ _SHOWN_FAILURES = 8
 @db_argument
 @table_option
 @option("--json", "as_json", is_flag=True, help="Print JSON, with the rows of each day.")
+@option(
+    "--set-target",
+    metavar="FROM..TO",
+    help="First change the days that the tables should have; those that are not there are missing.",
+)
 @wait_option
-def command(*, db: str, table: str | None, as_json: bool, wait: float) -> None:
+def command(*, db: str, table: str | None, as_json: bool, set_target: str | None, wait: float) -> None:
     """Show the days and rows of each exported table in DB (default: MPX_DB, else mixpanel.duckdb).
 
     Prints a calendar of days with their rows as bars, the last export, rejected and repaired lines, and for each
@@ -53,6 +59,8 @@ def command(*, db: str, table: str | None, as_json: bool, wait: float) -> None:
     """
     from mixpanel_export._local.reader import contents
 
+    if set_target is not None:
+        _set_target(db, table, set_target)
     with open_read_only(db, wait) as connection:
         found = contents(connection)
     chosen = [known for known in found.coverages if table in {None, known.table}]
@@ -66,6 +74,18 @@ def command(*, db: str, table: str | None, as_json: bool, wait: float) -> None:
     lines = [line for known in chosen for line in [*_section(known, db, signs, width), ""]]
     lines += _end(chosen, found, db)
     click.echo("\n".join(lines).rstrip("\n"))
+
+
+def _set_target(db: str, table: str | None, target: str) -> None:
+    from mixpanel_export._local.targets import change_targets
+    from mixpanel_export._planning.days import checked_days
+
+    first, separator, last = target.partition("..")
+    if not separator:
+        raise click.BadParameter(
+            "must be two days, such as 2024-01-01..2024-12-30", param_hint="--set-target"
+        )
+    change_targets(Path(db), checked_days(first, last), table)
 
 
 def _refuse(table: str) -> None:
@@ -242,6 +262,7 @@ def _table_as_dict(known: "Coverage", db: str) -> dict[str, Any]:
         "removed_duplicates": sum(row.removed_duplicates for row in known.batches),
         "rejects": sum(row.rejects for row in known.batches),
         "repaired": sum(row.repaired for row in known.batches),
+        "target": known.target and {"from_date": str(known.target.first), "to_date": str(known.target.last)},
         "silent": [{"from_date": str(days.first), "to_date": str(days.last)} for days in known.silent],
         "statuses": dict(known.statuses),
         "calendar": [{"day": str(day.day), "status": day.status, "rows": day.rows} for day in known.days],

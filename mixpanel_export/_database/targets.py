@@ -1,0 +1,63 @@
+"""The target of a table and selection: the days that exports were asked for, whether or not they were fetched.
+
+A day of the target without a batch is missing, also after an export that was interrupted early. Exports widen the target
+and never shrink it.
+"""
+
+from datetime import date
+
+from mixpanel_export._database.connection import Connection
+from mixpanel_export._database.schema import table_exists
+from mixpanel_export._model import Chunk, Selection
+
+_SAME = (
+    """table_name = ? AND project = ? AND events IS NOT DISTINCT FROM ? AND "where" IS NOT DISTINCT FROM ?"""
+)
+
+
+def read_targets(connection: Connection) -> dict[tuple[str, Selection], Chunk]:
+    """Return the target of each table and selection that has one."""
+    if not table_exists(connection, "_export_targets"):
+        return {}
+    rows = connection.execute(
+        'SELECT table_name, project, events, "where", from_date, to_date FROM _export_targets'
+    ).fetchall()
+    return {
+        (table, Selection.from_ledger(project, events, where)): Chunk(first, last)
+        for table, project, events, where, first, last in rows
+    }
+
+
+def widen_target(connection: Connection, table: str, selection: Selection, days: Chunk) -> None:
+    """Add *days*, and the days between them and the target, to the target."""
+    target = read_targets(connection).get((table, selection), days)
+    set_target(
+        connection, table, selection, Chunk(min(target.first, days.first), max(target.last, days.last))
+    )
+
+
+def trim_target(connection: Connection, table: str, selection: Selection, first: date) -> None:
+    """Remove the days before *first* from the target."""
+    target = read_targets(connection).get((table, selection))
+    if target and target.first < first:
+        set_target(connection, table, selection, Chunk(first, target.last) if first <= target.last else None)
+
+
+def set_target(connection: Connection, table: str, selection: Selection, days: Chunk | None) -> None:
+    """Replace the target by *days*, or remove it."""
+    key = [table, selection.project, selection.events_json, selection.where]
+    connection.execute(f"DELETE FROM _export_targets WHERE {_SAME}", key)
+    if days is not None:
+        connection.execute(
+            "INSERT INTO _export_targets VALUES (?, ?, ?, ?, ?, ?)", [*key, days.first, days.last]
+        )
+
+
+def forget_targets(connection: Connection, table: str) -> None:
+    """Remove the targets of all selections of the table."""
+    connection.execute("DELETE FROM _export_targets WHERE table_name = ?", [table])
+
+
+def move_targets(connection: Connection, old: str, new: str) -> None:
+    """Give the targets of the table *old* to the table *new*."""
+    connection.execute("UPDATE _export_targets SET table_name = ? WHERE table_name = ?", [new, old])

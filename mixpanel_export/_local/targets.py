@@ -1,0 +1,36 @@
+"""Changes the target of exported tables: the days that `mpx status` expects."""
+
+from pathlib import Path
+
+from mixpanel_export._database.connection import connected_for_export, transaction
+from mixpanel_export._database.ledger import read_batches
+from mixpanel_export._database.preflight import SHADOW
+from mixpanel_export._database.schema import check_ledger, create_ledger
+from mixpanel_export._database.targets import set_target
+from mixpanel_export._model import Chunk
+from mixpanel_export.errors import TableNotFoundError
+
+
+def change_targets(path: Path, days: Chunk, table: str | None = None) -> None:
+    """Set the target of *table*, or of every exported table, to *days*, for each of its selections.
+
+    Raises:
+        TableNotFoundError: The ledger has no such table.
+        TableFormatError: A newer release of this program wrote the ledger.
+        DatabaseError: The file cannot be opened for writing.
+    """
+    with connected_for_export(path) as connection:
+        check_ledger(connection)
+        pairs = {
+            (batch.table, batch.selection)
+            for batch in read_batches(connection)
+            if table in {None, batch.table} and not batch.table.startswith(SHADOW)
+        }
+        if not pairs:
+            raise TableNotFoundError(
+                f"the ledger has no table {table or 'at all'}", table_name=table or "", advice="export first"
+            )
+        with transaction(connection):
+            create_ledger(connection)
+            for name, selection in pairs:
+                set_target(connection, name, selection, days)

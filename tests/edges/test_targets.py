@@ -1,0 +1,110 @@
+"""The ledger knows which days were asked for, also after an export that was interrupted early."""
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from shell import mpx
+from support import NOW, export, query, simulator
+
+from mixpanel_export._database.targets import read_targets
+from mixpanel_export._local.reader import contents, reading
+from mixpanel_export._model import Chunk, Selection
+from mixpanel_export.errors import AuthenticationError, QueryError
+from mixpanel_export.results import BatchProgress
+from mixpanel_export.simulator import Fault, Simulator
+
+pytestmark = pytest.mark.anyio
+
+FIRST, LAST = "2024-03-01", "2024-03-09"
+ALL = Selection("12345")
+
+
+class StopError(Exception):
+    """Ends an export after its first batch."""
+
+
+def stop(_: BatchProgress) -> None:
+    raise StopError
+
+
+def statuses(db: Path) -> dict[str, int]:
+    """Return how many days have which status."""
+    with reading(db) as connection:
+        (known,) = contents(connection).coverages
+    return dict(known.statuses)
+
+
+async def interrupted(sim: Simulator, db: Path, last: str = LAST) -> None:
+    """Export one batch of many, then stop."""
+    with pytest.raises(StopError):
+        await export(sim, db, last=last, chunk_days=1, max_workers=1, on_batch_complete=stop)
+
+
+async def test_days_that_were_never_tried_are_missing(db: Path) -> None:
+    """After an interruption the rest of the range is missing, in the status and in `_metadata`; resume fetches it."""
+    sim = simulator()
+    await interrupted(sim, db)
+    found = statuses(db)
+    assert found["missing"] == 9 - found["complete"] > 0
+    assert query(db, "SELECT missing_days FROM _metadata") == [(found["missing"],)]
+    await export(sim, db, mode="resume")
+    assert statuses(db) == {"complete": 9}
+    assert query(db, "SELECT missing_days FROM _metadata") == [(0,)]
+
+
+async def test_a_smaller_export_does_not_shrink_the_target(db: Path) -> None:
+    """Days that were asked for stay asked for."""
+    sim = simulator()
+    await interrupted(sim, db)
+    await export(sim, db, FIRST, FIRST, mode="append")
+    assert statuses(db)["missing"] > 0
+
+
+async def test_a_limited_export_has_no_target(db: Path) -> None:
+    """Its days never count."""
+    await export(simulator(), db, limit=5)
+    with reading(db) as connection:
+        assert read_targets(connection) == {}
+
+
+async def test_a_refused_account_leaves_no_target(db: Path) -> None:
+    """A target is written with the first batch, so a wrong password asks for nothing."""
+    with pytest.raises(AuthenticationError):
+        await export(simulator(faults=[Fault("401", times=100)]), db)
+    with reading(db) as connection:
+        assert read_targets(connection) == {}
+
+
+async def test_replace_sets_the_target_anew(db: Path) -> None:
+    """The target of a replaced table is that of the replacement."""
+    sim = simulator()
+    await export(sim, db)
+    await export(sim, db, FIRST, "2024-03-03", mode="replace")
+    with reading(db) as connection:
+        assert read_targets(connection) == {
+            ("events", ALL): Chunk(date.fromisoformat(FIRST), date(2024, 3, 3))
+        }
+
+
+async def test_days_before_the_plans_history_leave_the_target(db: Path) -> None:
+    """What Mixpanel can never deliver is not missing."""
+    sim = simulator(history_days=100)
+    today = NOW.date()
+    with pytest.raises(QueryError) as caught:
+        await export(sim, db, str(today - timedelta(days=103)), str(today - timedelta(days=90)), chunk_days=1)
+    assert caught.value.first_day == today - timedelta(days=100)
+    with reading(db) as connection:
+        targets = read_targets(connection)
+    assert all(target.first >= today - timedelta(days=100) for target in targets.values())
+
+
+async def test_the_target_can_be_set(db: Path) -> None:
+    """`mpx status --set-target` changes the days that should be there."""
+    await export(simulator(), db, FIRST, "2024-03-02")
+    result = mpx("status", str(db), "--set-target", "2024-03-01..2024-03-05", "--json")
+    (table,) = json.loads(result.stdout)["tables"]
+    assert table["statuses"] == {"complete": 2, "missing": 3}
+    assert table["target"] == {"from_date": "2024-03-01", "to_date": "2024-03-05"}
+    assert mpx("status", str(db), "--set-target", "2024-03-01").exit_code == 2
