@@ -62,7 +62,7 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_advice _compat _config_file _database _endpoint _environment _export _local _model _process _quota _source credentials "
+            "_advice _compat _config_file _database _endpoint _environment _export _local _model _planning _process _quota _source credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",
