@@ -1,4 +1,4 @@
-"""What the tests of `mpx` share: a shell that exports from a simulator."""
+"""Shared by the tests of `mpx`: command lines in this process and in others, and an environment to export from."""
 
 import os
 import shlex
@@ -24,14 +24,14 @@ MPX = [sys.executable, "-c", "from mixpanel_export.cli import main; main()"]
 
 @contextmanager
 def served(sim: Simulator) -> Iterator[str]:
-    """Serve *sim* on a socket from a thread of its own, and yield the URL."""
+    """Serve *sim* on a socket from another thread, and yield the URL."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
         yield url
 
 
 @contextmanager
 def environment(sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
-    """An environment in which `mpx` exports from *sim* into `events.duckdb` in *folder*."""
+    """Yield an environment in which `mpx` exports from *sim* into `events.duckdb` in *folder*."""
     with served(sim) as url:
         settings = {
             "MPX_API_URL": url,
@@ -51,7 +51,7 @@ def environment(sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def mpx(*words: str, given: str | bytes | None = None) -> Result:
-    """Run `mpx` in this process, with *given* on standard input; a traceback is a failure of the test."""
+    """Run `mpx` in this process, with *given* on standard input; an exception fails the test."""
     result = CliRunner().invoke(cli, words, prog_name="mpx", input=given)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -59,13 +59,13 @@ def mpx(*words: str, given: str | bytes | None = None) -> Result:
 
 
 def run_mpx(*words: str, env: Mapping[str, str], **options: Any) -> "subprocess.CompletedProcess[bytes]":
-    """Run `mpx` in a process of its own; *options* are those of `subprocess.run`."""
-    usual: dict[str, Any] = {"capture_output": True, "timeout": 100}
-    return subprocess.run([*MPX, *words], check=False, env=env, **(usual | options))
+    """Run `mpx` in another process; *options* are those of `subprocess.run`."""
+    defaults: dict[str, Any] = {"capture_output": True, "timeout": 100}
+    return subprocess.run([*MPX, *words], check=False, env=env, **(defaults | options))
 
 
 def one_error(result: Result) -> str:
-    """Return the one line on standard error that an error must be."""
+    """Return the error, which must be one line on standard error and nothing else."""
     lines = result.stderr.splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("Error: ")
@@ -75,49 +75,49 @@ def one_error(result: Result) -> str:
 
 @contextmanager
 def held_by_another(db: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Let another process hold the file, until its standard input has a line."""
+    """Open the file in another process, until a line arrives on its standard input."""
     duckdb.connect(str(db)).close()
     code = f"import duckdb; c = duckdb.connect({str(db)!r}); print('open', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
         try:
-            yield holder
+            yield process
         finally:
-            if holder.poll() is None:
-                holder.communicate("\n")
+            if process.poll() is None:
+                process.communicate("\n")
 
 
 def commands(command: click.Command = cli, *path: str) -> Iterator[tuple[str, click.Command]]:
-    """Yield every command with what is typed for it, those of groups included."""
+    """Yield every command with its name as typed, commands of groups included."""
     if path:
         yield " ".join(path), command
     if isinstance(command, click.Group):
         for name in command.list_commands(click.Context(command)):
-            found = command.get_command(click.Context(command), name)
-            assert found is not None
-            yield from commands(found, *path, name)
+            child = command.get_command(click.Context(command), name)
+            assert child is not None
+            yield from commands(child, *path, name)
 
 
 ALL = dict(commands())
 
 
 def words_of(line: str) -> list[str]:
-    """Return the words that the program itself gets of a line for the shell."""
+    """Return the arguments that the program gets from a line for the shell."""
     words = shlex.split(line, comments=True)
     return list(takewhile(lambda word: word not in {"|", "<", ">"}, words))[1:]
 
 
 def parsed(words: list[str]) -> click.Command:
-    """Return the command that takes *words*, which is not run; raises what `mpx` would say of them."""
+    """Return the command for *words* without running it; raise the usage error of `mpx`, if any."""
     command: click.Command = cli
     while isinstance(command, click.Group) and words:
         name, *words = words
-        found = command.get_command(click.Context(command), name)
-        assert found is not None, name
-        command = found
+        child = command.get_command(click.Context(command), name)
+        assert child is not None, name
+        command = child
     if words != ["--help"] and not isinstance(command, click.Group):
         command.make_context(command.name, words)
     return command

@@ -1,4 +1,4 @@
-"""What the tests share: an export over the simulator's transport, and what a table holds afterwards."""
+"""Shared by the tests: a small simulator, exports over its transport, and the contents of the file."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import closing
@@ -24,15 +24,18 @@ COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
 
 
 def simulator(**options: Any) -> Simulator:
-    """Return a small simulator without limits at a fixed time, unless *options* say otherwise."""
-    usual: dict[str, Any] = {
+    """Return a small simulator without limits at a fixed time; *options* override the defaults.
+
+    Unlike the simulator's own defaults, some events have an unusual or missing time or id.
+    """
+    defaults: dict[str, Any] = {
         "events_per_day": 40,
         "odd": 0.002,
         "per_second": 0,
         "per_hour": 0,
         "now": lambda: NOW,
     }
-    return Simulator(**(usual | options))
+    return Simulator(**(defaults | options))
 
 
 async def export(
@@ -44,8 +47,8 @@ async def export(
     tuning: Tuning | None = None,
     **options: Any,
 ) -> ParallelFetchResult:
-    """Export from *sim* over its transport, without limits and without waiting long for retries."""
-    usual: dict[str, Any] = {
+    """Export from *sim* over its transport, without limits; *options* override the defaults."""
+    defaults: dict[str, Any] = {
         "credentials": ACCOUNT,
         "transport": sim.transport(),
         "api_url": "http://127.0.0.1",
@@ -54,9 +57,9 @@ async def export(
         "now": lambda: NOW,
     }
     if tuning is None:
-        return await export_events(first, last, db=db, **(usual | options))
-    transport = usual.pop("transport")
-    job = checked_job(ExportArguments(from_date=first, to_date=last, db=db, **(usual | options)))
+        return await export_events(first, last, db=db, **(defaults | options))
+    transport = defaults.pop("transport")
+    job = checked_job(ExportArguments(from_date=first, to_date=last, db=db, **(defaults | options)))
     return await run_job(replace(job, tuning=tuning), Callbacks(), transport=transport)
 
 
@@ -67,22 +70,22 @@ def query(db: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 def held(db: Path, table: str = "events") -> int:
-    """Return the checksum of what the table holds, all columns and the text of the properties."""
+    """Return the checksum of the rows of a table, over all columns and the text of the properties."""
     return checksum(query(db, f'SELECT {COLUMNS} FROM "{table}"'))
 
 
 def truth(sim: Simulator, first: str = "2024-03-01", last: str = "2024-03-09", **options: Any) -> int:
-    """Return the checksum that an exact export of these days has."""
+    """Return the checksum of a correct export of these days."""
     return sim.truth(date.fromisoformat(first), date.fromisoformat(last), **options).checksum
 
 
 def ledger(db: Path, columns: str = "from_date, to_date, status, rows") -> list[tuple[Any, ...]]:
-    """Return columns of the ledger, by day and batch."""
+    """Return columns of the ledger, in the order of days and batches."""
     return query(db, f"SELECT {columns} FROM _export_batches ORDER BY from_date, batch")
 
 
 class Body(httpx.AsyncByteStream):
-    """A response body in pieces, as a server would send it."""
+    """A response body in pieces."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = pieces
@@ -93,7 +96,7 @@ class Body(httpx.AsyncByteStream):
 
 
 def answering(body: Callable[[httpx.Request], bytes]) -> httpx.MockTransport:
-    """Return a transport that answers each request with 200 and the bytes that *body* returns."""
+    """Return a transport that responds to each request with status 200 and the bytes that *body* returns."""
 
     def handle(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=Body([body(request)]))

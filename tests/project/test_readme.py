@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
 
@@ -370,16 +369,6 @@ def test_every_file_and_module_exists() -> None:
     _, about = TEXT.split(DIAGRAM)
     named = set(re.findall(r"`(_[a-z_]+)`", about)) | set(re.findall(r"\b_[a-z]+", DIAGRAM))
     assert named == {path.stem for path in PACKAGE.glob("_[a-z]*.py")}
-
-
-def test_every_file_of_the_tests_is_in_their_overview() -> None:
-    """Who looks for what is tested where finds each file in tests/README.md, and none that is not there."""
-    folder = Path(__file__).parent
-    overview = (folder / "README.md").read_text("utf-8")
-    named = [f"{name}.py" for name in re.findall(r"`([\w*]+)\.py`", overview)]
-    there = [file.name for file in folder.glob("*.py")]
-    assert [name for name in named if not any(fnmatch(file, name) for file in there)] == []
-    assert [file for file in there if not any(fnmatch(file, name) for name in named)] == []
 
 
 # The retry policy
