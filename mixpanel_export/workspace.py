@@ -24,8 +24,8 @@ from mixpanel_export._export.engine import export_events
 from mixpanel_export._local.file import LocalDatabase, check_there, size_and_birth
 from mixpanel_export._source.check import check_credentials
 from mixpanel_export._source.download import download_events
+from mixpanel_export._source.query import Timeouts
 from mixpanel_export._source.records import streamed
-from mixpanel_export._source.request import Timeouts
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export.credentials import Credentials, account_used, checked_project_id, resolve_credentials

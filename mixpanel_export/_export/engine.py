@@ -25,7 +25,7 @@ from mixpanel_export._model import Batch
 from mixpanel_export._planning.planner import Plan
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
-from mixpanel_export._source.request import Timeouts
+from mixpanel_export._source.query import Timeouts
 from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import EventsTable

@@ -16,7 +16,7 @@ from mixpanel_export._planning.days import check_begun, checked_days, latest_day
 from mixpanel_export._planning.planner import Plan, open_from, plan
 from mixpanel_export._quota.gate import Gate, GateStatistics, gate_for
 from mixpanel_export._quota.quota import Quota
-from mixpanel_export._source.request import Query, Timeouts, checked_names, query_for
+from mixpanel_export._source.query import Query, Timeouts, checked_names, query_for
 from mixpanel_export._timezones import checked_zone, in_zone
 from mixpanel_export.credentials import Credentials, resolve_credentials
 from mixpanel_export.errors import ArgumentError
@@ -151,20 +151,20 @@ def checked_job(arguments: ExportArguments) -> Job:
     arguments.check()
     names = checked_names(arguments.events)
     credentials = arguments.credentials or resolve_credentials()
+    selection = Selection(credentials.project_id, names, arguments.where)
     query = query_for(
         credentials,
-        arguments.api_url,
-        arguments.timeouts,
-        events=names,
-        where=arguments.where,
+        selection,
         limit=arguments.limit,
+        api_url=arguments.api_url,
+        timeouts=arguments.timeouts,
     )
     quota = Quota.resolved(arguments.per_second, arguments.per_hour, max_wait=arguments.max_wait)
     return Job(
         path=database_path(arguments.db).absolute(),
         target=Target(
             table=arguments.table,
-            selection=Selection(credentials.project_id, names, arguments.where),
+            selection=selection,
             days=days,
             mode=arguments.mode,
             zone=checked_zone(arguments.project_timezone, credentials.project_timezone),

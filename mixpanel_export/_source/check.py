@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from mixpanel_export._concurrency import in_task
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Chunk, Selection
 from mixpanel_export._quota.gate import gate_for
 from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
-from mixpanel_export._source.request import Timeouts, query_for
+from mixpanel_export._source.query import Timeouts, query_for
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import RateLimitError
 
@@ -38,7 +38,9 @@ async def check_credentials(
     """
     # By UTC, yesterday has begun in every time zone.
     yesterday = now().astimezone(UTC).date() - timedelta(days=1)
-    query = query_for(credentials, api_url, _TIMEOUTS, events=None, where=None, limit=1)
+    query = query_for(
+        credentials, Selection(credentials.project_id), limit=1, api_url=api_url, timeouts=_TIMEOUTS
+    )
     counter = _Counter()
 
     async def check() -> None:

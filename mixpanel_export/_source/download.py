@@ -1,6 +1,6 @@
 """Downloads the lines of one request into a file, for `stream_events`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import BinaryIO
@@ -9,12 +9,13 @@ import httpx
 from anyio import to_thread
 
 from mixpanel_export._concurrency import in_task
+from mixpanel_export._model import Selection
 from mixpanel_export._planning.days import check_begun, checked_days
 from mixpanel_export._quota.gate import gate_for
 from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
-from mixpanel_export._source.request import Timeouts, checked_names, query_for
+from mixpanel_export._source.query import Timeouts, checked_names, query_for
 from mixpanel_export.credentials import Credentials, resolve_credentials
 
 
@@ -24,7 +25,7 @@ async def download_events(
     file: BinaryIO,
     *,
     credentials: Credentials | None = None,
-    events: Sequence[str] | None = None,
+    events: Iterable[str] | None = None,
     where: str | None = None,
     limit: int | None = None,
     retries: int = 5,
@@ -43,8 +44,10 @@ async def download_events(
     """
     days = checked_days(from_date, to_date)
     check_begun(days.last, "to_date", now())
+    names = checked_names(events)
     credentials = credentials or resolve_credentials()
-    query = query_for(credentials, api_url, timeouts, events=checked_names(events), where=where, limit=limit)
+    selection = Selection(credentials.project_id, names, where)
+    query = query_for(credentials, selection, limit=limit, api_url=api_url, timeouts=timeouts)
 
     async def download() -> None:
         async with new_client(query.url, transport, http2=http2) as client:

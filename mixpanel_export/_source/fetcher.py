@@ -15,7 +15,8 @@ import httpx
 from mixpanel_export._model import Chunk
 from mixpanel_export._quota.gate import Gate, MaxWaitExceeded, SlotExpired
 from mixpanel_export._quota.retry import LONGEST_PAUSE, History, Wait, next_step
-from mixpanel_export._source.request import Query, fetch
+from mixpanel_export._source.query import Query
+from mixpanel_export._source.request import fetch
 from mixpanel_export.errors import (
     APIError,
     AuthenticationError,

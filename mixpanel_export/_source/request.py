@@ -3,122 +3,25 @@
 Every failure leaves as one of our own errors.
 """
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 import httpx
 
-from mixpanel_export._endpoint import export_url
 from mixpanel_export._model import Chunk
 from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import BodyDecoder, gunzip_for
-from mixpanel_export._source.responses import LIST_ADVICE, error_from_body, error_from_response, redacted
-from mixpanel_export.credentials import Credentials, format_problem
-from mixpanel_export.errors import APIError, ArgumentError, LineTooLongError, TruncatedError
+from mixpanel_export._source.query import Query
+from mixpanel_export._source.responses import error_from_body, error_from_response, redacted
+from mixpanel_export.credentials import format_problem
+from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
 _READ = 64 << 10  # bytes of an error body that are read: it may repeat the request before it says why
 _UNAMBIGUOUS = frozenset({401, 402, 429})  # statuses whose meaning does not depend on the body
-_LONGEST_QUERY = (
-    65_536  # characters that the HTTP library sends; Mixpanel may accept fewer, and then answers 414
-)
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds without progress before an attempt is given up."""
-
-    connect: float = 30.0
-    """Seconds to open the connection, TLS included."""
-    first_byte: float = 1800.0
-    """Seconds from sending the request to the response; large exports may take minutes to begin."""
-    idle: float = 300.0
-    """Seconds between two pieces of the response."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What all requests of an export have in common."""
-
-    url: str
-    credentials: Credentials
-    events: Sequence[str] | None = None
-    where: str | None = None
-    limit: int | None = None
-    timeouts: Timeouts = Timeouts()
-
-    def params(self, chunk: Chunk) -> dict[str, str]:
-        """Return the query parameters for the days of *chunk*."""
-        params = dict(self.credentials.params)
-        params |= {"from_date": str(chunk.first), "to_date": str(chunk.last)}
-        if self.events is not None:
-            params["event"] = json.dumps(list(self.events), ensure_ascii=False)
-        if self.where is not None:
-            params["where"] = self.where
-        if self.limit is not None:
-            params["limit"] = str(self.limit)
-        return params
-
-
-def query_for(
-    credentials: Credentials,
-    api_url: str | None,
-    timeouts: Timeouts | None,
-    *,
-    events: Sequence[str] | None,
-    where: str | None,
-    limit: int | None,
-) -> Query:
-    """Return the query for the credentials' region, or for *api_url*.
-
-    Raises:
-        ArgumentError: *events* or *where* is too long to be sent.
-    """
-    url = export_url(credentials.region, api_url)
-    query = Query(url, credentials, events, where, limit, timeouts or Timeouts())
-    _check_length(query)
-    return query
-
-
-def _check_length(query: Query) -> None:
-    """Check that the parameters fit into a URL, since Mixpanel reads them from nowhere else."""
-    params = query.params(Chunk(date.max, date.max))
-    if len(str(httpx.QueryParams(params))) <= _LONGEST_QUERY:
-        return
-    if len(params.get("event", "")) > len(params.get("where", "")):
-        raise ArgumentError(
-            "events",
-            f"has {len(query.events or ()):,} names, and so long a list does not fit into a request",
-            advice=LIST_ADVICE,
-        )
-    raise ArgumentError(
-        "where", "is too long for a request", advice="use a shorter expression, or select in SQL afterwards"
-    )
-
-
-def checked_names(events: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Return the names sorted, each once; None for all events. An iterator is read once.
-
-    Raises:
-        ArgumentError: It is a string, yields something other than text, or yields nothing.
-    """
-    if events is None:
-        return None
-    if isinstance(events, str | bytes) or not isinstance(events, Iterable):
-        raise ArgumentError("events", f"must be a list of at least one event name, got {events!r}")
-    names = list(events)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ArgumentError("events", f"must be a list of at least one event name, got {names!r}")
-    try:
-        "".join(names).encode()
-    except UnicodeEncodeError as error:
-        raise ArgumentError("events", f"has a name that cannot be sent as UTF-8: {names!r}") from error
-    return tuple(sorted({str(name) for name in names}))
 
 
 async def fetch(

@@ -18,7 +18,7 @@ from mixpanel_export._database.connection import connect
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._source.download import download_events
-from mixpanel_export._source.request import Timeouts
+from mixpanel_export._source.query import Timeouts
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (

@@ -17,9 +17,10 @@ from click.testing import CliRunner
 from servers import PATH, Http2, Misdeed, Proxy, Server, listening, proxying, serving
 from support import ACCOUNT, Body, answering, export, held, simulator, truth
 
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Chunk, Selection
 from mixpanel_export._source.client import new_client
-from mixpanel_export._source.request import Query, Timeouts, fetch
+from mixpanel_export._source.query import Query, Timeouts
+from mixpanel_export._source.request import fetch
 from mixpanel_export.cli import cli
 from mixpanel_export.errors import APIError, ConfigError, NetworkError, QueryError
 from mixpanel_export.simulator import Fault
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.anyio
 
 CHUNK = Chunk(date(2024, 3, 1), date(2024, 3, 1))
 SECRET = f"{ACCOUNT.secret!s:s}"
+ALL = Selection("12345")
 LINE = b'{"event":"e","properties":{}}\n'
 LINES = b'{"event":"e","properties":{"text":"%s"}}\n' % (b"x" * (1 << 20)) * 17
 STORED = gzip.compress(LINES, 0)  # more than the 16 MiB that the client allows to be under way
@@ -80,7 +82,7 @@ async def fetched(
     timeouts: Timeouts = PATIENT,
 ) -> bytes:
     """Return the lines of one attempt."""
-    query = Query(url, ACCOUNT, timeouts=timeouts)
+    query = Query(url, ACCOUNT, ALL, timeouts=timeouts)
     async with aclosing(fetch(client, query, chunk, admit=admit, received=seen)) as blocks:
         return b"".join([block async for block in blocks])
 
@@ -199,7 +201,7 @@ async def test_an_answer_that_waits_or_is_given_up_holds_up_no_other(
 ) -> None:
     """One whose lines nobody takes, and one that is cancelled, leave the others as fast and as whole as they were."""
     async with serving(authority, Server(whole())) as server, new_client(server.url, http2=http2) as client:
-        query = Query(server.url, ACCOUNT)
+        query = Query(server.url, ACCOUNT, ALL)
         async with aclosing(fetch(client, query, CHUNK, admit=admit, received=seen)) as idle:
             begun = await anext(idle)
             with anyio.CancelScope() as scope:

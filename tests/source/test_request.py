@@ -13,9 +13,10 @@ import pytest
 import respx
 from support import ACCOUNT, NOW
 
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Chunk, Selection
 from mixpanel_export._source.client import Route, as_api_errors, new_client
-from mixpanel_export._source.request import Query, Timeouts, fetch
+from mixpanel_export._source.query import Query, Timeouts
+from mixpanel_export._source.request import fetch
 from mixpanel_export._source.responses import error_from_response, parse_retry_after
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.anyio
 
 URL = "https://data.mixpanel.com/api/2.0/export"
 CHUNK = Chunk(date(2024, 3, 1), date(2024, 3, 3))
+ALL = Selection("12345")
 LINE = b'{"event":"e","properties":{}}\n'
 
 
@@ -73,7 +75,7 @@ async def test_the_request_is_the_documented_one() -> None:
     """Days, filters and project are query parameters; the account is Basic authentication; gzip is asked for."""
     route = respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE)))
     asked = Asked()
-    query = Query(URL, ACCOUNT, ('Sign "Up"', "Käse&co"), 'properties["a"] == 1', 5)
+    query = Query(URL, ACCOUNT, Selection("12345", ('Sign "Up"', "Käse&co"), 'properties["a"] == 1'), limit=5)
     assert await fetched(query, asked) == LINE
     request = route.calls.last.request
     assert dict(request.url.params) == {
@@ -93,7 +95,7 @@ async def test_the_request_is_the_documented_one() -> None:
 async def test_a_project_secret_sends_no_project() -> None:
     """With a legacy secret the project is left out, since the server refuses it."""
     route = respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE)))
-    await fetched(Query(URL, Credentials(None, "legacy", "12345")))
+    await fetched(Query(URL, Credentials(None, "legacy", "12345"), ALL))
     assert "project_id" not in route.calls.last.request.url.params
 
 
@@ -103,7 +105,7 @@ async def test_credentials_follow_no_redirect() -> None:
     elsewhere = respx.get("https://elsewhere.example/").mock(return_value=httpx.Response(200))
     respx.get(URL).mock(return_value=httpx.Response(302, headers={"location": "https://elsewhere.example/"}))
     with pytest.raises(QueryError, match="API URL"):
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
     assert not elsewhere.called
 
 
@@ -113,7 +115,7 @@ async def test_no_error_shows_the_secret() -> None:
     header = httpx.BasicAuth(*ACCOUNT.auth)._auth_header
     respx.get(URL).mock(return_value=httpx.Response(500, text=f"you sent {ACCOUNT.secret!s:s} as {header}"))
     with pytest.raises(ServerError) as caught:
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
     shown = str(caught.value) + repr(caught.value.to_dict())
     assert "you sent *** as Basic ***" in shown
     assert str.__str__(ACCOUNT.secret) not in shown
@@ -124,7 +126,7 @@ async def test_an_error_shows_the_beginning_of_a_long_answer() -> None:
     """At most 500 bytes of an error body are kept."""
     respx.get(URL).mock(return_value=httpx.Response(503, text="x" * 100_000))
     with pytest.raises(ServerError) as caught:
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
     assert caught.value.response_body == "x" * 500
 
 
@@ -139,7 +141,7 @@ async def test_an_error_that_repeats_a_long_request_is_understood() -> None:
     with pytest.raises(
         FutureDateError, match="Mixpanel answered 400: to_date cannot be later than today; use"
     ) as caught:
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
     assert len(caught.value.response_body or "") == 500
     assert secret[:5] not in repr(caught.value.to_dict())
 
@@ -150,7 +152,7 @@ async def test_a_connection_that_breaks_within_the_body_is_a_network_error() -> 
     broken = Streamed(LINE, httpx.ReadError("reset by peer"))
     respx.get(URL).mock(return_value=httpx.Response(200, stream=broken))
     with pytest.raises(NetworkError, match="reset by peer"):
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
 
 
 @respx.mock
@@ -158,7 +160,7 @@ async def test_a_body_that_is_not_whole_says_so() -> None:
     """A last line that is no event is named in the error."""
     respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE, b"terminated early\n")))
     with pytest.raises(TruncatedError, match="2024-03-01 to 2024-03-03") as caught:
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
     assert (caught.value.response_body or "").strip() == "terminated early"
 
 
@@ -173,7 +175,7 @@ async def test_silence_is_a_network_error() -> None:
 
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, say_nothing)
-        query = Query(f"http://127.0.0.1:{port}", ACCOUNT, timeouts=Timeouts(first_byte=0.2))
+        query = Query(f"http://127.0.0.1:{port}", ACCOUNT, ALL, timeouts=Timeouts(first_byte=0.2))
         with pytest.raises(NetworkError, match="silent"):
             await fetched(query)
         tasks.cancel_scope.cancel()
@@ -184,7 +186,7 @@ async def test_a_closed_port_is_a_network_error() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
     with pytest.raises(NetworkError, match="2024-03-01"):
-        await fetched(Query(f"http://127.0.0.1:{port}", ACCOUNT))
+        await fetched(Query(f"http://127.0.0.1:{port}", ACCOUNT, ALL))
 
 
 @pytest.mark.parametrize(
@@ -219,32 +221,31 @@ def test_what_an_answer_means(status: int, body: str, error: type[APIError]) -> 
     """Each status and wording has one error, which names the days, the status and what was said."""
     meant = error_from_response(status, body, None, CHUNK, NOW)
     assert type(meant) is error
-    assert meant.status_code == status
-    assert "2024-03-01 to 2024-03-03" in str(meant)
-    assert str(status) in str(meant)
+    assert (meant.status_code, meant.days) == (status, CHUNK)
+    assert str(status) in meant.reason
 
 
 @pytest.mark.parametrize(
-    "status,body,advice",
+    "status,body,argument,named",
     [
-        (400, "to_date cannot be later than today", "use 2024-03-02 as to_date until 2024-03-03 has begun"),
-        (400, "to_date cannot be later than today", "in the project's time zone"),
-        (
-            403,
-            '{"error": "Date range exceeds 90 days into the past"}',
-            "limit is 90 days, so use 2024-03-03 or a later day as from_date",
-        ),
-        (403, "Date range exceeds 99999999999 days into the past", "check the account's role"),
-        (403, "", "check the account's role"),
-        (402, "", "check the plan"),
-        (404, "", "check the region and the API URL"),
-        (401, "", "the project is in the region requested"),
-        (400, "Unable to authenticate request", "the project is in the region requested"),
+        (400, "to_date cannot be later than today", "to_date", "2024-03-02"),
+        (403, '{"error": "Date range exceeds 90 days into the past"}', "from_date", "2024-03-03"),
+        (403, "Date range exceeds 99999999999 days into the past", None, "role"),
+        (403, "", None, "role"),
+        (402, "", None, "plan"),
+        (404, "", None, "API URL"),
+        (302, "", None, "API URL"),
+        (401, "", None, "region"),
+        (400, "Unable to authenticate request", None, "region"),
+        (429, "", None, "per_hour"),
+        (429, "too many requests in progress", None, "max_workers"),
     ],
 )
-def test_an_error_says_what_to_do(status: int, body: str, advice: str) -> None:
-    """Each refusal names the remedy; where it concerns days, the day to use."""
-    assert advice in str(error_from_response(status, body, None, CHUNK, NOW))
+def test_an_error_says_what_to_do(status: int, body: str, argument: str | None, named: str) -> None:
+    """The advice names what to check or change, and the argument and day where a day is the reason."""
+    error = error_from_response(status, body, None, CHUNK, NOW)
+    assert (error.argument, error.days) == (argument, CHUNK)
+    assert named in (error.advice or "")
 
 
 @respx.mock
@@ -255,7 +256,7 @@ async def test_a_200_that_denies_is_an_authentication_error(body: str) -> None:
     """Denied credentials are known by what the body says, alone or after blank lines, whatever the status."""
     respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(f"\n{body}\n".encode())))
     with pytest.raises(AuthenticationError, match="region"):
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
 
 
 @respx.mock
@@ -264,7 +265,7 @@ async def test_a_cut_event_that_speaks_of_authentication_is_only_cut() -> None:
     cut = LINE + b'{"event":"e","properties":{"text":"Unable to authenticate request'
     respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(cut)))
     with pytest.raises(TruncatedError):
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
 
 
 @respx.mock
@@ -274,7 +275,7 @@ async def test_a_line_that_is_too_long_says_so() -> None:
     stream = Streamed(LINE, begun, *[b"x" * (8 << 20)] * 8)
     respx.get(URL).mock(return_value=httpx.Response(200, stream=stream))
     with pytest.raises(LineTooLongError, match=r"67108864 bytes.*select events without this one") as caught:
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
     assert "2024-03-01 to 2024-03-03" in str(caught.value)
     assert '{"event":"Long ***","properties"' in str(caught.value)
     assert len(caught.value.response_body or "") <= 500
@@ -286,7 +287,7 @@ async def test_an_encoding_that_was_not_asked_for_says_whose_answer_it_was() -> 
     answer = httpx.Response(200, headers={"content-encoding": "br"}, stream=Streamed(LINE))
     respx.get(URL).mock(return_value=answer)
     with pytest.raises(TruncatedError, match=r"2024-03-01 to 2024-03-03.*'br'"):
-        await fetched(Query(URL, ACCOUNT))
+        await fetched(Query(URL, ACCOUNT, ALL))
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:

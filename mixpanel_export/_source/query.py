@@ -1,0 +1,107 @@
+"""What all requests of an export have in common, checked before the first one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+import httpx
+
+from mixpanel_export._endpoint import export_url
+from mixpanel_export._model import Chunk, Selection
+from mixpanel_export._source.responses import LIST_ADVICE
+from mixpanel_export.credentials import Credentials
+from mixpanel_export.errors import ArgumentError
+
+# Characters that the HTTP library sends. Mixpanel may accept fewer, and then answers 414.
+_LONGEST_QUERY = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds without progress before an attempt is given up."""
+
+    connect: float = 30.0
+    """Seconds to open the connection, TLS included."""
+    first_byte: float = 1800.0
+    """Seconds from sending the request to the response; large exports may take minutes to begin."""
+    idle: float = 300.0
+    """Seconds between two pieces of the response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What all requests of an export have in common."""
+
+    url: str
+    credentials: Credentials
+    selection: Selection
+    limit: int | None = None
+    """The greatest number of events of one response; None for all."""
+    timeouts: Timeouts = Timeouts()
+
+    def params(self, chunk: Chunk) -> dict[str, str]:
+        """Return the query parameters for the days of *chunk*."""
+        params = dict(self.credentials.params)
+        params |= {"from_date": str(chunk.first), "to_date": str(chunk.last)}
+        if self.selection.events_json is not None:
+            params["event"] = self.selection.events_json
+        if self.selection.where is not None:
+            params["where"] = self.selection.where
+        if self.limit is not None:
+            params["limit"] = str(self.limit)
+        return params
+
+
+def query_for(
+    credentials: Credentials,
+    selection: Selection,
+    *,
+    limit: int | None = None,
+    api_url: str | None = None,
+    timeouts: Timeouts | None = None,
+) -> Query:
+    """Return the query for the credentials' region, or for *api_url*.
+
+    Raises:
+        ArgumentError: The selection is too long to be sent.
+    """
+    url = export_url(credentials.region, api_url)
+    query = Query(url, credentials, selection, limit, timeouts or Timeouts())
+    _check_length(query)
+    return query
+
+
+def _check_length(query: Query) -> None:
+    """Check that the parameters fit into a URL, since Mixpanel reads them from nowhere else."""
+    params = query.params(Chunk(date.max, date.max))
+    if len(str(httpx.QueryParams(params))) <= _LONGEST_QUERY:
+        return
+    if len(params.get("event", "")) > len(params.get("where", "")):
+        raise ArgumentError(
+            "events",
+            f"has {len(query.selection.events or ()):,} names, and so long a list does not fit into a request",
+            advice=LIST_ADVICE,
+        )
+    raise ArgumentError(
+        "where", "is too long for a request", advice="use a shorter expression, or select in SQL afterwards"
+    )
+
+
+def checked_names(events: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return the names sorted, each once; None for all events. An iterator is read once.
+
+    Raises:
+        ArgumentError: It is a string, yields something other than text, or yields nothing.
+    """
+    if events is None:
+        return None
+    if isinstance(events, str | bytes) or not isinstance(events, Iterable):
+        raise ArgumentError("events", f"must be a list of at least one event name, got {events!r}")
+    names = list(events)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ArgumentError("events", f"must be a list of at least one event name, got {names!r}")
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError("events", f"has a name that cannot be sent as UTF-8: {names!r}") from error
+    return tuple(sorted({str(name) for name in names}))
