@@ -15,7 +15,7 @@ from typing import Any, cast
 import tomlkit
 from tomlkit.items import InlineTable, Table
 
-from mixpanel_export._files import replacing
+from mixpanel_export._files import file_to_write, replacing
 from mixpanel_export.credentials import Credentials, Masked, read_accounts
 from mixpanel_export.errors import AccountExistsError, AccountNotFoundError, ConfigError
 
@@ -193,7 +193,7 @@ def _with_comments(before: str, after: str, comments: str) -> str:
 
 
 def _put(path: Path, text: str) -> None:
-    path.resolve().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file_to_write(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with replacing(path, private=True) as new, new.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()

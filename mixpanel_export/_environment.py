@@ -4,6 +4,7 @@ A variable that is set and empty counts as unset. So does one that holds only wh
 """
 
 import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def cleaned(text: str) -> str:
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = _stripped(text[1:-1])
     return text
+
+
+def decoded(content: bytes) -> str:
+    """Return text that a file or a pipe holds: UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
 
 
 def _stripped(text: str) -> str:

@@ -103,3 +103,10 @@ class _Tolerant(io.TextIOWrapper):
             super().flush()
         except OSError:
             return
+
+
+def drop_empty_variables() -> None:
+    """Unset variables that libraries read, if they are empty: the home directory, and the settings of progress bars."""
+    for name in [name for name, value in os.environ.items() if not value]:
+        if name == "HOME" or name.startswith("TQDM_"):
+            del os.environ[name]

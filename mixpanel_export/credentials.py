@@ -74,6 +74,13 @@ class Credentials:
                 "a user name or a project secret cannot contain a colon",
                 advice="check MP_USERNAME and MP_SECRET",
             )
+        try:
+            "".join(self.auth).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                "the user name or the secret contains bytes that are not text in UTF-8",
+                advice="copy MP_USERNAME and MP_SECRET again",
+            ) from None
         checked_project_id(self.project_id)
         check_region(self.region)
         _check_zone(self.project_timezone)

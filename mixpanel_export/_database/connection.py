@@ -55,8 +55,15 @@ def database_path(db: str | Path) -> Path:
         ConfigError: *db* begins with `~` and there is no home directory.
     """
     path = expanded(db)
-    if problem := _problem_of(path):
-        raise DatabaseError(f"{str(db) or path} is {problem}", advice=_LOCAL, db_path=str(path))
+    _check_kind(path, str(db) or str(path))
+    try:
+        path.absolute()
+    except FileNotFoundError as error:
+        raise DatabaseError(
+            f"{db} would be in the current folder, which does not exist any more",
+            advice="change to another folder, or use an absolute path",
+            db_path=str(path),
+        ) from error
     return path
 
 
@@ -216,8 +223,7 @@ def takes_zstd(connection: Connection) -> bool:
 
 
 def _check_path(path: Path) -> None:
-    if problem := _problem_of(path):
-        raise DatabaseError(f"{path} is {problem}", advice=_LOCAL, db_path=str(path))
+    _check_kind(path, str(path))
     # DuckDB reads a backslash as a slash, and what follows a question mark as options.
     if os.name == "posix" and re.search(r"[\\?]", str(path)):
         raise DatabaseError(
@@ -225,12 +231,25 @@ def _check_path(path: Path) -> None:
             advice="rename it, or choose another path",
             db_path=str(path),
         )
-    if not path.parent.is_dir():
+    folder = path.resolve().parent
+    if not folder.is_dir():
         raise DatabaseError(
-            f"cannot create {path}: the folder {path.parent} does not exist",
+            f"cannot create {path}: the folder {folder} does not exist",
             advice="create it, or choose another path",
             db_path=str(path),
         )
+
+
+def _check_kind(path: Path, name: str) -> None:
+    """Check that *path*, called *name* in the error, can be a database file."""
+    try:
+        problem = _problem_of(path)
+    except OSError as error:
+        raise DatabaseError(
+            f"cannot open {name}: {error.strerror}", advice="choose another path", db_path=str(path)
+        ) from error
+    if problem:
+        raise DatabaseError(f"{name} is {problem}", advice=_LOCAL, db_path=str(path))
 
 
 def _problem_of(path: Path) -> str | None:
@@ -242,10 +261,18 @@ def _problem_of(path: Path) -> str | None:
         return "standard output, which cannot hold a database"
     if scheme := _files.remote_address(path):
         return f"an address ({scheme}), not a file on this machine"
-    with suppress(OSError):  # the system's own error says why it cannot be opened
-        if kind := _files.kind_of(path):
-            return f"{kind}, not a regular file"
-    return None
+    if not _is_utf8(str(path)):
+        return "not a name in UTF-8, as DuckDB requires"
+    kind = _files.kind_of(path)
+    return f"{kind}, not a regular file" if kind else None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _has_content(path: Path) -> bool:
@@ -367,8 +394,9 @@ def _as_database_error(path: Path, error: Exception) -> DatabaseError:
             advice="close that connection first",
             db_path=str(path),
         )
+    reason = (isinstance(error, OSError) and error.strerror) or text.splitlines()[0]
     return DatabaseError(
-        f"cannot open {path}: {text.splitlines()[0]}",
+        f"cannot open {path}: {reason}",
         advice=advice_on(text) or "choose another path",
         db_path=str(path),
     )

@@ -74,6 +74,10 @@ def query_for(
 def _check_length(query: Query) -> None:
     """Check that the parameters fit into a URL, since Mixpanel reads them from nowhere else."""
     params = query.params(Chunk(date.max, date.max))
+    try:
+        params.get("where", "").encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError("where", "cannot be sent as UTF-8", advice="write it in UTF-8") from error
     if len(str(httpx.QueryParams(params))) <= _LONGEST_QUERY:
         return
     if len(params.get("event", "")) > len(params.get("where", "")):

@@ -17,7 +17,7 @@ import click
 
 from mixpanel_export import errors
 from mixpanel_export._advice import Problem
-from mixpanel_export._process import Signals, open_standard_streams, print_interrupted
+from mixpanel_export._process import Signals, drop_empty_variables, open_standard_streams, print_interrupted
 from mixpanel_export.cli.help import WIDTH
 from mixpanel_export.cli.log import log_event, logs_json
 
@@ -168,6 +168,7 @@ def main(signals: Signals | None = None) -> NoReturn:
     """Run `mpx`; *signals* handle the signals already, if given."""
     if signals is None:
         open_standard_streams()
+        drop_empty_variables()
         signals = Signals()
         signals.listen()
     signals.imported()

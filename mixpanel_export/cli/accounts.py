@@ -1,13 +1,12 @@
 """`mpx accounts`: accounts in the configuration file. Secrets are never arguments and never printed."""
 
 import sys
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from mixpanel_export._environment import variable
+from mixpanel_export._environment import decoded, variable
 from mixpanel_export.cli import complete, print_json, program
 from mixpanel_export.cli.options import api_url_option, option
 from mixpanel_export.cli.report import quoted
@@ -190,10 +189,10 @@ def _secret(*, from_stdin: bool) -> str:
 
 
 def _first_line(content: bytes) -> str:
-    """Return the first line of a secret's file; PowerShell writes UTF-16 with a byte order mark."""
-    is_utf16 = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
-    text = content.decode("utf-16", "replace") if is_utf16 else content.decode("utf-8-sig", "surrogateescape")
-    return text.partition("\n")[0]
+    try:
+        return decoded(content).partition("\n")[0]
+    except UnicodeDecodeError as error:
+        raise click.UsageError("the secret on standard input is not text in UTF-8") from error
 
 
 @command.command("test", short_help="Test whether Mixpanel accepts an account.", epilog=TEST_EXAMPLES)

@@ -1,6 +1,7 @@
 """`mpx query`: the result of a query, for people or for other programs."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixpanel_export._environment import decoded
 from mixpanel_export.cli.look import open_read_only
 from mixpanel_export.cli.options import db_option, wait_option
 
@@ -95,7 +97,7 @@ def command(
         raise click.UsageError("--json, --csv and --parquet exclude each other; choose one")
     if parquet is not None:
         _check_parquet(parquet, db)
-    text = sys.stdin.buffer.read().decode("utf-8-sig") if sql == "-" else sql
+    text = _text_of(sql)
     if not text.strip():
         raise click.UsageError("there is no SQL to run")
     with open_read_only(db, wait) as connection:
@@ -107,16 +109,30 @@ def command(
             _show(connection, text, rows)
 
 
+def _text_of(sql: str) -> str:
+    """Return the SQL of the argument, or of standard input if the argument is `-`."""
+    content = sys.stdin.buffer.read() if sql == "-" else sql.encode("utf-8", "surrogateescape")
+    try:
+        return decoded(content)
+    except UnicodeDecodeError as error:
+        raise click.UsageError("the SQL is not text in UTF-8") from error
+
+
 def _check_parquet(parquet: Path, db: str) -> None:
     from mixpanel_export._database.connection import database_path
 
     database = database_path(db)
-    if parquet.exists() and database.exists() and parquet.samefile(database):
+    target, file = (os.path.realpath(path) for path in (parquet, database))  # which raises nothing for a loop
+    if target in {file, f"{file}.wal"} or _is_same(parquet, database):
         raise click.UsageError("--parquet names the database, which it would replace; choose another file")
     if parquet == STANDARD_OUTPUT and sys.stdout.isatty():
         raise click.UsageError(
             "--parquet - would write binary data to the terminal; redirect it into a file or a pipe"
         )
+
+
+def _is_same(file: Path, database: Path) -> bool:
+    return file.exists() and database.exists() and file.samefile(database)
 
 
 def _write_parquet(connection: "Connection", sql: str, path: Path) -> None:

@@ -22,7 +22,7 @@ cells = [
     "ws.fetch_events(**days, progress=False)",
     "list(ws.stream_events(**days))",
     "ws.sql_rows('SELEC 1')",
-    "await export_events('2024-01-01', '2024-01-02', db='/dev/null')",
+    "await export_events('2024-01-01', '2024-01-02', db='.')",
     "Workspace.test_credentials('nobody')",
 ]
 async def main():
