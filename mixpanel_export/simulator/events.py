@@ -54,7 +54,7 @@ class Profile:
         weekday_pattern: Whether weekends have fewer events than other days.
         first_day: First day with events.
         duplicates: Additional lines, most of which repeat the identity of an event.
-        missing_insert_id: Events whose `$insert_id` is absent, null or empty.
+        missing_insert_id: Events without `$insert_id`; with *odd* it can also be null or empty.
         late: Events that arrive up to 40 hours after their time.
         odd: Events with an unusual or missing time, distinct_id or `$insert_id`. Several exporters crash on these.
         awkward: Events with names, ids, values or line formats that break exporters, integers beyond 2^63 and lines
@@ -170,6 +170,7 @@ def _batch(
     ids = draw.randbytes(16 * size).hex().encode()
     late, without_id = round(profile.late * 65536), round(profile.missing_insert_id * 65536)
     rare = without_id + round(profile.odd * 65536)
+    no_id = _NO_ID if profile.odd else _NO_ID[:1]
     pieces = material(profile.seed)
     users, pages, details, extras = pieces.users, pieces.pages, pieces.details, pieces.extras
     for i in range(size):
@@ -190,7 +191,7 @@ def _batch(
         pick = what >> 32 & 0xFFFF
         if pick < rare:
             time, distinct_id, insert_id = (
-                (time, distinct_id, _NO_ID[pick % 3])
+                (time, distinct_id, no_id[pick % len(no_id)])
                 if pick < without_id
                 else _odd(what >> 48, time, distinct_id, insert_id)
             )
