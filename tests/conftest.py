@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from shell import environment
-from support import simulator
+from support import ACCOUNT, simulator
 
 from mixpanel_export.simulator import Simulator
 
@@ -37,3 +37,27 @@ def env(sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     return tmp_path / "events.duckdb"
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry at once: the pauses are constants of the policy, so only patching removes them."""
+    for pause in ("LONGEST_PAUSE", "_SHORTEST_PAUSE", "_REFUSAL_PAUSE", "_SPREAD"):
+        monkeypatch.setattr(f"mixpanel_export._quota.retry.{pause}", 0.0)
+
+
+@pytest.fixture
+def account_in_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The simulator's account, without a quota to wait for."""
+    settings = {
+        "MP_USERNAME": ACCOUNT.auth[0],
+        "MP_SECRET": ACCOUNT.auth[1],
+        "MP_PROJECT_ID": "12345",
+        "MP_CONFIG_PATH": str(tmp_path / "none.toml"),
+        "MPX_PER_SECOND": "0",
+        "MPX_PER_HOUR": "0",
+    }
+    for name in ("MP_ACCOUNT", "MP_REGION", "MPX_API_URL", "MPX_DB"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)

@@ -1,11 +1,7 @@
 """`export_events`, end to end: the simulator on one side, a real DuckDB file on the other."""
 
-import asyncio
 import errno
-import subprocess
-import sys
-from contextlib import closing, suppress
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,6 @@ import httpx
 import pytest
 from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 
-from mixpanel_export._database.connection import connect
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._source.download import download_events
@@ -26,40 +21,28 @@ from mixpanel_export.errors import (
     ConfigError,
     DatabaseError,
     FutureDateError,
-    LedgerMismatchError,
     NetworkError,
     QueryError,
-    SelectionError,
     ServerError,
-    TableExistsError,
-    TableNotFoundError,
     TruncatedError,
 )
 from mixpanel_export.results import BatchProgress, Progress
 from mixpanel_export.simulator import Fault, Simulator
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses")]
+
 
 PASSING = [
     "429", "500", "502", "503", "504", "timeout_error", "reset_before_head", "close_before_head",
     "terminated_early", "error_fragment", "error_line", "cut_line", "reset", "close", "truncated_gzip",
     "corrupt_crc", "trailing_garbage", "garbage_line",
 ]  # fmt: skip
+
+
 HARMLESS = ["two_members", "blank_lines", "no_final_newline", "crlf"]
+
+
 FIFTH = date(2024, 3, 5)
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "test.duckdb"
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the shortest backoff there is."""
-    monkeypatch.setattr("mixpanel_export._quota.retry.LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr("mixpanel_export._quota.retry._SHORTEST_PAUSE", 0.0)
-    monkeypatch.setattr("mixpanel_export._quota.retry._SPREAD", 0.0)
 
 
 async def test_the_table_holds_exactly_the_events_over_a_real_socket(db: Path) -> None:
@@ -166,149 +149,6 @@ async def test_a_day_of_no_events_is_held_like_any_other(db: Path) -> None:
     assert (again.successful_batches, len(sim.requests)) == (0, 10)
 
 
-async def test_create_wants_no_table(db: Path) -> None:
-    """Create on an existing table is refused before any request."""
-    sim = simulator()
-    await export(sim, db)
-    with pytest.raises(TableExistsError, match="resume"):
-        await export(sim, db)
-    assert len(sim.requests) == 9
-
-
-async def test_append_wants_a_table(db: Path) -> None:
-    """Append without a table is refused before any request."""
-    sim = simulator()
-    with pytest.raises(TableNotFoundError):
-        await export(sim, db, mode="append")
-    assert sim.requests == []
-
-
-async def test_append_adds_other_days(db: Path) -> None:
-    """Appending the days after those held gives both."""
-    sim = simulator()
-    await export(sim, db)
-    result = await export(sim, db, "2024-03-10", "2024-03-12", mode="append")
-    assert held(db) == truth(sim, "2024-03-01", "2024-03-12")
-    assert result.total_rows == sim.truth(date(2024, 3, 10), date(2024, 3, 12)).distinct
-
-
-async def test_append_of_days_held_replaces_whole_batches(db: Path) -> None:
-    """Days that cut earlier batches are widened to their borders, which the result says, and nothing doubles."""
-    sim = simulator()
-    await export(sim, db, chunk_days=3)
-    result = await export(sim, db, "2024-03-02", "2024-03-05", mode="append")
-    assert result.added_date_ranges == (("2024-03-01", "2024-03-01"), ("2024-03-06", "2024-03-06"))
-    assert result.total_rows == 0
-    assert held(db) == truth(sim)
-
-
-async def test_replace_swaps_the_table_for_the_new_days(db: Path) -> None:
-    """After replace the table holds the new days only, and the ledger with it."""
-    sim = simulator()
-    await export(sim, db)
-    result = await export(sim, db, "2024-03-05", "2024-03-12", mode="replace")
-    assert held(db) == truth(sim, "2024-03-05", "2024-03-12")
-    assert result.total_rows == sim.truth(date(2024, 3, 5), date(2024, 3, 12)).distinct
-    assert query(db, "SELECT DISTINCT table_name FROM _export_batches") == [("events",)]
-    assert query(
-        db, "SELECT table_name FROM duckdb_tables() WHERE table_name NOT LIKE '\\_%' ESCAPE '\\'"
-    ) == [("events",)]
-
-
-async def test_a_failed_replace_leaves_the_old_table_and_goes_on_next_time(db: Path) -> None:
-    """Replace with a failed batch keeps the old table; the same call fetches only what was missing and swaps."""
-    sim = simulator()
-    await export(sim, db)
-    before = held(db)
-    sim.faults = [Fault("500", first=FIFTH, last=FIFTH)]
-    result = await export(sim, db, "2024-03-02", "2024-03-08", mode="replace", retries=0)
-    assert (result.failed_batches, result.total_rows, held(db)) == (1, 0, before)
-    sim.faults = []
-    asked = len(sim.requests)
-    await export(sim, db, "2024-03-02", "2024-03-08", mode="replace")
-    assert len(sim.requests) == asked + 1
-    assert held(db) == truth(sim, "2024-03-02", "2024-03-08")
-
-
-async def test_another_replace_starts_from_nothing(db: Path) -> None:
-    """What an unfinished replace has fetched is not used for other days."""
-    sim = simulator(faults=[Fault("500", first=FIFTH, last=FIFTH)])
-    await export(sim, db, mode="replace", retries=0)
-    sim.faults = []
-    await export(sim, db, "2024-03-02", "2024-03-08", mode="replace")
-    assert held(db) == truth(sim, "2024-03-02", "2024-03-08")
-
-
-async def test_resume_without_a_table_starts_from_nothing(db: Path) -> None:
-    """Resume creates the table, also where it was dropped by hand and the ledger is left."""
-    sim = simulator()
-    await export(sim, db, mode="resume")
-    query(db, "DROP TABLE events")
-    await export(sim, db, mode="resume")
-    assert held(db) == truth(sim)
-
-
-async def test_resume_does_not_trust_a_ledger_that_the_table_belies(db: Path) -> None:
-    """Rows deleted by hand are noticed before any request, and append of those days repairs the table."""
-    sim = simulator()
-    await export(sim, db)
-    query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
-    asked = len(sim.requests)
-    with pytest.raises(LedgerMismatchError, match="2024-03-05") as caught:
-        await export(sim, db, mode="resume")
-    assert (caught.value.batch, len(sim.requests)) == (5, asked)
-    await export(sim, db, "2024-03-05", "2024-03-05", mode="append")
-    assert held(db) == truth(sim)
-
-
-async def test_days_that_were_not_final_are_fetched_again(db: Path) -> None:
-    """An export up to today, resumed two days later, equals the truth of then, and old days are not asked again."""
-    clock = [NOW]
-    sim = simulator(now=lambda: clock[0], late=0.3)
-    await export(sim, db, "2024-05-20", "2024-06-01", now=lambda: clock[0])
-    assert held(db) == truth(sim, "2024-05-20", "2024-06-01")
-    assert [row[2] for row in ledger(db)] == ["complete"] * 10 + ["open"] * 3
-    clock[0] = NOW + timedelta(days=2)
-    asked = len(sim.requests)
-    await export(sim, db, "2024-05-20", "2024-06-03", mode="resume", now=lambda: clock[0])
-    assert held(db) == truth(sim, "2024-05-20", "2024-06-03")
-    assert min(str(request.first) for request in sim.requests[asked:]) == "2024-05-30"
-
-
-async def test_selections_that_share_no_event_share_a_table(db: Path) -> None:
-    """Two disjoint lists of event names stand side by side; a list that overlaps is refused before any request."""
-    sim = simulator()
-    names = sorted({row[0] for row in sim.rows(date(2024, 3, 1), date(2024, 3, 9)) if row[0] is not None})
-    one, other = names[:2], names[2:4]
-    await export(sim, db, events=one)
-    await export(sim, db, events=other, mode="append")
-    assert held(db) == truth(sim, events=[*one, *other])
-    asked = len(sim.requests)
-    for events in (None, names[1:3]):
-        with pytest.raises(SelectionError, match="another table"):
-            await export(sim, db, events=events, mode="append")
-    assert len(sim.requests) == asked
-
-
-async def test_a_limited_export_never_counts_as_having_the_days(db: Path) -> None:
-    """A limit takes that many events in one request; resume then fetches the days in full."""
-    sim = simulator()
-    result = await export(sim, db, limit=7)
-    assert (result.total_rows, len(sim.requests)) == (7, 1)
-    assert ledger(db, "status") == [("limited",)]
-    await export(sim, db, mode="resume")
-    assert held(db) == truth(sim)
-
-
-async def test_a_limited_export_does_not_replace_whole_days(db: Path) -> None:
-    """A limit over days that are held in full is refused before any request."""
-    sim = simulator()
-    await export(sim, db)
-    with pytest.raises(SelectionError, match="limit"):
-        await export(sim, db, limit=7, mode="append")
-    assert len(sim.requests) == 9
-
-
 async def test_duplicates_can_be_kept(db: Path) -> None:
     """Without dedupe every line is a row."""
     sim = simulator(duplicates=0.2)
@@ -355,70 +195,6 @@ async def test_a_valid_chunk_is_committed_while_others_take_long(db: Path) -> No
         await export(sim, db, transport=transport, chunk_days=1, on_batch_complete=report)
     assert reported[8:] == [str(FIFTH)]
     assert held(db) == truth(sim)
-
-
-async def test_every_batch_is_told_once_and_one_at_a_time(db: Path) -> None:
-    """`on_batch_complete` is awaited for each batch, never for two at once, with its place in date order."""
-    sim = simulator(faults=[Fault("500", first=FIFTH, last=FIFTH)])
-    told: list[BatchProgress] = []
-    inside = 0
-
-    async def tell(batch: BatchProgress) -> None:
-        nonlocal inside
-        inside += 1
-        assert inside == 1
-        await anyio.sleep(0.001)
-        told.append(batch)
-        inside -= 1
-
-    await export(sim, db, retries=0, on_batch_complete=tell)
-    told.sort(key=lambda batch: batch.batch_index)
-    assert [batch.batch_index for batch in told] == list(range(9))
-    assert [batch.from_date for batch in told] == [f"2024-03-0{day}" for day in range(1, 10)]
-    assert [batch.success for batch in told] == [True] * 4 + [False] + [True] * 4
-    assert told[4].error is not None
-    assert sum(batch.rows for batch in told) == query(db, "SELECT count(*) FROM events")[0][0]
-
-
-async def test_a_callback_that_raises_stops_the_export_and_keeps_what_is_committed(db: Path) -> None:
-    """The caller gets the callback's own exception, and resume completes the table."""
-    sim = simulator()
-
-    def refuse(batch: BatchProgress) -> None:
-        raise LookupError(batch.from_date)
-
-    with pytest.raises(LookupError):
-        await export(sim, db, on_batch_complete=refuse, max_workers=1)
-    assert 0 < len([row for row in ledger(db) if row[2] == "complete"]) < 9
-    await export(sim, db, mode="resume")
-    assert held(db) == truth(sim)
-
-
-async def test_a_callback_cannot_start_another_export_into_the_file(db: Path) -> None:
-    """A nested export on the same file is refused instead of waiting for itself."""
-    sim = simulator()
-    refused: list[str] = []
-
-    async def nest(_: BatchProgress) -> None:
-        with pytest.raises(Exception, match="already running") as caught:
-            await export(sim, db, mode="resume")
-        refused.append(type(caught.value).__name__)
-
-    await export(sim, db, on_batch_complete=nest)
-    assert refused == ["ExportRunningError"] * 9
-
-
-async def test_progress_is_totals(db: Path) -> None:
-    """Progress never goes back in batches and ends with everything done."""
-    sim = simulator(first_byte=0.15)
-    seen: list[Progress] = []
-    await export(sim, db, on_progress=seen.append, max_workers=3, per_hour=60)
-    done = [progress.batches_done for progress in seen]
-    assert done == sorted(done)
-    last = seen[-1]
-    assert (last.batches, last.batches_done, last.requests, last.quota_left) == (3, 3, 3, 57)
-    assert last.rows == sim.truth(date(2024, 3, 1), date(2024, 3, 9)).rows
-    assert last.bytes_read == sum(request.bytes_sent for request in sim.requests)
 
 
 @pytest.mark.parametrize("after", [0.0, 0.05, 0.3, 0.6])
@@ -565,62 +341,6 @@ async def test_a_download_restarts_its_file(tmp_path: Path) -> None:
         assert sorted(file.read().splitlines()) == sorted(sim.lines(date(2024, 3, 1), date(2024, 3, 2)))
 
 
-async def test_what_a_callback_raises_leaves_as_it_is(db: Path) -> None:
-    """A group of exceptions is not taken apart, and a cancellation inside the callback is not swallowed."""
-    sim = simulator()
-
-    def raise_group(_: object) -> None:
-        raise ExceptionGroup("mine", [ValueError(1), KeyError(2)])
-
-    with pytest.raises(ExceptionGroup, match="mine") as caught:
-        await export(sim, db, on_batch_complete=raise_group)
-    assert len(caught.value.exceptions) == 2
-    with pytest.raises(ExceptionGroup, match="mine"):
-        await export(sim, db, on_progress=raise_group, mode="replace")
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_callback_that_lets_a_cancellation_out_stops_the_export(db: Path) -> None:
-    """Awaiting something that was cancelled is an error of the callback like any other."""
-
-    async def wait_for_the_cancelled(_: BatchProgress) -> None:
-        task = asyncio.ensure_future(asyncio.sleep(60))
-        task.cancel()
-        await task
-
-    sim = simulator(first_byte=0.8)
-    with pytest.raises(asyncio.CancelledError):
-        await export(sim, db, on_batch_complete=wait_for_the_cancelled, max_workers=1, chunk_days=3)
-    assert len(sim.requests) < 3
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("milliseconds", range(0, 300, 20))
-async def test_asyncios_own_cancellation_cleans_up_too(db: Path, milliseconds: int) -> None:
-    """`asyncio.timeout` at any moment leaves no lock, no staging, no setting and no part of a batch."""
-    sim = simulator()
-    with closing(connect(db)) as own:
-        own.execute("SET GLOBAL memory_limit = '777MiB'")
-        settings = "SELECT current_setting('memory_limit'), current_setting('preserve_insertion_order')"
-        with suppress(TimeoutError):
-            async with asyncio.timeout(milliseconds / 1000):
-                await export(sim, db, mode="replace")
-        assert own.execute(settings).fetchone() == ("777.0 MiB", True)
-        assert [path.name for path in db.parent.glob(".*")] == []
-        await export(sim, db, mode="replace")
-        assert own.execute(settings).fetchone() == ("777.0 MiB", True)
-    assert held(db) == truth(sim)
-
-
-async def test_a_limit_is_one_request_however_far_it_is_widened(db: Path) -> None:
-    """A limited export over days of an earlier limited one makes one request."""
-    sim = simulator()
-    await export(sim, db, "2024-03-01", "2024-03-05", limit=10)
-    result = await export(sim, db, "2024-03-04", "2024-03-06", limit=10, mode="append")
-    assert (len(sim.requests), result.successful_batches) == (2, 1)
-    assert query(db, "SELECT count(*) FROM events") == [(10,)]
-
-
 async def test_a_full_disk_is_one_error_and_resume_completes(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -640,41 +360,3 @@ async def test_a_full_disk_is_one_error_and_resume_completes(
             await export(sim, db, max_workers=1, chunk_days=1)
     await export(sim, db, mode="resume")
     assert held(db) == truth(sim)
-
-
-async def test_one_request_is_one_however_far_it_is_widened(db: Path) -> None:
-    """Days that cut an earlier batch are asked for together with the rest of it."""
-    sim = simulator()
-    await export(sim, db, "2024-03-05", "2024-03-12", one_request=True)
-    result = await export(sim, db, "2024-03-10", "2024-03-19", one_request=True, mode="append")
-    assert (len(sim.requests), result.added_date_ranges) == (2, (("2024-03-05", "2024-03-09"),))
-    assert held(db) == truth(sim, "2024-03-05", "2024-03-19")
-
-
-async def test_progress_counts_no_rows_that_were_given_up(db: Path) -> None:
-    """Rows of a failed batch are not in the last progress."""
-    sim = simulator(faults=[Fault("terminated_early", first=FIFTH, last=FIFTH)])
-    seen: list[Progress] = []
-    await export(sim, db, retries=0, on_progress=seen.append)
-    assert seen[-1].batches_failed == 1
-    others = (
-        sim.truth(date(2024, 3, 1), date(2024, 3, 4)).rows
-        + sim.truth(date(2024, 3, 6), date(2024, 3, 9)).rows
-    )
-    assert seen[-1].rows == others
-
-
-def test_a_callback_may_end_the_process(db: Path) -> None:
-    """`sys.exit` in a callback leaves with its code, and the file whole."""
-    code = (
-        "import sys, anyio\\n"
-        "from pathlib import Path\\n"
-        "from support import export, simulator\\n"
-        "async def main():\\n"
-        "    await export(simulator(), Path(sys.argv[1]), on_batch_complete=lambda batch: sys.exit(7))\\n"
-        "anyio.run(main)\\n"
-    ).replace("\\n", "\n")
-    tests = Path(__file__).parents[1]
-    ended = subprocess.run([sys.executable, "-c", code, str(db)], cwd=tests, timeout=60, check=False)
-    assert ended.returncode == 7
-    assert query(db, "SELECT count(DISTINCT export_batch) > 0 FROM events") == [(True,)]

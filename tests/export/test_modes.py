@@ -1,0 +1,181 @@
+"""The four modes, selections and limits: what each does to the table, and what it refuses."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from support import NOW, export, held, ledger, query, simulator, truth
+
+from mixpanel_export.errors import (
+    LedgerMismatchError,
+    SelectionError,
+    TableExistsError,
+    TableNotFoundError,
+)
+from mixpanel_export.simulator import Fault
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses")]
+
+
+FIFTH = date(2024, 3, 5)
+
+
+async def test_create_wants_no_table(db: Path) -> None:
+    """Create on an existing table is refused before any request."""
+    sim = simulator()
+    await export(sim, db)
+    with pytest.raises(TableExistsError, match="resume"):
+        await export(sim, db)
+    assert len(sim.requests) == 9
+
+
+async def test_append_wants_a_table(db: Path) -> None:
+    """Append without a table is refused before any request."""
+    sim = simulator()
+    with pytest.raises(TableNotFoundError):
+        await export(sim, db, mode="append")
+    assert sim.requests == []
+
+
+async def test_append_adds_other_days(db: Path) -> None:
+    """Appending the days after those held gives both."""
+    sim = simulator()
+    await export(sim, db)
+    result = await export(sim, db, "2024-03-10", "2024-03-12", mode="append")
+    assert held(db) == truth(sim, "2024-03-01", "2024-03-12")
+    assert result.total_rows == sim.truth(date(2024, 3, 10), date(2024, 3, 12)).distinct
+
+
+async def test_append_of_days_held_replaces_whole_batches(db: Path) -> None:
+    """Days that cut earlier batches are widened to their borders, which the result says, and nothing doubles."""
+    sim = simulator()
+    await export(sim, db, chunk_days=3)
+    result = await export(sim, db, "2024-03-02", "2024-03-05", mode="append")
+    assert result.added_date_ranges == (("2024-03-01", "2024-03-01"), ("2024-03-06", "2024-03-06"))
+    assert result.total_rows == 0
+    assert held(db) == truth(sim)
+
+
+async def test_replace_swaps_the_table_for_the_new_days(db: Path) -> None:
+    """After replace the table holds the new days only, and the ledger with it."""
+    sim = simulator()
+    await export(sim, db)
+    result = await export(sim, db, "2024-03-05", "2024-03-12", mode="replace")
+    assert held(db) == truth(sim, "2024-03-05", "2024-03-12")
+    assert result.total_rows == sim.truth(date(2024, 3, 5), date(2024, 3, 12)).distinct
+    assert query(db, "SELECT DISTINCT table_name FROM _export_batches") == [("events",)]
+    assert query(
+        db, "SELECT table_name FROM duckdb_tables() WHERE table_name NOT LIKE '\\_%' ESCAPE '\\'"
+    ) == [("events",)]
+
+
+async def test_a_failed_replace_leaves_the_old_table_and_goes_on_next_time(db: Path) -> None:
+    """Replace with a failed batch keeps the old table; the same call fetches only what was missing and swaps."""
+    sim = simulator()
+    await export(sim, db)
+    before = held(db)
+    sim.faults = [Fault("500", first=FIFTH, last=FIFTH)]
+    result = await export(sim, db, "2024-03-02", "2024-03-08", mode="replace", retries=0)
+    assert (result.failed_batches, result.total_rows, held(db)) == (1, 0, before)
+    sim.faults = []
+    asked = len(sim.requests)
+    await export(sim, db, "2024-03-02", "2024-03-08", mode="replace")
+    assert len(sim.requests) == asked + 1
+    assert held(db) == truth(sim, "2024-03-02", "2024-03-08")
+
+
+async def test_another_replace_starts_from_nothing(db: Path) -> None:
+    """What an unfinished replace has fetched is not used for other days."""
+    sim = simulator(faults=[Fault("500", first=FIFTH, last=FIFTH)])
+    await export(sim, db, mode="replace", retries=0)
+    sim.faults = []
+    await export(sim, db, "2024-03-02", "2024-03-08", mode="replace")
+    assert held(db) == truth(sim, "2024-03-02", "2024-03-08")
+
+
+async def test_resume_without_a_table_starts_from_nothing(db: Path) -> None:
+    """Resume creates the table, also where it was dropped by hand and the ledger is left."""
+    sim = simulator()
+    await export(sim, db, mode="resume")
+    query(db, "DROP TABLE events")
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_resume_does_not_trust_a_ledger_that_the_table_belies(db: Path) -> None:
+    """Rows deleted by hand are noticed before any request, and append of those days repairs the table."""
+    sim = simulator()
+    await export(sim, db)
+    query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
+    asked = len(sim.requests)
+    with pytest.raises(LedgerMismatchError, match="2024-03-05") as caught:
+        await export(sim, db, mode="resume")
+    assert (caught.value.batch, len(sim.requests)) == (5, asked)
+    await export(sim, db, "2024-03-05", "2024-03-05", mode="append")
+    assert held(db) == truth(sim)
+
+
+async def test_days_that_were_not_final_are_fetched_again(db: Path) -> None:
+    """An export up to today, resumed two days later, equals the truth of then, and old days are not asked again."""
+    clock = [NOW]
+    sim = simulator(now=lambda: clock[0], late=0.3)
+    await export(sim, db, "2024-05-20", "2024-06-01", now=lambda: clock[0])
+    assert held(db) == truth(sim, "2024-05-20", "2024-06-01")
+    assert [row[2] for row in ledger(db)] == ["complete"] * 10 + ["open"] * 3
+    clock[0] = NOW + timedelta(days=2)
+    asked = len(sim.requests)
+    await export(sim, db, "2024-05-20", "2024-06-03", mode="resume", now=lambda: clock[0])
+    assert held(db) == truth(sim, "2024-05-20", "2024-06-03")
+    assert min(str(request.first) for request in sim.requests[asked:]) == "2024-05-30"
+
+
+async def test_selections_that_share_no_event_share_a_table(db: Path) -> None:
+    """Two disjoint lists of event names stand side by side; a list that overlaps is refused before any request."""
+    sim = simulator()
+    names = sorted({row[0] for row in sim.rows(date(2024, 3, 1), date(2024, 3, 9)) if row[0] is not None})
+    one, other = names[:2], names[2:4]
+    await export(sim, db, events=one)
+    await export(sim, db, events=other, mode="append")
+    assert held(db) == truth(sim, events=[*one, *other])
+    asked = len(sim.requests)
+    for events in (None, names[1:3]):
+        with pytest.raises(SelectionError, match="another table"):
+            await export(sim, db, events=events, mode="append")
+    assert len(sim.requests) == asked
+
+
+async def test_a_limited_export_never_counts_as_having_the_days(db: Path) -> None:
+    """A limit takes that many events in one request; resume then fetches the days in full."""
+    sim = simulator()
+    result = await export(sim, db, limit=7)
+    assert (result.total_rows, len(sim.requests)) == (7, 1)
+    assert ledger(db, "status") == [("limited",)]
+    await export(sim, db, mode="resume")
+    assert held(db) == truth(sim)
+
+
+async def test_a_limited_export_does_not_replace_whole_days(db: Path) -> None:
+    """A limit over days that are held in full is refused before any request."""
+    sim = simulator()
+    await export(sim, db)
+    with pytest.raises(SelectionError, match="limit"):
+        await export(sim, db, limit=7, mode="append")
+    assert len(sim.requests) == 9
+
+
+async def test_a_limit_is_one_request_however_far_it_is_widened(db: Path) -> None:
+    """A limited export over days of an earlier limited one makes one request."""
+    sim = simulator()
+    await export(sim, db, "2024-03-01", "2024-03-05", limit=10)
+    result = await export(sim, db, "2024-03-04", "2024-03-06", limit=10, mode="append")
+    assert (len(sim.requests), result.successful_batches) == (2, 1)
+    assert query(db, "SELECT count(*) FROM events") == [(10,)]
+
+
+async def test_one_request_is_one_however_far_it_is_widened(db: Path) -> None:
+    """Days that cut an earlier batch are asked for together with the rest of it."""
+    sim = simulator()
+    await export(sim, db, "2024-03-05", "2024-03-12", one_request=True)
+    result = await export(sim, db, "2024-03-10", "2024-03-19", one_request=True, mode="append")
+    assert (len(sim.requests), result.added_date_ranges) == (2, (("2024-03-05", "2024-03-09"),))
+    assert held(db) == truth(sim, "2024-03-05", "2024-03-19")

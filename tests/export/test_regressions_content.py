@@ -1,0 +1,175 @@
+"""Regressions about content: each way in which exporters are known to damage lines, numbers or characters."""
+
+import json
+import tracemalloc
+from datetime import date
+from pathlib import Path
+
+import httpx
+import pytest
+from lines import ONE_DAY, export_lines, texts
+from support import Body, export, held, query, simulator, truth
+
+from mixpanel_export import (
+    LineTooLongError,
+)
+from mixpanel_export._database.settings import memory_limit
+from mixpanel_export.simulator import Fault, Simulator
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses", "account_in_environment")]
+
+
+FIRST, LAST = date(2024, 3, 1), date(2024, 3, 9)
+
+
+FIFTH = date(2024, 3, 5)
+
+
+@pytest.fixture
+def sim() -> Simulator:
+    return simulator()
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
+async def test_only_a_newline_ends_a_line(db: Path, separator: str) -> None:
+    """What other readers of lines cut at stands inside a string, untouched."""
+    properties = f'{{"text":"before{separator}after"}}'
+    await export_lines(db, f'{{"event":"e","properties":{properties}}}'.encode())
+    assert texts(db) == {properties: 1}
+    assert query(db, "SELECT count(*) FROM _export_rejects") == [(0,)]
+
+
+@pytest.mark.parametrize("control", [b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\r", b"\xc2"])
+async def test_a_byte_that_json_forbids_costs_no_event(db: Path, control: bytes) -> None:
+    """Where such a byte stands in a string, the event is there without it, and the line as it was beside it."""
+    line = b'{"event":"e","properties":{"text":"before' + control + b'after"}}'
+    result = await export_lines(db, line)
+    assert (result.repaired, result.rejects, result.total_rows) == (1, 0, 2)
+    assert texts(db) == {'{"text":"before\ufffdafter"}': 1}
+    assert query(db, "SELECT line FROM _export_rejects") == [(line,)]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        '{"a":null,"b":"undefined","c":"<null>","d":"<undefined>","e":""}',
+        '{"k":1,"K":2,"$k":3,"k ":4,"":5,"a.b":6,"\\"":7,"🎈":8}',
+        '{"list":[1,"two",null,{"three":[[]]}],"object":{"list":[{}]}}',
+        '{"same":1,"same":"two"}',
+    ],
+)
+async def test_properties_of_every_shape_stay_as_they_were_sent(db: Path, properties: str) -> None:
+    """Placeholders, keys that differ by little, nested values and equal keys are text, and no columns to fit."""
+    other = '{"k":"text","list":"scalar","object":1,"a":true}'
+    await export_lines(db, *(f'{{"event":"e","properties":{text}}}'.encode() for text in (properties, other)))
+    assert texts(db) == {properties: 1, other: 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["$identify", "$merge", "$create_alias", "$hotshard_events", "$ae_session", ""]
+)
+async def test_events_of_mixpanels_own_are_exported_too(db: Path, name: str) -> None:
+    """Nothing is left out by its name."""
+    await export_lines(db, json.dumps({"event": name, "properties": {"distinct_id": ""}}).encode())
+    assert query(db, "SELECT event_name, distinct_id FROM events WHERE event_name <> 'end'") == [(name, "")]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain; charset=iso-8859-1", "application/json", "text/html"])
+async def test_the_content_type_changes_nothing(db: Path, content_type: str) -> None:
+    """Lines are UTF-8 whatever the header says they are."""
+    sim = simulator(content_type=content_type)
+    await export(sim, db)
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.parametrize("options", [{}, {"gzip_over": 0}, {"gzip_over": 1 << 30}, {"gzip_member": 3000}])
+async def test_compressed_and_plain_answers_mix(db: Path, options: dict[str, int]) -> None:
+    """Small days come plain and others compressed, or all alike, or in members: each answer is read as what it is."""
+    sim = simulator(events_per_day=lambda day: 1 if day.day % 2 else 50, **options)
+    result = await export(sim, db, chunk_days=1)
+    assert (result.failed_batches, len(sim.requests)) == (0, 9)
+    assert held(db) == truth(sim)
+
+
+async def test_awkward_content_is_stored_and_counted_exactly(db: Path) -> None:
+    """Where half of the events are awkward and some lines are none, rows, repairs and rejects are the truth's."""
+    sim = simulator(awkward=0.5, rejects=0.05, odd=0.0)
+    result = await export(sim, db)
+    expected = sim.truth(FIRST, LAST)
+    assert (result.total_rows, result.repaired, result.rejects) == (
+        expected.distinct,
+        expected.repaired,
+        expected.rejects,
+    )
+    assert min(result.repaired, result.rejects) > 0
+    assert held(db) == expected.checksum
+
+
+async def test_fragments_of_a_line_are_never_joined(db: Path) -> None:
+    """Two neighbours that would make an event together are two lines that are none."""
+    halves = [b'{"event":"made up","prope', b'rties":{"n":1}}']
+    result = await export_lines(db, *halves)
+    assert (result.total_rows, result.rejects) == (1, 2)
+    assert {line for (line,) in query(db, "SELECT line FROM _export_rejects")} == set(halves)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 16 << 20])
+async def test_characters_cut_between_pieces_arrive_whole(db: Path, piece: int) -> None:
+    """Where the transfer cuts lines, characters and the gzip stream makes no difference."""
+    sim = simulator(piece=piece, events_per_day=20)
+    await export(sim, db)
+    assert held(db) == truth(sim)
+
+
+async def test_an_odd_record_does_not_fail_its_batch(db: Path) -> None:
+    """Days of nothing but missing, null, numeric and unreadable ids and times are stored in one attempt each."""
+    sim = simulator(odd=1.0, missing_insert_id=0.0)
+    result = await export(sim, db)
+    assert (result.failed_batches, result.rejects, len(sim.requests)) == (0, 0, 9)
+    assert held(db) == truth(sim)
+    assert query(
+        db,
+        "SELECT count(*) FILTER (distinct_id IS NULL) > 0, count(*) FILTER (event_time IS NULL) > 0 FROM events",
+    ) == [(True, True)]
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+async def test_a_number_that_json_does_not_have_costs_no_event(db: Path, constant: str) -> None:
+    """What some serializers write for no number fails no batch: the event is stored as it came."""
+    result = await export_lines(db, f'{{"event":"e","properties":{{"a":{constant}}}}}'.encode())
+    assert (result.failed_batches, result.total_rows) == (0, 2)
+    assert texts(db) == {f'{{"a":{constant}}}': 1}
+
+
+async def test_a_line_beyond_the_maximum_fails_its_batch_only_and_at_once(db: Path) -> None:
+    """A line over 64 MiB is named with the maximum and its beginning, and not fetched again to be as long."""
+    long = '{"event":"Monster","properties":{"text":"' + "x" * (64 << 20) + '"}}'
+    fault = Fault("garbage_line", FIFTH, FIFTH, text=long)
+    sim = simulator(faults=[fault])
+    result = await export(sim, db, chunk_days=1)
+    assert sim.hits(fault) == 1
+    assert result.failed_date_ranges == (ONE_DAY,)
+    (error,) = result.errors
+    assert isinstance(error, LineTooLongError)
+    assert "2024-03-05" in str(error)
+    assert "67108864 bytes" in str(error)
+    assert '{"event":"Monster"' in str(error)
+    assert result.total_rows == sim.truth(FIRST, LAST).distinct - sim.truth(FIFTH, FIFTH).distinct
+
+
+async def test_memory_does_not_grow_with_the_batch(db: Path) -> None:
+    """Of a batch of 96 MB no more than what is kept on purpose, and the pieces at hand, is in Python's memory."""
+    piece = b'{"event":"e","properties":{"text":"' + b"x" * 4000 + b'"}}\n'
+    piece *= (1 << 20) // len(piece)
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Body(piece for _ in range(96)))
+
+    tracemalloc.start()
+    try:
+        result = await export(simulator(), db, *ONE_DAY, transport=httpx.MockTransport(handle))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.total_rows == 96 * piece.count(b"\n")
+    assert peak < memory_limit() // 8 + (24 << 20)
