@@ -1,9 +1,9 @@
-"""Databases that mixpanel_data made become ours: every row, in one transaction.
+"""Convert databases of mixpanel_data, with every row, in one transaction.
 
-Each table of events is copied without its constraints, then swapped by drop and rename; whatever stops that leaves
-the file as it was. What the old `_metadata` claims is noted in the ledger as `imported`: mixpanel_data wrote neither
-filters nor gaps down, and took truncated answers for whole, so nothing is proven by it. Rows on other days than it
-claims, as batches that broke off have left them, are imported batches of their own. Tables of profiles stay.
+Each events table is copied without its constraints, then replaced by the copy. A failure leaves the file unchanged.
+The days that the old `_metadata` lists become batches with the status `imported`. They are not proven complete:
+mixpanel_data recorded neither filters nor gaps, and accepted truncated responses. Rows on other days, which
+interrupted batches have left, become imported batches of their own. Tables of profiles stay.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_export._database.connection import (
+    Connection,
     advice_on,
     connected_for_export,
     database_path,
@@ -45,21 +46,21 @@ _COLUMNS = [
     ("properties", "JSON"),
 ]
 _NEW = "_export_upgrade_"
-_UNKNOWN = Selection("(unknown)")  # which project it was is not in the file
-_EAST, _WEST = 14, 12  # hours by which the clocks of the world differ from UTC
+_UNKNOWN = Selection("(unknown)")  # the file does not name the project
+_EAST, _WEST = 14, 12  # the largest offsets from UTC in hours
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    """What `_metadata` says of a table; its days are those of the project's zone, which it does not tell."""
+class _Metadata:
+    """The row of a table in `_metadata`. Its days are in the project's time zone, which the file does not name."""
 
     fetched_at: datetime
     days: Chunk | None
 
     @property
     def day(self) -> str:
-        """SQL for the day that a row counts for."""
-        # What is on none of Python's days, as infinity, must have one all the same.
+        """SQL for the day of a row."""
+        # Infinity and years that Python has not need a day, too.
         own = "CASE WHEN year(event_time) BETWEEN 1 AND 9999 THEN event_time::DATE ELSE DATE '1970-01-01' END"
         if self.days is None:
             return own
@@ -73,17 +74,17 @@ class _Claim:
 
 @short_tracebacks
 def upgrade_database(path: str | Path) -> UpgradeResult:
-    """Make the events tables of mixpanel_data in the file *path* ours, in one transaction that keeps every row.
+    """Convert the events tables of mixpanel_data in the file *path*, with every row, in one transaction.
 
-    `properties` stays as mixpanel_data left it, without `time`, `distinct_id` and `$insert_id`. The days that a table
-    had count as `imported`: to fetch them again, replace the table; other days can be appended. The file grows by as
-    much as the tables take. One that is upgraded already is left alone.
+    `properties` keeps mixpanel_data's content, which lacks `time`, `distinct_id` and `$insert_id`. The days of a table
+    count as `imported`: other days can be appended, and a replacement of the table fetches them again. The file grows
+    by the size of the tables. A converted file is left unchanged.
 
     Raises:
-        DatabaseNotFoundError: There is no such file.
-        DatabaseError: It is not mixpanel_data's, or cannot be opened or written; it is as it was.
-        TableFormatError: A newer release of this program has exported into it.
-        ExportRunningError: This process is exporting into it.
+        DatabaseNotFoundError: there is no such file.
+        DatabaseError: it is not a file of mixpanel_data, or cannot be opened or written. It is unchanged.
+        TableFormatError: a newer release of this program has exported into it.
+        ExportRunningError: this process is exporting into it.
     """
     path = database_path(path)
     check_there(path)
@@ -101,63 +102,63 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
             return UpgradeResult(path, _upgraded(connection, tables) if tables else ())
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
-            advice = advice_on(reason) or "make room or free the file"
             raise DatabaseError(
-                f"cannot upgrade {path}: {reason}; it is as it was, so {advice}, then try again",
+                f"cannot upgrade {path}, which is unchanged: {reason}",
+                advice=f"{advice_on(reason) or 'make room on the disk or free the file'}, then try again",
                 db_path=str(path),
             ) from error
 
 
 def _foreign(path: Path) -> DatabaseError:
     return DatabaseError(
-        f"{path} was not made by mixpanel_data, so there is nothing to upgrade in it; name a file such as "
-        "~/.mp/data/PROJECT.db",
+        f"{path} was not made by mixpanel_data, so there is nothing to upgrade in it",
+        advice="name a file such as ~/.mp/data/PROJECT.db",
         db_path=str(path),
     )
 
 
-def _check_free(connection: duckdb.DuckDBPyConnection, path: Path, tables: list[str]) -> None:
+def _check_free(connection: Connection, path: Path, tables: list[str]) -> None:
     for table in tables:
         if table_exists(connection, _NEW + table):
             raise DatabaseError(
-                f"cannot upgrade {path}: there is a {_NEW + table} in it already, the name that table {table} would be "
-                "copied to; rename or drop that one, then try again",
+                f"cannot upgrade {path}: the table {_NEW + table}, to which {table} would be copied, exists already",
+                advice="rename or drop it, then try again",
                 db_path=str(path),
             )
 
 
-def _tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the tables of events that are mixpanel_data's by their columns and key, by name."""
-    keyed = connection.execute(
+def _tables(connection: Connection) -> list[str]:
+    """Return the names of the tables that have the columns and the key of mixpanel_data's events, sorted."""
+    rows = connection.execute(
         "SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' "
         f"AND constraint_column_names = ['insert_id'] AND {IN_MAIN} ORDER BY table_name"
     ).fetchall()
-    return [table for (table,) in keyed if columns_of(connection, table) == _COLUMNS]
+    return [table for (table,) in rows if columns_of(connection, table) == _COLUMNS]
 
 
-def _upgraded(connection: duckdb.DuckDBPyConnection, tables: list[str]) -> tuple[UpgradedTable, ...]:
+def _upgraded(connection: Connection, tables: list[str]) -> tuple[UpgradedTable, ...]:
     with transaction(connection):
-        claims = _claims(connection)
+        metadata = _read_metadata(connection)
         for table in tables:
             forget_foreign_metadata(connection, table)
         _drop_empty_metadata(connection)
         create_ledger(connection)
-        nothing = _Claim(datetime.now(UTC), None)
-        return tuple(_upgrade(connection, table, claims.get(table, nothing)) for table in tables)
+        unknown = _Metadata(datetime.now(UTC), None)
+        return tuple(_upgrade(connection, table, metadata.get(table, unknown)) for table in tables)
 
 
-def _claims(connection: duckdb.DuckDBPyConnection) -> dict[str, _Claim]:
+def _read_metadata(connection: Connection) -> dict[str, _Metadata]:
     if not table_exists(connection, "_metadata"):
         return {}
-    found = connection.execute("SELECT table_name, fetched_at, from_date, to_date FROM _metadata").fetchall()
+    rows = connection.execute("SELECT table_name, fetched_at, from_date, to_date FROM _metadata").fetchall()
     return {
-        table: _Claim(at.replace(tzinfo=UTC), Chunk(first, last) if first and last else None)
-        for table, at, first, last in found
+        table: _Metadata(at.replace(tzinfo=UTC), Chunk(first, last) if first and last else None)
+        for table, at, first, last in rows
     }
 
 
-def _drop_empty_metadata(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make room for the view of that name, unless the table still speaks of profiles."""
+def _drop_empty_metadata(connection: Connection) -> None:
+    """Drop the table, since a view takes its name; keep it if it still lists tables of profiles."""
     is_table = connection.execute(
         f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {IN_MAIN}"
     ).fetchone()
@@ -165,17 +166,17 @@ def _drop_empty_metadata(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("DROP TABLE _metadata")
 
 
-def _upgrade(connection: duckdb.DuckDBPyConnection, table: str, claim: _Claim) -> UpgradedTable:
-    counted = dict(
-        connection.execute(f"SELECT {claim.day}, count(*) FROM {quoted(table)} GROUP BY ALL").fetchall()
+def _upgrade(connection: Connection, table: str, metadata: _Metadata) -> UpgradedTable:
+    counts = dict(
+        connection.execute(f"SELECT {metadata.day}, count(*) FROM {quoted(table)} GROUP BY ALL").fetchall()
     )
     ledger = Ledger(connection, table, _UNKNOWN, "UTC")
     ledger.forget_all()
-    runs = list(join_days({*counted, *(claim.days.dates if claim.days else ())}))
+    runs = list(join_days({*counts, *(metadata.days.dates if metadata.days else ())}))
     batches = dict(zip(ledger.new_numbers(len(runs)), runs, strict=True))
-    _copy(connection, table, claim.day, batches)
+    _copy(connection, table, metadata.day, batches)
     for batch, days in batches.items():
-        rows = sum(counted.get(day, 0) for day in days.dates)
+        rows = sum(counts.get(day, 0) for day in days.dates)
         ledger.write(
             [
                 Batch(
@@ -186,24 +187,24 @@ def _upgrade(connection: duckdb.DuckDBPyConnection, table: str, claim: _Claim) -
                     selection=_UNKNOWN,
                     table=table,
                     deduplicated=False,
-                    requested_at=naive_utc(claim.fetched_at),
-                    finished=naive_utc(claim.fetched_at),
+                    requested_at=naive_utc(metadata.fetched_at),
+                    finished=naive_utc(metadata.fetched_at),
                 )
             ]
         )
     ranges = tuple((str(days.first), str(days.last)) for days in runs)
-    return UpgradedTable(table, sum(counted.values()), ranges)
+    return UpgradedTable(table, sum(counts.values()), ranges)
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, table: str, day: str, batches: dict[int, Chunk]) -> None:
+def _copy(connection: Connection, table: str, day: str, batches: dict[int, Chunk]) -> None:
     new = _NEW + table
     create_events_table(connection, new)
-    # Days are looked up one by one, as a join by ranges of them would sort the rows with their properties.
-    which = [(one, batch) for batch, days in batches.items() for one in days.dates]
+    # One row per day, since a join on ranges would sort the rows together with their properties.
+    lookup = [(date, batch) for batch, days in batches.items() for date in days.dates]
     connection.execute(
         f"INSERT INTO {quoted(new)} SELECT event_name, event_time, distinct_id, insert_id, properties, _batch "
         f"FROM {quoted(table)} JOIN (SELECT unnest(?::DATE[]) AS _day, unnest(?::INTEGER[]) AS _batch) ON _day = {day}",
-        [[one for one, _ in which], [batch for _, batch in which]],
+        [[date for date, _ in lookup], [batch for _, batch in lookup]],
     )
     connection.execute(f"DROP TABLE {quoted(table)}")
     connection.execute(f"ALTER TABLE {quoted(new)} RENAME TO {quoted(table)}")
