@@ -49,6 +49,7 @@ Exit codes:
   3    authentication or configuration failed
   4    a table, account or file exists already or does not exist
   5    batches failed for lack of quota only
+  129  the terminal hung up
   130  interrupted
   143  terminated
 """
