@@ -388,6 +388,24 @@ def test_a_parquet_file_may_be_a_mounted_file(
             ]
 
 
+@needs_mounts
+def test_a_full_disk_leaves_a_mounted_file_as_it_was(
+    mounted: tuple[Path, Path], db: Path, env: Mapping[str, str]
+) -> None:
+    """The room for a longer content is reserved before the first old byte is overwritten."""
+    target, source = mounted
+    query(db, "CREATE TABLE t AS SELECT x, hash(x) AS y FROM range(200000) r(x)")
+    script = (
+        f"mount -t tmpfs -o size=1m tmpfs '{source.parent}' && printf old > '{source}' && "
+        f"mount --bind '{source}' '{target}' && ! \"$@\" && cat '{target}'"
+    )
+    words = ["query", "FROM t", "--parquet", str(target)]
+    command = ["unshare", "-m", "sh", "-c", script, "sh", *MPX, *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "old"), done.stderr
+    assert "No space left on device" in done.stderr
+
+
 def test_without_a_rename_the_file_is_written_in_place(
     db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
