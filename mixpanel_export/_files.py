@@ -99,19 +99,20 @@ def _folder_beside(target: Path) -> "TemporaryDirectory[str]":
 
 
 def _install(new: Path, target: Path, *, private: bool) -> None:
-    with new.open("rb") as content:  # opened first, as the mode of the old file may forbid reading
-        try:
-            if target.exists():
-                _take_over(new, target)
-            if private:
-                new.chmod(new.stat().st_mode & 0o600)
-            new.replace(target)
-        except OSError:
-            if not target.exists():
-                raise
-            if private:
-                with suppress(OSError):  # the file is somebody else's
-                    target.chmod(target.stat().st_mode & 0o600)
+    try:
+        if target.exists():
+            _take_over(new, target)
+        if private:
+            new.chmod(new.stat().st_mode & 0o600)
+        new.replace(target)
+    except OSError:
+        if not target.exists():
+            raise
+        if private:
+            with suppress(OSError):  # the file is somebody else's
+                target.chmod(target.stat().st_mode & 0o600)
+        new.chmod(0o600)  # the mode of the old file may forbid reading
+        with new.open("rb") as content:
             _overwrite(target, content)
 
 

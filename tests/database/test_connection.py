@@ -395,3 +395,21 @@ def test_a_zone_that_duckdb_does_not_know_is_refused(db: Path) -> None:
         check_zone(connection, "US/Pacific")
         with pytest.raises(ValueError, match="project_timezone Mars/Olympus is not known to DuckDB"):
             check_zone(connection, "Mars/Olympus")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has these bits")
+@pytest.mark.parametrize("left_behind", [False, True])
+def test_what_duckdb_spills_is_private(left_behind: bool, db: Path) -> None:
+    """The folder has mode 0700, also if a killed export has left it with another one, and is removed in the end."""
+    folder = Path(f"{db}.tmp")
+    if left_behind:
+        folder.mkdir(mode=0o755)
+    with connected_for_export(db) as connection:
+        assert connection.execute("SELECT current_setting('temp_directory')").fetchall() == [(str(folder),)]
+        connection.execute("SET memory_limit = '80MB'")
+        connection.execute(
+            "CREATE TABLE t AS SELECT hash(i)::VARCHAR || hash(i + 1)::VARCHAR AS s FROM range(2000000) r(i) ORDER BY s"
+        )
+        assert list(folder.iterdir())
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in db.parent.iterdir()] == [db.name]
