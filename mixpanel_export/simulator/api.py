@@ -64,7 +64,7 @@ class RequestLog:
         return self.status == 200 and self.finished and not self.bytes_sent
 
     def overlaps(self, first: date, last: date) -> bool:
-        """Return whether the request asked for any day from *first* to *last*."""
+        """Return whether the request was for any day from *first* to *last*."""
         return self.first is not None and self.last is not None and self.first <= last and self.last >= first
 
 

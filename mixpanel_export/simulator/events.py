@@ -169,45 +169,40 @@ def _batch(
     bits.frombytes(draw.randbytes(24 * size))
     ids = draw.randbytes(16 * size).hex().encode()
     late, without_id = round(profile.late * 65536), round(profile.missing_insert_id * 65536)
-    rare = without_id + round(profile.odd * 65536)
+    unusual = without_id + round(profile.odd * 65536)
     no_id = _NO_ID if profile.odd else _NO_ID[:1]
     pieces = material(profile.seed)
-    users, pages, details, extras = pieces.users, pieces.pages, pieces.details, pieces.extras
     for i in range(size):
         when, what, more = bits[3 * i : 3 * i + 3]
-        # The sum of two uniform draws: most events fall in the middle of the day.
-        second = start + (((when & 0xFFFF) + (when >> 16 & 0xFFFF)) * 86_400 >> 17)
-        if clock is not None:
-            second = clock.placed(i, second)
-        delay = 200 + (when >> 32 & 0xFFF)
-        if (when >> 44 & 0xFFFF) < late:
-            delay = (more & 0xFFFFFFFF) * _LATEST_MS >> 32
-        name = DRAWN[what & 63]
-        distinct_id, user = users[what >> 6 & 2047]
-        body = b"".join(
-            (user, pages[more >> 32 & 255], details[name][what >> 17 & 63], extras[what >> 23 & 511])
+        second = _second(start, when) if clock is None else clock.placed(i, _second(start, when))
+        delay = (
+            (more & 0xFFFFFFFF) * _LATEST_MS >> 32
+            if (when >> 44 & 0xFFFF) < late
+            else 200 + (when >> 32 & 0xFFF)
         )
+        name, distinct_id, body = _picked(pieces, what, more)
         time, insert_id = b"%d" % second, b'"%s"' % ids[32 * i : 32 * i + 32]
         pick = what >> 32 & 0xFFFF
-        if pick < rare:
-            time, distinct_id, insert_id = (
-                (time, distinct_id, no_id[pick % len(no_id)])
-                if pick < without_id
-                else _odd(what >> 48, time, distinct_id, insert_id)
-            )
+        if pick < without_id:
+            insert_id = no_id[pick % len(no_id)]
+        elif pick < unusual:
+            time, distinct_id, insert_id = _odd(what >> 48, time, distinct_id, insert_id)
         processed = (second if clock is None else clock.utc(second)) * 1000 + delay
-        yield (
-            (
-                name,
-                time,
-                distinct_id,
-                insert_id,
-                processed,
-                _text(time, distinct_id, insert_id, body, processed),
-                None,
-            ),
-            body,
-        )
+        text = _text(time, distinct_id, insert_id, body, processed)
+        yield (name, time, distinct_id, insert_id, processed, text, None), body
+
+
+def _second(start: int, when: int) -> int:
+    """Return a time on the day; as the sum of two uniform draws, most times are in the middle of the day."""
+    return start + (((when & 0xFFFF) + (when >> 16 & 0xFFFF)) * 86_400 >> 17)
+
+
+def _picked(pieces: Material, what: int, more: int) -> tuple[int, bytes, bytes]:
+    """Return the index of a name, a distinct_id, and the properties that go with them."""
+    name = DRAWN[what & 63]
+    distinct_id, user = pieces.users[what >> 6 & 2047]
+    parts = user, pieces.pages[more >> 32 & 255], pieces.details[name][what >> 17 & 63]
+    return name, distinct_id, b"".join((*parts, pieces.extras[what >> 23 & 511]))
 
 
 _NO_ID = (b"", b'""', b"null")
