@@ -1,0 +1,429 @@
+"""How to provoke each error and warning of the package and of `mpx`, by name."""
+
+import ssl
+from collections.abc import Callable, Iterable
+from datetime import date
+from functools import partial
+from pathlib import Path
+from socket import EAI_NONAME, gaierror
+from typing import Any
+
+import anyio
+import duckdb
+import httpx
+import pytest
+from old_files import made, noons
+from shell import held_by_another, mpx
+from support import ACCOUNT, NOW, Body, answering, export, query, simulator
+
+from mixpanel_export import Timeouts, Workspace, split_date_range, upgrade_database
+from mixpanel_export._config_file import add_account, remove_account
+from mixpanel_export._model import Chunk
+from mixpanel_export._source.check import check_credentials
+from mixpanel_export._source.responses import error_from_response
+from mixpanel_export.credentials import Credentials, resolve_credentials
+from mixpanel_export.simulator import Fault, Simulator
+
+DAYS = {"from_date": "2024-03-01", "to_date": "2024-03-09"}
+WEEK = ("--from", "2024-03-01", "--to", "2024-03-07")
+ACCOUNT_TOML = '[accounts.main]\nusername = "svc.1"\nsecret = "s"\nproject_id = "12345"\n'
+
+
+class Place:
+    """An empty folder with its own configuration file, in which a case happens."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.setenv = monkeypatch.setenv
+        self.monkeypatch = monkeypatch
+        self.db = folder / "events.duckdb"
+        self.config = folder / "config.toml"
+        self.sim = simulator()
+
+    def configure(self, text: str = ACCOUNT_TOML) -> None:
+        self.config.write_text(text, encoding="utf-8")
+        self.config.chmod(0o600)
+
+    def export(self, sim: Simulator | None = None, db: Path | str | None = None, **options: Any) -> Any:
+        run = partial(export, sim or self.sim, db or self.db, **options)  # type: ignore[arg-type] # refused as a path
+        return anyio.run(run)
+
+    def failing(
+        self, fault: Fault | None = None, sim: Simulator | None = None, **options: Any
+    ) -> Iterable[Any]:
+        """Return the errors of an export that meets *fault*."""
+        sim = sim or simulator(faults=[fault] if fault else [])
+        return self.export(sim, retries=0, max_wait=0.0, **options).errors
+
+    def unreachable(self, error: Exception, **options: Any) -> Iterable[Any]:
+        """Return the errors of an export whose connection fails with *error*."""
+
+        def handle(_: httpx.Request) -> httpx.Response:
+            raise error
+
+        return self.failing(transport=httpx.MockTransport(handle), **options)
+
+    def workspace(self, **options: Any) -> Workspace:
+        return Workspace(path=self.db, credentials=ACCOUNT, **options)
+
+
+def refused(status: int, body: str) -> Callable[[Place], Iterable[Any]]:
+    """Return a case for an answer of Mixpanel to a request for two days."""
+    days = Chunk(date(2024, 3, 1), date(2024, 3, 2))
+    return lambda _: [error_from_response(status, body, None, days, NOW)]
+
+
+def arguments(**options: Any) -> Callable[[Place], Any]:
+    """Return a case for wrong arguments of `export_events`."""
+    return lambda place: place.export(**options)
+
+
+def fetching(**options: Any) -> Callable[[Place], Any]:
+    """Return a case for wrong arguments of `Workspace.fetch_events`."""
+    return lambda place: place.workspace().fetch_events(**(DAYS | options))
+
+
+def shell(*words: str, typed: str | None = None) -> Callable[[Place], Any]:
+    """Return a case for a command line."""
+    return lambda _: mpx(*words, given=typed)
+
+
+def exists(place: Place) -> None:
+    place.export()
+
+
+def after(prepare: Callable[[Place], Any], case: Callable[[Place], Any]) -> Callable[[Place], Any]:
+    def both(place: Place) -> Any:
+        prepare(place)
+        return case(place)
+
+    return both
+
+
+def sql(statements: str) -> Callable[[Place], None]:
+    """Return a step that changes the database by hand."""
+    return lambda place: (query(place.db, statements), None)[1]
+
+
+def old_file(place: Place) -> None:
+    made(place.db, noons("2024-03-01", 9))
+
+
+def configured(text: str = ACCOUNT_TOML) -> Callable[[Place], None]:
+    return lambda place: place.configure(text)
+
+
+def environment(**values: str) -> Callable[[Place], None]:
+    def set_all(place: Place) -> None:
+        for name, value in values.items():
+            place.setenv(name, value)
+
+    return set_all
+
+
+def in_use(case: Callable[[Place], Any]) -> Callable[[Place], Any]:
+    """Return the *case* while another process holds the database."""
+
+    def held(place: Place) -> Any:
+        with held_by_another(place.db):
+            return case(place)
+
+    return held
+
+
+def opened_here(**config: str) -> Callable[[Place], Any]:
+    """Return an export into a file that this process has open with *config*."""
+
+    def case(place: Place) -> Any:
+        place.export()
+        with duckdb.connect(str(place.db), config=config):  # type: ignore[arg-type] # all settings are text
+            return place.export(mode="resume")
+
+    return case
+
+
+def twice_at_once(place: Place) -> None:
+    """Begin an export from the callback of another one."""
+    place.export(chunk_days=3, on_batch_complete=lambda _: place.export(mode="resume"))
+
+
+def moved_away(place: Place) -> Any:
+    """An export whose file is replaced while it runs."""
+    other = place.folder / "other.duckdb"
+    duckdb.connect(str(other)).close()
+
+    def swap(_: object) -> None:
+        if other.exists():
+            other.replace(place.db)
+
+    return place.export(chunk_days=1, max_workers=1, on_batch_complete=swap)
+
+
+def old_secret(_: Place) -> None:
+    resolve_credentials(environ={"MP_SECRET": "s"})
+
+
+def readable(place: Place) -> None:
+    place.configure()
+    place.config.chmod(0o644)
+    resolve_credentials("main")
+
+
+def unused_zone(place: Place) -> None:
+    place.configure()
+    place.setenv("MPX_PROJECT_TIMEZONE", "US/Pacific")
+    resolve_credentials("main")
+
+
+def local_times(place: Place) -> None:
+    place.export(simulator(timezone="US/Pacific"))
+
+
+def homeless(place: Place) -> None:
+    """Take the home directory away."""
+    place.monkeypatch.delenv("MP_CONFIG_PATH", raising=False)
+    place.monkeypatch.setattr(
+        "mixpanel_export._environment._home_in_passwd", lambda: None
+    )  # that of this machine
+    place.setenv("HOME", "")
+
+
+def tls_error(reason: str) -> httpx.ConnectError:
+    error = httpx.ConnectError("")
+    error.__cause__ = ssl.SSLError(1, reason)
+    return error
+
+
+def unknown_name() -> httpx.ConnectError:
+    error = httpx.ConnectError("")
+    error.__cause__ = gaierror(EAI_NONAME, "Name or service not known")
+    return error
+
+
+def no_hour(place: Place) -> Iterable[Any]:
+    return place.failing(sim=simulator(), per_hour=1, chunk_days=3)
+
+
+def no_hour_to_check(_: Place) -> None:
+    sim = simulator(faults=[Fault("429", retry_after=600)])
+    anyio.run(partial(check_credentials, ACCOUNT, api_url="http://127.0.0.1", transport=sim.transport()))
+
+
+def through_network(place: Place, **options: Any) -> Any:
+    """An export without a transport of its own."""
+    return place.failing(transport=None, api_url="https://127.0.0.1:9", **options)
+
+
+CASES: dict[str, Callable[[Place], Any]] = {
+    # Arguments
+    "a day that does not exist": arguments(first="2024-02-30"),
+    "a day in another format": arguments(first="1.3.2024"),
+    "days in the wrong order": arguments(first="2024-03-02", last="2024-03-01"),
+    "days of split_date_range in the wrong order": lambda _: split_date_range("2024-03-02", "2024-03-01"),
+    "no days per chunk": lambda _: split_date_range("2024-03-01", "2024-03-02", 0),
+    "a range that has not begun": arguments(first="2030-03-01", last="2030-03-02"),
+    "no such mode": arguments(mode="merge"),
+    "a table of the ledger": arguments(table="_export_batches"),
+    "no workers": arguments(max_workers=0),
+    "too many workers": arguments(max_workers=101),
+    "more workers than the quota serves": arguments(max_workers=50),
+    "a chunk without days": arguments(chunk_days=0),
+    "a limit that is too high": arguments(limit=100_001),
+    "negative retries": arguments(retries=-1),
+    "a negative wait": arguments(max_wait=-1),
+    "a negative quota": arguments(per_hour=-1),
+    "no event": arguments(events=[]),
+    "an event that is no text": arguments(events=["\ud800"]),
+    "no such time zone": arguments(project_timezone="Mars"),
+    "fetch_events: a batch that is too small": fetching(batch_size=1),
+    "fetch_events: no workers": fetching(max_workers=0),
+    "fetch_events: a chunk that is too long": fetching(parallel=True, chunk_days=101),
+    "fetch_events: a limit for each of several requests": fetching(parallel=True, limit=5),
+    "fetch_events: two modes": fetching(append=True, resume=True),
+    "fetch_events: too many days": fetching(to_date="2024-12-31"),
+    # Credentials and settings
+    "no credentials": lambda _: resolve_credentials(),
+    "no such account": after(configured(), lambda _: resolve_credentials("other")),
+    "no default account": after(configured(), lambda _: resolve_credentials()),
+    "a configuration file that is no TOML": after(configured("x = "), lambda _: resolve_credentials()),
+    "a configuration file that is a folder": lambda place: (place.config.mkdir(), resolve_credentials()),
+    "a configuration file that others can read": readable,
+    "a user name without a secret": lambda _: resolve_credentials(environ={"MP_USERNAME": "u"}),
+    "a secret without a project": lambda _: resolve_credentials(
+        environ={"MP_USERNAME": "u", "MP_SECRET": "s"}
+    ),
+    "a project secret": lambda _: resolve_credentials(environ={"MP_SECRET": "s"}),
+    "a time zone for another account": unused_zone,
+    "an empty secret": lambda _: Credentials("u", "", "1"),
+    "no project": lambda _: Credentials("u", "s", ""),
+    "a colon": lambda _: Credentials("u:v", "s", "1"),
+    "a project that is a path": lambda _: Credentials("u", "s", "../1"),
+    "no such region": lambda _: Credentials("u", "s", "1", "mars"),
+    "no such zone": lambda _: Credentials("u", "s", "1", "us", "Mars"),
+    "an API URL that is none": arguments(api_url="https://[x"),
+    "an API URL with a path": arguments(api_url="https://x/y"),
+    "an API URL without encryption": arguments(api_url="http://x"),
+    "no home for the configuration file": after(homeless, lambda _: resolve_credentials()),
+    "no home for ~": after(homeless, lambda place: place.export(db="~/x.duckdb")),
+    "no home for the default file": after(homeless, lambda _: Workspace(credentials=ACCOUNT).db_path),
+    "no project for the default file": lambda _: Workspace(credentials=Credentials(None, "s", "")).db_path,
+    "a quota that is no number": after(environment(MPX_PER_HOUR="x"), arguments(per_hour=None)),
+    "threads that are no number": after(environment(MPX_THREADS="x"), exists),
+    "memory that is no size": after(environment(MPX_MEMORY_LIMIT="x"), exists),
+    "memory that is too small": after(environment(MPX_MEMORY_LIMIT="1MB"), exists),
+    "an account that exists": after(configured(), lambda place: add_account(place.config, "main", ACCOUNT)),
+    "an account without a name": lambda place: add_account(place.config, " ", ACCOUNT),
+    "an account to remove that does not exist": after(
+        configured(), lambda place: remove_account(place.config, "other")
+    ),
+    "accounts that are no tables": after(
+        configured("accounts = 3"), lambda place: add_account(place.config, "main", ACCOUNT)
+    ),
+    "a configuration file that cannot be written": lambda _: add_account(
+        Path("/proc/config.toml"), "main", ACCOUNT
+    ),
+    # Mixpanel's answers
+    "400": refused(400, '{"error": "unknown event"}'),
+    "401": refused(401, ""),
+    "402": refused(402, "no"),
+    "403": refused(403, "no"),
+    "404": refused(404, "no"),
+    "a redirect": refused(302, ""),
+    "400 for a day that has not begun": refused(400, '{"error": "to_date cannot be later than today"}'),
+    "400 for days before the plan's history": refused(400, "Date range exceeds 90 days into the past"),
+    "429": refused(429, "rate limit exceeded"),
+    "429 for too many at a time": refused(429, "100 queries in progress"),
+    "500": lambda place: place.failing(Fault("500")),
+    "a failed batch of several": lambda place: place.failing(
+        Fault("503", first=date(2024, 3, 9)), chunk_days=3
+    ),
+    "401 with status 200": lambda place: place.failing(Fault("auth_text_200")),
+    "a body that ends early": lambda place: place.failing(Fault("terminated_early")),
+    "a body that is cut off": lambda place: place.failing(Fault("truncated_gzip")),
+    "a body that is corrupt": lambda place: place.failing(Fault("corrupt_crc")),
+    "a body in another encoding": lambda place: place.failing(
+        transport=httpx.MockTransport(
+            lambda _: httpx.Response(200, headers={"content-encoding": "br"}, stream=Body([b"x"]))
+        )
+    ),
+    "a line that is too long": lambda place: place.failing(
+        transport=answering(lambda _: b'{"event": "' + b"x" * (65 << 20))
+    ),
+    "no quota left": lambda place: place.failing(per_hour=1, chunk_days=3),
+    "no quota left for a test": no_hour_to_check,
+    # The connection
+    "silence": lambda place: place.failing(Fault("stall"), timeouts=Timeouts(idle=0.1)),
+    "a connection that breaks": lambda place: place.failing(Fault("reset")),
+    "a connection in vain": lambda place: place.unreachable(httpx.ConnectError("refused")),
+    "a connection that takes too long": lambda place: place.unreachable(httpx.ConnectTimeout("")),
+    "a host without an address": lambda place: place.unreachable(unknown_name()),
+    "a certificate that is not trusted": lambda place: place.unreachable(
+        tls_error("certificate verify failed")
+    ),
+    "a proxy that refuses": lambda place: place.unreachable(httpx.ProxyError("403 Forbidden")),
+    "a request that cannot be sent": lambda place: place.unreachable(httpx.LocalProtocolError("bad header")),
+    "certificates that cannot be read": after(environment(SSL_CERT_FILE="none.pem"), through_network),
+    "a proxy that is no URL": after(environment(HTTPS_PROXY="http://[x"), through_network),
+    "a SOCKS proxy": after(environment(HTTPS_PROXY="socks5://127.0.0.1:9"), through_network),
+    # The database file
+    "a database in memory": lambda place: place.export(db=":memory:"),
+    "a database that is a folder": lambda place: place.export(db=place.folder),
+    "a database on another machine": lambda place: place.export(db="s3://bucket/x.duckdb"),
+    "a database with a question mark": lambda place: place.export(db=place.folder / "x?.duckdb"),
+    "a database in no folder": lambda place: place.export(db=place.folder / "none" / "x.duckdb"),
+    "a file that is no database": lambda place: (place.db.write_text("x" * 10_000), place.export()),
+    "a file in use": in_use(exists),
+    "a file open with other settings": opened_here(access_mode="READ_ONLY"),
+    "a file open without access to files": opened_here(enable_external_access="false"),
+    "a file that is exported into": twice_at_once,
+    "a file that is replaced": moved_away,
+    "a workspace that is read-only": lambda place: (
+        exists(place),
+        place.workspace(read_only=True).drop("events"),
+    ),
+    "a workspace in no folder": lambda _: Workspace(path="/proc/none/x.duckdb").connection,
+    "a workspace without a file": lambda place: Workspace.open(place.db),
+    # Tables and the ledger
+    "a table that exists": after(exists, arguments()),
+    "a table that exists in another format": after(sql("CREATE TABLE events (x INTEGER)"), arguments()),
+    "a table to append to that does not exist": arguments(mode="append"),
+    "a view": after(sql("CREATE VIEW events AS SELECT 1 AS x"), arguments(mode="resume")),
+    "a table with other columns": after(sql("CREATE TABLE events (x INTEGER)"), arguments(mode="append")),
+    "a table with a column more": after(
+        after(exists, sql("ALTER TABLE events ADD COLUMN x INTEGER")), arguments(mode="append")
+    ),
+    "a table of mixpanel_data": after(old_file, arguments(mode="append")),
+    "days of mixpanel_data": after(
+        lambda place: (old_file(place), upgrade_database(place.db)), arguments(mode="append")
+    ),
+    "a ledger of a later release": after(
+        after(exists, sql("COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 99'")),
+        arguments(mode="resume"),
+    ),
+    "days with a limit": after(exists, arguments(mode="append", limit=5)),
+    "days of another selection": after(exists, arguments(mode="append", events=["Sign Up"])),
+    "days of another time zone": after(exists, arguments(mode="append", project_timezone="US/Pacific")),
+    "rows that no batch has": after(
+        after(exists, sql("UPDATE events SET export_batch = 99 WHERE event_time < '2024-03-02'")),
+        arguments(mode="resume"),
+    ),
+    "rows that were deleted": after(after(exists, sql("DELETE FROM events")), arguments(mode="resume")),
+    "times that look local": lambda place: place.export(simulator(timezone="US/Pacific")),
+    # Reading
+    "a query that is wrong": lambda place: place.workspace().sql_rows("SELECT none"),
+    "no such table": lambda place: (exists(place), place.workspace().table_schema("none")),
+    "a table without events": after(
+        sql("CREATE TABLE t (x INTEGER)"), lambda place: place.workspace().event_breakdown("t")
+    ),
+    "a table of the ledger to drop": after(exists, lambda place: place.workspace().drop("_export_batches")),
+    "a table that a view needs": after(
+        after(
+            exists, sql("CREATE TABLE t (x INTEGER PRIMARY KEY); CREATE TABLE u (x INTEGER REFERENCES t (x))")
+        ),
+        lambda place: place.workspace().drop("t"),
+    ),
+    # Upgrades
+    "an empty file to upgrade": lambda place: (place.db.touch(), upgrade_database(place.db)),
+    "a file to upgrade with the new name taken": lambda place: (
+        old_file(place),
+        query(place.db, "CREATE TABLE _export_upgrade_events (x INTEGER)"),
+        upgrade_database(place.db),
+    ),
+    # The command line
+    "mpx: three modes": shell("export", *WEEK, "--append", "--replace"),
+    "mpx: a limit with --parallel": shell("export", *WEEK, "--parallel", "--limit", "5"),
+    "mpx: workers without --parallel": shell("export", *WEEK, "--workers", "5"),
+    "mpx: too many days": shell("export", "--from", "2023-01-01", "--to", "2024-03-01"),
+    "mpx: too many days with a limit": shell(
+        "export", "--from", "2023-01-01", "--to", "2024-03-01", "--limit", "5"
+    ),
+    "mpx: no event": shell("export", *WEEK, "--events", ","),
+    "mpx: events that are no JSON": shell("export", *WEEK, "--events", "[x"),
+    "mpx: events that are no names": shell("export", *WEEK, "--events", "[1]"),
+    "mpx: no duration": shell("export", *WEEK, "--max-wait", "soon"),
+    "mpx: no time at all": shell("export", *WEEK, "--idle-timeout", "0"),
+    "mpx: no first day": shell("export"),
+    "mpx: a file in use": in_use(lambda place: mpx("status", str(place.db))),
+    "mpx: a file in use for too long": in_use(lambda place: mpx("status", str(place.db), "--wait", "0.1s")),
+    "mpx: a command without --wait and a file in use": in_use(lambda place: mpx("retry", str(place.db))),
+    "mpx: no such file": shell("status", "none.duckdb"),
+    "mpx status: no such table": after(exists, lambda place: mpx("status", str(place.db), "--table", "none")),
+    "mpx retry: no such table": after(exists, lambda place: mpx("retry", str(place.db), "--table", "none")),
+    "mpx retry: another project": after(
+        lambda place: place.failing(Fault("500")),
+        after(
+            environment(MP_USERNAME="u", MP_SECRET="s", MP_PROJECT_ID="777"),
+            lambda place: mpx("retry", str(place.db)),
+        ),
+    ),
+    "mpx accounts add: no user name": shell("accounts", "add", "main"),
+    "mpx accounts add: no secret": shell("accounts", "add", "main", "--username", "u", "--project-id", "1"),
+    "mpx accounts remove: no terminal": after(configured(), shell("accounts", "remove", "main")),
+    "mpx accounts default: none": after(configured(), shell("accounts", "default")),
+    "mpx demo: another's table": after(exists, lambda place: mpx("demo", "--db", str(place.db))),
+    "mpx simulate: no such time zone": shell("simulate", "--timezone", "Mars"),
+    "mpx simulate: faults that are none": lambda place: (
+        (place.folder / "faults.toml").write_text("x = 1"),
+        mpx("simulate", "--faults", str(place.folder / "faults.toml")),
+    )[1],
+}
