@@ -1,7 +1,7 @@
 """How to provoke each error and warning of the package and of `mpx`, by name."""
 
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -49,13 +49,16 @@ class Place:
         return anyio.run(run)
 
     def failing(
-        self, fault: Fault | None = None, sim: Simulator | None = None, **options: Any
-    ) -> Iterable[Any]:
-        """Return the errors of an export that meets *fault*."""
-        sim = sim or simulator(faults=[fault] if fault else [])
-        return self.export(sim, retries=0, max_wait=0.0, **options).errors
+        self, fault: Fault | None = None, *, chunk_days: int | None = None, **options: Any
+    ) -> Sequence[Exception]:
+        """Return the errors of an export that meets *fault*, by one request unless in chunks."""
+        sim = simulator(faults=[fault] if fault else [])
+        result = self.export(
+            sim, retries=0, max_wait=0.0, chunk_days=chunk_days, one_request=chunk_days is None, **options
+        )
+        return tuple(result.errors)
 
-    def unreachable(self, error: Exception, **options: Any) -> Iterable[Any]:
+    def unreachable(self, error: Exception, **options: Any) -> Sequence[Exception]:
         """Return the errors of an export whose connection fails with *error*."""
 
         def handle(_: httpx.Request) -> httpx.Response:
@@ -67,7 +70,7 @@ class Place:
         return Workspace(path=self.db, credentials=ACCOUNT, **options)
 
 
-def refused(status: int, body: str) -> Callable[[Place], Iterable[Any]]:
+def refused(status: int, body: str) -> Callable[[Place], Sequence[Exception]]:
     """Return a case for an answer of Mixpanel to a request for two days."""
     days = Chunk(date(2024, 3, 1), date(2024, 3, 2))
     return lambda _: [error_from_response(status, body, None, days, NOW)]
@@ -92,14 +95,6 @@ def exists(place: Place) -> None:
     place.export()
 
 
-def after(prepare: Callable[[Place], Any], case: Callable[[Place], Any]) -> Callable[[Place], Any]:
-    def both(place: Place) -> Any:
-        prepare(place)
-        return case(place)
-
-    return both
-
-
 def sql(statements: str) -> Callable[[Place], None]:
     """Return a step that changes the database by hand."""
     return lambda place: (query(place.db, statements), None)[1]
@@ -107,6 +102,19 @@ def sql(statements: str) -> Callable[[Place], None]:
 
 def old_file(place: Place) -> None:
     made(place.db, noons("2024-03-01", 9))
+
+
+def steps(*cases: Callable[[Place], Any]) -> Callable[[Place], Any]:
+    """Return a case of several, of which the last one goes wrong."""
+
+    def case(place: Place) -> Any:
+        return [step(place) for step in cases][-1]
+
+    return case
+
+
+def upgraded(place: Place) -> None:
+    upgrade_database(place.db)
 
 
 def configured(text: str = ACCOUNT_TOML) -> Callable[[Place], None]:
@@ -143,8 +151,8 @@ def opened_here(**config: str) -> Callable[[Place], Any]:
 
 
 def twice_at_once(place: Place) -> None:
-    """Begin an export from the callback of another one."""
-    place.export(chunk_days=3, on_batch_complete=lambda _: place.export(mode="resume"))
+    """An export whose callback begins another one into the same file."""
+    place.export(on_batch_complete=lambda _: export(place.sim, place.db, mode="resume"))
 
 
 def moved_away(place: Place) -> Any:
@@ -188,9 +196,12 @@ def homeless(place: Place) -> None:
     place.setenv("HOME", "")
 
 
-def tls_error(reason: str) -> httpx.ConnectError:
+def untrusted() -> httpx.ConnectError:
+    """Return the error of a connection whose certificate is not trusted."""
+    cause = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    cause.verify_message = "self-signed certificate"
     error = httpx.ConnectError("")
-    error.__cause__ = ssl.SSLError(1, reason)
+    error.__cause__ = cause
     return error
 
 
@@ -200,13 +211,12 @@ def unknown_name() -> httpx.ConnectError:
     return error
 
 
-def no_hour(place: Place) -> Iterable[Any]:
-    return place.failing(sim=simulator(), per_hour=1, chunk_days=3)
-
-
 def no_hour_to_check(_: Place) -> None:
     sim = simulator(faults=[Fault("429", retry_after=600)])
-    anyio.run(partial(check_credentials, ACCOUNT, api_url="http://127.0.0.1", transport=sim.transport()))
+    transport = sim.transport()
+    anyio.run(
+        partial(check_credentials, ACCOUNT, api_url="http://127.0.0.1", transport=transport, now=lambda: NOW)
+    )
 
 
 def through_network(place: Place, **options: Any) -> Any:
@@ -243,10 +253,12 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "fetch_events: too many days": fetching(to_date="2024-12-31"),
     # Credentials and settings
     "no credentials": lambda _: resolve_credentials(),
-    "no such account": after(configured(), lambda _: resolve_credentials("other")),
-    "no default account": after(configured(), lambda _: resolve_credentials()),
-    "a configuration file that is no TOML": after(configured("x = "), lambda _: resolve_credentials()),
-    "a configuration file that is a folder": lambda place: (place.config.mkdir(), resolve_credentials()),
+    "no such account": steps(configured(), lambda _: resolve_credentials("other")),
+    "no default account": steps(configured(), lambda _: resolve_credentials()),
+    "a configuration file that is no TOML": steps(configured("x = "), lambda _: resolve_credentials()),
+    "a configuration file that is a folder": steps(
+        lambda place: place.config.mkdir(), lambda _: resolve_credentials()
+    ),
     "a configuration file that others can read": readable,
     "a user name without a secret": lambda _: resolve_credentials(environ={"MP_USERNAME": "u"}),
     "a secret without a project": lambda _: resolve_credentials(
@@ -263,20 +275,20 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "an API URL that is none": arguments(api_url="https://[x"),
     "an API URL with a path": arguments(api_url="https://x/y"),
     "an API URL without encryption": arguments(api_url="http://x"),
-    "no home for the configuration file": after(homeless, lambda _: resolve_credentials()),
-    "no home for ~": after(homeless, lambda place: place.export(db="~/x.duckdb")),
-    "no home for the default file": after(homeless, lambda _: Workspace(credentials=ACCOUNT).db_path),
+    "no home for the configuration file": steps(homeless, lambda _: resolve_credentials()),
+    "no home for ~": steps(homeless, lambda place: place.export(db="~/x.duckdb")),
+    "no home for the default file": steps(homeless, lambda _: Workspace(credentials=ACCOUNT).db_path),
     "no project for the default file": lambda _: Workspace(credentials=Credentials(None, "s", "")).db_path,
-    "a quota that is no number": after(environment(MPX_PER_HOUR="x"), arguments(per_hour=None)),
-    "threads that are no number": after(environment(MPX_THREADS="x"), exists),
-    "memory that is no size": after(environment(MPX_MEMORY_LIMIT="x"), exists),
-    "memory that is too small": after(environment(MPX_MEMORY_LIMIT="1MB"), exists),
-    "an account that exists": after(configured(), lambda place: add_account(place.config, "main", ACCOUNT)),
+    "a quota that is no number": steps(environment(MPX_PER_HOUR="x"), arguments(per_hour=None)),
+    "threads that are no number": steps(environment(MPX_THREADS="x"), exists),
+    "memory that is no size": steps(environment(MPX_MEMORY_LIMIT="x"), exists),
+    "memory that is too small": steps(environment(MPX_MEMORY_LIMIT="1MB"), exists),
+    "an account that exists": steps(configured(), lambda place: add_account(place.config, "main", ACCOUNT)),
     "an account without a name": lambda place: add_account(place.config, " ", ACCOUNT),
-    "an account to remove that does not exist": after(
+    "an account to remove that does not exist": steps(
         configured(), lambda place: remove_account(place.config, "other")
     ),
-    "accounts that are no tables": after(
+    "accounts that are no tables": steps(
         configured("accounts = 3"), lambda place: add_account(place.config, "main", ACCOUNT)
     ),
     "a configuration file that cannot be written": lambda _: add_account(
@@ -317,77 +329,72 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a connection in vain": lambda place: place.unreachable(httpx.ConnectError("refused")),
     "a connection that takes too long": lambda place: place.unreachable(httpx.ConnectTimeout("")),
     "a host without an address": lambda place: place.unreachable(unknown_name()),
-    "a certificate that is not trusted": lambda place: place.unreachable(
-        tls_error("certificate verify failed")
-    ),
+    "a certificate that is not trusted": lambda place: place.unreachable(untrusted()),
     "a proxy that refuses": lambda place: place.unreachable(httpx.ProxyError("403 Forbidden")),
     "a request that cannot be sent": lambda place: place.unreachable(httpx.LocalProtocolError("bad header")),
-    "certificates that cannot be read": after(environment(SSL_CERT_FILE="none.pem"), through_network),
-    "a proxy that is no URL": after(environment(HTTPS_PROXY="http://[x"), through_network),
-    "a SOCKS proxy": after(environment(HTTPS_PROXY="socks5://127.0.0.1:9"), through_network),
+    "certificates that cannot be read": steps(environment(SSL_CERT_FILE="none.pem"), through_network),
+    "a proxy that is no URL": steps(environment(HTTPS_PROXY="http://x:port"), through_network),
+    "a SOCKS proxy": steps(environment(HTTPS_PROXY="socks5://127.0.0.1:9"), through_network),
     # The database file
     "a database in memory": lambda place: place.export(db=":memory:"),
     "a database that is a folder": lambda place: place.export(db=place.folder),
     "a database on another machine": lambda place: place.export(db="s3://bucket/x.duckdb"),
     "a database with a question mark": lambda place: place.export(db=place.folder / "x?.duckdb"),
     "a database in no folder": lambda place: place.export(db=place.folder / "none" / "x.duckdb"),
-    "a file that is no database": lambda place: (place.db.write_text("x" * 10_000), place.export()),
+    "a file that is no database": steps(lambda place: place.db.write_text("x" * 10_000), exists),
     "a file in use": in_use(exists),
     "a file open with other settings": opened_here(access_mode="READ_ONLY"),
     "a file open without access to files": opened_here(enable_external_access="false"),
     "a file that is exported into": twice_at_once,
     "a file that is replaced": moved_away,
-    "a workspace that is read-only": lambda place: (
-        exists(place),
-        place.workspace(read_only=True).drop("events"),
+    "a workspace that is read-only": steps(
+        exists, lambda place: place.workspace(read_only=True).drop("events")
     ),
     "a workspace in no folder": lambda _: Workspace(path="/proc/none/x.duckdb").connection,
     "a workspace without a file": lambda place: Workspace.open(place.db),
     # Tables and the ledger
-    "a table that exists": after(exists, arguments()),
-    "a table that exists in another format": after(sql("CREATE TABLE events (x INTEGER)"), arguments()),
+    "a table that exists": steps(exists, arguments()),
+    "a table that exists in another format": steps(sql("CREATE TABLE events (x INTEGER)"), arguments()),
     "a table to append to that does not exist": arguments(mode="append"),
-    "a view": after(sql("CREATE VIEW events AS SELECT 1 AS x"), arguments(mode="resume")),
-    "a table with other columns": after(sql("CREATE TABLE events (x INTEGER)"), arguments(mode="append")),
-    "a table with a column more": after(
-        after(exists, sql("ALTER TABLE events ADD COLUMN x INTEGER")), arguments(mode="append")
+    "a view": steps(sql("CREATE VIEW events AS SELECT 1 AS x"), arguments(mode="resume")),
+    "a table with other columns": steps(sql("CREATE TABLE events (x INTEGER)"), arguments(mode="append")),
+    "a table with a column more": steps(
+        exists, sql("ALTER TABLE events ADD COLUMN x INTEGER"), arguments(mode="append")
     ),
-    "a table of mixpanel_data": after(old_file, arguments(mode="append")),
-    "days of mixpanel_data": after(
-        lambda place: (old_file(place), upgrade_database(place.db)), arguments(mode="append")
-    ),
-    "a ledger of a later release": after(
-        after(exists, sql("COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 99'")),
+    "a table of mixpanel_data": steps(old_file, arguments(mode="append")),
+    "days of mixpanel_data": steps(old_file, upgraded, arguments(mode="append")),
+    "a ledger of a later release": steps(
+        exists,
+        sql("COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 99'"),
         arguments(mode="resume"),
     ),
-    "days with a limit": after(exists, arguments(mode="append", limit=5)),
-    "days of another selection": after(exists, arguments(mode="append", events=["Sign Up"])),
-    "days of another time zone": after(exists, arguments(mode="append", project_timezone="US/Pacific")),
-    "rows that no batch has": after(
-        after(exists, sql("UPDATE events SET export_batch = 99 WHERE event_time < '2024-03-02'")),
+    "days with a limit": steps(exists, arguments(mode="append", limit=5)),
+    "days of another selection": steps(exists, arguments(mode="append", events=["Sign Up"])),
+    "days of another time zone": steps(exists, arguments(mode="append", project_timezone="US/Pacific")),
+    "rows that no batch has": steps(
+        exists,
+        sql("UPDATE events SET export_batch = 99 WHERE event_time < '2024-03-02'"),
         arguments(mode="resume"),
     ),
-    "rows that were deleted": after(after(exists, sql("DELETE FROM events")), arguments(mode="resume")),
+    "rows that were deleted": steps(exists, sql("DELETE FROM events"), arguments(mode="resume")),
     "times that look local": lambda place: place.export(simulator(timezone="US/Pacific")),
     # Reading
     "a query that is wrong": lambda place: place.workspace().sql_rows("SELECT none"),
-    "no such table": lambda place: (exists(place), place.workspace().table_schema("none")),
-    "a table without events": after(
+    "no such table": steps(exists, lambda place: place.workspace().table_schema("none")),
+    "a table without events": steps(
         sql("CREATE TABLE t (x INTEGER)"), lambda place: place.workspace().event_breakdown("t")
     ),
-    "a table of the ledger to drop": after(exists, lambda place: place.workspace().drop("_export_batches")),
-    "a table that a view needs": after(
-        after(
+    "a table of the ledger to drop": steps(exists, lambda place: place.workspace().drop("_export_batches")),
+    "a table that a view needs": steps(
+        steps(
             exists, sql("CREATE TABLE t (x INTEGER PRIMARY KEY); CREATE TABLE u (x INTEGER REFERENCES t (x))")
         ),
         lambda place: place.workspace().drop("t"),
     ),
     # Upgrades
-    "an empty file to upgrade": lambda place: (place.db.touch(), upgrade_database(place.db)),
-    "a file to upgrade with the new name taken": lambda place: (
-        old_file(place),
-        query(place.db, "CREATE TABLE _export_upgrade_events (x INTEGER)"),
-        upgrade_database(place.db),
+    "an empty file to upgrade": steps(lambda place: place.db.touch(), upgraded),
+    "a file to upgrade with the new name taken": steps(
+        old_file, sql("CREATE TABLE _export_upgrade_events (x INTEGER)"), upgraded
     ),
     # The command line
     "mpx: three modes": shell("export", *WEEK, "--append", "--replace"),
@@ -407,20 +414,20 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx: a file in use for too long": in_use(lambda place: mpx("status", str(place.db), "--wait", "0.1s")),
     "mpx: a command without --wait and a file in use": in_use(lambda place: mpx("retry", str(place.db))),
     "mpx: no such file": shell("status", "none.duckdb"),
-    "mpx status: no such table": after(exists, lambda place: mpx("status", str(place.db), "--table", "none")),
-    "mpx retry: no such table": after(exists, lambda place: mpx("retry", str(place.db), "--table", "none")),
-    "mpx retry: another project": after(
+    "mpx status: no such table": steps(exists, lambda place: mpx("status", str(place.db), "--table", "none")),
+    "mpx retry: no such table": steps(exists, lambda place: mpx("retry", str(place.db), "--table", "none")),
+    "mpx retry: another project": steps(
         lambda place: place.failing(Fault("500")),
-        after(
+        steps(
             environment(MP_USERNAME="u", MP_SECRET="s", MP_PROJECT_ID="777"),
             lambda place: mpx("retry", str(place.db)),
         ),
     ),
     "mpx accounts add: no user name": shell("accounts", "add", "main"),
     "mpx accounts add: no secret": shell("accounts", "add", "main", "--username", "u", "--project-id", "1"),
-    "mpx accounts remove: no terminal": after(configured(), shell("accounts", "remove", "main")),
-    "mpx accounts default: none": after(configured(), shell("accounts", "default")),
-    "mpx demo: another's table": after(exists, lambda place: mpx("demo", "--db", str(place.db))),
+    "mpx accounts remove: no terminal": steps(configured(), shell("accounts", "remove", "main")),
+    "mpx accounts default: none": steps(configured(), shell("accounts", "default")),
+    "mpx demo: another's table": steps(exists, lambda place: mpx("demo", "--db", str(place.db))),
     "mpx simulate: no such time zone": shell("simulate", "--timezone", "Mars"),
     "mpx simulate: faults that are none": lambda place: (
         (place.folder / "faults.toml").write_text("x = 1"),
