@@ -1,11 +1,13 @@
 """How to provoke each error and warning of the package and of `mpx`, by name."""
 
+import socket
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import date
 from functools import partial
 from pathlib import Path
-from socket import EAI_NONAME, gaierror
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -18,6 +20,7 @@ from support import ACCOUNT, NOW, Body, answering, export, query, simulator
 
 from mixpanel_export import Timeouts, Workspace, split_date_range, upgrade_database
 from mixpanel_export._config_file import add_account, remove_account
+from mixpanel_export._database.connection import connect
 from mixpanel_export._model import Chunk
 from mixpanel_export._source.check import check_credentials
 from mixpanel_export._source.responses import error_from_response
@@ -48,11 +51,9 @@ class Place:
         run = partial(export, sim or self.sim, db or self.db, **options)  # type: ignore[arg-type] # refused as a path
         return anyio.run(run)
 
-    def failing(
-        self, fault: Fault | None = None, *, chunk_days: int | None = None, **options: Any
-    ) -> Sequence[Exception]:
-        """Return the errors of an export that meets *fault*, by one request unless in chunks."""
-        sim = simulator(faults=[fault] if fault else [])
+    def failing(self, *faults: Fault, chunk_days: int | None = None, **options: Any) -> Sequence[Exception]:
+        """Return the errors of an export that meets *faults*, by one request unless in chunks."""
+        sim = simulator(faults=list(faults))
         result = self.export(
             sim, retries=0, max_wait=0.0, chunk_days=chunk_days, one_request=chunk_days is None, **options
         )
@@ -139,12 +140,13 @@ def in_use(case: Callable[[Place], Any]) -> Callable[[Place], Any]:
     return held
 
 
-def opened_here(**config: str) -> Callable[[Place], Any]:
-    """Return an export into a file that this process has open with *config*."""
+def opened_here(setting: str = "", *, read_only: bool = False) -> Callable[[Place], Any]:
+    """Return an export into a file that this process has open, with *setting*."""
 
     def case(place: Place) -> Any:
         place.export()
-        with duckdb.connect(str(place.db), config=config):  # type: ignore[arg-type] # all settings are text
+        with closing(connect(place.db, read_only=read_only)) as connection:
+            connection.execute(setting or "SELECT 1")
             return place.export(mode="resume")
 
     return case
@@ -183,8 +185,30 @@ def unused_zone(place: Place) -> None:
     resolve_credentials("main")
 
 
-def local_times(place: Place) -> None:
-    place.export(simulator(timezone="US/Pacific"))
+def port_in_use(_: Place) -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return mpx("simulate", "--port", str(server.getsockname()[1]))
+
+
+def damaged(place: Place) -> None:
+    """Cut the file off in the middle."""
+    content = place.db.read_bytes()
+    place.db.write_bytes(content[: len(content) // 2])
+
+
+def full_disk(place: Place) -> None:
+    place.monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+
+
+def seven_silent_days(place: Place) -> Sequence[Exception]:
+    """The errors of an export that gets no body for every other day."""
+    line = b'{"event": "a", "properties": {"time": 1709290800, "distinct_id": "u", "$insert_id": "%d"}}\n'
+
+    def body(request: httpx.Request) -> bytes:
+        day = date.fromisoformat(request.url.params["from_date"]).day
+        return line % day if day % 2 else b""
+
+    return tuple(place.failing(transport=answering(body), chunk_days=1, last="2024-03-15")[:1])
 
 
 def homeless(place: Place) -> None:
@@ -207,7 +231,7 @@ def untrusted() -> httpx.ConnectError:
 
 def unknown_name() -> httpx.ConnectError:
     error = httpx.ConnectError("")
-    error.__cause__ = gaierror(EAI_NONAME, "Name or service not known")
+    error.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     return error
 
 
@@ -309,6 +333,10 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a failed batch of several": lambda place: place.failing(
         Fault("503", first=date(2024, 3, 9)), chunk_days=3
     ),
+    "an answer without a body": lambda place: place.export(
+        transport=answering(lambda _: b""), one_request=True
+    ),
+    "many answers without a body": seven_silent_days,
     "401 with status 200": lambda place: place.failing(Fault("auth_text_200")),
     "a body that ends early": lambda place: place.failing(Fault("terminated_early")),
     "a body that is cut off": lambda place: place.failing(Fault("truncated_gzip")),
@@ -343,8 +371,17 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a database in no folder": lambda place: place.export(db=place.folder / "none" / "x.duckdb"),
     "a file that is no database": steps(lambda place: place.db.write_text("x" * 10_000), exists),
     "a file in use": in_use(exists),
-    "a file open with other settings": opened_here(access_mode="READ_ONLY"),
-    "a file open without access to files": opened_here(enable_external_access="false"),
+    "a file open with other settings": opened_here(read_only=True),
+    "a file open without access to files": opened_here("SET enable_external_access = false"),
+    "a file open with a locked configuration": opened_here("SET lock_configuration = true"),
+    "a file that is damaged": steps(exists, damaged, arguments(mode="resume")),
+    "an address instead of a file": lambda _: connect(Path("-")),
+    "a disk that is full": steps(full_disk, exists),
+    "rows that DuckDB cannot write": steps(
+        lambda place: place.export(last="2024-03-01", limit=1),
+        sql("CREATE UNIQUE INDEX one ON events (event_name)"),
+        arguments(first="2024-03-02", last="2024-03-02", mode="append"),
+    ),
     "a file that is exported into": twice_at_once,
     "a file that is replaced": moved_away,
     "a workspace that is read-only": steps(
@@ -393,6 +430,9 @@ CASES: dict[str, Callable[[Place], Any]] = {
     ),
     # Upgrades
     "an empty file to upgrade": steps(lambda place: place.db.touch(), upgraded),
+    "a file to upgrade with a table that refers to another": steps(
+        old_file, sql("CREATE TABLE r (id VARCHAR REFERENCES events (insert_id))"), upgraded
+    ),
     "a file to upgrade with the new name taken": steps(
         old_file, sql("CREATE TABLE _export_upgrade_events (x INTEGER)"), upgraded
     ),
@@ -414,6 +454,18 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx: a file in use for too long": in_use(lambda place: mpx("status", str(place.db), "--wait", "0.1s")),
     "mpx: a command without --wait and a file in use": in_use(lambda place: mpx("retry", str(place.db))),
     "mpx: no such file": shell("status", "none.duckdb"),
+    "mpx query: wrong SQL": steps(exists, lambda place: mpx("query", "SELEC", "--db", str(place.db))),
+    "mpx query: SQL that writes": steps(
+        exists, lambda place: mpx("query", "DROP TABLE events", "--db", str(place.db))
+    ),
+    "mpx query: a file that does not exist": steps(
+        exists, lambda place: mpx("query", "FROM 'none.csv'", "--db", str(place.db))
+    ),
+    "mpx query: no SQL": shell("query", ""),
+    "mpx query: two formats": shell("query", "SELECT 1", "--json", "--csv"),
+    "mpx query: the database as Parquet file": steps(
+        exists, lambda place: mpx("query", "SELECT 1", "--db", str(place.db), "--parquet", str(place.db))
+    ),
     "mpx status: no such table": steps(exists, lambda place: mpx("status", str(place.db), "--table", "none")),
     "mpx retry: no such table": steps(exists, lambda place: mpx("retry", str(place.db), "--table", "none")),
     "mpx retry: another project": steps(
@@ -428,6 +480,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx accounts remove: no terminal": steps(configured(), shell("accounts", "remove", "main")),
     "mpx accounts default: none": steps(configured(), shell("accounts", "default")),
     "mpx demo: another's table": steps(exists, lambda place: mpx("demo", "--db", str(place.db))),
+    "mpx simulate: a port in use": port_in_use,
     "mpx simulate: no such time zone": shell("simulate", "--timezone", "Mars"),
     "mpx simulate: faults that are none": lambda place: (
         (place.folder / "faults.toml").write_text("x = 1"),

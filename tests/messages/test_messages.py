@@ -119,6 +119,7 @@ def cleaned(line: str, folder: Path) -> str:
         (r"process \d+", "process 123"),
         (r"another \d+ (s|min)", "another 59 min"),
         (r"127\.0\.0\.1:\d+", "127.0.0.1:8080"),
+        (r"port \d+", "port 8080"),
     ):
         line = re.sub(pattern, stands, line)
     return line
