@@ -16,8 +16,8 @@ import tomlkit
 from tomlkit.items import InlineTable, Table
 
 from mixpanel_export._files import file_to_write, replacing
-from mixpanel_export.credentials import Credentials, Masked, read_accounts
-from mixpanel_export.errors import AccountExistsError, AccountNotFoundError, ConfigError
+from mixpanel_export.credentials import Credentials, Masked, account_not_found, read_accounts
+from mixpanel_export.errors import AccountExistsError, ConfigError
 
 _Table = MutableMapping[str, Any]
 _Change = Callable[[tomlkit.TOMLDocument], object]
@@ -103,13 +103,7 @@ def check_known(path: Path, name: str) -> str:
     """
     default, accounts = read_accounts(path)
     if name not in accounts:
-        listed = ", ".join(sorted(accounts)) or "no accounts"
-        raise AccountNotFoundError(
-            f"there is no account {name!r} in {path}",
-            advice=f"it has {listed}",
-            account_name=name,
-            available_accounts=sorted(accounts),
-        )
+        raise account_not_found(name, path, accounts)
     return default
 
 

@@ -9,7 +9,7 @@ import re
 import tomllib
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,19 +255,27 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
             f"{path} with `mpx accounts add NAME`; `mpx demo` shows an export without an account",
         )
     name = account or default
-    listed = ", ".join(sorted(accounts)) or "no accounts"
     if not name:
-        raise ConfigError(
-            f"{path} has no `default` account", advice=f"name an account; the file has {listed}"
-        )
+        raise ConfigError(f"{path} has no `default` account", advice=_choice(accounts))
     if name not in accounts:
-        raise AccountNotFoundError(
-            f"there is no account {name!r} in {path}",
-            advice=f"the file has {listed}",
-            account_name=name,
-            available_accounts=sorted(accounts),
-        )
+        raise account_not_found(name, path, accounts)
     return name, accounts[name]
+
+
+def account_not_found(name: str, path: Path, accounts: Collection[str]) -> AccountNotFoundError:
+    """Return the error for an account that the file does not have."""
+    return AccountNotFoundError(
+        f"there is no account {name!r} in {path}",
+        advice=_choice(accounts),
+        account_name=name,
+        available_accounts=sorted(accounts),
+    )
+
+
+def _choice(accounts: Collection[str]) -> str:
+    if not accounts:
+        return "add an account with `mpx accounts add NAME`"
+    return f"choose one of its accounts: {', '.join(sorted(accounts))}"
 
 
 def _warn_of_readers(path: Path) -> None:

@@ -17,7 +17,8 @@ def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
         credentials = job.query.credentials
         warnings.warn(
             AdvisoryWarning(
-                f"{job.target.days}: no event at all of {job.target.selection} in region {credentials.region}",
+                f"Mixpanel has no event for this export: {job.target.selection}, region {credentials.region}",
+                days=job.target.days,
                 advice="check $events, $where, $project_id and $region",
             ),
             stacklevel=2,
@@ -26,7 +27,8 @@ def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
         days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(silent))
         warnings.warn(
             AdvisoryWarning(
-                f"{days}: Mixpanel answered twice without a body, so these days are taken as empty",
+                "Mixpanel answered twice without a body, so these days are taken as empty",
+                days=days,
                 advice="if they should have events, export them again with $append",
             ),
             stacklevel=2,

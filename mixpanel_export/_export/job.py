@@ -19,7 +19,7 @@ from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.query import Query, Timeouts, checked_names, query_for
 from mixpanel_export._timezones import checked_zone, in_zone
 from mixpanel_export.credentials import Credentials, resolve_credentials
-from mixpanel_export.errors import ArgumentError
+from mixpanel_export.errors import AdvisoryWarning, ArgumentError
 
 MANY_WORKERS = 20
 """With more workers a warning says that they are rarely faster under 3 requests a second."""
@@ -134,8 +134,11 @@ class ExportArguments:
             raise ArgumentError("chunk_days", f"must be between 1 and 100, got {self.chunk_days}")
         if self.max_workers > MANY_WORKERS:
             warnings.warn(
-                f"{self.max_workers} workers: beyond {MANY_WORKERS} workers, Mixpanel's limit of 3 requests a second "
-                "decides how fast an export is",
+                AdvisoryWarning(
+                    f"{self.max_workers} workers are no faster than {MANY_WORKERS}, as Mixpanel allows 3 requests a second",
+                    advice="lower $max_workers",
+                    argument="max_workers",
+                ),
                 stacklevel=5,
             )
 

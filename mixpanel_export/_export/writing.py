@@ -39,6 +39,7 @@ from mixpanel_export._writer.staging import StagedChunk, Staging
 from mixpanel_export._writer.table import EventsTable
 from mixpanel_export._writer.validate import ClockCheck, Validator
 from mixpanel_export._writer.writer import Writer
+from mixpanel_export.errors import AdvisoryWarning
 
 _log = logging.getLogger("mixpanel_export")
 
@@ -227,7 +228,11 @@ class Writing:
         if offset is not None and not self._warned_of_clock:
             self._warned_of_clock = True
             warnings.warn(
-                f"most events look {offset:+g} hours off UTC, as in projects created before 2023, whose "
-                "times are local; if this is one, pass project_timezone (such as US/Pacific) and replace the table",
+                AdvisoryWarning(
+                    f"the times of most events look {offset:+g} hours off UTC",
+                    advice="if the project was created before 2023, its times are local: pass its time zone, such as "
+                    "US/Pacific, as $project_timezone, and $replace the table",
+                    argument="project_timezone",
+                ),
                 stacklevel=2,
             )

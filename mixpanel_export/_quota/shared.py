@@ -32,6 +32,7 @@ from mixpanel_export._environment import expanded, home, variable
 from mixpanel_export._files import file_to_write
 from mixpanel_export._quota.clock import Clock, Moment, system_clock
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, wait_needed
+from mixpanel_export.errors import AdvisoryWarning
 
 T = TypeVar("T")
 
@@ -332,8 +333,10 @@ class _File:
             return
         self._warned = True
         warnings.warn(
-            f"the quota file {self._path} {problem}; requests of other exports may not be counted, "
-            "so run one export of a project at a time",
+            AdvisoryWarning(
+                f"the quota file {self._path} {problem}, so requests of other exports may not be counted",
+                advice="run one export of a project at a time",
+            ),
             stacklevel=2,
         )
 

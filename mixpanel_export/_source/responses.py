@@ -137,8 +137,7 @@ def _not_authenticated(status: int, body: str, chunk: Chunk, hint: str | None) -
         days=chunk,
         advice=f"{hint}, so copy it again"
         if hint
-        else "check the user name, the secret and the project, and that the project is in the $region requested "
-        "(us, eu or in)",
+        else "check the user name, the secret, the project and its $region (us, eu or in)",
         status_code=status,
         response_body=body,
     )

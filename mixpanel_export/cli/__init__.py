@@ -49,7 +49,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (Exception, 1),
 )
 
-_OPTIONS = {"from_date": "--from", "to_date": "--to", "max_workers": "--workers"}
+_OPTIONS = {"from_date": "--from", "to_date": "--to", "max_workers": "--workers", "path": "--db"}
 
 
 class Interrupted(click.ClickException):
