@@ -104,22 +104,14 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
             reason = str(error).splitlines()[0]
             raise DatabaseError(
                 f"cannot upgrade {path}, which is unchanged: {reason}",
-<<<<<<< HEAD
                 advice=f"{advice_on(reason) or 'make room on the disk or free the file'}, then try again",
-=======
-                advice=f"{advice}, then try again",
->>>>>>> e7f82d5 (messages: advice as data in the remaining warnings and errors)
                 db_path=str(path),
             ) from error
 
 
 def _foreign(path: Path) -> DatabaseError:
     return DatabaseError(
-<<<<<<< HEAD
         f"{path} was not made by mixpanel_data, so there is nothing to upgrade in it",
-=======
-        f"{path} was not written by mixpanel_data, so there is nothing to upgrade",
->>>>>>> e7f82d5 (messages: advice as data in the remaining warnings and errors)
         advice="name a file such as ~/.mp/data/PROJECT.db",
         db_path=str(path),
     )
@@ -129,13 +121,8 @@ def _check_free(connection: Connection, path: Path, tables: list[str]) -> None:
     for table in tables:
         if table_exists(connection, _NEW + table):
             raise DatabaseError(
-<<<<<<< HEAD
                 f"cannot upgrade {path}: the table {_NEW + table}, to which {table} would be copied, exists already",
                 advice="rename or drop it, then try again",
-=======
-                f"cannot upgrade {path}, because it has a table {_NEW + table}, to which {table} would be copied",
-                advice="rename or drop that table, then try again",
->>>>>>> e7f82d5 (messages: advice as data in the remaining warnings and errors)
                 db_path=str(path),
             )
 

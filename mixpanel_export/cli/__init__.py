@@ -141,10 +141,14 @@ class Mpx(click.Group):
 
 def _report(ctx: click.Context, error: Exception, message: str) -> None:
     if logs_json(ctx):
-        code = error.code if isinstance(error, errors.MixpanelDataError) else type(error).__name__
+        code = error.code if isinstance(error, errors.MixpanelDataError) else _kind(error)
         log_event("error", code=code, message=message)
     else:
         click.echo(f"Error: {message}", err=True)
+
+
+def _kind(error: Exception) -> str:
+    return ValueError.__name__ if isinstance(error, errors.ArgumentError) else type(error).__name__
 
 
 @click.group(

@@ -4,7 +4,6 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +76,7 @@ def command(*, db: str, table: str | None, as_json: bool, set_target: str | None
 
 
 def _set_target(db: str, table: str | None, target: str) -> None:
+    from mixpanel_export._database.connection import database_path
     from mixpanel_export._local.targets import change_targets
     from mixpanel_export._planning.days import checked_days
 
@@ -85,7 +85,7 @@ def _set_target(db: str, table: str | None, target: str) -> None:
         raise click.BadParameter(
             "must be two days, such as 2024-01-01..2024-12-30", param_hint="--set-target"
         )
-    change_targets(Path(db), checked_days(first, last), table)
+    change_targets(database_path(db), checked_days(first, last), table)
 
 
 def _refuse(table: str) -> None:

@@ -18,6 +18,7 @@ from steps import (
     exists,
     fetching,
     full_disk,
+    gone_folder,
     homeless,
     in_use,
     moved_away,
@@ -67,6 +68,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "no event": arguments(events=[]),
     "more events than fit into a request": arguments(events=[f"event {number}" for number in range(9_999)]),
     "a long expression": arguments(where='"x"' * 30_000),
+    "an expression that is no text": arguments(where="\ud800"),
     "one event as text": arguments(events="Sign Up"),
     "an event that is no text": arguments(events=["\ud800"]),
     "no such time zone": arguments(project_timezone="Mars"),
@@ -94,6 +96,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "an empty secret": lambda _: Credentials("u", "", "1"),
     "no project": lambda _: Credentials("u", "s", ""),
     "a colon": lambda _: Credentials("u:v", "s", "1"),
+    "a secret that is no text": lambda _: Credentials("u", "\udcff", "1"),
     "a project that is a path": lambda _: Credentials("u", "s", "../1"),
     "no such region": lambda _: Credentials("u", "s", "1", "mars"),
     "no such zone": lambda _: Credentials("u", "s", "1", "us", "Mars"),
@@ -172,6 +175,8 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a database that is a folder": lambda place: place.export(db=place.folder),
     "a database on another machine": lambda place: place.export(db="s3://bucket/x.duckdb"),
     "a database with a question mark": lambda place: place.export(db=place.folder / "x?.duckdb"),
+    "a database with too long a name": lambda place: place.export(db="x" * 300),
+    "a database in a folder that is gone": gone_folder,
     "a database in no folder": lambda place: place.export(db=place.folder / "none" / "x.duckdb"),
     "a file that is no database": steps(lambda place: place.db.write_text("x" * 10_000), exists),
     "a file in use": in_use(exists),
@@ -263,6 +268,13 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx: a file in use for too long": in_use(lambda place: mpx("status", str(place.db), "--wait", "0.1s")),
     "mpx: a command without --wait and a file in use": in_use(lambda place: mpx("retry", str(place.db))),
     "mpx: no such file": shell("status", "none.duckdb"),
+    "mpx status: a target that is no range": lambda place: mpx(
+        "status", str(place.db), "--set-target", "2024"
+    ),
+    "mpx status: a target without an export": lambda place: mpx(
+        "status", str(place.db), "--set-target", "2024-01-01..2024-01-02"
+    ),
+    "mpx query: SQL that is no text": shell("query", "-", typed=b"\xff"),
     "mpx query: wrong SQL": steps(exists, lambda place: mpx("query", "SELEC", "--db", str(place.db))),
     "mpx query: SQL that writes": steps(
         exists, lambda place: mpx("query", "DROP TABLE events", "--db", str(place.db))
@@ -286,6 +298,9 @@ CASES: dict[str, Callable[[Place], Any]] = {
     ),
     "mpx accounts add: no user name": shell("accounts", "add", "main"),
     "mpx accounts add: no secret": shell("accounts", "add", "main", "--username", "u", "--project-id", "1"),
+    "mpx accounts add: a secret that is no text": shell(
+        "accounts", "add", "main", "--username", "u", "--project-id", "1", "--secret-stdin", typed=b"\xff"
+    ),
     "mpx accounts remove: no terminal": steps(configured(), shell("accounts", "remove", "main")),
     "mpx accounts default: none": steps(configured(), shell("accounts", "default")),
     "mpx demo: another's table": steps(exists, lambda place: mpx("demo", "--db", str(place.db))),

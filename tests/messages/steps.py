@@ -86,7 +86,7 @@ def fetching(**options: Any) -> Callable[[Place], Any]:
     return lambda place: place.workspace().fetch_events(**(DAYS | options))
 
 
-def shell(*words: str, typed: str | None = None) -> Callable[[Place], Any]:
+def shell(*words: str, typed: bytes | None = None) -> Callable[[Place], Any]:
     """Return a case for a command line."""
     return lambda _: mpx(*words, given=typed)
 
@@ -187,6 +187,15 @@ def unused_zone(place: Place) -> None:
 def port_in_use(_: Place) -> Any:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return mpx("simulate", "--port", str(server.getsockname()[1]))
+
+
+def gone_folder(place: Place) -> None:
+    """Export into a folder that is removed, as the current one."""
+    folder = place.folder / "gone"
+    folder.mkdir()
+    place.monkeypatch.chdir(folder)
+    folder.rmdir()
+    place.export(db="x.duckdb")
 
 
 def damaged(place: Place) -> None:

@@ -1,7 +1,7 @@
 """The wording of every error, warning and usage error, in one file: `messages.txt`.
 
-After a change of wording, `UPDATE_MESSAGES=1 pytest tests/messages` writes the file anew. Other tests assert
-classes and data.
+After a change of wording, `UPDATE_MESSAGES=1 pytest tests/messages` writes the file anew. A new message needs a case in
+`cases.py`. Other tests assert classes and data.
 """
 
 import ast

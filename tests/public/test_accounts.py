@@ -167,10 +167,13 @@ def test_removing_the_default_says_so(file: Path) -> None:
 @pytest.mark.parametrize("change", [remove_account, set_default])
 def test_an_account_that_is_not_there_is_named(change: Callable[[Path, str], object], file: Path) -> None:
     """The error lists those that there are, and the file is unchanged."""
-    with pytest.raises(AccountNotFoundError, match=r"'nobody'.*main, staging"):
-        change(file, "nobody")
-    with pytest.raises(AccountNotFoundError, match="no accounts"):
-        change(file.with_name("none.toml"), "main")
+    for path, name, available in (
+        (file, "nobody", ["main", "staging"]),
+        (file.with_name("none.toml"), "main", []),
+    ):
+        with pytest.raises(AccountNotFoundError) as caught:
+            change(path, name)
+        assert (caught.value.account_name, caught.value.available_accounts) == (name, available)
     assert file.read_text(encoding="utf-8") == CONFIG
 
 

@@ -21,6 +21,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from mixpanel_export import (
     AccountNotFoundError,
+    ArgumentError,
     AuthenticationError,
     BatchProgress,
     ConfigError,
@@ -265,8 +266,8 @@ def test_selection_and_limit_reach_mixpanel(served: Served) -> None:
         ({"resume": True, "replace": True}, "replace"),
         ({"from_date": "2024-1-1"}, "from_date"),
         ({"from_date": "2024-01-15"}, "from_date"),
-        ({"from_date": "2024-01-15", "parallel": True}, "from_date"),
-        ({"to_date": "2999-01-01", "from_date": "2999-01-01"}, "to_date"),
+        ({"from_date": "2024-01-15", "parallel": True}, "to_date"),
+        ({"to_date": "2999-01-01", "from_date": "2999-01-01"}, "from_date"),
         ({"name": "no-such-name"}, "table"),
         ({"name": "_metadata"}, "table"),
     ],
@@ -274,8 +275,9 @@ def test_selection_and_limit_reach_mixpanel(served: Served) -> None:
 def test_bad_arguments_cost_no_request(arguments: dict[str, Any], argument: str, served: Served) -> None:
     """Arguments out of range are a ValueError that names the argument, before any request and any file."""
     asked: dict[str, Any] = {**DAYS, **arguments}
-    with pytest.raises(ValueError, match=argument):
+    with pytest.raises(ArgumentError) as caught:
         served.workspace.fetch_events(**asked)
+    assert caught.value.argument == argument
     assert served.requests() == 0
     assert not served.workspace.db_path.exists()
 

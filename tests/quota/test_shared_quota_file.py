@@ -376,7 +376,7 @@ def test_a_broken_file_is_moved_aside_and_begun_anew(handle: Open, path: Path, g
     living.refund(tickets[0])
     path.write_bytes(garbage)
     with one_warning(
-        r"the quota file .*quota\.sqlite3 is broken .* and is replaced by a new one; .*run one export"
+        r"the quota file .*quota\.sqlite3 is broken .* and is replaced by a new one.*run one export"
     ):
         assert taken(fresh)
     assert path.with_suffix(".broken").read_bytes() == garbage
