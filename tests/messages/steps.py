@@ -28,6 +28,7 @@ from mixpanel_export.simulator import Fault, Simulator
 
 DAYS = {"from_date": "2024-03-01", "to_date": "2024-03-09"}
 WEEK = ("--from", "2024-03-01", "--to", "2024-03-07")
+LINE = b'{"event": "a", "properties": {"time": 1709290800, "distinct_id": "u", "$insert_id": "%d"}}\n'
 ACCOUNT_TOML = '[accounts.main]\nusername = "svc.1"\nsecret = "s"\nproject_id = "12345"\n'
 
 
@@ -156,12 +157,19 @@ def twice_at_once(place: Place) -> None:
     place.export(on_batch_complete=lambda _: export(place.sim, place.db, mode="resume"))
 
 
-def moved_away(place: Place) -> Any:
-    """An export whose file is replaced while it runs."""
+def moved_away(place: Place) -> None:
+    """An export whose file is replaced while Mixpanel answers."""
     other = place.folder / "other.duckdb"
     duckdb.connect(str(other)).close()
 
-    def swap(_: object) -> None:
+    def body(_: httpx.Request) -> bytes:
+        other.replace(place.db)
+        return LINE % 1
+
+    place.export(transport=answering(body), one_request=True)
+
+
+def swap(_: object) -> None:
         if other.exists():
             other.replace(place.db)
 
@@ -214,11 +222,9 @@ def full_disk(place: Place) -> None:
 
 def seven_silent_days(place: Place) -> Sequence[Exception]:
     """The errors of an export that gets no body for every other day."""
-    line = b'{"event": "a", "properties": {"time": 1709290800, "distinct_id": "u", "$insert_id": "%d"}}\n'
-
     def body(request: httpx.Request) -> bytes:
         day = date.fromisoformat(request.url.params["from_date"]).day
-        return line % day if day % 2 else b""
+        return LINE % day if day % 2 else b""
 
     return place.failing(transport=answering(body), chunk_days=1, last="2024-03-15", per_hour=60)
 
