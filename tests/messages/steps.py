@@ -169,13 +169,6 @@ def moved_away(place: Place) -> None:
     place.export(transport=answering(body), one_request=True)
 
 
-def swap(_: object) -> None:
-        if other.exists():
-            other.replace(place.db)
-
-    return place.export(chunk_days=1, max_workers=1, on_batch_complete=swap)
-
-
 def old_secret(_: Place) -> None:
     resolve_credentials(environ={"MP_SECRET": "s"})
 
@@ -222,6 +215,7 @@ def full_disk(place: Place) -> None:
 
 def seven_silent_days(place: Place) -> Sequence[Exception]:
     """The errors of an export that gets no body for every other day."""
+
     def body(request: httpx.Request) -> bytes:
         day = date.fromisoformat(request.url.params["from_date"]).day
         return LINE % day if day % 2 else b""
