@@ -61,10 +61,9 @@ class Finding:
 
 def finding_of(topic: str, state: State, problem: Warning | Exception) -> Finding:
     """Return an error or a warning as a finding."""
-    if isinstance(problem, Problem) and problem.advice:
+    if isinstance(problem, Problem):
         return Finding(topic, state, problem.text(advice=False), problem.advice)
-    text, _, advice = str(problem).partition("; ")
-    return Finding(topic, state, text, advice or None)
+    return Finding(topic, state, str(problem))
 
 
 def check_program() -> Iterator[Finding]:
