@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import chain, repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mixpanel_export._display import facts, frame
@@ -221,3 +222,46 @@ class Progress:
     """What the export waits for, in a few words; None if it does not wait."""
     waiting_seconds: float | None = None
     """Seconds until the quota allows the next request; None if the export waits for something else, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgottenTable:
+    """What `Workspace.forget` deleted of one table."""
+
+    table: str
+    events: int
+    """Rows deleted from the table."""
+    hidden_rows: int
+    """Rows deleted from `_export_duplicates`, which holds duplicates of visible rows."""
+    raw_lines: int
+    """Lines deleted from `_export_rejects`, which holds rejected lines and the original text of repaired ones."""
+    replacement: bool = False
+    """Whether the rows were those of an unfinished replacement of the table."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetResult:
+    """What `Workspace.forget` deleted."""
+
+    path: Path
+    tables: tuple[ForgottenTable, ...]
+    """The tables that were searched, by name."""
+    other_tables: tuple[str, ...] = ()
+    """Tables with a column `distinct_id` that were not searched, because this program did not export them."""
+
+    @property
+    def total(self) -> int:
+        """The number of events, hidden rows and raw lines deleted."""
+        return sum(table.events + table.hidden_rows + table.raw_lines for table in self.tables)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return {
+            "path": str(self.path),
+            "tables": [table.to_dict() for table in self.tables],
+            "other_tables": list(self.other_tables),
+        }

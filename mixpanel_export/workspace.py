@@ -1,6 +1,6 @@
 """mixpanel_data's blocking `Workspace`, on top of `export_events`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace as changed
 from datetime import date
@@ -22,6 +22,7 @@ from mixpanel_export._database.connection import database_path
 from mixpanel_export._environment import home
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._local.file import LocalDatabase, check_there, size_and_birth
+from mixpanel_export._local.forget import forget_persons
 from mixpanel_export._source.check import check_credentials
 from mixpanel_export._source.download import download_events
 from mixpanel_export._source.query import Timeouts
@@ -32,7 +33,7 @@ from mixpanel_export.credentials import Credentials, account_used, checked_proje
 from mixpanel_export.errors import ArgumentError, ConfigError
 from mixpanel_export.inspection import WorkspaceInfo
 from mixpanel_export.progress import combined, draw
-from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
+from mixpanel_export.results import BatchProgress, FetchResult, ForgetResult, ParallelFetchResult, Progress
 from mixpanel_export.sync import run_sync
 
 
@@ -322,6 +323,33 @@ class Workspace(LocalDatabase, NotImplementedHere):
             http2=self._http2,
         )
         return streamed(short_tracebacks(lambda file: run_sync(download, file)), raw=raw, zone=zone)
+
+    @short_tracebacks
+    def forget(self, *distinct_ids: str, also: Iterable[str] = (), table: str | None = None) -> ForgetResult:
+        """Delete every event of the persons *distinct_ids* from all exported tables, or from *table*: all or nothing.
+
+        *also* may name further properties that hold one of the ids: `user_id` (`$user_id`), `device_id` (`$device_id`)
+        and `before_identity` (`$distinct_id_before_identity`). Hidden duplicates of these events, and raw lines in
+        which an id occurs, are deleted too. The ledger counts the rows that are left, so a later `resume` fetches
+        nothing again. Your own tables are not searched; the result names those with a column `distinct_id`.
+
+        Delete the person in Mixpanel first. Fetching these days before Mixpanel has deleted the person brings the
+        person back; then call `forget` again. DuckDB marks rows as deleted and does not overwrite them: no query finds
+        them, but their bytes can stay in the file. A copy of the database (`COPY FROM DATABASE`) does not have them.
+
+        Raises:
+            ArgumentError: There is no id, an id is empty, or *also* has another name; this is a `ValueError`.
+            DatabaseNotFoundError: There is no such file.
+            DatabaseError: The file has no ledger, cannot be written, or is used by another process.
+            TableNotFoundError: The ledger has no such table.
+            TableFormatError: A newer release of this program wrote the ledger.
+            ExportRunningError: This process is exporting into the file.
+
+        Example:
+            workspace.forget("user-1", "$device:4711", also=["user_id", "device_id"])
+        """
+        check_there(self.db_path)
+        return forget_persons(self._writable_path("forget persons"), distinct_ids, also, table)
 
     @short_tracebacks
     def info(self) -> WorkspaceInfo:

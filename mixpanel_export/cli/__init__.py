@@ -26,6 +26,7 @@ COMMANDS = (
     "demo",
     "doctor",
     "export",
+    "forget",
     "query",
     "quota",
     "retry",
@@ -49,7 +50,13 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (Exception, 1),
 )
 
-_OPTIONS = {"from_date": "--from", "to_date": "--to", "max_workers": "--workers", "path": "--db"}
+_OPTIONS = {
+    "from_date": "--from",
+    "to_date": "--to",
+    "max_workers": "--workers",
+    "path": "--db",
+    "distinct_ids": "DISTINCT_ID",
+}
 
 
 class Interrupted(click.ClickException):

@@ -51,7 +51,7 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_advice _concurrency _database _display _endpoint _files _model _quota _source _timezones _tracebacks credentials errors inspection sync",
+        "_advice _concurrency _database _display _endpoint _files _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
         "duckdb pandas",
     ),
     "workspace": (

@@ -1,0 +1,297 @@
+"""Deletes persons: their visible and hidden events and their raw lines, in one transaction with the ledger's counts.
+
+A checkpoint follows. DuckDB marks rows as deleted and does not overwrite them, so their bytes can stay in the file.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from mixpanel_export._database.connection import (
+    Connection,
+    advice_on,
+    connected_for_export,
+    first_moment,
+    last_moment,
+    quoted,
+    transaction,
+)
+from mixpanel_export._database.preflight import SHADOW
+from mixpanel_export._database.schema import (
+    IN_MAIN,
+    check_ledger,
+    create_ledger,
+    has_batches,
+    name_in_database,
+    table_exists,
+)
+from mixpanel_export._local.file import check_there
+from mixpanel_export._ndjson import canonical, written
+from mixpanel_export.errors import ArgumentError, DatabaseError, TableNotFoundError
+from mixpanel_export.results import ForgetResult, ForgottenTable
+
+PROPERTIES = {
+    "user_id": "$user_id",
+    "device_id": "$device_id",
+    "before_identity": "$distinct_id_before_identity",
+}
+"""The properties that can be compared in addition to `distinct_id`, by the name that callers use."""
+
+_FETCH_ROWS = 1000  # raw lines that Python takes from DuckDB at once
+
+_NO_ROWS = "(SELECT 0 AS rowid, batch AS export_batch, * EXCLUDE (batch) FROM _export_duplicates WHERE false)"
+_REMOVED = """
+CREATE OR REPLACE TEMP TABLE _export_removed AS
+SELECT rowid AS id, export_batch AS batch, event_name, event_time, distinct_id, insert_id,
+    json_extract_string(properties, '$.time') AS time_text
+FROM {rows} WHERE {match}
+"""
+# A hidden row with the identity of a removed row would become visible when the batch of that row is replaced.
+_HIDDEN = """
+CREATE OR REPLACE TEMP TABLE _export_hidden AS
+WITH _hidden AS (
+    SELECT _export_duplicates.rowid AS id, project, _export_duplicates.*
+    FROM _export_duplicates JOIN _export_batches USING (batch) WHERE table_name = $table
+), _winners AS (
+    SELECT project, _export_removed.* FROM _export_removed JOIN _export_batches USING (batch)
+    WHERE deduped AND insert_id <> ''
+)
+SELECT id, batch FROM _hidden WHERE {match}
+UNION SELECT id, batch FROM _hidden SEMI JOIN _winners
+    ON _hidden.project = _winners.project AND _hidden.insert_id = _winners.insert_id
+    AND _hidden.event_name = _winners.event_name
+    AND _hidden.event_time IS NOT DISTINCT FROM _winners.event_time
+    AND _hidden.distinct_id IS NOT DISTINCT FROM _winners.distinct_id
+    AND json_extract_string(_hidden.properties, '$.time') IS NOT DISTINCT FROM _winners.time_text
+"""
+_RAW_LINES = """
+SELECT _export_rejects.rowid, _export_rejects.batch, reason, line
+FROM _export_rejects JOIN _export_batches USING (batch) WHERE table_name = ?
+"""
+_COUNTS = """
+UPDATE _export_batches SET "rows" = "rows" - _removed, removed_duplicates = removed_duplicates - _hidden,
+    rejects = rejects - _rejected, repaired = repaired - _repaired
+FROM (
+    SELECT batch AS _batch, count(*) FILTER (kind = 'row') AS _removed, count(*) FILTER (kind = 'hidden') AS _hidden,
+        count(*) FILTER (kind = 'rejected') AS _rejected, count(*) FILTER (kind = 'repaired') AS _repaired
+    FROM (
+        SELECT batch, 'row' AS kind FROM _export_removed
+        UNION ALL SELECT batch, 'hidden' FROM _export_hidden
+        UNION ALL SELECT batch, kind FROM _export_lines
+    ) GROUP BY batch
+) WHERE batch = _batch
+"""
+# Only these batches have rows outside their days or without a time, and have lost rows.
+_CHANGED = """
+CREATE OR REPLACE TEMP TABLE _export_changed AS
+SELECT batch, {first} AS first, {last} AS last FROM _export_batches
+WHERE table_name = $table AND timezone = $zone AND outside_rows + timeless_rows > 0
+    AND batch IN (SELECT batch FROM _export_removed UNION SELECT batch FROM _export_hidden)
+"""
+_STRAYS = """
+CREATE OR REPLACE TEMP TABLE _export_remaining AS
+SELECT batch, event_time, insert_id FROM (
+    SELECT export_batch AS batch, event_time, insert_id FROM {rows}
+    UNION ALL SELECT batch, event_time, insert_id FROM _export_duplicates
+) JOIN _export_changed USING (batch) WHERE event_time IS NULL OR event_time NOT BETWEEN first AND last
+"""
+_STRAY_COUNTS = """
+UPDATE _export_batches SET outside_rows = _outside, outside_first = _first, outside_last = _last, timeless_rows = _untimed
+FROM (
+    SELECT batch AS _batch, count(event_time) AS _outside, min(event_time) AS _first, max(event_time) AS _last,
+        count(_export_remaining.batch) - count(event_time) AS _untimed
+    FROM _export_changed LEFT JOIN _export_remaining USING (batch) GROUP BY batch
+) WHERE batch = _batch
+"""
+_STRAY_KEYS = """
+DELETE FROM _export_timeless WHERE rowid IN (
+    SELECT _keys.rowid FROM _export_timeless AS _keys SEMI JOIN _export_changed USING (batch)
+    ANTI JOIN _export_remaining ON _keys.batch = _export_remaining.batch
+    AND _keys.insert_id IS NOT DISTINCT FROM _export_remaining.insert_id AND event_time IS NULL
+)
+"""
+
+
+def forget_persons(
+    path: Path, distinct_ids: Sequence[str], also: Iterable[str] = (), table: str | None = None
+) -> ForgetResult:
+    """Delete every event of the persons *distinct_ids*: all of them, or none.
+
+    *also* names further properties to compare, keys of `PROPERTIES`. Without *table*, every exported table is searched.
+
+    Raises:
+        ArgumentError: An id is empty or no text, or *also* has another name.
+        DatabaseNotFoundError: There is no such file.
+        DatabaseError: The file has no ledger, or cannot be opened or written.
+        TableNotFoundError: The ledger has no such table.
+        TableFormatError: A newer release of this program wrote the ledger.
+        ExportRunningError: This process is exporting into the file.
+    """
+    paths = _checked(distinct_ids, also)
+    check_there(path)
+    if path.stat().st_size == 0:
+        raise _no_ledger(path)
+    with connected_for_export(path) as connection:
+        if not table_exists(connection, "_export_batches"):
+            raise _no_ledger(path)
+        check_ledger(connection)
+        names = _tables(connection, table)
+        with _errors(path, "cannot remove the events, so nothing was removed"), transaction(connection):
+            create_ledger(connection)
+            connection.execute(
+                "CREATE OR REPLACE TEMP TABLE _export_ids AS SELECT unnest(?::VARCHAR[]) AS id",
+                [list(distinct_ids)],
+            )
+            tables = tuple(_forget(connection, name, _match(paths), distinct_ids) for name in names)
+        with _errors(path, "the events were removed, but DuckDB could not write a checkpoint"):
+            connection.execute("CHECKPOINT")
+        return ForgetResult(path, tables, _other_tables(connection) if table is None else ())
+
+
+def _checked(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:
+    """Return the JSON paths to compare. No message has an id."""
+    if not distinct_ids:
+        raise ArgumentError("distinct_ids", "must not be missing")
+    for distinct_id in distinct_ids:
+        if not isinstance(distinct_id, str) or not distinct_id:
+            raise ArgumentError("distinct_ids", "must be texts that are not empty")
+        try:
+            distinct_id.encode()
+        except UnicodeEncodeError:
+            raise ArgumentError("distinct_ids", "must be valid Unicode") from None
+    names = dict.fromkeys(also)
+    if not names.keys() <= PROPERTIES.keys():
+        raise ArgumentError("also", f"must be of {', '.join(PROPERTIES)}")
+    return [f'$."{PROPERTIES[name]}"' for name in names]
+
+
+def _no_ledger(path: Path) -> DatabaseError:
+    return DatabaseError(
+        f"{path} has no ledger, so nothing was removed",
+        advice="run `mpx upgrade` if mixpanel_data wrote the file, or choose another one",
+        db_path=str(path),
+    )
+
+
+@contextmanager
+def _errors(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise DatabaseError(
+            f"{what} ({reason})",
+            advice=f"{advice_on(reason) or 'end what uses the database'}, then try again",
+            db_path=str(path),
+        ) from error
+
+
+def _tables(connection: Connection, table: str | None) -> list[str]:
+    """Return the tables of the ledger, or *table* and its unfinished replacement."""
+    rows = connection.execute(
+        "SELECT DISTINCT table_name FROM _export_batches ORDER BY table_name"
+    ).fetchall()
+    names = [name for (name,) in rows]
+    if table is None:
+        return names
+    own = name_in_database(connection, table)
+    chosen = [name for name in names if name in {own, SHADOW + own}]
+    if not chosen:
+        known = ", ".join(name for name in names if not name.startswith(SHADOW)) or "none"
+        raise TableNotFoundError(
+            f"the ledger has no table {table}", advice=f"it has these: {known}", table_name=table
+        )
+    return chosen
+
+
+def _match(paths: Sequence[str]) -> str:
+    """Return SQL for whether a row is one of the persons'; *paths* are constants of this module."""
+    values = ["distinct_id", *(f"json_extract_string(properties, '{path}')" for path in paths)]
+    return "(" + " OR ".join(f"{value} IN (FROM _export_ids)" for value in values) + ")"
+
+
+def _forget(connection: Connection, table: str, match: str, ids: Collection[str]) -> ForgottenTable:
+    """Delete the persons' rows of one table, in the caller's transaction."""
+    rows = quoted(table) if has_batches(connection, table) else _NO_ROWS
+    connection.execute(_REMOVED.format(rows=rows, match=match))
+    connection.execute(_HIDDEN.format(match=match), {"table": table})
+    _find_raw_lines(connection, table, ids)
+    events = _delete(connection, rows, "_export_removed")
+    hidden = _delete(connection, "_export_duplicates", "_export_hidden")
+    raw = _delete(connection, "_export_rejects", "_export_lines")
+    if events or hidden or raw:
+        connection.execute(_COUNTS)
+        _correct_strays(connection, table, rows)
+    return ForgottenTable(table.removeprefix(SHADOW), events, hidden, raw, table.startswith(SHADOW))
+
+
+def _delete(connection: Connection, table: str, matches: str) -> int:
+    """Delete the rows of *table* whose ids are in the table *matches*, and return their number."""
+    ((count,),) = connection.execute(f"SELECT count(*) FROM {matches}").fetchall()
+    if count:
+        connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT id FROM {matches})")
+    return int(count)
+
+
+def _find_raw_lines(connection: Connection, table: str, ids: Collection[str]) -> None:
+    """Fill the temporary table `_export_lines` with the raw lines in which an id occurs."""
+    # Inside a longer word it would be another id.
+    occurs = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, ids))})(?![^\W_])").search
+    found: list[tuple[int, int, str]] = []
+    cursor = connection.execute(_RAW_LINES, [table])
+    while page := cursor.fetchmany(_FETCH_ROWS):
+        found += [(row, batch, reason) for row, batch, reason, line in page if any(map(occurs, _texts(line)))]
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE _export_lines AS "
+        "SELECT unnest(?::BIGINT[]) AS id, unnest(?::INTEGER[]) AS batch, unnest(?::VARCHAR[]) AS kind",
+        [[value[place] for value in found] for place in range(3)],
+    )
+
+
+def _texts(line: bytes) -> Iterator[str]:
+    """Yield a raw line as it is and without escapes, and as DuckDB reads it if it is an event."""
+    text = line.decode("utf-8", "replace")
+    yield text
+    yield _unescaped(text)
+    event = canonical(line)
+    if event is not None:
+        yield _unescaped(written(event.line.decode()))
+
+
+def _unescaped(text: str) -> str:
+    """Return *text* with the characters that escapes of JSON stand for; other text may be anything."""
+    characters = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", _character, text, flags=re.DOTALL)
+    return characters.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _character(escape: re.Match[str]) -> str:
+    if escape[1]:
+        return chr(int(escape[1], 16))
+    return {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}.get(escape[2], escape[2])
+
+
+def _correct_strays(connection: Connection, table: str, rows: str) -> None:
+    """Count the rows outside the days of their batch and without a time again, and drop the keys that no row has."""
+    zones = connection.execute(
+        "SELECT DISTINCT timezone FROM _export_batches WHERE table_name = ? AND outside_rows + timeless_rows > 0",
+        [table],
+    ).fetchall()
+    for (zone,) in zones:
+        days = {"first": first_moment("from_date", zone), "last": last_moment("to_date", zone)}
+        connection.execute(_CHANGED.format(**days), {"table": table, "zone": zone})
+        connection.execute(_STRAYS.format(rows=rows))
+        connection.execute(_STRAY_KEYS)
+        connection.execute(_STRAY_COUNTS)
+
+
+def _other_tables(connection: Connection) -> tuple[str, ...]:
+    """Return the other tables that name persons: the user's own, and those of other programs."""
+    rows = connection.execute(
+        "SELECT DISTINCT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (database_name, schema_name, table_name) "
+        f"WHERE column_name = 'distinct_id' AND {IN_MAIN} AND NOT starts_with(table_name, '_') "
+        "AND table_name NOT IN (SELECT table_name FROM _export_batches) ORDER BY table_name"
+    ).fetchall()
+    return tuple(name for (name,) in rows)

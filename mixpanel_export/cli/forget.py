@@ -1,0 +1,83 @@
+"""`mpx forget`: delete the events of persons."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mixpanel_export.cli import print_json
+from mixpanel_export.cli.options import db_option, option, table_option
+
+if TYPE_CHECKING:
+    from mixpanel_export.results import ForgetResult
+
+ALSO = ("user_id", "device_id", "before_identity")
+
+EXAMPLES = """\b
+Examples:
+  mpx forget user-1
+  mpx forget user-1 '$device:4711' --also user_id --also device_id --db app.duckdb
+  mpx forget user-1 --json | jq '.tables[].events'
+
+Exit code 0 means that no event of these persons is left in the tables, also if there was none.
+"""
+
+_NOTES = """\
+Delete the person in Mixpanel too: until Mixpanel has done so, fetching these days again brings the person back.
+No query finds deleted rows, but their bytes can stay in the file. A copy made with COPY FROM DATABASE does not have them."""
+
+
+@click.command("forget", short_help="Delete the events of persons.", epilog=EXAMPLES)
+@click.argument("distinct_ids", metavar="DISTINCT_ID...", nargs=-1, required=True)
+@option(
+    "--also",
+    multiple=True,
+    type=click.Choice(ALSO),
+    help="Property to compare besides distinct_id: $user_id, $device_id or $distinct_id_before_identity. Repeatable.",
+)
+@db_option
+@table_option
+@option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    *, distinct_ids: tuple[str, ...], also: tuple[str, ...], db: str, table: str | None, as_json: bool
+) -> None:
+    """Delete every event of the persons DISTINCT_ID from all exported tables, in one transaction.
+
+    Their hidden duplicates are deleted too, and the rejected and repaired lines in which an id occurs. The ledger
+    follows, so mpx export --resume finds nothing to fetch. Your own tables are not searched.
+
+    Delete the person in Mixpanel first. Fetching these days before Mixpanel has deleted the person brings the person
+    back; then run mpx forget again.
+
+    DuckDB marks deleted rows and does not overwrite them. No query finds them, but their bytes can stay in the file,
+    where somebody who reads it byte by byte can find them. A copy of the database into a new file (ATTACH, then COPY
+    FROM DATABASE) does not have them.
+    """
+    from mixpanel_export._database.connection import database_path
+    from mixpanel_export._local.forget import forget_persons
+
+    result = forget_persons(database_path(db), distinct_ids, also, table)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    click.echo("\n".join(_lines(result)))
+    click.echo(_NOTES, err=True)
+
+
+def _lines(result: "ForgetResult") -> list[str]:
+    rows = [("table", "events", "hidden rows", "raw lines")]
+    rows += [
+        (
+            table.table + (" (unfinished replacement)" if table.replacement else ""),
+            f"{table.events:,}",
+            f"{table.hidden_rows:,}",
+            f"{table.raw_lines:,}",
+        )
+        for table in result.tables
+    ]
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{name:<{width}}" + "".join(f"{number:>13}" for number in numbers) for name, *numbers in rows]
+    if not result.total:
+        lines.append(f"Nothing matched in {result.path}, so nothing was removed.")
+    if result.other_tables:
+        lines.append(f"Not searched, as mpx did not export them: {', '.join(result.other_tables)}")
+    return lines

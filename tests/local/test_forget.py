@@ -1,0 +1,447 @@
+"""Persons are deleted from every exported table, and the ledger agrees with what is left."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from old_files import made, noons
+from shell import held_by_another
+from support import NOW, answering, export, held, query, simulator
+
+from mixpanel_export import (
+    ArgumentError,
+    DatabaseError,
+    DatabaseLockedError,
+    DatabaseNotFoundError,
+    ExportRunningError,
+    ForgetResult,
+    ForgottenTable,
+    TableFormatError,
+    TableNotFoundError,
+    Workspace,
+    run_sync,
+    upgrade_database,
+)
+from mixpanel_export.results import BatchProgress
+
+FIRST, LAST = "2024-03-01", "2024-03-03"
+ID = "zebra-9f31"
+FIVE = "event_name, event_time, distinct_id, insert_id, properties"
+FAR = 1_600_000_000  # before all days
+
+
+def line(number: int, day: str | None = FIRST, person: str = ID, **properties: object) -> bytes:
+    """Return an event at noon of *day*, at no time if that is None."""
+    time = (
+        None if day is None else int(datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=UTC).timestamp())
+    )
+    values = {"time": time, "distinct_id": person, "$insert_id": f"i{number}"} | properties
+    return json.dumps({"event": "e", "properties": values}).encode()
+
+
+def load(db: Path, days: dict[str, Sequence[bytes]], **options: Any) -> list[str]:
+    """Export the lines of each day, one batch a day, and return the days that were requested."""
+    requested = []
+
+    def body(request: httpx.Request) -> bytes:
+        day = request.url.params["from_date"]
+        requested.append(day)
+        return b"".join(each + b"\n" for each in days.get(day, [line(0, day, "nobody")]))
+
+    usual = {"transport": answering(body), "chunk_days": 1, "mode": "resume"}
+    run_sync(export, simulator(), db, FIRST, LAST, **(usual | options))
+    return requested
+
+
+def forget(db: Path, *ids: str, **options: Any) -> ForgetResult:
+    with Workspace(path=db) as workspace:
+        return workspace.forget(*ids, **options)
+
+
+def counts(result: ForgetResult) -> tuple[int, int, int]:
+    """Return the counts of the only table."""
+    (table,) = result.tables
+    return table.events, table.hidden_rows, table.raw_lines
+
+
+def check_ledger(db: Path, table: str = "events") -> None:
+    """The ledger counts the rows that the tables have, and the stray ones among them."""
+    expected = query(
+        db,
+        f"""
+        WITH stored AS (
+            SELECT export_batch AS batch, event_time, true AS visible FROM "{table}"
+            UNION ALL SELECT batch, event_time, false FROM _export_duplicates
+        ), lines AS (SELECT batch, reason FROM _export_rejects)
+        SELECT batch, count(*) FILTER (visible), count(*) FILTER (event_time::DATE NOT BETWEEN from_date AND to_date),
+            min(event_time) FILTER (event_time::DATE NOT BETWEEN from_date AND to_date),
+            max(event_time) FILTER (event_time::DATE NOT BETWEEN from_date AND to_date),
+            count(*) FILTER (visible IS NOT NULL AND event_time IS NULL),
+            (SELECT count(*) FROM lines WHERE lines.batch = b.batch AND reason = 'rejected'),
+            (SELECT count(*) FROM lines WHERE lines.batch = b.batch AND reason = 'repaired')
+        FROM _export_batches AS b LEFT JOIN stored USING (batch) WHERE table_name = '{table}' GROUP BY batch ORDER BY batch
+        """,
+    )
+    columns = "batch, rows, outside_rows, outside_first, outside_last, timeless_rows, rejects, repaired"
+    assert (
+        query(db, f"SELECT {columns} FROM _export_batches WHERE table_name = '{table}' ORDER BY batch")
+        == expected
+    )
+
+
+PERSONS = st.sampled_from([ID, "zebra-9f3", "x", "ü\"\\'"])
+EVENTS = st.lists(
+    st.builds(
+        lambda number, day, person, user: line(number, day, person, **({"$user_id": user} if user else {})),
+        st.integers(0, 3),
+        st.sampled_from([FIRST, LAST, "2020-01-01", None]),
+        PERSONS,
+        st.none() | PERSONS,
+    ),
+    max_size=8,
+)
+
+
+@given(
+    days=st.fixed_dictionaries({FIRST: EVENTS, LAST: EVENTS}),
+    ids=st.sets(PERSONS, min_size=1),
+    user=st.booleans(),
+)
+@settings(max_examples=15, deadline=None)
+def test_the_table_is_the_table_without_the_persons(
+    days: dict[str, list[bytes]], ids: set[str], user: bool
+) -> None:
+    """For any events the rest stays as it was, the ledger agrees with it, and `resume` requests nothing."""
+    days = {day: [*lines, line(9, day, "nobody")] for day, lines in days.items()}
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        db = Path(folder, "events.duckdb")
+        load(db, days)
+        before = Counter(query(db, f"SELECT {FIVE}, export_batch FROM events"))
+        rest = Counter(
+            {
+                row: number
+                for row, number in before.items()
+                if row[2] not in ids and not (user and json.loads(row[4]).get("$user_id") in ids)
+            }
+        )
+        result = forget(db, *ids, also=["user_id"] if user else [])
+        assert counts(result)[0] == (before - rest).total()
+        assert Counter(query(db, f"SELECT {FIVE}, export_batch FROM events")) == rest
+        check_ledger(db)
+        keys = "SELECT insert_id FROM events WHERE event_time IS NULL UNION ALL SELECT insert_id FROM _export_duplicates WHERE event_time IS NULL"
+        assert query(db, f"SELECT DISTINCT insert_id FROM _export_timeless ORDER BY ALL") == sorted(
+            set(query(db, keys))
+        )
+        assert load(db, days) == []
+        assert forget(db, *ids, also=["user_id"] if user else []).total == 0
+
+
+@pytest.fixture
+def days() -> dict[str, list[bytes]]:
+    """Events of two persons, duplicates across batches, strays, and lines that are no events."""
+    return {
+        FIRST: [
+            line(1), line(2, LAST), line(3, None), line(4, person="other"), line(5, "2020-01-01", "other"),
+            b'{"event":"e","properties":{"distinct_id":"\\u007aebra-9f31", "time" 5',
+            b'{"event":"e","properties":{"distinct_id":"zebra-9f312"',
+        ],
+        LAST: [
+            line(2, LAST), line(3, None), line(6, LAST, "other"),
+            line(7, LAST, text="\ud800"), b'zebra-9f31', b'no event',
+        ],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def full(db: Path, days: dict[str, list[bytes]]) -> Path:
+    """A file with these events."""
+    load(db, days)
+    return db
+
+
+def test_hidden_rows_and_raw_lines_go_too(full: Path) -> None:
+    """Duplicates of the events, their keys, and raw lines with the id, escaped or not, are gone; others stay."""
+    assert query(full, "SELECT count(*) FROM _export_duplicates") == [(2,)]
+    result = forget(full, ID)
+    assert counts(result) == (4, 2, 3)
+    assert query(full, "SELECT reason, line::VARCHAR FROM _export_rejects ORDER BY line") == [
+        ("rejected", "no event"),
+        ("rejected", '{"event":"e","properties":{"distinct_id":"zebra-9f312"'),
+    ]
+    assert query(full, "SELECT count(*) FROM _export_duplicates UNION ALL SELECT count(*) FROM _export_timeless") == [
+        (0,), (0,),
+    ]  # fmt: skip
+    assert query(full, "SELECT distinct_id, count(*) FROM events GROUP BY ALL ORDER BY ALL") == [
+        ("nobody", 1),
+        ("other", 3),
+    ]
+    assert query(
+        full, "SELECT sum(outside_rows), sum(timeless_rows), sum(removed_duplicates) FROM _export_batches"
+    ) == [(1, 0, 0)]
+    check_ledger(full)
+
+
+def test_resume_requests_nothing_and_append_brings_the_person_back(
+    full: Path, days: dict[str, list[bytes]]
+) -> None:
+    """Table and ledger agree afterwards; what Mixpanel still has returns with the days that are fetched again."""
+    before = held(full)
+    forget(full, ID)
+    assert load(full, days) == []
+    assert load(full, days, mode="append") == [FIRST, "2024-03-02", LAST]
+    assert held(full) == before
+
+
+def test_a_hidden_row_with_the_identity_of_a_removed_one_goes_too(db: Path) -> None:
+    """Without it the person's event would be shown again once the batch of the winner is replaced."""
+    loser = line(1, LAST, "d", mp_processing_time_ms=1)
+    winner = line(1, LAST, "d", mp_processing_time_ms=2, **{"$user_id": ID})
+    load(db, {FIRST: [loser, line(8, FIRST, "other")], LAST: [winner, line(9, LAST, "other")]})
+    assert counts(forget(db, ID)) == (0, 0, 0)
+    assert counts(forget(db, ID, also=["device_id", "user_id"])) == (1, 1, 0)
+    check_ledger(db)
+    load(db, {FIRST: [line(8, FIRST, "other")], LAST: [line(9, LAST, "other")]}, mode="append")
+    assert query(db, "SELECT count(*) FROM events WHERE distinct_id = 'd'") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("user_id", "$user_id"),
+        ("device_id", "$device_id"),
+        ("before_identity", "$distinct_id_before_identity"),
+    ],
+)
+def test_further_properties_are_compared_on_demand(db: Path, name: str, key: str) -> None:
+    """Each name stands for one property."""
+    load(db, {FIRST: [line(1, person="a", **{key: ID}), line(2, person="b")]})
+    others = {"user_id", "device_id", "before_identity"} - {name}
+    assert forget(db, ID, also=others).total == 0
+    assert counts(forget(db, ID, also=[name])) == (1, 0, 0)
+
+
+class StopError(Exception):
+    """Ends an export."""
+
+
+def test_every_table_and_an_unfinished_replacement_are_searched(
+    db: Path, days: dict[str, list[bytes]]
+) -> None:
+    """All exported tables are, but for a given name only that table; other tables are named and left alone."""
+
+    def stop(_: BatchProgress) -> None:
+        raise StopError
+
+    load(db, days)
+    load(db, days, table="More")
+    with pytest.raises(StopError):
+        load(db, days, mode="replace", max_workers=1, on_batch_complete=stop)
+    with closing(duckdb.connect(str(db))) as connection:
+        connection.execute("CREATE TABLE mine AS SELECT distinct_id FROM events")
+        connection.execute("CREATE VIEW seen AS SELECT distinct_id FROM events")
+    assert [table.table for table in forget(db, ID, table="more").tables] == ["More"]
+    result = forget(db, ID)
+    assert [(table.table, table.replacement, table.events > 0) for table in result.tables] == [
+        ("More", False, False), ("events", True, True), ("events", False, True),
+    ]  # fmt: skip
+    assert result.other_tables == ("mine",)
+    check_ledger(db, "_export_replace_events")
+    assert load(db, days, mode="replace")[0] != FIRST  # the batch of the replacement is kept
+    with pytest.raises(TableNotFoundError):
+        forget(db, ID, table="mine")
+
+
+def test_a_table_that_was_dropped_by_hand_leaves_nothing_of_the_person(full: Path) -> None:
+    """The ledger tables are searched although the table is not there."""
+    with closing(duckdb.connect(str(full))) as connection:
+        connection.execute("DROP TABLE events")
+    assert counts(forget(full, ID)) == (0, 2, 3)
+    assert query(full, "SELECT count(*) FROM _export_duplicates") == [(0,)]
+
+
+def test_imported_tables_are_searched(tmp_path: Path) -> None:
+    """A file of mixpanel_data can be used once it is upgraded."""
+    old = made(tmp_path / "old.db", noons(FIRST, 9))
+    with pytest.raises(DatabaseError, match="mpx upgrade"):
+        forget(old, "u1")
+    upgrade_database(old)
+    expected = query(old, "SELECT count(*) FROM events WHERE distinct_id <> 'u1'")
+    assert counts(forget(old, "u1"))[0] == 9 - expected[0][0] > 0
+    assert (
+        query(old, "SELECT sum(rows) FROM _export_batches")
+        == expected
+        == query(old, "SELECT count(*) FROM events")
+    )
+
+
+def test_what_cannot_be_searched_is_an_error(tmp_path: Path, full: Path) -> None:
+    """No file, an empty file, no ledger, a newer ledger, a file in use, a read-only workspace: nothing is changed."""
+    with pytest.raises(DatabaseNotFoundError):
+        forget(tmp_path / "none" / "there.duckdb", ID)
+    assert not (tmp_path / "none").exists()
+    empty = tmp_path / "empty.duckdb"
+    empty.touch()
+    foreign = tmp_path / "foreign.duckdb"
+    duckdb.connect(str(foreign)).close()
+    for path in (empty, foreign):
+        with pytest.raises(DatabaseError, match="no ledger"):
+            forget(path, ID)
+    assert empty.stat().st_size == 0
+    with Workspace.open(full) as workspace, pytest.raises(DatabaseError, match="reading only"):
+        workspace.forget(ID)
+    with held_by_another(full), pytest.raises(DatabaseLockedError):
+        forget(full, ID)
+    with closing(duckdb.connect(str(full))) as connection:
+        connection.execute("COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 999'")
+    with pytest.raises(TableFormatError):
+        forget(full, ID)
+
+
+def test_an_export_that_runs_is_not_disturbed(db: Path, days: dict[str, list[bytes]]) -> None:
+    """In the process of the export it is refused."""
+
+    def during(_: BatchProgress) -> None:
+        with pytest.raises(ExportRunningError):
+            forget(db, ID)
+
+    load(db, days, on_batch_complete=during)
+    assert forget(db, ID).total > 0
+
+
+@pytest.mark.parametrize("ids", [(), ("",), (ID, ""), ("\ud800",), (42,)])
+def test_an_id_must_be_a_text(full: Path, ids: tuple[Any, ...]) -> None:
+    """An empty id would mean every event without one. No message has an id."""
+    with pytest.raises(ArgumentError) as caught:
+        forget(full, *ids)
+    assert ID not in str(caught.value)
+    with pytest.raises(ArgumentError) as caught:
+        forget(full, ID, also=["$user_id"])
+    assert caught.value.argument == "also"
+
+
+def test_an_id_is_never_sql(full: Path) -> None:
+    """Quotes and wildcards have no meaning."""
+    before = held(full)
+    assert forget(full, "' OR true --", '" OR 1=1', "%", ".*", "zebra-....").total == 0
+    assert held(full) == before
+
+
+def contents(db: Path) -> list[object]:
+    tables = ("events", "_export_batches", "_export_duplicates", "_export_rejects", "_export_timeless")
+    return [sorted(query(db, f"FROM {table}"), key=repr) for table in tables]
+
+
+def test_an_error_inside_leaves_everything(full: Path) -> None:
+    """A transaction of another connection that changes the same rows stops it; nothing is removed, and later all is."""
+    before = contents(full)
+    with closing(duckdb.connect(str(full))) as other:
+        other.begin()
+        other.execute("UPDATE _export_batches SET error = 'x'")
+        with pytest.raises(DatabaseError, match="nothing was removed") as caught:
+            forget(full, ID)
+        assert ID not in str(caught.value)
+        other.rollback()
+    assert contents(full) == before
+    assert forget(full, ID).total == 9
+
+
+def _die(db: Path, statement: int) -> None:
+    """Forget in a process that dies before its DuckDB statement of that number."""
+    left = iter(range(statement))
+    real = duckdb.DuckDBPyConnection
+
+    class Dying:
+        def __init__(self, connection: Any) -> None:
+            self.connection = connection
+
+        def execute(self, *arguments: Any) -> Any:
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return self.connection.execute(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.connection, name)
+
+        def __enter__(self) -> "Dying":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.connection.close()
+
+    assert real
+    connect = duckdb.connect
+    duckdb.connect = lambda *arguments, **options: Dying(connect(*arguments, **options))  # type: ignore[assignment]
+    forget(db, ID)
+    os._exit(0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_kill_leaves_everything_or_nothing(db: Path, days: dict[str, list[bytes]], tmp_path: Path) -> None:
+    """Whichever statement a kill precedes, the file is as it was or as it should become."""
+    load(db, days)
+    before = contents(db)
+    template = db.read_bytes()
+    forget(db, ID)
+    after = contents(db)
+    context = multiprocessing.get_context("fork")
+    seen = set()
+    for statement in range(12, 80, 4):
+        copy = tmp_path / f"{statement}.duckdb"
+        copy.write_bytes(template)
+        child = context.Process(target=_die, args=(copy, statement))
+        child.start()
+        child.join()
+        now = contents(copy)
+        assert now in (before, after), statement
+        seen.add(now == after)
+        if child.exitcode == 0:
+            break
+    assert seen == {True, False}
+
+
+def test_the_bytes_are_in_the_file_until_it_is_copied(db: Path, tmp_path: Path) -> None:
+    """Deletion and checkpoint leave bytes of the id in the file; a copy has none, and exports go on in it."""
+    sim = simulator(events_per_day=2000)
+    run_sync(export, sim, db, FIRST, LAST, chunk_days=1)
+    with closing(duckdb.connect(str(db))) as connection:
+        connection.execute(
+            "UPDATE events SET distinct_id = ? WHERE insert_id IN (SELECT insert_id FROM events WHERE insert_id <> '' LIMIT 9)",
+            [ID],
+        )
+    assert ID.encode() in db.read_bytes()
+    assert forget(db, ID).total == 9
+    assert not db.with_name(f"{db.name}.wal").exists()
+    assert ID.encode() in db.read_bytes()
+    copy = tmp_path / "copy.duckdb"
+    with closing(duckdb.connect(str(db))) as connection:
+        connection.execute(f"ATTACH '{copy}' AS fresh; COPY FROM DATABASE {db.stem} TO fresh")
+    assert ID.encode() not in copy.read_bytes()
+    assert held(copy) == held(db)
+    resumed = run_sync(export, sim, copy, FIRST, LAST, mode="resume")
+    assert resumed.successful_batches == 0
+    run_sync(export, sim, copy, FIRST, LAST, mode="append")
+    assert query(copy, "SELECT count(*) = count(DISTINCT batch) FROM _export_batches") == [(True,)]
+
+
+def test_the_result_can_be_written_as_json(full: Path) -> None:
+    """`to_dict` has the path, each table and the tables that were not searched."""
+    result = forget(full, ID)
+    assert result.tables == (ForgottenTable("events", 4, 2, 3),)
+    assert json.loads(json.dumps(result.to_dict())) == {
+        "path": str(full),
+        "tables": [{"table": "events", "events": 4, "hidden_rows": 2, "raw_lines": 3, "replacement": False}],
+        "other_tables": [],
+    }
