@@ -125,7 +125,9 @@ def test_what_cannot_be_read_offers_nothing(folder: Path) -> None:
     assert values("zsh", "accounts", "test", "") == []
 
 
-@pytest.mark.parametrize("words", ["export --db", "status", "doctor", "query 'SELECT' --db", "upgrade"])
+@pytest.mark.parametrize(
+    "words", ["export --db", "status", "doctor", "query 'SELECT' --db", "upgrade", "forget x --db"]
+)
 def test_files_are_left_to_the_shell(words: str) -> None:
     """Where a path is meant the shell completes it as it does elsewhere."""
     ((kind, *_),) = asked("bash", *words.split(), "ev")

@@ -1,0 +1,88 @@
+"""`mpx forget`: persons are deleted, and what was deleted is printed."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from shell import held_by_another, mpx, one_error
+from support import query
+
+pytestmark = pytest.mark.usefixtures("env")
+
+ID = "zebra-9f31"
+
+
+@pytest.fixture
+def exported(env: Mapping[str, str], db: Path) -> Path:
+    """A file with three days, of which nine events are the person's."""
+    assert env["MPX_DB"] == str(db)
+    assert mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", "--quiet").exit_code == 0
+    query(db, f"UPDATE events SET distinct_id = '{ID}' WHERE rowid IN (SELECT rowid FROM events LIMIT 9)")
+    return db
+
+
+def test_what_was_deleted_is_printed(exported: Path) -> None:
+    """Standard output has a line for each table; standard error says what to know."""
+    result = mpx("forget", ID, "nobody")
+    assert result.exit_code == 0
+    header, row = result.stdout.splitlines()
+    assert header.split("  ")[0] == "table"
+    assert row.split() == ["events", "9", "0", "0"]
+    assert "Mixpanel" in result.stderr
+    assert "COPY FROM DATABASE" in result.stderr
+    assert ID not in result.output
+    assert query(exported, f"SELECT count(*) FROM events WHERE distinct_id = '{ID}'") == [(0,)]
+
+
+def test_nothing_matched_is_no_failure(exported: Path) -> None:
+    """Exit code 0, and a line that says so; tables that were not searched are named."""
+    query(exported, "CREATE TABLE mine AS SELECT distinct_id FROM events")
+    result = mpx("forget", "nobody", "--also", "user_id", "--also", "device_id")
+    assert result.exit_code == 0
+    *_, nothing, others = result.stdout.splitlines()
+    assert "nothing was removed" in nothing
+    assert others.endswith(" mine")
+
+
+def test_json_has_every_table(exported: Path) -> None:
+    """Only JSON is printed, for all tables or the named one."""
+    for words in ([], ["--table", "EVENTS"]):
+        result = mpx("forget", ID, "--db", str(exported), "--json", *words)
+        assert (result.exit_code, result.stderr) == (0, "")
+        (table,) = json.loads(result.stdout)["tables"]
+        assert table["table"] == "events"
+        assert table["events"] == (0 if words else 9)
+
+
+def test_a_resume_afterwards_has_nothing_to_do(exported: Path) -> None:
+    """The ledger agrees with the table."""
+    mpx("forget", ID)
+    assert mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", "--resume", "--quiet").exit_code == 0
+    assert json.loads(mpx("status", str(exported), "--json").stdout)["tables"][0]["mismatches"] == []
+    assert query(exported, "SELECT max(batch) = count(*) FROM _export_batches") == [(True,)]
+
+
+@pytest.mark.parametrize(
+    "words, code",
+    [
+        ([ID, "--db", "none.duckdb"], 4),
+        ([ID, "--table", "none"], 4),
+        ([""], 2),
+        ([ID, "--also", "$user_id"], 2),
+        ([], 2),
+    ],
+)
+def test_what_cannot_be_done_is_an_error(exported: Path, words: list[str], code: int) -> None:
+    """With the exit code of its kind, and without the id."""
+    assert exported.exists()
+    result = mpx("forget", *words)
+    assert result.exit_code == code
+    assert not result.stdout
+    assert ID not in result.stderr
+
+
+def test_a_file_in_use_is_an_error(exported: Path) -> None:
+    """While another process exports into the file or has it open, nothing is deleted."""
+    with held_by_another(exported):
+        assert "in use" in one_error(mpx("forget", ID))
