@@ -139,14 +139,14 @@ def forget_persons(
             raise _no_ledger(path)
         check_ledger(connection)
         names = _tables(connection, table)
-        with _errors(path, "cannot remove the events, so nothing was removed"), transaction(connection):
+        with _errors(path, "cannot remove the events ({}), so nothing was removed"), transaction(connection):
             create_ledger(connection)
             connection.execute(
                 "CREATE OR REPLACE TEMP TABLE _export_ids AS SELECT unnest(?::VARCHAR[]) AS id",
                 [list(distinct_ids)],
             )
             tables = tuple(_forget(connection, name, _match(paths), distinct_ids) for name in names)
-        with _errors(path, "the events were removed, but DuckDB could not write a checkpoint"):
+        with _errors(path, "the events were removed, but DuckDB cannot write a checkpoint ({})"):
             connection.execute("CHECKPOINT")
         return ForgetResult(path, tables, _other_tables(connection) if table is None else ())
 
@@ -164,7 +164,7 @@ def _checked(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:
             raise ArgumentError("distinct_ids", "must be valid Unicode") from None
     names = dict.fromkeys(also)
     if not names.keys() <= PROPERTIES.keys():
-        raise ArgumentError("also", f"must be of {', '.join(PROPERTIES)}")
+        raise ArgumentError("also", f"must be among {', '.join(PROPERTIES)}")
     return [f'$."{PROPERTIES[name]}"' for name in names]
 
 
@@ -178,12 +178,13 @@ def _no_ledger(path: Path) -> DatabaseError:
 
 @contextmanager
 def _errors(path: Path, what: str) -> Iterator[None]:
+    """Translate the errors of DuckDB; *what* has a place for the reason."""
     try:
         yield
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise DatabaseError(
-            f"{what} ({reason})",
+            what.format(reason),
             advice=f"{advice_on(reason) or 'end what uses the database'}, then try again",
             db_path=str(path),
         ) from error

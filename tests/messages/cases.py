@@ -17,6 +17,7 @@ from steps import (
     environment,
     exists,
     fetching,
+    forgotten,
     full_disk,
     gone_folder,
     homeless,
@@ -38,6 +39,7 @@ from steps import (
     untrusted,
     unused_zone,
     upgraded,
+    written_to,
 )
 from support import ACCOUNT, Body, answering, simulator
 
@@ -250,6 +252,15 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a file to upgrade with the new name taken": steps(
         old_file, sql("CREATE TABLE _export_upgrade_events (x INTEGER)"), upgraded
     ),
+    # Persons to forget
+    "nobody to forget": steps(exists, forgotten()),
+    "an empty id to forget": steps(exists, forgotten("")),
+    "an id to forget that is no text": steps(exists, forgotten("\ud800")),
+    "a property that persons are not known by": steps(exists, forgotten("a", also=["email"])),
+    "persons in a table that the ledger does not have": steps(exists, forgotten("a", table="none")),
+    "persons in a file without a ledger": steps(lambda place: place.db.touch(), forgotten("a")),
+    "persons in a ledger that another transaction changes": steps(exists, written_to('"rows" = 0')),
+    "persons in a file that another transaction changes": steps(exists, written_to("error = 'x'")),
     # The command line
     "mpx: three modes": shell("export", *WEEK, "--append", "--replace"),
     "mpx: a limit with --parallel": shell("export", *WEEK, "--parallel", "--limit", "5"),

@@ -118,6 +118,24 @@ def upgraded(place: Place) -> None:
     upgrade_database(place.db)
 
 
+def forgotten(*ids: str, **options: Any) -> Callable[[Place], Any]:
+    """Forget persons."""
+    return lambda place: place.workspace().forget(*ids, **options)
+
+
+def written_to(change: str) -> Callable[[Place], Any]:
+    """Forget every person while a transaction of another connection changes the ledger."""
+
+    def case(place: Place) -> None:
+        with closing(duckdb.connect(str(place.db))) as other:
+            ids = [name for (name,) in other.execute("SELECT DISTINCT distinct_id FROM events").fetchall()]
+            other.begin()
+            other.execute(f"UPDATE _export_batches SET {change}")
+            place.workspace().forget(*filter(None, ids))
+
+    return case
+
+
 def configured(text: str = ACCOUNT_TOML) -> Callable[[Place], None]:
     return lambda place: place.configure(text)
 
