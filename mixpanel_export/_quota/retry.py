@@ -1,12 +1,12 @@
 """The retry policy: after a failed attempt wait and try again, split the chunk, or give up. Pure; decided nowhere else.
 
-| the attempt failed with | then |
+| an attempt failed with | next step |
 |---|---|
-| 429 | everybody waits: `Retry-After`, else a minute, doubling; bounded by `max_wait` alone |
-| no connection, 5xx, a body that is not whole | again, after a random part of 1, 2, 4 … 60 s (at least `Retry-After`, an hour at most), up to `retries` times |
-| a break or silence in mid-answer, for the second time | two pieces, where the chunk can be split; else as above |
-| 400 `Timeout Error.` | two pieces at once, where the chunk can be split; else as above |
-| anything else | give up: it would fail again |
+| 429 | all requests wait: for `Retry-After`, else a minute, doubled each time; only `max_wait` is a limit |
+| no connection, a server error, an incomplete body | retry after a random part of 1, 2, 4 … 60 s (at least `Retry-After`, at most an hour), up to `retries` times |
+| the second break or time-out within an answer | split the chunk in two; if that is impossible, retry |
+| 400 `Timeout Error.` | split the chunk in two at once; if that is impossible, retry |
+| anything else | give up: a retry would fail again |
 
 A smaller chunk asks less of the server and loses less when it breaks, so one bad day costs only itself.
 """
