@@ -1,5 +1,6 @@
 """`mpx simulate` as a shell sees it: what it serves, what it says, and what it takes for a mistake."""
 
+import dataclasses
 import gzip
 import re
 import signal
@@ -21,6 +22,7 @@ from support import query, simulator
 from mixpanel_export.cli import cli
 from mixpanel_export.cli.simulate import EXAMPLES, command
 from mixpanel_export.simulator import Fault
+from mixpanel_export.simulator.events import Profile
 from mixpanel_export.simulator.fault_file import read_faults
 from mixpanel_export.simulator.faults import Kind
 
@@ -279,6 +281,26 @@ first = "none"
     assert bare == Fault("500")
     assert all(f"\n{name} = " in text for name in get_type_hints(Fault))
     assert read_faults("") == []
+
+
+def test_the_content_options_default_to_the_simulators_own() -> None:
+    """`mpx simulate` without options sends what `Simulator()` sends, so nothing beyond Mixpanel's documentation."""
+    fields = {field.name: field.default for field in dataclasses.fields(Profile)}
+    defaults = {param.name: param.default for param in command.params if param.name in fields}
+    shares = {
+        "duplicates",
+        "missing_insert_id",
+        "late",
+        "odd",
+        "awkward",
+        "rejects",
+        "long_lines",
+        "leaks",
+        "strays",
+    }
+    assert shares <= set(defaults)
+    assert {name: defaults[name] for name in shares} == {name: fields[name] for name in shares}
+    assert defaults["odd"] == defaults["awkward"] == 0
 
 
 def test_help_shows_a_fault_file_and_every_kind() -> None:
