@@ -126,7 +126,10 @@ def cleaned(line: str, folder: Path) -> str:
         (r"127\.0\.0\.1:\d+", "127.0.0.1:8080"),
         (r"port \d+", "port 8080"),
         (r"computed checksum .* location \d+", "(DuckDB's text)"),
-        (r"(IO|Catalog|Binder|Constraint|Parser|TransactionContext) Error: .*?(?=, and only|\), so|; |$)", "(DuckDB's text)"),
+        (
+            r"(IO|Catalog|Binder|Constraint|Parser|TransactionContext) Error: .*?(?=, and only|\), so|; |$)",
+            "(DuckDB's text)",
+        ),
     ):
         line = re.sub(pattern, stands, line)
     return line
