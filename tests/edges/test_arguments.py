@@ -79,7 +79,6 @@ def test_a_long_expression_is_refused_by_its_own_name(db: Path) -> None:
     assert not db.exists()
 
 
-@pytest.mark.filterwarnings("ignore:Mixpanel answered twice:UserWarning")  # as there is no such event
 @pytest.mark.parametrize("longest", [65_535, 65_536, 65_537])
 def test_the_longest_list_that_is_not_refused_arrives(longest: int, db: Path) -> None:
     """The check refuses nothing that can be sent, and lets nothing through that cannot."""

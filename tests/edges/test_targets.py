@@ -42,9 +42,12 @@ async def interrupted(sim: Simulator, db: Path, last: str = LAST) -> None:
         await export(sim, db, last=last, chunk_days=1, max_workers=1, on_batch_complete=stop)
 
 
+SLOW = 0.3  # seconds to the first byte, so that the first batch is committed before the last one arrives
+
+
 async def test_days_that_were_never_tried_are_missing(db: Path) -> None:
     """After an interruption the rest of the range is missing, in the status and in `_metadata`; resume fetches it."""
-    sim = simulator()
+    sim = simulator(first_byte=SLOW)
     await interrupted(sim, db)
     found = statuses(db)
     assert found["missing"] == 9 - found["complete"] > 0
@@ -56,7 +59,7 @@ async def test_days_that_were_never_tried_are_missing(db: Path) -> None:
 
 async def test_a_smaller_export_does_not_shrink_the_target(db: Path) -> None:
     """Days that were asked for stay asked for."""
-    sim = simulator()
+    sim = simulator(first_byte=SLOW)
     await interrupted(sim, db)
     await export(sim, db, FIRST, FIRST, mode="append")
     assert statuses(db)["missing"] > 0
