@@ -159,7 +159,7 @@ def test_table_names_differ_by_more_than_case(connection: duckdb.DuckDBPyConnect
 
 
 def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
-    """The view names the first and the last complete day, and how many between them are missing."""
+    """The view has the first and the last complete day, and how many days of the target are not complete."""
     with connected_for_export(db) as connection:
         table = new_table(connection, db)
         staging = table.number(DAYS)
@@ -168,7 +168,7 @@ def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
         table.fail(ChunkFailed(DAYS[4], table.numbers[DAYS[4]], NOW, 1, 0, "x"), NOW)
         staging.close()
     found = query(db, "SELECT table_name, type, from_date, to_date, row_count, missing_days FROM _metadata")
-    assert found == [("events", "events", date(2024, 3, 1), date(2024, 3, 4), 4, 2)]
+    assert found == [("events", "events", date(2024, 3, 1), date(2024, 3, 4), 4, 3)]
 
 
 def test_replacing_a_table_of_mixpanel_data_ends_its_record(
