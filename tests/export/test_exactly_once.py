@@ -488,7 +488,16 @@ class Exports(RuleBasedStateMachine):
         first, last = min(ends), max(ends)
         self.server.asked.clear()
         try:
-            run(self.server, self.db, first, last, mode=mode, events=names, chunk_days=chunk_days)
+            run(
+                self.server,
+                self.db,
+                first,
+                last,
+                mode=mode,
+                events=names,
+                chunk_days=chunk_days,
+                allow_empty=True,
+            )
         except TableExistsError:
             assert mode == "create"
             assert self.batches is not None

@@ -78,7 +78,7 @@ async def test_a_file_that_is_gone_is_never_a_success(change: Callable[[Path], o
         if len(told) == 2:
             change(db)
 
-    with pytest.raises(errors.DatabaseError, match="moved, removed or replaced during an export"):
+    with pytest.raises(errors.DatabaseError, match="moved, removed or replaced during the export"):
         await export(simulator(), db, on_batch_complete=after_the_second, **NINE_CHUNKS)
 
 
@@ -86,7 +86,7 @@ async def test_a_file_that_is_gone_is_never_a_success(change: Callable[[Path], o
 async def test_a_file_that_was_moved_can_be_put_back_and_completed(db: Path) -> None:
     """What had been committed is in it, whole batches, and resume fetches the rest."""
     sim = simulator()
-    with pytest.raises(errors.DatabaseError, match="put the other one back"):
+    with pytest.raises(errors.DatabaseError, match="put the first file back"):
         await export(sim, db, on_batch_complete=lambda _: moved(db) if db.exists() else None, **NINE_CHUNKS)
     db.with_name("elsewhere.duckdb").rename(db)
     assert whole_batches(db)
