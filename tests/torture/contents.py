@@ -17,7 +17,7 @@ from mixpanel_export.simulator import Row
 from .project import Selection
 
 _COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
-_LEDGER_TABLES = frozenset(LEDGER_TABLES)
+_LEDGER_TABLES = frozenset({*LEDGER_TABLES, "_export_targets"})
 
 
 class Entry(NamedTuple):
