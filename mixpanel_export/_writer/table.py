@@ -139,7 +139,7 @@ class EventsTable:
             self._record_target()
 
     def finish(self, *, whole: bool, allow_empty: bool = False) -> Totals:
-        """Swap a replaced table in if the export is *whole*; return what the export did to the table.
+        """Swap the replacement in if the export is *whole*; return what the export did to the table.
 
         A replacement that is not whole leaves the old table, and its shadow for the next attempt.
 
