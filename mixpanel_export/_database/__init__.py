@@ -1,4 +1,4 @@
 """The DuckDB file: connections, settings, tables and the ledger.
 
-Imports `_model`, `_planning` and `_timezones`. Start with `schema`, then `ledger.Ledger`.
+Imports `_model`, `_files` and `_environment`. Start with `schema`, then `ledger.Ledger`.
 """

@@ -139,8 +139,8 @@ class Writing:
                     case ChunkStart():
                         await to_thread.run_sync(self._staging.start, item)
                     case Block():
-                        await to_thread.run_sync(self._staging.add, item)
-                        await self._wait_for_disk()
+                        if await to_thread.run_sync(self._add_block, item) < self._tuning.disk_floor:
+                            await self._wait_for_disk()
                     case ChunkEnd():
                         chunk = await to_thread.run_sync(self._staging.end, item)
                         await self._backlog.add(chunk.size)
@@ -148,6 +148,11 @@ class Writing:
                     case ChunkFailed() | ChunkSplit():
                         await to_thread.run_sync(self._staging.drop, item.chunk)
                         await ready.send(item)
+
+    def _add_block(self, block: Block) -> int:
+        """Stage a block, and return the free disk; in one call, because each costs a change of thread."""
+        self._staging.add(block)
+        return self._staging.free_disk()
 
     async def _wait_for_disk(self) -> None:
         """Wait for commits while the disk is nearly full; if none is due, the next write decides whether it is full."""
