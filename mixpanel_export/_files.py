@@ -11,7 +11,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -74,7 +74,8 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
 
     Whoever reads *path* meanwhile gets the old content or the new one. Where a rename is impossible, because the
     file is a mount point or the folder or the owner may not be changed, the content is copied into the old file.
-    *private* removes all permissions of others than the owner. Nobody else can read the new file before.
+    *private* removes all permissions of others than the owner, and fails if that is impossible. Nobody else can read
+    the new file before.
 
     Raises:
         OSError: *path* is not a regular file, or cannot be written.
@@ -108,9 +109,8 @@ def _install(new: Path, target: Path, *, private: bool) -> None:
     except OSError:
         if not target.exists():
             raise
-        if private:
-            with suppress(OSError):  # the file is somebody else's
-                target.chmod(target.stat().st_mode & 0o600)
+        if private and target.stat().st_mode & 0o077:
+            target.chmod(target.stat().st_mode & 0o600)
         new.chmod(0o600)  # the mode of the old file may forbid reading
         with new.open("rb") as content:
             _overwrite(target, content)

@@ -290,7 +290,7 @@ def _warn_of_readers(path: Path) -> None:
 def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
     """Return the name of the default account, or "", and the entries of all accounts, with masked secrets.
 
-    A file that does not exist has no accounts. Raises `ConfigError` if the file is not TOML.
+    A file that does not exist has no accounts. Raises `ConfigError` if the file cannot be read or is not TOML.
     """
     try:
         if not path.exists() or path.samefile(os.devnull):
@@ -300,7 +300,12 @@ def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
                 f"{path} is {kind}, not a configuration file", advice="name another file in MP_CONFIG_PATH"
             )
         config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror})",
+            advice="let this user read it, or name another file in MP_CONFIG_PATH",
+        ) from error
+    except ValueError as error:
         # Without its cause, whose frames contain the text of the file.
         raise ConfigError(
             f"{path} is not valid TOML ({error})", advice="correct the file, and save it as UTF-8"

@@ -95,6 +95,7 @@ def connected_for_export(path: Path) -> Iterator[Connection]:
         DatabaseError: as `connect`.
     """
     _check_path(path)
+    _check_folder(path)
     with ExitStack() as stack:
         stack.enter_context(_only_export(path.resolve()))
         connection = connect(path)
@@ -281,17 +282,27 @@ def _has_content(path: Path) -> bool:
 
 
 def _check_access(connection: Connection, path: Path) -> None:
-    for setting, unfit, why in (
-        ("enable_external_access", False, "with enable_external_access off, so no staged file could be read"),
-        ("lock_configuration", True, "with lock_configuration on, so it cannot be told how to load"),
+    for setting, obstacle, why in (
+        ("enable_external_access", False, "with enable_external_access off, so staged files cannot be read"),
+        ("lock_configuration", True, "with lock_configuration on, so settings cannot be changed"),
     ):
         ((value,),) = connection.execute(f"SELECT current_setting('{setting}')").fetchall()
-        if value is unfit:
+        if value is obstacle:
             raise DatabaseError(
                 f"{path} is open in this process {why}",
                 advice="close that connection first",
                 db_path=str(path),
             )
+
+
+def _check_folder(path: Path) -> None:
+    folder = path.resolve().parent
+    if not os.access(folder, os.W_OK):
+        raise DatabaseError(
+            f"an export into {path} also writes other files into {folder}, which this user may not",
+            advice="let this user write to the folder, or choose another path",
+            db_path=str(path),
+        )
 
 
 def _create(path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from mixpanel_export._advice import Problem
-from mixpanel_export._database.connection import Connection, connected_to_look, takes_zstd
+from mixpanel_export._database.connection import Connection, connected_to_look, database_path, takes_zstd
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import check_format, check_ledger, table_exists, table_names
 from mixpanel_export._endpoint import export_url
@@ -169,6 +169,11 @@ def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: 
 
 def check_database(path: Path) -> Iterator[Finding]:
     """Check that the file opens, that its tables match the ledger, and that the disk has space."""
+    try:
+        database_path(path)
+    except MixpanelDataError as error:
+        yield finding_of("database", "problem", error)
+        return
     folder = path.absolute().parent
     if not folder.is_dir():
         yield Finding(

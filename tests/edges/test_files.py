@@ -422,3 +422,56 @@ def test_without_a_rename_the_file_is_written_in_place(
     with closing(duckdb.connect()) as connection:
         assert connection.execute("FROM read_parquet(?)", [str(file)]).fetchall() == [(1,)]
     assert sorted(tmp_path.iterdir()) == sorted([db, file])
+
+
+# What this user may not
+
+
+@pytest.mark.skipif(ROOT, reason="root may everything")
+def test_a_folder_that_cannot_be_written_is_one_error(
+    env: Mapping[str, str], sim: Simulator, tmp_path: Path
+) -> None:
+    """Before any request, also if the empty file itself can be written; it stays empty."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "empty.duckdb").touch()
+    folder.chmod(0o555)
+    for name in ("empty.duckdb", "none.duckdb"):
+        assert "may not" in one_error(mpx("export", *DAYS, "--db", str(folder / name)))
+    assert (folder / "empty.duckdb").stat().st_size == 0
+    assert not sim.requests
+    folder.chmod(0o755)
+
+
+@pytest.mark.skipif(ROOT, reason="root may everything")
+def test_files_are_written_in_a_folder_that_cannot_be(
+    db: Path, tmp_path: Path, env: Mapping[str, str]
+) -> None:
+    """A configuration and a Parquet file that exist are written in place."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    config, parquet = folder / "config.toml", folder / "x.parquet"
+    config.touch(0o644)
+    parquet.touch()
+    folder.chmod(0o555)
+    query(db, "CREATE TABLE t AS SELECT 1 AS x")
+    assert mpx("query", "FROM t", "--db", str(db), "--parquet", str(parquet)).exit_code == 0
+    assert parquet.read_bytes().startswith(b"PAR1")
+    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1")
+    assert run_mpx(*add, env={**env, "MP_CONFIG_PATH": str(config)}).returncode == 0
+    assert "[accounts.main]" in config.read_text(encoding="utf-8")
+    assert mode_of(config) == 0o600
+    folder.chmod(0o755)
+
+
+@pytest.mark.skipif(ROOT, reason="root may everything")
+def test_what_cannot_be_read_is_one_error(env: Mapping[str, str], db: Path, tmp_path: Path) -> None:
+    """The error says that the permission is missing, and the doctor finds it."""
+    config, folder = tmp_path / "secret.toml", tmp_path / "folder"
+    config.touch(0o200)
+    folder.mkdir(mode=0o600)
+    done = run_mpx("accounts", "list", env={**env, "MP_CONFIG_PATH": str(config)})
+    assert (done.returncode, b"Permission denied" in done.stderr) == (3, True)
+    for words in (["status"], ["query", "SELECT 1", "--db"], ["export", *DAYS, "--db"]):
+        assert "Permission denied" in one_error(mpx(*words, str(folder / "x.duckdb")))
+    assert "Permission denied" in mpx("doctor", "--offline", str(folder / "x.duckdb")).stdout

@@ -73,6 +73,17 @@ def test_what_cannot_be_used_is_one_error(
     assert (sorted(tmp_path.rglob("*")), sim.requests) == (there, [])
 
 
+@pytest.mark.parametrize("path", [":memory:", "md:x", "s3://bucket/x", "folder"])
+def test_the_doctor_finds_what_cannot_be_a_database(
+    path: str, there: list[Path], env: Mapping[str, str], tmp_path: Path
+) -> None:
+    """It is a problem, with the advice of an export."""
+    done = run_mpx("doctor", "--offline", path, env=env, cwd=tmp_path)
+    assert done.returncode == 1
+    assert b"use a file on this machine" in done.stdout
+    assert sorted(tmp_path.rglob("*")) == there
+
+
 @pytest.mark.parametrize("name", ["MP_USERNAME", "MP_SECRET"])
 def test_credentials_that_are_no_text_are_one_error(
     name: str, env: Mapping[str, str], sim: Simulator
