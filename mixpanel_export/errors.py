@@ -1,27 +1,27 @@
-"""Every way an export can fail, and what to do about it.
+"""The errors of this package.
 
-The tree and the names are those that users of mixpanel_data catch::
+The names and the hierarchy are those of mixpanel_data::
 
     MixpanelDataError
-    ├── APIError                    Mixpanel answered, and not with events
-    │   ├── AuthenticationError     the credentials are not accepted
-    │   ├── LineTooLongError        200, but a line is longer than the maximum
-    │   ├── NetworkError            no connection, or it broke, or it stalled
-    │   ├── QueryError              the request is wrong, or not permitted
+    ├── APIError                    a request failed
+    │   ├── AuthenticationError     Mixpanel does not accept the credentials
+    │   ├── LineTooLongError        status 200, but a line exceeds the maximum length
+    │   ├── NetworkError            no connection, or it broke or stalled
+    │   ├── QueryError              the request is invalid or not permitted
     │   │   └── FutureDateError     the last day has not begun yet
     │   ├── RateLimitError          the project's quota is spent
-    │   ├── ServerError             5xx
-    │   └── TruncatedError          200, but the body is not provably whole
-    ├── ConfigError                 no usable credentials or settings
+    │   ├── ServerError             status 5xx
+    │   └── TruncatedError          status 200, but the body is not proven complete
+    ├── ConfigError                 credentials or settings are missing or invalid
     │   ├── AccountExistsError
     │   └── AccountNotFoundError
     ├── DatabaseError               the DuckDB file cannot be opened or written
     │   ├── DatabaseLockedError
     │   └── DatabaseNotFoundError
     ├── DateRangeTooLargeError
-    ├── ExportRunningError          this process already exports into that file
-    ├── LedgerMismatchError         the table does not hold what the ledger says
-    ├── SelectionError              the days asked for would mix with another selection
+    ├── ExportRunningError          this process already exports into the file
+    ├── LedgerMismatchError         the table differs from the ledger
+    ├── SelectionError              the days would mix two selections
     └── TableError
         ├── TableExistsError
         ├── TableFormatError
@@ -38,7 +38,7 @@ from mixpanel_export._advice import Context, Problem
 
 
 class ArgumentError(Problem, ValueError):
-    """An argument is out of range, or not of its kind; a `ValueError`.
+    """An argument is out of range or of the wrong kind. This is a `ValueError`.
 
     The sentence is `{argument} {reason}; {advice}`, such as `limit must be between 1 and 100000, got 0`.
     """
@@ -83,9 +83,9 @@ class MixpanelDataError(Problem):
 
 
 class APIError(MixpanelDataError):
-    """Mixpanel answered with something other than events.
+    """A request failed.
 
-    `status_code` is None where no status line arrived; `response_body` is at most its first 500 bytes.
+    `status_code` is None without a status line. `response_body` has at most the first 500 bytes of the body.
     """
 
     code = "API_ERROR"
@@ -110,18 +110,18 @@ class AuthenticationError(APIError):
 
 
 class LineTooLongError(APIError):
-    """The status was 200, but a line is longer than the maximum, as it would be again; nothing is kept.
+    """The status was 200, but a line exceeds the maximum length, so a retry is pointless. Nothing is stored.
 
-    `response_body` holds the beginning of that line.
+    `response_body` has the beginning of that line.
     """
 
     code = "LINE_TOO_LONG"
 
 
 class NetworkError(APIError):
-    """The connection could not be made, broke, or went silent.
+    """The connection could not be made, broke or went silent.
 
-    `mid_answer` says that the answer had begun, or did not begin in time, so its size may be the reason.
+    `mid_answer` is true if the response had begun, or did not begin in time, so that its size may be the cause.
     """
 
     code = "HTTP_ERROR"
@@ -132,9 +132,9 @@ class NetworkError(APIError):
 
 
 class QueryError(APIError):
-    """The request is malformed, or the plan or the permissions do not allow it.
+    """The request is invalid, or the plan or the permissions do not allow it.
 
-    `first_day` is the first day of the plan's history where the request began before it, else None.
+    `first_day` is the first day of the plan's history if the request began before it, else None.
     """
 
     code = "QUERY_FAILED"
@@ -153,13 +153,13 @@ class QueryError(APIError):
 
 
 class FutureDateError(QueryError):
-    """The last day asked for has not begun in the project's time zone; only the batch with that day fails."""
+    """The last day has not begun in the project's time zone. Only the batch with that day fails."""
 
     code = "FUTURE_DATE"
 
 
 class RateLimitError(APIError):
-    """The project's quota is spent; `retry_after` is in seconds, None where the server gave none."""
+    """The project's quota is spent. `retry_after` is in seconds, or None if the server named no time."""
 
     code = "RATE_LIMITED"
 
@@ -178,7 +178,7 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """Mixpanel failed to answer (5xx, or its own time-out); `retry_after` is in seconds, None where it named none."""
+    """Mixpanel failed (status 5xx, or its own time-out). `retry_after` is in seconds, or None."""
 
     code = "SERVER_ERROR"
 
@@ -196,13 +196,13 @@ class ServerError(APIError):
 
 
 class TruncatedError(APIError):
-    """The status was 200, but the body is not provably whole; nothing of it is kept."""
+    """The status was 200, but the body is not proven complete. Nothing of it is stored."""
 
     code = "TRUNCATED"
 
 
 class ConfigError(MixpanelDataError):
-    """No usable credentials or settings were found."""
+    """Credentials or settings are missing or invalid."""
 
     code = "CONFIG_ERROR"
 
@@ -237,7 +237,7 @@ class AccountNotFoundError(ConfigError):
 
 
 class DatabaseError(MixpanelDataError):
-    """The DuckDB file cannot be opened or written; `db_path` names it."""
+    """The DuckDB file `db_path` cannot be opened or written."""
 
     code = "DATABASE_ERROR"
 
@@ -247,7 +247,7 @@ class DatabaseError(MixpanelDataError):
 
 
 class DatabaseLockedError(DatabaseError):
-    """Another process holds the DuckDB file; `holding_pid` is None where DuckDB does not tell."""
+    """Another process holds the DuckDB file. `holding_pid` is None if DuckDB does not name the process."""
 
     code = "DATABASE_LOCKED"
 
@@ -260,13 +260,13 @@ class DatabaseLockedError(DatabaseError):
 
 
 class DatabaseNotFoundError(DatabaseError, FileNotFoundError):
-    """There is no DuckDB file at that path."""
+    """There is no DuckDB file at the path. This is a `FileNotFoundError`."""
 
     code = "DATABASE_NOT_FOUND"
 
 
 class DateRangeTooLargeError(MixpanelDataError):
-    """One request for the whole range would be too long; export in parallel instead."""
+    """The range is too long for one request."""
 
     code = "DATE_RANGE_TOO_LARGE"
 
@@ -295,15 +295,15 @@ class DateRangeTooLargeError(MixpanelDataError):
 
 
 class ExportRunningError(MixpanelDataError):
-    """This process is already exporting into that DuckDB file."""
+    """This process is already exporting into the DuckDB file."""
 
     code = "EXPORT_RUNNING"
 
 
 class LedgerMismatchError(MixpanelDataError):
-    """The table does not hold the rows that the ledger vouches for, or others too.
+    """The table lacks rows that the ledger records, or has rows that it does not.
 
-    `batch` is the `export_batch` of the rows, None where they name none.
+    `batch` is the `export_batch` of the rows, or None if they have none.
     """
 
     code = "LEDGER_MISMATCH"
@@ -314,13 +314,13 @@ class LedgerMismatchError(MixpanelDataError):
 
 
 class SelectionError(MixpanelDataError):
-    """Days asked for are already held under a selection that may share events with this one."""
+    """The table already has these days with another selection that may share events with this one."""
 
     code = "SELECTION_CONFLICT"
 
 
 class TableError(MixpanelDataError):
-    """The state of the table does not fit the mode; `table_name` names it."""
+    """The table `table_name` does not fit the mode."""
 
     code = "TABLE_ERROR"
 
@@ -336,7 +336,7 @@ class TableExistsError(TableError):
 
 
 class TableFormatError(TableError):
-    """The table exists, but another program made it, or a newer release of this one."""
+    """The table exists, but another program or a newer release wrote it."""
 
     code = "TABLE_FORMAT"
 

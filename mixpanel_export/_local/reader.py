@@ -126,7 +126,7 @@ def _opened(
             sleep(min(_RETRY_INTERVAL, left))
 
 
-def contents(connection: Connection) -> Contents:
+def read_contents(connection: Connection) -> Contents:
     """Return the contents of the file; raises `TableFormatError` if a newer release wrote the ledger."""
     check_ledger(connection)
     rows = read_batches(connection)
@@ -253,9 +253,9 @@ def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
 
 
 def _unknown(rows: Sequence[Batch], counted: Mapping[str, RowsPerDay]) -> Iterator[tuple[str, int]]:
-    known = {(row.table, row.number) for row in rows if row.visible}
+    visible = {(row.table, row.number) for row in rows if row.visible}
     for table, batches in counted.items():
-        number = sum(sum(days.values()) for batch, days in batches.items() if (table, batch) not in known)
+        number = sum(sum(days.values()) for batch, days in batches.items() if (table, batch) not in visible)
         if number and not table.startswith(SHADOW):
             yield table, number
 

@@ -122,24 +122,26 @@ def _explain_nothing(db: str, *, whole: bool) -> None:
 
 def _tasks(connection: Any, table: str | None) -> tuple[list[Task], bool]:
     """Return what to fetch, and whether the file is complete."""
-    from mixpanel_export._local.reader import contents
+    from mixpanel_export._local.reader import read_contents
 
-    found = contents(connection)
-    if table is not None and not any(known.table == table for known in found.coverages):
+    contents = read_contents(connection)
+    if table is not None and not any(coverage.table == table for coverage in contents.coverages):
         raise TableNotFoundError(
             f"the ledger has no table {table}", advice="`mpx status` shows those it has", table_name=table
         )
-    whole = all(known.whole for known in found.coverages if table in {None, known.table})
-    return list(tasks_of(found, table)), whole and not (table in found.unknown if table else found.unknown)
+    whole = all(coverage.whole for coverage in contents.coverages if table in {None, coverage.table})
+    return list(tasks_of(contents, table)), whole and not (
+        table in contents.unknown if table else contents.unknown
+    )
 
 
-def tasks_of(found: "Contents", table: str | None = None) -> Iterator[Task]:
+def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
     """Yield what to fetch for one *table* or for all. Dropped tables stay dropped."""
-    for known in found.coverages:
-        if table in {None, known.table} and not known.dropped:
-            for days in known.to_fetch:
-                last = known.newest_of(days)
-                yield Task(known.table, days, known.selection, last.zone, last.deduplicated)
+    for coverage in contents.coverages:
+        if table in {None, coverage.table} and not coverage.dropped:
+            for days in coverage.to_fetch:
+                last = coverage.newest_of(days)
+                yield Task(coverage.table, days, coverage.selection, last.zone, last.deduplicated)
 
 
 def _arguments(

@@ -30,7 +30,7 @@ Statuses of a day:
   complete  exported, and final
   open      exported less than 48 hours after its end, so events may still arrive
   failed    the export failed
-  missing   never exported, but between exported days or asked for by an export
+  missing   never exported, but a target day, or between exported days
   limited   exported with --limit, so it may be incomplete
   imported  written by another program
 
@@ -47,7 +47,7 @@ _SHOWN_FAILURES = 8
 @option(
     "--set-target",
     metavar="FROM..TO",
-    help="First change the days that the tables should have; those that are not there are missing.",
+    help="First set the target days of the tables, which count as missing until they are exported.",
 )
 @wait_option
 def command(*, db: str, table: str | None, as_json: bool, set_target: str | None, wait: float) -> None:
@@ -56,22 +56,22 @@ def command(*, db: str, table: str | None, as_json: bool, set_target: str | None
     Prints a calendar of days with their rows as bars, the last export, rejected and repaired lines, and for each
     failure the command that fetches its days again.
     """
-    from mixpanel_export._local.reader import contents
+    from mixpanel_export._local.reader import read_contents
 
     if set_target is not None:
         _set_target(db, table, set_target)
     with open_read_only(db, wait) as connection:
-        found = contents(connection)
-    chosen = [known for known in found.coverages if table in {None, known.table}]
+        contents = read_contents(connection)
+    chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
     if table is not None and not chosen:
         _refuse(table)
     if as_json:
-        print_json(_as_dict(db, chosen, found))
+        print_json(_as_dict(db, chosen, contents))
         return
     signs = signs_for(sys.stdout.encoding)
     width = get_terminal_size().columns
-    lines = [line for known in chosen for line in [*_section(known, db, signs, width), ""]]
-    lines += _end(chosen, found, db)
+    lines = [line for coverage in chosen for line in [*_section(coverage, db, signs, width), ""]]
+    lines += _end(chosen, contents, db)
     click.echo("\n".join(lines).rstrip("\n"))
 
 
@@ -96,17 +96,17 @@ def _refuse(table: str) -> None:
     )
 
 
-def _section(known: "Coverage", db: str, signs: Signs, width: int) -> Iterator[str]:
-    rows = list(_facts(known))
+def _section(coverage: "Coverage", db: str, signs: Signs, width: int) -> Iterator[str]:
+    rows = list(_facts(coverage))
     indent = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
         yield from _wrapped(f"{name:<{indent}}{value}", width, " " * indent)
     yield ""
-    if known.dropped:
+    if coverage.dropped:
         return
-    yield from calendar_lines(known, signs, width)
-    yield from _failures(known, db, width)
-    yield from _mismatches(known, db, width)
+    yield from calendar_lines(coverage, signs, width)
+    yield from _failures(coverage, db, width)
+    yield from _mismatches(coverage, db, width)
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
@@ -116,37 +116,40 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
     )
 
 
-def _facts(known: "Coverage") -> Iterator[tuple[str, str]]:
-    yield "table", known.table
-    zone = known.newest.zone
-    yield "selection", str(known.selection) + ("" if zone == "UTC" else f", days of {zone}")
-    yield "days", f"{known.days[0].day} to {known.days[-1].day}"
-    if known.dropped:
+def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
+    yield "table", coverage.table
+    zone = coverage.newest.zone
+    yield "selection", str(coverage.selection) + ("" if zone == "UTC" else f", days of {zone}")
+    yield "days", f"{coverage.days[0].day} to {coverage.days[-1].day}"
+    if coverage.dropped:
         yield "dropped", "the table does not exist, so none of these days is held"
-    yield "rows", f"{known.total_rows:,}" + _outside(known)
-    if known.last_export:
-        yield "last export", f"{known.last_export:%Y-%m-%d %H:%M} UTC, {_ago(known.last_export)}"
+    yield "rows", f"{coverage.total_rows:,}" + _outside(coverage)
+    if coverage.last_export:
+        yield "last export", f"{coverage.last_export:%Y-%m-%d %H:%M} UTC, {_ago(coverage.last_export)}"
     for name, number, where in (
-        ("duplicates", sum(row.removed_duplicates for row in known.batches), "removed"),
+        ("duplicates", sum(row.removed_duplicates for row in coverage.batches), "removed"),
         (
             "rejects",
-            sum(row.rejects for row in known.batches),
+            sum(row.rejects for row in coverage.batches),
             "lines that are not events; see _export_rejects",
         ),
         (
             "repaired",
-            sum(row.repaired for row in known.batches),
+            sum(row.repaired for row in coverage.batches),
             "events; see _export_rejects for the original lines",
         ),
     ):
         if number:
             yield name, f"{number:,} {where}"
-    if known.silent:
-        yield "silent", f"{', '.join(map(str, known.silent))}: answered twice without a body, taken as empty"
+    if coverage.silent:
+        yield (
+            "silent",
+            f"{', '.join(map(str, coverage.silent))}: answered twice without a body, taken as empty",
+        )
 
 
-def _outside(known: "Coverage") -> str:
-    outside = known.outside_rows
+def _outside(coverage: "Coverage") -> str:
+    outside = coverage.outside_rows
     return f", {outside:,} of them with a time outside these days" if outside else ""
 
 
@@ -159,61 +162,61 @@ def _ago(moment: datetime) -> str:
     return "just now"
 
 
-def _failures(known: "Coverage", db: str, width: int) -> Iterator[str]:
+def _failures(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
     """Yield the first failures, each with the command that fetches its days again."""
-    failures = known.failures
+    failures = coverage.failures
     if failures:
         yield ""
     for failure in failures[:_SHOWN_FAILURES]:
         yield from _wrapped(f"{failure.days} failed: {one_line(failure.error)}", width)
-        yield f"  {_command(known, db, failure.days)}"
+        yield f"  {_command(coverage, db, failure.days)}"
     if len(failures) > _SHOWN_FAILURES:
         yield f"and {len(failures) - _SHOWN_FAILURES} more; --json prints all"
 
 
-def _mismatches(known: "Coverage", db: str, width: int) -> Iterator[str]:
+def _mismatches(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
     """Yield the batches whose rows were changed by hand."""
-    for mismatch in known.mismatches:
+    for mismatch in coverage.mismatches:
         words = f"the ledger counts {mismatch.ledger_rows:,} rows in batch {mismatch.batch}, the table has "
         yield ""
         yield from _wrapped(
             f"{mismatch.days}: {words}{mismatch.table_rows:,}; to fetch these days again:", width
         )
-        yield f"  {_command(known, db, mismatch.days, '--append')}"
+        yield f"  {_command(coverage, db, mismatch.days, '--append')}"
 
 
-def _command(known: "Coverage", db: str, days: Any, mode: str = "--resume") -> str:
-    last = known.newest_of(days)
+def _command(coverage: "Coverage", db: str, days: Any, mode: str = "--resume") -> str:
+    last = coverage.newest_of(days)
     return export_command(
-        known.table, days, db, known.selection, zone=last.zone, deduped=last.deduplicated, mode=mode
+        coverage.table, days, db, coverage.selection, zone=last.zone, deduped=last.deduplicated, mode=mode
     )
 
 
-def _end(chosen: "list[Coverage]", found: "Contents", db: str) -> Iterator[str]:
+def _end(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:
     """Yield what concerns the whole file, and the next command."""
-    for table, number in found.unknown.items():
+    for table, number in contents.unknown.items():
         yield f"Table {table} has {number:,} rows that belong to no batch, so events may be duplicated; see {program()} doctor."
-    for replacement in found.replacements:
+    for replacement in contents.replacements:
         kept = replacement.kept
         yield f"The replacement of {replacement.target.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
         yield f"  {_go_on(replacement, db)}"
-    if found.others:
-        yield f"Other tables: {', '.join(found.others)}"
-    if not found.coverages:
+    if contents.others:
+        yield f"Other tables: {', '.join(contents.others)}"
+    if not contents.coverages:
         first = quoted([program(), "export", "--from", "DATE", "--to", "DATE", "--db", db])
         yield f"{db} has no exported events yet. To export: {first}"
-    retry = _retry(chosen, found, db)
+    retry = _retry(chosen, contents, db)
     if retry:
         yield "To fetch failed, missing and open days:"
         yield f"  {retry}"
 
 
-def _retry(chosen: "list[Coverage]", found: "Contents", db: str) -> str | None:
+def _retry(chosen: "list[Coverage]", contents: "Contents", db: str) -> str | None:
     """Return the command that fetches the remaining days of the *chosen* tables, or None."""
-    if not any(known.to_fetch and not known.dropped for known in chosen):
+    if not any(coverage.to_fetch and not coverage.dropped for coverage in chosen):
         return None
-    tables = {known.table for known in chosen}
-    only = [] if tables == {known.table for known in found.coverages} else ["--table", *tables]
+    tables = {coverage.table for coverage in chosen}
+    only = [] if tables == {coverage.table for coverage in contents.coverages} else ["--table", *tables]
     return quoted([program(), "retry", db, *only])
 
 
@@ -230,50 +233,51 @@ def _go_on(replacement: "Replacement", db: str) -> str:
     )
 
 
-def _as_dict(db: str, chosen: "list[Coverage]", found: "Contents") -> dict[str, Any]:
+def _as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> dict[str, Any]:
     return {
         "database": db,
-        "tables": [_table_as_dict(known, db) for known in chosen],
+        "tables": [_table_as_dict(coverage, db) for coverage in chosen],
         "replacements": [
             {"table": replacement.target.table, "kept": replacement.kept, "command": _go_on(replacement, db)}
-            for replacement in found.replacements
+            for replacement in contents.replacements
         ],
-        "other_tables": list(found.others),
-        "unknown_rows": dict(found.unknown),
-        "command": _retry(chosen, found, db),
+        "other_tables": list(contents.others),
+        "unknown_rows": dict(contents.unknown),
+        "command": _retry(chosen, contents, db),
     }
 
 
-def _table_as_dict(known: "Coverage", db: str) -> dict[str, Any]:
-    newest = known.newest
-    last = known.last_export
+def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
+    newest = coverage.newest
+    last = coverage.last_export
     return {
-        "table": known.table,
-        "project_id": known.selection.project,
-        "events": known.selection.events and list(known.selection.events),
-        "where": known.selection.where,
+        "table": coverage.table,
+        "project_id": coverage.selection.project,
+        "events": coverage.selection.events and list(coverage.selection.events),
+        "where": coverage.selection.where,
         "timezone": newest.zone,
-        "dropped": known.dropped,
-        "from_date": str(known.days[0].day),
-        "to_date": str(known.days[-1].day),
-        "rows": known.total_rows,
-        "outside_rows": known.outside_rows,
+        "dropped": coverage.dropped,
+        "from_date": str(coverage.days[0].day),
+        "to_date": str(coverage.days[-1].day),
+        "rows": coverage.total_rows,
+        "outside_rows": coverage.outside_rows,
         "last_export": last and last.replace(tzinfo=UTC).isoformat(),
-        "removed_duplicates": sum(row.removed_duplicates for row in known.batches),
-        "rejects": sum(row.rejects for row in known.batches),
-        "repaired": sum(row.repaired for row in known.batches),
-        "target": known.target and {"from_date": str(known.target.first), "to_date": str(known.target.last)},
-        "silent": [{"from_date": str(days.first), "to_date": str(days.last)} for days in known.silent],
-        "statuses": dict(known.statuses),
-        "calendar": [{"day": str(day.day), "status": day.status, "rows": day.rows} for day in known.days],
+        "removed_duplicates": sum(row.removed_duplicates for row in coverage.batches),
+        "rejects": sum(row.rejects for row in coverage.batches),
+        "repaired": sum(row.repaired for row in coverage.batches),
+        "target": coverage.target
+        and {"from_date": str(coverage.target.first), "to_date": str(coverage.target.last)},
+        "silent": [{"from_date": str(days.first), "to_date": str(days.last)} for days in coverage.silent],
+        "statuses": dict(coverage.statuses),
+        "calendar": [{"day": str(day.day), "status": day.status, "rows": day.rows} for day in coverage.days],
         "failures": [
             {
                 "from_date": str(failure.days.first),
                 "to_date": str(failure.days.last),
                 "error": failure.error,
-                "command": _command(known, db, failure.days),
+                "command": _command(coverage, db, failure.days),
             }
-            for failure in known.failures
+            for failure in coverage.failures
         ],
         "mismatches": [
             {
@@ -282,8 +286,8 @@ def _table_as_dict(known: "Coverage", db: str) -> dict[str, Any]:
                 "to_date": str(mismatch.days.last),
                 "rows_in_ledger": mismatch.ledger_rows,
                 "rows_in_table": mismatch.table_rows,
-                "command": _command(known, db, mismatch.days, "--append"),
+                "command": _command(coverage, db, mismatch.days, "--append"),
             }
-            for mismatch in known.mismatches
+            for mismatch in coverage.mismatches
         ],
     }

@@ -9,7 +9,7 @@ from shell import mpx
 from support import NOW, export, query, simulator
 
 from mixpanel_export._database.targets import read_targets
-from mixpanel_export._local.reader import contents, reading
+from mixpanel_export._local.reader import read_contents, reading
 from mixpanel_export._model import Chunk, Selection
 from mixpanel_export.errors import AuthenticationError, QueryError
 from mixpanel_export.results import BatchProgress
@@ -32,7 +32,7 @@ def stop(_: BatchProgress) -> None:
 def statuses(db: Path) -> dict[str, int]:
     """Return how many days have which status."""
     with reading(db) as connection:
-        (known,) = contents(connection).coverages
+        (known,) = read_contents(connection).coverages
     return dict(known.statuses)
 
 

@@ -19,7 +19,14 @@ from support import export, query, simulator
 from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import create_ledger
-from mixpanel_export._local.reader import _interruptible, _rows_per_day, ask, contents, reading, write_parquet
+from mixpanel_export._local.reader import (
+    _interruptible,
+    _rows_per_day,
+    ask,
+    read_contents,
+    reading,
+    write_parquet,
+)
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._timezones import in_zone
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError, TableFormatError
@@ -234,7 +241,7 @@ def test_a_table_that_has_taken_the_name_of_an_exports_is_another(db: Path) -> N
         )
         connection.execute("CREATE TABLE events AS SELECT 1 AS x")
     with reading(db) as connection:
-        found = contents(connection)
+        found = read_contents(connection)
     assert [known.dropped for known in found.coverages] == [True]
     assert found.others == ("events",)
 
@@ -248,7 +255,7 @@ async def test_the_contents_are_the_ledgers(db: Path) -> None:
     await export(sim, db, table="some", events=["B", "A"], where='properties["x"] == 1')
     query(db, "CREATE TABLE other AS SELECT 1 AS x; CREATE TABLE _hidden AS SELECT 1 AS x")
     with reading(db) as connection:
-        found = contents(connection)
+        found = read_contents(connection)
     whole, some = found.coverages
     assert whole.statuses == {"complete": 5, "missing": 2}
     assert whole.total_rows == query(db, "SELECT count(*) FROM events")[0][0]
@@ -267,14 +274,14 @@ def test_a_newer_ledger_is_refused(db: Path) -> None:
         "CREATE TABLE _export_batches (x INTEGER); COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 99'",
     )
     with pytest.raises(TableFormatError, match="version 99"), reading(db) as connection:
-        contents(connection)
+        read_contents(connection)
 
 
 def test_a_file_without_exports_has_other_tables_only(db: Path) -> None:
     """It need not have a ledger."""
     query(db, "CREATE TABLE other AS SELECT 1 AS x")
     with reading(db) as connection:
-        found = contents(connection)
+        found = read_contents(connection)
     assert (found.coverages, found.replacements, found.others) == ((), (), ("other",))
 
 
