@@ -102,7 +102,7 @@ def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Observed:
             (_store, "insert"),
             (_store.EventsTable, "load"),
             (_store, "move_duplicates"),
-            (_duplicates, "meeting"),
+            (_duplicates, "batches_to_compare"),
         )
     )
     warnings.filterwarnings("ignore", ".*has no event for this export")  # the file without events

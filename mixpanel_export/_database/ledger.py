@@ -5,41 +5,13 @@ A row of an events table is visible if and only if the ledger row that its `expo
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from mixpanel_export._database.connection import Connection, first_moment, last_moment, quoted
+from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.schema import LEDGER_TABLES, check_ledger, create_ledger, table_exists
 from mixpanel_export._database.targets import forget_targets
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
-
-Span = tuple[datetime, datetime]
-"""Two moments in naive UTC, both inclusive."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """The times that a batch has events of."""
-
-    batch: int
-    days: Span
-    strays: Span | None
-    """The span of the rows whose time lies outside the days."""
-
-    def meets(self, other: "Extent") -> bool:
-        """Whether an event that has a time can be in both batches, whose days are disjoint."""
-        return (
-            overlap(self.strays, other.days)
-            or overlap(self.days, other.strays)
-            or overlap(self.strays, other.strays)
-        )
-
-
-def overlap(one: Span | None, other: Span | None) -> bool:
-    """Whether the two spans have a moment in common."""
-    return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]
 
 
 class Ledger:
@@ -138,19 +110,6 @@ class Ledger:
                     days=batch.days,
                     advice="export these days again with $append, which replaces the batch",
                 )
-
-    def extents(self) -> list[Extent]:
-        """Return the times that the project's deduplicated batches in the table have events of."""
-        rows = self._connection.execute(
-            f"SELECT batch, {first_moment('from_date', self._zone)}, {last_moment('to_date', self._zone)}, "
-            "outside_first, outside_last FROM _export_batches "
-            "WHERE table_name = ? AND project = ? AND status <> 'failed' AND deduped",
-            [self._table, self._selection.project],
-        ).fetchall()
-        return [
-            Extent(number, (first, last), (stray_first, stray_last) if stray_first else None)
-            for number, first, last, stray_first, stray_last in rows
-        ]
 
     def counts(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Return rows and removed duplicates of the batches *numbers*."""

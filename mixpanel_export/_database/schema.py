@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from mixpanel_export._database.connection import Connection, quoted, takes_zstd
 from mixpanel_export.errors import TableFormatError
 
-SCHEMA = 2
-"""Version of the ledger tables, stored as the comment of `_export_batches`. Version 1 had no `_export_timeless`."""
+SCHEMA = 3
+"""Version of the ledger tables, stored as the comment of `_export_batches`.
 
-LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_timeless")
+Version 2 had `_export_timeless` in place of `_export_strays`, version 1 had neither.
+"""
+
+LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
 """The tables of the ledger; each has a column `batch`."""
 
 EVENT_COLUMNS = {
@@ -81,10 +84,11 @@ def create_ledger(connection: Connection) -> None:
         ("_export_batches", _LEDGER_COLUMNS),
         ("_export_rejects", {"batch": "INTEGER", "reason": "VARCHAR", "line": "BLOB"}),
         ("_export_duplicates", {"batch": "INTEGER", "lost_to": "INTEGER", **EVENT_COLUMNS}),
-        ("_export_timeless", {"batch": "INTEGER", "insert_id": "VARCHAR"}),
+        ("_export_strays", {"batch": "INTEGER", "event_time": "TIMESTAMP", "insert_id": "VARCHAR"}),
         ("_export_targets", _TARGET_COLUMNS),
     ):
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({_definitions(columns)})")
+    connection.execute("DROP TABLE IF EXISTS _export_timeless")
     connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
     if not _has_foreign_metadata(connection):
         connection.execute(_METADATA)

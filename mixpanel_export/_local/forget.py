@@ -107,10 +107,11 @@ FROM (
 ) WHERE batch = _batch
 """
 _STRAY_KEYS = """
-DELETE FROM _export_timeless WHERE rowid IN (
-    SELECT _keys.rowid FROM _export_timeless AS _keys SEMI JOIN _export_changed USING (batch)
+DELETE FROM _export_strays WHERE rowid IN (
+    SELECT _keys.rowid FROM _export_strays AS _keys SEMI JOIN _export_changed USING (batch)
     ANTI JOIN _export_remaining ON _keys.batch = _export_remaining.batch
-    AND _keys.insert_id IS NOT DISTINCT FROM _export_remaining.insert_id AND event_time IS NULL
+    AND _keys.event_time IS NOT DISTINCT FROM _export_remaining.event_time
+    AND _keys.insert_id IS NOT DISTINCT FROM _export_remaining.insert_id
 )
 """
 

@@ -29,8 +29,8 @@ from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
 from mixpanel_export._writer.cross_batch import (
     move_duplicates,
-    record_missing_untimed_ids,
-    record_untimed_ids,
+    record_missing_strays,
+    record_strays,
     restore,
 )
 from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line, insert
@@ -201,24 +201,26 @@ class EventsTable:
                 if self.target.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.forget_all()
             else:
-                record_missing_untimed_ids(self.connection, self.filled)
+                record_missing_strays(self.connection, self.filled, self.target.zone)
 
     def _settle(self, group: Sequence[ValidatedChunk], now: Callable[[], datetime]) -> list[Committed]:
         """Write the ledger rows of chunks that were just inserted, and resolve duplicates across batches."""
         finished = naive_utc(now())
         batches = [replace(chunk.batch, finished=finished) for chunk in group]
         superseded = self._supersede({batch.number: batch.days for batch in batches})
-        record_untimed_ids(
-            self.connection, self.filled, [batch.number for batch in batches if batch.untimed_rows]
-        )
         self._ledger.write(batches)
+        straying = [
+            batch.number for batch in batches if batch.deduplicated and batch.stray_rows + batch.untimed_rows
+        ]
+        record_strays(self.connection, self.filled, self.target.zone, straying)
         for chunk in group:
             load_set_aside(self.connection, chunk.staged)
         numbers = [batch.number for batch in batches]
         changed = list(numbers) if self.target.dedupe else []
         if superseded:
             changed += restore(self.connection, self.filled, superseded)
-        move_duplicates(self.connection, self.filled, changed, self._ledger.extents())
+        project, zone = self.target.selection.project, self.target.zone
+        move_duplicates(self.connection, self.filled, project, zone, changed)
         counts = self._ledger.counts(numbers)
         return [
             Committed(batch.days, *counts[batch.number], batch.rejects, batch.repaired) for batch in batches

@@ -96,6 +96,6 @@ def _as_sent(number: int, texts: list[str | None], properties: str) -> list[str 
         return texts
     try:
         return scalar_texts(properties, _IDENTITY)
-    except (ValueError, RecursionError):
-        # JSON that DuckDB accepts and Python does not is no duplicate of any row.
+    except ValueError:
+        # A text that cannot be parsed is no duplicate of any row.
         return [f"row {number}"]

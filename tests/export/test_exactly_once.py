@@ -2,147 +2,17 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import anyio
 import httpx
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import ACCOUNT, COLUMNS, NOW, Body, answering, query
+from changing_days import DAYS, FIRST, Line, Server, rows, run, table, winners
+from support import ACCOUNT, Body, answering, query
 
-from mixpanel_export import (
-    ParallelFetchResult,
-    SelectionError,
-    TableExistsError,
-    TableNotFoundError,
-    export_events,
-)
-
-FIRST = date(2024, 3, 1)
-DAYS = [FIRST + timedelta(days=day) for day in range(4)]
-NAMES = ("a", "b")
-Mode = Literal["create", "append", "replace", "resume"]
-
-
-class Line(NamedTuple):
-    """An event as the server has it; `hour` counts from the first day, None for an event without a time."""
-
-    event: str
-    hour: int | None
-    distinct_id: str
-    insert_id: str | None
-    processed: int | None
-    note: str = ""
-
-    @property
-    def properties(self) -> str:
-        """The text of the event's properties."""
-        members: dict[str, Any] = {"distinct_id": self.distinct_id, "note": self.note}
-        if self.hour is not None:
-            members["time"] = _second(self.hour)
-        if self.insert_id is not None:
-            members["$insert_id"] = self.insert_id
-        if self.processed is not None:
-            members["mp_processing_time_ms"] = self.processed
-        return json.dumps(members)
-
-    @property
-    def row(self) -> tuple[Any, ...]:
-        """The event as the table has it."""
-        time = None if self.hour is None else datetime.fromtimestamp(_second(self.hour), UTC)
-        return (
-            self.event,
-            time and time.replace(tzinfo=None),
-            self.distinct_id,
-            self.insert_id,
-            self.properties,
-        )
-
-
-def _second(hour: int) -> int:
-    return int(datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC).timestamp()) + 3600 * hour
-
-
-def winners(lines: Iterable[Line]) -> list[Line]:
-    """Of the lines with one identity the one processed last, then the one with the greatest text."""
-    best: dict[object, Line] = {}
-    for number, line in enumerate(lines):
-        key = (line.event, line.hour, line.distinct_id, line.insert_id) if line.insert_id else number
-        held = best.get(key)
-        if held is None or _rank(line) > _rank(held):
-            best[key] = line
-    return list(best.values())
-
-
-def _rank(line: Line) -> tuple[int, str]:
-    return (-1 if line.processed is None else line.processed, line.properties)
-
-
-@dataclass
-class Server:
-    """A project whose days hold what a test puts there; it notes what it was asked for."""
-
-    days: dict[date, list[Line]] = field(default_factory=lambda: {day: [] for day in DAYS})
-    asked: list[tuple[date, date]] = field(default_factory=list)
-
-    def transport(self) -> httpx.MockTransport:
-        return httpx.MockTransport(self._answer)
-
-    def lines(self, first: date, last: date, names: Iterable[str] | None) -> list[Line]:
-        wanted = NAMES if names is None else names
-        return [
-            line
-            for day in self.days
-            if first <= day <= last
-            for line in self.days[day]
-            if line.event in wanted
-        ]
-
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        params = request.url.params
-        first, last = (date.fromisoformat(params[name]) for name in ("from_date", "to_date"))
-        self.asked.append((first, last))
-        names = json.loads(params["event"]) if "event" in params else None
-        body = b"".join(
-            f'{{"event":"{line.event}","properties":{line.properties}}}\n'.encode()
-            for line in self.lines(first, last, names)
-        )
-        return httpx.Response(200, stream=Body([body]))
-
-
-def run(server: Server, db: Path, first: date, last: date, **options: Any) -> ParallelFetchResult:
-    """Export days of *server*, with requests of one day each unless told otherwise."""
-    usual: dict[str, Any] = {
-        "credentials": ACCOUNT,
-        "transport": server.transport(),
-        "api_url": "http://127.0.0.1",
-        "per_second": 0,
-        "per_hour": 0,
-        "now": lambda: NOW,
-        "chunk_days": 1,
-    }
-
-    async def exported() -> ParallelFetchResult:
-        return await export_events(first, last, db=db, **(usual | options))
-
-    return anyio.run(exported)
-
-
-def table(db: Path) -> Counter[tuple[Any, ...]]:
-    """Return the rows of the table as a multiset."""
-    return Counter(query(db, f"SELECT {COLUMNS} FROM events"))
-
-
-def rows(lines: Iterable[Line]) -> Counter[tuple[Any, ...]]:
-    """Return what a table with these events holds."""
-    return Counter(line.row for line in lines)
+from mixpanel_export import ParallelFetchResult, export_events
 
 
 def counts(db: Path) -> list[tuple[Any, ...]]:
@@ -222,22 +92,40 @@ def test_an_event_without_a_time_is_shown_once(db: Path) -> None:
     assert table(db) == rows([timeless])
 
 
-@pytest.mark.parametrize("lost", [0, 1], ids=["one is shown", "one is hidden"])
-@pytest.mark.parametrize("change", ["DROP TABLE _export_timeless", "DELETE FROM _export_timeless"])
-def test_ids_that_are_not_noted_are_made_up_for(db: Path, change: str, lost: int) -> None:
-    """A file of the first ledger is gone on with: its events without a time are known to what comes, also hidden ones.
+OLDER_LEDGERS = {
+    1: [],
+    2: [
+        "CREATE TABLE _export_timeless AS SELECT batch, insert_id FROM _export_strays WHERE event_time IS NULL"
+    ],
+}
+"""What an older version of the ledger had in place of `_export_strays`."""
 
-    That the table is out of the way while another one is exported into changes nothing.
+
+@pytest.mark.parametrize("hidden", [0, 1], ids=["visible", "hidden"])
+@pytest.mark.parametrize("hour", [None, 24 * 3, 1_000_000], ids=["no time", "a later day", "no day"])
+@pytest.mark.parametrize("version", OLDER_LEDGERS)
+def test_a_file_with_an_older_ledger_knows_its_strays(
+    db: Path, version: int, hour: int | None, hidden: int
+) -> None:
+    """The first export into a table records the strays that an older release left there, visible or hidden.
+
+    An export into another table of the file leaves that to it.
     """
     server = Server()
-    first, second = (Line("a", None, "d", "i", processed) for processed in (1, 2))
-    server.days |= {DAYS[0]: [first], DAYS[1]: [second] * lost}
+    first, second = (Line("a", hour, "d", "i", processed) for processed in (1, 2))
+    server.days |= {DAYS[0]: [first], DAYS[1]: [second] * hidden}
     run(server, db, DAYS[0], DAYS[1])
-    query(db, change)
-    query(db, "COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 1'")
+    strays = query(db, "FROM _export_strays ORDER BY ALL")
+    comment = f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {version}'"
+    for statement in (*OLDER_LEDGERS[version], "DROP TABLE _export_strays", comment):
+        query(db, statement)
     query(db, "ALTER TABLE events RENAME TO kept")
-    run(server, db, DAYS[0], DAYS[0], table="other")
+    server.days |= {DAYS[2]: []}
+    run(server, db, DAYS[2], DAYS[2], table="other")
     query(db, "ALTER TABLE kept RENAME TO events")
+    run(server, db, DAYS[0], DAYS[1], mode="resume")
+    assert query(db, "FROM _export_strays ORDER BY ALL") == strays
+    assert query(db, "FROM duckdb_tables() WHERE table_name = '_export_timeless'") == []
     server.days |= {DAYS[1]: [], DAYS[3]: [second]}
     run(server, db, DAYS[1], DAYS[3], mode="append")
     assert table(db) == rows([second])
@@ -382,12 +270,13 @@ def test_ids_are_compared_as_they_were_sent(db: Path, ids: tuple[str, str]) -> N
     assert sum(table(db).values()) == 2
 
 
-def test_json_that_only_duckdb_takes_is_compared_too(db: Path) -> None:
-    """An identity in JSON that Python would not read is compared as it was sent, like any other."""
-    odd = b'{"event":"a","properties":{"time":1.5,"distinct_id":"d","$insert_id":"i","x":[1,],"y":%s}}\n'
-    body = odd % b"1" + odd % b"2" + b'{"event":"end","properties":{}}\n'
+def test_ids_in_duckdbs_dialect_of_json_are_compared_as_they_were_sent(db: Path) -> None:
+    """Text that DuckDB accepts and other parsers of JSON refuse hides no duplicate, and makes none."""
+    odd = b'{"event":"a","properties":{"time":%s,"distinct_id":"d","$insert_id":"i","x":[1,],"y":%d}}\n'
+    body = odd % (b"1.5", 1) + odd % (b"1.50", 2) + odd % (b"1.5", 3) + b'{"event":"end","properties":{}}\n'
     run(Server(), db, DAYS[0], DAYS[0], transport=answering(lambda _: body))
-    assert sum(table(db).values()) == 2
+    kept = query(db, "SELECT (properties->'y')::INTEGER AS y FROM events WHERE event_name = 'a' ORDER BY y")
+    assert kept == [(2,), (3,)]
 
 
 @pytest.mark.parametrize("kilobytes,number", [(1024, 60), (64, 1500), (6 << 10, 12)])
@@ -403,30 +292,6 @@ def test_duplicates_of_any_size_are_found(db: Path, kilobytes: int, number: int)
     assert result.errors == ()
     assert (result.total_rows, result.removed_duplicates) == (number // 2, number // 2)
     assert query(db, "SELECT count(*) FROM events WHERE (properties->'n')::INTEGER % 2 = 0") == [(0,)]
-
-
-class Batch(NamedTuple):
-    """What one request delivered that still counts."""
-
-    first: date
-    last: date
-    names: tuple[str, ...] | None
-    lines: tuple[Line, ...]
-
-
-LINES = st.lists(
-    st.builds(
-        Line,
-        st.sampled_from(NAMES),
-        st.sampled_from([24, 30, 71, 96, None]),  # few, so that days have events in common
-        st.just("d"),
-        st.sampled_from(["i", "i", "i", "j", "", None]),
-        st.sampled_from([1, 2, None]),
-        st.sampled_from(["", "n"]),
-    ),
-    max_size=5,
-)
-DAY = st.sampled_from(DAYS)
 
 
 def test_rows_keep_their_text_where_some_lose_inside_a_batch_and_some_across(tmp_path: Path) -> None:
@@ -445,135 +310,3 @@ def test_rows_keep_their_text_where_some_lose_inside_a_batch_and_some_across(tmp
     for _ in range(4):
         run(server, db, DAYS[1], DAYS[1], mode="append")
         assert table(db) == expected
-
-
-class Exports(RuleBasedStateMachine):
-    """The server changes, exports of all modes follow, and a model says what the table must hold."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = TemporaryDirectory()
-        self.db = Path(self.folder.name, "test.duckdb")
-        self.server = Server()
-        self.batches: list[Batch] | None = None
-
-    def teardown(self) -> None:
-        self.folder.cleanup()
-
-    @initialize(days=st.lists(LINES, min_size=len(DAYS), max_size=len(DAYS)))
-    def begin(self, days: list[list[Line]]) -> None:
-        self.server.days = dict(zip(DAYS, days, strict=True))
-
-    @rule(day=DAY, lines=LINES)
-    def events_come_and_go(self, day: date, lines: list[Line]) -> None:
-        self.server.days[day] = lines
-
-    @rule(day=DAY, name=st.sampled_from(["d", "e"]))
-    def people_are_merged(self, day: date, name: str) -> None:
-        self.server.days[day] = [line._replace(distinct_id=name) for line in self.server.days[day]]
-
-    @rule(one=DAY, other=DAY)
-    def a_day_leaks_into_another(self, one: date, other: date) -> None:
-        self.server.days[other] = (self.server.days[other] + self.server.days[one])[:8]
-
-    @rule(
-        mode=st.sampled_from(["create", "append", "append", "replace", "resume"]),
-        ends=st.one_of(st.tuples(DAY, DAY), DAY.map(lambda day: (day, day))),
-        names=st.sampled_from([None, None, None, ("a",), ("b",)]),
-        chunk_days=st.sampled_from([1, 1, 2, 3]),
-    )
-    def export(
-        self, mode: Mode, ends: tuple[date, date], names: tuple[str, ...] | None, chunk_days: int
-    ) -> None:
-        first, last = min(ends), max(ends)
-        self.server.asked.clear()
-        try:
-            run(
-                self.server,
-                self.db,
-                first,
-                last,
-                mode=mode,
-                events=names,
-                chunk_days=chunk_days,
-                allow_empty=True,
-            )
-        except TableExistsError:
-            assert mode == "create"
-            assert self.batches is not None
-        except TableNotFoundError:
-            assert mode == "append"
-            assert self.batches is None
-        except SelectionError:
-            assert any(self._conflicts(batch, first, last, names) for batch in self.batches or ())
-        else:
-            self._exported(mode, first, last, names)
-
-    def _conflicts(self, batch: Batch, first: date, last: date, names: tuple[str, ...] | None) -> bool:
-        disjoint = names and batch.names and not set(names) & set(batch.names)
-        return batch.names != names and not disjoint and batch.first <= last and first <= batch.last
-
-    def _exported(self, mode: Mode, first: date, last: date, names: tuple[str, ...] | None) -> None:
-        held = [] if mode in {"create", "replace"} or self.batches is None else self.batches
-        asked = sorted(chunk for chunk in set(self.server.asked) if not self._is_second_look(*chunk))
-        days = {first + timedelta(days=day) for day in range((last - first).days + 1)}
-        mine = [batch for batch in held if batch.names == names]
-        wanted = days - {day for batch in mine for day in _days(batch.first, batch.last) if mode == "resume"}
-        touched = [batch for batch in mine if wanted & set(_days(batch.first, batch.last))]
-        wanted |= {day for batch in touched for day in _days(batch.first, batch.last)}
-        assert sorted(day for chunk in asked for day in _days(*chunk)) == sorted(wanted)
-        self.batches = [batch for batch in held if batch not in touched]
-        self.batches += [
-            Batch(*chunk, names, tuple(winners(self.server.lines(*chunk, names)))) for chunk in asked
-        ]
-
-    def _is_second_look(self, first: date, last: date) -> bool:
-        """Whether neighbours that came empty were asked for once more, together."""
-        return any(
-            first <= start and end <= last
-            for start, end in self.server.asked
-            if (start, end) != (first, last)
-        )
-
-    @precondition(lambda self: self.batches is not None)
-    @invariant()
-    def the_table_is_what_the_batches_delivered(self) -> None:
-        assert self.batches is not None
-        expected = winners(line for batch in self.batches for line in batch.lines)
-        assert table(self.db) == rows(expected)
-
-    @precondition(lambda self: self.batches is not None)
-    @invariant()
-    def the_ledger_agrees_with_the_table(self) -> None:
-        differing = query(
-            self.db,
-            'SELECT batch, "rows", n FROM _export_batches FULL JOIN '
-            "(SELECT export_batch AS batch, count(*) AS n FROM events GROUP BY ALL) USING (batch) "
-            'WHERE table_name IS NULL OR "rows" <> coalesce(n, 0)',
-        )
-        assert differing == []
-        delivered = sum(len(batch.lines) for batch in self.batches or ())
-        hidden = query(self.db, "SELECT count(*) FROM _export_duplicates")[0][0]
-        assert hidden == delivered - sum(table(self.db).values())
-        noted = "SELECT batch, insert_id FROM _export_timeless"
-        nameless = "SELECT export_batch, insert_id FROM events WHERE event_time IS NULL AND insert_id <> ''"
-        assert query(self.db, f"{nameless} EXCEPT {noted}") == []
-        assert query(self.db, "FROM _export_timeless ANTI JOIN _export_batches USING (batch)") == []
-
-
-def _chunks(asked: Iterable[tuple[date, date]]) -> list[tuple[date, date]]:
-    """Return what was asked for, each once, without second looks at several empty chunks in one request."""
-    chunks = set(asked)
-    return sorted(
-        (first, last)
-        for first, last in chunks
-        if not any(first <= other[0] and other[1] <= last for other in chunks - {(first, last)})
-    )
-
-
-def _days(first: date, last: date) -> Iterator[date]:
-    return (first + timedelta(days=day) for day in range((last - first).days + 1))
-
-
-Exports.TestCase.settings = settings(max_examples=20, stateful_step_count=12)
-TestExports = Exports.TestCase

@@ -420,7 +420,7 @@ def test_a_table_of_an_older_release_can_be_dropped_and_one_of_a_newer_cannot(tm
     """A drop knows all that an older ledger has of the table, and not what a newer one may have."""
     db = tmp_path / "x.duckdb"
     run(lambda: exported(db, "events", "others"))
-    query(db, "DROP TABLE _export_timeless")
+    query(db, "DROP TABLE _export_strays")
     query(db, "COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 1'")
     with Workspace(path=db) as workspace:
         workspace.drop("events")
