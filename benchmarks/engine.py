@@ -43,7 +43,7 @@ from _measure import (
 from _report import Bar, horizontal, markdown, publish
 
 from mixpanel_export._model import Chunk
-from mixpanel_export._planning.planner import open_from, plan
+from mixpanel_export._planning.planner import first_open_day, plan
 from mixpanel_export.simulator import Simulator, Truth
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def download(url: str, folder: Path) -> None:
 
 
 async def _download(url: str, folder: Path) -> None:
-    chunks = plan(FIRST, LAST, trust=False, requests=None, open_from=open_from(datetime.now(UTC))).chunks
+    chunks = plan(
+        FIRST, LAST, skip_complete=False, requests=None, first_open_day=first_open_day(datetime.now(UTC))
+    ).chunks
     limiter = anyio.CapacityLimiter(WORKERS)
     async with (
         httpx.AsyncClient(base_url=url, auth=_auth(), timeout=600) as client,

@@ -12,8 +12,8 @@ from mixpanel_export._database.connection import database_path
 from mixpanel_export._database.preflight import Mode, Target
 from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._model import Batch, Chunk, Selection
-from mixpanel_export._planning.days import check_begun, checked_days, latest_day
-from mixpanel_export._planning.planner import Plan, open_from, plan
+from mixpanel_export._planning.days import check_has_begun, checked_days, latest_day
+from mixpanel_export._planning.planner import Plan, first_open_day, plan
 from mixpanel_export._quota.gate import Gate, GateStatistics, gate_for
 from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.query import Query, Timeouts, checked_names, query_for
@@ -58,11 +58,11 @@ class Job:
             min(days.last, latest),
             batches=batches,
             history=history,
-            trust=self.target.mode in {"resume", "replace"},
+            skip_complete=self.target.mode in {"resume", "replace"},
             chunk_days=self.chunk_days,
             workers=self.workers,
             requests=_planned_requests(self.gate.statistics(), self.target.days.days),
-            open_from=open_from(in_zone(self.now(), self.target.zone)),
+            first_open_day=first_open_day(in_zone(self.now(), self.target.zone)),
         )
         if days.last <= latest:
             return planned
@@ -150,7 +150,7 @@ def checked_job(arguments: ExportArguments) -> Job:
         ValueError, ConfigError: As `export_events`.
     """
     days = checked_days(arguments.from_date, arguments.to_date)
-    check_begun(days.first, "from_date", arguments.now())
+    check_has_begun(days.first, "from_date", arguments.now())
     arguments.check()
     names = checked_names(arguments.events)
     credentials = arguments.credentials or resolve_credentials()

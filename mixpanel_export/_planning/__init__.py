@@ -1,4 +1,4 @@
-"""Decides which requests to make: dates, ledger and quota become chunks.
+"""Decides which requests to make: turns dates, ledger rows and the quota into chunks.
 
-Pure: no clock, no file, no network. Imports `_model` and `errors` only. Start with `planner.plan`.
+Pure functions: no clock, no files, no network. Imports only `_model` and `errors`. Start with `planner.plan`.
 """

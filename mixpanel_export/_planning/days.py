@@ -1,4 +1,4 @@
-"""Days as arguments: text to dates, checked. Pure."""
+"""Parses and checks days that callers pass as arguments. Pure functions."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -6,17 +6,16 @@ from datetime import UTC, date, datetime, timedelta
 from mixpanel_export._model import Chunk
 from mixpanel_export.errors import ArgumentError
 
-_DAY = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-)  # date.fromisoformat alone also accepts weeks, and dates without hyphens
-_EARLIEST_OFFSET = timedelta(hours=14)  # ahead of UTC, where each day begins first
+# date.fromisoformat also accepts week dates, and dates without hyphens.
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_LARGEST_OFFSET = timedelta(hours=14)  # from UTC; a day begins first in the zones with this offset
 
 
 def parse_day(day: str | date, argument: str) -> date:
-    """Return *day*, written as `YYYY-MM-DD` if it is text; *argument* is the name of the argument.
+    """Return *day* as a date. Text must be `YYYY-MM-DD`. *argument* is the argument's name, for the error.
 
     Raises:
-        ArgumentError: It is written otherwise, or there is no such day.
+        ArgumentError: *day* has another format, or the calendar has no such day.
     """
     match day:
         case str() if _DAY.fullmatch(day):
@@ -30,10 +29,10 @@ def parse_day(day: str | date, argument: str) -> date:
 
 
 def checked_days(from_date: str | date, to_date: str | date) -> Chunk:
-    """Return the days of a range, both inclusive.
+    """Return the days from *from_date* to *to_date*, both inclusive.
 
     Raises:
-        ArgumentError: A date is none, or the range is reversed.
+        ArgumentError: A date is invalid, or *to_date* is before *from_date*.
     """
     first, last = parse_day(from_date, "from_date"), parse_day(to_date, "to_date")
     if last < first:
@@ -41,11 +40,11 @@ def checked_days(from_date: str | date, to_date: str | date) -> Chunk:
     return Chunk(first, last)
 
 
-def check_begun(day: date, argument: str, now: datetime) -> None:
-    """Refuse a day that has begun in no time zone at *now* (aware); *argument* is the name of the argument.
+def check_has_begun(day: date, argument: str, now: datetime) -> None:
+    """Raise an error if *day* has not begun in any time zone at *now*, which must be aware.
 
     Raises:
-        ArgumentError: It names the latest day.
+        ArgumentError: Names *argument*, and the latest day that has begun.
     """
     latest = latest_day(now)
     if day > latest:
@@ -53,5 +52,5 @@ def check_begun(day: date, argument: str, now: datetime) -> None:
 
 
 def latest_day(now: datetime) -> date:
-    """Return the latest day that has begun anywhere on earth at *now* (aware)."""
-    return (now.astimezone(UTC) + _EARLIEST_OFFSET).date()
+    """Return the latest day that has begun in any time zone at *now*, which must be aware."""
+    return (now.astimezone(UTC) + _LARGEST_OFFSET).date()

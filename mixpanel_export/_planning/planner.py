@@ -1,11 +1,16 @@
-"""Dates, ledger and quota → chunks. Pure: nothing here reads a clock, a file or a network.
+"""Plans the chunks of an export from dates, ledger rows and the quota. Pure functions.
 
-For every plan, the chunks are disjoint and contain exactly the days to fetch, and no edge of a chunk lies inside a batch
-whose rows are in the table, because rows are replaced batch by batch. Within these rules chunks are even, they fill whole
-waves of the workers, because the longest chunk decides when an export ends, and they leave a part of the hour's quota for
-retries. Even means even in days. Where earlier batches show that days differ much, it means even in expected events.
+Every plan keeps two rules:
 
-Inside this module days are ordinals, so a run of days is a `range`.
+- Chunks do not overlap, and together they contain exactly the days to fetch.
+- No chunk begins or ends inside a batch whose rows are in the table, because rows are replaced by whole batches.
+
+Within these rules, all chunks have the same number of days, because the longest chunk decides when an export ends. The
+number of chunks is a multiple of the number of workers where possible, and leaves part of the hourly quota for retries.
+If earlier batches show that days differ much in size, chunks have the same number of expected events instead.
+
+In this module a day is an ordinal (`date.toordinal`), a run of consecutive days is a `range`, and a boundary is the
+ordinal of the first day after it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,57 +30,58 @@ from mixpanel_export._planning.weights import (
 )
 from mixpanel_export.errors import ArgumentError
 
-_OPEN_DAYS = 2  # 48 hours after its end a day has most of the events that arrive late
-_WEEK = 7  # days: no chunk is longer, as long as the quota allows
-_MAX_CHUNKS_OF_A_WEEK = 6  # a short export should not spend more than a tenth of the hour's quota
-_WORTHWHILE = 0.9  # of the time of even chunks; expected events are uncertain, so a smaller gain is none
+_OPEN_DAYS = 2  # after a day's end; most late events arrive within 48 hours
+_WEEK = 7  # days; the longest chunk, unless the quota requires longer ones
+_MAX_CHUNKS_OF_A_WEEK = 6  # an export of up to a week uses at most a tenth of the hourly quota
+# Chunks of equal weight must save a tenth of the time of chunks of equal days, because weights are only estimates.
+_MAX_TIME_RATIO = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to fetch."""
+    """The chunks of an export."""
 
     chunks: tuple[Chunk, ...]
-    """Disjoint chunks, in order of date."""
+    """All chunks, in order of date."""
     fetch_order: tuple[Chunk, ...]
-    """The chunks to fetch, the heaviest first, so that none of them runs alone at the end."""
+    """The same chunks, the largest first, so that a large chunk does not run alone at the end."""
     added: tuple[Chunk, ...] = ()
-    """Runs of days that were not requested, but belong to a batch that is to be replaced."""
+    """Days that the caller did not request, but that belong to a batch that the export replaces."""
     skipped: tuple[Chunk, ...] = ()
-    """Runs of requested days that the table has complete."""
+    """Requested days that are complete in the table already."""
     future: tuple[Chunk, ...] = ()
-    """Chunks whose days have begun in no time zone; they are reported as failed without a request."""
+    """Chunks whose days have not begun in any time zone. They fail without a request."""
 
 
 def split_date_range(from_date: str, to_date: str, chunk_days: int = 7) -> list[tuple[str, str]]:
     """Divide the days from *from_date* to *to_date*, both inclusive, into chunks of *chunk_days* days.
 
-    The chunks are contiguous and inclusive, from the first day on; the last one may be shorter.
+    Returns the first and last day of each chunk. Only the last chunk may be shorter.
 
     Raises:
-        ArgumentError: A date is not `YYYY-MM-DD`, the range is reversed, or *chunk_days* is not positive.
+        ArgumentError: A date is not `YYYY-MM-DD`, *to_date* is before *from_date*, or *chunk_days* is not positive.
     """
     first, last = parse_day(from_date, "from_date"), parse_day(to_date, "to_date")
     if first > last:
         raise ArgumentError("from_date", f"must not be after to_date, got {from_date} and {to_date}")
-    chunks = map(_chunk, _fixed_parts(chunk_days, _days(first, last), whole=()))
+    chunks = map(_chunk, _fixed_parts(chunk_days, _days(first, last), indivisible=()))
     return [(chunk.first.isoformat(), chunk.last.isoformat()) for chunk in chunks]
 
 
-def open_from(now: datetime) -> date:
-    """Return the first day that is open at *now*: a day is open until 48 hours after its end.
+def first_open_day(now: datetime) -> date:
+    """Return the first day that is still open at *now*. A day is open until 48 hours after its end.
 
-    *now* must be aware, and in the project's zone.
+    *now* must be aware, and in the project's time zone.
     """
     return now.date() - timedelta(days=_OPEN_DAYS)
 
 
 def is_open(last: date, requested_at: datetime) -> bool:
-    """Whether a batch that ends with *last* was requested before that day had been over for 48 hours.
+    """Whether a batch whose last day is *last* was requested less than 48 hours after the end of that day.
 
-    *requested_at* must be aware, and in the project's zone.
+    *requested_at* must be aware, and in the project's time zone.
     """
-    return last >= open_from(requested_at)
+    return last >= first_open_day(requested_at)
 
 
 def plan(
@@ -84,41 +90,43 @@ def plan(
     *,
     batches: Sequence[Batch] = (),
     history: Sequence[Batch] = (),
-    trust: bool,
+    skip_complete: bool,
     chunk_days: int | None = None,
     workers: int = 10,
     requests: int | None = 50,
-    open_from: date,
+    first_open_day: date,
 ) -> Plan:
     """Decide which of the days from *first* to *last*, both inclusive, to fetch, and in which chunks.
 
-    *batches* are the ledger rows of this table and selection; those that have rows must not overlap. With *trust*, days
-    whose newest batch is complete are skipped. A batch that has rows, and a day to fetch, is fetched whole, inside one
-    chunk, so the plan may add days that were not requested.
+    *batches* are the ledger rows of this table and selection. Visible batches must not overlap. A visible batch with a
+    day to fetch is fetched as a whole, inside one chunk, so the plan may add days that were not requested. With
+    *skip_complete*, days whose newest batch is complete are not fetched.
 
-    With *chunk_days*, each run of days is divided from its first day on, and an edge that would divide a batch moves later.
-    Without, there are as many even chunks as fill whole waves of *workers* with at most a week each, or as the quota of
-    *requests* (None: unlimited) allows. Days from *open_from* on have chunks of their own.
+    With *chunk_days*, chunks have that many days; a chunk that would end inside a batch ends with the batch. Without,
+    chunks have equal lengths of at most a week, and their number is a multiple of *workers*. If that needs more than
+    *requests* requests (None: no limit), chunks are longer and fewer. Each day from *first_open_day* on is a chunk.
 
-    The events of a day are estimated from *batches* and *history*, which are further ledger rows. Where chunks that are
-    even in events are expected to save the workers a tenth of the time, they are chosen. They are neither more nor longer
-    than chunks that are even in days.
+    The number of events of each day is estimated from *batches* and *history*, which are further ledger rows. Chunks with
+    equal numbers of events are used if they should save a tenth of the time. They are not more, and not longer, than
+    chunks of equal length.
 
     Raises:
         ArgumentError: *chunk_days* is not positive.
     """
     requested = _days(first, last)
-    to_fetch = set(requested) - (_complete_days(batches) if trust else set())
+    to_fetch = set(requested) - (_complete_days(batches) if skip_complete else set())
     visible = [_days(batch.days.first, batch.days.last) for batch in batches if batch.visible]
     replaced = [days for days in visible if not to_fetch.isdisjoint(days)]
     to_fetch.update(*replaced)
-    whole = [days for days in replaced if len(days) > 1]  # no edge divides a day
+    indivisible = [days for days in replaced if len(days) > 1]  # a batch of one day cannot be divided
     weights = expected_weights(_row_counts([*history, *batches]), to_fetch)
     if chunk_days is None:
-        open_day = open_from.toordinal()
-        parts = _even_parts(to_fetch, whole, open_day, workers=workers, requests=requests, weights=weights)
+        open_day = first_open_day.toordinal()
+        parts = _even_parts(
+            to_fetch, indivisible, open_day, workers=workers, requests=requests, weights=weights
+        )
     else:
-        parts = [part for run in _runs(to_fetch) for part in _fixed_parts(chunk_days, run, whole)]
+        parts = [part for run in _runs(to_fetch) for part in _fixed_parts(chunk_days, run, indivisible)]
     parts.sort(key=lambda part: part.start)
     return Plan(
         chunks=tuple(map(_chunk, parts)),
@@ -129,14 +137,16 @@ def plan(
 
 
 def split_in_two(chunk: Chunk, batches: Iterable[Batch]) -> tuple[Chunk, Chunk] | None:
-    """Return the chunk in two pieces, as even as possible; None if every edge would divide a batch that has rows."""
+    """Return the two halves of *chunk*, as equal as possible; None if every boundary would divide a visible batch."""
     days = _days(chunk.first, chunk.last)
-    whole = [_days(batch.days.first, batch.days.last) for batch in batches if batch.visible]
-    edges = [edge for edge in range(days.start + 1, days.stop) if _divided_by(edge, whole) is None]
-    if not edges:
+    indivisible = [_days(batch.days.first, batch.days.last) for batch in batches if batch.visible]
+    boundaries = [
+        day for day in range(days.start + 1, days.stop) if _batch_divided_at(day, indivisible) is None
+    ]
+    if not boundaries:
         return None
-    edge = min(edges, key=lambda edge: abs(2 * edge - days.start - days.stop))
-    return _chunk(range(days.start, edge)), _chunk(range(edge, days.stop))
+    boundary = min(boundaries, key=lambda day: abs(2 * day - days.start - days.stop))
+    return _chunk(range(days.start, boundary)), _chunk(range(boundary, days.stop))
 
 
 def _complete_days(batches: Iterable[Batch]) -> set[int]:
@@ -150,49 +160,49 @@ def _complete_days(batches: Iterable[Batch]) -> set[int]:
 
 
 def _row_counts(batches: Iterable[Batch]) -> Iterator[tuple[range, int]]:
-    """Yield days and rows of the batches that say how many events there are, oldest first."""
+    """Yield the days and the number of rows of each complete or open batch, oldest first."""
     for batch in sorted(batches, key=lambda batch: batch.number):
         if batch.status in {"complete", "open"}:
             yield _days(batch.days.first, batch.days.last), batch.rows
 
 
-def _fixed_parts(days: int, run: range, whole: Sequence[range]) -> Iterator[range]:
-    """Divide *run* from its first day on; an edge inside a batch moves to the batch's end."""
+def _fixed_parts(days: int, run: range, indivisible: Sequence[range]) -> Iterator[range]:
+    """Divide *run* into parts of *days* days. A boundary inside a batch moves to the batch's end."""
     if days < 1:
         raise ArgumentError("chunk_days", f"must be positive, got {days}")
     start = run.start
     while start < run.stop:
-        edge = min(start + days, run.stop)
-        batch = _divided_by(edge, whole)
-        stop = batch.stop if batch else edge
+        boundary = min(start + days, run.stop)
+        batch = _batch_divided_at(boundary, indivisible)
+        stop = batch.stop if batch else boundary
         yield range(start, stop)
         start = stop
 
 
 def _even_parts(
     to_fetch: set[int],
-    whole: Sequence[range],
+    indivisible: Sequence[range],
     open_day: int,
     *,
     workers: int,
     requests: int | None,
     weights: Weights | None,
 ) -> list[range]:
-    """Divide the closed days evenly; open days, and batches with open days, are parts of their own."""
-    open_batches = [batch for batch in whole if batch.stop > open_day]
+    """Divide the closed days evenly. Each open day, and each batch with open days, is a part by itself."""
+    open_batches = [batch for batch in indivisible if batch.stop > open_day]
     open_days = {day for day in to_fetch if day >= open_day}.difference(*open_batches)
     separate = open_batches + [range(day, day + 1) for day in open_days]
     runs = _runs(to_fetch.difference(*separate))
     lengths = [len(run) for run in runs]
     count = _even_count(lengths, separate, workers, requests)
     divided = list(zip(shares(lengths, lengths, count), runs, strict=True))
-    even = [part for share, run in divided for part in _divide(share, run, whole)]
+    even = [part for share, run in divided for part in _divide(share, run, indivisible)]
     if weights is None:
         return separate + even
     longest = max([_WEEK, *(-(-len(run) // share) for share, run in divided)])
     alternatives = [
-        separate + [part for light in parts for part in _no_longer_than(longest, light, whole)]
-        for parts in even_by_weight(runs, whole, weights, most=count)
+        separate + [piece for part in parts for piece in _no_longer_than(longest, part, indivisible)]
+        for parts in even_by_weight(runs, indivisible, weights, most=count)
     ]
     return _quickest(separate + even, alternatives, len(separate) + count, workers, weights)
 
@@ -200,19 +210,19 @@ def _even_parts(
 def _quickest(
     even: list[range], alternatives: Iterable[list[range]], most: int, workers: int, weights: Weights
 ) -> list[range]:
-    """Return the alternative that takes the least time, with at most *most* parts, or *even* if the gain is small."""
+    """Return the fastest of *alternatives* with at most *most* parts, or *even* if that saves little time."""
 
     def time(parts: Iterable[range]) -> float:
         return makespan(parts, weights, workers)
 
     best = min((parts for parts in alternatives if len(parts) <= most), key=time, default=even)
-    return best if time(best) <= _WORTHWHILE * time(even) else even
+    return best if time(best) <= _MAX_TIME_RATIO * time(even) else even
 
 
 def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int, requests: int | None) -> int:
-    """Return the number of chunks for runs of *lengths* closed days: whole waves, within the quota.
+    """Return the number of chunks for the closed days, in runs of *lengths* days.
 
-    *separate* are the chunks of open days.
+    It is a multiple of *workers* if the quota allows. *separate* are the chunks of open days.
     """
     days = sum(lengths)
     weeks = sum(-(-length // _WEEK) for length in lengths)
@@ -227,27 +237,29 @@ def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int,
     return min(count, days)
 
 
-def _no_longer_than(days: int, part: range, whole: Sequence[range]) -> Iterable[range]:
-    return [part] if len(part) <= days else _divide(-(-len(part) // days), part, whole)
+def _no_longer_than(days: int, part: range, indivisible: Sequence[range]) -> Iterable[range]:
+    """Divide *part* if it has more than *days* days."""
+    return [part] if len(part) <= days else _divide(-(-len(part) // days), part, indivisible)
 
 
-def _divide(count: int, run: range, whole: Sequence[range]) -> Iterator[range]:
-    """Divide *run* into *count* even parts; an edge inside a batch moves to its nearer end, so parts may merge."""
+def _divide(count: int, run: range, indivisible: Sequence[range]) -> Iterator[range]:
+    """Divide *run* into *count* even parts, or fewer: a boundary inside a batch moves to the batch's nearer end."""
     even = (run.start + len(run) * part // count for part in range(count + 1))
-    edges = sorted({_moved_out_of(whole, edge) for edge in even})
-    return (range(start, stop) for start, stop in pairwise(edges))
+    boundaries = sorted({_outside_batches(indivisible, boundary) for boundary in even})
+    return (range(start, stop) for start, stop in pairwise(boundaries))
 
 
-def _moved_out_of(whole: Sequence[range], edge: int) -> int:
-    batch = _divided_by(edge, whole)
+def _outside_batches(indivisible: Sequence[range], boundary: int) -> int:
+    """Return *boundary*, moved to the nearer end of the batch that it would divide."""
+    batch = _batch_divided_at(boundary, indivisible)
     if batch is None:
-        return edge
-    return batch.start if edge - batch.start < batch.stop - edge else batch.stop
+        return boundary
+    return batch.start if boundary - batch.start < batch.stop - boundary else batch.stop
 
 
-def _divided_by(edge: int, whole: Sequence[range]) -> range | None:
-    """Return the batch that an edge before day *edge* would divide."""
-    return next((batch for batch in whole if batch.start < edge < batch.stop), None)
+def _batch_divided_at(boundary: int, indivisible: Sequence[range]) -> range | None:
+    """Return the batch that *boundary* would divide; None if there is none."""
+    return next((batch for batch in indivisible if batch.start < boundary < batch.stop), None)
 
 
 def _days(first: date, last: date) -> range:
@@ -255,7 +267,7 @@ def _days(first: date, last: date) -> range:
 
 
 def _runs(days: Iterable[int]) -> list[range]:
-    """Return *days* as runs without gaps, in order."""
+    """Return *days* as runs of consecutive days, in order."""
     runs: list[range] = []
     for day in sorted(days):
         if runs and runs[-1].stop == day:

@@ -1,6 +1,7 @@
-"""Expected events of each day, estimated from earlier batches, and parts of equal weight. Pure, as the planner is.
+"""Estimates the events of each day from earlier batches, and divides days into parts of equal weight. Pure functions.
 
-A weight is a number of events; only ratios matter. Days are ordinals and runs of days are ranges, as in the planner.
+The weight of a day is its expected number of events; only ratios matter. Days are ordinals and runs of days are ranges,
+as in the planner.
 """
 
 from bisect import bisect, bisect_left
@@ -11,17 +12,19 @@ from statistics import fmean, median
 
 Weights = Mapping[int, float]
 
-_EMPTY = 1 / 50  # of an average day: the cost of a day without events
-_MAX_ALTERNATIVES = 200  # about; years without a quota should be planned quickly
-_NEAREST = 3  # days on either side that estimate an unknown one, so that the median ignores an outlier
+_EMPTY_DAY = 1 / 50  # the cost of a day without events, as a part of an average day
+_MAX_ALTERNATIVES = 200  # approximately; limits the time to plan many years without a quota
+_NEIGHBOURS = 3  # known days on either side whose median is the estimate for an unknown day
 
 
 def expected_weights(row_counts: Iterable[tuple[range, int]], days: Iterable[int]) -> dict[int, float] | None:
-    """Return the expected weight of each of *days*; None if nothing is known, or only days without events are.
+    """Return the expected weight of each of *days*; None if no earlier batch has events.
 
-    *row_counts* are the days and rows of earlier batches, oldest first; a later one replaces an earlier one. Only the sum
-    of a batch's days is known, so each has an equal share. A day that no batch covers weighs the median of the nearest
-    days, so that one outlier does not recur every week: those of its weekday that were batches of their own, or else any.
+    *row_counts* are the days and rows of earlier batches, oldest first. A later batch replaces an earlier one. Only the
+    total of a batch is known, so each of its days has an equal share.
+
+    The weight of a day without a batch is the median of the nearest days of the same weekday that were batches of one
+    day. If there are none, it is the median of the nearest days. The median keeps an outlier from recurring every week.
     """
     known: dict[int, float] = {}
     single: set[int] = set()
@@ -34,26 +37,26 @@ def expected_weights(row_counts: Iterable[tuple[range, int]], days: Iterable[int
     if not any(known.values()):
         return None
     weekdays = [sorted(day for day in single if day % 7 == weekday) for weekday in range(7)]
-    every = sorted(known)
-    least = fmean(known.values()) * _EMPTY
+    all_known = sorted(known)
+    minimum = fmean(known.values()) * _EMPTY_DAY
     return {
-        day: least + (known[day] if day in known else _estimate(day, weekdays[day % 7] or every, known))
+        day: minimum + (known[day] if day in known else _estimate(day, weekdays[day % 7] or all_known, known))
         for day in days
     }
 
 
 def _estimate(day: int, others: Sequence[int], known: Weights) -> float:
-    at = bisect(others, day)
-    return median(known[other] for other in others[max(0, at - _NEAREST) : at + _NEAREST])
+    index = bisect(others, day)
+    return median(known[other] for other in others[max(0, index - _NEIGHBOURS) : index + _NEIGHBOURS])
 
 
 def weight(days: range, weights: Weights | None) -> float:
-    """Return the weight of *days* together; if nothing is known, their number."""
+    """Return the total weight of *days*, or their number if *weights* is None."""
     return float(len(days)) if weights is None else sum(weights[day] for day in days)
 
 
 def makespan(parts: Iterable[range], weights: Weights, workers: int) -> float:
-    """Return the time that *workers* need for *parts* if each idle worker takes the heaviest part that is left."""
+    """Return the time that *workers* need for *parts* if each idle worker takes the heaviest remaining part."""
     free = [0.0] * workers
     for part in sorted((weight(part, weights) for part in parts), reverse=True):
         heapreplace(free, free[0] + part)
@@ -61,9 +64,9 @@ def makespan(parts: Iterable[range], weights: Weights, workers: int) -> float:
 
 
 def shares(weights: Sequence[float], most: Sequence[int], count: int) -> list[int]:
-    """Distribute *count* chunks among runs of these *weights* so that the heaviest chunk is as light as possible.
+    """Return how many of *count* chunks each run gets, so that the heaviest chunk is as light as possible.
 
-    Every run has at least one, and none more than its *most*.
+    *weights* are the weights of the runs. Each run gets at least one chunk, and at most as many as *most* says.
     """
     chunks = [1] * len(weights)
     for _ in range(count - len(weights)):
@@ -75,34 +78,40 @@ def shares(weights: Sequence[float], most: Sequence[int], count: int) -> list[in
 
 
 def even_by_weight(
-    runs: Sequence[range], whole: Sequence[range], weights: Weights, most: int
+    runs: Sequence[range], indivisible: Sequence[range], weights: Weights, most: int
 ) -> Iterator[list[range]]:
-    """Yield *runs* divided into up to *most* parts of about equal weight; no edge divides a range of *whole*.
+    """Yield divisions of *runs* into parts of about equal weight, with an increasing number of parts, up to *most*.
 
-    A day or a batch that is heavier than its share is a part of its own, so there may be fewer parts.
+    No boundary divides a range of *indivisible*. A division may have fewer parts than intended, because a single day or
+    batch may be heavier than its share.
     """
-    inside = {day for batch in whole for day in batch[1:]}
-    edges = [[edge for edge in [*run, run.stop] if edge not in inside] for run in runs]
-    before = [
-        list(accumulate((weight(range(*edge), weights) for edge in pairwise(line)), initial=0.0))
-        for line in edges
+    inside = {day for batch in indivisible for day in batch[1:]}
+    boundaries = [[day for day in [*run, run.stop] if day not in inside] for run in runs]
+    cumulative = [
+        list(accumulate((weight(range(*part), weights) for part in pairwise(in_run)), initial=0.0))
+        for in_run in boundaries
     ]
-    totals, pieces = [line[-1] for line in before], [len(line) - 1 for line in edges]
+    totals, most_parts = [sums[-1] for sums in cumulative], [len(in_run) - 1 for in_run in boundaries]
     for count in range(len(runs), most + 1, 1 + most // _MAX_ALTERNATIVES):
         yield [
             range(*part)
-            for line, marks, share in zip(edges, before, shares(totals, pieces, count), strict=True)
-            for part in pairwise(_even_edges(line, marks, share))
+            for in_run, sums, share in zip(
+                boundaries, cumulative, shares(totals, most_parts, count), strict=True
+            )
+            for part in pairwise(_even_boundaries(in_run, sums, share))
         ]
 
 
-def _even_edges(edges: Sequence[int], before: Sequence[float], count: int) -> list[int]:
-    """Return those of *edges*, with the weight *before* each, that divide the weight into *count* parts most evenly."""
-    marks = (before[-1] * part / count for part in range(count + 1))
-    return sorted({edges[_nearest(before, mark)] for mark in marks})
+def _even_boundaries(boundaries: Sequence[int], cumulative: Sequence[float], count: int) -> list[int]:
+    """Return the *boundaries* that divide a run into *count* parts most evenly.
+
+    *cumulative* has the total weight of the days before each boundary.
+    """
+    ideal = (cumulative[-1] * part / count for part in range(count + 1))
+    return sorted({boundaries[_nearest(cumulative, total)] for total in ideal})
 
 
 def _nearest(values: Sequence[float], value: float) -> int:
-    """Return the index of the one of the ascending *values* that is nearest to *value*."""
-    at = min(bisect_left(values, value), len(values) - 1)
-    return at - 1 if at and value - values[at - 1] < values[at] - value else at
+    """Return the index of the value nearest to *value*; *values* are ascending."""
+    index = min(bisect_left(values, value), len(values) - 1)
+    return index - 1 if index and value - values[index - 1] < values[index] - value else index

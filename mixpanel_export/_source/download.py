@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from mixpanel_export._concurrency import in_task
 from mixpanel_export._model import Selection
-from mixpanel_export._planning.days import check_begun, checked_days
+from mixpanel_export._planning.days import check_has_begun, checked_days
 from mixpanel_export._quota.gate import gate_for
 from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.client import new_client
@@ -43,7 +43,7 @@ async def download_events(
         APIError: All attempts failed, or another one cannot succeed.
     """
     days = checked_days(from_date, to_date)
-    check_begun(days.last, "to_date", now())
+    check_has_begun(days.last, "to_date", now())
     names = checked_names(events)
     credentials = credentials or resolve_credentials()
     selection = Selection(credentials.project_id, names, where)

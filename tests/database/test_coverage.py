@@ -191,7 +191,7 @@ def test_resume_over_the_ranges_fetches_all_that_is_to_be_fetched(rows: list[Bat
     found = coverage(*rows)
     planned = set()
     for days in found.to_fetch:
-        chunks = plan(days.first, days.last, batches=rows, trust=True, open_from=date.max).chunks
+        chunks = plan(days.first, days.last, batches=rows, skip_complete=True, first_open_day=date.max).chunks
         planned |= {chunk.first + timedelta(days=n) for chunk in chunks for n in range(chunk.days)}
     assert {known.day for known in found.days if known.status in TO_FETCH} <= planned
     asked = {days.first + timedelta(days=n) for days in found.to_fetch for n in range(days.days)}

@@ -16,8 +16,8 @@ from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.days import parse_day
 from mixpanel_export._planning.planner import (
     Plan,
+    first_open_day,
     is_open,
-    open_from,
     plan,
     split_date_range,
     split_in_two,
@@ -66,10 +66,10 @@ def fresh(
     return plan(
         START,
         day(days - 1),
-        trust=True,
+        skip_complete=True,
         workers=workers,
         requests=requests,
-        open_from=day(days - open_days),
+        first_open_day=day(days - open_days),
     ).chunks
 
 
@@ -157,7 +157,7 @@ def test_a_day_is_open_until_it_is_over_for_48_hours(last: date, minutes: int, o
     end = datetime(last.year, last.month, last.day, tzinfo=offset) + DAY
     now = end + timedelta(minutes=minutes)
     assert is_open(last, now) == (now - end < timedelta(hours=48))
-    assert open_from(now) == next(
+    assert first_open_day(now) == next(
         first for first in (now.date() + n * DAY for n in range(-9, 9)) if is_open(first, now)
     )
 
@@ -167,7 +167,7 @@ def test_a_day_closes_at_a_moment() -> None:
     closing = datetime(2024, 1, 4, tzinfo=UTC)
     assert not is_open(START, closing)
     assert is_open(START, closing - timedelta(microseconds=1))
-    assert open_from(closing) == date(2024, 1, 2)
+    assert first_open_day(closing) == date(2024, 1, 2)
 
 
 def test_days_close_where_the_clock_is() -> None:
@@ -284,16 +284,18 @@ def resumed(
         day(first),
         day(last),
         batches=rows,
-        trust=True,
+        skip_complete=True,
         chunk_days=chunk_days,
         workers=workers,
-        open_from=NEVER,
+        first_open_day=NEVER,
     )
 
 
 def appended(*rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None) -> Plan:
     """Plan the days from *first* to *last* whatever *rows* vouch for."""
-    return plan(day(first), day(last), batches=rows, trust=False, chunk_days=chunk_days, open_from=NEVER)
+    return plan(
+        day(first), day(last), batches=rows, skip_complete=False, chunk_days=chunk_days, first_open_day=NEVER
+    )
 
 
 def test_nothing_is_fetched_where_all_is_vouched_for() -> None:
@@ -398,7 +400,7 @@ def test_fixed_chunks_of_no_days_are_refused() -> None:
 def test_fixed_chunks_are_mixpanel_datas(days: int, chunk_days: int, open_days: int) -> None:
     """Without a ledger, fixed chunks are those of `split_date_range`, open days or not."""
     chunks = plan(
-        START, day(days - 1), trust=True, chunk_days=chunk_days, open_from=day(days - open_days)
+        START, day(days - 1), skip_complete=True, chunk_days=chunk_days, first_open_day=day(days - open_days)
     ).chunks
     assert [(str(chunk.first), str(chunk.last)) for chunk in chunks] == split_date_range(
         str(START), str(day(days - 1)), chunk_days
@@ -424,17 +426,17 @@ def test_a_long_run_beside_short_ones_is_cut_by_the_week_too() -> None:
 def test_open_batches_stay_whole_and_alone() -> None:
     """A batch in the table that reaches into open days is one chunk; the other open days are one each."""
     rows = [held(1, 14, 17, "open"), held(2, 19, 20, "open")]
-    wanted = plan(START, day(21), batches=rows, trust=True, workers=2, open_from=day(17))
+    wanted = plan(START, day(21), batches=rows, skip_complete=True, workers=2, first_open_day=day(17))
     assert spans(wanted.chunks) == [(0, 6), (7, 13), (14, 17), (18, 18), (19, 20), (21, 21)]
-    wanted = plan(START, day(21), batches=rows, trust=True, workers=2, open_from=day(18))
+    wanted = plan(START, day(21), batches=rows, skip_complete=True, workers=2, first_open_day=day(18))
     assert spans(wanted.chunks) == [(0, 3), (4, 8), (9, 12), (13, 17), (18, 18), (19, 20), (21, 21)]
 
 
 def test_by_default_there_are_ten_workers_fifty_requests_and_an_empty_ledger() -> None:
     """The defaults are those of an export that says nothing about them."""
-    assert len(plan(START, day(364), trust=False, open_from=NEVER).chunks) == 50
-    assert len(plan(START, day(29), trust=False, open_from=NEVER).chunks) == 10
-    assert len(plan(START, day(399), trust=False, workers=1, open_from=NEVER).chunks) == 50
+    assert len(plan(START, day(364), skip_complete=False, first_open_day=NEVER).chunks) == 50
+    assert len(plan(START, day(29), skip_complete=False, first_open_day=NEVER).chunks) == 10
+    assert len(plan(START, day(399), skip_complete=False, workers=1, first_open_day=NEVER).chunks) == 50
 
 
 def test_the_longest_chunks_are_fetched_first() -> None:
@@ -448,10 +450,10 @@ def test_the_longest_chunks_are_fetched_first() -> None:
 def test_the_heaviest_chunks_are_fetched_first() -> None:
     """What is expected to have the most events is first, in fixed chunks too; days of no events weigh by their number."""
     rows = daily([0, 0, 0, 9, 9, 1, 1, 1, 70, 0])
-    made = plan(day(0), day(9), batches=rows, trust=False, chunk_days=2, open_from=NEVER)
+    made = plan(day(0), day(9), batches=rows, skip_complete=False, chunk_days=2, first_open_day=NEVER)
     assert spans(made.fetch_order) == [(8, 9), (4, 5), (2, 3), (6, 7), (0, 1)]
     rows = daily([0, 0, 0, 0, 0, 5])
-    made = plan(day(0), day(5), batches=rows, trust=False, chunk_days=3, open_from=NEVER)
+    made = plan(day(0), day(5), batches=rows, skip_complete=False, chunk_days=3, first_open_day=NEVER)
     assert spans(made.fetch_order) == [(3, 5), (0, 2)]
 
 
@@ -460,7 +462,11 @@ SPIKE = [7] * 17 + [90] + [7] * 12
 
 def replaced(rows: Sequence[int], history: Sequence[Batch] = (), **options: Any) -> Plan:
     """Plan all days of *rows* anew, with the history given, or one that knows every day."""
-    usual: dict[str, Any] = {"trust": False, "open_from": NEVER, "history": history or daily(rows)}
+    usual: dict[str, Any] = {
+        "skip_complete": False,
+        "first_open_day": NEVER,
+        "history": history or daily(rows),
+    }
     return plan(day(0), day(len(rows) - 1), **(usual | options))
 
 
@@ -483,7 +489,7 @@ def test_a_batch_that_was_large_is_cut_finely() -> None:
 def test_a_batch_that_binds_stays_whole_however_large() -> None:
     """Batches whose rows are in the table are fetched whole, the largest first."""
     before = [held(n, 3 * n, 3 * n + 2, rows=sum(SPIKE[3 * n : 3 * n + 3])) for n in range(10)]
-    made = plan(day(0), day(29), batches=before, trust=False, open_from=NEVER)
+    made = plan(day(0), day(29), batches=before, skip_complete=False, first_open_day=NEVER)
     assert sizes(made.chunks) == [3] * 10
     assert spans(made.fetch_order)[0] == (15, 17)
 
@@ -506,7 +512,7 @@ def test_what_is_there_tells_of_events_too_and_newer_batches_know_better() -> No
 def test_open_days_keep_their_chunks_beside_what_is_cut_by_events() -> None:
     """Days that stand alone take nothing from the chunks that closed days may have."""
     rows = [0] * 15 + [100] * 15
-    made = replaced([*rows, 0, 0, 0], open_from=day(30))
+    made = replaced([*rows, 0, 0, 0], first_open_day=day(30))
     assert sizes(made.chunks[-3:]) == [1, 1, 1]
     assert made.chunks[:-3] == replaced(rows).chunks
     assert len(made.chunks) == 13
@@ -528,7 +534,7 @@ def test_chunks_stay_even_for_a_small_gain() -> None:
 def test_new_days_are_expected_to_follow_the_week() -> None:
     """After weeks of which each day is known, the new days of a weekday that had most events are fetched first."""
     before = [900 if number % 7 == 3 else 10 for number in range(70)]
-    made = plan(day(70), day(99), batches=daily(before), trust=True, open_from=NEVER)
+    made = plan(day(70), day(99), batches=daily(before), skip_complete=True, first_open_day=NEVER)
     assert [
         any(number % 7 == 3 for number in range(first, last + 1))
         for first, last in spans(made.fetch_order)[:4]
@@ -594,7 +600,7 @@ def ledgers(draw: st.DrawFn) -> list[Batch]:
     return [held(number, *row) for number, row in zip(numbers, rows, strict=True)]
 
 
-def to_fetch(rows: Sequence[Batch], asked: range, *, trust: bool) -> set[int]:
+def to_fetch(rows: Sequence[Batch], asked: range, *, skip_complete: bool) -> set[int]:
     """Return the days that a plan must contain, found one day at a time."""
 
     def vouched_for(number: int) -> bool:
@@ -605,7 +611,7 @@ def to_fetch(rows: Sequence[Batch], asked: range, *, trust: bool) -> set[int]:
         )
         return newest is not None and newest.status == "complete"
 
-    wanted = {number for number in asked if not (trust and vouched_for(number))}
+    wanted = {number for number in asked if not (skip_complete and vouched_for(number))}
     for row in rows:
         batch = range((row.days.first - START).days, (row.days.last - START).days + 1)
         if row.status != "failed" and wanted.intersection(batch):
@@ -617,7 +623,7 @@ def to_fetch(rows: Sequence[Batch], asked: range, *, trust: bool) -> set[int]:
     rows=ledgers(),
     first=st.integers(0, 40),
     days=st.integers(1, 40),
-    trust=st.booleans(),
+    skip_complete=st.booleans(),
     chunk_days=st.none() | st.integers(1, 15),
     workers=st.integers(1, 12),
     requests=st.none() | st.integers(0, 60),
@@ -627,7 +633,7 @@ def test_every_plan_keeps_its_promises(
     rows: list[Batch],
     first: int,
     days: int,
-    trust: bool,
+    skip_complete: bool,
     chunk_days: int | None,
     workers: int,
     requests: int | None,
@@ -639,13 +645,13 @@ def test_every_plan_keeps_its_promises(
         day(first),
         day(asked[-1]),
         batches=rows,
-        trust=trust,
+        skip_complete=skip_complete,
         chunk_days=chunk_days,
         workers=workers,
         requests=requests,
-        open_from=day(open_day),
+        first_open_day=day(open_day),
     )
-    wanted = to_fetch(rows, asked, trust=trust)
+    wanted = to_fetch(rows, asked, skip_complete=skip_complete)
     assert days_of(made.chunks) == sorted(wanted)
     assert days_of(made.added) == sorted(wanted.difference(asked))
     assert all(earlier.last + DAY < later.first for earlier, later in pairwise(made.added))
@@ -675,7 +681,13 @@ def test_runs_between_held_days_are_cut_evenly(
     rows = [held(n, start - 1, start - 1) for n, start in enumerate(starts) if n]
     last = starts[-1] + lengths[-1] - 1
     made = plan(
-        START, day(last), batches=rows, trust=True, workers=workers, requests=requests, open_from=NEVER
+        START,
+        day(last),
+        batches=rows,
+        skip_complete=True,
+        workers=workers,
+        requests=requests,
+        first_open_day=NEVER,
     )
     parts = [
         [chunk.days for chunk in made.chunks if day(start) <= chunk.first < day(start + length)]

@@ -63,7 +63,7 @@ def test_a_schedule_waits_for_workers_and_for_admission() -> None:
 def planned(seconds: Sequence[float], history: Sequence[Batch] = ()) -> tuple[Chunk, ...]:
     """Return the chunks for days that take so long, in the order of fetching."""
     last = FIRST + timedelta(len(seconds) - 1)
-    return plan(FIRST, last, trust=False, history=history, open_from=NEVER).fetch_order
+    return plan(FIRST, last, skip_complete=False, history=history, first_open_day=NEVER).fetch_order
 
 
 def ratio(seconds: Sequence[float], history: Sequence[Batch] = ()) -> float:

@@ -262,7 +262,7 @@ def test_ranges_are_planned_as_the_readme_says() -> None:
     assert len(numbers) == 3
     for requests, days in numbers:
         last = date.fromordinal(date(2023, 1, 1).toordinal() + int(days) - 1)
-        planned = plan(date(2023, 1, 1), last, trust=False, open_from=date(2024, 6, 1))
+        planned = plan(date(2023, 1, 1), last, skip_complete=False, first_open_day=date(2024, 6, 1))
         assert len(planned.chunks) == int(requests)
 
 
