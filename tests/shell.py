@@ -121,3 +121,14 @@ def parsed(words: list[str]) -> click.Command:
     if words != ["--help"] and not isinstance(command, click.Group):
         command.make_context(command.name, words)
     return command
+
+
+WEEK = ["--from", "2024-03-01", "--to", "2024-03-07"]
+
+
+NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
+
+
+def small_table(result: Result) -> dict[str, str]:
+    """Return what standard output says, by its names."""
+    return {line[:10].rstrip(): line[10:].strip() for line in result.stdout.splitlines()}

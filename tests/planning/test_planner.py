@@ -1,181 +1,21 @@
 """A plan fetches exactly the days it should, in chunks that suit the workers, the quota and the ledger."""
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta, timezone
-from fractions import Fraction
+from collections.abc import Sequence
+from datetime import date, timedelta
 from itertools import pairwise
-from random import Random
-from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plans import DAY, NEVER, START, appended, day, days_of, fresh, held, resumed, sizes, spans
 
 from mixpanel_export._model import Batch, Chunk
-from mixpanel_export._planning.days import parse_day
 from mixpanel_export._planning.planner import (
     Plan,
-    first_open_day,
-    is_open,
     plan,
     split_date_range,
     split_in_two,
 )
-
-DAY = timedelta(days=1)
-START = date(2024, 1, 1)
-NEVER = date(2999, 1, 1)
-
-
-def day(number: int) -> date:
-    """Return the day that is *number* days after the first one of these tests."""
-    return START + number * DAY
-
-
-def days_of(chunks: Iterable[Chunk]) -> list[int]:
-    """Return the days of *chunks* by number, in the chunks' order."""
-    return [(chunk.first - START).days + extra for chunk in chunks for extra in range(chunk.days)]
-
-
-def sizes(chunks: Iterable[Chunk]) -> list[int]:
-    """Return the chunks' lengths in days."""
-    return [chunk.days for chunk in chunks]
-
-
-def spans(chunks: Iterable[Chunk]) -> list[tuple[int, int]]:
-    """Return the chunks' first and last days by number."""
-    return [((chunk.first - START).days, (chunk.last - START).days) for chunk in chunks]
-
-
-def held(batch: int, first: int, last: int, status: str = "complete", rows: int = 0) -> Batch:
-    """Return a ledger row over days by number."""
-    assert status in {"complete", "open", "limited", "failed"}
-    return Batch(batch, Chunk(day(first), day(last)), status, rows)  # type: ignore[arg-type] # asserted above
-
-
-def daily(rows: Iterable[int]) -> list[Batch]:
-    """Return the ledger of an export that fetched every day alone."""
-    return [held(number, number, number, rows=each) for number, each in enumerate(rows)]
-
-
-def fresh(
-    days: int, *, workers: int = 10, requests: int | None = 50, open_days: int = 0
-) -> tuple[Chunk, ...]:
-    """Plan *days* days of which nothing is held and the last *open_days* are open."""
-    return plan(
-        START,
-        day(days - 1),
-        skip_complete=True,
-        workers=workers,
-        requests=requests,
-        first_open_day=day(days - open_days),
-    ).chunks
-
-
-@pytest.mark.parametrize("text", ["2024-02-29", "0001-01-01", "9999-12-31"])
-def test_a_day_is_read_as_written(text: str) -> None:
-    """`YYYY-MM-DD` is a day, and a day stays one."""
-    assert parse_day(text, "x") == date.fromisoformat(text)
-    assert parse_day(date.fromisoformat(text), "x") == date.fromisoformat(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "20240101",
-        "2024-1-1",
-        "2024-W01-1",
-        "2024-02-30",
-        "2023-02-29",
-        "2024-01-01T00:00:00",
-        " 2024-01-01",
-        "2024-01-01\n",
-        "\u0662024-01-01",
-        "",
-        "today",
-        datetime(2024, 1, 1, tzinfo=UTC),
-    ],
-)
-def test_anything_else_is_no_day(text: str | date) -> None:
-    """Other ways to write a date are refused with one sentence that shows what was given."""
-    with pytest.raises(
-        ValueError, match=r"^from_date must be (YYYY-MM-DD|a day that exists), got '"
-    ) as caught:
-        parse_day(text, "from_date")
-    assert str(caught.value).endswith(f"got {str(text)!r}")
-
-
-dates = st.dates(date(1990, 1, 1), date(2100, 1, 1))
-
-
-@given(first=dates, days=st.integers(1, 400), chunk_days=st.integers(1, 100))
-def test_splitting_is_counting_off(first: date, days: int, chunk_days: int) -> None:
-    """A range is cut into chunks exactly as if its days were counted off by hand."""
-    expected: list[tuple[str, str]] = []
-    for number in range(days):
-        text = str(first + number * DAY)
-        if number % chunk_days == 0:
-            expected.append((text, text))
-        else:
-            expected[-1] = (expected[-1][0], text)
-    assert split_date_range(str(first), str(first + (days - 1) * DAY), chunk_days) == expected
-
-
-def test_splitting_by_default_is_weekly() -> None:
-    """Chunks have seven days where nothing else is said."""
-    assert split_date_range("2024-01-01", "2024-01-15") == [
-        ("2024-01-01", "2024-01-07"),
-        ("2024-01-08", "2024-01-14"),
-        ("2024-01-15", "2024-01-15"),
-    ]
-    assert split_date_range("9999-12-31", "9999-12-31") == [("9999-12-31", "9999-12-31")]
-
-
-def test_what_cannot_be_split_is_refused() -> None:
-    """A reversed range, a chunk without days and a malformed date are told apart."""
-    with pytest.raises(
-        ValueError, match=r"^from_date must not be after to_date, got 2024-01-02 and 2024-01-01$"
-    ):
-        split_date_range("2024-01-02", "2024-01-01")
-    for chunk_days in (0, -1):
-        with pytest.raises(ValueError, match=rf"^chunk_days must be positive, got {chunk_days}$"):
-            split_date_range("2024-01-01", "2024-01-02", chunk_days)
-    with pytest.raises(ValueError, match=r"^from_date must be YYYY-MM-DD, got 'x'$"):
-        split_date_range("x", "2024-01-01")
-    with pytest.raises(ValueError, match=r"^to_date must be YYYY-MM-DD, got 'x'$"):
-        split_date_range("2024-01-01", "x")
-
-
-@given(
-    last=dates,
-    minutes=st.integers(-10_000, 10_000),
-    offset=st.integers(-12, 14).map(lambda hours: timezone(timedelta(hours=hours))),
-)
-def test_a_day_is_open_until_it_is_over_for_48_hours(last: date, minutes: int, offset: timezone) -> None:
-    """A day is open up to two days after its end, by the clock of the zone that the moment is given in."""
-    end = datetime(last.year, last.month, last.day, tzinfo=offset) + DAY
-    now = end + timedelta(minutes=minutes)
-    assert is_open(last, now) == (now - end < timedelta(hours=48))
-    assert first_open_day(now) == next(
-        first for first in (now.date() + n * DAY for n in range(-9, 9)) if is_open(first, now)
-    )
-
-
-def test_a_day_closes_at_a_moment() -> None:
-    """Exactly 48 hours after its end a day is closed, and a microsecond before it is not."""
-    closing = datetime(2024, 1, 4, tzinfo=UTC)
-    assert not is_open(START, closing)
-    assert is_open(START, closing - timedelta(microseconds=1))
-    assert first_open_day(closing) == date(2024, 1, 2)
-
-
-def test_days_close_where_the_clock_is() -> None:
-    """At one moment a day is closed by a clock in Tokyo that is still open by one in California."""
-    moment = datetime(2024, 1, 3, 15, tzinfo=UTC)
-    assert not is_open(START, moment.astimezone(ZoneInfo("Asia/Tokyo")))
-    assert is_open(START, moment.astimezone(ZoneInfo("US/Pacific")))
-    assert is_open(START, moment)
 
 
 @pytest.mark.parametrize(
@@ -274,28 +114,6 @@ def test_open_days_count_against_the_quota() -> None:
     assert len(fresh(365 + 3, open_days=3, requests=52)) == 43
     assert len(fresh(100 + 3, open_days=3, requests=3)) == 4
     assert len(fresh(100 + 3, open_days=3, requests=5)) == 5
-
-
-def resumed(
-    *rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None, workers: int = 10
-) -> Plan:
-    """Plan the days from *first* to *last* with trust in *rows*."""
-    return plan(
-        day(first),
-        day(last),
-        batches=rows,
-        skip_complete=True,
-        chunk_days=chunk_days,
-        workers=workers,
-        first_open_day=NEVER,
-    )
-
-
-def appended(*rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None) -> Plan:
-    """Plan the days from *first* to *last* whatever *rows* vouch for."""
-    return plan(
-        day(first), day(last), batches=rows, skip_complete=False, chunk_days=chunk_days, first_open_day=NEVER
-    )
 
 
 def test_nothing_is_fetched_where_all_is_vouched_for() -> None:
@@ -445,143 +263,6 @@ def test_the_longest_chunks_are_fetched_first() -> None:
     made = resumed(*rows, last=13, workers=1)
     assert spans(made.chunks) == [(0, 1), (3, 6), (8, 8), (10, 13)]
     assert spans(made.fetch_order) == [(3, 6), (10, 13), (0, 1), (8, 8)]
-
-
-def test_the_heaviest_chunks_are_fetched_first() -> None:
-    """What is expected to have the most events is first, in fixed chunks too; days of no events weigh by their number."""
-    rows = daily([0, 0, 0, 9, 9, 1, 1, 1, 70, 0])
-    made = plan(day(0), day(9), batches=rows, skip_complete=False, chunk_days=2, first_open_day=NEVER)
-    assert spans(made.fetch_order) == [(8, 9), (4, 5), (2, 3), (6, 7), (0, 1)]
-    rows = daily([0, 0, 0, 0, 0, 5])
-    made = plan(day(0), day(5), batches=rows, skip_complete=False, chunk_days=3, first_open_day=NEVER)
-    assert spans(made.fetch_order) == [(3, 5), (0, 2)]
-
-
-SPIKE = [7] * 17 + [90] + [7] * 12
-
-
-def replaced(rows: Sequence[int], history: Sequence[Batch] = (), **options: Any) -> Plan:
-    """Plan all days of *rows* anew, with the history given, or one that knows every day."""
-    usual: dict[str, Any] = {
-        "skip_complete": False,
-        "first_open_day": NEVER,
-        "history": history or daily(rows),
-    }
-    return plan(day(0), day(len(rows) - 1), **(usual | options))
-
-
-def test_a_day_that_is_expected_to_be_large_stands_alone_and_comes_first() -> None:
-    """A day of as many events as nine others is no part of a chunk of three, and nothing waits for it in the end."""
-    made = replaced(SPIKE)
-    assert spans(made.fetch_order)[0] == (17, 17)
-    assert days_of(made.chunks) == list(range(30))
-    assert len(made.chunks) <= 10
-
-
-def test_a_batch_that_was_large_is_cut_finely() -> None:
-    """Nobody knows which day of it was large, so each of its days is a chunk, and among the first."""
-    before = [held(n, 3 * n, 3 * n + 2, rows=sum(SPIKE[3 * n : 3 * n + 3])) for n in range(10)]
-    made = replaced(SPIKE, before)
-    assert sorted(spans(made.fetch_order)[:3]) == [(15, 15), (16, 16), (17, 17)]
-    assert len(made.chunks) <= 10
-
-
-def test_a_batch_that_binds_stays_whole_however_large() -> None:
-    """Batches whose rows are in the table are fetched whole, the largest first."""
-    before = [held(n, 3 * n, 3 * n + 2, rows=sum(SPIKE[3 * n : 3 * n + 3])) for n in range(10)]
-    made = plan(day(0), day(29), batches=before, skip_complete=False, first_open_day=NEVER)
-    assert sizes(made.chunks) == [3] * 10
-    assert spans(made.fetch_order)[0] == (15, 17)
-
-
-@pytest.mark.parametrize("status", ["failed", "limited"])
-def test_batches_that_are_not_whole_tell_nothing(status: str) -> None:
-    """What a failed or limited batch says of its rows is not how many events its days have."""
-    history = [held(n, n, n, status, rows=each) for n, each in enumerate(SPIKE)]
-    assert replaced(SPIKE, history).chunks == fresh(30)
-
-
-def test_what_is_there_tells_of_events_too_and_newer_batches_know_better() -> None:
-    """Open batches count, and of two that tell of a day the greater number decides, wherever it stands."""
-    tells = [held(n, n, n, "open", rows=each) for n, each in enumerate(SPIKE)]
-    assert replaced(SPIKE, tells).chunks == replaced(SPIKE).chunks
-    earlier = [held(-1 - n, n, n, rows=5000 * (n % 2)) for n in range(30)]
-    assert replaced(SPIKE, tells + earlier).chunks == replaced(SPIKE).chunks
-
-
-def test_open_days_keep_their_chunks_beside_what_is_cut_by_events() -> None:
-    """Days that stand alone take nothing from the chunks that closed days may have."""
-    rows = [0] * 15 + [100] * 15
-    made = replaced([*rows, 0, 0, 0], first_open_day=day(30))
-    assert sizes(made.chunks[-3:]) == [1, 1, 1]
-    assert made.chunks[:-3] == replaced(rows).chunks
-    assert len(made.chunks) == 13
-
-
-def test_light_days_come_by_the_week_at_most() -> None:
-    """However few events days are expected to have, a chunk has no more of them than it could have without a ledger."""
-    for empty, full in [(14, 10), (15, 15), (30, 10), (38, 30)]:
-        assert max(sizes(replaced([0] * empty + [100] * full).chunks)) <= 7
-    assert max(sizes(replaced([0] * 365 + [100] * 35).chunks)) == 8
-
-
-def test_chunks_stay_even_for_a_small_gain() -> None:
-    """Days that differ little, or only by what a tenth of the time is, are cut as if nothing were known."""
-    assert replaced([10, 11, 12] * 30).chunks == fresh(90)
-    assert replaced([10] * 90).fetch_order == replaced([0] * 90).fetch_order
-
-
-def test_new_days_are_expected_to_follow_the_week() -> None:
-    """After weeks of which each day is known, the new days of a weekday that had most events are fetched first."""
-    before = [900 if number % 7 == 3 else 10 for number in range(70)]
-    made = plan(day(70), day(99), batches=daily(before), skip_complete=True, first_open_day=NEVER)
-    assert [
-        any(number % 7 == 3 for number in range(first, last + 1))
-        for first, last in spans(made.fetch_order)[:4]
-    ] == [True] * 4
-    assert len(made.chunks) <= 10
-
-
-def test_empty_days_before_a_beginning_make_room_for_the_others() -> None:
-    """Days before a project began take few chunks, though none longer than a week, and the others get the rest."""
-    made = replaced([0] * 15 + [100] * 15)
-    assert max(len([number for number in days_of([chunk]) if number >= 15]) for chunk in made.chunks) == 2
-    assert len(made.chunks) <= 10
-    assert max(sizes(made.chunks)) <= 7
-
-
-def slowest(chunks: Iterable[Chunk], rows: Sequence[int], workers: int) -> Fraction:
-    """Return when the last worker is done, of whom the one that is free first takes the next of *chunks*."""
-    least = Fraction(sum(rows), 50 * len(rows))
-    free = [Fraction(0)] * workers
-    for chunk in chunks:
-        free.sort()
-        free[0] += sum(rows[number] + least for number in days_of([chunk]))
-    return max(free)
-
-
-@given(
-    rows=st.lists(st.integers(0, 20) | st.integers(0, 2000), min_size=1, max_size=120),
-    workers=st.integers(1, 12),
-    requests=st.none() | st.integers(1, 60),
-    draw=st.randoms(use_true_random=False),
-)
-def test_what_is_expected_never_makes_a_plan_slower(
-    rows: list[int], workers: int, requests: int | None, draw: Random
-) -> None:
-    """Cut by events: each day once, no more chunks, none of more days, and sooner done; whatever the rows' order."""
-    even = fresh(len(rows), workers=workers, requests=requests)
-    made = replaced(rows, workers=workers, requests=requests)
-    assert days_of(made.chunks) == list(range(len(rows)))
-    assert sorted(made.fetch_order) == list(made.chunks)
-    assert len(made.chunks) <= len(even)
-    assert max(sizes(made.chunks)) <= max(7, *sizes(even))
-    heaviest_first = sorted(even, key=lambda chunk: -slowest([chunk], rows, 1))
-    then, now = slowest(heaviest_first, rows, workers), slowest(made.fetch_order, rows, workers)
-    assert now <= (then if made.chunks == even else then * Fraction(91, 100))
-    mixed = daily(rows)
-    draw.shuffle(mixed)
-    assert replaced(rows, mixed, workers=workers, requests=requests) == made
 
 
 @st.composite

@@ -1,23 +1,28 @@
 """The blocking door, end to end: a real socket, a real DuckDB file, callers with and without a loop."""
 
-import asyncio
-import importlib.util
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from threading import get_ident
-from typing import Any, TypedDict, TypeVar
+from typing import Any
 
-import duckdb
 import pytest
-import trio
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import workspaces
+from anyio.from_thread import BlockingPortal
+from workspaces import (
+    CREDENTIALS,
+    DAYS,
+    FIRST,
+    LAST,
+    Days,
+    Served,
+    checksum_of,
+    inside_asyncio,
+    inside_trio,
+    plainly,
+)
 
 from mixpanel_export import (
     AccountNotFoundError,
@@ -26,119 +31,22 @@ from mixpanel_export import (
     BatchProgress,
     ConfigError,
     Credentials,
-    DatabaseError,
-    DatabaseLockedError,
-    DatabaseNotFoundError,
     DateRangeTooLargeError,
     FetchResult,
     MixpanelDataError,
-    NetworkError,
     ParallelFetchResult,
     Progress,
     QueryError,
-    RateLimitError,
     ServerError,
     TableExistsError,
-    TableInfo,
     TableNotFoundError,
-    Timeouts,
     Workspace,
 )
-from mixpanel_export.simulator import Fault, Simulator, checksum
+from mixpanel_export.simulator import Fault, Simulator
 
-T = TypeVar("T")
-
-FIRST, LAST = date(2024, 1, 1), date(2024, 1, 14)
-
-
-class Days(TypedDict):
-    """The range of a fetch."""
-
-    from_date: str
-    to_date: str
-
-
-DAYS: Days = {"from_date": "2024-01-01", "to_date": "2024-01-14"}
-COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
-CREDENTIALS = Credentials("demo.mp-service-account", "demo-secret", "12345")
-
-
-@pytest.fixture(scope="module")
-def portal() -> Iterator[BlockingPortal]:
-    with start_blocking_portal() as portal:
-        yield portal
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No credentials but those that a test sets, a home of its own, and no waiting for quota."""
-    for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID", "MP_REGION", "MP_CONFIG_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("MPX_API_URL", "MPX_PROJECT_TIMEZONE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
-    for name in ("MPX_PER_SECOND", "MPX_PER_HOUR"):
-        monkeypatch.setenv(name, "0")
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A simulator on a socket, and a workspace that talks to it."""
-
-    simulator: Simulator
-    url: str
-    workspace: Workspace
-
-    def requests(self) -> int:
-        return len(self.simulator.requests)
-
-
-@contextmanager
-def serving(portal: BlockingPortal, path: Path, simulator: Simulator) -> Iterator[Served]:
-    with (
-        portal.wrap_async_context_manager(simulator.serve()) as url,
-        Workspace(path=path, credentials=CREDENTIALS, api_url=url) as workspace,
-    ):
-        yield Served(simulator, url, workspace)
-
-
-@pytest.fixture
-def served(portal: BlockingPortal, tmp_path: Path) -> Iterator[Served]:
-    simulator = Simulator(events_per_day=40, duplicates=0.1, odd=0.05, per_second=0, per_hour=0)
-    with serving(portal, tmp_path / "events.duckdb", simulator) as served:
-        yield served
-
-
-def checksum_of(workspace: Workspace, table: str = "events") -> int:
-    return checksum(workspace.connection.execute(f"SELECT {COLUMNS} FROM {table}").fetchall())
-
-
-def first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of whose equal keys the first counts, as in the columns of a table."""
-    return dict(reversed(pairs))
-
-
-def in_order(events: Iterable[dict[str, Any]]) -> list[str]:
-    return sorted(json.dumps(event, sort_keys=True, default=str) for event in events)
-
-
-def plainly(call: Callable[[], T]) -> T:
-    return call()
-
-
-def inside_asyncio(call: Callable[[], T]) -> T:
-    async def main() -> T:
-        return call()
-
-    return asyncio.run(main())
-
-
-def inside_trio(call: Callable[[], T]) -> T:
-    async def main() -> T:
-        return call()
-
-    return trio.run(main)
+portal = workspaces.portal
+environment = workspaces.environment
+served = workspaces.served
 
 
 @pytest.mark.parametrize("where", [plainly, inside_asyncio, inside_trio])
@@ -340,53 +248,6 @@ def test_an_exception_of_a_callback_reaches_the_caller(served: Served) -> None:
         served.workspace.fetch_events(**DAYS, parallel=True, on_batch_complete=stop)
 
 
-def test_an_open_connection_is_no_obstacle(served: Served) -> None:
-    """The workspace's own connection may be open before a fetch and sees the rows after it."""
-    workspace = served.workspace
-    assert workspace.sql_scalar("SELECT n FROM range(1000000) AS numbers(n)") == 0
-    workspace.fetch_events(**DAYS, parallel=True)
-    connection = workspace.connection
-    assert workspace.sql_scalar("SELECT count(*) FROM events") == served.simulator.truth(FIRST, LAST).distinct
-    workspace.fetch_events(from_date="2024-02-01", to_date="2024-02-02", replace=True)
-    assert workspace.connection is connection
-    february = served.simulator.truth(date(2024, 2, 1), date(2024, 2, 2))
-    assert workspace.sql_scalar("SELECT count(*) FROM events") == february.distinct
-
-
-def test_the_default_file_is_named_after_the_project(served: Served, tmp_path: Path) -> None:
-    """Without a path the file is mixpanel_data's, in a folder that is made when it is first needed."""
-    with Workspace(credentials=CREDENTIALS, api_url=served.url) as workspace:
-        assert workspace.db_path == tmp_path / "home" / ".mp" / "data" / "12345.db"
-        assert not (tmp_path / "home").exists()
-        workspace.fetch_events(**DAYS)
-        assert workspace.db_path.exists()
-        assert checksum_of(workspace) == served.simulator.truth(FIRST, LAST).checksum
-        if os.name == "posix":  # whose folders can be kept from other users by their mode
-            assert workspace.db_path.parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_missing_folder_is_made(served: Served, tmp_path: Path) -> None:
-    """The folders of a path are made when the file is first needed, as mixpanel_data made them, and not before."""
-    path = tmp_path / "of mine" / "and deeper" / "events.duckdb"
-    with Workspace(path=path, credentials=CREDENTIALS, api_url=served.url) as workspace:
-        assert not path.parent.parent.exists()
-        workspace.fetch_events(**DAYS)
-        assert checksum_of(workspace) == served.simulator.truth(FIRST, LAST).checksum
-    assert path.exists()
-
-
-def test_a_folder_that_cannot_be_made_is_an_error(served: Served, tmp_path: Path) -> None:
-    """Where something else is in a folder's place, the error says so, without a request."""
-    (tmp_path / "file").touch()
-    path = tmp_path / "file" / "events.duckdb"
-    with (
-        Workspace(path=path, credentials=CREDENTIALS, api_url=served.url) as workspace,
-        pytest.raises(DatabaseError, match="cannot create the folder"),
-    ):
-        workspace.fetch_events(**DAYS)
-    assert served.requests() == 0
-
-
 def test_credentials_come_from_the_environment(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without credentials the environment is asked when a fetch needs them, and so is the API URL."""
     for name, value in {
@@ -473,272 +334,6 @@ def test_the_default_file_needs_a_project() -> None:
         _ = Workspace(credentials=Credentials(None, "secret", "")).db_path
     with pytest.raises(ConfigError, match="not a project id"):
         _ = Workspace(project_id="../other").db_path
-
-
-def test_sql_needs_no_credentials(tmp_path: Path) -> None:
-    """A workspace on a path answers SQL without any credentials."""
-    with Workspace(path=str(tmp_path / "new.duckdb")) as workspace:
-        assert workspace.sql_scalar("SELECT 40 + 2") == 42
-        assert workspace.sql_scalar("SELECT 1 WHERE false") is None
-
-
-def test_new_files_open_in_older_releases(tmp_path: Path) -> None:
-    """A file that a workspace makes has the storage version that DuckDB 1.2 reads."""
-    with Workspace(path=tmp_path / "new.duckdb") as workspace:
-        tag = (
-            "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
-        )
-        assert "v1.2.0" in workspace.sql_scalar(tag)
-
-
-def test_sql_returns_a_frame(served: Served) -> None:
-    """`sql` gives a pandas DataFrame of the rows."""
-    served.workspace.fetch_events(**DAYS)
-    frame = served.workspace.sql("SELECT event_name, count(*) AS n FROM events GROUP BY ALL")
-    assert list(frame.columns) == ["event_name", "n"]
-    assert int(frame["n"].sum()) == served.simulator.truth(FIRST, LAST).distinct
-
-
-def test_a_frame_without_pandas_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where pandas is not installed, `sql` says which extra brings it."""
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        "mixpanel_export._display.find_spec", lambda name: None if name == "pandas" else find_spec(name)
-    )
-    with (
-        Workspace(path=tmp_path / "new.duckdb") as workspace,
-        pytest.raises(ImportError, match=r"mpx-export\[pandas\]"),
-    ):
-        workspace.sql("SELECT 1")
-
-
-def test_sql_rows_have_names(tmp_path: Path) -> None:
-    """`sql_rows` gives tuples with the names of their columns, as dictionaries on request."""
-    with Workspace(path=tmp_path / "new.duckdb") as workspace:
-        result = workspace.sql_rows("SELECT n, n * n AS square FROM range(3) AS numbers(n)")
-    assert result.columns == ["n", "square"]
-    assert result.rows == [(0, 0), (1, 1), (2, 4)]
-    assert (list(result), len(result)) == (result.rows, 3)
-    assert result.to_dicts()[2] == {"n": 2, "square": 4}
-    assert result.to_dict() == {
-        "columns": ["n", "square"],
-        "rows": [[0, 0], [1, 1], [2, 4]],
-        "row_count": 3,
-    }
-
-
-def test_tables_are_the_users(served: Served) -> None:
-    """`tables` lists fetched tables and the user's own by name, and nothing that begins with an underscore."""
-    workspace = served.workspace
-    assert workspace.tables() == []
-    workspace.fetch_events("january", **DAYS)
-    workspace.connection.execute('CREATE TABLE "and mine" AS SELECT * FROM range(3)')
-    mine, january = workspace.tables()
-    assert mine == TableInfo("and mine", None, 3, None)
-    assert january.name == "january"
-    assert (january.type, january.row_count) == ("events", served.simulator.truth(FIRST, LAST).distinct)
-    assert january.fetched_at is not None
-    assert abs(datetime.now(UTC) - january.fetched_at).total_seconds() < 3600
-
-
-def test_tables_of_mixpanel_data_are_listed(tmp_path: Path) -> None:
-    """In a file that mixpanel_data made, its own list of tables tells kind and time."""
-    path = tmp_path / "old.duckdb"
-    with duckdb.connect(str(path)) as connection:
-        connection.execute(
-            "CREATE TABLE people (distinct_id VARCHAR PRIMARY KEY, properties JSON, last_seen TIMESTAMP);"
-            "CREATE TABLE _metadata (table_name VARCHAR PRIMARY KEY, type VARCHAR NOT NULL, "
-            "fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL);"
-            "INSERT INTO _metadata VALUES ('people', 'profiles', '2026-01-02 03:04:05', NULL, NULL, 0)"
-        )
-    with Workspace(path=path, read_only=True) as workspace:
-        assert workspace.tables() == [
-            TableInfo("people", "profiles", 0, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-        ]
-
-
-def test_a_read_only_workspace_reads(served: Served) -> None:
-    """With read_only queries are answered, and neither a fetch nor a change is possible."""
-    served.workspace.fetch_events(**DAYS)
-    served.workspace.close()
-    path = served.workspace.db_path
-    with Workspace(path=path, read_only=True, credentials=CREDENTIALS, api_url=served.url) as workspace:
-        assert checksum_of(workspace) == served.simulator.truth(FIRST, LAST).checksum
-        with pytest.raises(DatabaseError, match="without read_only to fetch"):
-            workspace.fetch_events(**DAYS, resume=True)
-        with pytest.raises(duckdb.Error):
-            workspace.connection.execute("DROP TABLE events")
-    assert served.requests() == 1
-
-
-def test_a_read_only_workspace_needs_a_database(tmp_path: Path) -> None:
-    """With read_only a missing file, or one of another kind, is an error that names it, and none is made."""
-    path = tmp_path / "none.duckdb"
-    with pytest.raises(DatabaseNotFoundError, match=r"none\.duckdb"):
-        Workspace(path=path, read_only=True).tables()
-    assert not path.exists()
-    path.write_text("not a database " * 1000, encoding="utf-8")
-    for read_only in (True, False):
-        with pytest.raises(DatabaseError, match="not a DuckDB database"):
-            Workspace(path=path, read_only=read_only).tables()
-
-
-HOLDER = """
-import sys, duckdb
-with duckdb.connect(sys.argv[1]) as connection:
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.mark.parametrize("read_only", [True, False])
-def test_a_locked_file_says_who_holds_it(read_only: bool, tmp_path: Path) -> None:
-    """A file that another process has open is an error that says so, whether it was to be read or written."""
-    path = tmp_path / "events.duckdb"
-    command = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline().split() == [b"held"]
-        with pytest.raises(DatabaseLockedError) as caught:
-            Workspace(path=path, read_only=read_only).tables()
-        holder.communicate()
-    assert caught.value.holding_pid in {holder.pid, None}
-    assert str(path) in str(caught.value)
-
-
-def test_closing_lets_go_of_the_file(tmp_path: Path) -> None:
-    """After the context, or `close`, the file can be opened with other settings; using it again opens it again."""
-    path = tmp_path / "events.duckdb"
-    with Workspace(path=path) as workspace:
-        workspace.connection.execute("CREATE TABLE mine AS SELECT 1 AS n")
-    with duckdb.connect(str(path), read_only=True) as connection:
-        assert connection.execute("SELECT n FROM mine").fetchall() == [(1,)]
-    assert workspace.sql_scalar("SELECT n FROM mine") == 1
-    workspace.close()
-    workspace.close()
-
-
-@pytest.mark.parametrize("where", [plainly, inside_asyncio])
-def test_a_raw_stream_is_what_mixpanel_sent(
-    where: Callable[[Callable[[], list[dict[str, Any]]]], list[dict[str, Any]]], served: Served
-) -> None:
-    """raw=True yields every object of Mixpanel's answer, duplicates included, and stores nothing."""
-    found = where(lambda: list(served.workspace.stream_events(**DAYS, raw=True)))
-    sent = [json.loads(line, object_pairs_hook=first_wins) for line in served.simulator.lines(FIRST, LAST)]
-    assert in_order(found) == in_order(sent)
-    assert len(found) == served.simulator.truth(FIRST, LAST).rows
-    assert not served.workspace.db_path.exists()
-
-
-def test_a_stream_agrees_with_the_table(portal: BlockingPortal, tmp_path: Path) -> None:
-    """Where nothing is sent twice, the stream has the rows of the table: the same names, times, ids, properties."""
-    simulator = Simulator(events_per_day=60, duplicates=0, odd=0.3, per_second=0, per_hour=0)
-    with serving(portal, tmp_path / "events.duckdb", simulator) as served:
-        served.workspace.fetch_events(**DAYS)
-        table = served.workspace.sql_rows(f"SELECT {COLUMNS} FROM events").to_dicts()
-        streamed = list(served.workspace.stream_events(**DAYS))
-    for row in table:
-        time, properties = row["event_time"], row["properties"]
-        assert isinstance(properties, str)
-        row["properties"] = json.loads(properties, object_pairs_hook=first_wins)
-        row["event_time"] = time.replace(tzinfo=UTC) if isinstance(time, datetime) else None
-    assert list(streamed[0]) == ["event_name", "event_time", "distinct_id", "insert_id", "properties"]
-    assert in_order(streamed) == in_order(table)
-
-
-@pytest.mark.parametrize("zone, hours", [(None, -9), ("US/Pacific", 8), ("UTC", 0)])
-def test_the_zone_of_a_project_holds_for_fetches_and_streams(
-    zone: str | None, hours: int, portal: BlockingPortal, tmp_path: Path
-) -> None:
-    """Table and stream have the same UTC, by the zone of the workspace, or else of the credentials."""
-    simulator = Simulator(events_per_day=40, duplicates=0, odd=0, per_second=0, per_hour=0)
-    legacy = replace(CREDENTIALS, project_timezone="Asia/Tokyo")
-    with (
-        serving(portal, tmp_path / "utc.duckdb", simulator) as served,
-        Workspace(
-            path=tmp_path / "local.duckdb", credentials=legacy, api_url=served.url, project_timezone=zone
-        ) as workspace,
-    ):
-        shift = timedelta(hours=hours)
-        shifted = sorted(event["event_time"] + shift for event in served.workspace.stream_events(**DAYS))
-        assert sorted(event["event_time"] for event in workspace.stream_events(**DAYS)) == shifted
-        workspace.fetch_events(**DAYS)
-        times = workspace.sql_rows("SELECT event_time FROM events ORDER BY 1").rows
-        assert [time for (time,) in times] == [time.replace(tzinfo=None) for time in shifted]
-
-
-def test_a_stream_checks_its_zone(served: Served) -> None:
-    """A zone that is none is refused at the call, before any request."""
-    with (
-        Workspace(
-            path=served.workspace.db_path, credentials=CREDENTIALS, api_url=served.url, project_timezone="PST"
-        ) as workspace,
-        pytest.raises(ValueError, match="project_timezone must be an IANA name"),
-    ):
-        workspace.stream_events(**DAYS)
-    assert served.requests() == 0
-
-
-def test_a_stream_begins_again_when_it_was_not_whole(served: Served) -> None:
-    """After a truncated answer the range is asked for again, and nothing of the first answer is yielded."""
-    served.simulator.faults = [Fault("terminated_early", times=1)]
-    found = list(served.workspace.stream_events(**DAYS))
-    assert served.requests() == 2
-    assert len(found) == served.simulator.truth(FIRST, LAST).rows
-
-
-def test_a_stream_that_fails_yields_nothing(served: Served) -> None:
-    """What keeps a stream from being fetched is raised before its first event."""
-    served.simulator.faults = [Fault("401")]
-    with pytest.raises(AuthenticationError):
-        next(served.workspace.stream_events(**DAYS))
-
-
-def test_patience_is_an_argument_of_fetches_and_streams(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the hour is spent, *max_wait* says how long to wait for more, and what did not come is an error."""
-    monkeypatch.setenv("MPX_PER_HOUR", "3")
-    workspace = served.workspace
-    result = workspace.fetch_events(
-        **DAYS, parallel=True, chunk_days=4, progress=False, max_wait=0, on_batch_complete=None
-    )
-    assert (result.successful_batches, result.failed_batches) == (3, 1)
-    assert isinstance(result.errors[0], RateLimitError)
-    with pytest.raises(RateLimitError, match="longer than max_wait allows"):
-        workspace.fetch_events("other", **DAYS, max_wait=0)
-    with pytest.raises(RateLimitError):
-        next(workspace.stream_events(**DAYS, max_wait=0))
-    assert served.requests() == 3
-
-
-def test_retries_are_an_argument_of_streams(served: Served) -> None:
-    """With none a stream fails at once."""
-    served.simulator.faults = [Fault("500")]
-    with pytest.raises(ServerError):
-        next(served.workspace.stream_events(**DAYS, retries=0))
-    assert served.requests() == 1
-
-
-@pytest.mark.parametrize("streams", [False, True])
-def test_timeouts_are_those_of_the_workspace(served: Served, tmp_path: Path, streams: bool) -> None:
-    """Each request of a workspace is given up after the silence that it was made with."""
-    served.simulator.faults = [Fault("stall")]
-    file, timeouts = tmp_path / "x.duckdb", Timeouts(idle=0.2)
-    with (
-        Workspace(path=file, credentials=CREDENTIALS, api_url=served.url, timeouts=timeouts) as workspace,
-        pytest.raises(NetworkError),
-    ):
-        if streams:
-            next(workspace.stream_events(**DAYS, retries=0))
-        else:
-            workspace.fetch_events(**DAYS, retries=0)
-
-
-def test_a_stream_checks_its_limit(served: Served) -> None:
-    """A limit out of range is refused at the call."""
-    with pytest.raises(ValueError, match="limit must be positive"):
-        served.workspace.stream_events(**DAYS, limit=0)
 
 
 def test_the_errors_are_mixpanel_datas(served: Served) -> None:

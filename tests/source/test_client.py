@@ -1,8 +1,6 @@
-"""Connections over real sockets: TLS, HTTP/2, proxies, and what is said where there is none."""
+"""Connections over real sockets: TLS, HTTP/2, and what is said where there is none."""
 
-import gzip
 import socket
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import date
 from pathlib import Path
@@ -11,13 +9,15 @@ from typing import NoReturn
 import anyio
 import httpx
 import pytest
+import sockets
 import trustme
 from anyio.abc import SocketStream
 from click.testing import CliRunner
-from servers import PATH, Http2, Misdeed, Proxy, Server, listening, proxying, serving
-from support import ACCOUNT, Body, answering, export, held, simulator, truth
+from servers import PATH, Proxy, Server, listening, proxying, serving
+from sockets import ALL, CHUNK, LINE, LINES, SECRET, admit, fetched, refused, seen, short, whole
+from support import ACCOUNT, answering, export, held, simulator, truth
 
-from mixpanel_export._model import Chunk, Selection
+from mixpanel_export._model import Chunk
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.query import Query, Timeouts
 from mixpanel_export._source.request import fetch
@@ -26,91 +26,12 @@ from mixpanel_export.errors import APIError, ConfigError, NetworkError, QueryErr
 from mixpanel_export.simulator import Fault
 from mixpanel_export.workspace import Workspace
 
+authority = sockets.authority
+environment = sockets.environment
+http2 = sockets.http2
+
+
 pytestmark = pytest.mark.anyio
-
-CHUNK = Chunk(date(2024, 3, 1), date(2024, 3, 1))
-SECRET = f"{ACCOUNT.secret!s:s}"
-ALL = Selection("12345")
-LINE = b'{"event":"e","properties":{}}\n'
-LINES = b'{"event":"e","properties":{"text":"%s"}}\n' % (b"x" * (1 << 20)) * 17
-STORED = gzip.compress(LINES, 0)  # more than the 16 MiB that the client allows to be under way
-PROXIES = [f"{name}_PROXY" for name in ("HTTP", "HTTPS", "ALL", "NO")]
-
-PATIENT = Timeouts(first_byte=30, idle=30)
-
-
-@pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    """A certificate authority that nobody trusts but who is told to."""
-    return trustme.CA()
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, tmp_path: Path) -> None:
-    """No proxy, and the authority trusted."""
-    for name in [*PROXIES, "SSL_CERT_FILE", "SSL_CERT_DIR"]:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-
-
-@pytest.fixture(params=[False, True], ids=["http1", "http2"])
-def http2(request: pytest.FixtureRequest) -> bool:
-    """Whether HTTP/2 is offered to the server."""
-    return bool(request.param)
-
-
-async def admit() -> None:
-    """Let a request go at once."""
-
-
-def seen(_size: int) -> None:
-    """Count no bytes."""
-
-
-async def never() -> NoReturn:
-    raise AssertionError("a request was let go")
-
-
-async def fetched(
-    url: str,
-    client: httpx.AsyncClient,
-    *,
-    admit: Callable[[], Awaitable[None]] = admit,
-    chunk: Chunk = CHUNK,
-    timeouts: Timeouts = PATIENT,
-) -> bytes:
-    """Return the lines of one attempt."""
-    query = Query(url, ACCOUNT, ALL, timeouts=timeouts)
-    async with aclosing(fetch(client, query, chunk, admit=admit, received=seen)) as blocks:
-        return b"".join([block async for block in blocks])
-
-
-async def refused(url: str, http2: bool, timeouts: Timeouts = PATIENT) -> str:
-    """Return what is said of an attempt that must find no connection: no request goes out, no secret is shown."""
-    async with new_client(url, http2=http2) as client:
-        with pytest.raises(NetworkError) as caught:
-            await fetched(url, client, admit=never, timeouts=timeouts)
-    said = str(caught.value) + repr(caught.value.to_dict())
-    assert SECRET not in said
-    assert "proxy-password" not in said
-    assert "2024-03-01" in said
-    return str(caught.value)
-
-
-def whole(body: bytes = STORED) -> httpx.MockTransport:
-    """Return a transport whose every answer is *body*, in one piece and called gzip."""
-
-    def handle(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Body([body]))
-
-    return httpx.MockTransport(handle)
-
-
-def short() -> httpx.MockTransport:
-    """Return a transport whose every answer is `LINE`."""
-    return whole(gzip.compress(LINE))
 
 
 async def test_a_large_answer_arrives_whole(authority: trustme.CA, http2: bool) -> None:
@@ -218,74 +139,6 @@ async def test_an_answer_that_waits_or_is_given_up_holds_up_no_other(
     assert len(server.requests) == 3
 
 
-async def reset(connection: Http2, number: int) -> None:
-    connection.state.send_headers(number, [(":status", "200")])
-    connection.state.send_data(number, b'{"event":')
-    connection.state.reset_stream(number, error_code=2)
-
-
-async def reset_at_once(connection: Http2, number: int) -> None:
-    connection.state.reset_stream(number, error_code=7)
-
-
-async def go_away(connection: Http2, number: int) -> None:
-    connection.state.send_headers(number, [(":status", "200")])
-    await connection.flush()
-    connection.state.close_connection(error_code=11, last_stream_id=number)
-
-
-async def go_away_at_once(connection: Http2, number: int) -> None:
-    connection.state.close_connection(error_code=11, last_stream_id=0)
-    await connection.flush()
-    await connection.stream.aclose()
-
-
-async def close(connection: Http2, number: int) -> None:
-    connection.state.send_headers(number, [(":status", "200")])
-    connection.state.send_data(number, LINE)
-    await connection.flush()
-    await connection.stream.aclose()
-
-
-async def less_than_announced(connection: Http2, number: int) -> None:
-    connection.state.send_headers(number, [(":status", "200"), ("content-length", "100")])
-    connection.state.send_data(number, LINE, end_stream=True)
-
-
-async def rubbish_at_once(connection: Http2, number: int) -> None:
-    await connection.stream.send(b"\x00\x00\x00\x06" + b"\x00" * 5)  # a PING without its eight bytes
-
-
-async def rubbish(connection: Http2, number: int) -> None:
-    connection.state.send_headers(number, [(":status", "200")])
-    await connection.flush()
-    await rubbish_at_once(connection, number)
-
-
-@pytest.mark.parametrize(
-    "misdeed",
-    [
-        reset,
-        reset_at_once,
-        go_away,
-        go_away_at_once,
-        close,
-        less_than_announced,
-        rubbish,
-        rubbish_at_once,
-    ],
-    ids=lambda misdeed: misdeed.__name__,
-)
-async def test_what_goes_wrong_within_http2_may_pass(authority: trustme.CA, misdeed: Misdeed) -> None:
-    """Whatever the server breaks of the protocol is a broken connection, after which another attempt is made."""
-    server = Server(answering(lambda _: b""), misdeed=misdeed)
-    async with serving(authority, server), new_client(server.url, http2=True) as client:
-        with pytest.raises(NetworkError, match=r"2024-03-01: the connection to localhost broke \(.+\)"):
-            await fetched(server.url, client)
-        server.misdeed = None
-        assert await fetched(server.url, client) == b""
-
-
 async def test_a_tls_stream_that_is_tampered_with_is_a_broken_connection(
     authority: trustme.CA, http2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,90 +177,6 @@ async def test_certificates_that_cannot_be_read_are_a_setting(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
     with pytest.raises(ConfigError, match="SSL_CERT_FILE names cannot be read"):
         new_client("https://data.example" + PATH, http2=http2)
-
-
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
-async def test_a_proxy_of_the_environment_is_used(
-    authority: trustme.CA, http2: bool, variable: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The proxy resolves the name and sees no credentials; the gate opens once, when the tunnel stands."""
-    seen: list[tuple[int, int]] = []
-    async with serving(authority, Server(short())) as server, proxying(Proxy()) as proxy:
-        monkeypatch.setenv(variable, proxy.url)
-
-        async def gate() -> None:
-            seen.append((len(proxy.heads), len(server.requests)))
-
-        url = server.url.replace("localhost", "data.example")
-        async with new_client(url, http2=http2) as client:
-            assert await fetched(url, client, admit=gate) == LINE
-    assert seen == [(1, 0)]
-    assert proxy.heads[0].startswith(b"CONNECT data.example:")
-    assert b"\r\nAuthorization" not in proxy.heads[0]
-    assert server.connections == ["h2" if http2 else "http/1.1"]
-
-
-async def test_a_host_without_proxy_is_reached_directly(
-    authority: trustme.CA, http2: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`NO_PROXY` keeps a host from the proxy."""
-    async with serving(authority, Server(short())) as server, proxying(Proxy()) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        monkeypatch.setenv("NO_PROXY", "example.org,localhost")
-        async with new_client(server.url, http2=http2) as client:
-            assert await fetched(server.url, client) == LINE
-    assert proxy.heads == []
-
-
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
-async def test_credentials_in_clear_pass_no_proxy(
-    http2: bool, variable: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Plain HTTP, which loopback alone may use, goes to loopback, as a proxy would read the credentials."""
-    sim = simulator()
-    async with sim.serve() as url, proxying(Proxy()) as proxy:
-        monkeypatch.setenv(variable.lower(), proxy.url)
-        async with new_client(url + PATH, http2=http2) as client:
-            await fetched(url + PATH, client)
-    assert proxy.heads == []
-    assert [request.status for request in sim.requests] == [200]
-
-
-async def test_a_proxy_that_refuses_is_named(
-    authority: trustme.CA, http2: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The error says which proxy refused whom, with what words, and which variables decide."""
-    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"
-    async with proxying(Proxy(refusal)) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        said = await refused("https://data.example" + PATH, http2)
-    assert f"the proxy 127.0.0.1:{proxy.port} refuses the connection" in said
-    assert "to data.example (407 Proxy Authentication Required)" in said
-    assert "check HTTPS_PROXY, and what" in said
-
-
-async def test_a_proxy_that_is_not_there_is_named(http2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says that it was the proxy that could not be reached."""
-    async with proxying(Proxy()) as proxy:
-        pass
-    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-    said = await refused("https://data.example" + PATH, http2)
-    assert f"cannot connect to the proxy 127.0.0.1:{proxy.port}" in said
-    assert "check the network and HTTPS_PROXY" in said
-
-
-@pytest.mark.parametrize(
-    "proxy", ["ftp://someone:proxy-password@host", "http://someone:proxy-password/@host"]
-)
-async def test_a_proxy_that_is_no_address_is_a_setting(
-    http2: bool, proxy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is named before anything is asked for, and its password is not."""
-    monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(ConfigError, match="HTTPS_PROXY") as caught:
-        new_client("https://data.example" + PATH, http2=http2)
-    assert "proxy-password" not in str(caught.value)
-    assert caught.value.__suppress_context__
 
 
 async def test_a_name_without_address_is_told_from_a_dead_host(
