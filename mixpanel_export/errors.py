@@ -10,7 +10,7 @@ The names and the hierarchy are those of mixpanel_data::
     │   ├── QueryError              the request is invalid or not permitted
     │   │   └── FutureDateError     the last day has not begun yet
     │   ├── RateLimitError          the project's quota is spent
-    │   ├── ServerError             status 5xx
+    │   ├── ServerError             a status that may pass, such as 5xx
     │   └── TruncatedError          status 200, but the body is not proven complete
     ├── ConfigError                 credentials or settings are missing or invalid
     │   ├── AccountExistsError
@@ -178,7 +178,11 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """Mixpanel failed (status 5xx, or its own time-out). `retry_after` is in seconds, or None."""
+    """Mixpanel, or a proxy on the way, failed for now, so the request was retried.
+
+    The status is 5xx, 408, 409, 421, 425 or 499, or 400 for Mixpanel's own time-out. `retry_after` is in seconds, or
+    None if the server named no time.
+    """
 
     code = "SERVER_ERROR"
 

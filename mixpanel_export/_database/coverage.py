@@ -130,8 +130,8 @@ class Coverage:
         return sum(map(self._table_rows, self.batches))
 
     @property
-    def outside_rows(self) -> int:
-        """Rows without a time, or with a time outside the days."""
+    def rows_without_day(self) -> int:
+        """Rows that no day counts: without a time, or with a time outside the days."""
         return self.total_rows - sum(day.rows for day in self.days)
 
     @property

@@ -105,7 +105,7 @@ class Ledger:
             rows = counts.get(batch.number, 0)
             if batch.visible and batch.days.overlaps(days) and rows != batch.rows:
                 raise LedgerMismatchError(
-                    f"table {self._table} has {rows} rows of batch {batch.number} but the ledger says {batch.rows}",
+                    f"table {self._table} has {rows:,} rows of batch {batch.number} but the ledger says {batch.rows:,}",
                     batch=batch.number,
                     days=batch.days,
                     advice="export these days again with $append, which replaces the batch",

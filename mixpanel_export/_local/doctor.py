@@ -15,10 +15,10 @@ from typing import Literal
 
 from mixpanel_export._advice import Problem
 from mixpanel_export._database.connection import Connection, connected_to_look, database_path, takes_zstd
-from mixpanel_export._database.ledger import Ledger
-from mixpanel_export._database.schema import check_format, check_ledger, table_exists, table_names
+from mixpanel_export._database.ledger import Ledger, read_batches
+from mixpanel_export._database.schema import check_format, check_ledger, table_names
 from mixpanel_export._endpoint import export_url
-from mixpanel_export._model import Chunk, Selection
+from mixpanel_export._model import Chunk
 from mixpanel_export._quota.shared import SharedQuota, key_of, quota_file
 from mixpanel_export._source.reach import Reached
 from mixpanel_export.credentials import (
@@ -174,7 +174,7 @@ def check_database(path: Path) -> Iterator[Finding]:
     except MixpanelDataError as error:
         yield finding_of("database", "problem", error)
         return
-    folder = path.absolute().parent
+    folder = path.resolve().parent
     if not folder.is_dir():
         yield Finding(
             "database", "problem", f"the folder {folder} does not exist", "create it, or choose another path"
@@ -239,12 +239,10 @@ def _check_table(connection: Connection, table: str) -> Iterator[Finding]:
 
 def _check_rows(connection: Connection, table: str) -> None:
     """Raise `LedgerMismatchError` if the table differs from the ledger, for any selection."""
-    if not table_exists(connection, "_export_batches"):
-        return
-    batches = Ledger(connection, table, Selection(""), "UTC").batches()  # those of all selections
+    batches = read_batches(connection, table)
     for selection in dict.fromkeys(batch.selection for batch in batches):
-        mine = [batch.days for batch in batches if batch.selection == selection]
-        days = Chunk(min(chunk.first for chunk in mine), max(chunk.last for chunk in mine))
+        chunks = [batch.days for batch in batches if batch.selection == selection]
+        days = Chunk(min(chunk.first for chunk in chunks), max(chunk.last for chunk in chunks))
         Ledger(connection, table, selection, "UTC").check_rows(days, trust=True)
 
 

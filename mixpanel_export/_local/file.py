@@ -214,8 +214,17 @@ def size_and_birth(path: Path) -> tuple[float, datetime | None]:
 def check_there(path: Path) -> None:
     """Raise `DatabaseNotFoundError` if there is no file at *path*."""
     if not path.exists():
-        raise DatabaseNotFoundError(
-            f"there is no database {path}",
-            advice="fetch events into it first, or choose another path",
-            db_path=str(path),
-        )
+        raise _nothing_there(path, f"there is no database {path}")
+
+
+def check_not_empty(path: Path) -> None:
+    """Raise `DatabaseNotFoundError` if there is no file at *path*, or an empty one, which is not a database yet."""
+    check_there(path)
+    if path.stat().st_size == 0:
+        raise _nothing_there(path, f"{path} is empty")
+
+
+def _nothing_there(path: Path, reason: str) -> DatabaseNotFoundError:
+    return DatabaseNotFoundError(
+        reason, advice="export into it first, or choose another path", db_path=str(path)
+    )

@@ -23,8 +23,9 @@ from mixpanel_export._database.preflight import SHADOW, Target
 from mixpanel_export._database.schema import check_ledger, comment_of, has_batches, table_names
 from mixpanel_export._database.targets import read_targets
 from mixpanel_export._files import replacing
+from mixpanel_export._local.file import check_not_empty
 from mixpanel_export._model import Batch
-from mixpanel_export.errors import DatabaseError, DatabaseLockedError, DatabaseNotFoundError
+from mixpanel_export.errors import DatabaseError, DatabaseLockedError
 from mixpanel_export.sync import run_sync
 
 T = TypeVar("T")
@@ -84,16 +85,11 @@ def reading(
     *on_wait* is called once, when the wait begins.
 
     Raises:
-        DatabaseNotFoundError: There is no such file.
+        DatabaseNotFoundError: There is no such file, or it is empty.
         DatabaseLockedError: Another process still holds the file.
         DatabaseError: The file is not a DuckDB database, or cannot be read.
     """
-    if not path.exists():
-        raise DatabaseNotFoundError(
-            f"there is no database {path}",
-            advice="export into it first, or choose another path",
-            db_path=str(path),
-        )
+    check_not_empty(path)
     with _opened(path, wait, on_wait, sleep, clock) as connection:
         try:
             yield connection

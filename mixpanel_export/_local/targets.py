@@ -1,4 +1,4 @@
-"""Changes the target of exported tables: the days that `mpx status` expects."""
+"""Changes the target days of exported tables: the days that `mpx status` expects."""
 
 from pathlib import Path
 
@@ -7,18 +7,21 @@ from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import check_ledger, create_ledger
 from mixpanel_export._database.targets import set_target
+from mixpanel_export._local.file import check_not_empty
 from mixpanel_export._model import Chunk
 from mixpanel_export.errors import TableNotFoundError
 
 
 def change_targets(path: Path, days: Chunk, table: str | None = None) -> None:
-    """Set the target of *table*, or of every exported table, to *days*, for each of its selections.
+    """Set the target days of *table*, or of every exported table, to *days*, for each of its selections.
 
     Raises:
+        DatabaseNotFoundError: There is no such file, or it is empty.
         TableNotFoundError: The ledger has no such table.
         TableFormatError: A newer release of this program wrote the ledger.
         DatabaseError: The file cannot be opened for writing.
     """
+    check_not_empty(path)
     with connected_for_export(path) as connection:
         check_ledger(connection)
         pairs = {
@@ -28,7 +31,9 @@ def change_targets(path: Path, days: Chunk, table: str | None = None) -> None:
         }
         if not pairs:
             raise TableNotFoundError(
-                f"the ledger has no table {table or 'at all'}", table_name=table or "", advice="export first"
+                f"{path} has no exported table{f' {table}' if table else ''}",
+                table_name=table or "",
+                advice="export into it first",
             )
         with transaction(connection):
             create_ledger(connection)

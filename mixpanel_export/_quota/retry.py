@@ -3,7 +3,7 @@
 | an attempt failed with | next step |
 |---|---|
 | 429 | all requests wait: for `Retry-After`, else a minute, doubled each time; only `max_wait` is a limit |
-| no connection, a server error, an incomplete body | retry after a random part of 1, 2, 4 … 60 s (at least `Retry-After`, at most an hour), up to `retries` times |
+| no connection, a server error (5xx, 408, 409, 421, 425, 499), an incomplete body | retry after a random part of 1, 2, 4 … 60 s (at least `Retry-After`, at most an hour), up to `retries` times |
 | the second break or time-out within an answer | split the chunk in two; if that is impossible, retry |
 | 400 `Timeout Error.` | split the chunk in two at once; if that is impossible, retry |
 | anything else | give up: a retry would fail again |

@@ -149,6 +149,7 @@ class Staging:
         part_size: int = 128 << 20,
         columns_memory: int | None = None,
     ) -> None:
+        database = database.resolve()  # a symbolic link may lie on another disk
         prefix = f".{database.name}.export-"
         for stale in database.parent.glob(f"{escape(prefix)}*"):
             shutil.rmtree(stale, ignore_errors=True)

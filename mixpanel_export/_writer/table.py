@@ -15,6 +15,7 @@ import duckdb
 
 from mixpanel_export._concurrency import InterruptedCall
 from mixpanel_export._database.connection import Connection, advice_on, identity, quoted, transaction
+from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.preflight import Target, check_target
 from mixpanel_export._database.schema import (
@@ -103,7 +104,8 @@ class EventsTable:
         """
         memory = most_memory if last_try else room_for_lines
         longest = max(chunk.staged.longest for chunk in group)
-        with self.errors(", ".join(str(chunk.batch.days) for chunk in group)):
+        days = join_days(day for chunk in group for day in chunk.batch.days.dates)
+        with self.errors(", ".join(map(str, days))):
             try:
                 with memory(self.connection, longest), transaction(self.connection):
                     self._create_filled()
@@ -264,7 +266,7 @@ class EventsTable:
         old_rows = self._count(self.name)
         if old_rows and not self._count(self.filled):
             raise TableError(
-                f"the replacement has no event at all, so table {self.name} keeps its {old_rows} rows",
+                f"the replacement has no event at all, so table {self.name} keeps its {old_rows:,} rows",
                 table_name=self.name,
                 days=self.target.days,
                 argument="allow_empty",

@@ -1,6 +1,5 @@
 """`mpx retry`: fetch every day that the ledger does not record as complete."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from mixpanel_export.cli.fetching import (
     requests_of,
 )
 from mixpanel_export.cli.help import SectionedCommand
-from mixpanel_export.cli.log import logs_json, say
+from mixpanel_export.cli.log import say
 from mixpanel_export.cli.look import open_read_only
 from mixpanel_export.cli.options import (
     chunk_days_option,
@@ -96,47 +95,49 @@ def command(
 ) -> None:
     """Fetch every failed, open or missing day of the tables in DB (default: MPX_DB, else mixpanel.duckdb).
 
-    The ledger records the table, the selection and the time zone of each day. A day is missing if it lies between
-    recorded days.
+    The ledger records the table, the selection and the time zone of each day. mpx status explains the statuses of days.
     """
+    from mixpanel_export._local.reader import read_contents
+
     output = Output(as_json, quiet, no_progress, verbose)
     with messages(quiet=quiet, verbose=verbose):
         with open_read_only(db) as connection:
-            tasks, whole = _tasks(connection, table)
+            contents = read_contents(connection)
+        tasks = list(tasks_of(contents, table))
         exports = _arguments(tasks, db, **requests)
         done = [_fetch(ctx, arguments, output, http2=requests["http2"]) for arguments in exports]
         if as_json:
             print_json([fetched.result.to_dict() for fetched in done])
         if not (tasks or quiet):
-            _explain_nothing(db, whole=whole)
+            say(_why_nothing(contents, table, db))
     ctx.exit(exit_code([fetched.result for fetched in done]))
 
 
-def _explain_nothing(db: str, *, whole: bool) -> None:
-    """Say why nothing was fetched. In a pipeline, a complete file needs no message."""
-    if not whole:
-        say(f"Nothing can be fetched, but {db} is incomplete; see mpx status and mpx doctor.")
-    elif sys.stderr.isatty() or logs_json():
-        say(f"Nothing to fetch: {db} is complete.")
+def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
+    """Return why there is nothing to fetch."""
+    chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
+    if not chosen:
+        return f"Nothing to fetch: {db} has no exported events yet."
+    unknown = [name for name in contents.unknown if table in {None, name}]
+    if unknown or not all(coverage.whole for coverage in chosen):
+        return f"Nothing can be fetched, but {db} is incomplete; see mpx status and mpx doctor."
+    if any(table in {None, replacement.target.table} for replacement in contents.replacements):
+        return (
+            f"Nothing to fetch, but a replacement in {db} is incomplete; mpx status shows how to continue it."
+        )
+    return f"Nothing to fetch: {db} is complete."
 
 
-def _tasks(connection: Any, table: str | None) -> tuple[list[Task], bool]:
-    """Return what to fetch, and whether the file is complete."""
-    from mixpanel_export._local.reader import read_contents
+def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
+    """Yield what to fetch for one *table* or for all. Dropped tables stay dropped.
 
-    contents = read_contents(connection)
+    Raises:
+        TableNotFoundError: The ledger has no such table.
+    """
     if table is not None and not any(coverage.table == table for coverage in contents.coverages):
         raise TableNotFoundError(
             f"the ledger has no table {table}", advice="`mpx status` shows those it has", table_name=table
         )
-    whole = all(coverage.whole for coverage in contents.coverages if table in {None, coverage.table})
-    return list(tasks_of(contents, table)), whole and not (
-        table in contents.unknown if table else contents.unknown
-    )
-
-
-def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
-    """Yield what to fetch for one *table* or for all. Dropped tables stay dropped."""
     for coverage in contents.coverages:
         if table in {None, coverage.table} and not coverage.dropped:
             for days in coverage.to_fetch:

@@ -123,7 +123,7 @@ def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
     yield "days", f"{coverage.days[0].day} to {coverage.days[-1].day}"
     if coverage.dropped:
         yield "dropped", "the table does not exist, so none of these days is held"
-    yield "rows", f"{coverage.total_rows:,}" + _outside(coverage)
+    yield "rows", f"{coverage.total_rows:,}" + _without_day(coverage)
     if coverage.last_export:
         yield "last export", f"{coverage.last_export:%Y-%m-%d %H:%M} UTC, {_ago(coverage.last_export)}"
     for name, number, where in (
@@ -148,9 +148,9 @@ def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
         )
 
 
-def _outside(coverage: "Coverage") -> str:
-    outside = coverage.outside_rows
-    return f", {outside:,} of them with a time outside these days" if outside else ""
+def _without_day(coverage: "Coverage") -> str:
+    number = coverage.rows_without_day
+    return f", {number:,} of them without a time or with one outside these days" if number else ""
 
 
 def _ago(moment: datetime) -> str:
@@ -260,7 +260,7 @@ def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
         "from_date": str(coverage.days[0].day),
         "to_date": str(coverage.days[-1].day),
         "rows": coverage.total_rows,
-        "outside_rows": coverage.outside_rows,
+        "outside_rows": coverage.rows_without_day,
         "last_export": last and last.replace(tzinfo=UTC).isoformat(),
         "removed_duplicates": sum(row.removed_duplicates for row in coverage.batches),
         "rejects": sum(row.rejects for row in coverage.batches),

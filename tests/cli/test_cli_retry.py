@@ -119,15 +119,28 @@ def test_one_table_can_be_chosen(sim: Simulator, db: Path) -> None:
 
 
 @pytest.mark.usefixtures("env")
-def test_with_nothing_to_fetch_it_is_silent(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 0 and no request, nor credentials; a person at a terminal is told so, and JSON is an empty list."""
+def test_with_nothing_to_fetch_it_says_so(sim: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 0, one line on standard error and no request, nor credentials; quiet is silent, JSON an empty list."""
     mpx("export", *NINE_DAYS, "-q")
     before = len(sim.requests)
     monkeypatch.delenv("MP_SECRET")
     result = mpx("retry")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"Nothing to fetch: {db} is complete.\n"
     assert json.loads(mpx("retry", "--json").stdout) == []
+    assert mpx("retry", "-q").output == ""
     assert len(sim.requests) == before
+
+
+@pytest.mark.usefixtures("env")
+def test_a_file_without_events_is_not_called_complete(sim: Simulator, db: Path) -> None:
+    """Nor is one whose replacement was interrupted."""
+    query(db, "CREATE TABLE mine AS SELECT 1")
+    assert "no exported events yet" in mpx("retry").stderr
+    mpx("export", *NINE_DAYS, "-q")
+    sim.faults = [Fault("500", first=date(2024, 3, 9))]
+    mpx("export", *NINE_DAYS, "--replace", *ONE_A_REQUEST)
+    assert "a replacement" in mpx("retry").stderr
 
 
 @pytest.mark.parametrize(

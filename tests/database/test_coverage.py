@@ -137,7 +137,7 @@ def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:
     counted: RowsPerDay = {1: {day(0): 7, day(1): 2, None: 1}, 2: {day(1): 8, day(0): 1, day(9): 1}}
     found = coverage(row(1, 0, 0), row(2, 1, 1), counted=counted)
     assert [known.rows for known in found.days] == [8, 10]
-    assert (found.total_rows, found.outside_rows, found.mismatches) == (20, 2, ())
+    assert (found.total_rows, found.rows_without_day, found.mismatches) == (20, 2, ())
     assert found.last_export == datetime(2024, 3, 1, 12, 2)
     assert found.newest.number == 2
 

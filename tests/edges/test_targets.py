@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from shell import mpx
+from shell import mpx, one_error
 from support import NOW, export, query, simulator
 
 from mixpanel_export._database.targets import read_targets
@@ -111,3 +111,22 @@ async def test_the_target_can_be_set(db: Path) -> None:
     assert table["statuses"] == {"complete": 2, "missing": 3}
     assert table["target"] == {"from_date": "2024-03-01", "to_date": "2024-03-05"}
     assert mpx("status", str(db), "--set-target", "2024-03-01").exit_code == 2
+
+
+@pytest.mark.parametrize("content", [None, b""])
+async def test_a_target_is_not_set_in_a_file_that_has_none(content: bytes | None, db: Path) -> None:
+    """A file that is missing stays missing, and an empty one stays empty; the exit code says that there is none."""
+    if content is not None:
+        db.write_bytes(content)
+    result = mpx("status", str(db), "--set-target", "2024-03-01..2024-03-05")
+    assert result.exit_code == 4
+    assert str(db) in one_error(result)
+    assert (db.read_bytes() if db.exists() else None) == content
+
+
+async def test_a_target_is_not_set_for_a_table_that_no_export_wrote(db: Path) -> None:
+    """The ledger decides, so a table of the user's own is refused and the file stays as it is."""
+    query(db, "CREATE TABLE mine AS SELECT 1")
+    for words in ([], ["--table", "mine"]):
+        assert mpx("status", str(db), "--set-target", "2024-03-01..2024-03-05", *words).exit_code == 4
+    assert query(db, "SHOW TABLES") == [("mine",)]

@@ -28,6 +28,7 @@ from steps import (
     opened_here,
     port_in_use,
     readable,
+    readonly_folder,
     refused,
     seven_silent_days,
     shell,
@@ -84,6 +85,13 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "no credentials": lambda _: resolve_credentials(),
     "no such account": steps(configured(), lambda _: resolve_credentials("other")),
     "no default account": steps(configured(), lambda _: resolve_credentials()),
+    "a configuration file that is a directory": steps(
+        lambda place: place.config.mkdir(), lambda _: resolve_credentials()
+    ),
+    "a configuration file that cannot be read": steps(
+        lambda place: place.config.symlink_to("/proc/self/mem"),  # an input error even for root
+        lambda _: resolve_credentials(),
+    ),
     "a configuration file that is no TOML": steps(configured("x = "), lambda _: resolve_credentials()),
     "a configuration file that is a folder": steps(
         lambda place: place.config.mkdir(), lambda _: resolve_credentials()
@@ -189,6 +197,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a file with a broken header": steps(broken_header, exists),
     "an address instead of a file": lambda _: connect(Path("-")),
     "a disk that is full": steps(full_disk, exists),
+    "a folder that cannot be written": steps(readonly_folder, exists),
     "rows that DuckDB cannot write": steps(
         lambda place: place.export(last="2024-03-01", limit=1),
         sql("CREATE UNIQUE INDEX one ON events (event_name)"),
@@ -282,8 +291,15 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx status: a target that is no range": lambda place: mpx(
         "status", str(place.db), "--set-target", "2024"
     ),
-    "mpx status: a target without an export": lambda place: mpx(
+    "mpx status: an empty file": steps(
+        lambda place: place.db.touch(), lambda place: mpx("status", str(place.db))
+    ),
+    "mpx status: a target without a file": lambda place: mpx(
         "status", str(place.db), "--set-target", "2024-01-01..2024-01-02"
+    ),
+    "mpx status: a target without an export": steps(
+        sql("CREATE TABLE mine (x INTEGER)"),
+        lambda place: mpx("status", str(place.db), "--set-target", "2024-01-01..2024-01-02"),
     ),
     "mpx query: SQL that is no text": shell("query", "-", typed=b"\xff"),
     "mpx query: wrong SQL": steps(exists, lambda place: mpx("query", "SELEC", "--db", str(place.db))),

@@ -231,6 +231,11 @@ def full_disk(place: Place) -> None:
     place.monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
 
 
+def readonly_folder(place: Place) -> None:
+    """Refuse to write into folders, even as root."""
+    place.monkeypatch.setattr("os.access", lambda *_: False)
+
+
 def seven_silent_days(place: Place) -> Sequence[Exception]:
     """The errors of an export that gets no body for every other day."""
 
