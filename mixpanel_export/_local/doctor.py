@@ -151,7 +151,7 @@ def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: 
     region, project = (credentials.region, credentials.project_id) if credentials else ("us", "")
     with _warnings_of("quota") as warned:
         try:
-            view = SharedQuota(key_of(export_url(region, api_url), project), per_hour=per_hour).look()
+            view = SharedQuota(key_of(export_url(region, api_url), project), per_hour=per_hour).read()
         except MixpanelDataError as error:
             return [finding_of("quota", "problem", error)]
     if warned:

@@ -1,4 +1,4 @@
-"""A clock that all processes of this machine share, and that setting the wall clock does not disturb."""
+"""A clock that all processes of this machine share. Changes of the wall clock do not affect it."""
 
 import ctypes
 import sys
@@ -10,27 +10,27 @@ from typing import NamedTuple
 
 
 class Moment(NamedTuple):
-    """A point in time, by two clocks.
-
-    *elapsed* is in seconds since the boot *boot*, equal for all processes; *boot* is None where the platform does not
-    name boots. *wall* is in seconds since 1970. It compares moments of different boots, and the user may change it.
-    """
+    """A point in time, on two clocks."""
 
     boot: str | None
+    """The id of the boot of the machine; None if the platform has no such id."""
     elapsed: float
+    """Seconds since that boot, the same for all processes. Nobody can set this clock."""
     wall: float
+    """Seconds since 1970. It compares moments of different boots, but a user may set this clock."""
 
 
 Clock = Callable[[], Moment]
+"""Returns the current moment."""
 
 
 def system_clock() -> Clock:
-    """Return the clock of this machine; it continues while the machine sleeps."""
-    boot = _boot()
+    """Return the clock of this machine. It continues while the machine sleeps."""
+    boot = _boot_id()
     if sys.platform == "win32":
-        elapsed = time.perf_counter  # system-wide since Python 3.10; monotonic() differs between releases
+        elapsed = time.perf_counter  # the same for all processes; monotonic() differs between Python releases
     else:
-        # The first two include sleep, on Linux and macOS.
+        # CLOCK_BOOTTIME (Linux) and CLOCK_MONOTONIC_RAW (macOS) continue during sleep.
         names = ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW", "CLOCK_MONOTONIC")
         number: int = next(getattr(time, name) for name in names if hasattr(time, name))
 
@@ -40,11 +40,11 @@ def system_clock() -> Clock:
     return lambda: Moment(boot, elapsed(), time.time())
 
 
-def _boot() -> str | None:
-    """Return the id of this boot of the machine; None where there is none."""
+def _boot_id() -> str | None:
+    """Return the id of the current boot; None if the platform has none."""
     with suppress(OSError):
         if sys.platform == "win32":
-            import winreg  # noqa: PLC0415 - exists on Windows only
+            import winreg  # noqa: PLC0415 - exists only on Windows
 
             parent = r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management\PrefetchParameters"
             with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, parent) as key:

@@ -1,11 +1,10 @@
-"""The gate: admits requests no faster than the quota allows, and never more than it allows.
+"""The gate: every request waits here until the quota allows it.
 
-Mixpanel allows a project 3 export requests a second and 60 a rolling hour (openapi/export.openapi.yaml). The hour
-decides how long a long backfill takes, so the plan knows the quota too; the gate makes sure that no plan and no retry
-exceeds it.
+Mixpanel allows a project 3 export requests per second and 60 per rolling hour (openapi/export.openapi.yaml). The planner
+makes plans that fit into the hour. The gate enforces the quota, whatever the plan and the retries are.
 
-A cancelled caller never consumes quota: a request is recorded in the same step, without an await in between, in which
-its caller is admitted.
+A cancelled caller never consumes quota, because there is no await between the recording of a request and the return to
+its caller.
 """
 
 import math
@@ -19,66 +18,67 @@ from typing import NamedTuple
 import anyio
 from anyio import to_thread
 
-from mixpanel_export._quota.quota import Quota
+from mixpanel_export._quota.quota import UNCOUNTED, Quota
 from mixpanel_export._quota.retry import pause_after_refusal
 from mixpanel_export._quota.shared import SharedQuota, View, key_of
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, time_for, wait_needed
 from mixpanel_export.errors import APIError, RateLimitError
 
-_LEAD = 2.0  # seconds before its slot in which a caller may connect
-_LONGEST_SLEEP = 10.0  # seconds; a refund may free a slot earlier than expected
-_SLOT_EXPIRES = 30.0  # seconds in which a caller that may connect must be admitted
-_UNCOUNTED = frozenset({401, 402, 429})  # statuses that Mixpanel does not count against the hour
+_CONNECT_AHEAD = 2.0  # seconds; a caller may connect so long before the quota allows its request
+_LONGEST_SLEEP = 10.0  # seconds; a refund may allow a request earlier than expected
+_MAX_IDLE = 30.0  # seconds; an open connection may wait so long for admission
 
 
-class MaxWaitExceeded(Exception):  # noqa: N818 - callers end or report an export by it; it is no fault
-    """The quota would delay the caller by *seconds*, longer than `max_wait` allows."""
+class MaxWaitExceeded(Exception):  # noqa: N818 - callers translate it
+    """The caller would have to wait *seconds* for the quota, longer than `max_wait` allows."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the quota allows the next request in {seconds:.0f} s")
         self.seconds = seconds
 
 
-class SlotExpired(Exception):  # noqa: N818 - callers start over; it is no fault
-    """The slot that the caller connected for is gone; close the connection and request admission again."""
+class SlotExpired(Exception):  # noqa: N818 - callers start over
+    """Admission would take too long for an open connection. Close it, and request admission again."""
 
 
 class Ticket(NamedTuple):
-    """A recorded request: its *time* on the gate's clock, and its id in the *shared* quota, if there is one."""
+    """Identifies an admitted request, so that it can be returned to the quota."""
 
     time: float
+    """When the request was admitted, on the gate's clock."""
     shared: str | None = None
+    """The request's ticket in the shared quota, if there is one."""
 
 
 class Admission:
-    """A caller that may connect, from `Gate.admission`; `ticket` is None until it is admitted."""
+    """What `Gate.admission` gives to a caller that may connect; `ticket` is None until its request is admitted."""
 
     def __init__(self, admit: Callable[["Admission"], Awaitable[None]]) -> None:
         self._admit = admit
         self.ticket: Ticket | None = None
 
     async def admit(self) -> None:
-        """Wait until a request fits into every window and no pause holds, and record the request.
+        """Wait until the quota allows the request, then record it.
 
         Call it when the connection is open, immediately before the request is sent.
 
         Raises:
-            SlotExpired: It would take longer than a connection should idle.
-            MaxWaitExceeded: `max_wait` does not suffice.
+            SlotExpired: The wait would be too long for an open connection.
+            MaxWaitExceeded: The wait would be longer than `max_wait` allows.
         """
         await self._admit(self)
 
 
 @dataclass(frozen=True, slots=True)
 class GateStatistics:
-    """What a gate has counted, at one moment."""
+    """The counters of a gate at one moment."""
 
     requests: int
-    """Requests admitted by this gate, including those that Mixpanel refused."""
+    """Requests that this gate has admitted, including those that Mixpanel refused."""
     per_hour: int
-    """Requests that an hour allows; 0 if unlimited."""
+    """The limit per hour; 0 if unlimited."""
     remaining: int | None
-    """Requests that the rolling hour still allows, all known processes counted; None if unlimited."""
+    """Requests that the quota still allows in this rolling hour, for all processes together; None if unlimited."""
     next_slot_in: float
     """Seconds until the next request can be admitted."""
     waiting: bool
@@ -88,9 +88,9 @@ class GateStatistics:
 
 
 class Gate:
-    """Admits requests no faster than the quota allows, first come, first served.
+    """Admits requests in the order in which they arrive, and no faster than the quota allows.
 
-    With *shared*, the requests of other processes count too. *clock* and *sleep* are in seconds.
+    With *shared*, the requests of other processes count too. *clock* and *sleep* work in seconds.
     """
 
     def __init__(
@@ -107,52 +107,53 @@ class Gate:
         self._shared = shared
         self._clock = clock
         self._sleep = sleep
-        # Times of requests, oldest first: all of the last second, and those that count for the last hour.
+        # Times of requests, oldest first: all of the last second, and the counted ones of the last hour.
         self._sent: deque[float] = deque(maxlen=quota.per_second)
         self._counted: deque[float] = deque(maxlen=quota.per_hour)
         self._requests = 0
-        # When each caller that may connect was told so. It will take a slot, so the next caller must not count on it.
+        # Callers that may connect but are not admitted yet, and since when. Each will use a slot.
         self._connecting: dict[Admission, float] = {}
         self._paused_until = -math.inf
-        self._refusals = 0  # waves of refusals in a row
+        self._refusals = 0  # in a row; 429s of requests that were in flight together count once
         self._last_refusal = -math.inf
-        self._waited_until = -math.inf  # waits until then are counted against max_wait
-        self._connect_turn = anyio.Lock()
-        self._admit_turn = anyio.Lock()
+        self._waited_until = -math.inf  # time until then was deducted from max_wait already
+        self._connect_lock = anyio.Lock()
+        self._admit_lock = anyio.Lock()
 
     async def refresh(self) -> None:
-        """Learn the requests and pauses of other processes."""
+        """Read the requests and pauses of other processes."""
         if self._shared is not None:
-            await self._update(self._shared.look)
+            await self._update(self._shared.read)
 
     def statistics(self) -> GateStatistics:
-        """Return what the gate has counted so far."""
+        """Return the current counters."""
         return GateStatistics(
             requests=self._requests,
             per_hour=self._hour.quota,
             remaining=self._remaining(),
             next_slot_in=self._wait(),
-            waiting=self._connect_turn.locked() or self._admit_turn.locked(),
+            waiting=self._connect_lock.locked() or self._admit_lock.locked(),
             max_wait_left=self._max_wait_left,
         )
 
     def time_for(self, requests: int) -> float:
-        """Return the seconds until the hour's quota has admitted so many more *requests*."""
+        """Return the seconds until the hourly quota allows the last of *requests* more requests."""
         if not self._hour.quota:
             return 0.0
         return max(self._pause_left(), time_for(requests, [self._hour], self._counted, self._clock()))
 
     @asynccontextmanager
     async def admission(self) -> AsyncGenerator[Admission]:
-        """Wait until connecting makes sense, and settle the request by how the block ends.
+        """Wait until the caller may connect. When the block ends, update the quota according to its error, if any.
 
-        Entering waits until the next slot is about two seconds away and no pause holds, so that no open connection
-        idles for minutes. A slot that comes free lets one caller connect, not all of them. On leaving, a caller that
-        was not admitted has consumed nothing. After a `RateLimitError` nobody is admitted for a while, and the
-        request is returned to the hour; so is one that failed with a status which Mixpanel does not count (401, 402).
+        The caller may connect about two seconds before the quota allows its request, so that open connections do not
+        idle for minutes. Each slot lets only one caller connect.
+
+        A block that ends before its request was admitted consumes no quota. After a `RateLimitError`, all requests pause
+        for a while. A request that failed with a status in `UNCOUNTED` is returned to the hour.
 
         Raises:
-            MaxWaitExceeded: `max_wait` does not suffice.
+            MaxWaitExceeded: The wait would be longer than `max_wait` allows.
         """
         admission = Admission(self._admit)
         await self._wait_to_connect(admission)
@@ -164,42 +165,44 @@ class Gate:
             raise
         finally:
             self._connecting.pop(admission, None)
-        # An answer ends a row of refusals, unless one came while this request was under way.
+        # A success ends a row of refusals, unless a refusal came while this request was in flight.
         if admission.ticket is not None and admission.ticket.time >= self._last_refusal:
             self._refusals = 0
 
     async def _admit(self, admission: Admission) -> None:
-        async with self._admit_turn:
+        async with self._admit_lock:
             while True:
                 while (wait := self._wait()) > 0:
-                    await self._idle(wait)
+                    await self._sleep_connected(wait)
                 if self._shared is None:
                     now = self._clock()
                     self._sent.append(now)
                     self._counted.append(now)
                     return self._record(admission, Ticket(now))
-                view = await self._update(self._shared.take)
+                view = await self._update(self._shared.take_slot)
                 if view.ticket is not None:
                     return self._record(admission, Ticket(self._clock(), view.ticket))
-                await self._idle(view.wait)
+                await self._sleep_connected(view.wait)
 
     async def pause(self, seconds: float) -> None:
-        """Admit nobody before *seconds* from now; the longest pause wins."""
+        """Admit no request for the next *seconds*. The longest pause applies."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
         if self._shared is not None:
             await self._update(partial(self._shared.pause, seconds))
 
     async def _wait_to_connect(self, admission: Admission) -> None:
-        async with self._connect_turn:
+        async with self._connect_lock:
             await self.refresh()
-            while (wait := max(self._pause_left(), self._hour_wait(self._expected()) - _LEAD)) > 0:
-                await self._hold(wait)
+            while (
+                wait := max(self._pause_left(), self._hour_wait(self._expected_callers()) - _CONNECT_AHEAD)
+            ) > 0:
+                await self._sleep_counted(wait)
                 await self.refresh()
             self._connecting[admission] = self._clock()
 
-    def _expected(self) -> int:
-        """Return how many callers may connect and are expected to take a slot."""
-        oldest = self._clock() - _SLOT_EXPIRES
+    def _expected_callers(self) -> int:
+        """Return how many callers are connecting and will soon use a slot."""
+        oldest = self._clock() - _MAX_IDLE
         return sum(since > oldest for since in self._connecting.values())
 
     def _record(self, admission: Admission, ticket: Ticket) -> None:
@@ -207,15 +210,15 @@ class Gate:
         self._connecting.pop(admission, None)
         admission.ticket = ticket
 
-    async def _idle(self, seconds: float) -> None:
-        """Sleep a part of *seconds* with a connection open."""
-        if seconds > _SLOT_EXPIRES:
+    async def _sleep_connected(self, seconds: float) -> None:
+        """Sleep for up to *seconds* while the caller's connection is open."""
+        if seconds > _MAX_IDLE:
             raise SlotExpired
-        only_the_second = not (self._pause_left() or self._hour_wait())
-        await (self._sleep(seconds) if only_the_second else self._hold(seconds))
+        is_short = not (self._pause_left() or self._hour_wait())  # only the limit per second causes the wait
+        await (self._sleep(seconds) if is_short else self._sleep_counted(seconds))
 
-    async def _hold(self, seconds: float) -> None:
-        """Sleep a part of *seconds*, and count it against `max_wait` once, however many callers wait."""
+    async def _sleep_counted(self, seconds: float) -> None:
+        """Sleep for up to *seconds*, and deduct the time from `max_wait`, only once if several callers sleep."""
         if seconds > self._max_wait_left:
             raise MaxWaitExceeded(seconds)
         began = max(self._clock(), self._waited_until)
@@ -226,15 +229,15 @@ class Gate:
 
     async def _settle(self, ticket: Ticket, error: APIError) -> None:
         if isinstance(error, RateLimitError):
-            # First, because others might be admitted while the request is returned.
+            # Pause before the refund, because the refund may let other callers in.
             await self.pause(self._refusal_pause(ticket, error.retry_after))
-        if isinstance(error, RateLimitError) or error.status_code in _UNCOUNTED:
+        if isinstance(error, RateLimitError) or error.status_code in UNCOUNTED:
             await self._refund(ticket)
 
     def _refusal_pause(self, ticket: Ticket, retry_after: float | None) -> float:
-        """Return the seconds of the pause after a refusal.
+        """Return for how many seconds all requests pause after a refusal.
 
-        Refusals of requests that were under way at the last refusal tell nothing new, so they do not double it.
+        Requests that were in flight at the last refusal may be refused too. Such refusals do not double the pause.
         """
         if ticket.time >= self._last_refusal:
             self._refusals += 1
@@ -242,16 +245,16 @@ class Gate:
         return pause_after_refusal(retry_after, self._refusals)
 
     async def _refund(self, ticket: Ticket) -> None:
-        """Return a request to the hour. It stays in the second, because it did arrive."""
+        """Return a request to the hour. It still counts for the second, because it did arrive."""
         if self._shared is not None and ticket.shared is not None:
             await self._update(partial(self._shared.refund, ticket.shared))
         else:
-            with suppress(ValueError):  # it has left the window
+            with suppress(ValueError):  # it is older than an hour
                 self._counted.remove(ticket.time)
 
     async def _update(self, call: Callable[[], View]) -> View:
-        """Run *call* in a worker thread, and adopt what it returns about all processes."""
-        with anyio.CancelScope(shield=True):  # a ticket that is taken must not be lost
+        """Run *call* in a worker thread, and adopt the requests and pauses of all processes from its result."""
+        with anyio.CancelScope(shield=True):  # a recorded request must not be lost
             view = await to_thread.run_sync(call)
         now = self._clock()
         self._sent = deque((now - age for age in view.sent), maxlen=self._second.quota)
@@ -274,7 +277,7 @@ class Gate:
         return max(0.0, self._paused_until - self._clock())
 
     def _hour_wait(self, expected: int = 0) -> float:
-        """Return the seconds until a request fits into the hour after *expected* others."""
+        """Return the seconds until the hour allows one more request after *expected* others."""
         if not self._hour.quota:
             return 0.0
         window = self._hour._replace(quota=max(1, self._hour.quota - expected))
@@ -282,7 +285,7 @@ class Gate:
 
 
 def gate_for(quota: Quota, url: str, project_id: str) -> Gate:
-    """Return the gate for a project under the *url* of its export endpoint, shared with all other processes."""
+    """Return the gate for requests of the project to *url*. It shares its quota with all other processes."""
     if not (quota.per_second or quota.per_hour):
         return Gate(quota)
     return Gate(quota, shared=SharedQuota(key_of(url, project_id), quota.per_second, quota.per_hour))

@@ -1,4 +1,4 @@
-"""The quota as the user sets it: by arguments, by the environment, or Mixpanel's own."""
+"""The limits for requests: from arguments, from the environment, or Mixpanel's defaults."""
 
 import math
 from dataclasses import dataclass
@@ -6,25 +6,28 @@ from dataclasses import dataclass
 from mixpanel_export._environment import variable
 from mixpanel_export.errors import ArgumentError, ConfigError
 
-_PER_SECOND, _PER_HOUR = 3, 60  # openapi/export.openapi.yaml
+UNCOUNTED = frozenset({401, 402, 429})
+"""Statuses of requests that Mixpanel does not count against the hour. They mean the same whatever the body says."""
+
+_PER_SECOND, _PER_HOUR = 3, 60  # from openapi/export.openapi.yaml
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How fast requests may follow one another, and how long an export waits for them."""
+    """How many requests an export may send, and how long it may wait for the quota."""
 
     per_second: int = _PER_SECOND
-    """Requests a second, as Mixpanel counts them; 0 for no limit."""
+    """Requests per second; 0 for no limit."""
     per_hour: int = _PER_HOUR
-    """Requests a rolling hour, as Mixpanel counts them; 0 for no limit."""
+    """Requests per rolling hour; 0 for no limit."""
     max_wait: float = math.inf
-    """Seconds that all requests together may wait for the hour, or because Mixpanel refused one."""
+    """The most seconds that the whole export may wait for the hourly quota, or after refused requests."""
 
     def __post_init__(self) -> None:
-        """Refuse negative limits.
+        """Check the limits.
 
         Raises:
-            ArgumentError: Names the limit.
+            ArgumentError: A limit is negative.
         """
         for name, limit in (("per_second", self.per_second), ("per_hour", self.per_hour)):
             if limit < 0:
@@ -34,7 +37,7 @@ class Quota:
     def resolved(
         cls, per_second: int | None = None, per_hour: int | None = None, *, max_wait: float = math.inf
     ) -> "Quota":
-        """Return these limits; None is replaced by `MPX_PER_SECOND` or `MPX_PER_HOUR`, or by Mixpanel's own.
+        """Return a quota. A limit that is None comes from `MPX_PER_SECOND` or `MPX_PER_HOUR`, or is Mixpanel's.
 
         Raises:
             ConfigError: A variable is not a whole number.

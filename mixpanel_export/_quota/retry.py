@@ -1,14 +1,15 @@
-"""The retry policy: after a failed attempt wait and try again, split the chunk, or give up. Pure; decided nowhere else.
+"""The retry policy: whether a failed attempt is repeated, the chunk is split, or the export gives it up. Pure functions.
 
 | an attempt failed with | next step |
 |---|---|
-| 429 | all requests wait: for `Retry-After`, else a minute, doubled each time; only `max_wait` is a limit |
-| no connection, a server error (5xx, 408, 409, 421, 425, 499), an incomplete body | retry after a random part of 1, 2, 4 … 60 s (at least `Retry-After`, at most an hour), up to `retries` times |
-| the second break or time-out within an answer | split the chunk in two; if that is impossible, retry |
-| 400 `Timeout Error.` | split the chunk in two at once; if that is impossible, retry |
-| anything else | give up: a retry would fail again |
+| 429 | all requests wait for `Retry-After`, else for a minute, doubled after each further 429; only `max_wait` limits the wait |
+| no connection, a server error (5xx, 408, 409, 421, 425, 499), an incomplete body | retry after a random part of 1, 2, 4 … 60 s, or after `Retry-After` if that is longer (at most an hour); up to `retries` times |
+| a second broken or timed-out response | split the chunk in two; if it cannot be split, retry |
+| 400 `Timeout Error.` | split the chunk in two at once; if it cannot be split, retry |
+| anything else | give up, because a retry would fail again |
 
-A smaller chunk asks less of the server and loses less when it breaks, so one bad day costs only itself.
+A smaller chunk takes the server less time and loses less when a response breaks. After enough splits only the day that
+causes the failure fails.
 """
 
 import random
@@ -24,17 +25,17 @@ from mixpanel_export.errors import (
 )
 
 LONGEST_REFUSAL = 3600.0
-"""Seconds. After an hour the whole quota is available again, so only a server may ask for a longer pause."""
+"""The longest pause after a 429 without `Retry-After`, in seconds. After an hour the whole quota is available again."""
 
 LONGEST_PAUSE = 60.0
-"""Seconds. Beyond them a retry costs less than the wait, so only a server may ask for a longer pause."""
+"""The longest pause before a retry, in seconds, unless the server asks for a longer one."""
 
-_LONGEST_RETRY_AFTER = 3600.0  # seconds that a failing server may ask for
-_SHORTEST_PAUSE = 0.25  # seconds; full jitter may draw 0, and a retry should not be immediate
-_REFUSAL_PAUSE = 60.0  # seconds after a 429 without `Retry-After`
-_SPREAD = 0.1  # of a refusal's pause, at least a second, so that clients do not return all at once
+_LONGEST_RETRY_AFTER = 3600.0  # seconds; the longest `Retry-After` of a server error that is honoured
+_SHORTEST_PAUSE = 0.25  # seconds; the random part of a pause may be 0
+_REFUSAL_PAUSE = 60.0  # seconds; the first pause after a 429 without `Retry-After`
+_SPREAD = 0.1  # random addition to the pause after a 429, as a part of it, so that clients do not return all at once
 _MAX_INTERRUPTIONS = 2  # then the chunk is assumed too large and is split
-_TIMEOUTS = frozenset({400, 408, 504})  # statuses of a ServerError that mean a time-out of the server
+_TIMEOUTS = frozenset({400, 408, 504})  # statuses that mean that the server needed too much time
 
 Draw = Callable[[], float]
 """Returns a random number from 0 up to 1."""
@@ -52,20 +53,21 @@ Step = Wait | Literal["split", "give up"]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A chunk's failed attempts so far, without refusals for the quota."""
+    """The failed attempts of a chunk so far. A 429 does not count."""
 
     failures: int = 0
     interruptions: int = 0
-    """Failures that the chunk's size may explain."""
+    """Failures that may have happened because the chunk is too large."""
     last: MixpanelDataError | None = None
+    """The error of the last failed attempt."""
 
     def after(self, error: MixpanelDataError) -> "History":
-        """Return the history with one more failed attempt."""
+        """Return the history after one more failed attempt, which raised *error*."""
         return History(self.failures + 1, self.interruptions + _may_be_too_large(error), error)
 
 
 def next_step(history: History, *, retries: int, splittable: bool, draw: Draw = random.random) -> Step:
-    """Decide what follows the last failure. At most *retries* failures lead to another attempt at the same chunk."""
+    """Decide what to do after the last failure. The same chunk is retried at most *retries* times."""
     error = history.last
     if splittable and (history.interruptions >= _MAX_INTERRUPTIONS or _is_server_timeout(error)):
         return "split"
@@ -77,9 +79,9 @@ def next_step(history: History, *, retries: int, splittable: bool, draw: Draw = 
 
 
 def pause_after_refusal(retry_after: float | None, refusals: int, *, draw: Draw = random.random) -> float:
-    """Return the seconds to pause all requests after a 429, the last of *refusals* in a row.
+    """Return for how many seconds all requests pause after a 429. *refusals* is the number of 429s in a row.
 
-    `Retry-After` is honoured whatever its length. One that proves too short is doubled, up to a minute.
+    The pause is at least *retry_after*, the value of `Retry-After`. It is longer if shorter pauses led to another 429.
     """
     if retry_after is None:
         pause = _doubled(_REFUSAL_PAUSE, refusals - 1, LONGEST_REFUSAL)
@@ -101,9 +103,9 @@ def _may_be_too_large(error: MixpanelDataError) -> bool:
 
 
 def _is_server_timeout(error: MixpanelDataError | None) -> bool:
-    """Whether the server reported that the range is too large for it, which it does with status 400."""
+    """Whether the server took too long for the range of days. It reports this with status 400."""
     return isinstance(error, ServerError) and error.status_code == 400
 
 
 def _doubled(first: float, times: int, most: float) -> float:
-    return min(most, first * 2.0 ** min(times, 12))  # 2**12 exceeds every bound, 2**1024 overflows
+    return min(most, first * 2.0 ** min(times, 12))  # 2**12 exceeds every *most*; 2**1024 would overflow

@@ -1,16 +1,16 @@
 """The quota file: the requests that all processes of one user on this machine have sent for a project.
 
-Mixpanel counts a project's requests whichever process sends them, so concurrent exports must count together. Each
-request is a row of one SQLite file. One transaction reads the rows, applies the limits, and either adds a row or
-returns how long to wait. Rows hold hosts, project ids and process ids, and nothing secret.
+Mixpanel counts the requests of a project, whichever process sends them, so concurrent exports must count them together.
+Each request is a row in a SQLite file. One transaction reads the rows, applies the limits, and either adds a row or
+returns how long to wait. Rows contain hosts, project ids and process ids, but no secrets.
 
-Each call opens and closes the file. This costs half a millisecond, and means that a file which was deleted, replaced or
-inherited by a forked process is never written to by mistake. Nothing waits for the disk: SQLite's journal keeps the
-file whole when a process is killed, and a file that a power cut broke is moved aside. Calls block while other processes
-hold the lock, so they belong in a worker thread.
+Each call opens and closes the file. This takes half a millisecond, and it is safe when the file is deleted or replaced,
+or when a process forks. Writes are not synced to the disk: SQLite's journal keeps the file valid when a process is
+killed, and a file that a power failure damaged is renamed. Calls block while another process holds the lock, so run them
+in a worker thread.
 
-Each process remembers its own requests and writes them again where they are missing. A file that cannot be used
-therefore only narrows the view to this process, with one warning, and nothing is lost when the file comes back.
+Each process remembers its own requests, and adds those that the file does not have. If the file cannot be used, there is
+one warning, and the process counts its own requests only. They are added when the file can be used again.
 """
 
 import os
@@ -37,21 +37,21 @@ from mixpanel_export.errors import AdvisoryWarning
 T = TypeVar("T")
 
 CROWDED_SECOND = SECOND + 0.3
-"""The length of Mixpanel's second, in seconds, while other processes send too: their requests travel less evenly."""
+"""The window of Mixpanel's limit per second while several processes send requests, whose travel times differ more."""
 
 _ACTIVE = 10.0  # seconds; a process that sent a request so recently is assumed to send more
-_SHORT_TIMEOUT = 0.1  # seconds to wait for a lock once one has timed out, as each request would be late
-_STEP_BACK = 5.0  # seconds; a row that is less far in the future is recent, and the clock was corrected
-_TICK = 1e-6  # seconds added to each wait, so that no rounding error remains to be waited for
+_SHORT_TIMEOUT = 0.1  # seconds to wait for the lock after a time-out, because each request would wait again
+_STEP_BACK = 5.0  # seconds; a row up to so far in the future is recent: the clock was set back a little
+_TICK = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS entries (
     id TEXT PRIMARY KEY, host TEXT NOT NULL, project TEXT NOT NULL, kind TEXT NOT NULL, pid INTEGER NOT NULL,
     boot TEXT, elapsed REAL NOT NULL, wall REAL NOT NULL) WITHOUT ROWID"""
-# Writes a request of this process where it is missing or outdated: refunds may have missed the file, and clocks change.
+# Adds or updates a request of this process. A refund may not have reached the file, and the wall clock may have changed.
 _WRITE = """INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, wall = excluded.wall
     WHERE kind <> excluded.kind OR abs(wall - excluded.wall) > 1"""
-# An unknown boot is NULL, which equals nothing.
+# If the boot has no id, it is NULL, and the comparison is false.
 _AGE = "CASE WHEN boot = :boot THEN :elapsed - elapsed ELSE :wall - wall END"
 _VALID = f"""CASE kind WHEN 'pause' THEN {_AGE} BETWEEN -:lifetime AND 0
     ELSE {_AGE} BETWEEN -:step_back AND :lifetime END"""
@@ -61,19 +61,19 @@ _READ = f"""SELECT kind, CASE WHEN boot = :boot THEN pid END, {_AGE} AS age FROM
 
 
 class Key(NamedTuple):
-    """The scope of a quota: a project on a host. An empty *project* stands for all project secrets without an id."""
+    """What a quota applies to: a project on a host. *project* is empty for credentials without a project id."""
 
     host: str
     project: str
 
 
 def key_of(url: str, project_id: str) -> Key:
-    """Return the key of a project under the *url* of its export endpoint."""
+    """Return the key of a project whose export endpoint is *url*."""
     return Key(urlsplit(url).netloc.lower(), project_id)
 
 
 def quota_file() -> Path:
-    """Return the path of the quota file, in `MPX_STATE_DIR` or the platform's folder for state."""
+    """Return the path of the quota file, in `MPX_STATE_DIR` or in the platform's folder for state."""
     name = variable("MPX_STATE_DIR")
     return (expanded(name).absolute() if name else _default_folder()) / "quota.sqlite3"
 
@@ -81,30 +81,33 @@ def quota_file() -> Path:
 def _default_folder() -> Path:
     try:
         return user_state_path("mixpanel_export", appauthor=False)
-    except RuntimeError:  # `HOME` is empty, or there is no home directory; a relative path is not used
+    except RuntimeError:  # `HOME` is empty, or there is no home directory; `_File` refuses the relative path
         return (home() or Path("~")) / ".local" / "state" / "mixpanel_export"
 
 
 class Request(NamedTuple):
-    """A request of the last hour: *age* in seconds; *pid* None if the machine has been restarted since."""
+    """A request of the last hour."""
 
     age: float
+    """Seconds since the request."""
     pid: int | None
+    """The process that sent it; None if the machine was restarted since then."""
     counted: bool
+    """Whether it counts for the hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A project's quota at one moment."""
+    """The state of a project's quota at one moment."""
 
     requests: tuple[Request, ...]
-    """The requests of the last hour, oldest first. Refunded ones count for the second only."""
+    """The requests of the last hour, oldest first. Refunded ones count only for the second."""
     pause: float
     """Seconds for which no process should send a request."""
     second: Window
     hour: Window
     ticket: str | None = None
-    """The request that was recorded, for `SharedQuota.refund`; None if none was requested, or there was no room."""
+    """Identifies the request that `take_slot` recorded, for `refund`; None if it recorded none."""
 
     @property
     def sent(self) -> tuple[float, ...]:
@@ -118,19 +121,19 @@ class View:
 
     @property
     def remaining(self) -> int | None:
-        """How many requests the rolling hour still allows; None if unlimited."""
+        """How many requests this rolling hour still allows; None if unlimited."""
         return max(0, self.hour.quota - len(self.counted)) if self.hour.quota else None
 
     @property
     def wait(self) -> float:
-        """The seconds until the next request is possible."""
+        """Seconds until the next request is allowed."""
         wait = max(self.pause, _wait(self.second, self.sent), _wait(self.hour, self.counted))
         return wait and wait + _TICK
 
     @property
-    def frees(self) -> tuple[float, ...]:
-        """The seconds until each further request of the hour is possible, soonest first; a pause may last longer."""
-        # Processes with a higher limit may have sent more than this one allows.
+    def slots_free_in(self) -> tuple[float, ...]:
+        """Seconds until the hour allows each further request, the next one first. A pause may last longer."""
+        # Processes with a higher limit may have sent more requests than this process allows.
         excess = max(0, len(self.counted) - self.hour.quota)
         return tuple(self.hour.seconds - age for age in self.counted[excess:]) if self.hour.quota else ()
 
@@ -143,7 +146,7 @@ _Kind = Literal["counted", "refunded", "pause"]
 
 
 class _Entry(NamedTuple):
-    """A row of the file: a request at its time, or a pause at its end."""
+    """A row of the file: a request with its time, or a pause with its end."""
 
     id: str
     host: str
@@ -156,11 +159,11 @@ class _Entry(NamedTuple):
 
 
 class SharedQuota:
-    """The quota of one project, counted by all processes together. The methods block and are thread-safe.
+    """The quota of one project, shared by all processes. Its methods block and are thread-safe.
 
-    *per_second* and *per_hour* are requests as Mixpanel counts them, 0 for no limit; each process applies its own limits
-    to the requests of all. *second*, *crowded_second* and *hour* are lengths in seconds. *timeout* is how many seconds a
-    call waits for the lock. A file that cannot be used causes one warning, and no call fails because of it.
+    *per_second* and *per_hour* are the limits, 0 for none. Each process applies its own limits to the requests of all
+    processes. *second*, *crowded_second* and *hour* are the lengths of the windows in seconds. *timeout* is how many
+    seconds a call waits for the lock. If the file cannot be used, there is one warning, and calls do not fail.
     """
 
     def __init__(
@@ -186,23 +189,23 @@ class SharedQuota:
         self._own: dict[str, _Entry] = {}
         self._lock = Lock()
 
-    def take(self) -> View:
-        """Record a request if the limits allow one now; the view then has a ticket, otherwise a wait."""
+    def take_slot(self) -> View:
+        """Record a request if the limits allow one now. The view then has a ticket; otherwise `wait` is positive."""
         with self._lock:
-            view, entry = self._run(self._take)
+            view, entry = self._run(self._take_slot)
             if entry is not None:
                 self._own[entry.id] = entry
             return view
 
-    def look(self) -> View:
-        """Return the view without recording a request; nothing is created or written."""
+    def read(self) -> View:
+        """Return the state of the quota. Nothing is recorded, created or written."""
         with self._lock:
             return self._run(self._view, writing=False)
 
     def refund(self, ticket: str) -> View:
-        """Return a request to the hour, because the server did not count it (401, 402 and 429).
+        """Return a request to the hour, because the server did not count it.
 
-        It stays in the second, because it did arrive. A ticket older than an hour changes nothing.
+        It still counts for the second, because it did arrive. A ticket older than an hour has no effect.
         """
         with self._lock:
             if ticket in self._own:
@@ -210,13 +213,13 @@ class SharedQuota:
             return self._run(self._view)
 
     def pause(self, seconds: float) -> View:
-        """Let no process send a request before *seconds* from now, at most an hour; the longest pause wins."""
+        """Let no process send a request for the next *seconds*, at most an hour. The longest pause applies."""
         with self._lock:
             entry = self._entry("pause", self._clock(), min(seconds, self._hour.seconds))
             self._own[entry.id] = entry
             return self._run(self._view)
 
-    def _take(self, connection: sqlite3.Connection, now: Moment) -> tuple[View, _Entry | None]:
+    def _take_slot(self, connection: sqlite3.Connection, now: Moment) -> tuple[View, _Entry | None]:
         view = self._view(connection, now)
         if view.wait > 0:
             return view, None
@@ -255,7 +258,7 @@ class SharedQuota:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
         connection.execute(_SCHEMA)
-        now = self._clock()  # under the lock, so that no later transaction reads an earlier time
+        now = self._clock()  # read under the lock, so that the times of transactions are in order
         if writing:
             connection.executemany(_WRITE, self._own_entries(now))
             connection.execute(_EXPIRE, self._parameters(now))
@@ -264,9 +267,9 @@ class SharedQuota:
         return result
 
     def _own_entries(self, now: Moment) -> Iterable[_Entry]:
-        """Return the entries of this process that have not expired, with their wall-clock times corrected.
+        """Return the entries of this process that have not expired, with their wall times corrected.
 
-        The monotonic clock is reliable as long as the process lives, whether or not the boot has a name.
+        Within a process the elapsed time is reliable, even if the boot has no id.
         """
         for entry in list(self._own.values()):
             age = now.elapsed - entry.elapsed
@@ -278,7 +281,7 @@ class SharedQuota:
 
 
 class _File:
-    """The quota file; where it cannot be used, an empty database in memory. Only the first failure is reported."""
+    """Opens the quota file, or an empty database in memory if the file cannot be used. Only the first failure warns."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
@@ -300,7 +303,7 @@ class _File:
         return _in_memory(work)
 
     def _in_file(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        if not self._path.is_absolute():  # the platform's folder of a user without a home directory
+        if not self._path.is_absolute():  # from `_default_folder`, if the user has no home directory
             raise FileNotFoundError("there is no home directory")
         file_to_write(self._path)
         exists = self._path.exists()
@@ -317,14 +320,14 @@ class _File:
         return result
 
     def _may_succeed_now(self, failure: Exception) -> bool:
-        """Move a broken file aside; whether to try again. A lock that timed out is still held, so no."""
-        match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # the higher bits are details
+        """Rename a damaged file, and return whether another try may succeed; it cannot while the lock is held."""
+        match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # higher bits give details
             case sqlite3.SQLITE_BUSY:
                 self._timeout = min(self._timeout, _SHORT_TIMEOUT)
                 return False
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 self._warn(f"is broken ({failure}) and is replaced by a new one")
-                with suppress(OSError):  # Windows refuses while another process has it open
+                with suppress(OSError):  # Windows refuses if another process has it open
                     self._path.replace(self._path.with_suffix(".broken"))
         return True
 

@@ -1,28 +1,28 @@
-"""Rate limits as arithmetic: how long until a request fits into every window. Pure.
+"""Computes how long a request must wait for rate limits. Pure functions.
 
-Mixpanel counts requests as they *arrive*. Requests sent at even intervals arrive at uneven ones, so each window is
-slightly longer here than at Mixpanel: three requests sent within a second must not arrive as four.
+Mixpanel counts requests when they arrive. Requests take different times to travel, so more of them may arrive within a
+second than were sent within it. To allow for that, each window here is slightly longer than Mixpanel's.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 SECOND = 1.0 + 0.1
-"""The length of Mixpanel's second, in seconds. The margin is for requests that travel at different speeds."""
+"""The window of Mixpanel's limit per second, in seconds, with a margin for travel times."""
 
 HOUR = 3600.0 + 5.0
-"""The length of Mixpanel's hour, in seconds. The margin is larger because a refusal here costs up to an hour."""
+"""The window of Mixpanel's limit per hour, in seconds. The margin is larger, because a refusal may cost an hour."""
 
 
 class Window(NamedTuple):
-    """At most *quota* requests within any *seconds*; a quota of 0 is no limit."""
+    """A rate limit: at most *quota* requests within *seconds*. A quota of 0 means no limit."""
 
     quota: int
     seconds: float
 
 
 def wait_needed(windows: Sequence[Window], past: Sequence[float], now: float) -> float:
-    """Return the seconds until one more request fits into every window; *past* is oldest first."""
+    """Return the seconds until one more request is within every limit. *past* has the times of requests, oldest first."""
     waits = [
         past[-window.quota] + window.seconds - now
         for window in windows
@@ -32,9 +32,12 @@ def wait_needed(windows: Sequence[Window], past: Sequence[float], now: float) ->
 
 
 def time_for(requests: int, windows: Sequence[Window], past: Sequence[float], now: float) -> float:
-    """Return the seconds until the last of *requests* more fits into every window; *past* is oldest first."""
-    times, at = list(past), now
+    """Return the seconds until the last of *requests* more requests is within every limit.
+
+    *past* has the times of requests, oldest first.
+    """
+    times, time = list(past), now
     for _ in range(requests):
-        at += wait_needed(windows, times, at)
-        times.append(at)
-    return at - now
+        time += wait_needed(windows, times, time)
+        times.append(time)
+    return time - now

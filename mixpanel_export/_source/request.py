@@ -12,6 +12,7 @@ import anyio
 import httpx
 
 from mixpanel_export._model import Chunk
+from mixpanel_export._quota.quota import UNCOUNTED
 from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import BodyDecoder, gunzip_for
 from mixpanel_export._source.query import Query
@@ -20,7 +21,6 @@ from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
 _READ = 64 << 10  # bytes of an error body that are read: it may repeat the request before it says why
-_UNAMBIGUOUS = frozenset({401, 402, 429})  # statuses whose meaning does not depend on the body
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 
 
@@ -129,7 +129,7 @@ async def _error(response: httpx.Response, query: Query, chunk: Chunk, now: date
             async with _drained(response.aiter_raw()) as pieces:
                 await _read_beginning(pieces, response.headers.get("content-encoding"), body)
     except (TimeoutError, httpx.HTTPError):
-        if response.status_code not in _UNAMBIGUOUS:
+        if response.status_code not in UNCOUNTED:
             raise
     text = redacted(body[:_READ].decode("utf-8", "replace"), query.credentials)
     hint = format_problem(query.credentials)

@@ -56,7 +56,7 @@ def command(
 
     key = _key(project_id, region, account, api_url)
     with messages(quiet=False, verbose=False):
-        view = SharedQuota(key, per_hour=per_hour).look()
+        view = SharedQuota(key, per_hour=per_hour).read()
     if as_json:
         print_json(_as_dict(key, view))
         return
@@ -96,11 +96,11 @@ def _rows(key: "Key", view: "View", now: datetime) -> Iterator[tuple[str, str]]:
         yield "used", f"{requests} by {_named(process)}"
     if view.pause:
         yield "paused", f"until {_at(now, view.pause)}, as Mixpanel requested"
-    if view.frees:
-        first, last = view.frees[0], view.frees[-1]
+    if view.slots_free_in:
+        first, last = view.slots_free_in[0], view.slots_free_in[-1]
         yield (
             "more",
-            f"from {_at(now, first)}" + (f", all by {_at(now, last)}" if len(view.frees) > 1 else ""),
+            f"from {_at(now, first)}" + (f", all by {_at(now, last)}" if len(view.slots_free_in) > 1 else ""),
         )
 
 
@@ -144,7 +144,7 @@ def _as_dict(key: "Key", view: "View") -> dict[str, object]:
         "used": len(view.counted),
         "wait_seconds": round(view.wait, 1),
         "pause_seconds": round(view.pause, 1),
-        "more_in_seconds": [round(seconds, 1) for seconds in view.frees],
+        "more_in_seconds": [round(seconds, 1) for seconds in view.slots_free_in],
         "processes": [
             {
                 "pid": process,

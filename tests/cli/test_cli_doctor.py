@@ -352,7 +352,7 @@ def test_a_spent_hour_is_a_warning() -> None:
     half_an_hour_ago = clock()._replace(elapsed=clock().elapsed - 1800, wall=clock().wall - 1800)
     quota = SharedQuota(Key("data.mixpanel.com", "7"), 0, 0, clock=lambda: half_an_hour_ago)
     for _ in range(60):
-        assert quota.take().ticket
+        assert quota.take_slot().ticket
     warning = report().only("quota")
     assert warning.state == "warning"
     assert warning.text.startswith("0 of 60 requests left this hour")

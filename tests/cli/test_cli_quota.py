@@ -60,7 +60,7 @@ def use(requests: int, ago: float = 0.0) -> None:
 
     quota = SharedQuota(Key(US, "12345"), 0, 0, clock=earlier)
     for _ in range(requests):
-        assert quota.take().ticket
+        assert quota.take_slot().ticket
 
 
 def test_where_nothing_was_asked_all_is_left() -> None:
@@ -90,7 +90,7 @@ def test_a_process_is_running_or_ended() -> None:
     """Who used the hour may be gone, and its requests count all the same."""
     code = (
         "from mixpanel_export._quota.shared import Key, SharedQuota\n"
-        f"SharedQuota(Key({US!r}, '12345')).take()\n"
+        f"SharedQuota(Key({US!r}, '12345')).take_slot()\n"
         "import os; print(os.getpid())\n"
     )
     gone = int(subprocess.check_output([sys.executable, "-c", code], text=True))
@@ -107,7 +107,7 @@ def test_requests_of_an_earlier_boot_are_nobodys() -> None:
     """After a restart of the machine process ids mean nothing, but the hour goes on."""
     clock = system_clock()
     earlier = SharedQuota(Key(US, "12345"), clock=lambda: clock()._replace(boot="another"))
-    assert earlier.take().ticket
+    assert earlier.take_slot().ticket
     assert ("used", "1 by processes before the last restart of the machine") in shown("--project", "12345")
     assert as_json("--project", "12345")["processes"] == [{"pid": None, "requests": 1, "running": False}]
 

@@ -171,7 +171,7 @@ def test_the_estimate_is_that_of_the_quota(url: str) -> None:
     """Requests of other exports count, the plan is made for what is left, and the wait is told."""
     quota = SharedQuota(Key(urlsplit(url).netloc, "12345"), 0, 0)
     for _ in range(59):
-        quota.take()
+        quota.take_slot()
     plan = planned(*WEEK, "-p")
     assert (plan["quota_left"], len(plan["date_ranges"]), plan["quota_wait"]) == (1, 1, 0)
     plan = planned(*WEEK, "-p", "--chunk-days", "1")

@@ -70,7 +70,7 @@ def rows(path: Path, column: str = "elapsed") -> list[Any]:
 
 def taken(quota: SharedQuota) -> str:
     """Take a place that must be free, and return its ticket."""
-    ticket = quota.take().ticket
+    ticket = quota.take_slot().ticket
     assert ticket is not None
     return ticket
 

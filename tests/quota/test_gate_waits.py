@@ -239,16 +239,16 @@ async def test_requests_of_other_processes_count(process: Process) -> None:
     clock = Clock()
     other, gate = process(clock), gate_on(clock, shared=process(clock))
     for _ in range(57):
-        assert other.take().ticket
+        assert other.take_slot().ticket
         clock.now += SECOND
     assert gate.statistics().remaining == 60
     await gate.refresh()
     assert (gate.statistics().remaining, gate.statistics().requests) == (3, 0)
     assert gate.time_for(4) == pytest.approx(HOUR - 57 * SECOND)
     await answered(gate)
-    assert other.look().remaining == 2
+    assert other.read().remaining == 2
     await failed(gate, UNCOUNTED)
-    assert other.look().remaining == gate.statistics().remaining == 2
+    assert other.read().remaining == gate.statistics().remaining == 2
 
 
 async def test_pauses_of_other_processes_hold(process: Process) -> None:
@@ -259,7 +259,7 @@ async def test_pauses_of_other_processes_hold(process: Process) -> None:
     await gate.refresh()
     assert gate.statistics().next_slot_in == pytest.approx(20.0)
     await gate.pause(25.0)
-    assert other.look().pause == pytest.approx(25.0)
+    assert other.read().pause == pytest.approx(25.0)
 
 
 async def test_a_slot_that_another_process_took_is_waited_for(process: Process) -> None:
@@ -268,6 +268,6 @@ async def test_a_slot_that_another_process_took_is_waited_for(process: Process) 
     other, gate = process(clock), gate_on(clock, shared=process(clock))
     async with gate.admission() as admission:
         for _ in range(3):
-            assert other.take().ticket
+            assert other.take_slot().ticket
         await admission.admit()
         assert clock.now >= 1000.0 + SECOND

@@ -48,9 +48,9 @@ class Machine:
     def take(self, process: int, *, waits: bool) -> None:
         """Take a place, which must be given if and only if there is one: after the wait, if the process *waits*."""
         if waits:
-            self.clock.pass_(self.handles[process].look().wait)
+            self.clock.pass_(self.handles[process].read().wait)
         fits = self.fits(*LIMITS[process])
-        ticket = self.handles[process].take().ticket
+        ticket = self.handles[process].take_slot().ticket
         assert (ticket is not None) == fits
         assert fits or not waits
         if ticket:
@@ -106,7 +106,7 @@ def test_no_window_is_ever_exceeded_and_places_come_back(steps: list[tuple[str, 
                 case _:
                     machine.take(int(amount), waits=what == "wait and take")
         machine.clock.pass_(HOUR + 1e-3)
-        assert [handle.look().remaining for handle in machine.handles] == [3, 5, 4, None]
+        assert [handle.read().remaining for handle in machine.handles] == [3, 5, 4, None]
 
 
 @given(elapsed=st.floats(0, 1e8), since=st.floats(0, HOUR))
@@ -117,7 +117,7 @@ def test_who_waited_as_long_as_told_gets_the_place(elapsed: float, since: float)
         quota = SharedQuota(KEY, 0, 1, path=Path(folder, "quota.sqlite3"), clock=clock)
         taken(quota)
         clock.pass_(since)
-        clock.pass_(quota.look().wait)
+        clock.pass_(quota.read().wait)
         assert taken(quota)
 
 
@@ -126,10 +126,10 @@ def test_each_process_applies_its_own_limit_to_the_requests_of_all(handle: Open)
     free, narrow, wide = handle(0, 0), handle(0, 2), handle(0, 4)
     for quota in (free, wide, free):
         assert taken(quota)
-    assert narrow.take().ticket is None
-    assert (narrow.look().remaining, wide.look().remaining, free.look().remaining) == (0, 1, None)
+    assert narrow.take_slot().ticket is None
+    assert (narrow.read().remaining, wide.read().remaining, free.read().remaining) == (0, 1, None)
     assert taken(wide)
-    assert wide.take().ticket is None
+    assert wide.take_slot().ticket is None
     assert taken(free)
 
 
@@ -138,7 +138,7 @@ def test_projects_and_hosts_do_not_share(handle: Open) -> None:
     for key in (KEY, Key(KEY.host, "2"), Key("data-eu.mixpanel.com", KEY.project)):
         quota = handle(0, 1, key=key)
         assert taken(quota)
-        assert quota.take().ticket is None
+        assert quota.take_slot().ticket is None
 
 
 def test_a_key_is_the_host_and_the_project() -> None:
@@ -151,10 +151,10 @@ def test_a_refund_frees_the_hour_for_all_and_keeps_the_pace(handle: Open, clock:
     """The place of a request that the server did not count goes to whoever asks, when the second is over."""
     one, other = handle(1, 1), handle(1, 1)
     ticket = taken(one)
-    assert other.take().wait == pytest.approx(HOUR, abs=1e-3)
+    assert other.take_slot().wait == pytest.approx(HOUR, abs=1e-3)
     view = one.refund(ticket)
     assert (view.remaining, view.sent, view.counted) == (1, (0.0,), ())
-    assert other.take().wait == pytest.approx(SECOND, abs=1e-3)
+    assert other.take_slot().wait == pytest.approx(SECOND, abs=1e-3)
     clock.pass_(SECOND)
     assert taken(other)
     assert one.refund(ticket).remaining == 0
@@ -165,25 +165,25 @@ def test_all_processes_of_a_project_pause_together(handle: Open, clock: Clock) -
     told, other = handle(), handle()
     told.pause(30.0)
     told.pause(10.0)
-    assert other.take().pause == other.look().pause == 30.0
-    assert handle(key=Key(KEY.host, "2")).look().pause == 0.0
+    assert other.take_slot().pause == other.read().pause == 30.0
+    assert handle(key=Key(KEY.host, "2")).read().pause == 0.0
     clock.pass_(30.0)
     assert taken(other)
     told.pause(1e9)
-    assert other.look().pause == HOUR
+    assert other.read().pause == HOUR
 
 
 def test_a_view_says_when_places_come() -> None:
     """Who allows less than was sent waits until enough is past; a pause and the second are waited for, too."""
     requests = tuple(Request(age, None, counted=age != 25) for age in (50.0, 40.0, 30.0, 25.0, 20.0, 1.0))
     wide = View(requests, 0.0, Window(0, 2.0), Window(6, 60.0))
-    assert (wide.remaining, wide.wait, wide.frees) == (1, 0.0, (10.0, 20.0, 30.0, 40.0, 59.0))
+    assert (wide.remaining, wide.wait, wide.slots_free_in) == (1, 0.0, (10.0, 20.0, 30.0, 40.0, 59.0))
     narrow = View(requests, 0.0, Window(1, 2.0), Window(3, 60.0))
-    assert (narrow.remaining, narrow.frees) == (0, (30.0, 40.0, 59.0))
+    assert (narrow.remaining, narrow.slots_free_in) == (0, (30.0, 40.0, 59.0))
     assert narrow.wait == pytest.approx(30.0)
     assert View(requests, 45.0, Window(1, 2.0), Window(0, 60.0)).wait == pytest.approx(45.0)
     free = View(requests, 0.0, Window(1, 2.0), Window(0, 60.0))
-    assert (free.remaining, free.frees) == (None, ())
+    assert (free.remaining, free.slots_free_in) == (None, ())
     assert free.wait == pytest.approx(1.0)
 
 
@@ -202,7 +202,7 @@ def test_a_clock_that_is_set_hurts_nobody_who_goes_on(
     clock.pass_(1000.0)
     clock.wall += step
     taken(quota)
-    view = quota.take()
+    view = quota.take_slot()
     assert view.ticket is None
     assert view.wait == pytest.approx(HOUR - 1000.0, abs=1e-3)
     clock.pass_(view.wait)
@@ -217,8 +217,8 @@ def test_after_a_restart_the_wall_clock_counts(handle: Open, clock: Clock, boot:
     clock.restart()
     clock.wall += 600.0
     later = handle(0, 1)
-    assert later.take().wait == pytest.approx(HOUR - 600.0, abs=1e-3)
-    (request,) = later.look().requests
+    assert later.take_slot().wait == pytest.approx(HOUR - 600.0, abs=1e-3)
+    (request,) = later.read().requests
     assert request == Request(request.age, None, counted=True)
     clock.pass_(HOUR - 600.0)
     assert taken(later)
@@ -236,7 +236,7 @@ def test_what_cannot_be_of_this_hour_is_forgotten(
     clock.wall += jump
     later = handle(0, 1, key=Key(KEY.host, "2"))
     taken(later)
-    view = handle(0, 1).look()
+    view = handle(0, 1).read()
     assert view.remaining == left
     assert all(age >= 0 for age in view.sent)
     assert len(rows(path)) == 2 - left + (1 if jump == -3.0 else 0)

@@ -42,7 +42,7 @@ def test_the_file_is_private_and_where_the_environment_says(
 
 def test_looking_creates_nothing(handle: Open, path: Path) -> None:
     """Where no export ever ran, the whole hour is left, and stays so without a trace."""
-    assert handle().look() == View((), 0.0, Window(0, SECOND), Window(3, HOUR))
+    assert handle().read() == View((), 0.0, Window(0, SECOND), Window(3, HOUR))
     assert not path.parent.exists()
 
 
@@ -78,7 +78,7 @@ def test_a_broken_file_is_moved_aside_and_begun_anew(handle: Open, path: Path, g
         assert taken(fresh)
     assert path.with_suffix(".broken").read_bytes() == garbage
     assert taken(living)
-    assert fresh.look().remaining == 1
+    assert fresh.read().remaining == 1
     path.write_bytes(garbage)
     assert taken(fresh)  # and no second warning
 
@@ -91,7 +91,7 @@ def test_a_truncated_file_is_no_failure(handle: Open, path: Path) -> None:
         path.write_bytes(whole[:size])
         with warnings.catch_warnings(action="ignore"):
             assert taken(handle(0, 9))
-            assert handle(0, 9).look().remaining in {7, 8}
+            assert handle(0, 9).read().remaining in {7, 8}
 
 
 def test_a_deleted_file_forgets_nobody_who_lives_on(handle: Open, path: Path) -> None:
@@ -102,9 +102,9 @@ def test_a_deleted_file_forgets_nobody_who_lives_on(handle: Open, path: Path) ->
     path.unlink()
     with one_warning("was deleted"):
         assert taken(quota)
-    assert handle(0, 3).look().remaining == 0
+    assert handle(0, 3).read().remaining == 0
     path.unlink()
-    assert quota.take().ticket is None
+    assert quota.take_slot().ticket is None
     assert len(rows(path)) == 3
 
 
@@ -113,12 +113,12 @@ def in_process_limits_hold(quota: SharedQuota) -> None:
     with one_warning("cannot be used"):
         ticket = taken(quota)
         taken(quota)
-        assert quota.take().ticket is None
+        assert quota.take_slot().ticket is None
         quota.refund(ticket)
-        assert quota.look().remaining in {1, 2}
+        assert quota.read().remaining in {1, 2}
         taken(quota)
         quota.pause(5.0)
-        assert quota.take().pause == pytest.approx(5.0, abs=1.0)
+        assert quota.take_slot().pause == pytest.approx(5.0, abs=1.0)
 
 
 def test_without_a_file_the_process_keeps_to_the_limits_by_itself(tmp_path: Path, clock: Clock) -> None:
@@ -135,7 +135,7 @@ def test_a_full_disk_is_no_failure(path: Path) -> None:
         "import resource, warnings; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         f"quota = SharedQuota(Key('h', 'p'), 0, 2, path=Path({str(path)!r}))\n"
         "with warnings.catch_warnings(record=True) as caught:\n"
-        "    print(*[quota.take().ticket is not None for _ in range(3)], len(caught))\n"
+        "    print(*[quota.take_slot().ticket is not None for _ in range(3)], len(caught))\n"
     )
     assert (
         subprocess.check_output([sys.executable, "-c", IN_CHILD + code], text=True) == "True True False 1\n"
@@ -156,8 +156,8 @@ def test_a_lock_that_lasts_holds_no_export_up(handle: Open, path: Path) -> None:
     taken(handle(0, 2))
     with locked(path):
         in_process_limits_hold(quota)
-    assert quota.look().remaining == 1
-    assert quota.take().ticket is None
+    assert quota.read().remaining == 1
+    assert quota.take_slot().ticket is None
     assert sorted(rows(path, "kind")) == [
         "counted",
         "counted",
@@ -187,7 +187,7 @@ async def test_a_lock_does_not_stop_the_event_loop(handle: Open, path: Path) -> 
     tickets: list[str | None] = []
 
     async def take() -> None:
-        tickets.append((await to_thread.run_sync(quota.take)).ticket)
+        tickets.append((await to_thread.run_sync(quota.take_slot)).ticket)
 
     with locked(path) as holder:
         async with anyio.create_task_group() as tasks:

@@ -27,7 +27,7 @@ def test_threads_share_a_handle(handle: Open) -> None:
     """However many threads take at once, there are as many tickets as places."""
     quota = handle(0, 10)
     with ThreadPoolExecutor(8) as threads:
-        tickets = [view.ticket for view in threads.map(lambda _: quota.take(), range(40))]
+        tickets = [view.ticket for view in threads.map(lambda _: quota.take_slot(), range(40))]
     assert len({ticket for ticket in tickets if ticket}) == 10
 
 
@@ -40,14 +40,14 @@ def test_where_others_ask_too_the_second_is_longer(
     clock.pass_(SECOND)
     assert taken(quota)
     monkeypatch.setattr("os.getpid", lambda: pid + 1)
-    assert quota.look().wait == pytest.approx(CROWDED_SECOND, abs=1e-3)
+    assert quota.read().wait == pytest.approx(CROWDED_SECOND, abs=1e-3)
     clock.pass_(SECOND)
-    assert quota.take().ticket is None
+    assert quota.take_slot().ticket is None
     clock.pass_(CROWDED_SECOND - SECOND + 1e-3)
     assert taken(quota)
     clock.pass_(10.0)
     taken(quota)
-    assert quota.look().wait == pytest.approx(SECOND, abs=1e-3)
+    assert quota.read().wait == pytest.approx(SECOND, abs=1e-3)
 
 
 def start(path: Path, code: str) -> subprocess.Popen[str]:
@@ -61,7 +61,7 @@ def test_ten_processes_exceed_no_window(path: Path) -> None:
     code = (
         "quota = SharedQuota(Key('h', 'p'), 4, 12, path=path, second=0.1, crowded_second=0.1, hour=0.9)\n"
         "for _ in range(3):\n"
-        "    while not (view := quota.take()).ticket: time.sleep(view.wait)\n"
+        "    while not (view := quota.take_slot()).ticket: time.sleep(view.wait)\n"
     )
     processes = [start(path, code) for _ in range(10)]
     assert [process.wait() for process in processes if process.communicate() is not None] == [0] * 10
@@ -76,7 +76,7 @@ def test_a_process_that_is_killed_loses_no_request(path: Path) -> None:
     """Killed wherever it is, a process leaves a file that is whole and holds every place that it was given."""
     code = (
         "quota = SharedQuota(Key('h', 'p'), 0, 0, path=path)\n"
-        "while True: print(quota.take().ticket, flush=True)\n"
+        "while True: print(quota.take_slot().ticket, flush=True)\n"
     )
     for killed_after in (1, 2, 5, 9, 14):
         process = start(path, code)

@@ -37,7 +37,7 @@ async def check(sim: Simulator, credentials: Credentials = ACCOUNT, **options: A
 
 def used() -> int:
     """Return how many requests of the hour the quota file knows."""
-    return len(SharedQuota(Key("127.0.0.1", "12345")).look().counted)
+    return len(SharedQuota(Key("127.0.0.1", "12345")).read().counted)
 
 
 @pytest.mark.parametrize("events, found", [(40, 1), (0, 0)])
@@ -98,7 +98,7 @@ async def test_a_spent_hour_is_said_at_once() -> None:
     """Where the hour has nothing left nobody waits, and Mixpanel is not asked."""
     quota = SharedQuota(Key("127.0.0.1", "12345"), 0, 0)
     for _ in range(60):
-        assert quota.take().ticket
+        assert quota.take_slot().ticket
     sim = simulator()
     with pytest.raises(RateLimitError, match="another 60 min; try again then"):
         await check(sim)

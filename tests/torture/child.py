@@ -63,7 +63,7 @@ CALLS = {
     "repair": "_writer.staging.Staging.rewrite",
     "record a failure": "_writer.table.EventsTable.fail",
     "swap": "_writer.table.EventsTable._swap",
-    "take from the quota": "_quota.shared.SharedQuota.take",
+    "take from the quota": "_quota.shared.SharedQuota.take_slot",
     "refund to the quota": "_quota.shared.SharedQuota.refund",
     "pause all processes": "_quota.shared.SharedQuota.pause",
     "follow a failed attempt": "_source.fetcher.Fetcher._follow",

@@ -136,7 +136,7 @@ class KilledRun(Run):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             key = key_of(export_url("us", self.url), ACCOUNT.project_id)
-            view = SharedQuota(key, 50, 10_000, path=path).look()
+            view = SharedQuota(key, 50, 10_000, path=path).read()
         require(view.remaining, "nothing remains by the quota file", view)
         with closing(sqlite3.connect(path)) as connection:
             state = connection.execute("PRAGMA integrity_check").fetchone()
