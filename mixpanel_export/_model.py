@@ -1,12 +1,12 @@
-"""The frozen values that cross folders.
+"""The frozen values that several folders share.
 
-Fetchers and the writer speak one grammar over the memory object stream, for each chunk::
+Fetch tasks send items to the writer over a memory object stream. The items of one chunk come in this order::
 
     (ChunkStart Block*)* (ChunkStart Block* ChunkEnd | ChunkFailed | ChunkSplit)
 
-`ChunkStart` restarts the chunk: everything staged of it before is void. `ChunkEnd` is sent only for a body that is
-proven whole. The writer answers each `ChunkEnd`, `ChunkFailed` and `ChunkSplit` with a verdict. After a `ChunkSplit` its
-pieces are chunks like any other.
+Each `ChunkStart` restarts the chunk, and the writer discards the blocks before it. `ChunkEnd` is sent only for a response
+that is proven complete. The writer answers each `ChunkEnd`, `ChunkFailed` and `ChunkSplit` with a verdict. After a
+`ChunkSplit`, each piece is a chunk with items of its own.
 """
 
 import json
@@ -16,33 +16,35 @@ from datetime import date, datetime, timedelta
 from typing import Literal
 
 Status = Literal["complete", "open", "limited", "failed", "imported"]
-"""What a ledger row says of its days.
+"""The status of a ledger row, and so of its days.
 
-`open`: the last day had not been over for 48 hours at request time, so `resume` fetches the batch again. `limited`: the
-export had a `limit`, so events may be missing. `imported`: mixpanel_data delivered the rows, and nothing proves that
-they are complete.
+- `complete`: the table has all events of the days.
+- `open`: the last day ended less than 48 hours before the request, so `resume` fetches the batch again.
+- `limited`: the export had a `limit`, so events may be missing.
+- `failed`: the table has no rows of the batch.
+- `imported`: mixpanel_data wrote the rows, and nothing proves that they are complete.
 """
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Chunk:
-    """The days that one request asks for, both inclusive."""
+    """The days that one request asks for, from *first* to *last*, both inclusive. Other ranges of days use it too."""
 
     first: date
     last: date
 
     @property
-    def days(self) -> int:
+    def length(self) -> int:
         """The number of days."""
         return (self.last - self.first).days + 1
 
     @property
     def dates(self) -> Iterator[date]:
         """Each day of the chunk, in order."""
-        return (self.first + timedelta(days=number) for number in range(self.days))
+        return (self.first + timedelta(days=number) for number in range(self.length))
 
     def overlaps(self, other: "Chunk") -> bool:
-        """Whether the two have a day in common."""
+        """Whether the two chunks have a day in common."""
         return self.first <= other.last and other.first <= self.last
 
     def covers(self, other: "Chunk") -> bool:
@@ -54,19 +56,21 @@ class Chunk:
         return later.first - self.last == timedelta(days=1)
 
     def __str__(self) -> str:
-        return f"{self.first} to {self.last}" if self.days > 1 else str(self.first)
+        return f"{self.first} to {self.last}" if self.length > 1 else str(self.first)
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which events of which project an export requests; `events` is sorted, None for all."""
+    """Which events an export requests."""
 
     project: str
     events: tuple[str, ...] | None = None
+    """The names of the events, sorted; None for all events."""
     where: str | None = None
+    """Mixpanel's filter expression; None for no filter."""
 
     def excludes(self, other: "Selection") -> bool:
-        """Whether no event can be in both selections."""
+        """Whether no event can be in both selections. If this cannot be proven, the result is false."""
         return (
             self.project == other.project
             and self.where == other.where
@@ -82,7 +86,7 @@ class Selection:
 
     @classmethod
     def from_ledger(cls, project: str, events_json: str | None, where: str | None) -> "Selection":
-        """Return the selection that the ledger's columns describe."""
+        """Return the selection that is stored in three columns of the ledger."""
         return cls(project, None if events_json is None else tuple(json.loads(events_json)), where)
 
     def __str__(self) -> str:
@@ -95,37 +99,37 @@ class Batch:
     """One row of the ledger."""
 
     number: int
-    """The `export_batch` of its rows. Numbers rise with time, so of two batches the newer one has the greater number."""
+    """The `export_batch` of its rows. A newer batch has a greater number."""
     days: Chunk
     status: Status
     rows: int = 0
-    """Rows in the table, after duplicates were removed."""
+    """Rows in the table, without duplicates."""
     selection: Selection = Selection("")
     table: str = ""
     zone: str = "UTC"
-    """The zone on whose clock the project's times are; days begin and end by that clock."""
+    """The project's time zone, in which its days begin and end."""
     deduplicated: bool = True
-    """Whether rows with equal identity were removed."""
+    """Whether duplicates were removed."""
     removed_duplicates: int = 0
     rejects: int = 0
-    """Lines that are no events; they are in `_export_rejects`."""
+    """Lines that are not events. They are in `_export_rejects`."""
     repaired: int = 0
-    """Events whose text had to change before DuckDB could read it."""
+    """Events whose text was changed because DuckDB could not read it."""
     stray_rows: int = 0
-    """Rows whose time lies outside `days`."""
+    """Rows whose time is outside `days`."""
     stray_first: datetime | None = None
-    """The least time of the stray rows, in naive UTC."""
+    """The earliest time of the stray rows, in naive UTC."""
     stray_last: datetime | None = None
-    """The greatest time of the stray rows, in naive UTC."""
+    """The latest time of the stray rows, in naive UTC."""
     untimed_rows: int = 0
     """Rows without a time."""
     bytes_read: int = 0
-    """Bytes received on the wire, over all attempts."""
+    """Compressed bytes that all attempts received."""
     attempts: int = 0
     requested_at: datetime | None = None
-    """When the request was sent whose response the batch holds, in naive UTC."""
+    """When the request that delivered the rows was sent, in naive UTC."""
     finished: datetime | None = None
-    """When the batch was committed or given up, in naive UTC."""
+    """When the batch was committed or failed for good, in naive UTC."""
     error: str | None = None
 
     @property
@@ -134,27 +138,25 @@ class Batch:
         return self.status != "failed"
 
     @property
-    def silent(self) -> bool:
-        """Whether Mixpanel answered without a body, which nothing proves whole; it was asked twice."""
+    def empty_answer(self) -> bool:
+        """Whether Mixpanel answered twice without a body, so that the days count as empty."""
         return self.status in {"complete", "open"} and not self.rows and not self.bytes_read
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkStart:
-    """The chunk begins, or begins again.
-
-    `batch` is the number of the ledger row that the chunk will have. With `keep_rejects`, lines that are no events are
-    final: they are stored as rejects.
-    """
+    """The chunk starts, or starts again."""
 
     chunk: Chunk
     batch: int
+    """The number of the chunk's future ledger row."""
     keep_rejects: bool = False
+    """Whether lines that are not events are stored as rejects. Otherwise the chunk is fetched once more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole NDJSON lines, each ended by a newline."""
+    """Complete NDJSON lines, each with its newline."""
 
     chunk: Chunk
     lines: bytes
@@ -162,21 +164,21 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class ChunkEnd:
-    """The chunk's body is whole and had *lines* newlines.
-
-    `attempts` and `bytes_read` (on the wire) are totals over all attempts. `requested_at` is aware.
-    """
+    """The response for the chunk is complete."""
 
     chunk: Chunk
     requested_at: datetime
+    """When the successful request was sent, aware."""
     attempts: int
     bytes_read: int
+    """Compressed bytes that all attempts received."""
     lines: int
+    """The number of lines in all blocks since the last `ChunkStart`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkFailed:
-    """The chunk is given up."""
+    """The chunk has failed for good."""
 
     chunk: Chunk
     batch: int
@@ -188,7 +190,7 @@ class ChunkFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChunkSplit:
-    """The chunk will be fetched in *pieces*; everything staged of it is void."""
+    """The chunk will be fetched in *pieces*. The writer discards its blocks."""
 
     chunk: Chunk
     pieces: tuple[Chunk, ...]
@@ -213,18 +215,18 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The writer's verdict: *lines* lines of the chunk are no events, so it should be fetched once more."""
+    """The writer's verdict: *lines* lines of the chunk are not events, so the chunk should be fetched once more."""
 
     chunk: Chunk
     lines: int
 
     def __str__(self) -> str:
-        return f"{self.chunk}: fetched once more, as {self.lines} lines are no events"
+        return f"{self.chunk}: fetched once more, because {self.lines} lines are not events"
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The writer's verdict: DuckDB cannot load this chunk; nothing of it is in the table."""
+    """The writer's verdict: DuckDB cannot load the chunk, so the table has no rows of it."""
 
     chunk: Chunk
     reason: str
@@ -235,7 +237,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The writer's verdict: the failure of the chunk is in the ledger."""
+    """The writer's verdict: the ledger has a row with the chunk's failure."""
 
     chunk: Chunk
 
@@ -245,7 +247,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The writer's verdict: the pieces of the chunk have the batch numbers *batches*, in their order."""
+    """The writer's verdict: the pieces of the chunk get the batch numbers *batches*, in the same order."""
 
     chunk: Chunk
     batches: tuple[int, ...]

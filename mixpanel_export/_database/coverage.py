@@ -109,9 +109,9 @@ class Coverage:
         return tuple(_ranges(self.days, self.blocked))
 
     @property
-    def silent(self) -> tuple[Chunk, ...]:
-        """The runs of days that Mixpanel answered twice without a body, and that are taken as empty."""
-        return tuple(join_days(day for day, batch in self._by_day.items() if batch.silent))
+    def empty_answers(self) -> tuple[Chunk, ...]:
+        """The days that count as empty because Mixpanel answered twice without a body."""
+        return tuple(join_days(day for day, batch in self._by_day.items() if batch.empty_answer))
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:

@@ -25,7 +25,7 @@ async def plan_export(job: Job) -> ExportPlan:
         date_ranges=_ranges(planned.chunks),
         skipped_date_ranges=_ranges(planned.skipped),
         added_date_ranges=_ranges(planned.added),
-        days=sum(chunk.days for chunk in planned.chunks),
+        days=sum(chunk.length for chunk in planned.chunks),
         quota_left=job.gate.statistics().remaining,
         quota_wait=math.ceil(job.gate.time_for(len(planned.chunks))),
     )

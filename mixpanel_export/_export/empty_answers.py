@@ -61,4 +61,4 @@ def _cut(run: Run) -> list[Run]:
 
 
 def _days(run: Sequence[Chunk]) -> int:
-    return Chunk(run[0].first, run[-1].last).days
+    return Chunk(run[0].first, run[-1].last).length

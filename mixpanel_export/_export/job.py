@@ -61,7 +61,7 @@ class Job:
             skip_complete=self.target.mode in {"resume", "replace"},
             chunk_days=self.chunk_days,
             workers=self.workers,
-            requests=_planned_requests(self.gate.statistics(), self.target.days.days),
+            requests=_planned_requests(self.gate.statistics(), self.target.days.length),
             first_open_day=first_open_day(in_zone(self.now(), self.target.zone)),
         )
         if days.last <= latest:

@@ -198,7 +198,7 @@ def export_command(
 ) -> str:
     """Return the command that exports *days* as the ledger recorded them."""
     words = [program(), "export", table, "--from", str(days.first), "--to", str(days.last), "--db", db, mode]
-    if days.days > 1:
+    if days.length > 1:
         words.append("--parallel")
     values = {
         "--project-id": selection.project,

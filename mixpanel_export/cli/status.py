@@ -141,10 +141,10 @@ def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
     ):
         if number:
             yield name, f"{number:,} {where}"
-    if coverage.silent:
+    if coverage.empty_answers:
         yield (
-            "silent",
-            f"{', '.join(map(str, coverage.silent))}: answered twice without a body, taken as empty",
+            "empty answers",
+            f"{', '.join(map(str, coverage.empty_answers))}: answered twice without a body, taken as empty",
         )
 
 
@@ -267,7 +267,9 @@ def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
         "repaired": sum(row.repaired for row in coverage.batches),
         "target": coverage.target
         and {"from_date": str(coverage.target.first), "to_date": str(coverage.target.last)},
-        "silent": [{"from_date": str(days.first), "to_date": str(days.last)} for days in coverage.silent],
+        "empty_answers": [
+            {"from_date": str(days.first), "to_date": str(days.last)} for days in coverage.empty_answers
+        ],
         "statuses": dict(coverage.statuses),
         "calendar": [{"day": str(day.day), "status": day.status, "rows": day.rows} for day in coverage.days],
         "failures": [

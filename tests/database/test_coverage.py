@@ -129,7 +129,7 @@ def test_silent_days_are_runs() -> None:
         row(1, 0, 0, **usual), row(2, 1, 2, **usual), row(3, 4, 4, **usual), row(4, 6, 6, **usual),
         row(5, 6, 6), row(6, 7, 7, rows=0, bytes_read=20), row(7, 8, 8, "failed"),
     )  # fmt: skip
-    assert found.silent == (Chunk(day(0), day(2)), Chunk(day(4), day(4)))
+    assert found.empty_answers == (Chunk(day(0), day(2)), Chunk(day(4), day(4)))
 
 
 def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:
@@ -192,9 +192,9 @@ def test_resume_over_the_ranges_fetches_all_that_is_to_be_fetched(rows: list[Bat
     planned = set()
     for days in found.to_fetch:
         chunks = plan(days.first, days.last, batches=rows, skip_complete=True, first_open_day=date.max).chunks
-        planned |= {chunk.first + timedelta(days=n) for chunk in chunks for n in range(chunk.days)}
+        planned |= {chunk.first + timedelta(days=n) for chunk in chunks for n in range(chunk.length)}
     assert {known.day for known in found.days if known.status in TO_FETCH} <= planned
-    asked = {days.first + timedelta(days=n) for days in found.to_fetch for n in range(days.days)}
+    asked = {days.first + timedelta(days=n) for days in found.to_fetch for n in range(days.length)}
     assert asked.isdisjoint(known.day for known in found.days if known.status == "limited")
 
 

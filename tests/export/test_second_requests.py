@@ -43,7 +43,7 @@ def test_every_silent_chunk_is_asked_for_once_or_skipped(silent: list[Chunk], mo
 def test_a_request_has_a_hundred_days_where_there_may_be_many(silent: list[Chunk]) -> None:
     """Without a bound on requests, only a single chunk may have more days."""
     for run in second_requests(silent, None).runs:
-        assert len(run) == 1 or Chunk(run[0].first, run[-1].last).days <= 100
+        assert len(run) == 1 or Chunk(run[0].first, run[-1].last).length <= 100
 
 
 def test_a_long_run_is_not_cut_where_requests_are_few() -> None:

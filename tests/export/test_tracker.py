@@ -57,8 +57,8 @@ class Model:
         if step == "postpone":
             tracker.postpone(piece)
             self.postponed.add(piece)
-        elif step == "split" and piece.days > 1:
-            middle = piece.first + timedelta(days=piece.days // 2)
+        elif step == "split" and piece.length > 1:
+            middle = piece.first + timedelta(days=piece.length // 2)
             halves = [Chunk(piece.first, middle - timedelta(days=1)), Chunk(middle, piece.last)]
             batch = self.batch_of(piece)
             tracker.split(piece, halves)

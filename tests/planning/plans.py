@@ -25,12 +25,12 @@ def day(number: int) -> date:
 
 def days_of(chunks: Iterable[Chunk]) -> list[int]:
     """Return the days of *chunks* by number, in the chunks' order."""
-    return [(chunk.first - START).days + extra for chunk in chunks for extra in range(chunk.days)]
+    return [(chunk.first - START).days + extra for chunk in chunks for extra in range(chunk.length)]
 
 
 def sizes(chunks: Iterable[Chunk]) -> list[int]:
     """Return the chunks' lengths in days."""
-    return [chunk.days for chunk in chunks]
+    return [chunk.length for chunk in chunks]
 
 
 def spans(chunks: Iterable[Chunk]) -> list[tuple[int, int]]:

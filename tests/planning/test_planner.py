@@ -344,7 +344,7 @@ def test_every_plan_keeps_its_promises(
         bound = [row for row in visible if row.days.last >= day(open_day)]
         for chunk in made.chunks:
             if chunk.last >= day(open_day):
-                assert chunk.days == 1 or any(
+                assert chunk.length == 1 or any(
                     (row.days.first, row.days.last) == (chunk.first, chunk.last) for row in bound
                 )
 
@@ -371,7 +371,7 @@ def test_runs_between_held_days_are_cut_evenly(
         first_open_day=NEVER,
     )
     parts = [
-        [chunk.days for chunk in made.chunks if day(start) <= chunk.first < day(start + length)]
+        [chunk.length for chunk in made.chunks if day(start) <= chunk.first < day(start + length)]
         for start, length in zip(starts, lengths, strict=True)
     ]
     assert [sum(part) for part in parts] == lengths

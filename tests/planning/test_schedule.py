@@ -75,7 +75,7 @@ def ratio(seconds: Sequence[float], history: Sequence[Batch] = ()) -> float:
 def days_of(chunk: Chunk, seconds: Sequence[float]) -> float:
     """Return the seconds that the chunk's days take."""
     start = (chunk.first - FIRST).days
-    return sum(seconds[start : start + chunk.days])
+    return sum(seconds[start : start + chunk.length])
 
 
 @pytest.mark.parametrize("seconds", [2.55, 10.05])
