@@ -18,7 +18,7 @@ from mixpanel_export._compat import (
     mode_of,
     result_of_one_request,
 )
-from mixpanel_export._database.connection import database_path
+from mixpanel_export._database.path import database_path
 from mixpanel_export._environment import home
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._local.file import LocalDatabase, check_there, size_and_birth

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mixpanel_export._database.connection import Connection, quoted, takes_zstd
+from mixpanel_export._database.connection import Connection, quoted, supports_zstd
 from mixpanel_export.errors import TableFormatError
 
 SCHEMA = 3
@@ -176,7 +176,7 @@ def check_no_view(connection: Connection, table: str) -> None:
 def create_events_table(connection: Connection, table: str) -> None:
     """Create the events table if it is not there."""
     columns = dict(_TABLE_COLUMNS)
-    if takes_zstd(connection):
+    if supports_zstd(connection):
         columns["properties"] += " USING COMPRESSION zstd"
     connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({_definitions(columns)})")
 

@@ -4,7 +4,7 @@ import math
 
 from anyio import to_thread
 
-from mixpanel_export._database.connection import connected_to_look
+from mixpanel_export._database.connection import connected_read_only
 from mixpanel_export._database.preflight import State, check_target
 from mixpanel_export._export.job import Job
 from mixpanel_export._model import Chunk
@@ -32,7 +32,7 @@ async def plan_export(job: Job) -> ExportPlan:
 
 
 def _state_of(job: Job) -> State:
-    with connected_to_look(job.path) as connection:
+    with connected_read_only(job.path) as connection:
         return check_target(connection, job.target)
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
-from mixpanel_export._database.connection import database_path
+from mixpanel_export._database.path import database_path
 from mixpanel_export._database.preflight import Mode, Target
 from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._model import Batch, Chunk, Selection

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from mixpanel_export._advice import Problem
-from mixpanel_export._database.connection import Connection, connected_to_look, database_path, takes_zstd
+from mixpanel_export._database.connection import Connection, connected_read_only, supports_zstd
 from mixpanel_export._database.ledger import Ledger, read_batches
+from mixpanel_export._database.path import database_path
 from mixpanel_export._database.schema import check_format, check_ledger, table_names
 from mixpanel_export._endpoint import export_url
 from mixpanel_export._model import Chunk
@@ -185,7 +186,7 @@ def check_database(path: Path) -> Iterator[Finding]:
         yield Finding("database", "ok", f"{path} does not exist yet", "an export creates it")
         return
     try:
-        with connected_to_look(path) as connection:
+        with connected_read_only(path) as connection:
             yield from _check_contents(connection, path)
     except DatabaseLockedError as error:
         yield finding_of("database", "warning", error)
@@ -211,7 +212,7 @@ def _check_contents(connection: Connection, path: Path) -> Iterator[Finding]:
     yield Finding(
         "database", "ok", text + (f", storage version {storage[0]}" if storage and storage[0] else "")
     )
-    if not takes_zstd(connection):
+    if not supports_zstd(connection):
         yield Finding(
             "database",
             "warning",

@@ -16,12 +16,12 @@ from mixpanel_export._database.connection import (
     Connection,
     advice_on,
     connected_for_export,
-    database_path,
     quoted,
     transaction,
 )
 from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import Ledger
+from mixpanel_export._database.path import database_path
 from mixpanel_export._database.schema import (
     IN_MAIN,
     check_ledger,

@@ -84,7 +84,7 @@ def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_prog
 
 def _check_own(db: str) -> None:
     """Raise `TableExistsError` if the file has an events table that no demo wrote."""
-    from mixpanel_export._database.connection import database_path
+    from mixpanel_export._database.path import database_path
     from mixpanel_export.workspace import Workspace
 
     if not database_path(db).exists():

@@ -52,7 +52,7 @@ def command(
     where somebody who reads it byte by byte can find them. A copy of the database into a new file (ATTACH, then COPY
     FROM DATABASE) does not have them.
     """
-    from mixpanel_export._database.connection import database_path
+    from mixpanel_export._database.path import database_path
     from mixpanel_export._local.forget import forget_persons
 
     result = forget_persons(database_path(db), distinct_ids, also, table)

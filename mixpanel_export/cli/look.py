@@ -21,7 +21,7 @@ def open_read_only(db: str, wait: float | None = None) -> Iterator["Connection"]
     Raises:
         DatabaseLockedError: Another process still holds the file.
     """
-    from mixpanel_export._database.connection import database_path
+    from mixpanel_export._database.path import database_path
     from mixpanel_export._local.reader import reading
 
     seconds = wait or 0.0

@@ -119,7 +119,7 @@ def _text_of(sql: str) -> str:
 
 
 def _check_parquet(parquet: Path, db: str) -> None:
-    from mixpanel_export._database.connection import database_path
+    from mixpanel_export._database.path import database_path
 
     database = database_path(db)
     target, file = (os.path.realpath(path) for path in (parquet, database))  # which raises nothing for a loop

@@ -76,7 +76,7 @@ def command(*, db: str, table: str | None, as_json: bool, set_target: str | None
 
 
 def _set_target(db: str, table: str | None, target: str) -> None:
-    from mixpanel_export._database.connection import database_path
+    from mixpanel_export._database.path import database_path
     from mixpanel_export._local.targets import change_targets
     from mixpanel_export._planning.days import checked_days
 

@@ -15,14 +15,14 @@ from support import ACCOUNT, answering, query
 
 from mixpanel_export import export_events
 from mixpanel_export._database.connection import (
-    _create,
     check_zone,
     connect,
     connected_for_export,
     quoted,
-    takes_zstd,
+    supports_zstd,
     transaction,
 )
+from mixpanel_export._database.path import create_database
 from mixpanel_export._database.settings import default_limit, memory_limit, most_memory, room_for_lines
 from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseLockedError, ExportRunningError
 
@@ -57,7 +57,7 @@ def settings(connection: duckdb.DuckDBPyConnection) -> dict[str, object]:
 def test_a_new_file_has_the_oldest_storage_version_with_zstd(db: Path) -> None:
     """Files are created for every DuckDB from 1.2, whatever characters their name has."""
     with closing(connect(db)) as connection:
-        assert takes_zstd(connection)
+        assert supports_zstd(connection)
     assert query(db, "SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal") == [
         ("v1.2.0+",)
     ]
@@ -69,7 +69,7 @@ def test_an_older_file_is_known_to_lack_zstd(db: Path) -> None:
         name = str(db).replace("'", "''")
         outside.execute(f"ATTACH '{name}' AS old (STORAGE_VERSION 'v1.0.0')")
     with closing(connect(db)) as connection:
-        assert not takes_zstd(connection)
+        assert not supports_zstd(connection)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_who_creates_the_file_too_late_leaves_it_alone(db: Path) -> None:
     with connected_for_export(db) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS n")
         before = db.stat().st_ino
-        _create(db)
+        create_database(db)
         assert db.stat().st_ino == before
     assert query(db, "FROM t") == [(1,)]
     assert [file.name for file in db.parent.iterdir()] == [db.name]
@@ -278,7 +278,7 @@ def test_a_file_is_created_whole_where_there_is_none(
     link.symlink_to(db)
     for _ in range(2):
         with closing(connect(link)) as connection:
-            assert takes_zstd(connection)
+            assert supports_zstd(connection)
             assert "v1.2.0" in str(connection.execute("SELECT tags FROM duckdb_databases()").fetchall())
         assert link.is_symlink()
         db.write_bytes(b"")

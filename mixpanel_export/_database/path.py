@@ -1,0 +1,175 @@
+"""The path of a database file: checks that DuckDB takes it for a file, and creates an empty database there.
+
+New files have a storage format that DuckDB 1.2 and all later releases can read.
+"""
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+
+from mixpanel_export import _files
+from mixpanel_export._environment import expanded
+from mixpanel_export.errors import DatabaseError
+
+STORAGE_VERSION = "v1.2.0"
+"""The oldest storage format with zstd compression; DuckDB 1.2 and all later releases read it (duckdb.org)."""
+
+_LOCAL_ADVICE = "use a file on this machine, such as events.duckdb"
+# Prefixes of names that DuckDB does not open as files. It would load an extension, or connect to a service.
+_NOT_FILES = {
+    ":memory:": "a database in memory, which is lost when the export ends",
+    "md:": "a MotherDuck database",
+    "motherduck:": "a MotherDuck database",
+    "ducklake:": "a DuckLake catalog",
+    "sqlite:": "an SQLite database",
+    "postgres:": "a PostgreSQL database",
+    "mysql:": "a MySQL database",
+}
+
+
+def database_path(db: str | Path) -> Path:
+    """Return the path of the DuckDB file *db*, with `~` expanded. It opens nothing.
+
+    Raises:
+        DatabaseError: *db* is not a path on this machine, or something other than a regular file is there.
+        ConfigError: *db* begins with `~` and there is no home directory.
+    """
+    path = expanded(db)
+    _check_kind(path, str(db) or str(path))
+    try:
+        path.absolute()
+    except FileNotFoundError as error:
+        raise DatabaseError(
+            f"{db} would be in the current folder, which does not exist any more",
+            advice="change to another folder, or use an absolute path",
+            db_path=str(path),
+        ) from error
+    return path
+
+
+def check_path(path: Path) -> None:
+    """Check that a database file can be opened or created at *path*.
+
+    Raises:
+        DatabaseError: DuckDB would not take *path* for this file, or its folder does not exist.
+    """
+    _check_kind(path, str(path))
+    # DuckDB reads a backslash as a slash, and the text after a question mark as options.
+    if os.name == "posix" and re.search(r"[\\?]", str(path)):
+        raise DatabaseError(
+            f"DuckDB would take {path} for another path, because it has a backslash or a question mark",
+            advice="rename it, or choose another path",
+            db_path=str(path),
+        )
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise DatabaseError(
+            f"cannot create {path}: the folder {folder} does not exist",
+            advice="create it, or choose another path",
+            db_path=str(path),
+        )
+
+
+def check_folder(path: Path) -> None:
+    """Check that this user may write other files beside the database file.
+
+    Raises:
+        DatabaseError: This user may not.
+    """
+    folder = path.resolve().parent
+    if not os.access(folder, os.W_OK):
+        raise DatabaseError(
+            f"an export into {path} also writes other files into {folder}, which this user may not",
+            advice="let this user write to the folder, or choose another path",
+            db_path=str(path),
+        )
+
+
+def _check_kind(path: Path, name: str) -> None:
+    """Check that *path* is not something other than a file. The error calls it *name*."""
+    try:
+        problem = _problem_of(path)
+    except OSError as error:
+        raise DatabaseError(
+            f"cannot open {name}: {error.strerror}", advice="choose another path", db_path=str(path)
+        ) from error
+    if problem:
+        raise DatabaseError(f"{name} is {problem}", advice=_LOCAL_ADVICE, db_path=str(path))
+
+
+def _problem_of(path: Path) -> str | None:
+    """Return why *path* cannot be a database file, as the end of a sentence `PATH is …`; None if it can."""
+    name = str(path).lower()
+    if meaning := next((words for prefix, words in _NOT_FILES.items() if name.startswith(prefix)), None):
+        return f"{meaning}, not a file"
+    if path == Path("-"):
+        return "standard output, which cannot hold a database"
+    if scheme := _files.remote_address(path):
+        return f"an address ({scheme}), not a file on this machine"
+    if not _is_utf8(str(path)):
+        return "not a name in UTF-8, as DuckDB requires"
+    kind = _files.kind_of(path)
+    return f"{kind}, not a regular file" if kind else None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def has_content(path: Path) -> bool:
+    """Whether the file exists and is not empty. DuckDB cannot open an empty file, such as tempfile creates."""
+    return path.exists() and path.stat().st_size > 0
+
+
+def create_database(path: Path) -> None:
+    """Create an empty database at *path*.
+
+    Other processes never see a part of it. A database that another process created meanwhile is not replaced.
+    """
+    target = path.resolve()  # symbolic links stay
+    try:
+        with (
+            _folder_for(target) as folder,
+            duckdb.connect() as connection,
+        ):
+            new = Path(folder, "new")
+            literal = "'" + str(new).replace("'", "''") + "'"
+            connection.execute(f"ATTACH {literal} AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
+            connection.execute("DETACH created")
+            if target.exists():
+                _files.fill(target, new.read_bytes())
+            else:
+                _move_into_place(new, target)
+    except (duckdb.Error, OSError):
+        if not has_content(target):  # otherwise another process created it meanwhile
+            raise
+
+
+def _folder_for(target: Path) -> "TemporaryDirectory[str]":
+    """Return a temporary folder beside *target*, or the system's if *target* exists and its folder is read-only."""
+    try:
+        return TemporaryDirectory(
+            dir=target.parent, prefix=f".{target.name}.export-", ignore_cleanup_errors=True
+        )
+    except OSError:
+        if not target.exists():
+            raise
+        return TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True)
+
+
+def _move_into_place(new: Path, target: Path) -> None:
+    with suppress(FileExistsError):
+        try:
+            os.link(new, target)  # unlike a move, it replaces nothing
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links
+            new.replace(target)
