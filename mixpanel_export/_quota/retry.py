@@ -5,7 +5,7 @@
 | 429 | all requests wait for `Retry-After`, else for a minute, doubled after each further 429; only `max_wait` limits the wait |
 | no connection, a server error (5xx, 408, 409, 421, 425, 499), an incomplete body | retry after a random part of 1, 2, 4 … 60 s, or after `Retry-After` if that is longer (at most an hour); up to `retries` times |
 | a second broken or timed-out response | split the chunk in two; if it cannot be split, retry |
-| 400 `Timeout Error.` | split the chunk in two at once; if it cannot be split, retry |
+| 400 `Timeout Error.` or a line over 64 MiB | split the chunk in two at once; if it cannot be split, retry or give up |
 | anything else | give up, because a retry would fail again |
 
 A smaller chunk takes the server less time and loses less when a response breaks. After enough splits only the day that
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mixpanel_export.errors import (
+    LineTooLongError,
     MixpanelDataError,
     NetworkError,
     ServerError,
@@ -69,7 +70,7 @@ class History:
 def next_step(history: History, *, retries: int, splittable: bool, draw: Draw = random.random) -> Step:
     """Decide what to do after the last failure. The same chunk is retried at most *retries* times."""
     error = history.last
-    if splittable and (history.interruptions >= _MAX_INTERRUPTIONS or _is_server_timeout(error)):
+    if splittable and (history.interruptions >= _MAX_INTERRUPTIONS or _is_due_to_size(error)):
         return "split"
     if not isinstance(error, NetworkError | ServerError | TruncatedError) or history.failures > retries:
         return "give up"
@@ -102,9 +103,15 @@ def _may_be_too_large(error: MixpanelDataError) -> bool:
             return False
 
 
-def _is_server_timeout(error: MixpanelDataError | None) -> bool:
-    """Whether the server took too long for the range of days. It reports this with status 400."""
-    return isinstance(error, ServerError) and error.status_code == 400
+def _is_due_to_size(error: MixpanelDataError | None) -> bool:
+    """Whether a smaller chunk helps at once.
+
+    With status 400 the server reports that it took too long for the range of days. A line that is too long fails only
+    the piece that has it.
+    """
+    return isinstance(error, LineTooLongError) or (
+        isinstance(error, ServerError) and error.status_code == 400
+    )
 
 
 def _doubled(first: float, times: int, most: float) -> float:

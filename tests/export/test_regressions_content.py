@@ -141,13 +141,14 @@ async def test_a_number_that_json_does_not_have_costs_no_event(db: Path, constan
     assert texts(db) == {f'{{"a":{constant}}}': 1}
 
 
-async def test_a_line_beyond_the_maximum_fails_its_batch_only_and_at_once(db: Path) -> None:
-    """A line over 64 MiB is named with the maximum and its beginning, and not fetched again to be as long."""
+@pytest.mark.parametrize("chunk_days, requests", [(1, 1), (9, 4)])
+async def test_a_line_beyond_the_maximum_fails_its_day_only(chunk_days: int, requests: int, db: Path) -> None:
+    """A line over 64 MiB is named with the maximum and its beginning; a longer chunk is split down to its day."""
     long = '{"event":"Monster","properties":{"text":"' + "x" * (64 << 20) + '"}}'
     fault = Fault("garbage_line", FIFTH, FIFTH, text=long)
     sim = simulator(faults=[fault])
-    result = await export(sim, db, chunk_days=1)
-    assert sim.hits(fault) == 1
+    result = await export(sim, db, chunk_days=chunk_days)
+    assert sim.hits(fault) == requests
     assert result.failed_date_ranges == (ONE_DAY,)
     (error,) = result.errors
     assert isinstance(error, LineTooLongError)

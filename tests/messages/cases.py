@@ -164,7 +164,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
         )
     ),
     "a line that is too long": lambda place: place.failing(
-        transport=answering(lambda _: b'{"event": "' + b"x" * (65 << 20))
+        transport=answering(lambda _: b'{"event": "' + b"x" * (65 << 20)), last="2024-03-01"
     ),
     "no quota left": lambda place: place.failing(per_hour=1, chunk_days=3),
     "no quota left for a test": no_hour_to_check,

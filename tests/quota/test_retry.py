@@ -43,7 +43,6 @@ def after(*errors: MixpanelDataError, draw: float = 0.5, retries: int = 5, split
         AuthenticationError("x"),
         QueryError("x"),
         FutureDateError("x"),
-        LineTooLongError("x"),
         APIError("x"),
         ConfigError("x"),
         DatabaseError("x", db_path="x"),
@@ -108,6 +107,12 @@ def test_a_server_that_ran_out_of_time_splits_at_once() -> None:
     """Mixpanel's own time-out names the range as the cause; a chunk that cannot be split is tried again."""
     assert after(TIMEOUT, splittable=True) == "split"
     assert isinstance(after(TIMEOUT, splittable=False), Wait)
+
+
+def test_a_line_that_is_too_long_splits_at_once() -> None:
+    """The pieces without the line succeed; a chunk that cannot be split is given up, as the line stays as long."""
+    assert after(LineTooLongError("x"), splittable=True) == "split"
+    assert after(LineTooLongError("x"), splittable=False) == "give up"
 
 
 @pytest.mark.parametrize(
