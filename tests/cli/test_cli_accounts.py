@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner, Result
+from shell import served
 from support import simulator
 
 from mixpanel_export.cli import cli
@@ -239,7 +239,7 @@ def sim(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     sim = simulator(now=lambda: datetime.now(UTC))
     words = ["--username", "demo.mp-service-account", "--project-id", "12345", "--secret-stdin"]
     mpx("add", "demo", *words, typed="demo-secret\n")
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+    with served(sim) as url:
         monkeypatch.setenv("MPX_API_URL", url)
         yield sim
 

@@ -17,7 +17,8 @@ from types import FrameType
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio.from_thread import start_blocking_portal
+from loops import CALL, WAYS, inside_asyncio, inside_trio, plainly
+from shell import served
 from support import held, query, simulator, truth
 
 from mixpanel_export._concurrency import call_back
@@ -72,13 +73,8 @@ def sim() -> Simulator:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "events.duckdb"
-
-
-@pytest.fixture
 def env(sim: Simulator, db: Path) -> Iterator[Mapping[str, str]]:
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+    with served(sim) as url:
         yield os.environ | {
             "MPX_API_URL": url,
             "MP_USERNAME": "demo.mp-service-account",
@@ -169,9 +165,10 @@ def test_a_second_signal_ends_the_program_at_once(
     assert held(db) == truth(sim)
 
 
-SCRIPT = """
-import asyncio, signal, sys, warnings
-import anyio, trio
+SCRIPT = (
+    CALL
+    + """
+import signal
 from mixpanel_export import Workspace
 
 def fetch():
@@ -179,32 +176,16 @@ def fetch():
         print("ready", flush=True)
         workspace.fetch_events(from_date="2024-03-01", to_date="2024-03-09", parallel=True, chunk_days=1, resume=True)
 
-async def main():
-    fetch()
-
-def in_a_notebook():
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
-
-ways = {
-    "plain": fetch,
-    "notebook": in_a_notebook,
-    "asyncio": lambda: asyncio.run(main()),
-    "anyio": lambda: anyio.run(main),
-    "trio": lambda: trio.run(main),
-}
 try:
-    ways[sys.argv[1]]()
+    call_by(sys.argv[1], fetch)
 except KeyboardInterrupt:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("interrupted", flush=True)
 """
+)
 
 
-@pytest.mark.parametrize("way", ["plain", "notebook", "asyncio", "anyio", "trio"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_script_that_is_interrupted_twice_ends(
     way: str, sim: Simulator, env: Mapping[str, str], db: Path
 ) -> None:
@@ -263,24 +244,6 @@ class Endless:
                     await anyio.to_thread.run_sync(signal.raise_signal, self._number)
                     await anyio.lowlevel.checkpoint()
             self.ended = True
-
-
-def plainly(call: Callable[[], object]) -> object:
-    return call()
-
-
-def inside_asyncio(call: Callable[[], object]) -> object:
-    async def main() -> object:
-        return call()
-
-    return anyio.run(main)
-
-
-def inside_trio(call: Callable[[], object]) -> object:
-    async def main() -> object:
-        return call()
-
-    return anyio.run(main, backend="trio")
 
 
 def test_a_signal_lets_the_call_clean_up_however_often_it_comes(handling: Handling) -> None:

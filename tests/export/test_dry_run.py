@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 
 import duckdb
 import pytest
-from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner, Result
-from shell import held_by_another
+from shell import held_by_another, served
 from support import ledger, simulator
 
 from mixpanel_export._quota.shared import Key, SharedQuota, quota_file
@@ -39,7 +38,7 @@ def url(sim: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     for name in list(os.environ):
         if name.startswith(("MP_", "MPX_")) and name != "MPX_STATE_DIR":
             monkeypatch.delenv(name)
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+    with served(sim) as url:
         settings = {
             "MPX_API_URL": url,
             "MP_USERNAME": "demo.mp-service-account",

@@ -6,16 +6,17 @@ the other.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from anyio.from_thread import start_blocking_portal
+import regressions
 from click.testing import CliRunner
 from lines import END, ONE_DAY, export_lines, texts
+from regressions import DAYS, FIFTH, FIRST, LAST
 from support import answering, export, held, ledger, query, simulator, truth
 
 from mixpanel_export import (
@@ -29,26 +30,8 @@ from mixpanel_export.simulator import Fault, Simulator
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses", "account_in_environment")]
 
-
-FIRST, LAST = date(2024, 3, 1), date(2024, 3, 9)
-
-
-DAYS: dict[str, Any] = {"from_date": "2024-03-01", "to_date": "2024-03-09"}
-
-
-FIFTH = date(2024, 3, 5)
-
-
-@pytest.fixture
-def sim() -> Simulator:
-    return simulator()
-
-
-@pytest.fixture
-def url(sim: Simulator) -> Iterator[str]:
-    """The address of *sim* on a socket."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
-        yield url
+sim = regressions.sim
+url = regressions.url
 
 
 def by_call(url: str, db: Path) -> bool:

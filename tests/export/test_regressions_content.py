@@ -2,32 +2,24 @@
 
 import json
 import tracemalloc
-from datetime import date
 from pathlib import Path
 
 import httpx
 import pytest
+import regressions
 from lines import ONE_DAY, export_lines, texts
+from regressions import FIFTH, FIRST, LAST
 from support import Body, export, held, query, simulator, truth
 
 from mixpanel_export import (
     LineTooLongError,
 )
 from mixpanel_export._database.settings import memory_limit
-from mixpanel_export.simulator import Fault, Simulator
+from mixpanel_export.simulator import Fault
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses", "account_in_environment")]
 
-
-FIRST, LAST = date(2024, 3, 1), date(2024, 3, 9)
-
-
-FIFTH = date(2024, 3, 5)
-
-
-@pytest.fixture
-def sim() -> Simulator:
-    return simulator()
+sim = regressions.sim
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])

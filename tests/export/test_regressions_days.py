@@ -1,7 +1,6 @@
 """Regressions about refusals and days: errors of the server, holes, midnight, and what callers are told."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ import anyio
 import anyio.abc
 import httpx
 import pytest
-from anyio.from_thread import start_blocking_portal
+import regressions
 from click.testing import CliRunner
 from lines import ONE_DAY
+from regressions import DAYS, FIFTH, FIRST, LAST
 from support import NOW, export, held, ledger, query, simulator, truth
 
 from mixpanel_export import (
@@ -31,26 +31,8 @@ from mixpanel_export.simulator import Fault, Rules, Simulator
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses", "account_in_environment")]
 
-
-FIRST, LAST = date(2024, 3, 1), date(2024, 3, 9)
-
-
-DAYS: dict[str, Any] = {"from_date": "2024-03-01", "to_date": "2024-03-09"}
-
-
-FIFTH = date(2024, 3, 5)
-
-
-@pytest.fixture
-def sim() -> Simulator:
-    return simulator()
-
-
-@pytest.fixture
-def url(sim: Simulator) -> Iterator[str]:
-    """The address of *sim* on a socket."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
-        yield url
+sim = regressions.sim
+url = regressions.url
 
 
 @pytest.mark.parametrize("kind", ["400", "402", "403", "404"])

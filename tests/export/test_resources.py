@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from anyio.from_thread import start_blocking_portal
+from shell import served
 from support import ACCOUNT, export, held, ledger, query, simulator, truth
 
 from mixpanel_export import Workspace, errors
@@ -237,7 +237,7 @@ def test_a_callback_may_use_its_workspace(db: Path, monkeypatch: pytest.MonkeyPa
     """It can read what is committed, is refused another export, and may close the workspace's own connection."""
     sim = simulator()
     seen: list[int] = []
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+    with served(sim) as url:
         monkeypatch.setenv("MPX_PER_SECOND", "0")
         monkeypatch.setenv("MPX_PER_HOUR", "0")
         with Workspace(path=db, credentials=ACCOUNT, api_url=url) as workspace:
@@ -307,7 +307,7 @@ async def test_a_cancelled_export_leaves_nothing_running(stop: Any, fault: Any, 
     """No task, no thread at work, no connection, no transaction, no staging: in the server's silence and between."""
     sim = simulator(faults=[Fault(fault, after=3)])
     asked = anyio.Event()
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+    with served(sim) as url:
         before = set(anyio.get_running_tasks())
         call = partial(
             export,

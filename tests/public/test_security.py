@@ -21,6 +21,7 @@ from anyio.from_thread import start_blocking_portal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from servers import Server, serving
+from shell import served
 from support import answering, export, held, query, simulator, truth
 
 from mixpanel_export import errors
@@ -108,7 +109,7 @@ def test_a_secret_appears_nowhere(db: Path, tmp_path: Path) -> None:
     ]
     sim = simulator(events_per_day=5, username=USER, secret=SECRET, faults=faults)
     log = tmp_path / "all.log"
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim.serve()) as url:
+    with served(sim) as url:
         settings = {
             "MPX_API_URL": url,
             "MP_USERNAME": USER,

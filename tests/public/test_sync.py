@@ -14,6 +14,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trio
+from loops import CALL, WAYS, inside_asyncio, inside_trio, plainly
 
 from mixpanel_export.sync import run_sync
 
@@ -22,29 +23,11 @@ Where = Callable[[Callable[[], object]], object]
 colour = ContextVar("colour", default="none")
 
 
-def plainly(function: Callable[[], object]) -> object:
-    return function()
-
-
 def inside(backend: str, function: Callable[[], object]) -> object:
     async def main() -> object:
         return function()
 
     return anyio.run(main, backend=backend)
-
-
-def inside_bare_asyncio(function: Callable[[], object]) -> object:
-    async def main() -> object:
-        return function()
-
-    return asyncio.run(main())
-
-
-def inside_bare_trio(function: Callable[[], object]) -> object:
-    async def main() -> object:
-        return function()
-
-    return trio.run(main)
 
 
 def on_a_thread_of_anyio(backend: str, function: Callable[[], object]) -> object:
@@ -74,8 +57,8 @@ WITHOUT_LOOP = [
 INSIDE_LOOP = [
     pytest.param(partial(inside, "asyncio"), id="in-anyio-on-asyncio"),
     pytest.param(partial(inside, "trio"), id="in-anyio-on-trio"),
-    pytest.param(inside_bare_asyncio, id="in-asyncio"),
-    pytest.param(inside_bare_trio, id="in-trio"),
+    pytest.param(inside_asyncio, id="in-asyncio"),
+    pytest.param(inside_trio, id="in-trio"),
 ]
 EVERYWHERE = pytest.mark.parametrize("where", [*WITHOUT_LOOP, *INSIDE_LOOP])
 
@@ -196,13 +179,13 @@ def test_a_cancelled_caller_cancels_the_call() -> None:
         run_sync(cancelling, asyncio.current_task())
 
     with pytest.raises(asyncio.CancelledError):
-        inside_bare_asyncio(call)
+        inside_asyncio(call)
     assert ended == [True]
 
 
-CHILD = """
-import asyncio, sys
-import anyio, trio
+CHILD = (
+    CALL
+    + """
 from mixpanel_export.sync import run_sync
 
 async def endless():
@@ -212,34 +195,18 @@ async def endless():
     finally:
         print("ended", flush=True)
 
-async def main():
-    run_sync(endless)
-
-def in_a_notebook():
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
-
-ways = {
-    "plain": lambda: run_sync(endless),
-    "notebook": in_a_notebook,
-    "asyncio": lambda: asyncio.run(main()),
-    "anyio": lambda: anyio.run(main),
-    "trio": lambda: trio.run(main),
-}
 try:
-    ways[sys.argv[1]]()
+    call_by(sys.argv[1], lambda: run_sync(endless))
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
+)
 
 
 @pytest.mark.skipif(
     sys.platform == "win32", reason="a console of its own is needed to send Ctrl-C to a child"
 )
-@pytest.mark.parametrize("way", ["plain", "notebook", "asyncio", "anyio", "trio"])
+@pytest.mark.parametrize("way", WAYS)
 def test_an_interrupt_ends_the_call_and_is_raised(way: str) -> None:
     """Ctrl-C cancels a call that would never end, lets it clean up, and reaches the caller as itself."""
     command = [sys.executable, "-c", CHILD, way]

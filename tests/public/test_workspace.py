@@ -11,18 +11,8 @@ from typing import Any
 import pytest
 import workspaces
 from anyio.from_thread import BlockingPortal
-from workspaces import (
-    CREDENTIALS,
-    DAYS,
-    FIRST,
-    LAST,
-    Days,
-    Served,
-    checksum_of,
-    inside_asyncio,
-    inside_trio,
-    plainly,
-)
+from loops import inside_asyncio, inside_trio, plainly
+from workspaces import CREDENTIALS, DAYS, FIRST, LAST, Days, Served, checksum_of
 
 from mixpanel_export import (
     AccountNotFoundError,

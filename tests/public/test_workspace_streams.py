@@ -10,19 +10,8 @@ from typing import Any
 import pytest
 import workspaces
 from anyio.from_thread import BlockingPortal
-from workspaces import (
-    COLUMNS,
-    CREDENTIALS,
-    DAYS,
-    FIRST,
-    LAST,
-    Served,
-    first_wins,
-    in_order,
-    inside_asyncio,
-    plainly,
-    serving,
-)
+from loops import inside_asyncio, plainly
+from workspaces import COLUMNS, CREDENTIALS, DAYS, FIRST, LAST, Served, first_wins, in_order, serving
 
 from mixpanel_export import (
     AuthenticationError,

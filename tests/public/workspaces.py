@@ -1,16 +1,14 @@
 """A simulator on a socket, a workspace that talks to it, and callers with and without an event loop."""
 
-import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 import pytest
-import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from mixpanel_export import (
@@ -18,9 +16,6 @@ from mixpanel_export import (
     Workspace,
 )
 from mixpanel_export.simulator import Simulator, checksum
-
-T = TypeVar("T")
-
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 14)
 
@@ -99,21 +94,3 @@ def first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def in_order(events: Iterable[dict[str, Any]]) -> list[str]:
     return sorted(json.dumps(event, sort_keys=True, default=str) for event in events)
-
-
-def plainly(call: Callable[[], T]) -> T:
-    return call()
-
-
-def inside_asyncio(call: Callable[[], T]) -> T:
-    async def main() -> T:
-        return call()
-
-    return asyncio.run(main())
-
-
-def inside_trio(call: Callable[[], T]) -> T:
-    async def main() -> T:
-        return call()
-
-    return trio.run(main)
