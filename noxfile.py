@@ -35,10 +35,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, tags=["tests"])
 def tests(session: nox.Session) -> None:
-    """Run the tests against the installed package, on every interpreter that is here."""
+    """Run the tests against the installed package, on every interpreter that is here; `-- -m ''` adds the slow ones."""
     session.install(".", *DEV)
     # Out of the checkout's reach, so that only the wheel can be what is imported.
-    session.run("python", "-P", "-m", "pytest", *(session.posargs or ["-n", "2"]))
+    session.run("python", "-P", "-m", "pytest", "-n", "2", *session.posargs)
 
 
 @nox.session

@@ -1,19 +1,41 @@
 """Settings for all tests, and what the tests of `mpx` export from and into."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from zlib import crc32
 
 import pytest
+from examples import CORE, FULL
 from hypothesis import settings
 from shell import environment
 from support import ACCOUNT, simulator
 
 from mixpanel_export.simulator import Simulator
 
-# A shared machine may stall anywhere, and how long an example takes is no claim of any test.
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
+BACKENDS = ["asyncio", "trio"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the number of examples by whether slow tests run."""
+    settings.load_profile(CORE if config.option.markexpr == "not slow" else FULL)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave one event loop of the two to the slow run: the cases of each async test alternate between them."""
+    cases: dict[str, int] = defaultdict(int)
+    for item in items:
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        backend = item.callspec.params.get("anyio_backend")
+        if backend in BACKENDS:
+            name = f"{item.path.name}::{item.originalname}"
+            number = cases[f"{name} {backend}"] + crc32(name.encode())
+            cases[f"{name} {backend}"] += 1
+            if backend != BACKENDS[number % 2]:
+                item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

@@ -53,6 +53,7 @@ async def test_staging_waits_for_commits_on_a_full_disk(db: Path, monkeypatch: p
     assert held(db) == truth(sim)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mount namespaces are Linux's")
 def test_an_export_larger_than_its_disk_succeeds(tmp_path: Path) -> None:
     """Twelve days of 13 MB each pass through a disk of 110 MB."""

@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 from changing_days import DAYS, FIRST, Line, Server, rows, run, table, winners
+from examples import slow
 from support import ACCOUNT, Body, answering, query
 
 from mixpanel_export import ParallelFetchResult, export_events
@@ -101,7 +102,7 @@ OLDER_LEDGERS = {
 """What an older version of the ledger had in place of `_export_strays`."""
 
 
-@pytest.mark.parametrize("hidden", [0, 1], ids=["visible", "hidden"])
+@pytest.mark.parametrize("hidden", [*slow([0]), 1], ids=["visible", "hidden"])
 @pytest.mark.parametrize("hour", [None, 24 * 3, 1_000_000], ids=["no time", "a later day", "no day"])
 @pytest.mark.parametrize("version", OLDER_LEDGERS)
 def test_a_file_with_an_older_ledger_knows_its_strays(

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 from changing_days import DAYS, NAMES, Line, Server, rows, run, table, winners
+from examples import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -164,5 +165,5 @@ def _days(first: date, last: date) -> Iterator[date]:
     return (first + timedelta(days=day) for day in range((last - first).days + 1))
 
 
-Exports.TestCase.settings = settings(max_examples=20, stateful_step_count=12)
+Exports.TestCase.settings = settings(examples(core=8, full=40), stateful_step_count=12)
 TestExports = Exports.TestCase

@@ -18,7 +18,8 @@ import pytest
 import trustme
 from anyio.abc import ByteStream
 from anyio.from_thread import start_blocking_portal
-from hypothesis import example, given, settings
+from examples import examples, slow
+from hypothesis import example, given
 from hypothesis import strategies as st
 from servers import Server, serving
 from shell import served
@@ -173,7 +174,7 @@ HOSTILE = [
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-@settings(max_examples=8)
+@examples(core=5, full=30)
 @given(name=NAMES, where=NAMES, project=st.text("abcXYZ019_-", max_size=8))
 @example(name=HOSTILE[0], where=HOSTILE[1], project="")
 @example(name=HOSTILE[1], where=HOSTILE[0], project="1")
@@ -241,7 +242,7 @@ AWKWARD = [
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows forbids most of these names")
-@pytest.mark.parametrize("name", [*AWKWARD, '"', "a\nb"])
+@pytest.mark.parametrize("name", [*AWKWARD[:5], '"', *slow([*AWKWARD[5:], "a\nb"])])
 def test_a_path_is_a_path(name: str, tmp_path: Path) -> None:
     """No character of a folder or a file means anything to SQL or to a pattern; nothing is written elsewhere."""
     sim = simulator()
@@ -268,7 +269,6 @@ def test_a_path_that_duckdb_reads_otherwise_is_refused(name: str, tmp_path: Path
     assert set(tmp_path.parent.rglob("*")) == before
 
 
-@settings(max_examples=10)
 @given(project=NAMES.filter(lambda text: not all(c.isascii() and (c.isalnum() or c in "_-") for c in text)))
 @example(project="../../x")
 @example(project="1' OR '1'='1")
@@ -331,6 +331,9 @@ SERVERS: dict[str, Callable[[], Iterator[bytes]]] = {
     ),
 }
 
+QUICK = ["endless line", "inflated error", "inflated twice", "thousands of headers"]
+"""The servers of the core run: a response without end, and one that inflates, at each stage."""
+
 
 def _after(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield head
@@ -382,7 +385,7 @@ BOUND = 256 << 20
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there a process cannot ask for its peak")
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", [*QUICK, *slow(sorted(SERVERS.keys() - QUICK))])
 def test_no_server_exhausts_memory(server: str, db: Path) -> None:
     """Its answer is an error in words, the growth of the process has a bound, and nothing is left on the disk."""
     with (

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import virtual_exports
+from examples import slow
 from support import Body, export, held, ledger, query, truth
 from trio.testing import MockClock
 from virtual_exports import HOUR, LIMITS, TEN_DAYS, Run, days_of, far_from, gaps, simulator_on
@@ -42,8 +43,8 @@ def tenth(**options: Any) -> list[Fault]:
     return [Fault(kind, probability=share, retry_after=after, **options) for kind, after in kinds]
 
 
-@pytest.mark.parametrize("chunk_days, planned", [(None, 50), (8, 100)])
-@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("chunk_days, planned", [(None, 50), *slow([(8, 100)])])
+@pytest.mark.parametrize("seed", [0, *slow([2])])
 def test_two_hours_of_quota_with_a_tenth_of_all_answers_bad(
     db: Path, mock_clock: MockClock, run: Run, seed: int, chunk_days: int | None, planned: int
 ) -> None:

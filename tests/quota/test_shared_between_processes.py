@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from anyio.from_thread import start_blocking_portal
+from examples import slow
 from support import held, ledger, simulator, truth
 
 from mixpanel_export.simulator import Simulator
@@ -77,7 +78,7 @@ def statuses(sim: Simulator) -> list[int | None]:
     return [request.status for request in sim.requests]
 
 
-@pytest.mark.parametrize("processes, days", [(2, 5), (10, 2)])
+@pytest.mark.parametrize("processes, days", [(2, 5), *slow([(10, 2)])])
 def test_processes_together_keep_mixpanels_limits(tmp_path: Path, processes: int, days: int) -> None:
     """Exports of one project that run at the same time are never refused, and each file is exact."""
     sim = simulator(per_second=3, per_hour=60)
