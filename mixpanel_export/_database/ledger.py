@@ -1,7 +1,6 @@
-"""The ledger: which batch delivered which days, and the checks that table and ledger agree.
+"""The ledger: one row for each batch, and the checks that table and ledger agree.
 
-A row of an events table is visible if and only if the ledger row that its `export_batch` names is `complete`,
-`open` or `limited`; both are committed in one transaction.
+The rows of a batch and its ledger row are committed in one transaction. A batch that failed has no rows in the table.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +12,31 @@ from mixpanel_export._database.targets import forget_targets
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
 
+_COLUMNS = {
+    "number": "batch",
+    "table": "table_name",
+    "status": "status",
+    "rows": "rows",
+    "removed_duplicates": "removed_duplicates",
+    "rejects": "rejects",
+    "repaired": "repaired",
+    "stray_rows": "outside_rows",
+    "stray_first": "outside_first",
+    "stray_last": "outside_last",
+    "untimed_rows": "timeless_rows",
+    "bytes_read": "bytes",
+    "attempts": "attempts",
+    "requested_at": "started",
+    "finished": "finished",
+    "error": "error",
+    "deduplicated": "deduped",
+    "zone": "timezone",
+}
+"""The ledger column of each field of `Batch`, except `selection` and `days`, which have several columns."""
+
 
 class Ledger:
-    """The ledger rows of one events table, under one selection."""
+    """The ledger rows of one events table. Most methods concern only the rows of one selection."""
 
     def __init__(self, connection: Connection, table: str, selection: Selection, zone: str) -> None:
         self._connection = connection
@@ -32,10 +53,11 @@ class Ledger:
         return [batch for batch in self.batches() if batch.selection == self._selection]
 
     def check_selection(self, days: Chunk, *, limited: bool) -> None:
-        """Refuse days that the table holds under another selection which may share events, or as imported.
+        """Check that an export of *days* does not conflict with the batches of these days.
 
         Raises:
-            SelectionError: Names the days and their selection.
+            SelectionError: The table has days that are imported, that have another selection with perhaps the same
+                events, or that have no limit while this export is *limited*.
         """
         for batch in self.batches():
             if not batch.visible or not batch.days.overlaps(days):
@@ -63,10 +85,10 @@ class Ledger:
                 )
 
     def check_zone(self) -> None:
-        """Refuse a table whose times were converted from another zone.
+        """Check that the table's times were converted from the same zone.
 
         Raises:
-            SelectionError: Names both zones.
+            SelectionError: They were converted from another zone.
         """
         others = [batch for batch in self.batches() if batch.visible and batch.zone != self._zone]
         if others:
@@ -82,8 +104,8 @@ class Ledger:
                 advice=f"pass {zone} as $project_timezone, or $replace the table",
             )
 
-    def check_rows(self, days: Chunk, *, trust: bool) -> None:
-        """Refuse rows that no ledger row names; with *trust*, compare the rows of *days* with the ledger.
+    def check_rows(self, days: Chunk, *, compare_counts: bool) -> None:
+        """Check that each row of the table belongs to a batch. With *compare_counts*, also count the rows of *days*.
 
         Raises:
             LedgerMismatchError: Names the first batch that differs.
@@ -101,7 +123,7 @@ class Ledger:
                 batch=number,
                 advice="delete these rows, or $replace the table",
             )
-        for batch in self.for_selection() if trust else ():
+        for batch in self.for_selection() if compare_counts else ():
             rows = counts.get(batch.number, 0)
             if batch.visible and batch.days.overlaps(days) and rows != batch.rows:
                 raise LedgerMismatchError(
@@ -112,7 +134,7 @@ class Ledger:
                 )
 
     def counts(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """Return rows and removed duplicates of the batches *numbers*."""
+        """Return the numbers of rows and of removed duplicates of the batches *numbers*."""
         rows = self._connection.execute(
             'SELECT batch, "rows", removed_duplicates FROM _export_batches WHERE batch IN (SELECT unnest(?))',
             [list(numbers)],
@@ -130,7 +152,10 @@ class Ledger:
             )
 
     def superseded(self, newer: Mapping[int, Chunk], *, visible: bool) -> list[int]:
-        """Return the batches of this selection that lie within a *newer* one; failed ones only unless *visible*."""
+        """Return the numbers of older batches of this selection whose days all belong to one of the *newer* batches.
+
+        Unless *visible*, return only failed batches.
+        """
         days = newer.values()
         rows = self._connection.execute(
             "SELECT DISTINCT batch FROM _export_batches "
@@ -152,19 +177,19 @@ class Ledger:
         return sorted(number for (number,) in rows)
 
     def forget(self, numbers: Sequence[int]) -> None:
-        """Remove every row that the ledger tables have of the batches *numbers*."""
+        """Delete all rows about the batches *numbers* from the ledger tables."""
         for table in LEDGER_TABLES:
             self._connection.execute(
                 f"DELETE FROM {table} WHERE batch IN (SELECT unnest(?))", [list(numbers)]
             )
 
     def forget_all(self) -> None:
-        """Remove every row that the ledger tables have of the table."""
+        """Delete all rows about the table from the ledger tables."""
         self.forget([batch.number for batch in self.batches()])
         forget_targets(self._connection, self._table)
 
     def new_numbers(self, count: int) -> list[int]:
-        """Return *count* batch numbers, rising, greater than all before."""
+        """Return *count* new batch numbers, ascending and greater than all earlier ones."""
         rows = self._connection.execute(
             "SELECT nextval('_export_batch_ids') FROM range(?)", [count]
         ).fetchall()
@@ -172,7 +197,7 @@ class Ledger:
 
 
 def read_batches(connection: Connection, table: str | None = None) -> list[Batch]:
-    """Return the ledger rows of *table*, or of all tables, oldest first; none where the file has no ledger."""
+    """Return the ledger rows of *table*, or of all tables, oldest first. Without a ledger there are none."""
     if not table_exists(connection, "_export_batches"):
         return []
     cursor = connection.execute(
@@ -183,10 +208,10 @@ def read_batches(connection: Connection, table: str | None = None) -> list[Batch
 
 
 def forget_table(connection: Connection, table: str) -> None:
-    """Remove every row that the ledger has of a table, if the database has a ledger.
+    """Delete all rows about a table from the ledger, if the database has one.
 
     Raises:
-        TableFormatError: A newer release of this program wrote the ledger.
+        TableFormatError: A newer release wrote the ledger.
     """
     if table_exists(connection, "_export_batches"):
         check_ledger(connection)
@@ -196,52 +221,19 @@ def forget_table(connection: Connection, table: str) -> None:
 
 def _to_row(batch: Batch) -> dict[str, object]:
     return {
-        "batch": batch.number,
-        "table_name": batch.table,
         "project": batch.selection.project,
         "events": batch.selection.events_json,
         "where": batch.selection.where,
         "from_date": batch.days.first,
         "to_date": batch.days.last,
-        "status": batch.status,
-        "rows": batch.rows,
-        "removed_duplicates": batch.removed_duplicates,
-        "rejects": batch.rejects,
-        "repaired": batch.repaired,
-        "outside_rows": batch.stray_rows,
-        "outside_first": batch.stray_first,
-        "outside_last": batch.stray_last,
-        "timeless_rows": batch.untimed_rows,
-        "bytes": batch.bytes_read,
-        "attempts": batch.attempts,
-        "started": batch.requested_at,
-        "finished": batch.finished,
-        "error": batch.error,
-        "deduped": batch.deduplicated,
-        "timezone": batch.zone,
+        **{column: getattr(batch, field) for field, column in _COLUMNS.items()},
     }
 
 
-def _from_row(values: Mapping[str, Any]) -> Batch:
+def _from_row(row: Mapping[str, Any]) -> Batch:
+    values = {field: row[column] for field, column in _COLUMNS.items() if row.get(column) is not None}
     return Batch(
-        number=values["batch"],
-        table=values["table_name"],
-        selection=Selection.from_ledger(values["project"], values["events"], values["where"]),
-        days=Chunk(values["from_date"], values["to_date"]),
-        status=values["status"],
-        rows=values["rows"],
-        removed_duplicates=values["removed_duplicates"],
-        rejects=values["rejects"],
-        repaired=values["repaired"],
-        stray_rows=values["outside_rows"],
-        stray_first=values["outside_first"],
-        stray_last=values["outside_last"],
-        untimed_rows=values["timeless_rows"],
-        bytes_read=values["bytes"],
-        attempts=values["attempts"],
-        requested_at=values["started"],
-        finished=values["finished"],
-        error=values["error"],
-        deduplicated=values["deduped"],
-        zone=values["timezone"],
+        selection=Selection.from_ledger(row["project"], row["events"], row["where"]),
+        days=Chunk(row["from_date"], row["to_date"]),
+        **values,
     )

@@ -1,4 +1,4 @@
-"""Checks before an export: whether the state of the table fits the target. Reads, and never writes."""
+"""The checks before an export: whether its table, and the ledger, allow it. They write nothing."""
 
 import json
 from dataclasses import dataclass
@@ -26,35 +26,36 @@ from mixpanel_export.errors import (
 Mode = Literal["create", "append", "replace", "resume"]
 
 SHADOW = "_export_replace_"
-"""Prefix of the table that `replace` fills; the rest of the name is the table to be replaced."""
+"""Prefix of the shadow table, which `replace` fills. The rest of its name is the table to be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What an export delivers into which table."""
+    """The table of an export, and the events that it should get."""
 
     table: str
     selection: Selection
     days: Chunk
     mode: Mode
     zone: str = "UTC"
-    """The zone on whose clock the project's times are."""
+    """The project's time zone."""
     zone_is_known: bool = False
-    """Whether the caller named the zone; otherwise times that look local are reported."""
+    """Whether the caller named the zone. If not, there is a warning if times seem to be local."""
     dedupe: bool = True
+    """Whether to remove duplicates."""
     limited: bool = False
-    """Whether the server may leave events out, as the request has a limit."""
+    """Whether the export has a limit, so that events may be missing."""
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the export that fills a shadow table: only an equal one continues it."""
+        """Text that identifies the export that fills a shadow table. Only an equal export continues it."""
         days = [str(self.days.first), str(self.days.last)]
         selection = [self.selection.project, self.selection.events_json, self.selection.where]
         return json.dumps([*days, *selection, self.zone, self.dedupe, self.limited])
 
     @classmethod
     def from_fingerprint(cls, table: str, fingerprint: str) -> "Target":
-        """Return the replacement of *table* that a shadow table's fingerprint describes."""
+        """Return the target with this fingerprint, which replaces *table*."""
         first, last, project, events, where, zone, dedupe, limited = json.loads(fingerprint)
         return cls(
             table=table,
@@ -70,28 +71,28 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Which table an export fills, and what the ledger knows of it."""
+    """The state of an export's table before the export."""
 
     table: str
-    """The table of the target, spelled as in the database."""
+    """The name of the target's table, as the database spells it."""
     filled: str
-    """The table that receives the rows: `table` itself, or the shadow table of a replacement."""
+    """The table that the export fills: `table`, or the shadow table of a replacement."""
     batches: tuple[Batch, ...]
     """The selection's batches in the filled table."""
     history: tuple[Batch, ...]
-    """The selection's batches in a table that is to be replaced; they only tell how many events to expect."""
+    """The selection's batches in the table to be replaced. They only serve to estimate the number of events."""
     begins_anew: bool
-    """Whether the filled table does not exist, or is the shadow of another export."""
+    """Whether the export starts with an empty table, because there is none, or only the shadow table of another export."""
 
 
 def check_target(connection: Connection, target: Target) -> State:
-    """Check that the state of the table fits the target, before any request or change.
+    """Check that the table and the ledger allow the export, before any request or change.
 
     Raises:
         ValueError: DuckDB does not know the zone.
         TableExistsError, TableNotFoundError, TableFormatError: The table does not fit the mode.
-        SelectionError: The table holds days under a selection or a zone that does not fit.
-        LedgerMismatchError: The table does not hold the rows that the ledger names.
+        SelectionError: The table has days with a selection or a zone that does not fit.
+        LedgerMismatchError: The table does not have the rows that the ledger says.
     """
     check_zone(connection, target.zone)
     table = name_in_database(connection, target.table)
@@ -107,7 +108,7 @@ def check_target(connection: Connection, target: Target) -> State:
         fits = True
         ledger.check_zone()
         ledger.check_selection(target.days, limited=target.limited)
-        ledger.check_rows(target.days, trust=target.mode == "resume")
+        ledger.check_rows(target.days, compare_counts=target.mode == "resume")
     replaced = Ledger(connection, table, target.selection, target.zone) if filled != table else None
     return State(
         table=table,
@@ -119,7 +120,7 @@ def check_target(connection: Connection, target: Target) -> State:
 
 
 def _check_table(connection: Connection, table: str, mode: Mode) -> None:
-    """Refuse what the mode cannot work with."""
+    """Check that the table fits the mode."""
     exists = table_exists(connection, table)
     if mode == "create":
         if exists:
@@ -150,10 +151,11 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
 
 
 def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, target: Target) -> bool:
+    """Whether the shadow table is that of an equal export, and has the rows that the ledger says."""
     if comment_of(connection, shadow) != target.fingerprint:
         return False
     try:
-        ledger.check_rows(target.days, trust=True)
+        ledger.check_rows(target.days, compare_counts=True)
     except LedgerMismatchError:
         return False
     return True

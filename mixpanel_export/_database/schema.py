@@ -1,18 +1,27 @@
-"""The tables and views of a database file: what they are, and which foreign ones must not be touched."""
+"""The tables and views of a database file, and the checks that a table is an export's.
+
+To add a column to the ledger:
+
+1. Append it to `_LEDGER_COLUMNS`, and raise `LEDGER_VERSION`. An older release then refuses files that have the column.
+2. Add a field with a default to `_model.Batch`, and the column's name to `_COLUMNS` in `ledger.py`.
+
+`create_ledger` adds the column to old files, in the transaction that begins the next export. Commands that only read do
+not change a file. Where a file lacks the column, or a row has NULL in it, the `Batch` has the field's default.
+"""
 
 from collections.abc import Mapping
 
 from mixpanel_export._database.connection import Connection, quoted, supports_zstd
 from mixpanel_export.errors import TableFormatError
 
-SCHEMA = 3
-"""Version of the ledger tables, stored as the comment of `_export_batches`.
+LEDGER_VERSION = 3
+"""Version of the ledger tables, stored in the comment of `_export_batches`.
 
-Version 2 had `_export_timeless` in place of `_export_strays`, version 1 had neither.
+Version 2 has `_export_timeless` instead of `_export_strays`, version 1 has neither.
 """
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
-"""The tables of the ledger; each has a column `batch`."""
+"""The tables of the ledger that have a column `batch`."""
 
 EVENT_COLUMNS = {
     "event_name": "VARCHAR",
@@ -21,10 +30,10 @@ EVENT_COLUMNS = {
     "insert_id": "VARCHAR",
     "properties": "JSON",
 }
-"""Name and type of each column that an event fills, in the order of mixpanel_data's tables."""
+"""Name and type of each column with data of an event, in the same order as in mixpanel_data's tables."""
 
 IN_MAIN = "schema_name = 'main' AND database_name = current_database()"
-"""SQL that restricts DuckDB's catalog functions to this database, since others may be attached."""
+"""SQL condition that restricts DuckDB's catalog functions to this database, because others may be attached."""
 
 _TABLE_COLUMNS = EVENT_COLUMNS | {"export_batch": "INTEGER"}
 _LEDGER_COLUMNS = {
@@ -78,7 +87,10 @@ GROUP BY table_name
 
 
 def create_ledger(connection: Connection) -> None:
-    """Create the ledger tables that are missing, and upgrade an older ledger to this version."""
+    """Create missing tables and columns of the ledger, and remove what this version does not have.
+
+    Call it in a transaction.
+    """
     connection.execute(f"CREATE SEQUENCE IF NOT EXISTS _export_batch_ids START {_next_batch(connection)}")
     for table, columns in (
         ("_export_batches", _LEDGER_COLUMNS),
@@ -88,31 +100,39 @@ def create_ledger(connection: Connection) -> None:
         ("_export_targets", _TARGET_COLUMNS),
     ):
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({_definitions(columns)})")
+        _add_missing_columns(connection, table, columns)
     connection.execute("DROP TABLE IF EXISTS _export_timeless")
-    connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {SCHEMA}'")
+    connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {LEDGER_VERSION}'")
     if not _has_foreign_metadata(connection):
         connection.execute(_METADATA)
 
 
+def _add_missing_columns(connection: Connection, table: str, columns: Mapping[str, str]) -> None:
+    existing = dict(columns_of(connection, table))
+    missing = {name: kind for name, kind in columns.items() if name not in existing}
+    for name, kind in missing.items():
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {_definitions({name: kind})}")
+
+
 def check_ledger(connection: Connection) -> None:
-    """Refuse a ledger of a version that this release does not know.
+    """Check that this release knows the version of the ledger.
 
     Raises:
-        TableFormatError: a newer release of this program wrote it.
+        TableFormatError: A newer release wrote the ledger.
     """
     comment = comment_of(connection, "_export_batches")
     if comment is not None:
         version = comment.removeprefix("mixpanel_export ledger ")
-        if version not in map(str, range(1, SCHEMA + 1)):
+        if version not in map(str, range(1, LEDGER_VERSION + 1)):
             raise TableFormatError(
-                f"the ledger of this database has version {version}, and this release knows {SCHEMA}",
+                f"the ledger of this database has version {version}, and this release knows {LEDGER_VERSION}",
                 table_name="_export_batches",
                 advice="update mpx-export",
             )
 
 
 def _has_foreign_metadata(connection: Connection) -> bool:
-    """Whether `_metadata` is a table of mixpanel_data's."""
+    """Whether `_metadata` is mixpanel_data's table, and not our view."""
     rows = connection.execute(
         f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {IN_MAIN}"
     ).fetchall()
@@ -124,33 +144,33 @@ def _definitions(columns: Mapping[str, str]) -> str:
 
 
 def _next_batch(connection: Connection) -> int:
-    """Return where the batch ids go on if somebody has dropped their sequence."""
+    """Return the first unused batch number, from which a dropped sequence continues."""
     if not table_exists(connection, "_export_batches"):
         return 1
-    found = connection.execute("SELECT coalesce(max(batch), 0) + 1 FROM _export_batches").fetchone()
-    return int(found[0]) if found else 1
+    row = connection.execute("SELECT coalesce(max(batch), 0) + 1 FROM _export_batches").fetchone()
+    return int(row[0]) if row else 1
 
 
 def table_exists(connection: Connection, table: str) -> bool:
-    """Whether the main schema has a table or view of that name, in any case of letters."""
-    found = connection.execute(
+    """Whether there is a table or view with this name, in upper or lower case."""
+    row = connection.execute(
         f"SELECT count(*) FROM (SELECT table_name, schema_name, database_name FROM duckdb_tables() UNION ALL "
         f"SELECT view_name, schema_name, database_name FROM duckdb_views()) WHERE lower(table_name) = lower(?) AND {IN_MAIN}",
         [table],
     ).fetchone()
-    return bool(found and found[0])
+    return bool(row and row[0])
 
 
 def table_names(connection: Connection) -> list[str]:
-    """Return the names of all tables, this program's own among them, in order."""
-    found = connection.execute(
+    """Return the names of all tables, including the ledger's, in order."""
+    rows = connection.execute(
         f"SELECT table_name FROM duckdb_tables() WHERE {IN_MAIN} AND NOT internal ORDER BY table_name"
     ).fetchall()
-    return [name for (name,) in found]
+    return [name for (name,) in rows]
 
 
 def columns_of(connection: Connection, table: str) -> list[tuple[str, str]]:
-    """Return names and types of a table's columns, in its order."""
+    """Return the name and type of each column of a table, in the table's order."""
     return connection.execute(
         f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND {IN_MAIN} ORDER BY column_index",
         [table],
@@ -158,23 +178,23 @@ def columns_of(connection: Connection, table: str) -> list[tuple[str, str]]:
 
 
 def check_no_view(connection: Connection, table: str) -> None:
-    """Refuse a name that is a view's.
+    """Check that *table* is not the name of a view.
 
     Raises:
-        TableFormatError: saying so.
+        TableFormatError: It is.
     """
-    found = connection.execute(
+    row = connection.execute(
         f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {IN_MAIN}",
         [table],
     ).fetchone()
-    if found and found[0]:
+    if row and row[0]:
         raise TableFormatError(
             f"{table} is a view", table_name=table, advice="export into another table, or drop it"
         )
 
 
 def create_events_table(connection: Connection, table: str) -> None:
-    """Create the events table if it is not there."""
+    """Create the events table if it does not exist."""
     columns = dict(_TABLE_COLUMNS)
     if supports_zstd(connection):
         columns["properties"] += " USING COMPRESSION zstd"
@@ -182,20 +202,21 @@ def create_events_table(connection: Connection, table: str) -> None:
 
 
 def forget_foreign_metadata(connection: Connection, table: str) -> None:
-    """Remove what mixpanel_data's own `_metadata` table, if the file has one, says of a table that is no more."""
-    found = connection.execute(
+    """Delete the row of a dropped or replaced table from mixpanel_data's `_metadata` table, if the file has one."""
+    row = connection.execute(
         "SELECT count(*) FROM duckdb_columns() WHERE table_name = '_metadata' AND column_name = 'table_name' AND "
         f"{IN_MAIN} AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE {IN_MAIN})"
     ).fetchone()
-    if found and found[0]:
+    if row and row[0]:
         connection.execute("DELETE FROM _metadata WHERE table_name = ?", [table])
 
 
 def check_format(connection: Connection, table: str, *, replacing: bool = False) -> None:
-    """Refuse a table that this program did not make, or that others have changed; mixpanel_data's may be replaced.
+    """Check that an export can add rows to the table, or replace it if *replacing*.
 
     Raises:
-        TableFormatError: saying whose the table looks like.
+        TableFormatError: The table has other columns, constraints or unique indexes. One that mixpanel_data created can
+            only be replaced.
     """
     columns = columns_of(connection, table)
     types = dict(columns)
@@ -222,7 +243,7 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
 
 
 def _column_change(columns: list[tuple[str, str]]) -> str | None:
-    """Return what differs from the columns of an export; None if nothing does."""
+    """Return how the columns differ from those of an export; None if they do not."""
     types = dict(columns)
     if others := sorted(types.keys() - _TABLE_COLUMNS.keys()):
         return f"the column {', '.join(others)} besides an export's"
@@ -243,22 +264,22 @@ def _constraint(connection: Connection, table: str) -> str | None:
     return str(row[0]) if row else None
 
 
-def has_batches(connection: Connection, table: str) -> bool:
-    """Whether the table has the columns of an export, perhaps among others; another one may have taken its name."""
+def has_export_columns(connection: Connection, table: str) -> bool:
+    """Whether the table has all columns of an export. It may not: another table may have got the name of an exported one."""
     return set(_TABLE_COLUMNS.items()) <= set(columns_of(connection, table))
 
 
 def name_in_database(connection: Connection, table: str) -> str:
-    """Return the table's name as the database spells it, since DuckDB does not tell cases apart."""
-    found = connection.execute(
+    """Return the table's name as the database spells it, because DuckDB ignores case."""
+    row = connection.execute(
         f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {IN_MAIN}", [table]
     ).fetchone()
-    return str(found[0]) if found else table
+    return str(row[0]) if row else table
 
 
 def comment_of(connection: Connection, table: str) -> str | None:
-    """Return the comment of a table, None where it has none or is not there."""
-    found = connection.execute(
+    """Return the comment of a table; None if the table has none or does not exist."""
+    row = connection.execute(
         f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}", [table]
     ).fetchone()
-    return found[0] if found else None
+    return row[0] if row else None

@@ -1,7 +1,7 @@
-"""The target of a table and selection: the days that exports were asked for, whether or not they were fetched.
+"""The target days of a table and selection: all days that exports requested, whether or not they were fetched.
 
-A day of the target without a batch is missing, also after an export that was interrupted early. Exports widen the target
-and never shrink it.
+A target day without a batch is missing. So a day is known to be missing even if an export was interrupted early. Exports
+add to the target days and never remove any, except days that the project's plan does not include.
 """
 
 from datetime import date
@@ -16,7 +16,7 @@ _SAME = (
 
 
 def read_targets(connection: Connection) -> dict[tuple[str, Selection], Chunk]:
-    """Return the target of each table and selection that has one."""
+    """Return the target days of each table and selection that has any."""
     if not table_exists(connection, "_export_targets"):
         return {}
     rows = connection.execute(
@@ -29,7 +29,7 @@ def read_targets(connection: Connection) -> dict[tuple[str, Selection], Chunk]:
 
 
 def widen_target(connection: Connection, table: str, selection: Selection, days: Chunk) -> None:
-    """Add *days*, and the days between them and the target, to the target."""
+    """Add *days*, and the days between them and the target days, to the target days."""
     target = read_targets(connection).get((table, selection), days)
     set_target(
         connection, table, selection, Chunk(min(target.first, days.first), max(target.last, days.last))
@@ -37,14 +37,14 @@ def widen_target(connection: Connection, table: str, selection: Selection, days:
 
 
 def trim_target(connection: Connection, table: str, selection: Selection, first: date) -> None:
-    """Remove the days before *first* from the target."""
+    """Remove the days before *first* from the target days."""
     target = read_targets(connection).get((table, selection))
     if target and target.first < first:
         set_target(connection, table, selection, Chunk(first, target.last) if first <= target.last else None)
 
 
 def set_target(connection: Connection, table: str, selection: Selection, days: Chunk | None) -> None:
-    """Replace the target by *days*, or remove it."""
+    """Replace the target days by *days*; None removes them."""
     key = [table, selection.project, selection.events_json, selection.where]
     connection.execute(f"DELETE FROM _export_targets WHERE {_SAME}", key)
     if days is not None:
@@ -54,10 +54,10 @@ def set_target(connection: Connection, table: str, selection: Selection, days: C
 
 
 def forget_targets(connection: Connection, table: str) -> None:
-    """Remove the targets of all selections of the table."""
+    """Remove the target days of all selections of the table."""
     connection.execute("DELETE FROM _export_targets WHERE table_name = ?", [table])
 
 
 def move_targets(connection: Connection, old: str, new: str) -> None:
-    """Give the targets of the table *old* to the table *new*."""
+    """Move the target days of the table *old* to the table *new*."""
     connection.execute("UPDATE _export_targets SET table_name = ? WHERE table_name = ?", [new, old])

@@ -24,7 +24,7 @@ from mixpanel_export._database.schema import (
     IN_MAIN,
     check_ledger,
     create_ledger,
-    has_batches,
+    has_export_columns,
     name_in_database,
     table_exists,
 )
@@ -217,7 +217,7 @@ def _match(paths: Sequence[str]) -> str:
 
 def _forget(connection: Connection, table: str, match: str, ids: Collection[str]) -> ForgottenTable:
     """Delete the persons' rows of one table, in the caller's transaction."""
-    rows = quoted(table) if has_batches(connection, table) else _NO_ROWS
+    rows = quoted(table) if has_export_columns(connection, table) else _NO_ROWS
     connection.execute(_REMOVED.format(rows=rows, match=match))
     connection.execute(_HIDDEN.format(match=match), {"table": table})
     _find_raw_lines(connection, table, ids)

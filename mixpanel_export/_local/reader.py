@@ -20,7 +20,7 @@ from mixpanel_export._database.connection import connect, quoted
 from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
 from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.preflight import SHADOW, Target
-from mixpanel_export._database.schema import check_ledger, comment_of, has_batches, table_names
+from mixpanel_export._database.schema import check_ledger, comment_of, has_export_columns, table_names
 from mixpanel_export._database.targets import read_targets
 from mixpanel_export._files import replacing
 from mixpanel_export._local.file import check_not_empty
@@ -128,7 +128,7 @@ def read_contents(connection: Connection) -> Contents:
     rows = read_batches(connection)
     zones = {row.table: row.zone for row in rows}
     tables = table_names(connection)
-    ours = [table for table in tables if table in zones and has_batches(connection, table)]
+    ours = [table for table in tables if table in zones and has_export_columns(connection, table)]
     counted = {table: _rows_per_day(connection, table, zones[table]) for table in ours}
     return Contents(
         coverages=coverages(
