@@ -25,17 +25,16 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave one event loop of the two to the slow run: the cases of each async test alternate between them."""
-    cases: dict[str, int] = defaultdict(int)
+    cases: dict[str, dict[str, list[pytest.Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
-        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
-            continue
-        backend = item.callspec.params.get("anyio_backend")
-        if backend in BACKENDS:
-            name = f"{item.path.name}::{item.originalname}"
-            number = cases[f"{name} {backend}"] + crc32(name.encode())
-            cases[f"{name} {backend}"] += 1
-            if backend != BACKENDS[number % 2]:
-                item.add_marker("slow")
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            backend = item.callspec.params.get("anyio_backend")
+            cases[f"{item.path.name}::{item.originalname}"][str(backend)].append(item)
+    for name, by_backend in cases.items():
+        if len(by_backend) == len(BACKENDS):
+            for backend, its_cases in by_backend.items():
+                for item in its_cases[(crc32(name.encode()) + BACKENDS.index(backend)) % 2 :: 2]:
+                    item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
