@@ -1,6 +1,7 @@
-"""The status of each day of a table, and the days that are left to fetch. Pure.
+"""The status of each day of a table, and the days that are left to fetch. Pure functions.
 
-The newest ledger row of the table and the selection decides about a day, as it does for `resume`.
+The status of a day is that of the newest batch of the table and the selection that includes the day. `resume` uses the
+same rule.
 """
 
 from collections import Counter
@@ -13,13 +14,13 @@ from types import MappingProxyType
 from mixpanel_export._model import Batch, Chunk, Selection
 
 MISSING = "missing"
-"""The status of a day that no batch has, of the target or between days that some batch has."""
+"""The status of a day without a batch that is a target day, or lies between days with batches."""
 
 TO_FETCH = frozenset({"failed", "open", MISSING})
-"""The statuses of days that `resume` fetches. Limited and imported days are not among them."""
+"""The statuses of days that `resume` fetches. It does not fetch limited and imported days."""
 
 RowsPerDay = Mapping[int, Mapping[date | None, int]]
-"""The number of rows in the table, by batch and day; the day None stands for rows without a time."""
+"""The number of rows in the table, by batch and day. The key None counts rows without a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A batch whose number of rows in the table differs from the ledger."""
+    """A batch for which the table and the ledger have different numbers of rows."""
 
     batch: int
     days: Chunk
@@ -51,43 +52,43 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The days that one table has of one selection."""
+    """The days of one table and one selection."""
 
     table: str
     selection: Selection
     batches: tuple[Batch, ...]
     """The ledger rows of the table and the selection."""
     counts: RowsPerDay | None
-    """The rows in the table; None if the table does not exist."""
+    """The numbers of rows in the table; None if the table does not exist."""
     target: Chunk | None = None
-    """The days that exports were asked for."""
+    """The target days: all days that exports requested."""
     imported: frozenset[date] = frozenset()
-    """Days that mixpanel_data delivered; they are not missing."""
+    """Days whose rows mixpanel_data wrote. They are not missing."""
     blocked: frozenset[date] = frozenset()
-    """Days with rows of a selection that may share events with this one, so that no export may add to them."""
+    """Days that no export of this selection may fetch, because another selection with perhaps the same events has them."""
 
     @cached_property
     def days(self) -> tuple[Day, ...]:
-        """Every day of a batch, and every missing day between them or of the target, in order."""
+        """All days with a batch, and all missing days, in order."""
         newest = self._by_day
-        known = [day for day, row in newest.items() if row.status != "limited"]
-        every = set(newest)
-        known += [self.target.first, self.target.last] if self.target else []
-        if known:
-            every.update(set(Chunk(min(known), max(known)).dates) - self.imported)
+        expected = [day for day, row in newest.items() if row.status != "limited"]
+        expected += [self.target.first, self.target.last] if self.target else []
+        days = set(newest)
+        if expected:
+            days.update(set(Chunk(min(expected), max(expected)).dates) - self.imported)
         rows = self._rows_of
         return tuple(
-            Day(day, newest[day].status if day in newest else MISSING, rows[day]) for day in sorted(every)
+            Day(day, newest[day].status if day in newest else MISSING, rows[day]) for day in sorted(days)
         )
 
     @cached_property
     def statuses(self) -> Counter[str]:
-        """The number of days by status."""
+        """The number of days with each status."""
         return Counter(day.status for day in self.days)
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """The failed days with their reasons; consecutive days with the same reason are one failure."""
+        """The failed days with their reasons. Consecutive days with the same reason are one failure."""
         failures: list[Failure] = []
         for day, row in sorted(self._by_day.items()):
             if row.visible:
@@ -102,9 +103,9 @@ class Coverage:
 
     @property
     def to_fetch(self) -> tuple[Chunk, ...]:
-        """The ranges to resume, each from a day to fetch to a day to fetch.
+        """The ranges of days to export with `resume`. Each begins and ends with a day to fetch.
 
-        They may contain complete days, but none that is blocked, limited or imported.
+        A range may include complete days, but no blocked, limited or imported ones.
         """
         return tuple(_ranges(self.days, self.blocked))
 
@@ -115,7 +116,7 @@ class Coverage:
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:
-        """The batches whose rows were deleted or added by hand; imported batches are not compared."""
+        """The batches whose rows somebody deleted or added. Imported batches are not compared."""
         if self.counts is None:
             return ()
         return tuple(
@@ -126,17 +127,17 @@ class Coverage:
 
     @property
     def total_rows(self) -> int:
-        """Rows of the selection in the table."""
+        """The number of rows of the selection in the table."""
         return sum(map(self._table_rows, self.batches))
 
     @property
     def rows_without_day(self) -> int:
-        """Rows that no day counts: without a time, or with a time outside the days."""
+        """The number of rows that have no time, or a time outside the days."""
         return self.total_rows - sum(day.rows for day in self.days)
 
     @property
     def last_export(self) -> datetime | None:
-        """When the last batch was committed or given up."""
+        """When the last batch was committed or failed, in naive UTC."""
         return max((row.finished for row in self.batches if row.finished), default=None)
 
     @property
@@ -145,18 +146,18 @@ class Coverage:
         return max(self.batches, key=lambda row: row.number)
 
     def newest_of(self, days: Chunk) -> Batch:
-        """Return the newest ledger row of *days*, or of all days: an export of *days* repeats its arguments."""
+        """Return the newest ledger row of *days*, or of all days. An export of *days* should have its arguments."""
         overlapping = (batch for batch in self.batches if batch.days.overlaps(days))
         return max(overlapping, key=lambda batch: batch.number, default=self.newest)
 
     @property
     def dropped(self) -> bool:
-        """Whether the ledger has rows of the table, but the table does not exist."""
+        """Whether the ledger has batches of the table, but the table does not exist."""
         return self.counts is None and any(row.visible for row in self.batches)
 
     @property
-    def whole(self) -> bool:
-        """Whether no day is left to fetch, and the table has the rows of the ledger; true for a dropped table."""
+    def is_complete(self) -> bool:
+        """Whether no day is left to fetch and the table has the rows that the ledger says. True for a dropped table."""
         return self.dropped or not (TO_FETCH & self.statuses.keys() or self.mismatches)
 
     @cached_property
@@ -182,7 +183,7 @@ def coverages(
 ) -> tuple[Coverage, ...]:
     """Return the coverage of each table and selection, ordered by table and first batch.
 
-    *counts* has the rows of the tables that exist.
+    *rows* are ledger rows. *counts* has the numbers of rows of each table that exists.
     """
     groups: dict[tuple[str, Selection], list[Batch]] = {}
     for row in sorted(rows, key=lambda row: (row.table, row.number)):
@@ -206,7 +207,7 @@ def _in_table(groups: Mapping[tuple[str, Selection], Sequence[Batch]], table: st
 
 
 def _may_share(row: Batch, selection: Selection) -> bool:
-    """Whether the ledger refuses *selection* on the days of the row."""
+    """Whether *row* may share events with *selection*, so that an export of its days would be refused."""
     return row.visible and row.selection != selection and not row.selection.excludes(selection)
 
 
@@ -215,7 +216,7 @@ def _days_of(rows: Iterable[Batch]) -> frozenset[date]:
 
 
 def join_days(days: Iterable[date]) -> Iterator[Chunk]:
-    """Yield *days* as runs without a gap, in order."""
+    """Yield *days* as runs of consecutive days, in order."""
     first: date | None = None
     last: date | None = None
     for day in sorted(days):
@@ -228,17 +229,17 @@ def join_days(days: Iterable[date]) -> Iterator[Chunk]:
 
 
 def _ranges(days: Sequence[Day], blocked: frozenset[date]) -> Iterator[Chunk]:
-    """Yield the ranges between days that are blocked or never fetched again, and between gaps."""
+    """Yield the ranges of days to fetch. Gaps, and days that an export must not fetch, separate them."""
     to_fetch: list[date] = []
-    before: date | None = None
+    previous: date | None = None
     for day in days:
-        apart = before is not None and day.day - before > timedelta(days=1)
-        stays = day.day in blocked or day.status not in TO_FETCH | {"complete"}
-        if to_fetch and (apart or stays):
+        after_gap = previous is not None and day.day - previous > timedelta(days=1)
+        excluded = day.day in blocked or day.status not in TO_FETCH | {"complete"}
+        if to_fetch and (after_gap or excluded):
             yield Chunk(to_fetch[0], to_fetch[-1])
             to_fetch = []
-        if day.status in TO_FETCH and not stays:
+        if day.status in TO_FETCH and not excluded:
             to_fetch.append(day.day)
-        before = day.day
+        previous = day.day
     if to_fetch:
         yield Chunk(to_fetch[0], to_fetch[-1])

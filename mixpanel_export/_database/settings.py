@@ -1,7 +1,6 @@
-"""DuckDB's settings while an export runs: memory, threads, and what bulk loading needs.
+"""DuckDB's settings during an export: memory, threads and bulk loading.
 
-Settings belong to the DuckDB instance, which other connections of this process share. So an export restores those
-that it changes.
+Other connections of this process to the same file share these settings, so an export restores them at its end.
 """
 
 import os
@@ -17,11 +16,11 @@ from mixpanel_export._environment import variable
 from mixpanel_export.errors import ConfigError
 
 ROW_GROUP = 122_880
-"""Rows that DuckDB compresses together. A smaller commit compresses worse, and the next checkpoint writes it again."""
+"""The number of rows that DuckDB compresses together. Fewer rows compress worse, and DuckDB may write them again."""
 
 _LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 160_000_000, 512_000_000  # bytes
-# With it, DuckDB 2.0 returns too few or wrong rows, or crashes, when a transaction deletes rows from a table, inserts
-# into it and then joins it by `rowid`.
+# With this optimizer, DuckDB 2.0 returns wrong rows, too few rows, or crashes, if a transaction deletes from a table,
+# inserts into it and then joins it by `rowid`.
 _UNSOUND = "join_filter_pushdown"
 _USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
 _changing = RLock()
@@ -37,7 +36,7 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         "max_vacuum_tasks": "0",
         "threads": _threads(),
         "disabled_optimizers": _disabled(connection),
-        # They change the layout of Arrow arrays, which the writer relies on.
+        # The writer relies on the layout of Arrow arrays, which these two settings change.
         "arrow_large_buffer_size": "false",
         "produce_arrow_string_view": "false",
     }
@@ -46,14 +45,14 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     set_session(connection)
     try:
         for name, value in settings.items():
-            with suppress(duckdb.OutOfMemoryException):  # the application uses more than our limit already
+            with suppress(duckdb.OutOfMemoryException):  # the application already uses more than this limit
                 connection.execute(f"SET GLOBAL {name} = '{value}'")
         yield
     finally:
         with suppress(duckdb.Error):  # another connection of the application may be writing
             connection.execute("CHECKPOINT")
         for name, value in zip(settings, before, strict=True):
-            with suppress(duckdb.Error):  # after a fatal error there is no instance left to set anything in
+            with suppress(duckdb.Error):  # after a fatal error the database is closed
                 connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
@@ -61,36 +60,36 @@ def set_session(connection: duckdb.DuckDBPyConnection) -> None:
     """Apply the settings that an export's SQL relies on, to this connection only."""
     for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
         connection.execute(f"SET SESSION {setting}")
-    # In a notebook without widgets this setting is refused, and no bar is drawn.
+    # DuckDB refuses this setting in a notebook without widgets, where it draws no progress bar.
     with suppress(duckdb.InvalidInputException):
         connection.execute("SET SESSION enable_progress_bar = false")
 
 
 @contextmanager
-def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
-    """Give DuckDB more memory and a single thread while it reads long lines, of up to *longest* bytes.
+def room_memory_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
+    """Give DuckDB more memory and a single thread while it reads lines of up to *longest* bytes.
 
-    Several operators hold copies of a line. Short lines change nothing.
+    Several operators hold copies of a line. If *longest* is small, nothing changes.
     """
     if longest <= _USUAL_LINE:
         yield
     else:
-        with _for_now(connection, _one_thread_with(_for_lines(longest))):
+        with _changed_settings(connection, _one_thread_with(_memory_for_lines(longest))):
             yield
 
 
 @contextmanager
 def most_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
-    """Give DuckDB the most memory that reading lines of up to *longest* bytes may need, after less was too little.
+    """Give DuckDB the most memory that it may use for lines of up to *longest* bytes, for a last try.
 
-    This may exceed `memory_limit`, but not half of the memory of the machine.
+    This may exceed `memory_limit`, but not half of the machine's memory.
     """
     most = min([_MOST_MEMORY, *(size // 2 for size in _memory_sizes())])
-    with _for_now(connection, _one_thread_with(max(_for_lines(longest), most))):
+    with _changed_settings(connection, _one_thread_with(max(_memory_for_lines(longest), most))):
         yield
 
 
-def _for_lines(longest: int) -> int:
+def _memory_for_lines(longest: int) -> int:
     return memory_limit() + (16 * longest if longest > _USUAL_LINE else 0)
 
 
@@ -99,44 +98,45 @@ def _one_thread_with(memory: int) -> dict[str, str]:
 
 
 @contextmanager
-def _for_now(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[None]:
-    """Change settings of the instance for a while, through another cursor, as the transaction may fail.
+def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[None]:
+    """Change settings while the block runs. Only one thread does this at a time.
 
-    One caller at a time.
+    A second cursor changes them, because the transaction of *connection* may fail.
     """
     names = ", ".join(f"current_setting('{name}')" for name in settings)
-    with _changing, connection.cursor() as beside:
-        before = beside.execute(f"SELECT {names}").fetchone() or ()
+    with _changing, connection.cursor() as cursor:
+        before = cursor.execute(f"SELECT {names}").fetchone() or ()
         for name, value in settings.items():
-            beside.execute(f"SET GLOBAL {name} = '{value}'")
+            cursor.execute(f"SET GLOBAL {name} = '{value}'")
         try:
             yield
         finally:
             for name, value in zip(settings, before, strict=True):
-                # The application may use more than the old limit, or the instance may be broken.
+                # The application may use more memory than the old limit, or the database may be closed.
                 with suppress(duckdb.Error):
-                    beside.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
+                    cursor.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
 def memory_limit() -> int:
-    """Return the bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else a quarter of all memory, 96 to 160 MB.
-
-    All memory is that of the machine or of its control group, whichever is less. Less than 96 MB loads nothing.
+    """Return how many bytes of memory DuckDB may use: `MPX_MEMORY_LIMIT`, or else a default.
 
     Raises:
-        ConfigError: the variable is not a size such as `512MB`, or less than 96 MB.
+        ConfigError: The variable is not a size such as `512MB`, or is less than 96 MB.
     """
     limit = variable("MPX_MEMORY_LIMIT")
     return _bytes_in(limit) if limit else default_limit(_memory_sizes())
 
 
 def default_limit(sizes: Sequence[int]) -> int:
-    """Return a quarter of the least of *sizes*, the amounts of memory that the system tells, between 96 and 160 MB."""
+    """Return a quarter of the smallest of *sizes*, but at least 96 MB and at most 160 MB.
+
+    *sizes* are the memory of the machine and of its control group in bytes. With less than 96 MB, DuckDB loads nothing.
+    """
     return max(_LEAST_MEMORY, min([_USUAL_MEMORY, *(size // 4 for size in sizes)]))
 
 
 def validator_count() -> int:
-    """Return how many chunks are validated at a time: one for every two processors that this process may use."""
+    """Return how many chunks are validated at the same time: one for every two processors of this process."""
     return max(1, _processors() // 2)
 
 
@@ -148,10 +148,10 @@ def _processors() -> int:
 
 
 def _threads() -> str:
-    """Return the number of threads of a statement: `MPX_THREADS`, else one.
+    """Return the number of threads of a statement: `MPX_THREADS`, or else one.
 
-    Two statements run at a time already: one validates lines while another inserts. A second thread for each costs
-    more than it saves, because the rows that two threads append are merged afterwards.
+    Two statements run at the same time anyway: one validates lines, another inserts rows. A second thread for a statement
+    costs more than it saves, because the rows of two threads must be merged.
     """
     threads = variable("MPX_THREADS") or "1"
     if not re.fullmatch(r"[1-9][0-9]{0,3}", threads):
@@ -162,13 +162,13 @@ def _threads() -> str:
 
 
 def _disabled(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return the optimizers to disable: those that the application disabled, and the unsound one."""
+    """Return the optimizers to disable: those that the application disabled already, and `_UNSOUND`."""
     ((before,),) = connection.execute("SELECT current_setting('disabled_optimizers')").fetchall()
     return ",".join(sorted({*filter(None, before.split(",")), _UNSOUND}))
 
 
 def _settable(value: object) -> str:
-    """Return the text that sets a setting to the same value again: DuckDB shows sizes cut off after one decimal."""
+    """Return the text that restores the setting *value*. DuckDB truncates sizes after one decimal, so it adds a half."""
     size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
     if not size:
         return str(value)
@@ -188,14 +188,14 @@ def _bytes_in(size: str) -> int:
 
 
 def _memory_sizes() -> list[int]:
-    """Return the memory of the machine and of its control group in bytes, as far as the system tells."""
+    """Return the memory of the machine and of its control group in bytes, if the system reports them."""
     return [size for size in (_memory_of_machine(), *_memory_of_group()) if size]
 
 
 def _memory_of_machine() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows does not tell
+    except (AttributeError, ValueError, OSError):  # Windows does not report it
         return 0
 
 

@@ -119,7 +119,7 @@ def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
     if not chosen:
         return f"Nothing to fetch: {db} has no exported events yet."
     unknown = [name for name in contents.unknown if table in {None, name}]
-    if unknown or not all(coverage.whole for coverage in chosen):
+    if unknown or not all(coverage.is_complete for coverage in chosen):
         return f"Nothing can be fetched, but {db} is incomplete; see mpx status and mpx doctor."
     if any(table in {None, replacement.target.table} for replacement in contents.replacements):
         return (

@@ -155,10 +155,10 @@ def test_rows_that_were_changed_by_hand_are_a_mismatch() -> None:
 def test_only_what_needs_nothing_is_whole() -> None:
     """A day to be fetched, or rows changed by hand, are not; what was dropped, or left as it is on purpose, is."""
     there: RowsPerDay = {1: {day(0): 10}, 2: {day(2): 10}}
-    assert coverage(row(1, 0, 0), row(2, 2, 2, "limited"), counted=there).whole
-    assert not coverage(row(1, 0, 0), row(2, 2, 2), counted=there).whole
-    assert not coverage(row(1, 0, 0), row(2, 1, 1), counted={1: {day(0): 10}}).whole
-    assert coverage(row(1, 0, 0)).whole
+    assert coverage(row(1, 0, 0), row(2, 2, 2, "limited"), counted=there).is_complete
+    assert not coverage(row(1, 0, 0), row(2, 2, 2), counted=there).is_complete
+    assert not coverage(row(1, 0, 0), row(2, 1, 1), counted={1: {day(0): 10}}).is_complete
+    assert coverage(row(1, 0, 0)).is_complete
 
 
 def test_a_table_that_is_gone_was_dropped_if_it_was_there() -> None:
