@@ -66,7 +66,7 @@ def set_session(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 @contextmanager
-def room_memory_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
+def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
     """Give DuckDB more memory and a single thread while it reads lines of up to *longest* bytes.
 
     Several operators hold copies of a line. If *longest* is small, nothing changes.
