@@ -4,7 +4,8 @@ import json
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_export._ndjson import Canonical, canonical, loads, member, scalar_texts, written
@@ -135,7 +136,7 @@ mutated = st.builds(
 texts = values | mutated | st.lists(st.sampled_from(SYMBOLS), max_size=6).map("".join)
 
 
-@settings(max_examples=60)
+@examples(core=40, full=100)
 @given(st.lists(texts, min_size=1, max_size=200))
 def test_json_is_what_duckdb_takes_for_json(texts: list[str]) -> None:
     """A text is parsed if and only if DuckDB accepts it."""
@@ -154,7 +155,7 @@ def is_json(text: str) -> bool:
     return True
 
 
-@settings(max_examples=60)
+@examples(core=40, full=100)
 @given(
     st.lists(
         values

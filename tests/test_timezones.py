@@ -13,7 +13,8 @@ import anyio
 import duckdb
 import httpx
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from support import ACCOUNT, NOW, answering, ledger, query
 
@@ -72,7 +73,7 @@ def duckdbs(zone: str, times: Sequence[datetime]) -> list[datetime]:
 
 
 @given(st.sampled_from(ZONES), st.lists(TIMES, min_size=1, max_size=50))
-@settings(max_examples=60)
+@examples(core=40, full=100)
 def test_the_rule_is_duckdbs(zone: str, times: list[datetime]) -> None:
     """For all zones and times the moment is the one that DuckDB finds for the table."""
     assert duckdbs(zone, times) == [to_utc(time, zone).replace(tzinfo=None) for time in times]

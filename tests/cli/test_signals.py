@@ -17,6 +17,7 @@ from types import FrameType
 import anyio
 import anyio.lowlevel
 import pytest
+from examples import slow
 from loops import CALL, WAYS, inside_asyncio, inside_trio, plainly
 from shell import served
 from support import held, query, simulator, truth
@@ -116,8 +117,13 @@ def wait_for(word: str, process: "subprocess.Popen[str]") -> None:
 @pytest.mark.parametrize(
     "stage,number",
     [
-        *((stage, signal.SIGINT) for stage in STAGES),
-        *((stage, number) for stage in ("download", "commit") for number in (signal.SIGTERM, signal.SIGHUP)),
+        ("download", signal.SIGINT),
+        ("commit", signal.SIGINT),
+        ("swap", signal.SIGINT),
+        ("download", signal.SIGTERM),
+        ("download", signal.SIGHUP),
+        *slow((stage, signal.SIGINT) for stage in STAGES if stage not in {"download", "commit", "swap"}),
+        *slow(("commit", number) for number in (signal.SIGTERM, signal.SIGHUP)),
     ],
 )
 def test_a_signal_ends_every_stage_in_good_order(
@@ -185,7 +191,7 @@ except KeyboardInterrupt:
 )
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS[:1], *slow(WAYS[1:])])
 def test_a_script_that_is_interrupted_twice_ends(
     way: str, sim: Simulator, env: Mapping[str, str], db: Path
 ) -> None:

@@ -229,6 +229,7 @@ def test_nothing_is_warned_of(executed: Executed) -> None:
     assert sum(output.output_type == "error" for output in shown) == 1
 
 
+@pytest.mark.slow
 def test_a_notebook_without_widgets_exports_too(tmp_path: Path) -> None:
     """Its one bar is a line of text; neither tqdm nor DuckDB, which both draw widgets, keep the export from being made."""
     blocked = "import sys\nsys.modules['ipywidgets'] = None\nfrom mixpanel_export import Workspace"

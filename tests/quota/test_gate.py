@@ -4,8 +4,9 @@ from contextlib import suppress
 
 import anyio
 import pytest
+from examples import examples
 from gates import UNCOUNTED, Clock, admitted, answered, failed, full_hour, gate_on, left
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_export._quota.gate import Gate
@@ -56,7 +57,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@examples(core=30, full=100)
 @given(steps=steps, per_second=st.integers(0, 3), per_hour=st.integers(0, 5))
 async def test_admissions_fit_every_window(
     steps: list[tuple[str, float]], per_second: int, per_hour: int

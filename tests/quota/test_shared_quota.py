@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import quota_files
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from quota_files import KEY, Clock, Open, rows, taken
 
@@ -84,7 +85,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60)
+@examples(core=40, full=100)
 @given(steps=steps)
 def test_no_window_is_ever_exceeded_and_places_come_back(steps: list[tuple[str, float]]) -> None:
     """Whatever several processes do, a place is given if and only if it is free, and in the end all are free.

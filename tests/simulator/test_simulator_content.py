@@ -6,7 +6,8 @@ from datetime import date
 
 import pytest
 from endpoint import get, simulator
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from reference import as_text, event_in, expected_rows, expected_truth
 
@@ -15,7 +16,7 @@ from mixpanel_export.simulator.content import NAMES
 DAY = date(2024, 3, 5)
 
 
-@settings(max_examples=15)
+@examples(core=8, full=30)
 @given(
     seed=st.integers(0, 2**32),
     events=st.integers(0, 120),

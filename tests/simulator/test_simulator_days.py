@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import endpoint
 import pytest
 from endpoint import get, lines_of
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from reference import expected_rows, expected_truth
 
@@ -108,7 +109,7 @@ def test_a_legacy_day_becomes_complete() -> None:
 # Events of neighbouring days
 
 
-@settings(max_examples=15)
+@examples(core=8, full=30)
 @given(
     seed=st.integers(0, 2**32),
     rates=st.tuples(*[st.sampled_from([0.0, 0.1, 0.5])] * 4),

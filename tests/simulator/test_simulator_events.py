@@ -5,7 +5,8 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_export.simulator import Row, Simulator, Truth, checksum
@@ -71,7 +72,7 @@ def expected_rows(lines: list[bytes]) -> list[Row]:
     return [max(group)[2] for group in groups.values()]
 
 
-@settings(max_examples=20, deadline=None)
+@examples(core=8, full=40)
 @given(
     seed=st.integers(0, 2**32),
     events=st.integers(0, 300),

@@ -10,7 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from support import answering, export, query, simulator
 
@@ -155,7 +156,7 @@ lines = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=25)
+@examples(core=10, full=50)
 @given(lines=st.lists(lines, max_size=40), zone=st.sampled_from(["UTC", "US/Pacific"]))
 def test_any_lines(lines: list[bytes], zone: str) -> None:
     """Rows, and lines that are no events, are the same for all times, ids and shapes."""
