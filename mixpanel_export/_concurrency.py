@@ -54,7 +54,7 @@ async def in_task(body: Callable[[], Awaitable[T]]) -> T:
         returned.append(await body())
 
     try:
-        with first_error_alone():
+        with raise_first_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(run)
     except CallbackError as error:
@@ -93,7 +93,7 @@ async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
     """Run *call* in a worker thread. If this task is cancelled, *interrupt* the call and wait for its end."""
     running = _Call(call)
     returned = anyio.Event()
-    with first_error_alone():
+    with raise_first_error():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_interrupt_when_cancelled, running, interrupt, returned)
             try:
@@ -122,28 +122,28 @@ async def entered_in_thread(manager: AbstractContextManager[T]) -> AsyncIterator
     """Enter and leave *manager* in worker threads, so that the event loop keeps running. Leaving is not cancelled."""
     entered: list[T] = []
     try:
-        await _to_its_end(lambda: entered.append(manager.__enter__()))
+        await _run_to_end(lambda: entered.append(manager.__enter__()))
         yield entered[0]
     finally:
         if entered:
             with anyio.CancelScope(shield=True):
-                await _to_its_end(partial(manager.__exit__, None, None, None))
+                await _run_to_end(partial(manager.__exit__, None, None, None))
 
 
-async def _to_its_end(call: Callable[[], object]) -> None:
+async def _run_to_end(call: Callable[[], object]) -> None:
     running = _Call(call)
     try:
         await to_thread.run_sync(running)
     finally:
-        await running.wait_for_end(_nothing)
+        await running.wait_for_end(_do_nothing)
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Interrupt nothing."""
 
 
 @contextmanager
-def first_error_alone() -> Iterator[None]:
+def raise_first_error() -> Iterator[None]:
     """Raise the first error of a task group as itself; the others are its consequences.
 
     An interrupt takes precedence over errors.

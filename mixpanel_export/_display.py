@@ -12,7 +12,7 @@ _LONGEST = 200  # characters of a cell; properties may have thousands
 _LEFT = ' style="text-align: left"'
 
 
-def need_pandas(instead: str) -> None:
+def require_pandas(instead: str) -> None:
     """Raise `ImportError` if pandas is not installed. The message names *instead* as an alternative."""
     if find_spec("pandas") is None:
         raise ImportError(
@@ -20,21 +20,23 @@ def need_pandas(instead: str) -> None:
         )
 
 
-def frame(columns: Sequence[str], rows: Sequence[Sequence[object]], *, instead: str) -> "pd.DataFrame":
+def data_frame(columns: Sequence[str], rows: Sequence[Sequence[object]], *, instead: str) -> "pd.DataFrame":
     """Return the rows as a DataFrame, which has all columns even without rows."""
-    need_pandas(instead)
+    require_pandas(instead)
     import pandas as pd  # noqa: PLC0415 - an extra
 
     return pd.DataFrame(list(rows), columns=list(columns))
 
 
-def facts(rows: Iterable[tuple[str, object]], caption: str) -> str:
+def html_pairs(rows: Iterable[tuple[str, object]], caption: str) -> str:
     """Return names and values as an HTML table of two columns."""
     body = "".join(f"<tr><th{_LEFT}>{escape(name)}</th>{_cell(value)}</tr>" for name, value in rows)
     return f"<table><caption>{escape(caption)}</caption><tbody>{body}</tbody></table>"
 
 
-def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", most: int = 20) -> str:
+def html_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", most: int = 20
+) -> str:
     """Return at most *most* rows as an HTML table with a header, followed by the number of all rows."""
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     head = "".join(f"<th{_LEFT}>{escape(name)}</th>" for name in columns)

@@ -1,4 +1,4 @@
-"""The address of the export endpoint: a region of Mixpanel, or another server."""
+"""The URL of the export endpoint: of a region of Mixpanel, or of another server."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,11 @@ _IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
 
 
 def check_region(region: str) -> None:
-    """Raise `ConfigError` if Mixpanel has no such region."""
+    """Check the name of a region.
+
+    Raises:
+        ConfigError: Mixpanel has no such region.
+    """
     if region not in _HOSTS:
         raise ConfigError(
             f"there is no region {region!r}",
@@ -30,10 +34,11 @@ def check_region(region: str) -> None:
 
 
 def export_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """Return the address of the export endpoint.
+    """Return the URL of the export endpoint: of the server *api_url*, or else `MPX_API_URL`, or else of *region*.
 
-    *api_url*, or else `MPX_API_URL`, replaces scheme, host and port. Raises `ConfigError` if that is not such a URL, or
-    if it uses http for a host that is not loopback.
+    Raises:
+        ConfigError: There is no such region, the server's URL has more than scheme, host and port, or it uses http for a
+            host other than loopback.
     """
     check_region(region)
     base = api_url or variable("MPX_API_URL", environ)
@@ -41,7 +46,7 @@ def export_url(region: str, api_url: str | None = None, environ: Mapping[str, st
 
 
 def _checked_base(api_url: str) -> str:
-    """Return scheme, host and port, reassembled so that every parser reads the same host."""
+    """Return the URL, put together from its checked parts, so that httpx cannot parse another host from it."""
     try:
         parts = urlsplit(api_url.strip())
         port = parts.port

@@ -73,7 +73,7 @@ def canonical(line: bytes) -> Canonical | None:
     return Canonical(shaped.encode(), repaired=whole != text)
 
 
-def member(text: str, key: str) -> str:
+def member_text(text: str, key: str) -> str:
     """Return the text of the first member *key* of the JSON object *text*.
 
     Raises:
@@ -96,11 +96,11 @@ def loads(text: str) -> Any:
         ValueError: The text is no JSON in DuckDB's dialect.
     """
     with suppress(ValueError, RecursionError):
-        return json.loads(text, object_pairs_hook=_first_wins, parse_int=_integer)
-    return _built(text)
+        return json.loads(text, object_pairs_hook=_keep_first, parse_int=_integer)
+    return _parse_by_lexemes(text)
 
 
-def written(text: str) -> str:
+def normalized(text: str) -> str:
     """Return the JSON *text* as DuckDB's functions write it: compact, numbers and escapes in one form."""
     parts: list[str] = []
     comma = False
@@ -111,7 +111,7 @@ def written(text: str) -> str:
         if comma and lexeme not in {"}", "]"}:
             parts.append(",")
         comma = False
-        parts.append(_written_lexeme(kind, lexeme))
+        parts.append(_normalized_lexeme(kind, lexeme))
     return "".join(parts)
 
 
@@ -214,7 +214,7 @@ def _next_state(state: _State, kind: str, lexeme: str, closers: list[str]) -> _S
     raise ValueError(f"unexpected {lexeme}")
 
 
-def _built(text: str) -> Any:
+def _parse_by_lexemes(text: str) -> Any:
     """Return the value of a JSON text, built lexeme by lexeme."""
     root: list[Any] = []
     open_: list[tuple[dict[str, Any] | list[Any], list[str]]] = [
@@ -258,19 +258,19 @@ def _integer(text: str) -> int | Decimal:
         return Decimal(text)
 
 
-def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _keep_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         members |= dict(reversed(pairs))
     return members
 
 
-def _written_lexeme(kind: str, lexeme: str) -> str:
+def _normalized_lexeme(kind: str, lexeme: str) -> str:
     match kind:
         case "string":
             return f'"{_ESCAPED.sub(_escape, json.loads(lexeme))}"'
         case "number":
-            return _written_number(lexeme)
+            return _normalized_number(lexeme)
         case _:
             return lexeme
 
@@ -279,7 +279,7 @@ def _escape(character: re.Match[str]) -> str:
     return _ESCAPES.get(character[0]) or f"\\u{ord(character[0]):04X}"
 
 
-def _written_number(lexeme: str) -> str:
+def _normalized_number(lexeme: str) -> str:
     """Return a number as ECMAScript writes it, but with `.0` where it was no integer; one beyond a double as it is."""
     if lexeme.lstrip("-").isdecimal():
         return "0" if lexeme == "-0" else lexeme

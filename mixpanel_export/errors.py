@@ -119,7 +119,7 @@ class LineTooLongError(APIError):
 
 
 class NetworkError(APIError):
-    """The connection could not be made, broke or went silent.
+    """The connection could not be made, broke, or delivered no data for too long.
 
     `mid_answer` is true if the response had begun, or did not begin in time, so that its size may be the cause.
     """

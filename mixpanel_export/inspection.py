@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixpanel_export._display import facts, frame, grid
+from mixpanel_export._display import data_frame, html_pairs, html_table
 from mixpanel_export.results import DateRange
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class SQLResult:
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: the first rows."""
-        return grid(self.columns, self.rows)
+        return html_table(self.columns, self.rows)
 
     def to_dict(self) -> dict[str, object]:
         """Return columns, rows and row_count. Values keep DuckDB's Python types."""
@@ -121,7 +121,7 @@ class WorkspaceInfo:
     def _repr_html_(self) -> str:
         """Return HTML for a notebook."""
         rows = self.to_dict() | {"tables": ", ".join(self.tables)}
-        return facts(rows.items(), "workspace")
+        return html_pairs(rows.items(), "workspace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ class ColumnStatsResult:
     @property
     def df(self) -> "pd.DataFrame":
         """One row per frequent value: value, count."""
-        return frame(("value", "count"), self.top_values, instead="top_values")
+        return data_frame(("value", "count"), self.top_values, instead="top_values")
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order."""
@@ -263,7 +263,7 @@ class ColumnStatsResult:
             (name, value) for name, value in asdict(self).items() if name not in {"table", "top_values"}
         ]
         rows = [(name, value) for name, value in numbers if value is not None]
-        return facts(rows, f"a column of {self.table}") + grid(("value", "count"), self.top_values)
+        return html_pairs(rows, f"a column of {self.table}") + html_table(("value", "count"), self.top_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,11 +294,11 @@ class UpgradeResult:
 
 
 def _framed(kind: type[Any], values: Sequence[object], instead: str) -> "pd.DataFrame":
-    return frame(*_rows(kind, values), instead=instead)
+    return data_frame(*_rows(kind, values), instead=instead)
 
 
 def _grid(kind: type[Any], values: Sequence[object], caption: str) -> str:
-    return grid(*_rows(kind, values), caption)
+    return html_table(*_rows(kind, values), caption)
 
 
 def _rows(kind: type[Any], values: Sequence[object]) -> tuple[list[str], list[list[object]]]:

@@ -7,7 +7,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mixpanel_export._display import facts, frame
+from mixpanel_export._display import data_frame, html_pairs
 from mixpanel_export.errors import MixpanelDataError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class ParallelFetchResult:
         failures = zip(self.failed_date_ranges, texts, strict=False)
         rows += [("failed", f"{' to '.join(days)}: {text}") for days, text in failures]
         remedy = "incomplete; the same call with resume=True fetches the failed days"
-        return facts(rows, remedy if self.has_failures else "exported")
+        return html_pairs(rows, remedy if self.has_failures else "exported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class FetchResult:
     @property
     def df(self) -> "pd.DataFrame":
         """An empty DataFrame, as in mixpanel_data; the rows are in the table. Requires the extra `pandas`."""
-        return frame((), (), instead="Workspace.sql_rows")
+        return data_frame((), (), instead="Workspace.sql_rows")
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -198,7 +198,7 @@ class FetchResult:
         if self.date_range:
             rows.append(("days", " to ".join(self.date_range)))
         rows.append(("seconds", f"{self.duration_seconds:.1f}"))
-        return facts(rows, f"{self.type} fetched")
+        return html_pairs(rows, f"{self.type} fetched")
 
 
 @dataclass(frozen=True, slots=True)

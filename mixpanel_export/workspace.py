@@ -26,7 +26,7 @@ from mixpanel_export._local.forget import forget_persons
 from mixpanel_export._source.check import check_credentials
 from mixpanel_export._source.download import download_events
 from mixpanel_export._source.query import Timeouts
-from mixpanel_export._source.records import streamed
+from mixpanel_export._source.records import iter_events
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export.credentials import Credentials, account_used, checked_project_id, resolve_credentials
@@ -322,7 +322,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
             timeouts=self._timeouts,
             http2=self._http2,
         )
-        return streamed(short_tracebacks(lambda file: run_sync(download, file)), raw=raw, zone=zone)
+        return iter_events(short_tracebacks(lambda file: run_sync(download, file)), raw=raw, zone=zone)
 
     @short_tracebacks
     def forget(self, *distinct_ids: str, also: Iterable[str] = (), table: str | None = None) -> ForgetResult:

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mixpanel_export._concurrency import InterruptedCall, entered_in_thread, first_error_alone, in_thread
+from mixpanel_export._concurrency import InterruptedCall, entered_in_thread, in_thread, raise_first_error
 
 pytestmark = pytest.mark.anyio
 
@@ -119,5 +119,5 @@ def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
 )
 def test_the_first_error_leaves_alone(errors: Iterable[BaseException], leaves: type[BaseException]) -> None:
     """Of several failures the first leaves as itself, but an interrupt goes before any."""
-    with pytest.raises(leaves), first_error_alone():
+    with pytest.raises(leaves), raise_first_error():
         raise group(*errors)

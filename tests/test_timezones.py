@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from support import ACCOUNT, NOW, answering, ledger, query
 
 from mixpanel_export._export.engine import export_events
-from mixpanel_export._source.records import streamed
+from mixpanel_export._source.records import iter_events
 from mixpanel_export._timezones import checked_zone, in_zone, to_utc
 from mixpanel_export.errors import SelectionError
 
@@ -213,7 +213,7 @@ def streamed_rows(lines: Sequence[bytes], zone: str) -> list[tuple[datetime | No
 
     return [
         (time and time.replace(tzinfo=None), json.dumps(row["properties"], separators=(",", ":")))
-        for row in streamed(download, raw=False, zone=zone)
+        for row in iter_events(download, raw=False, zone=zone)
         for time in [row["event_time"]]
     ]
 

@@ -15,7 +15,7 @@ waited for, so nothing is left behind.
 
 import anyio
 
-from mixpanel_export._concurrency import first_error_alone
+from mixpanel_export._concurrency import raise_first_error
 from mixpanel_export._export.callbacks import Reporter
 from mixpanel_export._export.fetching import Fetching
 from mixpanel_export._export.writing import Writing
@@ -26,7 +26,7 @@ _STREAM_ITEMS = 4  # blocks that wait for the staging task
 
 async def run_pipeline(fetching: Fetching, writing: Writing, reporter: Reporter) -> None:
     """Fetch and commit every chunk, and report progress meanwhile."""
-    with first_error_alone():
+    with raise_first_error():
         async with anyio.create_task_group() as reporting:
             reporting.start_soon(reporter.report_progress)
             await _run_both_sides(fetching, writing)

@@ -21,7 +21,7 @@ from mixpanel_export._database.schema import check_format, check_ledger, table_n
 from mixpanel_export._endpoint import export_url
 from mixpanel_export._model import Chunk
 from mixpanel_export._quota.shared import SharedQuota, key_of, quota_file
-from mixpanel_export._source.reach import Reached
+from mixpanel_export._source.reach import ServerProbe
 from mixpanel_export.credentials import (
     Credentials,
     account_used,
@@ -127,15 +127,15 @@ def check_credentials(account: str | None) -> tuple[Credentials | None, list[Fin
     return credentials, [Finding("credentials", "ok", text, advice), *warned]
 
 
-def server_findings(reached: Reached) -> Iterator[Finding]:
+def server_findings(reached: ServerProbe) -> Iterator[Finding]:
     """Report how the server answered, and whether the clocks agree."""
     way = f"through the proxy {reached.proxy}" if reached.proxy else "without a proxy"
     how = f"{reached.tls or 'no TLS'}, {way}, status {reached.status} after {reached.seconds:.2f} s"
     yield Finding("server", "ok", f"{reached.server} answers ({how})")
     if reached.ahead is None:
         yield Finding("clock", "ok", "not compared, as the server sends no time")
-    elif abs(reached.ahead) <= _MAX_CLOCK_DIFFERENCE + reached.doubt:
-        seconds = _MAX_CLOCK_DIFFERENCE + reached.doubt
+    elif abs(reached.ahead) <= _MAX_CLOCK_DIFFERENCE + reached.uncertainty:
+        seconds = _MAX_CLOCK_DIFFERENCE + reached.uncertainty
         yield Finding("clock", "ok", f"within {seconds:.0f} s of the server's")
     else:
         side = "ahead of" if reached.ahead > 0 else "behind"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import duckdb
 
 from mixpanel_export._database.connection import connect, connected_for_export, quoted
-from mixpanel_export._display import need_pandas
+from mixpanel_export._display import require_pandas
 from mixpanel_export._local.statistics import asking, breakdown_of, property_keys_of, stats_of, summary_of
 from mixpanel_export._local.tables import drop_tables, resolve_table, schema_of, tables_of
 from mixpanel_export._tracebacks import short_tracebacks
@@ -77,7 +77,7 @@ class LocalDatabase(ABC):
         Example:
             workspace.sql("SELECT event_name, count(*) AS events FROM events GROUP BY ALL")
         """
-        need_pandas("sql_rows")
+        require_pandas("sql_rows")
         with asking():
             return self.connection.execute(query).df()
 

@@ -29,7 +29,7 @@ from mixpanel_export._database.schema import (
     table_exists,
 )
 from mixpanel_export._local.file import check_there
-from mixpanel_export._ndjson import canonical, written
+from mixpanel_export._ndjson import canonical, normalized
 from mixpanel_export.errors import ArgumentError, DatabaseError, TableNotFoundError
 from mixpanel_export.results import ForgetResult, ForgottenTable
 
@@ -260,7 +260,7 @@ def _texts(line: bytes) -> Iterator[str]:
     yield _unescaped(text)
     event = canonical(line)
     if event is not None:
-        yield _unescaped(written(event.line.decode()))
+        yield _unescaped(normalized(event.line.decode()))
 
 
 def _unescaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A check of the credentials: the cheapest request that proves them."""
+"""Checks credentials with the cheapest request that proves them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from mixpanel_export._source.query import Timeouts, query_for
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import RateLimitError
 
-_TIMEOUTS = Timeouts(connect=15.0, first_byte=120.0, idle=30.0)  # one event takes little time to find
+_TIMEOUTS = Timeouts(connect=15.0, first_byte=120.0, idle=30.0)  # the response has one event
 
 
 async def check_credentials(
@@ -25,18 +25,18 @@ async def check_credentials(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> int:
-    """Request one event of yesterday, and return how many arrived: 1, or 0 where that day has none.
+    """Request one event of yesterday. Return 1, or 0 if that day has no events.
 
-    The credentials are valid if the call returns. It makes one attempt and does not wait for the quota. It takes one of
-    the hour's requests if it succeeds, and none if the credentials are refused (401, 402 and 429 are not counted).
+    If the call returns, the credentials are valid. It makes one attempt and does not wait for the quota. It uses one
+    request of the hourly quota, but none if Mixpanel refuses the credentials.
 
     Raises:
         AuthenticationError: Mixpanel does not accept the credentials.
-        RateLimitError: The hour has no request left, so the credentials cannot be checked now.
+        RateLimitError: The hourly quota allows no request, so the credentials cannot be checked now.
         APIError: No connection, no permission for the project, or no usable response.
         ConfigError: The environment's proxy or certificates cannot be used.
     """
-    # By UTC, yesterday has begun in every time zone.
+    # Yesterday in UTC has begun in every time zone.
     yesterday = now().astimezone(UTC).date() - timedelta(days=1)
     query = query_for(
         credentials, Selection(credentials.project_id), limit=1, api_url=api_url, timeouts=_TIMEOUTS
@@ -68,7 +68,7 @@ def _cannot_check_now(error: RateLimitError) -> RateLimitError:
 
 
 class _Counter:
-    """A sink that counts events and keeps none."""
+    """A sink that counts events and discards them."""
 
     def __init__(self) -> None:
         self.events = 0

@@ -1,4 +1,4 @@
-"""The HTTP client: proxy, certificates, keepalive, HTTP/2, and an error for every way a connection can fail."""
+"""The HTTP client: proxy, certificates, keepalive and HTTP/2. Translates errors of the HTTP libraries into ours."""
 
 import logging
 import socket
@@ -19,24 +19,24 @@ from mixpanel_export.errors import APIError, ConfigError, NetworkError, QueryErr
 _E = TypeVar("_E", bound=BaseException)
 
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-_HUNG_UP = (
+_CLOSED_BY_PEER = (
     ssl.SSLWantReadError,
     ssl.SSLEOFError,
-)  # raised when the peer closes the connection in the handshake
+)  # the peer closed the connection during the TLS handshake
 
 
 @dataclass(slots=True)
 class Route:
-    """The way of one request: its host, and what is known of the connection so far."""
+    """Where the connection of a request goes, for error messages."""
 
     host: str
     port: int
     setting: ProxySetting | None = None
     """The proxy that the environment names for the host."""
     proxy: str | None = None
-    """Host and port of the proxy that the last connection went to; None if it went to the host itself."""
+    """Host and port of the proxy of the last connection; None if it went to the host directly."""
     answered: bool = False
-    """Whether the response has begun."""
+    """Whether the response has started."""
 
     @classmethod
     def to(cls, url: str) -> "Route":
@@ -45,32 +45,32 @@ class Route:
         port = address.port or (443 if address.scheme == "https" else 80)
         return cls(address.raw_host.decode("ascii"), port, proxy_for(url))
 
-    def follow(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take the peer from an event of the library's trace, and enable TCP keepalive for the connection."""
+    def observe(self, event: str, info: Mapping[str, Any]) -> None:
+        """Handle an event of httpx's `trace`: record the peer of a new connection, and enable TCP keepalive for it."""
         if event.endswith("connect_tcp.started"):
             direct = (info["host"], info["port"]) == (self.host, self.port)
             self.proxy = None if direct else f"{info['host']}:{info['port']}"
         elif event.endswith("connect_tcp.complete"):
-            _keep_alive(info["return_value"].get_extra_info("socket"))
+            _enable_keepalive(info["return_value"].get_extra_info("socket"))
 
     @property
     def peer(self) -> str:
-        """The peer of the connection, in words."""
+        """The peer of the connection, for a message."""
         return f"the proxy {self.proxy}" if self.proxy else self.host
 
     @property
     def settings(self) -> str:
-        """The settings that decide where the connection goes, in words."""
+        """The setting that decides where the connection goes, for a message."""
         return self.setting.source if self.proxy and self.setting else "the API URL"
 
 
 def new_client(
     url: str, transport: httpx.AsyncBaseTransport | None = None, *, http2: bool = False
 ) -> httpx.AsyncClient:
-    """Return a client for requests to *url*, over *transport* or with the environment's proxy and certificates.
+    """Return a client for requests to *url*. Each request has its own connection.
 
-    HTTP/1.1, or with *http2* whichever of the two the server prefers. Either way each request has a connection to
-    itself.
+    Without *transport*, the client uses the proxy and the certificates of the environment. It speaks HTTP/1.1; with
+    *http2* it speaks HTTP/2 if the server does.
 
     Raises:
         ConfigError: The proxy or the certificates that the environment names cannot be used.
@@ -85,18 +85,18 @@ def new_client(
             advice="name a PEM file, or unset it",
         ) from error
     if http2:
-        # At debug level it logs every header, the credentials included.
+        # At debug level, hpack logs every header, including the credentials.
         logging.getLogger("hpack").setLevel(logging.INFO)
     proxy = proxy_for(url)
     connect = partial(_network_client, certificates, proxy, http2=http2)
     client = connect()
-    return httpx.AsyncClient(transport=_OwnConnections(connect)) if http2 else client
+    return httpx.AsyncClient(transport=_ConnectionPerRequest(connect)) if http2 else client
 
 
 def _network_client(
     certificates: ssl.SSLContext, proxy: ProxySetting | None, *, http2: bool
 ) -> httpx.AsyncClient:
-    # Without trust_env: the library's own reading of NO_PROXY fails on IPv6 networks.
+    # httpx does not read the environment (trust_env), because it fails if NO_PROXY has an IPv6 network.
     client = partial(httpx.AsyncClient, verify=certificates, http2=http2, limits=_UNLIMITED, trust_env=False)
     if proxy is None:
         return client()
@@ -108,19 +108,19 @@ def _network_client(
             advice="pip install socksio, or name an HTTP proxy",
         ) from error
     except (ValueError, httpx.InvalidURL):
-        # The library's message may contain a part of the proxy's password.
+        # The message of httpx may contain a part of the proxy's password.
         raise ConfigError(
             f"the proxy that {proxy.source} names cannot be used",
             advice="write it as http://[USER:PASSWORD@]HOST:PORT",
         ) from None
 
 
-class _OwnConnections(httpx.AsyncBaseTransport):
-    """A connection for each request, closed together with its response.
+class _ConnectionPerRequest(httpx.AsyncBaseTransport):
+    """Opens an HTTP/2 connection for each request, and closes it with the response.
 
-    Streams on one HTTP/2 connection share its flow control: a response that waits for the writer would stop all others,
-    and the bytes in flight of an abandoned one are never credited back. The library also numbers a stream before the gate
-    admits its request, so two requests that wait there would be one stream.
+    Requests cannot share an HTTP/2 connection, for three reasons. Its streams share flow control, so a response that waits
+    for the writer would stop the others. Bytes in flight of a cancelled response would never be credited back. And httpx
+    numbers a stream before the gate admits its request, so that two waiting requests would get the same number.
     """
 
     def __init__(self, connect: Callable[[], httpx.AsyncClient]) -> None:
@@ -135,13 +135,13 @@ class _OwnConnections(httpx.AsyncBaseTransport):
         return httpx.Response(
             response.status_code,
             headers=response.headers,
-            stream=_OwnedStream(response, connection),
+            stream=_ResponseStream(response, connection),
             extensions=response.extensions,
         )
 
 
-class _OwnedStream(httpx.AsyncByteStream):
-    """The raw body of *response*; closing it closes the connection."""
+class _ResponseStream(httpx.AsyncByteStream):
+    """The raw body of a response. Closing it closes the connection."""
 
     def __init__(self, response: httpx.Response, connection: AsyncExitStack) -> None:
         self._response = response
@@ -156,7 +156,7 @@ class _OwnedStream(httpx.AsyncByteStream):
 
 @contextmanager
 def as_api_errors(route: Route, days: Chunk | None = None) -> Iterator[None]:
-    """Translate every error of the HTTP libraries into one of ours; *days* are those of the request, if it has any."""
+    """Translate the errors of the HTTP libraries into ours. *days* are the days of the request, if it has any."""
     try:
         yield
     except (
@@ -167,14 +167,14 @@ def as_api_errors(route: Route, days: Chunk | None = None) -> Iterator[None]:
         H2Error,
         ssl.SSLError,
     ) as error:
-        raise _translated(error, route, days) from error
+        raise _as_our_error(error, route, days) from error
 
 
-def _translated(error: Exception, route: Route, days: Chunk | None) -> APIError:
+def _as_our_error(error: Exception, route: Route, days: Chunk | None) -> APIError:
     match error:
         case TimeoutError():
             return NetworkError(
-                f"{route.host} went silent",
+                f"{route.host} sent no data for too long",
                 days=days,
                 advice="check the network, and try again",
                 mid_answer=True,
@@ -216,21 +216,21 @@ def _not_connected(error: Exception, route: Route, days: Chunk | None) -> Networ
             advice=f"check the network, its name servers and {route.settings}",
         )
     refused = _cause(error, ssl.SSLError)
-    if refused and not isinstance(refused, _HUNG_UP):
+    if refused and not isinstance(refused, _CLOSED_BY_PEER):
         return NetworkError(
             f"no secure connection to {route.host} ({_ssl_reason(refused)}), so no credentials were sent",
             days=days,
             advice="if a proxy or firewall signs certificates itself, name its authority's file in SSL_CERT_FILE",
         )
     return NetworkError(
-        f"cannot connect to {route.peer} ({str(error) or 'it hung up'})",
+        f"cannot connect to {route.peer} ({str(error) or 'it closed the connection'})",
         days=days,
         advice=f"check the network and {route.settings}",
     )
 
 
 def _cause(error: BaseException, kind: type[_E]) -> _E | None:
-    """Return *error*, or the next error that caused it, if of *kind*."""
+    """Return the first error of class *kind* among *error* and its causes; None if there is none."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, kind):
         cause = cause.__cause__ or cause.__context__
@@ -243,11 +243,11 @@ def _ssl_reason(error: ssl.SSLError) -> str:
     return error.reason or str(error)
 
 
-def _keep_alive(connection: socket.socket) -> None:
-    """Let TCP probe a silent connection every half minute, from its first minute on.
+def _enable_keepalive(connection: socket.socket) -> None:
+    """Let TCP probe a connection that is idle for a minute, and then every 30 seconds.
 
-    Some address translators forget a connection that is idle for a minute. Where the system refuses the options, or the
-    connection is gone by now, nothing changes.
+    Some routers (NAT) drop a connection that is idle for longer. If the system refuses the options, or the connection is
+    closed already, nothing changes.
     """
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

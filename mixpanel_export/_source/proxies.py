@@ -1,4 +1,4 @@
-"""The proxy that the environment names for a URL, and the hosts that `NO_PROXY` exempts. Opens no connection."""
+"""Reads from the environment which proxy a URL needs, and which hosts `NO_PROXY` exempts. Opens no connection."""
 
 import os
 from contextlib import suppress
@@ -16,20 +16,20 @@ class ProxySetting:
 
     url: str
     source: str
-    """The environment variable, or in words the system's settings."""
+    """The environment variable that names the proxy, or "the system's proxy settings"."""
 
 
 def proxy_for(url: str) -> ProxySetting | None:
-    """Return the proxy for *url*; None where none is set, or `NO_PROXY` exempts the host.
+    """Return the proxy for *url*; None if none is set, or if `NO_PROXY` exempts the host.
 
-    Plain HTTP, which is for loopback only, uses no proxy, because a proxy would read the credentials.
+    URLs with `http:` are allowed only for loopback. They use no proxy, because it could read the credentials.
     """
-    target = urlsplit(url)
-    if target.scheme != "https":
+    parts = urlsplit(url)
+    if parts.scheme != "https":
         return None
     settings = getproxies()
     proxy = (settings.get("https") or settings.get("all") or "").strip()
-    if not proxy or is_exempt(target.hostname or "", target.port or 443, settings.get("no", "")):
+    if not proxy or is_exempt(parts.hostname or "", parts.port or 443, settings.get("no", "")):
         return None
     source = next(
         (name for name in _VARIABLES if os.environ.get(name, "").strip() == proxy),
@@ -39,10 +39,10 @@ def proxy_for(url: str) -> ProxySetting | None:
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Whether *no_proxy*, a list separated by commas, exempts the host.
+    """Whether *no_proxy*, a comma-separated list, exempts the host.
 
-    An entry is `*`, a name (with its subdomains), an address, or a network such as `10.0.0.0/8` or `fe80::/10`. Names
-    and addresses may have a port, IPv6 addresses may have brackets. Other entries exempt nothing.
+    An entry is `*`, a host name (which includes its subdomains), an address, or a network such as `10.0.0.0/8` or
+    `fe80::/10`. Names and addresses may have a port. IPv6 addresses may have brackets. Other entries have no effect.
     """
     return any(_exempts(entry.strip(), host.lower().rstrip("."), port) for entry in no_proxy.split(","))
 
@@ -65,7 +65,7 @@ def _exempts(entry: str, host: str, port: int) -> bool:
 
 
 def _without_port(entry: str) -> tuple[str, str]:
-    """Return the name, address or network of an entry, without brackets, and its port, "" where it has none."""
+    """Return the name, address or network of an entry without brackets, and its port ("" if it has none)."""
     if entry.startswith("["):
         address, _, rest = entry[1:].partition("]")
         return (address, rest[1:]) if rest.startswith(":") else (address + rest, "")

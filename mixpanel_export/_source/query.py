@@ -1,4 +1,4 @@
-"""What all requests of an export have in common, checked before the first one."""
+"""The parameters that all requests of an export share, checked before the first request."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ from mixpanel_export._source.responses import LIST_ADVICE
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import ArgumentError
 
-# Characters that the HTTP library sends. Mixpanel may accept fewer, and then answers 414.
+# Characters; httpx refuses longer queries. If Mixpanel accepts only shorter ones, it answers 414.
 _LONGEST_QUERY = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds without progress before an attempt is given up."""
+    """How many seconds an attempt may make no progress before it fails."""
 
     connect: float = 30.0
-    """Seconds to open the connection, TLS included."""
+    """Seconds to open the connection, including TLS."""
     first_byte: float = 1800.0
-    """Seconds from sending the request to the response; large exports may take minutes to begin."""
+    """Seconds from the request to the start of the response. Large exports may start only after minutes."""
     idle: float = 300.0
     """Seconds between two pieces of the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What all requests of an export have in common."""
+    """The parameters that all requests of an export share."""
 
     url: str
     credentials: Credentials
     selection: Selection
     limit: int | None = None
-    """The greatest number of events of one response; None for all."""
+    """The most events that a response may have; None for all."""
     timeouts: Timeouts = Timeouts()
 
     def params(self, chunk: Chunk) -> dict[str, str]:
@@ -60,10 +60,10 @@ def query_for(
     api_url: str | None = None,
     timeouts: Timeouts | None = None,
 ) -> Query:
-    """Return the query for the credentials' region, or for *api_url*.
+    """Return the query. Requests go to *api_url*, or to the region of the credentials.
 
     Raises:
-        ArgumentError: The selection is too long to be sent.
+        ArgumentError: The selection is too long for a request.
     """
     url = export_url(credentials.region, api_url)
     query = Query(url, credentials, selection, limit, timeouts or Timeouts())
@@ -72,7 +72,7 @@ def query_for(
 
 
 def _check_length(query: Query) -> None:
-    """Check that the parameters fit into a URL, since Mixpanel reads them from nowhere else."""
+    """Check that the parameters fit into a URL. Mixpanel does not read them from a request body."""
     params = query.params(Chunk(date.max, date.max))
     try:
         params.get("where", "").encode()
@@ -92,10 +92,10 @@ def _check_length(query: Query) -> None:
 
 
 def checked_names(events: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Return the names sorted, each once; None for all events. An iterator is read once.
+    """Return the event names sorted and without duplicates; None for all events. An iterator is consumed.
 
     Raises:
-        ArgumentError: It is a string, yields something other than text, or yields nothing.
+        ArgumentError: *events* is a string, is empty, or has something other than text.
     """
     if events is None:
         return None

@@ -1,4 +1,4 @@
-"""Whether Mixpanel can be reached, and how its clock differs from ours. Sends no credentials and uses no quota."""
+"""Checks that Mixpanel can be reached, and compares its clock with ours. Sends no credentials and uses no quota."""
 
 import time
 from collections.abc import Callable
@@ -13,43 +13,43 @@ import httpx
 
 from mixpanel_export._source.client import Route, as_api_errors, new_client
 
-_TIME_LIMIT = 20.0  # seconds; a connection that takes longer is of no use for an export
-_DATE_STEP = 1.0  # seconds; the resolution of the header
+_TIME_LIMIT = 20.0  # seconds; an export needs a faster connection
+_DATE_STEP = 1.0  # seconds; the resolution of the header `Date`
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """A server that answered."""
+class ServerProbe:
+    """The response of a server that was reached."""
 
     server: str
     """Scheme, host and port."""
     status: int
     seconds: float
-    """Seconds until it answered, including the connection."""
+    """Seconds from the start of the connection to the response."""
     tls: str | None
     """The TLS version; None without TLS."""
     proxy: str | None
     """Host and port of the proxy; None without a proxy."""
     ahead: float | None
-    """By how many seconds this machine's clock is ahead of the server's; None if the server sends no date."""
-    doubt: float
-    """Seconds by which `ahead` may be wrong, in either direction."""
+    """How many seconds this machine's clock is ahead of the server's; None if the server sends no date."""
+    uncertainty: float
+    """How many seconds `ahead` may be wrong, in either direction."""
 
 
-async def reach(
+async def probe_server(
     url: str,
     *,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     time_limit: float = _TIME_LIMIT,
-) -> Reached:
-    """Request the head of the front page of *url*'s server, with the proxy and certificates that an export uses.
+) -> ServerProbe:
+    """Send a `HEAD` request to the server of *url*, with the same proxy and certificates as an export.
 
-    *now* (aware) is the clock to compare.
+    *now*, which must be aware, is the clock that is compared with the server's.
 
     Raises:
         ConfigError: The environment's proxy or certificates cannot be used.
-        APIError: No response within *time_limit* seconds; gives the reason.
+        APIError: There is no response within *time_limit* seconds. The error gives the reason.
     """
     parts = urlsplit(url)
     server = f"{parts.scheme}://{parts.netloc}"
@@ -57,7 +57,7 @@ async def reach(
     sent: list[tuple[float, datetime]] = []
 
     async def trace(event: str, info: dict[str, Any]) -> None:
-        route.follow(event, info)
+        route.observe(event, info)
         if event.endswith("send_request_headers.started"):
             sent.append((time.monotonic(), now()))
 
@@ -72,22 +72,27 @@ async def reach(
             tls = _tls(response)
             await response.aclose()
     requested, wall = sent[-1] if sent else began
-    ahead, doubt = _ahead(response.headers.get("date"), wall, answered - requested)
-    return Reached(server, response.status_code, answered - began[0], tls, route.proxy, ahead, doubt)
+    ahead, uncertainty = _ahead(response.headers.get("date"), wall, answered - requested)
+    return ServerProbe(
+        server, response.status_code, answered - began[0], tls, route.proxy, ahead, uncertainty
+    )
 
 
 def _tls(response: httpx.Response) -> str | None:
     stream = response.extensions.get("network_stream")
-    secured = stream.get_extra_info("ssl_object") if stream else None
-    return str(secured.version()) if secured else None
+    ssl_object = stream.get_extra_info("ssl_object") if stream else None
+    return str(ssl_object.version()) if ssl_object else None
 
 
 def _ahead(date: str | None, requested: datetime, took: float) -> tuple[float | None, float]:
-    """Compare our clock at *requested*, *took* seconds before the response, with the response's date."""
-    doubt = (took + _DATE_STEP) / 2
+    """Return how far our clock is ahead of *date*, the date of the response, and the uncertainty, in seconds.
+
+    Our clock showed *requested* when the request was sent, *took* seconds before the response.
+    """
+    uncertainty = (took + _DATE_STEP) / 2
     try:
         moment = parsedate_to_datetime(date or "")
     except ValueError:
-        return None, doubt
-    theirs = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() + _DATE_STEP / 2
-    return requested.timestamp() + took / 2 - theirs, doubt
+        return None, uncertainty
+    server_time = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() + _DATE_STEP / 2
+    return requested.timestamp() + took / 2 - server_time, uncertainty

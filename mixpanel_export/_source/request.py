@@ -76,7 +76,7 @@ async def _send(
                 answer.deadline = anyio.current_time() + query.timeouts.first_byte
 
         async def trace(event: str, info: dict[str, Any]) -> None:
-            route.follow(event, info)
+            route.observe(event, info)
             # Mixpanel counts arrivals, so the gate is between the connection and the request line.
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
                 await admit_once()

@@ -92,13 +92,13 @@ def _findings(
 def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
     from mixpanel_export._endpoint import export_url
     from mixpanel_export._local.doctor import finding_of, server_findings
-    from mixpanel_export._source.reach import reach
+    from mixpanel_export._source.reach import probe_server
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.sync import run_sync
 
     region = credentials.region if credentials else (variable("MP_REGION") or "us").lower()
     try:
-        reached = run_sync(reach, export_url(region, api_url))
+        reached = run_sync(probe_server, export_url(region, api_url))
     except MixpanelDataError as error:
         yield finding_of("server", "problem", error)
     else:

@@ -23,7 +23,7 @@ from mixpanel_export._local import doctor as _doctor
 from mixpanel_export._local.doctor import Finding, check_program, finding_of, server_findings
 from mixpanel_export._quota.clock import system_clock
 from mixpanel_export._quota.shared import Key, SharedQuota, quota_file
-from mixpanel_export._source.reach import Reached
+from mixpanel_export._source.reach import ServerProbe
 from mixpanel_export.cli import cli
 from mixpanel_export.errors import MixpanelDataError
 
@@ -198,7 +198,7 @@ def test_a_file_that_others_may_read_is_a_warning(folder: Path) -> None:
 # The clock
 
 
-def reached(ahead: float | None, **changes: Any) -> Reached:
+def reached(ahead: float | None, **changes: Any) -> ServerProbe:
     usual: dict[str, Any] = {
         "server": "https://x",
         "status": 404,
@@ -206,9 +206,9 @@ def reached(ahead: float | None, **changes: Any) -> Reached:
         "tls": "TLSv1.3",
         "proxy": None,
         "ahead": ahead,
-        "doubt": 0.6,
+        "uncertainty": 0.6,
     }
-    return Reached(**(usual | changes))
+    return ServerProbe(**(usual | changes))
 
 
 @pytest.mark.parametrize(

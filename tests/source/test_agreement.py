@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import answering, export, query, simulator
 
 from mixpanel_export._ndjson import loads
-from mixpanel_export._source.records import as_row, parsed
+from mixpanel_export._source.records import parse_event, to_row
 from mixpanel_export.results import ParallelFetchResult
 
 DAY = "2024-03-01"
@@ -47,9 +47,9 @@ def streamed(lines: Sequence[bytes], zone: str) -> tuple[Counter[Row], int]:
     rows: list[Row] = []
     rejects = 0
     for line in (*lines, END):
-        event = parsed(line + b"\n")
+        event = parse_event(line + b"\n")
         if event is not None:
-            name, time, *ids, properties = as_row(event, line, zone).values()
+            name, time, *ids, properties = to_row(event, line, zone).values()
             rows.append(
                 (name, time and time.astimezone(UTC).replace(tzinfo=None), *ids, shown(properties, line))
             )

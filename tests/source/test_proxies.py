@@ -9,7 +9,7 @@ from support import simulator
 
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.proxies import ProxySetting, is_exempt, proxy_for
-from mixpanel_export._source.reach import reach
+from mixpanel_export._source.reach import probe_server
 from mixpanel_export.errors import ConfigError, NetworkError
 
 MIXPANEL = "https://data.mixpanel.com" + PATH
@@ -107,7 +107,7 @@ async def test_no_proxy_never_stops_a_request(
     monkeypatch.setenv("NO_PROXY", no_proxy)
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     async with simulator().serve() as url:
-        assert (await reach(url)).proxy is None
+        assert (await probe_server(url)).proxy is None
         async with new_client(MIXPANEL, http2=http2):
             pass
 
@@ -117,7 +117,7 @@ async def test_a_socks_proxy_stops_only_what_would_use_it(monkeypatch: pytest.Mo
     """Without the package for it, loopback is still reached, and so is an exempt host; other requests name the variable."""
     monkeypatch.setenv("ALL_PROXY", "socks5://user:proxy-password@127.0.0.1:9")
     async with simulator().serve() as url:
-        assert (await reach(url)).status
+        assert (await probe_server(url)).status
     with pytest.raises(ConfigError, match=r"^ALL_PROXY names a SOCKS proxy.*socksio") as caught:
         new_client(MIXPANEL)
     assert "proxy-password" not in str(caught.value)
@@ -137,5 +137,5 @@ async def test_no_error_names_a_proxy_that_is_not_used(scheme: str, monkeypatch:
             monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
             monkeypatch.setenv("NO_PROXY", no_proxy)
         with pytest.raises(NetworkError) as caught:
-            await reach(f"{scheme}://127.0.0.1:{port}")
+            await probe_server(f"{scheme}://127.0.0.1:{port}")
         assert "proxy" not in str(caught.value).lower()

@@ -15,7 +15,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 from support import ACCOUNT, simulator
 
-from mixpanel_export._source.reach import reach
+from mixpanel_export._source.reach import probe_server
 from mixpanel_export.errors import ConfigError, MixpanelDataError, NetworkError
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +79,7 @@ async def test_what_answers_is_reached_whatever_it_says(authority: trustme.CA) -
     """The front page is asked for without credentials, project or path, and TLS is named."""
     heads: list[bytes] = []
     async with server(secured(authority), heads) as port:
-        reached = await reach(f"https://localhost:{port}/api/2.0/export", now=lambda: NOW)
+        reached = await probe_server(f"https://localhost:{port}/api/2.0/export", now=lambda: NOW)
     assert (reached.server, reached.status) == (f"https://localhost:{port}", 404)
     assert reached.tls in {"TLSv1.2", "TLSv1.3"}
     assert reached.proxy is None
@@ -93,7 +93,7 @@ async def test_a_proxy_is_named(authority: trustme.CA, monkeypatch: pytest.Monke
     heads = [b"proxy"]
     async with server(secured(authority), heads) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
-        reached = await reach("https://localhost/api/2.0/export", now=lambda: NOW)
+        reached = await probe_server("https://localhost/api/2.0/export", now=lambda: NOW)
     assert reached.proxy == f"127.0.0.1:{port}"
     assert heads[1].startswith(b"CONNECT localhost:443 ")
 
@@ -102,8 +102,8 @@ async def test_the_simulator_counts_nothing() -> None:
     """What is asked is no export request, so it costs nothing of the quota; the simulator tells no time."""
     sim = simulator()
     async with sim.serve() as url:
-        reached = await reach(url)
-        assert await reach(url) != reached
+        reached = await probe_server(url)
+        assert await probe_server(url) != reached
     assert (reached.tls, reached.ahead, reached.status) == (None, None, 404)
     assert sim.requests == []
 
@@ -115,13 +115,13 @@ async def test_clocks_are_compared(seconds: float) -> None:
     def handle(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers=HEADERS)
 
-    reached = await reach(
+    reached = await probe_server(
         "https://localhost",
         transport=httpx.MockTransport(handle),
         now=lambda: NOW + timedelta(seconds=seconds + 0.5),
     )
     assert reached.ahead is not None
-    assert abs(reached.ahead - seconds) <= reached.doubt
+    assert abs(reached.ahead - seconds) <= reached.uncertainty
 
 
 @pytest.mark.parametrize("date", [None, "", "yesterday"])
@@ -131,14 +131,14 @@ async def test_a_server_may_tell_no_time(date: str | None) -> None:
     def handle(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={} if date is None else {"Date": date})
 
-    assert (await reach("https://localhost", transport=httpx.MockTransport(handle))).ahead is None
+    assert (await probe_server("https://localhost", transport=httpx.MockTransport(handle))).ahead is None
 
 
 async def test_a_foreign_certificate_is_told() -> None:
     """Whom nobody vouches for is not reached, and the advice is the export's."""
     async with server(secured(trustme.CA()), []) as port:
         with pytest.raises(NetworkError, match=r"no secure connection to localhost .*; if a proxy"):
-            await reach(f"https://localhost:{port}")
+            await probe_server(f"https://localhost:{port}")
 
 
 async def test_nobody_there_and_silence_are_told() -> None:
@@ -146,17 +146,17 @@ async def test_nobody_there_and_silence_are_told() -> None:
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(SocketAttribute.local_port)
     async with listener:
-        with pytest.raises(NetworkError, match=r"127\.0\.0\.1 went silent; check the network"):
-            await reach(f"http://127.0.0.1:{port}", time_limit=0.2)
+        with pytest.raises(NetworkError, match=r"127\.0\.0\.1 sent no data for too long; check the network"):
+            await probe_server(f"http://127.0.0.1:{port}", time_limit=0.2)
     with pytest.raises(NetworkError, match=r"cannot connect to 127\.0\.0\.1"):
-        await reach(f"http://127.0.0.1:{port}")
+        await probe_server(f"http://127.0.0.1:{port}")
 
 
 async def test_a_proxy_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that no connection can be tried with are errors of the settings."""
     monkeypatch.setenv("HTTPS_PROXY", "nonsense://user:pass@")
     with pytest.raises(ConfigError) as caught:
-        await reach("https://localhost")
+        await probe_server("https://localhost")
     assert "pass" not in str(caught.value).replace("PASSWORD", "")
     assert isinstance(caught.value, MixpanelDataError)
     assert f"{ACCOUNT.secret!s:s}" not in str(caught.value)

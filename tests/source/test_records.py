@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._source.records import as_row, event_time, parsed, streamed
+from mixpanel_export._source.records import event_time, iter_events, parse_event, to_row
 
 
 def at(
@@ -18,9 +18,9 @@ def at(
 
 def row_of(line: bytes, zone: str = "UTC") -> dict[str, Any]:
     """Return the row of a line that is an event."""
-    event = parsed(line)
+    event = parse_event(line)
     assert event is not None
-    return as_row(event, line, zone)
+    return to_row(event, line, zone)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_numbers_become_utc(number: float) -> None:
 )  # fmt: skip
 def test_an_event_is_parsed(line: bytes, event: dict[str, Any]) -> None:
     """A line with a name and properties is an event: of equal keys the first counts, broken text is mended."""
-    assert parsed(line) == event
+    assert parse_event(line) == event
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_an_event_is_parsed(line: bytes, event: dict[str, Any]) -> None:
 )
 def test_other_lines_are_no_events(line: bytes) -> None:
     """A line that is no JSON object with a name and properties is no event, even where a parser takes it."""
-    assert parsed(line) is None
+    assert parse_event(line) is None
 
 
 def test_missing_properties_are_none() -> None:
@@ -174,6 +174,6 @@ def test_lines_that_are_no_events_are_counted() -> None:
         file.write(b'{"event":"a","properties":{}}\n\n \r\noops\n{"event":"b","properties":{}}\n{}\n')
 
     with pytest.warns(UserWarning, match="2 lines") as caught:
-        found = list(streamed(download, raw=True, zone="US/Pacific"))
+        found = list(iter_events(download, raw=True, zone="US/Pacific"))
     assert [event["event"] for event in found] == ["a", "b"]
     assert len(caught) == 1
