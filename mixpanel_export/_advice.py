@@ -1,4 +1,4 @@
-"""Problems as data: reason, advice, argument and days. They become one sentence only when they are shown."""
+"""The base of errors and warnings, which carry data: reason, advice, argument and days. `str()` makes one sentence."""
 
 import re
 from collections.abc import Callable
@@ -9,15 +9,15 @@ ARGUMENTS = frozenset({
     "per_hour", "per_second", "project_id", "project_timezone", "region", "replace", "resume", "table",
     "to_date", "where",
 })  # fmt: skip
-"""The arguments that advice may name."""
+"""The arguments that advice may mention."""
 
 _NAMED = re.compile(rf"\$({'|'.join(sorted(ARGUMENTS))})\b")
 
 
 class Advice(str):
-    """What to do about a problem. As a string it names arguments as in Python; the command line names options.
+    """What to do about a problem. It mentions arguments by their Python names, or by options in the command line.
 
-    In *template*, `$max_wait` stands for the argument `max_wait`, which must be one of `ARGUMENTS`.
+    In *template*, `$max_wait` stands for the argument `max_wait`. `ARGUMENTS` has the possible names.
     """
 
     __slots__ = ("template",)
@@ -33,12 +33,12 @@ class Advice(str):
         return (self.template,)
 
     def worded(self, name: Callable[[str], str]) -> str:
-        """Return the advice with each argument called what *name* returns for it."""
+        """Return the advice, with each argument replaced by what *name* returns for it."""
         return _NAMED.sub(lambda match: name(match[1]), self.template)
 
 
 class Context(TypedDict, total=False):
-    """The optional parts of every problem."""
+    """The optional arguments of every `Problem`."""
 
     advice: str | None
     argument: str | None
@@ -46,11 +46,11 @@ class Context(TypedDict, total=False):
 
 
 class Problem(Exception):  # noqa: N818 - the base of errors and of warnings
-    """What failed (`reason`), for which `days`, what to do next (`advice`), and the `argument` concerned.
+    """The base of our errors and warnings. Its text is one sentence: `{days}: {reason}; {advice}`.
 
-    `argument` is the name of the Python argument that is wrong or would help. `days` is any value whose text names
-    days, such as `2024-01-01 to 2024-01-03`. Each is None where it does not apply. The text is one sentence:
-    `{days}: {reason}; {advice}`.
+    `reason` says what failed, and `advice` what to do next. `days` is any value whose text names days, such as
+    `2024-01-01 to 2024-01-03`. `argument` is the name of the Python argument that is wrong or would help. All but `reason`
+    may be None.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Problem(Exception):  # noqa: N818 - the base of errors and of warnings
         return self.text()
 
     def text(self, *, days: bool = True, advice: bool = True, name: Callable[[str], str] = str) -> str:
-        """Return the sentence, with or without *days* and *advice*; *name* returns what each argument is called."""
+        """Return the sentence, with or without *days* and *advice*. Arguments are called what *name* returns for them."""
         text = self._reason(name)
         if days and self.days is not None:
             text = f"{self.days}: {text}"
@@ -86,11 +86,11 @@ class Problem(Exception):  # noqa: N818 - the base of errors and of warnings
         return f"{type(self).__name__}({self.text()!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Support copying and pickling: the initializers of most kinds require more than the reason."""
+        """Support copying and pickling. The initializers of most subclasses require more than the reason."""
         return _remade, (type(self), self.reason), vars(self)
 
 
 def _remade(kind: type[BaseException], reason: str) -> BaseException:
     error = kind.__new__(kind, reason)
-    BaseException.__init__(error, reason)  # an OSError takes its text from here
+    BaseException.__init__(error, reason)  # sets `args`, from which an OSError makes its text
     return error

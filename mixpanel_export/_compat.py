@@ -1,4 +1,4 @@
-"""mixpanel_data's arguments and results of a fetch, converted to and from those of `export_events`."""
+"""Converts mixpanel_data's arguments to those of `export_events`, and results to mixpanel_data's."""
 
 from collections.abc import Callable
 from datetime import date
@@ -10,11 +10,11 @@ from mixpanel_export.errors import ArgumentError, DateRangeTooLargeError
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
 MAX_DAYS = 100
-"""The longest range of one request, and the largest chunk, in days."""
+"""The most days of one request, and so of a chunk."""
 
 
 class FetchOptions(TypedDict, total=False):
-    """The arguments that all overloads of `fetch_events` share."""
+    """The arguments that all overloads of `Workspace.fetch_events` have."""
 
     from_date: Required[str | date]
     to_date: Required[str | date]
@@ -36,7 +36,11 @@ class FetchOptions(TypedDict, total=False):
 
 
 def check(name: str, value: int | None, least: int, most: int) -> None:
-    """Raise `ArgumentError`, with mixpanel_data's message, for a *value* below *least* or above *most*."""
+    """Check that *value*, unless it is None, is from *least* to *most*.
+
+    Raises:
+        ArgumentError: It is not. The message is that of mixpanel_data.
+    """
     if value is not None and value < least:
         raise ArgumentError(
             name, "must be " + ("positive" if least == 1 else f"at least {least}, got {value}")
@@ -46,15 +50,24 @@ def check(name: str, value: int | None, least: int, most: int) -> None:
 
 
 def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "append", "replace", "resume"]:
-    """Return the mode of `export_events`; `ArgumentError` if more than one is true."""
+    """Return the mode of `export_events` for mixpanel_data's three flags.
+
+    Raises:
+        ArgumentError: More than one flag is true.
+    """
     if append + replace + resume > 1:
-        used = [name for name, on in {"append": append, "replace": replace, "resume": resume}.items() if on]
+        flags = {"append": append, "replace": replace, "resume": resume}
+        used = [name for name, is_set in flags.items() if is_set]
         raise ArgumentError(used[0], f"cannot be used with {' or '.join(used[1:])}", advice="choose one")
     return "append" if append else "replace" if replace else "resume" if resume else "create"
 
 
 def days_of_one_request(from_date: str | date, to_date: str | date) -> int:
-    """Return the number of days of the range; `DateRangeTooLargeError` if it is too long for one request."""
+    """Return the number of days of the range.
+
+    Raises:
+        DateRangeTooLargeError: One request cannot have so many days.
+    """
     requests = split_date_range(str(from_date), str(to_date), MAX_DAYS)
     days = Chunk(date.fromisoformat(requests[0][0]), date.fromisoformat(requests[-1][1]))
     if len(requests) > 1:
@@ -74,7 +87,7 @@ def days_of_one_request(from_date: str | date, to_date: str | date) -> int:
 def result_of_one_request(
     result: ParallelFetchResult, from_date: str | date, to_date: str | date
 ) -> FetchResult:
-    """Return the *result* of one request as mixpanel_data's type, or raise the error of the request."""
+    """Return the *result* of an export with one request as mixpanel_data's type. If the request failed, raise its error."""
     if result.errors:
         raise result.errors[0]
     return FetchResult(

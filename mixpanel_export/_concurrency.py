@@ -1,4 +1,4 @@
-"""Tasks, threads, and the errors that leave them, with one behaviour under asyncio, trio and their cancellations."""
+"""Runs code in tasks and threads. Results, errors and cancellation are the same under asyncio and trio."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -13,16 +13,18 @@ from anyio import to_thread
 T = TypeVar("T")
 V = TypeVar("V")
 
-_INTERRUPT_INTERVAL = 0.02  # seconds; an interrupt between two statements has no effect, so it is repeated
-_MAX_TRIES = 50  # a call that has not begun by then was withdrawn before a thread took it
+_INTERRUPT_INTERVAL = (
+    0.02  # seconds; an interrupt is repeated, because it has no effect between two statements
+)
+_MAX_TRIES = 50  # if the call has not begun by then, it was cancelled before a thread started it
 
 
-class InterruptedCall(Exception):  # noqa: N818 - the caller requested the stop
-    """A call in a thread was interrupted, and has rolled back."""
+class InterruptedCall(Exception):  # noqa: N818 - the caller interrupted it
+    """A call in a thread was interrupted, and has rolled back its transaction."""
 
 
 class CallbackError(Exception):
-    """Carries an exception of the caller's callback, of any class, out of the task groups."""
+    """Carries an exception of a user's callback out of the task groups."""
 
     def __init__(self, raised: BaseException) -> None:
         super().__init__(raised)
@@ -30,23 +32,23 @@ class CallbackError(Exception):
 
 
 def call_back(callback: Callable[[V], T], value: V) -> T:
-    """Call the caller's *callback*, so that `runs_callback` recognizes it."""
+    """Call a user's *callback*. All callbacks are called here, so that `runs_callback` can recognize them."""
     return callback(value)
 
 
 def runs_callback(frame: FrameType | None) -> bool:
-    """Whether *frame*, which a signal interrupted, belongs to a callback: to code that may be stopped anywhere."""
+    """Whether *frame*, which a signal interrupted, belongs to a user's callback, which may be stopped anywhere."""
     while frame is not None and frame.f_code is not call_back.__code__:
         frame = frame.f_back
     return frame is not None
 
 
 async def in_task(body: Callable[[], Awaitable[T]]) -> T:
-    """Run *body* in a task of its own and return its result.
+    """Run *body* in a separate task and return its result.
 
-    asyncio's own ways to cancel (`wait_for`, `timeout`, Ctrl-C under `asyncio.run`) interrupt whatever the cancelled task
-    waits for, including clean-up in a thread. Here the caller's task waits for a task group only, and the group cancels
-    the body as anyio does, so that its shields hold.
+    If asyncio cancels a task (`wait_for`, `timeout`, Ctrl-C under `asyncio.run`), it interrupts any await of this task,
+    even clean-up that anyio shields. Here the caller's task only awaits a task group. The task group then cancels *body*
+    by anyio's rules, so that shields have effect.
     """
     returned: list[T] = []
 
@@ -63,9 +65,9 @@ async def in_task(body: Callable[[], Awaitable[T]]) -> T:
 
 
 class _Call(Generic[T]):
-    """A call for a worker thread that records whether it has begun and ended.
+    """A call for a worker thread, which records whether the call has begun and ended.
 
-    After asyncio's own cancellation a task no longer knows of the thread that it waits for, so the thread must record it.
+    If asyncio cancels the task that waits for the thread, the task cannot learn this otherwise.
     """
 
     def __init__(self, call: Callable[[], T]) -> None:
@@ -80,7 +82,7 @@ class _Call(Generic[T]):
             self.ended = True
 
     async def wait_for_end(self, interrupt: Callable[[], None]) -> None:
-        """Interrupt the call until it has ended. This cannot be cancelled."""
+        """Interrupt the call repeatedly until it has ended. This cannot be cancelled."""
         with anyio.CancelScope(shield=True):
             for tries in count():
                 if self.ended or (not self._begun and tries > _MAX_TRIES):
@@ -90,7 +92,7 @@ class _Call(Generic[T]):
 
 
 async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
-    """Run *call* in a worker thread. If this task is cancelled, *interrupt* the call and wait for its end."""
+    """Run *call* in a worker thread. If this task is cancelled, call *interrupt*, and wait until the call has ended."""
     running = _Call(call)
     returned = anyio.Event()
     with raise_first_error():
@@ -99,7 +101,7 @@ async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
             try:
                 result = await to_thread.run_sync(running)
             except InterruptedCall:
-                await anyio.sleep_forever()  # until the cancellation that caused it arrives
+                await anyio.sleep_forever()  # until the cancellation that caused the interrupt arrives
                 raise
             finally:
                 if running.ended:
@@ -119,7 +121,7 @@ async def _interrupt_when_cancelled(
 
 @asynccontextmanager
 async def entered_in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave *manager* in worker threads, so that the event loop keeps running. Leaving is not cancelled."""
+    """Enter and exit *manager* in worker threads, so that the event loop is not blocked. The exit is not cancelled."""
     entered: list[T] = []
     try:
         await _run_to_end(lambda: entered.append(manager.__enter__()))
@@ -144,9 +146,9 @@ def _do_nothing() -> None:
 
 @contextmanager
 def raise_first_error() -> Iterator[None]:
-    """Raise the first error of a task group as itself; the others are its consequences.
+    """Raise the first error of an exception group instead of the group. The other errors are its consequences.
 
-    An interrupt takes precedence over errors.
+    An exception that is not an `Exception`, such as `KeyboardInterrupt`, takes precedence.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Results in notebooks: DataFrames, if pandas is installed, and HTML tables, whose contents are escaped."""
+"""Shows results in notebooks: as DataFrames, if pandas is installed, and as HTML tables with escaped contents."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-_LONGEST = 200  # characters of a cell; properties may have thousands
+_MAX_CELL = 200  # characters; properties may have thousands
 _LEFT = ' style="text-align: left"'
 
 
 def require_pandas(instead: str) -> None:
-    """Raise `ImportError` if pandas is not installed. The message names *instead* as an alternative."""
+    """Check that pandas is installed.
+
+    Raises:
+        ImportError: It is not. The message names *instead* as an alternative.
+    """
     if find_spec("pandas") is None:
         raise ImportError(
             f"DataFrames require pandas; run `pip install 'mpx-export[pandas]'`, or use {instead}"
@@ -21,7 +25,7 @@ def require_pandas(instead: str) -> None:
 
 
 def data_frame(columns: Sequence[str], rows: Sequence[Sequence[object]], *, instead: str) -> "pd.DataFrame":
-    """Return the rows as a DataFrame, which has all columns even without rows."""
+    """Return the rows as a DataFrame. It has all columns even if there are no rows."""
     require_pandas(instead)
     import pandas as pd  # noqa: PLC0415 - an extra
 
@@ -29,7 +33,7 @@ def data_frame(columns: Sequence[str], rows: Sequence[Sequence[object]], *, inst
 
 
 def html_pairs(rows: Iterable[tuple[str, object]], caption: str) -> str:
-    """Return names and values as an HTML table of two columns."""
+    """Return an HTML table with two columns, a name and a value in each row."""
     body = "".join(f"<tr><th{_LEFT}>{escape(name)}</th>{_cell(value)}</tr>" for name, value in rows)
     return f"<table><caption>{escape(caption)}</caption><tbody>{body}</tbody></table>"
 
@@ -37,7 +41,7 @@ def html_pairs(rows: Iterable[tuple[str, object]], caption: str) -> str:
 def html_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", most: int = 20
 ) -> str:
-    """Return at most *most* rows as an HTML table with a header, followed by the number of all rows."""
+    """Return an HTML table with a header and at most *most* rows, and the total number of rows below it."""
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     head = "".join(f"<th{_LEFT}>{escape(name)}</th>" for name in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:most])
@@ -49,7 +53,7 @@ def html_table(
 
 def _cell(value: object) -> str:
     text = "NULL" if value is None else str(value)
-    if len(text) > _LONGEST:
-        text = text[: _LONGEST - 1] + "…"
+    if len(text) > _MAX_CELL:
+        text = text[: _MAX_CELL - 1] + "…"
     shown = escape(text).replace("\n", "<br>")
     return f"<td{_LEFT}>{f'<em>{shown}</em>' if value is None else shown}</td>"

@@ -1,12 +1,12 @@
-"""One line of NDJSON in DuckDB's dialect of JSON: validated, repaired, parsed and written. Pure.
+"""Validates, repairs, parses and normalizes a line of NDJSON in DuckDB's dialect of JSON. Pure functions.
 
-DuckDB's dialect is JSON with trailing commas in objects and arrays, and with `NaN` and `Infinity` in any case of
-letters. Nesting has no limit but the length of the line, as in DuckDB, so nothing here recurses. Python's own parser is
-used where it accepts the text, because it is faster.
+DuckDB's dialect allows trailing commas in objects and arrays, and `NaN` and `Infinity` in upper or lower case. As in
+DuckDB, the depth of nesting is not limited, so no function here recurses. Python's parser is used for text that it
+accepts, because it is faster.
 
-The canonical shape of an event is Mixpanel's own: `{"event":"…","properties":{…}}`. The text of both values is cut out of
-the line, never written anew. What no JSON parser accepts in otherwise sound JSON becomes U+FFFD, one for each offending
-escape or byte: lone surrogate escapes, bytes that are no UTF-8, raw control bytes in strings.
+The canonical form of an event is `{"event":"…","properties":{…}}`, as Mixpanel writes it. The texts of both values are
+copied from the line without change. Repair replaces lone surrogate escapes, bytes that are not UTF-8, and control bytes
+in strings, each by U+FFFD. No JSON parser accepts these.
 """
 
 import json
@@ -33,7 +33,7 @@ _ANY_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SURROGATES = re.compile(
     r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a pair
     r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half a pair
-    r"|\\.",  # any other escape, so that an escaped backslash does not start one
+    r"|\\.",  # any other escape; so the second backslash of `\\` does not begin one
     re.DOTALL,
 )
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
@@ -48,52 +48,57 @@ _State = Literal["value", "key", "colon", "item", "next"]
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
-    """A line in the canonical shape, without its newline; `repaired` if its text had to change."""
+    """A line in the canonical form."""
 
     line: bytes
+    """The line without its newline."""
     repaired: bool
+    """Whether repair changed the text."""
 
 
 def canonical(line: bytes) -> Canonical | None:
-    """Return *line* in the canonical shape, or None if it is no event, even after repair.
+    """Return *line* in the canonical form; None if it is not an event, even after repair.
 
-    An event is a JSON object whose `event` is a string and whose `properties` is an object. Of equal keys the first
-    counts.
+    An event is a JSON object whose `event` is a string and whose `properties` is an object. If a key occurs more than
+    once, the first one counts.
     """
     text = line.decode("utf-8", "surrogateescape")
-    whole = _repaired(text)
+    repaired = _repaired(text)
     try:
-        members = _members(whole)
+        members = _members(repaired)
     except ValueError:
         return None
     event, properties = members.get("event", ""), members.get("properties", "")
     if not event.startswith('"') or not properties.startswith("{"):
         return None
-    shaped = f'{{"event":{event},"properties":{properties}}}'
-    return Canonical(shaped.encode(), repaired=whole != text)
+    line_text = f'{{"event":{event},"properties":{properties}}}'
+    return Canonical(line_text.encode(), repaired=repaired != text)
 
 
 def member_text(text: str, key: str) -> str:
-    """Return the text of the first member *key* of the JSON object *text*.
+    """Return the text of the value of *key* in the JSON object *text*.
 
     Raises:
-        KeyError: There is none.
-        ValueError: The text is no JSON object.
+        KeyError: The object does not have the key.
+        ValueError: The text is not a JSON object.
     """
     return _members(text)[key]
 
 
 def scalar_texts(text: str, keys: Sequence[str]) -> list[str | None]:
-    """Return the members *keys* of the JSON object *text*: strings decoded, null and absent None, others as written."""
+    """Return the values of *keys* in the JSON object *text*.
+
+    A string is decoded. Null, and a missing key, is None. Any other value is its JSON text.
+    """
     members = _members(text)
     return [_scalar_text(members.get(key, "null")) for key in keys]
 
 
 def loads(text: str) -> Any:
-    """Return the value of a JSON text. Of equal keys the first counts; integers too long for an int are Decimal.
+    """Return the value of a JSON text. Of equal keys the first counts. Integers that are too long for an int are Decimal.
 
     Raises:
-        ValueError: The text is no JSON in DuckDB's dialect.
+        ValueError: The text is not JSON in DuckDB's dialect.
     """
     with suppress(ValueError, RecursionError):
         return json.loads(text, object_pairs_hook=_keep_first, parse_int=_integer)
@@ -101,7 +106,7 @@ def loads(text: str) -> Any:
 
 
 def normalized(text: str) -> str:
-    """Return the JSON *text* as DuckDB's functions write it: compact, numbers and escapes in one form."""
+    """Return the JSON *text* as DuckDB's functions would write it: without spaces, with uniform numbers and escapes."""
     parts: list[str] = []
     comma = False
     for kind, lexeme, _ in _lexemes(text, 0):
@@ -132,17 +137,17 @@ def _repaired_string(string: str) -> str:
 
 
 def _members(text: str) -> dict[str, str]:
-    """Return the members of the JSON object *text* with the text of each value; the first of equal keys counts.
+    """Return the keys of the JSON object *text*, each with the text of its value. Of equal keys the first counts.
 
     Raises:
-        ValueError: The text is no JSON object.
+        ValueError: The text is not a JSON object.
     """
     members: dict[str, str] = {}
     at = _skip(text, _after(text, _skip(text, 0), "{"))
     while text[at : at + 1] != "}":
         key, at = _DECODER.raw_decode(text, at)
         if not isinstance(key, str):
-            raise ValueError("a key is no string")  # noqa: TRY004 - as for any other text that is no JSON
+            raise ValueError("a key is not a string")  # noqa: TRY004 - the same error as for other invalid text
         start = _skip(text, _after(text, _skip(text, at), ":"))
         end = _value_end(text, start)
         members.setdefault(key, text[start:end])
@@ -176,12 +181,12 @@ def _after(text: str, at: int, lexeme: str) -> int:
 
 
 def _lexemes(text: str, at: int) -> Iterator[tuple[str, str, int]]:
-    """Yield kind, text and end of each lexeme of the value that begins at *at*.
+    """Yield the kind, the text and the end position of each lexeme of the value that begins at *at*.
 
     Raises:
-        ValueError: There is no such value.
+        ValueError: No valid value begins there.
     """
-    closers: list[str] = []  # of the open objects and arrays
+    closers: list[str] = []  # the closing brackets of the open objects and arrays
     state: _State = "value"
     while True:
         match = _LEXEME.match(text, at)
@@ -195,7 +200,11 @@ def _lexemes(text: str, at: int) -> Iterator[tuple[str, str, int]]:
 
 
 def _next_state(state: _State, kind: str, lexeme: str, closers: list[str]) -> _State:
-    """Return the state after a lexeme, and keep *closers* up to date; `ValueError` if the lexeme cannot come here."""
+    """Return the state after a lexeme, and update *closers*.
+
+    Raises:
+        ValueError: The lexeme is not valid in this state.
+    """
     match lexeme:
         case "{" | "[" if state in {"value", "item"}:
             closers.append("}" if lexeme == "{" else "]")
@@ -215,11 +224,10 @@ def _next_state(state: _State, kind: str, lexeme: str, closers: list[str]) -> _S
 
 
 def _parse_by_lexemes(text: str) -> Any:
-    """Return the value of a JSON text, built lexeme by lexeme."""
+    """Return the value of a JSON text without recursion, for text that Python's parser refuses."""
     root: list[Any] = []
-    open_: list[tuple[dict[str, Any] | list[Any], list[str]]] = [
-        (root, [])
-    ]  # each with its key, if it has one
+    # The open objects and arrays, each with the key that waits for its value, if any.
+    open_: list[tuple[dict[str, Any] | list[Any], list[str]]] = [(root, [])]
     end = 0
     for kind, lexeme, at in _lexemes(text, 0):
         end = at
@@ -280,7 +288,10 @@ def _escape(character: re.Match[str]) -> str:
 
 
 def _normalized_number(lexeme: str) -> str:
-    """Return a number as ECMAScript writes it, but with `.0` where it was no integer; one beyond a double as it is."""
+    """Return a number as ECMAScript writes it, but with `.0` if its text was not an integer.
+
+    A number that is too large for a double is unchanged.
+    """
     if lexeme.lstrip("-").isdecimal():
         return "0" if lexeme == "-0" else lexeme
     value = float(lexeme)

@@ -1,7 +1,7 @@
-"""Local times of legacy projects: conversion to UTC, and detection. Pure.
+"""Local times of legacy projects: converts them to UTC, and detects them. Pure functions.
 
-The `time` of a project created before 2023 is the local wall clock, written as seconds since 1970. A zone is an IANA
-name; "UTC" stands for every project whose times are UTC.
+In a project created before 2023, the `time` of an event may be a local time, written as seconds since 1970. A zone is the
+IANA name of a time zone. Its default is "UTC".
 """
 
 import json
@@ -19,16 +19,16 @@ ISO_TIME = (
     r"(?:[ T]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
     r"(Z|[+-][0-9]{2}(?::[0-9]{2}(?::[0-9]{2})?|[0-9]{2})?)?)?"
 )
-"""A regular expression, for Python and DuckDB alike, of the texts that mean a day or a time.
+"""A regular expression for the texts that mean a day or a time. It works in Python and in DuckDB.
 
 Its groups are year, month, day, hour, minute, second, fraction and offset.
 """
 
-_SAMPLE = 300  # lines
+_SAMPLE = 300  # lines that are examined
 _MAX_LINE = 1 << 16  # bytes; longer lines are skipped
-_MIN_EVENTS = 20  # fewer prove nothing
-_QUARTER = 900  # seconds; smaller differences are the time that events take to arrive
-# Offsets from UTC, in hours, of the zones in use whose offset is not a whole hour.
+_MIN_EVENTS = 20  # fewer events prove nothing
+_QUARTER = 900  # seconds; delays are rounded to it, because events take some time to arrive
+# The offsets from UTC, in hours, of today's time zones that are not a whole number.
 _FRACTIONS = frozenset({-9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 5.75, 6.5, 8.75, 9.5, 10.5, 12.75, 13.75})
 
 
@@ -36,8 +36,7 @@ def checked_zone(*names: str | None) -> str:
     """Return the first of *names* that is not None, or "UTC".
 
     Raises:
-        ArgumentError: It is no zone. Zones are those of the zone database, never paths into it, and never the zone of
-            this machine, which differs elsewhere.
+        ArgumentError: It is not the name of a time zone. "localtime" is refused, because it means this machine's zone.
     """
     name = next((name for name in names if name is not None), "UTC")
     if name != "UTC" and name not in available_timezones() - {"localtime"}:
@@ -46,37 +45,37 @@ def checked_zone(*names: str | None) -> str:
 
 
 def to_utc(local: datetime, zone: str) -> datetime:
-    """Return the moment, aware, at which clocks in *zone* show *local* (naive).
+    """Convert *local*, a naive local time in *zone*, to UTC. The result is aware.
 
-    A time that occurs twice, or is skipped, means the later of its two readings, as in DuckDB's `timezone`: the second
-    occurrence, or the time as far after the gap as it lies in it.
+    At changes of daylight saving time, a local time may occur twice or be skipped. The later of the two possible results
+    is returned, as DuckDB's `timezone` does.
 
     Raises:
-        OverflowError: The moment lies outside the years 1 to 9999.
+        OverflowError: The result is outside the years 1 to 9999.
     """
-    clock = _clock(zone)
-    return max(local.replace(tzinfo=clock, fold=fold).astimezone(UTC) for fold in (0, 1))
+    tz = _tzinfo(zone)
+    return max(local.replace(tzinfo=tz, fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
 def in_zone(moment: datetime, zone: str) -> datetime:
-    """Return *moment* (aware) as clocks in *zone* show it."""
-    return moment.astimezone(_clock(zone))
+    """Return *moment*, which must be aware, in *zone*."""
+    return moment.astimezone(_tzinfo(zone))
 
 
 def naive_utc(moment: datetime) -> datetime:
-    """Return *moment* in UTC without its zone, as tables store it; a naive one is taken as local."""
+    """Return *moment* as a naive time in UTC, as tables store it. A naive *moment* is in this machine's zone."""
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def _clock(zone: str) -> tzinfo:
+def _tzinfo(zone: str) -> tzinfo:
     return UTC if zone == "UTC" else ZoneInfo(zone)
 
 
 def offset_of(lines: Iterable[bytes]) -> float | None:
-    """Return by how many hours the `time` of most events that were tracked live is ahead of UTC.
+    """Return the offset of the events' times from UTC in hours; None if they are in UTC, or if it is not clear.
 
-    None if most are in UTC, or no offset prevails. The time at which Mixpanel processed an event,
-    `mp_processing_time_ms`, is always UTC.
+    The offset is the most frequent difference between an event's `time` and `mp_processing_time_ms`, the time at which
+    Mixpanel processed the event, which is always UTC. More than half of the events must have this difference.
     """
     delays = [seconds for line in islice(lines, _SAMPLE) if (seconds := _delay(line)) is not None]
     if len(delays) < _MIN_EVENTS:
@@ -89,7 +88,7 @@ def offset_of(lines: Iterable[bytes]) -> float | None:
 
 
 def _delay(line: bytes) -> float | None:
-    """Return the seconds from an event's time until Mixpanel processed it; None if they are unknown."""
+    """Return the seconds from an event's time to its processing by Mixpanel; None if unknown, or if it was imported."""
     if len(line) > _MAX_LINE:
         return None
     try:

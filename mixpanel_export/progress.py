@@ -1,4 +1,4 @@
-"""Progress as text: bars on a terminal or in a notebook, and single lines for everything else."""
+"""Shows progress: as bars on a terminal or in a notebook, otherwise as lines of text."""
 
 import os
 import sys
@@ -11,18 +11,20 @@ from tqdm.std import tqdm
 from mixpanel_export.results import BatchProgress, Progress
 
 Watcher = Callable[[Progress], None]
-"""Receives the totals of an export. They replace each other, so a missed call does no harm."""
+"""Receives the current totals of an export. Each call replaces the earlier ones, so missed calls do no harm."""
 
 _BATCHES = "{desc}: {n_fmt}/{total_fmt} batches |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]"
-_BATCHES_WAITING = _BATCHES.replace("<{remaining}", "")  # during a wait, the pace predicts nothing
+_BATCHES_WAITING = _BATCHES.replace(
+    "<{remaining}", ""
+)  # during a wait, the remaining time cannot be estimated
 _WIRE = "  {desc}, {n_fmt}B at {rate_fmt}{postfix}"
 _WIRE_WAITING = _WIRE.replace(" at {rate_fmt}", "")
 _MIN_FORECAST = 60  # seconds; shorter waits for the quota are not announced
-_LONG_WAIT = 120  # seconds; longer waits are given in minutes
+_LONG_WAIT = 120  # seconds; longer waits are shown in minutes
 
 
 def can_draw(file: TextIO | None = None) -> bool:
-    """Whether *file* (default: standard error) can show bars: it is a terminal, or this is a notebook."""
+    """Whether *file* (default: standard error) can show bars, because it is a terminal or this is a notebook."""
     return _in_notebook() or (file or sys.stderr).isatty()
 
 
@@ -50,7 +52,7 @@ def combined(draw: Watcher, callback: Callable[[Progress], object] | None) -> Ca
 
 
 def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
-    """Return one line about a batch. If *encoding* lacks the check marks, words replace them."""
+    """Return one line about a batch. If *encoding* has no check marks, words replace them."""
     done, failed = ("✓", "✗") if _can_print("✓✗", encoding) else ("ok", "failed")
     head = f"Batch {batch.batch_index + 1}/{batch.total_batches}: {batch.from_date} to {batch.to_date}"
     if batch.success:
@@ -59,14 +61,14 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
 
 
 def wait_line(progress: Progress, encoding: str = "utf-8") -> str:
-    """Return one line about what an export waits for. If *encoding* lacks the ellipsis, dots replace it."""
+    """Return one line about what an export waits for. If *encoding* has no ellipsis, three dots replace it."""
     return f"  {'…' if _can_print('…', encoding) else '...'} {_wait(progress, in_words)}"
 
 
 def forecast_line(progress: Progress) -> str | None:
-    """Return one line about the wait for the quota, or None if it is under a minute.
+    """Return one line about the expected wait for the quota; None if it is less than a minute.
 
-    *progress* is the first one of an export, before any request.
+    *progress* is the first progress of an export, before any request.
     """
     if progress.quota_wait < _MIN_FORECAST:
         return None
@@ -92,7 +94,7 @@ def _countdown(seconds: float) -> str:
 
 
 def wire_line(progress: Progress) -> tuple[str, str]:
-    """Return the texts before and after the bytes in the second bar: rows; then quota, failures and wait."""
+    """Return the texts of the second bar before its bytes (rows) and after them (quota, failures and wait)."""
     failed = f"{progress.batches_failed} failed" if progress.batches_failed else None
     no_quota = progress.quota_left is None or progress.waiting_seconds is not None  # the wait names the quota
     left = None if no_quota else f"{progress.quota_left} requests left this hour"
@@ -101,16 +103,16 @@ def wire_line(progress: Progress) -> tuple[str, str]:
 
 
 def _wait(progress: Progress, duration: Callable[[float], str]) -> str:
-    """Return on one line what the export waits for and, if known, for how long."""
+    """Return, on one line, what the export waits for and, if known, how long."""
     waiting_for = " ".join((progress.waiting_for or "").split())
     seconds = progress.waiting_seconds
     return f"waiting for {waiting_for}" + ("" if seconds is None else f", {duration(seconds)}")
 
 
 class _Bars:
-    """Two bars. They appear once the plan is known, so that an early error is not mixed with bars.
+    """Two bars. They appear when the plan is known, so that they do not mix with early errors.
 
-    A notebook without widgets can redraw one line only, so there a single bar shows everything.
+    A notebook without widgets can redraw only one line. There, one bar shows everything.
     """
 
     def __init__(self, title: str, file: TextIO | None) -> None:
@@ -137,9 +139,9 @@ class _Bars:
             self._lower = _bar(_WIRE, wire_line(progress)[0], 1, self._file)
 
     def close(self) -> None:
-        # The upper bar first, because tqdm leaves each bar at the cursor.
+        # The upper bar first, because tqdm prints each closed bar at the cursor.
         for bar in (self._upper, self._lower):
-            if bar is not None:  # a bar without a total is false
+            if bar is not None:  # a bar without a total is falsy
                 bar.close()
 
 
@@ -174,8 +176,8 @@ def _bar(
         bar_format=bar_format,
         position=position,
         file=file or sys.stderr,
-        miniters=0,  # redraw without new bytes, so that the countdown of a wait is shown
-        smoothing=0.3 if counts_bytes else 0,  # batches end in waves, so only the average predicts the end
+        miniters=0,  # redraw even without new bytes, to show the countdown of a wait
+        smoothing=0.3 if counts_bytes else 0,  # batches end in groups, so the average rate predicts best
         dynamic_ncols=True,
         colour=None if os.environ.get("NO_COLOR") else "green",
     )
@@ -190,7 +192,7 @@ def _bar_class() -> "type[tqdm[NoReturn]]":
 
 
 def _has_lines(bar: "tqdm[NoReturn]") -> bool:
-    """Whether another bar can be drawn below this one."""
+    """Whether a second bar can be drawn below this one."""
     if not _in_notebook():
         return True
     from tqdm.notebook import tqdm_notebook  # noqa: PLC0415 - imports IPython's widgets
@@ -199,7 +201,7 @@ def _has_lines(bar: "tqdm[NoReturn]") -> bool:
 
 
 def _in_notebook() -> bool:
-    """Whether this program runs in a notebook's kernel. Jupyter's server has imported the same modules."""
+    """Whether this process is a notebook's kernel. Imported modules do not tell: Jupyter's server has the same."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None  # IPython on a terminal has no kernel
