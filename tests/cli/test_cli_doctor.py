@@ -387,6 +387,7 @@ def test_a_library_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch)
         return versions[name]
 
     needed = ["duckdb>=2.0", "httpx[http2]>=0.28", "anyio>=4.9", "tzdata", "pandas>=2.2; extra == 'pandas'"]
+    # What is installed beside the tests cannot be changed by one of them.
     monkeypatch.setattr(_doctor, "version", known)
     monkeypatch.setattr(_doctor, "requires", lambda _: needed)
     program, libraries, *problems = check_program()

@@ -358,7 +358,7 @@ async def test_a_full_disk_is_one_error_and_resume_completes(
             raise OSError(errno.ENOSPC, "No space left on device")
         original(staging, growing)
 
-    original = Staging._next_part
+    original = Staging._next_part  # a disk that gets full on the fourth file needs a file system of its own
     with monkeypatch.context() as patch:
         patch.setattr(Staging, "_next_part", next_part)
         with pytest.raises(DatabaseError, match=r"No space left on device.*resume"):

@@ -208,12 +208,10 @@ def _body(lines: Iterable[Line]) -> bytes:
     return b"".join(f'{{"event":"{line.event}","properties":{line.properties}}}\n'.encode() for line in lines)
 
 
+@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("first", ["{rows}terminated early", "garbage\n{rows}"])
-def test_an_empty_answer_after_a_broken_one_is_not_believed_at_once(
-    db: Path, first: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_answer_after_a_broken_one_is_not_believed_at_once(db: Path, first: str) -> None:
     """Where an earlier attempt brought events, an answer without a byte does not make the day empty."""
-    monkeypatch.setattr("mixpanel_export._quota.retry._SHORTEST_PAUSE", 0.0)
     body = _body(_rows_of(5))
     answers = iter([first.encode().replace(b"{rows}", body), b"", body])
     run(Server(), db, DAYS[0], DAYS[0], transport=answering(lambda _: next(answers)))

@@ -1,7 +1,7 @@
 """What a workspace says of its own database, and drops of it: nothing here asks Mixpanel."""
 
-import importlib.util
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -269,10 +269,7 @@ def test_frames_without_pandas_name_the_extra(
     ask: Callable[[Workspace], object], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where pandas is not installed, each frame says which extra brings it."""
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        "mixpanel_export._display.find_spec", lambda name: None if name == "pandas" else find_spec(name)
-    )
+    monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"mpx-export\[pandas\]"):
         ask(workspace)
 

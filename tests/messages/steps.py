@@ -249,9 +249,8 @@ def seven_silent_days(place: Place) -> Sequence[Exception]:
 def homeless(place: Place) -> None:
     """Take the home directory away."""
     place.monkeypatch.delenv("MP_CONFIG_PATH", raising=False)
-    place.monkeypatch.setattr(
-        "mixpanel_export._environment._home_in_passwd", lambda: None
-    )  # that of this machine
+    # The home that the system has on record for a user cannot be taken away without being root.
+    place.monkeypatch.setattr("mixpanel_export._environment._home_in_passwd", lambda: None)
     place.setenv("HOME", "")
 
 

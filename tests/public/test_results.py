@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import sys
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, fields
 from datetime import UTC, datetime
@@ -161,7 +162,7 @@ def test_a_fetch_of_no_range_has_none() -> None:
 def test_a_fetch_has_no_rows_to_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are in the table, so its frame is empty; without pandas it says which extra brings that."""
     assert FETCH.df.empty
-    monkeypatch.setattr("mixpanel_export._display.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"mpx-export\[pandas\].* use Workspace.sql_rows"):
         _ = FETCH.df
 

@@ -1,6 +1,5 @@
 """SQL, tables and files of a workspace: read-only, locked by others, closed."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -98,10 +97,7 @@ def test_sql_returns_a_frame(served: Served) -> None:
 
 def test_a_frame_without_pandas_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where pandas is not installed, `sql` says which extra brings it."""
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        "mixpanel_export._display.find_spec", lambda name: None if name == "pandas" else find_spec(name)
-    )
+    monkeypatch.setitem(sys.modules, "pandas", None)
     with (
         Workspace(path=tmp_path / "new.duckdb") as workspace,
         pytest.raises(ImportError, match=r"mpx-export\[pandas\]"),
