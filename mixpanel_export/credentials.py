@@ -189,8 +189,8 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
     folder = home()
     if folder is None:
         raise ConfigError(
-            "there are no credentials in the environment, and no home directory with a configuration file",
-            advice="set MP_USERNAME, MP_SECRET and MP_PROJECT_ID, or name a file in MP_CONFIG_PATH",
+            "there is no home directory, where the configuration file with the accounts would be",
+            advice="name a file in MP_CONFIG_PATH, or set MP_USERNAME, MP_SECRET and MP_PROJECT_ID instead",
         )
     return folder / ".mp" / "config.toml"
 

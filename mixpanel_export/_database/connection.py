@@ -119,8 +119,8 @@ def roll_back(connection: Connection) -> None:
             connection.rollback()
         except duckdb.InterruptException:
             continue  # the interrupt was for an earlier statement
-        except duckdb.TransactionException:
-            return  # no transaction is open
+        except (duckdb.TransactionException, duckdb.FatalException):
+            return  # no transaction is open, or a full disk has invalidated the database, which closing it ends
         else:
             return
 

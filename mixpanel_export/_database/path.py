@@ -38,8 +38,10 @@ def database_path(db: str | Path) -> Path:
         DatabaseError: *db* is not a path on this machine, or something other than a regular file is there.
         ConfigError: *db* begins with `~` and there is no home directory.
     """
+    if not str(db):
+        raise DatabaseError("the path of the database is empty", advice=_LOCAL_ADVICE, db_path="")
     path = expanded(db)
-    _check_kind(path, str(db) or str(path))
+    _check_kind(path, str(db))
     try:
         path.absolute()
     except FileNotFoundError as error:
@@ -83,7 +85,7 @@ def check_folder(path: Path) -> None:
     folder = path.resolve().parent
     if not os.access(folder, os.W_OK):
         raise DatabaseError(
-            f"an export into {path} also writes other files into {folder}, which this user may not",
+            f"other files are written beside {path}, but this user may not write to {folder}",
             advice="let this user write to the folder, or choose another path",
             db_path=str(path),
         )

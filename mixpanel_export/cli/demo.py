@@ -13,7 +13,7 @@ from mixpanel_export.cli.log import log_format_option, logs_json, say
 from mixpanel_export.cli.options import option
 from mixpanel_export.cli.report import quoted
 from mixpanel_export.cli.simulate import SECRET, USERNAME
-from mixpanel_export.cli.watch import watching
+from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import TableExistsError
 from mixpanel_export.results import ParallelFetchResult
 
@@ -74,7 +74,8 @@ def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_prog
     """
     _check_own(db)
     say(f"Exporting {days} days from a simulated Mixpanel on 127.0.0.1 into {db}.")
-    outcome = _run(db, days, events_per_day, shown=not no_progress)
+    with messages(quiet=False, verbose=False):
+        outcome = _run(db, days, events_per_day, shown=not no_progress)
     if logs_json():
         log_result(outcome.result)
     click.echo("\n".join(_lines(outcome, db)))

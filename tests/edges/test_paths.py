@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX's paths a
 DAYS = ("--from", "2024-03-01", "--to", "2024-03-03")
 NOT_UTF8 = os.fsdecode(b"\xff")
 PATHS = {
-    "": "is a directory",
+    "": "path of the database is empty",
     "loop": "symbolic links",
     "dangling": "missing does not exist",
     "missing/x.duckdb": "missing does not exist",

@@ -62,6 +62,7 @@ def test_a_user_without_a_home_needs_none(
             check=False,
         )
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), (words, done.stderr)
+        assert "AdvisoryWarning" not in done.stderr  # every command prints a warning on one line
     assert held(db) == truth(sim, last="2024-03-03")
     assert {path.name for path in tmp_path.iterdir()} == {"events.duckdb", "demo.duckdb"}
 

@@ -209,6 +209,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
         exists, lambda place: place.workspace(read_only=True).drop("events")
     ),
     "a workspace in no folder": lambda _: Workspace(path="/proc/none/x.duckdb").connection,
+    "a workspace at an empty path": lambda _: Workspace(path="").connection,
     "a workspace without a file": lambda place: Workspace.open(place.db),
     # Tables and the ledger
     "a table that exists": steps(exists, arguments()),
