@@ -1,8 +1,9 @@
-"""An independent Mixpanel to export from: deterministic events, the truth about them, and every known failure.
+"""A simulated Mixpanel project to export from, with deterministic events and all known failures of the real service.
 
-It shares no code with the exporter, so that an error in one of them shows as a difference.
+It computes the correct result of every export. It shares no code with the exporter, so that an error in one of them
+causes a difference.
 
-Use it in your own tests, with any client. A pytest fixture that serves a project on a free port:
+You can use it in your own tests, with any client. A pytest fixture that serves a project on a free port:
 
     import pytest
     from anyio.from_thread import start_blocking_portal
@@ -15,8 +16,8 @@ Use it in your own tests, with any client. A pytest fixture that serves a projec
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(simulator.serve()) as url:
             yield simulator, url
 
-A test exports from `url`, and compares what arrived with `simulator.truth(first, last)`. README.md in this folder has
-such tests, and an overview of what the simulator offers.
+A test exports from `url` and compares the result with `simulator.truth(first, last)`. README.md in this folder has such
+tests, and an overview of the simulator.
 """
 
 from mixpanel_export.simulator.api import RequestLog

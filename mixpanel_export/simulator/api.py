@@ -35,16 +35,16 @@ class RequestLog:
 
     Attributes:
         number: Position in the order of arrival, from 1.
-        time: Moment of arrival on the simulator's clock.
+        time: Time of arrival on the simulator's clock.
         params: Query parameters.
-        first: First day of the request; None if the dates are invalid, or were not read because the request was
-            refused before that.
-        last: Last day of the request; None as for *first*.
+        first: First day of the request; None if the dates are invalid, or if the request was refused before they were
+            read.
+        last: Last day of the request; None in the same cases as *first*.
         status: Status of the response; None until the head is sent.
         fault: Kind of the fault that applied, if any.
-        bytes_sent: Size of the body sent so far, as transferred.
-        finished: Whether the whole body was sent, as far as the simulator intended to send it.
-        credentials: Whether the request carried credentials.
+        bytes_sent: Bytes of the body sent so far, as transferred.
+        finished: Whether the response ended as intended. A body that a fault shortens is finished too.
+        credentials: Whether the request had credentials.
     """
 
     number: int
@@ -59,8 +59,8 @@ class RequestLog:
     credentials: bool = False
 
     @property
-    def silent(self) -> bool:
-        """Whether the response had status 200 and ended without a byte."""
+    def empty_answer(self) -> bool:
+        """Whether the response had status 200 and no body."""
         return self.status == 200 and self.finished and not self.bytes_sent
 
     def overlaps(self, first: date, last: date) -> bool:
@@ -70,7 +70,7 @@ class RequestLog:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A head, and a body in pieces; reading the body may raise the fault that breaks the connection."""
+    """A response. Reading its pieces may raise a fault that breaks the connection."""
 
     status: int
     headers: Headers
@@ -134,7 +134,7 @@ class Api:
             self.limits.end()
 
     def _decide(self, request: Request, log: RequestLog) -> FixedResponse | tuple[Query, Fault | None]:
-        """Decide how to respond, and count the request against the limits where it counts."""
+        """Decide how to respond. Count the request against the limits if its status counts."""
         longest = self.rules.longest_target
         if longest is not None and len(request.target) > longest:
             log.status = 414  # from a proxy in front of the API, so the request does not count

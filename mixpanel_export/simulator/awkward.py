@@ -1,7 +1,7 @@
-"""Awkward content: what exporters were seen to break on, or may break on, added to plain events.
+"""Awkward content, which has broken exporters, or may break them. It is added to plain events.
 
-Each piece is the text as sent. If an exporter must repair it, the text to store is beside it, written by hand: a lone
-surrogate, a byte that is not valid UTF-8 and a raw control byte each become U+FFFD, and nothing else changes.
+Each piece is the text that is sent. If an exporter must repair it, the text to store stands beside it, written by hand.
+Repair replaces each lone surrogate, each byte that is not valid UTF-8, and each raw control byte by U+FFFD.
 """
 
 from collections.abc import Iterator
@@ -106,7 +106,7 @@ _BROKEN = (
 _SECOND = b'"time":1,"distinct_id":"second","$insert_id":"second","time":"yesterday","$insert_id":null'
 _PIECES = (*(_same(piece.encode()) for piece in _SOUND), *_BROKEN)
 
-# @ stands for the original value of the event, without quotes.
+# @ means the original value of the event, without quotes.
 _TIMES = tuple(map(_same, (
     b"", b"null", b"true", b"[]", b"{}", b'""', b"0", b"-1", b"-@", b"@123", b"-@123", b"@.0E0", b"1.5E9",
     b'"@"', b'"@123"', b'"-@"', b'"later"', b'"1_000"', b"123456789012345678901234567890",
@@ -158,7 +158,7 @@ class _Identity(NamedTuple):
 
 
 def awkward(profile: Profile, day: date, records: Iterator[Record]) -> Iterator[Record]:
-    """Yield *records*, some of them with awkward content, a long line, or a reject before the event."""
+    """Yield *records*. Some get awkward content, a long line, or a line before them that is not an event."""
     draw = Random(f"{profile.seed}:{day}:awkward")
     for record in records:
         for changed in _changed(profile, draw, record):
@@ -169,7 +169,7 @@ def awkward(profile: Profile, day: date, records: Iterator[Record]) -> Iterator[
 
 
 def _changed(profile: Profile, draw: Random, record: Record) -> Iterator[Record]:
-    """Yield *record* after the changes, and sometimes a second one with the same identity."""
+    """Yield *record*, perhaps changed, and sometimes a second record with the same identity."""
     pick = draw.random()
     head = _head(record)
     if pick < profile.long_lines:
@@ -219,7 +219,7 @@ def _identity(draw: Random, record: Record) -> _Identity:
 
 
 def _with_escape(draw: Random, identity: _Identity) -> _Identity:
-    """Return the same identity, in half of the cases with the first character of `$insert_id` as an escape."""
+    """Return the identity. In half of the cases, the first character of `$insert_id` is written as an escape."""
     sent, stored = identity.insert_id
     if draw.getrandbits(1) or stored[:1] != b'"' or not stored[1:2].isalnum():
         return identity
@@ -228,7 +228,7 @@ def _with_escape(draw: Random, identity: _Identity) -> _Identity:
 
 
 def _assembled(draw: Random, identity: _Identity, body: bytes, processed: int) -> Record:
-    """Return a record of *identity* with a random piece among its properties, in a random line format."""
+    """Return a record with *identity*, one random piece among its properties, and a random line format."""
     pieces = [draw.choice(_PIECES)]
     if identity.complete() and not draw.randrange(16):
         pieces.append(_same(_SECOND))

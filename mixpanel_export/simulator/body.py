@@ -1,9 +1,9 @@
-"""Bodies: turns a query into the pieces of bytes to send, in constant memory.
+"""Creates the body of a response from a query, as pieces of bytes, in constant memory.
 
 days ─ segments of lines ─ [limit, faults in lines] ─ gzip or plain ─ pieces ─ [faults on the wire]
 
-Every generator is registered with an exit stack when it is created, so that a response that is not read to its end
-leaves no generator open.
+Each generator is registered with an exit stack when it is created, so that it is closed even if the client does not read
+the whole response.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
@@ -35,7 +35,7 @@ Segments = AsyncGenerator[Segment, None]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Speed, clock and piece size of bodies; see `Simulator`."""
+    """The speed of bodies, and the sizes of their pieces; see `Simulator`."""
 
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
@@ -56,7 +56,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source of segments: the events of a project, and a cache of compressed days."""
+    """Yields the events of a project as segments, and caches compressed days."""
 
     profile: Profile
     cache: DayCache
@@ -81,14 +81,14 @@ class Source:
                 pass
 
     async def _wait(self, started: float, days: float) -> None:
-        """Wait for the time that sending *days* takes since *started*."""
+        """Wait until *days* days should be sent, if the first one was begun at *started*."""
         remaining = started + days * self.pace.seconds_per_day - self.pace.clock()
         await (self.pace.sleep(remaining) if self.pace.seconds_per_day and remaining > 0 else checkpoint())
 
     def _day(
         self, day: date, query: Query, arrived: datetime, draw: Random
     ) -> Iterator[tuple[float, Segment]]:
-        """Yield the segments of a day, each with the share of the day that has been yielded with it; the last is 1."""
+        """Yield the segments of a day, each with the share of the day that is complete with it. The last share is 1."""
         filtered = query.events is not None or query.where is not None
         everything = not filtered and not query.in_ms and settled_at(self.profile, day) <= arrived
         cached = self.cache.get(day) if everything else None
@@ -119,7 +119,7 @@ class Source:
 
 
 def _shuffled(part: Segment, draw: Random) -> Segment:
-    """Return the same lines in a random order; the last line is still an event."""
+    """Return the same lines in a random order, in which the last line is an event."""
     lines = part.lines().split(b"\n")[:-1]
     draw.shuffle(lines)
     events = [index for index, line in enumerate(lines) if line not in REJECTS]
@@ -145,7 +145,7 @@ def selected(
 
 @dataclass(frozen=True, slots=True)
 class BodyMaker:
-    """Creates the body of one response; *stack* closes its generators."""
+    """Creates the body of one response. *stack* closes its generators."""
 
     source: Source
     query: Query
@@ -269,9 +269,9 @@ async def _member(segments: AsyncIterable[Segment], crc_error: int = 0) -> Piece
 
 
 async def _members(segments: AsyncIterable[Segment], size: int) -> Pieces:
-    """Yield gzip members with *size* bytes of lines each, which may cut lines; one member if there are no lines."""
+    """Yield gzip members with *size* bytes of lines each, which may divide lines. Without lines, yield one member."""
     empty = True
-    async with aclosing(_plain(segments)) as lines, aclosing(_recut(lines, size)) as pieces:
+    async with aclosing(_plain(segments)) as lines, aclosing(_resized(lines, size)) as pieces:
         async for piece in pieces:
             empty = False
             yield _whole_member(segment(piece))
@@ -284,8 +284,8 @@ def _whole_member(part: Segment) -> bytes:
     return member.begin() + member.add(part) + member.end()
 
 
-async def _recut(pieces: AsyncIterable[bytes], size: int) -> Pieces:
-    """Cut *pieces* into pieces of *size* bytes; the last may be smaller."""
+async def _resized(pieces: AsyncIterable[bytes], size: int) -> Pieces:
+    """Yield the same bytes in pieces of *size* bytes. The last piece may be smaller."""
     buffer = bytearray()
     async for piece in pieces:
         buffer += piece
@@ -298,7 +298,7 @@ async def _recut(pieces: AsyncIterable[bytes], size: int) -> Pieces:
 
 
 async def _throttled(pieces: AsyncIterable[bytes], pace: Pace, bandwidth: float) -> Pieces:
-    """Yield *pieces* at no more than *bandwidth* bytes a second."""
+    """Yield *pieces* at no more than *bandwidth* bytes per second."""
     started, sent = pace.clock(), 0
     async for piece in pieces:
         sent += len(piece)

@@ -7,16 +7,16 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change at the moment *at* to a share of the events from *first* to *last*.
+    """A change to a share of the events from *first* to *last*, at the time *at*.
 
-    Only `removed` affects events that are sent in an unusual form, such as awkward ones.
+    Events that are sent in an unusual form, such as awkward ones, can only be removed.
 
     Args:
-        kind: `late`: the events arrive only at that moment, through `/import`. `removed`: the events disappear.
-            `merged`: users known only by a device get a user id; all events of such a user are rewritten, and keep
-            the former id as `$distinct_id_before_identity`.
-        at: Moment of the change, timezone-aware.
-        until: Moment at which removed events reappear; None for never.
+        kind: `late`: the events arrive only at that time, through `/import`. `removed`: the events disappear.
+            `merged`: users with only a device id get a user id. All events of such a user change, and have the former
+            id as `$distinct_id_before_identity`.
+        at: Time of the change, timezone-aware.
+        until: Time at which removed events reappear; None for never.
         share: Share of the events, or for `merged` of the devices; from 0 to 1.
         first: First affected day; None for no lower bound.
         last: Last affected day; None for no upper bound.
@@ -34,11 +34,11 @@ class Change:
         return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
 
     def settled_from(self) -> datetime:
-        """Return the moment after which this change alters no more answers."""
+        """Return the time after which this change causes no more differences."""
         return max(self.at, self.until or self.at)
 
     def in_effect(self, moment: datetime | None) -> bool:
-        """Return whether the change is in effect at *moment*; None stands for the distant future."""
+        """Return whether the change is in effect at *moment*; None means the distant future."""
         if moment is None:
             return self.until is None
         return self.at <= moment and (self.until is None or moment < self.until)

@@ -1,8 +1,8 @@
 """Building blocks of events: pieces of JSON text, built once for each seed and joined for each event.
 
-Every piece is the text that Mixpanel would send, so generating events serialises nothing. Some pieces are difficult on
-purpose: raw line separators inside strings, decimals beyond the precision of a double, escapes that a JSON library would
-write differently, keys that look like those an exporter searches for.
+Each piece is text as Mixpanel sends it, so that generating events needs no serialization. Some pieces are difficult for
+exporters: raw line separators in strings, decimals beyond the precision of a double, escapes that a JSON library would
+write differently, and keys that resemble those that an exporter searches for.
 """
 
 import json
@@ -27,7 +27,7 @@ EVENTS: tuple[tuple[bytes, int], ...] = (
 
 
 class Text(NamedTuple):
-    """JSON text as sent, and as it must be stored after the repair of invalid parts."""
+    """JSON text as it is sent, and as an exporter must store it, with invalid parts repaired."""
 
     sent: bytes
     stored: bytes
@@ -62,7 +62,7 @@ RARE_EVENTS: tuple[Text, ...] = (
     Text(b'"latin caf\xe9"', b'"latin caf\xef\xbf\xbd"'),
     Text(b'"tab\there"', b'"tab\xef\xbf\xbdhere"'),
 )
-"""Names of awkward events only."""
+"""Names that only awkward events have."""
 
 NAME_TEXTS: tuple[bytes, ...] = (*(name for name, _ in EVENTS), *(name.stored for name in RARE_EVENTS))
 NAMES: tuple[str, ...] = tuple(json.loads(name) for name in NAME_TEXTS)
@@ -172,7 +172,7 @@ def _detail(draw: Random, name: str) -> bytes:
 
 
 def _extra(draw: Random) -> bytes:
-    """Return two difficult properties out of many, and a plain one."""
+    """Return two random difficult properties and a plain one."""
     digits = str(draw.randrange(10**29, 10**30))
     difficult = (
         ',"message":"first\u2028second\u2029third\u0085fourth"',

@@ -1,6 +1,6 @@
-"""What is sent for a day: its own events after all changes, and events of the neighbouring days.
+"""The records that are sent for a day: its own events after all changes, and events of the neighbouring days.
 
-generated ─ awkward content ─ changes ─ exchange with neighbouring days ─ arrived by now
+generated ─ awkward content ─ changes ─ exchange with neighbouring days ─ only those that have arrived
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ _WHOLE = 0x10000
 
 
 def settled_at(profile: Profile, day: date) -> datetime:
-    """Return the moment from which the answer for *day* is final: every event has arrived, no change is due."""
+    """Return the time from which the response for *day* is final: all events have arrived, and no change will follow."""
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=24 + LATEST_HOURS + 1)
     if profile.timezone:
-        end += _DAY  # the day ends later by as much as its zone is behind UTC
+        end += _DAY  # a local day may end up to a day later than in UTC
     if moving_enabled(profile):
         end += _DAY
     delay = timedelta(seconds=profile.visible_after)
@@ -28,7 +28,7 @@ def settled_at(profile: Profile, day: date) -> datetime:
 
 
 def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iterator[Record]:
-    """Yield the records sent for *day* at *now*; None stands for the time when the day is final."""
+    """Yield the records that are sent for *day* at *now*; None means when the day is final."""
     stream = _own(profile, day, now)
     if moving_enabled(profile):
         stream = _with_neighbours(profile, day, now)
@@ -39,12 +39,12 @@ def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iter
 
 
 def moves_between_days(profile: Profile, record: Record) -> bool:
-    """Return whether *record* is sent with another day too, or only; the same for all records of one identity."""
+    """Return whether *record* is sent, also or only, with another day. Records with equal identity have equal results."""
     return _direction(profile, record)[0] != 0
 
 
 def moving_enabled(profile: Profile) -> bool:
-    """Return whether the profile has records that are sent with another day."""
+    """Return whether the profile has records that are sent with another day than their own."""
     return bool(profile.leaks or profile.strays)
 
 
@@ -69,7 +69,7 @@ def _with_neighbours(profile: Profile, day: date, now: datetime | None) -> Itera
 
 
 def _direction(profile: Profile, record: Record) -> tuple[int, bool]:
-    """Return the offset in days of the other day that *record* is sent with, and whether its own day has it too."""
+    """Return the offset of the other day that *record* is sent with (0: none), and whether it is sent with its own day."""
     insert_id = text(record[3])
     if not insert_id or not moving_enabled(profile):
         return 0, True

@@ -1,7 +1,7 @@
 """Deterministic events: the same seed and day give the same records, whatever the requested range.
 
-A record has the values of the columns beside the text that contains them, so that the truth is not parsed from JSON.
-Duplicates follow their original at a distance, on the same day.
+A record has the values of the columns besides the text of the line, so that the truth need not be parsed from JSON. A
+duplicate is on the same day as its original, some hundred records later.
 """
 
 from array import array
@@ -18,11 +18,11 @@ from mixpanel_export.simulator.zone import WallClock, zone_of
 
 
 class Sent(NamedTuple):
-    """The lines sent for a record, if they differ from `{"event":…,"properties":…}`.
+    """The lines that are sent for a record, if they differ from `{"event":…,"properties":…}`.
 
     Attributes:
         lines: The line of the event, preceded by *rejects* lines that are not events.
-        repaired: Whether the line of the event is invalid JSON; the record then has the values after the repair.
+        repaired: Whether the line of the event is invalid JSON. The record has the values after repair.
         rejects: Number of lines that are not events.
     """
 
@@ -33,14 +33,14 @@ class Sent(NamedTuple):
 
 Record = tuple[int, bytes, bytes, bytes, int, bytes, Sent | None]
 """Index of the event name; time, distinct_id and $insert_id as JSON text, empty if absent;
-mp_processing_time_ms; properties as JSON text; the lines sent, if they are unusual."""
+mp_processing_time_ms; properties as JSON text; the lines that are sent, if they are unusual."""
 
 LATEST_HOURS = 40
-"""Maximum delay between the time of an event and its arrival."""
+"""Maximum delay between the time of an event and its arrival, in hours."""
 
 _WEEKDAYS = (1.12, 1.15, 1.16, 1.14, 1.08, 0.70, 0.65)  # Monday first; the sum is 7
 _BATCH = 512
-_DISTANCE = 500  # duplicates that are held back before the first is sent
+_DISTANCE = 500  # duplicates that wait before the first of them is sent
 _LATEST_MS = LATEST_HOURS * 3_600_000
 
 
@@ -57,17 +57,17 @@ class Profile:
         missing_insert_id: Events without `$insert_id`; with *odd* it can also be null or empty.
         late: Events that arrive up to 40 hours after their time.
         odd: Events with an unusual or missing time, distinct_id or `$insert_id`. Several exporters crash on these.
-        awkward: Events with names, ids, values or line formats that break exporters, integers beyond 2^63 and lines
-            that need repair included; see `mixpanel_export.simulator.awkward`.
+        awkward: Events with names, ids, values or line formats that break exporters, such as integers beyond 2^63 and
+            lines that need repair; see `mixpanel_export.simulator.awkward`.
         rejects: Lines that are not events, each sent before an event.
-        long_lines: Events with a line of *long_line_bytes*, or down to a fifth of that.
+        long_lines: Events with a long line, of at least a fifth of *long_line_bytes*.
         long_line_bytes: Maximum size of a long line, not counting the usual properties.
-        leaks: Events that are sent with the day before or after too; all have an `$insert_id`.
-        strays: Events that are sent *only* with the day before or after.
-        timezone: IANA name of a legacy project's time zone: `time` is the wall clock, and days, today included, are
-            local. None for a project in UTC.
+        leaks: Events that are sent with their day and also with the day before or after. All have an `$insert_id`.
+        strays: Events that are sent *only* with the day before or after their day.
+        timezone: IANA name of the time zone of a legacy project, whose times and days are local. None for a project in
+            UTC.
         changes: Later changes to stored events.
-        visible_after: Delay in seconds between the processing of an event and its first appearance in an answer.
+        visible_after: Delay in seconds between the processing of an event and its first appearance in a response.
     """
 
     seed: int = 1
@@ -128,7 +128,7 @@ def line(record: Record) -> bytes:
 
 
 def in_milliseconds(record: Record) -> Record:
-    """Return the record for `time_in_ms`: seconds become milliseconds, everything else is unchanged."""
+    """Return the record for a request with `time_in_ms`: a time in seconds is replaced by one in milliseconds."""
     name, time, distinct_id, insert_id, processed, properties, sent = record
     if not (time.isdigit() and len(time) == 10):
         return record
@@ -140,7 +140,7 @@ def in_milliseconds(record: Record) -> Record:
 
 
 def generated(profile: Profile, day: date) -> Iterator[Record]:
-    """Yield the records of a day, and duplicates of some of them, each well after its original."""
+    """Yield the records of a day, and duplicates of some of them."""
     draw = Random(f"{profile.seed}:{day}")
     pieces = material(profile.seed)
     start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
@@ -164,7 +164,7 @@ def generated(profile: Profile, day: date) -> Iterator[Record]:
 def _batch(
     profile: Profile, start: int, clock: WallClock | None, draw: Random, size: int
 ) -> Iterator[tuple[Record, bytes]]:
-    """Yield records, each with the part of its properties that contains neither identity nor arrival."""
+    """Yield records, each with the part of its properties without identity and processing time."""
     bits = array("Q")
     bits.frombytes(draw.randbytes(24 * size))
     ids = draw.randbytes(16 * size).hex().encode()
@@ -193,7 +193,7 @@ def _batch(
 
 
 def _second(start: int, when: int) -> int:
-    """Return a time on the day; as the sum of two uniform draws, most times are in the middle of the day."""
+    """Return a random time on the day. It is the sum of two uniform draws, so most times are around noon."""
     return start + (((when & 0xFFFF) + (when >> 16 & 0xFFFF)) * 86_400 >> 17)
 
 
@@ -209,7 +209,7 @@ _NO_ID = (b"", b'""', b"null")
 
 
 def _odd(pick: int, time: bytes, distinct_id: bytes, insert_id: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return the three values with an unusual one among them, as observed or as must be expected."""
+    """Return the three values, one of them replaced by an unusual value, which was observed or is possible."""
     clock = datetime.fromtimestamp(int(time), UTC)
     abroad = clock + timedelta(hours=5, minutes=30)
     times = (
@@ -236,7 +236,7 @@ def _odd(pick: int, time: bytes, distinct_id: bytes, insert_id: bytes) -> tuple[
 
 
 def _duplicate(pieces: Material, draw: Random, start: int, record: Record, body: bytes) -> Record:
-    """Return a duplicate: exact, with other properties, or with the same `$insert_id` alone."""
+    """Return a duplicate: an exact one, one with other properties, or one with only the same `$insert_id`."""
     name, time, distinct_id, insert_id, processed, _, _ = record
     kind = draw.randrange(8)
     if kind < 3:

@@ -1,4 +1,4 @@
-"""Faults read from a TOML file: one `[[fault]]` table for each fault, with the fields of `Fault` as keys."""
+"""Reads faults from a TOML file, which has a table `[[fault]]` for each fault, with the fields of `Fault` as keys."""
 
 import tomllib
 from datetime import date, datetime
@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mixpanel_export.simulator.faults import Fault
 
 NONE = "none"
-"""Stands for None, which TOML lacks, in every field that is not text."""
+"""The text that means None in fields that are not text, because TOML has no null."""
 
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", date: "a date"}
 
@@ -17,8 +17,7 @@ def read_faults(text: str) -> list[Fault]:
     """Return the faults of a file, in the order of the file.
 
     Raises:
-        ValueError: The file is not valid TOML, or an entry is not valid. The message gives the number of the entry,
-            counted from 1.
+        ValueError: The file is not valid TOML, or a fault is not valid. The message gives its number, from 1.
     """
     file = tomllib.loads(text)
     entries = file.pop("fault", [])
@@ -45,7 +44,7 @@ def _fault(entry: dict[str, Any]) -> Fault:
 
 
 def _converted(key: str, value: object, hint: object) -> Any:
-    """Return *value* as the type of the field *key*, which *hint* describes."""
+    """Convert *value* to *hint*, the type of the field *key*."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ValueError(f"unknown {key} {value!r}; must be one of {', '.join(get_args(hint))}")

@@ -1,6 +1,6 @@
-"""Faults in bodies: stages that change the lines before compression, or the bytes that are sent.
+"""Faults in bodies. A stage is a generator that changes the lines before compression, or the bytes after it.
 
-A stage receives the size of the whole body in advance, so that the position of a fault is exact.
+A stage gets the size of the whole body in advance, so that the position of the fault is exact.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault, Fault
 
-_SHORTEST_CUT = 2.5  # bytes, so that at least two remain: white space and a brace
+_SHORTEST_CUT = 2.5  # bytes; at least two remain, which may be white space and a brace
 
 Sleep = Callable[[float], Awaitable[None]]
 Pieces = AsyncGenerator[bytes, None]
@@ -29,7 +29,7 @@ async def _until(pieces: Pieces, size: int, fault: Fault) -> Pieces:
 
 
 async def _until_line(pieces: Pieces, size: int, fault: Fault) -> Pieces:
-    """Yield the whole lines that end before the fault's position."""
+    """Yield the complete lines before the fault's position."""
     left = int(size * fault.position)
     async for piece in pieces:
         if len(piece) > left:
@@ -40,7 +40,7 @@ async def _until_line(pieces: Pieces, size: int, fault: Fault) -> Pieces:
 
 
 def _marker(text: str) -> Stage:
-    """Return a stage that stops after some lines and sends *text* as the last line."""
+    """Return a stage that ends the body after some lines, with *text* as the last line."""
 
     async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
         async with aclosing(_until_line(pieces, size, fault)) as part:
@@ -52,14 +52,14 @@ def _marker(text: str) -> Stage:
 
 
 async def _truncate(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
-    """Stop at the position, without a marker."""
+    """End the body at the position."""
     async with aclosing(_until(pieces, size, fault)) as part:
         async for piece in part:
             yield piece
 
 
 async def _cut_line(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
-    """Stop inside a line; a client cannot detect a cut between two lines, or one before the first byte."""
+    """End the body inside a line. A client could not detect an end between two lines, or before the first byte."""
     pending = b""
     fault = replace(fault, position=max(fault.position, min(1.0, _SHORTEST_CUT / max(size, 1))))
     async with aclosing(_truncate(pieces, size, fault, sleep)) as part:
@@ -69,7 +69,7 @@ async def _cut_line(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pi
             else:
                 yield pending
                 pending = piece
-    # Without its last brace a line is never valid JSON.
+    # Without its last brace, a line is not valid JSON.
     yield pending.rstrip().removesuffix(b"}")
 
 
@@ -105,7 +105,7 @@ def _broken(failure: type[Exception]) -> Stage:
 
 
 async def _stall(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
-    """Send nothing for a while at the position, then continue."""
+    """Pause at the position, then continue."""
     left = int(size * fault.position)
     stalled = False
     async for piece in pieces:

@@ -1,7 +1,7 @@
-"""Faults as data: what goes wrong, for which requests, and how often.
+"""Faults: which failure to simulate, for which requests, and how often.
 
-To add a kind, add its name to `Kind` and an entry to a table: `STATUS` here replaces the whole response, `LINES` and `WIRE` in
-`fault_stages` change the body.
+To add a kind of fault, add its name to `Kind`, and an entry to one of three tables: `STATUS` in this module replaces the
+whole response, `LINES` and `WIRE` in `fault_stages` change the body.
 """
 
 from collections import Counter
@@ -23,27 +23,27 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of failure, for the requests that ask for any day from *first* to *last*.
+    """A failure for requests that include any day from *first* to *last*.
 
-    `Fault("empty_200", days=(d1, d2), times=1)` makes both days silent once: a request for either of them gets status
-    200 without `Content-Encoding` and body, and the next request for the same days gets the events, however the client
-    combines days into requests.
+    `Fault("empty_200", days=(d1, d2), times=1)` causes one empty answer for each of the two days: the first request for
+    a day gets status 200 without a body, and the next one gets the events, however the client combines days into
+    requests.
 
     Args:
-        kind: What happens.
-        first: First day the fault applies to; None for no lower bound.
-        last: Last day the fault applies to; None for no upper bound.
+        kind: The kind of failure.
+        first: First day that the fault applies to; None for no lower bound.
+        last: Last day that the fault applies to; None for no upper bound.
         probability: Share of the matching requests that fail, drawn from the simulator's seed.
         times: Maximum number of requests that fail; None for no maximum.
         after: Number of matching requests that succeed before the first failure.
-        position: Where in the body it happens, from 0 (before the first byte) to 1 (after the last byte).
+        position: Position of the failure in the body, from 0 (before the first byte) to 1 (after the last byte).
         retry_after: Seconds for `Retry-After` with status 429 and 503; None omits the header.
         seconds: Duration of a stall.
         status: Replaces the status of a kind that has one.
         text: Replaces the text of a kind that has one.
         newline: Whether a marker line ends with a newline.
-        location: Target of a redirect; None adds a slash to the path, or removes it.
-        days: The only days the fault applies to; *after* and *times* then count for each of them separately. Empty for
+        location: URL of a redirect; None adds a slash to the path, or removes it.
+        days: The only days that the fault applies to. *after* and *times* then count for each day separately. Empty for
             no restriction.
 
     Raises:
@@ -67,7 +67,7 @@ class Fault:
     days: tuple[date, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the ranges of the values; types are left to the type checker."""
+        """Check the ranges of the values."""
         for name in ("probability", "position"):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {share}")
@@ -90,9 +90,9 @@ class Fault:
 
 @dataclass(slots=True)
 class _Counts:
-    """Counters of one fault; those by day are under None if the fault has no days."""
+    """The counters of one fault, by day; or under None if the fault has no *days*."""
 
-    fault: Fault  # referenced so that its id stays unique
+    fault: Fault  # keeps the object alive, because its id is a key
     requests: int = 0
     matches: Counter[date | None] = field(default_factory=Counter)
     failures: Counter[date | None] = field(default_factory=Counter)
@@ -114,7 +114,7 @@ class FaultSelector:
         return None
 
     def hits(self, fault: Fault) -> int:
-        """Return how many requests *fault* made fail."""
+        """Return how many requests failed because of *fault*."""
         return self._counts[id(fault)].requests if id(fault) in self._counts else 0
 
     def _fails(self, fault: Fault, first: date, last: date) -> bool:
@@ -145,12 +145,12 @@ class FixedResponse:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class ConnectionResetFault(Exception):  # noqa: N818 - a simulated event, not an error of the simulator
-    """Tells the server to reset the connection now."""
+class ConnectionResetFault(Exception):  # noqa: N818 - a simulated failure, not an error of the simulator
+    """Tells the server to reset the connection."""
 
 
-class ConnectionClosedFault(Exception):  # noqa: N818 - a simulated event, not an error of the simulator
-    """Tells the server to close the connection now, in the middle of the response."""
+class ConnectionClosedFault(Exception):  # noqa: N818 - a simulated failure, not an error of the simulator
+    """Tells the server to close the connection in the middle of the response."""
 
 
 _JSON = "application/json"
@@ -181,11 +181,11 @@ STATUS: dict[str, FixedResponse] = {
     "timeout_error": FixedResponse(400, '{"request": "/api/2.0/export", "error": "Timeout Error."}', _JSON),
     "redirect": FixedResponse(302, ""),
 }
-"""Responses instead of events. The texts are the observed ones; none is published for 413, 414, 416 and redirects."""
+"""Responses without events. The texts were observed, except those for 413, 414, 416 and redirects."""
 
 BEFORE_HEAD: dict[str, type[Exception]] = {
     "reset_before_head": ConnectionResetFault,
     "close_before_head": ConnectionClosedFault,
 }
 GZIP_ONLY = frozenset({"truncated_gzip", "corrupt_crc", "trailing_garbage", "two_members", "empty_body"})
-"""Kinds that apply only to requests that accept gzip; the body is then compressed whatever its size."""
+"""Kinds that apply only to requests that accept gzip. The body is then compressed, whatever its size."""

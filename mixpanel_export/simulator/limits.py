@@ -1,6 +1,6 @@
 """Mixpanel's limits on exports for one project, on a clock that tests can control.
 
-3 requests a second, 60 in a rolling hour, 100 concurrent (docs: reference/rate-limits.mdx).
+The limits are 3 requests per second, 60 per rolling hour and 100 concurrent ones (docs: reference/rate-limits.mdx).
 """
 
 import math
@@ -13,7 +13,7 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The limit that was exceeded, in Mixpanel's words, and the seconds to wait before the next request."""
+    """A refusal: Mixpanel's text about the exceeded limit, and the seconds until the next request is allowed."""
 
     error: str
     retry_after: int
@@ -21,7 +21,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class Limits:
-    """Counts arrivals in rolling windows, and requests in progress; a limit of 0 is switched off."""
+    """Counts arrivals in rolling windows, and requests in progress. A limit of 0 means no limit."""
 
     clock: Callable[[], float]
     per_second: int = 3
@@ -48,7 +48,7 @@ class Limits:
         return None
 
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """Return the rate-limit headers of the Query API's 429 responses (mixpanel-headless, tests of its pacer)."""
+        """Return the rate-limit headers of a 429 response, as the Query API sends them (source: mixpanel-headless)."""
         policy, remaining = [], []
         if self.per_hour:
             policy.append(f'"project";q={self.per_hour};w={HOUR:.0f}')

@@ -1,4 +1,4 @@
-"""Reading a request: its credentials and parameters become a query, or a refusal. Pure functions."""
+"""Parses the credentials and parameters of a request into a query, or a refusal. Pure functions."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ PATHS = frozenset({"/api/2.0/export", "/api/2.0/export/"})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as the API sees it; header names are in lower case."""
+    """A request to the API. Header names are in lower case."""
 
     method: str
     target: str
@@ -38,7 +38,7 @@ class Request:
 
     @property
     def params(self) -> dict[str, str]:
-        """The query parameters; the last value of a repeated one."""
+        """The query parameters. A repeated one has its last value."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
     @property
@@ -52,8 +52,8 @@ class Request:
 class Project:
     """The credentials of a project, and how far back its plan allows exports.
 
-    With *legacy_secret* the project also accepts that secret as the user name, without `project_id`.
-    *history_days* None means no bound.
+    With *legacy_secret*, the project also accepts this secret as the user name, without `project_id`. If *history_days* is
+    None, there is no limit.
     """
 
     username: str
@@ -64,28 +64,30 @@ class Project:
 
 
 Shape = Literal["seen", "request", "error", "status", "text"]
-Matter = Literal["from_date", "to_date", "event", "limit", "where", "project_id", "today", "history", "quota"]
-"""The subject of a refusal: a parameter, a last day after today, the plan's history, or a limit."""
+Subject = Literal[
+    "from_date", "to_date", "event", "limit", "where", "project_id", "today", "history", "quota"
+]
+"""The subject of a refusal: a parameter, a day after today, the plan's history, or the quota."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How invalid requests are refused, where Mixpanel does not document it or was seen to vary.
+    """How invalid requests are refused, where Mixpanel does not document it, or varies.
 
     Args:
         wording: Replacement texts by the subject of the refusal.
-        shape: "request" is JSON that repeats the request, "error" is JSON with the text alone, "status" is JSON with
-            `"status": "error"` as well, "text" is plain text. "seen" is what was observed: plain text for a last day
-            after today, "request" for everything else.
+        shape: "request" is JSON with the request and the text, "error" is JSON with the text, "status" is JSON with the
+            text and `"status": "error"`, "text" is plain text. "seen" is what was observed: plain text if a day is after
+            today, "request" otherwise.
         unauthenticated: Response to wrong credentials.
         missing_project_id: Status if a service account sends no project.
         over_limit: What happens to a `limit` above 100,000: status 400, or the maximum instead.
-        longest_target: Maximum length of path and query in characters; longer requests get status 414. None for no
-            maximum. A served simulator reads at most 16 KB of a request's head.
+        longest_target: Maximum length of path and query in characters. Longer requests get status 414. None for no
+            maximum. The server reads at most 16 KB of a request's head.
         rate_limit_headers: Whether a 429 response has `RateLimit` and `RateLimit-Policy`.
     """
 
-    wording: Mapping[Matter, str] = field(default_factory=dict)
+    wording: Mapping[Subject, str] = field(default_factory=dict)
     shape: Shape = "seen"
     unauthenticated: Literal["401", "auth_text_400", "auth_text_200"] = "401"
     missing_project_id: Literal[400, 401] = 400
@@ -93,13 +95,13 @@ class Rules:
     longest_target: int | None = None
     rate_limit_headers: bool = False
 
-    def refusal(self, request: Request, matter: Matter, text: str, status: int = 400) -> FixedResponse:
+    def refusal(self, request: Request, subject: Subject, text: str, status: int = 400) -> FixedResponse:
         """Return the refusal of *request* with *text*, or with the replacement from *wording*."""
-        text = self.wording.get(matter, text)
+        text = self.wording.get(subject, text)
         match self.shape:
             case "text":
                 return FixedResponse(status, text)
-            case "seen" if matter == "today":
+            case "seen" if subject == "today":
                 return FixedResponse(status, text)
             case "error":
                 body = {"error": text}
@@ -115,7 +117,7 @@ DEFAULT_RULES = Rules()
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The requested days, both inclusive, and the selection of their events."""
+    """The requested days, from *first* to *last*, both inclusive, and the requested events."""
 
     first: date
     last: date
@@ -130,11 +132,11 @@ class Query:
 
 
 class _InvalidError(Exception):
-    """The request is invalid: the *matter*, a *text* and the *status* of the refusal."""
+    """The request is invalid: the *subject*, a *text* and the *status* of the refusal."""
 
-    def __init__(self, matter: Matter, text: str, status: int = 400) -> None:
-        super().__init__(matter, text, status)
-        self.matter = matter
+    def __init__(self, subject: Subject, text: str, status: int = 400) -> None:
+        super().__init__(subject, text, status)
+        self.subject = subject
         self.text = text
         self.status = status
 
@@ -159,7 +161,7 @@ def denial(project: Project, request: Request, rules: Rules = DEFAULT_RULES) -> 
 def parse(
     project: Project, request: Request, today: date, rules: Rules = DEFAULT_RULES
 ) -> Query | FixedResponse:
-    """Return the query of *request*, or the refusal of an invalid one; *today* is the date in the project's zone."""
+    """Return the query of *request*, or a refusal if it is invalid. *today* is the date in the project's time zone."""
     params = request.params
     try:
         first, last = _days(params)
@@ -168,7 +170,7 @@ def parse(
         )
         _check_bounds(project, query, today)
     except _InvalidError as error:
-        return rules.refusal(request, error.matter, error.text, error.status)
+        return rules.refusal(request, error.subject, error.text, error.status)
     return query
 
 
@@ -181,7 +183,7 @@ def _check_bounds(project: Project, query: Query, today: date) -> None:
 
 
 def _credentials(header: str) -> tuple[str, str]:
-    """Return user name and password; Mixpanel also accepts plain text, and a secret without the colon."""
+    """Return the user name and password. Mixpanel also accepts them without base64, and a secret without a colon."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() != "basic":
         return "", ""

@@ -1,8 +1,8 @@
 """Gzip members made of segments, which can be cached and sent in any order.
 
-A segment is some whole lines as raw deflate data that ends on a byte boundary and has no references to earlier data,
-with the CRC of its lines. A member is a header, segments, an empty last block and the CRC of all lines, which
-`crc32_combine` computes from those of the segments.
+A segment has some complete lines as raw deflate data, and their CRC. The data ends on a byte boundary and has no
+references to earlier data. A gzip member consists of a header, segments, an empty last block, and the CRC of all lines,
+which `crc32_combine` computes from those of the segments.
 """
 
 import struct
@@ -21,7 +21,7 @@ _LAST_BLOCK = b"\x03\x00"  # an empty block with the final bit and fixed codes (
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Compressed whole lines; `size` and `crc` are those of the lines."""
+    """Compressed complete lines; `size` and `crc` are those of the lines before compression."""
 
     data: bytes
     size: int
@@ -95,7 +95,7 @@ class DayCache:
         return self._days.get(day)
 
     def fits(self, size: int) -> bool:
-        """Return whether a day of *size* bytes can be cached at all."""
+        """Return whether a day of *size* bytes is small enough for the cache."""
         return size <= self._limit
 
     def put(self, day: date, segments: list[Segment]) -> None:

@@ -21,7 +21,7 @@ _READ_BYTES = 65536
 
 @asynccontextmanager
 async def serving(api: Api, port: int) -> AsyncIterator[str]:
-    """Serve *api* on 127.0.0.1 until the context exits, and yield the URL; port 0 takes a free port."""
+    """Serve *api* on 127.0.0.1 until the context exits, and yield the URL. Port 0 means a free port."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
     actual_port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - anyio's method, not Django's
 
@@ -37,7 +37,7 @@ async def serving(api: Api, port: int) -> AsyncIterator[str]:
             finally:
                 tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # The caller's own exception must leave the context unwrapped.
+        # An exception of the caller must not be wrapped in a group.
         if len(group.exceptions) > 1:
             raise
         raise group.exceptions[0] from None
@@ -52,7 +52,7 @@ class _Connection:
         self._http = h11.Connection(h11.SERVER)
 
     async def run(self) -> None:
-        """Respond to requests until either side ends the connection."""
+        """Respond to requests until the client or the server ends the connection."""
         try:
             while (request := await self._request()) is not None:
                 await self._respond(request)

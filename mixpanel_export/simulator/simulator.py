@@ -1,4 +1,4 @@
-"""`Simulator`: one project with its events, the truth about them, and a server."""
+"""The class `Simulator`: a project with its events, the correct results of exports, and a server."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -40,40 +40,40 @@ EVERYTHING = Selection()
 
 
 class Simulator:
-    """A Mixpanel project to export from without an account.
+    """A simulated Mixpanel project, from which one can export without an account.
 
-    Events depend only on *seed*, the other content options and the day. Rates are shares from 0 to 1, times are in
-    seconds. By default a project sends only what Mixpanel's documentation describes, duplicates and missing
-    `$insert_id` included; `odd`, `awkward`, `rejects` and the other content options add what was observed or must be
-    expected beyond that.
+    Events depend only on *seed*, the other content options and the day. Rates are shares from 0 to 1. Times are in
+    seconds. By default, a project sends what Mixpanel's documentation describes, including duplicates and events without
+    `$insert_id`. `odd`, `awkward`, `rejects` and the other content options add what the documentation does not describe,
+    but was observed or is possible.
 
     Args:
         username: User name of the service account.
         secret: Secret of the service account.
         project_id: The id of the project.
-        legacy_secret: A project secret that is accepted too, as a user name without a password.
-        history_days: How far back the plan allows exports, in days; None for no bound.
-        per_second: Maximum requests a second; 0 for no limit.
+        legacy_secret: A project secret that is also accepted, as a user name without a password.
+        history_days: How many days back the plan allows exports; None for no limit.
+        per_second: Maximum requests per second; 0 for no limit.
         per_hour: Maximum requests in a rolling hour; 0 for no limit.
         concurrent: Maximum concurrent requests; 0 for no limit.
         uncounted: Statuses of responses that do not count against the limits.
         limit_retry_after: Form of `Retry-After` in a 429 response.
         first_byte: Time from a request to the first byte of its response.
         seconds_per_day: Time to transfer a day on one connection.
-        bandwidth: Bytes a second and connection, as transferred, so compressed; None for no bound.
+        bandwidth: Compressed bytes per second on each connection; None for no limit.
         piece: Size of a chunk of the transfer in bytes, from 1 byte to 16 MB.
-        gzip_over: Bodies larger than this are compressed if the client accepts gzip, in bytes; -1 compresses empty
-            ones too.
-        gzip_member: Size of the lines in a gzip member in bytes, which may cut lines; None for one member.
+        gzip_over: Bodies of more bytes than this are compressed if the client accepts gzip; -1 also compresses empty
+            ones.
+        gzip_member: Number of bytes of lines in each gzip member, which may divide lines; None for one member.
         content_type: Content type of responses with events.
         rules: How invalid requests are refused, where Mixpanel does not document it.
-        faults: What goes wrong; `Simulator.faults` can be changed between requests.
+        faults: The failures to simulate. `Simulator.faults` can be changed between requests.
         cache_bytes: Memory for compressed days, in bytes.
         clock: Clock for the limits and the pace, in seconds from any origin.
-        now: The current time; events that have not arrived by then are not sent.
+        now: Returns the current time. Events that arrive later are not sent.
         sleep: Waits for a number of seconds on the same clock.
-        shuffled: Whether the lines are in a different order in every response; if not, only large days and ranges
-            of days are.
+        shuffled: Whether the order of the lines differs between any two responses. If not, it differs only for large
+            days and for ranges of days.
         content: Options for the events: the fields of `mixpanel_export.simulator.events.Profile`.
 
     Raises:
@@ -133,7 +133,7 @@ class Simulator:
 
     @property
     def faults(self) -> list[Fault]:
-        """What goes wrong; the first fault that applies to a request decides its outcome."""
+        """The failures to simulate. The first fault that applies to a request decides its outcome."""
         return self._api.faults
 
     @faults.setter
@@ -154,7 +154,7 @@ class Simulator:
 
     @property
     def max_concurrent(self) -> int:
-        """The maximum number of concurrent requests so far, without those answered at once, such as refusals."""
+        """The maximum number of concurrent requests so far. Requests without events, such as refused ones, do not count."""
         return self._limits.max_in_progress
 
     @property
@@ -163,11 +163,11 @@ class Simulator:
         return self._limits.in_progress
 
     def hits(self, fault: Fault) -> int:
-        """Return how many requests this *fault* object made fail."""
+        """Return how many requests failed because of this *fault* object."""
         return self._api.selector.hits(fault)
 
     def serve(self, port: int = 0) -> AbstractAsyncContextManager[str]:
-        """Serve on 127.0.0.1 until the context exits; yields the URL, and port 0 takes a free port."""
+        """Serve on 127.0.0.1 until the context exits, and yield the URL. Port 0 means a free port."""
         return serving(self._api, port)
 
     def transport(self) -> httpx.AsyncBaseTransport:
@@ -175,7 +175,7 @@ class Simulator:
         return Transport(self._api)
 
     def prepare(self, first: date, last: date) -> None:
-        """Compress the days from *first* to *last* now, so that serving them costs little CPU."""
+        """Compress the days from *first* to *last* now, so that serving them takes little CPU time."""
         self._source.prepare(Query(first, last), self._now())
 
     def truth(
@@ -187,9 +187,9 @@ class Simulator:
         where: str | None = None,
         as_utc: bool = False,
     ) -> Truth:
-        """Return the correct result of an export of these days now, whatever the chunks.
+        """Return the correct result of an export of these days now. It does not depend on the export's chunks.
 
-        With *as_utc* the times are those that an exporter stores that does not know the project's zone.
+        With *as_utc*, times are not converted, as in an export that does not know the project's time zone.
 
         Raises:
             ValueError: *where* is malformed.
@@ -209,7 +209,7 @@ class Simulator:
         where: str | None = None,
         as_utc: bool = False,
     ) -> Iterator[Row]:
-        """Yield the rows that `truth` summarises."""
+        """Yield the rows of a correct export of these days now, of which `truth` is the summary."""
         selection = Selection(None if events is None else frozenset(events), where)
         zone = UTC if as_utc else self._zone
         days = list(Query(first, last).days())
@@ -220,33 +220,33 @@ class Simulator:
     def lines(
         self, first: date, last: date, *, events: Sequence[str] | None = None, where: str | None = None
     ) -> Iterator[bytes]:
-        """Yield the lines sent for these days now, without newlines, duplicates and rejects included."""
+        """Yield the lines that are sent for these days now, without newlines. Duplicates and rejects are included."""
         selection = Selection(None if events is None else frozenset(events), where)
         for day in Query(first, last).days():
             for record in self.records(day, selection):
                 yield from line(record).split(b"\n")
 
     def records(self, day: date, selection: Selection = EVERYTHING) -> Iterator[Record]:
-        """Yield the records sent for *day* now, duplicates included."""
+        """Yield the records that are sent for *day* now, including duplicates."""
         where = None if selection.where is None else compiled(selection.where)
         return selected(self.profile, day, self._now(), selection.events, where)
 
     def _own(self, day: date, selection: Selection) -> Iterator[Record]:
-        """Yield the records that are sent with *day* alone; none has a duplicate on another day."""
+        """Yield the records that are sent only with *day*. None has a duplicate on another day."""
         records = self.records(day, selection)
         if not moving_enabled(self.profile):
             return records
         return (record for record in records if not moves_between_days(self.profile, record))
 
     def _moving(self, days: Sequence[date], selection: Selection) -> Iterator[Record]:
-        """Yield the records that may be sent with several of *days*, as often as they are sent."""
+        """Yield the records that may be sent with more than one of *days*, once for each time they are sent."""
         for day in days if moving_enabled(self.profile) else ():
             yield from (
                 record for record in self.records(day, selection) if moves_between_days(self.profile, record)
             )
 
     def _truth(self, day: date, selection: Selection, zone: tzinfo) -> Truth:
-        """Return the truth about the records of one day alone, cached once nothing can change any more."""
+        """Return the truth about the records that are sent only with *day*. It is cached when the day is final."""
         if (day, selection, zone) in self._truths:
             return self._truths[day, selection, zone]
         truth = truth_of(self._own(day, selection), zone)

@@ -1,11 +1,11 @@
-"""The meaning of `where` expressions: functions from an event to a value, and the operators on values.
+"""The evaluation of `where` expressions. A term is a function from an event to a value.
 
-A value is a string, number, boolean, list, object or moment, or undefined (None), which null is too. The rules are the
-documented ones (docs: reference/segmentation-expressions.mdx, docs/data-structure/property-reference/data-type.mdx):
-`==` between different types is false and `!=` is true; other operators are undefined for operands of the wrong type, and
-an undefined condition counts as false. Strings and moments have an order as numbers do.
+A value is a string, number, boolean, list, object or time, or undefined (None). Null is undefined too. The rules are
+documented (docs: reference/segmentation-expressions.mdx, docs/data-structure/property-reference/data-type.mdx): between
+different types, `==` is false and `!=` is true. Other operators are undefined for operands of the wrong type. An undefined
+condition counts as false. Strings and times can be ordered, like numbers.
 
-Numbers are decimal: comparisons are exact, and arithmetic has 50 significant digits, where Mixpanel's is binary.
+Numbers are decimal. Comparisons are exact, and arithmetic has 50 significant digits. Mixpanel's arithmetic is binary.
 """
 
 import json
@@ -32,7 +32,7 @@ from mixpanel_export.simulator.zone import EPOCH
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a term can read: an event, its time as JSON text, and the list items that `any` has named."""
+    """The values that a term can use: an event's time (JSON text) and properties, and the list items named by `any`."""
 
     time: bytes
     properties: Mapping[str, object]
@@ -45,11 +45,13 @@ Operator = Callable[[object, object], object]
 _ORDERED = frozenset({Decimal, str, datetime})
 _DECIMAL = re.compile(r"\s*-?\d+(\.\d+)?([eE][+-]?\d+)?\s*", re.ASCII)
 _ROUNDING = {"floor": ROUND_FLOOR, "round": ROUND_HALF_UP, "ceil": ROUND_CEILING}
-_ARITHMETIC = Context(prec=50, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])  # what has no result is NaN
+_ARITHMETIC = Context(
+    prec=50, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[]
+)  # an operation without a result gives NaN
 
 
 def number(text: str) -> Decimal:
-    """Return the exact number; infinity or zero if its exponent exceeds the range of a decimal."""
+    """Return the exact number; or infinity or zero, if its exponent is too large for a decimal."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -60,12 +62,12 @@ _DECODER = json.JSONDecoder(parse_int=number, parse_float=number, strict=False)
 
 
 def scope(time: bytes, properties: bytes) -> Scope:
-    """Return the scope of an event; both arguments are JSON text, *time* is empty if absent."""
+    """Return the scope of an event. Both arguments are JSON text. *time* is empty if the event has none."""
     return Scope(time, _DECODER.decode(properties.decode("utf-8", "replace")))
 
 
 def moment(value: str | Decimal) -> datetime:
-    """Return naive UTC for an ISO time, which is in UTC unless it has an offset, or for seconds since 1970.
+    """Return the time in naive UTC, from an ISO time (in UTC unless it has an offset) or from seconds since 1970.
 
     Raises:
         ValueError: The text is not a time.
@@ -85,12 +87,12 @@ def constant(value: object) -> Term:
 
 
 def name(name: str) -> Term:
-    """Return a term for the list item that `any` has named so."""
+    """Return a term for the list item that `any` calls *name*."""
     return lambda scope: scope.names[name]
 
 
 def event_property(source: str, key: str) -> Term:
-    """Return a term for a property of the event; user properties are undefined, `$time` is the time of the event."""
+    """Return a term for a property of the event. User properties are undefined. `$time` is the time of the event."""
     if source != "user" and key == "$time":
         return lambda scope: event_time(scope.time)
     return (lambda scope: scope.properties.get(key)) if source == "properties" else constant(None)
@@ -107,7 +109,7 @@ def both(terms: Sequence[Term]) -> Term:
 
 
 def negated(term: Term) -> Term:
-    """`not`: true for undefined, undefined for every other value that is not a boolean."""
+    """`not`. It is true for undefined, and undefined for other values that are not booleans."""
 
     def evaluate(scope: Scope) -> bool | None:
         value = term(scope)

@@ -1,8 +1,9 @@
-"""The correct result of an export, computed from the records and never by an exporter's code.
+"""Computes the correct result of an export from the records, without code of an exporter.
 
-The rules apply to every exporter of Mixpanel. An event is identified by its name, distinct_id, time and $insert_id,
-compared as text. Without a $insert_id an event is never a duplicate. Of several duplicates, the one with the largest
-mp_processing_time_ms remains, then the one with the greatest text. Invalid text is compared, and stored, after repair.
+The rules apply to every exporter of Mixpanel. Two events are duplicates if their name, distinct_id, time and $insert_id
+are equal as text. An event without $insert_id is never a duplicate. Of several duplicates, the one with the largest
+mp_processing_time_ms remains; if these are equal, the one whose properties are the greatest text. Invalid text is compared
+and stored after repair.
 """
 
 import re
@@ -18,13 +19,13 @@ from mixpanel_export.simulator.events import Record
 from mixpanel_export.simulator.zone import EPOCH, utc_of
 
 MILLISECONDS_FROM = 10**11
-"""Numbers from here on are milliseconds, smaller ones seconds."""
+"""Numbers from this one on are milliseconds; smaller ones are seconds."""
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class Row(NamedTuple):
-    """An event as stored in a table; `event_time` is naive UTC, `properties` the exact text."""
+    """An event as a table has it. `event_time` is naive UTC, `properties` is the exact text."""
 
     event_name: str | None
     event_time: datetime | None
@@ -38,11 +39,11 @@ class Truth:
     """The correct result of an export of a range of days.
 
     Attributes:
-        rows: Number of events sent.
+        rows: Number of events that are sent.
         distinct: Number of events after deduplication.
         checksum: Checksum of the events after deduplication.
-        rejects: Number of lines sent that are not events.
-        repaired: Number of events sent whose line is invalid JSON.
+        rejects: Number of lines that are sent and are not events.
+        repaired: Number of events that are sent as invalid JSON.
     """
 
     rows: int = 0
@@ -68,12 +69,12 @@ class Truth:
 
 
 def checksum(rows: Iterable[tuple[str | None, datetime | None, str | None, str | None, str]]) -> int:
-    """Return a checksum of *rows*: it covers all columns, the exact text and multiplicity, but not the order."""
+    """Return a checksum of *rows*. It depends on all columns, the exact text and repetitions, but not on the order."""
     return sum(map(_digest, rows)) % 2**128
 
 
 def truth_of(records: Iterable[Record], zone: tzinfo = UTC) -> Truth:
-    """Return the truth about *records* in a project with the time zone *zone*; *records* is consumed once."""
+    """Return the truth about *records* in a project with the time zone *zone*. An iterator is consumed."""
     counter = _Counter(records)
     distinct = total = 0
     for row in deduplicated(counter, zone):
@@ -92,7 +93,7 @@ def deduplicated(records: Iterable[Record], zone: tzinfo = UTC) -> Iterator[Row]
             continue
         identity = (record[0], text(record[2]), text(record[1]), insert_id)
         best = winners.get(identity)
-        # UTF-8 has the order of its code points, so bytes can be compared.
+        # The order of UTF-8 bytes is that of code points, so bytes can be compared.
         if best is None or record[4:6] > best[4:6]:
             winners[identity] = record
     for record in winners.values():
@@ -100,13 +101,13 @@ def deduplicated(records: Iterable[Record], zone: tzinfo = UTC) -> Iterator[Row]
 
 
 def row(record: Record, zone: tzinfo = UTC) -> Row:
-    """Return the record as stored in a table."""
+    """Return the row that a table has for the record."""
     name, time, distinct_id, insert_id, _, properties, _ = record
     return Row(NAMES[name], event_time(time, zone), text(distinct_id), text(insert_id), properties.decode())
 
 
 def event_time(value: bytes, zone: tzinfo = UTC) -> datetime | None:
-    """Return the moment of a `time` property as naive UTC, or None if it cannot be parsed.
+    """Return the time that a property `time` means in naive UTC; None if it cannot be parsed.
 
     In a project with another *zone* the value is local time, unless it has its own offset.
     """

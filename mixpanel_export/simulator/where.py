@@ -1,13 +1,13 @@
-"""`where`: segmentation expressions, compiled to a predicate over events.
+"""Compiles a segmentation expression, the parameter `where`, to a predicate over events.
 
     properties["plan"] == "team" and not defined(user["$email"]) or event["$time"] < datetime("2024-03-01")
 
 The parser reads the documented grammar (docs: reference/segmentation-expressions.mdx): properties, literals, lists,
 `+ - * / %`, comparisons, `in`, `and`, `or`, `not`, `floor`, `round`, `ceil`, `boolean`, `number`, `string` and
-`defined`. It also reads what clients of the export endpoint were seen to send: `user["x"]`, `event["$time"]`, `=` for
-`==`, words in upper case, `string(x, default)`, `any(X, list, condition)`, and `datetime("2024-03-01T00:00:00")`, also
-of seconds since 1970. Precedence is not documented; it is Python's here, and operators of one level apply from left to
-right. Everything else is refused, with a message that says that this is a limit of the simulator.
+`defined`. It also reads undocumented forms that clients of the export endpoint send: `user["x"]`, `event["$time"]`, `=`
+for `==`, words in upper case, `string(x, default)`, `any(X, list, condition)`, and `datetime` of an ISO time or of
+seconds since 1970. Mixpanel does not document precedence, so it is the same as in Python, and operators of one level
+apply from left to right. Everything else is refused, with a message that this is a limit of the simulator.
 """
 
 import json
@@ -21,23 +21,23 @@ GRAMMAR = (
     "this simulator reads only the grammar of docs.mixpanel.com/reference/segmentation-expressions"
     ' and user["x"], event["$time"], any() and datetime()'
 )
-"""Ends every refusal of an expression."""
+"""The end of every message about a refused expression."""
 
 MAX_DEPTH = 32
-"""Maximum nesting of parentheses, lists, calls, `not` and signs; Python's stack has room for several times that."""
+"""Maximum nesting of parentheses, lists, calls, `not` and signs, far below the limit of Python's stack."""
 
 MAX_ANY = 3
-"""Maximum nesting of `any`: each level multiplies the work by the length of its list."""
+"""Maximum nesting of `any`. Each level multiplies the work by the length of its list."""
 
 Predicate = Callable[[bytes, bytes], bool]
-"""Takes an event's `time`, empty if absent, and its `properties`, both as JSON text; returns whether it matches."""
+"""Takes an event's `time` (empty if it has none) and `properties` as JSON text; returns whether the event matches."""
 
 _TOKEN = re.compile(
     r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)'
     r"|(?P<word>[A-Za-z_]\w*)|(?P<sign>[=!<>]=|[-+*/%=<>()\[\],])|(?P<unknown>\S)",
     re.DOTALL | re.ASCII,
 )
-_SHOWN = 50  # characters of a token that a message shows
+_SHOWN = 50  # the most characters of a token that a message shows
 _FUNCTIONS = frozenset(
     {"defined", "datetime", "any", "boolean", "number", "string", "floor", "round", "ceil"}
 )
@@ -45,7 +45,7 @@ _RESERVED = _FUNCTIONS | {"and", "or", "not", "in", "true", "false", "properties
 
 
 class WhereError(ValueError):
-    """The expression cannot be parsed; the message says where."""
+    """The expression cannot be parsed. The message has the token that caused the error."""
 
 
 def compiled(expression: str) -> Predicate:
@@ -59,7 +59,7 @@ def compiled(expression: str) -> Predicate:
 
 
 class _Parser:
-    """A recursive descent parser, one method for each level of precedence, the lowest first."""
+    """A recursive descent parser, with a method for each level of precedence, from low to high."""
 
     def __init__(self, expression: str) -> None:
         self._tokens = _tokens(expression)
@@ -87,7 +87,7 @@ class _Parser:
         return terms.both(parts)
 
     def _negation(self) -> Term:
-        # Parentheses, lists, calls and `not` all nest through this method, signs through `_unary`.
+        # Parentheses, lists, calls and `not` nest through this method; signs nest through `_unary`.
         self._enter()
         term = terms.negated(self._negation()) if self._skip("not") else self._comparison()
         self._depth -= 1
@@ -144,7 +144,7 @@ class _Parser:
         return lambda scope: [part(scope) for part in parts]
 
     def _word(self, word: str) -> Term:
-        """Parse what starts with *word*: a name from `any`, a literal, a property or a call."""
+        """Parse a term that starts with *word*: a name from `any`, a literal, a property or a call."""
         if word in self._names:
             return terms.name(word)
         match word.lower():
@@ -223,7 +223,7 @@ class _Parser:
 
 
 def _tokens(expression: str) -> Iterator[tuple[str, str]]:
-    """Yield the kind and text of each token, then the end."""
+    """Yield the kind and text of each token, and finally of an end token."""
     for match in _TOKEN.finditer(expression):
         if match.lastgroup == "unknown":
             raise _unexpected(expression[match.start() :])

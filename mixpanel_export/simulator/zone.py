@@ -1,15 +1,15 @@
-"""Legacy projects: `time` is the project's wall clock, written as if it were seconds since 1970 in UTC.
+"""Time zones of legacy projects, where `time` is a local time written as if it were seconds since 1970 in UTC.
 
-When clocks change, some local times occur twice and others not at all. Both stand for the later of their two possible
-moments: the second occurrence of a repeated hour, and a skipped time moved forward by the gap.
+At changes of daylight saving time, some local times occur twice and others are skipped. Both mean the later of their two
+possible times in UTC: the second occurrence, or a skipped time moved forward by the gap.
 """
 
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - rows carry naive UTC, as a TIMESTAMP column does
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - rows have naive UTC, like a TIMESTAMP column
 
-_STEP = 900  # zones change their clocks at a quarter of an hour only
+_STEP = 900  # seconds; clocks change only at quarters of an hour
 _UNUSUAL_EVERY = 8
 
 
@@ -19,17 +19,17 @@ def zone_of(timezone: str | None) -> tzinfo:
 
 
 def utc_of(local: datetime, zone: tzinfo) -> datetime:
-    """Return the moment in naive UTC at which clocks in *zone* show *local*.
+    """Convert a local time in *zone* to naive UTC.
 
     Raises:
-        OverflowError: The moment is outside the years 1 to 9999.
+        OverflowError: The result is outside the years 1 to 9999.
     """
-    readings = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    return max(readings).replace(tzinfo=None)
+    candidates = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    return max(candidates).replace(tzinfo=None)
 
 
 class WallClock:
-    """The wall clock of *zone* on the day that begins at *start*, in seconds as the clock shows them."""
+    """Local times of *zone* on the day that begins at *start*. Local times are in seconds, as if since 1970 in UTC."""
 
     def __init__(self, zone: tzinfo, start: int) -> None:
         self._zone = zone
@@ -38,17 +38,17 @@ class WallClock:
         ]
 
     def placed(self, number: int, second: int) -> int:
-        """Return *second*, moved into a repeated or skipped hour of the day for every eighth *number*."""
+        """Return *second*; for every eighth *number*, move it to a local time that is repeated or skipped, if any."""
         if not self._unusual or number % _UNUSUAL_EVERY:
             return second
         return self._unusual[second % len(self._unusual)] + second % _STEP
 
     def utc(self, second: int) -> int:
-        """Return the seconds since 1970 at which the clock shows *second*."""
+        """Return the seconds since 1970 for the local time *second*."""
         return second - min(self._offsets(second))
 
     def _offsets(self, second: int) -> list[int]:
-        """Return the seconds by which the clock is ahead of UTC, for the earlier and the later moment."""
+        """Return the two possible offsets from UTC in seconds; they are equal for most times."""
         local = EPOCH + timedelta(seconds=second)
         ahead = (local.replace(tzinfo=self._zone, fold=fold).utcoffset() for fold in (0, 1))
         return [int(offset.total_seconds()) for offset in ahead if offset is not None]

@@ -105,7 +105,7 @@ async def test_the_first_requests_for_each_day_are_silent(
     sim = simulator(faults=[fault])
     ranges = [(str(date(2024, 3, first)), str(date(2024, 3, last))) for first, last in requests]
     assert {status async for status in statuses(sim, *ranges)} == {200}
-    assert [log.silent for log in sim.requests] == silent
+    assert [log.empty_answer for log in sim.requests] == silent
     assert sim.hits(fault) == sum(silent)
 
 

@@ -335,7 +335,7 @@ async def test_an_empty_200_has_neither_label_nor_body(content_type: str, via: s
     assert (raw.head.status_code, raw.data, raw.error) == (200, b"", None)
     assert "content-encoding" not in raw.head.headers
     assert raw.head.headers["content-type"] == content_type
-    assert sim.requests[0].silent
+    assert sim.requests[0].empty_answer
 
 
 async def test_an_empty_day_is_silent_like_an_empty_200(via: str) -> None:
