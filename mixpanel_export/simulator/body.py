@@ -160,7 +160,7 @@ class BodyMaker:
         start, large = await _peek(segments, self.source.pace.gzip_over)
         gzip = accepts_gzip and (large or (self.fault is not None and self.fault.kind in GZIP_ONLY))
         pieces = await self._encoded(self._register(_chained(start, segments)), gzip=gzip)
-        pieces = self._register(_recut(pieces, self.source.pace.piece))
+        pieces = self._register(_resized(pieces, self.source.pace.piece))
         if self.fault and self.fault.kind in WIRE:
             size = await _size(await self._encoded(await self._segments(paced=False), gzip=gzip))
             pieces = self._register(WIRE[self.fault.kind](pieces, size, self.fault, self.source.pace.sleep))

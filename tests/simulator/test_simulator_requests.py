@@ -9,7 +9,7 @@ from endpoint import DAYS, FIRST, LAST, PATH, both, client, get, lines_of, simul
 
 from mixpanel_export.simulator import Rules
 from mixpanel_export.simulator.faults import FixedResponse
-from mixpanel_export.simulator.query import Matter, Project, Query, Request, parse
+from mixpanel_export.simulator.query import Project, Query, Request, Subject, parse
 
 pytestmark = pytest.mark.anyio
 
@@ -194,7 +194,7 @@ async def test_wrong_credentials_can_be_plain_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "matter, changes, status",
+    "subject, changes, status",
     [
         ("from_date", {"from_date": "x"}, 400),
         ("to_date", {"to_date": "2024-03-01"}, 400),
@@ -208,14 +208,14 @@ async def test_wrong_credentials_can_be_plain_text() -> None:
     ],
 )
 async def test_the_text_of_every_refusal_can_be_replaced(
-    matter: Matter, changes: dict[str, str | None], status: int
+    subject: Subject, changes: dict[str, str | None], status: int
 ) -> None:
-    """`Rules.wording` replaces the text for one matter; the status and the other texts are unchanged."""
-    rules = Rules(wording={matter: "in other words"})
+    """`Rules.wording` replaces the text for one subject; the status and the other texts are unchanged."""
+    rules = Rules(wording={subject: "in other words"})
     response = await get(simulator(rules=rules, history_days=365), **changes)
     assert response.status_code == status
     assert "in other words" in response.text
-    other = await get(simulator(rules=rules), **({"event": "x"} if matter != "event" else {"limit": "x"}))
+    other = await get(simulator(rules=rules), **({"event": "x"} if subject != "event" else {"limit": "x"}))
     assert "in other words" not in other.text
 
 
