@@ -35,7 +35,7 @@ def test_the_docstring_has_the_same_fixture() -> None:
 
 def test_every_name_in_the_overview_exists() -> None:
     """Classes, methods and options of the table are those of the package, and the modules at the end are files."""
-    table, modules = README.split("## What it offers")[1].split("## Where to read")
+    table, modules = README.split("## Overview")[1].split("## The modules")
     names = set(re.findall(r"`(?:simulator\.)?(\w+)(?:\([^`]*\))?`", table))
     options = set(Simulator(events_per_day=1).profile.__dataclass_fields__)
     assert names - {"where"} <= {*package.__all__, *dir(Simulator), *options}
