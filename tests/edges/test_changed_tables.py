@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from examples import slow
 from support import export, held, query, simulator, truth
 
 from mixpanel_export import TableFormatError
@@ -21,7 +22,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("mode", ["append", "resume"])
+@pytest.mark.parametrize("mode", ["append", *slow(["resume"])])
 def test_a_change_that_keeps_rows_out_is_named(change: str, mode: str, db: Path) -> None:
     """Before any request, and the table is left as it is; it may be replaced."""
     sim = simulator(duplicates=0)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import duckdb
 import pytest
 from click.testing import CliRunner, Result
+from examples import slow
 from shell import held_by_another, served
 from support import ledger, simulator
 
@@ -99,14 +100,18 @@ def asked(sim: Simulator, since: int = 0) -> list[list[str]]:
     [
         ([], [*NINE_DAYS, "-p"]),
         ([], [*NINE_DAYS, "-p", "--chunk-days", "2", "--resume"]),
-        ([], NINE_DAYS),
-        ([], [*NINE_DAYS, "-p", "--replace"]),
         ([[*MIDDLE]], [*NINE_DAYS, "-p", "--resume"]),
-        ([[*MIDDLE]], [*NINE_DAYS, "--resume"]),
-        ([[*WEEK]], [*WEEK, "-p", "--resume"]),
         ([[*WEEK]], [*MIDDLE, "-p", "--append"]),
-        ([[*WEEK, "--limit", "5"]], [*NINE_DAYS, "-p", "--append"]),
         ([[*WEEK]], [*NINE_DAYS, "-p", "--replace"]),
+        *slow(
+            [
+                ([], NINE_DAYS),
+                ([], [*NINE_DAYS, "-p", "--replace"]),
+                ([[*MIDDLE]], [*NINE_DAYS, "--resume"]),
+                ([[*WEEK]], [*WEEK, "-p", "--resume"]),
+                ([[*WEEK, "--limit", "5"]], [*NINE_DAYS, "-p", "--append"]),
+            ]
+        ),
         ([[*WEEK], ["dropped", *WEEK]], ["dropped", *WEEK, "-p", "--resume"]),
     ],
 )

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import regressions
 from click.testing import CliRunner
+from examples import slow
 from lines import END, ONE_DAY, export_lines, texts
 from regressions import DAYS, FIFTH, FIRST, LAST
 from support import answering, export, held, ledger, query, simulator, truth
@@ -112,7 +113,7 @@ def test_a_terminated_early_trailer_is_never_a_success(
     ],
     ids=lambda fault: f"{fault.kind}-{fault.position}-{fault.text}",
 )
-@pytest.mark.parametrize("events", [3, 40])
+@pytest.mark.parametrize("events", [*slow([3]), 40])
 async def test_no_last_line_but_an_event_is_an_end(db: Path, fault: Fault, events: int) -> None:
     """Whatever the last line is, compressed or not: no event, no success, and no row or reject of that body."""
     await check_that_only_its_day_fails(simulator(events_per_day=events), fault, db)
@@ -124,7 +125,7 @@ async def test_a_broken_connection_is_never_a_success(db: Path, kind: Any) -> No
     await check_that_only_its_day_fails(simulator(), Fault(kind, FIFTH, FIFTH, position=0.9), db)
 
 
-@pytest.mark.parametrize("position", [0.9, 0.999])
+@pytest.mark.parametrize("position", [*slow([0.9]), 0.999])
 @pytest.mark.parametrize("kind", ["truncated_gzip", "corrupt_crc", "trailing_garbage", "empty_body"])
 async def test_a_damaged_gzip_stream_is_never_a_success(db: Path, kind: Any, position: float) -> None:
     """What could be inflated of a stream without its right end is not the day, even where every line is there."""
@@ -169,7 +170,9 @@ async def test_a_malformed_line_is_never_skipped_in_silence(db: Path) -> None:
     assert ledger(db, "rejects") == [(1,)] * 3
 
 
-@pytest.mark.parametrize("kind", ["reset", "close", "terminated_early", "truncated_gzip", "garbage_line"])
+@pytest.mark.parametrize(
+    "kind", ["reset", "terminated_early", *slow(["close", "truncated_gzip", "garbage_line"])]
+)
 async def test_a_retry_never_doubles_events_without_an_insert_id(db: Path, kind: Any) -> None:
     """Nothing could tell their copies apart, and still each is there once after attempts that came far."""
     sim = simulator(missing_insert_id=1.0, faults=[Fault(kind, times=5, position=0.9)])

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import regressions
 from click.testing import CliRunner
+from examples import slow
 from lines import ONE_DAY
 from regressions import DAYS, FIFTH, FIRST, LAST
 from support import NOW, export, held, ledger, query, simulator, truth
@@ -33,6 +34,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses", "account_i
 
 sim = regressions.sim
 url = regressions.url
+
+SHAPES = ["seen", "error", *slow(["request", "status", "text"])]
 
 
 @pytest.mark.parametrize("kind", ["400", "402", "403", "404"])
@@ -81,8 +84,12 @@ async def test_an_unreachable_server_fails_every_batch_with_words(db: Path) -> N
         'properties["$city"] == "São Paulo"',
         'properties["page title"] == "Über-Uns/Über-Uns · Example" or not defined(properties["emoji 🎈 key"])',
         'properties["$os"] in ["iOS", "Linux"] and user["$email"] != "a&b=c+d%20@e.f"',
-        'event["$time"] >= datetime("2024-03-04T12:00:00")',
-        'number(properties["mp_processing_time_ms"]) < 1709712000000',
+        *slow(
+            [
+                'event["$time"] >= datetime("2024-03-04T12:00:00")',
+                'number(properties["mp_processing_time_ms"]) < 1709712000000',
+            ]
+        ),
     ],
 )
 async def test_a_where_expression_reaches_the_server_as_it_is(db: Path, where: str) -> None:
@@ -125,7 +132,7 @@ async def test_an_export_that_its_table_forbids_asks_for_nothing(db: Path) -> No
     assert len(sim.requests) == asked
 
 
-@pytest.mark.parametrize("shape", ["seen", "request", "error", "status", "text"])
+@pytest.mark.parametrize("shape", SHAPES)
 async def test_a_day_that_has_not_begun_fails_its_batch_only(db: Path, shape: Any) -> None:
     """The other days are here, the day costs one request, and the error names the last day to ask for."""
     sim = simulator(rules=Rules(shape=shape))
@@ -150,7 +157,7 @@ async def test_a_day_that_has_begun_meanwhile_is_fetched_by_resume(db: Path) -> 
     assert held(db) == truth(sim, "2024-05-28", "2024-06-02")
 
 
-@pytest.mark.parametrize("shape", ["seen", "request", "error", "status", "text"])
+@pytest.mark.parametrize("shape", SHAPES)
 async def test_days_before_the_plans_history_stop_the_export_and_name_the_first_day(
     db: Path, shape: Any
 ) -> None:
@@ -196,7 +203,7 @@ async def test_a_hole_is_never_claimed_to_be_held(db: Path) -> None:
     assert {json.loads(events)[0] for (events,) in ledger(db, "events")} == {"Page View"}
 
 
-@pytest.mark.parametrize("hole", [FIRST, FIFTH, LAST])
+@pytest.mark.parametrize("hole", [FIRST, FIFTH, *slow([LAST])])
 async def test_the_latest_event_does_not_say_where_to_resume(db: Path, hole: date) -> None:
     """Resume fetches the days that are missing, wherever they lie, and no others."""
     sim = simulator(faults=[Fault("500", hole, hole)])
@@ -324,7 +331,7 @@ async def test_cancelling_does_not_wait_for_pending_batches(db: Path) -> None:
     assert network.asked == 2
 
 
-@pytest.mark.parametrize("retry_after", ["seconds", "date", "none"])
+@pytest.mark.parametrize("retry_after", ["date", *slow(["seconds", "none"])])
 async def test_a_429_is_waited_for(db: Path, retry_after: Any) -> None:
     """However it is worded, a spent quota is no failure of the batch and no empty answer."""
     fault = Fault("429", times=4, retry_after=0)
@@ -335,7 +342,7 @@ async def test_a_429_is_waited_for(db: Path, retry_after: Any) -> None:
     assert held(db) == truth(sim)
 
 
-@pytest.mark.parametrize("kind", ["500", "502", "503", "504", "timeout_error"])
+@pytest.mark.parametrize("kind", ["500", "timeout_error", *slow(["502", "503", "504"])])
 async def test_every_failure_of_the_server_is_tried_again(db: Path, kind: Any) -> None:
     """500 no less than 503, and a time-out of its own although it says 400; the page is never read as rows."""
     sim = simulator(faults=[Fault(kind, times=3, retry_after=0)])

@@ -182,7 +182,9 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes of files are POSIX'")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("file,folder", [(None, 0o555), (0o444, 0o555), (0o444, 0o777), (0o666, 0o555)])
+@pytest.mark.parametrize(
+    "file,folder", [(None, 0o555), (0o444, 0o777), *slow([(0o444, 0o555), (0o666, 0o555)])]
+)
 async def test_what_may_not_be_written_is_an_error(file: int | None, folder: int, open_folder: Path) -> None:
     """A folder or a file without write permission is named, with what helps, and keeps what it has."""
     db, sim = open_folder / "events.duckdb", simulator(events_per_day=2000)
@@ -302,7 +304,7 @@ async def by_a_sibling(call: Callable[[], Coroutine[Any, Any, object]], asked: a
             tasks.start_soon(fail)
 
 
-@pytest.mark.parametrize("stop", [by_time, by_its_group, by_a_sibling])
+@pytest.mark.parametrize("stop", [by_time, by_its_group, *slow([by_a_sibling])])
 @pytest.mark.parametrize("fault", ["stall_before_head", "stall", "500"])
 async def test_a_cancelled_export_leaves_nothing_running(stop: Any, fault: Any, db: Path) -> None:
     """No task, no thread at work, no connection, no transaction, no staging: in the server's silence and between."""

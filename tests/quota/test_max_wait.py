@@ -101,7 +101,7 @@ def test_a_lasting_refusal_is_asked_ever_more_seldom(db: Path, mock_clock: MockC
     assert held(db) == truth(sim, *TEN_DAYS)
 
 
-@pytest.mark.parametrize("workers", [1, 10])
+@pytest.mark.parametrize("workers", [*slow([1]), 10])
 @pytest.mark.parametrize(
     "max_wait, retry_after, waves", [(0.0, 7.0, 1), (100.0, 30.0, 4), (170.0, None, 2), (250.0, None, 3)]
 )
