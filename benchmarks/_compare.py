@@ -22,7 +22,7 @@ Rejects = Counter[tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the simulator knows about a span of days: the truth, the rejects, and the size of all lines in bytes."""
+    """The expected result for a span of days: the truth, the rejects, and the size of all lines in bytes."""
 
     truth: Truth
     rejects: Rejects
@@ -30,7 +30,7 @@ class Expected:
 
 
 def prepare(spans: Sequence[Span], simulator: Simulator) -> list[Expected]:
-    """Prepare the days of *spans*, the first of which contains the others, and return what to expect of each span."""
+    """Prepare all days of *spans*, and return the expected result of each span. The first span contains the others."""
     simulator.prepare(*spans[0])
     by_day = {day: _rejects_and_size(simulator, day) for day in _days(spans[0])}
     return [

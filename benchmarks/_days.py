@@ -15,10 +15,10 @@ DATA = Path(__file__).parent / "data"
 
 
 def truths(first: date, last: date, simulator: Simulator) -> dict[date, Truth]:
-    """Prepare *simulator* to serve the days at little cost, and return the truth about each day.
+    """Load the days into the cache of *simulator*, from disk if possible, and return the truth about each day.
 
     Raises:
-        ValueError: The profile sends events with the day before or after, so that days have no separate truths.
+        ValueError: The profile sends events with the day before or after, so a day has no truth of its own.
     """
     profile = simulator.profile
     if profile.leaks or profile.strays:
@@ -46,7 +46,7 @@ def _truth(simulator: Simulator, day: date, file: Path) -> Truth:
     if segments := cache_of_days.get(day):
         incomplete = file.with_suffix(".new")
         incomplete.write_bytes(pickle.dumps((truth, segments)))
-        incomplete.replace(file)  # so that a file is complete or absent
+        incomplete.replace(file)  # a file is complete or absent, even after a crash
     return truth
 
 

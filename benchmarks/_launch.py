@@ -1,6 +1,6 @@
 """Run a command, and print when it started and ended, its CPU seconds, and its peak memory in bytes.
 
-The peak of a process starts with the memory of the process that started it, so this launcher is small and imports little.
+The peak of a process includes the memory of the process that started it, so this launcher is small and imports little.
 """
 
 import os
@@ -10,7 +10,7 @@ import time
 
 
 def main() -> None:
-    """Run the command in the arguments; print exit code, start, end, CPU seconds and peak, the last two 0 on Windows."""
+    """Run the command in the arguments; print exit code, start, end, CPU seconds and peak. On Windows, the last two are 0."""
     cpu = peak = 0.0
     started = time.perf_counter()
     with subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:

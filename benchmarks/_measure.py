@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: a server and each run in separate processes, the cost of a run, and the check of its result."""
+"""Shared by the benchmarks: runs a server and each measured run in separate processes, and checks the results."""
 
 import argparse
 import os
@@ -35,7 +35,7 @@ W = TypeVar("W")
 
 ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
 FIRST = date(2024, 1, 1)
-SPAWN = get_context("spawn")  # a forked process would share the parent's memory, and its peak
+SPAWN = get_context("spawn")  # the peak of a forked process would include the parent's memory
 UNLIMITED: dict[str, Any] = {"per_second": 0, "per_hour": 0}
 ODD = (
     0.002  # share of events with an unusual time or id, so that the exporter's slower paths are measured too
@@ -56,7 +56,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of one run: seconds by the clock, CPU seconds of all threads, peak of resident bytes (0 if unknown)."""
+    """The cost of one run: wall seconds, CPU seconds of all threads, and peak resident bytes (0 if unknown)."""
 
     wall: float
     cpu: float
@@ -71,8 +71,8 @@ def day(number: int) -> date:
 def options(*names: str, description: str | None, rounds: int) -> argparse.Namespace:
     """Parse the command line with the options *names*; *rounds* is the default of `--rounds`.
 
-    The attribute `about` of the result is one line about machine, date and size. It is printed at once, so that the load
-    in it is not the benchmark's own.
+    The attribute `about` of the result is one line about machine, date and size. It is printed now, so that it has the
+    load before the benchmark.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -100,9 +100,9 @@ def export(url: str, first: date, last: date, db: Path, **settings: Any) -> Para
 
 
 def alternate(ways: Sequence[W], rounds: int, run: Callable[[W], T]) -> list[list[T]]:
-    """Run every way once a round, in alternating order, and return the results of each way by round.
+    """Run each way once in every round, in alternating order, and return the results of each way by round.
 
-    One round more than *rounds* is run first as a warm-up, and its results are discarded.
+    An additional first round is a warm-up, and its results are discarded.
     """
     results: list[list[T]] = [[] for _ in ways]
     for round_number in range(rounds + 1):
@@ -116,10 +116,10 @@ def alternate(ways: Sequence[W], rounds: int, run: Callable[[W], T]) -> list[lis
 
 @dataclass(slots=True)
 class Proof:
-    """Checks tables: the first one in full, the following ones by a hash that must equal the first one's.
+    """Checks the tables of several runs: the first one in full, the others by a hash that must equal the first one's.
 
     *check* reads a whole table and returns what is wrong with it, or None. If correct tables can differ, set *alike* to
-    False, and each table is checked in full.
+    False; then each table is checked in full.
     """
 
     name: str
@@ -172,7 +172,7 @@ def new_folder(within: Path | None) -> Iterator[Path]:
 
 
 def cost_of(work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Cost:
-    """Call *work* in a new process and return its cost; start and imports of the process are not in the times."""
+    """Call *work* in a new process and return its cost. The times do not include the start of the process."""
     return measure(work, *args, **kwargs)[1]
 
 
@@ -182,7 +182,7 @@ def measure(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T,
 
 
 def in_own_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call *work* in a new process, which ends with it."""
+    """Call *work* in a new process, and return its result."""
     with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         return pool.submit(work, *args, **kwargs).result()
 
@@ -191,7 +191,7 @@ def in_own_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 def serve(first: date, last: date, **settings: Any) -> Iterator[tuple[str, Truth]]:
     """Serve a simulator with *settings* from another process; yield its URL and the truth about the days.
 
-    The days are generated and compressed in advance, so that a request costs the server little.
+    The days are generated and compressed in advance, so that a request needs little CPU time in the server.
     """
     with serve_days(first, last, **settings) as (url, by_day):
         yield url, sum(by_day.values(), Truth())
@@ -199,7 +199,7 @@ def serve(first: date, last: date, **settings: Any) -> Iterator[tuple[str, Truth
 
 @contextmanager
 def serve_days(first: date, last: date, **settings: Any) -> Iterator[tuple[str, dict[date, Truth]]]:
-    """Serve as `serve` does; yield the URL and the truth about each day."""
+    """Like `serve`, but yield the URL and the truth about each day."""
     with serve_prepared(partial(truths, first, last), **settings) as url_and_truths:
         yield url_and_truths
 
@@ -230,7 +230,7 @@ def rows_and_checksum(db: Path) -> tuple[int, int]:
 
 
 def rows_and_hash(db: Path) -> tuple[int, int]:
-    """Return the number of rows in the table `events`, and the sum of DuckDB's hashes, whatever their order."""
+    """Return the number of rows in the table `events`, and the sum of their hashes, which does not depend on the order."""
     with duckdb.connect(str(db), read_only=True) as connection:
         connection.execute("SET enable_progress_bar = false")
         [row] = connection.execute(
@@ -262,7 +262,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 def _with_cost(work: Callable[[], T]) -> tuple[T, Cost]:
     if sys.platform != "win32":
-        os.sync()  # commits wait for the disk, and would wait for earlier writes too
+        os.sync()  # otherwise, commits would also wait for earlier writes to the disk
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     return result, Cost(time.perf_counter() - wall, time.process_time() - cpu, _peak())
@@ -272,7 +272,7 @@ def _peak() -> int:
     if sys.platform == "win32":
         return 0
     status = Path("/proc/self/status")
-    if status.exists():  # Linux: ru_maxrss starts with the memory of the parent process
+    if status.exists():  # on Linux, ru_maxrss includes the memory of the parent process
         lines = status.read_text("ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

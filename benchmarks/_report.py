@@ -19,9 +19,9 @@ COLOURS = ("#1f5fa8", "#d9822b", "#6b8e3d", "#8a8a8a", "#7a4e9c")
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A requirement: *limit* is the minimum, or with *at_most* the maximum, for the median of the rounds.
+    """A limit for the median of the rounds: a maximum with *at_most*, otherwise a minimum.
 
-    Bars apply at `--scale 1`. *aim* is a goal without consequences.
+    Bars apply at `--scale 1`. *aim* is a better value that is not required.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Bar:
     aim: float | None = None
 
     def met(self, value: float) -> bool:
-        """Return whether *value*, not rounded, meets the limit."""
+        """Return whether *value* meets the limit, without rounding."""
         return value <= self.limit if self.at_most else value >= self.limit
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ def load_results(name: str, folder: Path = RESULTS) -> list[BarResult]:
 
 
 def _plot(file: Path, title: str, about: str, draw: Callable[["Figure"], None]) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - its memory would be part of that of the measured processes
+    from matplotlib.figure import Figure  # noqa: PLC0415 - measured processes import this module, and should not have its memory
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     figure.suptitle(title, fontsize=13, x=0.01, ha="left", weight="bold")

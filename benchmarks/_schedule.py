@@ -1,12 +1,12 @@
-"""The optimum: the shortest possible export if the duration of every day were known in advance.
+"""Computes bounds of the optimum: the shortest possible export if the duration of each day were known in advance.
 
-A schedule splits the days into contiguous chunks of whole days and assigns them to workers, with at most as many chunks as
-the rules allow requests. A request waits for the first byte and then takes as long as its days. The rules limit the
-requests that start within a second, so the workers start one after the other.
+A schedule divides the days into contiguous chunks of whole days, at most as many as the rules allow requests, and assigns
+them to workers. A request waits for the first byte, and then takes the sum of the durations of its days. The rules limit how
+many requests start within a second, so the workers do not all start at once.
 
-To find the shortest schedule is a packing problem, so two values are computed. No schedule is shorter than `lower_bound`,
-which is proven. `best_known` is the duration of an actual schedule, so the optimum is between the two, up to a millisecond
-of rounding. For days of equal duration both are the same if the quota allows a request for each worker.
+Finding the shortest schedule is a packing problem, so only bounds are computed. No schedule is shorter than `lower_bound`.
+`best_known` is the duration of an actual schedule. The optimum lies between the two, up to a millisecond of rounding. If all
+days have equal durations and the quota allows a request for each worker, both are the same.
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,7 +18,7 @@ from itertools import accumulate, pairwise
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The limits of a schedule; `first_byte` is in seconds for each request."""
+    """The limits of a schedule. `first_byte` is the time to the first byte of each response, in seconds."""
 
     first_byte: float = 0.5
     workers: int = 10
@@ -31,11 +31,11 @@ class Rules:
 
 
 def lower_bound(days: Sequence[float], rules: Rules) -> float:
-    """Return a duration in seconds that no schedule of *days*, in seconds each, can be shorter than.
+    """Return a lower bound for the duration of a schedule in seconds. *days* are the durations of the days.
 
-    Every schedule of a duration meets three conditions: the longest day fits after one first byte; all days fit into
-    the time that remains to the workers after their start and one first byte each; and the number of days fits, even if
-    each worker could take the shortest days.
+    A possible duration meets three conditions. The longest day fits into the time of one worker. All days together fit into
+    the time that all workers have after their start and one first byte each. And the number of days fits, if each worker
+    takes only the shortest days.
     """
     shortest = [0.0, *accumulate(sorted(days))]
 
@@ -51,7 +51,7 @@ def lower_bound(days: Sequence[float], rules: Rules) -> float:
 
 
 def best_known(days: Sequence[float], rules: Rules) -> float:
-    """Return the duration in seconds of the shortest schedule among some simple ways to split *days*."""
+    """Return the duration in seconds of the shortest schedule among several simple divisions of *days*."""
     splits = [_even_split(days, chunks) for chunks in range(1, min(rules.requests, len(days)) + 1)]
     makespans = [makespan(sorted(split, reverse=True), rules) for split in splits]
     one_chunk_each = [_one_chunk_each(days, rules), _one_chunk_each(days[::-1], rules)]
@@ -59,7 +59,7 @@ def best_known(days: Sequence[float], rules: Rules) -> float:
 
 
 def makespan(chunks: Iterable[float], rules: Rules) -> float:
-    """Return when the last of *chunks* ends; they are in seconds without the first byte, in the order of fetching."""
+    """Return when the last of *chunks* ends. They are durations in seconds without the first byte, in fetch order."""
     free, starts, end = [0.0] * rules.workers, list[float](), 0.0
     for seconds in chunks:
         start = max(heappop(free), starts[-rules.per_second] + 1 if len(starts) >= rules.per_second else 0.0)
@@ -70,7 +70,7 @@ def makespan(chunks: Iterable[float], rules: Rules) -> float:
 
 
 def _least(possible: Callable[[float], bool], enough: float) -> float:
-    """Return the shortest *possible* duration, to a millisecond; *enough* and every longer one must be possible."""
+    """Return the shortest *possible* duration, up to a millisecond. *enough*, and all longer ones, must be possible."""
     impossible, enough = 0.0, enough + 60.0
     while enough - impossible > 0.001:
         middle = (impossible + enough) / 2
@@ -86,20 +86,21 @@ def _one_chunk_each(days: Sequence[float], rules: Rules) -> float:
 
 
 def _fits(days: Sequence[float], limit: float, rules: Rules) -> bool:
-    """Return whether one chunk for each worker suffices, in the order of the days, within *limit* seconds."""
-    at, before = 0, [0.0, *accumulate(days)]
+    """Return whether all days fit into *limit* seconds with one chunk for each worker, in the order of the days."""
+    done, cumulative = 0, [0.0, *accumulate(days)]
     for start in rules.starts()[: rules.requests]:
-        at = max(at, bisect_right(before, before[at] + limit - start - rules.first_byte + 1e-9) - 1)
-    return at == len(days)
+        end = cumulative[done] + limit - start - rules.first_byte + 1e-9
+        done = max(done, bisect_right(cumulative, end) - 1)
+    return done == len(days)
 
 
 def _even_split(days: Sequence[float], chunks: int) -> Iterator[float]:
-    """Yield the seconds of about this number of *chunks*, as even as whole days allow."""
-    before = [0.0, *accumulate(days)]
-    edges = {_nearest(before, before[-1] * part / chunks) for part in range(chunks + 1)}
-    return (before[stop] - before[start] for start, stop in pairwise(sorted(edges)))
+    """Yield the durations of about *chunks* chunks, as equal as whole days allow."""
+    cumulative = [0.0, *accumulate(days)]
+    boundaries = {_nearest(cumulative, cumulative[-1] * part / chunks) for part in range(chunks + 1)}
+    return (cumulative[stop] - cumulative[start] for start, stop in pairwise(sorted(boundaries)))
 
 
-def _nearest(before: Sequence[float], mark: float) -> int:
-    at = min(bisect_left(before, mark), len(before) - 1)
-    return at - 1 if at and mark - before[at - 1] < before[at] - mark else at
+def _nearest(values: Sequence[float], value: float) -> int:
+    index = min(bisect_left(values, value), len(values) - 1)
+    return index - 1 if index and value - values[index - 1] < values[index] - value else index

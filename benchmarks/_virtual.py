@@ -1,7 +1,7 @@
-"""Exports on a virtual clock: an hour of network takes a second, unnoticed by the exporter, quota file and simulator.
+"""Exports on a virtual clock, on which an hour of waiting takes a second. Exporter and simulator run unchanged.
 
-The clock stops while a worker thread is busy, so only waiting for the network and the quota is measured. The work of DuckDB
-and the decoder takes no time here; `engine.py` measures it.
+The clock stops while a worker thread works, so it measures only the waits for the network and the quota. The work of DuckDB
+and the decoder takes no time on it; `engine.py` measures that.
 """
 
 import os
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @contextmanager
 def virtual_clock(state: Path) -> Iterator[MockClock]:
-    """Yield a clock for `trio.run` that jumps forward when all tasks wait; the quota file is in *state*."""
+    """Yield a clock for `trio.run` that jumps forward when all tasks wait. The quota file is in the folder *state*."""
     clock = MockClock(autojump_threshold=0)
     busy = 0
     run_sync = to_thread.run_sync
@@ -74,7 +74,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 class SlowStart(httpx.AsyncBaseTransport):
-    """A transport whose responses start later, the more days are requested."""
+    """A transport whose responses start later if more days are requested."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport, seconds_per_day: float) -> None:
         self._transport = transport

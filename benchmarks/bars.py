@@ -1,6 +1,6 @@
-"""The bars of all benchmarks in one table: limits, measured values, met or missed.
+"""Prints the bars of all benchmarks in one table: limits, measured values, met or missed.
 
-This script measures nothing; it reads the results of the other scripts.
+This script measures nothing. It reads the results of the other scripts.
 """
 
 import argparse

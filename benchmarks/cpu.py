@@ -1,7 +1,7 @@
-"""A profile of the CPU seconds of `export_events` and of a power user's script, with Linux's `perf`.
+"""Profiles the CPU seconds of `export_events` and of a power user's script with Linux's `perf`.
 
 Ways A and B of `engine.py` load the same events, each in its own process. A sample counts for the first kind of work whose
-pattern occurs in its stack of C functions and libraries, so that work of the kernel counts for the kind that caused it.
+pattern occurs in its stack of C functions and libraries. So work of the kernel counts for the kind that caused it.
 """
 
 import re
@@ -16,8 +16,8 @@ import engine
 from _measure import FIRST, ODD, UNLIMITED, new_folder, options, serve
 from _report import markdown, publish
 
-SAMPLES_A_SECOND = 299  # with more, copying the stacks would dominate
-STACK = 16384  # bytes copied of each stack, because DuckDB is built without frame pointers
+SAMPLES_A_SECOND = 299  # with more samples, perf would mostly copy stacks
+STACK = 16384  # bytes of each stack to copy; needed because DuckDB is built without frame pointers
 WAYS = {"A: export_events": engine.ours, "B: power user": engine.power_user}
 WORK = "import engine, pathlib, sys; getattr(engine, sys.argv[1])(sys.argv[2], pathlib.Path(sys.argv[3]))"
 KINDS = {

@@ -1,7 +1,7 @@
 """The cost of days without events, compared with the same number of days of one event each.
 
-Both exports fetch 2,000 days with `chunk_days=1` and without client-side limits, into a new file. Every empty answer looks
-like one that the server broke off before the first byte, so the exporter must request the empty days again; that must
+Both exports fetch 2,000 days with `chunk_days=1` and without client-side limits, into a new file. An empty answer cannot be
+distinguished from a response that broke before the first byte, so the exporter requests the empty days again. That must
 not cost more than storing an event for each day. The number of days applies at `--scale 1`.
 """
 
@@ -52,7 +52,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An export of days that have all the same number of events, from its own server."""
+    """An export of days that all have the same number of events, with its own server."""
 
     name: str
     url: str

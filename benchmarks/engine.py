@@ -1,10 +1,10 @@
-"""`export_events` compared with the fastest and the most common other ways to load the same days into DuckDB.
+"""Compares `export_events` with three other ways to load the same days into DuckDB.
 
-A is `export_events` with default settings and without client-side limits. B is what a DuckDB expert would write: the same
-chunks, ten at a time, with the compressed bodies written to disk, then one statement that loads all files on all cores. It
-does not check bodies, retry, remove duplicates or keep a ledger, and DuckDB reformats `properties`. C is the statement of
-B alone, with the files already on disk. D is the traditional loop, for the first days only: one request, `json.loads` for
-each line, `executemany` into a table with a primary key. All end with a closed database file.
+A is `export_events` with default settings and without client-side limits. B is what a DuckDB expert would write: it
+requests the same chunks, ten at a time, writes the compressed bodies to disk, and loads all files with one statement on all
+cores. It does not check bodies, retry, remove duplicates or keep a ledger, and DuckDB reformats `properties`. C is only the
+statement of B, with the files already on disk. D is the traditional loop, for the first days only: one request, `json.loads`
+for each line, `executemany` into a table with a primary key. Each way ends when the database file is closed.
 """
 
 import json
@@ -96,20 +96,20 @@ def ours(url: str, folder: Path) -> None:
 
 
 def power_user(url: str, folder: Path) -> None:
-    """B: bodies into files, then one statement."""
+    """B: write the bodies into files, then load them with one statement."""
     download(url, folder)
     load(folder, folder)
 
 
 def load(files: Path, folder: Path) -> None:
-    """C: the statement alone."""
+    """C: only load the files."""
     with duckdb.connect(str(folder / DATABASE)) as connection:
         connection.execute("SET preserve_insertion_order = false; SET enable_progress_bar = false")
         connection.execute(LOAD.format(folder=files))
 
 
 def download(url: str, folder: Path) -> None:
-    """Write the compressed bodies of the same requests as in A into files."""
+    """Write the compressed bodies into files, with the same requests as A."""
     anyio.run(_download, url, folder)
 
 
@@ -138,7 +138,7 @@ async def _download_chunk(
 
 
 def row_by_row(url: str, days: int, folder: Path) -> None:
-    """D: a Python object for each event of the first *days*, and a primary key against duplicates."""
+    """D: load the first *days* with a Python object for each event, and a primary key against duplicates."""
     with (
         httpx.Client(base_url=url, auth=_auth(), timeout=600) as client,
         duckdb.connect(str(folder / DATABASE)) as connection,
@@ -171,7 +171,7 @@ def _row(line: bytes) -> tuple[Any, ...]:
 
 
 def _keyed_rows(per_day: int, days: int) -> int:
-    """Return the number of rows of the first *days* if `$insert_id` alone is the identity."""
+    """Return the number of rows of the first *days* if events with equal `$insert_id` are duplicates."""
     ids = [row.insert_id for row in Simulator(events_per_day=per_day, odd=ODD).rows(FIRST, day(days - 1))]
     return len({each for each in ids if each}) + sum(not each for each in ids)
 
@@ -249,7 +249,7 @@ def bar_values(ways: Sequence[Way], results: Sequence[Sequence[Run]]) -> list[tu
 
 
 def draw(ways: Sequence[Way], results: Sequence[Sequence[Run]], figure: "Figure") -> None:
-    """Draw the cost of each way, side by side."""
+    """Draw the costs of all ways in three charts."""
     speed, cpu, memory = figure.subplots(1, 3)
     names = [way.name.replace(", ", ",\n") for way in ways]
     every = list(zip(names, ways, results, strict=True))

@@ -1,8 +1,8 @@
-"""A million events with every known defect compared with the truth, and the cost of exactness.
+"""Compares exports of a million events, with every known defect, with the truth; and measures the cost of exactness.
 
-Each case exports some days of a simulator in a separate process. The file is then compared with the simulator's truth: every
-column and the text of `properties` by a checksum, the numbers in the result and in the ledger, and each line in
-`_export_rejects`. A difference ends the program. The cost of a case is a ratio by round to a case that does less.
+Each case exports some days of a simulator in a separate process. Then the file is compared with the simulator's truth: all
+columns and the text of `properties` by a checksum, the numbers in the result and in the ledger, and each line in
+`_export_rejects`. A difference ends the program. The cost of a case is given as the ratio to a case with fewer defects.
 """
 
 import argparse
@@ -53,9 +53,9 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The result of an export, the seconds of its inserts and commits and of the probes across batches in them.
+    """The result of an export, the seconds of its commits, and the seconds of the cross-batch probes in them.
 
-    *compared* has the number of batches that each probe compared.
+    A probe looks for duplicates in other batches. *compared* has the number of batches that each probe compared.
     """
 
     result: ParallelFetchResult
@@ -91,7 +91,7 @@ class Run:
 
 
 def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Observed:
-    """Export *days* without limits, and time each commit and its probe across batches.
+    """Export *days* without limits, and measure the time of each commit and of its cross-batch probe.
 
     Raises:
         RuntimeError: Batches have failed.
@@ -119,7 +119,7 @@ def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Observed:
 
 
 def _timed(owner: Any, name: str) -> list[tuple[float, Any]]:
-    """Replace a function; return a list that receives the seconds and the result of each later call."""
+    """Replace a function so that it is measured. Return a list that gets the seconds and the result of each call."""
     calls: list[tuple[float, Any]] = []
     function: Callable[..., Any] = getattr(owner, name)
 
@@ -275,7 +275,7 @@ def _probes(runs: Sequence[Run]) -> list[str]:
 
 
 def summary(cases: Sequence[Case], results: Sequence[dict[str, Run]]) -> str:
-    """Return one line about what was checked, and its cost."""
+    """Return a summary of the checks and of the costs."""
     first, *others = (case for case in cases if case.start is None)
     costs = ", ".join(
         f"{case.name[: case.name.index(':')]} "

@@ -1,9 +1,9 @@
-"""The cost of exports into a large file: appends, deduplication, replacing a day, resuming a complete export.
+"""Measures exports into a large file: appends, deduplication, replacing a day, resuming a complete export.
 
-A file of 4 million events is built by 16 appends of ten days, with a batch for each day. Then pairs of exports are run in
-turn: the first million into a new file and the last million after the other three; a million in one call with and without
-deduplication; a new day and a day that exists, into the full file; `resume` with 10 and with 1,000 complete days. Sizes
-apply at `--scale 1`.
+First, 16 appends of ten days build a file of 4 million events, with a batch for each day. Then pairs of exports are run in
+turn: the first million events into a new file, and the last million after the other three; a million in one call with and
+without deduplication; a new day, and a day that exists, into the full file; `resume` with 10 and with 1,000 complete days.
+Sizes apply at `--scale 1`.
 """
 
 import shutil
@@ -76,7 +76,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two exports that are run in turn; the second is reported relative to the first."""
+    """Two exports that are run in turn. The second is reported relative to the first."""
 
     base: Work
     other: Work
@@ -110,7 +110,7 @@ def resume(batches: int, db: Path) -> None:
 
 
 def build(url: str, folder: Path) -> tuple[list[Cost], Path, Path]:
-    """Build the large file; return the cost of each append, the file without its last million, and the whole file."""
+    """Build the large file. Return the cost of each append, a copy without the last million events, and the whole file."""
     full, before = folder / "full.duckdb", folder / "before.duckdb"
     costs = []
     for start in range(0, DAYS, STEP):

@@ -1,7 +1,7 @@
-"""Memory and throughput of exports of different sizes; both should be flat.
+"""Measures memory and throughput of exports of different sizes. Neither should depend on the size.
 
-Default settings without client-side limits, into a new file: 0.25, 1 and 4 million events over 90 days, and 2 million
-events of one day, which is one request. Sizes apply at `--scale 1`.
+The exports have default settings without client-side limits, and a new file. They have 0.25, 1 and 4 million events over
+90 days, and 2 million events of one day, which is one request. Sizes apply at `--scale 1`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ GROWN = Bar("memory: peak RSS at 4 million events ÷ that at 1 million", 1.1, at
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """An export of a number of days with a number of lines in all."""
+    """An export of *days* days with *lines* lines in total."""
 
     name: str
     url: str

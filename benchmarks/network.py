@@ -1,14 +1,14 @@
-"""One request and ten workers compared with the optimum, where the network and the quota decide.
+"""Compares exports with one request and with ten workers with the optimum, if network and quota limit the speed.
 
-The simulator takes 0.5 s and 0.05 s for each day to the first byte, limits the bandwidth of a connection so that an average
-day takes 2.5 or 10 s, and enforces Mixpanel's limits of 3 requests a second and 60 an hour. Exports are of 30, 90 and 365
-days: with one request; with the default settings, ten workers, into a new file; and again in place of that table
-(`replace`), when the ledger has the number of events of each batch. The days have equal sizes, or one day has 30 % of all
-events, or the sizes are those of an office product, with quiet weekends and growth.
+A response starts after 0.5 s and 0.05 s for each of its days. The bandwidth of a connection is limited, so that an average
+day takes 2.5 or 10 s. The simulator enforces Mixpanel's limits of 3 requests per second and 60 per hour. Exports have 30, 90
+or 365 days. They are run with one request; with default settings, so ten workers, into a new file; and with `replace` into
+the same table, when the ledger has the number of events of each batch. The days have equal sizes, or one day has 30 % of all
+events, or weekends are quiet and the project grows.
 
 The optimum is the shortest schedule of contiguous chunks of whole days within the same limits and with at most 50 requests,
-if the duration of every day is known. If only its bounds are known, ratios are relative to the lower bound. The exporter runs
-unchanged on a virtual clock; one export over a socket in real time verifies the clock.
+if the duration of each day were known. If only bounds of the optimum are known, ratios are relative to the lower bound. The
+exporter runs unchanged on a virtual clock. One export over a socket in real time verifies the clock.
 """
 
 import argparse
@@ -110,15 +110,15 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Seconds of the exports of a project, and the bounds of the optimum.
+    """The durations of a project's exports in seconds, and bounds of the optimum.
 
     Attributes:
         project: The project.
         one_request: With one request.
         fresh: With ten workers, into a new file.
-        again: With ten workers, in place of the table, with a ledger.
-        lower: No schedule is shorter than this.
-        upper: The shortest known schedule.
+        again: With ten workers, as a replacement of that table, whose sizes are in the ledger.
+        lower: A lower bound: no schedule is shorter.
+        upper: The duration of the shortest known schedule.
     """
 
     project: Project
@@ -130,7 +130,7 @@ class Durations:
 
 
 def seconds_of(project: Project) -> tuple[float, list[float]]:
-    """Return the bandwidth of a connection in bytes a second, and the seconds of each day."""
+    """Return the bandwidth of a connection in bytes per second, and the duration of each day in seconds."""
     simulator = project.simulator()
     simulator.prepare(FIRST, project.last)
     cache = simulator._source.cache  # noqa: SLF001 - the compressed bytes of each day, without the gzip header
@@ -181,7 +181,7 @@ def _check(db: Path, truth: Truth) -> None:
 
 
 def in_real_time(days: int, within: Path | None) -> list[float]:
-    """Export equal days of 2.5 s over a socket, into a new file and in place of it; return the seconds of both."""
+    """Export equal days of 2.5 s over a socket, into a new file and then with `replace`; return the seconds of both."""
     network: dict[str, Any] = {"first_byte": RULES.first_byte, "seconds_per_day": TRANSFERS[0] + PER_DAY}
     last = day(days - 1)
     with (
@@ -238,7 +238,7 @@ def real_table(days: int, real: Sequence[Sequence[float]], virtual: Durations) -
 
 
 def bar_values(durations: Sequence[Durations]) -> Iterator[tuple[Bar, list[float]]]:
-    """Yield each bar with its worst ratio, or 0 if none of its exports was run."""
+    """Yield each bar with its worst ratio, or with 0 if none of its exports was run."""
     even = [each for each in durations if each.project.shape == "even"]
     skewed = [each for each in durations if each.project.shape == "skewed"]
     long = [each for each in even if each.project.days >= 90 and each.project.transfer == 10]
@@ -250,7 +250,7 @@ def bar_values(durations: Sequence[Durations]) -> Iterator[tuple[Bar, list[float
 
 
 def draw(durations: Sequence[Durations], figure: "Figure") -> None:
-    """Draw by how much the exports exceed the optimum, one panel for each kind of sizes."""
+    """Draw how much longer the exports take than the optimum, with a panel for each kind of project."""
     panels = figure.subplots(1, len(SHAPES), sharey=True)
     for shape, axes in zip(SHAPES, panels, strict=True):
         _panel(axes, SHAPES[shape], [each for each in durations if each.project.shape == shape])

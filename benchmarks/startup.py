@@ -1,7 +1,7 @@
-"""The start-up time of commands, compared with `python -c "import httpx"` as an ordinary library.
+"""Measures the start-up time of commands, compared with `python -c "import httpx"`, an ordinary library.
 
-Each command is timed as a process from start to end, `mpx export` from its start to the arrival of its first request, which
-the server refuses. `--scale` has no effect.
+The time of a command is from the start to the end of its process. For `mpx export` it is from the start of the process to
+the arrival of the first request, which the server refuses. `--scale` has no effect.
 """
 
 import os
@@ -36,7 +36,7 @@ HELP = Bar('startup: mpx --help ÷ python -c "import httpx", wall', 1.5, at_most
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line and the expected exit code; *to_request* if the time ends with the arrival of its request."""
+    """A command line, and its expected exit code. With *to_request*, its time ends when its request arrives."""
 
     name: str
     words: tuple[str, ...]
