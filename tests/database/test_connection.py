@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import duckdb
 import pytest
+from examples import slow
 from support import ACCOUNT, answering, query
 
 from mixpanel_export import export_events
@@ -398,7 +399,7 @@ def test_a_zone_that_duckdb_does_not_know_is_refused(db: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has these bits")
-@pytest.mark.parametrize("left_behind", [False, True])
+@pytest.mark.parametrize("left_behind", [*slow([False]), True])
 def test_what_duckdb_spills_is_private(left_behind: bool, db: Path) -> None:
     """The folder has mode 0700, also if a killed export has left it with another one, and is removed in the end."""
     folder = Path(f"{db}.tmp")

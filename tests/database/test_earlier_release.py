@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from earlier_project import FIRST, LAST, LATER, SELECTIONS, Project, export_all
+from examples import slow
 from shell import mpx
 from support import COLUMNS, query
 
@@ -56,7 +57,7 @@ def test_status_shows_the_same(db: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*overlap:UserWarning")
-@pytest.mark.parametrize("mode", ["resume", "append", "replace"])
+@pytest.mark.parametrize("mode", ["resume", "append", *slow(["replace"])])
 def test_a_file_of_the_release_before_becomes_what_a_fresh_export_gives(
     mode: str, db: Path, fresh: Path
 ) -> None:

@@ -57,7 +57,7 @@ steps = st.lists(
 )
 
 
-@examples(core=30, full=100)
+@examples(core=15, full=100)
 @given(steps=steps, per_second=st.integers(0, 3), per_hour=st.integers(0, 5))
 async def test_admissions_fit_every_window(
     steps: list[tuple[str, float]], per_second: int, per_hour: int

@@ -37,7 +37,7 @@ def test_the_truth_about_awkward_content_matches_its_lines(
 @pytest.fixture(scope="module")
 def awkward_lines() -> list[bytes]:
     """Many lines, all of them awkward."""
-    return list(simulator(events_per_day=4000, awkward=1.0, duplicates=0.3).lines(DAY, DAY))
+    return list(simulator(events_per_day=2000, awkward=1.0, duplicates=0.3).lines(DAY, DAY))
 
 
 @pytest.mark.parametrize(
