@@ -8,7 +8,7 @@ from typing import Any
 
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.schema import LEDGER_TABLES, check_ledger, create_ledger, table_exists
-from mixpanel_export._database.targets import forget_targets
+from mixpanel_export._database.targets import delete_targets
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
 
@@ -176,17 +176,17 @@ class Ledger:
         ).fetchall()
         return sorted(number for (number,) in rows)
 
-    def forget(self, numbers: Sequence[int]) -> None:
+    def delete(self, numbers: Sequence[int]) -> None:
         """Delete all rows about the batches *numbers* from the ledger tables."""
         for table in LEDGER_TABLES:
             self._connection.execute(
                 f"DELETE FROM {table} WHERE batch IN (SELECT unnest(?))", [list(numbers)]
             )
 
-    def forget_all(self) -> None:
+    def delete_all(self) -> None:
         """Delete all rows about the table from the ledger tables."""
-        self.forget([batch.number for batch in self.batches()])
-        forget_targets(self._connection, self._table)
+        self.delete([batch.number for batch in self.batches()])
+        delete_targets(self._connection, self._table)
 
     def new_numbers(self, count: int) -> list[int]:
         """Return *count* new batch numbers, ascending and greater than all earlier ones."""
@@ -207,7 +207,7 @@ def read_batches(connection: Connection, table: str | None = None) -> list[Batch
     return [_from_row(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
 
 
-def forget_table(connection: Connection, table: str) -> None:
+def delete_from_ledger(connection: Connection, table: str) -> None:
     """Delete all rows about a table from the ledger, if the database has one.
 
     Raises:
@@ -216,7 +216,7 @@ def forget_table(connection: Connection, table: str) -> None:
     if table_exists(connection, "_export_batches"):
         check_ledger(connection)
         create_ledger(connection)
-        Ledger(connection, table, Selection(""), "UTC").forget_all()
+        Ledger(connection, table, Selection(""), "UTC").delete_all()
 
 
 def _to_row(batch: Batch) -> dict[str, object]:

@@ -201,7 +201,7 @@ def create_events_table(connection: Connection, table: str) -> None:
     connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({_definitions(columns)})")
 
 
-def forget_foreign_metadata(connection: Connection, table: str) -> None:
+def delete_foreign_metadata(connection: Connection, table: str) -> None:
     """Delete the row of a dropped or replaced table from mixpanel_data's `_metadata` table, if the file has one."""
     row = connection.execute(
         "SELECT count(*) FROM duckdb_columns() WHERE table_name = '_metadata' AND column_name = 'table_name' AND "

@@ -53,7 +53,7 @@ def set_target(connection: Connection, table: str, selection: Selection, days: C
         )
 
 
-def forget_targets(connection: Connection, table: str) -> None:
+def delete_targets(connection: Connection, table: str) -> None:
     """Remove the target days of all selections of the table."""
     connection.execute("DELETE FROM _export_targets WHERE table_name = ?", [table])
 

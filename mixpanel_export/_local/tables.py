@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import duckdb
 
 from mixpanel_export._database.connection import quoted, transaction
-from mixpanel_export._database.ledger import forget_table
+from mixpanel_export._database.ledger import delete_from_ledger
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import (
     IN_MAIN,
-    forget_foreign_metadata,
+    delete_foreign_metadata,
     name_in_database,
     table_exists,
     table_names,
@@ -73,8 +73,8 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> 
         for table in dict.fromkeys(_droppable(connection, name) for name in names):
             for target in (table, SHADOW + table):
                 connection.execute(f"DROP TABLE IF EXISTS {quoted(target)}")
-                forget_table(connection, target)
-            forget_foreign_metadata(connection, table)
+                delete_from_ledger(connection, target)
+            delete_foreign_metadata(connection, table)
 
 
 def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:

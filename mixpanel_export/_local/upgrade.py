@@ -28,7 +28,7 @@ from mixpanel_export._database.schema import (
     columns_of,
     create_events_table,
     create_ledger,
-    forget_foreign_metadata,
+    delete_foreign_metadata,
     table_exists,
 )
 from mixpanel_export._local.file import check_there
@@ -140,7 +140,7 @@ def _upgraded(connection: Connection, tables: list[str]) -> tuple[UpgradedTable,
     with transaction(connection):
         metadata = _read_metadata(connection)
         for table in tables:
-            forget_foreign_metadata(connection, table)
+            delete_foreign_metadata(connection, table)
         _drop_empty_metadata(connection)
         create_ledger(connection)
         unknown = _Metadata(datetime.now(UTC), None)
@@ -171,7 +171,7 @@ def _upgrade(connection: Connection, table: str, metadata: _Metadata) -> Upgrade
         connection.execute(f"SELECT {metadata.day}, count(*) FROM {quoted(table)} GROUP BY ALL").fetchall()
     )
     ledger = Ledger(connection, table, _UNKNOWN, "UTC")
-    ledger.forget_all()
+    ledger.delete_all()
     runs = list(join_days({*counts, *(metadata.days.dates if metadata.days else ())}))
     batches = dict(zip(ledger.new_numbers(len(runs)), runs, strict=True))
     _copy(connection, table, metadata.day, batches)

@@ -21,7 +21,7 @@ from mixpanel_export._database.preflight import Target, check_target
 from mixpanel_export._database.schema import (
     create_events_table,
     create_ledger,
-    forget_foreign_metadata,
+    delete_foreign_metadata,
     table_exists,
 )
 from mixpanel_export._database.settings import most_memory, room_for_lines
@@ -136,7 +136,7 @@ class EventsTable:
             error=failed.error,
         )
         with self.errors(str(failed.chunk)), transaction(self.connection):
-            self._ledger.forget(self._ledger.superseded({batch.number: batch.days}, visible=False))
+            self._ledger.delete(self._ledger.superseded({batch.number: batch.days}, visible=False))
             self._ledger.write([batch])
             self._record_target()
 
@@ -201,7 +201,7 @@ class EventsTable:
                     self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.filled)}")
                 # `resume` still wants the days that failed before the table existed.
                 if self.target.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
-                    self._ledger.forget_all()
+                    self._ledger.delete_all()
             else:
                 record_missing_strays(self.connection, self.filled, self.target.zone)
 
@@ -239,7 +239,7 @@ class EventsTable:
             self.connection.execute(
                 f"DELETE FROM {quoted(self.filled)} WHERE export_batch IN (SELECT unnest(?))", [older]
             )
-            self._ledger.forget(older)
+            self._ledger.delete(older)
         return older
 
     def _create_filled(self) -> None:
@@ -255,8 +255,8 @@ class EventsTable:
             self.connection.execute(f"COMMENT ON TABLE {new} IS NULL")
             self.connection.execute(f"DROP TABLE IF EXISTS {old}")
             self.connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
-            Ledger(self.connection, self.name, self.target.selection, self.target.zone).forget_all()
-            forget_foreign_metadata(self.connection, self.name)
+            Ledger(self.connection, self.name, self.target.selection, self.target.zone).delete_all()
+            delete_foreign_metadata(self.connection, self.name)
             self.connection.execute(
                 "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.name, self.filled]
             )

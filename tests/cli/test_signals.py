@@ -51,7 +51,7 @@ def endless(connection):
 
 """
 IN_COMMIT = LONG + "then(_store, 'load_set_aside', lambda connection: endless(connection))\nmain()"
-IN_SWAP = LONG + "then(_store, 'forget_foreign_metadata', lambda connection: endless(connection))\nmain()"
+IN_SWAP = LONG + "then(_store, 'delete_foreign_metadata', lambda connection: endless(connection))\nmain()"
 IN_CLEANUP = (
     LONG + "from threading import Event\nthen(_staging.Staging, 'close', lambda _: Event().wait())\nmain()"
 )

@@ -104,7 +104,7 @@ class Table:
         gone = [number for number, (day, _) in self.delivered.items() if day in days]
         ledger = Ledger(self.connection, TABLE, ME, self.zone)
         self.connection.execute(f'DELETE FROM "{TABLE}" WHERE export_batch IN (SELECT unnest(?))', [gone])
-        ledger.forget(gone)
+        ledger.delete(gone)
         for number in gone:
             del self.delivered[number]
         new = [self.insert(ME, day, events) for day, events in days.items()]
