@@ -139,7 +139,7 @@ class Batch:
 
     @property
     def empty_answer(self) -> bool:
-        """Whether Mixpanel answered twice without a body, so that the days count as empty."""
+        """Whether both answers to the request were empty (status 200, no body). Then the days count as without events."""
         return self.status in {"complete", "open"} and not self.rows and not self.bytes_read
 
 

@@ -111,7 +111,7 @@ class Coverage:
 
     @property
     def empty_answers(self) -> tuple[Chunk, ...]:
-        """The days that count as empty because Mixpanel answered twice without a body."""
+        """The days that count as without events because both answers were empty."""
         return tuple(join_days(day for day, batch in self._by_day.items() if batch.empty_answer))
 
     @property

@@ -80,7 +80,7 @@ def check_folder(path: Path) -> None:
     """Check that this user may write other files beside the database file.
 
     Raises:
-        DatabaseError: This user may not.
+        DatabaseError: This user may not write to the folder.
     """
     folder = path.resolve().parent
     if not os.access(folder, os.W_OK):
@@ -92,7 +92,7 @@ def check_folder(path: Path) -> None:
 
 
 def _check_kind(path: Path, name: str) -> None:
-    """Check that *path* is not something other than a file. The error calls it *name*."""
+    """Check that *path* is a regular file, or does not exist. The error calls it *name*."""
     try:
         problem = _problem_of(path)
     except OSError as error:
@@ -134,7 +134,7 @@ def has_content(path: Path) -> bool:
 def create_database(path: Path) -> None:
     """Create an empty database at *path*.
 
-    Other processes never see a part of it. A database that another process created meanwhile is not replaced.
+    Other processes see no file, or a complete one. A database that another process created meanwhile is not replaced.
     """
     target = path.resolve()  # symbolic links stay
     try:

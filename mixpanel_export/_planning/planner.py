@@ -188,7 +188,7 @@ def _even_parts(
     requests: int | None,
     weights: Weights | None,
 ) -> list[range]:
-    """Divide the closed days evenly. Each open day, and each batch with open days, is a part by itself."""
+    """Divide the days before *open_day* evenly. Each later day, and each batch with such days, is a part by itself."""
     open_batches = [batch for batch in indivisible if batch.stop > open_day]
     open_days = {day for day in to_fetch if day >= open_day}.difference(*open_batches)
     separate = open_batches + [range(day, day + 1) for day in open_days]
@@ -220,9 +220,9 @@ def _quickest(
 
 
 def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int, requests: int | None) -> int:
-    """Return the number of chunks for the closed days, in runs of *lengths* days.
+    """Return the number of chunks for runs of *lengths* days.
 
-    It is a multiple of *workers* if the quota allows. *separate* are the chunks of open days.
+    It is a multiple of *workers* if the quota allows. *separate* are the other chunks of the plan, those of open days.
     """
     days = sum(lengths)
     weeks = sum(-(-length // _WEEK) for length in lengths)

@@ -1,7 +1,8 @@
 """The gate: every request waits here until the quota allows it.
 
 Mixpanel allows a project 3 export requests per second and 60 per rolling hour (openapi/export.openapi.yaml). The planner
-makes plans that fit into the hour. The gate enforces the quota, whatever the plan and the retries are.
+limits the requests of a plan. The gate enforces the quota for all requests, including retries. A *slot* is the time from
+which the quota allows the next request.
 
 A cancelled caller never consumes quota, because there is no await between the recording of a request and the return to
 its caller.
@@ -24,9 +25,9 @@ from mixpanel_export._quota.shared import SharedQuota, View, key_of
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, time_for, wait_needed
 from mixpanel_export.errors import APIError, RateLimitError
 
-_CONNECT_AHEAD = 2.0  # seconds; a caller may connect so long before the quota allows its request
-_LONGEST_SLEEP = 10.0  # seconds; a refund may allow a request earlier than expected
-_MAX_IDLE = 30.0  # seconds; an open connection may wait so long for admission
+_CONNECT_AHEAD = 2.0  # seconds before its slot; a caller may connect then
+_LONGEST_SLEEP = 10.0  # seconds; after that, check again, because a refund may allow a request earlier
+_MAX_IDLE = 30.0  # seconds that an open connection may wait for admission
 
 
 class MaxWaitExceeded(Exception):  # noqa: N818 - callers translate it
@@ -51,7 +52,7 @@ class Ticket(NamedTuple):
 
 
 class Admission:
-    """What `Gate.admission` gives to a caller that may connect; `ticket` is None until its request is admitted."""
+    """A caller that may connect, from `Gate.admission`. `ticket` is None until its request is admitted."""
 
     def __init__(self, admit: Callable[["Admission"], Awaitable[None]]) -> None:
         self._admit = admit
@@ -146,8 +147,8 @@ class Gate:
     async def admission(self) -> AsyncGenerator[Admission]:
         """Wait until the caller may connect. When the block ends, update the quota according to its error, if any.
 
-        The caller may connect about two seconds before the quota allows its request, so that open connections do not
-        idle for minutes. Each slot lets only one caller connect.
+        The caller may connect about two seconds before its slot, so that open connections do not idle for minutes. Only
+        one caller may connect for each slot.
 
         A block that ends before its request was admitted consumes no quota. After a `RateLimitError`, all requests pause
         for a while. A request that failed with a status in `UNCOUNTED` is returned to the hour.
@@ -165,7 +166,7 @@ class Gate:
             raise
         finally:
             self._connecting.pop(admission, None)
-        # A success ends a row of refusals, unless a refusal came while this request was in flight.
+        # A success resets the number of refusals, unless another request was refused while this one was in flight.
         if admission.ticket is not None and admission.ticket.time >= self._last_refusal:
             self._refusals = 0
 
@@ -193,12 +194,14 @@ class Gate:
     async def _wait_to_connect(self, admission: Admission) -> None:
         async with self._connect_lock:
             await self.refresh()
-            while (
-                wait := max(self._pause_left(), self._hour_wait(self._expected_callers()) - _CONNECT_AHEAD)
-            ) > 0:
+            while (wait := self._wait_until_connect()) > 0:
                 await self._sleep_counted(wait)
                 await self.refresh()
             self._connecting[admission] = self._clock()
+
+    def _wait_until_connect(self) -> float:
+        """Return the seconds until the next caller may connect."""
+        return max(self._pause_left(), self._hour_wait(self._expected_callers()) - _CONNECT_AHEAD)
 
     def _expected_callers(self) -> int:
         """Return how many callers are connecting and will soon use a slot."""
