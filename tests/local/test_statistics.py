@@ -1,4 +1,4 @@
-"""What a workspace says of its own database, and drops of it: nothing here asks Mixpanel."""
+"""What a workspace says of its own database, and how it is opened."""
 
 import json
 import sys
@@ -9,63 +9,32 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import databases
 import duckdb
 import pytest
-from anyio import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import export, held, ledger, query, simulator, truth
 
 from mixpanel_export import (
-    BatchProgress,
     ColumnInfo,
     ColumnStatsResult,
     DatabaseError,
     DatabaseNotFoundError,
     EventBreakdownResult,
     EventStats,
-    ExportRunningError,
     MixpanelDataError,
     QueryError,
     SummaryResult,
-    TableFormatError,
-    TableInfo,
     TableNotFoundError,
     TableSchema,
     Workspace,
     WorkspaceInfo,
 )
-from mixpanel_export._database.schema import LEDGER_TABLES
 from mixpanel_export._local.file import size_and_birth
 from mixpanel_export._local.statistics import stats_of
-from mixpanel_export.simulator import Fault, Simulator
 
-ROWS = """
-CREATE TABLE events (
-    event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR, properties JSON, export_batch INTEGER);
-INSERT INTO events VALUES
-    ('View', '2024-03-01 10:00', 'u1', 'a', '{"$city": "Köln", "n": 1, "plan": "free"}', 1),
-    ('View', '2024-03-02 11:00', 'u2', 'b', '{"n": 2.5, "plan": "pro"}', 1),
-    ('View', NULL, 'u1', 'c', '{"n": null, "plan": "free"}', 1),
-    ('Sign up', '2024-02-28 09:00', NULL, 'd', '{"plan": null, "zip": "x"}', 1),
-    ('Odd', NULL, 'u3', 'e', '{}', 1);
-CREATE TABLE "and mine" (id INTEGER PRIMARY KEY, price DECIMAL(9, 2) NOT NULL);
-CREATE VIEW seen AS SELECT event_name FROM events;
-"""
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "events.duckdb"
-    with duckdb.connect(str(path)) as connection:
-        connection.execute(ROWS)
-    return path
-
-
-@pytest.fixture
-def workspace(db: Path) -> Any:
-    with Workspace(path=db) as workspace:
-        yield workspace
+db = databases.db
+workspace = databases.workspace
 
 
 def test_a_schema_has_the_columns_in_order(workspace: Workspace) -> None:
@@ -377,186 +346,6 @@ def test_what_is_missing_says_what_to_use(use: Callable[[Workspace], object], in
     """What mixpanel_data had and this has not is a `NotImplementedError` that names something instead."""
     with pytest.raises(NotImplementedError, match=instead):
         use(Workspace(path=db))
-
-
-# Dropping
-
-
-async def exported(db: Path, *tables: str, **options: Any) -> Simulator:
-    sim = simulator(duplicates=0.2, stray=0.2) if options.pop("stray", False) else simulator()
-    for table in tables:
-        await export(sim, db, table=table, **options)
-    return sim
-
-
-def books(db: Path) -> list[tuple[int, ...]]:
-    """Return how many rows each of the ledger's tables has."""
-    return query(db, "SELECT " + ", ".join(f"(SELECT count(*) FROM {table})" for table in LEDGER_TABLES))
-
-
-def test_dropping_takes_the_books_along(tmp_path: Path) -> None:
-    """The table's rows, ledger rows, rejects, hidden duplicates and ids go, those of another table stay."""
-    db = tmp_path / "x.duckdb"
-    sim = run(lambda: exported(db, "events", "others"))
-    for number, table in enumerate(("events", "others")):
-        batch = f"(SELECT min(batch) FROM _export_batches WHERE table_name = '{table}')"
-        query(db, f"INSERT INTO _export_rejects SELECT {batch}, 'no event', 'x{number}'::BLOB")
-        query(db, f"INSERT INTO _export_duplicates (batch, lost_to) SELECT {batch}, {batch}")
-    ((batches, *_, timeless),) = books(db)
-    assert timeless
-    with Workspace(path=db) as workspace:
-        workspace.drop("EVENTS")
-        assert [table.name for table in workspace.tables()] == ["others"]
-    assert books(db) == [(batches // 2, 1, 1, timeless // 2)]
-    assert query(db, "SELECT DISTINCT table_name FROM _export_batches") == [("others",)]
-    assert query(db, "SELECT table_name FROM _metadata") == [("others",)]
-    assert held(db, "others") == truth(sim)
-
-
-def test_a_table_of_an_older_release_can_be_dropped_and_one_of_a_newer_cannot(tmp_path: Path) -> None:
-    """A drop knows all that an older ledger has of the table, and not what a newer one may have."""
-    db = tmp_path / "x.duckdb"
-    run(lambda: exported(db, "events", "others"))
-    query(db, "DROP TABLE _export_strays")
-    query(db, "COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 1'")
-    with Workspace(path=db) as workspace:
-        workspace.drop("events")
-        query(db, "COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 99'")
-        with pytest.raises(TableFormatError, match="update mpx-export"):
-            workspace.drop("others")
-        assert [table.name for table in workspace.tables()] == ["others"]
-
-
-def test_after_a_drop_resume_starts_from_nothing(tmp_path: Path) -> None:
-    """To exports a dropped table is not there: resume fetches all of it, and create makes it."""
-    db = tmp_path / "x.duckdb"
-    sim = run(lambda: exported(db, "events"))
-    for mode in ("resume", "create"):
-        with Workspace(path=db) as workspace:
-            workspace.drop("events")
-        asked = len(sim.requests)
-        run(lambda mode=mode: export(sim, db, mode=mode))  # type: ignore[misc]  # anyio's run wants no arguments
-        assert len(sim.requests) == 2 * asked if mode == "resume" else asked < len(sim.requests)
-        assert held(db) == truth(sim)
-
-
-def test_dropping_takes_along_what_a_replace_has_left(tmp_path: Path) -> None:
-    """A replacement that was broken off is dropped with its table, or alone where there is none."""
-    db = tmp_path / "x.duckdb"
-    fault = Fault("500", first=datetime(2024, 3, 9).date(), last=datetime(2024, 3, 9).date())
-    for there in (True, False):
-        sim = simulator()
-        if there:
-            run(lambda sim=sim: export(sim, db))  # type: ignore[misc]  # anyio's run wants no arguments
-        sim.faults = [fault]
-        run(lambda sim=sim: export(sim, db, mode="replace", retries=0))  # type: ignore[misc]  # as above
-        shadow = "SELECT count(*) FROM duckdb_tables() WHERE table_name = '_export_replace_events'"
-        assert query(db, shadow) == [(1,)]
-        with Workspace(path=db) as workspace:
-            workspace.drop("events")
-        assert query(db, shadow) == [(0,)]
-        assert books(db) == [(0, 0, 0, 0)]
-
-
-def test_dropping_is_all_or_nothing(workspace: Workspace) -> None:
-    """Where one of the tables cannot be dropped, none is; a table named twice is dropped once."""
-    with pytest.raises(TableNotFoundError):
-        workspace.drop("events", "and mine", "nothing")
-    assert [table.name for table in workspace.tables()] == ["and mine", "events"]
-    workspace.drop("events", "Events", "and mine")
-    assert workspace.tables() == []
-    workspace.drop()
-
-
-def test_the_books_cannot_be_dropped(tmp_path: Path) -> None:
-    """Tables whose names begin with an underscore are no user's, so they are neither listed nor dropped."""
-    db = tmp_path / "x.duckdb"
-    run(lambda: exported(db, "events"))
-    with Workspace(path=db) as workspace:
-        for name in ("_export_batches", "_metadata", "_nothing"):
-            with pytest.raises(ValueError, match="begin with _"):
-                workspace.drop("events", name)
-        assert [table.name for table in workspace.tables()] == ["events"]
-    assert len(ledger(db)) > 0
-
-
-def test_a_view_is_no_table_to_drop(workspace: Workspace) -> None:
-    """`drop` drops tables only."""
-    with pytest.raises(TableNotFoundError):
-        workspace.drop("seen")
-    assert workspace.sql_scalar("SELECT count(*) FROM seen") == 5
-
-
-def test_a_transaction_of_the_users_is_left_alone(workspace: Workspace) -> None:
-    """A drop beside the user's own open transaction goes through, or changes nothing and says so."""
-    connection = workspace.connection
-    connection.execute("BEGIN; CREATE TABLE uncommitted AS SELECT 1 AS n")
-    workspace.drop("and mine")
-    connection.execute("COMMIT")
-    assert [table.name for table in workspace.tables()] == ["events", "uncommitted"]
-    connection.execute("BEGIN; ALTER TABLE events ADD COLUMN more INTEGER")
-    with pytest.raises(DatabaseError, match=r"cannot drop events.*nothing was dropped"):
-        workspace.drop("events")
-    connection.execute("COMMIT")
-    assert len(workspace.table_schema("events").columns) == 7
-
-
-def test_nothing_is_dropped_during_an_export(tmp_path: Path) -> None:
-    """A callback that drops the table of its own export is refused, and the export brings all events."""
-    db = tmp_path / "x.duckdb"
-    sim = simulator()
-    refused: list[str] = []
-
-    def drop(_: BatchProgress) -> None:
-        with pytest.raises(ExportRunningError) as caught, Workspace(path=db) as workspace:
-            workspace.drop("events")
-        refused.append(caught.value.code)
-
-    run(lambda: export(sim, db, on_batch_complete=drop))
-    assert set(refused) == {"EXPORT_RUNNING"}
-    assert held(db) == truth(sim)
-
-
-def test_drop_all_takes_what_was_fetched(tmp_path: Path) -> None:
-    """`drop_all` drops fetched tables, or those of one type, and leaves the user's own."""
-    db = tmp_path / "x.duckdb"
-    run(lambda: exported(db, "one", "two"))
-    with Workspace(path=db) as workspace:
-        workspace.connection.execute("CREATE TABLE mine AS SELECT 1 AS n")
-        workspace.drop_all(type="profiles")
-        assert [table.name for table in workspace.tables()] == ["mine", "one", "two"]
-        workspace.drop_all("events")
-        assert workspace.tables() == [TableInfo("mine", None, 1, None)]
-        workspace.drop_all()
-        assert [table.to_dict() for table in workspace.tables()] == [
-            {"name": "mine", "type": None, "row_count": 1, "fetched_at": None}
-        ]
-
-
-def test_a_table_that_took_the_name_of_a_fetched_one_is_the_users(tmp_path: Path) -> None:
-    """What the ledger still says of the name makes no fetched table of it, so `drop_all` leaves it."""
-    db = tmp_path / "x.duckdb"
-    run(lambda: exported(db, "one", "two"))
-    query(db, "DROP TABLE one; CREATE TABLE one AS SELECT 42 AS n")
-    with Workspace(path=db) as workspace:
-        workspace.drop_all()
-        assert workspace.tables() == [TableInfo("one", None, 1, None)]
-
-
-def test_tables_of_mixpanel_data_are_dropped_with_what_it_says_of_them(tmp_path: Path) -> None:
-    """In a file of mixpanel_data's its own list forgets what was dropped."""
-    db = tmp_path / "x.duckdb"
-    with duckdb.connect(str(db)) as connection:
-        connection.execute(
-            "CREATE TABLE people (distinct_id VARCHAR PRIMARY KEY, properties JSON, last_seen TIMESTAMP);"
-            "CREATE TABLE _metadata (table_name VARCHAR PRIMARY KEY, type VARCHAR NOT NULL, "
-            "fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL);"
-            "INSERT INTO _metadata VALUES ('people', 'profiles', '2026-01-02 03:04:05', NULL, NULL, 0)"
-        )
-    with Workspace(path=db) as workspace:
-        workspace.drop_all("profiles")
-        assert workspace.tables() == []
-        assert workspace.sql_scalar("SELECT count(*) FROM _metadata") == 0
 
 
 def test_summaries_print_as_what_they_are(workspace: Workspace) -> None:
