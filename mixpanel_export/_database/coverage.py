@@ -60,7 +60,7 @@ class Coverage:
     """The ledger rows of the table and the selection."""
     counts: RowsPerDay | None
     """The numbers of rows in the table; None if the table does not exist."""
-    target: Chunk | None = None
+    target_days: Chunk | None = None
     """The target days: all days that exports requested."""
     imported: frozenset[date] = frozenset()
     """Days whose rows mixpanel_data wrote. They are not missing."""
@@ -72,7 +72,7 @@ class Coverage:
         """All days with a batch, and all missing days, in order."""
         newest = self._by_day
         expected = [day for day, row in newest.items() if row.status != "limited"]
-        expected += [self.target.first, self.target.last] if self.target else []
+        expected += [self.target_days.first, self.target_days.last] if self.target_days else []
         days = set(newest)
         if expected:
             days.update(set(Chunk(min(expected), max(expected)).dates) - self.imported)
@@ -179,7 +179,7 @@ class Coverage:
 def coverages(
     rows: Iterable[Batch],
     counts: Mapping[str, RowsPerDay],
-    targets: Mapping[tuple[str, Selection], Chunk] = MappingProxyType({}),
+    target_days: Mapping[tuple[str, Selection], Chunk] = MappingProxyType({}),
 ) -> tuple[Coverage, ...]:
     """Return the coverage of each table and selection, ordered by table and first batch.
 
@@ -194,7 +194,7 @@ def coverages(
             selection,
             tuple(batches),
             counts.get(table),
-            targets.get((table, selection)),
+            target_days.get((table, selection)),
             _days_of(row for row in _in_table(groups, table) if row.status == "imported"),
             _days_of(row for row in _in_table(groups, table) if _may_share(row, selection)),
         )

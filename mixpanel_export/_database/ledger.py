@@ -8,7 +8,7 @@ from typing import Any
 
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.schema import LEDGER_TABLES, check_ledger, create_ledger, table_exists
-from mixpanel_export._database.targets import delete_targets
+from mixpanel_export._database.target_days import delete_target_days
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
 
@@ -186,7 +186,7 @@ class Ledger:
     def delete_all(self) -> None:
         """Delete all rows about the table from the ledger tables."""
         self.delete([batch.number for batch in self.batches()])
-        delete_targets(self._connection, self._table)
+        delete_target_days(self._connection, self._table)
 
     def new_numbers(self, count: int) -> list[int]:
         """Return *count* new batch numbers, ascending and greater than all earlier ones."""

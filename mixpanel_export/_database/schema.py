@@ -61,7 +61,7 @@ _LEDGER_COLUMNS = {
     "deduped": "BOOLEAN",
     "timezone": "VARCHAR",
 }
-_TARGET_COLUMNS = {
+_TARGET_DAYS_COLUMNS = {
     name: _LEDGER_COLUMNS[name]
     for name in ("table_name", "project", "events", "where", "from_date", "to_date")
 }
@@ -97,7 +97,7 @@ def create_ledger(connection: Connection) -> None:
         ("_export_rejects", {"batch": "INTEGER", "reason": "VARCHAR", "line": "BLOB"}),
         ("_export_duplicates", {"batch": "INTEGER", "lost_to": "INTEGER", **EVENT_COLUMNS}),
         ("_export_strays", {"batch": "INTEGER", "event_time": "TIMESTAMP", "insert_id": "VARCHAR"}),
-        ("_export_targets", _TARGET_COLUMNS),
+        ("_export_targets", _TARGET_DAYS_COLUMNS),
     ):
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({_definitions(columns)})")
         _add_missing_columns(connection, table, columns)

@@ -161,7 +161,7 @@ async def _run(
             )
         except QueryError as error:
             if error.first_day is not None:
-                await in_thread(partial(table.trim_target, error.first_day), table.interrupt)
+                await in_thread(partial(table.trim_target_days, error.first_day), table.interrupt)
             raise
         finish = partial(table.finish, whole=not tracker.errors, allow_empty=job.allow_empty)
         totals = await in_thread(finish, table.interrupt)

@@ -21,7 +21,7 @@ from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
 from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.preflight import SHADOW, Target
 from mixpanel_export._database.schema import check_ledger, comment_of, has_export_columns, table_names
-from mixpanel_export._database.targets import read_targets
+from mixpanel_export._database.target_days import read_target_days
 from mixpanel_export._files import replacing
 from mixpanel_export._local.file import check_not_empty
 from mixpanel_export._model import Batch
@@ -132,7 +132,7 @@ def read_contents(connection: Connection) -> Contents:
     counted = {table: _rows_per_day(connection, table, zones[table]) for table in ours}
     return Contents(
         coverages=coverages(
-            [row for row in rows if not row.table.startswith(SHADOW)], counted, read_targets(connection)
+            [row for row in rows if not row.table.startswith(SHADOW)], counted, read_target_days(connection)
         ),
         replacements=tuple(_replacements(connection, tables, rows)),
         others=tuple(table for table in tables if table not in ours and not table.startswith("_")),

@@ -25,7 +25,7 @@ from mixpanel_export._database.schema import (
     table_exists,
 )
 from mixpanel_export._database.settings import most_memory, room_for_lines
-from mixpanel_export._database.targets import move_targets, trim_target, widen_target
+from mixpanel_export._database.target_days import move_target_days, trim_target_days, widen_target_days
 from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
 from mixpanel_export._writer.cross_batch import (
@@ -159,10 +159,10 @@ class EventsTable:
                 self._swap()
             return Totals(self._count(self.name) - self._rows_before, removed)
 
-    def trim_target(self, first: date) -> None:
+    def trim_target_days(self, first: date) -> None:
         """Remove the days before *first* from the target, because the plan's history does not go back that far."""
         with self.errors(str(self.target.days)), transaction(self.connection):
-            trim_target(self.connection, self.filled, self.target.selection, first)
+            trim_target_days(self.connection, self.filled, self.target.selection, first)
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread, if any."""
@@ -231,7 +231,7 @@ class EventsTable:
     def _record_target(self) -> None:
         """Record which days the export was asked for, unless it has a `limit`, whose days never count."""
         if not self.target.limited:
-            widen_target(self.connection, self.filled, self.target.selection, self.target.days)
+            widen_target_days(self.connection, self.filled, self.target.selection, self.target.days)
 
     def _supersede(self, newer: Mapping[int, Chunk]) -> list[int]:
         older = self._ledger.superseded(newer, visible=True)
@@ -260,7 +260,7 @@ class EventsTable:
             self.connection.execute(
                 "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.name, self.filled]
             )
-            move_targets(self.connection, self.filled, self.name)
+            move_target_days(self.connection, self.filled, self.name)
 
     def _check_not_emptied(self) -> None:
         old_rows = self._count(self.name)

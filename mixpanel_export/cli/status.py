@@ -77,7 +77,7 @@ def command(*, db: str, table: str | None, as_json: bool, set_target: str | None
 
 def _set_target(db: str, table: str | None, target: str) -> None:
     from mixpanel_export._database.path import database_path
-    from mixpanel_export._local.targets import change_targets
+    from mixpanel_export._local.target_days import change_target_days
     from mixpanel_export._planning.days import checked_days
 
     first, separator, last = target.partition("..")
@@ -85,7 +85,7 @@ def _set_target(db: str, table: str | None, target: str) -> None:
         raise click.BadParameter(
             "must be two days, such as 2024-01-01..2024-12-30", param_hint="--set-target"
         )
-    change_targets(database_path(db), checked_days(first, last), table)
+    change_target_days(database_path(db), checked_days(first, last), table)
 
 
 def _refuse(table: str) -> None:
@@ -265,8 +265,8 @@ def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
         "removed_duplicates": sum(row.removed_duplicates for row in coverage.batches),
         "rejects": sum(row.rejects for row in coverage.batches),
         "repaired": sum(row.repaired for row in coverage.batches),
-        "target": coverage.target
-        and {"from_date": str(coverage.target.first), "to_date": str(coverage.target.last)},
+        "target": coverage.target_days
+        and {"from_date": str(coverage.target_days.first), "to_date": str(coverage.target_days.last)},
         "empty_answers": [
             {"from_date": str(days.first), "to_date": str(days.last)} for days in coverage.empty_answers
         ],

@@ -6,13 +6,13 @@ from mixpanel_export._database.connection import connected_for_export, transacti
 from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import check_ledger, create_ledger
-from mixpanel_export._database.targets import set_target
+from mixpanel_export._database.target_days import set_target_days
 from mixpanel_export._local.file import check_not_empty
 from mixpanel_export._model import Chunk
 from mixpanel_export.errors import TableNotFoundError
 
 
-def change_targets(path: Path, days: Chunk, table: str | None = None) -> None:
+def change_target_days(path: Path, days: Chunk, table: str | None = None) -> None:
     """Set the target days of *table*, or of every exported table, to *days*, for each of its selections.
 
     Raises:
@@ -38,4 +38,4 @@ def change_targets(path: Path, days: Chunk, table: str | None = None) -> None:
         with transaction(connection):
             create_ledger(connection)
             for name, selection in pairs:
-                set_target(connection, name, selection, days)
+                set_target_days(connection, name, selection, days)

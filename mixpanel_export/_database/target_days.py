@@ -15,7 +15,7 @@ _SAME = (
 )
 
 
-def read_targets(connection: Connection) -> dict[tuple[str, Selection], Chunk]:
+def read_target_days(connection: Connection) -> dict[tuple[str, Selection], Chunk]:
     """Return the target days of each table and selection that has any."""
     if not table_exists(connection, "_export_targets"):
         return {}
@@ -28,22 +28,24 @@ def read_targets(connection: Connection) -> dict[tuple[str, Selection], Chunk]:
     }
 
 
-def widen_target(connection: Connection, table: str, selection: Selection, days: Chunk) -> None:
+def widen_target_days(connection: Connection, table: str, selection: Selection, days: Chunk) -> None:
     """Add *days*, and the days between them and the target days, to the target days."""
-    target = read_targets(connection).get((table, selection), days)
-    set_target(
-        connection, table, selection, Chunk(min(target.first, days.first), max(target.last, days.last))
+    current = read_target_days(connection).get((table, selection), days)
+    set_target_days(
+        connection, table, selection, Chunk(min(current.first, days.first), max(current.last, days.last))
     )
 
 
-def trim_target(connection: Connection, table: str, selection: Selection, first: date) -> None:
+def trim_target_days(connection: Connection, table: str, selection: Selection, first: date) -> None:
     """Remove the days before *first* from the target days."""
-    target = read_targets(connection).get((table, selection))
-    if target and target.first < first:
-        set_target(connection, table, selection, Chunk(first, target.last) if first <= target.last else None)
+    current = read_target_days(connection).get((table, selection))
+    if current and current.first < first:
+        set_target_days(
+            connection, table, selection, Chunk(first, current.last) if first <= current.last else None
+        )
 
 
-def set_target(connection: Connection, table: str, selection: Selection, days: Chunk | None) -> None:
+def set_target_days(connection: Connection, table: str, selection: Selection, days: Chunk | None) -> None:
     """Replace the target days by *days*; None removes them."""
     key = [table, selection.project, selection.events_json, selection.where]
     connection.execute(f"DELETE FROM _export_targets WHERE {_SAME}", key)
@@ -53,11 +55,11 @@ def set_target(connection: Connection, table: str, selection: Selection, days: C
         )
 
 
-def delete_targets(connection: Connection, table: str) -> None:
+def delete_target_days(connection: Connection, table: str) -> None:
     """Remove the target days of all selections of the table."""
     connection.execute("DELETE FROM _export_targets WHERE table_name = ?", [table])
 
 
-def move_targets(connection: Connection, old: str, new: str) -> None:
+def move_target_days(connection: Connection, old: str, new: str) -> None:
     """Move the target days of the table *old* to the table *new*."""
     connection.execute("UPDATE _export_targets SET table_name = ? WHERE table_name = ?", [new, old])
