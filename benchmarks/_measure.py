@@ -256,7 +256,7 @@ def machine() -> str:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return the median of *values* and, in brackets, the least and the greatest."""
+    """Return the median of *values* and, in brackets, the minimum and the maximum."""
     return f"{median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 

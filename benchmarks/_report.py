@@ -62,7 +62,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def bars_table(results: Iterable[BarResult]) -> str:
     """Return a table of bars, met or missed."""
     return markdown(
-        ["bar", "limit", "median (least to greatest)", "", "scale"], (result.row() for result in results)
+        ["bar", "limit", "median (minimum to maximum)", "", "scale"], (result.row() for result in results)
     )
 
 
@@ -115,7 +115,7 @@ def _plot(file: Path, title: str, about: str, draw: Callable[["Figure"], None]) 
 def horizontal(
     axes: "Axes", title: str, unit: str, bars: Sequence[tuple[str, Sequence[float]]], digits: int = 1
 ) -> None:
-    """Draw a bar for the median of each row of values, with a whisker from the least to the greatest, and the figure."""
+    """Draw a bar for the median of each row of values, with a whisker from the minimum to the maximum, and the figure."""
     middles = [median(values) for _, values in bars]
     whiskers = [
         [middle - min(values) for middle, (_, values) in zip(middles, bars, strict=True)],
@@ -156,7 +156,7 @@ def line(
     label: str,
     colour: str = COLOURS[0],
 ) -> None:
-    """Draw the medians of *runs* over *sizes*, with whiskers from the least to the greatest."""
+    """Draw the medians of *runs* over *sizes*, with whiskers from the minimum to the maximum."""
     middles = [median(values) for values in runs]
     whiskers = [
         [middle - min(values) for middle, values in zip(middles, runs, strict=True)],

@@ -90,7 +90,7 @@ def ratios(results: Sequence[Sequence[Run]], part: str) -> list[float]:
 
 
 def table(cases: Sequence[Case], results: Sequence[Sequence[Run]]) -> str:
-    """Return the figures as a Markdown table: median (least to greatest)."""
+    """Return the figures as a Markdown table: median (minimum to maximum)."""
     rows = [
         [
             case.name,

@@ -221,7 +221,7 @@ def all_ways(url: str, files: Path, per_day: int, by_day: Sequence[Truth]) -> li
 
 
 def table(ways: Sequence[Way], results: Sequence[Sequence[Run]]) -> str:
-    """Return the figures as a Markdown table: median (least to greatest)."""
+    """Return the figures as a Markdown table: median (minimum to maximum)."""
     rows = [
         [
             way.name,

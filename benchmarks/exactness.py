@@ -227,7 +227,7 @@ def rounds(cases: Sequence[Case], number: int, folder: Path | None) -> list[dict
 
 
 def table(cases: Sequence[Case], results: Sequence[dict[str, Run]]) -> str:
-    """Return the figures as a Markdown table: median (least to greatest)."""
+    """Return the figures as a Markdown table: median (minimum to maximum)."""
     lines = [
         f"| | {COLUMNS} |",
         "|---" * (COLUMNS.count("|") + 2) + "|",

@@ -187,7 +187,7 @@ def _sent(by_day: Sequence[Truth]) -> int:
 
 
 def table(results: Sequence[tuple[Pair, list[list[Cost]]]]) -> str:
-    """Return the figures as a Markdown table: median (least to greatest)."""
+    """Return the figures as a Markdown table: median (minimum to maximum)."""
     rows = []
     for pair, (base_costs, other_costs) in results:
         ratios = [other.wall / base.wall for base, other in zip(base_costs, other_costs, strict=True)]
@@ -254,7 +254,7 @@ def draw(
     names = [work.name.replace(", ", ",\n") for work, _ in works]
     horizontal(
         millions,
-        "median, least and greatest",
+        "median, minimum and maximum",
         "seconds per million events",
         [(name, _per_million(*each)) for name, each in zip(names[:4], works[:4], strict=True)],
     )

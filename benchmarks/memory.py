@@ -75,7 +75,7 @@ def sizes(stack: ExitStack, scale: float) -> Iterator[Size]:
 
 
 def table(exports: Sequence[Size], results: Sequence[Sequence[Cost]]) -> str:
-    """Return the figures as a Markdown table: median (least to greatest)."""
+    """Return the figures as a Markdown table: median (minimum to maximum)."""
     rows = [
         [
             size.name,

@@ -114,7 +114,7 @@ def _refuse(server: socket.socket, arrivals: "SimpleQueue[float]", stopping: Eve
 
 
 def table(results: Sequence[Sequence[Cost]]) -> str:
-    """Return the figures as a Markdown table: median (least to greatest)."""
+    """Return the figures as a Markdown table: median (minimum to maximum)."""
     rows = [
         [
             f"`{command.name}`",
@@ -136,7 +136,7 @@ def draw(results: Sequence[Sequence[Cost]], figure: "Figure") -> None:
     """Draw the time of each command."""
     horizontal(
         figure.subplots(),
-        "wall: median, least and greatest",
+        "wall: median, minimum and maximum",
         "milliseconds",
         [
             (command.name, [cost.wall * 1e3 for cost in costs])

@@ -35,18 +35,18 @@ class FetchOptions(TypedDict, total=False):
     max_wait: float
 
 
-def check(name: str, value: int | None, least: int, most: int) -> None:
-    """Check that *value*, unless it is None, is from *least* to *most*.
+def check(name: str, value: int | None, minimum: int, maximum: int) -> None:
+    """Check that *value*, unless it is None, is from *minimum* to *maximum*.
 
     Raises:
         ArgumentError: It is not. The message is that of mixpanel_data.
     """
-    if value is not None and value < least:
+    if value is not None and value < minimum:
         raise ArgumentError(
-            name, "must be " + ("positive" if least == 1 else f"at least {least}, got {value}")
+            name, "must be " + ("positive" if minimum == 1 else f"at least {minimum}, got {value}")
         )
-    if value is not None and value > most:
-        raise ArgumentError(name, f"must be at most {most}, got {value}")
+    if value is not None and value > maximum:
+        raise ArgumentError(name, f"must be at most {maximum}, got {value}")
 
 
 def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "append", "replace", "resume"]:

@@ -39,15 +39,15 @@ def html_pairs(rows: Iterable[tuple[str, object]], caption: str) -> str:
 
 
 def html_table(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", most: int = 20
+    columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", max_rows: int = 20
 ) -> str:
-    """Return an HTML table with a header and at most *most* rows, and the total number of rows below it."""
+    """Return an HTML table with a header and at most *max_rows* rows, and the total number of rows below it."""
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     head = "".join(f"<th{_LEFT}>{escape(name)}</th>" for name in columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:most])
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:max_rows])
     shown = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
-    if len(rows) > most:
-        shown = f"the first {most} of {shown}"
+    if len(rows) > max_rows:
+        shown = f"the first {max_rows} of {shown}"
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{shown}</p>"
 
 

@@ -57,8 +57,8 @@ def _checked_base(api_url: str) -> str:
         raise ConfigError(
             f"http://{host} would send the secret unencrypted", advice="set MPX_API_URL to an https URL"
         )
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}" + ("" if port is None else f":{port}")
+    netloc_host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{netloc_host}" + ("" if port is None else f":{port}")
 
 
 def _checked_host(parts: SplitResult) -> str:

@@ -202,20 +202,20 @@ def _even_parts(
     longest = max([_WEEK, *(-(-len(run) // share) for share, run in divided)])
     alternatives = [
         separate + [piece for part in parts for piece in _no_longer_than(longest, part, indivisible)]
-        for parts in even_by_weight(runs, indivisible, weights, most=count)
+        for parts in even_by_weight(runs, indivisible, weights, max_parts=count)
     ]
     return _quickest(separate + even, alternatives, len(separate) + count, workers, weights)
 
 
 def _quickest(
-    even: list[range], alternatives: Iterable[list[range]], most: int, workers: int, weights: Weights
+    even: list[range], alternatives: Iterable[list[range]], max_parts: int, workers: int, weights: Weights
 ) -> list[range]:
-    """Return the fastest of *alternatives* with at most *most* parts, or *even* if that saves little time."""
+    """Return the fastest of *alternatives* with at most *max_parts* parts, or *even* if that saves little time."""
 
     def time(parts: Iterable[range]) -> float:
         return makespan(parts, weights, workers)
 
-    best = min((parts for parts in alternatives if len(parts) <= most), key=time, default=even)
+    best = min((parts for parts in alternatives if len(parts) <= max_parts), key=time, default=even)
     return best if time(best) <= _MAX_TIME_RATIO * time(even) else even
 
 

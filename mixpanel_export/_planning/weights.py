@@ -63,14 +63,14 @@ def makespan(parts: Iterable[range], weights: Weights, workers: int) -> float:
     return max(free)
 
 
-def shares(weights: Sequence[float], most: Sequence[int], count: int) -> list[int]:
+def shares(weights: Sequence[float], maximums: Sequence[int], count: int) -> list[int]:
     """Return how many of *count* chunks each run gets, so that the heaviest chunk is as light as possible.
 
-    *weights* are the weights of the runs. Each run gets at least one chunk, and at most as many as *most* says.
+    *weights* are the weights of the runs. Each run gets at least one chunk, and at most as many as *maximums* says.
     """
     chunks = [1] * len(weights)
     for _ in range(count - len(weights)):
-        growing = [run for run in range(len(weights)) if chunks[run] < most[run]]
+        growing = [run for run in range(len(weights)) if chunks[run] < maximums[run]]
         if not growing:
             break
         chunks[max(growing, key=lambda run: weights[run] / chunks[run])] += 1
@@ -78,9 +78,9 @@ def shares(weights: Sequence[float], most: Sequence[int], count: int) -> list[in
 
 
 def even_by_weight(
-    runs: Sequence[range], indivisible: Sequence[range], weights: Weights, most: int
+    runs: Sequence[range], indivisible: Sequence[range], weights: Weights, max_parts: int
 ) -> Iterator[list[range]]:
-    """Yield divisions of *runs* into parts of about equal weight, with an increasing number of parts, up to *most*.
+    """Yield divisions of *runs* into parts of about equal weight, with an increasing number of parts, up to *max_parts*.
 
     No boundary divides a range of *indivisible*. A division may have fewer parts than intended, because a single day or
     batch may be heavier than its share.
@@ -92,7 +92,7 @@ def even_by_weight(
         for in_run in boundaries
     ]
     totals, most_parts = [sums[-1] for sums in cumulative], [len(in_run) - 1 for in_run in boundaries]
-    for count in range(len(runs), most + 1, 1 + most // _MAX_ALTERNATIVES):
+    for count in range(len(runs), max_parts + 1, 1 + max_parts // _MAX_ALTERNATIVES):
         yield [
             range(*part)
             for in_run, sums, share in zip(

@@ -114,5 +114,5 @@ def _is_due_to_size(error: MixpanelDataError | None) -> bool:
     )
 
 
-def _doubled(first: float, times: int, most: float) -> float:
-    return min(most, first * 2.0 ** min(times, 12))  # 2**12 exceeds every *most*; 2**1024 would overflow
+def _doubled(first: float, times: int, maximum: float) -> float:
+    return min(maximum, first * 2.0 ** min(times, 12))  # 2**12 exceeds every maximum; 2**1024 would overflow

@@ -137,8 +137,10 @@ def _id(properties: dict[str, Any], key: str, line: bytes) -> str | None:
         return value
     if type(value) is int:
         return str(value)
-    shaped = canonical(line)
-    return normalized(member_text(member_text(shaped.line.decode(), "properties"), key)) if shaped else None
+    repaired = canonical(line)
+    return (
+        normalized(member_text(member_text(repaired.line.decode(), "properties"), key)) if repaired else None
+    )
 
 
 def _load_object(line: bytes) -> dict[str, Any] | None:

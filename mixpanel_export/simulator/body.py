@@ -289,10 +289,10 @@ async def _resized(pieces: AsyncIterable[bytes], size: int) -> Pieces:
     buffer = bytearray()
     async for piece in pieces:
         buffer += piece
-        whole = len(buffer) - len(buffer) % size
-        for at in range(0, whole, size):
+        complete = len(buffer) - len(buffer) % size
+        for at in range(0, complete, size):
             yield bytes(buffer[at : at + size])
-        del buffer[:whole]
+        del buffer[:complete]
     if buffer:
         yield bytes(buffer)
 

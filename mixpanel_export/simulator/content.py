@@ -128,11 +128,11 @@ def _user(draw: Random, number: int) -> tuple[bytes, bytes]:
     system, browser, version, height, width, library = draw.choice(_SYSTEMS)
     city, region, country = draw.choice(_CITIES)
     device = f"{draw.getrandbits(32):08x}-{draw.getrandbits(16):04x}-4aa1-{draw.getrandbits(48):012x}"
-    known = draw.random() < 0.5
-    distinct_id = f"user-{number}" if known else f"$device:{device}"
+    has_user_id = draw.random() < 0.5
+    distinct_id = f"user-{number}" if has_user_id else f"$device:{device}"
     piece = (
         f',"$device_id":"{device}"'
-        + (f',"$user_id":"user-{number}"' if known else "")
+        + (f',"$user_id":"user-{number}"' if has_user_id else "")
         + f',"$os":"{system}","$browser":"{browser}","$browser_version":{version}'
         f',"$screen_height":{height},"$screen_width":{width},"$city":"{city}","$region":"{region}"'
         f',"mp_country_code":"{country}","mp_lib":"{library}","$lib_version":"2.{draw.randrange(40, 72)}.0"'

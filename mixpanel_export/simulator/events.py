@@ -174,7 +174,7 @@ def _batch(
     pieces = material(profile.seed)
     for i in range(size):
         when, what, more = bits[3 * i : 3 * i + 3]
-        second = _second(start, when) if clock is None else clock.placed(i, _second(start, when))
+        second = _second(start, when) if clock is None else clock.local_second(i, _second(start, when))
         delay = (
             (more & 0xFFFFFFFF) * _LATEST_MS >> 32
             if (when >> 44 & 0xFFFF) < late

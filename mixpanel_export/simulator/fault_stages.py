@@ -19,27 +19,27 @@ Stage = Callable[[Pieces, int, Fault, Sleep], Pieces]
 
 async def _until(pieces: Pieces, size: int, fault: Fault) -> Pieces:
     """Yield the part of the body before the fault's position."""
-    left = int(size * fault.position)
+    remaining = int(size * fault.position)
     async for piece in pieces:
-        if len(piece) >= left:
-            yield piece[:left]
+        if len(piece) >= remaining:
+            yield piece[:remaining]
             return
-        left -= len(piece)
+        remaining -= len(piece)
         yield piece
 
 
 async def _until_line(pieces: Pieces, size: int, fault: Fault) -> Pieces:
     """Yield the complete lines before the fault's position."""
-    left = int(size * fault.position)
+    remaining = int(size * fault.position)
     async for piece in pieces:
-        if len(piece) > left:
-            yield piece[: piece.rfind(b"\n", 0, left) + 1]
+        if len(piece) > remaining:
+            yield piece[: piece.rfind(b"\n", 0, remaining) + 1]
             return
-        left -= len(piece)
+        remaining -= len(piece)
         yield piece
 
 
-def _marker(text: str) -> Stage:
+def _end_with_line(text: str) -> Stage:
     """Return a stage that ends the body after some lines, with *text* as the last line."""
 
     async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
@@ -73,26 +73,26 @@ async def _cut_line(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pi
     yield pending.rstrip().removesuffix(b"}")
 
 
-def _inserted(text: str) -> Stage:
+def _insert_line(text: str) -> Stage:
     """Return a stage that inserts *text* as a line between two events."""
 
     async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
-        left = int(size * fault.position)
+        remaining = int(size * fault.position)
         line = (fault.text or text).encode() + b"\n"
         async for piece in pieces:
-            if 0 <= left <= len(piece):
-                at = piece.rfind(b"\n", 0, left) + 1
+            if 0 <= remaining <= len(piece):
+                at = piece.rfind(b"\n", 0, remaining) + 1
                 yield piece[:at] + line + piece[at:]
             else:
                 yield piece
-            left = left - len(piece) if left > len(piece) else -1
+            remaining = remaining - len(piece) if remaining > len(piece) else -1
         if not size:
             yield line
 
     return stage
 
 
-def _broken(failure: type[Exception]) -> Stage:
+def _break_connection(failure: type[Exception]) -> Stage:
     """Return a stage that breaks the connection at the position."""
 
     async def stage(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces:
@@ -106,17 +106,17 @@ def _broken(failure: type[Exception]) -> Stage:
 
 async def _stall(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
     """Pause at the position, then continue."""
-    left = int(size * fault.position)
+    remaining = int(size * fault.position)
     stalled = False
     async for piece in pieces:
-        if not stalled and left <= len(piece):
-            yield piece[:left]
+        if not stalled and remaining <= len(piece):
+            yield piece[:remaining]
             await sleep(fault.seconds)
             stalled = True
-            yield piece[left:]
+            yield piece[remaining:]
         else:
             yield piece
-            left -= len(piece)
+            remaining -= len(piece)
 
 
 async def _append_garbage(pieces: Pieces, _: int, fault: Fault, __: Sleep) -> Pieces:
@@ -130,10 +130,10 @@ async def _no_bytes(_: Pieces, __: int, ___: Fault, ____: Sleep) -> Pieces:
 
 
 async def _drop_final_newline(pieces: Pieces, size: int, _: Fault, __: Sleep) -> Pieces:
-    left = size - 1
+    remaining = size - 1
     async for piece in pieces:
-        yield piece[:left]
-        left -= len(piece)
+        yield piece[:remaining]
+        remaining -= len(piece)
 
 
 async def _crlf(pieces: Pieces, _: int, __: Fault, ___: Sleep) -> Pieces:
@@ -142,11 +142,11 @@ async def _crlf(pieces: Pieces, _: int, __: Fault, ___: Sleep) -> Pieces:
 
 
 LINES: dict[str, Stage] = {
-    "terminated_early": _marker("terminated early"),
-    "error_fragment": _marker('{"error":'),
-    "error_line": _marker('{"error": "Internal server error"}'),
-    "garbage_line": _inserted("this line is no event"),
-    "blank_lines": _inserted("\n\r\n"),
+    "terminated_early": _end_with_line("terminated early"),
+    "error_fragment": _end_with_line('{"error":'),
+    "error_line": _end_with_line('{"error": "Internal server error"}'),
+    "garbage_line": _insert_line("this line is no event"),
+    "blank_lines": _insert_line("\n\r\n"),
     "cut_line": _cut_line,
     "no_final_newline": _drop_final_newline,
     "crlf": _crlf,
@@ -154,8 +154,8 @@ LINES: dict[str, Stage] = {
 """Changes to the lines, before compression."""
 
 WIRE: dict[str, Stage] = {
-    "reset": _broken(ConnectionResetFault),
-    "close": _broken(ConnectionClosedFault),
+    "reset": _break_connection(ConnectionResetFault),
+    "close": _break_connection(ConnectionClosedFault),
     "stall": _stall,
     "truncated_gzip": _truncate,
     "trailing_garbage": _append_garbage,

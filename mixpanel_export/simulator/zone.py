@@ -37,7 +37,7 @@ class WallClock:
             second for second in range(start, start + 86_400, _STEP) if len(set(self._offsets(second))) == 2
         ]
 
-    def placed(self, number: int, second: int) -> int:
+    def local_second(self, number: int, second: int) -> int:
         """Return *second*; for every eighth *number*, move it to a local time that is repeated or skipped, if any."""
         if not self._unusual or number % _UNUSUAL_EVERY:
             return second
