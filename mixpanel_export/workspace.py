@@ -342,7 +342,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
             DatabaseNotFoundError: There is no such file.
             DatabaseError: The file has no ledger, cannot be written, or is used by another process.
             TableNotFoundError: The ledger has no such table.
-            TableFormatError: A newer release of this program wrote the ledger.
+            TableFormatError: A newer release of this program wrote the ledger, or the columns of a table were changed.
             ExportRunningError: This process is exporting into the file.
 
         Example:

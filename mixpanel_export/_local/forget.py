@@ -23,6 +23,7 @@ from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import (
     IN_MAIN,
     check_ledger,
+    columns_of,
     create_ledger,
     has_export_columns,
     name_in_database,
@@ -30,7 +31,7 @@ from mixpanel_export._database.schema import (
 )
 from mixpanel_export._local.file import check_there
 from mixpanel_export._ndjson import canonical, normalized
-from mixpanel_export.errors import ArgumentError, DatabaseError, TableNotFoundError
+from mixpanel_export.errors import ArgumentError, DatabaseError, TableFormatError, TableNotFoundError
 from mixpanel_export.results import ForgetResult, ForgottenTable
 
 PROPERTIES = {
@@ -128,7 +129,7 @@ def forget_persons(
         DatabaseNotFoundError: There is no such file.
         DatabaseError: The file has no ledger, or cannot be opened or written.
         TableNotFoundError: The ledger has no such table.
-        TableFormatError: A newer release of this program wrote the ledger.
+        TableFormatError: A newer release of this program wrote the ledger, or the columns of a table were changed.
         ExportRunningError: This process is exporting into the file.
     """
     paths = _checked(distinct_ids, also)
@@ -217,7 +218,7 @@ def _match(paths: Sequence[str]) -> str:
 
 def _forget(connection: Connection, table: str, match: str, ids: Collection[str]) -> ForgottenTable:
     """Delete the persons' rows of one table, in the caller's transaction."""
-    rows = quoted(table) if has_export_columns(connection, table) else _NO_ROWS
+    rows = _rows(connection, table)
     connection.execute(_REMOVED.format(rows=rows, match=match))
     connection.execute(_HIDDEN.format(match=match), {"table": table})
     _find_raw_lines(connection, table, ids)
@@ -228,6 +229,20 @@ def _forget(connection: Connection, table: str, match: str, ids: Collection[str]
         connection.execute(_COUNTS)
         _correct_strays(connection, table, rows)
     return ForgottenTable(table.removeprefix(SHADOW), events, hidden, raw, table.startswith(SHADOW))
+
+
+def _rows(connection: Connection, table: str) -> str:
+    """Return SQL for the rows of a table; for those of an empty one if the table was dropped."""
+    if has_export_columns(connection, table):
+        return quoted(table)
+    if columns_of(connection, table):
+        name = table.removeprefix(SHADOW)
+        raise TableFormatError(
+            f"the columns of table {name} have been changed, so its rows cannot be searched and nothing was removed",
+            advice="undo the change, or rename the table and delete from it in SQL",
+            table_name=name,
+        )
+    return _NO_ROWS
 
 
 def _delete(connection: Connection, table: str, matches: str) -> int:

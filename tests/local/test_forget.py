@@ -279,6 +279,25 @@ def test_a_table_that_was_dropped_by_hand_leaves_nothing_of_the_person(full: Pat
     assert query(full, "SELECT count(*) FROM _export_duplicates") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "RENAME distinct_id TO person",
+        "RENAME event_time TO moment",
+        "ALTER properties TYPE VARCHAR",
+        "DROP export_batch",
+    ],
+)
+def test_a_table_whose_columns_were_changed_is_an_error(change: str, full: Path) -> None:
+    """Rows that cannot be searched are never reported as removed, and nothing else is removed either."""
+    query(full, f"ALTER TABLE events {change}")
+    before = query(full, "SELECT count(*) FROM _export_duplicates")
+    with pytest.raises(TableFormatError) as caught:
+        forget(full, ID)
+    assert caught.value.table_name == "events"
+    assert query(full, "SELECT count(*) FROM _export_duplicates") == before
+
+
 def test_imported_tables_are_searched(tmp_path: Path) -> None:
     """A file of mixpanel_data can be used once it is upgraded."""
     old = made(tmp_path / "old.db", noons(FIRST, 9))

@@ -263,6 +263,9 @@ CASES: dict[str, Callable[[Place], Any]] = {
         old_file, sql("CREATE TABLE _export_upgrade_events (x INTEGER)"), upgraded
     ),
     # Persons to forget
+    "a changed table to forget from": steps(
+        exists, sql("ALTER TABLE events RENAME event_time TO moment"), forgotten("u")
+    ),
     "nobody to forget": steps(exists, forgotten()),
     "an empty id to forget": steps(exists, forgotten("")),
     "an id to forget that is no text": steps(exists, forgotten("\ud800")),
