@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Literal, NoReturn, Required, TypedDict
 
+from mixpanel_export._environment import home
 from mixpanel_export._model import Chunk
 from mixpanel_export._planning.planner import split_date_range
-from mixpanel_export.errors import ArgumentError, DateRangeTooLargeError
+from mixpanel_export.errors import ArgumentError, ConfigError, DateRangeTooLargeError
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
 MAX_DAYS = 100
@@ -33,6 +35,22 @@ class FetchOptions(TypedDict, total=False):
     retries: int
     on_progress: Callable[[Progress], object] | None
     max_wait: float
+
+
+def default_path(project_id: str) -> Path:
+    """Return the path of mixpanel_data's database for a project.
+
+    Raises:
+        ConfigError: There is no home directory.
+    """
+    folder = home()
+    if folder is None:
+        raise ConfigError(
+            "the default file is in the home directory, and there is none",
+            advice="set HOME, or pass $path",
+            argument="path",
+        )
+    return folder / ".mp" / "data" / f"{project_id}.db"
 
 
 def check(name: str, value: int | None, minimum: int, maximum: int) -> None:

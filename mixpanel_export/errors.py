@@ -178,10 +178,9 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """Mixpanel, or a proxy on the way, failed for now, so the request was retried.
+    """The server failed: status 5xx, 408, 409, 421, 425 or 499, or 400 if Mixpanel reports its own time-out.
 
-    The status is 5xx, 408, 409, 421, 425 or 499, or 400 for Mixpanel's own time-out. `retry_after` is in seconds, or
-    None if the server named no time.
+    `retry_after` is in seconds, or None if the server named no time.
     """
 
     code = "SERVER_ERROR"

@@ -1,6 +1,6 @@
 """mixpanel_data's blocking `Workspace`, on top of `export_events`."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace as changed
 from datetime import date
@@ -15,14 +15,13 @@ from mixpanel_export._compat import (
     NotImplementedHere,
     check,
     days_of_one_request,
+    default_path,
     mode_of,
     result_of_one_request,
 )
-from mixpanel_export._database.path import database_path
-from mixpanel_export._environment import home
+from mixpanel_export._database.path import check_there, database_path
 from mixpanel_export._export.engine import export_events
-from mixpanel_export._local.file import LocalDatabase, check_there, size_and_birth
-from mixpanel_export._local.forget import forget_persons
+from mixpanel_export._local.file import LocalDatabase, size_and_birth
 from mixpanel_export._source.check import check_credentials
 from mixpanel_export._source.download import download_events
 from mixpanel_export._source.query import Timeouts
@@ -33,7 +32,7 @@ from mixpanel_export.credentials import Credentials, account_used, checked_proje
 from mixpanel_export.errors import ArgumentError, ConfigError
 from mixpanel_export.inspection import WorkspaceInfo
 from mixpanel_export.progress import combined, draw
-from mixpanel_export.results import BatchProgress, FetchResult, ForgetResult, ParallelFetchResult, Progress
+from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 from mixpanel_export.sync import run_sync
 
 
@@ -173,14 +172,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
                 advice="set MP_PROJECT_ID, or pass $path",
                 argument="path",
             )
-        folder = home()
-        if folder is None:
-            raise ConfigError(
-                "the default file is in the home directory, and there is none",
-                advice="set HOME, or pass $path",
-                argument="path",
-            )
-        return folder / ".mp" / "data" / f"{project_id}.db"
+        return default_path(project_id)
 
     @overload
     def fetch_events(
@@ -230,10 +222,10 @@ class Workspace(LocalDatabase, NotImplementedHere):
         up to *max_workers* (None: 10) of which are fetched at a time. A failed batch is reported in the result, while
         the others continue. Without *parallel*, one request fetches the whole range, and its error is raised.
 
-        The table must not exist, unless *append*, *replace* or *resume* is true. *replace* with no event at all is refused,
-        unless *allow_empty*. *limit* caps the events of one
-        request. A failed request is retried up to *retries* times. The call waits up to *max_wait* seconds in total for
-        the hourly quota. *batch_size* exists for mixpanel_data and has no effect.
+        The table must not exist, unless *append*, *replace* or *resume* is true. A replacement without any event is
+        refused, unless *allow_empty* is true. *limit* caps the events of one request. A failed request is retried up to
+        *retries* times. The call waits up to *max_wait* seconds in total for the hourly quota. *batch_size* exists for
+        mixpanel_data and has no effect.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
@@ -323,33 +315,6 @@ class Workspace(LocalDatabase, NotImplementedHere):
             http2=self._http2,
         )
         return iter_events(short_tracebacks(lambda file: run_sync(download, file)), raw=raw, zone=zone)
-
-    @short_tracebacks
-    def forget(self, *distinct_ids: str, also: Iterable[str] = (), table: str | None = None) -> ForgetResult:
-        """Delete every event of the persons *distinct_ids* from all exported tables, or from *table*: all or nothing.
-
-        *also* may name further properties that hold one of the ids: `user_id` (`$user_id`), `device_id` (`$device_id`)
-        and `before_identity` (`$distinct_id_before_identity`). Hidden duplicates of these events, and raw lines in
-        which an id occurs, are deleted too. The ledger counts the rows that are left, so a later `resume` fetches
-        nothing again. Your own tables are not searched; the result names those with a column `distinct_id`.
-
-        Delete the person in Mixpanel first. Fetching these days before Mixpanel has deleted the person brings the
-        person back; then call `forget` again. DuckDB marks rows as deleted and does not overwrite them: no query finds
-        them, but their bytes can stay in the file. A copy of the database (`COPY FROM DATABASE`) does not have them.
-
-        Raises:
-            ArgumentError: There is no id, an id is empty, or *also* has another name; this is a `ValueError`.
-            DatabaseNotFoundError: There is no such file.
-            DatabaseError: The file has no ledger, cannot be written, or is used by another process.
-            TableNotFoundError: The ledger has no such table.
-            TableFormatError: A newer release of this program wrote the ledger, or the columns of a table were changed.
-            ExportRunningError: This process is exporting into the file.
-
-        Example:
-            workspace.forget("user-1", "$device:4711", also=["user_id", "device_id"])
-        """
-        check_there(self.db_path)
-        return forget_persons(self._writable_path("forget persons"), distinct_ids, also, table)
 
     @short_tracebacks
     def info(self) -> WorkspaceInfo:

@@ -13,7 +13,7 @@ import duckdb
 
 from mixpanel_export import _files
 from mixpanel_export._environment import expanded
-from mixpanel_export.errors import DatabaseError
+from mixpanel_export.errors import DatabaseError, DatabaseNotFoundError
 
 STORAGE_VERSION = "v1.2.0"
 """The oldest storage format with zstd compression; DuckDB 1.2 and all later releases read it (duckdb.org)."""
@@ -51,6 +51,19 @@ def database_path(db: str | Path) -> Path:
             db_path=str(path),
         ) from error
     return path
+
+
+def check_there(path: Path) -> None:
+    """Raise `DatabaseNotFoundError` if there is no file at *path*."""
+    if not path.exists():
+        raise _nothing_there(path, f"there is no database {path}")
+
+
+def check_not_empty(path: Path) -> None:
+    """Raise `DatabaseNotFoundError` if there is no file at *path*, or an empty one, which is not a database yet."""
+    check_there(path)
+    if path.stat().st_size == 0:
+        raise _nothing_there(path, f"{path} is empty")
 
 
 def check_path(path: Path) -> None:
@@ -175,3 +188,9 @@ def _move_into_place(new: Path, target: Path) -> None:
             raise
         except OSError:  # a disk without hard links
             new.replace(target)
+
+
+def _nothing_there(path: Path, reason: str) -> DatabaseNotFoundError:
+    return DatabaseNotFoundError(
+        reason, advice="export into it first, or choose another path", db_path=str(path)
+    )

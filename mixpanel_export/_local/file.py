@@ -1,6 +1,7 @@
 """The local half of a workspace: a DuckDB file and its tables. `Workspace` adds exports from Mixpanel."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import duckdb
 
 from mixpanel_export._database.connection import connect, connected_for_export, quoted
+from mixpanel_export._database.path import check_there
 from mixpanel_export._display import require_pandas
+from mixpanel_export._local.forget import forget_persons
 from mixpanel_export._local.statistics import asking, breakdown_of, property_keys_of, stats_of, summary_of
 from mixpanel_export._local.tables import drop_tables, resolve_table, schema_of, tables_of
 from mixpanel_export._tracebacks import short_tracebacks
-from mixpanel_export.errors import DatabaseError, DatabaseNotFoundError
+from mixpanel_export.errors import DatabaseError
 from mixpanel_export.inspection import (
     ColumnStatsResult,
     EventBreakdownResult,
@@ -22,6 +25,7 @@ from mixpanel_export.inspection import (
     TableInfo,
     TableSchema,
 )
+from mixpanel_export.results import ForgetResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,6 +188,33 @@ class LocalDatabase(ABC):
         fetched = [table for table in self.tables() if table.type is not None]
         self.drop(*(table.name for table in fetched if type in {None, table.type}))
 
+    @short_tracebacks
+    def forget(self, *distinct_ids: str, also: Iterable[str] = (), table: str | None = None) -> ForgetResult:
+        """Delete every event of the persons *distinct_ids* from all exported tables, or from *table*: all or nothing.
+
+        *also* may name further properties that hold one of the ids: `user_id` (`$user_id`), `device_id` (`$device_id`)
+        and `before_identity` (`$distinct_id_before_identity`). Hidden duplicates of these events, and raw lines in
+        which an id occurs, are deleted too. The ledger counts the rows that are left, so a later `resume` fetches
+        nothing again. Your own tables are not searched; the result names those with a column `distinct_id`.
+
+        Delete the person in Mixpanel first. Fetching these days before Mixpanel has deleted the person brings the
+        person back; then call `forget` again. DuckDB marks rows as deleted and does not overwrite them: no query finds
+        them, but their bytes can stay in the file. A copy of the database (`COPY FROM DATABASE`) does not have them.
+
+        Raises:
+            ArgumentError: There is no id, an id is empty, or *also* has another name; this is a `ValueError`.
+            DatabaseNotFoundError: There is no such file.
+            DatabaseError: The file has no ledger, cannot be written, or is used by another process.
+            TableNotFoundError: The ledger has no such table.
+            TableFormatError: A newer release of this program wrote the ledger, or the columns of a table were changed.
+            ExportRunningError: This process is exporting into the file.
+
+        Example:
+            workspace.forget("user-1", "$device:4711", also=["user_id", "device_id"])
+        """
+        check_there(self.db_path)
+        return forget_persons(self._writable_path("forget persons"), distinct_ids, also, table)
+
     def _writable_path(self, purpose: str) -> Path:
         """Return the path of the file after creating its folder; raises `DatabaseError` if it is read-only."""
         path = self.db_path
@@ -209,22 +240,3 @@ def size_and_birth(path: Path) -> tuple[float, datetime | None]:
     status = path.stat()
     born = getattr(status, "st_birthtime", None)
     return status.st_size / 1_000_000, None if born is None else datetime.fromtimestamp(born, UTC)
-
-
-def check_there(path: Path) -> None:
-    """Raise `DatabaseNotFoundError` if there is no file at *path*."""
-    if not path.exists():
-        raise _nothing_there(path, f"there is no database {path}")
-
-
-def check_not_empty(path: Path) -> None:
-    """Raise `DatabaseNotFoundError` if there is no file at *path*, or an empty one, which is not a database yet."""
-    check_there(path)
-    if path.stat().st_size == 0:
-        raise _nothing_there(path, f"{path} is empty")
-
-
-def _nothing_there(path: Path, reason: str) -> DatabaseNotFoundError:
-    return DatabaseNotFoundError(
-        reason, advice="export into it first, or choose another path", db_path=str(path)
-    )

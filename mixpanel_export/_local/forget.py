@@ -19,6 +19,7 @@ from mixpanel_export._database.connection import (
     quoted,
     transaction,
 )
+from mixpanel_export._database.path import check_there
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import (
     IN_MAIN,
@@ -29,7 +30,6 @@ from mixpanel_export._database.schema import (
     name_in_database,
     table_exists,
 )
-from mixpanel_export._local.file import check_there
 from mixpanel_export._ndjson import canonical, normalized
 from mixpanel_export.errors import ArgumentError, DatabaseError, TableFormatError, TableNotFoundError
 from mixpanel_export.results import ForgetResult, ForgottenTable

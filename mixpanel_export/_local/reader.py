@@ -19,11 +19,11 @@ from mixpanel_export._concurrency import InterruptedCall, in_thread
 from mixpanel_export._database.connection import connect, quoted
 from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
 from mixpanel_export._database.ledger import read_batches
+from mixpanel_export._database.path import check_not_empty
 from mixpanel_export._database.preflight import SHADOW, Target
 from mixpanel_export._database.schema import check_ledger, comment_of, has_export_columns, table_names
 from mixpanel_export._database.target_days import read_target_days
 from mixpanel_export._files import replacing
-from mixpanel_export._local.file import check_not_empty
 from mixpanel_export._model import Batch
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError
 from mixpanel_export.sync import run_sync

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from mixpanel_export._database.connection import connected_for_export, transaction
 from mixpanel_export._database.ledger import read_batches
+from mixpanel_export._database.path import check_not_empty
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import check_ledger, create_ledger
 from mixpanel_export._database.target_days import set_target_days
-from mixpanel_export._local.file import check_not_empty
 from mixpanel_export._model import Chunk
 from mixpanel_export.errors import TableNotFoundError
 

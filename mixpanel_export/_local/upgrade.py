@@ -21,7 +21,7 @@ from mixpanel_export._database.connection import (
 )
 from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import Ledger
-from mixpanel_export._database.path import database_path
+from mixpanel_export._database.path import check_there, database_path
 from mixpanel_export._database.schema import (
     IN_MAIN,
     check_ledger,
@@ -31,7 +31,6 @@ from mixpanel_export._database.schema import (
     delete_foreign_metadata,
     table_exists,
 )
-from mixpanel_export._local.file import check_there
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._timezones import naive_utc
 from mixpanel_export._tracebacks import short_tracebacks

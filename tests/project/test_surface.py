@@ -31,7 +31,7 @@ LAYERS = {
     "_concurrency": ("", "anyio"),
     "_timezones": ("errors", ""),
     "_planning": ("_model errors", ""),
-    "_compat": ("_model _planning errors results", ""),
+    "_compat": ("_environment _model _planning errors results", ""),
     "_quota": ("_environment _files errors", "anyio platformdirs"),
     "credentials": ("_endpoint _environment _files _timezones errors", ""),
     "_config_file": ("_files credentials errors", "tomlkit"),
@@ -55,7 +55,7 @@ LAYERS = {
         "duckdb pandas",
     ),
     "workspace": (
-        "_compat _database _environment _export _local _source _timezones _tracebacks credentials errors inspection progress results sync",
+        "_compat _database _export _local _source _timezones _tracebacks credentials errors inspection progress results sync",
         "",
     ),
     "__init__": ("_export _local _planning _source credentials errors inspection results sync workspace", ""),
