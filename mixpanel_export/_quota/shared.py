@@ -41,7 +41,9 @@ CROWDED_SECOND = SECOND + 0.3
 
 _ACTIVE = 10.0  # seconds; a process that sent a request so recently is assumed to send more
 _SHORT_TIMEOUT = 0.1  # seconds to wait for the lock after a time-out, because each request would wait again
-_STEP_BACK = 5.0  # seconds; a row up to so far in the future is recent: the clock was set back a little
+_STEP_BACK = (
+    5.0  # seconds; a row that is dated at most so far in the future is valid, as the clock may be set back
+)
 _TICK = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS entries (

@@ -19,10 +19,8 @@ from mixpanel_export.errors import APIError, ConfigError, NetworkError, QueryErr
 _E = TypeVar("_E", bound=BaseException)
 
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-_CLOSED_BY_PEER = (
-    ssl.SSLWantReadError,
-    ssl.SSLEOFError,
-)  # the peer closed the connection during the TLS handshake
+# Errors that mean that the peer closed the connection during the TLS handshake.
+_CLOSED_BY_PEER = (ssl.SSLWantReadError, ssl.SSLEOFError)
 
 
 @dataclass(slots=True)
