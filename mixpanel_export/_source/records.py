@@ -42,7 +42,7 @@ def iter_events(
             elif not line.isspace():
                 rejects += 1
     if rejects:
-        warnings.warn(f"{rejects} lines of Mixpanel's response are no events and were left out", stacklevel=2)
+        warnings.warn(f"{rejects} lines of Mixpanel's response are not events and were skipped", stacklevel=2)
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:
