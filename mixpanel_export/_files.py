@@ -1,4 +1,4 @@
-"""Writing files: look at the target first, then replace it by rename, or write in place where rename is impossible.
+"""Writing files: check what is there, then replace the file by rename, or write in place where rename is impossible.
 
 Only regular files are written. A device, a named pipe, a socket or a directory stays what it is. An existing file
 keeps its owner, its mode and the symbolic links that lead to it.
@@ -72,67 +72,67 @@ def file_to_write(path: Path) -> Path:
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield the path of a new file; when the block ends without an error, that file takes the place of *path*.
 
-    Whoever reads *path* meanwhile gets the old content or the new one. Where a rename is impossible, because the
+    Meanwhile a reader of *path* gets the old content or the new one. Where a rename is impossible, because the
     file is a mount point or the folder or the owner may not be changed, the content is copied into the old file.
-    *private* removes all permissions of others than the owner, and fails if that is impossible. Nobody else can read
-    the new file before.
+    With *private*, only the owner can read the new file, from the first byte on. If that is impossible, an error is
+    raised.
 
     Raises:
         OSError: *path* is not a regular file, or cannot be written.
     """
-    target = file_to_write(path)
-    with _folder_beside(target) as folder:
+    file = file_to_write(path)
+    with _folder_beside(file) as folder:
         new = Path(folder, "new")
         if private:
             new.touch(0o600)
         yield new
-        _install(new, target, private=private)
+        _install(new, file, private=private)
 
 
-def _folder_beside(target: Path) -> "TemporaryDirectory[str]":
-    """Return a folder with mode 0700 on the disk of *target*, or elsewhere if only the file itself can be written."""
+def _folder_beside(file: Path) -> "TemporaryDirectory[str]":
+    """Return a folder with mode 0700 on the disk of *file*, or elsewhere if only the file itself can be written."""
     try:
-        return TemporaryDirectory(dir=target.parent, prefix=".mpx-", ignore_cleanup_errors=True)
+        return TemporaryDirectory(dir=file.parent, prefix=".mpx-", ignore_cleanup_errors=True)
     except OSError:
-        if not target.exists():
+        if not file.exists():
             raise
         return TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True)
 
 
-def _install(new: Path, target: Path, *, private: bool) -> None:
+def _install(new: Path, file: Path, *, private: bool) -> None:
     try:
-        if target.exists():
-            _take_over(new, target)
+        if file.exists():
+            _take_over(new, file)
         if private:
             new.chmod(new.stat().st_mode & 0o600)
-        new.replace(target)
+        new.replace(file)
     except OSError:
-        if not target.exists():
+        if not file.exists():
             raise
-        if private and target.stat().st_mode & 0o077:
-            target.chmod(target.stat().st_mode & 0o600)
+        if private and file.stat().st_mode & 0o077:
+            file.chmod(file.stat().st_mode & 0o600)
         new.chmod(0o600)  # the mode of the old file may forbid reading
         with new.open("rb") as content:
-            _overwrite(target, content)
+            _overwrite(file, content)
 
 
-def _take_over(new: Path, target: Path) -> None:
-    """Give *new* the owner, the mode and the access control lists of *target*."""
-    before, now = target.stat(), new.stat()
+def _take_over(new: Path, file: Path) -> None:
+    """Give *new* the owner, the mode and the access control lists of *file*."""
+    before, now = file.stat(), new.stat()
     if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
         os.chown(new, before.st_uid, before.st_gid)
-    shutil.copystat(target, new)
+    shutil.copystat(file, new)
     os.utime(new)
 
 
-def _overwrite(target: Path, content: BinaryIO) -> None:
+def _overwrite(file: Path, content: BinaryIO) -> None:
     size = os.fstat(content.fileno()).st_size
-    with target.open("r+b") as file:
-        _reserve(file, size)
-        shutil.copyfileobj(content, file)
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
+    with file.open("r+b") as opened:
+        _reserve(opened, size)
+        shutil.copyfileobj(content, opened)
+        opened.truncate()
+        opened.flush()
+        os.fsync(opened.fileno())
 
 
 def _reserve(file: BinaryIO, size: int) -> None:

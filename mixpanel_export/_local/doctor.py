@@ -1,4 +1,4 @@
-"""Checks of this machine, for `mpx doctor`. They change nothing and make no request."""
+"""The checks of `mpx doctor`. They change nothing and send no request."""
 
 import os
 import platform
@@ -92,7 +92,7 @@ def _version_of(distribution: str) -> str | None:
 
 
 def _unmet(requirement: str) -> str | None:
-    """Return what is wrong if a *requirement* is not installed, or too old; else None."""
+    """Return the problem if a *requirement* is missing or too old; else None."""
     parts = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?(?:>=([\d.]+))?", requirement)
     if not parts:
         return None  # of an extra, or of another form
@@ -109,7 +109,7 @@ def _numbers(release: str) -> tuple[int, ...]:
 
 
 def check_credentials(account: str | None) -> tuple[Credentials | None, list[Finding]]:
-    """Return the credentials that an export would use, with findings about their source and its permissions."""
+    """Return the credentials of an export, or None, and findings about where they come from and how they look."""
     with _warnings_of("credentials") as warned:
         try:
             name = account_used(account)
@@ -121,7 +121,7 @@ def check_credentials(account: str | None) -> tuple[Credentials | None, list[Fin
     zone = f", times in {credentials.project_timezone}" if credentials.project_timezone else ""
     text = f"{source}: {who}, project {credentials.project_id}, {credentials.region}{zone}"
     test = f"mpx accounts test {name}" if name and account else "mpx accounts test"
-    advice = f"to test whether Mixpanel accepts them, which costs one request, run `{test}`"
+    advice = f"run `{test}` to test whether Mixpanel accepts them; it costs one request"
     if problem := format_problem(credentials):
         warned.append(Finding("credentials", "warning", problem, "copy it again from Mixpanel"))
     return credentials, [Finding("credentials", "ok", text, advice), *warned]
@@ -148,7 +148,7 @@ def server_findings(reached: ServerProbe) -> Iterator[Finding]:
 
 
 def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: int) -> list[Finding]:
-    """Report whether the quota file is usable, and how much of *per_hour* is left; 0 is unlimited."""
+    """Report whether the quota file can be used, and how many of the *per_hour* requests are left; 0 is no limit."""
     region, project = (credentials.region, credentials.project_id) if credentials else ("us", "")
     with _warnings_of("quota") as warned:
         try:
@@ -169,7 +169,7 @@ def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: 
 
 
 def check_database(path: Path) -> Iterator[Finding]:
-    """Check that the file opens, that its tables match the ledger, and that the disk has space."""
+    """Check that the disk has space, that the file opens, and that its tables have the rows of the ledger."""
     try:
         database_path(path)
     except MixpanelDataError as error:
@@ -201,7 +201,7 @@ def _check_folder(folder: Path) -> Finding:
         advice = "grant the permission, or choose another path"
         return Finding("disk", "problem", f"this user may not write to {folder}", advice)
     if free < _LOW_DISK:
-        return Finding("disk", "warning", text, "free some space, as an export also stores downloads there")
+        return Finding("disk", "warning", text, "free some space; an export stores its downloads there, too")
     return Finding("disk", "ok", text)
 
 

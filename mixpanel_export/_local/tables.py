@@ -71,9 +71,9 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> 
     """
     with transaction(connection):
         for table in dict.fromkeys(_droppable(connection, name) for name in names):
-            for target in (table, SHADOW + table):
-                connection.execute(f"DROP TABLE IF EXISTS {quoted(target)}")
-                delete_from_ledger(connection, target)
+            for name in (table, SHADOW + table):
+                connection.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
+                delete_from_ledger(connection, name)
             delete_foreign_metadata(connection, table)
 
 

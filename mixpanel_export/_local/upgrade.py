@@ -1,9 +1,10 @@
-"""Convert databases of mixpanel_data, with every row, in one transaction.
+"""Converts the events tables of mixpanel_data, with every row, in one transaction.
 
-Each events table is copied without its constraints, then replaced by the copy. A failure leaves the file unchanged.
-The days that the old `_metadata` lists become batches with the status `imported`. They are not proven complete:
-mixpanel_data recorded neither filters nor gaps, and accepted truncated responses. Rows on other days, which
-interrupted batches have left, become imported batches of their own. Tables of profiles stay.
+Each table is copied without its constraints and then replaced by the copy. If anything fails, the file is unchanged.
+
+The days in the old `_metadata` become batches with the status `imported`. Nothing proves that they are complete,
+because mixpanel_data accepted truncated responses and recorded neither filters nor gaps. Interrupted exports of
+mixpanel_data left rows on other days. These days become imported batches of their own.
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ _EAST, _WEST = 14, 12  # the largest offsets from UTC in hours
 
 @dataclass(frozen=True, slots=True)
 class _Metadata:
-    """The row of a table in `_metadata`. Its days are in the project's time zone, which the file does not name."""
+    """The row of a table in the old `_metadata`. The days are in the project's time zone, which is not recorded."""
 
     fetched_at: datetime
     days: Chunk | None
@@ -59,7 +60,7 @@ class _Metadata:
     @property
     def day(self) -> str:
         """SQL for the day of a row."""
-        # Infinity and years that Python has not need a day, too.
+        # Times that Python cannot represent, such as infinity, count as 1970-01-01.
         own = "CASE WHEN year(event_time) BETWEEN 1 AND 9999 THEN event_time::DATE ELSE DATE '1970-01-01' END"
         if self.days is None:
             return own
@@ -75,9 +76,9 @@ class _Metadata:
 def upgrade_database(path: str | Path) -> UpgradeResult:
     """Convert the events tables of mixpanel_data in the file *path*, with every row, in one transaction.
 
-    `properties` keeps mixpanel_data's content, which lacks `time`, `distinct_id` and `$insert_id`. The days of a table
-    count as `imported`: other days can be appended, and a replacement of the table fetches them again. The file grows
-    by the size of the tables. A converted file is left unchanged.
+    The days of a converted table have the status `imported`. Other days can be appended, and `replace` fetches all days
+    again. `properties` still lacks `time`, `distinct_id` and `$insert_id`, which mixpanel_data removed. The file grows by
+    the size of the tables. A file without such tables is unchanged.
 
     Raises:
         DatabaseNotFoundError: there is no such file.
@@ -88,17 +89,17 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
     path = database_path(path)
     check_there(path)
     if path.stat().st_size == 0:
-        raise _foreign(path)
+        raise _no_upgrade_error(path)
     with connected_for_export(path) as connection:
         check_ledger(connection)
         try:
             tables = _tables(connection)
-            _check_free(connection, path, tables)
+            _check_copy_names(connection, path, tables)
             if not (
                 tables or table_exists(connection, "_export_batches") or table_exists(connection, "_metadata")
             ):
-                raise _foreign(path)
-            return UpgradeResult(path, _upgraded(connection, tables) if tables else ())
+                raise _no_upgrade_error(path)
+            return UpgradeResult(path, _convert_tables(connection, tables) if tables else ())
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise DatabaseError(
@@ -108,7 +109,7 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
             ) from error
 
 
-def _foreign(path: Path) -> DatabaseError:
+def _no_upgrade_error(path: Path) -> DatabaseError:
     return DatabaseError(
         f"{path} was not made by mixpanel_data, so there is nothing to upgrade in it",
         advice="name a file such as ~/.mp/data/PROJECT.db",
@@ -116,7 +117,8 @@ def _foreign(path: Path) -> DatabaseError:
     )
 
 
-def _check_free(connection: Connection, path: Path, tables: list[str]) -> None:
+def _check_copy_names(connection: Connection, path: Path, tables: list[str]) -> None:
+    """Check that no table has the name of a copy."""
     for table in tables:
         if table_exists(connection, _NEW + table):
             raise DatabaseError(
@@ -135,7 +137,7 @@ def _tables(connection: Connection) -> list[str]:
     return [table for (table,) in rows if columns_of(connection, table) == _COLUMNS]
 
 
-def _upgraded(connection: Connection, tables: list[str]) -> tuple[UpgradedTable, ...]:
+def _convert_tables(connection: Connection, tables: list[str]) -> tuple[UpgradedTable, ...]:
     with transaction(connection):
         metadata = _read_metadata(connection)
         for table in tables:
@@ -143,7 +145,7 @@ def _upgraded(connection: Connection, tables: list[str]) -> tuple[UpgradedTable,
         _drop_empty_metadata(connection)
         create_ledger(connection)
         unknown = _Metadata(datetime.now(UTC), None)
-        return tuple(_upgrade(connection, table, metadata.get(table, unknown)) for table in tables)
+        return tuple(_convert(connection, table, metadata.get(table, unknown)) for table in tables)
 
 
 def _read_metadata(connection: Connection) -> dict[str, _Metadata]:
@@ -157,7 +159,7 @@ def _read_metadata(connection: Connection) -> dict[str, _Metadata]:
 
 
 def _drop_empty_metadata(connection: Connection) -> None:
-    """Drop the table, since a view takes its name; keep it if it still lists tables of profiles."""
+    """Drop the old `_metadata` unless it lists tables of profiles; the ledger has a view of that name."""
     is_table = connection.execute(
         f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {IN_MAIN}"
     ).fetchone()
@@ -165,14 +167,14 @@ def _drop_empty_metadata(connection: Connection) -> None:
         connection.execute("DROP TABLE _metadata")
 
 
-def _upgrade(connection: Connection, table: str, metadata: _Metadata) -> UpgradedTable:
+def _convert(connection: Connection, table: str, metadata: _Metadata) -> UpgradedTable:
     counts = dict(
         connection.execute(f"SELECT {metadata.day}, count(*) FROM {quoted(table)} GROUP BY ALL").fetchall()
     )
     ledger = Ledger(connection, table, _UNKNOWN, "UTC")
     ledger.delete_all()
-    runs = list(join_days({*counts, *(metadata.days.dates if metadata.days else ())}))
-    batches = dict(zip(ledger.new_numbers(len(runs)), runs, strict=True))
+    ranges = list(join_days({*counts, *(metadata.days.dates if metadata.days else ())}))
+    batches = dict(zip(ledger.new_numbers(len(ranges)), ranges, strict=True))
     _copy(connection, table, metadata.day, batches)
     for batch, days in batches.items():
         rows = sum(counts.get(day, 0) for day in days.dates)
@@ -191,8 +193,8 @@ def _upgrade(connection: Connection, table: str, metadata: _Metadata) -> Upgrade
                 )
             ]
         )
-    ranges = tuple((str(days.first), str(days.last)) for days in runs)
-    return UpgradedTable(table, sum(counts.values()), ranges)
+    date_ranges = tuple((str(days.first), str(days.last)) for days in ranges)
+    return UpgradedTable(table, sum(counts.values()), date_ranges)
 
 
 def _copy(connection: Connection, table: str, day: str, batches: dict[int, Chunk]) -> None:

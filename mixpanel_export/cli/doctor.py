@@ -22,7 +22,7 @@ Examples:
   mpx doctor app.duckdb --account eu
   mpx doctor --offline --json
 
-The command changes nothing, requests no events, sends no credentials and uses no quota.
+The command changes nothing, sends no credentials and uses no quota.
 
 \b
 Exit codes:
@@ -55,8 +55,8 @@ def command(
 ) -> None:
     """Check versions, credentials, network, clock, quota file and DB (default: MPX_DB, else mixpanel.duckdb).
 
-    Reports each problem and how to fix it. To check whether Mixpanel accepts the credentials, which costs a request,
-    use mpx accounts test.
+    Each problem is shown with what to do about it. Whether Mixpanel accepts the credentials is not checked, because that
+    costs a request; use mpx accounts test.
     """
     findings = []
     for finding in _findings(expanded(db), account, api_url, per_hour, offline=offline):

@@ -89,9 +89,9 @@ def _is_sql_like_an_option(argument: str) -> bool:
 def command(
     *, sql: str, db: str, as_json: bool, as_csv: bool, parquet: Path | None, rows: int, wait: float
 ) -> None:
-    """Run SQL on a DuckDB file and print the rows as a table. The SQL - is read from standard input.
+    """Run SQL on a DuckDB file and print the rows as a table. If SQL is -, it is read from standard input.
 
-    The file is not changed. The README describes the tables of exports.
+    The file is not changed. The README describes the tables that an export writes.
     """
     if as_json + as_csv + (parquet is not None) > 1:
         raise click.UsageError("--json, --csv and --parquet exclude each other; choose one")
@@ -122,8 +122,8 @@ def _check_parquet(parquet: Path, db: str) -> None:
     from mixpanel_export._database.path import database_path
 
     database = database_path(db)
-    target, file = (os.path.realpath(path) for path in (parquet, database))  # which raises nothing for a loop
-    if target in {file, f"{file}.wal"} or _is_same(parquet, database):
+    output, file = (os.path.realpath(path) for path in (parquet, database))  # which raises nothing for a loop
+    if output in {file, f"{file}.wal"} or _is_same(parquet, database):
         raise click.UsageError("--parquet names the database, which it would replace; choose another file")
     if parquet == STANDARD_OUTPUT and sys.stdout.isatty():
         raise click.UsageError(
@@ -145,11 +145,11 @@ def _write_parquet(connection: "Connection", sql: str, path: Path) -> None:
             with file.open("rb") as content:
                 shutil.copyfileobj(content, sys.stdout.buffer)
             sys.stdout.buffer.flush()
-        target = "standard output"
+        name = "standard output"
     else:
         rows = write_parquet(connection, sql, path)
-        target = str(path)
-    click.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {target}.", err=True)
+        name = str(path)
+    click.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {name}.", err=True)
 
 
 def _write_lines(connection: "Connection", sql: str, *, as_json: bool) -> None:

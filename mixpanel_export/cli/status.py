@@ -30,7 +30,7 @@ Statuses of a day:
   complete  exported, and final
   open      exported less than 48 hours after its end, so events may still arrive
   failed    the export failed
-  missing   never exported, but a target day, or between exported days
+  missing   not exported yet, although it is a target day or lies between exported days
   limited   exported with --limit, so it may be incomplete
   imported  written by another program
 
@@ -47,7 +47,7 @@ _SHOWN_FAILURES = 8
 @option(
     "--set-target",
     metavar="FROM..TO",
-    help="First set the target days of the tables, which count as missing until they are exported.",
+    help="Set the target days of the tables first. A target day is missing until it is exported.",
 )
 @wait_option
 def command(*, db: str, table: str | None, as_json: bool, set_target: str | None, wait: float) -> None:
@@ -64,23 +64,23 @@ def command(*, db: str, table: str | None, as_json: bool, set_target: str | None
         contents = read_contents(connection)
     chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
     if table is not None and not chosen:
-        _refuse(table)
+        _raise_not_found(table)
     if as_json:
         print_json(_as_dict(db, chosen, contents))
         return
     signs = signs_for(sys.stdout.encoding)
     width = get_terminal_size().columns
     lines = [line for coverage in chosen for line in [*_section(coverage, db, signs, width), ""]]
-    lines += _end(chosen, contents, db)
+    lines += _footer(chosen, contents, db)
     click.echo("\n".join(lines).rstrip("\n"))
 
 
-def _set_target(db: str, table: str | None, target: str) -> None:
+def _set_target(db: str, table: str | None, days: str) -> None:
     from mixpanel_export._database.path import database_path
     from mixpanel_export._local.target_days import change_target_days
     from mixpanel_export._planning.days import checked_days
 
-    first, separator, last = target.partition("..")
+    first, separator, last = days.partition("..")
     if not separator:
         raise click.BadParameter(
             "must be two days, such as 2024-01-01..2024-12-30", param_hint="--set-target"
@@ -88,7 +88,7 @@ def _set_target(db: str, table: str | None, target: str) -> None:
     change_target_days(database_path(db), checked_days(first, last), table)
 
 
-def _refuse(table: str) -> None:
+def _raise_not_found(table: str) -> None:
     from mixpanel_export.errors import TableNotFoundError
 
     raise TableNotFoundError(
@@ -192,14 +192,14 @@ def _command(coverage: "Coverage", db: str, days: Any, mode: str = "--resume") -
     )
 
 
-def _end(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:
+def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:
     """Yield what concerns the whole file, and the next command."""
     for table, number in contents.unknown.items():
         yield f"Table {table} has {number:,} rows that belong to no batch, so events may be duplicated; see {program()} doctor."
     for replacement in contents.replacements:
         kept = replacement.kept
         yield f"The replacement of {replacement.target.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
-        yield f"  {_go_on(replacement, db)}"
+        yield f"  {_continue_command(replacement, db)}"
     if contents.others:
         yield f"Other tables: {', '.join(contents.others)}"
     if not contents.coverages:
@@ -220,7 +220,7 @@ def _retry(chosen: "list[Coverage]", contents: "Contents", db: str) -> str | Non
     return quoted([program(), "retry", db, *only])
 
 
-def _go_on(replacement: "Replacement", db: str) -> str:
+def _continue_command(replacement: "Replacement", db: str) -> str:
     target = replacement.target
     return export_command(
         target.table,
@@ -238,7 +238,11 @@ def _as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> dict[st
         "database": db,
         "tables": [_table_as_dict(coverage, db) for coverage in chosen],
         "replacements": [
-            {"table": replacement.target.table, "kept": replacement.kept, "command": _go_on(replacement, db)}
+            {
+                "table": replacement.target.table,
+                "kept": replacement.kept,
+                "command": _continue_command(replacement, db),
+            }
             for replacement in contents.replacements
         ],
         "other_tables": list(contents.others),

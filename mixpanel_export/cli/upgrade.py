@@ -21,12 +21,13 @@ Examples:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(*, file: Path, as_json: bool) -> None:
-    """Convert the events tables that mixpanel_data wrote into FILE, in one transaction that keeps every row.
+    """Convert the events tables of mixpanel_data in FILE. Every row is kept.
 
-    If anything fails, the file is unchanged. Running the command again changes nothing. Profile tables and your own
-    tables are not touched. mixpanel_data did not detect truncated responses, so the days of a table may be incomplete;
-    they get the status imported. Other days can be appended. To export the imported days again, use mpx export
-    --replace.
+    The conversion is one transaction: if anything fails, the file is unchanged. Profile tables and your own tables stay
+    as they are. A second run changes nothing.
+
+    The converted days have the status imported. They may be incomplete, because mixpanel_data did not detect truncated
+    responses. To add other days, use mpx export --append. To fetch all days again, use mpx export --replace.
     """
     from mixpanel_export._local.upgrade import upgrade_database
 
