@@ -18,6 +18,7 @@ from mixpanel_export.cli.report import export_command, quoted
 if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage
     from mixpanel_export._local.reader import Contents, Replacement
+    from mixpanel_export._model import Chunk
 
 EXAMPLES = """\b
 Examples:
@@ -38,6 +39,7 @@ The command makes no requests.
 """
 
 _SHOWN_FAILURES = 8
+_MAX_TARGET_DAYS = 36_525  # a mistyped year must not make a calendar of thousands of years
 
 
 @click.command("status", short_help="Show which days a file holds and which are missing.", epilog=EXAMPLES)
@@ -59,7 +61,7 @@ def command(*, db: str, table: str | None, as_json: bool, set_target: str | None
     from mixpanel_export._local.reader import read_contents
 
     if set_target is not None:
-        _set_target(db, table, set_target)
+        _set_target(db, table, set_target, wait)
     with open_read_only(db, wait) as connection:
         contents = read_contents(connection)
     chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
@@ -75,17 +77,32 @@ def command(*, db: str, table: str | None, as_json: bool, set_target: str | None
     click.echo("\n".join(lines).rstrip("\n"))
 
 
-def _set_target(db: str, table: str | None, days: str) -> None:
+def _set_target(db: str, table: str | None, text: str, wait: float) -> None:
     from mixpanel_export._database.path import database_path
     from mixpanel_export._local.target_days import change_target_days
-    from mixpanel_export._planning.days import checked_days
 
-    first, separator, last = days.partition("..")
-    if not separator:
+    days = _target_days(text)
+    with open_read_only(db, wait):
+        pass  # only to wait for the file
+    change_target_days(database_path(db), days, table)
+
+
+def _target_days(text: str) -> "Chunk":
+    """Return the days that *text* names; raises `click.BadParameter`."""
+    from mixpanel_export._planning.days import checked_days
+    from mixpanel_export.errors import ArgumentError
+
+    first, separator, last = text.partition("..")
+    try:
+        days = checked_days(first, last) if separator else None
+    except ArgumentError:
+        days = None
+    if days is None or days.length > _MAX_TARGET_DAYS:
         raise click.BadParameter(
-            "must be two days, such as 2024-01-01..2024-12-30", param_hint="--set-target"
+            "must be two days in order, at most 100 years apart, such as 2024-01-01..2024-12-30",
+            param_hint="--set-target",
         )
-    change_target_days(database_path(db), checked_days(first, last), table)
+    return days
 
 
 def _raise_not_found(table: str) -> None:

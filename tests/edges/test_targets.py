@@ -3,9 +3,10 @@
 import json
 from datetime import date, timedelta
 from pathlib import Path
+from threading import Timer
 
 import pytest
-from shell import mpx, one_error
+from shell import held_by_another, mpx, one_error
 from support import NOW, export, query, simulator
 
 from mixpanel_export._database.target_days import read_target_days
@@ -111,6 +112,40 @@ async def test_the_target_can_be_set(db: Path) -> None:
     assert table["statuses"] == {"complete": 2, "missing": 3}
     assert table["target"] == {"from_date": "2024-03-01", "to_date": "2024-03-05"}
     assert mpx("status", str(db), "--set-target", "2024-03-01").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        "2024",
+        "..",
+        "2024-03-01..",
+        "2024-03-02..2024-03-01",
+        "2024-02-30..2024-03-01",
+        "1024-03-01..2024-03-01",
+    ],
+)
+async def test_a_target_that_is_no_range_changes_nothing(days: str, db: Path) -> None:
+    """The error names the option; a mistyped year would make thousands of years missing."""
+    await export(simulator(), db, FIRST, FIRST)
+    result = mpx("status", str(db), "--set-target", days)
+    assert result.exit_code == 2
+    assert "--set-target" in result.stderr
+    with reading(db) as connection:
+        assert list(read_contents(connection).coverages[0].statuses) == ["complete"]
+
+
+async def test_a_target_is_set_once_the_file_is_free(db: Path) -> None:
+    """--wait holds for the change too; without it the error names the process."""
+    await export(simulator(), db, FIRST, FIRST)
+    set_target = ("status", str(db), "--set-target", f"{FIRST}..{LAST}", "--json")
+    with held_by_another(db) as holder:
+        assert f"process {holder.pid}" in mpx(*set_target).stderr
+        release = Timer(1, lambda: holder.communicate("\n"))
+        release.start()
+        assert mpx(*set_target, "--wait", "60s").exit_code == 0
+        release.join()
+    assert statuses(db) == {"complete": 1, "missing": 8}
 
 
 @pytest.mark.parametrize("content", [None, b""])
