@@ -16,6 +16,7 @@ import httpx
 from anyio import to_thread
 from trio.testing import MockClock
 
+from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._quota import shared as _quota
 from mixpanel_export._quota.clock import Moment
 
@@ -47,6 +48,8 @@ def virtual_clock(state: Path) -> Iterator[MockClock]:
         stack.enter_context(_replace(to_thread, "run_sync", stop_clock_and_run))
         stack.enter_context(_replace(_quota, "system_clock", lambda: now))
         stack.enter_context(_environment("MPX_STATE_DIR", str(state)))
+        # A statement that waits in its thread for further chunks would stop the clock.
+        stack.enter_context(_default(Tuning, "group_wait", 0.0))
         yield clock
 
 
@@ -58,6 +61,17 @@ def _replace(module: object, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, before)
+
+
+@contextmanager
+def _default(value_class: type, field: str, default: object) -> Iterator[None]:
+    defaults: dict[str, object] = value_class.__init__.__kwdefaults__  # type: ignore[misc] # of a dataclass
+    before = defaults[field]
+    defaults[field] = default
+    try:
+        yield
+    finally:
+        defaults[field] = before
 
 
 @contextmanager

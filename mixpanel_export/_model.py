@@ -154,12 +154,16 @@ class ChunkStart:
     """Whether lines that are not events are stored as rejects. Otherwise the chunk is fetched once more."""
 
 
+Lines = tuple[bytes | memoryview, ...]
+"""Whole NDJSON lines, each ended by a newline, in pieces that may end anywhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Complete NDJSON lines, each with its newline."""
+    """Whole lines of a chunk."""
 
     chunk: Chunk
-    lines: bytes
+    lines: Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +176,8 @@ class ChunkEnd:
     attempts: int
     bytes_read: int
     """Compressed bytes that all attempts received."""
-    lines: int
-    """The number of lines in all blocks since the last `ChunkStart`."""
+    size: int
+    """The bytes of all blocks since the last `ChunkStart`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ import duckdb
 
 from mixpanel_export._database.preflight import Mode, Target
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart, Committed, Refused, Rejected, Selection
+from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import StagedChunk, Staging
 from mixpanel_export._writer.table import EventsTable
-from mixpanel_export._writer.validate import ClockCheck, validator_for
+from mixpanel_export._writer.validate import ClockCheck, validators_for
 from mixpanel_export._writer.writer import Writer
 
 DAYS = [Chunk(date(2024, 3, day), date(2024, 3, day)) for day in range(1, 6)]
@@ -47,13 +48,13 @@ def staged(
     """Stage *lines* as the answer for *chunk*, whose events are its own."""
     lines = lines.replace(b'"$insert_id":"', b'"$insert_id":"%d-' % chunk.first.day)
     staging.start(ChunkStart(chunk, table.numbers[chunk], keep_rejects))
-    staging.add(Block(chunk, lines))
-    return staging.end(ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, lines=lines.count(b"\n")))
+    staging.add(Block(chunk, (lines,)))
+    return staging.end(ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, size=len(lines)))
 
 
 def validated(table: NumberedTable, group: Sequence[StagedChunk], staging: Staging) -> list[Validated]:
     """Validate the chunks one after the other."""
-    with validator_for(table, staging, ClockCheck(enabled=False)) as validator:
+    with validators_for(table, staging, ClockCheck(enabled=False), 1) as (validator,):
         return [validator.validate(chunk) for chunk in group]
 
 
@@ -73,7 +74,17 @@ def together(
     table: NumberedTable, group: Sequence[ValidatedChunk], staging: Staging
 ) -> list[Committed | Refused]:
     """Commit the chunks together."""
-    return Writer(table, staging, now).commit(group)
+    return Writer(table, staging, now).commit(group_of(group))
+
+
+def group_of(chunks: Sequence[ValidatedChunk]) -> Group:
+    """Return a closed group."""
+    first, *others = chunks
+    group = Group(first, is_open=True)
+    for chunk in others:
+        group.add(chunk)
+    group.close()
+    return group
 
 
 def lines(number: int) -> bytes:

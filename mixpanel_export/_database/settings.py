@@ -3,26 +3,28 @@
 Other connections of this process to the same file share these settings, so an export restores them at its end.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from threading import RLock
 
 import duckdb
 
+from mixpanel_export._database.machine import memory_sizes, processors
 from mixpanel_export._environment import variable
 from mixpanel_export.errors import ConfigError
 
 ROW_GROUP = 122_880
 """The number of rows that DuckDB compresses together. Fewer rows compress worse, and DuckDB may write them again."""
 
-_LEAST_MEMORY, _USUAL_MEMORY, _MOST_MEMORY = 96_000_000, 160_000_000, 512_000_000  # bytes
+_LEAST_MEMORY, _MOST_MEMORY = 96_000_000, 512_000_000  # bytes
+_BASE_MEMORY = 160_000_000  # bytes that a load needs with any number of threads
+_THREAD_MEMORY = 100_000_000  # bytes; each thread that inserts fills a row group of its own
 # With this optimizer, DuckDB 2.0 returns wrong rows, too few rows, or crashes, if a transaction deletes from a table,
 # inserts into it and then joins it by `rowid`.
 _UNSOUND = "join_filter_pushdown"
-_USUAL_LINE = 4 << 20  # bytes; Mixpanel takes events of up to 1 MB
+USUAL_LINE = 4 << 20
+"""Bytes of a line up to which DuckDB needs no more memory than usual; Mixpanel takes events of up to 1 MB."""
 _changing = RLock()
 
 
@@ -31,10 +33,11 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Apply the settings for bulk loading; afterwards, with no transaction open, checkpoint and restore them."""
     settings = {
         "memory_limit": f"{memory_limit() >> 20}MiB",
-        "preserve_insertion_order": "true",
+        # Otherwise each thread of an insert would wait for its turn.
+        "preserve_insertion_order": "false",
         # A checkpoint would otherwise write the row groups of small commits again to merge them.
         "max_vacuum_tasks": "0",
-        "threads": _threads(),
+        "threads": str(thread_count()),
         "disabled_optimizers": _disabled(connection),
         # The writer relies on the layout of Arrow arrays, which these two settings change.
         "arrow_large_buffer_size": "false",
@@ -56,6 +59,20 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
                 connection.execute(f"SET GLOBAL {name} = '{_settable(value)}'")
 
 
+@contextmanager
+def validation_database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a database in memory, whose statements run in the thread of their caller and return rows in their order."""
+    limit = max(_LEAST_MEMORY, memory_limit() // 2)
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{limit >> 20}MiB",
+        "threads": "1",  # each validator has a thread of its own
+        "temp_directory": "",
+    }
+    with duckdb.connect(":memory:", config=config) as connection:
+        set_session(connection)
+        yield connection
+
+
 def set_session(connection: duckdb.DuckDBPyConnection) -> None:
     """Apply the settings that an export's SQL relies on, to this connection only."""
     for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
@@ -71,7 +88,7 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
     Several operators hold copies of a line. If *longest* is small, nothing changes.
     """
-    if longest <= _USUAL_LINE:
+    if longest <= USUAL_LINE:
         yield
     else:
         with _changed_settings(connection, _one_thread_with(_memory_for_lines(longest))):
@@ -84,13 +101,13 @@ def most_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator
 
     This may exceed `memory_limit`, but not half of the machine's memory.
     """
-    most = min([_MOST_MEMORY, *(size // 2 for size in _memory_sizes())])
+    most = min([_MOST_MEMORY, *(size // 2 for size in memory_sizes())])
     with _changed_settings(connection, _one_thread_with(max(_memory_for_lines(longest), most))):
         yield
 
 
 def _memory_for_lines(longest: int) -> int:
-    return memory_limit() + (16 * longest if longest > _USUAL_LINE else 0)
+    return memory_limit() + (16 * longest if longest > USUAL_LINE else 0)
 
 
 def _one_thread_with(memory: int) -> dict[str, str]:
@@ -118,47 +135,44 @@ def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[s
 
 
 def memory_limit() -> int:
-    """Return how many bytes of memory DuckDB may use: `MPX_MEMORY_LIMIT`, or else a default.
+    """Return the bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else what suits the machine.
 
     Raises:
         ConfigError: The variable is not a size such as `512MB`, or is less than 96 MB.
     """
     limit = variable("MPX_MEMORY_LIMIT")
-    return _bytes_in(limit) if limit else default_limit(_memory_sizes())
+    return _bytes_in(limit) if limit else default_limit(memory_sizes(), processors())
 
 
-def default_limit(sizes: Sequence[int]) -> int:
-    """Return a quarter of the smallest of *sizes*, but at least 96 MB and at most 160 MB.
+def default_limit(sizes: Sequence[int], cores: int) -> int:
+    """Return DuckDB's memory on a machine with *cores*; *sizes* are the amounts of memory that the system tells.
 
-    *sizes* are the memory of the machine and of its control group in bytes. With less than 96 MB, DuckDB loads nothing.
+    A sixteenth of the memory, at least 160 MB, and not more than the threads can use; on small machines a quarter, at
+    least 96 MB, below which nothing can be loaded.
     """
-    return max(_LEAST_MEMORY, min([_USUAL_MEMORY, *(size // 4 for size in sizes)]))
+    least = min(sizes, default=0)
+    limit = min(max(_BASE_MEMORY, least // 16), _BASE_MEMORY + cores * _THREAD_MEMORY)
+    return max(_LEAST_MEMORY, min([limit, *(size // 4 for size in sizes)]))
 
 
-def validator_count() -> int:
-    """Return how many chunks are validated at the same time: one for every two processors of this process."""
-    return max(1, _processors() // 2)
+def thread_count() -> int:
+    """Return how many threads insert rows, and how many chunks are validated at a time.
 
+    `MPX_THREADS`, or else one for every two processors, if each has the memory for a row group of its own: half of the
+    processors validate while the other half inserts.
 
-def _processors() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Windows and macOS
-        return os.cpu_count() or 1
-
-
-def _threads() -> str:
-    """Return the number of threads of a statement: `MPX_THREADS`, or else one.
-
-    Two statements run at the same time anyway: one validates lines, another inserts rows. A second thread for a statement
-    costs more than it saves, because the rows of two threads must be merged.
+    Raises:
+        ConfigError: The variable is not a number of threads.
     """
-    threads = variable("MPX_THREADS") or "1"
+    threads = variable("MPX_THREADS")
+    if threads is None:
+        fitting = (memory_limit() - _BASE_MEMORY) // _THREAD_MEMORY
+        return max(1, min(processors() // 2, fitting))
     if not re.fullmatch(r"[1-9][0-9]{0,3}", threads):
         raise ConfigError(
             f"MPX_THREADS must be a number of threads, got {threads!r}", advice="use 1 or more, or unset it"
         )
-    return threads
+    return int(threads)
 
 
 def _disabled(connection: duckdb.DuckDBPyConnection) -> str:
@@ -185,23 +199,3 @@ def _bytes_in(size: str) -> int:
             f"MPX_MEMORY_LIMIT must be {_LEAST_MEMORY // 1_000_000}MB or more, or nothing could be loaded, got {size!r}"
         )
     return in_bytes
-
-
-def _memory_sizes() -> list[int]:
-    """Return the memory of the machine and of its control group in bytes, if the system reports them."""
-    return [size for size in (_memory_of_machine(), *_memory_of_group()) if size]
-
-
-def _memory_of_machine() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows does not report it
-        return 0
-
-
-def _memory_of_group() -> Iterator[int]:
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
-        try:
-            yield int(Path("/sys/fs/cgroup", name).read_text())
-        except (OSError, ValueError):  # no such file, or "max"
-            continue

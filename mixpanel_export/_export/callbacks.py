@@ -33,12 +33,18 @@ class Reporter:
     """Calls the callbacks. An exception of one leaves as `CallbackError`, and no callback is called after it."""
 
     def __init__(
-        self, callbacks: Callbacks, tracker: Tracker, stats: Mapping[Chunk, ChunkStats], gate: Gate
+        self,
+        callbacks: Callbacks,
+        tracker: Tracker,
+        stats: Mapping[Chunk, ChunkStats],
+        gate: Gate,
+        lines: Callable[[], int],
     ) -> None:
         self._callbacks = callbacks
         self._tracker = tracker
         self._stats = stats
         self._gate = gate
+        self._lines = lines
         self._calling = anyio.Lock()
         self._raised = False
 
@@ -70,7 +76,7 @@ class Reporter:
             batches=self._tracker.batches,
             batches_done=self._tracker.batches_done,
             batches_failed=self._tracker.batches_failed,
-            rows=sum(chunk.rows for chunk in chunks),
+            rows=self._lines(),
             bytes_read=sum(chunk.bytes_read for chunk in chunks),
             requests=gate.requests,
             retries=sum(max(0, chunk.attempts - 1) for chunk in chunks),

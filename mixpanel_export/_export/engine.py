@@ -13,7 +13,7 @@ from anyio import to_thread
 from mixpanel_export._concurrency import entered_in_thread, in_task, in_thread
 from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.preflight import Mode
-from mixpanel_export._database.settings import validator_count
+from mixpanel_export._database.settings import thread_count
 from mixpanel_export._export.callbacks import Callbacks, Reporter
 from mixpanel_export._export.emptiness import warn_of_emptiness
 from mixpanel_export._export.fetching import Fetching
@@ -29,7 +29,7 @@ from mixpanel_export._source.query import Timeouts
 from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import EventsTable
-from mixpanel_export._writer.validate import ClockCheck, validator_for
+from mixpanel_export._writer.validate import ClockCheck, validators_for
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import QueryError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
@@ -190,12 +190,11 @@ async def _transfer(
     clock = ClockCheck(enabled=not job.target.zone_is_known)
     async with client, AsyncExitStack() as stack:
         staging = await stack.enter_async_context(entered_in_thread(_staging(job)))
-        validators = [
-            await stack.enter_async_context(entered_in_thread(validator_for(table, staging, clock)))
-            for _ in range(validator_count())
-        ]
+        validators = await stack.enter_async_context(
+            entered_in_thread(validators_for(table, staging, clock, thread_count()))
+        )
         fetcher = Fetcher(client, job.query, job.gate, workers=job.workers, retries=job.retries, now=job.now)
-        reporter = Reporter(callbacks, tracker, fetcher.stats, job.gate)
+        reporter = Reporter(callbacks, tracker, fetcher.stats, job.gate, lambda: staging.lines)
         writing = Writing(
             table, staging, validators, clock=clock, tracker=tracker, now=job.now, tuning=job.tuning
         )
@@ -220,6 +219,7 @@ def _staging(job: Job) -> Iterator[Staging]:
         job.path,
         budget=tuning.plain_budget,
         part_size=tuning.part_size,
+        segment_size=tuning.segment_size,
         columns_memory=tuning.columns_memory,
     )
     with closing(staging):

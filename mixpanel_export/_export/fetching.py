@@ -24,6 +24,7 @@ from mixpanel_export._model import (
     ChunkStart,
     Committed,
     Item,
+    Lines,
     Refused,
     Rejected,
     Split,
@@ -44,7 +45,7 @@ class _StreamSink:
     async def restart(self) -> None:
         await self.send.send(self.start)
 
-    async def block(self, lines: bytes) -> None:
+    async def block(self, lines: Lines) -> None:
         await self.send.send(Block(self.start.chunk, lines))
 
 
@@ -52,7 +53,7 @@ class _Discard:
     async def restart(self) -> None:
         pass
 
-    async def block(self, lines: bytes) -> None:
+    async def block(self, lines: Lines) -> None:
         pass
 
 
@@ -126,6 +127,7 @@ class Fetching:
             if stats.silent and not again:
                 _log.info("%s: no body; asked for again after the other chunks", chunk)
                 self._tracker.postpone(chunk)
+                self._writing.reconsider()
                 return
             match await self._finish_chunk(chunk, stats, send):
                 case Rejected():
@@ -141,10 +143,9 @@ class Fetching:
         self, chunk: Chunk, stats: ChunkStats, send: ObjectSendStream[Item]
     ) -> Verdict | None:
         """Declare the chunk whole, and return the verdict on it."""
-        end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.rows)
-        verdict = await self._writing.submit(end, send)
+        end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.size)
+        verdict = await self._writing.submit(end, send, silent=stats.silent)
         if isinstance(verdict, Committed):
-            self._tracker.commit(verdict, silent=stats.silent)
             await self._report(chunk)
         return verdict
 
@@ -158,7 +159,7 @@ class Fetching:
 
     async def _give_up(self, chunk: Chunk, error: MixpanelDataError, send: ObjectSendStream[Item]) -> None:
         stats = self._fetcher.stats_of(chunk)
-        stats.rows = 0
+        stats.size = 0
         failed = ChunkFailed(
             chunk,
             self._numbers[chunk],
@@ -194,7 +195,7 @@ class Fetching:
             if is_final(error):
                 raise
             return False
-        stats.rows = 0
+        stats.size = 0
         return stats.silent
 
     async def _commit_silent(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:

@@ -13,15 +13,17 @@ class Tuning:
     """Staged bytes beyond which further files are compressed."""
     part_size: int = 128 << 20
     """Size of one staged file."""
+    segment_size: int = 8 << 20
+    """Size of the lines that are read and validated at once."""
     disk_floor: int = 64 << 20
     """Free disk below which staging waits for commits, as long as there is anything to commit."""
     columns_memory: int | None = None
     """Memory for extracted columns; None for a share of DuckDB's memory limit."""
-    backlog: int = 384 << 20
+    backlog: int = 1 << 30
     """Size of complete chunks beyond which staging waits for commits."""
-    group_rows: int = 4 * ROW_GROUP
+    group_rows: int = 8 * ROW_GROUP
     """Rows of a group that is committed without waiting for further chunks."""
-    group_size: int = 384 << 20
+    group_size: int = 1 << 30
     """Size of such a group."""
-    group_wait: float = 0.5
+    group_wait: float = 2.0
     """Time that a smaller group waits for further chunks."""

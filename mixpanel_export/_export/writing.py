@@ -4,6 +4,9 @@
 
     items ──▶ stage ──staged──▶ validate ──ready──▶ commit
 
+Validation and insertion run at the same time: the first ready chunk begins a group, one statement inserts it, and further
+chunks join the group until it is large, old or the last one. Then the group is committed.
+
 A channel ends when its last sender closes it, so these tasks end one after the other.
 """
 
@@ -20,6 +23,7 @@ from anyio import to_thread
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
 from mixpanel_export._concurrency import in_thread
+from mixpanel_export._database.settings import USUAL_LINE
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._model import (
@@ -29,11 +33,13 @@ from mixpanel_export._model import (
     ChunkFailed,
     ChunkSplit,
     ChunkStart,
+    Committed,
     Failed,
     Item,
     Split,
     Verdict,
 )
+from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import StagedChunk, Staging
 from mixpanel_export._writer.table import EventsTable
@@ -48,31 +54,35 @@ Ready = ValidatedChunk | ChunkFailed | ChunkSplit
 
 @dataclass(slots=True)
 class _Reply:
-    """Where the sender of a chunk waits for the verdict on it."""
+    """Where the sender of a chunk waits for the verdict on it; `silent` says that both answers for it had no body."""
 
+    silent: bool
     arrived: anyio.Event = field(default_factory=anyio.Event)
     verdict: Verdict | None = None
 
 
 class _Backlog:
-    """Bytes of complete chunks that are not committed yet."""
+    """Bytes of complete chunks that are not committed yet; *on_wait* is called before each wait for a commit."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, on_wait: Callable[[], None]) -> None:
         self._most = most
+        self._on_wait = on_wait
         self._size = 0
         self._removed = anyio.Event()
+        self.is_waited_for = False
+        """Whether staging waits for a commit, so that no group should wait for further chunks."""
 
     async def add(self, size: int) -> None:
         """Count a complete chunk; wait first while there are too many bytes."""
         while self._size > self._most:
-            await self._removed.wait()
+            await self._wait()
         self._size += size
 
     async def shrink(self) -> bool:
         """Wait until a chunk is removed; return whether there was one to wait for."""
         if not self._size:
             return False
-        await self._removed.wait()
+        await self._wait()
         return True
 
     def remove(self, size: int) -> None:
@@ -80,6 +90,12 @@ class _Backlog:
         self._size -= size
         self._removed.set()
         self._removed = anyio.Event()
+
+    async def _wait(self) -> None:
+        self.is_waited_for = True
+        self._on_wait()
+        await self._removed.wait()
+        self.is_waited_for = False
 
 
 class Writing:
@@ -104,8 +120,10 @@ class Writing:
         self._tuning = tuning
         self._writer = Writer(table, staging, now)
         self._replies: dict[Chunk, _Reply] = {}
-        self._backlog = _Backlog(tuning.backlog)
+        self._backlog = _Backlog(tuning.backlog, self._commit_now)
         self._warned_of_clock = False
+        self._group: Group | None = None
+        self._growing = anyio.CancelScope()
 
     def start(self, tasks: TaskGroup, items: ObjectReceiveStream[Item]) -> None:
         """Start the tasks; they end when every sender of *items* has closed it and all chunks are committed."""
@@ -119,13 +137,27 @@ class Writing:
         tasks.start_soon(self._commit, ready)
 
     async def submit(
-        self, item: ChunkEnd | ChunkFailed | ChunkSplit, send: ObjectSendStream[Item]
+        self,
+        item: ChunkEnd | ChunkFailed | ChunkSplit,
+        send: ObjectSendStream[Item],
+        *,
+        silent: bool = False,
     ) -> Verdict | None:
-        """Send the last item of a chunk, and wait for the verdict on it."""
-        reply = self._replies[item.chunk] = _Reply()
+        """Send the last item of a chunk, and wait for the verdict on it, which the tracker knows already then."""
+        reply = self._replies[item.chunk] = _Reply(silent)
         await send.send(item)
         await reply.arrived.wait()
         return reply.verdict
+
+    def reconsider(self) -> None:
+        """Look again whether the group may still grow; to be called when a chunk will not come for now."""
+        self._growing.cancel()
+
+    def _commit_now(self) -> None:
+        """Let the open group be committed as it is."""
+        if self._group is not None:
+            self._group.close()
+            self.reconsider()
 
     async def _stage(
         self,
@@ -178,39 +210,62 @@ class Writing:
 
     async def _commit(self, ready: ObjectReceiveStream[Ready]) -> None:
         async with ready:
-            async for item in ready:
-                next_item: Ready | None = item
+            next_item: Ready | None = None
+            while True:
+                try:
+                    item = next_item or await ready.receive()
+                except anyio.EndOfStream:
+                    return
+                next_item = None
                 if isinstance(item, ValidatedChunk):
-                    group, next_item = await self._gather(item, ready)
-                    await self._commit_group(group)
-                if isinstance(next_item, ChunkFailed | ChunkSplit):
-                    await self._record(next_item)
+                    next_item = await self._commit_group(Group(item, is_open=True), ready)
+                else:
+                    await self._record(item)
 
-    async def _gather(
-        self, first: ValidatedChunk, ready: ObjectReceiveStream[Ready]
-    ) -> tuple[list[ValidatedChunk], ChunkFailed | ChunkSplit | None]:
-        """Return the next group, and the item that ended it if that is no chunk."""
-        group = [first]
-        with anyio.move_on_after(self._tuning.group_wait):
-            while not self._is_full(group) and len(group) < self._tracker.undecided:
-                item = await ready.receive()
-                if not isinstance(item, ValidatedChunk):
-                    return group, item
-                group.append(item)
-        return group, None
+    async def _commit_group(self, group: Group, ready: ObjectReceiveStream[Ready]) -> Ready | None:
+        """Commit a group, which grows while it is loaded; return the item that ended it, if any."""
+        self._group = group
+        next_item: Ready | None = None
 
-    def _is_full(self, group: Sequence[ValidatedChunk]) -> bool:
-        """Whether a commit of the group is large enough; further chunks wait for the next one."""
-        rows = sum(chunk.batch.rows for chunk in group)
-        size = sum(chunk.staged.size for chunk in group)
-        return rows >= self._tuning.group_rows or size >= self._tuning.group_size
+        async def grow() -> None:
+            nonlocal next_item
+            try:
+                with anyio.move_on_after(self._tuning.group_wait):
+                    while self._may_grow(group):
+                        with anyio.CancelScope() as self._growing:
+                            next_item = await ready.receive()
+                        if next_item is None:
+                            continue  # `reconsider` was called
+                        if not isinstance(next_item, ValidatedChunk) or next_item.longest > USUAL_LINE:
+                            return
+                        group.add(next_item)
+                        next_item = None
+            finally:
+                group.close()
 
-    async def _commit_group(self, group: Sequence[ValidatedChunk]) -> None:
-        commit = partial(self._writer.commit, group)
-        for verdict in await in_thread(commit, self._table.interrupt):
+        def interrupt() -> None:
+            group.close()
+            self._table.interrupt()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(grow)
+            verdicts = await in_thread(partial(self._writer.commit, group), interrupt)
+        for verdict in verdicts:
             self._answer(verdict)
-        for chunk in group:
+        for chunk in group.chunks:
             self._backlog.remove(chunk.staged.size)
+        return next_item
+
+    def _may_grow(self, group: Group) -> bool:
+        """Whether further chunks may join the group; in a large one they would wait long for the commit."""
+        return (
+            group.is_open
+            and not self._backlog.is_waited_for
+            and group.rows < self._tuning.group_rows
+            and group.size < self._tuning.group_size
+            and len(group.chunks) < self._tracker.undecided
+            and group.longest <= USUAL_LINE
+        )
 
     async def _record(self, item: ChunkFailed | ChunkSplit) -> None:
         if isinstance(item, ChunkFailed):
@@ -224,6 +279,9 @@ class Writing:
     def _answer(self, verdict: Verdict) -> None:
         _log.info("%s", verdict)
         reply = self._replies.pop(verdict.chunk)
+        if isinstance(verdict, Committed):
+            # At once, because the next group does not wait for chunks that are decided.
+            self._tracker.commit(verdict, silent=reply.silent)
         reply.verdict = verdict
         reply.arrived.set()
 

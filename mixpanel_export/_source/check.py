@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from mixpanel_export._concurrency import in_task
-from mixpanel_export._model import Chunk, Selection
+from mixpanel_export._model import Chunk, Lines, Selection
 from mixpanel_export._quota.gate import gate_for
 from mixpanel_export._quota.quota import Quota
 from mixpanel_export._source.client import new_client
@@ -76,5 +76,5 @@ class _Counter:
     async def restart(self) -> None:
         self.events = 0
 
-    async def block(self, lines: bytes) -> None:
-        self.events += lines.count(b"\n")
+    async def block(self, lines: Lines) -> None:
+        self.events += sum(bytes(piece).count(b"\n") for piece in lines)

@@ -9,7 +9,7 @@ import httpx
 from anyio import to_thread
 
 from mixpanel_export._concurrency import in_task
-from mixpanel_export._model import Selection
+from mixpanel_export._model import Lines, Selection
 from mixpanel_export._planning.days import check_has_begun, checked_days
 from mixpanel_export._quota.gate import gate_for
 from mixpanel_export._quota.quota import Quota
@@ -66,5 +66,5 @@ class _FileSink:
         self.file.seek(0)
         self.file.truncate()
 
-    async def block(self, lines: bytes) -> None:
-        await to_thread.run_sync(self.file.write, lines)
+    async def block(self, lines: Lines) -> None:
+        await to_thread.run_sync(self.file.writelines, lines)

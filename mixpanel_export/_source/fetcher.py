@@ -2,17 +2,17 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
 from typing import Protocol
 
 import anyio
 import httpx
 
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Chunk, Lines
 from mixpanel_export._quota.gate import Gate, MaxWaitExceeded, SlotExpired
 from mixpanel_export._quota.retry import LONGEST_PAUSE, History, Wait, next_step
 from mixpanel_export._source.query import Query
@@ -38,7 +38,7 @@ class Sink(Protocol):
     async def restart(self) -> None:
         """Discard everything; called before each attempt."""
 
-    async def block(self, lines: bytes) -> None:
+    async def block(self, lines: Lines) -> None:
         """Take whole lines."""
 
 
@@ -55,8 +55,8 @@ class ChunkStats:
     attempts: int = 0
     bytes_read: int = 0
     """Bytes received on the wire."""
-    rows: int = 0
-    """Lines of the attempt that runs or succeeded."""
+    size: int = 0
+    """Bytes of the lines of the attempt that runs or succeeded."""
     silent: bool = True
     """Whether the attempt that runs or succeeded brought no byte; nothing proves such a response whole."""
     had_body: bool = False
@@ -82,6 +82,7 @@ class Fetcher:
         self._query = query
         self._gate = gate
         self._limiter = anyio.CapacityLimiter(workers)
+        self._threads = anyio.CapacityLimiter(os.cpu_count() or 1)  # more would take turns
         self._retries = retries
         self._now = now
         self.stats: dict[Chunk, ChunkStats] = {}
@@ -130,7 +131,7 @@ class Fetcher:
                 stats.waiting_for = None
             case "split":
                 _log.info("%s; fetched in two pieces now", error.text(advice=False))
-                stats.rows = 0
+                stats.size = 0
                 raise ChunkTooLargeError from error
             case "give up":
                 raise error
@@ -155,25 +156,25 @@ class Fetcher:
                 _log.debug("%s: attempt %d", chunk, stats.attempts)
 
             await sink.restart()
-            stats.rows, stats.silent = 0, True
-            response = fetch(self._client, self._query, chunk, admit=admit, received=received, now=self._now)
+            stats.size, stats.silent = 0, True
+            response = fetch(
+                self._client,
+                self._query,
+                chunk,
+                admit=admit,
+                received=received,
+                threads=self._threads,
+                now=self._now,
+            )
             async with aclosing(response) as blocks:
-                async for block in blocks:
-                    stats.rows += _lines_in(block)
-                    await sink.block(block)
+                async for lines in blocks:
+                    stats.size += sum(map(len, lines))
+                    await sink.block(lines)
 
 
 def is_final(error: MixpanelDataError) -> bool:
     """Whether the error concerns the whole export, so that no other chunk can succeed either."""
     return isinstance(error, AuthenticationError | QueryError) and not isinstance(error, FutureDateError)
-
-
-def _lines_in(block: bytes) -> int:
-    """Return how many newlines the block has, all lines being whole.
-
-    For lines of the usual lengths this takes a quarter of the time of `bytes.count`, which looks at each byte by itself.
-    """
-    return len(BytesIO(block).readlines())
 
 
 def _max_wait_error(chunk: Chunk, error: MaxWaitExceeded) -> RateLimitError:

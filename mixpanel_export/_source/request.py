@@ -6,12 +6,15 @@ Every failure leaves as one of our own errors.
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain
+from time import monotonic
 from typing import Any
 
 import anyio
 import httpx
+from anyio import to_thread
 
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Chunk, Lines
 from mixpanel_export._quota.quota import UNCOUNTED
 from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import BodyDecoder, gunzip_for
@@ -20,6 +23,8 @@ from mixpanel_export._source.responses import error_from_body, error_from_respon
 from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
+_WIRE = 256 << 10  # bytes that a worker thread decodes at once; each change of thread costs time
+_PLAIN = 2 << 20  # bytes of lines after which it hands over what it has, since few bytes can hold many
 _READ = 64 << 10  # bytes of an error body that are read: it may repeat the request before it says why
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 
@@ -31,13 +36,14 @@ async def fetch(
     *,
     admit: Callable[[], Awaitable[None]],
     received: Callable[[int], None],
+    threads: anyio.CapacityLimiter | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> AsyncGenerator[bytes]:
-    """Request *chunk* once and yield its blocks of whole lines.
+) -> AsyncGenerator[Lines]:
+    """Request *chunk* once and yield its lines, block by block.
 
     *admit* is awaited once, when the connection is open and before the request is sent. *received* is called with the
-    size of each piece from the wire. *now* (aware) decides which days a limited history includes. The body was whole
-    only if the iterator ends without an error.
+    size of each piece from the wire. *threads* limits the worker threads that decode. *now* (aware) decides which days a
+    limited history includes. The body was whole only if the iterator ends without an error.
 
     Raises:
         APIError: The attempt failed; what was yielded is void.
@@ -50,7 +56,7 @@ async def fetch(
         try:
             if response.status_code != httpx.codes.OK:
                 raise await _error(response, query, chunk, now())
-            async with aclosing(_body(response, query, chunk, received)) as blocks:
+            async with aclosing(_body(response, query, chunk, received, threads)) as blocks:
                 async for block in blocks:
                     yield block
         finally:
@@ -93,23 +99,60 @@ async def _send(
 
 
 async def _body(
-    response: httpx.Response, query: Query, chunk: Chunk, received: Callable[[int], None]
-) -> AsyncGenerator[bytes]:
+    response: httpx.Response,
+    query: Query,
+    chunk: Chunk,
+    received: Callable[[int], None],
+    threads: anyio.CapacityLimiter | None,
+) -> AsyncGenerator[Lines]:
+    """Yield the lines of a body. Worker threads decode it, block by block, while the event loop moves references."""
     with _as_incomplete(query, chunk):
         decoder = BodyDecoder(response.headers.get("content-encoding"))
     async with _drained(response.aiter_raw()) as pieces:
-        while True:
-            with anyio.fail_after(query.timeouts.idle):
-                wire = await anext(pieces, None)
-            if wire is None:
-                break
-            received(len(wire))
-            with _as_incomplete(query, chunk):
-                for block in decoder.feed(wire):
-                    yield block
+        while wire := await _gather(pieces, query.timeouts.idle, received):
+            blocks = chain.from_iterable(map(decoder.feed, wire))
+            while True:
+                with _as_incomplete(query, chunk):
+                    lines = await to_thread.run_sync(_take, blocks, limiter=threads)
+                if lines:
+                    yield lines
+                if sum(map(len, lines)) < _PLAIN:
+                    break
     with _as_incomplete(query, chunk):
-        for block in decoder.close():
-            yield block
+        rest = await to_thread.run_sync(decoder.close, limiter=threads)
+    for lines in rest:
+        yield lines
+
+
+async def _gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[int], None]) -> list[bytes]:
+    """Return the next pieces from the wire, about `_WIRE` bytes together; none at the end of the body.
+
+    A pause of more than *idle* seconds ends in an error, a quarter of that later at most.
+    """
+    wire: list[bytes] = []
+    size = 0
+    renewal = monotonic() + idle / 4
+    with anyio.fail_after(idle * 1.25) as silence:
+        while size < _WIRE and (piece := await anext(pieces, None)) is not None:
+            if monotonic() > renewal:  # each renewal sets a timer
+                silence.deadline = anyio.current_time() + idle * 1.25
+                renewal = monotonic() + idle / 4
+            received(len(piece))
+            wire.append(piece)
+            size += len(piece)
+    return wire
+
+
+def _take(blocks: Iterator[Lines]) -> Lines:
+    """Return the next blocks as one of at least `_PLAIN` bytes; a smaller one is the last."""
+    lines: list[bytes | memoryview] = []
+    size = 0
+    for block in blocks:
+        lines += block
+        size += sum(map(len, block))
+        if size >= _PLAIN:
+            break
+    return tuple(lines)
 
 
 @contextmanager

@@ -5,21 +5,21 @@ nanoarrow makes the arrays over numpy's memory, or receives them from DuckDB.
 
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import nanoarrow as na
 import numpy as np
-from nanoarrow.c_array_stream import CArrayStream
 from nanoarrow.ipc import InputStream, StreamWriter
 from numpy.typing import DTypeLike, NDArray
 
 from mixpanel_export._database.schema import EVENT_COLUMNS
 from mixpanel_export._writer.memory import MemoryBudget
-from mixpanel_export._writer.offsets import IndexedBlock, Offsets, Payload
+from mixpanel_export._writer.offsets import IndexedText, Offsets
 
-_ARRAY_ROWS = 512  # lines in an array that is read; DuckDB allocates memory for parsing one array at a time
+_ARRAY_ROWS = 512  # lines of an array; DuckDB allocates memory for parsing one array at a time
 _ERRORS = {
     "INTERRUPT": duckdb.InterruptException,
     "Out of Memory": duckdb.OutOfMemoryException,
@@ -35,16 +35,18 @@ _TEXT = na.c_schema(
         metadata={"ARROW:extension:name": "arrow.json", "ARROW:extension:metadata": ""},
     )
 )
-_PARTS = na.c_schema(na.fixed_size_list(_TEXT, 5))
+_PARTS = na.c_schema(na.fixed_size_list(_TEXT, 4))
 _PAYLOAD = na.c_schema(na.fixed_size_list(_TEXT, 2))
 _ARROW_TYPES = {"VARCHAR": na.string(), "TIMESTAMP": na.timestamp("us")}
 _EXTRACTED = {name: _ARROW_TYPES[kind] for name, kind in EVENT_COLUMNS.items() if name != "properties"}
 _COLUMNS = na.c_schema(na.struct(_EXTRACTED))
 LINE = na.c_schema(na.struct({"line": _PARTS, "number": na.int64()}))
-"""A `line` as a list of five texts, and its `number`."""
+"""A `line` as a list of four texts, the first the name and the third the properties, and its `number`."""
 
-EVENT = na.c_schema(na.struct({"payload": _PAYLOAD, "keep": na.bool_(), **_EXTRACTED}))
-"""A `payload` as a list of two texts, the first the properties; whether to insert it; and the extracted columns."""
+EVENT = na.c_schema(
+    na.struct({"payload": _PAYLOAD, "keep": na.bool_(), "export_batch": na.int32(), **_EXTRACTED})
+)
+"""A `payload` as a list of two texts, the first the properties; whether to insert it; its batch; the extracted columns."""
 
 COLUMNS = tuple(_EXTRACTED)
 """The columns of an events table that are extracted from lines."""
@@ -53,24 +55,8 @@ FORMATS = [column.format for column in _COLUMNS.children]
 """Arrow's format strings of these columns; arrays with other column_formats would be misread."""
 
 
-class ArrowSource:
-    """A table that DuckDB can read, with a fixed schema and replaceable rows."""
-
-    def __init__(self, schema: object) -> None:
-        self._schema = schema
-        self._arrays: list[object] = []
-
-    def set_batches(self, arrays: Iterable[object]) -> None:
-        """Replace the rows by those of *arrays*."""
-        self._arrays = list(arrays)
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Return a new Arrow stream of the rows; a requested schema is ignored, as the protocol allows."""
-        return CArrayStream.from_c_arrays(self._arrays, self._schema, validate=False).__arrow_c_stream__()
-
-
 class ExtractedColumns:
-    """The extracted columns of a chunk's shaped lines, in their order.
+    """The extracted columns of a chunk's shaped lines, segment by segment.
 
     Arrays stay in memory while *budget* has room, and otherwise go to *file*, which must not exist yet.
     """
@@ -80,51 +66,41 @@ class ExtractedColumns:
         self._file = file
         self._arrays: list[Any] = []
         self._file_parts: list[int] = []
+        self._counts: list[int] = []
         self.rows = self._size = 0
 
-    def add(self, array: Any) -> None:
-        """Add the first columns of an array of `fetch_arrays`, whose column_formats are `FORMATS`.
+    def add_segment(self, arrays: Sequence[Any]) -> None:
+        """Add the first columns of arrays of `fetch_arrays`, whose column_formats are `FORMATS`.
 
         Raises:
             OSError: They cannot be written.
         """
-        children = [array.child(place) for place in range(len(COLUMNS))]
-        columns = _c_array(_COLUMNS, array.length, [None], children)
-        self.rows += array.length
-        size = sum(map(_size, children))
-        if not self._file_parts and self._budget.reserve(size):
-            self._arrays.append(columns)
-            self._size += size
-        else:
-            self._write(columns)
+        self._counts.append(len(arrays))
+        for array in arrays:
+            self._add([array.child(place) for place in range(len(COLUMNS))], array.length)
 
     def joined_with(
-        self, groups: Iterable[Sequence[Payload]], keep: NDArray[np.bool_]
-    ) -> Iterator[list[object]]:
-        """Yield for each group of payloads arrays of the schema `EVENT`.
+        self, texts: Iterable[tuple[bytes | memoryview, Offsets]], keep: NDArray[np.bool_], batch: int
+    ) -> Iterator[object]:
+        """Yield arrays of the schema `EVENT` for the segments of a chunk: *texts*, and the spans of their properties.
 
-        The *groups* must be those of the whole chunk, in order; *keep* has a flag for each row.
+        *keep* has a flag for each row.
 
         Raises:
             OSError, EOFError: Columns in the file cannot be read.
         """
-        stored = ([array.child(place) for place in range(len(COLUMNS))] for array in self._all())
-        columns: list[Any] = []
+        stored = self._all()
         start = 0
-        for group in groups:
-            arrays = []
-            for block in group:
-                first = 0
-                while first < len(block.spans):
-                    columns = columns or next(stored)
-                    count = min(columns[0].length, len(block.spans) - first)
-                    part = [column[:count] for column in columns]
-                    columns = [column[count:] for column in columns] if count < columns[0].length else []
-                    payload = _texts(_PAYLOAD, block.text, block.spans, first, count)
-                    children = [payload, _flags(keep[start : start + count]), *part]
-                    arrays.append(_c_array(EVENT, count, [None], children))
-                    first, start = first + count, start + count
-            yield arrays
+        for (text, spans), count in zip(texts, self._counts, strict=True):
+            first = 0
+            for array in islice(stored, count):
+                rows = array.length
+                payload = _texts(_PAYLOAD, text, spans, first, rows)
+                numbers = _c_array(na.int32(), rows, [None, na.c_buffer(np.full(rows, batch, np.int32))])
+                flags = _flags(keep[start : start + rows])
+                columns = [array.child(place) for place in range(len(COLUMNS))]
+                yield _c_array(EVENT, rows, [None], [payload, flags, numbers, *columns])
+                first, start = first + rows, start + rows
 
     def discard(self) -> None:
         """Release the memory and remove the file."""
@@ -132,6 +108,16 @@ class ExtractedColumns:
         self._budget.release(self._size)
         self._size = 0
         self._file.unlink(missing_ok=True)
+
+    def _add(self, columns: Sequence[Any], length: int) -> None:
+        array = _c_array(_COLUMNS, length, [None], columns)
+        self.rows += length
+        size = sum(map(_size, columns))
+        if not self._file_parts and self._budget.reserve(size):
+            self._arrays.append(array)
+            self._size += size
+        else:
+            self._write(array)
 
     def _write(self, array: Any) -> None:
         stream = BytesIO()
@@ -182,24 +168,20 @@ def not_null(array: Any, place: int) -> NDArray[np.bool_]:
     return np.unpackbits(bits, count=column.length, bitorder="little").astype(np.bool_)
 
 
-def line_arrays(blocks: Iterable[IndexedBlock]) -> Iterator[object]:
-    """Yield arrays of the schema `LINE` for the shaped lines of blocks."""
-    for block in blocks:
-        for first in range(0, len(block.numbers), _ARRAY_ROWS):
-            yield _line_array(block, first, min(_ARRAY_ROWS, len(block.numbers) - first))
-
-
-def _line_array(block: IndexedBlock, first: int, count: int) -> object:
-    numbers = _c_array(na.int64(), count, [None, na.c_buffer(block.numbers[first : first + count])])
-    return _c_array(
-        LINE, count, [None], [_texts(_PARTS, block.text, block.index.marks, first, count), numbers]
-    )
+def line_arrays(segment: IndexedText) -> Iterator[object]:
+    """Yield arrays of the schema `LINE` for the shaped lines of a segment."""
+    for first in range(0, len(segment.numbers), _ARRAY_ROWS):
+        count = min(_ARRAY_ROWS, len(segment.numbers) - first)
+        numbers = _c_array(na.int64(), count, [None, na.c_buffer(segment.numbers[first : first + count])])
+        yield _c_array(
+            LINE, count, [None], [_texts(_PARTS, segment.text, segment.index.marks, first, count), numbers]
+        )
 
 
 def _texts(schema: object, text: bytes | memoryview, marks: Offsets, first: int, count: int) -> object:
     """Return for each row of *marks* a list of texts that begin there; a text ends where the next one begins.
 
-    The last text of a row reaches to the next row, or to the end of the block.
+    The last text of a row reaches to the next row, or to the end of the text.
     """
     parts = marks.shape[1]
     offsets = marks[first : first + count + 1].ravel()[: parts * count + 1]

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixpanel_export._database.connection import Connection
-from mixpanel_export._writer.arrow import LINE, ArrowSource, line_arrays
-from mixpanel_export._writer.extract import EXECUTE, NAME, Extraction, LoadError, prepared
-from mixpanel_export._writer.offsets import IndexedBlock, LineIndex, Numbers, index_lines
+from mixpanel_export._writer.arrow import LINE, line_arrays
+from mixpanel_export._writer.extract import NAME, Extraction, LoadError
+from mixpanel_export._writer.offsets import IndexedText, LineIndex, Numbers, index_lines
+from mixpanel_export._writer.prepared import PreparedRead
 from mixpanel_export._writer.staging import StagedChunk
 from mixpanel_export._writer.winners import MEMBERS, ROW_OVERHEAD, Candidate, duplicates
 
@@ -20,16 +21,23 @@ _COMPRESSED_FACTOR = 8  # a page is larger by this factor where each one means i
 _CANDIDATES = f"""
 SELECT number, {NAME}, ids[1], ids[2], ids[3], TRY_CAST(ids[4] AS DOUBLE), properties
 FROM (
-    SELECT number, line[2]::VARCHAR AS raw, line[4] AS properties, TRY(json_extract_string(line[4], {MEMBERS})) AS ids
+    SELECT number, line[1]::VARCHAR AS raw, line[3] AS properties, TRY(json_extract_string(line[3], {MEMBERS})) AS ids
     FROM _export_lines
 )
 """
 
 
+def prepared_comparison(connection: Connection) -> PreparedRead:
+    """Return the statement that reads what is compared of each line."""
+    return PreparedRead(connection, "comparison", _CANDIDATES, LINE)
+
+
 def duplicate_places(
-    connection: Connection, staged: StagedChunk, extraction: Extraction, page_size: int = PAGE_SIZE
+    statement: PreparedRead, staged: StagedChunk, extraction: Extraction, page_size: int = PAGE_SIZE
 ) -> list[int]:
     """Return the places, among the chunk's shaped lines, of those that duplicate a better one.
+
+    *statement* is one of `prepared_comparison`.
 
     Raises:
         LoadError: The lines read again are not the lines staged.
@@ -37,19 +45,15 @@ def duplicate_places(
     places, keys = extraction.recurring()
     if not len(places):
         return []
-    with prepared(connection, _CANDIDATES, LINE) as source:
-        pages = (
-            _candidates(connection, source, lines, keys)
-            for lines, keys in _pages(staged, extraction.indexes, places, keys, page_size)
-        )
-        return [place for place, _, _ in duplicates(pages)]
+    pages = (
+        _candidates(statement, lines, keys)
+        for lines, keys in _pages(staged, extraction.indexes, places, keys, page_size)
+    )
+    return [place for place, _, _ in duplicates(pages)]
 
 
-def _candidates(
-    connection: Connection, source: ArrowSource, lines: IndexedBlock, keys: NDArray[np.uint64]
-) -> Iterator[Candidate]:
-    source.set_batches(line_arrays([lines]))
-    rows = connection.execute(EXECUTE).fetchall()
+def _candidates(statement: PreparedRead, lines: IndexedText, keys: NDArray[np.uint64]) -> Iterator[Candidate]:
+    rows = statement.rows(line_arrays(lines))
     if [place for place, *_ in rows] != lines.numbers.tolist():
         raise LoadError("lines that recur were not read again, or not in their order; please report this")
     for key, (place, *row) in zip(keys.tolist(), rows, strict=True):
@@ -62,24 +66,24 @@ def _pages(
     places: Numbers,
     keys: NDArray[np.uint64],
     page_size: int,
-) -> Iterator[tuple[IndexedBlock, NDArray[np.uint64]]]:
+) -> Iterator[tuple[IndexedText, NDArray[np.uint64]]]:
     """Yield the lines at *places* with their keys, in pages in the order of *keys*."""
     firsts = np.cumsum([0, *(len(index.shaped) for index in indexes)])
-    blocks = np.searchsorted(firsts, places, side="right") - 1
+    segments = np.searchsorted(firsts, places, side="right") - 1
     spans = np.empty((len(places), 2), dtype=np.int64)
-    for block in np.unique(blocks):
-        in_block = blocks == block
-        spans[in_block] = indexes[block].spans(places[in_block] - firsts[block])
+    for segment in np.unique(segments):
+        inside = segments == segment
+        spans[inside] = indexes[segment].spans(places[inside] - firsts[segment])
     size = _COMPRESSED_FACTOR * page_size if staged.compressed else page_size
     pages = np.cumsum(spans[:, 1] - spans[:, 0] + ROW_OVERHEAD) // size
     for page in np.unique(pages):
         on_page = np.flatnonzero(pages == page)
         on_page = on_page[np.argsort(places[on_page])]
-        by_block: dict[int, list[list[int]]] = {}
-        for block, span in zip(blocks[on_page].tolist(), spans[on_page].tolist(), strict=True):
-            by_block.setdefault(block, []).append(span)
-        text = b"".join(staged.read_spans(by_block))
+        by_segment: dict[int, list[list[int]]] = {}
+        for segment, span in zip(segments[on_page].tolist(), spans[on_page].tolist(), strict=True):
+            by_segment.setdefault(segment, []).append(span)
+        text = b"".join(staged.read_spans(by_segment))
         index = index_lines(text)
         if len(index.shaped) != len(on_page):
             raise LoadError(f"the staged files of {staged.chunk} were changed; please report this")
-        yield IndexedBlock(text, index, places[on_page]), keys[on_page]
+        yield IndexedText(text, index, places[on_page]), keys[on_page]

@@ -4,13 +4,13 @@
 *doubtful* if it is not of Mixpanel's shape or DuckDB cannot parse it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,31 +20,16 @@ from mixpanel_export._writer.arrow import (
     COLUMNS,
     FORMATS,
     LINE,
-    ArrowSource,
     ExtractedColumns,
     column_formats,
-    fetch_arrays,
     line_arrays,
     not_null,
     values,
 )
 from mixpanel_export._writer.memory import MemoryBudget
-from mixpanel_export._writer.offsets import (
-    BEGIN,
-    BETWEEN,
-    IndexedBlock,
-    LineIndex,
-    Numbers,
-    Payload,
-    index_lines,
-)
-from mixpanel_export._writer.staging import ReadBuffers, StagedChunk
-
-EXECUTE = "EXECUTE _export_statement"
-"""Runs the statement of `prepared`."""
-
-GROUP_SIZE = 8 << 20
-"""Bytes of lines that one statement reads."""
+from mixpanel_export._writer.offsets import IndexedText, LineIndex, Numbers, index_lines
+from mixpanel_export._writer.prepared import PreparedRead
+from mixpanel_export._writer.staging import StagedChunk
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a table's times are naive UTC
 
@@ -55,26 +40,33 @@ CASE WHEN contains(raw, '\\') THEN TRY(json_extract_string('"' || raw || '"', '$
 """
 """SQL of the event's name for `raw`, the text between the quotes."""
 
+# Almost every time is a whole number of seconds, written in digits only; it is converted without the checks of other forms.
 _EVENTS = """
-SELECT number, event_name, CASE WHEN year(time) BETWEEN 1 AND 9999 THEN time END AS event_time, -- the years of Python
-       ids[2] AS distinct_id, ids[3] AS insert_id, properties,
-       line[1]::VARCHAR = '{begin}' AND line[3]::VARCHAR = '{between}' AND starts_with(properties::VARCHAR, '{{')
-           AND event_name IS NOT NULL AND ids IS NOT NULL AS sound
+SELECT number, event_name, ids[2] AS distinct_id, ids[3] AS insert_id,
+       CASE WHEN whole IS NOT NULL THEN time WHEN year(time) BETWEEN 1 AND 9999 THEN time END AS event_time, -- Python's years
+       event_name IS NOT NULL AND ids IS NOT NULL AS sound
 FROM (
     SELECT *,
            {name} AS event_name,
-           CASE WHEN abs(clock) < 1e11 AND clock >= -62135596800
+           CASE WHEN whole IS NOT NULL THEN {whole}
+                WHEN abs(clock) < 1e11 AND clock >= -62135596800
                 THEN {seconds}
                 WHEN abs(clock) >= 1e11 AND clock BETWEEN -62135596800000 AND 253402300799999
                 THEN {milliseconds}
                 WHEN regexp_full_match(ids[1], '{iso_time}') THEN {iso}
            END AS time
     FROM (
-        SELECT *, CASE WHEN NOT regexp_matches(ids[1], '[_\\s]') THEN TRY_CAST(ids[1] AS DOUBLE) END AS clock
+        SELECT *, CASE WHEN whole IS NULL AND NOT regexp_matches(ids[1], '[_\\s]') THEN TRY_CAST(ids[1] AS DOUBLE) END AS clock
         FROM (
-            SELECT number, line, line[2]::VARCHAR AS raw, line[4] AS properties,
-                   TRY(json_extract_string(line[4], ['$.time', '$.distinct_id', '$."$insert_id"'])) AS ids
-            FROM _export_lines
+            SELECT *, CASE WHEN integer_time BETWEEN 0 AND 99999999999 AND integer_time::VARCHAR = ids[1] THEN integer_time END AS whole
+            FROM (
+                SELECT *, TRY_CAST(ids[1] AS BIGINT) AS integer_time
+                FROM (
+                    SELECT number, line[1]::VARCHAR AS raw,
+                           TRY(json_extract_string(line[3], ['$.time', '$.distinct_id', '$."$insert_id"'])) AS ids
+                    FROM _export_lines
+                )
+            )
         )
     )
 )
@@ -94,9 +86,6 @@ _FORMATS = [*FORMATS, "l", "L"]
 _TIME, _NUMBER, _KEY = COLUMNS.index("event_time"), len(COLUMNS), len(COLUMNS) + 1
 
 
-Block = TypeVar("Block", IndexedBlock, Payload)
-
-
 class LoadError(Exception):
     """DuckDB did not read the lines that were staged."""
 
@@ -104,7 +93,7 @@ class LoadError(Exception):
 class Extraction:
     """The columns of a chunk's lines, as far as they are extracted.
 
-    `indexes` belong to the blocks, `columns` to the shaped lines. `lines` counts newlines, and `doubtful` has the numbers of
+    `indexes` belong to the segments, `columns` to the shaped lines. `lines` counts newlines, and `doubtful` has the numbers of
     doubtful lines.
     """
 
@@ -117,12 +106,11 @@ class Extraction:
         self._times = [np.empty(0, dtype=np.int64)]
         self._timed = [np.empty(0, dtype=np.bool_)]
 
-    def add_indexes(self, group: Sequence[IndexedBlock]) -> None:
-        """Add the line indexes of the next blocks."""
-        for block in group:
-            self.doubtful.update(self.lines + number for number in block.unshaped())
-            self.lines += block.index.lines
-            self.indexes.append(block.index)
+    def add_index(self, segment: IndexedText) -> None:
+        """Add the line index of the next segment."""
+        self.doubtful.update(self.lines + number for number in segment.unshaped())
+        self.lines += segment.index.lines
+        self.indexes.append(segment.index)
 
     def add_columns(self, arrays: Sequence[Any], expected: Numbers) -> None:
         """Add the rows of `_EXTRACT` for the shaped lines with the numbers *expected*.
@@ -143,8 +131,8 @@ class Extraction:
             raise LoadError(
                 f"of {len(expected)} lines DuckDB read {len(numbers)}, or not in their order; please report this"
             )
+        self.columns.add_segment(arrays)
         for array in arrays:
-            self.columns.add(array)
             self._keys.append(values(array, _KEY, np.uint64).copy())
             self._times.append(values(array, _TIME, np.int64).copy())
             self._timed.append(not_null(array, _TIME))
@@ -186,78 +174,55 @@ class RowCounts:
     untimed_rows: int
 
 
-def extract(
-    connection: Connection, staged: StagedChunk, buffers: ReadBuffers, zone: str, extraction: Extraction
-) -> None:
-    """Add the columns of a chunk's lines, their times on the clock of *zone*, to *extraction*.
+class ExtractionStatement:
+    """The SQL that extracts columns, the times on the clock of *zone*.
+
+    Where a line is invalid, the statement for valid lines raises, and a slower one finds out which line it is.
+    """
+
+    def __init__(self, connection: Connection, zone: str) -> None:
+        careful = _EXTRACT.format(events=_events_sql(zone))
+        self._careful = PreparedRead(connection, "careful_extraction", careful, LINE)
+        self._fast = PreparedRead(connection, "extraction", careful.replace("TRY(", "("), LINE)
+
+    def arrays(self, segment: IndexedText) -> list[Any]:
+        """Return the rows of `_EXTRACT` for a segment.
+
+        Raises:
+            duckdb.Error: As for any statement.
+        """
+        with self._fast.room_for_lines(segment.index.longest):
+            try:
+                return self._fast.arrays(line_arrays(segment))
+            except (duckdb.InvalidInputException, duckdb.ConversionException, UnicodeDecodeError):
+                # The last one where the message quotes bytes that are no UTF-8.
+                return self._careful.arrays(line_arrays(segment))
+
+
+def extract(statement: ExtractionStatement, staged: StagedChunk, extraction: Extraction) -> None:
+    """Add the columns of a chunk's lines to *extraction*.
 
     Raises:
         LoadError: DuckDB did not read every line.
-        OSError: The columns cannot be written.
+        OSError, EOFError: The lines cannot be read, or the columns cannot be written.
     """
-    with prepared(connection, _EXTRACT.format(events=events_sql(zone)), LINE) as source:
-        for group in read_groups(_indexed(staged, buffers), buffers):
-            extraction.add_indexes(group)
-            source.set_batches(line_arrays(group))
-            expected = np.concatenate([block.numbers for block in group])
-            extraction.add_columns(fetch_arrays(connection.sql(EXECUTE)), expected)
+    for text in staged.segments():
+        index = index_lines(text)
+        segment = IndexedText(text, index, index.shaped.astype(np.int64) + extraction.lines)
+        extraction.add_index(segment)
+        extraction.add_columns(statement.arrays(segment), segment.numbers)
 
 
-def read_groups(blocks: Iterable[Block], buffers: ReadBuffers) -> Iterator[list[Block]]:
-    """Yield groups of blocks, about `GROUP_SIZE` bytes each. A group is valid until the next one is requested."""
-    buffers.reuse()
-    for group in _grouped(blocks):
-        yield group
-        buffers.reuse()
-
-
-@contextmanager
-def prepared(connection: Connection, statement: str, schema: object) -> Iterator[ArrowSource]:
-    """Prepare a statement for `EXECUTE` that reads `_export_lines`; yield that table.
-
-    Parsing and planning it for each group would take as long as running it.
-    """
-    source = ArrowSource(schema)
-    connection.register("_export_lines", source)
-    connection.execute(f"PREPARE _export_statement AS {statement}")
-    try:
-        yield source
-    finally:
-        source.set_batches(())
-
-
-def events_sql(zone: str) -> str:
+def _events_sql(zone: str) -> str:
     """Return the SQL that reads `_export_lines` and converts each form of `time`, on the clock of *zone*, to UTC."""
     return _EVENTS.format(
-        begin=BEGIN,
         iso_time=ISO_TIME,
-        between=BETWEEN,
         name=NAME,
+        whole=in_utc("make_timestamp(whole * 1000000)", zone),
         seconds=in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000000)", zone),
         milliseconds=in_utc("make_timestamp(CAST(trunc(clock) AS BIGINT) * 1000)", zone),
         iso="TRY_CAST(ids[1] AS TIMESTAMPTZ)::TIMESTAMP" if zone == "UTC" else _LOCAL_ISO.format(zone=zone),
     )
-
-
-def _indexed(staged: StagedChunk, buffers: ReadBuffers) -> Iterator[IndexedBlock]:
-    start = 0
-    for text in staged.blocks(buffers):
-        index = index_lines(text)
-        yield IndexedBlock(text, index, index.shaped.astype(np.int64) + start)
-        start += index.lines
-
-
-def _grouped(blocks: Iterable[Block]) -> Iterator[list[Block]]:
-    group: list[Block] = []
-    size = 0
-    for block in blocks:
-        group.append(block)
-        size += len(block.text)
-        if size > GROUP_SIZE:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _microseconds(moment: datetime) -> int:

@@ -1,6 +1,6 @@
-"""Inserts a validated chunk into the events table."""
+"""Inserts validated chunks into the events table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -11,12 +11,14 @@ from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.schema import EVENT_COLUMNS
 from mixpanel_export._model import Batch
 from mixpanel_export._writer.arrow import EVENT, ExtractedColumns
-from mixpanel_export._writer.extract import EXECUTE, LoadError, prepared, read_groups
-from mixpanel_export._writer.offsets import Payload, PropertySpans
-from mixpanel_export._writer.staging import ReadBuffers, StagedChunk
+from mixpanel_export._writer.extract import LoadError
+from mixpanel_export._writer.offsets import Offsets
+from mixpanel_export._writer.prepared import LINES, PreparedRead
+from mixpanel_export._writer.staging import StagedChunk
 
 UNLOADABLE = (
     LoadError,
+    EOFError,
     duckdb.InvalidInputException,
     duckdb.ConversionException,
     duckdb.OutOfRangeException,
@@ -25,7 +27,7 @@ UNLOADABLE = (
 """Errors that concern one chunk rather than the database."""
 
 _VALUES = ", ".join("payload[1]" if name == "properties" else name for name in EVENT_COLUMNS)
-_INSERT = "INSERT INTO {table} SELECT {values}, {batch} FROM _export_lines WHERE keep"
+_INSERT = f"INSERT INTO {{table}} SELECT {_VALUES}, export_batch FROM {LINES} WHERE keep"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,39 +37,42 @@ class ValidatedChunk:
     staged: StagedChunk
     batch: Batch
     """The ledger row that the chunk will have."""
-    properties: tuple[PropertySpans, ...]
-    """The spans of the properties in each block."""
+    properties: tuple[Offsets, ...]
+    """Where the properties of each shaped line begin and end in its segment."""
     columns: ExtractedColumns
     keep: NDArray[np.bool_]
     """For each shaped line whether it is inserted; duplicates inside the chunk are not."""
+    longest: int
+    """The bytes of the longest line."""
 
 
-def insert(connection: Connection, table: str, chunk: ValidatedChunk, buffers: ReadBuffers) -> None:
-    """Insert a chunk into *table* in the caller's transaction; its lines are read into *buffers*.
+def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) -> None:
+    """Insert chunks into *table*, in one statement on all threads, in the caller's transaction.
+
+    The statement takes one chunk at a time from *group*, and ends when the group does. Each thread fills row groups of
+    its own, so rows are only roughly in the order of the lines.
 
     Raises:
         LoadError: DuckDB inserted another number of rows.
+        OSError, EOFError: The staged lines or columns cannot be read.
     """
-    statement = _INSERT.format(table=quoted(table), values=_VALUES, batch=chunk.batch.number)
-    inserted = 0
-    if chunk.columns.rows:
-        with prepared(connection, statement, EVENT) as source:
-            for arrays in chunk.columns.joined_with(
-                read_groups(_payloads(chunk, buffers), buffers), chunk.keep
-            ):
-                source.set_batches(arrays)
-                inserted += sum(count for (count,) in connection.execute(EXECUTE).fetchall())
-    if inserted != chunk.batch.rows:
-        raise LoadError(
-            f"of {chunk.batch.rows} events of {chunk.batch.days} DuckDB inserted {inserted}; please report this"
-        )
+    expected = 0
+
+    def arrays() -> Iterator[object]:
+        nonlocal expected
+        for chunk in group:
+            expected += chunk.batch.rows
+            yield from _arrays(chunk)
+
+    statement = PreparedRead(connection, "insertion", _INSERT.format(table=quoted(table)), EVENT)
+    ((inserted,),) = statement.rows(arrays())
+    if inserted != expected:
+        raise LoadError(f"of {expected} events DuckDB inserted {inserted}; please report this")
 
 
-def _payloads(chunk: ValidatedChunk, buffers: ReadBuffers) -> Iterator[Payload]:
-    for text, properties in zip(chunk.staged.blocks(buffers), chunk.properties, strict=True):
-        if len(text) != properties.size:
-            raise LoadError(f"the staged files of {chunk.batch.days} were changed; please report this")
-        yield Payload(text, properties.spans)
+def _arrays(chunk: ValidatedChunk) -> Iterator[object]:
+    texts = zip(chunk.staged.segments(), chunk.properties, strict=True)
+    return chunk.columns.joined_with(texts, chunk.keep, chunk.batch.number)
 
 
 def first_line(error: Exception) -> str:

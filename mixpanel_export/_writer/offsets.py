@@ -1,7 +1,7 @@
-"""Finds the byte offsets of lines, event names and properties in blocks of lines. Nothing is parsed or copied.
+"""Finds the byte offsets of lines, event names and properties in whole lines. Nothing is parsed or copied.
 
 numpy finds the offsets, and Arrow's layout lets DuckDB read the text where it lies. A *shaped* line has the outline of an
-event in Mixpanel's own shape, `{"event":"…","properties":{…}}`; DuckDB checks whether its parts are valid.
+event in Mixpanel's own shape, `{"event":"…","properties":{…}}`; DuckDB checks whether name and properties are valid.
 """
 
 import re
@@ -17,7 +17,7 @@ BEGIN, BETWEEN = '{"event":"', '","properties":'
 """The text before an event's name, and the text between it and the properties, in Mixpanel's own shape."""
 
 _LEAST = len(f"{BEGIN}{BETWEEN}{{}}}}\n")
-_SOME = 64 << 10
+_PIECE = 1 << 20
 _USUAL_NAME = 512  # bytes; Mixpanel's limit is 255 characters
 _QUOTE, _BACKSLASH, _BRACE, _SPACE, _RETURN, _NEWLINE = b'"\\} \r\n'
 # How far the search for the end of a string advances from each byte. A quote or a control byte ends it, a backslash skips
@@ -30,15 +30,14 @@ _STRING = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+', re.DOTALL)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LineIndex:
-    """The offsets of the lines of a block, and of the parts of its shaped lines."""
+    """The offsets of lines, and of the parts of the shaped ones."""
 
     ends: Offsets
     """Where each line ends, its newline included."""
     shaped: Offsets
     """The numbers, from 0, of the shaped lines."""
     marks: Offsets
-    """Where five parts of each shaped line begin: the text before the name, the name, the text between, the
-    properties, and the rest."""
+    """Where four parts of each shaped line begin: the name, the text after it, the properties, and the rest."""
 
     @property
     def lines(self) -> int:
@@ -46,58 +45,42 @@ class LineIndex:
         return len(self.ends)
 
     @property
-    def properties(self) -> "PropertySpans":
-        """The spans of the properties of the shaped lines."""
-        return PropertySpans(self.marks[:, 3:].copy(), self.size)
+    def properties(self) -> Offsets:
+        """Where the properties of each shaped line begin and end."""
+        return self.marks[:, 2:].copy()
+
+    @property
+    def longest(self) -> int:
+        """The bytes of the longest line."""
+        return int(np.diff(self.ends, prepend=0).max(initial=0))
 
     def spans(self, places: Numbers) -> Offsets:
         """Return where some of the shaped lines begin and end, by their places among the shaped lines."""
-        return np.stack((self.marks[places, 0], self.ends[self.shaped[places]]), axis=1)
-
-    @property
-    def size(self) -> int:
-        """The bytes of the block."""
-        return int(self.ends[-1]) if len(self.ends) else 0
+        return np.stack((self.marks[places, 0] - len(BEGIN), self.ends[self.shaped[places]]), axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class IndexedBlock:
-    """A block of whole lines with its index; `numbers` are the numbers of its shaped lines in their chunk."""
+class IndexedText:
+    """Whole lines with their index; `numbers` are the numbers of the shaped lines in their chunk."""
 
     text: bytes | memoryview
     index: LineIndex
     numbers: Numbers
 
     def line(self, number: int) -> bytes:
-        """Return one line with its newline, by its number in the block."""
+        """Return one line with its newline, by its number in the text."""
         return bytes(self.text[self.index.ends[number - 1] if number else 0 : self.index.ends[number]])
 
     def unshaped(self) -> list[int]:
-        """Return the numbers in the block of the lines that are neither shaped nor blank."""
+        """Return the numbers in the text of the lines that are neither shaped nor blank."""
         if len(self.index.shaped) == self.index.lines:
             return []
         numbers = np.setdiff1d(np.arange(self.index.lines), self.index.shaped, assume_unique=True)
         return [number for number in numbers.tolist() if not self.line(number).isspace()]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PropertySpans:
-    """Where the properties of each shaped line begin and end in a block of *size* bytes."""
-
-    spans: Offsets
-    size: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Payload:
-    """The properties of a block's shaped lines, as spans of its text."""
-
-    text: bytes | memoryview
-    spans: Offsets
-
-
 def index_lines(text: bytes | memoryview) -> LineIndex:
-    """Return the offsets of a block of whole lines, each ended by a newline."""
+    """Return the offsets of whole lines, each ended by a newline."""
     bytes_ = np.frombuffer(text, dtype=np.uint8)
     ends = _newlines(bytes_) + 1
     starts = np.concatenate((np.zeros(1, dtype=np.int32), ends[:-1]))
@@ -107,16 +90,24 @@ def index_lines(text: bytes | memoryview) -> LineIndex:
     names = starts + len(BEGIN)
     quotes = _ends_of_strings(text, names, last)
     properties = quotes + len(BETWEEN)
-    marks = np.stack((starts, names, quotes, properties, last), axis=1)
+    marks = np.stack((names, quotes, properties, last), axis=1)
     whole = (quotes > 0) & (properties < last) & (bytes_[last] == _BRACE)
+    whole[whole] = _equal(bytes_, starts[whole], BEGIN) & _equal(bytes_, quotes[whole], f"{BETWEEN}{{")
     return LineIndex(ends, shaped[whole], marks[whole])
 
 
+def _equal(bytes_: NDArray[np.uint8], at: Offsets, text: str) -> NDArray[np.bool_]:
+    """Return whether *text* is at each of the offsets."""
+    flags = [bytes_.take(at + place) == byte for place, byte in enumerate(text.encode())]
+    equal: NDArray[np.bool_] = np.logical_and.reduce(flags)
+    return equal
+
+
 def _newlines(bytes_: NDArray[np.uint8]) -> Offsets:
-    """Return where the newlines are, searched in pieces that fit into the processor's cache."""
+    """Return where the newlines are, searched in pieces, so that the flags fit into the processor's cache."""
     pieces = [
-        np.flatnonzero(bytes_[start : start + _SOME] == _NEWLINE).astype(np.int32) + np.int32(start)
-        for start in range(0, len(bytes_), _SOME)
+        np.flatnonzero(bytes_[start : start + _PIECE] == _NEWLINE).astype(np.int32) + np.int32(start)
+        for start in range(0, len(bytes_), _PIECE)
     ]
     return np.concatenate([np.empty(0, dtype=np.int32), *pieces])
 
@@ -129,7 +120,7 @@ def _ends_of_strings(text: bytes | memoryview, starts: Offsets, lasts: Offsets) 
     bytes_ = np.frombuffer(text, dtype=np.uint8)
     at = starts.copy()
     for _ in range(_USUAL_NAME):
-        # A backslash before the last newline leads beyond the block, where `clip` reads that newline again.
+        # A backslash before the last newline leads beyond the text, where `clip` reads that newline again.
         steps = _STEPS.take(bytes_.take(at, mode="clip"))
         if not steps.any():
             break

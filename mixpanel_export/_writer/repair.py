@@ -42,7 +42,8 @@ def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], stag
                 if shaped is not None:
                     yield shaped.line
 
-    repaired = replace(staging.rewrite(staged, lines()), set_aside=aside)
+    rewritten = staging.rewrite(staged, lines())
+    repaired = replace(rewritten, set_aside=aside, longest_aside=staged.longest_segment)
     if repaired.lines + counts["rejected"] + counts["blank"] != staged.lines:
         staging.discard(repaired)
         raise LoadError(f"of {staged.lines} lines of {staged.chunk} some were lost; please report this")
@@ -57,7 +58,7 @@ def load_set_aside(connection: Connection, staged: StagedChunk) -> None:
         "INSERT INTO _export_rejects SELECT ?, reason, unhex(text) FROM read_csv(?, auto_detect = false, "
         "header = false, delim = ',', quote = '', escape = '', max_line_size = ?, "
         "columns = {'reason': 'VARCHAR', 'text': 'VARCHAR'})",
-        [staged.batch, str(staged.set_aside), 2 * staged.longest + 100],
+        [staged.batch, str(staged.set_aside), 2 * staged.longest_aside + 100],
     )
 
 

@@ -6,18 +6,19 @@ carries the process id in its name and is removed when the export ends. The next
 what a killed process left: it holds DuckDB's lock, so no other process can still use the directory.
 """
 
+import mmap
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from glob import escape
-from io import BufferedIOBase
 from itertools import accumulate, count
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, cast
 
+import numpy as np
 from isal import igzip
 
 from mixpanel_export._database.settings import memory_limit
@@ -27,16 +28,22 @@ from mixpanel_export.errors import DatabaseError
 
 _LEAST_FREE = 64 << 20  # bytes of disk below which no export begins
 _COLUMNS_SHARE = 40  # of DuckDB's memory limit one part in so many is for extracted columns
-_BLOCK = 1 << 20  # bytes
-_BUFFER = 5 << 18  # bytes; most blocks are a little longer than a megabyte
+_SEGMENT = 8 << 20  # bytes
+_BEGINNING = 1 << 20  # bytes
+_NEWLINE = b"\n"[0]
 
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """A file of blocks; `blocks` has the bytes of each."""
+    """A file of segments, which are whole lines of about 8 MB; `segments` has the bytes of each."""
 
     path: Path
-    blocks: tuple[int, ...]
+    segments: tuple[int, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the file is not compressed."""
+        return self.path.suffix != ".gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +57,13 @@ class StagedChunk:
     """Bytes of the lines."""
     lines: int
     """Newlines."""
-    longest: int
-    """Bytes of the longest block."""
     keep_rejects: bool = False
     rejects: int = 0
     repaired: int = 0
     set_aside: Path | None = None
     """A file with the original text of the lines that were rejected or repaired."""
+    longest_aside: int = 0
+    """Bytes that no line of that text exceeds."""
 
     @property
     def chunk(self) -> Chunk:
@@ -64,55 +71,48 @@ class StagedChunk:
         return self.end.chunk
 
     @property
+    def longest_segment(self) -> int:
+        """The bytes of the longest segment, which no line exceeds."""
+        return max((size for file in self.files for size in file.segments), default=0)
+
+    @property
     def compressed(self) -> bool:
         """Whether reading a line means inflating everything before it."""
-        return any(file.path.suffix == ".gz" for file in self.files)
+        return not all(file.plain for file in self.files)
 
-    def blocks(self, buffers: "ReadBuffers") -> Iterator[memoryview]:
-        """Yield the lines in blocks, always the same ones, read into *buffers*."""
+    def segments(self) -> Iterator[memoryview]:
+        """Yield the lines in segments, always the same ones.
+
+        Raises:
+            OSError, EOFError: A file cannot be read, or is shorter than it was.
+        """
         for file in self.files:
             with _reader(file.path) as opened:
-                for size in file.blocks:
-                    yield buffers.read(opened, size)
+                start = 0
+                for size in file.segments:
+                    yield _mapped(opened, start, size) if file.plain else _read(opened, size)
+                    start += size
 
     def read_spans(self, spans: Mapping[int, Iterable[Sequence[int]]]) -> Iterator[bytes]:
-        """Yield the bytes of *spans* (begin and end) of blocks, by the block's number; the spans of a block rise."""
+        """Yield the bytes of *spans* (begin and end) of segments, by the segment's number; the spans of one rise."""
         numbers = count()
         for file in self.files:
-            starts = accumulate(file.blocks[:-1], initial=0)
+            starts = accumulate(file.segments[:-1], initial=0)
             with _reader(file.path) as opened:
                 for start, number in zip(starts, numbers, strict=False):
                     for begin, end in spans.get(number, ()):
                         opened.seek(start + begin)
                         yield opened.read(end - begin)
 
+    def first_lines(self) -> list[bytes]:
+        """Return lines from the beginning of the chunk."""
+        text = next(self.segments(), memoryview(b""))
+        return bytes(text[:_BEGINNING]).splitlines()[:-1]
+
     def all_lines(self) -> Iterator[bytes]:
         """Yield every line with its newline."""
-        buffers = ReadBuffers()
-        for block in self.blocks(buffers):
-            yield from (line + b"\n" for line in bytes(block)[:-1].split(b"\n"))
-            buffers.reuse()
-
-
-class ReadBuffers:
-    """A pool of read buffers; reusing them avoids page faults."""
-
-    def __init__(self) -> None:
-        self._free: list[bytearray] = []
-        self._used: list[bytearray] = []
-
-    def read(self, file: BinaryIO, size: int) -> memoryview:
-        """Read *size* bytes, fewer at the end of the file; they are valid until `reuse`."""
-        place = next((place for place, free in enumerate(self._free) if len(free) >= size), None)
-        buffer = bytearray(max(size, _BUFFER)) if place is None else self._free.pop(place)
-        self._used.append(buffer)
-        view = memoryview(buffer)
-        return view[: cast("BufferedIOBase", file).readinto(view[:size])]
-
-    def reuse(self) -> None:
-        """Allow all buffers to be overwritten; buffers for long lines are freed."""
-        self._free += (used for used in self._used if len(used) == _BUFFER)
-        self._used = []
+        for text in self.segments():
+            yield from (line + b"\n" for line in bytes(text[:-1]).split(b"\n"))
 
 
 @dataclass(slots=True, eq=False)
@@ -122,9 +122,9 @@ class _OpenChunk:
     batch: int
     keep_rejects: bool
     files: list[Path] = field(default_factory=list)
-    blocks: list[list[int]] = field(default_factory=list)
+    segments: list[list[int]] = field(default_factory=list)
     size: int = 0
-    longest: int = 0
+    lines: int = 0
     part: BinaryIO | None = None
     room: int = 0
 
@@ -138,7 +138,7 @@ class Staging:
     """The staging directory of one export.
 
     One thread may stage while others read and discard. *budget* is in bytes that may be staged uncompressed, *part_size* is
-    the size of one file. `columns` is the memory that validated chunks share for their extracted columns.
+    the size of one file, *segment_size* of what is read at once. `columns` is the memory that validated chunks share for their extracted columns.
     """
 
     def __init__(
@@ -147,6 +147,7 @@ class Staging:
         *,
         budget: int = 4 << 30,
         part_size: int = 128 << 20,
+        segment_size: int = _SEGMENT,
         columns_memory: int | None = None,
     ) -> None:
         database = database.resolve()  # a symbolic link may lie on another disk
@@ -166,6 +167,7 @@ class Staging:
             self.directory.mkdir(mode=0o700)
         self._budget = min(budget, free // 2)
         self._part_size = part_size
+        self._segment_size = segment_size
         self.columns = MemoryBudget(
             memory_limit() // _COLUMNS_SHARE if columns_memory is None else columns_memory
         )
@@ -173,6 +175,8 @@ class Staging:
         self._lock = Lock()
         self._names = count(1)
         self._open: dict[Chunk, _OpenChunk] = {}
+        self.lines = 0
+        """Lines staged so far, without those that were dropped."""
 
     def start(self, item: ChunkStart) -> None:
         """Begin the chunk, discarding everything staged of it before."""
@@ -182,15 +186,21 @@ class Staging:
     def add(self, item: Block) -> None:
         """Append the block to its chunk's file."""
         growing = self._open[item.chunk]
-        size = len(item.lines)
+        size = sum(map(len, item.lines))
         with self.writing():
             if growing.part is None or growing.room < size:
                 self._next_part(growing)
-            cast("BinaryIO", growing.part).write(item.lines)
+            cast("BinaryIO", growing.part).writelines(item.lines)
         growing.room -= size
-        growing.blocks[-1].append(size)
+        segments = growing.segments[-1]
+        if segments and segments[-1] + size <= self._segment_size:
+            segments[-1] += size
+        else:
+            segments.append(size)
         growing.size += size
-        growing.longest = max(growing.longest, size)
+        lines = sum(map(_newlines, item.lines))
+        growing.lines += lines
+        self.lines += lines
         self._count(growing.files[-1], size)
 
     def end(self, item: ChunkEnd) -> StagedChunk:
@@ -198,13 +208,14 @@ class Staging:
         done = self._open.pop(item.chunk)
         with self.writing():
             done.close()
+            if done.size != item.size:
+                raise EOFError(f"{done.size} bytes arrived instead of {item.size}; please report this")
         return StagedChunk(
             end=item,
             batch=done.batch,
-            files=tuple(map(StagedFile, done.files, map(tuple, done.blocks))),
+            files=tuple(map(StagedFile, done.files, map(tuple, done.segments))),
             size=done.size,
-            lines=item.lines,
-            longest=done.longest,
+            lines=done.lines,
             keep_rejects=done.keep_rejects,
         )
 
@@ -212,6 +223,7 @@ class Staging:
         """Discard everything staged of an incomplete chunk, if anything."""
         growing = self._open.pop(chunk, None)
         if growing is not None:
+            self.lines -= growing.lines
             with self.writing():
                 growing.close()
             self._remove(growing.files)
@@ -225,18 +237,17 @@ class Staging:
         """Replace the chunk's files by one that holds *lines*; return the new chunk."""
         path = self._path(staged.batch, ".ndjson")
         number = 0
-        blocks = [0]
+        segments = [0]
         with self.writing(), path.open("wb") as file:
             for line in lines:
                 number += 1
-                blocks[-1] += file.write(line + b"\n")
-                if blocks[-1] >= _BLOCK:
-                    blocks.append(0)
+                segments[-1] += file.write(line + b"\n")
+                if segments[-1] >= self._segment_size:
+                    segments.append(0)
         self._remove(file.path for file in staged.files)
-        self._count(path, sum(blocks))
-        longest = max(staged.longest, *blocks)
-        files = (StagedFile(path, tuple(blocks)),)
-        return replace(staged, files=files, size=sum(blocks), lines=number, longest=longest)
+        self._count(path, sum(segments))
+        files = (StagedFile(path, tuple(segments)),)
+        return replace(staged, files=files, size=sum(segments), lines=number)
 
     def free_disk(self) -> int:
         """Return the free bytes of the directory's disk."""
@@ -279,7 +290,7 @@ class Staging:
         path = self._path(growing.batch, ".ndjson" if plain else ".ndjson.gz")
         growing.part = path.open("wb") if plain else _compressor(path)
         growing.files.append(path)
-        growing.blocks.append([])
+        growing.segments.append([])
         growing.room = self._part_size
 
     def _path(self, batch: int, suffix: str) -> Path:
@@ -300,6 +311,33 @@ def _reader(path: Path) -> BinaryIO:
     if path.suffix != ".gz":
         return path.open("rb")
     return cast("BinaryIO", igzip.IGzipFile(path))  # type: ignore[no-untyped-call] # isal has no types
+
+
+def _newlines(piece: bytes | memoryview) -> int:
+    return int(np.count_nonzero(np.frombuffer(piece, np.uint8) == _NEWLINE))
+
+
+def _mapped(file: BinaryIO, start: int, size: int) -> memoryview:
+    """Return bytes of the file where the system's cache has them: copies would cost memory, and time for its pages."""
+    if not size:
+        return memoryview(b"")
+    skip = start % mmap.ALLOCATIONGRANULARITY
+    try:
+        mapped = mmap.mmap(file.fileno(), skip + size, offset=start - skip, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise _too_short(file) from error
+    return memoryview(mapped)[skip:]
+
+
+def _read(file: BinaryIO, size: int) -> memoryview:
+    text = file.read(size)
+    if len(text) < size:
+        raise _too_short(file)
+    return memoryview(text)
+
+
+def _too_short(file: BinaryIO) -> EOFError:
+    return EOFError(f"{Path(file.name).name} is shorter than it was")
 
 
 def _compressor(path: Path) -> BinaryIO:

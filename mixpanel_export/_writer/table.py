@@ -34,9 +34,9 @@ from mixpanel_export._writer.cross_batch import (
     record_strays,
     restore,
 )
+from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line, insert
 from mixpanel_export._writer.repair import load_set_aside
-from mixpanel_export._writer.staging import ReadBuffers
 from mixpanel_export.errors import DatabaseError, TableError
 
 
@@ -72,7 +72,6 @@ class EventsTable:
         self.target = target
         self._file = identity(path)
         self._numbers: list[int] = []
-        self._buffers = ReadBuffers()
         with self.errors(str(target.days)):
             state = check_target(connection, target)
             self.name, self.filled, self.history = state.table, state.filled, state.history
@@ -92,10 +91,10 @@ class EventsTable:
         self._numbers += numbers
         return numbers
 
-    def load(
-        self, group: Sequence[ValidatedChunk], now: Callable[[], datetime], *, last_try: bool = False
-    ) -> list[Committed]:
+    def load(self, group: Group, now: Callable[[], datetime], *, last_try: bool = False) -> list[Committed]:
         """Load the chunks and their ledger rows in one transaction; on the *last_try* with the most memory.
+
+        Chunks that are added to the group meanwhile are loaded too.
 
         Raises:
             UnloadableError: DuckDB does not take one of the chunks.
@@ -103,16 +102,19 @@ class EventsTable:
             InterruptedCall: `interrupt` was called. Nothing of the group is in the table.
         """
         memory = most_memory if last_try else room_for_lines
-        longest = max(chunk.staged.longest for chunk in group)
-        days = join_days(day for chunk in group for day in chunk.batch.days.dates)
-        with self.errors(", ".join(map(str, days))):
+
+        def days() -> str:
+            return ", ".join(
+                map(str, join_days(day for chunk in group.chunks for day in chunk.batch.days.dates))
+            )
+
+        with self.errors(days):
             try:
-                with memory(self.connection, longest), transaction(self.connection):
+                with memory(self.connection, group.longest), transaction(self.connection):
                     self._create_filled()
-                    for chunk in group:
-                        insert(self.connection, self.filled, chunk, self._buffers)
+                    insert(self.connection, self.filled, group)
                     self._record_target()
-                    return self._settle(group, now)
+                    return self._settle(group.chunks, now)
             except UNLOADABLE as error:
                 out_of_memory = isinstance(error, duckdb.OutOfMemoryException)
                 raise UnloadableError(first_line(error), out_of_memory=out_of_memory) from error
@@ -169,7 +171,7 @@ class EventsTable:
         self.connection.interrupt()
 
     @contextmanager
-    def errors(self, days: str) -> Iterator[None]:
+    def errors(self, days: str | Callable[[], str]) -> Iterator[None]:
         """Translate DuckDB's errors, and notice a database file that was moved or replaced; *days* are concerned."""
         try:
             yield
@@ -181,7 +183,7 @@ class EventsTable:
             raise DatabaseError(
                 f"Write failed: {reason}, and only the batches in the ledger are in the table",
                 db_path=str(self.path),
-                days=days,
+                days=days() if callable(days) else days,
                 advice=f"{advice}, then $resume",
             ) from error
         if identity(self.path) != self._file:
@@ -189,7 +191,7 @@ class EventsTable:
                 f"{self.path} was moved, removed or replaced during the export, so these days are not in the file that "
                 "has its name now",
                 db_path=str(self.path),
-                days=days,
+                days=days() if callable(days) else days,
                 advice="put the first file back and $resume, or export again",
             )
 

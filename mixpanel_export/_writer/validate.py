@@ -1,4 +1,6 @@
-"""Validates staged chunks one by one, each validator on its own connection, while other chunks are committed.
+"""Validates staged chunks, each validator one at a time, while other chunks are committed.
+
+Validators only read Arrow arrays, so they use a DuckDB of their own in memory, whose settings no application changes.
 
 A chunk with doubtful lines is repaired line by line, or sent back to be fetched again.
 """
@@ -12,15 +14,15 @@ import duckdb
 import numpy as np
 
 from mixpanel_export._database.connection import Connection, first_moment, last_moment
-from mixpanel_export._database.settings import most_memory, room_for_lines, set_session
+from mixpanel_export._database.settings import most_memory, validation_database
 from mixpanel_export._model import Batch, Refused, Rejected, Status
 from mixpanel_export._planning.planner import is_open
 from mixpanel_export._timezones import in_zone, naive_utc, offset_of
-from mixpanel_export._writer.chunk_duplicates import duplicate_places
-from mixpanel_export._writer.extract import Extraction, LoadError, RowCounts, extract
+from mixpanel_export._writer.chunk_duplicates import duplicate_places, prepared_comparison
+from mixpanel_export._writer.extract import Extraction, ExtractionStatement, LoadError, RowCounts, extract
 from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line
 from mixpanel_export._writer.repair import repair
-from mixpanel_export._writer.staging import ReadBuffers, StagedChunk, Staging
+from mixpanel_export._writer.staging import StagedChunk, Staging
 from mixpanel_export._writer.table import EventsTable
 
 _CLOCK_SAMPLES = 20  # chunks; a local clock shows in each of them
@@ -38,7 +40,7 @@ class ClockCheck:
         """Read some lines of a chunk, unless enough chunks were read."""
         if self.offset is None and self._samples:
             self._samples -= 1
-            self.offset = offset_of(staged.all_lines())
+            self.offset = offset_of(staged.first_lines())
 
 
 class Validator:
@@ -53,7 +55,8 @@ class Validator:
         self._errors = table.errors
         self._staging = staging
         self._clock = clock
-        self._buffers = ReadBuffers()
+        self._extraction = ExtractionStatement(connection, table.target.zone)
+        self._comparison = prepared_comparison(connection)
 
     def validate(self, staged: StagedChunk) -> ValidatedChunk | Rejected | Refused:
         """Return the chunk ready to be inserted, or the verdict on it, in which case its files are removed.
@@ -68,7 +71,6 @@ class Validator:
         with (
             self._errors(str(staged.chunk)),
             self._staging.writing(),
-            room_for_lines(self._connection, staged.longest),
         ):
             self._clock.look_at(staged)
             return self._validated(staged)
@@ -95,7 +97,7 @@ class Validator:
         try:
             return self._extracted(staged)
         except duckdb.OutOfMemoryException:
-            with most_memory(self._connection, staged.longest):
+            with most_memory(self._connection, staged.longest_segment):
                 return self._extracted(staged)
 
     def _extracted(self, staged: StagedChunk) -> tuple[ValidatedChunk | None, set[int]]:
@@ -103,16 +105,17 @@ class Validator:
         extraction = Extraction(self._staging.columns, self._staging.columns_file(staged))
         with ExitStack() as on_failure:
             on_failure.callback(extraction.columns.discard)
-            extract(self._connection, staged, self._buffers, self._target.zone, extraction)
+            extract(self._extraction, staged, extraction)
             if extraction.lines != staged.lines:
                 raise LoadError(
-                    f"of {staged.lines} lines of {staged.chunk} {extraction.lines} were staged; please report this"
+                    f"{staged.lines} lines of {staged.chunk} were staged, and {extraction.lines} were read; please report "
+                    "this"
                 )
             if extraction.doubtful:
                 return None, extraction.doubtful
             keep = np.ones(extraction.columns.rows, np.bool_)
             if self._target.dedupe:
-                keep[duplicate_places(self._connection, staged, extraction)] = False
+                keep[duplicate_places(self._comparison, staged, extraction)] = False
             counts = extraction.count(*self._moments(staged), keep)
             on_failure.pop_all()
         return ValidatedChunk(
@@ -121,6 +124,7 @@ class Validator:
             properties=tuple(index.properties for index in extraction.indexes),
             columns=extraction.columns,
             keep=keep,
+            longest=max((index.longest for index in extraction.indexes), default=0),
         ), set()
 
     def _moments(self, staged: StagedChunk) -> tuple[datetime, datetime]:
@@ -155,8 +159,10 @@ class Validator:
 
 
 @contextmanager
-def validator_for(table: EventsTable, staging: Staging, clock: ClockCheck) -> Iterator[Validator]:
-    """Yield a validator with a connection of its own, and close that afterwards."""
-    with table.connection.cursor() as connection:
-        set_session(connection)
-        yield Validator(connection, table, staging, clock)
+def validators_for(
+    table: EventsTable, staging: Staging, clock: ClockCheck, count: int
+) -> Iterator[list[Validator]]:
+    """Yield validators, which share a DuckDB in memory, and close it afterwards."""
+    with validation_database() as database, ExitStack() as stack:
+        cursors = [stack.enter_context(database.cursor()) for _ in range(count)]
+        yield [Validator(cursor, table, staging, clock) for cursor in cursors]

@@ -1,10 +1,11 @@
 """Loads groups of chunks, each chunk by itself where its group fails, and answers each with a verdict. No SQL."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
 from mixpanel_export._model import ChunkFailed, Committed, Refused
+from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import UnloadableError
@@ -14,7 +15,7 @@ class Destination(Protocol):
     """Where validated chunks are loaded; `EventsTable` is the one there is."""
 
     def load(
-        self, group: Sequence[ValidatedChunk], now: Callable[[], datetime], /, *, last_try: bool = False
+        self, group: Group, now: Callable[[], datetime], /, *, last_try: bool = False
     ) -> list[Committed]:
         """Load all chunks of the group, or none and raise `UnloadableError`."""
 
@@ -30,7 +31,7 @@ class Writer:
         self._staging = staging
         self._now = now
 
-    def commit(self, group: Sequence[ValidatedChunk]) -> list[Committed | Refused]:
+    def commit(self, group: Group) -> list[Committed | Refused]:
         """Load the chunks together; where that fails, each by itself. Return a verdict for each.
 
         Raises:
@@ -41,10 +42,11 @@ class Writer:
             try:
                 committed = self._destination.load(group, self._now)
             except UnloadableError as error:
-                if len(group) > 1:
-                    return [verdict for chunk in group for verdict in self.commit([chunk])]
-                return [self._last_try(group[0], error)]
-            for chunk in group:
+                group.wait_until_closed()
+                if len(group.chunks) > 1:
+                    return [verdict for chunk in group.chunks for verdict in self.commit(Group(chunk))]
+                return [self._last_try(group, error)]
+            for chunk in group.chunks:
                 self._discard(chunk)
             return [*committed]
 
@@ -52,11 +54,12 @@ class Writer:
         """Record that a chunk was given up."""
         self._destination.fail(failed, self._now())
 
-    def _last_try(self, chunk: ValidatedChunk, error: UnloadableError) -> Committed | Refused:
+    def _last_try(self, group: Group, error: UnloadableError) -> Committed | Refused:
+        (chunk,) = group.chunks
         try:
             if not error.out_of_memory:
                 raise error
-            (committed,) = self._destination.load([chunk], self._now, last_try=True)
+            (committed,) = self._destination.load(group, self._now, last_try=True)
         except UnloadableError as last_error:
             return Refused(chunk.batch.days, last_error.reason)
         else:

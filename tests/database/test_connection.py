@@ -177,17 +177,23 @@ def test_rows_are_found_by_their_ids(db: Path) -> None:
     assert (looked_up.returncode, looked_up.stderr) == (0, "")
 
 
-def test_memory_is_a_quarter_of_what_there_is_within_bounds() -> None:
-    """The bound is as much as a load needs at least, and never much."""
-    assert 96_000_000 <= memory_limit() <= 280_000_000
-
-
 @pytest.mark.parametrize(
-    "sizes, limit", [([], 160_000_000), ([600_000_000, 8 << 30], 150_000_000), ([1 << 20], 96_000_000)]
+    "sizes, cores, limit",
+    [
+        ([], 8, 160_000_000),
+        ([600_000_000, 8 << 30], 8, 150_000_000),
+        ([1 << 20], 8, 96_000_000),
+        ([2_000_000_000], 8, 160_000_000),
+        ([32_000_000_000, 6_400_000_000], 8, 400_000_000),
+        ([32_000_000_000], 1, 260_000_000),
+    ],
 )
-def test_the_default_of_memory_follows_the_smallest_size(sizes: list[int], limit: int) -> None:
-    """Where the system tells no size, as Windows does not, the usual limit applies."""
-    assert default_limit(sizes) == limit
+def test_the_default_of_memory_follows_the_machine(sizes: list[int], cores: int, limit: int) -> None:
+    """A sixteenth of the memory, between what a load needs and what the cores can use, and on small machines a quarter.
+
+    Where the system tells no size, as Windows does not, the load gets what it needs.
+    """
+    assert default_limit(sizes, cores) == limit
 
 
 @pytest.mark.parametrize(

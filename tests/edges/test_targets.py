@@ -43,7 +43,7 @@ async def interrupted(sim: Simulator, db: Path, last: str = LAST) -> None:
         await export(sim, db, last=last, chunk_days=1, max_workers=1, on_batch_complete=stop)
 
 
-SLOW = 0.3  # seconds to the first byte, so that the first batch is committed before the last one arrives
+SLOW = 0.5  # seconds to the first byte, so that the first batch is committed before the last one arrives
 
 
 async def test_days_that_were_never_tried_are_missing(db: Path) -> None:

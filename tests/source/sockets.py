@@ -87,7 +87,7 @@ async def fetched(
     """Return the lines of one attempt."""
     query = Query(url, ACCOUNT, ALL, timeouts=timeouts)
     async with aclosing(fetch(client, query, chunk, admit=admit, received=seen)) as blocks:
-        return b"".join([block async for block in blocks])
+        return b"".join([piece async for lines in blocks for piece in lines])
 
 
 async def refused(url: str, http2: bool, timeouts: Timeouts = PATIENT) -> str:

@@ -132,7 +132,8 @@ async def test_an_answer_that_waits_or_is_given_up_holds_up_no_other(
                         await anyio.lowlevel.checkpoint()
             assert scope.cancelled_caught
             assert await fetched(server.url, client) == LINES
-            assert begun + b"".join([block async for block in idle]) == LINES
+            rest = [piece async for lines in idle for piece in lines]
+            assert b"".join([*begun, *rest]) == LINES
         if http2:  # an idle connection of HTTP/1.1 may serve again
             while server.left < 3:
                 await anyio.lowlevel.checkpoint()

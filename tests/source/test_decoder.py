@@ -38,10 +38,15 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(borders)]
 
 
+def fed(decoder: BodyDecoder | LineBlocks, piece: bytes) -> list[bytes]:
+    """Feed a piece and return the blocks that are ready."""
+    return list(map(b"".join, decoder.feed(piece)))
+
+
 def decoded(decoder: BodyDecoder, pieces: Sequence[bytes]) -> list[bytes]:
     """Feed all *pieces* and return the blocks."""
     blocks = [block for piece in pieces for block in decoder.feed(piece)]
-    return [*blocks, *decoder.close()]
+    return list(map(b"".join, [*blocks, *decoder.close()]))
 
 
 places = st.lists(st.integers(0, 1 << 20), max_size=8)
@@ -241,7 +246,7 @@ def test_the_maximum_does_not_depend_on_the_cutting(
     out = b""
     try:
         for piece in cut(body, places):
-            out += b"".join(blocks.feed(piece))
+            out += b"".join(fed(blocks, piece))
     except LineTooLongError:
         refused = True
     assert refused == any(line > longest for line in lines)
@@ -251,14 +256,14 @@ def test_the_maximum_does_not_depend_on_the_cutting(
 def test_a_block_is_handed_out_as_soon_as_it_has_its_size() -> None:
     """Whole lines wait for company only until they have the block size."""
     decoder = BodyDecoder(None, block_size=2 * len(EVENT))
-    assert list(decoder.feed(EVENT + EVENT[:9])) == []
-    assert list(decoder.feed(EVENT[9:] + EVENT[:9])) == [EVENT * 2]
-    assert list(decoder.feed(EVENT[9:])) == []
-    assert list(decoder.close()) == [EVENT]
+    assert fed(decoder, EVENT + EVENT[:9]) == []
+    assert fed(decoder, EVENT[9:] + EVENT[:9]) == [EVENT * 2]
+    assert fed(decoder, EVENT[9:]) == []
+    assert list(decoder.close()) == [(EVENT,)]
     blocks = LineBlocks(8, max_line=4)
-    assert list(blocks.feed(b"abc\n")) == []
-    assert list(blocks.feed(b"\n\nd\nab")) == [b"abc\n\n\nd\n"]
-    assert list(blocks.feed(b"cd\n\n\n")) == []
+    assert fed(blocks, b"abc\n") == []
+    assert fed(blocks, b"\n\nd\nab") == [b"abc\n\n\nd\n"]
+    assert fed(blocks, b"cd\n\n\n") == []
     assert blocks.close() == b"abcd\n\n\n"
 
 
@@ -279,8 +284,8 @@ def test_the_default_sizes_are_binary_megabytes() -> None:
         assert len(first) >= 1 << 20
         assert (first + second) == lines + EVENT
     blocks = LineBlocks()
-    assert list(blocks.feed(b"\n" * ((1 << 20) - 1))) == []
-    assert list(blocks.feed(b"\n")) == [b"\n" * (1 << 20)]
+    assert fed(blocks, b"\n" * ((1 << 20) - 1)) == []
+    assert fed(blocks, b"\n") == [b"\n" * (1 << 20)]
     for make in (LineBlocks, lambda: BodyDecoder(None)):
         longest = make()
         assert list(longest.feed(b"x" * (64 << 20))) == []
@@ -290,14 +295,14 @@ def test_the_default_sizes_are_binary_megabytes() -> None:
 
 @pytest.mark.parametrize("filler", [b"\n", b"x"], ids=["lines", "one line"])
 def test_a_bomb_is_inflated_in_bounded_pieces(filler: bytes) -> None:
-    """A few KB of wire that hold 48 MB of plain bytes never make more than 1 MB at a time."""
+    """A few KB of wire that hold 48 MB of plain bytes never make more than 2 MB at a time."""
     wire = gzipped([filler * (48 << 20)])
     gunzip = Gunzip()
     sizes = [len(piece) for piece in gunzip.feed(wire)]
     gunzip.close()
     assert len(wire) < 64 << 10
     assert sum(sizes) == 48 << 20
-    assert max(sizes) <= 1 << 20
+    assert max(sizes) <= 2 << 20
 
 
 def test_blocks_of_a_big_identity_piece_are_bounded() -> None:

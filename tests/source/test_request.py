@@ -1,5 +1,6 @@
 """One attempt over HTTP: what is asked, what an answer means, and how failures are named."""
 
+import gzip
 import inspect
 import json
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 import respx
@@ -58,8 +60,8 @@ async def fetched(query: Query, asked: Asked | None = None) -> bytes:
     asked = asked or Asked()
     blocks = []
     async with new_client(query.url) as client:
-        async for block in fetch(client, query, CHUNK, admit=asked.admit, received=asked.receive):
-            blocks.append(block)  # noqa: PERF401 - an async comprehension would hide the loop under test
+        async for lines in fetch(client, query, CHUNK, admit=asked.admit, received=asked.receive):
+            blocks.append(b"".join(lines))  # noqa: PERF401 - an async comprehension would hide the loop under test
     return b"".join(blocks)
 
 
@@ -288,6 +290,38 @@ async def test_an_encoding_that_was_not_asked_for_says_whose_answer_it_was() -> 
     respx.get(URL).mock(return_value=answer)
     with pytest.raises(TruncatedError, match=r"2024-03-01 to 2024-03-03.*'br'"):
         await fetched(Query(URL, ACCOUNT, ALL))
+
+
+@respx.mock
+@pytest.mark.parametrize("pieces", [1, 40])
+async def test_decoding_leaves_the_event_loop_to_others(pieces: int) -> None:
+    """Another task runs at least once for each block of a body, also where the whole body is there at once."""
+    body = LINE * (20 << 20 >> 5)
+    wire = gzip.compress(body, 1)
+    size = -(-len(wire) // pieces)
+    stream = Streamed(*(wire[start : start + size] for start in range(0, len(wire), size)))
+    respx.get(URL).mock(return_value=httpx.Response(200, headers={"content-encoding": "gzip"}, stream=stream))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    blocks = []
+    query = Query(URL, ACCOUNT, ALL)
+    async with new_client(URL) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        asked = Asked()
+        before = 0
+        async for lines in fetch(client, query, CHUNK, admit=asked.admit, received=asked.receive):
+            assert turns > before
+            before = turns
+            blocks.append(b"".join(lines))
+        tasks.cancel_scope.cancel()
+    assert len(blocks) >= 5
+    assert b"".join(blocks) == body
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:

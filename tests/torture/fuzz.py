@@ -69,10 +69,10 @@ def _check_decoder(draw: Random, plain: bytes, wire: bytes, encoding: str | None
     try:
         for piece in _cut(draw, wire):
             for block in decoder.feed(piece):
-                require(block.endswith(b"\n"), "a block ends inside a line")
-                lines += block
+                lines += b"".join(block)
+                require(lines.endswith(b"\n"), "a block ends inside a line")
         for block in decoder.close():
-            lines += block
+            lines += b"".join(block)
     except (TruncatedError, LineTooLongError) as error:
         decoded = decompressed(wire) if encoding else wire
         invalid = decoded is None or not _proven(decoded) or isinstance(error, LineTooLongError)

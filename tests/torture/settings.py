@@ -31,7 +31,6 @@ class Settings:
 
     tuning: Tuning
     block_size: int
-    extract_size: int
     shortest_pause: float = 0.0
 
     def replacements(self) -> dict[str, Any]:
@@ -42,7 +41,6 @@ class Settings:
             "_quota.retry._REFUSAL_PAUSE": 0.01,
             "_quota.retry._SHORTEST_PAUSE": self.shortest_pause,
             "_source.request.BodyDecoder": partial(BodyDecoder, block_size=self.block_size),
-            "_writer.extract.GROUP_SIZE": self.extract_size,
         }
 
 
@@ -52,6 +50,7 @@ def random_settings(draw: Random) -> Settings:
         tuning=Tuning(
             plain_budget=draw.choice([5000, 4 << 30, 4 << 30]),
             part_size=draw.choice([2000, 128 << 20]),
+            segment_size=draw.choice([1, 4000, 16 << 20]),
             columns_memory=draw.choice([0, 4000, 1 << 27]),
             backlog=draw.choice([20_000, 512 << 20]),
             group_rows=draw.choice([20, 500_000]),
@@ -59,7 +58,6 @@ def random_settings(draw: Random) -> Settings:
             group_wait=draw.choice([0.0, 0.01, 0.2]),
         ),
         block_size=draw.choice([1, 3000, 1 << 20]),
-        extract_size=draw.choice([1, 4000, 16 << 20]),
     )
 
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
-from mixpanel_export._writer.chunk_duplicates import PAGE_SIZE, duplicate_places
-from mixpanel_export._writer.extract import Extraction, LoadError, extract
-from mixpanel_export._writer.staging import ReadBuffers, StagedChunk, Staging
+from mixpanel_export._writer.chunk_duplicates import PAGE_SIZE, duplicate_places, prepared_comparison
+from mixpanel_export._writer.extract import Extraction, ExtractionStatement, LoadError, extract
+from mixpanel_export._writer.staging import StagedChunk, Staging
 
 DAY = Chunk(date(2024, 3, 1), date(2024, 3, 1))
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -83,21 +83,24 @@ def rank(event: Event) -> tuple[bool, float, str]:
 
 @contextmanager
 def staged(blocks: Iterable[bytes], *, budget: int) -> Iterator[tuple[Staging, StagedChunk]]:
-    with TemporaryDirectory() as folder, closing(Staging(Path(folder, "db"), budget=budget)) as staging:
+    with (
+        TemporaryDirectory() as folder,
+        closing(Staging(Path(folder, "db"), budget=budget, segment_size=1)) as staging,
+    ):
         staging.start(ChunkStart(DAY, 1))
-        lines = 0
+        size = 0
         for block in blocks:
-            lines += block.count(b"\n")
-            staging.add(Block(DAY, block))
-        yield staging, staging.end(ChunkEnd(DAY, NOW, attempts=1, bytes_read=1, lines=lines))
+            size += len(block)
+            staging.add(Block(DAY, (block,)))
+        yield staging, staging.end(ChunkEnd(DAY, NOW, attempts=1, bytes_read=1, size=size))
 
 
 def unique_lines(staging: Staging, chunk: StagedChunk, page_size: int = PAGE_SIZE) -> Counter[bytes]:
     """Return the lines of the chunk that duplicate no better one."""
     extraction = Extraction(staging.columns, staging.columns_file(chunk))
     with duckdb.connect() as connection:
-        extract(connection, chunk, ReadBuffers(), "UTC", extraction)
-        duplicates = set(duplicate_places(connection, chunk, extraction, page_size))
+        extract(ExtractionStatement(connection, "UTC"), chunk, extraction)
+        duplicates = set(duplicate_places(prepared_comparison(connection), chunk, extraction, page_size))
     return Counter(line for place, line in enumerate(chunk.all_lines()) if place not in duplicates)
 
 
@@ -122,8 +125,8 @@ def test_lines_that_changed_are_not_compared() -> None:
     twice = line({"event": "a", "time": "1709251200", "id": '"i"', "processed": "1", "note": ""}) * 2
     with staged([twice], budget=1 << 30) as (staging, chunk), duckdb.connect() as connection:
         extraction = Extraction(staging.columns, staging.columns_file(chunk))
-        extract(connection, chunk, ReadBuffers(), "UTC", extraction)
+        extract(ExtractionStatement(connection, "UTC"), chunk, extraction)
         path = chunk.files[0].path
         path.write_bytes(path.read_bytes().replace(b"}}\n", b"}x\n", 1))
         with pytest.raises(LoadError, match="were changed"):
-            duplicate_places(connection, chunk, extraction)
+            duplicate_places(prepared_comparison(connection), chunk, extraction)

@@ -1,4 +1,4 @@
-"""IndexedBlock are cut where name and properties lie, whatever else is in the block."""
+"""Lines are cut where name and properties lie, whatever else is among them."""
 
 import json
 
@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._writer.arrow import LINE, ArrowSource, line_arrays
-from mixpanel_export._writer.offsets import BEGIN, BETWEEN, IndexedBlock, LineIndex, index_lines
+from mixpanel_export._writer.arrow import LINE, line_arrays
+from mixpanel_export._writer.offsets import BEGIN, BETWEEN, IndexedText, LineIndex, index_lines
+from mixpanel_export._writer.prepared import LINES, PreparedRead
 
 EVENT = b'{"event":"e","properties":{"a":1}}'
 names = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(["\\", '"', '\\"', "a\\\\", ""])
@@ -28,20 +29,18 @@ odd_lines = st.binary(max_size=60).map(lambda line: line.replace(b"\n", b"")) | 
 )
 
 
-def block_of(lines: list[bytes], start: int = 0) -> IndexedBlock:
+def text_of(lines: list[bytes], start: int = 0) -> IndexedText:
     text = b"".join(line + b"\n" for line in lines)
     where = index_lines(text)
-    return IndexedBlock(text, where, where.shaped.astype(np.int64) + start)
+    return IndexedText(text, where, where.shaped.astype(np.int64) + start)
 
 
-def table_of(*blocks: IndexedBlock) -> list[tuple[list[str], int]]:
+def table_of(text: IndexedText) -> list[tuple[list[str], int]]:
     with duckdb.connect() as connection:
-        shown = ArrowSource(LINE)
-        shown.set_batches(line_arrays(blocks))
-        connection.register("_export_lines", shown)
-        return connection.execute(
-            "SELECT line::VARCHAR[], number FROM _export_lines ORDER BY number"
-        ).fetchall()
+        statement = PreparedRead(
+            connection, "test", f"SELECT line::VARCHAR[], number FROM {LINES} ORDER BY number", LINE
+        )
+        return statement.rows(line_arrays(text))
 
 
 def shaped(name: str, properties: dict[str, object], *, ascii_only: bool, end: bytes = b"") -> bytes:
@@ -61,7 +60,7 @@ def shaped(name: str, properties: dict[str, object], *, ascii_only: bool, end: b
 )
 def test_every_event_of_mixpanels_shape_is_cut_into_its_text(lines: list[tuple[bool, bytes]]) -> None:
     """For all blocks, each such line comes back as name and properties, to the byte; the others are told of."""
-    block = block_of([line for _, line in lines], 100)
+    block = text_of([line for _, line in lines], 100)
     assert block.index.lines == len(lines)
     outlined = set(block.index.shaped.tolist())
     for number, (is_event, line) in enumerate(lines):
@@ -74,12 +73,12 @@ def test_every_event_of_mixpanels_shape_is_cut_into_its_text(lines: list[tuple[b
     found = {number - 100: parts for parts, number in table_of(_as_text(block))}
     for number, (is_event, line) in enumerate(lines):
         if is_event:
-            begin, name, between, properties, _ = found[number]
-            assert (begin, between) == (BEGIN, BETWEEN)
-            assert f"{begin}{name}{between}{properties}}}".encode() == line.rstrip(b"\r")
+            name, between, properties, _ = found[number]
+            assert between == BETWEEN
+            assert f"{BEGIN}{name}{between}{properties}}}".encode() == line.rstrip(b"\r")
 
 
-def _as_text(block: IndexedBlock) -> IndexedBlock:
+def _as_text(block: IndexedText) -> IndexedText:
     """Return the outlined lines that are UTF-8, as Python shows no others, under their numbers."""
     numbers = [
         number
@@ -87,14 +86,14 @@ def _as_text(block: IndexedBlock) -> IndexedBlock:
         if block.line(number).decode(errors="ignore").encode() == block.line(number)
     ]
     text = b"".join(map(block.line, numbers))
-    return IndexedBlock(text, index_lines(text), np.array(numbers, dtype=np.int64) + 100)
+    return IndexedText(text, index_lines(text), np.array(numbers, dtype=np.int64) + 100)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20))
 def test_spans_are_those_of_whole_lines(wanted: list[bool]) -> None:
     """For all choices of outlined lines, what lies between begin and end is each line with its newline."""
     lines = [b'{"event":"e%d","properties":{"a":%d}}' % (number, number) for number in range(len(wanted))]
-    block = block_of([part for line in lines for part in (b"no event", line)])
+    block = text_of([part for line in lines for part in (b"no event", line)])
     spans = block.index.spans(np.flatnonzero(wanted))
     assert [bytes(block.text[begin:end]) for begin, end in spans.tolist()] == [
         line + b"\n" for line, chosen in zip(lines, wanted, strict=True) if chosen
@@ -107,9 +106,9 @@ def test_spans_are_those_of_whole_lines(wanted: list[bool]) -> None:
 def test_a_name_of_any_length_is_found(name: bytes) -> None:
     """A name beyond all measure is a name, and its line does not keep the others from being cut."""
     line = BEGIN.encode() + name + BETWEEN.encode() + b"{}}"
-    block = block_of([EVENT, line, EVENT])
+    block = text_of([EVENT, line, EVENT])
     assert block.index.shaped.tolist() == [0, 1, 2]
-    assert table_of(block)[1] == ([BEGIN, name.decode(), BETWEEN, "{}", "}\n"], 1)
+    assert table_of(block)[1] == ([name.decode(), BETWEEN, "{}", f"}}\n{BEGIN}"], 1)
 
 
 @pytest.mark.parametrize("length", [40, 600, 5000])
@@ -117,7 +116,7 @@ def test_a_name_of_any_length_is_found(name: bytes) -> None:
 def test_a_name_ends_in_its_line(length: int, end: bytes) -> None:
     """A line without the closing quote is among the others, whatever the next line has to offer."""
     odd = BEGIN.encode() + b"x" * length + end
-    block = block_of([odd, EVENT, odd, odd, BETWEEN.encode() + b"{}} " + b"x" * 40, odd])
+    block = text_of([odd, EVENT, odd, odd, BETWEEN.encode() + b"{}} " + b"x" * 40, odd])
     assert block.index.shaped.tolist() == [1]
     assert block.unshaped() == [0, 2, 3, 4, 5]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
-from mixpanel_export._writer.staging import ReadBuffers, StagedChunk, Staging
+from mixpanel_export._writer.staging import StagedChunk, Staging
 from mixpanel_export.errors import DatabaseError
 
 ONE, TWO = (Chunk(date(2024, 3, day), date(2024, 3, day)) for day in (1, 2))
@@ -15,8 +15,8 @@ NOW = datetime(2024, 6, 1, tzinfo=UTC)
 MB = 1 << 20
 
 
-def end(chunk: Chunk) -> ChunkEnd:
-    return ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, lines=0)
+def end(chunk: Chunk, size: int) -> ChunkEnd:
+    return ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, size=size)
 
 
 def lines_of(staged: StagedChunk) -> list[bytes]:
@@ -32,12 +32,12 @@ def test_a_chunk_that_starts_again_starts_from_nothing(database: Path) -> None:
     """What came before a restart is gone, from the disk too."""
     staging = Staging(database)
     staging.start(ChunkStart(ONE, 7))
-    staging.add(Block(ONE, b"lost\n"))
+    staging.add(Block(ONE, (b"lost\n",)))
     staging.start(ChunkStart(ONE, 7))
-    staging.add(Block(ONE, b"kept\nalso\n"))
-    staged = staging.end(end(ONE))
+    staging.add(Block(ONE, (b"kept\nalso\n",)))
+    staged = staging.end(end(ONE, 10))
     assert lines_of(staged) == [b"kept\n", b"also\n"]
-    assert (staged.size, staged.longest, staged.batch) == (10, 10, 7)
+    assert (staged.size, staged.lines, staged.batch) == (10, 2, 7)
     assert set(staging.directory.iterdir()) == {file.path for file in staged.files}
     staging.close()
 
@@ -49,8 +49,8 @@ def test_chunks_that_grow_together_stay_apart(database: Path) -> None:
         staging.start(ChunkStart(chunk, 7))
     for number in range(3):
         for chunk in (TWO, ONE):
-            staging.add(Block(chunk, f"{chunk.first} {number}\n".encode()))
-    found = {chunk: lines_of(staging.end(end(chunk))) for chunk in (ONE, TWO)}
+            staging.add(Block(chunk, (f"{chunk.first} {number}\n".encode(),)))
+    found = {chunk: lines_of(staging.end(end(chunk, 39))) for chunk in (ONE, TWO)}
     assert found == {
         chunk: [f"{chunk.first} {number}\n".encode() for number in range(3)] for chunk in (ONE, TWO)
     }
@@ -62,8 +62,8 @@ def test_what_does_not_fit_the_budget_is_compressed(database: Path) -> None:
     staging = Staging(database, budget=10)
     for chunk in (ONE, TWO):
         staging.start(ChunkStart(chunk, 7))
-        staging.add(Block(chunk, b"a line\nanother\n"))
-    one, two = staging.end(end(ONE)), staging.end(end(TWO))
+        staging.add(Block(chunk, (b"a line\nanother\n",)))
+    one, two = staging.end(end(ONE, 15)), staging.end(end(TWO, 15))
     assert [file.path.suffix for file in (*one.files, *two.files)] == [".ndjson", ".gz"]
     assert lines_of(one) == lines_of(two) == [b"a line\n", b"another\n"]
     staging.discard(one)
@@ -78,8 +78,8 @@ def test_a_long_chunk_is_several_files(database: Path) -> None:
     staging = Staging(database, part_size=8)
     staging.start(ChunkStart(ONE, 7))
     for number in range(5):
-        staging.add(Block(ONE, f"line {number}\n".encode()))
-    staged = staging.end(end(ONE))
+        staging.add(Block(ONE, (f"line {number}\n".encode(),)))
+    staged = staging.end(end(ONE, 35))
     assert len(staged.files) == 5
     assert lines_of(staged) == [f"line {number}\n".encode() for number in range(5)]
     staging.close()
@@ -120,27 +120,84 @@ class _Full:
 
 
 @pytest.mark.parametrize("budget", [0, 1 << 20])
-def test_blocks_come_back_as_they_were_staged(database: Path, budget: int) -> None:
-    """Wherever they are, in memory, in a file or in a compressed one, blocks are read as they were cut."""
+@pytest.mark.parametrize(
+    "segment_size, sizes", [(1, [1, 6, 41, 2, 8, 1, 4]), (8, [7, 41, 2, 8, 5]), (99, [63])]
+)
+def test_segments_are_whole_blocks(database: Path, budget: int, segment_size: int, sizes: list[int]) -> None:
+    """Blocks are read together up to the segment size, from plain and compressed files, as often as somebody asks."""
     blocks = [b"x" * size + b"\n" for size in (0, 5, 40, 1, 7, 0, 3)]
-    staging = Staging(database, budget=budget)
+    staging = Staging(database, budget=budget, segment_size=segment_size)
     staging.start(ChunkStart(ONE, 7))
     for block in blocks:
-        staging.add(Block(ONE, block))
-    staged = staging.end(end(ONE))
-    buffers = ReadBuffers()
-    assert list(staged.blocks(buffers)) == blocks
-    buffers.reuse()
-    assert [bytes(block) for block in staged.blocks(buffers)] == blocks
+        staging.add(Block(ONE, (block[:1], memoryview(block)[1:])))
+    staged = staging.end(end(ONE, 63))
+    for _ in range(2):
+        segments = [bytes(segment) for segment in staged.segments()]
+        assert b"".join(segments) == b"".join(blocks)
+        assert [len(segment) for segment in segments] == sizes
+    assert (staged.lines, staged.longest_segment) == (7, max(sizes))
     staging.close()
 
 
-def test_a_chunk_that_is_rewritten_has_blocks_of_the_usual_size(database: Path) -> None:
-    """What takes the place of a chunk is read in blocks of whole lines, too, and counted anew."""
+def test_a_segment_beyond_a_page_is_read_from_its_place(database: Path) -> None:
+    """A segment may begin anywhere in its file."""
+    blocks = [bytes([byte]) * size + b"\n" for byte, size in ((65, 10_000), (66, 100_000), (67, 3))]
+    staging = Staging(database, segment_size=1)
+    staging.start(ChunkStart(ONE, 7))
+    for block in blocks:
+        staging.add(Block(ONE, (block,)))
+    staged = staging.end(end(ONE, sum(map(len, blocks))))
+    assert [bytes(segment) for segment in staged.segments()] == blocks
+    staging.close()
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 20])
+def test_a_staged_file_that_became_shorter_is_an_error(database: Path, budget: int) -> None:
+    """Lines that are gone are noticed, never left out."""
+    staging = Staging(database, budget=budget)
+    staging.start(ChunkStart(ONE, 7))
+    staging.add(Block(ONE, (b"a line\nanother\n",)))
+    staged = staging.end(end(ONE, 15))
+    path = staged.files[0].path
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(EOFError):
+        list(staged.segments())
+    staging.close()
+
+
+def test_a_block_that_did_not_arrive_is_an_error(database: Path) -> None:
+    """The size that the end of a chunk states is the size that was staged."""
     staging = Staging(database)
     staging.start(ChunkStart(ONE, 7))
-    staging.add(Block(ONE, b"what was\n"))
-    rewritten = staging.rewrite(staging.end(end(ONE)), [b"a" * MB, b"b" * (2 * MB), b"c", b"d"])
-    assert list(rewritten.blocks(ReadBuffers())) == [b"a" * MB + b"\n", b"b" * (2 * MB) + b"\n", b"c\nd\n"]
-    assert (rewritten.size, rewritten.lines, rewritten.longest) == (3 * MB + 6, 4, 2 * MB + 1)
+    staging.add(Block(ONE, (b"a line\n",)))
+    with pytest.raises(DatabaseError, match="7 bytes arrived instead of 14"):
+        staging.end(end(ONE, 14))
+    staging.close()
+
+
+def test_a_chunk_that_is_rewritten_has_segments_of_the_usual_size(database: Path) -> None:
+    """The lines in place of a chunk are read in segments, too, and counted anew."""
+    staging = Staging(database, segment_size=MB)
+    staging.start(ChunkStart(ONE, 7))
+    staging.add(Block(ONE, (b"what was\n",)))
+    rewritten = staging.rewrite(staging.end(end(ONE, 9)), [b"a" * MB, b"b" * (2 * MB), b"c", b"d"])
+    assert [bytes(segment) for segment in rewritten.segments()] == [
+        b"a" * MB + b"\n",
+        b"b" * (2 * MB) + b"\n",
+        b"c\nd\n",
+    ]
+    assert (rewritten.size, rewritten.lines, rewritten.longest_segment) == (3 * MB + 6, 4, 2 * MB + 1)
+    staging.close()
+
+
+def test_the_lines_of_incomplete_chunks_are_counted_until_they_are_dropped(database: Path) -> None:
+    """The progress of an export counts each line of the attempts that run or succeeded."""
+    staging = Staging(database)
+    for chunk in (ONE, TWO):
+        staging.start(ChunkStart(chunk, 7))
+        staging.add(Block(chunk, (b"a\nb\n",)))
+    assert staging.lines == 4
+    staging.end(end(ONE, 4))
+    staging.start(ChunkStart(TWO, 7))
+    assert staging.lines == 2
     staging.close()

@@ -1,6 +1,6 @@
 """Groups of chunks: what is committed together, what is tried alone, and what an error leaves behind."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -8,15 +8,16 @@ from threading import Event, Thread
 
 import duckdb
 import pytest
-from tables import DAYS, NOW, committed, lines, new_table, now, staged, together, validated
+from tables import DAYS, NOW, committed, group_of, lines, new_table, now, staged, together, validated
 
 from mixpanel_export._concurrency import InterruptedCall
 from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._model import Chunk, ChunkFailed, Committed, Refused, Rejected
+from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import UnloadableError
-from mixpanel_export._writer.validate import ClockCheck, validator_for
+from mixpanel_export._writer.validate import ClockCheck, validators_for
 from mixpanel_export._writer.writer import Writer
 from mixpanel_export.errors import DatabaseError
 
@@ -89,7 +90,7 @@ def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection
     table = new_table(connection, db)
     staging = table.number(DAYS)
     chunk = staged(table, staging, DAYS[0], lines(100_000))
-    with validator_for(table, staging, ClockCheck(enabled=False)) as validator:
+    with validators_for(table, staging, ClockCheck(enabled=False), 1) as (validator,):
         with _interrupted_by(validator.interrupt), pytest.raises(InterruptedCall):
             validator.validate(chunk)
         ready = validator.validate(chunk)
@@ -158,13 +159,11 @@ class _Destination:
         self._out_of_memory = out_of_memory
         self.tries: list[tuple[list[int], bool]] = []
 
-    def load(
-        self, group: Sequence[ValidatedChunk], _now: Callable[[], datetime], *, last_try: bool = False
-    ) -> list[Committed]:
-        self.tries.append(([chunk.batch.number for chunk in group], last_try))
-        if self._unloadable & {chunk.batch.days for chunk in group}:
+    def load(self, group: Group, _now: Callable[[], datetime], *, last_try: bool = False) -> list[Committed]:
+        self.tries.append(([chunk.batch.number for chunk in group.chunks], last_try))
+        if self._unloadable & {chunk.batch.days for chunk in group.chunks}:
             raise UnloadableError("too large", out_of_memory=self._out_of_memory)
-        return [Committed(chunk.batch.days, chunk.batch.rows) for chunk in group]
+        return [Committed(chunk.batch.days, chunk.batch.rows) for chunk in group.chunks]
 
     def fail(self, _failed: ChunkFailed, _finished: datetime) -> None:
         raise AssertionError("no chunk failed")
@@ -180,7 +179,7 @@ def test_each_chunk_of_a_group_that_fails_is_tried_alone(
     chunks = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:3]], staging)
     group = [chunk for chunk in chunks if isinstance(chunk, ValidatedChunk)]
     destination = _Destination(DAYS[1], out_of_memory=out_of_memory)
-    verdicts = Writer(destination, staging, now).commit(group)
+    verdicts = Writer(destination, staging, now).commit(group_of(group))
     assert verdicts == [Committed(DAYS[0], 3), Refused(DAYS[1], "too large"), Committed(DAYS[2], 3)]
     last_tries = [([2], True)] if out_of_memory else []
     assert destination.tries == [([1, 2, 3], False), ([1], False), ([2], False), *last_tries, ([3], False)]
@@ -203,7 +202,7 @@ def test_the_last_try_has_the_most_memory(connection: duckdb.DuckDBPyConnection,
     chunks = validated(table, [staged(table, staging, chunk, text) for chunk, text in texts], staging)
     for chunk, last_try in zip(chunks, (False, False, True), strict=True):
         assert isinstance(chunk, ValidatedChunk)
-        table.load([chunk], measured, last_try=last_try)
+        table.load(Group(chunk), measured, last_try=last_try)
     usual, long_line, last = limits
     assert usual < long_line
     assert usual < last

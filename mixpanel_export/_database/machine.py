@@ -1,0 +1,47 @@
+"""What this process may use of the machine: memory and processors, also inside a container."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def memory_sizes() -> list[int]:
+    """Return the memory of the machine and of its control group in bytes, as far as the system tells."""
+    return [size for size in (_memory_of_machine(), *_memory_of_group()) if size]
+
+
+def processors() -> int:
+    """Return how many processors this process may use, by its affinity and by the quota of its control group."""
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Windows and macOS
+        available = os.cpu_count() or 1
+    return min([available, *_quota_of_group(_CGROUP)])
+
+
+def _memory_of_machine() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows does not tell
+        return 0
+
+
+def _memory_of_group() -> Iterator[int]:
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
+        try:
+            yield int((_CGROUP / name).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+
+
+def _quota_of_group(cgroup: Path) -> Iterator[int]:
+    """Yield the processors that a control group allows, rounded up: microseconds of time in each period."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup v2, v1
+        try:
+            quota, period = map(int, " ".join((cgroup / name).read_text() for name in names).split())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        if quota > 0:  # -1: no quota
+            yield max(1, -(-quota // period))

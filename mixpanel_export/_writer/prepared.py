@@ -1,0 +1,65 @@
+"""Prepared statements that read a table of Arrow arrays."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import duckdb
+
+from mixpanel_export._database.connection import Connection
+from mixpanel_export._database.settings import room_for_lines
+from mixpanel_export._writer.arrow import fetch_arrays
+from mixpanel_export._writer.arrow_stream import ArrowSource
+
+LINES = "_export_lines"
+"""The table in the SQL of a `PreparedRead`."""
+
+
+class PreparedRead:
+    """A prepared statement over `LINES`, whose rows are given anew for each run.
+
+    Parsing and planning it for each run would take as long as running it. *name* is unique in the connection.
+    """
+
+    def __init__(self, connection: Connection, name: str, statement: str, schema: object) -> None:
+        self._connection = connection
+        self._source = ArrowSource(schema)
+        self._execute = f"EXECUTE _export_{name}"
+        lines = f"_export_{name}_lines"
+        connection.register(lines, self._source)
+        connection.execute(f"PREPARE _export_{name} AS {statement.replace(LINES, lines)}")
+
+    def room_for_lines(self, longest: int) -> AbstractContextManager[None]:
+        """Give DuckDB what it needs to read lines of up to *longest* bytes."""
+        return room_for_lines(self._connection, longest)
+
+    def arrays(self, lines: Iterable[object]) -> list[Any]:
+        """Run the statement over arrays of *lines*, and return its rows as arrays.
+
+        Raises:
+            duckdb.Error: As for any statement.
+            Exception: *lines* raised it.
+        """
+        with self._reading(lines):
+            return fetch_arrays(self._connection.sql(self._execute))
+
+    def rows(self, lines: Iterable[object]) -> list[tuple[Any, ...]]:
+        """Run the statement over arrays of *lines*, and return its rows.
+
+        Raises:
+            duckdb.Error: As for any statement.
+            Exception: *lines* raised it.
+        """
+        with self._reading(lines):
+            return self._connection.execute(self._execute).fetchall()
+
+    @contextmanager
+    def _reading(self, lines: Iterable[object]) -> Iterator[None]:
+        self._source.set_arrays(lines)
+        try:
+            yield
+        except duckdb.Error:
+            self._source.raise_error()
+            raise
+        finally:
+            self._source.set_arrays(())
