@@ -1,12 +1,21 @@
 """A small share of the torture; `nox -s torture` runs all of it."""
 
 import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from importlib import import_module
+from random import Random
 
 import pytest
 from examples import slow
+from torture.bugs import BUGS, ROOT
+from torture.child import CALLS, FORGET_STATEMENTS, POINTS, STATEMENTS, recorded_statements
 from torture.fuzz import decode_mutations, export_mutation
 from torture.kills import kills
+from torture.plan import Plan
 from torture.schedules import schedule
+from torture.settings import random_settings
 
 
 @pytest.mark.parametrize("seed", [*range(3), *slow(range(3, 8))])
@@ -38,3 +47,54 @@ def test_a_mutated_body_is_an_error_or_exactly_its_lines() -> None:
 def test_a_mutated_body_is_stored_exactly_or_not_at_all(seed: int) -> None:
     """The table has each line of a mutated body, or nothing and a failed batch."""
     assert export_mutation(seed).failures == []
+
+
+def test_a_point_without_a_kill_is_reported() -> None:
+    """A full run that has no kill at a point names this point, whichever it is."""
+    plan = Plan(seed=1, schedules=0, kills=200, files=0, mutations=0, written=0)
+    everywhere = Counter(dict.fromkeys(POINTS, 10))
+    assert not plan.missing(everywhere)
+    for point in POINTS:
+        assert point in plan.missing(everywhere - Counter({point: 10}))
+
+
+@pytest.mark.parametrize("path", CALLS.values(), ids=CALLS)
+def test_the_calls_of_the_points_exist(path: str) -> None:
+    """Each point in the exporter names a method that exists."""
+    module, owner, name = path.rsplit(".", 2)
+    assert callable(getattr(getattr(import_module(f"mixpanel_export.{module}"), owner), name))
+
+
+def test_the_statements_of_the_points_are_run() -> None:
+    """Each point in DuckDB names a statement that some schedule runs."""
+    patterns = STATEMENTS | FORGET_STATEMENTS
+    missing = set(patterns)
+    for seed in (1, 4, 5):
+        with recorded_statements() as statements:
+            assert schedule(seed).failures == []
+        missing -= {
+            name for name in missing if any(map(re.compile(patterns[name], re.DOTALL).match, statements))
+        }
+    assert not missing
+
+
+@pytest.mark.parametrize("changes", BUGS.values(), ids=BUGS)
+def test_the_bugs_can_be_inserted(changes: Mapping[str, tuple[str, str]]) -> None:
+    """Each bug replaces text that its file has exactly once."""
+    for name, (before, _) in changes.items():
+        assert (ROOT / "mixpanel_export" / name).read_text(encoding="utf-8").count(before) == 1
+
+
+def test_small_settings_are_drawn_often() -> None:
+    """Each size is below that of a day in a quarter to three quarters of all settings."""
+    drawn = [random_settings(Random(seed)).tuning for seed in range(1000)]
+    for name in (
+        "plain_budget",
+        "part_size",
+        "segment_size",
+        "columns_memory",
+        "backlog",
+        "group_rows",
+        "group_size",
+    ):
+        assert 250 < sum(getattr(tuning, name) <= 20_000 for tuning in drawn) < 750

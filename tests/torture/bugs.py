@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "rows are committed before their ledger row": {
@@ -27,13 +27,21 @@ BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "        self.drop(item.chunk)\n        self._open[item.chunk] = _OpenChunk(",
             "        if item.chunk in self._open:\n            return\n        self._open[item.chunk] = _OpenChunk(",
         ),
-        "_source/fetcher.py": (
-            "        stats.rows, stats.silent = 0, True\n",
-            "        stats.silent = True\n",
-        ),
     },
     "the last block is lost": {
-        "_source/decoder.py": ("return iter([self._hand_out(rest)] if rest else [])", "return iter([])"),
+        "_source/decoder.py": ("return iter([(rest,)] if rest else [])", "return iter([])"),
+    },
+    "a forgotten person's hidden rows stay": {
+        "_local/forget.py": (
+            '    hidden = _delete(connection, "_export_duplicates", "_export_hidden")\n',
+            "    hidden = 0\n",
+        ),
+    },
+    "target days are recorded for failed chunks only": {
+        "_writer/table.py": (
+            "                    self._record_target()\n                    return",
+            "                    return",
+        ),
     },
 }
 """Bugs by name; for each file of the package the text to replace and its replacement."""
@@ -58,7 +66,7 @@ def main(seed: int, minutes: float) -> None:
 
 def _copy(root: Path, changes: Mapping[str, tuple[str, str]]) -> None:
     for name in ("mixpanel_export", "tests"):
-        shutil.copytree(_ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name, (before, after) in changes.items():
         path = root / "mixpanel_export" / name
         text = path.read_text(encoding="utf-8")

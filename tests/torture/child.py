@@ -11,8 +11,8 @@ import signal
 import sqlite3
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial, wraps
@@ -24,7 +24,7 @@ from typing import Any, Literal, Self
 import anyio
 import duckdb
 
-from mixpanel_export import Credentials, MixpanelDataError, Timeouts
+from mixpanel_export import Credentials, MixpanelDataError, Timeouts, Workspace
 
 from .project import Export
 from .schedules import EXPECTED_WARNINGS
@@ -38,19 +38,33 @@ STATEMENTS = {
     "create the file": r"ATTACH|DETACH",
     "create the ledger": r"\s*CREATE SEQUENCE|COMMENT ON TABLE _export|\s*CREATE VIEW",
     "assign batch ids": r"SELECT nextval",
-    "extract": r"PREPARE _export_statement AS\s+SELECT event_name",
-    "find duplicates": r"PREPARE _export_statement AS\s+SELECT number",
-    "load": r"PREPARE _export_statement AS\s+INSERT INTO",
+    "extract": "EXECUTE _export_extraction",
+    "find duplicates": "EXECUTE _export_comparison",
+    "prepare to load": "PREPARE _export_insertion",
+    "load": "EXECUTE _export_insertion",
     "move duplicates": r"INSERT INTO _export_duplicates",
     "supersede": r"DELETE FROM \".*unnest|DELETE FROM _export",
     "write the ledger": r"INSERT INTO _export_batches",
     "write rejects": r"INSERT INTO _export_rejects",
+    "write the target days": r"INSERT INTO _export_targets",
+    "move the target days": r"UPDATE _export_targets",
     "drop the old table": r"DROP TABLE",
     "rename the shadow table": r"ALTER TABLE",
     "rename the ledger rows": r"UPDATE _export_batches SET table_name",
     "checkpoint": r"CHECKPOINT",
 }
-"""Points in DuckDB, by a pattern for the start of the statement."""
+"""Points of an export in DuckDB, by a pattern for the start of the statement."""
+
+FORGET_STATEMENTS = {
+    "forget: find events": r"\s*CREATE OR REPLACE TEMP TABLE _export_removed",
+    "forget: find hidden rows": r"\s*CREATE OR REPLACE TEMP TABLE _export_hidden",
+    "forget: find raw lines": r"CREATE OR REPLACE TEMP TABLE _export_lines",
+    "forget: delete events": r"DELETE FROM .* WHERE rowid IN \(SELECT id FROM _export_removed",
+    "forget: change the ledger": r"\s*UPDATE _export_batches",
+    "forget: commit": "COMMIT",
+    "forget: checkpoint": "CHECKPOINT",
+}
+"""Points of `Workspace.forget`, likewise."""
 
 CALLS = {
     "create the staging directory": "_writer.staging.Staging.__init__",
@@ -63,6 +77,9 @@ CALLS = {
     "repair": "_writer.staging.Staging.rewrite",
     "record a failure": "_writer.table.EventsTable.fail",
     "swap": "_writer.table.EventsTable._swap",
+    "add to a group while it is loaded": "_writer.group.Group.add",
+    "close a group while it is loaded": "_writer.group.Group.close",
+    "write the ledger of a loaded group": "_writer.table.EventsTable._settle",
     "take from the quota": "_quota.shared.SharedQuota.take_slot",
     "refund to the quota": "_quota.shared.SharedQuota.refund",
     "pause all processes": "_quota.shared.SharedQuota.pause",
@@ -74,7 +91,7 @@ CALLS = {
 QUOTA_COMMIT = "commit the quota file"
 HALF_REMOVED = "half-way through removing the staging"
 RETRY_WAIT = "wait for a retry"
-POINTS = (*STATEMENTS, *CALLS, QUOTA_COMMIT, HALF_REMOVED, RETRY_WAIT)
+POINTS = (*STATEMENTS, *FORGET_STATEMENTS, *CALLS, QUOTA_COMMIT, HALF_REMOVED, RETRY_WAIT)
 ASYNCHRONOUS = frozenset(
     [
         HALF_REMOVED,
@@ -108,6 +125,14 @@ class ChildExport:
     state: Path
     timeouts: Timeouts | None = None
     point: Point | None = None
+
+
+def forget(db: Path, person: str, point: Point, reply: Connection) -> None:
+    """Forget *person*, killed at *point*; send the number of rows deleted."""
+    _arm(point)
+    with Workspace(path=db) as workspace:
+        result = workspace.forget(person)
+    reply.send(sum(table.events + table.hidden_rows for table in result.tables))
 
 
 def work(job: ChildExport, reply: Connection) -> None:
@@ -187,6 +212,9 @@ class _TriggeringConnection:
     def execute(self, statement: str, *parameters: Any) -> Any:
         return self._run(statement, partial(self._connection.execute, statement, *parameters))
 
+    def sql(self, statement: str) -> Any:
+        return self._run(statement, partial(self._connection.sql, statement))
+
     def cursor(self) -> "_TriggeringConnection":
         return _TriggeringConnection(self._connection.cursor(), self._pattern.pattern, self._trigger)
 
@@ -200,13 +228,43 @@ class _TriggeringConnection:
         return self._trigger.around(call) if self._pattern.match(statement) else call()
 
 
+class _RecordingConnection(_TriggeringConnection):
+    """A DuckDB connection that records its statements."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, statements: list[str]) -> None:
+        self._connection = connection
+        self._statements = statements
+
+    def cursor(self) -> "_RecordingConnection":
+        return _RecordingConnection(self._connection.cursor(), self._statements)
+
+    def _run(self, statement: str, call: Callable[[], Any]) -> Any:
+        self._statements.append(statement)
+        return call()
+
+
+@contextmanager
+def recorded_statements() -> Iterator[list[str]]:
+    """Yield a list of the statements that this process runs in DuckDB."""
+    statements: list[str] = []
+    connect = duckdb.connect
+    duckdb.connect = lambda *args, **options: _RecordingConnection(  # type: ignore[assignment] # same interface
+        connect(*args, **options), statements
+    )
+    try:
+        yield statements
+    finally:
+        duckdb.connect = connect
+
+
 def _arm(point: Point) -> None:
     """Wrap what the point names."""
     trigger = _Trigger(point)
-    if point.name in STATEMENTS:
+    pattern = (STATEMENTS | FORGET_STATEMENTS).get(point.name)
+    if pattern is not None:
         connect = duckdb.connect
         duckdb.connect = lambda *args, **options: _TriggeringConnection(  # type: ignore[assignment] # same interface
-            connect(*args, **options), STATEMENTS[point.name], trigger
+            connect(*args, **options), pattern, trigger
         )
     elif point.name in CALLS:
         _wrap(CALLS[point.name], trigger)

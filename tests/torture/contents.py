@@ -12,6 +12,7 @@ from typing import NamedTuple
 import duckdb
 
 from mixpanel_export._database.schema import LEDGER_TABLES
+from mixpanel_export._local.reader import read_contents
 from mixpanel_export.simulator import Row
 
 from .project import Selection
@@ -46,6 +47,8 @@ class Contents:
         duplicates: The rows of `_export_duplicates` by batch.
         winners: The batches that the rows of `_export_duplicates` lost to.
         rejects: The number of lines in `_export_rejects` by batch and reason.
+        targets: The first and last target day by table and selection.
+        missing: The missing days that the status of the file reports, by table and selection.
     """
 
     ledger: Mapping[int, Entry] = field(default_factory=dict)
@@ -53,6 +56,13 @@ class Contents:
     duplicates: Mapping[int, Counter[Row]] = field(default_factory=dict)
     winners: frozenset[int] = frozenset()
     rejects: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    targets: Mapping[tuple[str, Selection], tuple[date, date]] = field(default_factory=dict)
+    missing: Mapping[tuple[str, Selection], set[date]] = field(default_factory=dict)
+
+    def has(self, person: str) -> bool:
+        """Return whether a row has the `distinct_id` *person*."""
+        batches = [self.duplicates, *self.tables.values()]
+        return any(row.distinct_id == person for batch in batches for rows in batch.values() for row in rows)
 
 
 def read(db: Path) -> Contents:
@@ -70,6 +80,8 @@ def read(db: Path) -> Contents:
             _by_batch(connection, "_export_duplicates", "batch"),
             frozenset(batch for (batch,) in winners),
             _rejects(connection),
+            _targets(connection),
+            _missing(connection),
         )
 
 
@@ -78,10 +90,7 @@ def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[int, Entry]:
         'SELECT batch, table_name, from_date, to_date, status, "rows", removed_duplicates, rejects, repaired, '
         'events, "where", deduped FROM _export_batches'
     ).fetchall()
-    entries = [
-        Entry._make([*row, (None if events is None else tuple(json.loads(events)), where), dedupe])
-        for *row, events, where, dedupe in rows
-    ]
+    entries = [Entry._make([*row, _selection(events, where), dedupe]) for *row, events, where, dedupe in rows]
     ledger = {entry.batch: entry for entry in entries}
     if len(ledger) != len(entries):
         raise AssertionError("two ledger rows have the same batch")
@@ -98,3 +107,28 @@ def _by_batch(connection: duckdb.DuckDBPyConnection, table: str, column: str) ->
 def _rejects(connection: duckdb.DuckDBPyConnection) -> dict[tuple[int, str], int]:
     rows = connection.execute("SELECT batch, reason, count(*) FROM _export_rejects GROUP BY ALL").fetchall()
     return {(batch, reason): number for batch, reason, number in rows}
+
+
+def _targets(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, Selection], tuple[date, date]]:
+    rows = connection.execute(
+        'SELECT table_name, events, "where", from_date, to_date FROM _export_targets'
+    ).fetchall()
+    targets = {
+        (table, _selection(events, where)): (first, last) for table, events, where, first, last in rows
+    }
+    if len(targets) != len(rows):
+        raise AssertionError("two rows have the target days of the same table and selection")
+    return targets
+
+
+def _missing(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, Selection], set[date]]:
+    return {
+        (coverage.table, (coverage.selection.events, coverage.selection.where)): {
+            day.day for day in coverage.days if day.status == "missing"
+        }
+        for coverage in read_contents(connection).coverages
+    }
+
+
+def _selection(events: str | None, where: str | None) -> Selection:
+    return None if events is None else tuple(json.loads(events)), where

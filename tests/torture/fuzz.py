@@ -25,10 +25,10 @@ from mixpanel_export._source.decoder import BodyDecoder
 from mixpanel_export.errors import LineTooLongError, TruncatedError
 
 from .contents import read
-from .model import ViolationError, require
 from .project import FIRST, Project
 from .schedules import ACCOUNT, EXPECTED_WARNINGS, Tally
 from .settings import export, random_settings
+from .violations import ViolationError, require
 
 _MAX_LINE = 100_000
 

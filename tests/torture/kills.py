@@ -8,7 +8,7 @@ were complete, and must end with the truth.
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
@@ -26,14 +26,31 @@ from mixpanel_export._endpoint import export_url
 from mixpanel_export._quota.shared import SharedQuota, key_of
 from mixpanel_export.simulator import Fault
 
-from .child import ASYNCHRONOUS, POINTS, RETRY_WAIT, ChildExport, Moment, Point, work
+from .child import (
+    ASYNCHRONOUS,
+    FORGET_STATEMENTS,
+    POINTS,
+    RETRY_WAIT,
+    ChildExport,
+    Moment,
+    Point,
+    forget,
+    work,
+)
 from .contents import read
-from .model import Outcome, ViolationError, require
 from .project import Export, Mode, Project
 from .schedules import ACCOUNT, Run, Tally
+from .state import Outcome
+from .violations import ViolationError, require
 
 _CREATION = "create the file"
-_SWAP = ("swap", "drop the old table", "rename the shadow table", "rename the ledger rows")
+_SWAP = (
+    "swap",
+    "drop the old table",
+    "rename the shadow table",
+    "rename the ledger rows",
+    "move the target days",
+)
 _REPAIR = ("repair", "write rejects")
 _FAILURE = ("record a failure", "follow a failed attempt", "drop a staged chunk", RETRY_WAIT)
 _REFUSAL = ("refund to the quota", "pause all processes")
@@ -75,10 +92,7 @@ class KilledRun(Run):
             _SHORT_TIMEOUTS if faults else None,
             point,
         )
-        receive, send = self._context.Pipe(duplex=False)
-        child = self._context.Process(target=work, args=(job, send))
-        child.start()
-        send.close()
+        child, receive = self._start(work, job)
         where = point.name if point else self._kill_from_outside(child)
         outcome, killed = _end_of(child, receive)
         self._wait_for_server()
@@ -92,6 +106,29 @@ class KilledRun(Run):
         self.model.check_step(task, expected, outcome, read(self.db))
         self.tally.exports += 1
         return killed
+
+    def kill_forget(self, person: str, point: Point) -> None:
+        """Forget *person* in a child that dies at *point*; all events of the person must be gone then, or none."""
+        child, receive = self._start(forget, self.db, person, point)
+        removed, killed = _reply_of(child, receive)
+        (self.tally.kills if killed else self.tally.missed)[point.name] += 1
+        contents = read(self.db)
+        if contents.has(person):
+            require(killed and removed is None, "a person was forgotten, and has events", person)
+        else:
+            expected = self.model.forget(person)
+            require(
+                removed in {None, expected}, "`forget` reports another number of events", removed, expected
+            )
+        self.model.check_unchanged(contents)
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> tuple[BaseProcess, Connection]:
+        """Start *work* in a child, and return the child and what it sends."""
+        receive, send = self._context.Pipe(duplex=False)
+        child = self._context.Process(target=work, args=(*arguments, send))
+        child.start()
+        send.close()
+        return child, receive
 
     def _kill_from_outside(self, child: BaseProcess) -> str:
         """Kill the child at a change of the file or its log, or at any time; return which."""
@@ -145,6 +182,15 @@ class KilledRun(Run):
 
 def _end_of(child: BaseProcess, receive: Connection) -> tuple[Outcome, bool]:
     """Return the outcome of the child's export, and whether a signal ended the child."""
+    reply, killed = _reply_of(child, receive)
+    if isinstance(reply, tuple):
+        error, message = reply
+        return Outcome(error=error, message=message), killed
+    return Outcome(result=reply), killed
+
+
+def _reply_of(child: BaseProcess, receive: Connection) -> tuple[Any, bool]:
+    """Return what the child sends, None if it is killed before, and whether a signal ended the child."""
     reply: Any = None
     try:
         if not receive.poll(_MAX_SECONDS):
@@ -159,12 +205,8 @@ def _end_of(child: BaseProcess, receive: Connection) -> tuple[Outcome, bool]:
     code = child.exitcode
     child.close()
     if reply is None:
-        require(code == -9, "an export died without a kill", code)
-        return Outcome(), True
-    if isinstance(reply, tuple):
-        error, message = reply
-        return Outcome(error=error, message=message), code == -9
-    return Outcome(result=reply), code == -9
+        require(code == -9, "a child died without a kill", code)
+    return reply, code == -9
 
 
 def kills(seed: int) -> Tally:
@@ -176,13 +218,17 @@ def kills(seed: int) -> Tally:
             with _served(draw, Path(folder)) as run:
                 tally = run.tally
                 points = _points(draw, seed)
-                if points[0] is None or points[0].name != _CREATION:
-                    _prepare(run)
+                _prepare(run, points[0])
                 for point in points:
+                    if point and point.name in FORGET_STATEMENTS:
+                        _kill_forget(run, point)
+                        continue
                     task, faults = _task(run, point)
                     killed = run.kill(task, faults, point)
                     if killed and draw.random() < 0.7:
                         _repeat(run, task)
+                    if draw.random() < 0.3:
+                        run.forget_someone()
                 run.complete()
                 if draw.random() < 0.3:
                     run.replace_all()
@@ -192,9 +238,20 @@ def kills(seed: int) -> Tally:
         return tally
 
 
-def _prepare(run: Run) -> None:
-    """In half of the cases, fill the file before the first kill."""
-    if run.draw.random() < 0.5:
+def _kill_forget(run: KilledRun, point: Point) -> None:
+    """Kill a child that forgets a person, if somebody has events, and forget the person again."""
+    person = run.person()
+    if person is None:
+        run.tally.missed[point.name] += 1
+        return
+    run.kill_forget(person, point)
+    run.forget(person)
+
+
+def _prepare(run: Run, point: Point | None) -> None:
+    """In half of the cases, and if *point* needs it, fill the file before the first kill."""
+    name = point.name if point else ""
+    if name in FORGET_STATEMENTS or (name != _CREATION and run.draw.random() < 0.5):
         run.export(run.project.export(mode="resume"))
         run.project.advance()
 

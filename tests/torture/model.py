@@ -7,85 +7,27 @@ of its batches with every event once.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 
 from mixpanel_export import (
     APIError,
     AuthenticationError,
     MixpanelDataError,
-    ParallelFetchResult,
     QueryError,
     SelectionError,
     TableExistsError,
     TableNotFoundError,
 )
 from mixpanel_export.simulator import RequestLog, Row
-from mixpanel_export.simulator.events import Record
 
 from .contents import Contents, Entry
-from .project import FINAL, Export, Project, days_of
+from .project import FINAL, Export, Project, days_of, distinct_id_of, is_plain
+from .state import Batch, Expected, Outcome
+from .targets import TargetDays
+from .violations import ViolationError, require
 
 _REFUSALS = (TableExistsError, TableNotFoundError, SelectionError)
-
-
-class ViolationError(Exception):
-    """A guarantee was broken; *lost* and *doubled* count the affected events, if any."""
-
-    def __init__(self, message: str, *, lost: int = 0, doubled: int = 0) -> None:
-        super().__init__(message)
-        self.lost = lost
-        self.doubled = doubled
-
-
-def require(condition: object, message: str, *details: object) -> None:
-    """Raise `ViolationError` unless *condition* is true."""
-    if not condition:
-        raise ViolationError(message + "".join(f"; {detail}" for detail in details))
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The end of an export: a *result*, the class and message of an *error*, or neither after a signal."""
-
-    result: ParallelFetchResult | None = None
-    error: type[Exception] | None = None
-    message: str = ""
-
-    @property
-    def failed(self) -> set[tuple[date, date]]:
-        """The ranges of days that the result reports as failed."""
-        ranges = self.result.failed_date_ranges if self.result else ()
-        return {(date.fromisoformat(first), date.fromisoformat(last)) for first, last in ranges}
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A ledger row, and the records that the server had for its days at the time of the request."""
-
-    entry: Entry
-    fingerprint: tuple[object, ...]
-    sent: Sequence[Record] = ()
-    more_rejects: bool = False
-
-    @property
-    def visible(self) -> bool:
-        """Whether the rows of the batch are in the table."""
-        return self.entry.status != "failed"
-
-    @property
-    def days(self) -> set[date]:
-        """The days of the batch."""
-        return days_of(self.entry.first, self.entry.last)
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """The expected behaviour of an export: a refusal, or requests for *days* beside the existing *batches*."""
-
-    refusal: type[MixpanelDataError] | None
-    batches: Sequence[Batch]
-    days: set[date]
 
 
 class Model:
@@ -95,6 +37,7 @@ class Model:
         self._project = project
         self._batches: dict[int, Batch] = {}
         self._rows: dict[str, int] = {}
+        self._targets = TargetDays()
         self.compared = 0
 
     def tables(self) -> set[str]:
@@ -110,7 +53,8 @@ class Model:
         batches = self.batches(task.target)
         visible = [batch for batch in batches if batch.visible]
         continues = task.mode != "replace" or all(batch.fingerprint == task.fingerprint for batch in visible)
-        batches = batches if continues and (visible or task.mode == "resume") else []
+        anew = not (continues and (visible or task.mode == "resume"))
+        batches = [] if anew else batches
         days, same = task.days, [batch for batch in batches if batch.entry.selection == task.selection]
         if task.mode in {"resume", "replace"}:
             newest = {
@@ -120,7 +64,7 @@ class Model:
             }
             days = {day for day in days if newest.get(day) != "complete"}
         widened = [batch.days for batch in same if batch.visible and batch.days & days]
-        return Expected(self._refusal(task), batches, days.union(*widened))
+        return Expected(self._refusal(task), batches, days.union(*widened), anew)
 
     def _refusal(self, task: Export) -> type[MixpanelDataError] | None:
         visible = [batch for batch in self.batches(task.table) if batch.visible]
@@ -148,12 +92,59 @@ class Model:
         require(outcome.result is None or not stale & set(contents.ledger), "stale batches remain", stale)
         garbage = any(log.fault == "garbage_line" for log in requests)
         for number, entry in new.items():
-            failed = entry.status == "failed"
-            sent = [] if failed else self._project.sent(entry.first, entry.last, task.selection)
-            self._batches[number] = Batch(entry, task.fingerprint, sent, more_rejects=garbage)
+            self._batches[number] = self._batch(entry, task, more_rejects=garbage)
         _check_complete(expected, outcome, new.values())
+        self._targets.check_step(
+            task,
+            contents,
+            anew=expected.anew and expected.refusal is None,
+            killed=outcome == Outcome(),
+            recorded=bool(new),
+            swapped=swapped,
+        )
         self.check(contents)
         self._check_growth(task, outcome, contents, swapped=swapped)
+
+    def forget(self, person: str) -> int:
+        """Remove the events of *person* from all batches, and return the number of their rows in the file."""
+        total = 0
+        for number, batch in self._batches.items():
+            events = [record for record in batch.sent if distinct_id_of(record) == person]
+            rows = len(self._project.stored(events, dedupe=batch.entry.dedupe))
+            self._batches[number] = batch.without(person, duplicates=len(events) - rows)
+            total += rows
+        return total
+
+    def check_unchanged(self, contents: Contents) -> None:
+        """Check the contents after a step that neither adds nor removes batches."""
+        entries = {number: _identity(entry) for number, entry in contents.ledger.items()}
+        known = {number: _identity(batch.entry) for number, batch in self._batches.items()}
+        require(entries == known, "a batch has appeared, disappeared or changed", entries, known)
+        self.check(contents)
+        self._rows = _row_counts(contents)
+
+    def persons(self) -> list[str]:
+        """Return the persons with events in the file that `forget` can find in a line by their id as it is."""
+        sent = (record for batch in self._batches.values() for record in batch.sent)
+        return sorted({person for record in sent if (person := distinct_id_of(record)) and is_plain(person)})
+
+    def set_target(self, first: date, last: date) -> None:
+        """Set the target days of every table."""
+        keys = {(batch.entry.table, batch.entry.selection) for batch in self._batches.values()}
+        self._targets.set_all(keys, (first, last))
+
+    def _batch(self, entry: Entry, task: Export, *, more_rejects: bool) -> Batch:
+        failed = entry.status == "failed"
+        sent = [] if failed else self._project.sent(entry.first, entry.last, task.selection)
+        unusual = [record[6] for record in sent if record[6]]
+        return Batch(
+            entry,
+            task.fingerprint,
+            sent,
+            sum(each.rejects for each in unusual),
+            [each.lines for each in unusual if each.repaired],
+            more_rejects,
+        )
 
     def _swap(self, task: Export, outcome: Outcome, contents: Contents) -> bool:
         """Rename the batches of the shadow table if the replacement has happened, and return whether it has."""
@@ -226,13 +217,11 @@ class Model:
             self._check_batch(batch, contents.ledger[number], contents)
         for table in self.tables():
             self._check_table(table, contents)
+        self._targets.check(contents)
 
     def _check_growth(self, task: Export, outcome: Outcome, contents: Contents, *, swapped: bool) -> None:
         """Compare the number of rows in the result with the growth of the table."""
-        counts = {
-            table: sum(rows.total() for rows in batches.values())
-            for table, batches in contents.tables.items()
-        }
+        counts = _row_counts(contents)
         grown = counts.get(task.table, 0) - self._rows.get(task.table, 0)
         self._rows = counts
         if outcome.result is not None:
@@ -246,12 +235,15 @@ class Model:
         correct = Counter(self._project.stored(batch.sent, dedupe=entry.dedupe))
         _compare(f"batch {entry}", correct, rows + duplicates)
         require(rows.total() == entry.rows, "the ledger has another number of rows", rows.total(), entry)
-        sent = len(batch.sent)
+        sent = len(batch.sent) + batch.forgotten_duplicates
         require(entry.rows + entry.removed == sent, "rows and removed duplicates do not add up", sent, entry)
-        unusual = [record[6] for record in batch.sent if record[6]]
-        rejects, repaired = sum(each.rejects for each in unusual), sum(each.repaired for each in unusual)
+        repaired = len(batch.repaired)
         require(entry.repaired == repaired, f"{repaired} events needed repair", entry)
-        require(entry.rejects == rejects or batch.more_rejects, f"{rejects} lines were no events", entry)
+        require(
+            entry.rejects == batch.rejects or batch.more_rejects,
+            f"{batch.rejects} lines were no events",
+            entry,
+        )
         stored = [contents.rejects.get((entry.batch, reason), 0) for reason in ("rejected", "repaired")]
         require(stored == [entry.rejects, entry.repaired], "_export_rejects does not add up", stored, entry)
 
@@ -305,6 +297,12 @@ def _check_complete(expected: Expected, outcome: Outcome, new: Iterable[Entry]) 
     require(not fetched & failed, "days are reported as failed but have batches", fetched & failed)
     recorded = {(entry.first, entry.last) for entry in new if entry.status == "failed"}
     require(outcome.failed == recorded, "the ledger has other failures than the result", recorded)
+
+
+def _row_counts(contents: Contents) -> dict[str, int]:
+    return {
+        table: sum(rows.total() for rows in batches.values()) for table, batches in contents.tables.items()
+    }
 
 
 def _compare(what: str, correct: Counter[Row], rows: Counter[Row]) -> None:

@@ -116,6 +116,7 @@ def summary(tally: Tally, seed: int, seconds: float) -> str:
         "exports": tally.exports,
         "kills": tally.kills.total(),
         "of these: at commits": tally.kills["commit"] + tally.kills["a change of the file"],
+        "persons forgotten": tally.forgotten,
         "faults": tally.faults.total(),
         "mutated bodies": tally.mutations,
         "events compared": tally.events,
@@ -128,10 +129,12 @@ def summary(tally: Tally, seed: int, seconds: float) -> str:
     table = "\n".join(f"| {name} | {number:,} |" for name, number in numbers.items())
     versions = f"Python {platform.python_version()}, DuckDB {duckdb.__version__}, {platform.system()}"
     faults = {kind: tally.faults[kind] for kind in get_args(Kind)}
+    unreached = {point: tries for point, tries in tally.missed.items() if not tally.kills[point]}
     return "\n\n".join(
         [
             f"| torture | {versions} |\n|---|---:|\n{table}",
             f"Kills by point: {_listed(dict(tally.kills.most_common()))}.",
+            f"Points that were not reached, with the number of tries: {_listed(unreached)}.",
             f"Faults by kind: {_listed(faults)}.",
         ]
     )

@@ -1,5 +1,6 @@
 """A seeded project: its events, its clock, its faults, and the exports from it."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from mixpanel_export.simulator import Change, Fault, RequestLog, Row, Simulator
+from mixpanel_export.simulator.content import text
 from mixpanel_export.simulator.events import Record
 from mixpanel_export.simulator.faults import Kind
 from mixpanel_export.simulator.simulator import Selection as EventSelection
@@ -77,6 +79,21 @@ class Export:
 def days_of(first: date, last: date) -> set[date]:
     """Return the days from *first* to *last*, both inclusive."""
     return {first + timedelta(days=day) for day in range((last - first).days + 1)}
+
+
+def distinct_id_of(record: Record) -> str | None:
+    """Return the `distinct_id` of *record*."""
+    return text(record[2])
+
+
+def is_plain(person: str) -> bool:
+    """Return whether JSON has the id of *person* as it is, and no line of the simulator has it by chance."""
+    return bool(re.fullmatch(r"user-\d+|\$device:[0-9a-f-]+", person))
+
+
+def names_person(line: bytes, person: str) -> bool:
+    """Return whether the id of *person*, a plain one, occurs in *line* and is not part of a longer word."""
+    return bool(re.search(rb"(?<![a-z0-9])%s(?![a-z0-9])" % re.escape(person.encode()), line))
 
 
 class Project:
@@ -153,11 +170,16 @@ class Project:
     def _tz(self) -> Any:
         return ZoneInfo(self.zone) if self.zone else UTC
 
+    def span(self) -> tuple[date, date]:
+        """Return the first and the last of some days that have begun."""
+        first, last = sorted(self.draw.choices(self.days, k=2))
+        return first, last
+
     def export(self, *, mode: Mode | None = None) -> Export:
         """Return a random export."""
         draw = self.draw
         chosen = draw.choice(_MODES) if mode is None else mode
-        first, last = sorted(draw.choices(self.days, k=2))
+        first, last = self.span()
         if draw.random() < 0.3:
             first, last = self.days[0], self.days[-1]
         return Export(

@@ -14,13 +14,17 @@ from typing import Self
 
 import anyio
 
-from mixpanel_export import Credentials, MixpanelDataError, Timeouts
+from mixpanel_export import Credentials, MixpanelDataError, Timeouts, Workspace
+from mixpanel_export._local.target_days import change_target_days
+from mixpanel_export._model import Chunk
 from mixpanel_export.simulator import Fault, checksum
 
 from .contents import read
-from .model import Model, Outcome, ViolationError, require
+from .model import Model
 from .project import SHADOW, Export, Mode, Project
 from .settings import export, random_settings
+from .state import Outcome
+from .violations import ViolationError, require
 
 ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
 EXPECTED_WARNINGS = ".*(most events look|answered twice without a body|has no event for this export)"
@@ -36,6 +40,7 @@ class Tally:
     schedules: int = 0
     exports: int = 0
     events: int = 0
+    forgotten: int = 0
     mutations: int = 0
     lost: int = 0
     doubled: int = 0
@@ -82,6 +87,44 @@ class Run:
         self.model.check_step(task, expected, outcome, read(self.db))
         self.tally.exports += 1
         return outcome
+
+    def forget_someone(self) -> None:
+        """Forget a person of the model, if there is one, or sometimes a person without events."""
+        if person := self.person():
+            self.forget(person)
+
+    def forget(self, person: str) -> None:
+        """Forget a person, and check that exactly the events of this person are gone."""
+        with Workspace(path=self.db) as workspace:
+            result = workspace.forget(person)
+        removed = sum(table.events + table.hidden_rows for table in result.tables)
+        expected = self.model.forget(person)
+        require(removed == expected, "`forget` reports another number of events", removed, expected)
+        self.model.check_unchanged(read(self.db))
+        self.tally.forgotten += 1
+
+    def person(self) -> str | None:
+        """Return a person with events in the file, or sometimes one without; None if nobody has events."""
+        persons = self.model.persons()
+        if persons and self.draw.random() < 0.1:
+            return "user-9999"
+        return self.draw.choice(persons) if persons else None
+
+    def set_target(self) -> None:
+        """Set the target days of all tables, as `mpx status --set-target` does."""
+        if any(not table.startswith(SHADOW) for table in self.model.tables()):
+            first, last = self.project.span()
+            change_target_days(self.db, Chunk(first, last))
+            self.model.set_target(first, last)
+            self.model.check_unchanged(read(self.db))
+
+    def between_exports(self) -> None:
+        """Perhaps forget persons or set target days; let time pass."""
+        for _ in range(self.draw.choice([0, 0, 1, 2])):
+            self.forget_someone()
+        if self.draw.random() < 0.15:
+            self.set_target()
+        self.project.advance()
 
     def staging(self) -> list[str]:
         """Return the names of the staging directories."""
@@ -156,7 +199,7 @@ def schedule(seed: int) -> Tally:
             for number in range(draw.choice([1, 2, 2, 2, 3, 6])):
                 mode = None if number else draw.choice(_FIRST_MODES)
                 run.export(run.project.export(mode=mode), run.project.faults(draw.choice([0, 1, 1, 2, 3])))
-                run.project.advance()
+                run.between_exports()
             run.complete()
             if draw.random() < 0.2:
                 run.replace_all()

@@ -52,10 +52,11 @@ def random_settings(draw: Random) -> Settings:
             part_size=draw.choice([2000, 128 << 20]),
             segment_size=draw.choice([1, 4000, 16 << 20]),
             columns_memory=draw.choice([0, 4000, 1 << 27]),
+            disk_floor=draw.choice([64 << 20, 64 << 20, 1 << 60]),
             backlog=draw.choice([20_000, 512 << 20]),
             group_rows=draw.choice([20, 500_000]),
             group_size=draw.choice([10_000, 256 << 20]),
-            group_wait=draw.choice([0.0, 0.01, 0.2]),
+            group_wait=draw.choice([0.0, 0.01, 0.2, 0.2]),
         ),
         block_size=draw.choice([1, 3000, 1 << 20]),
     )
