@@ -67,27 +67,27 @@ class _Backlog:
     def __init__(self, most: int, on_wait: Callable[[], None]) -> None:
         self._most = most
         self._on_wait = on_wait
-        self._size = 0
+        self._sizes: dict[Chunk, int] = {}
         self._removed = anyio.Event()
         self.is_waited_for = False
         """Whether staging waits for a commit, so that no group should wait for further chunks."""
 
-    async def add(self, size: int) -> None:
+    async def add(self, chunk: StagedChunk) -> None:
         """Count a complete chunk; wait first while there are too many bytes."""
-        while self._size > self._most:
+        while sum(self._sizes.values()) > self._most:
             await self._wait()
-        self._size += size
+        self._sizes[chunk.chunk] = chunk.size
 
     async def shrink(self) -> bool:
         """Wait until a chunk is removed; return whether there was one to wait for."""
-        if not self._size:
+        if not self._sizes:
             return False
         await self._wait()
         return True
 
-    def remove(self, size: int) -> None:
-        """Discount a chunk that is committed or discarded."""
-        self._size -= size
+    def remove(self, chunk: Chunk) -> None:
+        """Discount a chunk that is committed or discarded; repair may have changed its size meanwhile."""
+        del self._sizes[chunk]
         self._removed.set()
         self._removed = anyio.Event()
 
@@ -175,7 +175,7 @@ class Writing:
                             await self._wait_for_disk()
                     case ChunkEnd():
                         chunk = await to_thread.run_sync(self._staging.end, item)
-                        await self._backlog.add(chunk.size)
+                        await self._backlog.add(chunk)
                         await staged.send(chunk)
                     case ChunkFailed() | ChunkSplit():
                         await to_thread.run_sync(self._staging.drop, item.chunk)
@@ -205,7 +205,7 @@ class Writing:
                 if isinstance(validated, ValidatedChunk):
                     await ready.send(validated)
                 else:
-                    self._backlog.remove(chunk.size)
+                    self._backlog.remove(chunk.chunk)
                     self._answer(validated)
 
     async def _commit(self, ready: ObjectReceiveStream[Ready]) -> None:
@@ -253,7 +253,7 @@ class Writing:
         for verdict in verdicts:
             self._answer(verdict)
         for chunk in group.chunks:
-            self._backlog.remove(chunk.staged.size)
+            self._backlog.remove(chunk.staged.chunk)
         return next_item
 
     def _may_grow(self, group: Group) -> bool:
