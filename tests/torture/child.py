@@ -42,7 +42,7 @@ STATEMENTS = {
     "find duplicates": "EXECUTE _export_comparison",
     "prepare to load": "PREPARE _export_insertion",
     "load": "EXECUTE _export_insertion",
-    "move duplicates": r"INSERT INTO _export_duplicates",
+    "move duplicates": r"\s*INSERT INTO _export_duplicates",
     "supersede": r"DELETE FROM \".*unnest|DELETE FROM _export",
     "write the ledger": r"INSERT INTO _export_batches",
     "write rejects": r"INSERT INTO _export_rejects",
