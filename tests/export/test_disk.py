@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 from support import export, held, simulator, truth
 
@@ -50,6 +51,15 @@ async def test_staging_waits_for_commits_on_a_full_disk(db: Path, monkeypatch: p
     sim = simulator()
     await export(sim, db, chunk_days=1, max_workers=1, tuning=Tuning(disk_floor=1 << 62))
     assert most <= 2
+    assert held(db) == truth(sim)
+
+
+@pytest.mark.anyio
+async def test_a_repaired_chunk_leaves_the_backlog_whole(db: Path) -> None:
+    """A repair changes the size of a chunk, and staging waits for no byte that is committed already."""
+    sim = simulator(awkward=0.5, rejects=0.05, odd=0.0)
+    with anyio.fail_after(60):
+        await export(sim, db, chunk_days=1, max_workers=1, tuning=Tuning(disk_floor=1 << 62))
     assert held(db) == truth(sim)
 
 
