@@ -238,7 +238,8 @@ class Writing:
                             continue  # `reconsider` was called
                         if not isinstance(next_item, ValidatedChunk) or next_item.longest > USUAL_LINE:
                             return
-                        group.add(next_item)
+                        if not group.add(next_item):
+                            return
                         next_item = None
             finally:
                 group.close()

@@ -25,14 +25,17 @@ class Group:
         """Whether chunks may be added."""
         self._changed = Condition()
 
-    def add(self, chunk: ValidatedChunk) -> None:
-        """Add a chunk to an open group."""
+    def add(self, chunk: ValidatedChunk) -> bool:
+        """Add a chunk if the group is open; return whether it was."""
         with self._changed:
+            if not self._is_open:  # whoever iterates may have reached the end
+                return False
             self.chunks.append(chunk)
             self.rows += chunk.batch.rows
             self.size += chunk.staged.size
             self.longest = max(self.longest, chunk.longest)
             self._changed.notify_all()
+            return True
 
     def close(self) -> None:
         """Declare that no chunk will be added."""

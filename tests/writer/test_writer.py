@@ -85,6 +85,21 @@ def test_memory_for_columns_comes_back(connection: duckdb.DuckDBPyConnection, db
     assert not list(staging.directory.iterdir())
 
 
+def test_a_chunk_that_comes_after_the_end_of_its_group_is_not_committed(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """The ledger never has a chunk whose rows the statement did not read, even if a cancellation closes the group first."""
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    chunks = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:2]], staging)
+    first, late = [chunk for chunk in chunks if isinstance(chunk, ValidatedChunk)]
+    group = Group(first, is_open=True)
+    group.close()
+    assert not group.add(late)
+    assert Writer(table, staging, now).commit(group) == [Committed(DAYS[0], 3)]
+    assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(1,)]
+
+
 def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
     """What is interrupted, examining or a commit, leaves nothing, and the table goes on working."""
     table = new_table(connection, db)
