@@ -80,7 +80,7 @@ def together(
 def group_of(chunks: Sequence[ValidatedChunk]) -> Group:
     """Return a closed group."""
     first, *others = chunks
-    group = Group(first, is_open=True)
+    group = Group(first, open_for=60)
     for chunk in others:
         group.add(chunk)
     group.close()

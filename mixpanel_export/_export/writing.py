@@ -218,7 +218,7 @@ class Writing:
                     return
                 next_item = None
                 if isinstance(item, ValidatedChunk):
-                    next_item = await self._commit_group(Group(item, is_open=True), ready)
+                    next_item = await self._commit_group(Group(item, open_for=self._tuning.group_wait), ready)
                 else:
                     await self._record(item)
 

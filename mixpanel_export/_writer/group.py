@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import count
 from threading import Condition
+from time import monotonic
 
 from mixpanel_export._writer.load import ValidatedChunk
 
@@ -10,10 +11,12 @@ from mixpanel_export._writer.load import ValidatedChunk
 class Group:
     """Chunks that are loaded in one transaction.
 
-    A group may grow while its first chunks are loaded: whoever iterates over an open group waits for further chunks.
+    A group may grow while its first chunks are loaded: whoever iterates over an open group waits for further chunks. It is
+    open until `close`, for *open_for* seconds at most. A limit is needed because a callback may block the event loop,
+    which closes groups, with a statement of DuckDB that waits for the one that loads the group.
     """
 
-    def __init__(self, chunk: ValidatedChunk, *, is_open: bool = False) -> None:
+    def __init__(self, chunk: ValidatedChunk, *, open_for: float = 0.0) -> None:
         self.chunks = [chunk]
         self.rows = chunk.batch.rows
         """The rows to be inserted."""
@@ -21,14 +24,15 @@ class Group:
         """The bytes of the staged lines."""
         self.longest = chunk.longest
         """The bytes of the longest line."""
-        self.is_open = is_open
+        self.is_open = open_for > 0
         """Whether chunks may be added."""
+        self._end = monotonic() + open_for
         self._changed = Condition()
 
     def add(self, chunk: ValidatedChunk) -> bool:
         """Add a chunk if the group is open; return whether it was."""
         with self._changed:
-            if not self._is_open:  # whoever iterates may have reached the end
+            if not self.is_open:  # whoever iterates may have reached the end
                 return False
             self.chunks.append(chunk)
             self.rows += chunk.batch.rows
@@ -44,15 +48,21 @@ class Group:
             self._changed.notify_all()
 
     def wait_until_closed(self) -> None:
-        """Wait for `close`."""
+        """Wait for the end of the group."""
         with self._changed:
-            self._changed.wait_for(lambda: not self.is_open)
+            while self.is_open:
+                self._wait()
 
     def __iter__(self) -> Iterator[ValidatedChunk]:
         for number in count():
             with self._changed:
                 while number == len(self.chunks) and self.is_open:
-                    self._changed.wait()
+                    self._wait()
                 if number == len(self.chunks):
                     return
             yield self.chunks[number]
+
+    def _wait(self) -> None:
+        """Wait for a change, or for the end of the time."""
+        if not self._changed.wait(max(0.0, self._end - monotonic())):
+            self.is_open = False

@@ -93,11 +93,22 @@ def test_a_chunk_that_comes_after_the_end_of_its_group_is_not_committed(
     staging = table.number(DAYS)
     chunks = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:2]], staging)
     first, late = [chunk for chunk in chunks if isinstance(chunk, ValidatedChunk)]
-    group = Group(first, is_open=True)
+    group = Group(first, open_for=60)
     group.close()
     assert not group.add(late)
     assert Writer(table, staging, now).commit(group) == [Committed(DAYS[0], 3)]
     assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(1,)]
+
+
+def test_a_group_that_nobody_closes_is_committed(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """A callback that blocks the event loop with a statement that waits for this one does not block it for ever."""
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    (chunk,) = validated(table, [staged(table, staging, DAYS[0], lines(3))], staging)
+    assert isinstance(chunk, ValidatedChunk)
+    group = Group(chunk, open_for=0.01)
+    assert Writer(table, staging, now).commit(group) == [Committed(DAYS[0], 3)]
+    group.wait_until_closed()
 
 
 def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
