@@ -271,7 +271,7 @@ def _arm(point: Point) -> None:
     elif point.name == QUOTA_COMMIT:
         _arm_sqlite(trigger)
     elif point.name == HALF_REMOVED:
-        shutil.rmtree = _remove_half  # type: ignore[assignment] # called with these arguments only
+        shutil.rmtree = _remove_half  # type: ignore[assignment] # it is an object with attributes
     else:
         _arm_waits(point)
 
@@ -298,10 +298,16 @@ def _arm_sqlite(trigger: _Trigger) -> None:
     sqlite3.connect = partial(sqlite3.connect, factory=TriggeringConnection)  # type: ignore[assignment] # as above
 
 
-def _remove_half(path: Path, *, ignore_errors: bool = False) -> None:
-    """Remove the first file, as `shutil.rmtree` would, and die."""
+_remove_tree = shutil.rmtree
+
+
+def _remove_half(path: str | Path, *args: Any, **options: Any) -> None:
+    """Remove the first file of a staging directory, as `shutil.rmtree` would, and die; remove other folders whole."""
+    if ".export-" not in str(path):
+        _remove_tree(path, *args, **options)
+        return
     with suppress(OSError, StopIteration):
-        next(iter(sorted(path.iterdir()))).unlink()
+        next(iter(sorted(Path(path).iterdir()))).unlink()
     die()
 
 
