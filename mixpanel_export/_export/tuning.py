@@ -21,8 +21,8 @@ class Tuning:
     """Memory for extracted columns; None for a share of DuckDB's memory limit."""
     backlog: int = 1 << 30
     """Size of complete chunks beyond which staging waits for commits."""
-    group_rows: int = 8 * ROW_GROUP
-    """Rows of a group that is committed without waiting for further chunks."""
+    group_rows: int = 4 * ROW_GROUP
+    """Rows for each inserting thread at which a group is committed without waiting for more chunks."""
     group_size: int = 1 << 30
     """Size of such a group."""
     group_wait: float = 2.0

@@ -262,7 +262,7 @@ class Writing:
         return (
             group.is_open
             and not self._backlog.is_waited_for
-            and group.rows < self._tuning.group_rows
+            and group.rows < self._tuning.group_rows * len(self._validators)
             and group.size < self._tuning.group_size
             and len(group.chunks) < self._tracker.undecided
             and group.longest <= USUAL_LINE
