@@ -71,7 +71,7 @@ def _tzinfo(zone: str) -> tzinfo:
     return UTC if zone == "UTC" else ZoneInfo(zone)
 
 
-def offset_of(lines: Iterable[bytes]) -> float | None:
+def detect_offset(lines: Iterable[bytes]) -> float | None:
     """Return the offset of the events' times from UTC in hours; None if they are in UTC, or if it is not clear.
 
     The offset is the most frequent difference between an event's `time` and `mp_processing_time_ms`, the time at which

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import export, held, ledger, simulator, truth
 
-from mixpanel_export._timezones import offset_of
+from mixpanel_export._timezones import detect_offset
 from mixpanel_export.simulator import Simulator
 
 pytestmark = pytest.mark.anyio
@@ -108,7 +108,7 @@ def test_an_offset_is_what_a_zone_can_have_and_most_events_show(
     late: list[float], offset: float | None
 ) -> None:
     """Enough events, most of them off by hours as some zone is, are a reason to ask; delays are none."""
-    assert offset_of(lines(late)) == offset
+    assert detect_offset(lines(late)) == offset
 
 
 def test_only_events_that_were_tracked_live_tell() -> None:
@@ -120,9 +120,9 @@ def test_only_events_that_were_tracked_live_tell() -> None:
             f'{{"properties":{{"time":{time},"mp_processing_time_ms":{number}}}}}' for time in ("1", number)
         )
         junk += [line.encode() for line in times]
-    assert offset_of(lines(late, **{"$import": True})) is None
-    assert offset_of(junk * 10 + lines(late)) == -7.0
-    assert offset_of(lines(late, text="x" * 70_000)) is None
+    assert detect_offset(lines(late, **{"$import": True})) is None
+    assert detect_offset(junk * 10 + lines(late)) == -7.0
+    assert detect_offset(lines(late, text="x" * 70_000)) is None
 
 
 async def test_a_change_of_the_clocks_does_not_hide_the_offset(db: Path) -> None:

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: memory and processors, also inside a container."""
+"""How much memory and how many processors this process may use, including inside a container."""
 
 import os
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_sizes() -> list[int]:
-    """Return the memory of the machine and of its control group in bytes, as far as the system tells."""
-    return [size for size in (_memory_of_machine(), *_memory_of_group()) if size]
+    """Return the memory of the machine and of its control group in bytes, where the system reports them."""
+    return [size for size in (_machine_memory(), *_cgroup_memory()) if size]
 
 
 def processors() -> int:
@@ -18,17 +18,17 @@ def processors() -> int:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Windows and macOS
         available = os.cpu_count() or 1
-    return min([available, *_quota_of_group(_CGROUP)])
+    return min([available, *_cgroup_processors(_CGROUP)])
 
 
-def _memory_of_machine() -> int:
+def _machine_memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows does not tell
+    except (AttributeError, ValueError, OSError):  # not available on Windows
         return 0
 
 
-def _memory_of_group() -> Iterator[int]:
+def _cgroup_memory() -> Iterator[int]:
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
         try:
             yield int((_CGROUP / name).read_text())
@@ -36,8 +36,8 @@ def _memory_of_group() -> Iterator[int]:
             continue
 
 
-def _quota_of_group(cgroup: Path) -> Iterator[int]:
-    """Yield the processors that a control group allows, rounded up: microseconds of time in each period."""
+def _cgroup_processors(cgroup: Path) -> Iterator[int]:
+    """Yield how many processors the control group's CPU quota allows, rounded up."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup v2, v1
         try:
             quota, period = map(int, " ".join((cgroup / name).read_text() for name in names).split())

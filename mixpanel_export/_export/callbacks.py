@@ -18,7 +18,7 @@ from mixpanel_export.results import BatchProgress, Progress
 T = TypeVar("T")
 
 _INTERVAL = 0.1  # seconds between two calls of on_progress
-_LEAST_WAIT = 2.5  # seconds; shorter waits are the usual pace of 3 requests a second
+_MIN_REPORTED_WAIT = 2.5  # seconds; shorter waits are just the per-second limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,10 @@ class Callbacks:
 
 
 class Reporter:
-    """Calls the callbacks. An exception of one leaves as `CallbackError`, and no callback is called after it."""
+    """Calls the callbacks. If one raises, the export fails with `CallbackError`, and no further callback is called.
+
+    *staged_lines* returns the number of staged lines, which users see as rows while the export runs.
+    """
 
     def __init__(
         self,
@@ -38,18 +41,18 @@ class Reporter:
         tracker: Tracker,
         stats: Mapping[Chunk, ChunkStats],
         gate: Gate,
-        lines: Callable[[], int],
+        staged_lines: Callable[[], int],
     ) -> None:
         self._callbacks = callbacks
         self._tracker = tracker
         self._stats = stats
         self._gate = gate
-        self._lines = lines
+        self._staged_lines = staged_lines
         self._calling = anyio.Lock()
         self._raised = False
 
     async def report_batch(self, batch: Chunk) -> None:
-        """Report a batch that is decided."""
+        """Report a batch that is committed or has failed."""
         if self._callbacks.on_batch_complete is not None:
             await self._call(self._callbacks.on_batch_complete, self._tracker.progress(batch))
 
@@ -76,7 +79,7 @@ class Reporter:
             batches=self._tracker.batches,
             batches_done=self._tracker.batches_done,
             batches_failed=self._tracker.batches_failed,
-            rows=self._lines(),
+            rows=self._staged_lines(),
             bytes_read=sum(chunk.bytes_read for chunk in chunks),
             requests=gate.requests,
             retries=sum(max(0, chunk.attempts - 1) for chunk in chunks),
@@ -114,6 +117,8 @@ class Reporter:
 
 
 def _quota_opens_in(gate: GateStatistics) -> float | None:
-    """Return the seconds for which every caller waits for the quota; None where none does."""
+    """Return the seconds until the next slot, if a caller has a noticeable wait for it; else None."""
     wait = gate.next_slot_in if gate.waiting else 0.0
-    return math.ceil(wait) if wait > _LEAST_WAIT else None  # whole seconds, because each change is reported
+    return (
+        math.ceil(wait) if wait > _MIN_REPORTED_WAIT else None
+    )  # whole seconds, because each change is reported

@@ -10,9 +10,9 @@ from mixpanel_export.errors import AdvisoryWarning
 
 
 def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
-    """Warn, once, of an export without any event, or of days that Mixpanel answered twice without a body."""
+    """Warn, once, of an export without any event, or of days with two empty answers."""
     fetched = tracker.batches_done + tracker.batches_failed
-    silent = tracker.silent_batches
+    empty = tracker.empty_batches
     if fetched and not tracker.rows and not tracker.errors:
         credentials = job.query.credentials
         warnings.warn(
@@ -23,8 +23,8 @@ def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
             ),
             stacklevel=2,
         )
-    elif silent:
-        days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(silent))
+    elif empty:
+        days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(empty))
         warnings.warn(
             AdvisoryWarning(
                 "Mixpanel answered twice without a body, so these days are taken as empty",

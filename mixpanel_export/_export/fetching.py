@@ -61,7 +61,7 @@ class Fetching:
     """The tasks that fetch the chunks of a plan.
 
     *numbers* has the number of each planned chunk's batch, *batches* what the ledger says of the selection. With
-    *hourly_quota*, few requests are spent on silent answers.
+    *hourly_quota*, few requests are spent on empty answers.
     """
 
     def __init__(
@@ -88,23 +88,23 @@ class Fetching:
         self._hourly_quota = hourly_quota
 
     async def run(self, send: ObjectSendStream[Item]) -> None:
-        """Fetch and commit every chunk of the plan, then ask again for the silent ones."""
+        """Fetch and commit every chunk of the plan, then request those with an empty answer again."""
         async with anyio.create_task_group() as tasks:
             for chunk in self._planned.fetch_order:
                 tasks.start_soon(self._export, chunk, send)
                 await checkpoint()  # trio starts tasks of one moment in any order
             for chunk in self._planned.future:
                 tasks.start_soon(self._give_up, chunk, _future_error(chunk), send)
-        silent = self._tracker.resume()
-        requests = second_requests(silent, MOST_REQUESTS if self._hourly_quota else None)
+        empty = self._tracker.resume()
+        requests = second_requests(empty, MOST_REQUESTS if self._hourly_quota else None)
         async with anyio.create_task_group() as tasks:
             for run in requests.runs:
-                tasks.start_soon(self._export_silent, run, send)
+                tasks.start_soon(self._request_empty_again, run, send)
             for chunk in requests.skipped:
-                tasks.start_soon(self._skip_silent, chunk, send)
+                tasks.start_soon(self._skip_empty, chunk, send)
 
     async def _export(self, chunk: Chunk, send: ObjectSendStream[Item], *, again: bool = False) -> None:
-        """Fetch and commit the chunk, in pieces where that helps; *again* after a silent answer."""
+        """Fetch and commit the chunk, in pieces where that helps; *again* after an empty answer."""
         try:
             await self._fetch_until_committed(chunk, send, again=again)
         except ChunkTooLargeError:
@@ -124,8 +124,8 @@ class Fetching:
         while True:
             sink = _StreamSink(ChunkStart(chunk, self._numbers[chunk], keep_rejects), send)
             stats = await self._fetcher.fetch(chunk, sink, splittable=splittable)
-            if stats.silent and not again:
-                _log.info("%s: no body; asked for again after the other chunks", chunk)
+            if stats.empty_answer and not again:
+                _log.info("%s: empty answer; requesting it again after the other chunks", chunk)
                 self._tracker.postpone(chunk)
                 self._writing.reconsider()
                 return
@@ -144,7 +144,7 @@ class Fetching:
     ) -> Verdict | None:
         """Declare the chunk whole, and return the verdict on it."""
         end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.size)
-        verdict = await self._writing.submit(end, send, silent=stats.silent)
+        verdict = await self._writing.submit(end, send, silent=stats.empty_answer)
         if isinstance(verdict, Committed):
             await self._report(chunk)
         return verdict
@@ -177,18 +177,19 @@ class Fetching:
         if self._tracker.is_decided(batch):
             await self._reporter.report_batch(batch)
 
-    async def _export_silent(self, run: Run, send: ObjectSendStream[Item]) -> None:
-        """Ask again for a run of silent chunks, together where there are several; fetch each if any has events."""
-        is_silent = len(run) > 1 and await self._is_silent(Chunk(run[0].first, run[-1].last))
+    async def _request_empty_again(self, run: Run, send: ObjectSendStream[Item]) -> None:
+        """Request a run of chunks with empty answers again: all at once, then each by itself if any has events."""
+        is_empty = len(run) > 1 and await self._request_all_at_once(Chunk(run[0].first, run[-1].last))
         async with anyio.create_task_group() as tasks:
             for chunk in run:
-                if is_silent:
-                    tasks.start_soon(self._commit_silent, chunk, send)
+                if is_empty:
+                    tasks.start_soon(self._commit_empty, chunk, send)
                 else:
                     tasks.start_soon(partial(self._export, again=True), chunk, send)
 
-    async def _is_silent(self, days: Chunk) -> bool:
-        _log.info("%s: asked for again together, as no answer had a body", days)
+    async def _request_all_at_once(self, days: Chunk) -> bool:
+        """Request the *days* of a run, and return whether the answer is empty again."""
+        _log.info("%s: requesting these days again at once, because their answers were empty", days)
         try:
             stats = await self._fetcher.fetch(days, _Discard())
         except APIError as error:
@@ -196,13 +197,13 @@ class Fetching:
                 raise
             return False
         stats.size = 0
-        return stats.silent
+        return stats.empty_answer
 
-    async def _commit_silent(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
+    async def _commit_empty(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
         await send.send(ChunkStart(chunk, self._numbers[chunk]))
         await self._finish_chunk(chunk, self._fetcher.stats[chunk], send)
 
-    async def _skip_silent(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
+    async def _skip_empty(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
         error = TruncatedError(
             f"Mixpanel answered without a body, and {MOST_REQUESTS} longer runs of such days were requested again, so "
             "nothing proves that these days have no events",

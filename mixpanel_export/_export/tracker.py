@@ -1,7 +1,7 @@
 """Tracks which chunks of an export are decided, and computes what callers are told.
 
 A batch is a planned chunk, or the pieces of one that was split. It is decided with its last piece. A chunk is decided
-when it is committed or given up; one whose answer was silent is postponed until it is asked for again.
+when it is committed or given up; one with an empty answer is postponed until it is requested again.
 """
 
 from collections.abc import Iterable
@@ -24,9 +24,9 @@ class Tracker:
         self._committed: dict[Chunk, Committed] = {}
         self._pending = set(planned.chunks)
         self._failed_batches: set[Chunk] = set()
-        self._silent_batches: set[Chunk] = set()
+        self._empty_batches: set[Chunk] = set()
         self.postponed: set[Chunk] = set()
-        """Chunks whose answer was silent, and which are to be asked for again."""
+        """Chunks with an empty answer, which are to be requested again."""
         self.errors: dict[Chunk, MixpanelDataError] = {}
         """Why chunks were given up."""
 
@@ -41,10 +41,10 @@ class Tracker:
             self._pending.add(piece)
 
     def commit(self, verdict: Committed, *, silent: bool) -> None:
-        """Record that a chunk's rows are in the table; *silent* says that both its answers had no body."""
+        """Record that a chunk's rows are in the table; *silent* says that both its answers were empty."""
         self._committed[verdict.chunk] = verdict
         if silent:
-            self._silent_batches.add(self._batch_of[verdict.chunk])
+            self._empty_batches.add(self._batch_of[verdict.chunk])
         self._decide(verdict.chunk)
 
     def fail(self, chunk: Chunk, error: MixpanelDataError) -> None:
@@ -54,7 +54,7 @@ class Tracker:
         self._decide(chunk)
 
     def postpone(self, chunk: Chunk) -> None:
-        """Record that a chunk's answer was silent."""
+        """Record that a chunk's answer was empty."""
         self.postponed.add(chunk)
 
     def resume(self) -> list[Chunk]:
@@ -95,9 +95,9 @@ class Tracker:
         return sum(verdict.rows for verdict in self._committed.values())
 
     @property
-    def silent_batches(self) -> list[Chunk]:
-        """The batches with a chunk that was answered twice without a body, in order of date."""
-        return sorted(self._silent_batches)
+    def empty_batches(self) -> list[Chunk]:
+        """The batches with a chunk that had two empty answers, in order of date."""
+        return sorted(self._empty_batches)
 
     def is_decided(self, batch: Chunk) -> bool:
         """Whether every piece of the batch is decided."""
@@ -140,7 +140,7 @@ class Tracker:
             removed_duplicates=removed_duplicates,
             rejects=sum(verdict.rejects for verdict in committed),
             repaired=sum(verdict.repaired for verdict in committed),
-            empty_batches=len(self._silent_batches),
+            empty_batches=len(self._empty_batches),
         )
 
     def _decide(self, chunk: Chunk) -> None:

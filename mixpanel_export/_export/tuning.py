@@ -14,7 +14,7 @@ class Tuning:
     part_size: int = 128 << 20
     """Size of one staged file."""
     segment_size: int = 8 << 20
-    """Size of the lines that are read and validated at once."""
+    """Bytes of lines that are read and validated at once."""
     disk_floor: int = 64 << 20
     """Free disk below which staging waits for commits, as long as there is anything to commit."""
     columns_memory: int | None = None
@@ -24,6 +24,6 @@ class Tuning:
     group_rows: int = 4 * ROW_GROUP
     """Rows for each inserting thread at which a group is committed without waiting for more chunks."""
     group_size: int = 1 << 30
-    """Size of such a group."""
+    """Bytes at which it is."""
     group_wait: float = 2.0
-    """Time that a smaller group waits for further chunks."""
+    """Time that a smaller group waits for more chunks."""

@@ -13,7 +13,7 @@ from mixpanel_export.errors import TableNotFoundError
 
 
 def change_target_days(path: Path, days: Chunk, table: str | None = None) -> None:
-    """Set the target days of *table*, or of every exported table, to *days*, for each of its selections.
+    """Set the target days to *days* for every selection of *table*, or of all exported tables.
 
     Raises:
         DatabaseNotFoundError: There is no such file, or it is empty.

@@ -25,7 +25,7 @@ from mixpanel_export._quota.shared import SharedQuota, View, key_of
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, time_for, wait_needed
 from mixpanel_export.errors import APIError, RateLimitError
 
-_CONNECT_AHEAD = 2.0  # seconds before its slot; a caller may connect then
+_CONNECT_AHEAD = 2.0  # a caller may connect this many seconds before its slot
 _LONGEST_SLEEP = 10.0  # seconds; after that, check again, because a refund may allow a request earlier
 _MAX_IDLE = 30.0  # seconds that an open connection may wait for admission
 
@@ -43,7 +43,7 @@ class SlotExpired(Exception):  # noqa: N818 - callers start over
 
 
 class Ticket(NamedTuple):
-    """Identifies an admitted request, so that it can be returned to the quota."""
+    """Identifies an admitted request, so that it can be refunded."""
 
     time: float
     """When the request was admitted, on the gate's clock."""
@@ -52,7 +52,7 @@ class Ticket(NamedTuple):
 
 
 class Admission:
-    """A caller that may connect, from `Gate.admission`. `ticket` is None until its request is admitted."""
+    """Permission to connect, yielded by `Gate.admission`. `ticket` is None until its request is admitted."""
 
     def __init__(self, admit: Callable[["Admission"], Awaitable[None]]) -> None:
         self._admit = admit
@@ -117,7 +117,7 @@ class Gate:
         self._paused_until = -math.inf
         self._refusals = 0  # in a row; 429s of requests that were in flight together count once
         self._last_refusal = -math.inf
-        self._waited_until = -math.inf  # time until then was deducted from max_wait already
+        self._waited_until = -math.inf  # time before this has already been deducted from max_wait
         self._connect_lock = anyio.Lock()
         self._admit_lock = anyio.Lock()
 
@@ -151,7 +151,8 @@ class Gate:
         one caller may connect for each slot.
 
         A block that ends before its request was admitted consumes no quota. After a `RateLimitError`, all requests pause
-        for a while. A request that failed with a status in `UNCOUNTED` is returned to the hour.
+        for a while. A request that failed with a status in `UNCOUNTED` no longer counts
+        against the hourly limit.
 
         Raises:
             MaxWaitExceeded: The wait would be longer than `max_wait` allows.
@@ -248,7 +249,10 @@ class Gate:
         return pause_after_refusal(retry_after, self._refusals)
 
     async def _refund(self, ticket: Ticket) -> None:
-        """Return a request to the hour. It still counts for the second, because it did arrive."""
+        """Stop counting a request against the hourly limit.
+
+        It still counts against the per-second limit, because it did arrive.
+        """
         if self._shared is not None and ticket.shared is not None:
             await self._update(partial(self._shared.refund, ticket.shared))
         else:
@@ -280,7 +284,7 @@ class Gate:
         return max(0.0, self._paused_until - self._clock())
 
     def _hour_wait(self, expected: int = 0) -> float:
-        """Return the seconds until the hour allows one more request after *expected* others."""
+        """Return the seconds until the hourly limit allows one more request, after *expected* others."""
         if not self._hour.quota:
             return 0.0
         window = self._hour._replace(quota=max(1, self._hour.quota - expected))

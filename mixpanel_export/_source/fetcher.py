@@ -1,4 +1,4 @@
-"""One chunk, as many attempts as it takes: the limiter, the gate, and the steps of the retry policy."""
+"""Fetches one chunk, with retries, under the worker limit, the gate and the retry policy."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ from mixpanel_export.errors import (
 _log = logging.getLogger("mixpanel_export")
 
 _LONG_WAIT = 120  # seconds; longer waits are given in minutes
-_MIN_REMAINING = 5  # requests of the hour; a split needs one more request, and other chunks need theirs
+_MIN_REMAINING = 5  # requests that must be left this hour before a chunk may be split
 
 
 class Sink(Protocol):
@@ -56,17 +56,15 @@ class ChunkStats:
     bytes_read: int = 0
     """Bytes received on the wire."""
     size: int = 0
-    """Bytes of the lines of the attempt that runs or succeeded."""
-    silent: bool = True
-    """Whether the attempt that runs or succeeded brought no byte; nothing proves such a response whole."""
-    had_body: bool = False
-    """Whether any attempt brought a byte."""
+    """Bytes of the lines of the current or successful attempt."""
+    empty_answer: bool = True
+    """Whether the current or successful attempt received no bytes; such a response cannot be proven complete."""
     waiting_for: str | None = None
     """What the chunk waits for between two attempts."""
 
 
 class Fetcher:
-    """Fetches chunks, all under one limiter and one gate, and retries as the policy says."""
+    """Fetches chunks, all under one worker limit and one gate, and retries them by the retry policy."""
 
     def __init__(
         self,
@@ -82,7 +80,7 @@ class Fetcher:
         self._query = query
         self._gate = gate
         self._limiter = anyio.CapacityLimiter(workers)
-        self._threads = anyio.CapacityLimiter(os.cpu_count() or 1)  # more would take turns
+        self._threads = anyio.CapacityLimiter(os.cpu_count() or 1)  # more threads than cores do not help
         self._retries = retries
         self._now = now
         self.stats: dict[Chunk, ChunkStats] = {}
@@ -95,7 +93,8 @@ class Fetcher:
         """Fetch the whole chunk into *sink*, restarting it before each attempt.
 
         Raises:
-            APIError: All attempts failed, another one cannot succeed, or the quota would exceed `max_wait`.
+            APIError: All attempts failed, another one cannot succeed, or the wait for the quota would exceed
+                `max_wait`.
             ChunkTooLargeError: The chunk is *splittable*, and its pieces are likelier to succeed.
         """
         stats = self.stats_of(chunk)
@@ -104,7 +103,7 @@ class Fetcher:
             try:
                 async with self._limiter:
                     await self._attempt(chunk, stats, sink)
-            except RateLimitError as error:
+            except RateLimitError as error:  # the gate pauses all callers
                 _log.info("%s", error)
             except APIError as error:
                 history = history.after(error)
@@ -119,18 +118,18 @@ class Fetcher:
     async def _follow(
         self, error: APIError, history: History, stats: ChunkStats, *, splittable: bool
     ) -> None:
-        """Take the step that the policy decides after a failed attempt."""
+        """Do what the retry policy says after a failed attempt."""
         step = next_step(history, retries=self._retries, splittable=splittable and self._may_split)
         match step:
             case Wait(seconds) if seconds > LONGEST_PAUSE and seconds > self._gate.statistics().max_wait_left:
                 raise error  # the server asked for the pause, so it counts like a wait for the quota
             case Wait(seconds):
                 _log.info("%s; next attempt in %.1f s", error.text(advice=False), seconds)
-                stats.waiting_for = f"a new attempt after: {error.text(days=False, advice=False)}"
+                stats.waiting_for = f"a retry after: {error.text(days=False, advice=False)}"
                 await anyio.sleep(seconds)
                 stats.waiting_for = None
             case "split":
-                _log.info("%s; fetched in two pieces now", error.text(advice=False))
+                _log.info("%s; splitting the chunk in two", error.text(advice=False))
                 stats.size = 0
                 raise ChunkTooLargeError from error
             case "give up":
@@ -138,14 +137,17 @@ class Fetcher:
 
     @property
     def _may_split(self) -> bool:
-        """Whether two pieces bring the same events, as each has the limit to itself, and the hour allows them."""
+        """Whether a chunk may be split.
+
+        Not with `limit`, which each piece would get in full, and only with enough requests left this hour.
+        """
         remaining = self._gate.statistics().remaining
         return self._query.limit is None and (remaining is None or remaining >= _MIN_REMAINING)
 
     async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
         def received(size: int) -> None:
             stats.bytes_read += size
-            stats.silent, stats.had_body = False, True
+            stats.empty_answer = False
 
         async with self._gate.admission() as admission:
 
@@ -156,7 +158,7 @@ class Fetcher:
                 _log.debug("%s: attempt %d", chunk, stats.attempts)
 
             await sink.restart()
-            stats.size, stats.silent = 0, True
+            stats.size, stats.empty_answer = 0, True
             response = fetch(
                 self._client,
                 self._query,
@@ -181,7 +183,7 @@ def _max_wait_error(chunk: Chunk, error: MaxWaitExceeded) -> RateLimitError:
     seconds = math.ceil(error.seconds)
     wait = f"{seconds} s" if seconds < _LONG_WAIT else f"{seconds / 60:.0f} min"
     return RateLimitError(
-        f"the quota allows no request for another {wait}, longer than max_wait allows",
+        f"the quota allows no request for another {wait}, which exceeds the maximum wait",
         days=chunk,
         advice="resume later, or raise $max_wait",
         argument="max_wait",

@@ -17,7 +17,7 @@ from mixpanel_export._database.connection import Connection, first_moment, last_
 from mixpanel_export._database.settings import most_memory, validation_database
 from mixpanel_export._model import Batch, Refused, Rejected, Status
 from mixpanel_export._planning.planner import is_open
-from mixpanel_export._timezones import in_zone, naive_utc, offset_of
+from mixpanel_export._timezones import detect_offset, in_zone, naive_utc
 from mixpanel_export._writer.chunk_duplicates import duplicate_places, prepared_comparison
 from mixpanel_export._writer.extract import Extraction, ExtractionStatement, LoadError, RowCounts, extract
 from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line
@@ -40,7 +40,7 @@ class ClockCheck:
         """Read some lines of a chunk, unless enough chunks were read."""
         if self.offset is None and self._samples:
             self._samples -= 1
-            self.offset = offset_of(staged.first_lines())
+            self.offset = detect_offset(staged.first_lines())
 
 
 class Validator:

@@ -29,7 +29,7 @@ def test_a_wait_is_due_when_it_begins_and_once_a_minute() -> None:
     said = []
     for now, waiting_for in [
         (0.0, None), (1.0, "44 min"), (1.1, "44 min"), (60.9, "43 min"), (61.0, "43 min"), (62.0, "42 min"),
-        (63.0, None), (63.1, "a new attempt"), (64.0, "the quota"), (123.2, "the quota"),
+        (63.0, None), (63.1, "a retry"), (64.0, "the quota"), (123.2, "the quota"),
     ]:  # fmt: skip
         if waits.due(waiting_for):
             said.append(now)
@@ -46,12 +46,12 @@ def test_waits_are_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     """One line says what the export waits for."""
     with watching("events") as (_, show):
         show(Progress(batches=2))
-        show(Progress(batches=2, waiting_for="a new attempt after: spent,\nhe said"))
+        show(Progress(batches=2, waiting_for="a retry after: spent,\nhe said"))
         show(Progress(batches=2, waiting_for="the quota", waiting_seconds=2640))
     with watching("events") as (_, show):
         show(Progress(batches=2, waiting_for="the quota", waiting_seconds=2640))
     assert capsys.readouterr().err.split("waiting for ")[1:] == [
-        "a new attempt after: spent, he said\n  … ",
+        "a retry after: spent, he said\n  … ",
         "the quota, 44 min\n",
     ]
 
@@ -80,7 +80,7 @@ def test_a_retry_leaves_a_trace_in_a_log(sim: Simulator) -> None:
     result = mpx("export", *WEEK)
     assert result.exit_code == 0
     wait, batch = result.stderr.splitlines()
-    assert wait.startswith("  … waiting for a new attempt after: ")
+    assert wait.startswith("  … waiting for a retry after: ")
     assert "Batch 1/1" in batch
 
 

@@ -1,4 +1,4 @@
-"""Silent answers: each is asked for once more, neighbours together, and what is silent twice is believed and reported."""
+"""Empty answers: each is requested once more, neighbours together; two empty answers are taken as no events and reported."""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -24,18 +24,18 @@ def day(number: int) -> date:
 
 
 class _Silenced(httpx.AsyncBaseTransport):
-    """Answers as *sim* does, but without a body while *silent* says so of the request's days."""
+    """Answers as *sim* does, but without a body while *empty* says so of the request's days."""
 
-    def __init__(self, sim: Simulator, silent: Callable[[Days, int], bool]) -> None:
+    def __init__(self, sim: Simulator, empty: Callable[[Days, int], bool]) -> None:
         self._answers = sim.transport()
-        self._silent = silent
+        self._empty = empty
         self.requests: list[Days] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         params = request.url.params
         days = date.fromisoformat(params["from_date"]), date.fromisoformat(params["to_date"])
         self.requests.append(days)
-        if self._silent(days, self.requests.count(days)):
+        if self._empty(days, self.requests.count(days)):
             return httpx.Response(200, stream=Body([b""]))
         return await self._answers.handle_async_request(request)
 
@@ -48,7 +48,7 @@ def once(*numbers: int) -> Callable[[Days, int], bool]:
 
 @pytest.mark.parametrize("number", [0, 4, 8])
 async def test_a_day_that_was_silent_once_loses_nothing(db: Path, number: int) -> None:
-    """Wherever a silent day lies, at an edge or between others, it is asked for again, and its events arrive."""
+    """Wherever a day with an empty answer lies, it is requested again, and its events arrive."""
     sim = simulator()
     transport = _Silenced(sim, once(number))
     result = await export(sim, db, chunk_days=1, transport=transport)
@@ -68,7 +68,7 @@ async def test_a_single_request_that_was_silent_once_loses_nothing(db: Path, opt
 
 
 async def test_neighbours_that_were_silent_once_are_fetched_one_by_one(db: Path) -> None:
-    """They are asked for together, and as that answer has a body, each is fetched again."""
+    """They are requested together, and as that answer has a body, each is fetched again."""
     sim = simulator()
     transport = _Silenced(sim, once(2, 3, 4))
     await export(sim, db, chunk_days=1, transport=transport)
@@ -92,7 +92,7 @@ async def test_days_that_are_silent_twice_are_believed_and_reported(db: Path) ->
 
 
 async def test_an_empty_project_is_one_more_request(db: Path) -> None:
-    """Silent days are asked for together, and committed together."""
+    """Days with empty answers are requested together, and committed together."""
     sim = simulator(events_per_day=0)
     result = await export(sim, db, chunk_days=1)
     assert len(sim.requests) == 10
@@ -118,7 +118,7 @@ async def test_days_for_which_no_request_is_left_have_failed(db: Path) -> None:
 
 
 async def test_a_second_request_that_fails_proves_nothing(db: Path) -> None:
-    """Where the request for several silent days breaks, each of them is fetched by itself."""
+    """If the second request for several days breaks, each of them is fetched by itself."""
     sim = simulator(faults=[Fault("500", day(2), day(3), times=100)])
     silenced = _Silenced(sim, once(2, 3))
     result = await export(sim, db, chunk_days=1, retries=0, transport=silenced)

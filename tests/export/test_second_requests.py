@@ -1,4 +1,4 @@
-"""Which silent chunks are asked for again, and in which requests."""
+"""Which chunks with empty answers are requested again, and in which requests."""
 
 from datetime import date, timedelta
 from itertools import pairwise
@@ -17,7 +17,7 @@ def day(number: int) -> date:
 
 
 @st.composite
-def silent_chunks(draw: st.DrawFn) -> list[Chunk]:
+def empty_chunks(draw: st.DrawFn) -> list[Chunk]:
     """Sorted, disjoint chunks, some of which border each other."""
     chunks: list[Chunk] = []
     start = 0
@@ -28,34 +28,34 @@ def silent_chunks(draw: st.DrawFn) -> list[Chunk]:
     return chunks
 
 
-@given(silent=silent_chunks(), most=st.none() | st.integers(1, 8))
-def test_every_silent_chunk_is_asked_for_once_or_skipped(silent: list[Chunk], most: int | None) -> None:
+@given(empty=empty_chunks(), most=st.none() | st.integers(1, 8))
+def test_every_empty_chunk_is_requested_once_or_skipped(empty: list[Chunk], most: int | None) -> None:
     """The runs hold each chunk once, without a day between, in at most so many requests."""
-    requests = second_requests(silent, most)
+    requests = second_requests(empty, most)
     in_runs = [chunk for run in requests.runs for chunk in run]
-    assert sorted([*in_runs, *requests.skipped]) == silent
+    assert sorted([*in_runs, *requests.skipped]) == empty
     assert all(one.borders(later) for run in requests.runs for one, later in pairwise(run))
     assert most is None or len(requests.runs) <= most
     assert not requests.skipped or len(requests.runs) == most
 
 
-@given(silent=silent_chunks())
-def test_a_request_has_a_hundred_days_where_there_may_be_many(silent: list[Chunk]) -> None:
+@given(empty=empty_chunks())
+def test_a_request_has_a_hundred_days_where_there_may_be_many(empty: list[Chunk]) -> None:
     """Without a bound on requests, only a single chunk may have more days."""
-    for run in second_requests(silent, None).runs:
+    for run in second_requests(empty, None).runs:
         assert len(run) == 1 or Chunk(run[0].first, run[-1].last).length <= 100
 
 
 def test_a_long_run_is_not_cut_where_requests_are_few() -> None:
-    """2,000 silent days in a row are one request rather than days that nothing proves."""
-    silent = [Chunk(day(number), day(number)) for number in range(2000)]
-    requests = second_requests(silent)
+    """2,000 empty days in a row are one request rather than days that nothing proves."""
+    empty = [Chunk(day(number), day(number)) for number in range(2000)]
+    requests = second_requests(empty)
     assert [len(run) for run in requests.runs] == [2000]
-    assert len(second_requests(silent, None).runs) == 20
+    assert len(second_requests(empty, None).runs) == 20
 
 
 def test_the_longest_runs_are_asked_for_first() -> None:
     """Where runs are too many, the short ones are skipped."""
     runs = [(10 * number, 10 * number + length) for number, length in enumerate((1, 3, 2, 4, 0, 5))]
-    silent = [Chunk(day(first), day(last)) for first, last in runs]
-    assert second_requests(silent, 5).skipped == (silent[4],)
+    empty = [Chunk(day(first), day(last)) for first, last in runs]
+    assert second_requests(empty, 5).skipped == (empty[4],)

@@ -81,9 +81,7 @@ class Model:
         assert tracker.undecided == len(self.pending) - len(self.postponed)
         assert tracker.batches_failed == len(failed)
         assert tracker.batches_done == len(set(decided) - set(failed))
-        assert tracker.silent_batches == sorted(
-            batch for batch in self.batches if "silent" in outcomes[batch]
-        )
+        assert tracker.empty_batches == sorted(batch for batch in self.batches if "silent" in outcomes[batch])
         for batch in self.batches:
             assert tracker.is_decided(batch) == (batch in decided)
             assert all(tracker.batch_of(piece) == batch for piece in self.pieces[batch])

@@ -57,12 +57,10 @@ def test_a_line_can_always_be_printed(encoding: str, success: bool) -> None:
 
 def test_the_wire_line_names_quota_failures_and_the_wait() -> None:
     """Everything that can hold an export up is on one line."""
-    progress = Progress(
-        rows=1234567, quota_left=41, batches_failed=2, waiting_for="a new attempt after: reset"
-    )
+    progress = Progress(rows=1234567, quota_left=41, batches_failed=2, waiting_for="a retry after: reset")
     assert wire_line(progress) == (
         "1,234,567 rows",
-        "41 requests left this hour, 2 failed, waiting for a new attempt after: reset",
+        "41 requests left this hour, 2 failed, waiting for a retry after: reset",
     )
 
 
@@ -86,8 +84,8 @@ def test_a_wait_is_one_line_in_any_encoding(encoding: str, mark: str) -> None:
     """A console of an old code page gets three points, and what the server said keeps to the line."""
     waits = Progress(waiting_for="the quota", waiting_seconds=30)
     assert wait_line(waits, encoding) == f"  {mark} waiting for the quota, 30 s"
-    waits = Progress(waiting_for="a new attempt after: it\n  broke")
-    assert wait_line(waits, encoding) == f"  {mark} waiting for a new attempt after: it broke"
+    waits = Progress(waiting_for="a retry after: it\n  broke")
+    assert wait_line(waits, encoding) == f"  {mark} waiting for a retry after: it broke"
 
 
 @pytest.mark.parametrize(

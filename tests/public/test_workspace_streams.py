@@ -115,7 +115,7 @@ def test_max_wait_is_an_argument_of_fetches_and_streams(
     )
     assert (result.successful_batches, result.failed_batches) == (3, 1)
     assert isinstance(result.errors[0], RateLimitError)
-    with pytest.raises(RateLimitError, match="longer than max_wait allows"):
+    with pytest.raises(RateLimitError, match="exceeds the maximum wait"):
         workspace.fetch_events("other", **DAYS, max_wait=0)
     with pytest.raises(RateLimitError):
         next(workspace.stream_events(**DAYS, max_wait=0))
