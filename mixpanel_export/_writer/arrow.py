@@ -31,7 +31,7 @@ _TEXT = na.c_schema(
     na.Schema(
         na.Type.STRING,
         name="item",
-        # By this name from Arrow's specification DuckDB accepts the text as JSON without parsing it.
+        # With this extension name from Arrow's specification, DuckDB accepts the text as JSON without parsing it.
         metadata={"ARROW:extension:name": "arrow.json", "ARROW:extension:metadata": ""},
     )
 )
@@ -41,22 +41,24 @@ _ARROW_TYPES = {"VARCHAR": na.string(), "TIMESTAMP": na.timestamp("us")}
 _EXTRACTED = {name: _ARROW_TYPES[kind] for name, kind in EVENT_COLUMNS.items() if name != "properties"}
 _COLUMNS = na.c_schema(na.struct(_EXTRACTED))
 LINE = na.c_schema(na.struct({"line": _PARTS, "number": na.int64()}))
-"""A `line` as a list of four texts, the first the name and the third the properties, and its `number`."""
+"""Schema of a regular line: `line`, a list of four texts (the first is the event name, the third the properties), and
+`number`."""
 
 EVENT = na.c_schema(
     na.struct({"payload": _PAYLOAD, "keep": na.bool_(), "export_batch": na.int32(), **_EXTRACTED})
 )
-"""A `payload` as a list of two texts, the first the properties; whether to insert it; its batch; the extracted columns."""
+"""Schema of an event: `payload`, a list of two texts (the first is the properties); `keep`, whether to insert it;
+`export_batch`, the number of its batch; and the extracted columns."""
 
 COLUMNS = tuple(_EXTRACTED)
 """The columns of an events table that are extracted from lines."""
 
 FORMATS = [column.format for column in _COLUMNS.children]
-"""Arrow's format strings of these columns; arrays with other column_formats would be misread."""
+"""Arrow's format strings of these columns; arrays with other formats would be misread."""
 
 
 class ExtractedColumns:
-    """The extracted columns of a chunk's shaped lines, segment by segment.
+    """The extracted columns of a chunk's regular lines, segment by segment.
 
     Arrays stay in memory while *budget* has room, and otherwise go to *file*, which must not exist yet.
     """
@@ -70,21 +72,21 @@ class ExtractedColumns:
         self.rows = self._size = 0
 
     def add_segment(self, arrays: Sequence[Any]) -> None:
-        """Add the first columns of arrays of `fetch_arrays`, whose column_formats are `FORMATS`.
+        """Add the first columns of arrays from `fetch_arrays`; their formats must be `FORMATS`.
 
         Raises:
             OSError: They cannot be written.
         """
         self._counts.append(len(arrays))
         for array in arrays:
-            self._add([array.child(place) for place in range(len(COLUMNS))], array.length)
+            self._add([array.child(index) for index in range(len(COLUMNS))], array.length)
 
     def joined_with(
         self, texts: Iterable[tuple[bytes | memoryview, Offsets]], keep: NDArray[np.bool_], batch: int
     ) -> Iterator[object]:
-        """Yield arrays of the schema `EVENT` for the segments of a chunk: *texts*, and the spans of their properties.
+        """Yield arrays of the schema `EVENT` for the segments of a chunk.
 
-        *keep* has a flag for each row.
+        *texts* yields each segment's text with the spans of its properties. *keep* has a flag for each row.
 
         Raises:
             OSError, EOFError: Columns in the file cannot be read.
@@ -98,7 +100,7 @@ class ExtractedColumns:
                 payload = _texts(_PAYLOAD, text, spans, first, rows)
                 numbers = _c_array(na.int32(), rows, [None, na.c_buffer(np.full(rows, batch, np.int32))])
                 flags = _flags(keep[start : start + rows])
-                columns = [array.child(place) for place in range(len(COLUMNS))]
+                columns = [array.child(index) for index in range(len(COLUMNS))]
                 yield _c_array(EVENT, rows, [None], [payload, flags, numbers, *columns])
                 first, start = first + rows, start + rows
 
@@ -154,14 +156,14 @@ def column_formats(array: Any) -> list[str]:
     return [column.format for column in array.schema.children]
 
 
-def values(array: Any, place: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return a numeric column of *array* by its place, without a copy; the values of NULLs are undefined."""
-    return np.frombuffer(array.child(place).view().buffer(1), dtype)[: array.length]
+def values(array: Any, index: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return a numeric column of *array* by its index, without a copy; the values of NULLs are undefined."""
+    return np.frombuffer(array.child(index).view().buffer(1), dtype)[: array.length]
 
 
-def not_null(array: Any, place: int) -> NDArray[np.bool_]:
+def not_null(array: Any, index: int) -> NDArray[np.bool_]:
     """Return for each row whether the column has a value."""
-    column = array.child(place)
+    column = array.child(index)
     if not column.null_count:
         return np.ones(column.length, np.bool_)
     bits = np.frombuffer(column.view().buffer(0), np.uint8)
@@ -169,7 +171,7 @@ def not_null(array: Any, place: int) -> NDArray[np.bool_]:
 
 
 def line_arrays(segment: IndexedText) -> Iterator[object]:
-    """Yield arrays of the schema `LINE` for the shaped lines of a segment."""
+    """Yield arrays of the schema `LINE` for the regular lines of a segment."""
     for first in range(0, len(segment.numbers), _ARRAY_ROWS):
         count = min(_ARRAY_ROWS, len(segment.numbers) - first)
         numbers = _c_array(na.int64(), count, [None, na.c_buffer(segment.numbers[first : first + count])])
@@ -179,7 +181,7 @@ def line_arrays(segment: IndexedText) -> Iterator[object]:
 
 
 def _texts(schema: object, text: bytes | memoryview, marks: Offsets, first: int, count: int) -> object:
-    """Return for each row of *marks* a list of texts that begin there; a text ends where the next one begins.
+    """Cut *text* at *marks*: each row becomes a list of texts, each ending where the next begins.
 
     The last text of a row reaches to the next row, or to the end of the text.
     """
@@ -210,6 +212,11 @@ def _size(column: Any) -> int:
 
 
 def _as_duckdb_error(error: RuntimeError) -> duckdb.Error:
-    """Return the DuckDB error behind an error of nanoarrow, which passes on its text only."""
+    """Return the DuckDB error behind an error of nanoarrow.
+
+    nanoarrow keeps only the text of a DuckDB error; restore its type.
+    """
     _, _, text = str(error).partition(": ")
-    return next((kind(text) for sign, kind in _ERRORS.items() if text.startswith(sign)), duckdb.Error(text))
+    return next(
+        (kind(text) for prefix, kind in _ERRORS.items() if text.startswith(prefix)), duckdb.Error(text)
+    )

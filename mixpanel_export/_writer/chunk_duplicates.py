@@ -35,7 +35,7 @@ def prepared_comparison(connection: Connection) -> PreparedRead:
 def duplicate_places(
     statement: PreparedRead, staged: StagedChunk, extraction: Extraction, page_size: int = PAGE_SIZE
 ) -> list[int]:
-    """Return the places, among the chunk's shaped lines, of those that duplicate a better one.
+    """Return the places, among the chunk's regular lines, of those that duplicate a better one.
 
     *statement* is one of `prepared_comparison`.
 
@@ -68,7 +68,7 @@ def _pages(
     page_size: int,
 ) -> Iterator[tuple[IndexedText, NDArray[np.uint64]]]:
     """Yield the lines at *places* with their keys, in pages in the order of *keys*."""
-    firsts = np.cumsum([0, *(len(index.shaped) for index in indexes)])
+    firsts = np.cumsum([0, *(len(index.regular) for index in indexes)])
     segments = np.searchsorted(firsts, places, side="right") - 1
     spans = np.empty((len(places), 2), dtype=np.int64)
     for segment in np.unique(segments):
@@ -84,6 +84,6 @@ def _pages(
             by_segment.setdefault(segment, []).append(span)
         text = b"".join(staged.read_spans(by_segment))
         index = index_lines(text)
-        if len(index.shaped) != len(on_page):
+        if len(index.regular) != len(on_page):
             raise LoadError(f"the staged files of {staged.chunk} were changed; please report this")
         yield IndexedText(text, index, places[on_page]), keys[on_page]

@@ -1,7 +1,7 @@
 """Extracts every column but `properties` from the lines of a chunk, as Arrow arrays, without a Python object per event.
 
 `properties` is a span of the line's text, because every JSON function of DuckDB rewrites numbers and escapes. A line is
-*doubtful* if it is not of Mixpanel's shape or DuckDB cannot parse it.
+*doubtful* if it is not regular (see `offsets`) or DuckDB cannot parse it.
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ class LoadError(Exception):
 class Extraction:
     """The columns of a chunk's lines, as far as they are extracted.
 
-    `indexes` belong to the segments, `columns` to the shaped lines. `lines` counts newlines, and `doubtful` has the numbers of
+    `indexes` belong to the segments, `columns` to the regular lines. `lines` counts newlines, and `doubtful` has the numbers of
     doubtful lines.
     """
 
@@ -108,12 +108,12 @@ class Extraction:
 
     def add_index(self, segment: IndexedText) -> None:
         """Add the line index of the next segment."""
-        self.doubtful.update(self.lines + number for number in segment.unshaped())
+        self.doubtful.update(self.lines + number for number in segment.irregular())
         self.lines += segment.index.lines
         self.indexes.append(segment.index)
 
     def add_columns(self, arrays: Sequence[Any], expected: Numbers) -> None:
-        """Add the rows of `_EXTRACT` for the shaped lines with the numbers *expected*.
+        """Add the rows of `_EXTRACT` for the regular lines with the numbers *expected*.
 
         Raises:
             LoadError: The rows belong to other lines, or their order or format differs.
@@ -138,7 +138,7 @@ class Extraction:
             self._timed.append(not_null(array, _TIME))
 
     def recurring(self) -> tuple[Numbers, NDArray[np.uint64]]:
-        """Return the places of the shaped lines whose keys recur, ordered by key, and these keys."""
+        """Return the places of the regular lines whose keys recur, ordered by key, and these keys."""
         keys = np.concatenate(self._keys)
         ordered = np.sort(keys)
         recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
@@ -208,7 +208,7 @@ def extract(statement: ExtractionStatement, staged: StagedChunk, extraction: Ext
     """
     for text in staged.segments():
         index = index_lines(text)
-        segment = IndexedText(text, index, index.shaped.astype(np.int64) + extraction.lines)
+        segment = IndexedText(text, index, index.regular.astype(np.int64) + extraction.lines)
         extraction.add_index(segment)
         extraction.add_columns(statement.arrays(segment), segment.numbers)
 

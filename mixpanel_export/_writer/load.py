@@ -26,8 +26,18 @@ UNLOADABLE = (
 )
 """Errors that concern one chunk rather than the database."""
 
+
 _VALUES = ", ".join("payload[1]" if name == "properties" else name for name in EVENT_COLUMNS)
 _INSERT = f"INSERT INTO {{table}} SELECT {_VALUES}, export_batch FROM {LINES} WHERE keep"
+
+
+class UnloadableError(Exception):
+    """A chunk of the group cannot be loaded; nothing of the group is in the table."""
+
+    def __init__(self, reason: str, *, out_of_memory: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.out_of_memory = out_of_memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,10 +48,10 @@ class ValidatedChunk:
     batch: Batch
     """The ledger row that the chunk will have."""
     properties: tuple[Offsets, ...]
-    """Where the properties of each shaped line begin and end in its segment."""
+    """Where the properties of each regular line begin and end in its segment."""
     columns: ExtractedColumns
     keep: NDArray[np.bool_]
-    """For each shaped line whether it is inserted; duplicates inside the chunk are not."""
+    """For each regular line whether it is inserted; duplicates inside the chunk are not."""
     longest: int
     """The bytes of the longest line."""
 

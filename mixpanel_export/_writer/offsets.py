@@ -1,7 +1,7 @@
 """Finds the byte offsets of lines, event names and properties in whole lines. Nothing is parsed or copied.
 
-numpy finds the offsets, and Arrow's layout lets DuckDB read the text where it lies. A *shaped* line has the outline of an
-event in Mixpanel's own shape, `{"event":"…","properties":{…}}`; DuckDB checks whether name and properties are valid.
+numpy finds the offsets, and Arrow's layout lets DuckDB read the text where it lies. A *regular* line has the outline of
+Mixpanel's own form, `{"event":"…","properties":{…}}`; DuckDB checks whether name and properties are valid.
 """
 
 import re
@@ -14,7 +14,7 @@ Numbers = NDArray[np.int64]
 Offsets = NDArray[np.int32]
 
 BEGIN, BETWEEN = '{"event":"', '","properties":'
-"""The text before an event's name, and the text between it and the properties, in Mixpanel's own shape."""
+"""The text before an event's name, and the text between it and the properties, in Mixpanel's own form."""
 
 _LEAST = len(f"{BEGIN}{BETWEEN}{{}}}}\n")
 _PIECE = 1 << 20
@@ -30,14 +30,14 @@ _STRING = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+', re.DOTALL)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LineIndex:
-    """The offsets of lines, and of the parts of the shaped ones."""
+    """The offsets of lines, and of the parts of the regular ones."""
 
     ends: Offsets
     """Where each line ends, its newline included."""
-    shaped: Offsets
-    """The numbers, from 0, of the shaped lines."""
+    regular: Offsets
+    """The numbers, from 0, of the regular lines."""
     marks: Offsets
-    """Where four parts of each shaped line begin: the name, the text after it, the properties, and the rest."""
+    """Where four parts of each regular line begin: the name, the text after it, the properties, and the rest."""
 
     @property
     def lines(self) -> int:
@@ -46,7 +46,7 @@ class LineIndex:
 
     @property
     def properties(self) -> Offsets:
-        """Where the properties of each shaped line begin and end."""
+        """Where the properties of each regular line begin and end."""
         return self.marks[:, 2:].copy()
 
     @property
@@ -55,13 +55,13 @@ class LineIndex:
         return int(np.diff(self.ends, prepend=0).max(initial=0))
 
     def spans(self, places: Numbers) -> Offsets:
-        """Return where some of the shaped lines begin and end, by their places among the shaped lines."""
-        return np.stack((self.marks[places, 0] - len(BEGIN), self.ends[self.shaped[places]]), axis=1)
+        """Return where some of the regular lines begin and end, by their places among the regular lines."""
+        return np.stack((self.marks[places, 0] - len(BEGIN), self.ends[self.regular[places]]), axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexedText:
-    """Whole lines with their index; `numbers` are the numbers of the shaped lines in their chunk."""
+    """Whole lines with their index; `numbers` are the numbers of the regular lines in their chunk."""
 
     text: bytes | memoryview
     index: LineIndex
@@ -71,11 +71,11 @@ class IndexedText:
         """Return one line with its newline, by its number in the text."""
         return bytes(self.text[self.index.ends[number - 1] if number else 0 : self.index.ends[number]])
 
-    def unshaped(self) -> list[int]:
-        """Return the numbers in the text of the lines that are neither shaped nor blank."""
-        if len(self.index.shaped) == self.index.lines:
+    def irregular(self) -> list[int]:
+        """Return the numbers in the text of the lines that are neither regular nor blank."""
+        if len(self.index.regular) == self.index.lines:
             return []
-        numbers = np.setdiff1d(np.arange(self.index.lines), self.index.shaped, assume_unique=True)
+        numbers = np.setdiff1d(np.arange(self.index.lines), self.index.regular, assume_unique=True)
         return [number for number in numbers.tolist() if not self.line(number).isspace()]
 
 
@@ -84,8 +84,8 @@ def index_lines(text: bytes | memoryview) -> LineIndex:
     bytes_ = np.frombuffer(text, dtype=np.uint8)
     ends = _newlines(bytes_) + 1
     starts = np.concatenate((np.zeros(1, dtype=np.int32), ends[:-1]))
-    shaped = np.flatnonzero(ends - starts >= _LEAST).astype(np.int32)
-    starts, last = starts[shaped], ends[shaped] - 2
+    candidates = np.flatnonzero(ends - starts >= _LEAST).astype(np.int32)
+    starts, last = starts[candidates], ends[candidates] - 2
     last -= bytes_[last] == _RETURN
     names = starts + len(BEGIN)
     quotes = _ends_of_strings(text, names, last)
@@ -93,12 +93,12 @@ def index_lines(text: bytes | memoryview) -> LineIndex:
     marks = np.stack((names, quotes, properties, last), axis=1)
     whole = (quotes > 0) & (properties < last) & (bytes_[last] == _BRACE)
     whole[whole] = _equal(bytes_, starts[whole], BEGIN) & _equal(bytes_, quotes[whole], f"{BETWEEN}{{")
-    return LineIndex(ends, shaped[whole], marks[whole])
+    return LineIndex(ends, candidates[whole], marks[whole])
 
 
 def _equal(bytes_: NDArray[np.uint8], at: Offsets, text: str) -> NDArray[np.bool_]:
     """Return whether *text* is at each of the offsets."""
-    flags = [bytes_.take(at + place) == byte for place, byte in enumerate(text.encode())]
+    flags = [bytes_.take(at + index) == byte for index, byte in enumerate(text.encode())]
     equal: NDArray[np.bool_] = np.logical_and.reduce(flags)
     return equal
 

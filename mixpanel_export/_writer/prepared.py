@@ -12,13 +12,14 @@ from mixpanel_export._writer.arrow import fetch_arrays
 from mixpanel_export._writer.arrow_stream import ArrowSource
 
 LINES = "_export_lines"
-"""The table in the SQL of a `PreparedRead`."""
+"""Placeholder for the input table in a `PreparedRead`'s SQL."""
 
 
 class PreparedRead:
-    """A prepared statement over `LINES`, whose rows are given anew for each run.
+    """A prepared statement over `LINES`, whose rows are supplied for each run.
 
-    Parsing and planning it for each run would take as long as running it. *name* is unique in the connection.
+    Parsing and planning it for each run would take as long as running it. A new statement replaces the one with the same
+    *name* in the connection; the replaced one must not be run.
     """
 
     def __init__(self, connection: Connection, name: str, statement: str, schema: object) -> None:
@@ -34,7 +35,7 @@ class PreparedRead:
         return room_for_lines(self._connection, longest)
 
     def arrays(self, lines: Iterable[object]) -> list[Any]:
-        """Run the statement over arrays of *lines*, and return its rows as arrays.
+        """Run the statement over the arrays that *lines* yields, and return its rows as arrays.
 
         Raises:
             duckdb.Error: As for any statement.
@@ -44,7 +45,7 @@ class PreparedRead:
             return fetch_arrays(self._connection.sql(self._execute))
 
     def rows(self, lines: Iterable[object]) -> list[tuple[Any, ...]]:
-        """Run the statement over arrays of *lines*, and return its rows.
+        """Run the statement over the arrays that *lines* yields, and return its rows.
 
         Raises:
             duckdb.Error: As for any statement.

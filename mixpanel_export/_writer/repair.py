@@ -31,16 +31,16 @@ def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], stag
 
     def lines() -> Iterator[bytes]:
         with aside.open("wb") as file:
-            for line, shaped in _shaped(connection, staged, doubtful):
+            for line, event in _canonical_lines(connection, staged, doubtful):
                 if line.isspace():
                     counts["blank"] += 1
                     continue
-                if shaped is None or shaped.repaired:
-                    reason = "rejected" if shaped is None else "repaired"
+                if event is None or event.repaired:
+                    reason = "rejected" if event is None else "repaired"
                     counts[reason] += 1
                     file.write(f"{reason},{line[:-1].hex()}\n".encode())
-                if shaped is not None:
-                    yield shaped.line
+                if event is not None:
+                    yield event.line
 
     rewritten = staging.rewrite(staged, lines())
     repaired = replace(rewritten, set_aside=aside, longest_aside=staged.longest_segment)
@@ -62,7 +62,7 @@ def load_set_aside(connection: Connection, staged: StagedChunk) -> None:
     )
 
 
-def _shaped(
+def _canonical_lines(
     connection: Connection, staged: StagedChunk, doubtful: set[int]
 ) -> Iterator[tuple[bytes, Canonical | None]]:
     """Yield each line with its canonical shape; None if it is no event, or DuckDB refuses even that shape."""

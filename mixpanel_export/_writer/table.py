@@ -35,7 +35,7 @@ from mixpanel_export._writer.cross_batch import (
     restore,
 )
 from mixpanel_export._writer.group import Group
-from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line, insert
+from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, ValidatedChunk, first_line, insert
 from mixpanel_export._writer.repair import load_set_aside
 from mixpanel_export.errors import DatabaseError, TableError
 
@@ -47,15 +47,6 @@ class Totals:
     growth: int
     """Rows by which the table grew; with `replace`, the rows of the new table."""
     removed_duplicates: int
-
-
-class UnloadableError(Exception):
-    """A chunk of the group cannot be loaded; nothing of the group is in the table."""
-
-    def __init__(self, reason: str, *, out_of_memory: bool) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.out_of_memory = out_of_memory
 
 
 class EventsTable:

@@ -6,9 +6,8 @@ from typing import Protocol
 
 from mixpanel_export._model import ChunkFailed, Committed, Refused
 from mixpanel_export._writer.group import Group
-from mixpanel_export._writer.load import ValidatedChunk
+from mixpanel_export._writer.load import UnloadableError, ValidatedChunk
 from mixpanel_export._writer.staging import Staging
-from mixpanel_export._writer.table import UnloadableError
 
 
 class Destination(Protocol):

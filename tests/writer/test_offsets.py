@@ -32,7 +32,7 @@ odd_lines = st.binary(max_size=60).map(lambda line: line.replace(b"\n", b"")) | 
 def text_of(lines: list[bytes], start: int = 0) -> IndexedText:
     text = b"".join(line + b"\n" for line in lines)
     where = index_lines(text)
-    return IndexedText(text, where, where.shaped.astype(np.int64) + start)
+    return IndexedText(text, where, where.regular.astype(np.int64) + start)
 
 
 def table_of(text: IndexedText) -> list[tuple[list[str], int]]:
@@ -43,7 +43,7 @@ def table_of(text: IndexedText) -> list[tuple[list[str], int]]:
         return statement.rows(line_arrays(text))
 
 
-def shaped(name: str, properties: dict[str, object], *, ascii_only: bool, end: bytes = b"") -> bytes:
+def regular(name: str, properties: dict[str, object], *, ascii_only: bool, end: bytes = b"") -> bytes:
     event, value = (json.dumps(part, ensure_ascii=ascii_only) for part in (name, properties))
     return f'{{"event":{event},"properties":{value}}}'.encode() + end
 
@@ -52,23 +52,25 @@ def shaped(name: str, properties: dict[str, object], *, ascii_only: bool, end: b
     lines=st.lists(
         st.tuples(
             st.just(True),
-            st.builds(shaped, names, values, ascii_only=st.booleans(), end=st.sampled_from([b"", b"\r"])),
+            st.builds(regular, names, values, ascii_only=st.booleans(), end=st.sampled_from([b"", b"\r"])),
         )
         | st.tuples(st.just(False), odd_lines),
         max_size=12,
     )
 )
-def test_every_event_of_mixpanels_shape_is_cut_into_its_text(lines: list[tuple[bool, bytes]]) -> None:
+def test_every_event_of_mixpanels_form_is_cut_into_its_text(lines: list[tuple[bool, bytes]]) -> None:
     """For all blocks, each such line comes back as name and properties, to the byte; the others are told of."""
     block = text_of([line for _, line in lines], 100)
     assert block.index.lines == len(lines)
-    outlined = set(block.index.shaped.tolist())
+    regular_numbers = set(block.index.regular.tolist())
     for number, (is_event, line) in enumerate(lines):
         assert block.line(number) == line + b"\n"
         if is_event:
-            assert number in outlined
-    assert sorted(outlined | set(block.unshaped())) == [
-        number for number, (_, line) in enumerate(lines) if number in outlined or not (line + b"\n").isspace()
+            assert number in regular_numbers
+    assert sorted(regular_numbers | set(block.irregular())) == [
+        number
+        for number, (_, line) in enumerate(lines)
+        if number in regular_numbers or not (line + b"\n").isspace()
     ]
     found = {number - 100: parts for parts, number in table_of(_as_text(block))}
     for number, (is_event, line) in enumerate(lines):
@@ -79,10 +81,10 @@ def test_every_event_of_mixpanels_shape_is_cut_into_its_text(lines: list[tuple[b
 
 
 def _as_text(block: IndexedText) -> IndexedText:
-    """Return the outlined lines that are UTF-8, as Python shows no others, under their numbers."""
+    """Return the regular lines that are UTF-8, as Python shows no others, under their numbers."""
     numbers = [
         number
-        for number in block.index.shaped.tolist()
+        for number in block.index.regular.tolist()
         if block.line(number).decode(errors="ignore").encode() == block.line(number)
     ]
     text = b"".join(map(block.line, numbers))
@@ -91,7 +93,7 @@ def _as_text(block: IndexedText) -> IndexedText:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20))
 def test_spans_are_those_of_whole_lines(wanted: list[bool]) -> None:
-    """For all choices of outlined lines, what lies between begin and end is each line with its newline."""
+    """For all choices of regular lines, what lies between begin and end is each line with its newline."""
     lines = [b'{"event":"e%d","properties":{"a":%d}}' % (number, number) for number in range(len(wanted))]
     block = text_of([part for line in lines for part in (b"no event", line)])
     spans = block.index.spans(np.flatnonzero(wanted))
@@ -107,7 +109,7 @@ def test_a_name_of_any_length_is_found(name: bytes) -> None:
     """A name beyond all measure is a name, and its line does not keep the others from being cut."""
     line = BEGIN.encode() + name + BETWEEN.encode() + b"{}}"
     block = text_of([EVENT, line, EVENT])
-    assert block.index.shaped.tolist() == [0, 1, 2]
+    assert block.index.regular.tolist() == [0, 1, 2]
     assert table_of(block)[1] == ([name.decode(), BETWEEN, "{}", f"}}\n{BEGIN}"], 1)
 
 
@@ -117,8 +119,8 @@ def test_a_name_ends_in_its_line(length: int, end: bytes) -> None:
     """A line without the closing quote is among the others, whatever the next line has to offer."""
     odd = BEGIN.encode() + b"x" * length + end
     block = text_of([odd, EVENT, odd, odd, BETWEEN.encode() + b"{}} " + b"x" * 40, odd])
-    assert block.index.shaped.tolist() == [1]
-    assert block.unshaped() == [0, 2, 3, 4, 5]
+    assert block.index.regular.tolist() == [1]
+    assert block.irregular() == [0, 2, 3, 4, 5]
 
 
 def test_an_empty_block_has_no_lines() -> None:

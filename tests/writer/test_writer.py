@@ -14,9 +14,8 @@ from mixpanel_export._concurrency import InterruptedCall
 from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._model import Chunk, ChunkFailed, Committed, Refused, Rejected
 from mixpanel_export._writer.group import Group
-from mixpanel_export._writer.load import ValidatedChunk
+from mixpanel_export._writer.load import UnloadableError, ValidatedChunk
 from mixpanel_export._writer.staging import Staging
-from mixpanel_export._writer.table import UnloadableError
 from mixpanel_export._writer.validate import ClockCheck, validators_for
 from mixpanel_export._writer.writer import Writer
 from mixpanel_export.errors import DatabaseError
