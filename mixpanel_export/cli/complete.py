@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 from mixpanel_export._environment import variable
 
 DEFAULT_DB = "mixpanel.duckdb"
-"""The database that a command uses where none is named."""
+"""The database that a command uses if none is given."""
 
 
 def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -40,7 +40,8 @@ def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.workspace import Workspace
 
-    # While an option lacks its value, click has not parsed the arguments. The first one may be the database.
+    # While an option lacks its value, click has not parsed the arguments, so they are still in `ctx.args`, and the first
+    # may be the database.
     path = Path(next(iter(ctx.args), None) or ctx.params.get("db") or variable("MPX_DB") or DEFAULT_DB)
     try:
         with Workspace(path=path, read_only=True) as workspace:

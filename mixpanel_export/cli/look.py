@@ -33,10 +33,10 @@ def open_read_only(db: str, wait: float | None = None) -> Iterator["Connection"]
         with reading(database_path(db), wait=seconds, on_wait=report) as connection:
             yield connection
     except DatabaseLockedError as error:
-        still = f" after {duration_words(wait)}" if wait else ""
+        still, after = (" still", f" after {duration_words(wait)}") if wait else ("", "")
         raise DatabaseLockedError(
-            f"{db} is in use by {_holder(error)}{still}",
-            advice=f"{_advice(wait)}, or close it there",
+            f"{db} is{still} in use by {_holder(error)}{after}",
+            advice=f"{_advice(wait)}, or close the file in that process",
             db_path=error.db_path,
             holding_pid=error.holding_pid,
         ) from error

@@ -268,7 +268,9 @@ def test_a_file_in_use_names_the_process(env: Mapping[str, str], db: Path) -> No
     """No option is recommended that the command does not have."""
     with held_by_another(db) as holder:
         error = one_error(mpx("retry"))
-    assert error.endswith(f"is in use by process {holder.pid}; try again later, or close it there")
+    assert error.endswith(
+        f"is in use by process {holder.pid}; try again later, or close the file in that process"
+    )
 
 
 def test_a_file_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
