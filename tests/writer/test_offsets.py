@@ -126,5 +126,5 @@ def test_a_name_ends_in_its_line(length: int, end: bytes) -> None:
 def test_an_empty_block_has_no_lines() -> None:
     """Nothing is cut into nothing."""
     empty = index_lines(b"")
-    assert (empty.lines, len(empty.shaped)) == (0, 0)
+    assert (empty.lines, len(empty.regular)) == (0, 0)
     assert isinstance(empty, LineIndex)
