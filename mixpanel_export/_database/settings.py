@@ -39,9 +39,6 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         "max_vacuum_tasks": "0",
         "threads": str(thread_count()),
         "disabled_optimizers": _disabled(connection),
-        # The writer relies on the layout of Arrow arrays, which these two settings change.
-        "arrow_large_buffer_size": "false",
-        "produce_arrow_string_view": "false",
     }
     names = ", ".join(f"current_setting('{name}')" for name in settings)
     before = connection.execute(f"SELECT {names}").fetchone() or ()

@@ -154,7 +154,7 @@ class Writing:
         self._growing.cancel()
 
     def _commit_now(self) -> None:
-        """Let the open group be committed as it is."""
+        """Close the open group, so that it is committed without waiting for more chunks."""
         if self._group is not None:
             self._group.close()
             self.reconsider()

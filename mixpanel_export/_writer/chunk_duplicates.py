@@ -22,7 +22,7 @@ _CANDIDATES = f"""
 SELECT number, {NAME}, ids[1], ids[2], ids[3], TRY_CAST(ids[4] AS DOUBLE), properties
 FROM (
     SELECT number, line[1]::VARCHAR AS raw, line[3] AS properties, TRY(json_extract_string(line[3], {MEMBERS})) AS ids
-    FROM _export_lines
+    FROM $lines
 )
 """
 

@@ -64,7 +64,7 @@ FROM (
                 FROM (
                     SELECT number, line[1]::VARCHAR AS raw,
                            TRY(json_extract_string(line[3], ['$.time', '$.distinct_id', '$."$insert_id"'])) AS ids
-                    FROM _export_lines
+                    FROM $lines
                 )
             )
         )
@@ -120,9 +120,7 @@ class Extraction:
             OSError: The columns cannot be written.
         """
         if any(column_formats(array) != _FORMATS for array in arrays):
-            raise LoadError(
-                "DuckDB's Arrow settings were changed during the export; leave them alone until it ends"
-            )
+            raise LoadError("DuckDB returned Arrow arrays of another layout; please report this")
         numbers = np.concatenate([expected[:0], *(values(array, _NUMBER, np.int64) for array in arrays)])
         doubtful = np.flatnonzero(numbers < 0)
         numbers[doubtful] = -1 - numbers[doubtful]
@@ -214,7 +212,7 @@ def extract(statement: ExtractionStatement, staged: StagedChunk, extraction: Ext
 
 
 def _events_sql(zone: str) -> str:
-    """Return the SQL that reads `_export_lines` and converts each form of `time`, on the clock of *zone*, to UTC."""
+    """Return the SQL that reads `LINES` and converts each form of `time`, on the clock of *zone*, to UTC."""
     return _EVENTS.format(
         iso_time=ISO_TIME,
         name=NAME,

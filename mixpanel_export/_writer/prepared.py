@@ -11,8 +11,8 @@ from mixpanel_export._database.settings import room_for_lines
 from mixpanel_export._writer.arrow import fetch_arrays
 from mixpanel_export._writer.arrow_stream import ArrowSource
 
-LINES = "_export_lines"
-"""Placeholder for the input table in a `PreparedRead`'s SQL."""
+LINES = "$lines"
+"""Placeholder for the input table in a `PreparedRead`'s SQL; no table's name can contain it."""
 
 
 class PreparedRead:

@@ -247,7 +247,7 @@ def test_what_a_shared_second_look_brings_is_fetched_day_by_day(db: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["days", "suspects", "losers", "keys", "twice", "strays", "events", "events_2"]
+    "name", ["days", "suspects", "losers", "keys", "twice", "strays", "events", "my_export_lines"]
 )
 def test_a_table_may_have_any_name(db: Path, name: str) -> None:
     """No name that a table may have means something else on the way."""
