@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mixpanel_export._export.engine import export_events
     from mixpanel_export._local.upgrade import upgrade_database
     from mixpanel_export._planning.planner import split_date_range
-    from mixpanel_export._source.query import Timeouts
+    from mixpanel_export._source.parameters import Timeouts
     from mixpanel_export.credentials import Credentials
     from mixpanel_export.errors import (
         AccountExistsError,
@@ -165,7 +165,7 @@ _HOMES = {
     "TableInfo": "inspection",
     "TableNotFoundError": "errors",
     "TableSchema": "inspection",
-    "Timeouts": "_source.query",
+    "Timeouts": "_source.parameters",
     "TruncatedError": "errors",
     "UpgradeResult": "inspection",
     "UpgradedTable": "inspection",

@@ -6,7 +6,13 @@ Fetch tasks send items to the writer over a memory object stream. The items of o
 
 Each `ChunkStart` restarts the chunk, and the writer discards the blocks before it. `ChunkEnd` is sent only for a response
 that is proven complete. The writer answers each `ChunkEnd`, `ChunkFailed` and `ChunkSplit` with a verdict. After a
-`ChunkSplit`, each piece is a chunk with items of its own.
+`ChunkSplit`, each piece is a chunk with items of its own. The verdicts are:
+
+- `Committed`: the chunk's rows and its ledger row are in the database.
+- `Malformed`: some lines are not events, perhaps because of a fault on the way. The chunk is fetched once more. Lines that
+  are malformed again are stored as rejects, and the chunk is committed.
+- `Unloadable`: DuckDB cannot load the chunk, for example for lack of memory. The chunk fails.
+- `Failed` and `Split`: the failure is in the ledger, or the pieces have batch numbers.
 """
 
 import json
@@ -205,7 +211,7 @@ Item = ChunkStart | Block | ChunkEnd | ChunkFailed | ChunkSplit
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The writer's verdict: the chunk's rows are in the table."""
+    """Verdict: the chunk's rows are in the table."""
 
     chunk: Chunk
     rows: int
@@ -218,8 +224,8 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """The writer's verdict: *lines* lines of the chunk are not events, so the chunk should be fetched once more."""
+class Malformed:
+    """Verdict: *lines* lines of the chunk are not events, so the chunk should be fetched once more."""
 
     chunk: Chunk
     lines: int
@@ -229,8 +235,8 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The writer's verdict: DuckDB cannot load the chunk, so the table has no rows of it."""
+class Unloadable:
+    """Verdict: DuckDB cannot load the chunk, so the table has no rows of it."""
 
     chunk: Chunk
     reason: str
@@ -241,7 +247,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The writer's verdict: the ledger has a row with the chunk's failure."""
+    """Verdict: the ledger has a row with the chunk's failure."""
 
     chunk: Chunk
 
@@ -251,7 +257,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The writer's verdict: the pieces of the chunk get the batch numbers *batches*, in the same order."""
+    """Verdict: the pieces of the chunk get the batch numbers *batches*, in the same order."""
 
     chunk: Chunk
     batches: tuple[int, ...]
@@ -260,4 +266,4 @@ class Split:
         return f"{self.chunk}: split into {len(self.batches)} pieces"
 
 
-Verdict = Committed | Rejected | Refused | Failed | Split
+Verdict = Committed | Malformed | Unloadable | Failed | Split

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from mixpanel_export._advice import Problem
+from mixpanel_export._error_base import Problem
 
 P = ParamSpec("P")
 T = TypeVar("T")

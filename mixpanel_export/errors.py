@@ -34,7 +34,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import ClassVar, Unpack
 
-from mixpanel_export._advice import Context, Problem
+from mixpanel_export._error_base import Context, Problem
 
 
 class ArgumentError(Problem, ValueError):

@@ -24,7 +24,7 @@ from mixpanel_export._export.engine import export_events
 from mixpanel_export._local.file import LocalDatabase, size_and_birth
 from mixpanel_export._source.check import check_credentials
 from mixpanel_export._source.download import download_events
-from mixpanel_export._source.query import Timeouts
+from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._source.records import iter_events
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export._tracebacks import short_tracebacks

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._database.preflight import Mode, Target
-from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart, Committed, Refused, Rejected, Selection
+from mixpanel_export._database.preflight import ExportSpec, Mode
+from mixpanel_export._model import (
+    Block,
+    Chunk,
+    ChunkEnd,
+    ChunkStart,
+    Committed,
+    Malformed,
+    Selection,
+    Unloadable,
+)
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import StagedChunk, Staging
@@ -18,15 +27,15 @@ from mixpanel_export._writer.writer import Writer
 DAYS = [Chunk(date(2024, 3, day), date(2024, 3, day)) for day in range(1, 6)]
 ALL = Chunk(DAYS[0].first, DAYS[-1].last)
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
-Validated = ValidatedChunk | Rejected | Refused
+Validated = ValidatedChunk | Malformed | Unloadable
 LINE = b'{"event":"e","properties":{"time":1709294400,"$insert_id":"%d"}}\n'
 
 
 class NumberedTable(EventsTable):
     """A table that numbers the batches of `DAYS` in order."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, target: Target) -> None:
-        super().__init__(connection, path, target)
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, spec: ExportSpec) -> None:
+        super().__init__(connection, path, spec)
         self.numbers: dict[Chunk, int] = {}
 
     def number(self, chunks: Sequence[Chunk]) -> Staging:
@@ -38,8 +47,8 @@ class NumberedTable(EventsTable):
 def new_table(
     connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode = "create", dedupe: bool = True
 ) -> NumberedTable:
-    target = Target(table="events", selection=Selection("1"), days=ALL, mode=mode, dedupe=dedupe)
-    return NumberedTable(connection, db, target)
+    spec = ExportSpec(table="events", selection=Selection("1"), days=ALL, mode=mode, dedupe=dedupe)
+    return NumberedTable(connection, db, spec)
 
 
 def staged(
@@ -60,7 +69,7 @@ def validated(table: NumberedTable, group: Sequence[StagedChunk], staging: Stagi
 
 def committed(
     table: NumberedTable, group: Sequence[StagedChunk], staging: Staging
-) -> list[Committed | Refused | Rejected]:
+) -> list[Committed | Unloadable | Malformed]:
     """Validate the chunks, then commit the valid ones together."""
     results = validated(table, group, staging)
     valid = [result for result in results if isinstance(result, ValidatedChunk)]
@@ -72,7 +81,7 @@ def committed(
 
 def together(
     table: NumberedTable, group: Sequence[ValidatedChunk], staging: Staging
-) -> list[Committed | Refused]:
+) -> list[Committed | Unloadable]:
     """Commit the chunks together."""
     return Writer(table, staging, now).commit(group_of(group))
 

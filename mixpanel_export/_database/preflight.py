@@ -30,7 +30,7 @@ SHADOW = "_export_replace_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class ExportSpec:
     """The table of an export, and the events that it should get."""
 
     table: str
@@ -54,8 +54,8 @@ class Target:
         return json.dumps([*days, *selection, self.zone, self.dedupe, self.limited])
 
     @classmethod
-    def from_fingerprint(cls, table: str, fingerprint: str) -> "Target":
-        """Return the target with this fingerprint, which replaces *table*."""
+    def from_fingerprint(cls, table: str, fingerprint: str) -> "ExportSpec":
+        """Return the spec with this fingerprint, which replaces *table*."""
         first, last, project, events, where, zone, dedupe, limited = json.loads(fingerprint)
         return cls(
             table=table,
@@ -74,7 +74,7 @@ class State:
     """The state of an export's table before the export."""
 
     table: str
-    """The name of the target's table, as the database spells it."""
+    """The name of the spec's table, as the database spells it."""
     filled: str
     """The table that the export fills: `table`, or the shadow table of a replacement."""
     batches: tuple[Batch, ...]
@@ -85,7 +85,7 @@ class State:
     """Whether the export starts with an empty table, because there is none, or only the shadow table of another export."""
 
 
-def check_target(connection: Connection, target: Target) -> State:
+def check_before_export(connection: Connection, spec: ExportSpec) -> State:
     """Check that the table and the ledger allow the export, before any request or change.
 
     Raises:
@@ -94,22 +94,22 @@ def check_target(connection: Connection, target: Target) -> State:
         SelectionError: The table has days with a selection or a zone that does not fit.
         LedgerMismatchError: The table does not have the rows that the ledger says.
     """
-    check_zone(connection, target.zone)
-    table = name_in_database(connection, target.table)
-    _check_table(connection, table, target.mode)
+    check_zone(connection, spec.zone)
+    table = name_in_database(connection, spec.table)
+    _check_table(connection, table, spec.mode)
     check_ledger(connection)
-    filled = SHADOW + table if target.mode == "replace" else table
-    ledger = Ledger(connection, filled, target.selection, target.zone)
+    filled = SHADOW + table if spec.mode == "replace" else table
+    ledger = Ledger(connection, filled, spec.selection, spec.zone)
     if not table_exists(connection, filled):
         fits = False
-    elif target.mode == "replace":
-        fits = _shadow_fits(connection, filled, ledger, target)
+    elif spec.mode == "replace":
+        fits = _shadow_fits(connection, filled, ledger, spec)
     else:
         fits = True
         ledger.check_zone()
-        ledger.check_selection(target.days, limited=target.limited)
-        ledger.check_rows(target.days, compare_counts=target.mode == "resume")
-    replaced = Ledger(connection, table, target.selection, target.zone) if filled != table else None
+        ledger.check_selection(spec.days, limited=spec.limited)
+        ledger.check_rows(spec.days, compare_counts=spec.mode == "resume")
+    replaced = Ledger(connection, table, spec.selection, spec.zone) if filled != table else None
     return State(
         table=table,
         filled=filled,
@@ -150,12 +150,12 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
     )
 
 
-def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, target: Target) -> bool:
+def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, spec: ExportSpec) -> bool:
     """Whether the shadow table is that of an equal export, and has the rows that the ledger says."""
-    if comment_of(connection, shadow) != target.fingerprint:
+    if comment_of(connection, shadow) != spec.fingerprint:
         return False
     try:
-        ledger.check_rows(target.days, compare_counts=True)
+        ledger.check_rows(spec.days, compare_counts=True)
     except LedgerMismatchError:
         return False
     return True

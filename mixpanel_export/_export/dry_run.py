@@ -5,7 +5,7 @@ import math
 from anyio import to_thread
 
 from mixpanel_export._database.connection import connected_read_only
-from mixpanel_export._database.preflight import State, check_target
+from mixpanel_export._database.preflight import State, check_before_export
 from mixpanel_export._export.job import Job
 from mixpanel_export._model import Chunk
 from mixpanel_export.results import DateRange, ExportPlan
@@ -33,7 +33,7 @@ async def plan_export(job: Job) -> ExportPlan:
 
 def _state_of(job: Job) -> State:
     with connected_read_only(job.path) as connection:
-        return check_target(connection, job.target)
+        return check_before_export(connection, job.spec)
 
 
 def _ranges(chunks: tuple[Chunk, ...]) -> tuple[DateRange, ...]:

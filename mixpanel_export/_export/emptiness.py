@@ -14,11 +14,11 @@ def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
     fetched = tracker.batches_done + tracker.batches_failed
     empty = tracker.empty_batches
     if fetched and not tracker.rows and not tracker.errors:
-        credentials = job.query.credentials
+        credentials = job.parameters.credentials
         warnings.warn(
             AdvisoryWarning(
-                f"Mixpanel has no event for this export: {job.target.selection}, region {credentials.region}",
-                days=job.target.days,
+                f"Mixpanel has no event for this export: {job.spec.selection}, region {credentials.region}",
+                days=job.spec.days,
                 advice="check $events, $where, $project_id and $region",
             ),
             stacklevel=2,

@@ -16,16 +16,16 @@ from mixpanel_export._database.preflight import Mode
 from mixpanel_export._database.settings import thread_count
 from mixpanel_export._export.callbacks import Callbacks, Reporter
 from mixpanel_export._export.emptiness import warn_of_emptiness
-from mixpanel_export._export.fetching import Fetching
+from mixpanel_export._export.fetch_tasks import FetchTasks
 from mixpanel_export._export.job import ExportArguments, Job, checked_job
 from mixpanel_export._export.pipeline import run_pipeline
 from mixpanel_export._export.tracker import Tracker
-from mixpanel_export._export.writing import Writing
+from mixpanel_export._export.write_tasks import WriteTasks
 from mixpanel_export._model import Batch
 from mixpanel_export._planning.planner import Plan
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
-from mixpanel_export._source.query import Timeouts
+from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import EventsTable
@@ -150,11 +150,11 @@ async def _run(
 ) -> ParallelFetchResult:
     started = time.monotonic()
     async with entered_in_thread(connected_for_export(job.path)) as connection:
-        table = await to_thread.run_sync(EventsTable, connection, job.path, job.target)
+        table = await to_thread.run_sync(EventsTable, connection, job.path, job.spec)
         batches = await in_thread(table.batches, table.interrupt)
         planned = await job.plan(batches, table.history)
         tracker = Tracker(planned)
-        client = new_client(job.query.url, transport, http2=http2)
+        client = new_client(job.parameters.url, transport, http2=http2)
         try:
             await _transfer(
                 job, client, callbacks, table=table, batches=batches, planned=planned, tracker=tracker
@@ -187,18 +187,20 @@ async def _transfer(
 ) -> None:
     """Fetch the planned chunks into the table."""
     numbers = await in_thread(partial(table.new_numbers, len(planned.chunks)), table.interrupt)
-    clock = ClockCheck(enabled=not job.target.zone_is_known)
+    clock = ClockCheck(enabled=not job.spec.zone_is_known)
     async with client, AsyncExitStack() as stack:
         staging = await stack.enter_async_context(entered_in_thread(_staging(job)))
         validators = await stack.enter_async_context(
             entered_in_thread(validators_for(table, staging, clock, thread_count()))
         )
-        fetcher = Fetcher(client, job.query, job.gate, workers=job.workers, retries=job.retries, now=job.now)
+        fetcher = Fetcher(
+            client, job.parameters, job.gate, workers=job.workers, retries=job.retries, now=job.now
+        )
         reporter = Reporter(callbacks, tracker, fetcher.stats, job.gate, lambda: staging.lines)
-        writing = Writing(
+        writing = WriteTasks(
             table, staging, validators, clock=clock, tracker=tracker, now=job.now, tuning=job.tuning
         )
-        fetching = Fetching(
+        fetching = FetchTasks(
             planned,
             fetcher,
             writing,

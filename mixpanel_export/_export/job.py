@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import get_args
 
 from mixpanel_export._database.path import database_path
-from mixpanel_export._database.preflight import Mode, Target
+from mixpanel_export._database.preflight import ExportSpec, Mode
 from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._planning.days import check_has_begun, checked_days, latest_day
 from mixpanel_export._planning.planner import Plan, first_open_day, plan
 from mixpanel_export._quota.gate import Gate, GateStatistics, gate_for
-from mixpanel_export._quota.quota import Quota
-from mixpanel_export._source.query import Query, Timeouts, checked_names, query_for
+from mixpanel_export._quota.limits import Quota
+from mixpanel_export._source.parameters import RequestParameters, Timeouts, checked_names, parameters_for
 from mixpanel_export._timezones import checked_zone, in_zone
 from mixpanel_export.credentials import Credentials, resolve_credentials
 from mixpanel_export.errors import AdvisoryWarning, ArgumentError
@@ -33,8 +33,8 @@ class Job:
     """An export whose arguments have been checked."""
 
     path: Path
-    target: Target
-    query: Query
+    spec: ExportSpec
+    parameters: RequestParameters
     gate: Gate
     workers: int
     chunk_days: int | None
@@ -52,17 +52,17 @@ class Job:
         """
         await self.gate.refresh()
         latest = latest_day(self.now())
-        days = self.target.days
+        days = self.spec.days
         planned = plan(
             days.first,
             min(days.last, latest),
             batches=batches,
             history=history,
-            skip_complete=self.target.mode in {"resume", "replace"},
+            skip_complete=self.spec.mode in {"resume", "replace"},
             chunk_days=self.chunk_days,
             workers=self.workers,
-            requests=_planned_requests(self.gate.statistics(), self.target.days.length),
-            first_open_day=first_open_day(in_zone(self.now(), self.target.zone)),
+            requests=_planned_requests(self.gate.statistics(), self.spec.days.length),
+            first_open_day=first_open_day(in_zone(self.now(), self.spec.zone)),
         )
         if days.last <= latest:
             return planned
@@ -155,7 +155,7 @@ def checked_job(arguments: ExportArguments) -> Job:
     names = checked_names(arguments.events)
     credentials = arguments.credentials or resolve_credentials()
     selection = Selection(credentials.project_id, names, arguments.where)
-    query = query_for(
+    parameters = parameters_for(
         credentials,
         selection,
         limit=arguments.limit,
@@ -165,7 +165,7 @@ def checked_job(arguments: ExportArguments) -> Job:
     quota = Quota.resolved(arguments.per_second, arguments.per_hour, max_wait=arguments.max_wait)
     return Job(
         path=database_path(arguments.db).absolute(),
-        target=Target(
+        spec=ExportSpec(
             table=arguments.table,
             selection=selection,
             days=days,
@@ -175,8 +175,8 @@ def checked_job(arguments: ExportArguments) -> Job:
             dedupe=arguments.dedupe,
             limited=arguments.limit is not None,
         ),
-        query=query,
-        gate=gate_for(quota, query.url, credentials.project_id),
+        parameters=parameters,
+        gate=gate_for(quota, parameters.url, credentials.project_id),
         workers=1 if arguments.single else arguments.max_workers,
         chunk_days=_ANY_LENGTH if arguments.single else arguments.chunk_days,
         retries=arguments.retries,

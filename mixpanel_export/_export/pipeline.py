@@ -17,14 +17,14 @@ import anyio
 
 from mixpanel_export._concurrency import raise_first_error
 from mixpanel_export._export.callbacks import Reporter
-from mixpanel_export._export.fetching import Fetching
-from mixpanel_export._export.writing import Writing
+from mixpanel_export._export.fetch_tasks import FetchTasks
+from mixpanel_export._export.write_tasks import WriteTasks
 from mixpanel_export._model import Item
 
 _STREAM_ITEMS = 4  # blocks that wait for the staging task
 
 
-async def run_pipeline(fetching: Fetching, writing: Writing, reporter: Reporter) -> None:
+async def run_pipeline(fetching: FetchTasks, writing: WriteTasks, reporter: Reporter) -> None:
     """Fetch and commit every chunk, and report progress meanwhile."""
     with raise_first_error():
         async with anyio.create_task_group() as reporting:
@@ -34,7 +34,7 @@ async def run_pipeline(fetching: Fetching, writing: Writing, reporter: Reporter)
         await reporter.report_end()
 
 
-async def _run_both_sides(fetching: Fetching, writing: Writing) -> None:
+async def _run_both_sides(fetching: FetchTasks, writing: WriteTasks) -> None:
     send, receive = anyio.create_memory_object_stream[Item](_STREAM_ITEMS)
     async with anyio.create_task_group() as tasks:
         writing.start(tasks, receive)

@@ -40,10 +40,10 @@ class Tracker:
             self._pieces[batch].add(piece)
             self._pending.add(piece)
 
-    def commit(self, verdict: Committed, *, silent: bool) -> None:
-        """Record that a chunk's rows are in the table; *silent* says that both its answers were empty."""
+    def commit(self, verdict: Committed, *, empty_answer: bool) -> None:
+        """Record that a chunk's rows are in the table. *empty_answer*: both answers to its request were empty."""
         self._committed[verdict.chunk] = verdict
-        if silent:
+        if empty_answer:
             self._empty_batches.add(self._batch_of[verdict.chunk])
         self._decide(verdict.chunk)
 

@@ -20,7 +20,7 @@ from mixpanel_export._database.connection import connect, quoted
 from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
 from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.path import check_not_empty
-from mixpanel_export._database.preflight import SHADOW, Target
+from mixpanel_export._database.preflight import SHADOW, ExportSpec
 from mixpanel_export._database.schema import check_ledger, comment_of, has_export_columns, table_names
 from mixpanel_export._database.target_days import read_target_days
 from mixpanel_export._files import replacing
@@ -45,7 +45,7 @@ _READING = frozenset(
 class Replacement:
     """An unfinished replacement of a table."""
 
-    target: Target
+    spec: ExportSpec
     kept: int
     """Batches that need not be fetched again."""
 
@@ -264,4 +264,4 @@ def _replacements(
         purpose = comment_of(connection, shadow) if shadow.startswith(SHADOW) else None
         if purpose is not None:
             kept = sum(row.table == shadow and row.visible for row in rows)
-            yield Replacement(Target.from_fingerprint(shadow.removeprefix(SHADOW), purpose), kept)
+            yield Replacement(ExportSpec.from_fingerprint(shadow.removeprefix(SHADOW), purpose), kept)

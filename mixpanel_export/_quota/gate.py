@@ -19,9 +19,10 @@ from typing import NamedTuple
 import anyio
 from anyio import to_thread
 
-from mixpanel_export._quota.quota import UNCOUNTED, Quota
-from mixpanel_export._quota.retry import pause_after_refusal
+from mixpanel_export._quota.limits import Quota
+from mixpanel_export._quota.retry_policy import pause_after_refusal
 from mixpanel_export._quota.shared import SharedQuota, View, key_of
+from mixpanel_export._quota.statuses import UNCOUNTED
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, time_for, wait_needed
 from mixpanel_export.errors import APIError, RateLimitError
 
@@ -151,8 +152,7 @@ class Gate:
         one caller may connect for each slot.
 
         A block that ends before its request was admitted consumes no quota. After a `RateLimitError`, all requests pause
-        for a while. A request that failed with a status in `UNCOUNTED` no longer counts
-        against the hourly limit.
+        for a while. A request that failed with a status in `UNCOUNTED` no longer counts against the hourly limit.
 
         Raises:
             MaxWaitExceeded: The wait would be longer than `max_wait` allows.

@@ -8,10 +8,10 @@ import httpx
 from mixpanel_export._concurrency import in_task
 from mixpanel_export._model import Chunk, Lines, Selection
 from mixpanel_export._quota.gate import gate_for
-from mixpanel_export._quota.quota import Quota
+from mixpanel_export._quota.limits import Quota
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
-from mixpanel_export._source.query import Timeouts, query_for
+from mixpanel_export._source.parameters import Timeouts, parameters_for
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import RateLimitError
 
@@ -38,15 +38,15 @@ async def check_credentials(
     """
     # Yesterday in UTC has begun in every time zone.
     yesterday = now().astimezone(UTC).date() - timedelta(days=1)
-    query = query_for(
+    parameters = parameters_for(
         credentials, Selection(credentials.project_id), limit=1, api_url=api_url, timeouts=_TIMEOUTS
     )
     counter = _Counter()
 
     async def check() -> None:
-        async with new_client(query.url, transport) as client:
-            gate = gate_for(Quota.resolved(max_wait=0.0), query.url, credentials.project_id)
-            fetcher = Fetcher(client, query, gate, workers=1, retries=0, now=now)
+        async with new_client(parameters.url, transport) as client:
+            gate = gate_for(Quota.resolved(max_wait=0.0), parameters.url, credentials.project_id)
+            fetcher = Fetcher(client, parameters, gate, workers=1, retries=0, now=now)
             await fetcher.fetch(Chunk(yesterday, yesterday), counter)
 
     try:

@@ -12,10 +12,10 @@ from mixpanel_export._concurrency import in_task
 from mixpanel_export._model import Lines, Selection
 from mixpanel_export._planning.days import check_has_begun, checked_days
 from mixpanel_export._quota.gate import gate_for
-from mixpanel_export._quota.quota import Quota
+from mixpanel_export._quota.limits import Quota
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
-from mixpanel_export._source.query import Timeouts, checked_names, query_for
+from mixpanel_export._source.parameters import Timeouts, checked_names, parameters_for
 from mixpanel_export.credentials import Credentials, resolve_credentials
 
 
@@ -47,12 +47,12 @@ async def download_events(
     names = checked_names(events)
     credentials = credentials or resolve_credentials()
     selection = Selection(credentials.project_id, names, where)
-    query = query_for(credentials, selection, limit=limit, api_url=api_url, timeouts=timeouts)
+    parameters = parameters_for(credentials, selection, limit=limit, api_url=api_url, timeouts=timeouts)
 
     async def download() -> None:
-        async with new_client(query.url, transport, http2=http2) as client:
-            gate = gate_for(Quota.resolved(max_wait=max_wait), query.url, credentials.project_id)
-            fetcher = Fetcher(client, query, gate, workers=1, retries=retries, now=now)
+        async with new_client(parameters.url, transport, http2=http2) as client:
+            gate = gate_for(Quota.resolved(max_wait=max_wait), parameters.url, credentials.project_id)
+            fetcher = Fetcher(client, parameters, gate, workers=1, retries=retries, now=now)
             await fetcher.fetch(days, _FileSink(file))
 
     await in_task(download)

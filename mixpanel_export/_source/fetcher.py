@@ -14,8 +14,8 @@ import httpx
 
 from mixpanel_export._model import Chunk, Lines
 from mixpanel_export._quota.gate import Gate, MaxWaitExceeded, SlotExpired
-from mixpanel_export._quota.retry import LONGEST_PAUSE, History, Wait, next_step
-from mixpanel_export._source.query import Query
+from mixpanel_export._quota.retry_policy import LONGEST_PAUSE, History, Wait, next_step
+from mixpanel_export._source.parameters import RequestParameters
 from mixpanel_export._source.request import fetch
 from mixpanel_export.errors import (
     APIError,
@@ -69,7 +69,7 @@ class Fetcher:
     def __init__(
         self,
         client: httpx.AsyncClient,
-        query: Query,
+        parameters: RequestParameters,
         gate: Gate,
         *,
         workers: int,
@@ -77,7 +77,7 @@ class Fetcher:
         now: Callable[[], datetime],
     ) -> None:
         self._client = client
-        self._query = query
+        self._parameters = parameters
         self._gate = gate
         self._limiter = anyio.CapacityLimiter(workers)
         self._threads = anyio.CapacityLimiter(os.cpu_count() or 1)  # more threads than cores do not help
@@ -107,7 +107,7 @@ class Fetcher:
                 _log.info("%s", error)
             except APIError as error:
                 history = history.after(error)
-                await self._follow(error, history, stats, splittable=splittable)
+                await self._handle_failure(error, history, stats, splittable=splittable)
             except SlotExpired:
                 continue
             except MaxWaitExceeded as error:
@@ -115,7 +115,7 @@ class Fetcher:
             else:
                 return stats
 
-    async def _follow(
+    async def _handle_failure(
         self, error: APIError, history: History, stats: ChunkStats, *, splittable: bool
     ) -> None:
         """Do what the retry policy says after a failed attempt."""
@@ -142,7 +142,7 @@ class Fetcher:
         Not with `limit`, which each piece would get in full, and only with enough requests left this hour.
         """
         remaining = self._gate.statistics().remaining
-        return self._query.limit is None and (remaining is None or remaining >= _MIN_REMAINING)
+        return self._parameters.limit is None and (remaining is None or remaining >= _MIN_REMAINING)
 
     async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
         def received(size: int) -> None:
@@ -161,7 +161,7 @@ class Fetcher:
             stats.size, stats.empty_answer = 0, True
             response = fetch(
                 self._client,
-                self._query,
+                self._parameters,
                 chunk,
                 admit=admit,
                 received=received,

@@ -15,10 +15,10 @@ import httpx
 from anyio import to_thread
 
 from mixpanel_export._model import Chunk, Lines
-from mixpanel_export._quota.quota import UNCOUNTED
+from mixpanel_export._quota.statuses import UNCOUNTED
 from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import BodyDecoder, gunzip_for
-from mixpanel_export._source.query import Query
+from mixpanel_export._source.parameters import RequestParameters
 from mixpanel_export._source.responses import error_from_body, error_from_response, redacted
 from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
@@ -31,7 +31,7 @@ _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 
 async def fetch(
     client: httpx.AsyncClient,
-    query: Query,
+    parameters: RequestParameters,
     chunk: Chunk,
     *,
     admit: Callable[[], Awaitable[None]],
@@ -48,15 +48,17 @@ async def fetch(
     Raises:
         APIError: The attempt failed; what was yielded is void.
     """
-    route = Route.to(query.url)
+    route = Route.to(parameters.url)
     with as_api_errors(route, chunk):
-        request = client.build_request("GET", query.url, params=query.params(chunk), headers=_HEADERS)
-        response = await _send(client, query, request, admit, route)
+        request = client.build_request(
+            "GET", parameters.url, params=parameters.for_days(chunk), headers=_HEADERS
+        )
+        response = await _send(client, parameters, request, admit, route)
         route.answered = True
         try:
             if response.status_code != httpx.codes.OK:
-                raise await _error(response, query, chunk, now())
-            async with aclosing(_body(response, query, chunk, received, threads)) as blocks:
+                raise await _error(response, parameters, chunk, now())
+            async with aclosing(_body(response, parameters, chunk, received, threads)) as blocks:
                 async for block in blocks:
                     yield block
         finally:
@@ -66,7 +68,7 @@ async def fetch(
 
 async def _send(
     client: httpx.AsyncClient,
-    query: Query,
+    parameters: RequestParameters,
     request: httpx.Request,
     admit: Callable[[], Awaitable[None]],
     route: Route,
@@ -79,7 +81,7 @@ async def _send(
             if not admitted:
                 admitted = True
                 await admit()
-                answer.deadline = anyio.current_time() + query.timeouts.first_byte
+                answer.deadline = anyio.current_time() + parameters.timeouts.first_byte
 
         async def trace(event: str, info: dict[str, Any]) -> None:
             route.observe(event, info)
@@ -90,35 +92,35 @@ async def _send(
         request.extensions |= {
             "trace": trace,
             "timeout": httpx.Timeout(
-                query.timeouts.idle, connect=query.timeouts.connect, read=None, pool=None
+                parameters.timeouts.idle, connect=parameters.timeouts.connect, read=None, pool=None
             ).as_dict(),
         }
-        response = await client.send(request, auth=query.credentials.auth, stream=True)
+        response = await client.send(request, auth=parameters.credentials.auth, stream=True)
     await admit_once()  # a transport without connections does not trace
     return response
 
 
 async def _body(
     response: httpx.Response,
-    query: Query,
+    parameters: RequestParameters,
     chunk: Chunk,
     received: Callable[[int], None],
     threads: anyio.CapacityLimiter | None,
 ) -> AsyncGenerator[Lines]:
     """Yield the lines of a body. Worker threads decode it, block by block, while the event loop moves references."""
-    with _as_incomplete(query, chunk):
+    with _as_incomplete(parameters, chunk):
         decoder = BodyDecoder(response.headers.get("content-encoding"))
     async with _drained(response.aiter_raw()) as pieces:
-        while wire := await _gather(pieces, query.timeouts.idle, received):
+        while wire := await _gather(pieces, parameters.timeouts.idle, received):
             blocks = chain.from_iterable(map(decoder.feed, wire))
             while True:
-                with _as_incomplete(query, chunk):
+                with _as_incomplete(parameters, chunk):
                     lines = await to_thread.run_sync(_take, blocks, limiter=threads)
                 if lines:
                     yield lines
                 if sum(map(len, lines)) < _PLAIN:
                     break
-    with _as_incomplete(query, chunk):
+    with _as_incomplete(parameters, chunk):
         rest = await to_thread.run_sync(decoder.close, limiter=threads)
     for lines in rest:
         yield lines
@@ -156,26 +158,28 @@ def _take(blocks: Iterator[Lines]) -> Lines:
 
 
 @contextmanager
-def _as_incomplete(query: Query, chunk: Chunk) -> Iterator[None]:
+def _as_incomplete(parameters: RequestParameters, chunk: Chunk) -> Iterator[None]:
     """Add the chunk's days to errors about incomplete bodies, and mask the secret."""
     try:
         yield
     except (LineTooLongError, TruncatedError) as error:
         # Its frames hold lines of the response, which a traceback with local variables would show.
-        raise error_from_body(error, query.credentials, chunk) from error.with_traceback(None)
+        raise error_from_body(error, parameters.credentials, chunk) from error.with_traceback(None)
 
 
-async def _error(response: httpx.Response, query: Query, chunk: Chunk, now: datetime) -> APIError:
+async def _error(
+    response: httpx.Response, parameters: RequestParameters, chunk: Chunk, now: datetime
+) -> APIError:
     body = bytearray()
     try:
-        with anyio.fail_after(query.timeouts.idle):
+        with anyio.fail_after(parameters.timeouts.idle):
             async with _drained(response.aiter_raw()) as pieces:
                 await _read_beginning(pieces, response.headers.get("content-encoding"), body)
     except (TimeoutError, httpx.HTTPError):
         if response.status_code not in UNCOUNTED:
             raise
-    text = redacted(body[:_READ].decode("utf-8", "replace"), query.credentials)
-    hint = format_problem(query.credentials)
+    text = redacted(body[:_READ].decode("utf-8", "replace"), parameters.credentials)
+    hint = format_problem(parameters.credentials)
     retry_after = response.headers.get("retry-after")
     return error_from_response(response.status_code, text, retry_after, chunk, now, hint=hint)
 

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from mixpanel_export._model import Chunk
+from mixpanel_export._quota.statuses import SERVER_ERRORS
 from mixpanel_export.credentials import Credentials, format_problem
 from mixpanel_export.errors import (
     APIError,
@@ -27,9 +28,6 @@ LIST_ADVICE = "fetch some of the $events at a time and $append them to the same 
 
 _SHOWN = 500  # bytes of a body that an error carries
 _EXCERPT = 80  # characters of an incomplete body that a message shows
-_RETRYABLE = frozenset(
-    {408, 409, 421, 425, 499}
-)  # statuses below 500 that may pass, often set by a proxy on the way
 _AUTHENTICATION = "Unable to authenticate request"  # sent with status 400, and sometimes with 200
 _TIMEOUT = "Timeout Error"  # Mixpanel reports its own time-out with status 400
 _FUTURE = "to_date cannot be later than today"
@@ -56,7 +54,7 @@ def error_from_response(
             response_body=shown,
             retry_after=parse_retry_after(retry_after),
         )
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _RETRYABLE or _TIMEOUT in message:
+    if status in SERVER_ERRORS or _TIMEOUT in message:
         return ServerError(
             reason,
             days=chunk,

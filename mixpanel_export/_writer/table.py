@@ -17,7 +17,7 @@ from mixpanel_export._concurrency import InterruptedCall
 from mixpanel_export._database.connection import Connection, advice_on, identity, quoted, transaction
 from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import Ledger
-from mixpanel_export._database.preflight import Target, check_target
+from mixpanel_export._database.preflight import ExportSpec, check_before_export
 from mixpanel_export._database.schema import (
     create_events_table,
     create_ledger,
@@ -52,32 +52,32 @@ class Totals:
 class EventsTable:
     """One events table of one database, for one export."""
 
-    def __init__(self, connection: Connection, path: Path, target: Target) -> None:
-        """Check that the state of the table fits the target, and prepare the ledger.
+    def __init__(self, connection: Connection, path: Path, spec: ExportSpec) -> None:
+        """Check that the state of the table fits the spec, and prepare the ledger.
 
         Raises:
-            ValueError, TableError, SelectionError, LedgerMismatchError: As `check_target`; the file is unchanged.
+            ValueError, TableError, SelectionError, LedgerMismatchError: As `check_before_export`; the file is unchanged.
         """
         self.connection = connection
         self.path = path
-        self.target = target
+        self.spec = spec
         self._file = identity(path)
         self._numbers: list[int] = []
-        with self.errors(str(target.days)):
-            state = check_target(connection, target)
+        with self.errors(str(spec.days)):
+            state = check_before_export(connection, spec)
             self.name, self.filled, self.history = state.table, state.filled, state.history
-            self._ledger = Ledger(connection, self.filled, target.selection, target.zone)
+            self._ledger = Ledger(connection, self.filled, spec.selection, spec.zone)
             self._prepare(anew=state.begins_anew)
-            self._rows_before = self._count(self.name) if target.mode in {"append", "resume"} else 0
+            self._rows_before = self._count(self.name) if spec.mode in {"append", "resume"} else 0
 
     def batches(self) -> list[Batch]:
         """Return the ledger rows of the selection, for the planner."""
-        with self.errors(str(self.target.days)):
+        with self.errors(str(self.spec.days)):
             return self._ledger.for_selection()
 
     def new_numbers(self, count: int) -> list[int]:
         """Return the numbers of *count* new batches, rising."""
-        with self.errors(str(self.target.days)):
+        with self.errors(str(self.spec.days)):
             numbers = self._ledger.new_numbers(count)
         self._numbers += numbers
         return numbers
@@ -112,16 +112,16 @@ class EventsTable:
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
         """Write into the ledger that the chunk was given up, unless the export has a `limit`, whose days never count."""
-        if self.target.limited:
+        if self.spec.limited:
             return
         batch = Batch(
             number=failed.batch,
             days=failed.chunk,
             status="failed",
-            selection=self.target.selection,
+            selection=self.spec.selection,
             table=self.filled,
-            zone=self.target.zone,
-            deduplicated=self.target.dedupe,
+            zone=self.spec.zone,
+            deduplicated=self.spec.dedupe,
             bytes_read=failed.bytes_read,
             attempts=failed.attempts,
             requested_at=naive_utc(failed.requested_at),
@@ -141,7 +141,7 @@ class EventsTable:
         Raises:
             TableError: The replacement has no row, the old table has some, and that is not *allow_empty*.
         """
-        with self.errors(str(self.target.days)):
+        with self.errors(str(self.spec.days)):
             counts = self._ledger.counts(self._numbers)
             removed = sum(duplicates for _, duplicates in counts.values())
             if self.filled != self.name:
@@ -153,9 +153,9 @@ class EventsTable:
             return Totals(self._count(self.name) - self._rows_before, removed)
 
     def trim_target_days(self, first: date) -> None:
-        """Remove the days before *first* from the target, because the plan's history does not go back that far."""
-        with self.errors(str(self.target.days)), transaction(self.connection):
-            trim_target_days(self.connection, self.filled, self.target.selection, first)
+        """Remove the days before *first* from the spec, because the plan's history does not go back that far."""
+        with self.errors(str(self.spec.days)), transaction(self.connection):
+            trim_target_days(self.connection, self.filled, self.spec.selection, first)
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread, if any."""
@@ -193,10 +193,10 @@ class EventsTable:
                 if self.filled != self.name:
                     self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.filled)}")
                 # `resume` still wants the days that failed before the table existed.
-                if self.target.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
+                if self.spec.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.delete_all()
             else:
-                record_missing_strays(self.connection, self.filled, self.target.zone)
+                record_missing_strays(self.connection, self.filled, self.spec.zone)
 
     def _settle(self, group: Sequence[ValidatedChunk], now: Callable[[], datetime]) -> list[Committed]:
         """Write the ledger rows of chunks that were just inserted, and resolve duplicates across batches."""
@@ -207,14 +207,14 @@ class EventsTable:
         straying = [
             batch.number for batch in batches if batch.deduplicated and batch.stray_rows + batch.untimed_rows
         ]
-        record_strays(self.connection, self.filled, self.target.zone, straying)
+        record_strays(self.connection, self.filled, self.spec.zone, straying)
         for chunk in group:
             load_set_aside(self.connection, chunk.staged)
         numbers = [batch.number for batch in batches]
-        changed = list(numbers) if self.target.dedupe else []
+        changed = list(numbers) if self.spec.dedupe else []
         if superseded:
             changed += restore(self.connection, self.filled, superseded)
-        project, zone = self.target.selection.project, self.target.zone
+        project, zone = self.spec.selection.project, self.spec.zone
         move_duplicates(self.connection, self.filled, project, zone, changed)
         counts = self._ledger.counts(numbers)
         return [
@@ -223,8 +223,8 @@ class EventsTable:
 
     def _record_target(self) -> None:
         """Record which days the export was asked for, unless it has a `limit`, whose days never count."""
-        if not self.target.limited:
-            widen_target_days(self.connection, self.filled, self.target.selection, self.target.days)
+        if not self.spec.limited:
+            widen_target_days(self.connection, self.filled, self.spec.selection, self.spec.days)
 
     def _supersede(self, newer: Mapping[int, Chunk]) -> list[int]:
         older = self._ledger.superseded(newer, visible=True)
@@ -238,7 +238,7 @@ class EventsTable:
     def _create_filled(self) -> None:
         create_events_table(self.connection, self.filled)
         if self.filled != self.name:
-            fingerprint = self.target.fingerprint.replace("'", "''")
+            fingerprint = self.spec.fingerprint.replace("'", "''")
             self.connection.execute(f"COMMENT ON TABLE {quoted(self.filled)} IS '{fingerprint}'")
 
     def _swap(self) -> None:
@@ -248,7 +248,7 @@ class EventsTable:
             self.connection.execute(f"COMMENT ON TABLE {new} IS NULL")
             self.connection.execute(f"DROP TABLE IF EXISTS {old}")
             self.connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
-            Ledger(self.connection, self.name, self.target.selection, self.target.zone).delete_all()
+            Ledger(self.connection, self.name, self.spec.selection, self.spec.zone).delete_all()
             delete_foreign_metadata(self.connection, self.name)
             self.connection.execute(
                 "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.name, self.filled]
@@ -261,7 +261,7 @@ class EventsTable:
             raise TableError(
                 f"the replacement has no event at all, so table {self.name} keeps its {old_rows:,} rows",
                 table_name=self.name,
-                days=self.target.days,
+                days=self.spec.days,
                 argument="allow_empty",
                 advice="check $events, $where and the project, or pass $allow_empty",
             )

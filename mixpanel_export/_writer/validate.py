@@ -15,7 +15,7 @@ import numpy as np
 
 from mixpanel_export._database.connection import Connection, first_moment, last_moment
 from mixpanel_export._database.settings import most_memory, validation_database
-from mixpanel_export._model import Batch, Refused, Rejected, Status
+from mixpanel_export._model import Batch, Malformed, Status, Unloadable
 from mixpanel_export._planning.planner import is_open
 from mixpanel_export._timezones import detect_offset, in_zone, naive_utc
 from mixpanel_export._writer.chunk_duplicates import duplicate_places, prepared_comparison
@@ -50,19 +50,19 @@ class Validator:
         self, connection: Connection, table: EventsTable, staging: Staging, clock: ClockCheck
     ) -> None:
         self._connection = connection
-        self._target = table.target
+        self._spec = table.spec
         self._table = table.filled
         self._errors = table.errors
         self._staging = staging
         self._clock = clock
-        self._extraction = ExtractionStatement(connection, table.target.zone)
+        self._extraction = ExtractionStatement(connection, table.spec.zone)
         self._comparison = prepared_comparison(connection)
 
-    def validate(self, staged: StagedChunk) -> ValidatedChunk | Rejected | Refused:
+    def validate(self, staged: StagedChunk) -> ValidatedChunk | Malformed | Unloadable:
         """Return the chunk ready to be inserted, or the verdict on it, in which case its files are removed.
 
-        A chunk with lines that are no events is `Rejected`, unless such lines are final for it. A chunk that DuckDB cannot
-        read is `Refused`.
+        A chunk with lines that are no events is `Malformed`, unless such lines are final for it. A chunk that DuckDB cannot
+        read is `Unloadable`.
 
         Raises:
             DatabaseError: DuckDB or the file system cannot go on.
@@ -79,7 +79,7 @@ class Validator:
         """Stop the statement that runs in another thread, if any."""
         self._connection.interrupt()
 
-    def _validated(self, staged: StagedChunk) -> ValidatedChunk | Rejected | Refused:
+    def _validated(self, staged: StagedChunk) -> ValidatedChunk | Malformed | Unloadable:
         try:
             chunk, doubtful = self._extracted_with_enough_memory(staged)
             if chunk is not None:
@@ -87,10 +87,10 @@ class Validator:
             repaired = repair(self._connection, staged, doubtful, self._staging)
         except UNLOADABLE as error:
             self._staging.discard(staged)
-            return Refused(staged.chunk, first_line(error))
+            return Unloadable(staged.chunk, first_line(error))
         if repaired.rejects and not repaired.keep_rejects:
             self._staging.discard(repaired)
-            return Rejected(repaired.chunk, repaired.rejects)
+            return Malformed(repaired.chunk, repaired.rejects)
         return self._validated(repaired)
 
     def _extracted_with_enough_memory(self, staged: StagedChunk) -> tuple[ValidatedChunk | None, set[int]]:
@@ -114,7 +114,7 @@ class Validator:
             if extraction.doubtful:
                 return None, extraction.doubtful
             keep = np.ones(extraction.columns.rows, np.bool_)
-            if self._target.dedupe:
+            if self._spec.dedupe:
                 keep[duplicate_places(self._comparison, staged, extraction)] = False
             counts = extraction.count(*self._moments(staged), keep)
             on_failure.pop_all()
@@ -129,8 +129,8 @@ class Validator:
 
     def _moments(self, staged: StagedChunk) -> tuple[datetime, datetime]:
         """Return the first and the last moment of the chunk's days, in naive UTC."""
-        first = first_moment(f"DATE '{staged.chunk.first}'", self._target.zone)
-        last = last_moment(f"DATE '{staged.chunk.last}'", self._target.zone)
+        first = first_moment(f"DATE '{staged.chunk.first}'", self._spec.zone)
+        last = last_moment(f"DATE '{staged.chunk.last}'", self._spec.zone)
         ((begin, end),) = self._connection.execute(f"SELECT {first}, {last}").fetchall()
         return begin, end
 
@@ -139,10 +139,10 @@ class Validator:
             number=staged.batch,
             days=staged.chunk,
             status=self._status(staged),
-            selection=self._target.selection,
+            selection=self._spec.selection,
             table=self._table,
-            zone=self._target.zone,
-            deduplicated=self._target.dedupe,
+            zone=self._spec.zone,
+            deduplicated=self._spec.dedupe,
             rejects=staged.rejects,
             repaired=staged.repaired,
             bytes_read=staged.end.bytes_read,
@@ -152,9 +152,9 @@ class Validator:
         )
 
     def _status(self, staged: StagedChunk) -> Status:
-        if self._target.limited:
+        if self._spec.limited:
             return "limited"
-        requested_at = in_zone(staged.end.requested_at, self._target.zone)
+        requested_at = in_zone(staged.end.requested_at, self._spec.zone)
         return "open" if is_open(staged.chunk.last, requested_at) else "complete"
 
 

@@ -1,45 +1,33 @@
-"""Loads groups of chunks, each chunk by itself where its group fails, and answers each with a verdict. No SQL."""
+"""Loads groups of chunks, and returns a verdict on each chunk. If a group fails, each of its chunks is tried alone."""
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
 
-from mixpanel_export._model import ChunkFailed, Committed, Refused
+from mixpanel_export._model import ChunkFailed, Committed, Unloadable
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import UnloadableError, ValidatedChunk
 from mixpanel_export._writer.staging import Staging
-
-
-class Destination(Protocol):
-    """Where validated chunks are loaded; `EventsTable` is the one there is."""
-
-    def load(
-        self, group: Group, now: Callable[[], datetime], /, *, last_try: bool = False
-    ) -> list[Committed]:
-        """Load all chunks of the group, or none and raise `UnloadableError`."""
-
-    def fail(self, failed: ChunkFailed, finished: datetime, /) -> None:
-        """Record that a chunk was given up."""
+from mixpanel_export._writer.table import EventsTable
 
 
 class Writer:
-    """Loads groups of chunks into a destination, and removes their staged files."""
+    """Loads groups of chunks into the table, and removes their staged files."""
 
-    def __init__(self, destination: Destination, staging: Staging, now: Callable[[], datetime]) -> None:
-        self._destination = destination
+    def __init__(self, table: EventsTable, staging: Staging, now: Callable[[], datetime]) -> None:
+        self._table = table
         self._staging = staging
         self._now = now
 
-    def commit(self, group: Group) -> list[Committed | Refused]:
-        """Load the chunks together; where that fails, each by itself. Return a verdict for each.
+    def commit(self, group: Group) -> list[Committed | Unloadable]:
+        """Load the chunks together, or each alone if that fails. Return a verdict on each.
 
         Raises:
-            DatabaseError: The destination cannot be written. Chunks that were loaded before are in the ledger.
-            InterruptedCall: The same, after an interrupt.
+            DatabaseError: DuckDB cannot write. Chunks that were loaded before are in the table and the ledger.
+            InterruptedCall: `EventsTable.interrupt` was called. The same holds.
         """
         with self._staging.writing():
             try:
-                committed = self._destination.load(group, self._now)
+                committed = self._table.load(group, self._now)
             except UnloadableError as error:
                 group.wait_until_closed()
                 if len(group.chunks) > 1:
@@ -51,16 +39,16 @@ class Writer:
 
     def fail(self, failed: ChunkFailed) -> None:
         """Record that a chunk was given up."""
-        self._destination.fail(failed, self._now())
+        self._table.fail(failed, self._now())
 
-    def _last_try(self, group: Group, error: UnloadableError) -> Committed | Refused:
+    def _last_try(self, group: Group, error: UnloadableError) -> Committed | Unloadable:
         (chunk,) = group.chunks
         try:
             if not error.out_of_memory:
                 raise error
-            (committed,) = self._destination.load(group, self._now, last_try=True)
+            (committed,) = self._table.load(group, self._now, last_try=True)
         except UnloadableError as last_error:
-            return Refused(chunk.batch.days, last_error.reason)
+            return Unloadable(chunk.batch.days, last_error.reason)
         else:
             return committed
         finally:

@@ -16,7 +16,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from mixpanel_export import errors
-from mixpanel_export._advice import Problem
+from mixpanel_export._error_base import Problem
 from mixpanel_export._process import Signals, drop_empty_variables, open_standard_streams, print_interrupted
 from mixpanel_export.cli.help import WIDTH
 from mixpanel_export.cli.log import log_event, logs_json

@@ -141,7 +141,7 @@ def add(
     default: bool,
 ) -> None:
     """Add the service account NAME to the configuration file, which becomes readable for its owner only."""
-    from mixpanel_export._config_file import add_account, check_new
+    from mixpanel_export._local.config_file import add_account, check_new
     from mixpanel_export.credentials import Credentials, config_file
 
     path = config_file()
@@ -223,7 +223,7 @@ def test(*, name: str | None, as_json: bool, api_url: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def remove(*, name: str, yes: bool) -> None:
     """Remove the account NAME from the configuration file, with its secret, which Mixpanel does not show again."""
-    from mixpanel_export._config_file import check_known, remove_account
+    from mixpanel_export._local.config_file import check_known, remove_account
     from mixpanel_export.credentials import config_file
 
     path = config_file()
@@ -252,7 +252,7 @@ def _confirm(name: str, path: Path) -> None:
 @click.argument("name", required=False, shell_complete=complete.accounts)
 def default_account(*, name: str | None) -> None:
     """Make NAME the default account. Without NAME, print the default account."""
-    from mixpanel_export._config_file import set_default
+    from mixpanel_export._local.config_file import set_default
     from mixpanel_export.credentials import config_file, read_accounts
     from mixpanel_export.errors import ConfigError
 

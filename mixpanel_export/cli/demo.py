@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixpanel_export.cli import program
-from mixpanel_export.cli.fetching import log_result
 from mixpanel_export.cli.log import log_format_option, logs_json, say
 from mixpanel_export.cli.options import option
 from mixpanel_export.cli.report import quoted
+from mixpanel_export.cli.run_export import log_result
 from mixpanel_export.cli.simulate import SECRET, USERNAME
 from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import TableExistsError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export._advice import Advice
 from mixpanel_export._environment import expanded, variable
+from mixpanel_export._error_base import Advice
 from mixpanel_export.cli import option_of, print_json
 from mixpanel_export.cli.options import account_option, api_url_option, db_argument, per_hour_option
 

@@ -7,14 +7,6 @@ from typing import Any
 import click
 
 from mixpanel_export.cli import complete, print_json
-from mixpanel_export.cli.fetching import (
-    Output,
-    exit_code,
-    fetch,
-    print_failures,
-    print_result,
-    requests_of,
-)
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
 from mixpanel_export.cli.options import (
@@ -27,6 +19,14 @@ from mixpanel_export.cli.options import (
     workers_option,
 )
 from mixpanel_export.cli.report import next_command, plan_lines
+from mixpanel_export.cli.run_export import (
+    Output,
+    exit_code,
+    fetch,
+    print_failures,
+    print_result,
+    requests_of,
+)
 from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import DateRangeTooLargeError
 from mixpanel_export.results import ExportPlan

@@ -7,15 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixpanel_export.cli import print_json
-from mixpanel_export.cli.fetching import (
-    Fetched,
-    Output,
-    exit_code,
-    fetch,
-    print_failures,
-    print_result,
-    requests_of,
-)
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
 from mixpanel_export.cli.look import open_read_only
@@ -30,6 +21,15 @@ from mixpanel_export.cli.options import (
     workers_option,
 )
 from mixpanel_export.cli.report import retry_command
+from mixpanel_export.cli.run_export import (
+    Fetched,
+    Output,
+    exit_code,
+    fetch,
+    print_failures,
+    print_result,
+    requests_of,
+)
 from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import ConfigError, TableNotFoundError
 
@@ -121,7 +121,7 @@ def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
     unknown = [name for name in contents.unknown if table in {None, name}]
     if unknown or not all(coverage.is_complete for coverage in chosen):
         return f"Nothing can be fetched, but {db} is incomplete; see mpx status and mpx doctor."
-    if any(table in {None, replacement.target.table} for replacement in contents.replacements):
+    if any(table in {None, replacement.spec.table} for replacement in contents.replacements):
         return (
             f"Nothing to fetch, but a replacement in {db} is incomplete; mpx status shows how to continue it."
         )

@@ -79,7 +79,7 @@ def command(*, db: str, table: str | None, as_json: bool, set_target: str | None
 
 def _set_target(db: str, table: str | None, text: str, wait: float) -> None:
     from mixpanel_export._database.path import database_path
-    from mixpanel_export._local.target_days import change_target_days
+    from mixpanel_export._local.set_target import change_target_days
 
     days = _target_days(text)
     with open_read_only(db, wait):
@@ -215,7 +215,7 @@ def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator
         yield f"Table {table} has {number:,} rows that belong to no batch, so events may be duplicated; see {program()} doctor."
     for replacement in contents.replacements:
         kept = replacement.kept
-        yield f"The replacement of {replacement.target.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
+        yield f"The replacement of {replacement.spec.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
         yield f"  {_continue_command(replacement, db)}"
     if contents.others:
         yield f"Other tables: {', '.join(contents.others)}"
@@ -238,14 +238,14 @@ def _retry(chosen: "list[Coverage]", contents: "Contents", db: str) -> str | Non
 
 
 def _continue_command(replacement: "Replacement", db: str) -> str:
-    target = replacement.target
+    spec = replacement.spec
     return export_command(
-        target.table,
-        target.days,
+        spec.table,
+        spec.days,
         db,
-        target.selection,
-        zone=target.zone,
-        deduped=target.dedupe,
+        spec.selection,
+        zone=spec.zone,
+        deduped=spec.dedupe,
         mode="--replace",
     )
 
@@ -256,7 +256,7 @@ def _as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> dict[st
         "tables": [_table_as_dict(coverage, db) for coverage in chosen],
         "replacements": [
             {
-                "table": replacement.target.table,
+                "table": replacement.spec.table,
                 "kept": replacement.kept,
                 "command": _continue_command(replacement, db),
             }

@@ -23,7 +23,7 @@ tests, and an overview of the simulator.
 from mixpanel_export.simulator.api import RequestLog
 from mixpanel_export.simulator.changes import Change
 from mixpanel_export.simulator.faults import Fault
-from mixpanel_export.simulator.query import Rules
+from mixpanel_export.simulator.parse import Rules
 from mixpanel_export.simulator.simulator import Simulator
 from mixpanel_export.simulator.truth import Row, Truth, checksum
 

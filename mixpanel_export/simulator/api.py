@@ -12,8 +12,7 @@ from typing import Literal
 
 from mixpanel_export.simulator.body import BodyMaker, Source
 from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Fault, FaultSelector, FixedResponse
-from mixpanel_export.simulator.limits import Limits, Refusal
-from mixpanel_export.simulator.query import (
+from mixpanel_export.simulator.parse import (
     DEFAULT_RULES,
     PATHS,
     Project,
@@ -23,6 +22,7 @@ from mixpanel_export.simulator.query import (
     denial,
     parse,
 )
+from mixpanel_export.simulator.rate_limits import Limits, Refusal
 from mixpanel_export.simulator.zone import today
 
 Headers = tuple[tuple[str, str], ...]

@@ -21,7 +21,7 @@ from mixpanel_export.simulator.days import records, settled_at
 from mixpanel_export.simulator.events import Profile, Record, in_milliseconds, line
 from mixpanel_export.simulator.fault_stages import LINES, WIRE
 from mixpanel_export.simulator.faults import GZIP_ONLY, Fault
-from mixpanel_export.simulator.query import Query
+from mixpanel_export.simulator.parse import Query
 from mixpanel_export.simulator.segments import NO_LINES, DayCache, GzipMember, Segment, blocks, segment
 from mixpanel_export.simulator.where import Predicate
 

@@ -12,7 +12,7 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from mixpanel_export.simulator.api import Api, Response
 from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault
-from mixpanel_export.simulator.query import Request
+from mixpanel_export.simulator.parse import Request
 
 # struct linger: on, for zero seconds, so that closing the socket resets the connection.
 _LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)

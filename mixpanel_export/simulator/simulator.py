@@ -14,8 +14,8 @@ from mixpanel_export.simulator.body import GZIP_OVER, Pace, Source, selected
 from mixpanel_export.simulator.days import moves_between_days, moving_enabled, settled_at
 from mixpanel_export.simulator.events import Content, Profile, Record, line
 from mixpanel_export.simulator.faults import Fault, FaultSelector
-from mixpanel_export.simulator.limits import Limits
-from mixpanel_export.simulator.query import DEFAULT_RULES, Project, Query, Rules
+from mixpanel_export.simulator.parse import DEFAULT_RULES, Project, Query, Rules
+from mixpanel_export.simulator.rate_limits import Limits
 from mixpanel_export.simulator.segments import DayCache
 from mixpanel_export.simulator.server import serving
 from mixpanel_export.simulator.transport import Transport

@@ -8,7 +8,7 @@ import httpx
 
 from mixpanel_export.simulator.api import Api, Response
 from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault
-from mixpanel_export.simulator.query import Request
+from mixpanel_export.simulator.parse import Request
 
 
 class Transport(httpx.AsyncBaseTransport):

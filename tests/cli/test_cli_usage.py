@@ -7,7 +7,7 @@ import pytest
 from shell import WEEK, held_by_another, mpx, one_error
 
 from mixpanel_export import errors
-from mixpanel_export._advice import ARGUMENTS
+from mixpanel_export._error_base import ARGUMENTS
 from mixpanel_export.cli import in_options, option_of
 from mixpanel_export.cli.export import command as export
 from mixpanel_export.simulator import Simulator

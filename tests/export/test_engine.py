@@ -14,7 +14,7 @@ from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._source.download import download_events
-from mixpanel_export._source.query import Timeouts
+from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (

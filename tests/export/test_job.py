@@ -9,7 +9,7 @@ from support import export, simulator
 
 from mixpanel_export._export.job import _planned_requests
 from mixpanel_export._quota.gate import Gate
-from mixpanel_export._quota.quota import Quota
+from mixpanel_export._quota.limits import Quota
 from mixpanel_export.simulator import RequestLog
 
 LARGE = date(2024, 3, 17)

@@ -14,9 +14,7 @@ from mixpanel_export.errors import MixpanelDataError, ServerError
 FIRST = date(2024, 3, 1)
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["commit", "silent", "fail", "split", "postpone", "resume"]), st.integers(0, 99)
-    )
+    st.tuples(st.sampled_from(["commit", "empty", "fail", "split", "postpone", "resume"]), st.integers(0, 99))
 )
 
 
@@ -67,8 +65,8 @@ class Model:
             tracker.fail(piece, ServerError(f"{piece} failed"))
             self.outcomes[piece] = "failed"
         else:
-            rows = 0 if step == "silent" else number
-            tracker.commit(Committed(piece, rows, rejects=1, repaired=2), silent=step == "silent")
+            rows = 0 if step == "empty" else number
+            tracker.commit(Committed(piece, rows, rejects=1, repaired=2), empty_answer=step == "empty")
             self.outcomes[piece] = step
 
     def check(self, tracker: Tracker) -> None:
@@ -81,7 +79,7 @@ class Model:
         assert tracker.undecided == len(self.pending) - len(self.postponed)
         assert tracker.batches_failed == len(failed)
         assert tracker.batches_done == len(set(decided) - set(failed))
-        assert tracker.empty_batches == sorted(batch for batch in self.batches if "silent" in outcomes[batch])
+        assert tracker.empty_batches == sorted(batch for batch in self.batches if "empty" in outcomes[batch])
         for batch in self.batches:
             assert tracker.is_decided(batch) == (batch in decided)
             assert all(tracker.batch_of(piece) == batch for piece in self.pieces[batch])
@@ -109,7 +107,7 @@ def test_a_batch_is_reported_with_all_its_pieces() -> None:
     errors: list[MixpanelDataError] = [ServerError("first"), ServerError("second")]
     tracker.fail(quarters[1], errors[1])
     tracker.fail(quarters[0], errors[0])
-    tracker.commit(Committed(halves[0], 5), silent=False)
+    tracker.commit(Committed(halves[0], 5), empty_answer=False)
     progress = tracker.progress(batches[1])
     assert (progress.batch_index, progress.total_batches, progress.rows) == (1, 2, 5)
     assert (progress.from_date, progress.to_date) == ("2024-03-05", "2024-03-08")
@@ -122,7 +120,7 @@ def test_the_result_sums_up() -> None:
     batches = chunk(0), chunk(4), chunk(8)
     tracker = Tracker(Plan(batches, batches, added=(chunk(0, 1),)))
     errors = ServerError("late"), ServerError("early")
-    tracker.commit(Committed(batches[1], 7, rejects=2, repaired=3), silent=False)
+    tracker.commit(Committed(batches[1], 7, rejects=2, repaired=3), empty_answer=False)
     tracker.fail(batches[2], errors[0])
     tracker.fail(batches[0], errors[1])
     result = tracker.result("events", 9, 4, seconds=1.5, now=NOW)

@@ -20,7 +20,7 @@ from steps import Place
 
 import mixpanel_export
 from mixpanel_export import errors
-from mixpanel_export._advice import Problem
+from mixpanel_export._error_base import Problem
 from mixpanel_export.cli import in_options
 
 MESSAGES = Path(__file__).with_name("messages.txt")
@@ -38,7 +38,7 @@ HEADER = """Every message, as Python and as the command line words it. `mpx:` li
 and for what only the command line says. Written by `UPDATE_MESSAGES=1 pytest tests/messages`."""
 
 NOT_PROVOKED = {
-    "_export/fetching.py: _fetch_until_committed": "DuckDB would have to read other lines than were staged",
+    "_export/fetch_tasks.py: _fetch_until_committed": "DuckDB would have to read other lines than were staged",
     "_writer/staging.py: writing": "the staged files would have to vanish at the right moment",
     "cli/query.py: _check_parquet": "standard output would have to be a terminal",
 }
@@ -91,7 +91,8 @@ def site_of_caller() -> Site:
     """Return where the object is made whose constructor has called the caller."""
     frame = sys._getframe(2)
     while (
-        Path(frame.f_code.co_filename).name in {"errors.py", "_advice.py", "exceptions.py"} and frame.f_back
+        Path(frame.f_code.co_filename).name in {"errors.py", "_error_base.py", "exceptions.py"}
+        and frame.f_back
     ):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
@@ -138,7 +139,7 @@ def cleaned(line: str, folder: Path) -> str:
 def not_provoked(sites: set[Site]) -> Iterator[str]:
     """Yield file and function of each call that makes a message and is not among *sites*."""
     for path in PACKAGE.rglob("*.py"):
-        if "simulator" in path.parts or path.name in {"errors.py", "_advice.py"}:
+        if "simulator" in path.parts or path.name in {"errors.py", "_error_base.py"}:
             continue
         lines = {line for file, line in sites if file == str(path)}
         for function, call in calls_in(ast.parse(path.read_text(encoding="utf-8"))):

@@ -17,7 +17,7 @@ from support import held, query, simulator, truth
 
 import mixpanel_export
 from mixpanel_export._planning.planner import plan
-from mixpanel_export._quota import retry
+from mixpanel_export._quota import retry_policy
 from mixpanel_export.cli import COMMANDS, cli
 from mixpanel_export.cli.demo import FIRST_DAY, ODD, TOP_EVENTS
 from mixpanel_export.simulator import Simulator
@@ -252,7 +252,7 @@ def test_the_retry_policy_stands_once() -> None:
     """The table is the one of the module that decides."""
     header = r"\| an attempt failed with .*\n(?:\|.*\n)+"
     (table,) = re.findall(header, TEXT)
-    assert re.findall(header, retry.__doc__ or "") == [table]
+    assert re.findall(header, retry_policy.__doc__ or "") == [table]
 
 
 def test_ranges_are_planned_as_the_readme_says() -> None:

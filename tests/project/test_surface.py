@@ -16,9 +16,9 @@ PACKAGE = Path(mixpanel_export.__file__).parent
 
 # Folder or module: what of ours it may import, and which third-party libraries. Imports point up this table.
 LAYERS = {
-    "_advice": ("", ""),
-    "errors": ("_advice", ""),
-    "_tracebacks": ("_advice", ""),
+    "_error_base": ("", ""),
+    "errors": ("_error_base", ""),
+    "_tracebacks": ("_error_base", ""),
     "_files": ("", ""),
     "_process": ("", ""),
     "_environment": ("errors", ""),
@@ -34,7 +34,6 @@ LAYERS = {
     "_compat": ("_environment _model _planning errors results", ""),
     "_quota": ("_environment _files errors", "anyio platformdirs"),
     "credentials": ("_endpoint _environment _files _timezones errors", ""),
-    "_config_file": ("_files credentials errors", "tomlkit"),
     "progress": ("results", "tqdm"),
     "_source": (
         "_concurrency _endpoint _model _ndjson _planning _quota _timezones credentials errors",
@@ -51,8 +50,8 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_advice _concurrency _database _display _endpoint _files _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
-        "duckdb pandas",
+        "_concurrency _database _display _endpoint _error_base _files _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
+        "duckdb pandas tomlkit",
     ),
     "workspace": (
         "_compat _database _export _local _source _timezones _tracebacks credentials errors inspection progress results sync",
@@ -62,7 +61,7 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_advice _compat _config_file _database _endpoint _environment _export _local _model _planning _process _quota _source credentials "
+            "_compat _database _endpoint _environment _error_base _export _local _model _planning _process _quota _source credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",

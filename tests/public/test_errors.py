@@ -11,7 +11,7 @@ import pytest
 
 import mixpanel_export
 from mixpanel_export import ArgumentError, MixpanelDataError, RateLimitError, Workspace
-from mixpanel_export._advice import ARGUMENTS, Advice, Problem
+from mixpanel_export._error_base import ARGUMENTS, Advice, Problem
 from mixpanel_export.errors import AdvisoryWarning
 
 PACKAGE = Path(mixpanel_export.__file__).parent

@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 
 from mixpanel_export._quota.gate import Gate, SlotExpired, Ticket
-from mixpanel_export._quota.quota import Quota
+from mixpanel_export._quota.limits import Quota
 from mixpanel_export._quota.shared import SharedQuota
 from mixpanel_export.errors import APIError, QueryError
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_export._quota.gate import Gate
-from mixpanel_export._quota.quota import Quota
+from mixpanel_export._quota.limits import Quota
 from mixpanel_export._quota.windows import HOUR, SECOND
 from mixpanel_export.errors import APIError, NetworkError, QueryError, RateLimitError, ServerError
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mixpanel_export.simulator import Fault, Rules, Simulator
 from mixpanel_export.simulator.faults import Kind
-from mixpanel_export.simulator.limits import Limits
+from mixpanel_export.simulator.rate_limits import Limits
 
 DAYS = {"from_date": "2024-03-04", "to_date": "2024-03-04", "project_id": "12345"}
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)

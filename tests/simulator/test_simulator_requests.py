@@ -9,7 +9,7 @@ from endpoint import DAYS, FIRST, LAST, PATH, both, client, get, lines_of, simul
 
 from mixpanel_export.simulator import Rules
 from mixpanel_export.simulator.faults import FixedResponse
-from mixpanel_export.simulator.query import Project, Query, Request, Subject, parse
+from mixpanel_export.simulator.parse import Project, Query, Request, Subject, parse
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from support import ACCOUNT, Body
 
 from mixpanel_export._model import Chunk, Selection
 from mixpanel_export._source.client import new_client
-from mixpanel_export._source.query import Query, Timeouts
+from mixpanel_export._source.parameters import RequestParameters, Timeouts
 from mixpanel_export._source.request import fetch
 from mixpanel_export.errors import NetworkError
 
@@ -85,8 +85,8 @@ async def fetched(
     timeouts: Timeouts = PATIENT,
 ) -> bytes:
     """Return the lines of one attempt."""
-    query = Query(url, ACCOUNT, ALL, timeouts=timeouts)
-    async with aclosing(fetch(client, query, chunk, admit=admit, received=seen)) as blocks:
+    parameters = RequestParameters(url, ACCOUNT, ALL, timeouts=timeouts)
+    async with aclosing(fetch(client, parameters, chunk, admit=admit, received=seen)) as blocks:
         return b"".join([piece async for lines in blocks for piece in lines])
 
 

@@ -19,7 +19,7 @@ from support import ACCOUNT, answering, export, held, simulator, truth
 
 from mixpanel_export._model import Chunk
 from mixpanel_export._source.client import new_client
-from mixpanel_export._source.query import Query, Timeouts
+from mixpanel_export._source.parameters import RequestParameters, Timeouts
 from mixpanel_export._source.request import fetch
 from mixpanel_export.cli import cli
 from mixpanel_export.errors import APIError, ConfigError, NetworkError, QueryError
@@ -122,11 +122,11 @@ async def test_an_answer_that_waits_or_is_given_up_holds_up_no_other(
 ) -> None:
     """One whose lines nobody takes, and one that is cancelled, leave the others as fast and as whole as they were."""
     async with serving(authority, Server(whole())) as server, new_client(server.url, http2=http2) as client:
-        query = Query(server.url, ACCOUNT, ALL)
-        async with aclosing(fetch(client, query, CHUNK, admit=admit, received=seen)) as idle:
+        parameters = RequestParameters(server.url, ACCOUNT, ALL)
+        async with aclosing(fetch(client, parameters, CHUNK, admit=admit, received=seen)) as idle:
             begun = await anext(idle)
             with anyio.CancelScope() as scope:
-                async with aclosing(fetch(client, query, CHUNK, admit=admit, received=seen)) as blocks:
+                async with aclosing(fetch(client, parameters, CHUNK, admit=admit, received=seen)) as blocks:
                     async for _ in blocks:
                         scope.cancel()
                         await anyio.lowlevel.checkpoint()

@@ -17,7 +17,7 @@ from support import ACCOUNT, NOW
 
 from mixpanel_export._model import Chunk, Selection
 from mixpanel_export._source.client import Route, as_api_errors, new_client
-from mixpanel_export._source.query import Query, Timeouts
+from mixpanel_export._source.parameters import RequestParameters, Timeouts
 from mixpanel_export._source.request import fetch
 from mixpanel_export._source.responses import error_from_response, parse_retry_after
 from mixpanel_export.credentials import Credentials
@@ -55,12 +55,12 @@ class Asked:
         self.received += size
 
 
-async def fetched(query: Query, asked: Asked | None = None) -> bytes:
+async def fetched(parameters: RequestParameters, asked: Asked | None = None) -> bytes:
     """Return all lines of one attempt."""
     asked = asked or Asked()
     blocks = []
-    async with new_client(query.url) as client:
-        async for lines in fetch(client, query, CHUNK, admit=asked.admit, received=asked.receive):
+    async with new_client(parameters.url) as client:
+        async for lines in fetch(client, parameters, CHUNK, admit=asked.admit, received=asked.receive):
             blocks.append(b"".join(lines))  # noqa: PERF401 - an async comprehension would hide the loop under test
     return b"".join(blocks)
 
@@ -77,8 +77,10 @@ async def test_the_request_is_the_documented_one() -> None:
     """Days, filters and project are query parameters; the account is Basic authentication; gzip is asked for."""
     route = respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE)))
     asked = Asked()
-    query = Query(URL, ACCOUNT, Selection("12345", ('Sign "Up"', "Käse&co"), 'properties["a"] == 1'), limit=5)
-    assert await fetched(query, asked) == LINE
+    parameters = RequestParameters(
+        URL, ACCOUNT, Selection("12345", ('Sign "Up"', "Käse&co"), 'properties["a"] == 1'), limit=5
+    )
+    assert await fetched(parameters, asked) == LINE
     request = route.calls.last.request
     assert dict(request.url.params) == {
         "project_id": "12345",
@@ -97,7 +99,7 @@ async def test_the_request_is_the_documented_one() -> None:
 async def test_a_project_secret_sends_no_project() -> None:
     """With a legacy secret the project is left out, since the server refuses it."""
     route = respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE)))
-    await fetched(Query(URL, Credentials(None, "legacy", "12345"), ALL))
+    await fetched(RequestParameters(URL, Credentials(None, "legacy", "12345"), ALL))
     assert "project_id" not in route.calls.last.request.url.params
 
 
@@ -107,7 +109,7 @@ async def test_credentials_follow_no_redirect() -> None:
     elsewhere = respx.get("https://elsewhere.example/").mock(return_value=httpx.Response(200))
     respx.get(URL).mock(return_value=httpx.Response(302, headers={"location": "https://elsewhere.example/"}))
     with pytest.raises(QueryError, match="API URL"):
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
     assert not elsewhere.called
 
 
@@ -117,7 +119,7 @@ async def test_no_error_shows_the_secret() -> None:
     header = httpx.BasicAuth(*ACCOUNT.auth)._auth_header
     respx.get(URL).mock(return_value=httpx.Response(500, text=f"you sent {ACCOUNT.secret!s:s} as {header}"))
     with pytest.raises(ServerError) as caught:
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
     shown = str(caught.value) + repr(caught.value.to_dict())
     assert "you sent *** as Basic ***" in shown
     assert str.__str__(ACCOUNT.secret) not in shown
@@ -128,7 +130,7 @@ async def test_an_error_shows_the_beginning_of_a_long_answer() -> None:
     """At most 500 bytes of an error body are kept."""
     respx.get(URL).mock(return_value=httpx.Response(503, text="x" * 100_000))
     with pytest.raises(ServerError) as caught:
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
     assert caught.value.response_body == "x" * 500
 
 
@@ -143,7 +145,7 @@ async def test_an_error_that_repeats_a_long_request_is_understood() -> None:
     with pytest.raises(
         FutureDateError, match="Mixpanel answered 400: to_date cannot be later than today; use"
     ) as caught:
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
     assert len(caught.value.response_body or "") == 500
     assert secret[:5] not in repr(caught.value.to_dict())
 
@@ -154,7 +156,7 @@ async def test_a_connection_that_breaks_within_the_body_is_a_network_error() -> 
     broken = Streamed(LINE, httpx.ReadError("reset by peer"))
     respx.get(URL).mock(return_value=httpx.Response(200, stream=broken))
     with pytest.raises(NetworkError, match="reset by peer"):
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
 
 
 @respx.mock
@@ -162,7 +164,7 @@ async def test_a_body_that_is_not_whole_says_so() -> None:
     """A last line that is no event is named in the error."""
     respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE, b"terminated early\n")))
     with pytest.raises(TruncatedError, match="2024-03-01 to 2024-03-03") as caught:
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
     assert (caught.value.response_body or "").strip() == "terminated early"
 
 
@@ -177,9 +179,11 @@ async def test_silence_is_a_network_error() -> None:
 
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, say_nothing)
-        query = Query(f"http://127.0.0.1:{port}", ACCOUNT, ALL, timeouts=Timeouts(first_byte=0.2))
+        parameters = RequestParameters(
+            f"http://127.0.0.1:{port}", ACCOUNT, ALL, timeouts=Timeouts(first_byte=0.2)
+        )
         with pytest.raises(NetworkError, match="sent no data"):
-            await fetched(query)
+            await fetched(parameters)
         tasks.cancel_scope.cancel()
 
 
@@ -188,7 +192,7 @@ async def test_a_closed_port_is_a_network_error() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
     with pytest.raises(NetworkError, match="2024-03-01"):
-        await fetched(Query(f"http://127.0.0.1:{port}", ACCOUNT, ALL))
+        await fetched(RequestParameters(f"http://127.0.0.1:{port}", ACCOUNT, ALL))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +262,7 @@ async def test_a_200_that_denies_is_an_authentication_error(body: str) -> None:
     """Denied credentials are known by what the body says, alone or after blank lines, whatever the status."""
     respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(f"\n{body}\n".encode())))
     with pytest.raises(AuthenticationError, match="region"):
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
 
 
 @respx.mock
@@ -267,7 +271,7 @@ async def test_a_cut_event_that_speaks_of_authentication_is_only_cut() -> None:
     cut = LINE + b'{"event":"e","properties":{"text":"Unable to authenticate request'
     respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(cut)))
     with pytest.raises(TruncatedError):
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
 
 
 @respx.mock
@@ -277,7 +281,7 @@ async def test_a_line_that_is_too_long_says_so() -> None:
     stream = Streamed(LINE, begun, *[b"x" * (8 << 20)] * 8)
     respx.get(URL).mock(return_value=httpx.Response(200, stream=stream))
     with pytest.raises(LineTooLongError, match=r"67108864 bytes.*select events without this one") as caught:
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
     assert "2024-03-01 to 2024-03-03" in str(caught.value)
     assert '{"event":"Long ***","properties"' in str(caught.value)
     assert len(caught.value.response_body or "") <= 500
@@ -289,7 +293,7 @@ async def test_an_encoding_that_was_not_asked_for_says_whose_answer_it_was() -> 
     answer = httpx.Response(200, headers={"content-encoding": "br"}, stream=Streamed(LINE))
     respx.get(URL).mock(return_value=answer)
     with pytest.raises(TruncatedError, match=r"2024-03-01 to 2024-03-03.*'br'"):
-        await fetched(Query(URL, ACCOUNT, ALL))
+        await fetched(RequestParameters(URL, ACCOUNT, ALL))
 
 
 @respx.mock
@@ -310,12 +314,12 @@ async def test_decoding_leaves_the_event_loop_to_others(pieces: int) -> None:
             await anyio.lowlevel.checkpoint()
 
     blocks = []
-    query = Query(URL, ACCOUNT, ALL)
+    parameters = RequestParameters(URL, ACCOUNT, ALL)
     async with new_client(URL) as client, anyio.create_task_group() as tasks:
         tasks.start_soon(others)
         asked = Asked()
         before = 0
-        async for lines in fetch(client, query, CHUNK, admit=asked.admit, received=asked.receive):
+        async for lines in fetch(client, parameters, CHUNK, admit=asked.admit, received=asked.receive):
             assert turns > before
             before = turns
             blocks.append(b"".join(lines))

@@ -83,8 +83,8 @@ CALLS = {
     "take from the quota": "_quota.shared.SharedQuota.take_slot",
     "refund to the quota": "_quota.shared.SharedQuota.refund",
     "pause all processes": "_quota.shared.SharedQuota.pause",
-    "follow a failed attempt": "_source.fetcher.Fetcher._follow",
-    "split a chunk": "_export.fetching.Fetching._split",
+    "handle a failed attempt": "_source.fetcher.Fetcher._handle_failure",
+    "split a chunk": "_export.fetch_tasks.FetchTasks._split",
 }
 """Points in the exporter, by the method that is called."""
 
@@ -96,7 +96,11 @@ ASYNCHRONOUS = frozenset(
     [
         HALF_REMOVED,
         RETRY_WAIT,
-        *(name for name, path in CALLS.items() if path.startswith(("_source.fetcher", "_export.fetching"))),
+        *(
+            name
+            for name, path in CALLS.items()
+            if path.startswith(("_source.fetcher", "_export.fetch_tasks"))
+        ),
     ]
 )
 """Points without a "during" and "after"."""

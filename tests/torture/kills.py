@@ -52,7 +52,7 @@ _SWAP = (
     "move the target days",
 )
 _REPAIR = ("repair", "write rejects")
-_FAILURE = ("record a failure", "follow a failed attempt", "drop a staged chunk", RETRY_WAIT)
+_FAILURE = ("record a failure", "handle a failed attempt", "drop a staged chunk", RETRY_WAIT)
 _REFUSAL = ("refund to the quota", "pause all processes")
 _FREQUENT = ("commit", "stage a start", "stage a block", "stage an end", "take from the quota")
 _ALWAYS_POSSIBLE: tuple[Mode, ...] = ("replace", "append", "resume")

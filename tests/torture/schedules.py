@@ -15,7 +15,7 @@ from typing import Self
 import anyio
 
 from mixpanel_export import Credentials, MixpanelDataError, Timeouts, Workspace
-from mixpanel_export._local.target_days import change_target_days
+from mixpanel_export._local.set_target import change_target_days
 from mixpanel_export._model import Chunk
 from mixpanel_export.simulator import Fault, checksum
 

@@ -19,7 +19,7 @@ from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.engine import run_job
 from mixpanel_export._export.job import ExportArguments, checked_job
 from mixpanel_export._export.tuning import Tuning
-from mixpanel_export._quota.retry import pause_after_refusal
+from mixpanel_export._quota.retry_policy import pause_after_refusal
 from mixpanel_export._source.decoder import BodyDecoder
 
 _PACKAGE = "mixpanel_export."
@@ -37,9 +37,9 @@ class Settings:
         """Return the values of the module attributes that are no parameters of an export."""
         return {
             "_quota.gate.pause_after_refusal": partial(pause_after_refusal, draw=lambda: 0.0),
-            "_quota.retry.LONGEST_PAUSE": 0.02,
-            "_quota.retry._REFUSAL_PAUSE": 0.01,
-            "_quota.retry._SHORTEST_PAUSE": self.shortest_pause,
+            "_quota.retry_policy.LONGEST_PAUSE": 0.02,
+            "_quota.retry_policy._REFUSAL_PAUSE": 0.01,
+            "_quota.retry_policy._SHORTEST_PAUSE": self.shortest_pause,
             "_source.request.BodyDecoder": partial(BodyDecoder, block_size=self.block_size),
         }
 

@@ -20,12 +20,12 @@ from tables import (
 )
 
 from mixpanel_export._database.connection import connected_for_export
-from mixpanel_export._database.preflight import Mode, Target
+from mixpanel_export._database.preflight import ExportSpec, Mode
 from mixpanel_export._model import (
     ChunkFailed,
     Committed,
-    Refused,
     Selection,
+    Unloadable,
 )
 from mixpanel_export._writer.table import Totals
 from mixpanel_export.errors import (
@@ -63,7 +63,7 @@ def test_a_line_that_is_lost_on_the_way_is_noticed(
         kept = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(kept[:-1]))
         (refused,) = committed(table, [short], staging)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, Unloadable)
         assert re.match(r"Write failed: .* is shorter than it was", refused.reason)
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (4,)
 
@@ -148,12 +148,12 @@ def test_a_view_cannot_be_replaced(connection: duckdb.DuckDBPyConnection, db: Pa
 def test_table_names_differ_by_more_than_case(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
     """A table is found whatever the case of the letters, as by DuckDB, and so is its ledger."""
     table = NumberedTable(
-        connection, db, Target(table="Events", selection=Selection("1"), days=ALL, mode="create")
+        connection, db, ExportSpec(table="Events", selection=Selection("1"), days=ALL, mode="create")
     )
     staging = table.number(DAYS[:1])
     committed(table, [staged(table, staging, DAYS[0], lines(1))], staging)
     again = NumberedTable(
-        connection, db, Target(table="eVENTS", selection=Selection("1"), days=ALL, mode="resume")
+        connection, db, ExportSpec(table="eVENTS", selection=Selection("1"), days=ALL, mode="resume")
     )
     assert (again.name, len(again.batches())) == ("Events", 1)
 
@@ -310,7 +310,7 @@ def test_nothing_is_added_to_a_view(connection: duckdb.DuckDBPyConnection, db: P
     committed(table, [staged(table, staging, DAYS[0], lines(1))], staging)
     connection.execute("CREATE VIEW seen AS FROM events")
     with pytest.raises(TableFormatError, match="view"):
-        NumberedTable(connection, db, Target(table="seen", selection=Selection("1"), days=ALL, mode=mode))
+        NumberedTable(connection, db, ExportSpec(table="seen", selection=Selection("1"), days=ALL, mode=mode))
 
 
 @pytest.mark.parametrize("mode,error", [("create", TableExistsError), ("append", TableNotFoundError)])
@@ -321,7 +321,7 @@ def test_a_refused_mode_leaves_the_file_as_it_was(
     connection.execute("CREATE TABLE other (a INTEGER)")
     table = "other" if mode == "create" else "events"
     with pytest.raises(error):
-        NumberedTable(connection, db, Target(table=table, selection=Selection("1"), days=ALL, mode=mode))
+        NumberedTable(connection, db, ExportSpec(table=table, selection=Selection("1"), days=ALL, mode=mode))
     assert connection.execute("SELECT table_name FROM duckdb_tables()").fetchall() == [("other",)]
 
 

@@ -8,11 +8,25 @@ from threading import Event, Thread
 
 import duckdb
 import pytest
-from tables import DAYS, NOW, committed, group_of, lines, new_table, now, staged, together, validated
+from tables import (
+    ALL,
+    DAYS,
+    NOW,
+    NumberedTable,
+    committed,
+    group_of,
+    lines,
+    new_table,
+    now,
+    staged,
+    together,
+    validated,
+)
 
 from mixpanel_export._concurrency import InterruptedCall
 from mixpanel_export._database.connection import connected_for_export
-from mixpanel_export._model import Chunk, ChunkFailed, Committed, Refused, Rejected
+from mixpanel_export._database.preflight import ExportSpec
+from mixpanel_export._model import Chunk, Committed, Malformed, Selection, Unloadable
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import UnloadableError, ValidatedChunk
 from mixpanel_export._writer.staging import Staging
@@ -57,7 +71,7 @@ def test_a_chunk_with_odd_lines_does_not_hold_up_its_group(
     staging = table.number(DAYS)
     odd = b"what is this\n" + lines(2)
     group = [staged(table, staging, DAYS[0], odd), staged(table, staging, DAYS[1], lines(3))]
-    assert committed(table, group, staging) == [Rejected(DAYS[0], 1), Committed(DAYS[1], 3)]
+    assert committed(table, group, staging) == [Malformed(DAYS[0], 1), Committed(DAYS[1], 3)]
     assert connection.execute("SELECT batch FROM _export_batches").fetchall() == [(2,)]
     again = staged(table, staging, DAYS[0], odd, keep_rejects=True)
     assert committed(table, [again], staging) == [Committed(DAYS[0], 2, rejects=1)]
@@ -77,7 +91,7 @@ def test_memory_for_columns_comes_back(connection: duckdb.DuckDBPyConnection, db
     path = short.files[0].path
     path.write_bytes(path.read_bytes()[:-1])
     verdicts = committed(table, [whole, odd, short], staging)
-    assert [type(verdict) for verdict in verdicts] == [Committed, Rejected, Refused]
+    assert [type(verdict) for verdict in verdicts] == [Committed, Malformed, Unloadable]
     mended = staged(table, staging, DAYS[1], lines(200) + b"odd\n", keep_rejects=True)
     assert committed(table, [mended], staging) == [Committed(DAYS[1], 200, rejects=1)]
     assert staging.columns.reserve(memory // 4)
@@ -152,7 +166,7 @@ def test_chunks_that_come_after_one_that_cannot_be_inserted_are_committed(
     path.write_bytes(path.read_bytes()[:-1])
     first, second, third = together(table, group, staging)
     assert (first, third) == (Committed(DAYS[0], 3), Committed(DAYS[2], 3))
-    assert isinstance(second, Refused)
+    assert isinstance(second, Unloadable)
     assert connection.execute("SELECT batch FROM _export_batches ORDER BY ALL").fetchall() == [(1,), (3,)]
     assert list(staging.directory.iterdir()) == []
     again = staged(table, staging, DAYS[3], lines(3))
@@ -176,38 +190,38 @@ def _interrupted_by(interrupt: Callable[[], None]) -> Iterator[None]:
         interrupting.join()
 
 
-class _Destination:
-    """Loads no group with a chunk of *unloadable* days; records each try."""
+class _RefusingTable(NumberedTable):
+    """Loads no group with a chunk of the *unloadable* days; records each try."""
 
-    def __init__(self, *unloadable: Chunk, out_of_memory: bool) -> None:
-        self._unloadable = set(unloadable)
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, db: Path, unloadable: Chunk, *, out_of_memory: bool
+    ) -> None:
+        spec = ExportSpec(table="events", selection=Selection("1"), days=ALL, mode="create")
+        super().__init__(connection, db, spec)
+        self._unloadable = unloadable
         self._out_of_memory = out_of_memory
         self.tries: list[tuple[list[int], bool]] = []
 
-    def load(self, group: Group, _now: Callable[[], datetime], *, last_try: bool = False) -> list[Committed]:
+    def load(self, group: Group, now: Callable[[], datetime], *, last_try: bool = False) -> list[Committed]:
         self.tries.append(([chunk.batch.number for chunk in group.chunks], last_try))
-        if self._unloadable & {chunk.batch.days for chunk in group.chunks}:
+        if self._unloadable in {chunk.batch.days for chunk in group.chunks}:
             raise UnloadableError("too large", out_of_memory=self._out_of_memory)
-        return [Committed(chunk.batch.days, chunk.batch.rows) for chunk in group.chunks]
-
-    def fail(self, _failed: ChunkFailed, _finished: datetime) -> None:
-        raise AssertionError("no chunk failed")
+        return super().load(group, now, last_try=last_try)
 
 
 @pytest.mark.parametrize("out_of_memory", [True, False])
 def test_each_chunk_of_a_group_that_fails_is_tried_alone(
     connection: duckdb.DuckDBPyConnection, db: Path, out_of_memory: bool
 ) -> None:
-    """A chunk is refused after it failed alone; if memory was short, only after a last try with the most memory."""
-    table = new_table(connection, db)
+    """A chunk is unloadable after it failed alone; if memory was short, only after a last try with the most memory."""
+    table = _RefusingTable(connection, db, DAYS[1], out_of_memory=out_of_memory)
     staging = table.number(DAYS)
     chunks = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:3]], staging)
     group = [chunk for chunk in chunks if isinstance(chunk, ValidatedChunk)]
-    destination = _Destination(DAYS[1], out_of_memory=out_of_memory)
-    verdicts = Writer(destination, staging, now).commit(group_of(group))
-    assert verdicts == [Committed(DAYS[0], 3), Refused(DAYS[1], "too large"), Committed(DAYS[2], 3)]
+    verdicts = Writer(table, staging, now).commit(group_of(group))
+    assert verdicts == [Committed(DAYS[0], 3), Unloadable(DAYS[1], "too large"), Committed(DAYS[2], 3)]
     last_tries = [([2], True)] if out_of_memory else []
-    assert destination.tries == [([1, 2, 3], False), ([1], False), ([2], False), *last_tries, ([3], False)]
+    assert table.tries == [([1, 2, 3], False), ([1], False), ([2], False), *last_tries, ([3], False)]
     assert not list(staging.directory.iterdir())
 
 

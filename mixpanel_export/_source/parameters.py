@@ -29,7 +29,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class RequestParameters:
     """The parameters that all requests of an export share."""
 
     url: str
@@ -39,8 +39,8 @@ class Query:
     """The most events that a response may have; None for all."""
     timeouts: Timeouts = Timeouts()
 
-    def params(self, chunk: Chunk) -> dict[str, str]:
-        """Return the query parameters for the days of *chunk*."""
+    def for_days(self, chunk: Chunk) -> dict[str, str]:
+        """Return the URL's query parameters for the days of *chunk*."""
         params = dict(self.credentials.params)
         params |= {"from_date": str(chunk.first), "to_date": str(chunk.last)}
         if self.selection.events_json is not None:
@@ -52,28 +52,28 @@ class Query:
         return params
 
 
-def query_for(
+def parameters_for(
     credentials: Credentials,
     selection: Selection,
     *,
     limit: int | None = None,
     api_url: str | None = None,
     timeouts: Timeouts | None = None,
-) -> Query:
-    """Return the query. Requests go to *api_url*, or to the region of the credentials.
+) -> RequestParameters:
+    """Return the parameters. Requests go to *api_url* if given, else to the region of the credentials.
 
     Raises:
         ArgumentError: The selection is too long for a request.
     """
     url = export_url(credentials.region, api_url)
-    query = Query(url, credentials, selection, limit, timeouts or Timeouts())
-    _check_length(query)
-    return query
+    parameters = RequestParameters(url, credentials, selection, limit, timeouts or Timeouts())
+    _check_length(parameters)
+    return parameters
 
 
-def _check_length(query: Query) -> None:
+def _check_length(parameters: RequestParameters) -> None:
     """Check that the parameters fit into a URL. Mixpanel does not read them from a request body."""
-    params = query.params(Chunk(date.max, date.max))
+    params = parameters.for_days(Chunk(date.max, date.max))
     try:
         params.get("where", "").encode()
     except UnicodeEncodeError as error:
@@ -83,7 +83,7 @@ def _check_length(query: Query) -> None:
     if len(params.get("event", "")) > len(params.get("where", "")):
         raise ArgumentError(
             "events",
-            f"has {len(query.selection.events or ()):,} names, and so long a list does not fit into a request",
+            f"has {len(parameters.selection.events or ()):,} names, and so long a list does not fit into a request",
             advice=LIST_ADVICE,
         )
     raise ArgumentError(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixpanel_export._quota.quota import Quota
+from mixpanel_export._quota.limits import Quota
 from mixpanel_export.errors import ArgumentError, ConfigError
 
 

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from mixpanel_export._environment import variable
 from mixpanel_export.errors import ArgumentError, ConfigError
 
-UNCOUNTED = frozenset({401, 402, 429})
-"""Statuses of requests that Mixpanel does not count against the hour. They mean the same whatever the body says."""
-
 _PER_SECOND, _PER_HOUR = 3, 60  # from openapi/export.openapi.yaml
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._quota.retry import History, Step, Wait, next_step, pause_after_refusal
+from mixpanel_export._quota.retry_policy import History, Step, Wait, next_step, pause_after_refusal
 from mixpanel_export.errors import (
     APIError,
     AuthenticationError,

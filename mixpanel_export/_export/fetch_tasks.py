@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from mixpanel_export._export.callbacks import Reporter
 from mixpanel_export._export.empty_answers import MOST_REQUESTS, Run, second_requests
 from mixpanel_export._export.tracker import Tracker
-from mixpanel_export._export.writing import Writing
+from mixpanel_export._export.write_tasks import WriteTasks
 from mixpanel_export._model import (
     Batch,
     Block,
@@ -25,9 +25,9 @@ from mixpanel_export._model import (
     Committed,
     Item,
     Lines,
-    Refused,
-    Rejected,
+    Malformed,
     Split,
+    Unloadable,
     Verdict,
 )
 from mixpanel_export._planning.planner import Plan, split_in_two
@@ -57,7 +57,7 @@ class _Discard:
         pass
 
 
-class Fetching:
+class FetchTasks:
     """The tasks that fetch the chunks of a plan.
 
     *numbers* has the number of each planned chunk's batch, *batches* what the ledger says of the selection. With
@@ -68,7 +68,7 @@ class Fetching:
         self,
         planned: Plan,
         fetcher: Fetcher,
-        writing: Writing,
+        writing: WriteTasks,
         tracker: Tracker,
         reporter: Reporter,
         *,
@@ -130,9 +130,9 @@ class Fetching:
                 self._writing.reconsider()
                 return
             match await self._finish_chunk(chunk, stats, send):
-                case Rejected():
+                case Malformed():
                     keep_rejects = True
-                case Refused(_, reason):
+                case Unloadable(_, reason):
                     raise DatabaseError(
                         reason, db_path=str(self._path), days=chunk, advice="$resume to try these days again"
                     )
@@ -144,7 +144,7 @@ class Fetching:
     ) -> Verdict | None:
         """Declare the chunk whole, and return the verdict on it."""
         end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.size)
-        verdict = await self._writing.submit(end, send, silent=stats.empty_answer)
+        verdict = await self._writing.submit(end, send, empty_answer=stats.empty_answer)
         if isinstance(verdict, Committed):
             await self._report(chunk)
         return verdict

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from mixpanel_export._quota.statuses import TIMEOUTS, TOO_LARGE
 from mixpanel_export.errors import (
     LineTooLongError,
     MixpanelDataError,
@@ -36,7 +37,6 @@ _SHORTEST_PAUSE = 0.25  # seconds; the random part of a pause may be 0
 _REFUSAL_PAUSE = 60.0  # seconds; the first pause after a 429 without `Retry-After`
 _SPREAD = 0.1  # random addition to the pause after a 429, as a part of it, so that clients do not return all at once
 _MAX_INTERRUPTIONS = 2  # then the chunk is assumed too large and is split
-_TIMEOUTS = frozenset({400, 408, 504})  # statuses that mean that the server needed too much time
 
 Draw = Callable[[], float]
 """Returns a random number from 0 up to 1."""
@@ -98,19 +98,15 @@ def _may_be_too_large(error: MixpanelDataError) -> bool:
         case NetworkError(mid_answer=mid_answer):
             return mid_answer
         case ServerError(status_code=status):
-            return status in _TIMEOUTS
+            return status in TIMEOUTS
         case _:
             return False
 
 
 def _is_due_to_size(error: MixpanelDataError | None) -> bool:
-    """Whether a smaller chunk helps at once.
-
-    With status 400 the server reports that it took too long for the range of days. A line that is too long fails only
-    the piece that has it.
-    """
+    """Whether a smaller chunk helps at once. A line that is too long fails only the piece that has it."""
     return isinstance(error, LineTooLongError) or (
-        isinstance(error, ServerError) and error.status_code == 400
+        isinstance(error, ServerError) and error.status_code in TOO_LARGE
     )
 
 

@@ -54,9 +54,10 @@ Ready = ValidatedChunk | ChunkFailed | ChunkSplit
 
 @dataclass(slots=True)
 class _Reply:
-    """Where the sender of a chunk waits for the verdict on it; `silent` says that both answers for it had no body."""
+    """Where the sender of a chunk waits for the verdict on it."""
 
-    silent: bool
+    empty_answer: bool
+    """Whether both answers to the request were empty."""
     arrived: anyio.Event = field(default_factory=anyio.Event)
     verdict: Verdict | None = None
 
@@ -98,7 +99,7 @@ class _Backlog:
         self.is_waited_for = False
 
 
-class Writing:
+class WriteTasks:
     """The tasks between the stream of items and the table."""
 
     def __init__(
@@ -141,10 +142,10 @@ class Writing:
         item: ChunkEnd | ChunkFailed | ChunkSplit,
         send: ObjectSendStream[Item],
         *,
-        silent: bool = False,
+        empty_answer: bool = False,
     ) -> Verdict | None:
         """Send the last item of a chunk, and wait for the verdict on it, which the tracker knows already then."""
-        reply = self._replies[item.chunk] = _Reply(silent)
+        reply = self._replies[item.chunk] = _Reply(empty_answer)
         await send.send(item)
         await reply.arrived.wait()
         return reply.verdict
@@ -282,7 +283,7 @@ class Writing:
         reply = self._replies.pop(verdict.chunk)
         if isinstance(verdict, Committed):
             # At once, because the next group does not wait for chunks that are decided.
-            self._tracker.commit(verdict, silent=reply.silent)
+            self._tracker.commit(verdict, empty_answer=reply.empty_answer)
         reply.verdict = verdict
         reply.arrived.set()
 

@@ -68,7 +68,7 @@ def requests_of(
     api_url: str | None,
 ) -> dict[str, Any]:
     """Return the arguments of `export_events` for the options of requests."""
-    from mixpanel_export._source.query import Timeouts
+    from mixpanel_export._source.parameters import Timeouts
 
     return {
         "retries": retries,
