@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         NetworkError,
         QueryError,
         RateLimitError,
+        RegionError,
         SelectionError,
         ServerError,
         TableError,
@@ -99,6 +100,7 @@ __all__ = [
     "Progress",
     "QueryError",
     "RateLimitError",
+    "RegionError",
     "SQLResult",
     "SelectionError",
     "ServerError",
@@ -155,6 +157,7 @@ _HOMES = {
     "Progress": "results",
     "QueryError": "errors",
     "RateLimitError": "errors",
+    "RegionError": "errors",
     "SQLResult": "inspection",
     "SelectionError": "errors",
     "ServerError": "errors",
@@ -177,12 +180,27 @@ _HOMES = {
     "upgrade_database": "_local.upgrade",
 }
 
+# mixpanel_data's names behind which nothing stands here. They can be imported, but are not listed.
+_ALIASES = {
+    "EventNotFoundError": "exceptions",
+    "JQLSyntaxError": "exceptions",
+    "OAuthError": "exceptions",
+    "ParallelProfileResult": "types",
+    "ProfileProgress": "types",
+    "TableMetadata": "types",
+    "TableType": "types",
+    "WorkspaceScopeError": "exceptions",
+}
+_MODULES = {"auth", "errors", "exceptions", "results", "types"}
+
 
 def __getattr__(name: str) -> "Any":
     if name == "__version__":
         return import_module("importlib.metadata").version("mpx-export")
-    if name in {"errors", "results"}:
+    if name in _MODULES:
         return import_module(f"{__name__}.{name}")
+    if name in _ALIASES:
+        return getattr(import_module(f"{__name__}.{_ALIASES[name]}"), name)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -90,14 +90,12 @@ def days_of_one_request(from_date: str | date, to_date: str | date) -> int:
     days = Chunk(date.fromisoformat(requests[0][0]), date.fromisoformat(requests[-1][1]))
     if len(requests) > 1:
         raise DateRangeTooLargeError(
-            f"one request may ask for {MAX_DAYS} days, not for {days.length}",
-            days=days,
+            str(days.first),
+            str(days.last),
+            days.length,
+            MAX_DAYS,
             advice="make several requests with $parallel, or ask for fewer days at a time",
             argument="parallel",
-            from_date=str(days.first),
-            to_date=str(days.last),
-            days_requested=days.length,
-            max_days=MAX_DAYS,
         )
     return days.length
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from mixpanel_export._environment import variable
-from mixpanel_export.errors import ConfigError
+from mixpanel_export.errors import ConfigError, RegionError
 
 # From openapi/export.openapi.yaml in the repository mixpanel/docs.
 _HOSTS = {
@@ -23,10 +23,10 @@ def check_region(region: str) -> None:
     """Check the name of a region.
 
     Raises:
-        ConfigError: Mixpanel has no such region.
+        RegionError: Mixpanel has no such region.
     """
     if region not in _HOSTS:
-        raise ConfigError(
+        raise RegionError(
             f"there is no region {region!r}",
             advice="set MP_REGION or $region to us, eu or in",
             argument="region",

@@ -1,7 +1,7 @@
 """The base of errors and warnings, which carry data: reason, advice, argument and days. `str()` makes one sentence."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Self, TypedDict
 
 ARGUMENTS = frozenset({
@@ -43,6 +43,18 @@ class Context(TypedDict, total=False):
     advice: str | None
     argument: str | None
     days: object
+
+
+class Answer(Context, total=False):
+    """The optional arguments of every `APIError`."""
+
+    code: str | None
+    status_code: int | None
+    response_body: str | None
+    request_method: str | None
+    request_url: str | None
+    request_params: Mapping[str, object] | None
+    request_body: Mapping[str, object] | None
 
 
 class Problem(Exception):  # noqa: N818 - the base of errors and of warnings

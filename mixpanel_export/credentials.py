@@ -54,12 +54,13 @@ class Credentials:
     project_id: str
     """Required for a service account. With a project secret, it only names the default file and is not sent."""
     region: str = "us"
-    """us, eu or in."""
+    """us, eu or in, in upper or lower case."""
     project_timezone: str | None = None
     """Time zone (an IANA name) of a project whose `time` is local, as in projects created before 2023; None for UTC."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "secret", Masked(self.secret))
+        object.__setattr__(self, "region", self.region.lower())
         if not self.secret:
             raise ConfigError("the secret is empty", advice="set MP_SECRET or the account's `secret`")
         if self.username is not None and not self.project_id:
@@ -231,7 +232,7 @@ def _credentials(
         chosen["username"] or None,
         Masked(chosen["secret"]),
         chosen["project_id"],
-        chosen["region"].lower() or "us",
+        chosen["region"] or "us",
         chosen["project_timezone"] or None,
     )
     if credentials.is_legacy:
@@ -265,10 +266,7 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
 def account_not_found(name: str, path: Path, accounts: Collection[str]) -> AccountNotFoundError:
     """Return the error for an account that the file does not have."""
     return AccountNotFoundError(
-        f"there is no account {name!r} in {path}",
-        advice=_choice(accounts),
-        account_name=name,
-        available_accounts=sorted(accounts),
+        name, sorted(accounts), f"there is no account {name!r} in {path}", advice=_choice(accounts)
     )
 
 

@@ -14,7 +14,8 @@ The names and the hierarchy are those of mixpanel_data::
     │   └── TruncatedError          status 200, but the body is not proven complete
     ├── ConfigError                 credentials or settings are missing or invalid
     │   ├── AccountExistsError
-    │   └── AccountNotFoundError
+    │   ├── AccountNotFoundError
+    │   └── RegionError             Mixpanel has no such region
     ├── DatabaseError               the DuckDB file cannot be opened or written
     │   ├── DatabaseLockedError
     │   └── DatabaseNotFoundError
@@ -30,11 +31,11 @@ The names and the hierarchy are those of mixpanel_data::
 Arguments out of range raise `ArgumentError`, a `ValueError`, before anything else happens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import ClassVar, Unpack
 
-from mixpanel_export._error_base import Context, Problem
+from mixpanel_export._error_base import Answer, Context, Problem
 
 
 class ArgumentError(Problem, ValueError):
@@ -60,22 +61,27 @@ class MixpanelDataError(Problem):
     """The base of every error that an export raises on purpose.
 
     `str(error)` and `message` are one sentence for people, made of `days`, `reason` and `advice`. `code` and
-    `details` are for programs.
+    `details` are for programs; `details["suggestion"]` is the advice, if there is one.
     """
 
-    code: ClassVar[str] = "UNKNOWN_ERROR"
+    code: str = "UNKNOWN_ERROR"
 
     def __init__(
         self,
         message: str,
+        code: str | None = None,
+        details: Mapping[str, object] | None = None,
         *,
         advice: str | None = None,
         argument: str | None = None,
         days: object = None,
-        **details: object,
+        **more: object,
     ) -> None:
         super().__init__(message, advice=advice, argument=argument, days=days)
-        self.details = details
+        self.code = code or type(self).code
+        self.details = {**(details or {}), **more}
+        if advice is not None:
+            self.details["suggestion"] = str(self.advice)
 
     def to_dict(self) -> dict[str, object]:
         """Return `code`, `message` and `details`, ready for JSON."""
@@ -86,27 +92,30 @@ class APIError(MixpanelDataError):
     """A request failed.
 
     `status_code` is None without a status line. `response_body` has at most the first 500 bytes of the body.
+    `request_method`, `request_url` and `request_params` are those of the request, without credentials, or None.
+    `request_body` is None for all requests of this package.
     """
 
     code = "API_ERROR"
+    _sentence: ClassVar[str] = "the request failed"
+    _status: ClassVar[int | None] = None
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status_code: int | None = None,
-        response_body: str | None = None,
-        **context: Unpack[Context],
-    ) -> None:
-        super().__init__(message, status_code=status_code, response_body=response_body, **context)
-        self.status_code = status_code
-        self.response_body = response_body
+    def __init__(self, message: str = "", **answer: Unpack[Answer]) -> None:
+        self.request_method = answer.pop("request_method", None)
+        self.request_url = answer.pop("request_url", None)
+        self.request_params = answer.pop("request_params", None)
+        self.request_body = answer.pop("request_body", None)
+        self.status_code = answer.setdefault("status_code", self._status)
+        self.response_body = answer.setdefault("response_body", None)
+        super().__init__(message or self._sentence, **answer)
 
 
 class AuthenticationError(APIError):
     """The credentials are wrong, expired, or belong to another region."""
 
     code = "AUTH_FAILED"
+    _sentence = "Mixpanel does not accept the credentials"
+    _status = 401
 
 
 class LineTooLongError(APIError):
@@ -126,29 +135,24 @@ class NetworkError(APIError):
 
     code = "HTTP_ERROR"
 
-    def __init__(self, message: str, *, mid_answer: bool = False, **context: Unpack[Context]) -> None:
-        super().__init__(message, **context)
+    def __init__(self, message: str = "", *, mid_answer: bool = False, **answer: Unpack[Answer]) -> None:
+        super().__init__(message, **answer)
         self.mid_answer = mid_answer
 
 
 class QueryError(APIError):
     """The request is invalid, or the plan or the permissions do not allow it.
 
-    `first_day` is the first day of the plan's history if the request began before it, else None.
+    `first_day` is the first day of the plan's history if the request began before it, else None. `status_code` is 0 if
+    the query is SQL.
     """
 
     code = "QUERY_FAILED"
+    _sentence = "the query failed"
+    _status = 400
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        first_day: date | None = None,
-        status_code: int | None = None,
-        response_body: str | None = None,
-        **context: Unpack[Context],
-    ) -> None:
-        super().__init__(message, status_code=status_code, response_body=response_body, **context)
+    def __init__(self, message: str = "", *, first_day: date | None = None, **answer: Unpack[Answer]) -> None:
+        super().__init__(message, **answer)
         self.first_day = first_day
 
 
@@ -162,17 +166,13 @@ class RateLimitError(APIError):
     """The project's quota is spent. `retry_after` is in seconds, or None if the server named no time."""
 
     code = "RATE_LIMITED"
+    _sentence = "the project's quota is spent"
+    _status = 429
 
     def __init__(
-        self,
-        message: str,
-        *,
-        status_code: int | None = 429,
-        response_body: str | None = None,
-        retry_after: float | None = None,
-        **context: Unpack[Context],
+        self, message: str = "", *, retry_after: float | None = None, **answer: Unpack[Answer]
     ) -> None:
-        super().__init__(message, status_code=status_code, response_body=response_body, **context)
+        super().__init__(message, **answer)
         self.details["retry_after"] = retry_after
         self.retry_after = retry_after
 
@@ -184,17 +184,13 @@ class ServerError(APIError):
     """
 
     code = "SERVER_ERROR"
+    _sentence = "the server failed"
+    _status = 500
 
     def __init__(
-        self,
-        message: str,
-        *,
-        status_code: int | None = None,
-        response_body: str | None = None,
-        retry_after: float | None = None,
-        **context: Unpack[Context],
+        self, message: str = "", *, retry_after: float | None = None, **answer: Unpack[Answer]
     ) -> None:
-        super().__init__(message, status_code=status_code, response_body=response_body, **context)
+        super().__init__(message, **answer)
         self.retry_after = retry_after
 
 
@@ -215,8 +211,9 @@ class AccountExistsError(ConfigError):
 
     code = "ACCOUNT_EXISTS"
 
-    def __init__(self, message: str, *, account_name: str, **context: Unpack[Context]) -> None:
-        super().__init__(message, account_name=account_name, **context)
+    def __init__(self, account_name: str, message: str = "", **context: Unpack[Context]) -> None:
+        text = message or f"there is an account {account_name!r} already"
+        super().__init__(text, account_name=account_name, **context)
         self.account_name = account_name
 
 
@@ -227,16 +224,20 @@ class AccountNotFoundError(ConfigError):
 
     def __init__(
         self,
-        message: str,
-        *,
         account_name: str,
-        available_accounts: Sequence[str],
+        available_accounts: Iterable[str] | None = None,
+        message: str = "",
         **context: Unpack[Context],
     ) -> None:
-        available = list(available_accounts)
-        super().__init__(message, account_name=account_name, available_accounts=available, **context)
+        available = list(available_accounts or ())
+        text = message or f"there is no account {account_name!r}"
+        super().__init__(text, account_name=account_name, available_accounts=available, **context)
         self.account_name = account_name
         self.available_accounts = available
+
+
+class RegionError(ConfigError, ValueError):
+    """Mixpanel has no such region. This is a `ValueError`."""
 
 
 class DatabaseError(MixpanelDataError):
@@ -255,9 +256,9 @@ class DatabaseLockedError(DatabaseError):
     code = "DATABASE_LOCKED"
 
     def __init__(
-        self, message: str, *, db_path: str, holding_pid: int | None, **context: Unpack[Context]
+        self, db_path: str, holding_pid: int | None = None, message: str = "", **context: Unpack[Context]
     ) -> None:
-        super().__init__(message, db_path=db_path, **context)
+        super().__init__(message or f"{db_path} is in use by another process", db_path=db_path, **context)
         self.details["holding_pid"] = holding_pid
         self.holding_pid = holding_pid
 
@@ -267,6 +268,9 @@ class DatabaseNotFoundError(DatabaseError, FileNotFoundError):
 
     code = "DATABASE_NOT_FOUND"
 
+    def __init__(self, db_path: str, message: str = "", **context: Unpack[Context]) -> None:
+        super().__init__(message or f"there is no file {db_path}", db_path=db_path, **context)
+
 
 class DateRangeTooLargeError(MixpanelDataError):
     """The range is too long for one request."""
@@ -275,26 +279,19 @@ class DateRangeTooLargeError(MixpanelDataError):
 
     def __init__(
         self,
-        message: str,
-        *,
         from_date: str,
         to_date: str,
         days_requested: int,
-        max_days: int,
+        max_days: int = 100,
         **context: Unpack[Context],
     ) -> None:
-        super().__init__(
-            message,
-            from_date=from_date,
-            to_date=to_date,
-            days_requested=days_requested,
-            max_days=max_days,
-            **context,
-        )
         self.from_date = from_date
         self.to_date = to_date
         self.days_requested = days_requested
         self.max_days = max_days
+        context.setdefault("days", f"{from_date} to {to_date}")
+        text = f"one request may ask for {max_days} days, not for {days_requested}"
+        super().__init__(text, details=dict(vars(self)), **context)
 
 
 class ExportRunningError(MixpanelDataError):
@@ -326,9 +323,10 @@ class TableError(MixpanelDataError):
     """The table `table_name` does not fit the mode."""
 
     code = "TABLE_ERROR"
+    _sentence: ClassVar[str] = "table {} does not fit"
 
-    def __init__(self, message: str, *, table_name: str, **context: Unpack[Context]) -> None:
-        super().__init__(message, table_name=table_name, **context)
+    def __init__(self, table_name: str, message: str = "", **context: Unpack[Context]) -> None:
+        super().__init__(message or self._sentence.format(table_name), table_name=table_name, **context)
         self.table_name = table_name
 
 
@@ -336,6 +334,7 @@ class TableExistsError(TableError):
     """The table exists and the mode is `create`."""
 
     code = "TABLE_EXISTS"
+    _sentence = "table {} exists already"
 
 
 class TableFormatError(TableError):
@@ -348,3 +347,4 @@ class TableNotFoundError(TableError):
     """The table does not exist and the mode is `append`."""
 
     code = "TABLE_NOT_FOUND"
+    _sentence = "table {} does not exist"

@@ -245,10 +245,10 @@ def _as_database_error(path: Path, error: Exception) -> DatabaseError:
         pid = int(match[1]) if match else None
         holder = f"process {pid}" if pid else "another process"
         return DatabaseLockedError(
+            str(path),
+            pid,
             f"{path} is in use by {holder}",
             advice="close it there, or export into another file",
-            db_path=str(path),
-            holding_pid=pid,
         )
     if "not a valid DuckDB database" in text:
         return DatabaseError(

@@ -191,6 +191,4 @@ def _move_into_place(new: Path, target: Path) -> None:
 
 
 def _nothing_there(path: Path, reason: str) -> DatabaseNotFoundError:
-    return DatabaseNotFoundError(
-        reason, advice="export into it first, or choose another path", db_path=str(path)
-    )
+    return DatabaseNotFoundError(str(path), reason, advice="export into it first, or choose another path")

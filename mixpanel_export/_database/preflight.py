@@ -131,8 +131,8 @@ def _check_table(connection: Connection, table: str, mode: Mode) -> None:
         check_format(connection, table, replacing=mode == "replace")
     elif mode == "append":
         raise TableNotFoundError(
+            table,
             f"table {table} does not exist, so nothing can be appended",
-            table_name=table,
             argument="append",
             advice="leave out $append to create it",
         )
@@ -144,9 +144,9 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
         check_no_view(connection, table)
         check_format(connection, table)
     except TableFormatError as error:
-        return TableExistsError(f"{exists}, but {error.reason}", table_name=table, advice=error.advice)
+        return TableExistsError(table, f"{exists}, but {error.reason}", advice=error.advice)
     return TableExistsError(
-        exists, table_name=table, advice="use $resume to complete it, $append to add days, or $replace"
+        table, exists, advice="use $resume to complete it, $append to add days, or $replace"
     )
 
 

@@ -125,8 +125,8 @@ def check_ledger(connection: Connection) -> None:
         version = comment.removeprefix("mixpanel_export ledger ")
         if version not in map(str, range(1, LEDGER_VERSION + 1)):
             raise TableFormatError(
+                "_export_batches",
                 f"the ledger of this database has version {version}, and this release knows {LEDGER_VERSION}",
-                table_name="_export_batches",
                 advice="update mpx-export",
             )
 
@@ -188,9 +188,7 @@ def check_no_view(connection: Connection, table: str) -> None:
         [table],
     ).fetchone()
     if row and row[0]:
-        raise TableFormatError(
-            f"{table} is a view", table_name=table, advice="export into another table, or drop it"
-        )
+        raise TableFormatError(table, f"{table} is a view", advice="export into another table, or drop it")
 
 
 def create_events_table(connection: Connection, table: str) -> None:
@@ -222,23 +220,23 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
     types = dict(columns)
     if not EVENT_COLUMNS.keys() <= types.keys():
         raise TableFormatError(
+            table,
             f"table {table} has other columns than an export's",
             advice="export into another table, or drop it",
-            table_name=table,
         )
     if replacing:
         return
     if "export_batch" not in types:
         raise TableFormatError(
+            table,
             f"table {table} was made by mixpanel_data, so nothing can be added to it",
             advice="run `mpx upgrade` on the file, export into another table, or $replace it",
-            table_name=table,
         )
     if change := _column_change(columns) or _constraint(connection, table):
         raise TableFormatError(
+            table,
             f"table {table} has been changed: it has {change}, so nothing can be added to it",
             advice="undo that, export into another table, or $replace it",
-            table_name=table,
         )
 
 

@@ -88,9 +88,9 @@ def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, d
     default, accounts = read_accounts(path)
     if name in accounts and not replace:
         raise AccountExistsError(
+            name,
             f"there is an account {name!r} in {path} already",
             advice="choose another name, or replace it",
-            account_name=name,
         )
     return default, accounts
 

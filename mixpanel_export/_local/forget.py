@@ -204,9 +204,7 @@ def _tables(connection: Connection, table: str | None) -> list[str]:
     chosen = [name for name in names if name in {own, SHADOW + own}]
     if not chosen:
         known = ", ".join(name for name in names if not name.startswith(SHADOW)) or "none"
-        raise TableNotFoundError(
-            f"the ledger has no table {table}", advice=f"it has these: {known}", table_name=table
-        )
+        raise TableNotFoundError(table, f"the ledger has no table {table}", advice=f"it has these: {known}")
     return chosen
 
 
@@ -238,9 +236,9 @@ def _rows(connection: Connection, table: str) -> str:
     if columns_of(connection, table):
         name = table.removeprefix(SHADOW)
         raise TableFormatError(
+            name,
             f"the columns of table {name} have been changed, so its rows cannot be searched and nothing was removed",
             advice="undo the change, or rename the table and delete from it in SQL",
-            table_name=name,
         )
     return _NO_ROWS
 

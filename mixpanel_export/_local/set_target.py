@@ -31,8 +31,8 @@ def change_target_days(path: Path, days: Chunk, table: str | None = None) -> Non
         }
         if not pairs:
             raise TableNotFoundError(
+                table or "",
                 f"{path} has no exported table{f' {table}' if table else ''}",
-                table_name=table or "",
                 advice="export into it first",
             )
         with transaction(connection):

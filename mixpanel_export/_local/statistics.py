@@ -29,7 +29,7 @@ def asking() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise QueryError(f"the query failed: {error}") from error
+        raise QueryError(f"the query failed: {error}", status_code=0) from error
 
 
 def summary_of(connection: duckdb.DuckDBPyConnection, table: str) -> SummaryResult:
@@ -114,6 +114,7 @@ def _table_with(connection: duckdb.DuckDBPyConnection, table: str, *columns: str
         raise QueryError(
             f"table {schema.table_name} has no column {' or '.join(sorted(missing))}, so it does not hold events",
             advice="name a table that does",
+            status_code=0,
         )
     return schema.table_name
 

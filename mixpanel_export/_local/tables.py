@@ -91,9 +91,7 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
 
 def _not_found(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:
     names = ", ".join(info.name for info in tables_of(connection)) or "none"
-    return TableNotFoundError(
-        f"table {table} does not exist", advice=f"the database has these: {names}", table_name=table
-    )
+    return TableNotFoundError(table, advice=f"the database has these: {names}")
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:

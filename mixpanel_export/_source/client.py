@@ -189,7 +189,10 @@ def _as_our_error(error: Exception, route: Route, days: Chunk | None) -> APIErro
             error, H2Error
         ):
             return QueryError(
-                f"the request cannot be sent ({error})", days=days, advice=f"check {route.settings}"
+                f"the request cannot be sent ({error})",
+                days=days,
+                advice=f"check {route.settings}",
+                status_code=None,
             )
     reason = str(error) or type(error).__name__
     return NetworkError(

@@ -49,7 +49,7 @@ async def fetch(
         APIError: The attempt failed; what was yielded is void.
     """
     route = Route.to(parameters.url)
-    with as_api_errors(route, chunk):
+    with _described(parameters, chunk), as_api_errors(route, chunk):
         request = client.build_request(
             "GET", parameters.url, params=parameters.for_days(chunk), headers=_HEADERS
         )
@@ -64,6 +64,17 @@ async def fetch(
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
+
+
+@contextmanager
+def _described(parameters: RequestParameters, chunk: Chunk) -> Iterator[None]:
+    """Add the request to errors about it. The credentials are in a header, not in the parameters."""
+    try:
+        yield
+    except APIError as error:
+        error.request_method, error.request_url = "GET", parameters.url
+        error.request_params = parameters.for_days(chunk)
+        raise
 
 
 async def _send(

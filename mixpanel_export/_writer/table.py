@@ -259,8 +259,8 @@ class EventsTable:
         old_rows = self._count(self.name)
         if old_rows and not self._count(self.filled):
             raise TableError(
+                self.name,
                 f"the replacement has no event at all, so table {self.name} keeps its {old_rows:,} rows",
-                table_name=self.name,
                 days=self.spec.days,
                 argument="allow_empty",
                 advice="check $events, $where and the project, or pass $allow_empty",

@@ -98,9 +98,7 @@ def _check_own(db: str) -> None:
         projects = workspace.connection.execute(PROJECTS).fetchall() if recorded else []
     if not projects or not all((project or "").startswith(PROJECT) for (project,) in projects):
         raise TableExistsError(
-            f"{db} has an events table that is not the demo's",
-            advice="choose another --db",
-            table_name=TABLE,
+            TABLE, f"{db} has an events table that is not the demo's", advice="choose another --db"
         )
 
 

@@ -35,10 +35,10 @@ def open_read_only(db: str, wait: float | None = None) -> Iterator["Connection"]
     except DatabaseLockedError as error:
         still, after = (" still", f" after {duration_words(wait)}") if wait else ("", "")
         raise DatabaseLockedError(
+            error.db_path,
+            error.holding_pid,
             f"{db} is{still} in use by {_holder(error)}{after}",
             advice=f"{_advice(wait)}, or close the file in that process",
-            db_path=error.db_path,
-            holding_pid=error.holding_pid,
         ) from error
 
 

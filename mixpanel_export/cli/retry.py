@@ -136,7 +136,7 @@ def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
     """
     if table is not None and not any(coverage.table == table for coverage in contents.coverages):
         raise TableNotFoundError(
-            f"the ledger has no table {table}", advice="`mpx status` shows those it has", table_name=table
+            table, f"the ledger has no table {table}", advice="`mpx status` shows those it has"
         )
     for coverage in contents.coverages:
         if table in {None, coverage.table} and not coverage.dropped:

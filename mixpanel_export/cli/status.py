@@ -109,7 +109,7 @@ def _raise_not_found(table: str) -> None:
     from mixpanel_export.errors import TableNotFoundError
 
     raise TableNotFoundError(
-        f"the ledger has no table {table}", advice="leave out --table to see those it has", table_name=table
+        table, f"the ledger has no table {table}", advice="leave out --table to see those it has"
     )
 
 

@@ -28,16 +28,16 @@ from mixpanel_export.simulator import Fault, Simulator
         (errors.MixpanelDataError("x"), 1),
         (errors.ServerError("x"), 1),
         (errors.LedgerMismatchError("x", batch=1), 1),
-        (errors.DatabaseLockedError("x", db_path="x", holding_pid=1), 1),
+        (errors.DatabaseLockedError("x", 1), 1),
         (OSError("x"), 1),
         (ValueError("x"), 2),
         (errors.AuthenticationError("x"), 3),
         (errors.ConfigError("x"), 3),
-        (errors.AccountExistsError("x", account_name="a"), 4),
-        (errors.AccountNotFoundError("x", account_name="a", available_accounts=[]), 4),
-        (errors.TableExistsError("x", table_name="t"), 4),
-        (errors.TableNotFoundError("x", table_name="t"), 4),
-        (errors.DatabaseNotFoundError("x", db_path="x"), 4),
+        (errors.AccountExistsError("a"), 4),
+        (errors.AccountNotFoundError("a"), 4),
+        (errors.TableExistsError("t"), 4),
+        (errors.TableNotFoundError("t"), 4),
+        (errors.DatabaseNotFoundError("x"), 4),
         (errors.RateLimitError("x"), 5),
         (KeyboardInterrupt(), 130),
     ],
@@ -55,7 +55,7 @@ def test_errors_become_exit_codes_in_one_place(error: BaseException, code: int) 
     result = CliRunner().invoke(Failing("mpx"), ["any"])
     assert result.exit_code == code
     assert isinstance(result.exception, SystemExit)
-    assert result.stderr.strip() == ("Interrupted." if code == 130 else "Error: x")
+    assert result.stderr.strip() == ("Interrupted." if code == 130 else f"Error: {error}")
 
 
 @pytest.mark.parametrize("words", [["--help"], *[[name, "--help"] for name in COMMANDS]])

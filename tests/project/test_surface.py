@@ -34,6 +34,8 @@ LAYERS = {
     "_compat": ("_environment _model _planning errors results", ""),
     "_quota": ("_environment _files errors", "anyio platformdirs"),
     "credentials": ("_endpoint _environment _files _timezones errors", ""),
+    "exceptions": ("errors", ""),
+    "types": ("inspection results", ""),
     "progress": ("results", "tqdm"),
     "_source": (
         "_concurrency _endpoint _model _ndjson _planning _quota _timezones credentials errors",
@@ -53,6 +55,7 @@ LAYERS = {
         "_concurrency _database _display _endpoint _error_base _files _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
         "duckdb pandas tomlkit",
     ),
+    "auth": ("_local credentials", ""),
     "workspace": (
         "_compat _database _export _local _source _timezones _tracebacks credentials errors inspection progress results sync",
         "",

@@ -96,7 +96,7 @@ def test_no_traceback_shows_the_secret(config: Path, monkeypatch: pytest.MonkeyP
     [
         (("svc.1", "", "42"), "MP_SECRET"),
         (("svc.1", SECRET, ""), "MP_PROJECT_ID"),
-        (("svc.1", SECRET, "42", "US"), "us, eu or in"),
+        (("svc.1", SECRET, "42", "USA"), "us, eu or in"),
         (("svc:1", SECRET, "42"), "colon"),
         ((None, "with:colon", ""), "colon"),
         (("svc.1", SECRET, "../42"), "MP_PROJECT_ID"),

@@ -139,9 +139,9 @@ def test_results_are_compared_without_their_errors() -> None:
     "error",
     [
         ServerError("broke", status_code=500, retry_after=2.0),
-        DatabaseLockedError("held", db_path="a.db", holding_pid=7),
-        DatabaseNotFoundError("no file", db_path="a.db"),
-        TableExistsError("there", table_name="events"),
+        DatabaseLockedError("a.db", 7, "held"),
+        DatabaseNotFoundError("a.db", "no file"),
+        TableExistsError("events", "there"),
         LedgerMismatchError("differs", batch=3),
         ExportRunningError("running"),
     ],

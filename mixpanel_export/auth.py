@@ -1,0 +1,85 @@
+"""Credentials and the accounts of the configuration file, under mixpanel_data's name of the module.
+
+There is no OAuth: accounts are service accounts, or legacy project secrets.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mixpanel_export._local.config_file import add_account, remove_account, set_default
+from mixpanel_export.credentials import (
+    Credentials,
+    account_not_found,
+    config_file,
+    read_accounts,
+    resolve_credentials,
+)
+
+__all__ = ["AccountInfo", "ConfigManager", "Credentials"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountInfo:
+    """An account of the configuration file, without its secret."""
+
+    name: str
+    username: str
+    project_id: str
+    region: str
+    is_default: bool
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
+class ConfigManager:
+    """The accounts of a configuration file: of *config_path*, else of `MP_CONFIG_PATH`, else of `~/.mp/config.toml`.
+
+    All methods raise `ConfigError` if the file cannot be read or written.
+    """
+
+    def __init__(self, config_path: Path | None = None) -> None:
+        self._path = config_path
+
+    @property
+    def config_path(self) -> Path:
+        """The path of the file, which may not exist yet."""
+        return self._path or config_file()
+
+    def resolve_credentials(self, account: str | None = None) -> Credentials:
+        """Return the credentials that an export uses; see `mixpanel_export.credentials.resolve_credentials`."""
+        return resolve_credentials(account, config_path=self.config_path)
+
+    def list_accounts(self) -> list[AccountInfo]:
+        """Return the accounts by name."""
+        default, accounts = read_accounts(self.config_path)
+        return [
+            AccountInfo(
+                name,
+                entry.get("username", ""),
+                entry.get("project_id", ""),
+                entry.get("region", "").lower() or "us",
+                name == default,
+            )
+            for name, entry in sorted(accounts.items())
+        ]
+
+    def get_account(self, name: str) -> AccountInfo:
+        """Return the account *name*; raises `AccountNotFoundError`."""
+        accounts = {account.name: account for account in self.list_accounts()}
+        if name not in accounts:
+            raise account_not_found(name, self.config_path, accounts)
+        return accounts[name]
+
+    def add_account(self, name: str, username: str, secret: str, project_id: str, region: str) -> None:
+        """Add an account. The first one is the default. Raises `AccountExistsError`."""
+        add_account(self.config_path, name, Credentials(username, secret, project_id, region))
+
+    def remove_account(self, name: str) -> None:
+        """Remove the account *name*; raises `AccountNotFoundError`."""
+        remove_account(self.config_path, name)
+
+    def set_default(self, name: str) -> None:
+        """Make the account *name* the default; raises `AccountNotFoundError`."""
+        set_default(self.config_path, name)

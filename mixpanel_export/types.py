@@ -1,0 +1,108 @@
+"""The values of `mixpanel_export.results` and `inspection`, under mixpanel_data's name of the module.
+
+Nothing in this package returns the three classes that are defined here. They exist for scripts that import them.
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Literal
+
+from mixpanel_export.inspection import (
+    ColumnInfo,
+    ColumnStatsResult,
+    ColumnSummary,
+    EventBreakdownResult,
+    EventStats,
+    SQLResult,
+    SummaryResult,
+    TableInfo,
+    TableSchema,
+    WorkspaceInfo,
+)
+from mixpanel_export.results import BatchProgress, BatchResult, FetchResult, ParallelFetchResult
+
+__all__ = [
+    "BatchProgress",
+    "BatchResult",
+    "ColumnInfo",
+    "ColumnStatsResult",
+    "ColumnSummary",
+    "EventBreakdownResult",
+    "EventStats",
+    "FetchResult",
+    "ParallelFetchResult",
+    "ParallelProfileResult",
+    "ProfileProgress",
+    "SQLResult",
+    "SummaryResult",
+    "TableInfo",
+    "TableMetadata",
+    "TableSchema",
+    "TableType",
+    "WorkspaceInfo",
+]
+
+TableType = Literal["events", "profiles"]
+"""The type of an exported table. Tables of profiles come from mixpanel_data only."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileProgress:
+    """mixpanel_data's progress of an export of profiles."""
+
+    page_index: int
+    total_pages: int | None
+    rows: int
+    success: bool
+    error: str | None
+    cumulative_rows: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelProfileResult:
+    """mixpanel_data's result of an export of profiles."""
+
+    table: str
+    total_rows: int
+    successful_pages: int
+    failed_pages: int
+    failed_page_indices: tuple[int, ...]
+    duration_seconds: float
+    fetched_at: datetime
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether any page failed."""
+        return self.failed_pages > 0
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self) | {
+            "failed_page_indices": list(self.failed_page_indices),
+            "fetched_at": self.fetched_at.isoformat(),
+            "has_failures": self.has_failures,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TableMetadata:
+    """What mixpanel_data records of a table. Here, the ledger (`_export_batches`) has this."""
+
+    type: TableType
+    fetched_at: datetime
+    from_date: str | None = None
+    to_date: str | None = None
+    filter_events: list[str] | None = None
+    filter_where: str | None = None
+    filter_cohort_id: str | None = None
+    filter_output_properties: list[str] | None = None
+    filter_group_id: str | None = None
+    filter_behaviors: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self) | {"fetched_at": self.fetched_at.isoformat()}
