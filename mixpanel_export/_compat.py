@@ -1,13 +1,14 @@
 """Converts mixpanel_data's arguments to those of `export_events`, and results to mixpanel_data's."""
 
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal, NoReturn, Required, TypedDict
 
 from mixpanel_export._environment import home
 from mixpanel_export._model import Chunk
-from mixpanel_export._planning.planner import split_date_range
+from mixpanel_export._planning.days import checked_days
+from mixpanel_export._timezones import in_zone
 from mixpanel_export.errors import ArgumentError, ConfigError, DateRangeTooLargeError
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
@@ -41,8 +42,14 @@ def default_path(project_id: str) -> Path:
     """Return the path of mixpanel_data's database for a project.
 
     Raises:
-        ConfigError: There is no home directory.
+        ConfigError: *project_id* is empty, or there is no home directory.
     """
+    if not project_id:
+        raise ConfigError(
+            "the default file is named after the project, and no project is configured",
+            advice="set MP_PROJECT_ID, or pass $path",
+            argument="path",
+        )
     folder = home()
     if folder is None:
         raise ConfigError(
@@ -80,15 +87,22 @@ def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "
     return "append" if append else "replace" if replace else "resume" if resume else "create"
 
 
-def days_of_one_request(from_date: str | date, to_date: str | date) -> int:
-    """Return the number of days of the range.
+def resolved_days(from_date: str | date, to_date: str | date, zone: str) -> Chunk:
+    """Return the days of the range. Words such as "yesterday" are relative to the current day in *zone*.
 
     Raises:
-        DateRangeTooLargeError: One request cannot have so many days.
+        ArgumentError: A date is invalid, or *to_date* is before *from_date*.
     """
-    requests = split_date_range(str(from_date), str(to_date), MAX_DAYS)
-    days = Chunk(date.fromisoformat(requests[0][0]), date.fromisoformat(requests[-1][1]))
-    if len(requests) > 1:
+    return checked_days(from_date, to_date, in_zone(datetime.now(UTC), zone).date())
+
+
+def check_one_request(days: Chunk) -> None:
+    """Check that one request may ask for *days*.
+
+    Raises:
+        DateRangeTooLargeError: It may not.
+    """
+    if days.length > MAX_DAYS:
         raise DateRangeTooLargeError(
             str(days.first),
             str(days.last),
@@ -97,12 +111,9 @@ def days_of_one_request(from_date: str | date, to_date: str | date) -> int:
             advice="make several requests with $parallel, or ask for fewer days at a time",
             argument="parallel",
         )
-    return days.length
 
 
-def result_of_one_request(
-    result: ParallelFetchResult, from_date: str | date, to_date: str | date
-) -> FetchResult:
+def result_of_one_request(result: ParallelFetchResult, days: Chunk) -> FetchResult:
     """Return the *result* of an export with one request as mixpanel_data's type. If the request failed, raise its error."""
     if result.errors:
         raise result.errors[0]
@@ -111,7 +122,7 @@ def result_of_one_request(
         rows=result.total_rows,
         type="events",
         duration_seconds=result.duration_seconds,
-        date_range=(str(from_date), str(to_date)),
+        date_range=(str(days.first), str(days.last)),
         fetched_at=result.fetched_at,
     )
 

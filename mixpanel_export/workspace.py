@@ -14,9 +14,10 @@ from mixpanel_export._compat import (
     FetchOptions,
     NotImplementedHere,
     check,
-    days_of_one_request,
+    check_one_request,
     default_path,
     mode_of,
+    resolved_days,
     result_of_one_request,
 )
 from mixpanel_export._database.path import check_there, database_path
@@ -165,14 +166,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
         """The path of the database file, which may not exist yet."""
         if self._path is not None:
             return database_path(self._path)
-        project_id = checked_project_id(self._project_id or self._credentials.project_id)
-        if not project_id:
-            raise ConfigError(
-                "the default file is named after the project, and no project is configured",
-                advice="set MP_PROJECT_ID, or pass $path",
-                argument="path",
-            )
-        return default_path(project_id)
+        return default_path(checked_project_id(self._project_id or self._credentials.project_id))
 
     @overload
     def fetch_events(
@@ -217,6 +211,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
         max_wait: float = 86_400.0,
     ) -> FetchResult | ParallelFetchResult:
         """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
+        Text may be as in `export_events`: `2024-01-31`, `yesterday`, `-30d`, `2024-01`.
 
         With *parallel*, the range is split into batches of *chunk_days* (None: planned from range, workers and quota),
         up to *max_workers* (None: 10) of which are fetched at a time. A failed batch is reported in the result, while
@@ -241,13 +236,14 @@ class Workspace(LocalDatabase, NotImplementedHere):
                 "limit", "cannot be used with parallel, as it caps each request, not the export"
             )
         mode = mode_of(append=append, replace=replace, resume=resume)
+        days = resolved_days(from_date, to_date, self._zone)
         if not parallel:
-            days_of_one_request(from_date, to_date)
+            check_one_request(days)
         with draw(enabled=progress, title=name) as watch:
             result = run_sync(
                 export_events,
-                from_date,
-                to_date,
+                days.first,
+                days.last,
                 credentials=self._credentials,
                 db=self._writable_path("fetch"),
                 table=name,
@@ -269,7 +265,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
                 http2=self._http2,
                 timeouts=self._timeouts,
             )
-        return result if parallel else result_of_one_request(result, from_date, to_date)
+        return result if parallel else result_of_one_request(result, days)
 
     @short_tracebacks
     def stream_events(
@@ -298,12 +294,11 @@ class Workspace(LocalDatabase, NotImplementedHere):
             MixpanelDataError: The request failed; its subclasses say why.
         """
         check("limit", limit, 1, 100_000)
-        days_of_one_request(from_date, to_date)
-        zone = checked_zone(self._project_timezone, self._credentials.project_timezone)
+        days = resolved_days(from_date, to_date, self._zone)
+        check_one_request(days)
         download = partial(
             download_events,
-            from_date,
-            to_date,
+            days,
             credentials=self._credentials,
             events=events,
             where=where,
@@ -314,7 +309,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
             timeouts=self._timeouts,
             http2=self._http2,
         )
-        return iter_events(short_tracebacks(lambda file: run_sync(download, file)), raw=raw, zone=zone)
+        return iter_events(short_tracebacks(lambda file: run_sync(download, file)), raw=raw, zone=self._zone)
 
     @short_tracebacks
     def info(self) -> WorkspaceInfo:
@@ -338,6 +333,10 @@ class Workspace(LocalDatabase, NotImplementedHere):
             return None if self._only_opened else self._credentials
         except ConfigError:
             return None
+
+    @property
+    def _zone(self) -> str:
+        return checked_zone(self._project_timezone, self._credentials.project_timezone)
 
     @cached_property
     def _credentials(self) -> Credentials:

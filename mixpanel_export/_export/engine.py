@@ -67,6 +67,9 @@ async def export_events(
 ) -> ParallelFetchResult:
     """Export the raw events of *from_date* to *to_date*, both inclusive, into a table of the DuckDB file *db*.
 
+    Dates are dates, or text: `2024-01-31`, `today`, `yesterday`, `-30d`, `2w`, `2024-01`, `last-month`. They are days of
+    UTC, or of *project_timezone*.
+
     The days are fetched in parallel, at most *max_workers* requests at a time, and never faster than the
     project's quota: *per_second* and *per_hour* (3 and 60, or `MPX_PER_SECOND` and `MPX_PER_HOUR`; 0 for no
     limit), which all exports of this user and machine share. At most *max_wait* seconds in all are spent on

@@ -149,11 +149,12 @@ def checked_job(arguments: ExportArguments) -> Job:
     Raises:
         ValueError, ConfigError: As `export_events`.
     """
-    days = checked_days(arguments.from_date, arguments.to_date)
-    check_has_begun(days.first, "from_date", arguments.now())
     arguments.check()
     names = checked_names(arguments.events)
     credentials = arguments.credentials or resolve_credentials()
+    zone = checked_zone(arguments.project_timezone, credentials.project_timezone)
+    days = checked_days(arguments.from_date, arguments.to_date, in_zone(arguments.now(), zone).date())
+    check_has_begun(days.first, "from_date", arguments.now())
     selection = Selection(credentials.project_id, names, arguments.where)
     parameters = parameters_for(
         credentials,
@@ -170,7 +171,7 @@ def checked_job(arguments: ExportArguments) -> Job:
             selection=selection,
             days=days,
             mode=arguments.mode,
-            zone=checked_zone(arguments.project_timezone, credentials.project_timezone),
+            zone=zone,
             zone_is_known=(arguments.project_timezone or credentials.project_timezone) is not None,
             dedupe=arguments.dedupe,
             limited=arguments.limit is not None,

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 import httpx
 from anyio import to_thread
 
 from mixpanel_export._concurrency import in_task
-from mixpanel_export._model import Lines, Selection
-from mixpanel_export._planning.days import check_has_begun, checked_days
+from mixpanel_export._model import Chunk, Lines, Selection
+from mixpanel_export._planning.days import check_has_begun
 from mixpanel_export._quota.gate import gate_for
 from mixpanel_export._quota.limits import Quota
 from mixpanel_export._source.client import new_client
@@ -20,8 +20,7 @@ from mixpanel_export.credentials import Credentials, resolve_credentials
 
 
 async def download_events(
-    from_date: str | date,
-    to_date: str | date,
+    days: Chunk,
     file: BinaryIO,
     *,
     credentials: Credentials | None = None,
@@ -36,13 +35,12 @@ async def download_events(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
-    """Write the lines of one request for the days, proven whole, to a seekable *file*.
+    """Write the lines of one request for *days*, proven whole, to a seekable *file*.
 
     Raises:
         ValueError, ConfigError: As `export_events`.
         APIError: All attempts failed, or another one cannot succeed.
     """
-    days = checked_days(from_date, to_date)
     check_has_begun(days.last, "to_date", now())
     names = checked_names(events)
     credentials = credentials or resolve_credentials()

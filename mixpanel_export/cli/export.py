@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mixpanel_export.cli import complete, print_json
+from mixpanel_export.cli.date_range import days_to_export
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
 from mixpanel_export.cli.options import (
@@ -31,13 +32,17 @@ from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import DateRangeTooLargeError
 from mixpanel_export.results import ExportPlan
 
+if TYPE_CHECKING:
+    from mixpanel_export._model import Chunk
+    from mixpanel_export.credentials import Credentials
+
 EXAMPLES = """\b
 Examples:
   mpx export --from 2024-01-01 --to 2024-03-30 --parallel
   mpx export signups --from 2024-01-01 --to 2024-01-07 -e 'Sign Up,Log In' --db app.duckdb
-  mpx export --from 2024-01-01 --to 2024-06-30 --parallel --resume
-  mpx export --from 2023-01-01 --to 2024-12-31 --parallel --dry-run
-  mpx export --from 2024-01-01 --to "$(date +%F)" --parallel --resume --quiet   # for cron
+  mpx export --from 2023-01 --to last-month --parallel --dry-run
+  mpx export --days 30 --parallel --resume
+  mpx export --parallel --resume --quiet     # for cron: all days that the table lacks, up to yesterday
 
 Credentials come from MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or from an account in ~/.mp/config.toml.
 
@@ -60,8 +65,9 @@ class Options:
     """The options, from the command line or the environment."""
 
     table: str
-    from_date: str
-    to_date: str
+    from_date: str | None
+    to_date: str | None
+    days: int | None
     db: str
     account: str | None
     project_id: str | None
@@ -123,12 +129,24 @@ def _names(value: str) -> list[str]:
     "--from",
     "from_date",
     section="Days",
-    required=True,
     metavar="DATE",
-    help="First day, YYYY-MM-DD, inclusive.",
+    show_default="the first day that the table lacks",
+    help="First day: 2024-01-31, today, yesterday, -30d (days ago), 2w (weeks ago), 2024-01 or last-month.",
 )
 @option(
-    "--to", "to_date", section="Days", required=True, metavar="DATE", help="Last day, YYYY-MM-DD, inclusive."
+    "--to",
+    "to_date",
+    section="Days",
+    metavar="DATE",
+    show_default="yesterday",
+    help="Last day, inclusive. Days are those of UTC, or of --project-timezone.",
+)
+@option(
+    "--days",
+    section="Days",
+    type=click.IntRange(1, 36_525),
+    metavar="N",
+    help="The last N days up to --to, instead of --from.",
 )
 @option(
     "--resume", section="Days", is_flag=True, help="Fetch only days that are missing, failed or not final."
@@ -211,18 +229,26 @@ def command(ctx: click.Context, /, **values: Any) -> None:
     _check(options)
     output = Output(options.as_json, options.quiet, options.no_progress, options.verbose)
     with messages(quiet=options.quiet, verbose=options.verbose):
-        if options.dry_run:
-            _print_plan(options, _plan(options))
+        credentials = _credentials(options)
+        days = days_to_export(options, credentials)
+        if days is None:
+            say(
+                f"Nothing to fetch: {options.table} in {options.db} has every day until {options.to_date or 'yesterday'}."
+            )
             return
-        whole = [(options.from_date, options.to_date)]
+        arguments = _arguments(options, credentials, days)
+        if options.dry_run:
+            _print_plan(options, _plan(arguments))
+            return
+        requested = str(days.first), str(days.last)
         fetched = fetch(
-            _arguments(options), output, http2=options.http2, next_command=lambda: next_command(ctx, whole)
+            arguments, output, http2=options.http2, next_command=lambda: next_command(ctx, requested)
         )
         result = fetched.result
         if options.as_json:
             print_json(result.to_dict())
         print_result(fetched, options.db, output, adds=options.append or options.resume)
-        again = next_command(ctx, result.failed_date_ranges) if result.has_failures else ""
+        again = next_command(ctx, requested, result.failed_date_ranges) if result.has_failures else ""
         print_failures(result, again, output, replacing=options.replace)
     ctx.exit(exit_code([result]))
 
@@ -234,31 +260,36 @@ def _check(options: Options) -> None:
         raise click.UsageError("--limit needs a single request; leave out --parallel or --limit")
     if not options.parallel and (options.workers or options.chunk_days):
         raise click.UsageError("--workers and --chunk-days need --parallel; add it")
+    if options.replace and not (options.from_date or options.days):
+        raise click.UsageError("--replace needs --from or --days, because it replaces the whole table")
 
 
-def _plan(options: Options) -> ExportPlan:
+def _credentials(options: Options) -> "Credentials":
+    from mixpanel_export.credentials import resolve_credentials
+
+    return resolve_credentials(options.account, project_id=options.project_id, region=options.region)
+
+
+def _plan(arguments: dict[str, Any]) -> ExportPlan:
     from mixpanel_export._export.dry_run import plan_export
     from mixpanel_export._export.job import ExportArguments, checked_job
     from mixpanel_export.sync import run_sync
 
-    return run_sync(plan_export, checked_job(ExportArguments(**_arguments(options))))
+    return run_sync(plan_export, checked_job(ExportArguments(**arguments)))
 
 
-def _arguments(options: Options) -> dict[str, Any]:
+def _arguments(options: Options, credentials: "Credentials", days: "Chunk") -> dict[str, Any]:
     """Return the arguments of `export_events`, the same for an export and a dry run."""
     from mixpanel_export._compat import mode_of
-    from mixpanel_export.credentials import resolve_credentials
 
     if not options.parallel:
-        _check_one_request(options)
+        _check_one_request(options, days)
     return {
-        "from_date": options.from_date,
-        "to_date": options.to_date,
+        "from_date": days.first,
+        "to_date": days.last,
         "db": options.db,
         "table": options.table,
-        "credentials": resolve_credentials(
-            options.account, project_id=options.project_id, region=options.region
-        ),
+        "credentials": credentials,
         "events": options.events,
         "where": options.where,
         "limit": options.limit,
@@ -281,23 +312,23 @@ def _arguments(options: Options) -> dict[str, Any]:
     }
 
 
-def _check_one_request(options: Options) -> None:
+def _check_one_request(options: Options, days: "Chunk") -> None:
     """Refuse more days than one request may ask for, and suggest --parallel for many."""
-    from mixpanel_export._compat import days_of_one_request
+    from mixpanel_export._compat import check_one_request
 
     try:
-        days = days_of_one_request(options.from_date, options.to_date)
+        check_one_request(days)
     except DateRangeTooLargeError as error:
         raise click.UsageError(
             f"{error.text(advice=False)}; "
             + (
-                "add --parallel"
+                "add --parallel, or set MPX_PARALLEL=1 to always export in parallel"
                 if options.limit is None
                 else "ask for fewer days, as --limit needs one request"
             )
         ) from error
-    if days > 7 and options.limit is None and not options.quiet:
-        say(f"Exporting {days} days with one request; --parallel makes several at a time.")
+    if days.length > 7 and options.limit is None and not options.quiet:
+        say(f"Exporting {days.length} days with one request; --parallel makes several at a time.")
 
 
 def _print_plan(options: Options, plan: ExportPlan) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mixpanel_export._model import Chunk, Selection
 
 # The command that continues an export sets these options itself.
-_REPLACED = {"table", "from_date", "to_date", "db", "append", "replace", "resume"}
+_REPLACED = {"table", "from_date", "to_date", "days", "db", "append", "replace", "resume"}
 
 
 def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> list[str]:
@@ -167,16 +167,18 @@ def _joined(ranges: Sequence[DateRange]) -> list[DateRange]:
     return joined
 
 
-def next_command(ctx: click.Context, ranges: Sequence[DateRange]) -> str:
-    """Return the command that continues with *ranges*, the same selection and the options typed.
+def next_command(ctx: click.Context, requested: DateRange, failed: Sequence[DateRange] = ()) -> str:
+    """Return the command that continues with the *failed* days, or with all *requested* days.
 
-    No option holds a secret, so the command holds none either.
+    It has the same selection and the options typed. No option holds a secret, so the command holds none either.
     """
     params = ctx.params
-    first, last, mode = min(first for first, _ in ranges), max(last for _, last in ranges), "--resume"
+    mode = "--resume"
     if params["replace"]:
         # The same command continues a replacement, whose rows are not in the table before it is complete.
-        first, last, mode = params["from_date"], params["to_date"], "--replace"
+        failed, mode = (), "--replace"
+    ranges = failed or (requested,)
+    first, last = min(first for first, _ in ranges), max(last for _, last in ranges)
     words = [program(), "export", params["table"], "--from", first, "--to", last, "--db", params["db"], mode]
     return quoted([*words, *_typed_options(ctx, _REPLACED)])
 

@@ -94,7 +94,7 @@ def _target_days(text: str) -> "Chunk":
 
     first, separator, last = text.partition("..")
     try:
-        days = checked_days(first, last) if separator else None
+        days = checked_days(first, last, datetime.now(UTC).date()) if separator else None
     except ArgumentError:
         days = None
     if days is None or days.length > _MAX_TARGET_DAYS:

@@ -48,7 +48,10 @@ def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
     "words, says",
     [
         ([], "--from"),
-        (["--from", "2024-03-01"], "--to"),
+        (["--from", "2024-03-01", "--days", "3"], "--days"),
+        (["--to", "soon"], "--to"),
+        (["--days", "0"], "--days"),
+        (["--replace"], "--from"),
         ([*WEEK, "--parallel", "--limit", "5"], "--limit"),
         ([*WEEK, "--append", "--replace"], "choose one"),
         ([*WEEK, "--resume", "--replace"], "choose one"),

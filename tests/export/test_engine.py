@@ -13,6 +13,7 @@ from support import ACCOUNT, NOW, export, held, ledger, query, simulator, truth
 
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._export.tuning import Tuning
+from mixpanel_export._model import Chunk
 from mixpanel_export._source.download import download_events
 from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._writer.staging import Staging
@@ -339,7 +340,7 @@ async def test_a_download_restarts_its_file(tmp_path: Path) -> None:
     sim = simulator(faults=[Fault("cut_line", times=2)])
     with (tmp_path / "lines.ndjson").open("w+b") as file:
         await download_events(
-            "2024-03-01", "2024-03-02", file, credentials=ACCOUNT, transport=sim.transport(),
+            Chunk(date(2024, 3, 1), date(2024, 3, 2)), file, credentials=ACCOUNT, transport=sim.transport(),
             api_url="http://127.0.0.1", now=lambda: NOW,
         )  # fmt: skip
         file.seek(0)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 from shell import mpx
 from steps import (
+    DEFAULT_ACCOUNT,
     WEEK,
     Place,
     arguments,
@@ -278,16 +279,23 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx: three modes": shell("export", *WEEK, "--append", "--replace"),
     "mpx: a limit with --parallel": shell("export", *WEEK, "--parallel", "--limit", "5"),
     "mpx: workers without --parallel": shell("export", *WEEK, "--workers", "5"),
-    "mpx: too many days": shell("export", "--from", "2023-01-01", "--to", "2024-03-01"),
-    "mpx: too many days with a limit": shell(
-        "export", "--from", "2023-01-01", "--to", "2024-03-01", "--limit", "5"
+    "mpx: too many days": steps(
+        configured(DEFAULT_ACCOUNT), shell("export", "--from", "2023-01-01", "--to", "2024-03-01")
+    ),
+    "mpx: too many days with a limit": steps(
+        configured(DEFAULT_ACCOUNT),
+        shell("export", "--from", "2023-01-01", "--to", "2024-03-01", "--limit", "5"),
     ),
     "mpx: no event": shell("export", *WEEK, "--events", ","),
     "mpx: events that are no JSON": shell("export", *WEEK, "--events", "[x"),
     "mpx: events that are no names": shell("export", *WEEK, "--events", "[1]"),
     "mpx: no duration": shell("export", *WEEK, "--max-wait", "soon"),
     "mpx: no time at all": shell("export", *WEEK, "--idle-timeout", "0"),
-    "mpx: no first day": shell("export"),
+    "mpx: no first day": steps(configured(DEFAULT_ACCOUNT), shell("export")),
+    "mpx: a number of days beside a first day": steps(
+        configured(DEFAULT_ACCOUNT), shell("export", *WEEK, "--days", "7")
+    ),
+    "mpx: a replacement without a first day": shell("export", "--replace"),
     "mpx: a file in use": in_use(lambda place: mpx("status", str(place.db))),
     "mpx: a file in use for too long": in_use(lambda place: mpx("status", str(place.db), "--wait", "0.1s")),
     "mpx: a command without --wait and a file in use": in_use(lambda place: mpx("retry", str(place.db))),

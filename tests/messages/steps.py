@@ -30,6 +30,7 @@ DAYS = {"from_date": "2024-03-01", "to_date": "2024-03-09"}
 WEEK = ("--from", "2024-03-01", "--to", "2024-03-07")
 LINE = b'{"event": "a", "properties": {"time": 1709290800, "distinct_id": "u", "$insert_id": "%d"}}\n'
 ACCOUNT_TOML = '[accounts.main]\nusername = "svc.1"\nsecret = "s"\nproject_id = "12345"\n'
+DEFAULT_ACCOUNT = f'default = "main"\n{ACCOUNT_TOML}'
 
 
 class Place:

@@ -31,7 +31,7 @@ LAYERS = {
     "_concurrency": ("", "anyio"),
     "_timezones": ("errors", ""),
     "_planning": ("_model errors", ""),
-    "_compat": ("_environment _model _planning errors results", ""),
+    "_compat": ("_environment _model _planning _timezones errors results", ""),
     "_quota": ("_environment _files errors", "anyio platformdirs"),
     "credentials": ("_endpoint _environment _files _timezones errors", ""),
     "exceptions": ("errors", ""),
@@ -64,7 +64,7 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_compat _database _endpoint _environment _error_base _export _local _model _planning _process _quota _source credentials "
+            "_compat _database _endpoint _environment _error_base _export _local _model _planning _process _quota _source _timezones credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",

@@ -1,0 +1,112 @@
+"""The days that `mpx export` requests, from `--from`, `--to` and `--days`, and from the ledger where they are left out."""
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from mixpanel_export.cli.look import open_read_only
+
+if TYPE_CHECKING:
+    from mixpanel_export._model import Chunk, Selection
+    from mixpanel_export.cli.export import Options
+    from mixpanel_export.credentials import Credentials
+
+_FIRST_DAY = "the first day to export, such as 2024-01-31 or -30d"
+
+
+def days_to_export(options: "Options", credentials: "Credentials") -> "Chunk | None":
+    """Return the days that the *options* request; None if no day is left to fetch.
+
+    Asks for the first day if neither the options nor the ledger tell it, and somebody can answer.
+
+    Raises:
+        ArgumentError, UsageError: As `chosen_days`.
+    """
+    from mixpanel_export._model import Selection
+    from mixpanel_export._source.parameters import checked_names
+    from mixpanel_export._timezones import checked_zone, in_zone
+
+    zone = checked_zone(options.project_timezone, credentials.project_timezone)
+    today = in_zone(datetime.now(UTC), zone).date()
+
+    def first_missing() -> date | None:
+        selection = Selection(credentials.project_id, checked_names(options.events), options.where)
+        day = first_missing_day(options.db, options.table, selection)
+        if day is None and not options.quiet and sys.stdin.isatty() and sys.stderr.isatty():
+            return _asked_first_day(today)
+        return day
+
+    return chosen_days(options.from_date, options.to_date, options.days, today, first_missing)
+
+
+def chosen_days(
+    first: str | None,
+    last: str | None,
+    number: int | None,
+    today: date,
+    first_missing: Callable[[], date | None],
+) -> "Chunk | None":
+    """Return the days from *first* to *last*, or the *number* of days up to *last*; None if no day is left to fetch.
+
+    Without *last*, the days end yesterday, or on *first* if that is later. Without *first* and *number*, they begin on
+    the day that *first_missing* returns.
+
+    Raises:
+        ArgumentError: A day is invalid, or *last* is before *first*.
+        UsageError: *first* and *number* are given, or none is and *first_missing* returns None.
+    """
+    from mixpanel_export._model import Chunk
+    from mixpanel_export._planning.days import checked_days, resolve_day
+
+    if first and number:
+        raise click.UsageError("--days and --from cannot be combined; choose one")
+    end = resolve_day(last or "yesterday", "to_date", today, last=True)
+    if number:
+        return Chunk(end - timedelta(days=number - 1), end)
+    if first is None:
+        missing = first_missing()
+        if missing is None:
+            raise click.UsageError(f"--from is missing: {_FIRST_DAY}; or use --days 30")
+        return Chunk(missing, end) if missing <= end else None
+    if last is None:
+        end = max(end, resolve_day(first, "from_date", today))
+    return checked_days(first, end, today)
+
+
+def first_missing_day(db: str, table: str, selection: "Selection") -> date | None:
+    """Return the first day that *table* lacks: one that is missing, failed or open, else the day after the last.
+
+    None if the table has been dropped, or if the ledger has no days of *selection* in it.
+    """
+    from mixpanel_export._database.coverage import RowsPerDay, coverages
+    from mixpanel_export._database.ledger import read_batches
+    from mixpanel_export._database.path import database_path, has_content
+    from mixpanel_export._database.schema import check_ledger, table_names
+    from mixpanel_export._database.target_days import read_target_days
+
+    if not has_content(database_path(db)):
+        return None
+    with open_read_only(db) as connection:
+        check_ledger(connection)
+        exists: dict[str, RowsPerDay] = {name: {} for name in table_names(connection)}
+        known = coverages(read_batches(connection), exists, read_target_days(connection))
+    for coverage in known:
+        if (coverage.table.lower(), coverage.selection) == (
+            table.lower(),
+            selection,
+        ) and not coverage.dropped:
+            days = coverage.to_fetch
+            return days[0].first if days else coverage.days[-1].day + timedelta(days=1)
+    return None
+
+
+def _asked_first_day(today: date) -> date:
+    """Ask on the terminal for the first day to export."""
+    from mixpanel_export._planning.days import resolve_day
+
+    return resolve_day(
+        click.prompt(_FIRST_DAY.capitalize(), default="yesterday", err=True), "from_date", today
+    )
