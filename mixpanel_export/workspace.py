@@ -211,11 +211,10 @@ class Workspace(LocalDatabase, NotImplementedHere):
         max_wait: float = 86_400.0,
     ) -> FetchResult | ParallelFetchResult:
         """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
-        Text may be as in `export_events`: `2024-01-31`, `yesterday`, `-30d`, `2024-01`.
 
-        With *parallel*, the range is split into batches of *chunk_days* (None: planned from range, workers and quota),
-        up to *max_workers* (None: 10) of which are fetched at a time. A failed batch is reported in the result, while
-        the others continue. Without *parallel*, one request fetches the whole range, and its error is raised.
+        Dates are as in `export_events`. With *parallel*, the range is split into batches of *chunk_days* (None: planned
+        from range, workers and quota), up to *max_workers* (None: 10) of which are fetched at a time. A failed batch is
+        reported in the result, while the others continue. Without, one request fetches all, and its error is raised.
 
         The table must not exist, unless *append*, *replace* or *resume* is true. A replacement without any event is
         refused, unless *allow_empty* is true. *limit* caps the events of one request. A failed request is retried up to

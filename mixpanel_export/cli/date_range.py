@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,27 @@ from mixpanel_export.cli.look import open_read_only
 
 if TYPE_CHECKING:
     from mixpanel_export._model import Chunk, Selection
-    from mixpanel_export.cli.export import Options
     from mixpanel_export.credentials import Credentials
 
 _FIRST_DAY = "the first day to export, such as 2024-01-31 or -30d"
 
 
-def days_to_export(options: "Options", credentials: "Credentials") -> "Chunk | None":
+@dataclass(frozen=True, slots=True)
+class RangeOptions:
+    """The options from which the days of an export follow."""
+
+    first: str | None
+    last: str | None
+    number: int | None
+    db: str
+    table: str
+    events: list[str] | None
+    where: str | None
+    project_timezone: str | None
+    may_ask: bool
+
+
+def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk | None":
     """Return the days that the *options* request; None if no day is left to fetch.
 
     Asks for the first day if neither the options nor the ledger tell it, and somebody can answer.
@@ -35,11 +50,11 @@ def days_to_export(options: "Options", credentials: "Credentials") -> "Chunk | N
     def first_missing() -> date | None:
         selection = Selection(credentials.project_id, checked_names(options.events), options.where)
         day = first_missing_day(options.db, options.table, selection)
-        if day is None and not options.quiet and sys.stdin.isatty() and sys.stderr.isatty():
+        if day is None and options.may_ask and sys.stdin.isatty() and sys.stderr.isatty():
             return _asked_first_day(today)
         return day
 
-    return chosen_days(options.from_date, options.to_date, options.days, today, first_missing)
+    return chosen_days(options.first, options.last, options.number, today, first_missing)
 
 
 def chosen_days(

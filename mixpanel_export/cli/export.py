@@ -1,13 +1,13 @@
 """`mpx export`: export the events of a range of days into a DuckDB file."""
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mixpanel_export.cli import complete, print_json
-from mixpanel_export.cli.date_range import days_to_export
+from mixpanel_export.cli.date_range import RangeOptions, days_to_export
+from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
 from mixpanel_export.cli.options import (
@@ -97,28 +97,6 @@ class Options:
     quiet: bool
     no_progress: bool
     verbose: bool
-
-
-def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
-    """Return the event names of every `--events`, in order and without repetition, or None."""
-    if not values:
-        return None
-    names = [name for value in values for name in _names(value)]
-    if not names:
-        raise click.BadParameter("no event is named; leave the option out to export all events")
-    return list(dict.fromkeys(names))
-
-
-def _names(value: str) -> list[str]:
-    if not value.lstrip().startswith("["):
-        return [name.strip() for name in value.split(",") if name.strip()]
-    try:
-        names = json.loads(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value} is not a JSON list ({error})") from error
-    if not all(isinstance(name, str) and name for name in names):
-        raise click.BadParameter(f"{value} is not a JSON list of event names")
-    return list(names)
 
 
 @click.command(
@@ -230,7 +208,7 @@ def command(ctx: click.Context, /, **values: Any) -> None:
     output = Output(options.as_json, options.quiet, options.no_progress, options.verbose)
     with messages(quiet=options.quiet, verbose=options.verbose):
         credentials = _credentials(options)
-        days = days_to_export(options, credentials)
+        days = days_to_export(_range_options(options), credentials)
         if days is None:
             say(
                 f"Nothing to fetch: {options.table} in {options.db} has every day until {options.to_date or 'yesterday'}."
@@ -268,6 +246,20 @@ def _credentials(options: Options) -> "Credentials":
     from mixpanel_export.credentials import resolve_credentials
 
     return resolve_credentials(options.account, project_id=options.project_id, region=options.region)
+
+
+def _range_options(options: Options) -> RangeOptions:
+    return RangeOptions(
+        options.from_date,
+        options.to_date,
+        options.days,
+        options.db,
+        options.table,
+        options.events,
+        options.where,
+        options.project_timezone,
+        may_ask=not options.quiet,
+    )
 
 
 def _plan(arguments: dict[str, Any]) -> ExportPlan:

@@ -1,6 +1,5 @@
 """Texts about an export. Nothing here prints."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -13,6 +12,7 @@ from click.core import ParameterSource
 
 from mixpanel_export.cli import in_options, program
 from mixpanel_export.cli.duration import duration_words
+from mixpanel_export.cli.event_names import event_words
 from mixpanel_export.errors import RateLimitError
 from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
 
@@ -211,12 +211,6 @@ def export_command(
     for option, value in values.items():
         words += [option, value] if value else []
     return quoted(words if deduped else [*words, "--no-dedupe"])
-
-
-def event_words(events: Sequence[str]) -> str:
-    """Return *events* as one value of `--events`: separated by commas, or as a JSON list if a name requires it."""
-    plain = all("," not in name and name == name.strip() and not name.startswith("[") for name in events)
-    return ",".join(events) if plain else json.dumps(list(events), ensure_ascii=False)
 
 
 def _typed_options(ctx: click.Context, without: Collection[str]) -> Iterator[str]:

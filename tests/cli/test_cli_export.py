@@ -14,8 +14,7 @@ from shell import NINE_DAYS, WEEK, mpx, one_error, small_table
 from support import held, query, truth
 
 from mixpanel_export.cli import cli
-from mixpanel_export.cli.export import parse_events
-from mixpanel_export.cli.report import event_words
+from mixpanel_export.cli.event_names import event_words, parse_events
 from mixpanel_export.simulator import Fault, Simulator
 
 # The result, and what goes where

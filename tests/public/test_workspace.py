@@ -163,7 +163,7 @@ def test_selection_and_limit_reach_mixpanel(served: Served) -> None:
         ({"append": True, "replace": True}, "append"),
         ({"resume": True, "replace": True}, "replace"),
         ({"from_date": "2024-1-1"}, "from_date"),
-        ({"from_date": "2024-01-15"}, "from_date"),
+        ({"from_date": "2024-01-15"}, "to_date"),
         ({"from_date": "2024-01-15", "parallel": True}, "to_date"),
         ({"to_date": "2999-01-01", "from_date": "2999-01-01"}, "from_date"),
         ({"name": "no-such-name"}, "table"),

@@ -1,0 +1,34 @@
+"""Names of events on the command line: the values of `--events`."""
+
+import json
+from collections.abc import Sequence
+
+import click
+
+
+def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    """Return the event names of every `--events`, in order and without repetition, or None."""
+    if not values:
+        return None
+    names = [name for value in values for name in _names(value)]
+    if not names:
+        raise click.BadParameter("no event is named; leave the option out to export all events")
+    return list(dict.fromkeys(names))
+
+
+def _names(value: str) -> list[str]:
+    if not value.lstrip().startswith("["):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    try:
+        names = json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value} is not a JSON list ({error})") from error
+    if not all(isinstance(name, str) and name for name in names):
+        raise click.BadParameter(f"{value} is not a JSON list of event names")
+    return list(names)
+
+
+def event_words(events: Sequence[str]) -> str:
+    """Return *events* as one value of `--events`: separated by commas, or as a JSON list if a name requires it."""
+    plain = all("," not in name and name == name.strip() and not name.startswith("[") for name in events)
+    return ",".join(events) if plain else json.dumps(list(events), ensure_ascii=False)
