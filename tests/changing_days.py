@@ -5,14 +5,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
 import httpx
-from support import ACCOUNT, COLUMNS, NOW, Body, query
+from support import COLUMNS, Body, export_from, query
 
-from mixpanel_export import ParallelFetchResult, export_events
+from mixpanel_export import ParallelFetchResult
 
 FIRST = date(2024, 3, 1)
 DAYS = [FIRST + timedelta(days=day) for day in range(4)]
@@ -107,20 +108,8 @@ class Server:
 
 def run(server: Server, db: Path, first: date, last: date, **options: Any) -> ParallelFetchResult:
     """Export days of *server*, with requests of one day each unless told otherwise."""
-    usual: dict[str, Any] = {
-        "credentials": ACCOUNT,
-        "transport": server.transport(),
-        "api_url": "http://127.0.0.1",
-        "per_second": 0,
-        "per_hour": 0,
-        "now": lambda: NOW,
-        "chunk_days": 1,
-    }
-
-    async def exported() -> ParallelFetchResult:
-        return await export_events(first, last, db=db, **(usual | options))
-
-    return anyio.run(exported)
+    arguments: dict[str, Any] = {"transport": server.transport(), "chunk_days": 1} | options
+    return anyio.run(partial(export_from, db=db, first=first, last=last, **arguments))
 
 
 def table(db: Path) -> Counter[tuple[Any, ...]]:

@@ -61,13 +61,6 @@ def db(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retry at once. The pauses are no argument of any public call, since a shorter one would burden the server."""
-    for pause in ("LONGEST_PAUSE", "_SHORTEST_PAUSE", "_REFUSAL_PAUSE", "_SPREAD"):
-        monkeypatch.setattr(f"mixpanel_export._quota.retry_policy.{pause}", 0.0)
-
-
-@pytest.fixture
 def account_in_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The simulator's account, without a quota to wait for."""
     settings = {

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,18 @@ import duckdb
 import httpx
 
 from mixpanel_export._export.callbacks import Callbacks
-from mixpanel_export._export.engine import export_events, run_job
+from mixpanel_export._export.engine import run_job
 from mixpanel_export._export.job import ExportArguments, checked_job
 from mixpanel_export._export.tuning import Tuning
+from mixpanel_export._quota.retry_policy import Pauses
 from mixpanel_export.credentials import Credentials
-from mixpanel_export.results import ParallelFetchResult
+from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
 from mixpanel_export.simulator import Simulator, checksum
 
 ACCOUNT = Credentials("demo.mp-service-account", "demo-secret", "12345")
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
+RETRY_AT_ONCE = Pauses(shortest=0.0, longest=0.0, refusal=0.0, spread=0.0)
+TUNING = Tuning(pauses=RETRY_AT_ONCE)
 COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
 
 
@@ -41,26 +43,37 @@ def simulator(**options: Any) -> Simulator:
 async def export(
     sim: Simulator,
     db: Path,
-    first: str = "2024-03-01",
-    last: str = "2024-03-09",
-    *,
-    tuning: Tuning | None = None,
+    first: str | date = "2024-03-01",
+    last: str | date = "2024-03-09",
     **options: Any,
 ) -> ParallelFetchResult:
-    """Export from *sim* over its transport, without limits; *options* override the defaults."""
+    """Export from *sim* over its transport; *options* are those of `export_from`."""
+    return await export_from(options.pop("transport", sim.transport()), db, first, last, **options)
+
+
+async def export_from(
+    transport: httpx.AsyncBaseTransport | None,
+    db: Path,
+    first: str | date,
+    last: str | date,
+    *,
+    on_batch_complete: Callable[[BatchProgress], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    http2: bool = False,
+    tuning: Tuning = TUNING,
+    **options: Any,
+) -> ParallelFetchResult:
+    """Export over *transport* without limits and without pauses before retries; *options* override the defaults."""
     defaults: dict[str, Any] = {
         "credentials": ACCOUNT,
-        "transport": sim.transport(),
         "api_url": "http://127.0.0.1",
         "per_second": 0,
         "per_hour": 0,
         "now": lambda: NOW,
     }
-    if tuning is None:
-        return await export_events(first, last, db=db, **(defaults | options))
-    transport = defaults.pop("transport")
-    job = checked_job(ExportArguments(from_date=first, to_date=last, db=db, **(defaults | options)))
-    return await run_job(replace(job, tuning=tuning), Callbacks(), transport=transport)
+    arguments = ExportArguments(from_date=first, to_date=last, db=db, **(defaults | options))
+    callbacks = Callbacks(on_batch_complete, on_progress)
+    return await run_job(checked_job(arguments, tuning), callbacks, http2=http2, transport=transport)
 
 
 def query(db: Path, sql: str) -> list[tuple[Any, ...]]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,9 +17,8 @@ import pytest
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ACCOUNT, NOW, answering, ledger, query
+from support import ACCOUNT, answering, export_from, ledger, query
 
-from mixpanel_export._export.engine import export_events
 from mixpanel_export._source.records import iter_events
 from mixpanel_export._timezones import checked_zone, in_zone, to_utc
 from mixpanel_export.errors import SelectionError
@@ -189,19 +189,8 @@ def exported(
     lines: Sequence[bytes], db: Path, first: str = "2024-03-01", **options: Any
 ) -> list[tuple[Any, ...]]:
     """Return times and properties of a table after an export to 1 March whose answers have these lines."""
-    usual: dict[str, Any] = {
-        "credentials": ACCOUNT,
-        "transport": answering(lambda _: b"\n".join(lines)),
-        "api_url": "http://127.0.0.1",
-        "per_second": 0,
-        "per_hour": 0,
-        "now": lambda: NOW,
-    }
-
-    async def run() -> None:
-        await export_events(first, "2024-03-01", db=db, **(usual | options))
-
-    anyio.run(run)
+    transport = answering(lambda _: b"\n".join(lines))
+    anyio.run(partial(export_from, transport, db, first, "2024-03-01", **options))
     return query(db, "SELECT event_time, properties::VARCHAR FROM events")
 
 

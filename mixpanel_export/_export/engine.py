@@ -197,7 +197,13 @@ async def _transfer(
             entered_in_thread(validators_for(table, staging, clock, thread_count()))
         )
         fetcher = Fetcher(
-            client, job.parameters, job.gate, workers=job.workers, retries=job.retries, now=job.now
+            client,
+            job.parameters,
+            job.gate,
+            workers=job.workers,
+            retries=job.retries,
+            pauses=job.tuning.pauses,
+            now=job.now,
         )
         reporter = Reporter(callbacks, tracker, fetcher.stats, job.gate, lambda: staging.lines)
         writing = WriteTasks(

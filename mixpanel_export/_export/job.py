@@ -3,14 +3,14 @@
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
 from mixpanel_export._database.path import database_path
 from mixpanel_export._database.preflight import ExportSpec, Mode
-from mixpanel_export._export.tuning import Tuning
+from mixpanel_export._export.tuning import USUAL_TUNING, Tuning
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._planning.days import check_has_begun, checked_days, latest_day
 from mixpanel_export._planning.planner import Plan, first_open_day, plan
@@ -42,7 +42,7 @@ class Job:
     allow_empty: bool
     """Whether a replacement without any event may replace rows."""
     now: Callable[[], datetime]
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: Tuning
 
     async def plan(self, batches: Sequence[Batch], history: Sequence[Batch]) -> Plan:
         """Plan the requests, with the quota that the hour has left now.
@@ -143,7 +143,7 @@ class ExportArguments:
             )
 
 
-def checked_job(arguments: ExportArguments) -> Job:
+def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Job:
     """Return the job that the arguments describe.
 
     Raises:
@@ -177,12 +177,13 @@ def checked_job(arguments: ExportArguments) -> Job:
             limited=arguments.limit is not None,
         ),
         parameters=parameters,
-        gate=gate_for(quota, parameters.url, credentials.project_id),
+        gate=gate_for(quota, parameters.url, credentials.project_id, tuning.pauses),
         workers=1 if arguments.single else arguments.max_workers,
         chunk_days=_ANY_LENGTH if arguments.single else arguments.chunk_days,
         retries=arguments.retries,
         allow_empty=arguments.allow_empty,
         now=arguments.now,
+        tuning=tuning,
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mixpanel_export._database.settings import ROW_GROUP
+from mixpanel_export._quota.retry_policy import USUAL_PAUSES, Pauses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +28,9 @@ class Tuning:
     """Bytes at which it is."""
     group_wait: float = 2.0
     """Time that a smaller group waits for more chunks."""
+    pauses: Pauses = USUAL_PAUSES
+    """Pauses before retries."""
+
+
+USUAL_TUNING = Tuning()
+"""The values of every export."""

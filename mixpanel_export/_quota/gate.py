@@ -20,7 +20,7 @@ import anyio
 from anyio import to_thread
 
 from mixpanel_export._quota.limits import Quota
-from mixpanel_export._quota.retry_policy import pause_after_refusal
+from mixpanel_export._quota.retry_policy import USUAL_PAUSES, Pauses, pause_after_refusal
 from mixpanel_export._quota.shared import SharedQuota, View, key_of
 from mixpanel_export._quota.statuses import UNCOUNTED
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, time_for, wait_needed
@@ -100,6 +100,7 @@ class Gate:
         quota: Quota,
         *,
         shared: SharedQuota | None = None,
+        pauses: Pauses = USUAL_PAUSES,
         clock: Callable[[], float] = anyio.current_time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
@@ -107,6 +108,7 @@ class Gate:
         self._hour = Window(quota.per_hour, HOUR)
         self._max_wait_left = quota.max_wait
         self._shared = shared
+        self._pauses = pauses
         self._clock = clock
         self._sleep = sleep
         # Times of requests, oldest first: all of the last second, and the counted ones of the last hour.
@@ -246,7 +248,7 @@ class Gate:
         if ticket.time >= self._last_refusal:
             self._refusals += 1
         self._last_refusal = self._clock()
-        return pause_after_refusal(retry_after, self._refusals)
+        return pause_after_refusal(retry_after, self._refusals, pauses=self._pauses)
 
     async def _refund(self, ticket: Ticket) -> None:
         """Stop counting a request against the hourly limit.
@@ -291,8 +293,9 @@ class Gate:
         return wait_needed([window], self._counted, self._clock())
 
 
-def gate_for(quota: Quota, url: str, project_id: str) -> Gate:
+def gate_for(quota: Quota, url: str, project_id: str, pauses: Pauses = USUAL_PAUSES) -> Gate:
     """Return the gate for requests of the project to *url*. It shares its quota with all other processes."""
     if not (quota.per_second or quota.per_hour):
-        return Gate(quota)
-    return Gate(quota, shared=SharedQuota(key_of(url, project_id), quota.per_second, quota.per_hour))
+        return Gate(quota, pauses=pauses)
+    shared = SharedQuota(key_of(url, project_id), quota.per_second, quota.per_hour)
+    return Gate(quota, shared=shared, pauses=pauses)

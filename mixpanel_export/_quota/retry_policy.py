@@ -26,20 +26,31 @@ from mixpanel_export.errors import (
     TruncatedError,
 )
 
-LONGEST_REFUSAL = 3600.0
-"""The longest pause after a 429 without `Retry-After`, in seconds. After an hour the whole quota is available again."""
-
-LONGEST_PAUSE = 60.0
-"""The longest pause before a retry, in seconds, unless the server asks for a longer one."""
-
+_LONGEST_REFUSAL = 3600.0  # seconds; after an hour the whole quota is available again
 _LONGEST_RETRY_AFTER = 3600.0  # seconds; the longest `Retry-After` of a server error that is honoured
-_SHORTEST_PAUSE = 0.25  # seconds; the random part of a pause may be 0
-_REFUSAL_PAUSE = 60.0  # seconds; the first pause after a 429 without `Retry-After`
 _SPREAD = 0.1  # random addition to the pause after a 429, as a part of it, so that clients do not return all at once
 _MAX_INTERRUPTIONS = 2  # then the chunk is assumed too large and is split
 
 Draw = Callable[[], float]
 """Returns a random number from 0 up to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pauses:
+    """Pauses in seconds. Users cannot set them, because shorter ones would burden the server; tests can."""
+
+    shortest: float = 0.25
+    """The shortest pause before a retry; the random part may be 0."""
+    longest: float = 60.0
+    """The longest pause before a retry, unless the server asks for a longer one."""
+    refusal: float = 60.0
+    """The first pause after a 429 without `Retry-After`."""
+    spread: float = 1.0
+    """The least upper bound of the random addition to the pause after a 429."""
+
+
+USUAL_PAUSES = Pauses()
+"""The pauses of every export."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +78,41 @@ class History:
         return History(self.failures + 1, self.interruptions + _may_be_too_large(error), error)
 
 
-def next_step(history: History, *, retries: int, splittable: bool, draw: Draw = random.random) -> Step:
+def next_step(
+    history: History,
+    *,
+    retries: int,
+    splittable: bool,
+    pauses: Pauses = USUAL_PAUSES,
+    draw: Draw = random.random,
+) -> Step:
     """Decide what to do after the last failure. The same chunk is retried at most *retries* times."""
     error = history.last
     if splittable and (history.interruptions >= _MAX_INTERRUPTIONS or _is_due_to_size(error)):
         return "split"
     if not isinstance(error, NetworkError | ServerError | TruncatedError) or history.failures > retries:
         return "give up"
-    pause = _doubled(1.0, history.failures - 1, LONGEST_PAUSE) * draw()
+    pause = _doubled(1.0, history.failures - 1, pauses.longest) * draw()
     retry_after = error.retry_after or 0.0 if isinstance(error, ServerError) else 0.0
-    return Wait(max(_SHORTEST_PAUSE, pause, min(retry_after, _LONGEST_RETRY_AFTER)))
+    return Wait(max(pauses.shortest, pause, min(retry_after, _LONGEST_RETRY_AFTER)))
 
 
-def pause_after_refusal(retry_after: float | None, refusals: int, *, draw: Draw = random.random) -> float:
+def pause_after_refusal(
+    retry_after: float | None,
+    refusals: int,
+    *,
+    pauses: Pauses = USUAL_PAUSES,
+    draw: Draw = random.random,
+) -> float:
     """Return for how many seconds all requests pause after a 429. *refusals* is the number of 429s in a row.
 
     The pause is at least *retry_after*, the value of `Retry-After`. It is longer if shorter pauses led to another 429.
     """
     if retry_after is None:
-        pause = _doubled(_REFUSAL_PAUSE, refusals - 1, LONGEST_REFUSAL)
+        pause = _doubled(pauses.refusal, refusals - 1, _LONGEST_REFUSAL)
     else:
-        pause = max(retry_after, _doubled(1.0, refusals - 2, _REFUSAL_PAUSE) if refusals > 1 else 0.0)
-    return pause + draw() * max(1.0, _SPREAD * pause)
+        pause = max(retry_after, _doubled(1.0, refusals - 2, pauses.refusal) if refusals > 1 else 0.0)
+    return pause + draw() * max(pauses.spread, _SPREAD * pause)
 
 
 def _may_be_too_large(error: MixpanelDataError) -> bool:

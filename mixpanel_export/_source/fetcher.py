@@ -14,7 +14,7 @@ import httpx
 
 from mixpanel_export._model import Chunk, Lines
 from mixpanel_export._quota.gate import Gate, MaxWaitExceeded, SlotExpired
-from mixpanel_export._quota.retry_policy import LONGEST_PAUSE, History, Wait, next_step
+from mixpanel_export._quota.retry_policy import USUAL_PAUSES, History, Pauses, Wait, next_step
 from mixpanel_export._source.parameters import RequestParameters
 from mixpanel_export._source.request import fetch
 from mixpanel_export.errors import (
@@ -74,6 +74,7 @@ class Fetcher:
         *,
         workers: int,
         retries: int,
+        pauses: Pauses = USUAL_PAUSES,
         now: Callable[[], datetime],
     ) -> None:
         self._client = client
@@ -82,6 +83,7 @@ class Fetcher:
         self._limiter = anyio.CapacityLimiter(workers)
         self._threads = anyio.CapacityLimiter(os.cpu_count() or 1)  # more threads than cores do not help
         self._retries = retries
+        self._pauses = pauses
         self._now = now
         self.stats: dict[Chunk, ChunkStats] = {}
 
@@ -119,9 +121,14 @@ class Fetcher:
         self, error: APIError, history: History, stats: ChunkStats, *, splittable: bool
     ) -> None:
         """Do what the retry policy says after a failed attempt."""
-        step = next_step(history, retries=self._retries, splittable=splittable and self._may_split)
+        step = next_step(
+            history,
+            retries=self._retries,
+            splittable=splittable and self._may_split,
+            pauses=self._pauses,
+        )
         match step:
-            case Wait(seconds) if seconds > LONGEST_PAUSE and seconds > self._gate.statistics().max_wait_left:
+            case Wait(seconds) if seconds > max(self._pauses.longest, self._gate.statistics().max_wait_left):
                 raise error  # the server asked for the pause, so it counts like a wait for the quota
             case Wait(seconds):
                 _log.info("%s; next attempt in %.1f s", error.text(advice=False), seconds)

@@ -16,7 +16,7 @@ from mixpanel_export._database.connection import connect
 from mixpanel_export.results import BatchProgress, Progress
 from mixpanel_export.simulator import Fault
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses")]
+pytestmark = pytest.mark.anyio
 
 
 FIFTH = date(2024, 3, 5)

@@ -31,7 +31,7 @@ from mixpanel_export.errors import (
 from mixpanel_export.results import BatchProgress, Progress
 from mixpanel_export.simulator import Fault, Simulator
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses")]
+pytestmark = pytest.mark.anyio
 
 
 PASSING = [

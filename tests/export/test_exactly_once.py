@@ -11,9 +11,7 @@ import httpx
 import pytest
 from changing_days import DAYS, FIRST, Line, Server, rows, run, table, winners
 from examples import slow
-from support import ACCOUNT, Body, answering, query
-
-from mixpanel_export import ParallelFetchResult, export_events
+from support import ACCOUNT, Body, answering, export_from, query
 
 
 def counts(db: Path) -> list[tuple[Any, ...]]:
@@ -168,14 +166,8 @@ def test_a_number_is_compared_as_it_was_sent(db: Path) -> None:
         % (number, time.encode())
         for number, time in enumerate(times)
     )
-
-    async def exported() -> ParallelFetchResult:
-        transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Body([body])))
-        return await export_events(
-            FIRST, FIRST, db=db, credentials=ACCOUNT, transport=transport, api_url="http://127.0.0.1"
-        )
-
-    assert anyio.run(exported).removed_duplicates == 1
+    exported = anyio.run(export_from, answering(lambda _: body), db, FIRST, FIRST)
+    assert exported.removed_duplicates == 1
     assert Counter(
         json.loads(text)["nested"]["time"] for (text,) in query(db, "SELECT properties FROM events")
     ) == {
@@ -208,7 +200,6 @@ def _body(lines: Iterable[Line]) -> bytes:
     return b"".join(f'{{"event":"{line.event}","properties":{line.properties}}}\n'.encode() for line in lines)
 
 
-@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("first", ["{rows}terminated early", "garbage\n{rows}"])
 def test_an_empty_answer_after_a_broken_one_is_not_believed_at_once(db: Path, first: str) -> None:
     """Where an earlier attempt brought events, an answer without a byte does not make the day empty."""

@@ -14,7 +14,7 @@ from mixpanel_export.errors import (
 )
 from mixpanel_export.simulator import Fault
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses")]
+pytestmark = pytest.mark.anyio
 
 
 FIFTH = date(2024, 3, 5)

@@ -29,7 +29,7 @@ from mixpanel_export import (
 from mixpanel_export.cli import cli
 from mixpanel_export.simulator import Fault, Simulator
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses", "account_in_environment")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("account_in_environment")]
 
 sim = regressions.sim
 url = regressions.url

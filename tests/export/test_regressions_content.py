@@ -18,7 +18,7 @@ from mixpanel_export import (
 from mixpanel_export._database.settings import memory_limit
 from mixpanel_export.simulator import Fault
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_pauses", "account_in_environment")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("account_in_environment")]
 
 sim = regressions.sim
 

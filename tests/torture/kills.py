@@ -87,7 +87,7 @@ class KilledRun(Run):
             self.url,
             ACCOUNT,
             self.project.now,
-            replace(self.settings, shortest_pause=0.05),
+            self.settings.with_pause(0.05),
             self._state,
             _SHORT_TIMEOUTS if faults else None,
             point,

@@ -19,10 +19,11 @@ from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.engine import run_job
 from mixpanel_export._export.job import ExportArguments, checked_job
 from mixpanel_export._export.tuning import Tuning
-from mixpanel_export._quota.retry_policy import pause_after_refusal
+from mixpanel_export._quota.retry_policy import Pauses
 from mixpanel_export._source.decoder import BodyDecoder
 
 _PACKAGE = "mixpanel_export."
+PAUSES = Pauses(shortest=0.0, longest=0.02, refusal=0.01, spread=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,14 @@ class Settings:
 
     tuning: Tuning
     block_size: int
-    shortest_pause: float = 0.0
+
+    def with_pause(self, seconds: float) -> "Settings":
+        """Return the settings with a pause of at least *seconds* before a retry."""
+        return replace(self, tuning=replace(self.tuning, pauses=replace(PAUSES, shortest=seconds)))
 
     def replacements(self) -> dict[str, Any]:
         """Return the values of the module attributes that are no parameters of an export."""
         return {
-            "_quota.gate.pause_after_refusal": partial(pause_after_refusal, draw=lambda: 0.0),
-            "_quota.retry_policy.LONGEST_PAUSE": 0.02,
-            "_quota.retry_policy._REFUSAL_PAUSE": 0.01,
-            "_quota.retry_policy._SHORTEST_PAUSE": self.shortest_pause,
             "_source.request.BodyDecoder": partial(BodyDecoder, block_size=self.block_size),
         }
 
@@ -57,6 +57,7 @@ def random_settings(draw: Random) -> Settings:
             group_rows=draw.choice([20, 500_000]),
             group_size=draw.choice([10_000, 256 << 20]),
             group_wait=draw.choice([0.0, 0.01, 0.2, 0.2]),
+            pauses=PAUSES,
         ),
         block_size=draw.choice([1, 3000, 1 << 20]),
     )
@@ -69,7 +70,7 @@ async def export(
 
     The exports of one process must not overlap, because the settings replace module attributes.
     """
-    job = replace(checked_job(ExportArguments(**arguments)), tuning=settings.tuning)
+    job = checked_job(ExportArguments(**arguments), settings.tuning)
     with _replaced(settings.replacements()):
         return await run_job(job, Callbacks(), transport=transport)
 

@@ -13,9 +13,8 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import ACCOUNT, NOW, answering, query
+from support import answering, export_from, query
 
-from mixpanel_export._export.engine import export_events
 from mixpanel_export.results import ParallelFetchResult
 
 LAST = b'{"event":"last","properties":{}}'
@@ -23,18 +22,7 @@ LAST = b'{"event":"last","properties":{}}'
 
 async def export(transport: httpx.AsyncBaseTransport, db: Path, **options: Any) -> ParallelFetchResult:
     """Export one day from *transport*."""
-    return await export_events(
-        "2024-03-01",
-        "2024-03-01",
-        db=db,
-        credentials=ACCOUNT,
-        transport=transport,
-        api_url="http://127.0.0.1",
-        per_second=0,
-        per_hour=0,
-        now=lambda: NOW,
-        **options,
-    )
+    return await export_from(transport, db, "2024-03-01", "2024-03-01", **options)
 
 
 def stored(lines: Sequence[bytes], db: Path, **options: Any) -> list[tuple[Any, ...]]:
