@@ -6,16 +6,15 @@ them, and no message quotes a value that may hold one.
 
 import os
 import re
-import tomllib
 import unicodedata
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixpanel_export._config import config_file, read_config
 from mixpanel_export._endpoint import check_region
-from mixpanel_export._environment import cleaned, expanded, home, variable
-from mixpanel_export._files import kind_of
+from mixpanel_export._environment import cleaned, variable
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export.errors import AccountNotFoundError, AdvisoryWarning, ConfigError
 
@@ -179,23 +178,6 @@ def account_used(
     return _account(account, config_path or config_file(environ))[0]
 
 
-def config_file(environ: Mapping[str, str] | None = None) -> Path:
-    """Return the path of the configuration file: `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
-
-    Raises:
-        ConfigError: the variable is not set, and there is no home directory.
-    """
-    if named := variable("MP_CONFIG_PATH", environ):
-        return expanded(named)
-    folder = home()
-    if folder is None:
-        raise ConfigError(
-            "there is no home directory, where the configuration file with the accounts would be",
-            advice="name a file in MP_CONFIG_PATH, or set MP_USERNAME, MP_SECRET and MP_PROJECT_ID instead",
-        )
-    return folder / ".mp" / "config.toml"
-
-
 def _variables(environ: Mapping[str, str] | None) -> dict[str, str]:
     """Return the variables that hold credentials; "" stands for those that are not set."""
     values = {name: _visible(variable(name, environ) or "") for name in _VARIABLES.values()}
@@ -290,24 +272,7 @@ def read_accounts(path: Path) -> tuple[str, dict[str, dict[str, str]]]:
 
     A file that does not exist has no accounts. Raises `ConfigError` if the file cannot be read or is not TOML.
     """
-    try:
-        if not path.exists() or path.samefile(os.devnull):
-            return "", {}
-        if kind := kind_of(path):
-            raise ConfigError(
-                f"{path} is {kind}, not a configuration file", advice="name another file in MP_CONFIG_PATH"
-            )
-        config = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror})",
-            advice="let this user read it, or name another file in MP_CONFIG_PATH",
-        ) from error
-    except ValueError as error:
-        # Without its cause, whose frames contain the text of the file.
-        raise ConfigError(
-            f"{path} is not valid TOML ({error})", advice="correct the file, and save it as UTF-8"
-        ) from None
+    config = read_config(path)
     accounts = config.get("accounts")
     tables = accounts.items() if isinstance(accounts, dict) else ()
     return str(config.get("default", "")), {

@@ -20,6 +20,7 @@ from mixpanel_export._compat import (
     resolved_days,
     result_of_one_request,
 )
+from mixpanel_export._config import chosen_database
 from mixpanel_export._database.path import check_there, database_path
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._local.file import LocalDatabase, size_and_birth
@@ -50,7 +51,8 @@ class _Settings(TypedDict, total=False):
 class Workspace(LocalDatabase, NotImplementedHere):
     """A DuckDB file, and the Mixpanel project whose events it receives.
 
-    Without *path*, the file is mixpanel_data's default, `~/.mp/data/{project_id}.db`. It is opened, and created if
+    Without *path*, the file is the one that `MPX_DB`, or `db` of `[defaults]` in the configuration file, names, else
+    mixpanel_data's default, `~/.mp/data/{project_id}.db`. It is opened, and created if
     needed, on first use, and stays open until `close()`; meanwhile other processes cannot open it. With *read_only*
     they can read it, and nothing can be fetched. One thread at a time may use a workspace.
 
@@ -164,8 +166,9 @@ class Workspace(LocalDatabase, NotImplementedHere):
     @property
     def db_path(self) -> Path:
         """The path of the database file, which may not exist yet."""
-        if self._path is not None:
-            return database_path(self._path)
+        chosen = chosen_database() if self._path is None else self._path
+        if chosen is not None:
+            return database_path(chosen)
         return default_path(checked_project_id(self._project_id or self._credentials.project_id))
 
     @overload

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
+from mixpanel_export._config import config_file
 from mixpanel_export._database.connection import Connection, connected_read_only, supports_zstd
 from mixpanel_export._database.ledger import Ledger, read_batches
 from mixpanel_export._database.path import database_path
@@ -25,7 +26,6 @@ from mixpanel_export._source.reach import ServerProbe
 from mixpanel_export.credentials import (
     Credentials,
     account_used,
-    config_file,
     format_problem,
     resolve_credentials,
 )

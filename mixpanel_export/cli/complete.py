@@ -16,7 +16,8 @@ DEFAULT_DB = "mixpanel.duckdb"
 
 def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the accounts in the configuration file, with project and region as help."""
-    from mixpanel_export.credentials import config_file, read_accounts
+    from mixpanel_export._config import config_file
+    from mixpanel_export.credentials import read_accounts
     from mixpanel_export.errors import ConfigError
 
     try:

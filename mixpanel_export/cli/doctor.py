@@ -10,6 +10,7 @@ import click
 from mixpanel_export._environment import expanded, variable
 from mixpanel_export._error_base import Advice
 from mixpanel_export.cli import option_of, print_json
+from mixpanel_export.cli.default_file import say_other_file
 from mixpanel_export.cli.options import account_option, api_url_option, db_argument, per_hour_option
 
 if TYPE_CHECKING:
@@ -53,11 +54,12 @@ def command(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Check versions, credentials, network, clock, quota file and DB (default: MPX_DB, else mixpanel.duckdb).
+    """Check versions, credentials, network, clock, quota file and DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
     Each problem is shown with what to do about it. Whether Mixpanel accepts the credentials is not checked, because that
     costs a request; use mpx accounts test.
     """
+    say_other_file(ctx)
     findings = []
     for finding in _findings(expanded(db), account, api_url, per_hour, offline=offline):
         findings.append(finding)

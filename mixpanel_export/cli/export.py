@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.date_range import RangeOptions, days_to_export
+from mixpanel_export.cli.default_file import say_other_file
 from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
@@ -45,6 +47,7 @@ Examples:
   mpx export --parallel --resume --quiet     # for cron: all days that the table lacks, up to yesterday
 
 Credentials come from MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or from an account in ~/.mp/config.toml.
+[defaults] in that file decides what is not typed: parallel = true, workers = 10, mode = "resume", db = "events.duckdb".
 
 \b
 Exit codes:
@@ -139,6 +142,16 @@ class Options:
     help="Replace the whole table, atomically, once every day has arrived.",
 )
 @option(
+    "--mode",
+    section="Days",
+    type=click.Choice(["create", "append", "resume"]),
+    envvar="MPX_MODE",
+    show_envvar=True,
+    setting="mode",
+    default="create",
+    help="What to do without --resume, --append and --replace; create makes a new table.",
+)
+@option(
     "-e",
     "--events",
     section="What",
@@ -177,9 +190,13 @@ class Options:
 )
 @option(
     "-p",
-    "--parallel",
+    "--parallel/--no-parallel",
     section="How fast",
-    is_flag=True,
+    envvar="MPX_PARALLEL",
+    show_envvar=True,
+    setting="parallel",
+    default=False,
+    show_default=False,
     help="Make several requests at a time; needed by --workers and --chunk-days.",
 )
 @workers_option
@@ -198,15 +215,17 @@ class Options:
 )
 @output_options
 @click.pass_context
-def command(ctx: click.Context, /, **values: Any) -> None:
+def command(ctx: click.Context, /, **_: Any) -> None:
     """Export the events of a range of days into TABLE (default: events) of a DuckDB file.
 
     The table holds complete batches only, even after an interruption. To continue, run the same command with --resume.
     """
-    options = Options(**values)
+    options = _options(ctx)
     _check(options)
     output = Output(options.as_json, options.quiet, options.no_progress, options.verbose)
     with messages(quiet=options.quiet, verbose=options.verbose):
+        if not options.quiet:
+            say_other_file(ctx)
         credentials = _credentials(options)
         days = days_to_export(_range_options(options), credentials)
         if days is None:
@@ -231,9 +250,23 @@ def command(ctx: click.Context, /, **values: Any) -> None:
     ctx.exit(exit_code([result]))
 
 
+def _options(ctx: click.Context) -> Options:
+    """Return the options. What is typed takes precedence over settings that it excludes."""
+    values = dict(ctx.params)
+    typed = {name for name in values if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    mode, flags = values.pop("mode"), [name for name in ("append", "replace", "resume") if values[name]]
+    if len(flags) + ("mode" in typed) > 1:
+        raise click.UsageError("--mode, --append, --replace and --resume cannot be combined; choose one")
+    if not flags and mode != "create":
+        values[mode] = True
+    if values["limit"] is not None and "parallel" not in typed:
+        values["parallel"] = False
+    if not values["parallel"] and "workers" not in typed:
+        values["workers"] = None
+    return Options(**values)
+
+
 def _check(options: Options) -> None:
-    if options.append + options.replace + options.resume > 1:
-        raise click.UsageError("--append, --replace and --resume cannot be combined; choose one")
     if options.parallel and options.limit is not None:
         raise click.UsageError("--limit needs a single request; leave out --parallel or --limit")
     if not options.parallel and (options.workers or options.chunk_days):

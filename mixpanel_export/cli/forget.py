@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixpanel_export.cli import print_json
+from mixpanel_export.cli.default_file import say_database
 from mixpanel_export.cli.options import db_option, option, table_option
 
 if TYPE_CHECKING:
@@ -37,8 +38,15 @@ No query finds deleted rows, but their bytes can stay in the file. A copy made w
 @db_option
 @table_option
 @option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
 def command(
-    *, distinct_ids: tuple[str, ...], also: tuple[str, ...], db: str, table: str | None, as_json: bool
+    ctx: click.Context,
+    *,
+    distinct_ids: tuple[str, ...],
+    also: tuple[str, ...],
+    db: str,
+    table: str | None,
+    as_json: bool,
 ) -> None:
     """Delete every event of the persons DISTINCT_ID from all exported tables, in one transaction.
 
@@ -59,6 +67,7 @@ def command(
     if as_json:
         print_json(result.to_dict())
         return
+    say_database(ctx)
     click.echo("\n".join(_lines(result)))
     click.echo(_NOTES, err=True)
 

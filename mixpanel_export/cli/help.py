@@ -1,14 +1,23 @@
 """Help texts: options in sections, and ranges in words."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.types import FloatRange, IntRange
 
-from mixpanel_export._environment import cleaned
+from mixpanel_export._environment import cleaned, home, variable
 
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
+
+    from mixpanel_export._config import Defaults
+
+NAMED_DB = "mixpanel_export.named_db"
+"""Where `--db` of a command with a database argument is stored in the context's `meta`."""
+
+_DEFAULTS = "mixpanel_export.defaults"
 
 _ORDER = ("Days", "What", "How fast", "Output", "Connection")
 
@@ -17,14 +26,50 @@ WIDTH = 100
 
 
 class FromEnvironment(click.Parameter):
-    """A parameter whose environment variable is read as `variable` reads it."""
+    """A parameter whose environment variable is read as `variable` reads it.
+
+    If neither the command line nor the environment has a value, it is the one of *setting* in `[defaults]` of the
+    configuration file. Help texts and completion do not read the file.
+    """
+
+    def __init__(self, *args: Any, setting: str | None = None, **attrs: Any) -> None:
+        super().__init__(*args, **attrs)
+        self.setting = setting
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
+        value, source = super().consume_value(ctx, opts)
+        if source is ParameterSource.DEFAULT and self.setting and not ctx.resilient_parsing:
+            configured = getattr(_defaults(ctx), self.setting)
+            if configured is not None:
+                return configured, ParameterSource.DEFAULT_MAP
+        return value, source
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         return cleaned(super().resolve_envvar_value(ctx) or "") or None
 
 
-class Argument(FromEnvironment, click.Argument):
-    """An argument that may come from the environment."""
+def _defaults(ctx: click.Context) -> "Defaults":
+    """Return what `[defaults]` says. The file is read once a command."""
+    from mixpanel_export._config import Defaults, config_file, read_defaults
+
+    if _DEFAULTS not in ctx.meta:
+        has_file = home() is not None or variable("MP_CONFIG_PATH") is not None
+        ctx.meta[_DEFAULTS] = read_defaults(config_file()) if has_file else Defaults()
+    found: Defaults = ctx.meta[_DEFAULTS]
+    return found
+
+
+class DatabaseArgument(FromEnvironment, click.Argument):
+    """The argument that names the database, which `--db` (`named_db_option`) may name instead."""
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
+        value, source = super().consume_value(ctx, opts)
+        named = ctx.meta.get(NAMED_DB)
+        if named is None:
+            return value, source
+        if source is ParameterSource.COMMANDLINE and value != named:
+            raise click.UsageError(f"the argument {value} and --db {named} are two files; name one", ctx)
+        return named, ParameterSource.COMMANDLINE
 
 
 class Option(FromEnvironment, click.Option):

@@ -8,21 +8,42 @@ import click
 
 from mixpanel_export.cli import complete
 from mixpanel_export.cli.duration import parse_duration, parse_timeout
-from mixpanel_export.cli.help import Argument, Option
+from mixpanel_export.cli.help import NAMED_DB, DatabaseArgument, Option
 from mixpanel_export.cli.log import log_format_option
 
 Command = Callable[..., Any]
 
 option = partial(click.option, cls=Option)
 
-db_argument = click.argument(
-    "db", cls=Argument, envvar="MPX_DB", default=complete.DEFAULT_DB, shell_complete=complete.files
+
+def _store_named_db(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+    ctx.meta[NAMED_DB] = value
+
+
+_db_argument = click.argument(
+    "db",
+    cls=DatabaseArgument,
+    envvar="MPX_DB",
+    setting="db",
+    default=complete.DEFAULT_DB,
+    shell_complete=complete.files,
+)
+_named_db_option = option(
+    "--db",
+    "named_db",
+    metavar="PATH",
+    is_eager=True,
+    expose_value=False,
+    callback=_store_named_db,
+    shell_complete=complete.files,
+    help="DuckDB file, instead of the argument.",
 )
 db_option = option(
     "--db",
     section="Output",
     envvar="MPX_DB",
     show_envvar=True,
+    setting="db",
     default=complete.DEFAULT_DB,
     metavar="PATH",
     shell_complete=complete.files,
@@ -77,6 +98,7 @@ per_hour_option = option(
 workers_option = option(
     "--workers",
     section="How fast",
+    setting="workers",
     type=click.IntRange(1, 100),
     metavar="N",
     show_default="10",
@@ -166,6 +188,11 @@ _OUTPUT = (
     ),
     log_format_option,
 )
+
+
+def db_argument(command: Command) -> Command:
+    """Add the argument DB, and the option --db for the same file."""
+    return _db_argument(_named_db_option(command))
 
 
 def credential_options(command: Command) -> Command:

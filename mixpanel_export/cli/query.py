@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mixpanel_export._environment import decoded
+from mixpanel_export.cli.default_file import say_database
 from mixpanel_export.cli.look import open_read_only
 from mixpanel_export.cli.options import db_option, wait_option
 
@@ -86,8 +87,17 @@ def _is_sql_like_an_option(argument: str) -> bool:
     help="Show at most N rows in the table; 0 = all.",
 )
 @wait_option
+@click.pass_context
 def command(
-    *, sql: str, db: str, as_json: bool, as_csv: bool, parquet: Path | None, rows: int, wait: float
+    ctx: click.Context,
+    *,
+    sql: str,
+    db: str,
+    as_json: bool,
+    as_csv: bool,
+    parquet: Path | None,
+    rows: int,
+    wait: float,
 ) -> None:
     """Run SQL on a DuckDB file and print the rows as a table. If SQL is -, it is read from standard input.
 
@@ -106,7 +116,7 @@ def command(
         elif as_json or as_csv:
             _write_lines(connection, text, as_json=as_json)
         else:
-            _show(connection, text, rows)
+            _show(ctx, connection, text, rows)
 
 
 def _text_of(sql: str) -> str:
@@ -165,7 +175,7 @@ def _write_lines(connection: "Connection", sql: str, *, as_json: bool) -> None:
     out.flush()
 
 
-def _show(connection: "Connection", sql: str, most: int) -> None:
+def _show(ctx: click.Context, connection: "Connection", sql: str, most: int) -> None:
     from mixpanel_export._local.reader import ask
 
     answer = ask(connection, sql, text_value)
@@ -182,6 +192,7 @@ def _show(connection: "Connection", sql: str, most: int) -> None:
     click.echo("\n".join(table_lines(answer, rows[: most or None], width)))
     if more:
         click.echo(f"The first {most} rows; --rows 0 shows all, --json or --csv writes all.", err=True)
+    say_database(ctx)
 
 
 def text_value(column: str, kind: str) -> str:  # noqa: ARG001 - as `json_value`

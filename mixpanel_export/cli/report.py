@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mixpanel_export._model import Chunk, Selection
 
 # The command that continues an export sets these options itself.
-_REPLACED = {"table", "from_date", "to_date", "days", "db", "append", "replace", "resume"}
+_REPLACED = {"table", "from_date", "to_date", "days", "db", "mode", "append", "replace", "resume"}
 
 
 def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> list[str]:
@@ -223,12 +223,12 @@ def _typed_options(ctx: click.Context, without: Collection[str]) -> Iterator[str
             or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE
         ):
             continue
-        yield option.opts[-1]
+        yield option.secondary_opts[-1] if value is False else option.opts[-1]
         if name == "events":
             yield event_words(value)
         elif isinstance(value, float):
             yield duration_words(value)
-        elif value is not True:
+        elif not isinstance(value, bool):
             yield str(value)
 
 

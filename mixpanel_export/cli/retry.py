@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixpanel_export.cli import print_json
+from mixpanel_export.cli.default_file import say_other_file
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
 from mixpanel_export.cli.look import open_read_only
@@ -93,7 +94,7 @@ def command(
     verbose: bool,
     **requests: Any,
 ) -> None:
-    """Fetch every failed, open or missing day of the tables in DB (default: MPX_DB, else mixpanel.duckdb).
+    """Fetch every failed, open or missing day of the tables in DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
     The ledger records the table, the selection and the time zone of each day. mpx status explains the statuses of days.
     """
@@ -101,6 +102,8 @@ def command(
 
     output = Output(as_json, quiet, no_progress, verbose)
     with messages(quiet=quiet, verbose=verbose):
+        if not quiet:
+            say_other_file(ctx)
         with open_read_only(db) as connection:
             contents = read_contents(connection)
         tasks = list(tasks_of(contents, table))

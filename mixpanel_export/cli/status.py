@@ -11,6 +11,7 @@ import click
 
 from mixpanel_export.cli import one_line, print_json, program
 from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
+from mixpanel_export.cli.default_file import say_other_file
 from mixpanel_export.cli.look import open_read_only
 from mixpanel_export.cli.options import db_argument, option, table_option, wait_option
 from mixpanel_export.cli.report import export_command, quoted
@@ -52,14 +53,18 @@ _MAX_TARGET_DAYS = 36_525  # a mistyped year must not make a calendar of thousan
     help="Set the target days of the tables first. A target day is missing until it is exported.",
 )
 @wait_option
-def command(*, db: str, table: str | None, as_json: bool, set_target: str | None, wait: float) -> None:
-    """Show the days and rows of each exported table in DB (default: MPX_DB, else mixpanel.duckdb).
+@click.pass_context
+def command(
+    ctx: click.Context, *, db: str, table: str | None, as_json: bool, set_target: str | None, wait: float
+) -> None:
+    """Show the days and rows of each exported table in DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
     Prints a calendar of days with their rows as bars, the last export, rejected and repaired lines, and for each
     failure the command that fetches its days again.
     """
     from mixpanel_export._local.reader import read_contents
 
+    say_other_file(ctx)
     if set_target is not None:
         _set_target(db, table, set_target, wait)
     with open_read_only(db, wait) as connection:
@@ -72,7 +77,9 @@ def command(*, db: str, table: str | None, as_json: bool, set_target: str | None
         return
     signs = signs_for(sys.stdout.encoding)
     width = get_terminal_size().columns
-    lines = [line for coverage in chosen for line in [*_section(coverage, db, signs, width), ""]]
+    lines = [f"database  {db}", ""] + [
+        line for coverage in chosen for line in [*_section(coverage, db, signs, width), ""]
+    ]
     lines += _footer(chosen, contents, db)
     click.echo("\n".join(lines).rstrip("\n"))
 

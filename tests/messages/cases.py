@@ -46,6 +46,7 @@ from steps import (
 from support import ACCOUNT, Body, answering, simulator
 
 from mixpanel_export import Timeouts, Workspace, split_date_range
+from mixpanel_export._config import read_defaults
 from mixpanel_export._database.connection import connect
 from mixpanel_export._local.config_file import add_account, remove_account
 from mixpanel_export.credentials import Credentials, resolve_credentials
@@ -92,6 +93,15 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a configuration file that cannot be read": steps(
         lambda place: place.config.symlink_to("/proc/self/mem"),  # an input error even for root
         lambda _: resolve_credentials(),
+    ),
+    "defaults that are no table": steps(
+        configured("defaults = 3"), lambda place: read_defaults(place.config)
+    ),
+    "an unknown default": steps(
+        configured("[defaults]\nparalel = true"), lambda place: read_defaults(place.config)
+    ),
+    "a default mode that is none": steps(
+        configured('[defaults]\nmode = "replace"'), lambda place: read_defaults(place.config)
     ),
     "a configuration file that is no TOML": steps(configured("x = "), lambda _: resolve_credentials()),
     "a configuration file that is a folder": steps(
@@ -286,6 +296,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
         configured(DEFAULT_ACCOUNT),
         shell("export", "--from", "2023-01-01", "--to", "2024-03-01", "--limit", "5"),
     ),
+    "mpx: two files": shell("status", "a.duckdb", "--db", "b.duckdb"),
     "mpx: no event": shell("export", *WEEK, "--events", ","),
     "mpx: events that are no JSON": shell("export", *WEEK, "--events", "[x"),
     "mpx: events that are no names": shell("export", *WEEK, "--events", "[1]"),

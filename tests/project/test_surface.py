@@ -31,9 +31,10 @@ LAYERS = {
     "_concurrency": ("", "anyio"),
     "_timezones": ("errors", ""),
     "_planning": ("_model errors", ""),
+    "_config": ("_environment _files errors", ""),
     "_compat": ("_environment _model _planning _timezones errors results", ""),
     "_quota": ("_environment _files errors", "anyio platformdirs"),
-    "credentials": ("_endpoint _environment _files _timezones errors", ""),
+    "credentials": ("_config _endpoint _environment _timezones errors", ""),
     "exceptions": ("errors", ""),
     "types": ("inspection results", ""),
     "progress": ("results", "tqdm"),
@@ -52,19 +53,19 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_concurrency _database _display _endpoint _error_base _files _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
+        "_concurrency _config _database _display _endpoint _error_base _files _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
         "duckdb pandas tomlkit",
     ),
-    "auth": ("_local credentials", ""),
+    "auth": ("_config _local credentials", ""),
     "workspace": (
-        "_compat _database _export _local _source _timezones _tracebacks credentials errors inspection progress results sync",
+        "_compat _config _database _export _local _source _timezones _tracebacks credentials errors inspection progress results sync",
         "",
     ),
     "__init__": ("_export _local _planning _source credentials errors inspection results sync workspace", ""),
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_compat _database _endpoint _environment _error_base _export _local _model _planning _process _quota _source _timezones credentials "
+            "_compat _config _database _endpoint _environment _error_base _export _local _model _planning _process _quota _source _timezones credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",

@@ -1,0 +1,122 @@
+"""Reads the configuration file: where it is, its TOML, and what `[defaults]` says. `_local/config_file` changes it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mixpanel_export._environment import expanded, home, variable
+from mixpanel_export._files import kind_of
+from mixpanel_export.errors import ConfigError
+
+DEFAULT_MODES = ("create", "append", "resume")
+"""The modes that `[defaults]` and `MPX_MODE` may name. A replacement is never a default."""
+
+_MAX_WORKERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The values of `[defaults]`; None for those that it does not have."""
+
+    parallel: bool | None = None
+    workers: int | None = None
+    mode: str | None = None
+    db: str | None = None
+
+
+def config_file(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the path of the configuration file: `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
+
+    Raises:
+        ConfigError: the variable is not set, and there is no home directory.
+    """
+    if named := variable("MP_CONFIG_PATH", environ):
+        return expanded(named)
+    folder = home()
+    if folder is None:
+        raise ConfigError(
+            "there is no home directory, where the configuration file with the accounts would be",
+            advice="name a file in MP_CONFIG_PATH, or set MP_USERNAME, MP_SECRET and MP_PROJECT_ID instead",
+        )
+    return folder / ".mp" / "config.toml"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the content of the configuration file *path*; empty if there is no such file.
+
+    Raises:
+        ConfigError: the file cannot be read or is not TOML.
+    """
+    import tomllib  # noqa: PLC0415 - most commands have no file to read
+
+    try:
+        if not path.exists() or path.samefile(os.devnull):
+            return {}
+        if kind := kind_of(path):
+            raise ConfigError(
+                f"{path} is {kind}, not a configuration file", advice="name another file in MP_CONFIG_PATH"
+            )
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror})",
+            advice="let this user read it, or name another file in MP_CONFIG_PATH",
+        ) from error
+    except ValueError as error:
+        # Without its cause, whose frames contain the text of the file.
+        raise ConfigError(
+            f"{path} is not valid TOML ({error})", advice="correct the file, and save it as UTF-8"
+        ) from None
+
+
+def read_defaults(path: Path) -> Defaults:
+    """Return what `[defaults]` in the configuration file *path* says.
+
+    Raises:
+        ConfigError: as `read_config`; or a key of `[defaults]` is unknown or has a value that it cannot have.
+    """
+    table = read_config(path).get("defaults", {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"`defaults` in {path} is not a table", advice="write it as [defaults]")
+    known = {field.name for field in fields(Defaults)}
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(
+                f"[defaults] in {path} has the unknown key {key!r}",
+                advice=f"use {', '.join(sorted(known))}",
+            )
+        if (expected := _expected(key, value)) is not None:
+            raise ConfigError(
+                f"`{key}` of [defaults] in {path} must be {expected}, got {value!r}",
+                advice="correct or remove it",
+            )
+    return Defaults(**table)
+
+
+def chosen_database() -> str | None:
+    """Return the database file that `MPX_DB`, or else `[defaults]`, names; None if neither does.
+
+    Raises:
+        ConfigError: as `read_defaults`.
+    """
+    if named := variable("MPX_DB"):
+        return named
+    if home() is None and not variable("MP_CONFIG_PATH"):
+        return None
+    return read_defaults(config_file()).db
+
+
+def _expected(key: str, value: object) -> str | None:
+    """Return what *value* should be; None if it is right."""
+    match key:
+        case "parallel":
+            return None if isinstance(value, bool) else "true or false"
+        case "workers":
+            right = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_WORKERS
+            return None if right else f"a number from 1 to {_MAX_WORKERS}"
+        case "mode":
+            return None if value in DEFAULT_MODES else f"one of {', '.join(DEFAULT_MODES)}"
+        case _:
+            return None if isinstance(value, str) and value.strip() else "a path"

@@ -1,0 +1,43 @@
+"""The database that a command uses if none is named, and the one that Python uses then."""
+
+import warnings
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from mixpanel_export.cli.log import say
+
+
+def say_database(ctx: click.Context) -> None:
+    """Print which file the command uses, unless it is typed, and whether there is another default file."""
+    if ctx.get_parameter_source("db") is not ParameterSource.COMMANDLINE:
+        say(f"Database: {ctx.params['db']}")
+    say_other_file(ctx)
+
+
+def say_other_file(ctx: click.Context) -> None:
+    """Print the default file of `Workspace()`, if it exists and nothing has chosen the file of this command."""
+    if ctx.get_parameter_source("db") is not ParameterSource.DEFAULT:
+        return
+    other = _default_file_of_python(ctx.params.get("account"), ctx.params.get("project_id"))
+    if other is not None:
+        say(f"{other} exists too: Python's Workspace() uses it. Set MPX_DB to use one file in both.")
+
+
+def _default_file_of_python(account: str | None, project_id: str | None) -> Path | None:
+    from mixpanel_export._compat import default_path
+    from mixpanel_export._environment import home
+    from mixpanel_export.credentials import resolve_credentials
+    from mixpanel_export.errors import ConfigError
+
+    if (folder := home()) is None or not (folder / ".mp" / "data").is_dir():
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the secret, which is not used here
+            project = resolve_credentials(account, project_id=project_id).project_id
+        path = default_path(project)
+    except ConfigError:
+        return None
+    return path if path.exists() else None

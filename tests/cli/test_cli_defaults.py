@@ -1,0 +1,154 @@
+"""What `mpx` does without flags: `[defaults]` of the configuration file, and variables before it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from shell import NINE_DAYS, WEEK, mpx, one_error
+from support import held, query, truth
+
+from mixpanel_export import Workspace
+from mixpanel_export._config import chosen_database
+from mixpanel_export.simulator import Fault, Simulator
+
+Configure = Callable[[str], None]
+
+
+@pytest.fixture
+def configure(tmp_path: Path, env: object) -> Configure:
+    """Return a function that writes the configuration file."""
+
+    def write(text: str) -> None:
+        (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+
+    return write
+
+
+def test_an_export_takes_its_habits_from_the_file(configure: Configure, sim: Simulator, db: Path) -> None:
+    """With `parallel` and `mode` in `[defaults]`, the same command creates the table and continues it."""
+    configure('[defaults]\nparallel = true\nmode = "resume"\nworkers = 3\n')
+    assert mpx("export", *WEEK).exit_code == 0
+    assert len(sim.requests) > 1
+    assert mpx("export", *NINE_DAYS).exit_code == 0
+    assert held(db) == truth(sim)
+
+
+def test_variables_come_before_the_file(
+    configure: Configure, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MPX_PARALLEL and MPX_MODE replace what the file says."""
+    configure('[defaults]\nparallel = true\nmode = "resume"\n')
+    monkeypatch.setenv("MPX_PARALLEL", "0")
+    monkeypatch.setenv("MPX_MODE", "create")
+    assert mpx("export", *WEEK).exit_code == 0
+    assert len(sim.requests) == 1
+    assert mpx("export", *WEEK).exit_code == 4
+
+
+def test_what_is_typed_comes_first(configure: Configure, sim: Simulator) -> None:
+    """--no-parallel, --mode, --replace and --limit win over the file, even where they exclude each other."""
+    configure('[defaults]\nparallel = true\nmode = "resume"\nworkers = 3\n')
+    assert mpx("export", *WEEK, "--no-parallel").exit_code == 0
+    assert len(sim.requests) == 1
+    assert mpx("export", *WEEK, "--mode", "create").exit_code == 4
+    assert mpx("export", *WEEK, "--replace").exit_code == 0
+    assert mpx("export", "few", *WEEK, "--limit", "5").exit_code == 0
+    assert mpx("export", "all", *WEEK, "--limit", "5", "--parallel").exit_code == 2
+    assert mpx("export", *WEEK, "--mode", "append", "--resume").exit_code == 2
+
+
+def test_the_command_that_continues_keeps_no_parallel(configure: Configure, sim: Simulator) -> None:
+    """Otherwise the file would make it another export."""
+    configure("[defaults]\nparallel = true\n")
+    sim.faults = [Fault("500")]
+    result = mpx("export", *WEEK, "--no-parallel", "--retries", "0")
+    assert result.exit_code == 1
+    assert " --no-parallel " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'defaults = "resume"',
+        "[defaults]\nparalel = true",
+        '[defaults]\nparallel = "yes"',
+        "[defaults]\nworkers = 0",
+        "[defaults]\nworkers = true",
+        '[defaults]\nmode = "replace"',
+        '[defaults]\ndb = ""',
+        "[defaults]\ndb = 3",
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(configure: Configure, sim: Simulator, text: str) -> None:
+    """A typo must not be ignored, and a replacement is never a default: exit code 3, a line that names the file."""
+    configure(text)
+    result = mpx("export", *WEEK)
+    assert result.exit_code == 3
+    assert "config.toml" in one_error(result)
+    assert not sim.requests
+
+
+def test_help_does_not_depend_on_the_file(configure: Configure) -> None:
+    """A broken file does not keep anybody from reading the help."""
+    configure("[defaults]\nparalel = true")
+    assert mpx("export", "--help").exit_code == 0
+
+
+# The file
+
+
+def test_one_file_for_mpx_and_python(
+    configure: Configure, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MPX_DB, else `db` of `[defaults]`, is the file of every command and of `Workspace()`."""
+    other = tmp_path / "other.duckdb"
+    configure(f"[defaults]\ndb = '{other}'\n")
+    assert mpx("export", *WEEK).exit_code == 0
+    with Workspace(read_only=True) as workspace:
+        assert workspace.db_path == db
+    monkeypatch.delenv("MPX_DB")
+    assert mpx("export", *WEEK).exit_code == 0
+    with Workspace(read_only=True) as workspace:
+        assert workspace.db_path == other
+    for words in (["status"], ["query", "FROM events LIMIT 1"], ["doctor", "--offline"], ["retry"]):
+        assert str(other) in mpx(*words).output
+    with Workspace(path=db) as workspace:
+        assert workspace.db_path == db
+
+
+def test_without_settings_the_default_files_are_as_before(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mpx` uses mixpanel.duckdb here, Python the project's file, and `mpx` names that one if it exists."""
+    monkeypatch.delenv("MPX_DB")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert chosen_database() is None
+    result = mpx("export", *WEEK)
+    assert result.exit_code == 0
+    assert "exists too" not in result.stderr
+    assert query(tmp_path / "mixpanel.duckdb", "SELECT count(*) > 0 FROM events") == [(True,)]
+    with Workspace() as workspace:
+        assert workspace.db_path == tmp_path / ".mp" / "data" / "12345.db"
+        _ = workspace.connection
+    for words in (
+        ["export", *WEEK, "--resume"],
+        ["status"],
+        ["query", "SELECT 1"],
+        ["retry"],
+        ["forget", "x"],
+    ):
+        assert f"{workspace.db_path} exists too" in mpx(*words).stderr
+    assert "exists too" not in mpx("status", "mixpanel.duckdb").stderr
+    assert mpx("export", *WEEK, "--resume", "--quiet").stderr == ""
+
+
+@pytest.mark.usefixtures("env")
+def test_db_is_an_option_of_each_command(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands with an argument for the file take --db as well; two different files are an error."""
+    assert mpx("export", *WEEK).exit_code == 0
+    monkeypatch.setenv("MPX_DB", "elsewhere.duckdb")
+    for words in (["status"], ["retry"], ["doctor", "--offline"]):
+        for file in ([str(db)], ["--db", str(db)], [str(db), "--db", str(db)]):
+            assert str(db) in mpx(*words, *file).output
+        assert mpx(*words, str(db), "--db", "other.duckdb").exit_code == 2
