@@ -64,7 +64,7 @@ def check(name: str, value: int | None, minimum: int, maximum: int) -> None:
     """Check that *value*, unless it is None, is from *minimum* to *maximum*.
 
     Raises:
-        ArgumentError: It is not. The message is that of mixpanel_data.
+        ArgumentError: *value* is out of range. The message is that of mixpanel_data.
     """
     if value is not None and value < minimum:
         raise ArgumentError(

@@ -13,9 +13,8 @@ from anyio import to_thread
 T = TypeVar("T")
 V = TypeVar("V")
 
-_INTERRUPT_INTERVAL = (
-    0.02  # seconds; an interrupt is repeated, because it has no effect between two statements
-)
+# Seconds. Interrupts are repeated, because an interrupt between two statements has no effect.
+_INTERRUPT_INTERVAL = 0.02
 _MAX_TRIES = 50  # if the call has not begun by then, it was cancelled before a thread started it
 
 

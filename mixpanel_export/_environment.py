@@ -1,4 +1,4 @@
-"""The environment of the process: variables and the home directory, read in one place.
+"""Reads environment variables and the home directory.
 
 A variable that is set and empty counts as unset. So does one that holds only white space.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mixpanel_export.errors import ConfigError
 
-# What a byte order mark becomes: read as it is, or as bytes of another encoding that the shell has passed on.
+# Byte order marks: decoded, decoded with another encoding, and undecodable bytes that a shell passed on.
 _MARKS = ("\ufeff", "\xef\xbb\xbf", "\xff\xfe", "\xfe\xff", "\udcff\udcfe", "\udcfe\udcff")
 _ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
 _QUOTES = {"'": "'", '"': '"', "\u201c": "\u201d", "\u2018": "\u2019"}
@@ -22,10 +22,10 @@ def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
 
 
 def cleaned(text: str) -> str:
-    """Return *text* without what tools add around a value.
+    """Return *text* without characters that tools add to a value.
 
-    That is white space, a byte order mark (PowerShell), invisible characters (web pages), and one pair of quotes
-    (`docker --env-file` passes them on).
+    These are white space, a byte order mark (PowerShell), invisible characters (web pages), and one pair of quotes
+    (`docker --env-file`).
     """
     for mark in _MARKS:
         text = text.removeprefix(mark)
@@ -36,10 +36,10 @@ def cleaned(text: str) -> str:
 
 
 def decoded(content: bytes) -> str:
-    """Return text that a file or a pipe holds: UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it.
+    """Decode the text of a file or a pipe: UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it.
 
     Raises:
-        UnicodeDecodeError: it is neither.
+        UnicodeDecodeError: The text is neither.
     """
     return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
 

@@ -1,7 +1,7 @@
-"""Writing files: check what is there, then replace the file by rename, or write in place where rename is impossible.
+"""Writes files safely: replaces a file by rename, or writes in place if a rename is impossible.
 
-Only regular files are written. A device, a named pipe, a socket or a directory stays what it is. An existing file
-keeps its owner, its mode and the symbolic links that lead to it.
+Only regular files are written; devices, named pipes, sockets and directories are refused. An existing file keeps its
+owner, its mode and the symbolic links that lead to it.
 """
 
 import errno
@@ -32,10 +32,10 @@ _ADDRESS = re.compile(r"(?:^|/)([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
 
 
 def kind_of(path: Path) -> str | None:
-    """Return what *path* is, such as `a directory`; None if it is a regular file or nothing is there.
+    """Return the kind of file at *path*, such as `a directory`; None for a regular file, or if there is none.
 
     Raises:
-        OSError: the system does not tell.
+        OSError: The path cannot be examined.
     """
     try:
         mode = path.stat().st_mode
@@ -51,7 +51,7 @@ def remote_address(path: Path) -> str | None:
 
 
 def file_to_write(path: Path) -> Path:
-    """Return the file that *path* leads to through symbolic links; it need not exist.
+    """Return *path* with its symbolic links resolved. The file need not exist.
 
     Raises:
         OSError: *path* is not a regular file, or not a path on this machine; `strerror` says which.
@@ -70,10 +70,11 @@ def file_to_write(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Yield the path of a new file; when the block ends without an error, that file takes the place of *path*.
+    """Yield the path of a new file. When the block ends without an error, the new file replaces *path*.
 
-    Meanwhile a reader of *path* gets the old content or the new one. Where a rename is impossible, because the
-    file is a mount point or the folder or the owner may not be changed, the content is copied into the old file.
+    A reader of *path* sees either the old content or the new one. A rename is impossible if the file is a mount point, or
+    if the folder or the owner may not be changed. Then the content is copied into the old file.
+
     With *private*, only the owner can read the new file, from the first byte on. If that is impossible, an error is
     raised.
 
@@ -149,9 +150,9 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 
 def fill(path: Path, content: bytes) -> bool:
-    """Write *content* into an empty file, in place; return False if another process is doing so or has done so.
+    """Write *content* into an empty file, in place. Return False if the file is in use or not empty.
 
-    The file is locked the way DuckDB locks it, so nothing is written into a database that is in use.
+    The file is locked as DuckDB locks it, so nothing is written into a database that is in use.
     """
     with path.open("r+b") as file:
         if sys.platform != "win32":

@@ -88,14 +88,16 @@ def member_text(text: str, key: str) -> str:
 def scalar_texts(text: str, keys: Sequence[str]) -> list[str | None]:
     """Return the values of *keys* in the JSON object *text*.
 
-    A string is decoded. Null, and a missing key, is None. Any other value is its JSON text.
+    A string is decoded. Null and a missing key are None. Any other value is its JSON text.
     """
     members = _members(text)
     return [_scalar_text(members.get(key, "null")) for key in keys]
 
 
 def loads(text: str) -> Any:
-    """Return the value of a JSON text. Of equal keys the first counts. Integers that are too long for an int are Decimal.
+    """Return the value of a JSON text. Integers that are too long for an int are Decimal.
+
+    If a key occurs more than once, the first one counts.
 
     Raises:
         ValueError: The text is not JSON in DuckDB's dialect.
@@ -137,7 +139,9 @@ def _repaired_string(string: str) -> str:
 
 
 def _members(text: str) -> dict[str, str]:
-    """Return the keys of the JSON object *text*, each with the text of its value. Of equal keys the first counts.
+    """Return the keys of the JSON object *text*, each with the text of its value.
+
+    If a key occurs more than once, the first one counts.
 
     Raises:
         ValueError: The text is not a JSON object.

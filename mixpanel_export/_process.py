@@ -9,7 +9,9 @@ import signal
 import sys
 from types import FrameType
 
-TYPE_CHECKING = False  # as type checkers know it; to import `typing` takes longer than all else here
+TYPE_CHECKING = (
+    False  # true for type checkers; to import `typing` would take longer than everything else here
+)
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -18,10 +20,10 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Ctrl-Break o
 
 
 class Signals:
-    """Signal handling: the first signal stops the command in good order, the second one kills it.
+    """Signal handling: the first signal stops the command cleanly, the second one kills it.
 
-    A kill may end a commit half-way, like a power cut. The database file survives that. While the program is being
-    imported, there is nothing to put in order, and the first signal ends it.
+    A kill may interrupt a commit, like a power cut. The database file survives that. While the program is being imported,
+    there is nothing to clean up, and the first signal ends it.
     """
 
     def __init__(self) -> None:
@@ -70,10 +72,10 @@ def print_interrupted() -> None:
 
 
 def open_standard_streams() -> None:
-    """Let every standard stream exist, and let no error of standard error end a command.
+    """Open the standard streams that the caller closed, and ignore errors when standard error is written.
 
-    A descriptor that the caller has closed would be given to the next file that is opened, such as the database,
-    and what is written to standard error would go there.
+    Otherwise the next file that is opened, such as the database, would get the descriptor of a closed stream, and messages
+    would be written into it.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -83,14 +85,14 @@ def open_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the process ends
-    # A name that the encoding of the console lacks must not end an export.
+    # A character that the encoding of the console lacks must not end an export.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 class _Tolerant(io.TextIOWrapper):
-    """A text stream that drops what it cannot write: its reader is gone, the terminal hung up, or the disk is full."""
+    """A text stream that ignores failed writes: the reader is gone, the terminal hung up, or the disk is full."""
 
     def write(self, text: str, /) -> int:
         try:

@@ -1,7 +1,7 @@
-"""Errors that leave a public function: as themselves, without the frames and the task groups that they passed.
+"""Shortens the tracebacks of errors that leave a public function.
 
-A notebook prints an error with all that is chained to it, and prints it twice if there is an exception group among
-that. An error that is raised on purpose says in its text what failed and what to do, so it needs no more.
+A notebook prints an error with its whole chain, and twice if there is an exception group in the chain. The text of an
+error of this package says what failed and what to do, so its traceback and its chain are removed.
 """
 
 from collections.abc import Callable, Coroutine
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def short_tracebacks(function: Callable[P, T]) -> Callable[P, T]:
-    """Let errors leave *function* with a short traceback."""
+    """Shorten the tracebacks of errors that *function* raises."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -32,7 +32,7 @@ def short_tracebacks(function: Callable[P, T]) -> Callable[P, T]:
 def short_tracebacks_async(
     function: Callable[P, Coroutine[Any, Any, T]],
 ) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Let errors leave the coroutine function *function* with a short traceback."""
+    """Shorten the tracebacks of errors that the coroutine function *function* raises."""
 
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -47,7 +47,7 @@ def short_tracebacks_async(
 
 
 def _shorten(error: BaseException) -> None:
-    """Remove from an error of ours all that led to it, and from any other error the groups that it passed."""
+    """Remove traceback and chain of an error of this package. Remove exception groups from the chain of other errors."""
     if isinstance(error, Problem):
         error.__traceback__ = error.__cause__ = error.__context__ = None
         error.__suppress_context__ = True

@@ -120,7 +120,7 @@ def roll_back(connection: Connection) -> None:
         except duckdb.InterruptException:
             continue  # the interrupt was for an earlier statement
         except (duckdb.TransactionException, duckdb.FatalException):
-            return  # no transaction is open, or a full disk has invalidated the database, which closing it ends
+            return  # no transaction is open, or a full disk has invalidated the database until it is closed
         else:
             return
 

@@ -1,7 +1,6 @@
 """The status of each day of a table, and the days that are left to fetch. Pure functions.
 
-The status of a day is that of the newest batch of the table and the selection that includes the day. `resume` uses the
-same rule.
+A day has the status of the newest batch that includes it, of the same table and selection. `resume` uses the same rule.
 """
 
 from collections import Counter
@@ -65,7 +64,7 @@ class Coverage:
     imported: frozenset[date] = frozenset()
     """Days whose rows mixpanel_data wrote. They are not missing."""
     blocked: frozenset[date] = frozenset()
-    """Days that no export of this selection may fetch, because another selection with perhaps the same events has them."""
+    """Days that this selection may not fetch, because batches of other selections may have the same events."""
 
     @cached_property
     def days(self) -> tuple[Day, ...]:
@@ -146,7 +145,7 @@ class Coverage:
         return max(self.batches, key=lambda row: row.number)
 
     def newest_of(self, days: Chunk) -> Batch:
-        """Return the newest ledger row of *days*, or of all days. An export of *days* should have its arguments."""
+        """Return the newest ledger row of *days*, or else of all days. It has the arguments to export *days* again."""
         overlapping = (batch for batch in self.batches if batch.days.overlaps(days))
         return max(overlapping, key=lambda batch: batch.number, default=self.newest)
 
@@ -157,7 +156,7 @@ class Coverage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no day is left to fetch and the table has the rows that the ledger says. True for a dropped table."""
+        """Whether no day is left to fetch, and table and ledger agree. True for a dropped table."""
         return self.dropped or not (TO_FETCH & self.statuses.keys() or self.mismatches)
 
     @cached_property

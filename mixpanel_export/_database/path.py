@@ -1,4 +1,4 @@
-"""The path of a database file: checks that DuckDB takes it for a file, and creates an empty database there.
+"""The path of a database file: checks that it names a file, and creates an empty database.
 
 New files have a storage format that DuckDB 1.2 and all later releases can read.
 """
@@ -32,7 +32,7 @@ _NOT_FILES = {
 
 
 def database_path(db: str | Path) -> Path:
-    """Return the path of the DuckDB file *db*, with `~` expanded. It opens nothing.
+    """Return the path of the DuckDB file *db*, with `~` expanded. Nothing is opened.
 
     Raises:
         DatabaseError: *db* is not a path on this machine, or something other than a regular file is there.
@@ -70,7 +70,7 @@ def check_path(path: Path) -> None:
     """Check that a database file can be opened or created at *path*.
 
     Raises:
-        DatabaseError: DuckDB would not take *path* for this file, or its folder does not exist.
+        DatabaseError: DuckDB would open another path, or the folder does not exist.
     """
     _check_kind(path, str(path))
     # DuckDB reads a backslash as a slash, and the text after a question mark as options.
@@ -140,7 +140,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def has_content(path: Path) -> bool:
-    """Whether the file exists and is not empty. DuckDB cannot open an empty file, such as tempfile creates."""
+    """Whether the file exists and is not empty. DuckDB cannot open empty files, such as those of tempfile."""
     return path.exists() and path.stat().st_size > 0
 
 

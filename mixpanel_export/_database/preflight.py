@@ -31,7 +31,7 @@ SHADOW = "_export_replace_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSpec:
-    """The table of an export, and the events that it should get."""
+    """Which events an export loads, and into which table."""
 
     table: str
     selection: Selection
@@ -55,7 +55,7 @@ class ExportSpec:
 
     @classmethod
     def from_fingerprint(cls, table: str, fingerprint: str) -> "ExportSpec":
-        """Return the spec with this fingerprint, which replaces *table*."""
+        """Return the spec of a replacement of *table*, from its fingerprint."""
         first, last, project, events, where, zone, dedupe, limited = json.loads(fingerprint)
         return cls(
             table=table,
@@ -74,7 +74,7 @@ class State:
     """The state of an export's table before the export."""
 
     table: str
-    """The name of the spec's table, as the database spells it."""
+    """The name of the table, as the database spells it."""
     filled: str
     """The table that the export fills: `table`, or the shadow table of a replacement."""
     batches: tuple[Batch, ...]
@@ -92,7 +92,7 @@ def check_before_export(connection: Connection, spec: ExportSpec) -> State:
         ValueError: DuckDB does not know the zone.
         TableExistsError, TableNotFoundError, TableFormatError: The table does not fit the mode.
         SelectionError: The table has days with a selection or a zone that does not fit.
-        LedgerMismatchError: The table does not have the rows that the ledger says.
+        LedgerMismatchError: The rows of the table do not agree with the ledger.
     """
     check_zone(connection, spec.zone)
     table = name_in_database(connection, spec.table)
@@ -151,7 +151,7 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
 
 
 def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, spec: ExportSpec) -> bool:
-    """Whether the shadow table is that of an equal export, and has the rows that the ledger says."""
+    """Whether an equal export filled the shadow table, and its rows agree with the ledger."""
     if comment_of(connection, shadow) != spec.fingerprint:
         return False
     try:

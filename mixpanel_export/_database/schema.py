@@ -1,4 +1,4 @@
-"""The tables and views of a database file, and the checks that a table is an export's.
+"""The tables and views of a database file, and checks of their format.
 
 To add a column to the ledger:
 
@@ -6,7 +6,7 @@ To add a column to the ledger:
 2. Add a field with a default to `_model.Batch`, and the column's name to `_COLUMNS` in `ledger.py`.
 
 `create_ledger` adds the column to old files, in the transaction that begins the next export. Commands that only read do
-not change a file. Where a file lacks the column, or a row has NULL in it, the `Batch` has the field's default.
+not change a file. If a file lacks the column, or a row has NULL there, the `Batch` has the field's default.
 """
 
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ GROUP BY table_name
 
 
 def create_ledger(connection: Connection) -> None:
-    """Create missing tables and columns of the ledger, and remove what this version does not have.
+    """Create missing tables and columns of the ledger, and remove those that only older versions have.
 
     Call it in a transaction.
     """
@@ -181,7 +181,7 @@ def check_no_view(connection: Connection, table: str) -> None:
     """Check that *table* is not the name of a view.
 
     Raises:
-        TableFormatError: It is.
+        TableFormatError: There is a view with this name.
     """
     row = connection.execute(
         f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {IN_MAIN}",
@@ -213,8 +213,8 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
     """Check that an export can add rows to the table, or replace it if *replacing*.
 
     Raises:
-        TableFormatError: The table has other columns, constraints or unique indexes. One that mixpanel_data created can
-            only be replaced.
+        TableFormatError: The table has other columns, constraints or unique indexes. A table that mixpanel_data
+            created can only be replaced.
     """
     columns = columns_of(connection, table)
     types = dict(columns)
@@ -263,7 +263,7 @@ def _constraint(connection: Connection, table: str) -> str | None:
 
 
 def has_export_columns(connection: Connection, table: str) -> bool:
-    """Whether the table has all columns of an export. It may not: another table may have got the name of an exported one."""
+    """Whether the table has all columns of an export. Another table may have replaced an exported one."""
     return set(_TABLE_COLUMNS.items()) <= set(columns_of(connection, table))
 
 

@@ -20,17 +20,17 @@ ROW_GROUP = 122_880
 _LEAST_MEMORY, _MOST_MEMORY = 96_000_000, 512_000_000  # bytes
 _BASE_MEMORY = 160_000_000  # bytes that a load needs with any number of threads
 _THREAD_MEMORY = 100_000_000  # bytes; each thread that inserts fills a row group of its own
-# With this optimizer, DuckDB 2.0 returns wrong rows, too few rows, or crashes, if a transaction deletes from a table,
-# inserts into it and then joins it by `rowid`.
+# DuckDB 2.0 returns wrong or too few rows with this optimizer, or crashes, if a transaction deletes from a table, inserts
+# into it and then joins it by `rowid`.
 _UNSOUND = "join_filter_pushdown"
 USUAL_LINE = 4 << 20
-"""Bytes of a line up to which DuckDB needs no more memory than usual; Mixpanel takes events of up to 1 MB."""
+"""The longest line, in bytes, that DuckDB loads without additional memory. Mixpanel accepts events of up to 1 MB."""
 _changing = RLock()
 
 
 @contextmanager
 def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Apply the settings for bulk loading; afterwards, with no transaction open, checkpoint and restore them."""
+    """Apply the settings for bulk loading. At the end, checkpoint and restore them; no transaction may be open then."""
     settings = {
         "memory_limit": f"{memory_limit() >> 20}MiB",
         # Otherwise each thread of an insert would wait for its turn.
@@ -58,7 +58,7 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 @contextmanager
 def validation_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a database in memory, whose statements run in the thread of their caller and return rows in their order."""
+    """Yield a database in memory. Its statements run in the caller's thread and keep the order of rows."""
     limit = max(_LEAST_MEMORY, memory_limit() // 2)
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{limit >> 20}MiB",
@@ -132,7 +132,7 @@ def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[s
 
 
 def memory_limit() -> int:
-    """Return the bytes that DuckDB may use: `MPX_MEMORY_LIMIT`, else what suits the machine.
+    """Return how many bytes DuckDB may use: `MPX_MEMORY_LIMIT`, or a default for this machine.
 
     Raises:
         ConfigError: The variable is not a size such as `512MB`, or is less than 96 MB.
@@ -142,10 +142,10 @@ def memory_limit() -> int:
 
 
 def default_limit(sizes: Sequence[int], cores: int) -> int:
-    """Return DuckDB's memory on a machine with *cores*; *sizes* are the amounts of memory that the system tells.
+    """Return DuckDB's default memory. *sizes* are the amounts of memory that the system reports.
 
-    A sixteenth of the memory, at least 160 MB, and not more than the threads can use; on small machines a quarter, at
-    least 96 MB, below which nothing can be loaded.
+    The default is a sixteenth of the memory, but at least 160 MB, and no more than one thread for each of *cores* can
+    use. On small machines it is a quarter of the memory, but at least 96 MB, the minimum for a load.
     """
     least = min(sizes, default=0)
     limit = min(max(_BASE_MEMORY, least // 16), _BASE_MEMORY + cores * _THREAD_MEMORY)
@@ -155,8 +155,8 @@ def default_limit(sizes: Sequence[int], cores: int) -> int:
 def thread_count() -> int:
     """Return how many threads insert rows, and how many chunks are validated at a time.
 
-    `MPX_THREADS`, or else one for every two processors, if each has the memory for a row group of its own: half of the
-    processors validate while the other half inserts.
+    The number is `MPX_THREADS`, or one for every two processors: half of them validate while the other half inserts. It
+    is smaller if the memory is too small for a row group in each thread.
 
     Raises:
         ConfigError: The variable is not a number of threads.
@@ -179,7 +179,7 @@ def _disabled(connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def _settable(value: object) -> str:
-    """Return the text that restores the setting *value*. DuckDB truncates sizes after one decimal, so it adds a half."""
+    """Return the text that restores the setting *value*. DuckDB truncates sizes to one decimal, so a digit is added."""
     size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
     if not size:
         return str(value)

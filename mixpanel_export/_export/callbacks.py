@@ -117,8 +117,7 @@ class Reporter:
 
 
 def _quota_opens_in(gate: GateStatistics) -> float | None:
-    """Return the seconds until the next slot, if a caller has a noticeable wait for it; else None."""
-    wait = gate.next_slot_in if gate.waiting else 0.0
-    return (
-        math.ceil(wait) if wait > _MIN_REPORTED_WAIT else None
-    )  # whole seconds, because each change is reported
+    """Return the seconds until the next slot; None if no caller has a noticeable wait for it."""
+    if not gate.waiting or gate.next_slot_in <= _MIN_REPORTED_WAIT:
+        return None
+    return math.ceil(gate.next_slot_in)  # whole seconds, because each change is reported

@@ -1,4 +1,4 @@
-"""What an export would do: the same checks and the same plan as the real run's, and nothing else."""
+"""Plans an export without running it. The checks and the plan are those of a real run."""
 
 import math
 
@@ -12,11 +12,11 @@ from mixpanel_export.results import DateRange, ExportPlan
 
 
 async def plan_export(job: Job) -> ExportPlan:
-    """Return what the job would do if it were run now. Makes no request, takes no quota and changes no file.
+    """Return what the job would do if it were run now. This makes no request, uses no quota and changes no file.
 
     Raises:
-        ValueError, DatabaseError, LedgerMismatchError, SelectionError, TableError: As `export_events`, as far as
-            a look at the file can tell.
+        ValueError, DatabaseError, LedgerMismatchError, SelectionError, TableError: As `export_events`, except for errors
+            that only a writable connection can detect.
     """
     state = await to_thread.run_sync(_state_of, job)
     planned = await job.plan(state.batches, state.history)

@@ -1,4 +1,4 @@
-"""Warns of an export without events, and of days that are taken as empty."""
+"""Warns of an export without events, and of days that count as empty."""
 
 import warnings
 
@@ -27,7 +27,7 @@ def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
         days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(empty))
         warnings.warn(
             AdvisoryWarning(
-                "Mixpanel answered twice without a body, so these days are taken as empty",
+                "Mixpanel answered twice without a body, so these days count as empty",
                 days=days,
                 advice="if they should have events, export them again with $append",
             ),

@@ -1,8 +1,8 @@
 """Decides which chunks with an empty answer are requested again. Pure functions.
 
 An *empty answer* has status 200 and no body. It may mean a day without events, or a server that failed before the first
-byte; nothing tells the two apart. So every such chunk is requested once more, after all other chunks. Neighbouring chunks
-share one request. Days with two empty answers are taken as empty.
+byte. The two cannot be distinguished. So every such chunk is requested once more, after all other chunks. Neighbouring
+chunks share one request. Days with two empty answers count as empty.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from itertools import pairwise
 from mixpanel_export._model import Chunk
 
 MOST_REQUESTS = 5
-"""Second requests in one export whose project has an hourly quota."""
+"""The most second requests of an export with an hourly quota."""
 
-_USUAL_DAYS = 100  # of one request; longer ones are made only where there would be too many requests
+_USUAL_DAYS = 100  # the most days of a second request, unless there would be too many requests
 
 Run = tuple[Chunk, ...]
 """Chunks with empty answers that follow each other day by day, in order."""
@@ -31,13 +31,11 @@ class SecondRequests:
 def second_requests(empty: Sequence[Chunk], most: int | None = MOST_REQUESTS) -> SecondRequests:
     """Return how to request the chunks with *empty* answers again, in at most *most* requests.
 
-    *empty* is sorted and disjoint.
-
-    Each run of neighbouring chunks is one request, or several of about 100 days. If
-    that would be too many requests, runs are not cut, and the longest runs come first.
+    *empty* is sorted and disjoint. Each run of neighbouring chunks is one request, or several of about 100 days. If that
+    would be too many requests, runs are not divided, and only the longest ones are requested.
     """
     empty_runs = runs(empty)
-    parts = [part for run in empty_runs for part in _cut(run)]
+    parts = [part for run in empty_runs for part in _divided(run)]
     if most is None or len(parts) <= most:
         return SecondRequests(tuple(parts), ())
     by_length = sorted(empty_runs, key=_days, reverse=True)
@@ -46,13 +44,13 @@ def second_requests(empty: Sequence[Chunk], most: int | None = MOST_REQUESTS) ->
 
 
 def runs(chunks: Sequence[Chunk]) -> list[Run]:
-    """Return sorted chunks as runs without a day between."""
+    """Return sorted chunks as runs of consecutive days."""
     edges = [0, *(index for index, (one, next_) in enumerate(pairwise(chunks), 1) if not one.borders(next_))]
     return [tuple(chunks[start:stop]) for start, stop in pairwise([*edges, len(chunks)]) if start < stop]
 
 
-def _cut(run: Run) -> list[Run]:
-    """Cut a run into parts of at most `_USUAL_DAYS` days, but never a chunk."""
+def _divided(run: Run) -> list[Run]:
+    """Divide a run into parts of at most `_USUAL_DAYS` days. Chunks are not divided."""
     parts: list[list[Chunk]] = []
     for chunk in run:
         if parts and _days((*parts[-1], chunk)) <= _USUAL_DAYS:

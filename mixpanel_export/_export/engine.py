@@ -1,4 +1,4 @@
-"""The async door: arguments checked, database opened, plan made, then everything set running."""
+"""The async entry point: checks the arguments, opens the database, plans the requests and runs the export."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,49 +65,58 @@ async def export_events(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ParallelFetchResult:
-    """Export the raw events of *from_date* to *to_date*, both inclusive, into a table of the DuckDB file *db*.
+    """Export the raw events of the days from *from_date* to *to_date* into a table of the DuckDB file *db*.
 
-    Dates are dates, or text: `2024-01-31`, `today`, `yesterday`, `-30d`, `2w`, `2024-01`, `last-month`. They are days of
-    UTC, or of *project_timezone*.
+    The days are fetched in batches. A batch is in the table completely or not at all. The result lists the days that
+    failed and their errors. After a failure or an interruption, the mode `resume` fetches what is missing.
 
-    The days are fetched in parallel, at most *max_workers* requests at a time, and never faster than the
-    project's quota: *per_second* and *per_hour* (3 and 60, or `MPX_PER_SECOND` and `MPX_PER_HOUR`; 0 for no
-    limit), which all exports of this user and machine share. At most *max_wait* seconds in all are spent on
-    waiting for the hour's quota; what is not fetched then has failed. *chunk_days* None plans the requests by
-    the quota; a number cuts fixed chunks.
+    Args:
+        from_date: The first day: a date, or text such as `2024-01-31`, `today`, `yesterday`, `-30d`, `2w`, `2024-01` or
+            `last-month`. Relative days are days in UTC, or in *project_timezone*.
+        to_date: The last day, inclusive, likewise.
+        db: The path of the DuckDB file. It is created if it does not exist.
+        table: The name of the table.
+        credentials: None for those of the environment or the configuration file.
+        events: The names of the events to export. None for all.
+        where: Mixpanel's filter expression.
+        limit: The most events to fetch, in one request. Such days never count as exported.
+        max_workers: The most requests at a time.
+        chunk_days: The days of each request. None plans the requests by the quota.
+        one_request: Whether to fetch all days in one request. With `resume`, each run of missing days is one request. A
+            `limit` implies it.
+        mode: `create` requires that the table does not exist. `append` adds days, or fetches them again. `resume` fetches
+            days that are missing, failed or not final. `replace` replaces the whole table at the end.
+        dedupe: Whether to remove duplicates. Of events with the same name, `distinct_id`, `time` and `$insert_id`, the one
+            that was processed last is kept.
+        allow_empty: Whether `replace` may replace rows by an empty table.
+        retries: How often a failed request is repeated. Days whose response breaks twice are fetched in smaller pieces.
+        max_wait: The most seconds in total to wait for the hourly quota. Days that are not fetched by then have failed.
+        on_batch_complete: Called for each batch that is committed or has failed.
+        on_progress: Called for each change of the progress.
+        api_url: The server, as `https://HOST[:PORT]`. None for `MPX_API_URL`, or the server of the credentials' region.
+        per_second: The most requests per second; 0 for no limit. None for `MPX_PER_SECOND`, or Mixpanel's limit of 3.
+        per_hour: The most requests per hour; 0 for no limit. None for `MPX_PER_HOUR`, or Mixpanel's limit of 60. All
+            exports of this user on this machine share both limits.
+        timeouts: How long a request may make no progress.
+        project_timezone: The IANA name of the project's zone, such as `US/Pacific`. Set it for a project that was created
+            before 2023, whose times are local. Numbers, and text without an offset, are then converted to UTC, and a day is
+            over when it is over in that zone. Of a local time that occurs twice or never, the later time is used.
+            `properties` keeps the original. None for the zone of the credentials; "UTC" converts nothing.
+        http2: Whether the server may choose HTTP/2. Each request still has its own connection.
+        transport: Replaces the network, for tests.
+        now: The clock that decides which days are over.
 
-    *one_request* asks for all days at once (with `resume`, for each run of missing days, one after the other);
-    `limit` implies it.
+    Callbacks are called one at a time in this event loop. If one returns an awaitable, it is awaited. If one raises, the
+    export stops, complete batches are kept, and the exception is raised here.
 
-    *mode* `create` wants no such table, `append` adds days or fetches them again, `resume` fetches what is
-    missing, failed or was not final, `replace` swaps the whole table at the end, though never for no event at all unless
-    *allow_empty*. *events* and *where* select
-    events; *limit* fetches at most that many, in one request, and such days never count as held.
-
-    A batch is visible in the table if and only if it is whole; what failed of it leaves nothing there. Days that
-    break twice are fetched in smaller pieces. What failed is in the result, after *retries* further attempts.
-    With *dedupe*, of events with the same name, `distinct_id`, `time` and `$insert_id` the one processed last is
-    kept.
-
-    *project_timezone* (an IANA name such as `US/Pacific`; None: the one of the credentials) is the zone of a
-    project created before 2023, whose `time` is the local clock: numbers, and text without an offset, become
-    UTC by it, and days are over when they are over there. A local time that comes twice a year, or never, is
-    the later of its two readings. `properties` keeps what was sent. "UTC" leaves times as they are.
-
-    *timeouts* bounds the silence of a connection. With *http2* the server may choose HTTP/2; each request still
-    has a connection of its own. Proxies and certificates are those of `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`,
-    `SSL_CERT_FILE` and `SSL_CERT_DIR`. *transport* replaces the network, for tests; *now* is the clock that says
-    which days are over.
-
-    *on_batch_complete* and *on_progress* are called one at a time in this event loop; an awaitable that they
-    return is awaited. If one raises, the export stops, keeps what is committed, and the exception leaves here.
+    The proxy and the certificates are those of `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 
     Raises:
         ValueError: An argument is out of range. Nothing was requested.
-        ConfigError: No usable credentials, or proxies or certificates of the environment. Nothing was requested.
-        DatabaseError, ExportRunningError, LedgerMismatchError, SelectionError, TableError: The file or the
-            table does not fit. Nothing was requested, unless the disk filled up later.
-        AuthenticationError, QueryError: Mixpanel refuses the export as a whole; committed batches are kept.
+        ConfigError: The credentials, proxies or certificates cannot be used. Nothing was requested.
+        DatabaseError, ExportRunningError, LedgerMismatchError, SelectionError, TableError: The file or the table does not
+            allow the export. Nothing was requested, unless the disk filled up later.
+        AuthenticationError, QueryError: Mixpanel refuses the whole export. Complete batches are kept.
     """
     arguments = ExportArguments(
         from_date=from_date,
@@ -144,7 +153,7 @@ async def run_job(
     http2: bool = False,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> ParallelFetchResult:
-    """Run a job, in a task of its own; as `export_events`."""
+    """Run a job in a separate task. The result and the errors are those of `export_events`."""
     return await in_task(partial(_run, job, callbacks, http2=http2, transport=transport))
 
 
@@ -206,13 +215,13 @@ async def _transfer(
             now=job.now,
         )
         reporter = Reporter(callbacks, tracker, fetcher.stats, job.gate, lambda: staging.lines)
-        writing = WriteTasks(
+        write_tasks = WriteTasks(
             table, staging, validators, clock=clock, tracker=tracker, now=job.now, tuning=job.tuning
         )
-        fetching = FetchTasks(
+        fetch_tasks = FetchTasks(
             planned,
             fetcher,
-            writing,
+            write_tasks,
             tracker,
             reporter,
             numbers=dict(zip(planned.chunks, numbers, strict=True)),
@@ -220,7 +229,7 @@ async def _transfer(
             path=job.path,
             hourly_quota=bool(job.gate.statistics().per_hour),
         )
-        await run_pipeline(fetching, writing, reporter)
+        await run_pipeline(fetch_tasks, write_tasks, reporter)
 
 
 @contextmanager

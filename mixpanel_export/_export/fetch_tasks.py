@@ -60,15 +60,15 @@ class _Discard:
 class FetchTasks:
     """The tasks that fetch the chunks of a plan.
 
-    *numbers* has the number of each planned chunk's batch, *batches* what the ledger says of the selection. With
-    *hourly_quota*, few requests are spent on empty answers.
+    *numbers* has the batch number of each planned chunk. *batches* are the ledger rows of the selection. With
+    *hourly_quota*, at most `MOST_REQUESTS` requests are spent on empty answers.
     """
 
     def __init__(
         self,
         planned: Plan,
         fetcher: Fetcher,
-        writing: WriteTasks,
+        write_tasks: WriteTasks,
         tracker: Tracker,
         reporter: Reporter,
         *,
@@ -79,7 +79,7 @@ class FetchTasks:
     ) -> None:
         self._planned = planned
         self._fetcher = fetcher
-        self._writing = writing
+        self._write_tasks = write_tasks
         self._tracker = tracker
         self._reporter = reporter
         self._numbers = dict(numbers)
@@ -104,7 +104,7 @@ class FetchTasks:
                 tasks.start_soon(self._skip_empty, chunk, send)
 
     async def _export(self, chunk: Chunk, send: ObjectSendStream[Item], *, again: bool = False) -> None:
-        """Fetch and commit the chunk, in pieces where that helps; *again* after an empty answer."""
+        """Fetch and commit the chunk, in pieces if it is too large. *again* means that its answer was empty before."""
         try:
             await self._fetch_until_committed(chunk, send, again=again)
         except ChunkTooLargeError:
@@ -127,7 +127,7 @@ class FetchTasks:
             if stats.empty_answer and not again:
                 _log.info("%s: empty answer; requesting it again after the other chunks", chunk)
                 self._tracker.postpone(chunk)
-                self._writing.reconsider()
+                self._write_tasks.reconsider()
                 return
             match await self._finish_chunk(chunk, stats, send):
                 case Malformed():
@@ -142,16 +142,16 @@ class FetchTasks:
     async def _finish_chunk(
         self, chunk: Chunk, stats: ChunkStats, send: ObjectSendStream[Item]
     ) -> Verdict | None:
-        """Declare the chunk whole, and return the verdict on it."""
+        """Submit the complete chunk, and return the verdict on it."""
         end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.size)
-        verdict = await self._writing.submit(end, send, empty_answer=stats.empty_answer)
+        verdict = await self._write_tasks.submit(end, send, empty_answer=stats.empty_answer)
         if isinstance(verdict, Committed):
             await self._report(chunk)
         return verdict
 
     async def _split(self, chunk: Chunk, send: ObjectSendStream[Item]) -> tuple[Chunk, ...]:
         pieces = split_in_two(chunk, self._batches) or ()
-        verdict = await self._writing.submit(ChunkSplit(chunk, pieces), send)
+        verdict = await self._write_tasks.submit(ChunkSplit(chunk, pieces), send)
         if isinstance(verdict, Split):
             self._numbers.update(zip(pieces, verdict.batches, strict=True))
         self._tracker.split(chunk, pieces)
@@ -168,7 +168,7 @@ class FetchTasks:
             stats.bytes_read,
             error.text(days=False),
         )
-        await self._writing.submit(failed, send)
+        await self._write_tasks.submit(failed, send)
         self._tracker.fail(chunk, error)
         await self._report(chunk)
 

@@ -22,7 +22,7 @@ from mixpanel_export.credentials import Credentials, resolve_credentials
 from mixpanel_export.errors import AdvisoryWarning, ArgumentError
 
 MANY_WORKERS = 20
-"""With more workers a warning says that they are rarely faster under 3 requests a second."""
+"""More workers cause a warning, because they are rarely faster at 3 requests per second."""
 
 _LONGEST_CHUNK = 100  # days of one request, as in mixpanel_data
 _ANY_LENGTH = 1_000_000  # days of a chunk without a maximum
@@ -45,10 +45,10 @@ class Job:
     tuning: Tuning
 
     async def plan(self, batches: Sequence[Batch], history: Sequence[Batch]) -> Plan:
-        """Plan the requests, with the quota that the hour has left now.
+        """Plan the requests with the quota that is left now.
 
-        *batches* is what the ledger says of the selection. *history* are batches of a table that is to be replaced; they
-        only tell how many events to expect.
+        *batches* are the ledger rows of the selection. *history* are those of a table that will be replaced; they only
+        serve to estimate the number of events.
         """
         await self.gate.refresh()
         latest = latest_day(self.now())
@@ -103,10 +103,10 @@ class ExportArguments:
         return self.one_request or self.limit is not None
 
     def check(self) -> None:
-        """Refuse arguments that are out of range.
+        """Check the ranges of the arguments.
 
         Raises:
-            ArgumentError: Names the argument.
+            ArgumentError: An argument is out of range.
         """
         if self.mode not in get_args(Mode):
             raise ArgumentError("mode", f"must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
@@ -188,10 +188,10 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
 
 
 def _planned_requests(gate: GateStatistics, days: int) -> int | None:
-    """Return how many of the hour's requests a plan may spend: five of six, because the rest is for retries.
+    """Return how many requests a plan may use: five sixths of those that are left, because the others are for retries.
 
-    Long chunks are faster than waiting for the hour, but beyond `_LONGEST_CHUNK` days they break too easily. Then the plan
-    spends a whole hour's requests and waits for them.
+    Long chunks are faster than a wait for the quota, but chunks of more than `_LONGEST_CHUNK` days break too often. If the
+    requests that are left would need such chunks, the plan uses five sixths of a full hour's requests, and waits.
     """
     if gate.remaining is None:
         return None

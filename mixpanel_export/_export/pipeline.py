@@ -6,7 +6,7 @@
          ▲                                       │                  │
          └──────────────── verdicts ─────────────┴──────────────────┘
 
-`fetching` and `writing` have the two sides. Each fetch task waits for the verdict on its chunk, without a token of the
+`fetch_tasks` and `write_tasks` have the two sides. Each fetch task waits for the verdict on its chunk, without a token of the
 limiter. The state that changes is in the tracker, in the replies that fetch tasks wait for, and in the backlog.
 
 Cancellation may interrupt anything. A running statement is interrupted and its transaction rolls back; the thread is
@@ -24,19 +24,19 @@ from mixpanel_export._model import Item
 _STREAM_ITEMS = 4  # blocks that wait for the staging task
 
 
-async def run_pipeline(fetching: FetchTasks, writing: WriteTasks, reporter: Reporter) -> None:
+async def run_pipeline(fetch_tasks: FetchTasks, write_tasks: WriteTasks, reporter: Reporter) -> None:
     """Fetch and commit every chunk, and report progress meanwhile."""
     with raise_first_error():
         async with anyio.create_task_group() as reporting:
             reporting.start_soon(reporter.report_progress)
-            await _run_both_sides(fetching, writing)
+            await _run_both_sides(fetch_tasks, write_tasks)
             reporting.cancel_scope.cancel()
         await reporter.report_end()
 
 
-async def _run_both_sides(fetching: FetchTasks, writing: WriteTasks) -> None:
+async def _run_both_sides(fetch_tasks: FetchTasks, write_tasks: WriteTasks) -> None:
     send, receive = anyio.create_memory_object_stream[Item](_STREAM_ITEMS)
     async with anyio.create_task_group() as tasks:
-        writing.start(tasks, receive)
+        write_tasks.start(tasks, receive)
         async with send:
-            await fetching.run(send)
+            await fetch_tasks.run(send)

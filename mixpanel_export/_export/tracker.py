@@ -1,7 +1,7 @@
-"""Tracks which chunks of an export are decided, and computes what callers are told.
+"""Tracks the state of an export's chunks, and computes the progress and the result.
 
-A batch is a planned chunk, or the pieces of one that was split. It is decided with its last piece. A chunk is decided
-when it is committed or given up; one with an empty answer is postponed until it is requested again.
+A chunk is decided when it is committed or given up. A chunk with an empty answer is postponed until it is requested again.
+A batch is a planned chunk, or all pieces of a planned chunk that was split. It is decided when all its pieces are.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Tracker:
         self._failed_batches: set[Chunk] = set()
         self._empty_batches: set[Chunk] = set()
         self.postponed: set[Chunk] = set()
-        """Chunks with an empty answer, which are to be requested again."""
+        """Chunks with an empty answer, which will be requested again."""
         self.errors: dict[Chunk, MixpanelDataError] = {}
         """Why chunks were given up."""
 
@@ -65,7 +65,7 @@ class Tracker:
 
     @property
     def undecided(self) -> int:
-        """How many chunks may still come; postponed ones do not."""
+        """The number of pending chunks that are not postponed."""
         return len(self._pending) - len(self.postponed)
 
     @property
@@ -108,7 +108,7 @@ class Tracker:
         return self._batch_of[chunk]
 
     def progress(self, batch: Chunk) -> BatchProgress:
-        """Return what callers are told of a batch that is decided."""
+        """Return the report on a decided batch."""
         pieces = sorted(self._pieces[batch])
         errors = tuple(self.errors[piece] for piece in pieces if piece in self.errors)
         return BatchProgress(
@@ -124,7 +124,7 @@ class Tracker:
     def result(
         self, table: str, growth: int, removed_duplicates: int, *, seconds: float, now: datetime
     ) -> ParallelFetchResult:
-        """Return what the export did."""
+        """Return the result of the export."""
         failed = sorted(self.errors)
         committed = self._committed.values()
         return ParallelFetchResult(

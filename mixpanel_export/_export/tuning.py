@@ -17,7 +17,7 @@ class Tuning:
     segment_size: int = 8 << 20
     """Bytes of lines that are read and validated at once."""
     disk_floor: int = 64 << 20
-    """Free disk below which staging waits for commits, as long as there is anything to commit."""
+    """Free disk space below which staging waits for commits, if there is anything to commit."""
     columns_memory: int | None = None
     """Memory for extracted columns; None for a share of DuckDB's memory limit."""
     backlog: int = 1 << 30
@@ -25,9 +25,9 @@ class Tuning:
     group_rows: int = 4 * ROW_GROUP
     """Rows for each inserting thread at which a group is committed without waiting for more chunks."""
     group_size: int = 1 << 30
-    """Bytes at which it is."""
+    """Bytes at which a group is committed without waiting for more chunks."""
     group_wait: float = 2.0
-    """Time that a smaller group waits for more chunks."""
+    """How long a smaller group waits for more chunks."""
     pauses: Pauses = USUAL_PAUSES
     """Pauses before retries."""
 

@@ -5,7 +5,7 @@
     items ──▶ stage ──staged──▶ validate ──ready──▶ commit
 
 Validation and insertion run at the same time: the first ready chunk begins a group, one statement inserts it, and further
-chunks join the group until it is large, old or the last one. Then the group is committed.
+chunks join the group until it is large or old, or no chunk is left. Then the group is committed.
 
 A channel ends when its last sender closes it, so these tasks end one after the other.
 """
@@ -63,7 +63,7 @@ class _Reply:
 
 
 class _Backlog:
-    """Bytes of complete chunks that are not committed yet; *on_wait* is called before each wait for a commit."""
+    """Counts the bytes of complete chunks that are not committed yet. *on_wait* is called before each wait for a commit."""
 
     def __init__(self, most: int, on_wait: Callable[[], None]) -> None:
         self._most = most
@@ -74,21 +74,21 @@ class _Backlog:
         """Whether staging waits for a commit, so that no group should wait for further chunks."""
 
     async def add(self, chunk: StagedChunk) -> None:
-        """Count a complete chunk; wait first while there are too many bytes."""
+        """Count a complete chunk. Wait first while there are too many bytes."""
         while sum(self._sizes.values()) > self._most:
             await self._wait()
         self._sizes[chunk.chunk] = chunk.size
 
     async def shrink(self) -> bool:
-        """Wait until a chunk is removed; return whether there was one to wait for."""
+        """Wait until a chunk is removed. Return whether there was a chunk to wait for."""
         if not self._sizes:
             return False
         await self._wait()
         return True
 
     def remove(self, chunk: Chunk) -> None:
-        """Discount a chunk that is committed or discarded; repair may have changed its size meanwhile."""
-        del self._sizes[chunk]
+        """Stop counting a chunk that is committed or discarded."""
+        del self._sizes[chunk]  # repair may have changed the size of the chunk
         self._removed.set()
         self._removed = anyio.Event()
 
@@ -100,7 +100,7 @@ class _Backlog:
 
 
 class WriteTasks:
-    """The tasks between the stream of items and the table."""
+    """The tasks that move items from the stream into the table."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class WriteTasks:
         self._growing = anyio.CancelScope()
 
     def start(self, tasks: TaskGroup, items: ObjectReceiveStream[Item]) -> None:
-        """Start the tasks; they end when every sender of *items* has closed it and all chunks are committed."""
+        """Start the tasks. They end when all senders of *items* are closed and all chunks are committed."""
         # The backlog bounds what waits in these two channels.
         staged_in, staged = anyio.create_memory_object_stream[StagedChunk](math.inf)
         ready_in, ready = anyio.create_memory_object_stream[Ready](math.inf)
@@ -144,14 +144,14 @@ class WriteTasks:
         *,
         empty_answer: bool = False,
     ) -> Verdict | None:
-        """Send the last item of a chunk, and wait for the verdict on it, which the tracker knows already then."""
+        """Send the last item of a chunk, and wait for the verdict. The tracker records it before this returns."""
         reply = self._replies[item.chunk] = _Reply(empty_answer)
         await send.send(item)
         await reply.arrived.wait()
         return reply.verdict
 
     def reconsider(self) -> None:
-        """Look again whether the group may still grow; to be called when a chunk will not come for now."""
+        """Check again whether the open group may grow. Call it when a chunk is postponed."""
         self._growing.cancel()
 
     def _commit_now(self) -> None:
@@ -183,12 +183,12 @@ class WriteTasks:
                         await ready.send(item)
 
     def _add_block(self, block: Block) -> int:
-        """Stage a block, and return the free disk; in one call, because each costs a change of thread."""
+        """Stage a block, and return the free disk space. One call saves a change of thread."""
         self._staging.add(block)
         return self._staging.free_disk()
 
     async def _wait_for_disk(self) -> None:
-        """Wait for commits while the disk is nearly full; if none is due, the next write decides whether it is full."""
+        """Wait for commits while the disk is nearly full. If there is nothing to commit, the next write may fail."""
         while await to_thread.run_sync(self._staging.free_disk) < self._tuning.disk_floor:
             if not await self._backlog.shrink():
                 return
@@ -224,7 +224,7 @@ class WriteTasks:
                     await self._record(item)
 
     async def _commit_group(self, group: Group, ready: ObjectReceiveStream[Ready]) -> Ready | None:
-        """Commit a group, which grows while it is loaded; return the item that ended it, if any."""
+        """Commit a group, which grows while it is loaded. Return the item that ended its growth, if any."""
         self._group = group
         next_item: Ready | None = None
 
@@ -259,7 +259,7 @@ class WriteTasks:
         return next_item
 
     def _may_grow(self, group: Group) -> bool:
-        """Whether further chunks may join the group; in a large one they would wait long for the commit."""
+        """Whether further chunks may join the group. In a large group they would wait long for the commit."""
         return (
             group.is_open
             and not self._backlog.is_waited_for

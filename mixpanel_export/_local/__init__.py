@@ -1,4 +1,4 @@
-"""What works on a database file without Mixpanel: queries, statistics, upgrades, diagnosis.
+"""Functions that need no Mixpanel: queries, statistics, upgrades, deletion, diagnosis, and the file of accounts.
 
-Imports `_database`. Start with `file`.
+Start with `file`.
 """

@@ -1,7 +1,7 @@
-"""Change the accounts of the configuration file and nothing else in it.
+"""Changes the accounts of the configuration file and nothing else in it.
 
 The file holds secrets, and other programs read it too. So a new file, which only its owner can read, replaces the
-old one in one step. Where the system does not allow that, as for a file mounted into a container, the old file is
+old one in one step. If the system does not allow that, as for a file mounted into a container, the old file is
 overwritten.
 """
 
@@ -51,7 +51,7 @@ def add_account(
 
 
 def remove_account(path: Path, name: str) -> bool:
-    """Remove the account from the file *path*. Return whether it was the default; then there is none any more.
+    """Remove the account from the file *path*. Return whether it was the default account.
 
     Raises:
         AccountNotFoundError: the file has no such account.
@@ -78,7 +78,7 @@ def set_default(path: Path, name: str) -> None:
 
 
 def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, dict[str, str]]]:
-    """Return what `read_accounts` returns, if an account *name* can be added.
+    """Check that an account *name* can be added, and return the result of `read_accounts`.
 
     Raises:
         AccountExistsError, ConfigError: as `add_account`.
@@ -158,7 +158,7 @@ def _changed(text: str, change: _Change) -> str:
 
 
 def _without(text: str, name: str, *, default: bool) -> str:
-    """Return *text* without the account. Comments below it stay, as they belong to what follows."""
+    """Return *text* without the account. Comments below it stay, because they belong to the next table."""
     comments = ""
 
     def remove(config: tomlkit.TOMLDocument) -> None:

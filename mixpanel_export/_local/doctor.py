@@ -109,7 +109,7 @@ def _numbers(release: str) -> tuple[int, ...]:
 
 
 def check_credentials(account: str | None) -> tuple[Credentials | None, list[Finding]]:
-    """Return the credentials of an export, or None, and findings about where they come from and how they look."""
+    """Return the credentials of an export, or None, and findings about their source and their format."""
     with _warnings_of("credentials") as warned:
         try:
             name = account_used(account)
@@ -169,7 +169,7 @@ def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: 
 
 
 def check_database(path: Path) -> Iterator[Finding]:
-    """Check that the disk has space, that the file opens, and that its tables have the rows of the ledger."""
+    """Check that the disk has space, that the file opens, and that its tables agree with the ledger."""
     try:
         database_path(path)
     except MixpanelDataError as error:

@@ -13,7 +13,13 @@ from mixpanel_export._database.connection import connect, connected_for_export, 
 from mixpanel_export._database.path import check_there
 from mixpanel_export._display import require_pandas
 from mixpanel_export._local.forget import forget_persons
-from mixpanel_export._local.statistics import asking, breakdown_of, property_keys_of, stats_of, summary_of
+from mixpanel_export._local.statistics import (
+    breakdown_of,
+    property_keys_of,
+    query_errors,
+    stats_of,
+    summary_of,
+)
 from mixpanel_export._local.tables import drop_tables, resolve_table, schema_of, tables_of
 from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export.errors import DatabaseError
@@ -61,7 +67,7 @@ class LocalDatabase(ABC):
     @property
     @short_tracebacks
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The DuckDB connection. Changes of a transaction that is left open can make a fetch fail.
+        """The DuckDB connection. An open transaction with changes can make a fetch fail.
 
         Raises `DatabaseError` if the file cannot be opened.
         """
@@ -82,20 +88,20 @@ class LocalDatabase(ABC):
             workspace.sql("SELECT event_name, count(*) AS events FROM events GROUP BY ALL")
         """
         require_pandas("sql_rows")
-        with asking():
+        with query_errors():
             return self.connection.execute(query).df()
 
     @short_tracebacks
     def sql_scalar(self, query: str) -> Any:
         """Run *query* and return the first value of its first row, or None without rows; raises `QueryError`."""
-        with asking():
+        with query_errors():
             row = self.connection.execute(query).fetchone()
         return row[0] if row else None
 
     @short_tracebacks
     def sql_rows(self, query: str) -> SQLResult:
         """Run *query* and return its rows as tuples, with the column names; raises `QueryError`."""
-        with asking():
+        with query_errors():
             cursor = self.connection.execute(query)
             return SQLResult([column[0] for column in cursor.description or ()], cursor.fetchall())
 
@@ -105,7 +111,7 @@ class LocalDatabase(ABC):
 
         Raises `QueryError` if the query is invalid. Errors while it runs are DuckDB's own.
         """
-        with asking():
+        with query_errors():
             return self.connection.sql(query)
 
     @short_tracebacks
@@ -170,7 +176,7 @@ class LocalDatabase(ABC):
             ExportRunningError: This process is exporting into the file.
         """
         path = self._writable_path("drop tables")
-        # A connection of its own, as the user may have begun a transaction on theirs.
+        # A separate connection, because the user may have begun a transaction on the other one.
         with connected_for_export(path) as connection:
             try:
                 drop_tables(connection, names)

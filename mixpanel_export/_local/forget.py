@@ -85,7 +85,7 @@ FROM (
     ) GROUP BY batch
 ) WHERE batch = _batch
 """
-# Only these batches have rows outside their days or without a time, and have lost rows.
+# The batches that have strays and have lost rows.
 _CHANGED = """
 CREATE OR REPLACE TEMP TABLE _export_changed AS
 SELECT batch, {first} AS first, {last} AS last FROM _export_batches
@@ -125,7 +125,7 @@ def forget_persons(
     *also* names further properties to compare, keys of `PROPERTIES`. Without *table*, every exported table is searched.
 
     Raises:
-        ArgumentError: An id is empty or no text, or *also* has another name.
+        ArgumentError: An id is empty or not text, or *also* has another name.
         DatabaseNotFoundError: There is no such file.
         DatabaseError: The file has no ledger, or cannot be opened or written.
         TableNotFoundError: The ledger has no such table.
@@ -154,7 +154,7 @@ def forget_persons(
 
 
 def _checked(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:
-    """Return the JSON paths to compare. No message has an id."""
+    """Return the JSON paths to compare. Error messages contain no id."""
     if not distinct_ids:
         raise ArgumentError("distinct_ids", "must not be missing")
     for distinct_id in distinct_ids:
@@ -209,7 +209,7 @@ def _tables(connection: Connection, table: str | None) -> list[str]:
 
 
 def _match(paths: Sequence[str]) -> str:
-    """Return SQL for whether a row is one of the persons'; *paths* are constants of this module."""
+    """Return the SQL condition for the rows of the persons. *paths* are constants of this module."""
     values = ["distinct_id", *(f"json_extract_string(properties, '{path}')" for path in paths)]
     return "(" + " OR ".join(f"{value} IN (FROM _export_ids)" for value in values) + ")"
 
@@ -230,7 +230,7 @@ def _forget(connection: Connection, table: str, match: str, ids: Collection[str]
 
 
 def _rows(connection: Connection, table: str) -> str:
-    """Return SQL for the rows of a table; for those of an empty one if the table was dropped."""
+    """Return SQL for the rows of a table, or for no rows if the table was dropped."""
     if has_export_columns(connection, table):
         return quoted(table)
     if columns_of(connection, table):
@@ -277,7 +277,7 @@ def _texts(line: bytes) -> Iterator[str]:
 
 
 def _unescaped(text: str) -> str:
-    """Return *text* with the characters that escapes of JSON stand for; other text may be anything."""
+    """Return *text* with JSON's escapes replaced by their characters. The text need not be JSON."""
     characters = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", _character, text, flags=re.DOTALL)
     return characters.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -289,7 +289,7 @@ def _character(escape: re.Match[str]) -> str:
 
 
 def _correct_strays(connection: Connection, table: str, rows: str) -> None:
-    """Count the rows outside the days of their batch and without a time again, and drop the keys that no row has."""
+    """Count the strays of the changed batches again, and delete recorded strays that have no row any more."""
     zones = connection.execute(
         "SELECT DISTINCT timezone FROM _export_batches WHERE table_name = ? AND outside_rows + timeless_rows > 0",
         [table],

@@ -1,4 +1,4 @@
-"""Read a database file: its ledger, its rows, and the results of queries.
+"""Reads a database file: its ledger, its rows, and the results of queries.
 
 The file is opened read-only, so DuckDB rejects changes. The only file ever written is a Parquet file.
 """
@@ -164,7 +164,7 @@ def ask(connection: Connection, sql: str, column: Callable[[str, str], str]) -> 
 def write_parquet(connection: Connection, sql: str, path: Path) -> int:
     """Run *sql*, write the rows of its last statement into a Parquet file, and return their number.
 
-    The file appears when it is complete. An earlier one is replaced; its mode, its owner and links to it stay.
+    The file appears when it is complete. An existing file is replaced, but keeps its mode, its owner and links to it.
 
     Raises:
         ValueError: as `ask`.
@@ -204,7 +204,7 @@ def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | Non
 
 
 def _interruptible(connection: Connection, call: Callable[[], T]) -> T:
-    """Run *call* so that Ctrl-C interrupts it, which DuckDB supports in some of its calls only."""
+    """Run *call* so that Ctrl-C interrupts it. DuckDB itself supports this only in some calls."""
 
     def interruptible() -> T:
         try:
@@ -244,7 +244,7 @@ def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     ).fetchall()
     counted: dict[int, Counter[date | None]] = defaultdict(Counter)
     for batch, on, number in rows:
-        counted[batch][on if isinstance(on, date) else None] += number  # DuckDB has years that Python has not
+        counted[batch][on if isinstance(on, date) else None] += number  # DuckDB has more years than Python
     return dict(counted)
 
 

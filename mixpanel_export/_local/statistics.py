@@ -24,7 +24,7 @@ _NUMBERS = {
 
 
 @contextmanager
-def asking() -> Iterator[None]:
+def query_errors() -> Iterator[None]:
     """Translate DuckDB's errors into `QueryError`, with DuckDB's text, which may have several lines."""
     try:
         yield
@@ -89,7 +89,7 @@ def stats_of(connection: duckdb.DuckDBPyConnection, table: str, column: str, top
     """
     name = schema_of(connection, table).table_name
     values = f"(SELECT ({column}) AS value FROM {quoted(name)})"
-    with asking():
+    with query_errors():
         dtype = connection.execute(f"DESCRIBE FROM {values}").fetchall()[0][1]
         numbers = "value::DOUBLE" if dtype.partition("(")[0] in _NUMBERS else "NULL::DOUBLE"
         aggregates = ", ".join(f"{function}({numbers})" for function in ("min", "max", "avg", "stddev"))

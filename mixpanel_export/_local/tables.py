@@ -1,4 +1,4 @@
-"""List, describe and drop the tables of a database.
+"""Lists, describes and drops the tables of a database.
 
 Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here.
 """

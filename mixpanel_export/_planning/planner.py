@@ -104,11 +104,11 @@ def plan(
 
     With *chunk_days*, chunks have that many days; a chunk that would end inside a batch ends with the batch. Without,
     chunks have equal lengths of at most a week, and their number is a multiple of *workers*. If that needs more than
-    *requests* requests (None: no limit), chunks are longer and fewer. Each day from *first_open_day* on is a chunk.
+    *requests* requests (None: no limit), chunks are longer and fewer. Each day from *first_open_day* on is a chunk by itself.
 
     The number of events of each day is estimated from *batches* and *history*, which are further ledger rows. Chunks with
-    equal numbers of events are used if they should save a tenth of the time. They are not more, and not longer, than
-    chunks of equal length.
+    equal numbers of events are used if they should save a tenth of the time. There are at most as many of them as there
+    would be chunks of equal length, and none is longer.
 
     Raises:
         ArgumentError: *chunk_days* is not positive.

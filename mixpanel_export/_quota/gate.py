@@ -53,7 +53,7 @@ class Ticket(NamedTuple):
 
 
 class Admission:
-    """Permission to connect, yielded by `Gate.admission`. `ticket` is None until its request is admitted."""
+    """Permission to connect, yielded by `Gate.admission`. `ticket` is None until the request is admitted."""
 
     def __init__(self, admit: Callable[["Admission"], Awaitable[None]]) -> None:
         self._admit = admit
@@ -253,7 +253,7 @@ class Gate:
     async def _refund(self, ticket: Ticket) -> None:
         """Stop counting a request against the hourly limit.
 
-        It still counts against the per-second limit, because it did arrive.
+        It still counts against the per-second limit, because it arrived.
         """
         if self._shared is not None and ticket.shared is not None:
             await self._update(partial(self._shared.refund, ticket.shared))

@@ -1,6 +1,6 @@
 """The quota file: the requests that all processes of one user on this machine have sent for a project.
 
-Mixpanel counts the requests of a project, whichever process sends them, so concurrent exports must count them together.
+Mixpanel counts all requests for a project together, so concurrent exports must do the same.
 Each request is a row in a SQLite file. One transaction reads the rows, applies the limits, and either adds a row or
 returns how long to wait. Rows contain hosts, project ids and process ids, but no secrets.
 
@@ -41,9 +41,7 @@ CROWDED_SECOND = SECOND + 0.3
 
 _ACTIVE = 10.0  # seconds; a process that sent a request so recently is assumed to send more
 _SHORT_TIMEOUT = 0.1  # seconds to wait for the lock after a time-out, because each request would wait again
-_STEP_BACK = (
-    5.0  # seconds; a row that is dated at most so far in the future is valid, as the clock may be set back
-)
+_STEP_BACK = 5.0  # seconds; rows may be dated so far in the future, because a user may set the clock back
 _TICK = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS entries (
@@ -63,7 +61,7 @@ _READ = f"""SELECT kind, CASE WHEN boot = :boot THEN pid END, {_AGE} AS age FROM
 
 
 class Key(NamedTuple):
-    """What a quota applies to: a project on a host. *project* is empty for credentials without a project id."""
+    """A project on a host. Each has its own quota. *project* is empty for credentials without a project id."""
 
     host: str
     project: str
@@ -95,7 +93,7 @@ class Request(NamedTuple):
     pid: int | None
     """The process that sent it; None if the machine was restarted since then."""
     counted: bool
-    """Whether it counts for the hour."""
+    """Whether it counts against the hourly limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ class View:
     """The state of a project's quota at one moment."""
 
     requests: tuple[Request, ...]
-    """The requests of the last hour, oldest first. Refunded ones count only for the second."""
+    """The requests of the last hour, oldest first. Refunded ones count only against the per-second limit."""
     pause: float
     """Seconds for which no process should send a request."""
     second: Window
@@ -118,12 +116,12 @@ class View:
 
     @property
     def counted(self) -> tuple[float, ...]:
-        """The ages of the requests that count for the hour, in seconds, oldest first."""
+        """The ages of the requests that count against the hourly limit, in seconds, oldest first."""
         return tuple(request.age for request in self.requests if request.counted)
 
     @property
     def remaining(self) -> int | None:
-        """How many requests this rolling hour still allows; None if unlimited."""
+        """How many more requests the hourly limit allows now; None if unlimited."""
         return max(0, self.hour.quota - len(self.counted)) if self.hour.quota else None
 
     @property
@@ -134,7 +132,7 @@ class View:
 
     @property
     def slots_free_in(self) -> tuple[float, ...]:
-        """Seconds until the hour allows each further request, the next one first. A pause may last longer."""
+        """Seconds until the hourly limit allows each further request, soonest first. A pause may last longer."""
         # Processes with a higher limit may have sent more requests than this process allows.
         excess = max(0, len(self.counted) - self.hour.quota)
         return tuple(self.hour.seconds - age for age in self.counted[excess:]) if self.hour.quota else ()
@@ -205,9 +203,9 @@ class SharedQuota:
             return self._run(self._view, writing=False)
 
     def refund(self, ticket: str) -> View:
-        """Return a request to the hour, because the server did not count it.
+        """Stop counting a request against the hourly limit, because the server did not count it.
 
-        It still counts for the second, because it did arrive. A ticket older than an hour has no effect.
+        It still counts against the per-second limit, because it arrived. A ticket older than an hour has no effect.
         """
         with self._lock:
             if ticket in self._own:
@@ -215,7 +213,7 @@ class SharedQuota:
             return self._run(self._view)
 
     def pause(self, seconds: float) -> View:
-        """Let no process send a request for the next *seconds*, at most an hour. The longest pause applies."""
+        """Stop all processes from sending requests for *seconds*, at most an hour. The longest pause applies."""
         with self._lock:
             entry = self._entry("pause", self._clock(), min(seconds, self._hour.seconds))
             self._own[entry.id] = entry

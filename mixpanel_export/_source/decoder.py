@@ -1,13 +1,14 @@
-"""Wire bytes of one response body → blocks of whole lines, or a truncation error. No I/O, nothing awaited.
+"""Decodes the bytes of a response body into blocks of whole lines, and proves that the body is complete. No I/O.
 
-The same bytes give the same lines however they are cut into pieces, and a body that is not proven whole ends in an
-error, never in fewer lines. Mixpanel commits status 200 before it streams, states no length, and reports a failure only as
-a last line that is no event. So a body is whole if
+The lines do not depend on how the bytes are divided into pieces. A body that is not proven complete raises an error.
 
-* the gzip stream reached its end with the right CRC and length, as did all further members, and nothing follows them;
+Mixpanel sends status 200 before it streams the events. It sends no length, and reports a failure only as a last line that
+is not an event. So a body is complete if
+
+* every gzip member ends with the right CRC and length, and nothing follows the last one;
 * its last line that is not blank is an event.
 
-Whether the lines before the last one are events is not checked here, because the writer sees each of them.
+Other lines are not checked here, because the writer validates each line.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from mixpanel_export._model import Lines
 from mixpanel_export._ndjson import canonical
 from mixpanel_export.errors import LineTooLongError, TruncatedError
 
-_WIRE_PIECE = 256 << 10  # a thread waits for Python's lock after each piece, so few are faster
+_WIRE_PIECE = 256 << 10  # a thread waits for Python's lock after each piece, so few large pieces are faster
 _TAIL = 16 << 10  # bytes at the end of a block that usually hold its last line
 _PLAIN_PIECE = 2 << 20  # 1 KB of gzip can hold 1 MB, so the inflated bytes need a bound of their own
 _SHOWN = 500  # bytes of a line that an error carries, as for the body of any other error
@@ -26,7 +27,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Gunzip:
-    """Inflate a gzip stream of any number of members, fed in any pieces."""
+    """Inflates a gzip stream of one or more members, in pieces of any size."""
 
     def __init__(self, max_piece: int = _PLAIN_PIECE) -> None:
         self._max_piece = max_piece
@@ -36,7 +37,7 @@ class Gunzip:
         """Yield the plain bytes that are ready, at most *max_piece* at a time.
 
         Raises:
-            TruncatedError: A member is corrupt, or something that is no gzip follows the last one.
+            TruncatedError: A member is corrupt, or other data follows the last one.
         """
         try:
             for piece in _pieces(wire, _WIRE_PIECE):
@@ -45,7 +46,7 @@ class Gunzip:
             raise _truncated(f"the gzip stream of the response is corrupt ({error})") from error
 
     def _inflate(self, wire: bytes) -> Iterator[bytes]:
-        # Plain bytes may stay inside when all input is consumed; the trailer, which must follow, drives them out.
+        # The decompressor may keep plain bytes when all input is consumed. The trailer releases them.
         while wire:
             if self._member.eof:
                 self._member = isal_zlib.decompressobj(wbits=31)
@@ -65,7 +66,7 @@ class Gunzip:
 
 
 class LineBlocks:
-    """Cut bytes into blocks that end on a newline (0x0A, nothing else), in time linear in the bytes, without a copy."""
+    """Divides bytes into blocks that end with a newline (0x0A only), in linear time and without copies."""
 
     def __init__(self, block_size: int = 1 << 20, *, max_line: int = 64 << 20) -> None:
         self._block_size = block_size
@@ -87,7 +88,7 @@ class LineBlocks:
                 yield self._take()
 
     def close(self) -> bytes:
-        """Return what is left: whole lines, and perhaps one that has no newline."""
+        """Return the remaining lines. The last one may lack its newline."""
         return b"".join(self._pieces)
 
     def _add(self, piece: bytes) -> None:
@@ -106,7 +107,7 @@ class LineBlocks:
         self._size += len(piece)
 
     def _take(self) -> Lines:
-        """Return the whole lines, the last of which ends in the last piece."""
+        """Return the whole lines. The last of them ends in the last piece."""
         last = self._pieces.pop()
         end = self._whole - (self._size - len(last))
         lines: Lines = (*self._pieces, memoryview(last)[:end])
@@ -116,9 +117,9 @@ class LineBlocks:
 
 
 class BodyDecoder:
-    """Turn the wire bytes of one response body into blocks of whole NDJSON lines.
+    """Decodes the bytes of one response body into blocks of whole NDJSON lines.
 
-    *content_encoding* is the header's value, None without a header. *block_size* and *max_line* are in plain bytes. A
+    *content_encoding* is the value of the header, None without a header. *block_size* and *max_line* are in plain bytes. A
     byte order mark at the start of the body is dropped.
 
     Raises:
@@ -130,13 +131,15 @@ class BodyDecoder:
     ) -> None:
         self._gunzip = gunzip_for(content_encoding)
         self._blocks = LineBlocks(block_size, max_line=max_line)
-        self._start: bytes | None = b""  # as long as it may be a byte order mark, or the beginning of one
+        self._start: bytes | None = (
+            b""  # the start of the body while it may be part of a byte order mark; then None
+        )
         self._last = b""
 
     def feed(self, wire: bytes) -> Iterator[Lines]:
         """Yield the blocks that are ready, each ended by a newline and of at least *block_size* bytes.
 
-        The work is done while the blocks are taken, so take all of them before the next call.
+        The work is done while the blocks are consumed, so consume all of them before the next call.
 
         Raises:
             TruncatedError: The gzip stream is corrupt.
@@ -150,18 +153,19 @@ class BodyDecoder:
         """Return the rest, ended by a newline, as at most one block. All checks are done before it returns.
 
         Raises:
-            TruncatedError: The body is not proven whole. If its last line is no event, `response_body` holds the
-                beginning of that line: Mixpanel may have written the reason there.
+            TruncatedError: The body is not proven complete. If its last line is not an event, `response_body` has the
+                beginning of that line, because Mixpanel may have written the reason there.
         """
         if self._gunzip:
             self._gunzip.close()
         rest = (self._start or b"") + self._blocks.close()
         if rest and not rest.endswith(b"\n"):
-            rest += b"\n"  # an event is a whole line, so this never completes a fragment
+            rest += b"\n"  # a newline cannot turn a fragment into an event
         last = _last_line((rest,)) or self._last
         if last and not event_line(last):
             raise _truncated(
-                "the last line of the response is no event", last[:_SHOWN].decode(errors="replace").strip()
+                "the last line of the response is not an event",
+                last[:_SHOWN].decode(errors="replace").strip(),
             )
         return iter([(rest,)] if rest else [])
 
@@ -183,14 +187,14 @@ class BodyDecoder:
 def event_line(line: bytes) -> bool:
     """Whether *line* is an event: a JSON object whose `event` is a string and whose `properties` is an object.
 
-    Of equal keys the first counts. Invalid UTF-8, lone surrogates and raw control bytes inside strings are accepted,
-    because the writer repairs them. Nesting has no limit but the length of the line.
+    If a key occurs more than once, the first one counts. Invalid UTF-8, lone surrogates and raw control bytes inside
+    strings are accepted, because the writer repairs them. The depth of nesting is not limited.
     """
     return canonical(line) is not None
 
 
 def gunzip_for(content_encoding: str | None) -> Gunzip | None:
-    """Return the decoder of an encoding, None if there is nothing to decode.
+    """Return the decoder for an encoding; None if there is nothing to decode.
 
     Raises:
         TruncatedError: The encoding is neither identity nor gzip.
@@ -202,7 +206,7 @@ def gunzip_for(content_encoding: str | None) -> Gunzip | None:
             return Gunzip()
         case _:
             raise _truncated(
-                f"the response has the content encoding {content_encoding!r}, and only gzip was asked for"
+                f"the response has the content encoding {content_encoding!r}, and only gzip was requested"
             )
 
 

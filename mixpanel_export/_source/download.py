@@ -35,7 +35,7 @@ async def download_events(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
-    """Write the lines of one request for *days*, proven whole, to a seekable *file*.
+    """Request *days* once, and write the lines of the complete response to a seekable *file*.
 
     Raises:
         ValueError, ConfigError: As `export_events`.

@@ -33,13 +33,13 @@ _MIN_REMAINING = 5  # requests that must be left this hour before a chunk may be
 
 
 class Sink(Protocol):
-    """Where the lines of one chunk go."""
+    """Receives the lines of one chunk."""
 
     async def restart(self) -> None:
-        """Discard everything; called before each attempt."""
+        """Discard all lines. It is called before each attempt."""
 
     async def block(self, lines: Lines) -> None:
-        """Take whole lines."""
+        """Receive whole lines."""
 
 
 class ChunkTooLargeError(Exception):
@@ -48,7 +48,7 @@ class ChunkTooLargeError(Exception):
 
 @dataclass(slots=True)
 class ChunkStats:
-    """What one chunk has cost so far, over all attempts."""
+    """The counters of one chunk, over all attempts so far."""
 
     requested_at: datetime
     """When the last request was sent."""
@@ -88,7 +88,7 @@ class Fetcher:
         self.stats: dict[Chunk, ChunkStats] = {}
 
     def stats_of(self, chunk: Chunk) -> ChunkStats:
-        """Return what the chunk has cost so far."""
+        """Return the counters of the chunk."""
         return self.stats.setdefault(chunk, ChunkStats(self._now()))
 
     async def fetch(self, chunk: Chunk, sink: Sink, *, splittable: bool = False) -> ChunkStats:
@@ -144,9 +144,9 @@ class Fetcher:
 
     @property
     def _may_split(self) -> bool:
-        """Whether a chunk may be split.
+        """Whether a chunk may be split: there is no `limit`, and enough requests are left this hour.
 
-        Not with `limit`, which each piece would get in full, and only with enough requests left this hour.
+        With a `limit`, each piece would have that many events.
         """
         remaining = self._gate.statistics().remaining
         return self._parameters.limit is None and (remaining is None or remaining >= _MIN_REMAINING)

@@ -1,4 +1,4 @@
-"""The parameters that all requests of an export share, checked before the first request."""
+"""The parameters that all requests of an export share. They are checked before the first request."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def parameters_for(
     api_url: str | None = None,
     timeouts: Timeouts | None = None,
 ) -> RequestParameters:
-    """Return the parameters. Requests go to *api_url* if given, else to the region of the credentials.
+    """Return the parameters. Requests go to *api_url*, or to the server of the credentials' region if it is None.
 
     Raises:
         ArgumentError: The selection is too long for a request.
@@ -83,7 +83,7 @@ def _check_length(parameters: RequestParameters) -> None:
     if len(params.get("event", "")) > len(params.get("where", "")):
         raise ArgumentError(
             "events",
-            f"has {len(parameters.selection.events or ()):,} names, and so long a list does not fit into a request",
+            f"has {len(parameters.selection.events or ()):,} names, which do not fit into a request",
             advice=LIST_ADVICE,
         )
     raise ArgumentError(

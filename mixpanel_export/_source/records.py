@@ -19,8 +19,8 @@ _MILLISECONDS_FROM = 10**11
 # The start of the year 1 in seconds, and the end of the year 9999 in milliseconds, since 1970.
 _FIRST_SECOND, _LAST_MILLISECOND = -62_135_596_800, 253_402_300_799_999
 _DAY = timedelta(days=1)
-# Python has the years 1 to 9999 only. A time in the year 0, or at the end of 9999, may lie within these years after its
-# offset is applied, so it is moved by 400 years meanwhile, after which the calendar repeats.
+# Python has the years 1 to 9999 only. With its offset, a time in the year 0 or at the end of 9999 may lie within them. It is
+# computed in a year 400 years away, because the calendar repeats after 400 years.
 _SHIFTS = {0: 400, 9999: -400}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _ISO_TIME = re.compile(ISO_TIME)

@@ -1,6 +1,6 @@
-"""One attempt at one chunk over HTTP. Retries and quota are decided elsewhere.
+"""Makes one HTTP request for a chunk. Retries and the quota are handled elsewhere.
 
-Every failure leaves as one of our own errors.
+Every failure raises an error of this package.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -24,8 +24,8 @@ from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
 _WIRE = 256 << 10  # bytes that a worker thread decodes at once; each change of thread costs time
-_PLAIN = 2 << 20  # bytes of lines after which it hands over what it has, since few bytes can hold many
-_READ = 64 << 10  # bytes of an error body that are read: it may repeat the request before it says why
+_PLAIN = 2 << 20  # bytes of lines after which it returns them; a few compressed bytes can hold many lines
+_READ = 64 << 10  # bytes of an error body that are read; it may repeat the request before it gives the reason
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 
 
@@ -43,10 +43,10 @@ async def fetch(
 
     *admit* is awaited once, when the connection is open and before the request is sent. *received* is called with the
     size of each piece from the wire. *threads* limits the worker threads that decode. *now* (aware) decides which days a
-    limited history includes. The body was whole only if the iterator ends without an error.
+    limited history includes. The response is complete only if the iterator ends without an error.
 
     Raises:
-        APIError: The attempt failed; what was yielded is void.
+        APIError: The attempt failed. Discard the lines that were yielded.
     """
     route = Route.to(parameters.url)
     with _described(parameters, chunk), as_api_errors(route, chunk):
@@ -118,7 +118,7 @@ async def _body(
     received: Callable[[int], None],
     threads: anyio.CapacityLimiter | None,
 ) -> AsyncGenerator[Lines]:
-    """Yield the lines of a body. Worker threads decode it, block by block, while the event loop moves references."""
+    """Yield the lines of a body. Worker threads decode them, and the event loop only passes references."""
     with _as_incomplete(parameters, chunk):
         decoder = BodyDecoder(response.headers.get("content-encoding"))
     async with _drained(response.aiter_raw()) as pieces:
@@ -138,9 +138,10 @@ async def _body(
 
 
 async def _gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[int], None]) -> list[bytes]:
-    """Return the next pieces from the wire, about `_WIRE` bytes together; none at the end of the body.
+    """Return the next pieces from the wire, about `_WIRE` bytes in total. At the end of the body there are none.
 
-    A pause of more than *idle* seconds ends in an error, a quarter of that later at most.
+    Raises:
+        TimeoutError: Nothing arrived for *idle* seconds. It may be raised up to a quarter of that time late.
     """
     wire: list[bytes] = []
     size = 0
@@ -157,7 +158,7 @@ async def _gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[
 
 
 def _take(blocks: Iterator[Lines]) -> Lines:
-    """Return the next blocks as one of at least `_PLAIN` bytes; a smaller one is the last."""
+    """Join the next blocks into one of at least `_PLAIN` bytes. Only the last one is smaller."""
     lines: list[bytes | memoryview] = []
     size = 0
     for block in blocks:
@@ -200,8 +201,8 @@ async def _read_beginning(
 ) -> None:
     """Append the beginning of a response to *body*, as far as it can be read.
 
-    The HTTP library would undo as many encodings as the server names, and inflate each piece at once, so a thousand
-    bytes could become a million.
+    httpx would undo every encoding that the server names, and inflate each piece at once. So a thousand bytes could become
+    a million.
     """
     with suppress(TruncatedError):
         gunzip = gunzip_for(content_encoding)
@@ -214,10 +215,10 @@ async def _read_beginning(
 
 @asynccontextmanager
 async def _drained(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
-    """End *pieces* with the context, wherever the reader stopped.
+    """Close *pieces* at the end of the block.
 
-    The library's iterators are generators inside generators, and closing the outer one leaves the inner ones to the
-    garbage collector. A cancelled read ends them all.
+    httpx's iterators are nested generators. Closing the outer one leaves the inner ones to the garbage collector. A
+    cancelled read ends all of them.
     """
     try:
         yield pieces

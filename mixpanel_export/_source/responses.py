@@ -1,4 +1,4 @@
-"""What a response means that is not a whole body of events: one of our errors, with the reason and what to do."""
+"""Turns failed and incomplete responses into errors, each with a reason and advice."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ from mixpanel_export.errors import (
 )
 
 LIST_ADVICE = "fetch some of the $events at a time and $append them to the same table, or leave $events out and select in SQL"
-"""What to do about too many event names for one request."""
+"""Advice on too many event names for one request."""
 
 _SHOWN = 500  # bytes of a body that an error carries
 _EXCERPT = 80  # characters of an incomplete body that a message shows
@@ -37,9 +37,9 @@ _HISTORY = re.compile(r"Date range exceeds (\d{1,5}) days into the past")  # the
 def error_from_response(
     status: int, body: str, retry_after: str | None, chunk: Chunk, now: datetime, *, hint: str | None = None
 ) -> APIError:
-    """Return the error that a response other than 200 means; *now* (aware) is when it arrived.
+    """Return the error for a response with a status other than 200. It arrived at *now*, which must be aware.
 
-    *hint* says what looks wrong about the credentials, in case they are refused.
+    *hint* describes what looks wrong in the credentials, if anything.
     """
     shown = body.encode()[:_SHOWN].decode("utf-8", "ignore")
     message = _message(body)
@@ -88,7 +88,7 @@ def error_from_response(
 def error_from_body(
     error: LineTooLongError | TruncatedError, credentials: Credentials, chunk: Chunk
 ) -> APIError:
-    """Return the error for a response of *chunk* with status 200 whose body is not whole, as *error* says."""
+    """Return the error for an incomplete response with status 200. *error* is the error of the decoder."""
     body = redacted(error.response_body or "", credentials)
     if _message(body).startswith(_AUTHENTICATION):
         return _not_authenticated(httpx.codes.OK, body, chunk, format_problem(credentials))
@@ -108,7 +108,7 @@ def error_from_body(
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` header means, a number or an HTTP date; None for anything else."""
+    """Return the seconds of a `Retry-After` header, which is a number or an HTTP date; None for anything else."""
     if not value:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
@@ -174,7 +174,7 @@ def _query_advice(status: int) -> str:
 
 
 def _message(body: str) -> str:
-    """Return the text of an error object, or the whole body where it is none."""
+    """Return the text of a JSON error object, or the whole body if it is something else."""
     with suppress(ValueError, RecursionError):
         value = json.loads(body)
         if isinstance(value, dict) and isinstance(value.get("error"), str):

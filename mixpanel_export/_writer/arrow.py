@@ -75,7 +75,7 @@ class ExtractedColumns:
         """Add the first columns of arrays from `fetch_arrays`; their formats must be `FORMATS`.
 
         Raises:
-            OSError: They cannot be written.
+            OSError: The file cannot be written.
         """
         self._counts.append(len(arrays))
         for array in arrays:
@@ -135,7 +135,7 @@ class ExtractedColumns:
                 for size in self._file_parts:
                     stream = BytesIO(file.read(size))
                     if len(stream.getbuffer()) < size:
-                        raise EOFError(f"{self._file.name} is shorter than it was")
+                        raise EOFError(f"{self._file.name} was truncated")
                     yield from na.c_array_stream(InputStream.from_readable(stream))
 
 
@@ -181,9 +181,9 @@ def line_arrays(segment: IndexedText) -> Iterator[object]:
 
 
 def _texts(schema: object, text: bytes | memoryview, marks: Offsets, first: int, count: int) -> object:
-    """Cut *text* at *marks*: each row becomes a list of texts, each ending where the next begins.
+    """Return an array that divides *text* at *marks*. Each row is a list of texts.
 
-    The last text of a row reaches to the next row, or to the end of the text.
+    A text ends where the next one begins, in the same or the next row. The last one ends with *text*.
     """
     parts = marks.shape[1]
     offsets = marks[first : first + count + 1].ravel()[: parts * count + 1]

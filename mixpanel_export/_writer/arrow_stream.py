@@ -1,8 +1,8 @@
-"""A table that DuckDB reads while Python makes it: an Arrow C stream over an iterator of arrays.
+"""Streams Arrow arrays from a Python iterator to DuckDB.
 
-nanoarrow makes streams of arrays that all exist already. This one asks for the next array when a thread of DuckDB needs
-it, so that a statement can read far more than fits into memory. The structures are those of Arrow's C data and C stream
-interfaces (arrow.apache.org/docs/format/CStreamInterface.html).
+nanoarrow can only stream arrays that all exist already. Here each array is requested when a thread of DuckDB needs it, so
+a statement can read more than fits into memory. The structures are those of Arrow's C data and C stream interfaces
+(arrow.apache.org/docs/format/CStreamInterface.html).
 """
 
 import ctypes
@@ -50,7 +50,7 @@ class ArrowSource:
         self._streams: list[_Stream] = []
 
     def set_arrays(self, arrays: Iterable[Any]) -> None:
-        """Let the next statement read *arrays*, each of which is requested once and released when it is read."""
+        """Set the rows that the next statement reads. Each array is requested once, and released after it is read."""
         self._arrays = iter(arrays)
         self._error = None
         self._streams.clear()
@@ -73,7 +73,7 @@ class ArrowSource:
     def _get_next(self, _: int, out: int) -> int:
         try:
             array = next(self._arrays, None)
-        except BaseException as error:  # noqa: BLE001 - no exception may cross DuckDB's frames; `raise_error` does it
+        except BaseException as error:  # noqa: BLE001 - no exception may cross DuckDB's frames; `raise_error` raises it
             self._error = error
             return errno.EIO
         if array is None:

@@ -16,7 +16,7 @@ from mixpanel_export._writer.winners import MEMBERS, ROW_OVERHEAD, Candidate, du
 PAGE_SIZE = 2 << 20
 """Bytes of lines that are compared at once."""
 
-_COMPRESSED_FACTOR = 8  # a page is larger by this factor where each one means inflating the whole chunk
+_COMPRESSED_FACTOR = 8  # pages of compressed chunks are larger, because each page inflates the whole chunk
 # The fields of a `Candidate` that differ within a chunk.
 _CANDIDATES = f"""
 SELECT number, {NAME}, ids[1], ids[2], ids[3], TRY_CAST(ids[4] AS DOUBLE), properties
@@ -28,19 +28,19 @@ FROM (
 
 
 def prepared_comparison(connection: Connection) -> PreparedRead:
-    """Return the statement that reads what is compared of each line."""
+    """Return the statement that reads the compared values of each line."""
     return PreparedRead(connection, "comparison", _CANDIDATES, LINE)
 
 
 def duplicate_places(
     statement: PreparedRead, staged: StagedChunk, extraction: Extraction, page_size: int = PAGE_SIZE
 ) -> list[int]:
-    """Return the places, among the chunk's regular lines, of those that duplicate a better one.
+    """Return the places of duplicates among the chunk's regular lines.
 
-    *statement* is one of `prepared_comparison`.
+    *statement* comes from `prepared_comparison`.
 
     Raises:
-        LoadError: The lines read again are not the lines staged.
+        LoadError: The lines that are read again differ from the staged ones.
     """
     places, keys = extraction.recurring()
     if not len(places):
@@ -55,7 +55,7 @@ def duplicate_places(
 def _candidates(statement: PreparedRead, lines: IndexedText, keys: NDArray[np.uint64]) -> Iterator[Candidate]:
     rows = statement.rows(line_arrays(lines))
     if [place for place, *_ in rows] != lines.numbers.tolist():
-        raise LoadError("lines that recur were not read again, or not in their order; please report this")
+        raise LoadError("DuckDB compared other lines, or read them in another order; please report this")
     for key, (place, *row) in zip(keys.tolist(), rows, strict=True):
         yield key, *row, True, 0, place
 

@@ -1,12 +1,12 @@
-"""Resolves duplicates across batches: the table shows one row of each event, and `_export_duplicates` holds the others.
+"""Resolves duplicates across batches: the table has one row of each event, and `_export_duplicates` has the others.
 
 A chunk is inserted without duplicates inside it, and batches that can share an event have disjoint days. So an event can be
 in two batches only if it is a stray in one of them: a row whose time is missing or lies outside the days of its batch.
-`_export_strays` holds time and `insert_id` of every stray, whether its row is visible or hidden. This small table tells in
-which other batches, and at which times, the events of a new batch can be.
+`_export_strays` has time and `insert_id` of every stray, whether its row is visible or hidden. This small table shows which
+other batches may have events of a new batch, and at which times.
 
-A row that loses is moved rather than deleted, because it becomes visible again when the batch of its winner is replaced. So
-the table shows what its batches delivered, in whatever order they arrived.
+A duplicate is moved rather than deleted, because it becomes visible again when the batch of its winner is replaced. So
+the contents of the table do not depend on the order in which batches arrive.
 
 SQL compares keys only, each query on fewer rows than the one before. Python compares the few rows that remain, with their
 `properties`. Everything runs inside the caller's transaction.
@@ -25,8 +25,8 @@ PAGE_SIZE = 8 << 20
 _FETCH_ROWS = 1000  # rows that Python exchanges with DuckDB at once
 _COLUMNS = ", ".join(EVENT_COLUMNS)
 
-# Names that could be mistaken for the events table begin with an underscore, which its name cannot.
-# DuckDB reads times several times as fast as texts, so each query reads the `insert_id` of as few rows as possible.
+# Names in these queries begin with an underscore, because the name of an events table cannot.
+# DuckDB reads times much faster than texts, so each query reads the `insert_id` of as few rows as possible.
 
 _RECORD = """
 INSERT INTO _export_strays SELECT {batch}, event_time, insert_id FROM {rows} WHERE rowid IN (
@@ -91,12 +91,12 @@ JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})
 
 
 def record_strays(connection: Connection, table: str, zone: str, batches: Iterable[int]) -> None:
-    """Record the strays that *batches*, which the ledger has already, have in the table, on the clock of *zone*."""
+    """Record the strays of *batches* in the table. The ledger must have the batches; their days are days in *zone*."""
     _record(connection, quoted(table), "export_batch", zone, batches)
 
 
 def record_missing_strays(connection: Connection, table: str, zone: str) -> None:
-    """Record the strays of batches that an older release wrote, hidden rows included; recorded batches are left alone."""
+    """Record the strays of batches that an older release wrote, including hidden rows."""
     batches = _numbers(connection, _UNRECORDED, [table])
     record_strays(connection, table, zone, batches)
     _record(connection, "_export_duplicates", "batch", zone, batches)
@@ -111,9 +111,9 @@ def move_duplicates(
     *,
     page_size: int = PAGE_SIZE,
 ) -> None:
-    """Move the rows that lose among the *new* batches and older ones of the project; the ledger counts follow.
+    """Move the duplicates among *new* and older batches of the project, and update the counts in the ledger.
 
-    The strays of every batch must have been recorded. *page_size* bounds the bytes of rows that are in memory at once.
+    The strays of all batches must be recorded. *page_size* limits the bytes of rows that are in memory at once.
     """
     batches = batches_to_compare(connection, table, project, zone, new)
     if len(batches) < 2:
@@ -133,9 +133,9 @@ def move_duplicates(
         _recount(connection, "SELECT batch, count(*) AS removed FROM _export_losers GROUP BY batch")
 
 
-def restore(connection: Connection, table: str, gone: Sequence[int]) -> list[int]:
-    """Make the rows visible again that lost to the batches *gone*, and return the batches of these rows."""
-    hidden = f"FROM _export_duplicates WHERE lost_to IN ({_listed(gone)})"
+def restore(connection: Connection, table: str, replaced: Sequence[int]) -> list[int]:
+    """Make the duplicates of rows in the batches *replaced* visible again. Return the batches of these duplicates."""
+    hidden = f"FROM _export_duplicates WHERE lost_to IN ({_listed(replaced)})"
     batches = _numbers(connection, f"SELECT DISTINCT batch {hidden}")
     if batches:
         connection.execute(f"INSERT INTO {quoted(table)} SELECT {_COLUMNS}, batch {hidden}")
@@ -147,7 +147,7 @@ def restore(connection: Connection, table: str, gone: Sequence[int]) -> list[int
 def batches_to_compare(
     connection: Connection, table: str, project: str, zone: str, new: Sequence[int]
 ) -> list[int]:
-    """Return the batches that may hold an event which a *new* batch shares; fill `_export_times` with the times of such events."""
+    """Return the batches that may share events with *new* batches. `_export_times` gets the times of such events."""
     connection.execute(_EXTENTS.format(**_days(zone)), [table, project])
     listed = _listed(new)
     spans = connection.execute(f"FROM _export_extents WHERE batch IN ({listed})").fetchall() if new else []
@@ -183,7 +183,7 @@ def _candidates(connection: Connection, query: str) -> Iterator[Candidate]:
 
 
 def _recount(connection: Connection, removed: str) -> None:
-    """Correct the ledger by the rows that *removed*, a query, counts for each batch."""
+    """Update the counts in the ledger. The query *removed* returns the number of removed rows of each batch."""
     connection.execute(
         'UPDATE _export_batches SET "rows" = "rows" - removed, removed_duplicates = removed_duplicates + removed '
         f"FROM ({removed}) AS counts WHERE _export_batches.batch = counts.batch"

@@ -91,10 +91,10 @@ class LoadError(Exception):
 
 
 class Extraction:
-    """The columns of a chunk's lines, as far as they are extracted.
+    """The columns that have been extracted from a chunk so far.
 
-    `indexes` belong to the segments, `columns` to the regular lines. `lines` counts newlines, and `doubtful` has the numbers of
-    doubtful lines.
+    `indexes` has an element for each segment, `columns` a row for each regular line. `lines` is the number of newlines, and
+    `doubtful` has the numbers of doubtful lines.
     """
 
     def __init__(self, budget: MemoryBudget, file: Path) -> None:
@@ -127,7 +127,7 @@ class Extraction:
         self.doubtful.update(numbers[doubtful].tolist())
         if not np.array_equal(numbers, expected):
             raise LoadError(
-                f"of {len(expected)} lines DuckDB read {len(numbers)}, or not in their order; please report this"
+                f"DuckDB read {len(numbers)} of {len(expected)} lines, or in another order; please report this"
             )
         self.columns.add_segment(arrays)
         for array in arrays:
@@ -162,7 +162,7 @@ class Extraction:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What the table will hold of a chunk; the fields are those of `Batch`."""
+    """The counts of a chunk's rows. `Batch` has the same fields."""
 
     rows: int
     removed_duplicates: int
@@ -173,9 +173,9 @@ class RowCounts:
 
 
 class ExtractionStatement:
-    """The SQL that extracts columns, the times on the clock of *zone*.
+    """The SQL that extracts columns. Times without an offset are in *zone*.
 
-    Where a line is invalid, the statement for valid lines raises, and a slower one finds out which line it is.
+    The fast statement raises an error if a line is invalid. Then a slower statement identifies the invalid lines.
     """
 
     def __init__(self, connection: Connection, zone: str) -> None:
@@ -193,7 +193,7 @@ class ExtractionStatement:
             try:
                 return self._fast.arrays(line_arrays(segment))
             except (duckdb.InvalidInputException, duckdb.ConversionException, UnicodeDecodeError):
-                # The last one where the message quotes bytes that are no UTF-8.
+                # UnicodeDecodeError: DuckDB's message quotes bytes that are not UTF-8.
                 return self._careful.arrays(line_arrays(segment))
 
 
@@ -212,7 +212,7 @@ def extract(statement: ExtractionStatement, staged: StagedChunk, extraction: Ext
 
 
 def _events_sql(zone: str) -> str:
-    """Return the SQL that reads `LINES` and converts each form of `time`, on the clock of *zone*, to UTC."""
+    """Return the SQL that reads `LINES` and converts each form of `time` to UTC. Times without an offset are in *zone*."""
     return _EVENTS.format(
         iso_time=ISO_TIME,
         name=NAME,

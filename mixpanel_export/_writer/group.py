@@ -11,9 +11,10 @@ from mixpanel_export._writer.load import ValidatedChunk
 class Group:
     """Chunks that are loaded in one transaction.
 
-    A group may grow while its first chunks are loaded: whoever iterates over an open group waits for further chunks. It is
-    open until `close`, for *open_for* seconds at most. A limit is needed because a callback may block the event loop,
-    which closes groups, with a statement of DuckDB that waits for the one that loads the group.
+    A group may grow while its first chunks are loaded. Iteration over an open group waits for further chunks.
+
+    The group is open until `close`, for *open_for* seconds at most. The limit prevents a deadlock: a callback may block
+    the event loop with a statement that waits for the load of the group, and only the event loop calls `close`.
     """
 
     def __init__(self, chunk: ValidatedChunk, *, open_for: float = 0.0) -> None:
@@ -30,9 +31,9 @@ class Group:
         self._changed = Condition()
 
     def add(self, chunk: ValidatedChunk) -> bool:
-        """Add a chunk if the group is open; return whether it was."""
+        """Add a chunk if the group is open. Return whether it was added."""
         with self._changed:
-            if not self.is_open:  # whoever iterates may have reached the end
+            if not self.is_open:  # the iterator may have reached the end
                 return False
             self.chunks.append(chunk)
             self.rows += chunk.batch.rows

@@ -32,7 +32,7 @@ _INSERT = f"INSERT INTO {{table}} SELECT {_VALUES}, export_batch FROM {LINES} WH
 
 
 class UnloadableError(Exception):
-    """A chunk of the group cannot be loaded; nothing of the group is in the table."""
+    """A chunk of the group cannot be loaded. No row of the group is in the table."""
 
     def __init__(self, reason: str, *, out_of_memory: bool) -> None:
         super().__init__(reason)
@@ -51,7 +51,7 @@ class ValidatedChunk:
     """Where the properties of each regular line begin and end in its segment."""
     columns: ExtractedColumns
     keep: NDArray[np.bool_]
-    """For each regular line whether it is inserted; duplicates inside the chunk are not."""
+    """Whether each regular line is inserted. Duplicates inside the chunk are not."""
     longest: int
     """The bytes of the longest line."""
 
@@ -63,7 +63,7 @@ def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) 
     its own, so rows are only roughly in the order of the lines.
 
     Raises:
-        LoadError: DuckDB inserted another number of rows.
+        LoadError: DuckDB inserted too few or too many rows.
         OSError, EOFError: The staged lines or columns cannot be read.
     """
     expected = 0
@@ -77,7 +77,7 @@ def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) 
     statement = PreparedRead(connection, "insertion", _INSERT.format(table=quoted(table)), EVENT)
     ((inserted,),) = statement.rows(arrays())
     if inserted != expected:
-        raise LoadError(f"of {expected} events DuckDB inserted {inserted}; please report this")
+        raise LoadError(f"DuckDB inserted {inserted} of {expected} events; please report this")
 
 
 def _arrays(chunk: ValidatedChunk) -> Iterator[object]:

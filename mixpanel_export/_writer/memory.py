@@ -4,14 +4,14 @@ from threading import Lock
 
 
 class MemoryBudget:
-    """So many bytes, which several threads reserve and release."""
+    """A number of bytes that several threads reserve and release."""
 
     def __init__(self, size: int) -> None:
         self._free = size
         self._lock = Lock()
 
     def reserve(self, size: int) -> bool:
-        """Reserve *size* bytes if so many are free; return whether they were."""
+        """Reserve *size* bytes if that many are free. Return whether they were reserved."""
         with self._lock:
             if size > self._free:
                 return False

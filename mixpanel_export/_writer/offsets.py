@@ -1,6 +1,6 @@
 """Finds the byte offsets of lines, event names and properties in whole lines. Nothing is parsed or copied.
 
-numpy finds the offsets, and Arrow's layout lets DuckDB read the text where it lies. A *regular* line has the outline of
+numpy finds the offsets, and Arrow's layout lets DuckDB read the text in place. A *regular* line has the outline of
 Mixpanel's own form, `{"event":"…","properties":{…}}`; DuckDB checks whether name and properties are valid.
 """
 
@@ -24,7 +24,7 @@ _QUOTE, _BACKSLASH, _BRACE, _SPACE, _RETURN, _NEWLINE = b'"\\} \r\n'
 # the byte after it.
 _STEPS = np.ones(256, dtype=np.int32)
 _STEPS[:_SPACE], _STEPS[_QUOTE], _STEPS[_BACKSLASH] = 0, 0, 2
-# The same search for one string that is longer than names usually are.
+# The same search, for one string that is longer than `_USUAL_NAME`.
 _STRING = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+', re.DOTALL)
 
 
@@ -33,7 +33,7 @@ class LineIndex:
     """The offsets of lines, and of the parts of the regular ones."""
 
     ends: Offsets
-    """Where each line ends, its newline included."""
+    """Where each line ends, after its newline."""
     regular: Offsets
     """The numbers, from 0, of the regular lines."""
     marks: Offsets
@@ -55,7 +55,7 @@ class LineIndex:
         return int(np.diff(self.ends, prepend=0).max(initial=0))
 
     def spans(self, places: Numbers) -> Offsets:
-        """Return where some of the regular lines begin and end, by their places among the regular lines."""
+        """Return where regular lines begin and end. *places* are their indexes among the regular lines."""
         return np.stack((self.marks[places, 0] - len(BEGIN), self.ends[self.regular[places]]), axis=1)
 
 
@@ -72,7 +72,7 @@ class IndexedText:
         return bytes(self.text[self.index.ends[number - 1] if number else 0 : self.index.ends[number]])
 
     def irregular(self) -> list[int]:
-        """Return the numbers in the text of the lines that are neither regular nor blank."""
+        """Return the numbers of the lines in the text that are neither regular nor blank."""
         if len(self.index.regular) == self.index.lines:
             return []
         numbers = np.setdiff1d(np.arange(self.index.lines), self.index.regular, assume_unique=True)

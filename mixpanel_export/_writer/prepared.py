@@ -12,14 +12,14 @@ from mixpanel_export._writer.arrow import fetch_arrays
 from mixpanel_export._writer.arrow_stream import ArrowSource
 
 LINES = "$lines"
-"""Placeholder for the input table in a `PreparedRead`'s SQL; no table's name can contain it."""
+"""Placeholder for the input table in the SQL of a `PreparedRead`. No name of a table contains it."""
 
 
 class PreparedRead:
     """A prepared statement over `LINES`, whose rows are supplied for each run.
 
-    Parsing and planning it for each run would take as long as running it. A new statement replaces the one with the same
-    *name* in the connection; the replaced one must not be run.
+    Parsing and planning take as long as a run, so they are done once. A new statement replaces the one with the same
+    *name* in the connection, which must not be run any more.
     """
 
     def __init__(self, connection: Connection, name: str, statement: str, schema: object) -> None:
@@ -39,7 +39,7 @@ class PreparedRead:
 
         Raises:
             duckdb.Error: As for any statement.
-            Exception: *lines* raised it.
+            Exception: The error that *lines* raised.
         """
         with self._reading(lines):
             return fetch_arrays(self._connection.sql(self._execute))
@@ -49,7 +49,7 @@ class PreparedRead:
 
         Raises:
             duckdb.Error: As for any statement.
-            Exception: *lines* raised it.
+            Exception: The error that *lines* raised.
         """
         with self._reading(lines):
             return self._connection.execute(self._execute).fetchall()

@@ -1,4 +1,4 @@
-"""Repairs a chunk with doubtful lines: it becomes a chunk of valid events, and the rest is set aside.
+"""Repairs a chunk with doubtful lines. The result has valid events only.
 
 This slow path works line by line in Python, for the few chunks that need it.
 """
@@ -15,9 +15,9 @@ _PAGE = 1 << 20  # bytes of lines that DuckDB checks at once
 
 
 def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], staging: Staging) -> StagedChunk:
-    """Bring the *doubtful* lines of the chunk into the canonical shape.
+    """Rewrite the chunk with its *doubtful* lines in the canonical form. Lines that are not events are rejected.
 
-    The original text of rejected lines, which are no events, and of repaired lines is set aside.
+    The original text of rejected and repaired lines is set aside, for `_export_rejects`.
 
     Raises:
         LoadError: The chunk was repaired before, or lines are missing.
@@ -46,7 +46,7 @@ def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], stag
     repaired = replace(rewritten, set_aside=aside, longest_aside=staged.longest_segment)
     if repaired.lines + counts["rejected"] + counts["blank"] != staged.lines:
         staging.discard(repaired)
-        raise LoadError(f"of {staged.lines} lines of {staged.chunk} some were lost; please report this")
+        raise LoadError(f"lines of {staged.chunk} were lost in repair; please report this")
     return replace(repaired, rejects=counts["rejected"], repaired=counts["repaired"])
 
 
@@ -65,13 +65,13 @@ def load_set_aside(connection: Connection, staged: StagedChunk) -> None:
 def _canonical_lines(
     connection: Connection, staged: StagedChunk, doubtful: set[int]
 ) -> Iterator[tuple[bytes, Canonical | None]]:
-    """Yield each line with its canonical shape; None if it is no event, or DuckDB refuses even that shape."""
+    """Yield each line with its canonical form; None if it is not an event, or if DuckDB cannot parse that form."""
     for page in _pages(enumerate(staged.all_lines())):
-        shapes = {number: canonical(line[:-1]) for number, line in page if number in doubtful}
-        valid = iter(_are_json(connection, [shape.line for shape in shapes.values() if shape]))
-        shapes = {number: shape if shape and next(valid) else None for number, shape in shapes.items()}
+        forms = {number: canonical(line[:-1]) for number, line in page if number in doubtful}
+        valid = iter(_are_json(connection, [form.line for form in forms.values() if form]))
+        forms = {number: form if form and next(valid) else None for number, form in forms.items()}
         for number, line in page:
-            yield line, shapes.get(number, Canonical(line[:-1], repaired=False))
+            yield line, forms.get(number, Canonical(line[:-1], repaired=False))
 
 
 def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
@@ -87,7 +87,7 @@ def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes
 
 
 def _are_json(connection: Connection, lines: Sequence[bytes]) -> list[bool]:
-    """Return for each line whether DuckDB parses it; only a list keeps their order."""
+    """Return for each line whether DuckDB can parse it. A list keeps the order of the lines, a table may not."""
     ((flags,),) = connection.execute(
         "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",
         [[line.decode() for line in lines]],

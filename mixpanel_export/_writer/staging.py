@@ -1,9 +1,11 @@
 """Stages chunks in files beside the database until they are complete and committed.
 
-The database never sees a row of an incomplete chunk, so a chunk that restarts costs the database nothing. The directory
-holds customer data: it has mode 0700, lies on the database's disk (the system's temporary folder is often memory),
-carries the process id in its name and is removed when the export ends. The next export into the same database removes
-what a killed process left: it holds DuckDB's lock, so no other process can still use the directory.
+The database never has rows of an incomplete chunk, so a chunk that restarts costs the database nothing.
+
+The directory holds customer data. It has mode 0700 and the process id in its name, and is removed when the export ends. It
+is on the database's disk, because the system's temporary folder is often in memory. If a process is killed, the next
+export into the same database removes its directory. That export holds DuckDB's lock, so no other process uses the
+directory any more.
 """
 
 import mmap
@@ -27,18 +29,19 @@ from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export.errors import DatabaseError
 
 _LEAST_FREE = 64 << 20  # bytes of disk below which no export begins
-_COLUMNS_SHARE = 40  # of DuckDB's memory limit one part in so many is for extracted columns
+_COLUMNS_SHARE = 40  # extracted columns may use a fortieth of DuckDB's memory limit
 _SEGMENT = 8 << 20  # bytes
-_BEGINNING = 1 << 20  # bytes
+_BEGINNING = 1 << 20  # bytes that `first_lines` reads
 _NEWLINE = b"\n"[0]
 
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """A file of segments, which are whole lines of about 8 MB; `segments` has the bytes of each."""
+    """A file of segments. A segment is about 8 MB of whole lines."""
 
     path: Path
     segments: tuple[int, ...]
+    """The bytes of each segment."""
 
     @property
     def plain(self) -> bool:
@@ -56,14 +59,14 @@ class StagedChunk:
     size: int
     """Bytes of the lines."""
     lines: int
-    """Newlines."""
+    """The number of newlines."""
     keep_rejects: bool = False
     rejects: int = 0
     repaired: int = 0
     set_aside: Path | None = None
     """A file with the original text of the lines that were rejected or repaired."""
     longest_aside: int = 0
-    """Bytes that no line of that text exceeds."""
+    """An upper bound for the bytes of a line in that file."""
 
     @property
     def chunk(self) -> Chunk:
@@ -72,19 +75,19 @@ class StagedChunk:
 
     @property
     def longest_segment(self) -> int:
-        """The bytes of the longest segment, which no line exceeds."""
+        """The bytes of the longest segment. No line is longer."""
         return max((size for file in self.files for size in file.segments), default=0)
 
     @property
     def compressed(self) -> bool:
-        """Whether reading a line means inflating everything before it."""
+        """Whether a file is compressed. Then reading a line inflates everything before it."""
         return not all(file.plain for file in self.files)
 
     def segments(self) -> Iterator[memoryview]:
-        """Yield the lines in segments, always the same ones.
+        """Yield the segments. Each call yields the same ones.
 
         Raises:
-            OSError, EOFError: A file cannot be read, or is shorter than it was.
+            OSError, EOFError: A file cannot be read, or was truncated.
         """
         for file in self.files:
             with _reader(file.path) as opened:
@@ -94,7 +97,7 @@ class StagedChunk:
                     start += size
 
     def read_spans(self, spans: Mapping[int, Iterable[Sequence[int]]]) -> Iterator[bytes]:
-        """Yield the bytes of *spans* (begin and end) of segments, by the segment's number; the spans of one rise."""
+        """Yield the bytes of *spans*: begin and end of each, in ascending order, by the number of the segment."""
         numbers = count()
         for file in self.files:
             starts = accumulate(file.segments[:-1], initial=0)
@@ -117,7 +120,7 @@ class StagedChunk:
 
 @dataclass(slots=True, eq=False)
 class _OpenChunk:
-    """A chunk that still grows."""
+    """A chunk that is being staged."""
 
     batch: int
     keep_rejects: bool
@@ -137,8 +140,9 @@ class _OpenChunk:
 class Staging:
     """The staging directory of one export.
 
-    One thread may stage while others read and discard. *budget* is in bytes that may be staged uncompressed, *part_size* is
-    the size of one file, *segment_size* of what is read at once. `columns` is the memory that validated chunks share for their extracted columns.
+    One thread may stage chunks while others read and discard them. *budget* is how many bytes may be staged uncompressed.
+    *part_size* and *segment_size* are the bytes of a file and of a segment. `columns` is the memory that validated chunks
+    share for their extracted columns.
     """
 
     def __init__(
@@ -179,7 +183,7 @@ class Staging:
         """Lines staged so far, without those that were dropped."""
 
     def start(self, item: ChunkStart) -> None:
-        """Begin the chunk, discarding everything staged of it before."""
+        """Start the chunk. Blocks that were staged for it before are discarded."""
         self.drop(item.chunk)
         self._open[item.chunk] = _OpenChunk(item.batch, item.keep_rejects)
 
@@ -220,7 +224,7 @@ class Staging:
         )
 
     def drop(self, chunk: Chunk) -> None:
-        """Discard everything staged of an incomplete chunk, if anything."""
+        """Discard the blocks of an incomplete chunk, if there are any."""
         growing = self._open.pop(chunk, None)
         if growing is not None:
             self.lines -= growing.lines
@@ -234,7 +238,7 @@ class Staging:
         self._remove((*(file.path for file in staged.files), *aside))
 
     def rewrite(self, staged: StagedChunk, lines: Iterable[bytes]) -> StagedChunk:
-        """Replace the chunk's files by one that holds *lines*; return the new chunk."""
+        """Replace the chunk's files by one file with *lines*. Return the new chunk."""
         path = self._path(staged.batch, ".ndjson")
         number = 0
         segments = [0]
@@ -250,7 +254,7 @@ class Staging:
         return replace(staged, files=files, size=sum(segments), lines=number)
 
     def free_disk(self) -> int:
-        """Return the free bytes of the directory's disk."""
+        """Return how many bytes are free on the directory's disk."""
         with self.writing():
             return shutil.disk_usage(self.directory).free
 
@@ -264,7 +268,7 @@ class Staging:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Translate errors of the file system, and staged files that are too short, to `DatabaseError`."""
+        """Translate errors of the file system, and of truncated files, to `DatabaseError`."""
         try:
             yield
         except (OSError, EOFError) as error:
@@ -318,7 +322,7 @@ def _newlines(piece: bytes | memoryview) -> int:
 
 
 def _mapped(file: BinaryIO, start: int, size: int) -> memoryview:
-    """Return bytes of the file where the system's cache has them: copies would cost memory, and time for its pages."""
+    """Return bytes of the file, mapped into memory. A copy would cost memory and page faults."""
     if not size:
         return memoryview(b"")
     skip = start % mmap.ALLOCATIONGRANULARITY
@@ -337,7 +341,7 @@ def _read(file: BinaryIO, size: int) -> memoryview:
 
 
 def _too_short(file: BinaryIO) -> EOFError:
-    return EOFError(f"{Path(file.name).name} is shorter than it was")
+    return EOFError(f"{Path(file.name).name} was truncated")
 
 
 def _compressor(path: Path) -> BinaryIO:

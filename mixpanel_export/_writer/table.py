@@ -53,7 +53,7 @@ class EventsTable:
     """One events table of one database, for one export."""
 
     def __init__(self, connection: Connection, path: Path, spec: ExportSpec) -> None:
-        """Check that the state of the table fits the spec, and prepare the ledger.
+        """Check that the table allows the export, and prepare the ledger.
 
         Raises:
             ValueError, TableError, SelectionError, LedgerMismatchError: As `check_before_export`; the file is unchanged.
@@ -88,7 +88,7 @@ class EventsTable:
         Chunks that are added to the group meanwhile are loaded too.
 
         Raises:
-            UnloadableError: DuckDB does not take one of the chunks.
+            UnloadableError: DuckDB cannot load one of the chunks.
             DatabaseError: DuckDB cannot write. Nothing of the group is in the table.
             InterruptedCall: `interrupt` was called. Nothing of the group is in the table.
         """
@@ -111,7 +111,7 @@ class EventsTable:
                 raise UnloadableError(first_line(error), out_of_memory=out_of_memory) from error
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
-        """Write into the ledger that the chunk was given up, unless the export has a `limit`, whose days never count."""
+        """Record the failure in the ledger, unless the export has a `limit`, whose days never count as exported."""
         if self.spec.limited:
             return
         batch = Batch(
@@ -139,7 +139,7 @@ class EventsTable:
         A replacement that is not whole leaves the old table, and its shadow for the next attempt.
 
         Raises:
-            TableError: The replacement has no row, the old table has some, and that is not *allow_empty*.
+            TableError: The replacement has no rows, the old table has some, and *allow_empty* is false.
         """
         with self.errors(str(self.spec.days)):
             counts = self._ledger.counts(self._numbers)
@@ -153,7 +153,7 @@ class EventsTable:
             return Totals(self._count(self.name) - self._rows_before, removed)
 
     def trim_target_days(self, first: date) -> None:
-        """Remove the days before *first* from the spec, because the plan's history does not go back that far."""
+        """Remove the days before *first* from the target days. The plan's history does not include them."""
         with self.errors(str(self.spec.days)), transaction(self.connection):
             trim_target_days(self.connection, self.filled, self.spec.selection, first)
 
@@ -163,7 +163,7 @@ class EventsTable:
 
     @contextmanager
     def errors(self, days: str | Callable[[], str]) -> Iterator[None]:
-        """Translate DuckDB's errors, and notice a database file that was moved or replaced; *days* are concerned."""
+        """Translate DuckDB's errors, and notice a database file that was moved or replaced. The errors name *days*."""
         try:
             yield
         except duckdb.InterruptException as error:
@@ -192,7 +192,7 @@ class EventsTable:
             if anew:
                 if self.filled != self.name:
                     self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.filled)}")
-                # `resume` still wants the days that failed before the table existed.
+                # `resume` still fetches the days that failed before the table existed.
                 if self.spec.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.delete_all()
             else:
@@ -222,7 +222,7 @@ class EventsTable:
         ]
 
     def _record_target(self) -> None:
-        """Record which days the export was asked for, unless it has a `limit`, whose days never count."""
+        """Add the requested days to the target days, unless the export has a `limit`."""
         if not self.spec.limited:
             widen_target_days(self.connection, self.filled, self.spec.selection, self.spec.days)
 

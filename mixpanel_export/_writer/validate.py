@@ -1,8 +1,8 @@
-"""Validates staged chunks, each validator one at a time, while other chunks are committed.
+"""Validates staged chunks, several at a time, while other chunks are committed.
 
-Validators only read Arrow arrays, so they use a DuckDB of their own in memory, whose settings no application changes.
+Validators read Arrow arrays only, so they use a separate database in memory, whose settings no application can change.
 
-A chunk with doubtful lines is repaired line by line, or sent back to be fetched again.
+A chunk with doubtful lines (see `extract`) is repaired line by line, or fetched once more.
 """
 
 from collections.abc import Iterator
@@ -29,22 +29,22 @@ _CLOCK_SAMPLES = 20  # chunks; a local clock shows in each of them
 
 
 class ClockCheck:
-    """Notices times that look local, in the first chunks of an export."""
+    """Detects local times in the first chunks of an export."""
 
     def __init__(self, *, enabled: bool) -> None:
         self._samples = _CLOCK_SAMPLES if enabled else 0
         self.offset: float | None = None
-        """By how many hours most times are ahead of UTC; None as long as they are in UTC."""
+        """The offset of most times from UTC in hours; None if they look like UTC so far."""
 
     def look_at(self, staged: StagedChunk) -> None:
-        """Read some lines of a chunk, unless enough chunks were read."""
+        """Examine some lines of a chunk, unless enough chunks have been examined."""
         if self.offset is None and self._samples:
             self._samples -= 1
             self.offset = detect_offset(staged.first_lines())
 
 
 class Validator:
-    """Validates chunks that are to be loaded into *table*, on *connection*, for one thread at a time."""
+    """Validates chunks for *table*, on *connection*. Only one thread may use it at a time."""
 
     def __init__(
         self, connection: Connection, table: EventsTable, staging: Staging, clock: ClockCheck
@@ -59,13 +59,13 @@ class Validator:
         self._comparison = prepared_comparison(connection)
 
     def validate(self, staged: StagedChunk) -> ValidatedChunk | Malformed | Unloadable:
-        """Return the chunk ready to be inserted, or the verdict on it, in which case its files are removed.
+        """Return the validated chunk, or a verdict. With a verdict, the chunk's files are removed.
 
-        A chunk with lines that are no events is `Malformed`, unless such lines are final for it. A chunk that DuckDB cannot
-        read is `Unloadable`.
+        A chunk with lines that are not events is `Malformed`, unless it keeps its rejects. A chunk that DuckDB cannot read
+        is `Unloadable`.
 
         Raises:
-            DatabaseError: DuckDB or the file system cannot go on.
+            DatabaseError: DuckDB or the file system fails.
             InterruptedCall: `interrupt` was called.
         """
         with (
@@ -108,8 +108,7 @@ class Validator:
             extract(self._extraction, staged, extraction)
             if extraction.lines != staged.lines:
                 raise LoadError(
-                    f"{staged.lines} lines of {staged.chunk} were staged, and {extraction.lines} were read; please report "
-                    "this"
+                    f"{extraction.lines} of {staged.lines} staged lines of {staged.chunk} were read; please report this"
                 )
             if extraction.doubtful:
                 return None, extraction.doubtful
@@ -162,7 +161,7 @@ class Validator:
 def validators_for(
     table: EventsTable, staging: Staging, clock: ClockCheck, count: int
 ) -> Iterator[list[Validator]]:
-    """Yield validators, which share a DuckDB in memory, and close it afterwards."""
+    """Yield *count* validators, which share a database in memory."""
     with validation_database() as database, ExitStack() as stack:
         cursors = [stack.enter_context(database.cursor()) for _ in range(count)]
         yield [Validator(cursor, table, staging, clock) for cursor in cursors]

@@ -1,8 +1,8 @@
-"""Which of several rows with one identity is kept. Pure.
+"""Decides which of several rows with the same identity is kept. Pure functions.
 
 An identity is event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row without an
 `$insert_id` is never a duplicate. The winner is the row processed last, then the row with the greatest text, so the
-result does not depend on the order in which rows or batches came.
+result does not depend on the order in which rows or batches arrive.
 """
 
 import re
@@ -14,11 +14,11 @@ from math import isfinite
 from mixpanel_export._ndjson import scalar_texts
 
 Candidate = tuple[int, str, str | None, str | None, str | None, float | None, str, bool, int, int]
-"""Key, event name, the four values that DuckDB extracts of `MEMBERS` (the last one as a number), `properties`, whether the
-row lies inside the days of its batch, the batch, and the row's number. Rows of one identity have one key."""
+"""Key, event name, the four values that DuckDB extracts for `MEMBERS` (the last one as a number), `properties`, whether the
+row lies inside the days of its batch, the batch, and the row's number. Rows of the same identity have the same key."""
 
 MEMBERS = """['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms']"""
-"""SQL of the paths to the compared members of `properties`; each call takes several times the text's memory, so there is one."""
+"""SQL of the paths to the compared members of `properties`. One call extracts all, because each needs much memory."""
 
 ROW_OVERHEAD = 512
 """Bytes of memory that a row needs in Python in addition to its text."""
@@ -51,10 +51,9 @@ class _Contest:
 
 
 def duplicates(pages: Iterable[Iterable[Candidate]]) -> Iterator[tuple[int, int, int]]:
-    """Yield number and batch of each row that duplicates a better one, and the winner's batch.
+    """Yield the number and the batch of each duplicate, and the batch of its winner.
 
-    The keys of a page are not less than those of the pages before it. A page is read to its end before one of its
-    duplicates is yielded.
+    Keys must not decrease from page to page. A page is read to its end before its duplicates are yielded.
     """
     contests: dict[_Identity, _Contest] = {}
     for page in pages:
@@ -97,5 +96,5 @@ def _as_sent(number: int, texts: list[str | None], properties: str) -> list[str 
     try:
         return scalar_texts(properties, _IDENTITY)
     except ValueError:
-        # A text that cannot be parsed is no duplicate of any row.
+        # A row whose text cannot be parsed is not a duplicate.
         return [f"row {number}"]

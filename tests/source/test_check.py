@@ -126,5 +126,5 @@ async def test_an_answer_that_is_cut_proves_nothing() -> None:
     def handle(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=Body([b'{"event":"A","prop']))
 
-    with pytest.raises(MixpanelDataError, match="no event"):
+    with pytest.raises(MixpanelDataError, match="not an event"):
         await check(simulator(), transport=httpx.MockTransport(handle))

@@ -104,7 +104,7 @@ def test_an_identity_body_cut_inside_a_line_is_an_error(tail: bytes) -> None:
     """A last line that is a fragment is an error, with a newline and without."""
     body = EVENT + EVENT.rstrip()
     for end in range(len(EVENT) + 1, len(body)):
-        with pytest.raises(TruncatedError, match="no event"):
+        with pytest.raises(TruncatedError, match="not an event"):
             decoded(BodyDecoder(None), [body[:end] + tail])
 
 
@@ -195,7 +195,7 @@ def test_a_last_event_without_newline_gets_one(body: bytes, event: bytes) -> Non
 def test_the_error_carries_the_beginning_of_the_last_line() -> None:
     """What Mixpanel wrote last is at hand, at most 500 bytes of it, so that its reason can be recognised."""
     decoder = BodyDecoder(None)
-    with pytest.raises(TruncatedError, match=r"^the last line of the response is no event$") as caught:
+    with pytest.raises(TruncatedError, match=r"^the last line of the response is not an event$") as caught:
         decoded(decoder, [EVENT + b"\xff" + b"x" * 499 + b"y\n\n"])
     assert caught.value.response_body == "\ufffd" + "x" * 499
     with pytest.raises(TruncatedError) as caught:

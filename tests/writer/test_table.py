@@ -64,7 +64,7 @@ def test_a_line_that_is_lost_on_the_way_is_noticed(
         path.write_bytes(b"".join(kept[:-1]))
         (refused,) = committed(table, [short], staging)
         assert isinstance(refused, Unloadable)
-        assert re.match(r"Write failed: .* is shorter than it was", refused.reason)
+        assert re.match(r"Write failed: .* was truncated", refused.reason)
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (4,)
 
 
