@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-# To import `typing` would take longer than all else here.
+# An import of `typing` would take longer than everything else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -180,7 +180,7 @@ _HOMES = {
     "upgrade_database": "_local.upgrade",
 }
 
-# mixpanel_data's names behind which nothing stands here. They can be imported, but are not listed.
+# Names of mixpanel_data without a function here. They can be imported, but are not in `__all__`.
 _ALIASES = {
     "EventNotFoundError": "exceptions",
     "JQLSyntaxError": "exceptions",

@@ -102,7 +102,7 @@ class Credentials:
 
 
 def checked_project_id(project_id: str) -> str:
-    """Return *project_id*; raise `ConfigError` if it could not be one. It is part of a file name, so no path."""
+    """Return *project_id*; raise `ConfigError` if it could not be one. It becomes part of a file name, so it must not be a path."""
     if not re.fullmatch(r"[A-Za-z0-9_-]*", project_id):
         raise ConfigError(
             f"{project_id!r} is not a project id",
@@ -288,7 +288,7 @@ def _entry(table: Mapping[str, object]) -> dict[str, str]:
 def format_problem(credentials: Credentials) -> str | None:
     """Return what looks wrong with the user name or the secret, without quoting it, or None.
 
-    This is for credentials that Mixpanel has refused. It is never a reason not to try them.
+    It explains why Mixpanel refused the credentials. Credentials that look wrong are tried nevertheless.
     """
     texts = {"the secret": str(credentials.secret), "the user name": credentials.username or ""}
     problems = [f"{name} {problem}" for name, text in texts.items() if (problem := _text_problem(text))]

@@ -10,7 +10,7 @@ The names and the hierarchy are those of mixpanel_data::
     │   ├── QueryError              the request is invalid or not permitted
     │   │   └── FutureDateError     the last day has not begun yet
     │   ├── RateLimitError          the project's quota is spent
-    │   ├── ServerError             a status that may pass, such as 5xx
+    │   ├── ServerError             a temporary failure, such as status 5xx
     │   └── TruncatedError          status 200, but the body is not proven complete
     ├── ConfigError                 credentials or settings are missing or invalid
     │   ├── AccountExistsError

@@ -201,7 +201,7 @@ def _has_lines(bar: "tqdm[NoReturn]") -> bool:
 
 
 def _in_notebook() -> bool:
-    """Whether this process is a notebook's kernel. Imported modules do not tell: Jupyter's server has the same."""
+    """Whether this process is a notebook's kernel. Imported modules do not show this: Jupyter's server has the same ones."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None  # IPython on a terminal has no kernel

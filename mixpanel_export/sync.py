@@ -1,14 +1,14 @@
-"""Call an async function from code that cannot await.
+"""Calls an async function from code that cannot await.
 
 In a thread without an event loop, the call runs in a new loop in that thread, so callbacks run in the caller's thread.
 In a thread with a running loop (a notebook), which cannot start a second one, the call runs in a loop in a helper
 thread, and the caller blocks.
 
-Whether a loop runs depends on the thread. The context variable by which libraries recognize each other does not tell,
-since `asyncio.to_thread` and `trio.to_thread` copy it into threads without a loop.
+Each thread either has a running loop or not. sniffio's context variable does not show this, because `asyncio.to_thread`
+and `trio.to_thread` copy it into threads without a loop.
 
 A signal handler runs between any two bytecodes. If it raises (Python's handler for Ctrl-C, or a handler that exits on
-SIGTERM), it would stop the loop at an arbitrary point: tasks would not be woken and worker threads not be stopped.
+SIGTERM), it would stop the loop at an arbitrary point: tasks would not be resumed, and worker threads not be stopped.
 Therefore, during a call, an exception of a handler cancels the call and is raised when the call has ended. Only
 callbacks, which may block forever, are interrupted immediately.
 """

@@ -63,7 +63,7 @@ class Contents:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryResult:
     """The rows of a statement as text, with the names and the DuckDB types of the columns."""
 
     columns: tuple[str, ...]
@@ -140,7 +140,7 @@ def read_contents(connection: Connection) -> Contents:
     )
 
 
-def ask(connection: Connection, sql: str, column: Callable[[str, str], str]) -> Answer | None:
+def run_query(connection: Connection, sql: str, column: Callable[[str, str], str]) -> QueryResult | None:
     """Run *sql* and return the rows of its last statement, or None if that has no rows.
 
     *column* returns SQL that converts a column to text, given SQL for the column and its type.
@@ -158,7 +158,7 @@ def ask(connection: Connection, sql: str, column: Callable[[str, str], str]) -> 
         # Columns are renamed, as names may repeat. The SQL gets its own lines, as it may end in a comment.
         as_text = f"SELECT {texts} FROM (\n{relation.sql_query()}\n) AS r({', '.join(places)})"
         cursor = _interruptible(connection, partial(connection.execute, as_text))
-    return Answer(names, types, _fetched(connection, cursor))
+    return QueryResult(names, types, _fetched(connection, cursor))
 
 
 def write_parquet(connection: Connection, sql: str, path: Path) -> int:
@@ -167,7 +167,7 @@ def write_parquet(connection: Connection, sql: str, path: Path) -> int:
     The file appears when it is complete. An existing file is replaced, but keeps its mode, its owner and links to it.
 
     Raises:
-        ValueError: as `ask`.
+        ValueError: As `run_query`.
         OSError: the file cannot be written, or the query reads another file that cannot be read.
     """
     try:

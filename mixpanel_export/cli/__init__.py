@@ -136,7 +136,7 @@ class Mpx(click.Group):
             if isinstance(interrupt, click.Abort) and not isinstance(
                 interrupt.__context__, KeyboardInterrupt
             ):
-                raise  # somebody has answered no
+                raise  # the user has answered no
             ending = interrupt if isinstance(interrupt, Interrupted) else Interrupted("Interrupted.")
             if logs_json(ctx):
                 log_event("error", code="INTERRUPTED", message=ending.message)
@@ -176,7 +176,7 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(signals: Signals | None = None) -> NoReturn:
-    """Run `mpx`; *signals* handle the signals already, if given."""
+    """Run `mpx`. *signals* are the signal handlers, if they are installed already."""
     if signals is None:
         open_standard_streams()
         drop_empty_variables()

@@ -1,4 +1,4 @@
-"""The days that `mpx export` requests, from `--from`, `--to` and `--days`, and from the ledger where they are left out."""
+"""Determines the days that `mpx export` requests, from `--from`, `--to`, `--days` and the ledger."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export.cli.look import open_read_only
+from mixpanel_export.cli.open_database import open_read_only
 
 if TYPE_CHECKING:
     from mixpanel_export._model import Chunk, Selection
@@ -19,7 +19,7 @@ _FIRST_DAY = "the first day to export, such as 2024-01-31 or -30d"
 
 @dataclass(frozen=True, slots=True)
 class RangeOptions:
-    """The options from which the days of an export follow."""
+    """The options that determine the days of an export."""
 
     first: str | None
     last: str | None
@@ -35,7 +35,7 @@ class RangeOptions:
 def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk | None":
     """Return the days that the *options* request; None if no day is left to fetch.
 
-    Asks for the first day if neither the options nor the ledger tell it, and somebody can answer.
+    If neither the options nor the ledger determine the first day, the user is asked, provided there is a terminal.
 
     Raises:
         ArgumentError, UsageError: As `chosen_days`.

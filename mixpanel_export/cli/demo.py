@@ -42,7 +42,7 @@ PROJECTS = f"SELECT DISTINCT project FROM _export_batches WHERE lower(table_name
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the demo did."""
+    """The result of the demo."""
 
     simulator: "Simulator"
     result: ParallelFetchResult

@@ -28,7 +28,7 @@ from mixpanel_export.cli.run_export import (
     fetch,
     print_failures,
     print_result,
-    requests_of,
+    request_arguments,
 )
 from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import DateRangeTooLargeError
@@ -325,7 +325,7 @@ def _arguments(options: Options, credentials: "Credentials", days: "Chunk") -> d
         "dedupe": not options.no_dedupe,
         "allow_empty": options.allow_empty,
         "project_timezone": options.project_timezone,
-        **requests_of(
+        **request_arguments(
             retries=options.retries,
             max_wait=options.max_wait,
             first_byte_timeout=options.first_byte_timeout,

@@ -16,11 +16,11 @@ import click
 
 from mixpanel_export._environment import decoded
 from mixpanel_export.cli.default_file import say_database
-from mixpanel_export.cli.look import open_read_only
+from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_option, wait_option
 
 if TYPE_CHECKING:
-    from mixpanel_export._local.reader import Answer, Connection
+    from mixpanel_export._local.reader import Connection, QueryResult
 
 EXAMPLES = """\b
 Examples:
@@ -164,32 +164,32 @@ def _write_parquet(connection: "Connection", sql: str, path: Path) -> None:
 
 def _write_lines(connection: "Connection", sql: str, *, as_json: bool) -> None:
     """Write the rows as they arrive, in UTF-8 and with plain newlines on every platform."""
-    from mixpanel_export._local.reader import ask
+    from mixpanel_export._local.reader import run_query
 
-    answer = ask(connection, sql, json_value if as_json else text_value)
-    if answer is None:
+    result = run_query(connection, sql, json_value if as_json else text_value)
+    if result is None:
         return
     out = sys.stdout.buffer
-    for line in json_lines(answer) if as_json else csv_lines(answer):
+    for line in json_lines(result) if as_json else csv_lines(result):
         out.write(line.encode("utf-8", "replace"))
     out.flush()
 
 
 def _show(ctx: click.Context, connection: "Connection", sql: str, most: int) -> None:
-    from mixpanel_export._local.reader import ask
+    from mixpanel_export._local.reader import run_query
 
-    answer = ask(connection, sql, text_value)
-    if answer is None:
+    result = run_query(connection, sql, text_value)
+    if result is None:
         return
-    rows = list(islice(answer.rows, most + 1 if most else None))
+    rows = list(islice(result.rows, most + 1 if most else None))
     more = bool(most) and len(rows) > most
-    if answer.columns == ("Success",) and not rows:
+    if result.columns == ("Success",) and not rows:
         return  # SET and similar statements
-    if answer.columns == ("explain_key", "explain_value"):
+    if result.columns == ("explain_key", "explain_value"):
         click.echo("\n".join(str(plan) for _, plan in rows))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo("\n".join(table_lines(answer, rows[: most or None], width)))
+    click.echo("\n".join(table_lines(result, rows[: most or None], width)))
     if more:
         click.echo(f"The first {most} rows; --rows 0 shows all, --json or --csv writes all.", err=True)
     say_database(ctx)
@@ -209,18 +209,18 @@ def json_value(column: str, kind: str) -> str:
     return f"to_json({column})::VARCHAR"
 
 
-def json_lines(answer: "Answer") -> Iterator[str]:
+def json_lines(result: "QueryResult") -> Iterator[str]:
     """Yield a JSON object per row. Of columns with the same name, most readers take the last one."""
-    names = [json.dumps(name, ensure_ascii=False) for name in answer.columns]
-    for row in answer.rows:
+    names = [json.dumps(name, ensure_ascii=False) for name in result.columns]
+    for row in result.rows:
         values = ("null" if value is None else value for value in row)
         yield "{" + ", ".join(f"{name}: {value}" for name, value in zip(names, values, strict=True)) + "}\n"
 
 
-def csv_lines(answer: "Answer") -> Iterator[str]:
+def csv_lines(result: "QueryResult") -> Iterator[str]:
     """Yield a header and a line per row, as in RFC 4180, but with plain newlines."""
-    yield _csv_line(answer.columns)
-    for row in answer.rows:
+    yield _csv_line(result.columns)
+    for row in result.rows:
         yield _csv_line(row)
 
 
@@ -236,17 +236,17 @@ def _csv_value(value: str | None) -> str:
 
 
 def table_lines(
-    answer: "Answer", rows: Sequence[Sequence[str | None]], width: int | None = None
+    result: "QueryResult", rows: Sequence[Sequence[str | None]], width: int | None = None
 ) -> list[str]:
     """Return the rows as a table with numbers aligned right, cut to the *width* of a terminal if there is one.
 
     Control characters are shown as escapes, so that data cannot control the terminal.
     """
     most = None if width is None else _WIDEST
-    head = [_cell(name, most) for name in answer.columns]
+    head = [_cell(name, most) for name in result.columns]
     body = [[_cell("NULL" if value is None else value, most) for value in row] for row in rows]
     widths = [max(map(_wide, column)) for column in zip(head, *body, strict=True)]
-    pads = [_right if _NUMBER.fullmatch(kind) else _left for kind in answer.types]
+    pads = [_right if _NUMBER.fullmatch(kind) else _left for kind in result.types]
     lines = [
         "  ".join(pad(cell, wide) for pad, cell, wide in zip(pads, row, widths, strict=True)).rstrip()
         for row in [head, ["-" * wide for wide in widths], *body]

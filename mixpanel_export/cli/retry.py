@@ -10,7 +10,7 @@ from mixpanel_export.cli import print_json
 from mixpanel_export.cli.default_file import say_other_file
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
-from mixpanel_export.cli.look import open_read_only
+from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import (
     chunk_days_option,
     credential_options,
@@ -23,13 +23,13 @@ from mixpanel_export.cli.options import (
 )
 from mixpanel_export.cli.report import retry_command
 from mixpanel_export.cli.run_export import (
-    Fetched,
+    FinishedExport,
     Output,
     exit_code,
     fetch,
     print_failures,
     print_result,
-    requests_of,
+    request_arguments,
 )
 from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import ConfigError, TableNotFoundError
@@ -174,7 +174,7 @@ def _arguments(
         "max_workers": workers or 10,
         "chunk_days": chunk_days,
         "mode": "resume",
-        **requests_of(**requests),
+        **request_arguments(**requests),
     }
     return [
         {
@@ -191,7 +191,7 @@ def _arguments(
     ]
 
 
-def _fetch(ctx: click.Context, arguments: dict[str, Any], output: Output, *, http2: bool) -> Fetched:
+def _fetch(ctx: click.Context, arguments: dict[str, Any], output: Output, *, http2: bool) -> FinishedExport:
     again = retry_command(ctx)
     fetched = fetch(arguments, output, http2=http2, next_command=lambda: again)
     print_result(fetched, ctx.params["db"], output, adds=True)

@@ -1,4 +1,4 @@
-"""Run one export, for `mpx export` and `mpx retry`."""
+"""Runs one export, for `mpx export`, `mpx retry` and `mpx demo`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """An export's result, and the rows of its batches."""
+class FinishedExport:
+    """The result of an export, and the number of rows of its batches."""
 
     result: ParallelFetchResult
     rows: int
@@ -34,7 +34,7 @@ class Fetched:
 
 def fetch(
     arguments: Mapping[str, Any], output: Output, *, http2: bool, next_command: Callable[[], str]
-) -> Fetched:
+) -> FinishedExport:
     """Call `export_events` with *arguments*. *next_command* returns the command that continues after an interruption."""
     from mixpanel_export._export.engine import export_events
     from mixpanel_export.sync import run_sync
@@ -54,10 +54,10 @@ def fetch(
     except KeyboardInterrupt as interrupt:
         message = f"Interrupted; complete batches are kept. To continue: {next_command()}"
         raise Interrupted(message) from interrupt
-    return Fetched(result, counter.rows)
+    return FinishedExport(result, counter.rows)
 
 
-def requests_of(
+def request_arguments(
     *,
     retries: int,
     max_wait: float,
@@ -80,7 +80,7 @@ def requests_of(
     }
 
 
-def print_result(fetched: Fetched, db: str, output: Output, *, adds: bool) -> None:
+def print_result(fetched: FinishedExport, db: str, output: Output, *, adds: bool) -> None:
     """Print the summary, unless JSON is printed. *adds* says that the table may have had rows before."""
     result = fetched.result
     if not (output.as_json or output.quiet):

@@ -12,7 +12,7 @@ import click
 from mixpanel_export.cli import one_line, print_json, program
 from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
 from mixpanel_export.cli.default_file import say_other_file
-from mixpanel_export.cli.look import open_read_only
+from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_argument, option, table_option, wait_option
 from mixpanel_export.cli.report import export_command, quoted
 

@@ -105,7 +105,7 @@ class Events:
         log_event("batch", table=self._table, **batch.to_dict() | {"error": _error_of(batch)})
 
     def log_progress(self, progress: Progress) -> None:
-        """Log what is new."""
+        """Log the changes since the last call."""
         if self._next is None:
             self._log("plan", progress, "batches", "quota_left", "quota_wait")
             self._next = self._clock() + PROGRESS_EVENT_EVERY

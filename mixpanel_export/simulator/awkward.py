@@ -1,6 +1,6 @@
-"""Awkward content, which has broken exporters, or may break them. It is added to plain events.
+"""Awkward content, which breaks exporters. It is added to plain events.
 
-Each piece is the text that is sent. If an exporter must repair it, the text to store stands beside it, written by hand.
+Each piece is the text that is sent. If an exporter must repair it, the text to store is written next to it.
 Repair replaces each lone surrogate, each byte that is not valid UTF-8, and each raw control byte by U+FFFD.
 """
 

@@ -81,7 +81,7 @@ class Source:
                 pass
 
     async def _wait(self, started: float, days: float) -> None:
-        """Wait until *days* days should be sent, if the first one was begun at *started*."""
+        """Wait until *days* days should be sent, if the first one began at *started*."""
         remaining = started + days * self.pace.seconds_per_day - self.pace.clock()
         await (self.pace.sleep(remaining) if self.pace.seconds_per_day and remaining > 0 else checkpoint())
 

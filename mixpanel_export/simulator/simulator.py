@@ -209,7 +209,7 @@ class Simulator:
         where: str | None = None,
         as_utc: bool = False,
     ) -> Iterator[Row]:
-        """Yield the rows of a correct export of these days now, of which `truth` is the summary."""
+        """Yield the rows of a correct export of these days now. `truth` is their summary."""
         selection = Selection(None if events is None else frozenset(events), where)
         zone = UTC if as_utc else self._zone
         days = list(Query(first, last).days())

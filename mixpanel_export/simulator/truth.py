@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class Row(NamedTuple):
-    """An event as a table has it. `event_time` is naive UTC, `properties` is the exact text."""
+    """The row of an event in a table. `event_time` is naive UTC, `properties` is the exact text."""
 
     event_name: str | None
     event_time: datetime | None

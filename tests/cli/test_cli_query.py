@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shell import MPX, held_by_another, mpx, one_error
 from support import query
 
-from mixpanel_export._local.reader import Answer, ask
+from mixpanel_export._local.reader import QueryResult, run_query
 from mixpanel_export.cli.query import csv_lines, json_lines, json_value, table_lines, text_value
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
@@ -29,8 +29,8 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def answer(*rows: tuple[str | None, ...], types: tuple[str, ...] = ("VARCHAR",)) -> Answer:
-    return Answer(tuple("abcdefgh"[: len(types)]), types, iter(rows))
+def answer(*rows: tuple[str | None, ...], types: tuple[str, ...] = ("VARCHAR",)) -> QueryResult:
+    return QueryResult(tuple("abcdefgh"[: len(types)]), types, iter(rows))
 
 
 def test_people_get_a_table(db: Path) -> None:
@@ -113,10 +113,10 @@ def test_json_and_csv_give_back_any_text(rows: list[tuple[str | None, str | None
         connection.execute("CREATE TABLE t (a VARCHAR, b VARCHAR, c BIGINT)")
         if rows:
             connection.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
-        as_json = ask(connection, "FROM t", json_value)
+        as_json = run_query(connection, "FROM t", json_value)
         assert as_json is not None
         assert [tuple(json.loads(line).values()) for line in json_lines(as_json)] == rows
-        as_csv = ask(connection, "FROM t", text_value)
+        as_csv = run_query(connection, "FROM t", text_value)
         assert as_csv is not None
         text = "".join(csv_lines(as_csv))
         assert list(csv.reader(io.StringIO(text, newline=""))) == [

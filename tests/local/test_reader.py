@@ -22,9 +22,9 @@ from mixpanel_export._database.schema import create_ledger
 from mixpanel_export._local.reader import (
     _interruptible,
     _rows_per_day,
-    ask,
     read_contents,
     reading,
+    run_query,
     write_parquet,
 )
 from mixpanel_export._model import Batch, Chunk, Selection
@@ -85,7 +85,7 @@ def test_readers_share_a_file(db: Path) -> None:
     """Two that only look do not wait for each other."""
     duckdb.connect(str(db)).close()
     with reading(db), reading(db) as connection:
-        assert ask(connection, "SELECT 1", as_text) is not None
+        assert run_query(connection, "SELECT 1", as_text) is not None
 
 
 def test_a_file_that_is_not_there_is_not_made(db: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_file_whose_writer_was_killed_can_be_looked_into(db: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=False)
     before = db.read_bytes()
     with reading(db) as connection:
-        answer = ask(connection, "SELECT x FROM t", as_text)
+        answer = run_query(connection, "SELECT x FROM t", as_text)
         assert answer is not None
         assert list(answer.rows) == [("1",)]
     assert db.read_bytes() == before
@@ -124,7 +124,7 @@ def test_nothing_can_be_changed(db: Path, sql: str) -> None:
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     before = db.read_bytes()
     with pytest.raises(ValueError, match="SQL: ") as caught, reading(db) as connection:
-        ask(connection, sql, as_text)
+        run_query(connection, sql, as_text)
     assert "\n" not in str(caught.value)
     assert db.read_bytes() == before
 
@@ -144,7 +144,7 @@ def test_wrong_sql_is_one_line(db: Path, sql: str, says: str) -> None:
     """Whether it is noticed before the first row or at it; no variable of this program is taken for a table."""
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     with pytest.raises(ValueError, match="SQL: ") as caught, reading(db) as connection:
-        answer = ask(connection, sql, as_text)
+        answer = run_query(connection, sql, as_text)
         list(answer.rows if answer else ())
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
@@ -154,7 +154,7 @@ def test_what_is_not_the_sqls_fault_names_the_file(db: Path) -> None:
     """Another file that cannot be read is an error of its own kind."""
     duckdb.connect(str(db)).close()
     with pytest.raises(DatabaseError, match=r"reading from .* failed: IO Error"), reading(db) as connection:
-        ask(connection, "FROM 'nope.parquet'", as_text)
+        run_query(connection, "FROM 'nope.parquet'", as_text)
 
 
 @pytest.mark.parametrize(
@@ -179,17 +179,17 @@ def test_any_statement_with_rows_can_be_asked(
     """The rows are those of the last statement, in its order, whatever its columns are called."""
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     with reading(db) as connection:
-        answer = ask(connection, sql, as_text)
+        answer = run_query(connection, sql, as_text)
         assert answer is not None
         assert (answer.columns, list(answer.rows)) == (columns, rows)
-        assert ask(connection, "-- nothing", as_text) is None
+        assert run_query(connection, "-- nothing", as_text) is None
 
 
 def test_all_rows_come_however_many(db: Path) -> None:
     """They are fetched in pieces, and none is lost between two."""
     duckdb.connect(str(db)).close()
     with reading(db) as connection:
-        answer = ask(connection, "FROM range(12345) AS t(x) ORDER BY x", as_text)
+        answer = run_query(connection, "FROM range(12345) AS t(x) ORDER BY x", as_text)
         assert answer is not None
         assert [int(x or 0) for (x,) in answer.rows] == list(range(12345))
 
