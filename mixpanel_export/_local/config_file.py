@@ -28,8 +28,8 @@ def add_account(
 ) -> bool:
     """Write an account to the file *path*; create the file if needed. Return whether it is the default account now.
 
-    The first account becomes the default, others if *default*. With *replace*, other keys of an old account of that
-    name stay.
+    The first account becomes the default account, and others do with *default*. With *replace*, the new account keeps
+    those keys of the old one that no credentials have.
 
     Raises:
         AccountExistsError: there is an account of that name, and *replace* is False.

@@ -255,14 +255,16 @@ def _find_raw_lines(connection: Connection, table: str, ids: Collection[str]) ->
     """Fill the temporary table `_export_lines` with the raw lines in which an id occurs."""
     # Inside a longer word it would be another id.
     occurs = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, ids))})(?![^\W_])").search
-    found: list[tuple[int, int, str]] = []
+    matches: list[tuple[int, int, str]] = []
     cursor = connection.execute(_RAW_LINES, [table])
     while page := cursor.fetchmany(_FETCH_ROWS):
-        found += [(row, batch, reason) for row, batch, reason, line in page if any(map(occurs, _texts(line)))]
+        matches += [
+            (row, batch, reason) for row, batch, reason, line in page if any(map(occurs, _texts(line)))
+        ]
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE _export_lines AS "
         "SELECT unnest(?::BIGINT[]) AS id, unnest(?::INTEGER[]) AS batch, unnest(?::VARCHAR[]) AS kind",
-        [[value[place] for value in found] for place in range(3)],
+        [[value[place] for value in matches] for place in range(3)],
     )
 
 

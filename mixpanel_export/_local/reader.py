@@ -46,7 +46,7 @@ class Replacement:
     """An unfinished replacement of a table."""
 
     spec: ExportSpec
-    kept: int
+    complete_batches: int
     """Batches that need not be fetched again."""
 
 
@@ -261,7 +261,7 @@ def _replacements(
 ) -> Iterator[Replacement]:
     """Yield the unfinished replacements, which are recorded in the comments of their tables."""
     for shadow in tables:
-        purpose = comment_of(connection, shadow) if shadow.startswith(SHADOW) else None
-        if purpose is not None:
-            kept = sum(row.table == shadow and row.visible for row in rows)
-            yield Replacement(ExportSpec.from_fingerprint(shadow.removeprefix(SHADOW), purpose), kept)
+        fingerprint = comment_of(connection, shadow) if shadow.startswith(SHADOW) else None
+        if fingerprint is not None:
+            complete = sum(row.table == shadow and row.visible for row in rows)
+            yield Replacement(ExportSpec.from_fingerprint(shadow.removeprefix(SHADOW), fingerprint), complete)

@@ -80,13 +80,13 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> 
 def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
     if name.startswith("_"):
         raise ArgumentError("names", f"must not begin with _, as those of the ledger do, got {name}")
-    there = connection.execute(
+    row = connection.execute(
         f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) IN (lower(?), lower(?)) AND {IN_MAIN}",
         [name, SHADOW + name],
     ).fetchone()
-    if there is None:
+    if row is None:
         raise _not_found(connection, name)
-    return name_in_database(connection, str(there[0]).removeprefix(SHADOW))
+    return name_in_database(connection, str(row[0]).removeprefix(SHADOW))
 
 
 def _not_found(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:

@@ -28,7 +28,7 @@ from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
 from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export.errors import DatabaseError
 
-_LEAST_FREE = 64 << 20  # bytes of disk below which no export begins
+_LEAST_FREE = 64 << 20  # bytes; with less free disk space, an export is refused
 _COLUMNS_SHARE = 40  # extracted columns may use a fortieth of DuckDB's memory limit
 _SEGMENT = 8 << 20  # bytes
 _BEGINNING = 1 << 20  # bytes that `first_lines` reads
@@ -97,7 +97,7 @@ class StagedChunk:
                     start += size
 
     def read_spans(self, spans: Mapping[int, Iterable[Sequence[int]]]) -> Iterator[bytes]:
-        """Yield the bytes of *spans*: begin and end of each, in ascending order, by the number of the segment."""
+        """Yield the bytes of *spans*, which has pairs of begin and end, in ascending order, for each segment number."""
         numbers = count()
         for file in self.files:
             starts = accumulate(file.segments[:-1], initial=0)

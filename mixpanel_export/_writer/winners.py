@@ -1,6 +1,6 @@
 """Decides which of several rows with the same identity is kept. Pure functions.
 
-An identity is event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row without an
+The identity of a row is its event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row without an
 `$insert_id` is never a duplicate. The winner is the row processed last, then the row with the greatest text, so the
 result does not depend on the order in which rows or batches arrive.
 """
@@ -18,7 +18,7 @@ Candidate = tuple[int, str, str | None, str | None, str | None, float | None, st
 row lies inside the days of its batch, the batch, and the row's number. Rows of the same identity have the same key."""
 
 MEMBERS = """['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms']"""
-"""SQL of the paths to the compared members of `properties`. One call extracts all, because each needs much memory."""
+"""SQL of the paths to the compared members of `properties`. One call extracts all, because a call needs much memory."""
 
 ROW_OVERHEAD = 512
 """Bytes of memory that a row needs in Python in addition to its text."""
@@ -35,7 +35,7 @@ _Version = tuple[bool, float, str, bool, int, int]
 
 
 @dataclass(slots=True)
-class _Contest:
+class _EqualRows:
     """The rows of one identity.
 
     A version is: whether the processing time is known, that time, the text, whether the row lies inside the days of its
@@ -55,18 +55,18 @@ def duplicates(pages: Iterable[Iterable[Candidate]]) -> Iterator[tuple[int, int,
 
     Keys must not decrease from page to page. A page is read to its end before its duplicates are yielded.
     """
-    contests: dict[_Identity, _Contest] = {}
+    by_identity: dict[_Identity, _EqualRows] = {}
     for page in pages:
         for candidate in page:
-            _compare(contests, candidate)
+            _compare(by_identity, candidate)
         # Further rows of the last key may be on the next page.
-        last = max((contest.key for contest in contests.values()), default=0)
-        yield from chain.from_iterable(one.result() for one in contests.values() if one.key < last)
-        contests = {identity: one for identity, one in contests.items() if one.key == last}
-    yield from chain.from_iterable(one.result() for one in contests.values())
+        last = max((rows.key for rows in by_identity.values()), default=0)
+        yield from chain.from_iterable(one.result() for one in by_identity.values() if one.key < last)
+        by_identity = {identity: one for identity, one in by_identity.items() if one.key == last}
+    yield from chain.from_iterable(one.result() for one in by_identity.values())
 
 
-def _compare(contests: dict[_Identity, _Contest], candidate: Candidate) -> None:
+def _compare(by_identity: dict[_Identity, _EqualRows], candidate: Candidate) -> None:
     """Compare a row with the winner of its identity so far."""
     key, name, time, distinct_id, insert_id, processed, properties, inside, batch, number = candidate
     known = processed is not None and isfinite(processed)
@@ -80,13 +80,13 @@ def _compare(contests: dict[_Identity, _Contest], candidate: Candidate) -> None:
     )
     # The key is part of the identity, so that the result does not depend on which rows share a page.
     identity = (key, name, *_as_sent(number, [time, distinct_id, insert_id], properties))
-    contest = contests.get(identity)
-    if contest is None:
-        contests[identity] = _Contest(key, version)
+    rows = by_identity.get(identity)
+    if rows is None:
+        by_identity[identity] = _EqualRows(key, version)
         return
-    if version > contest.winner:
-        contest.winner, version = version, contest.winner
-    contest.duplicates.append((version[-1], -version[-2]))
+    if version > rows.winner:
+        rows.winner, version = version, rows.winner
+    rows.duplicates.append((version[-1], -version[-2]))
 
 
 def _as_sent(number: int, texts: list[str | None], properties: str) -> list[str | None]:

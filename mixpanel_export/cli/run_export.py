@@ -67,7 +67,7 @@ def request_arguments(
     per_hour: int,
     api_url: str | None,
 ) -> dict[str, Any]:
-    """Return the arguments of `export_events` for the options of requests."""
+    """Return the arguments of `export_events` that stand for the request options."""
     from mixpanel_export._source.parameters import Timeouts
 
     return {
@@ -81,7 +81,7 @@ def request_arguments(
 
 
 def print_result(fetched: FinishedExport, db: str, output: Output, *, adds: bool) -> None:
-    """Print the summary, unless JSON is printed. *adds* says that the table may have had rows before."""
+    """Print the summary, unless JSON is printed. *adds* means that the table may have had rows before."""
     result = fetched.result
     if not (output.as_json or output.quiet):
         click.echo("\n".join(result_lines(result, db, fetched.rows - result.total_rows if adds else 0)))

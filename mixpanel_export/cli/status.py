@@ -221,7 +221,7 @@ def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator
     for table, number in contents.unknown.items():
         yield f"Table {table} has {number:,} rows that belong to no batch, so events may be duplicated; see {program()} doctor."
     for replacement in contents.replacements:
-        kept = replacement.kept
+        kept = replacement.complete_batches
         yield f"The replacement of {replacement.spec.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
         yield f"  {_continue_command(replacement, db)}"
     if contents.others:
@@ -264,7 +264,7 @@ def _as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> dict[st
         "replacements": [
             {
                 "table": replacement.spec.table,
-                "kept": replacement.kept,
+                "kept": replacement.complete_batches,
                 "command": _continue_command(replacement, db),
             }
             for replacement in contents.replacements
