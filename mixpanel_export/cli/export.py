@@ -229,9 +229,10 @@ def command(ctx: click.Context, /, **_: Any) -> None:
         credentials = _credentials(options)
         days = days_to_export(_range_options(options), credentials)
         if days is None:
-            say(
-                f"Nothing to fetch: {options.table} in {options.db} has every day until {options.to_date or 'yesterday'}."
-            )
+            if not options.quiet:
+                say(
+                    f"Nothing to fetch: {options.table} in {options.db} has every day until {options.to_date or 'yesterday'}."
+                )
             return
         arguments = _arguments(options, credentials, days)
         if options.dry_run:

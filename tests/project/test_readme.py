@@ -146,10 +146,10 @@ def test_the_job_for_cron_is_silent_until_something_fails(sim: Simulator, tmp_pa
     match = re.fullmatch(r"((?:[\d*,/-]+ ){5}) *cd (\S+) && \.venv/bin/(mpx .*)\n", CRONTAB)
     assert match
     assert not re.search(r"(?<!\\)%", match[3])
-    line = match[3].replace(r"$(date +\%F)", LAST)
-    assert [run(line), run(line)] == ["", ""]
+    daily = f"{match[3]} --to {LAST}"
+    assert [run(f"{daily} --from {FIRST}"), run(daily)] == ["", ""]
     assert held(tmp_path / "mixpanel.duckdb") == truth(sim, FIRST, LAST)
-    later = mpx(*words_of(line.replace(LAST, "2024-07-01")))
+    later = mpx(*words_of(f"{match[3]} --to 2024-07-01"))
     assert later.exit_code == 1
     assert len(later.output.splitlines()) == 1
 
