@@ -147,13 +147,15 @@ def _do_nothing() -> None:
 def raise_first_error() -> Iterator[None]:
     """Raise the first error of an exception group instead of the group. The other errors are its consequences.
 
-    An exception that is not an `Exception`, such as `KeyboardInterrupt`, takes precedence.
+    An exception that is not an `Exception`, such as `KeyboardInterrupt`, takes precedence. A channel breaks because the task
+    at its other end failed, whose error may come later.
     """
     try:
         yield
     except BaseExceptionGroup as group:
         errors = list(_leaves(group))
-        error = next((error for error in errors if not isinstance(error, Exception)), errors[0])
+        causes = [error for error in errors if not isinstance(error, anyio.BrokenResourceError)] or errors
+        error = next((error for error in causes if not isinstance(error, Exception)), causes[0])
         raise error from error.__cause__
 
 

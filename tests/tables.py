@@ -21,7 +21,7 @@ from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import StagedChunk, Staging
 from mixpanel_export._writer.table import EventsTable
-from mixpanel_export._writer.validate import ClockCheck, validators_for
+from mixpanel_export._writer.validate import ClockCheck, Validator, validators_for
 from mixpanel_export._writer.writer import Writer
 
 DAYS = [Chunk(date(2024, 3, day), date(2024, 3, day)) for day in range(1, 6)]
@@ -61,10 +61,16 @@ def staged(
     return staging.end(ChunkEnd(chunk, NOW, attempts=1, bytes_read=1, size=len(lines)))
 
 
+def validate(validator: Validator, chunk: StagedChunk) -> Validated:
+    """Extract each segment of the chunk, then validate it."""
+    segments = [validator.extract(segment, chunk.chunk) for segment in chunk.segments]
+    return validator.validate(chunk, segments)
+
+
 def validated(table: NumberedTable, group: Sequence[StagedChunk], staging: Staging) -> list[Validated]:
     """Validate the chunks one after the other."""
     with validators_for(table, staging, ClockCheck(enabled=False), 1) as (validator,):
-        return [validator.validate(chunk) for chunk in group]
+        return [validate(validator, chunk) for chunk in group]
 
 
 def committed(

@@ -103,6 +103,14 @@ def most_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator
         yield
 
 
+@contextmanager
+def all_processors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let statements run on every processor that has enough memory, unless `MPX_THREADS` says otherwise."""
+    threads = thread_count() if variable("MPX_THREADS") else _threads(processors())
+    with _changed_settings(connection, {"threads": str(threads)}):
+        yield
+
+
 def _memory_for_lines(longest: int) -> int:
     return memory_limit() + (16 * longest if longest > USUAL_LINE else 0)
 
@@ -163,13 +171,17 @@ def thread_count() -> int:
     """
     threads = variable("MPX_THREADS")
     if threads is None:
-        fitting = (memory_limit() - _BASE_MEMORY) // _THREAD_MEMORY
-        return max(1, min(processors() // 2, fitting))
+        return _threads(processors() // 2)
     if not re.fullmatch(r"[1-9][0-9]{0,3}", threads):
         raise ConfigError(
             f"MPX_THREADS must be a number of threads, got {threads!r}", advice="use 1 or more, or unset it"
         )
     return int(threads)
+
+
+def _threads(most: int) -> int:
+    """Return how many threads, at most *most*, have memory for a row group each."""
+    return max(1, min(most, (memory_limit() - _BASE_MEMORY) // _THREAD_MEMORY))
 
 
 def _disabled(connection: duckdb.DuckDBPyConnection) -> str:

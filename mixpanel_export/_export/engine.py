@@ -238,7 +238,6 @@ def _staging(job: Job) -> Iterator[Staging]:
     staging = Staging(
         job.path,
         budget=tuning.plain_budget,
-        part_size=tuning.part_size,
         segment_size=tuning.segment_size,
         columns_memory=tuning.columns_memory,
     )

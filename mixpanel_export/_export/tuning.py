@@ -12,8 +12,6 @@ class Tuning:
 
     plain_budget: int = 4 << 30
     """Staged bytes beyond which further files are compressed."""
-    part_size: int = 128 << 20
-    """Size of one staged file."""
     segment_size: int = 8 << 20
     """Bytes of lines that are read and validated at once."""
     disk_floor: int = 64 << 20

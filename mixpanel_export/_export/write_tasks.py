@@ -2,30 +2,35 @@
 
 ::
 
-    items ──▶ stage ──staged──▶ validate ──ready──▶ commit
+    items ──▶ stage ──segments──▶ validate ──ready──▶ commit
 
-Validation and insertion run at the same time: the first ready chunk begins a group, one statement inserts it, and further
-chunks join the group until it is large or old, or no chunk is left. Then the group is committed.
+Segments are extracted while the rest of their chunk still arrives (see `validation`). Validation and insertion run at the
+same time: the first ready chunk begins a group, one statement inserts it, and further chunks join the group until it is
+large or old, or no chunk is left. Then the group is committed.
 
-A channel ends when its last sender closes it, so these tasks end one after the other.
+A channel ends when its last sender closes it, so these tasks end one after the other. Channels are closed without an await,
+which could replace the error that closes them by a cancellation.
 """
 
 import logging
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
 import anyio
 from anyio import to_thread
-from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
+from anyio.abc import ObjectSendStream, TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from mixpanel_export._concurrency import in_thread
 from mixpanel_export._database.settings import USUAL_LINE
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.tuning import Tuning
+from mixpanel_export._export.validation import Validated, Validation
 from mixpanel_export._model import (
     Block,
     Chunk,
@@ -41,13 +46,15 @@ from mixpanel_export._model import (
 )
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import ValidatedChunk
-from mixpanel_export._writer.staging import StagedChunk, Staging
+from mixpanel_export._writer.staging import Segment, StagedChunk, Staging
 from mixpanel_export._writer.table import EventsTable
 from mixpanel_export._writer.validate import ClockCheck, Validator
 from mixpanel_export._writer.writer import Writer
 from mixpanel_export.errors import AdvisoryWarning
 
 _log = logging.getLogger("mixpanel_export")
+
+_LAST_CHUNKS = 4  # a large group takes the last chunks too if they are at most a quarter of its own
 
 Ready = ValidatedChunk | ChunkFailed | ChunkSplit
 
@@ -126,15 +133,13 @@ class WriteTasks:
         self._group: Group | None = None
         self._growing = anyio.CancelScope()
 
-    def start(self, tasks: TaskGroup, items: ObjectReceiveStream[Item]) -> None:
+    def start(self, tasks: TaskGroup, items: MemoryObjectReceiveStream[Item]) -> None:
         """Start the tasks. They end when all senders of *items* are closed and all chunks are committed."""
-        # The backlog bounds what waits in these two channels.
-        staged_in, staged = anyio.create_memory_object_stream[StagedChunk](math.inf)
+        # The backlog bounds what waits in this channel.
         ready_in, ready = anyio.create_memory_object_stream[Ready](math.inf)
-        for validator in self._validators:
-            tasks.start_soon(self._validate, validator, staged.clone(), ready_in.clone())
-        staged.close()
-        tasks.start_soon(self._stage, items, staged_in, ready_in)
+        validation = Validation(self._answer_unless_valid)
+        validation.start(tasks, self._validators, ready_in)
+        tasks.start_soon(self._stage, items, validation, ready_in)
         tasks.start_soon(self._commit, ready)
 
     async def submit(
@@ -162,30 +167,44 @@ class WriteTasks:
 
     async def _stage(
         self,
-        items: ObjectReceiveStream[Item],
-        staged: ObjectSendStream[StagedChunk],
-        ready: ObjectSendStream[Ready],
+        items: MemoryObjectReceiveStream[Item],
+        validation: Validation,
+        ready: MemoryObjectSendStream[Ready],
     ) -> None:
-        async with items, staged, ready:
+        with items, ready, closing(validation):
             async for item in items:
                 match item:
                     case ChunkStart():
+                        await validation.abandon(item.chunk)
                         await to_thread.run_sync(self._staging.start, item)
                     case Block():
-                        if await to_thread.run_sync(self._add_block, item) < self._tuning.disk_floor:
+                        segment, free_disk = await to_thread.run_sync(self._add_block, item)
+                        if segment is not None:
+                            validation.add(item.chunk, segment)
+                        if free_disk < self._tuning.disk_floor:
                             await self._wait_for_disk()
                     case ChunkEnd():
-                        chunk = await to_thread.run_sync(self._staging.end, item)
-                        await self._backlog.add(chunk)
-                        await staged.send(chunk)
+                        staged = await to_thread.run_sync(self._staging.end, item)
+                        await self._backlog.add(staged)
+                        validation.end(staged)
                     case ChunkFailed() | ChunkSplit():
+                        await validation.abandon(item.chunk)
                         await to_thread.run_sync(self._staging.drop, item.chunk)
                         await ready.send(item)
 
-    def _add_block(self, block: Block) -> int:
-        """Stage a block, and return the free disk space. One call saves a change of thread."""
-        self._staging.add(block)
-        return self._staging.free_disk()
+    def _answer_unless_valid(self, staged: StagedChunk, validated: Validated) -> ValidatedChunk | None:
+        """Return a valid chunk; answer any other one."""
+        self._warn_of_clock()
+        if isinstance(validated, ValidatedChunk):
+            return validated
+        self._backlog.remove(staged.chunk)
+        self._answer(validated)
+        return None
+
+    def _add_block(self, block: Block) -> tuple[Segment | None, int]:
+        """Stage a block; return the segment that is complete, if any, and the free disk."""
+        # In one call, because each costs a change of thread.
+        return self._staging.add(block), self._staging.free_disk()
 
     async def _wait_for_disk(self) -> None:
         """Wait for commits while the disk is nearly full. If there is nothing to commit, the next write may fail."""
@@ -193,24 +212,8 @@ class WriteTasks:
             if not await self._backlog.shrink():
                 return
 
-    async def _validate(
-        self,
-        validator: Validator,
-        staged: ObjectReceiveStream[StagedChunk],
-        ready: ObjectSendStream[Ready],
-    ) -> None:
-        async with staged, ready:
-            async for chunk in staged:
-                validated = await in_thread(partial(validator.validate, chunk), validator.interrupt)
-                self._warn_of_clock()
-                if isinstance(validated, ValidatedChunk):
-                    await ready.send(validated)
-                else:
-                    self._backlog.remove(chunk.chunk)
-                    self._answer(validated)
-
-    async def _commit(self, ready: ObjectReceiveStream[Ready]) -> None:
-        async with ready:
+    async def _commit(self, ready: MemoryObjectReceiveStream[Ready]) -> None:
+        with ready:
             next_item: Ready | None = None
             while True:
                 try:
@@ -219,11 +222,15 @@ class WriteTasks:
                     return
                 next_item = None
                 if isinstance(item, ValidatedChunk):
-                    next_item = await self._commit_group(Group(item, open_for=self._tuning.group_wait), ready)
+                    next_item = await self._commit_group(self._new_group(item, ready), ready)
                 else:
                     await self._record(item)
 
-    async def _commit_group(self, group: Group, ready: ObjectReceiveStream[Ready]) -> Ready | None:
+    def _new_group(self, chunk: ValidatedChunk, ready: MemoryObjectReceiveStream[Ready]) -> Group:
+        everything_is_ready = ready.statistics().current_buffer_used + 1 >= self._tracker.undecided
+        return Group(chunk, open_for=self._tuning.group_wait, on_all_processors=everything_is_ready)
+
+    async def _commit_group(self, group: Group, ready: MemoryObjectReceiveStream[Ready]) -> Ready | None:
         """Commit a group, which grows while it is loaded. Return the item that ended its growth, if any."""
         self._group = group
         next_item: Ready | None = None
@@ -263,9 +270,12 @@ class WriteTasks:
         return (
             group.is_open
             and not self._backlog.is_waited_for
-            and group.rows < self._tuning.group_rows * len(self._validators)
-            and group.size < self._tuning.group_size
             and len(group.chunks) < self._tracker.undecided
+            and group.size < self._tuning.group_size
+            and (
+                group.rows < self._tuning.group_rows * len(self._validators)
+                or self._tracker.undecided - len(group.chunks) <= len(group.chunks) // _LAST_CHUNKS
+            )
             and group.longest <= USUAL_LINE
         )
 

@@ -4,8 +4,6 @@ nanoarrow makes the arrays over numpy's memory, or receives them from DuckDB.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,51 +56,46 @@ FORMATS = [column.format for column in _COLUMNS.children]
 
 
 class ExtractedColumns:
-    """The extracted columns of a chunk's regular lines, segment by segment.
+    """The extracted columns of a segment's regular lines.
 
-    Arrays stay in memory while *budget* has room, and otherwise go to *file*, which must not exist yet.
+    They stay in memory if *budget* has room, and otherwise go to *file*, which must not exist yet.
     """
 
-    def __init__(self, budget: MemoryBudget, file: Path) -> None:
-        self._budget = budget
-        self._file = file
-        self._arrays: list[Any] = []
-        self._file_parts: list[int] = []
-        self._counts: list[int] = []
-        self.rows = self._size = 0
-
-    def add_segment(self, arrays: Sequence[Any]) -> None:
-        """Add the first columns of arrays from `fetch_arrays`; their formats must be `FORMATS`.
+    def __init__(self, arrays: Sequence[Any], budget: MemoryBudget, file: Path) -> None:
+        """Store the first columns of arrays from `fetch_arrays`, whose formats must be `FORMATS`.
 
         Raises:
             OSError: The file cannot be written.
         """
-        self._counts.append(len(arrays))
-        for array in arrays:
-            self._add([array.child(index) for index in range(len(COLUMNS))], array.length)
+        self._budget = budget
+        self._file = file
+        self._arrays = [_c_array(_COLUMNS, array.length, [None], _columns(array)) for array in arrays]
+        self.rows = sum(array.length for array in arrays)
+        self._size = sum(_size(column) for array in self._arrays for column in _columns(array))
+        self._stored = 0
+        if not budget.reserve(self._size):
+            self._size = 0
+            self._write()
 
     def joined_with(
-        self, texts: Iterable[tuple[bytes | memoryview, Offsets]], keep: NDArray[np.bool_], batch: int
+        self, text: bytes | memoryview, spans: Offsets, keep: NDArray[np.bool_], batch: int
     ) -> Iterator[object]:
-        """Yield arrays of the schema `EVENT` for the segments of a chunk.
+        """Yield arrays of the schema `EVENT` for the segment.
 
-        *texts* yields each segment's text with the spans of its properties. *keep* has a flag for each row.
+        *text* is the segment's, *spans* are those of the properties in it, and *keep* has a flag for each row.
 
         Raises:
             OSError, EOFError: Columns in the file cannot be read.
         """
-        stored = self._all()
-        start = 0
-        for (text, spans), count in zip(texts, self._counts, strict=True):
-            first = 0
-            for array in islice(stored, count):
-                rows = array.length
-                payload = _texts(_PAYLOAD, text, spans, first, rows)
-                numbers = _c_array(na.int32(), rows, [None, na.c_buffer(np.full(rows, batch, np.int32))])
-                flags = _flags(keep[start : start + rows])
-                columns = [array.child(index) for index in range(len(COLUMNS))]
-                yield _c_array(EVENT, rows, [None], [payload, flags, numbers, *columns])
-                first, start = first + rows, start + rows
+        first = 0
+        arrays: Iterable[Any] = self._arrays or self._read()
+        for array in arrays:
+            rows = array.length
+            payload = _texts(_PAYLOAD, text, spans, first, rows)
+            numbers = _c_array(na.int32(), rows, [None, na.c_buffer(np.full(rows, batch, np.int32))])
+            flags = _flags(keep[first : first + rows])
+            yield _c_array(EVENT, rows, [None], [payload, flags, numbers, *_columns(array)])
+            first += rows
 
     def discard(self) -> None:
         """Release the memory and remove the file."""
@@ -111,32 +104,20 @@ class ExtractedColumns:
         self._size = 0
         self._file.unlink(missing_ok=True)
 
-    def _add(self, columns: Sequence[Any], length: int) -> None:
-        array = _c_array(_COLUMNS, length, [None], columns)
-        self.rows += length
-        size = sum(map(_size, columns))
-        if not self._file_parts and self._budget.reserve(size):
-            self._arrays.append(array)
-            self._size += size
-        else:
-            self._write(array)
+    def _write(self) -> None:
+        with self._file.open("xb") as file, StreamWriter.from_writable(file) as writer:
+            for array in self._arrays:
+                writer.write_array(array)
+        self._arrays = []
+        self._stored = self._file.stat().st_size
 
-    def _write(self, array: Any) -> None:
-        stream = BytesIO()
-        with StreamWriter.from_writable(stream) as writer:
-            writer.write_array(array)
-        with self._file.open("ab") as file:
-            self._file_parts.append(file.write(stream.getbuffer()))
-
-    def _all(self) -> Iterator[Any]:
-        yield from self._arrays
-        if self._file_parts:
-            with self._file.open("rb") as file:
-                for size in self._file_parts:
-                    stream = BytesIO(file.read(size))
-                    if len(stream.getbuffer()) < size:
-                        raise EOFError(f"{self._file.name} was truncated")
-                    yield from na.c_array_stream(InputStream.from_readable(stream))
+    def _read(self) -> Iterator[Any]:
+        if not self._stored:
+            return
+        if self._file.stat().st_size < self._stored:
+            raise EOFError(f"{self._file.name} was truncated")
+        with self._file.open("rb") as file:
+            yield from na.c_array_stream(InputStream.from_readable(file))
 
 
 def fetch_arrays(relation: duckdb.DuckDBPyRelation) -> list[Any]:
@@ -204,6 +185,10 @@ def _c_array(
     return na.c_array_from_buffers(
         schema, length, buffers, null_count=0, children=children, validation_level="none"
     )
+
+
+def _columns(array: Any) -> list[Any]:
+    return [array.child(index) for index in range(len(COLUMNS))]
 
 
 def _size(column: Any) -> int:

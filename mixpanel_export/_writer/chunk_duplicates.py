@@ -47,7 +47,9 @@ def duplicate_places(
         return []
     pages = (
         _candidates(statement, lines, keys)
-        for lines, keys in _pages(staged, extraction.indexes, places, keys, page_size)
+        for lines, keys in _pages(
+            staged, [segment.index for segment in extraction.segments], places, keys, page_size
+        )
     )
     return [place for place, _, _ in duplicates(pages)]
 
@@ -74,7 +76,11 @@ def _pages(
     for segment in np.unique(segments):
         inside = segments == segment
         spans[inside] = indexes[segment].spans(places[inside] - firsts[segment])
-    size = _COMPRESSED_FACTOR * page_size if staged.compressed else page_size
+    size = (
+        _COMPRESSED_FACTOR * page_size
+        if any(segment.compressed for segment in staged.segments)
+        else page_size
+    )
     pages = np.cumsum(spans[:, 1] - spans[:, 0] + ROW_OVERHEAD) // size
     for page in np.unique(pages):
         on_page = np.flatnonzero(pages == page)

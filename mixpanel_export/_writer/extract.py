@@ -1,13 +1,13 @@
-"""Extracts every column but `properties` from the lines of a chunk, as Arrow arrays, without a Python object per event.
+"""Extracts every column but `properties` from the lines of a segment, as Arrow arrays, without a Python object per event.
 
 `properties` is a span of the line's text, because every JSON function of DuckDB rewrites numbers and escapes. A line is
 *doubtful* if it is not regular (see `offsets`) or DuckDB cannot parse it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
+from itertools import accumulate
 from typing import Any
 
 import duckdb
@@ -26,10 +26,8 @@ from mixpanel_export._writer.arrow import (
     not_null,
     values,
 )
-from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export._writer.offsets import IndexedText, LineIndex, Numbers, index_lines
 from mixpanel_export._writer.prepared import PreparedRead
-from mixpanel_export._writer.staging import StagedChunk
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a table's times are naive UTC
 
@@ -90,54 +88,39 @@ class LoadError(Exception):
     """DuckDB did not read the lines that were staged."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ExtractedSegment:
+    """The columns of a segment. The arrays have an element for each regular line."""
+
+    index: LineIndex
+    columns: ExtractedColumns
+    doubtful: tuple[int, ...]
+    """The numbers of the doubtful lines in the segment."""
+    keys: NDArray[np.uint64]
+    times: NDArray[np.int64]
+    timed: NDArray[np.bool_]
+
+
 class Extraction:
-    """The columns that have been extracted from a chunk so far.
+    """The columns of all segments of a chunk."""
 
-    `indexes` has an element for each segment, `columns` a row for each regular line. `lines` is the number of newlines, and
-    `doubtful` has the numbers of doubtful lines.
-    """
+    def __init__(self, segments: Sequence[ExtractedSegment]) -> None:
+        self.segments = segments
+        self.lines = sum(segment.index.lines for segment in segments)
+        self.rows = sum(segment.columns.rows for segment in segments)
 
-    def __init__(self, budget: MemoryBudget, file: Path) -> None:
-        self.indexes: list[LineIndex] = []
-        self.columns = ExtractedColumns(budget, file)
-        self.lines = 0
-        self.doubtful: set[int] = set()
-        self._keys = [np.empty(0, dtype=np.uint64)]
-        self._times = [np.empty(0, dtype=np.int64)]
-        self._timed = [np.empty(0, dtype=np.bool_)]
-
-    def add_index(self, segment: IndexedText) -> None:
-        """Add the line index of the next segment."""
-        self.doubtful.update(self.lines + number for number in segment.irregular())
-        self.lines += segment.index.lines
-        self.indexes.append(segment.index)
-
-    def add_columns(self, arrays: Sequence[Any], expected: Numbers) -> None:
-        """Add the rows of `_EXTRACT` for the regular lines with the numbers *expected*.
-
-        Raises:
-            LoadError: The rows belong to other lines, or their order or format differs.
-            OSError: The columns cannot be written.
-        """
-        if any(column_formats(array) != _FORMATS for array in arrays):
-            raise LoadError("DuckDB returned Arrow arrays of another layout; please report this")
-        numbers = np.concatenate([expected[:0], *(values(array, _NUMBER, np.int64) for array in arrays)])
-        doubtful = np.flatnonzero(numbers < 0)
-        numbers[doubtful] = -1 - numbers[doubtful]
-        self.doubtful.update(numbers[doubtful].tolist())
-        if not np.array_equal(numbers, expected):
-            raise LoadError(
-                f"DuckDB read {len(numbers)} of {len(expected)} lines, or in another order; please report this"
-            )
-        self.columns.add_segment(arrays)
-        for array in arrays:
-            self._keys.append(values(array, _KEY, np.uint64).copy())
-            self._times.append(values(array, _TIME, np.int64).copy())
-            self._timed.append(not_null(array, _TIME))
+    def doubtful(self) -> set[int]:
+        """Return the numbers of the doubtful lines in the chunk."""
+        firsts = accumulate((segment.index.lines for segment in self.segments), initial=0)
+        return {
+            first + number
+            for first, segment in zip(firsts, self.segments, strict=False)
+            for number in segment.doubtful
+        }
 
     def recurring(self) -> tuple[Numbers, NDArray[np.uint64]]:
         """Return the places of the regular lines whose keys recur, ordered by key, and these keys."""
-        keys = np.concatenate(self._keys)
+        keys = np.concatenate([np.empty(0, np.uint64), *(segment.keys for segment in self.segments)])
         ordered = np.sort(keys)
         recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
         places = np.flatnonzero(np.isin(keys, recurring[recurring > 0]))
@@ -146,8 +129,10 @@ class Extraction:
 
     def count(self, first: datetime, last: datetime, keep: NDArray[np.bool_]) -> "RowCounts":
         """Count the rows flagged in *keep*; *first* and *last* are the first and last moment of the chunk's days."""
-        timed = np.concatenate(self._timed)
-        times = np.concatenate(self._times)[keep & timed]
+        timed = np.concatenate([np.empty(0, np.bool_), *(segment.timed for segment in self.segments)])
+        times = np.concatenate([np.empty(0, np.int64), *(segment.times for segment in self.segments)])[
+            keep & timed
+        ]
         strays = times[(times < _microseconds(first)) | (times > _microseconds(last))]
         rows = int(np.count_nonzero(keep))
         return RowCounts(
@@ -183,32 +168,50 @@ class ExtractionStatement:
         self._careful = PreparedRead(connection, "careful_extraction", careful, LINE)
         self._fast = PreparedRead(connection, "extraction", careful.replace("TRY(", "("), LINE)
 
-    def arrays(self, segment: IndexedText) -> list[Any]:
-        """Return the rows of `_EXTRACT` for a segment.
+    def extract(
+        self, text: bytes | memoryview, store: Callable[[Sequence[Any]], ExtractedColumns]
+    ) -> ExtractedSegment:
+        """Extract the columns of the lines in *text*. *store* gets arrays that begin with `COLUMNS`.
 
         Raises:
+            LoadError: DuckDB did not read every regular line.
             duckdb.Error: As for any statement.
         """
+        index = index_lines(text)
+        segment = IndexedText(text, index, index.regular.astype(np.int64))
+        arrays = self._arrays(segment)
+        if any(column_formats(array) != _FORMATS for array in arrays):
+            raise LoadError("DuckDB returned Arrow arrays of another layout; please report this")
+        numbers = np.concatenate(
+            [segment.numbers[:0], *(values(array, _NUMBER, np.int64) for array in arrays)]
+        )
+        doubtful = np.flatnonzero(numbers < 0)
+        numbers[doubtful] = -1 - numbers[doubtful]
+        if not np.array_equal(numbers, segment.numbers):
+            raise LoadError(
+                f"DuckDB read {len(numbers)} of {len(segment.numbers)} lines, or in another order; please report this"
+            )
+        return ExtractedSegment(
+            index=index,
+            columns=store(arrays),
+            doubtful=(*segment.irregular(), *numbers[doubtful].tolist()),
+            keys=np.concatenate(
+                [np.empty(0, np.uint64), *(values(array, _KEY, np.uint64) for array in arrays)]
+            ),
+            times=np.concatenate(
+                [np.empty(0, np.int64), *(values(array, _TIME, np.int64) for array in arrays)]
+            ),
+            timed=np.concatenate([np.empty(0, np.bool_), *(not_null(array, _TIME) for array in arrays)]),
+        )
+
+    def _arrays(self, segment: IndexedText) -> list[Any]:
+        """Return the rows of `_EXTRACT` for a segment."""
         with self._fast.room_for_lines(segment.index.longest):
             try:
                 return self._fast.arrays(line_arrays(segment))
             except (duckdb.InvalidInputException, duckdb.ConversionException, UnicodeDecodeError):
                 # UnicodeDecodeError: DuckDB's message quotes bytes that are not UTF-8.
                 return self._careful.arrays(line_arrays(segment))
-
-
-def extract(statement: ExtractionStatement, staged: StagedChunk, extraction: Extraction) -> None:
-    """Add the columns of a chunk's lines to *extraction*.
-
-    Raises:
-        LoadError: DuckDB did not read every line.
-        OSError, EOFError: The lines cannot be read, or the columns cannot be written.
-    """
-    for text in staged.segments():
-        index = index_lines(text)
-        segment = IndexedText(text, index, index.regular.astype(np.int64) + extraction.lines)
-        extraction.add_index(segment)
-        extraction.add_columns(statement.arrays(segment), segment.numbers)
 
 
 def _events_sql(zone: str) -> str:

@@ -17,8 +17,12 @@ class Group:
     the event loop with a statement that waits for the load of the group, and only the event loop calls `close`.
     """
 
-    def __init__(self, chunk: ValidatedChunk, *, open_for: float = 0.0) -> None:
+    def __init__(
+        self, chunk: ValidatedChunk, *, open_for: float = 0.0, on_all_processors: bool = False
+    ) -> None:
         self.chunks = [chunk]
+        self.on_all_processors = on_all_processors
+        """Whether nothing else of the export needs a processor meanwhile."""
         self.rows = chunk.batch.rows
         """The rows to be inserted."""
         self.size = chunk.staged.size

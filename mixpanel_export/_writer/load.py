@@ -49,11 +49,17 @@ class ValidatedChunk:
     """The ledger row that the chunk will have."""
     properties: tuple[Offsets, ...]
     """Where the properties of each regular line begin and end in its segment."""
-    columns: ExtractedColumns
+    columns: tuple[ExtractedColumns, ...]
+    """The extracted columns of each segment."""
     keep: NDArray[np.bool_]
     """Whether each regular line is inserted. Duplicates inside the chunk are not."""
     longest: int
     """The bytes of the longest line."""
+
+    def discard_columns(self) -> None:
+        """Release the memory of the columns, and remove their files."""
+        for columns in self.columns:
+            columns.discard()
 
 
 def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) -> None:
@@ -81,8 +87,11 @@ def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) 
 
 
 def _arrays(chunk: ValidatedChunk) -> Iterator[object]:
-    texts = zip(chunk.staged.segments(), chunk.properties, strict=True)
-    return chunk.columns.joined_with(texts, chunk.keep, chunk.batch.number)
+    start = 0
+    for segment, spans, columns in zip(chunk.staged.segments, chunk.properties, chunk.columns, strict=True):
+        keep = chunk.keep[start : start + columns.rows]
+        yield from columns.joined_with(segment.text(), spans, keep, chunk.batch.number)
+        start += columns.rows
 
 
 def first_line(error: Exception) -> str:

@@ -15,16 +15,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from glob import escape
-from itertools import accumulate, count
+from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
-from isal import igzip
+from isal import igzip, isal_zlib
 
 from mixpanel_export._database.settings import memory_limit
-from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
+from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart, Lines
 from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export.errors import DatabaseError
 
@@ -36,28 +36,46 @@ _NEWLINE = b"\n"[0]
 
 
 @dataclass(frozen=True, slots=True)
-class StagedFile:
-    """A file of segments. A segment is about 8 MB of whole lines."""
+class Segment:
+    """About 8 MB of whole lines of a chunk, and their place in its file."""
 
     path: Path
-    segments: tuple[int, ...]
-    """The bytes of each segment."""
+    start: int = 0
+    stored: int = 0
+    """Bytes in the file."""
+    size: int = 0
+    """Bytes of the lines."""
+    compressed: bool = False
+    """Whether the file has the lines as gzip members."""
 
-    @property
-    def plain(self) -> bool:
-        """Whether the file is not compressed."""
-        return self.path.suffix != ".gz"
+    def text(self) -> memoryview:
+        """Return the lines.
+
+        Raises:
+            OSError, EOFError: The file cannot be read, or was truncated.
+        """
+        with self.path.open("rb") as file:
+            if not self.compressed:
+                return _mapped(file, self.start, self.size)
+            file.seek(self.start)
+            stored = file.read(self.stored)
+        try:
+            text = igzip.decompress(stored)  # type: ignore[no-untyped-call] # isal has no types
+        except isal_zlib.IsalError as error:  # type: ignore[misc] # its stub declares an instance
+            raise OSError(f"{self.path.name} is damaged") from error
+        if len(text) != self.size:
+            raise _too_short(self.path)
+        return memoryview(text)
 
 
 @dataclass(frozen=True, slots=True)
 class StagedChunk:
-    """A complete chunk in files named `BATCH.NUMBER.ndjson` or `.ndjson.gz`."""
+    """A complete chunk in a file named `BATCH.NUMBER.ndjson`."""
 
     end: ChunkEnd
     batch: int
-    files: tuple[StagedFile, ...]
-    size: int
-    """Bytes of the lines."""
+    path: Path
+    segments: tuple[Segment, ...]
     lines: int
     """The number of newlines."""
     keep_rejects: bool = False
@@ -74,75 +92,70 @@ class StagedChunk:
         return self.end.chunk
 
     @property
-    def longest_segment(self) -> int:
-        """The bytes of the longest segment. No line is longer."""
-        return max((size for file in self.files for size in file.segments), default=0)
+    def size(self) -> int:
+        """Bytes of the lines."""
+        return sum(segment.size for segment in self.segments)
 
     @property
-    def compressed(self) -> bool:
-        """Whether a file is compressed. Then reading a line inflates everything before it."""
-        return not all(file.plain for file in self.files)
-
-    def segments(self) -> Iterator[memoryview]:
-        """Yield the segments. Each call yields the same ones.
-
-        Raises:
-            OSError, EOFError: A file cannot be read, or was truncated.
-        """
-        for file in self.files:
-            with _reader(file.path) as opened:
-                start = 0
-                for size in file.segments:
-                    yield _mapped(opened, start, size) if file.plain else _read(opened, size)
-                    start += size
+    def longest_segment(self) -> int:
+        """The bytes of the longest segment. No line is longer."""
+        return max((segment.size for segment in self.segments), default=0)
 
     def read_spans(self, spans: Mapping[int, Iterable[Sequence[int]]]) -> Iterator[bytes]:
-        """Yield the bytes of *spans*, which has pairs of begin and end, in ascending order, for each segment number."""
-        numbers = count()
-        for file in self.files:
-            starts = accumulate(file.segments[:-1], initial=0)
-            with _reader(file.path) as opened:
-                for start, number in zip(starts, numbers, strict=False):
-                    for begin, end in spans.get(number, ()):
-                        opened.seek(start + begin)
-                        yield opened.read(end - begin)
+        """Yield the bytes of *spans*, which has pairs of begin and end for each segment number."""
+        for number, segment in enumerate(self.segments):
+            if number in spans:
+                text = segment.text()
+                yield from (bytes(text[begin:end]) for begin, end in spans[number])
 
     def first_lines(self) -> list[bytes]:
         """Return lines from the beginning of the chunk."""
-        text = next(self.segments(), memoryview(b""))
-        return bytes(text[:_BEGINNING]).splitlines()[:-1]
+        if not self.segments:
+            return []
+        return bytes(self.segments[0].text()[:_BEGINNING]).splitlines()[:-1]
 
     def all_lines(self) -> Iterator[bytes]:
         """Yield every line with its newline."""
-        for text in self.segments():
-            yield from (line + b"\n" for line in bytes(text[:-1]).split(b"\n"))
+        for segment in self.segments:
+            yield from (line + b"\n" for line in bytes(segment.text()[:-1]).split(b"\n"))
 
 
 @dataclass(slots=True, eq=False)
 class _OpenChunk:
-    """A chunk that is being staged."""
+    """A chunk that is being staged. `segment` is the segment that grows."""
 
     batch: int
     keep_rejects: bool
-    files: list[Path] = field(default_factory=list)
-    segments: list[list[int]] = field(default_factory=list)
-    size: int = 0
+    file: BinaryIO
+    segment: Segment
+    segments: list[Segment] = field(default_factory=list)
     lines: int = 0
-    part: BinaryIO | None = None
-    room: int = 0
 
-    def close(self) -> None:
-        part, self.part = self.part, None
-        if part is not None:
-            part.close()
+    def append(self, lines: Lines, size: int) -> int:
+        """Write lines of *size* bytes. Return how many bytes they take in the file."""
+        if self.segment.compressed:
+            stored = self.file.write(igzip.compress(b"".join(lines), 1))
+        else:
+            self.file.writelines(lines)
+            stored = size
+        old = self.segment
+        self.segment = replace(old, stored=old.stored + stored, size=old.size + size)
+        return stored
+
+    def end_segment(self, *, compress_next: bool = False) -> Segment:
+        """Begin the next segment. Return the one before it, which is complete and can be read."""
+        self.file.flush()
+        segment = self.segment
+        self.segments.append(segment)
+        self.segment = Segment(segment.path, segment.start + segment.stored, compressed=compress_next)
+        return segment
 
 
 class Staging:
     """The staging directory of one export.
 
     One thread may stage chunks while others read and discard them. *budget* is how many bytes may be staged uncompressed.
-    *part_size* and *segment_size* are the bytes of a file and of a segment. `columns` is the memory that validated chunks
-    share for their extracted columns.
+    *segment_size* is the bytes of a segment. `columns` is the memory that chunks share for their extracted columns.
     """
 
     def __init__(
@@ -150,7 +163,6 @@ class Staging:
         database: Path,
         *,
         budget: int = 4 << 30,
-        part_size: int = 128 << 20,
         segment_size: int = _SEGMENT,
         columns_memory: int | None = None,
     ) -> None:
@@ -170,7 +182,6 @@ class Staging:
         with self.writing():
             self.directory.mkdir(mode=0o700)
         self._budget = min(budget, free // 2)
-        self._part_size = part_size
         self._segment_size = segment_size
         self.columns = MemoryBudget(
             memory_limit() // _COLUMNS_SHARE if columns_memory is None else columns_memory
@@ -185,43 +196,40 @@ class Staging:
     def start(self, item: ChunkStart) -> None:
         """Start the chunk. Blocks that were staged for it before are discarded."""
         self.drop(item.chunk)
-        self._open[item.chunk] = _OpenChunk(item.batch, item.keep_rejects)
+        path = self._path(item.batch, ".ndjson")
+        with self.writing():
+            file = path.open("wb")
+        segment = Segment(path, compressed=self._is_full())
+        self._open[item.chunk] = _OpenChunk(item.batch, item.keep_rejects, file, segment)
 
-    def add(self, item: Block) -> None:
-        """Append the block to its chunk's file."""
+    def add(self, item: Block) -> Segment | None:
+        """Append the block to its chunk's file. Return a segment if the block completes one."""
         growing = self._open[item.chunk]
         size = sum(map(len, item.lines))
+        complete = None
         with self.writing():
-            if growing.part is None or growing.room < size:
-                self._next_part(growing)
-            cast("BinaryIO", growing.part).writelines(item.lines)
-        growing.room -= size
-        segments = growing.segments[-1]
-        if segments and segments[-1] + size <= self._segment_size:
-            segments[-1] += size
-        else:
-            segments.append(size)
-        growing.size += size
+            if growing.segment.size and growing.segment.size + size > self._segment_size:
+                complete = growing.end_segment(compress_next=self._is_full())
+            stored = growing.append(item.lines, size)
+        self._count(growing.segment.path, stored)
         lines = sum(map(_newlines, item.lines))
         growing.lines += lines
         self.lines += lines
-        self._count(growing.files[-1], size)
+        return complete
 
     def end(self, item: ChunkEnd) -> StagedChunk:
-        """Close the chunk's files and return the complete chunk."""
+        """Close the chunk's file. Return the complete chunk."""
         done = self._open.pop(item.chunk)
         with self.writing():
-            done.close()
-            if done.size != item.size:
-                raise EOFError(f"{done.size} bytes arrived instead of {item.size}; please report this")
-        return StagedChunk(
-            end=item,
-            batch=done.batch,
-            files=tuple(map(StagedFile, done.files, map(tuple, done.segments))),
-            size=done.size,
-            lines=done.lines,
-            keep_rejects=done.keep_rejects,
-        )
+            if done.segment.size:
+                done.end_segment()
+            done.file.close()
+            staged = StagedChunk(
+                item, done.batch, done.segment.path, tuple(done.segments), done.lines, done.keep_rejects
+            )
+            if staged.size != item.size:
+                raise EOFError(f"{staged.size} bytes arrived instead of {item.size}; please report this")
+        return staged
 
     def drop(self, chunk: Chunk) -> None:
         """Discard the blocks of an incomplete chunk, if there are any."""
@@ -229,38 +237,39 @@ class Staging:
         if growing is not None:
             self.lines -= growing.lines
             with self.writing():
-                growing.close()
-            self._remove(growing.files)
+                growing.file.close()
+            self._remove([growing.segment.path])
 
     def discard(self, staged: StagedChunk) -> None:
         """Remove the files of a complete chunk."""
-        aside = (staged.set_aside,) if staged.set_aside else ()
-        self._remove((*(file.path for file in staged.files), *aside))
+        self._remove([staged.path, *filter(None, [staged.set_aside])])
 
     def rewrite(self, staged: StagedChunk, lines: Iterable[bytes]) -> StagedChunk:
         """Replace the chunk's files by one file with *lines*. Return the new chunk."""
         path = self._path(staged.batch, ".ndjson")
-        number = 0
-        segments = [0]
+        count = 0
         with self.writing(), path.open("wb") as file:
+            rewritten = _OpenChunk(staged.batch, staged.keep_rejects, file, Segment(path))
             for line in lines:
-                number += 1
-                segments[-1] += file.write(line + b"\n")
-                if segments[-1] >= self._segment_size:
-                    segments.append(0)
-        self._remove(file.path for file in staged.files)
-        self._count(path, sum(segments))
-        files = (StagedFile(path, tuple(segments)),)
-        return replace(staged, files=files, size=sum(segments), lines=number)
+                count += 1
+                rewritten.append((line, b"\n"), len(line) + 1)
+                if rewritten.segment.size >= self._segment_size:
+                    rewritten.end_segment()
+            if rewritten.segment.size:
+                rewritten.end_segment()
+        self._remove([staged.path])
+        chunk = replace(staged, path=path, segments=tuple(rewritten.segments), lines=count)
+        self._count(path, chunk.size)
+        return chunk
 
     def free_disk(self) -> int:
         """Return how many bytes are free on the directory's disk."""
         with self.writing():
             return shutil.disk_usage(self.directory).free
 
-    def columns_file(self, staged: StagedChunk) -> Path:
-        """Return a new path for the columns that are extracted from the chunk."""
-        return self._path(staged.batch, ".arrows")
+    def columns_file(self) -> Path:
+        """Return a new path for extracted columns."""
+        return self.directory / f"{next(self._names)}.arrows"
 
     def side_file(self, staged: StagedChunk) -> Path:
         """Return a new path for the original text of rejected and repaired lines."""
@@ -283,19 +292,14 @@ class Staging:
         """Remove the directory and everything in it."""
         for growing in self._open.values():
             with suppress(OSError):  # the file is removed anyway
-                growing.close()
+                growing.file.close()
         self._open.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _next_part(self, growing: _OpenChunk) -> None:
-        growing.close()
+    def _is_full(self) -> bool:
+        """Whether the budget for uncompressed lines is used up."""
         with self._lock:
-            plain = sum(self._sizes.values()) < self._budget
-        path = self._path(growing.batch, ".ndjson" if plain else ".ndjson.gz")
-        growing.part = path.open("wb") if plain else _compressor(path)
-        growing.files.append(path)
-        growing.segments.append([])
-        growing.room = self._part_size
+            return sum(self._sizes.values()) >= self._budget
 
     def _path(self, batch: int, suffix: str) -> Path:
         return self.directory / f"{batch}.{next(self._names)}{suffix}"
@@ -311,12 +315,6 @@ class Staging:
                 self._sizes.pop(path, None)
 
 
-def _reader(path: Path) -> BinaryIO:
-    if path.suffix != ".gz":
-        return path.open("rb")
-    return cast("BinaryIO", igzip.IGzipFile(path))  # type: ignore[no-untyped-call] # isal has no types
-
-
 def _newlines(piece: bytes | memoryview) -> int:
     return int(np.count_nonzero(np.frombuffer(piece, np.uint8) == _NEWLINE))
 
@@ -329,20 +327,9 @@ def _mapped(file: BinaryIO, start: int, size: int) -> memoryview:
     try:
         mapped = mmap.mmap(file.fileno(), skip + size, offset=start - skip, access=mmap.ACCESS_READ)
     except ValueError as error:
-        raise _too_short(file) from error
+        raise _too_short(Path(file.name)) from error
     return memoryview(mapped)[skip:]
 
 
-def _read(file: BinaryIO, size: int) -> memoryview:
-    text = file.read(size)
-    if len(text) < size:
-        raise _too_short(file)
-    return memoryview(text)
-
-
-def _too_short(file: BinaryIO) -> EOFError:
-    return EOFError(f"{Path(file.name).name} was truncated")
-
-
-def _compressor(path: Path) -> BinaryIO:
-    return cast("BinaryIO", igzip.IGzipFile(path, "wb", compresslevel=1))  # type: ignore[no-untyped-call] # as above
+def _too_short(path: Path) -> EOFError:
+    return EOFError(f"{path.name} was truncated")

@@ -6,7 +6,7 @@ table or the new one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from mixpanel_export._database.schema import (
     delete_foreign_metadata,
     table_exists,
 )
-from mixpanel_export._database.settings import most_memory, room_for_lines
+from mixpanel_export._database.settings import all_processors, most_memory, room_for_lines
 from mixpanel_export._database.target_days import move_target_days, trim_target_days, widen_target_days
 from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
@@ -93,6 +93,7 @@ class EventsTable:
             InterruptedCall: `interrupt` was called. Nothing of the group is in the table.
         """
         memory = most_memory if last_try else room_for_lines
+        threads = all_processors if group.on_all_processors else nullcontext
 
         def days() -> str:
             return ", ".join(
@@ -101,7 +102,11 @@ class EventsTable:
 
         with self.errors(days):
             try:
-                with memory(self.connection, group.longest), transaction(self.connection):
+                with (
+                    threads(self.connection),
+                    memory(self.connection, group.longest),
+                    transaction(self.connection),
+                ):
                     self._create_filled()
                     insert(self.connection, self.filled, group)
                     self._record_target()

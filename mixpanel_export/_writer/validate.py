@@ -5,24 +5,32 @@ Validators read Arrow arrays only, so they use a separate database in memory, wh
 A chunk with doubtful lines (see `extract`) is repaired line by line, or fetched once more.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import duckdb
 import numpy as np
 
 from mixpanel_export._database.connection import Connection, first_moment, last_moment
 from mixpanel_export._database.settings import most_memory, validation_database
-from mixpanel_export._model import Batch, Malformed, Status, Unloadable
+from mixpanel_export._model import Batch, Chunk, Malformed, Status, Unloadable
 from mixpanel_export._planning.planner import is_open
 from mixpanel_export._timezones import detect_offset, in_zone, naive_utc
+from mixpanel_export._writer.arrow import ExtractedColumns
 from mixpanel_export._writer.chunk_duplicates import duplicate_places, prepared_comparison
-from mixpanel_export._writer.extract import Extraction, ExtractionStatement, LoadError, RowCounts, extract
+from mixpanel_export._writer.extract import (
+    ExtractedSegment,
+    Extraction,
+    ExtractionStatement,
+    LoadError,
+    RowCounts,
+)
 from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line
 from mixpanel_export._writer.repair import repair
-from mixpanel_export._writer.staging import StagedChunk, Staging
+from mixpanel_export._writer.staging import Segment, StagedChunk, Staging
 from mixpanel_export._writer.table import EventsTable
 
 _CLOCK_SAMPLES = 20  # chunks; a local clock shows in each of them
@@ -58,73 +66,104 @@ class Validator:
         self._extraction = ExtractionStatement(connection, table.spec.zone)
         self._comparison = prepared_comparison(connection)
 
-    def validate(self, staged: StagedChunk) -> ValidatedChunk | Malformed | Unloadable:
-        """Return the validated chunk, or a verdict. With a verdict, the chunk's files are removed.
-
-        A chunk with lines that are not events is `Malformed`, unless it keeps its rejects. A chunk that DuckDB cannot read
-        is `Unloadable`.
+    def extract(self, segment: Segment, chunk: Chunk) -> ExtractedSegment | Unloadable:
+        """Return the columns of a segment of *chunk*, or `Unloadable` if DuckDB cannot read the segment.
 
         Raises:
             DatabaseError: DuckDB or the file system fails.
             InterruptedCall: `interrupt` was called.
         """
-        with (
-            self._errors(str(staged.chunk)),
-            self._staging.writing(),
-        ):
+        with self._errors(str(chunk)), self._staging.writing():
+            try:
+                return self._extract(segment)
+            except UNLOADABLE as error:
+                return Unloadable(chunk, first_line(error))
+
+    def validate(
+        self, staged: StagedChunk, segments: Sequence[ExtractedSegment | Unloadable]
+    ) -> ValidatedChunk | Malformed | Unloadable:
+        """Return the validated chunk, or a verdict. With a verdict, the chunk's files are removed.
+
+        *segments* are the results of `extract` for the chunk's segments. A chunk with lines that are not events is `Malformed`,
+        unless it keeps its rejects. A chunk that DuckDB cannot read is `Unloadable`.
+
+        Raises:
+            DatabaseError: DuckDB or the file system fails.
+            InterruptedCall: `interrupt` was called.
+        """
+        with self._errors(str(staged.chunk)), self._staging.writing():
             self._clock.look_at(staged)
-            return self._validated(staged)
+            extracted = [segment for segment in segments if isinstance(segment, ExtractedSegment)]
+            unloadable = next((segment for segment in segments if isinstance(segment, Unloadable)), None)
+            if unloadable is None:
+                return self._validated(staged, extracted)
+            discard(extracted)
+            self._staging.discard(staged)
+            return unloadable
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread, if any."""
         self._connection.interrupt()
 
-    def _validated(self, staged: StagedChunk) -> ValidatedChunk | Malformed | Unloadable:
+    def _extract(self, segment: Segment) -> ExtractedSegment:
+        text = segment.text()
+
+        def store(arrays: Sequence[Any]) -> ExtractedColumns:
+            return ExtractedColumns(arrays, self._staging.columns, self._staging.columns_file())
+
         try:
-            chunk, doubtful = self._extracted_with_enough_memory(staged)
-            if chunk is not None:
-                return chunk
+            return self._extraction.extract(text, store)
+        except duckdb.OutOfMemoryException:
+            with most_memory(self._connection, segment.size):
+                return self._extraction.extract(text, store)
+
+    def _validated(
+        self, staged: StagedChunk, segments: Sequence[ExtractedSegment]
+    ) -> ValidatedChunk | Malformed | Unloadable:
+        try:
+            with ExitStack() as on_failure:
+                on_failure.callback(discard, segments)
+                extraction = Extraction(segments)
+                if extraction.lines != staged.lines:
+                    raise LoadError(
+                        f"{extraction.lines} of {staged.lines} staged lines of {staged.chunk} were read; please report this"
+                    )
+                doubtful = extraction.doubtful()
+                if not doubtful:
+                    chunk = self._without_duplicates(staged, extraction)
+                    on_failure.pop_all()
+                    return chunk
             repaired = repair(self._connection, staged, doubtful, self._staging)
+            if repaired.rejects and not repaired.keep_rejects:
+                self._staging.discard(repaired)
+                return Malformed(repaired.chunk, repaired.rejects)
+            staged = repaired
+            return self._validated(repaired, self._extract_all(repaired.segments))
         except UNLOADABLE as error:
             self._staging.discard(staged)
             return Unloadable(staged.chunk, first_line(error))
-        if repaired.rejects and not repaired.keep_rejects:
-            self._staging.discard(repaired)
-            return Malformed(repaired.chunk, repaired.rejects)
-        return self._validated(repaired)
 
-    def _extracted_with_enough_memory(self, staged: StagedChunk) -> tuple[ValidatedChunk | None, set[int]]:
-        try:
-            return self._extracted(staged)
-        except duckdb.OutOfMemoryException:
-            with most_memory(self._connection, staged.longest_segment):
-                return self._extracted(staged)
-
-    def _extracted(self, staged: StagedChunk) -> tuple[ValidatedChunk | None, set[int]]:
-        """Return the validated chunk, or None and the numbers of its doubtful lines."""
-        extraction = Extraction(self._staging.columns, self._staging.columns_file(staged))
+    def _extract_all(self, segments: Sequence[Segment]) -> list[ExtractedSegment]:
+        extracted: list[ExtractedSegment] = []
         with ExitStack() as on_failure:
-            on_failure.callback(extraction.columns.discard)
-            extract(self._extraction, staged, extraction)
-            if extraction.lines != staged.lines:
-                raise LoadError(
-                    f"{extraction.lines} of {staged.lines} staged lines of {staged.chunk} were read; please report this"
-                )
-            if extraction.doubtful:
-                return None, extraction.doubtful
-            keep = np.ones(extraction.columns.rows, np.bool_)
-            if self._spec.dedupe:
-                keep[duplicate_places(self._comparison, staged, extraction)] = False
-            counts = extraction.count(*self._moments(staged), keep)
+            on_failure.callback(discard, extracted)
+            extracted.extend(map(self._extract, segments))
             on_failure.pop_all()
+        return extracted
+
+    def _without_duplicates(self, staged: StagedChunk, extraction: Extraction) -> ValidatedChunk:
+        keep = np.ones(extraction.rows, np.bool_)
+        if self._spec.dedupe:
+            keep[duplicate_places(self._comparison, staged, extraction)] = False
+        counts = extraction.count(*self._moments(staged), keep)
         return ValidatedChunk(
             staged=staged,
             batch=self._batch(staged, counts),
-            properties=tuple(index.properties for index in extraction.indexes),
-            columns=extraction.columns,
+            properties=tuple(segment.index.properties for segment in extraction.segments),
+            columns=tuple(segment.columns for segment in extraction.segments),
             keep=keep,
-            longest=max((index.longest for index in extraction.indexes), default=0),
-        ), set()
+            longest=max((segment.index.longest for segment in extraction.segments), default=0),
+        )
 
     def _moments(self, staged: StagedChunk) -> tuple[datetime, datetime]:
         """Return the first and the last moment of the chunk's days, in naive UTC."""
@@ -155,6 +194,13 @@ class Validator:
             return "limited"
         requested_at = in_zone(staged.end.requested_at, self._spec.zone)
         return "open" if is_open(staged.chunk.last, requested_at) else "complete"
+
+
+def discard(segments: Iterable[ExtractedSegment | Unloadable]) -> None:
+    """Release the memory of extracted columns, and remove their files."""
+    for segment in segments:
+        if isinstance(segment, ExtractedSegment):
+            segment.columns.discard()
 
 
 @contextmanager

@@ -56,4 +56,4 @@ class Writer:
 
     def _discard(self, chunk: ValidatedChunk) -> None:
         self._staging.discard(chunk.staged)
-        chunk.columns.discard()
+        chunk.discard_columns()

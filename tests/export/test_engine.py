@@ -2,6 +2,7 @@
 
 import errno
 from datetime import date
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from mixpanel_export._export.tuning import Tuning
 from mixpanel_export._model import Chunk
 from mixpanel_export._source.download import download_events
 from mixpanel_export._source.parameters import Timeouts
-from mixpanel_export._writer.staging import Staging
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import (
     AuthenticationError,
@@ -227,7 +227,7 @@ async def test_a_stall_is_given_up_and_the_chunk_fetched_again(db: Path) -> None
 @pytest.mark.parametrize(
     "options,message",
     [
-        ({"first": "2024-3-01"}, "from_date must be YYYY-MM-DD"),
+        ({"first": "2024-3-01"}, "from_date must be a day"),
         ({"last": "2024-02-30"}, "to_date must be a day that exists"),
         ({"first": "2024-03-10"}, "before the first day"),
         ({"first": "2024-06-03", "last": "2024-06-03"}, "latest day anywhere on earth is 2024-06-02"),
@@ -326,11 +326,9 @@ async def test_a_429_pauses_every_fetcher(db: Path) -> None:
 
 
 async def test_chunks_larger_than_every_size_are_exact(db: Path) -> None:
-    """Chunks that are staged compressed and in parts, and groups of one chunk, are loaded like any other."""
+    """Chunks that are staged compressed and in segments, and groups of one chunk, are loaded like any other."""
     sim = simulator(events_per_day=300)
-    tuning = Tuning(
-        plain_budget=1000, part_size=5000, columns_memory=0, backlog=1000, group_rows=1, group_wait=0.0
-    )
+    tuning = Tuning(plain_budget=1000, columns_memory=0, backlog=1000, group_rows=1, group_wait=0.0)
     await export(sim, db, tuning=tuning)
     assert held(db) == truth(sim)
 
@@ -352,16 +350,16 @@ async def test_a_full_disk_is_one_error_and_resume_completes(
 ) -> None:
     """What the file system refuses while staging stops the export with words, not with an OSError."""
     sim = simulator()
-    room = iter([True] * 3)
+    files = count()
 
-    def next_part(staging: Staging, growing: Any) -> None:
-        if not next(room, False):
+    def open_file(path: Path, mode: str = "r", **options: Any) -> Any:
+        if mode == "wb" and next(files) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(staging, growing)
+        return original(path, mode, **options)
 
-    original = Staging._next_part  # a disk that gets full on the fourth file needs a file system of its own
+    original = Path.open  # a disk that gets full on the fourth file needs a file system of its own
     with monkeypatch.context() as patch:
-        patch.setattr(Staging, "_next_part", next_part)
+        patch.setattr(Path, "open", open_file)
         with pytest.raises(DatabaseError, match=r"No space left on device.*resume"):
             await export(sim, db, max_workers=1, chunk_days=1)
     await export(sim, db, mode="resume")

@@ -69,7 +69,7 @@ def test_the_statements_of_the_points_are_run() -> None:
     """Each point in DuckDB names a statement that some schedule runs."""
     patterns = STATEMENTS | FORGET_STATEMENTS
     missing = set(patterns)
-    for seed in (5, 6):
+    for seed in (0, 5):
         with recorded_statements() as statements:
             assert schedule(seed).failures == []
         missing -= {
@@ -90,7 +90,6 @@ def test_small_settings_are_drawn_often() -> None:
     drawn = [random_settings(Random(seed)).tuning for seed in range(1000)]
     for name in (
         "plain_budget",
-        "part_size",
         "segment_size",
         "columns_memory",
         "backlog",

@@ -24,8 +24,8 @@ BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "a retry keeps the blocks that were staged": {
         "_writer/staging.py": (
-            "        self.drop(item.chunk)\n        self._open[item.chunk] = _OpenChunk(",
-            "        if item.chunk in self._open:\n            return\n        self._open[item.chunk] = _OpenChunk(",
+            "        self.drop(item.chunk)\n",
+            "        if item.chunk in self._open:\n            return\n",
         ),
     },
     "the last block is lost": {

@@ -74,6 +74,8 @@ CALLS = {
     "drop a staged chunk": "_writer.staging.Staging.drop",
     "discard a staged chunk": "_writer.staging.Staging.discard",
     "remove the staging": "_writer.staging.Staging.close",
+    "extract a segment": "_writer.validate.Validator.extract",
+    "validate a chunk": "_writer.validate.Validator.validate",
     "repair": "_writer.staging.Staging.rewrite",
     "record a failure": "_writer.table.EventsTable.fail",
     "swap": "_writer.table.EventsTable._swap",

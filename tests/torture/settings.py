@@ -49,7 +49,6 @@ def random_settings(draw: Random) -> Settings:
     return Settings(
         tuning=Tuning(
             plain_budget=draw.choice([5000, 4 << 30, 4 << 30]),
-            part_size=draw.choice([2000, 128 << 20]),
             segment_size=draw.choice([20_000, 100_000, 16 << 20]),
             columns_memory=draw.choice([0, 4000, 1 << 27]),
             disk_floor=draw.choice([64 << 20, 64 << 20, 1 << 60]),

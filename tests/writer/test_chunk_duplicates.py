@@ -8,15 +8,18 @@ from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixpanel_export._database.connection import Connection
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart
+from mixpanel_export._writer.arrow import ExtractedColumns
 from mixpanel_export._writer.chunk_duplicates import PAGE_SIZE, duplicate_places, prepared_comparison
-from mixpanel_export._writer.extract import Extraction, ExtractionStatement, LoadError, extract
+from mixpanel_export._writer.extract import Extraction, ExtractionStatement, LoadError
 from mixpanel_export._writer.staging import StagedChunk, Staging
 
 DAY = Chunk(date(2024, 3, 1), date(2024, 3, 1))
@@ -95,11 +98,19 @@ def staged(blocks: Iterable[bytes], *, budget: int) -> Iterator[tuple[Staging, S
         yield staging, staging.end(ChunkEnd(DAY, NOW, attempts=1, bytes_read=1, size=size))
 
 
+def extracted(connection: Connection, staging: Staging, chunk: StagedChunk) -> Extraction:
+    statement = ExtractionStatement(connection, "UTC")
+
+    def store(arrays: Sequence[Any]) -> ExtractedColumns:
+        return ExtractedColumns(arrays, staging.columns, staging.columns_file())
+
+    return Extraction([statement.extract(segment.text(), store) for segment in chunk.segments])
+
+
 def unique_lines(staging: Staging, chunk: StagedChunk, page_size: int = PAGE_SIZE) -> Counter[bytes]:
     """Return the lines of the chunk that duplicate no better one."""
-    extraction = Extraction(staging.columns, staging.columns_file(chunk))
     with duckdb.connect() as connection:
-        extract(ExtractionStatement(connection, "UTC"), chunk, extraction)
+        extraction = extracted(connection, staging, chunk)
         duplicates = set(duplicate_places(prepared_comparison(connection), chunk, extraction, page_size))
     return Counter(line for place, line in enumerate(chunk.all_lines()) if place not in duplicates)
 
@@ -124,9 +135,8 @@ def test_lines_that_changed_are_not_compared() -> None:
     """Staged lines that are read again must be the lines extracted; otherwise another line would be left out."""
     twice = line({"event": "a", "time": "1709251200", "id": '"i"', "processed": "1", "note": ""}) * 2
     with staged([twice], budget=1 << 30) as (staging, chunk), duckdb.connect() as connection:
-        extraction = Extraction(staging.columns, staging.columns_file(chunk))
-        extract(ExtractionStatement(connection, "UTC"), chunk, extraction)
-        path = chunk.files[0].path
+        extraction = extracted(connection, staging, chunk)
+        path = chunk.path
         path.write_bytes(path.read_bytes().replace(b"}}\n", b"}x\n", 1))
         with pytest.raises(LoadError, match="were changed"):
             duplicate_places(prepared_comparison(connection), chunk, extraction)

@@ -38,7 +38,7 @@ def test_a_chunk_that_starts_again_starts_from_nothing(database: Path) -> None:
     staged = staging.end(end(ONE, 10))
     assert lines_of(staged) == [b"kept\n", b"also\n"]
     assert (staged.size, staged.lines, staged.batch) == (10, 2, 7)
-    assert set(staging.directory.iterdir()) == {file.path for file in staged.files}
+    assert set(staging.directory.iterdir()) == {staged.path}
     staging.close()
 
 
@@ -64,7 +64,7 @@ def test_what_does_not_fit_the_budget_is_compressed(database: Path) -> None:
         staging.start(ChunkStart(chunk, 7))
         staging.add(Block(chunk, (b"a line\nanother\n",)))
     one, two = staging.end(end(ONE, 15)), staging.end(end(TWO, 15))
-    assert [file.path.suffix for file in (*one.files, *two.files)] == [".ndjson", ".gz"]
+    assert [segment.compressed for segment in (*one.segments, *two.segments)] == [False, True]
     assert lines_of(one) == lines_of(two) == [b"a line\n", b"another\n"]
     staging.discard(one)
     staging.start(ChunkStart(ONE, 7))
@@ -73,15 +73,21 @@ def test_what_does_not_fit_the_budget_is_compressed(database: Path) -> None:
     assert not staging.directory.exists()
 
 
-def test_a_long_chunk_is_several_files(database: Path) -> None:
-    """Parts of a chunk are read in the order in which they came."""
-    staging = Staging(database, part_size=8)
+def test_a_segment_is_complete_when_the_next_one_begins(database: Path) -> None:
+    """It can be read from then on, while its chunk still grows, compressed or not."""
+    staging = Staging(database, budget=40, segment_size=20)
     staging.start(ChunkStart(ONE, 7))
-    for number in range(5):
-        staging.add(Block(ONE, (f"line {number}\n".encode(),)))
-    staged = staging.end(end(ONE, 35))
-    assert len(staged.files) == 5
-    assert lines_of(staged) == [f"line {number}\n".encode() for number in range(5)]
+    blocks = [f"line {number}\n".encode() for number in range(9)]
+    returned = [(staging.add(Block(ONE, (block,)))) for block in blocks]
+    complete = [segment for segment in returned if segment is not None]
+    assert [returned.index(segment) for segment in complete] == [2, 4, 6, 8]
+    assert [segment.compressed for segment in complete] == [False, False, False, True]
+    assert [bytes(segment.text()) for segment in complete] == [
+        first + second for first, second in zip(blocks[::2], blocks[1::2], strict=False)
+    ]
+    staged = staging.end(end(ONE, 63))
+    assert staged.segments[:-1] == tuple(complete)
+    assert lines_of(staged) == blocks
     staging.close()
 
 
@@ -132,7 +138,7 @@ def test_segments_are_whole_blocks(database: Path, budget: int, segment_size: in
         staging.add(Block(ONE, (block[:1], memoryview(block)[1:])))
     staged = staging.end(end(ONE, 63))
     for _ in range(2):
-        segments = [bytes(segment) for segment in staged.segments()]
+        segments = [bytes(segment.text()) for segment in staged.segments]
         assert b"".join(segments) == b"".join(blocks)
         assert [len(segment) for segment in segments] == sizes
     assert (staged.lines, staged.longest_segment) == (7, max(sizes))
@@ -147,7 +153,7 @@ def test_a_segment_beyond_a_page_is_read_from_its_place(database: Path) -> None:
     for block in blocks:
         staging.add(Block(ONE, (block,)))
     staged = staging.end(end(ONE, sum(map(len, blocks))))
-    assert [bytes(segment) for segment in staged.segments()] == blocks
+    assert [bytes(segment.text()) for segment in staged.segments] == blocks
     staging.close()
 
 
@@ -158,10 +164,10 @@ def test_a_staged_file_that_became_shorter_is_an_error(database: Path, budget: i
     staging.start(ChunkStart(ONE, 7))
     staging.add(Block(ONE, (b"a line\nanother\n",)))
     staged = staging.end(end(ONE, 15))
-    path = staged.files[0].path
+    path = staged.path
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(EOFError):
-        list(staged.segments())
+        lines_of(staged)
     staging.close()
 
 
@@ -181,7 +187,7 @@ def test_a_chunk_that_is_rewritten_has_segments_of_the_usual_size(database: Path
     staging.start(ChunkStart(ONE, 7))
     staging.add(Block(ONE, (b"what was\n",)))
     rewritten = staging.rewrite(staging.end(end(ONE, 9)), [b"a" * MB, b"b" * (2 * MB), b"c", b"d"])
-    assert [bytes(segment) for segment in rewritten.segments()] == [
+    assert [bytes(segment.text()) for segment in rewritten.segments] == [
         b"a" * MB + b"\n",
         b"b" * (2 * MB) + b"\n",
         b"c\nd\n",

@@ -59,7 +59,7 @@ def test_a_line_that_is_lost_on_the_way_is_noticed(
     assert committed(table, [whole], staging) == [Committed(DAYS[0], 4)]
     for answer in (blank + lines(4), b"odd\n" + blank + lines(4)):
         short = staged(table, staging, DAYS[1], answer, keep_rejects=True)
-        path = short.files[0].path
+        path = short.path
         kept = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(kept[:-1]))
         (refused,) = committed(table, [short], staging)

@@ -20,6 +20,7 @@ from tables import (
     now,
     staged,
     together,
+    validate,
     validated,
 )
 
@@ -88,7 +89,7 @@ def test_memory_for_columns_comes_back(connection: duckdb.DuckDBPyConnection, db
     whole = staged(table, staging, DAYS[0], lines(200))
     odd = staged(table, staging, DAYS[1], lines(200) + b"odd\n")
     short = staged(table, staging, DAYS[2], lines(200))
-    path = short.files[0].path
+    path = short.path
     path.write_bytes(path.read_bytes()[:-1])
     verdicts = committed(table, [whole, odd, short], staging)
     assert [type(verdict) for verdict in verdicts] == [Committed, Malformed, Unloadable]
@@ -131,8 +132,8 @@ def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection
     chunk = staged(table, staging, DAYS[0], lines(100_000))
     with validators_for(table, staging, ClockCheck(enabled=False), 1) as (validator,):
         with _interrupted_by(validator.interrupt), pytest.raises(InterruptedCall):
-            validator.validate(chunk)
-        ready = validator.validate(chunk)
+            validate(validator, chunk)
+        ready = validate(validator, chunk)
     assert isinstance(ready, ValidatedChunk)
     with _interrupted_by(table.interrupt), pytest.raises(InterruptedCall):
         together(table, [ready], staging)
@@ -148,7 +149,7 @@ def test_what_is_no_longer_there_to_insert_is_an_error_of_ours(
     staging = table.number(DAYS)
     (ready,) = validated(table, [staged(table, staging, DAYS[0], lines(3))], staging)
     assert isinstance(ready, ValidatedChunk)
-    ready.staged.files[0].path.unlink()
+    ready.staged.path.unlink()
     with pytest.raises(DatabaseError, match="cannot stage"):
         together(table, [ready], staging)
     assert connection.execute("FROM _export_batches").fetchall() == []
@@ -162,7 +163,7 @@ def test_chunks_that_come_after_one_that_cannot_be_inserted_are_committed(
     staging = table.number(DAYS)
     ready = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:3]], staging)
     group = [one for one in ready if isinstance(one, ValidatedChunk)]
-    path = group[1].staged.files[0].path
+    path = group[1].staged.path
     path.write_bytes(path.read_bytes()[:-1])
     first, second, third = together(table, group, staging)
     assert (first, third) == (Committed(DAYS[0], 3), Committed(DAYS[2], 3))
