@@ -53,10 +53,10 @@ class TableInfo:
 
     name: str
     type: str | None
-    """`events` or `profiles`; None if no export wrote the table."""
+    """`events` or `profiles`; None if no export made the table."""
     row_count: int
     fetched_at: datetime | None
-    """Time of the last export, in UTC; None if no export wrote the table."""
+    """Time of the last export, in UTC; None if no export made the table."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -106,6 +106,7 @@ class WorkspaceInfo:
     account: str | None
     """The account that the workspace was created with."""
     tables: list[str]
+    """The exported tables, by name."""
     size_mb: float
     """Size of the file, in millions of bytes."""
     created_at: datetime | None

@@ -115,9 +115,12 @@ class LocalDatabase(ABC):
             return self.connection.sql(query)
 
     @short_tracebacks
-    def tables(self) -> list[TableInfo]:
-        """Return the tables of the database by name, except those whose names begin with an underscore."""
-        return tables_of(self.connection)
+    def tables(self, *, all: bool = False) -> list[TableInfo]:  # noqa: A002 - short, and said by keyword only
+        """Return the exported tables by name. With *all*, your own tables are among them, with the type None.
+
+        Tables whose names begin with an underscore are internal and never listed.
+        """
+        return tables_of(self.connection, own=all)
 
     @short_tracebacks
     def table_schema(self, table: str) -> TableSchema:
@@ -163,14 +166,14 @@ class LocalDatabase(ABC):
         return stats_of(self.connection, table, column, top_n)
 
     @short_tracebacks
-    def drop(self, *names: str) -> None:
-        """Drop tables and their ledger entries in one transaction: all of them, or none.
+    def drop(self, *names: str, force: bool = False) -> None:
+        """Drop exported tables and their ledger entries in one transaction: all of them, or none.
 
-        A later `resume` exports a dropped table from the beginning.
+        A later `resume` exports a dropped table from the beginning. With *force*, your own tables can be dropped, too.
 
         Raises:
             TableNotFoundError: There is no such table.
-            TableFormatError: A newer release of this program wrote the ledger.
+            TableFormatError: No export made the table, or a newer release of this program wrote the ledger.
             ArgumentError: A name begins with an underscore, as those of internal tables do.
             DatabaseError: The workspace is read-only, or another connection changes the table.
             ExportRunningError: This process is exporting into the file.
@@ -179,7 +182,7 @@ class LocalDatabase(ABC):
         # A separate connection, because the user may have begun a transaction on the other one.
         with connected_for_export(path) as connection:
             try:
-                drop_tables(connection, names)
+                drop_tables(connection, names, own=force)
             except duckdb.Error as error:
                 reason = str(error).splitlines()[0]
                 raise DatabaseError(
@@ -191,8 +194,7 @@ class LocalDatabase(ABC):
     @short_tracebacks
     def drop_all(self, type: Literal["events", "profiles"] | None = None) -> None:  # noqa: A002 - mixpanel_data's
         """Drop all exported tables, or those of one *type*. Your own tables stay. Raises as `drop`."""
-        fetched = [table for table in self.tables() if table.type is not None]
-        self.drop(*(table.name for table in fetched if type in {None, table.type}))
+        self.drop(*(table.name for table in self.tables() if type in {None, table.type}))
 
     @short_tracebacks
     def forget(self, *distinct_ids: str, also: Iterable[str] = (), table: str | None = None) -> ForgetResult:

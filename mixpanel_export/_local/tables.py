@@ -1,6 +1,7 @@
 """Lists, describes and drops the tables of a database.
 
-Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here.
+Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here. A table is an
+exported one if the ledger or mixpanel_data's `_metadata` names it. All others are the user's own.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from mixpanel_export._database.schema import (
     table_exists,
     table_names,
 )
-from mixpanel_export.errors import ArgumentError, TableNotFoundError
+from mixpanel_export.errors import ArgumentError, TableFormatError, TableNotFoundError
 from mixpanel_export.inspection import ColumnInfo, TableInfo, TableSchema
 
 _FETCHED = {
@@ -28,13 +29,13 @@ _FETCHED = {
 }
 
 
-def tables_of(connection: duckdb.DuckDBPyConnection) -> list[TableInfo]:
-    """Return the tables by name, without internal ones."""
-    names = [name for name in table_names(connection) if not name.startswith("_")]
-    fetched = _fetched(connection)
+def tables_of(connection: duckdb.DuckDBPyConnection, *, own: bool = False) -> list[TableInfo]:
+    """Return the exported tables by name, and with *own* the user's own tables, too."""
+    exported = _exported(connection)
+    names = [name for name in _visible(connection) if own or name in exported]
     return [
         TableInfo(name, kind, _count(connection, name), at)
-        for name, kind, at in ((name, *fetched.get(name, (None, None))) for name in names)
+        for name, kind, at in ((name, *exported.get(name, (None, None))) for name in names)
     ]
 
 
@@ -59,25 +60,25 @@ def schema_of(connection: duckdb.DuckDBPyConnection, table: str) -> TableSchema:
     return TableSchema(name, [ColumnInfo(*column) for column in columns])
 
 
-def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, own: bool) -> None:
     """Drop tables and their ledger entries in one transaction: all of them, or none.
 
-    The rows of an interrupted `replace` of a table are dropped with it.
+    The rows of an interrupted `replace` of a table are dropped with it. Unless *own*, only exported tables are dropped.
 
     Raises:
         ArgumentError: A name is that of an internal table.
         TableNotFoundError: There is no such table.
-        TableFormatError: A newer release of this program wrote the ledger.
+        TableFormatError: A table is not an exported one, or a newer release of this program wrote the ledger.
     """
     with transaction(connection):
-        for table in dict.fromkeys(_droppable(connection, name) for name in names):
+        for table in dict.fromkeys(_droppable(connection, name, own=own) for name in names):
             for name in (table, SHADOW + table):
                 connection.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
                 delete_from_ledger(connection, name)
             delete_foreign_metadata(connection, table)
 
 
-def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+def _droppable(connection: duckdb.DuckDBPyConnection, name: str, *, own: bool) -> str:
     if name.startswith("_"):
         raise ArgumentError("names", f"must not begin with _, as those of the ledger do, got {name}")
     row = connection.execute(
@@ -86,12 +87,24 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str) -> str:
     ).fetchone()
     if row is None:
         raise _not_found(connection, name)
-    return name_in_database(connection, str(row[0]).removeprefix(SHADOW))
+    table = name_in_database(connection, str(row[0]).removeprefix(SHADOW))
+    if not own and table_exists(connection, table) and table not in _exported(connection):
+        raise TableFormatError(
+            table,
+            f"no export made table {table}, so nothing was dropped",
+            advice="pass $force to drop it anyway",
+            argument="force",
+        )
+    return table
 
 
 def _not_found(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:
-    names = ", ".join(info.name for info in tables_of(connection)) or "none"
+    names = ", ".join(_visible(connection)) or "none"
     return TableNotFoundError(table, advice=f"the database has these: {names}")
+
+
+def _visible(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    return [name for name in table_names(connection) if not name.startswith("_")]
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -99,8 +112,11 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _fetched(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, datetime]]:
-    """Return type and time of the last export of each table, from mixpanel_data's `_metadata` and the ledger."""
+def _exported(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, datetime]]:
+    """Return type and time of the last export of each exported table.
+
+    They are in the ledger, and in the `_metadata` of mixpanel_data. The names of dropped tables may be among them.
+    """
     rows = [
         row
         for source, sql in _FETCHED.items()

@@ -4,11 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import anyio
-import duckdb
 import pytest
 from click.testing import CliRunner
 from support import export, simulator
@@ -102,10 +100,13 @@ def test_an_account_is_offered_with_its_project() -> None:
 
 
 def test_tables_are_offered_of_the_file_that_is_meant(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of --db, of MPX_DB, or the usual one; without those that begin with an underscore."""
+    """The exported ones of --db, of MPX_DB, or of the usual file."""
     anyio.run(lambda: export(simulator(), folder / "mixpanel.duckdb", "2024-03-01", "2024-03-01"))
-    with closing(duckdb.connect("other.duckdb")) as other:
-        other.execute("CREATE TABLE signups AS SELECT 1 AS one")
+    anyio.run(
+        lambda: export(
+            simulator(), folder / "other.duckdb", "2024-03-01", "2024-03-01", table="signups", limit=1
+        )
+    )
     assert values("zsh", "export", "") == ["events"]
     assert values("zsh", "export", "x") == []
     assert values("zsh", "export", "--db", "other.duckdb", "") == ["signups"]

@@ -108,10 +108,10 @@ def test_dropping_takes_along_what_a_replace_has_left(tmp_path: Path) -> None:
 def test_dropping_is_all_or_nothing(workspace: Workspace) -> None:
     """Where one of the tables cannot be dropped, none is; a table named twice is dropped once."""
     with pytest.raises(TableNotFoundError):
-        workspace.drop("events", "and mine", "nothing")
-    assert [table.name for table in workspace.tables()] == ["and mine", "events"]
-    workspace.drop("events", "Events", "and mine")
-    assert workspace.tables() == []
+        workspace.drop("events", "and mine", "nothing", force=True)
+    assert [table.name for table in workspace.tables(all=True)] == ["and mine", "events"]
+    workspace.drop("events", "Events", "and mine", force=True)
+    assert workspace.tables(all=True) == []
     workspace.drop()
 
 
@@ -138,12 +138,12 @@ def test_a_transaction_of_the_users_is_left_alone(workspace: Workspace) -> None:
     """A drop beside the user's own open transaction goes through, or changes nothing and says so."""
     connection = workspace.connection
     connection.execute("BEGIN; CREATE TABLE uncommitted AS SELECT 1 AS n")
-    workspace.drop("and mine")
+    workspace.drop("and mine", force=True)
     connection.execute("COMMIT")
-    assert [table.name for table in workspace.tables()] == ["events", "uncommitted"]
+    assert [table.name for table in workspace.tables(all=True)] == ["events", "uncommitted"]
     connection.execute("BEGIN; ALTER TABLE events ADD COLUMN more INTEGER")
     with pytest.raises(DatabaseError, match=r"cannot drop events.*nothing was dropped"):
-        workspace.drop("events")
+        workspace.drop("events", force=True)
     connection.execute("COMMIT")
     assert len(workspace.table_schema("events").columns) == 7
 
@@ -171,11 +171,11 @@ def test_drop_all_takes_what_was_fetched(tmp_path: Path) -> None:
     with Workspace(path=db) as workspace:
         workspace.connection.execute("CREATE TABLE mine AS SELECT 1 AS n")
         workspace.drop_all(type="profiles")
-        assert [table.name for table in workspace.tables()] == ["mine", "one", "two"]
+        assert [table.name for table in workspace.tables()] == ["one", "two"]
         workspace.drop_all("events")
-        assert workspace.tables() == [TableInfo("mine", None, 1, None)]
+        assert workspace.tables() == []
         workspace.drop_all()
-        assert [table.to_dict() for table in workspace.tables()] == [
+        assert [table.to_dict() for table in workspace.tables(all=True)] == [
             {"name": "mine", "type": None, "row_count": 1, "fetched_at": None}
         ]
 
@@ -187,7 +187,24 @@ def test_a_table_that_took_the_name_of_a_fetched_one_is_the_users(tmp_path: Path
     query(db, "DROP TABLE one; CREATE TABLE one AS SELECT 42 AS n")
     with Workspace(path=db) as workspace:
         workspace.drop_all()
-        assert workspace.tables() == [TableInfo("one", None, 1, None)]
+        assert workspace.tables(all=True) == [TableInfo("one", None, 1, None)]
+
+
+def test_dropping_what_is_listed_leaves_tables_of_the_user(tmp_path: Path) -> None:
+    """`tables` lists exported tables only, and `drop` refuses others, unless it is told to."""
+    db = tmp_path / "x.duckdb"
+    run(lambda: exported(db, "events"))
+    query(db, "CREATE TABLE mine AS FROM events")
+    with Workspace(path=db) as workspace:
+        assert workspace.info().tables == ["events"]
+        with pytest.raises(TableFormatError) as caught:
+            workspace.drop("events", "MINE")
+        assert (caught.value.table_name, caught.value.argument) == ("mine", "force")
+        for table in workspace.tables():
+            workspace.drop(table.name)
+        assert [table.name for table in workspace.tables(all=True)] == ["mine"]
+        workspace.drop("mine", force=True)
+        assert workspace.tables(all=True) == []
 
 
 def test_tables_of_mixpanel_data_are_dropped_with_what_it_says_of_them(tmp_path: Path) -> None:

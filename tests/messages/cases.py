@@ -259,11 +259,14 @@ CASES: dict[str, Callable[[Place], Any]] = {
         sql("CREATE TABLE t (x INTEGER)"), lambda place: place.workspace().event_breakdown("t")
     ),
     "a table of the ledger to drop": steps(exists, lambda place: place.workspace().drop("_export_batches")),
+    "a table of the user's to drop": steps(
+        sql("CREATE TABLE t (x INTEGER)"), lambda place: place.workspace().drop("t")
+    ),
     "a table that a view needs": steps(
         steps(
             exists, sql("CREATE TABLE t (x INTEGER PRIMARY KEY); CREATE TABLE u (x INTEGER REFERENCES t (x))")
         ),
-        lambda place: place.workspace().drop("t"),
+        lambda place: place.workspace().drop("t", force=True),
     ),
     # Upgrades
     "an empty file to upgrade": steps(lambda place: place.db.touch(), upgraded),

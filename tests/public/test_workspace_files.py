@@ -120,13 +120,14 @@ def test_sql_rows_have_names(tmp_path: Path) -> None:
     }
 
 
-def test_tables_are_the_users(served: Served) -> None:
-    """`tables` lists fetched tables and the user's own by name, and nothing that begins with an underscore."""
+def test_tables_are_exported_ones_or_all(served: Served) -> None:
+    """`tables` lists exported tables, or also the user's own, by name, and nothing that begins with an underscore."""
     workspace = served.workspace
     assert workspace.tables() == []
     workspace.fetch_events("january", **DAYS)
     workspace.connection.execute('CREATE TABLE "and mine" AS SELECT * FROM range(3)')
-    mine, january = workspace.tables()
+    mine, january = workspace.tables(all=True)
+    assert workspace.tables() == [january]
     assert mine == TableInfo("and mine", None, 3, None)
     assert january.name == "january"
     assert (january.type, january.row_count) == ("events", served.simulator.truth(FIRST, LAST).distinct)
