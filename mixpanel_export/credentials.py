@@ -6,7 +6,6 @@ them, and no message quotes a value that may hold one.
 
 import os
 import re
-import unicodedata
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from mixpanel_export._config import config_file, read_config
 from mixpanel_export._endpoint import check_region
 from mixpanel_export._environment import cleaned, variable
+from mixpanel_export._secrets import Masked, cleaned_secret, masked, text_problem, visible
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export.errors import AccountNotFoundError, AdvisoryWarning, ConfigError
 
@@ -25,16 +25,6 @@ _VARIABLES = {
     "region": "MP_REGION",
     "project_timezone": "MPX_PROJECT_TIMEZONE",
 }
-_QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
-
-
-class Masked(str):
-    """A string whose repr is `***`."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +40,7 @@ class Credentials:
     username: str | None
     """User name of the service account; None for a project secret."""
     secret: str
+    """Masked in every repr. Pydantic's `SecretStr` is accepted, too; `get_secret_value()` returns the plain text."""
     project_id: str
     """Required for a service account. With a project secret, it only names the default file and is not sent."""
     region: str = "us"
@@ -58,7 +49,7 @@ class Credentials:
     """Time zone (an IANA name) of a project whose `time` is local, as in projects created before 2023; None for UTC."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "secret", Masked(self.secret))
+        object.__setattr__(self, "secret", masked(self.secret))
         object.__setattr__(self, "region", self.region.lower())
         if not self.secret:
             raise ConfigError("the secret is empty", advice="set MP_SECRET or the account's `secret`")
@@ -137,18 +128,21 @@ def resolve_credentials(
     `MP_SECRET`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`; the default account of the file. The file is
     *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
 
+    If *account* and the variables name different projects, `MPX_PREFER` (account or environment) decides. If it is unset,
+    that is an error, unless *project_id* is given.
+
     Warns about a project secret without a user name, about a file that other users can read, and about a set
     `MPX_PROJECT_TIMEZONE` that does not apply because the account comes from the file: a time zone belongs to a project
     and comes from the same source. Raises `AccountNotFoundError` if the file has no such account, and `ConfigError` if
-    there are no usable credentials.
+    there are no usable credentials, or if they are ambiguous.
     """
     variables = _variables(environ)
     overrides = {"project_id": project_id, "region": region}
-    if account is None and _in_environment(variables):
+    chosen = _account_to_use(account, variables, environ, config_path, project_id)
+    if chosen is None:
         values = {key: variables[name] for key, name in _VARIABLES.items()}
         return _credentials(values, overrides, _VARIABLES)
-    path = config_path or config_file(environ)
-    name, entry = _account(account, path)
+    path, name, entry = chosen
     _warn_of_readers(path)
     if variables["MPX_PROJECT_TIMEZONE"] and not entry.get("project_timezone"):
         warnings.warn(
@@ -173,25 +167,50 @@ def account_used(
 
     Raises `ConfigError` as `resolve_credentials` does.
     """
-    if account is None and _in_environment(_variables(environ)):
-        return None
-    return _account(account, config_path or config_file(environ))[0]
+    chosen = _account_to_use(account, _variables(environ), environ, config_path)
+    return chosen and chosen[1]
 
 
 def _variables(environ: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the variables that hold credentials; "" stands for those that are not set."""
-    values = {name: _visible(variable(name, environ) or "") for name in _VARIABLES.values()}
+    """Return the variables that hold or select credentials; "" stands for those that are not set."""
+    names = [*_VARIABLES.values(), "MPX_PREFER"]
+    values = {name: visible(variable(name, environ) or "") for name in names}
     return values | {"MP_SECRET": Masked(values["MP_SECRET"])}
 
 
-def cleaned_secret(text: str) -> str:
-    """Return a secret without white space, quotes, a byte order mark or invisible characters around or in it."""
-    return Masked(_visible(cleaned(text)))
+def _account_to_use(
+    account: str | None,
+    variables: Mapping[str, str],
+    environ: Mapping[str, str] | None,
+    config_path: Path | None,
+    project_id: str | None = None,
+) -> tuple[Path, str, dict[str, str]] | None:
+    """Return the file, the name and the entries of the account to use; None if the variables are to be used."""
+    if account is None and _in_environment(variables):
+        return None
+    path = config_path or config_file(environ)
+    name, entry = _account(account, path)
+    if account is not None and not project_id and _prefers_environment(name, entry, variables):
+        return None
+    return path, name, entry
 
 
-def _visible(text: str) -> str:
-    """Return *text* without characters of zero width, which credentials never contain."""
-    return "".join(character for character in text if unicodedata.category(character) != "Cf")
+def _prefers_environment(name: str, entry: Mapping[str, str], variables: Mapping[str, str]) -> bool:
+    """Whether `MPX_PREFER` selects the variables, which matters if their project is not that of the account.
+
+    Raises:
+        ConfigError: It matters, and `MPX_PREFER` selects nothing.
+    """
+    ours, theirs = entry.get("project_id"), variables["MP_SECRET"] and variables["MP_PROJECT_ID"]
+    if not (ours and theirs) or ours == theirs:
+        return False
+    prefer = variables["MPX_PREFER"].lower()
+    if prefer not in {"account", "environment"}:
+        raise ConfigError(
+            f"account {name!r} has project {ours}, but MP_PROJECT_ID is {theirs}",
+            advice="leave out the account, unset MP_PROJECT_ID, or set MPX_PREFER to account or environment",
+        )
+    return prefer == "environment"
 
 
 def _in_environment(variables: Mapping[str, str]) -> bool:
@@ -291,17 +310,5 @@ def format_problem(credentials: Credentials) -> str | None:
     It explains why Mixpanel refused the credentials. Credentials that look wrong are tried nevertheless.
     """
     texts = {"the secret": str(credentials.secret), "the user name": credentials.username or ""}
-    problems = [f"{name} {problem}" for name, text in texts.items() if (problem := _text_problem(text))]
+    problems = [f"{name} {problem}" for name, text in texts.items() if (problem := text_problem(text))]
     return " and ".join(problems) or None
-
-
-def _text_problem(text: str) -> str | None:
-    if re.match(r"\$\{?\w+\}?$|%\w+%$", text):
-        return "looks like the name of a variable, not like its value"
-    if re.search(r"\s", text):
-        return "contains white space"
-    if text.startswith(_QUOTES) or text.endswith(_QUOTES):
-        return "begins or ends with a quotation mark"
-    if not (text.isascii() and text.isprintable()):
-        return "contains characters that Mixpanel does not use"
-    return None

@@ -16,7 +16,8 @@ import tomlkit
 from tomlkit.items import InlineTable, Table
 
 from mixpanel_export._files import file_to_write, replacing
-from mixpanel_export.credentials import Credentials, Masked, account_not_found, read_accounts
+from mixpanel_export._secrets import Masked
+from mixpanel_export.credentials import Credentials, account_not_found, read_accounts
 from mixpanel_export.errors import AccountExistsError, ConfigError
 
 _Table = MutableMapping[str, Any]

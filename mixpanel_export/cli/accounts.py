@@ -175,7 +175,7 @@ def _prompt(text: str, option: str) -> str:
 
 
 def _secret(*, from_stdin: bool) -> str:
-    from mixpanel_export.credentials import cleaned_secret
+    from mixpanel_export._secrets import cleaned_secret
 
     secret = variable("MP_SECRET")
     if secret and not from_stdin:

@@ -34,7 +34,8 @@ LAYERS = {
     "_config": ("_environment _files errors", ""),
     "_compat": ("_environment _model _planning _timezones errors results", ""),
     "_quota": ("_environment _files errors", "anyio platformdirs"),
-    "credentials": ("_config _endpoint _environment _timezones errors", ""),
+    "_secrets": ("_environment", ""),
+    "credentials": ("_config _endpoint _environment _secrets _timezones errors", ""),
     "exceptions": ("errors", ""),
     "types": ("inspection results", ""),
     "progress": ("results", "tqdm"),
@@ -53,7 +54,7 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_concurrency _config _database _display _endpoint _error_base _files _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
+        "_concurrency _config _database _display _endpoint _error_base _files _model _ndjson _quota _secrets _source _timezones _tracebacks credentials errors inspection results sync",
         "duckdb pandas tomlkit",
     ),
     "auth": ("_config _local credentials", ""),
@@ -65,7 +66,7 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_compat _config _database _endpoint _environment _error_base _export _local _model _planning _process _quota _source _timezones credentials "
+            "_compat _config _database _endpoint _environment _error_base _export _local _model _planning _process _quota _secrets _source _timezones credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",

@@ -173,3 +173,16 @@ def test_an_unknown_region_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="us, eu or in") as caught:
         Credentials("svc", "demo-secret", "1", region="de")
     assert isinstance(caught.value, errors.ConfigError)
+
+
+def test_a_secret_may_be_a_secret_string() -> None:
+    """Pydantic's `SecretStr` is read, and the secret has its method; every repr masks it."""
+
+    class SecretStr:
+        def get_secret_value(self) -> str:
+            return "demo-secret"
+
+    credentials: Any = Credentials("svc", SecretStr(), "1")  # type: ignore[arg-type]  # as mixpanel_data's scripts do
+    assert credentials == Credentials("svc", "demo-secret", "1")
+    assert credentials.secret.get_secret_value() == "demo-secret"
+    assert "demo-secret" not in repr(credentials)

@@ -112,8 +112,8 @@ def test_unusable_values_are_refused_with_a_remedy(arguments: tuple[str, ...], r
 
 
 def test_a_named_account_comes_before_the_environment(config: Path) -> None:
-    """An account that is asked for by name is used even where the environment is complete."""
-    found = resolve_credentials("other", environ=ENVIRON, config_path=config)
+    """An account that is named is used even where the environment is complete for the same project."""
+    found = resolve_credentials("other", environ=ENVIRON | {"MP_PROJECT_ID": "8"}, config_path=config)
     assert found == Credentials("svc.other", SECRET, "8", "us", "Europe/Berlin")
 
 
@@ -142,7 +142,7 @@ def test_the_default_file_is_in_the_home_folder(config: Path, monkeypatch: pytes
 
 def test_the_account_that_is_used_can_be_named(config: Path) -> None:
     """By name, by default, or none where the environment goes first; what is not there raises the same."""
-    assert account_used("other", environ=ENVIRON, config_path=config) == "other"
+    assert account_used("other", environ=ENVIRON | {"MP_PROJECT_ID": "8"}, config_path=config) == "other"
     assert account_used(environ={"MP_CONFIG_PATH": str(config)}) == "main"
     assert account_used(environ=ENVIRON, config_path=config) is None
     with pytest.raises(AccountNotFoundError, match="nobody"):
@@ -179,7 +179,7 @@ def test_the_zone_comes_from_where_the_project_comes(config: Path) -> None:
     environ = ENVIRON | {"MPX_PROJECT_TIMEZONE": "US/Pacific\n"}
     assert resolve_credentials(environ=environ, config_path=config).project_timezone == "US/Pacific"
     assert resolve_credentials(environ=ENVIRON, config_path=config).project_timezone is None
-    other = resolve_credentials("other", environ=environ, config_path=config)
+    other = resolve_credentials("other", environ=environ | {"MP_PROJECT_ID": "8"}, config_path=config)
     assert other.project_timezone == "Europe/Berlin"
 
 

@@ -1,0 +1,49 @@
+"""Secrets: strings that are masked in reprs, cleaned when they are read, and described without being quoted."""
+
+import re
+import unicodedata
+
+from mixpanel_export._environment import cleaned
+
+_QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
+
+
+class Masked(str):
+    """A string whose repr is `***`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def get_secret_value(self) -> str:
+        """Return the plain string, as pydantic's `SecretStr` does."""
+        return str(self)
+
+
+def masked(secret: str) -> Masked:
+    """Return *secret*, which may also be a `SecretStr` of pydantic, as a masked string."""
+    return Masked(secret.get_secret_value() if hasattr(secret, "get_secret_value") else secret)
+
+
+def cleaned_secret(text: str) -> Masked:
+    """Return a secret without white space, quotes, a byte order mark or invisible characters around or in it."""
+    return Masked(visible(cleaned(text)))
+
+
+def visible(text: str) -> str:
+    """Return *text* without characters of zero width, which credentials never contain."""
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
+
+
+def text_problem(text: str) -> str | None:
+    """Return what looks wrong with a user name or a secret, without quoting it; None if nothing does."""
+    if re.match(r"\$\{?\w+\}?$|%\w+%$", text):
+        return "looks like the name of a variable, not like its value"
+    if re.search(r"\s", text):
+        return "contains white space"
+    if text.startswith(_QUOTES) or text.endswith(_QUOTES):
+        return "begins or ends with a quotation mark"
+    if not (text.isascii() and text.isprintable()):
+        return "contains characters that Mixpanel does not use"
+    return None
