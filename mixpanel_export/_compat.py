@@ -1,19 +1,36 @@
 """Converts mixpanel_data's arguments to those of `export_events`, and results to mixpanel_data's."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal, NoReturn, Required, TypedDict
 
 from mixpanel_export._environment import home
+from mixpanel_export._error_base import Advice
 from mixpanel_export._model import Chunk
-from mixpanel_export._planning.days import checked_days
+from mixpanel_export._planning.days import check_has_begun, checked_days
+from mixpanel_export._planning.planner import split_date_range
 from mixpanel_export._timezones import in_zone
-from mixpanel_export.errors import ArgumentError, ConfigError, DateRangeTooLargeError
+from mixpanel_export.errors import (
+    AdvisoryWarning,
+    ArgumentError,
+    ConfigError,
+    DateRangeTooLargeError,
+    MixpanelDataError,
+)
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
 MAX_DAYS = 100
 """The most days of one request, and so of a chunk."""
+
+MAX_WORKERS = 100
+"""The most requests of a project at a time."""
+
+_STREAM_ARGUMENTS = frozenset({
+    "events", "from_date", "limit", "max_wait", "project_id", "project_timezone", "region", "to_date", "where",
+})  # fmt: skip
 
 
 class FetchOptions(TypedDict, total=False):
@@ -67,11 +84,57 @@ def check(name: str, value: int | None, minimum: int, maximum: int) -> None:
         ArgumentError: *value* is out of range. The message is that of mixpanel_data.
     """
     if value is not None and value < minimum:
+        positive = name in {"chunk_days", "max_workers"}
         raise ArgumentError(
-            name, "must be " + ("positive" if minimum == 1 else f"at least {minimum}, got {value}")
+            name, "must be positive" if positive else f"must be at least {minimum}, got {value}"
         )
     if value is not None and value > maximum:
         raise ArgumentError(name, f"must be at most {maximum}, got {value}")
+
+
+def check_limit(limit: int | None, *, parallel: bool = False) -> None:
+    """Check *limit*, the most events of one request.
+
+    Raises:
+        ArgumentError: It is out of range, or there are several requests at a time.
+    """
+    check("limit", limit, 1, 100_000)
+    if parallel and limit is not None:
+        raise ArgumentError("limit", "cannot be used with parallel, as it caps each request, not the export")
+
+
+def workers_of(max_workers: int | None) -> int:
+    """Return how many requests may run at a time: 10 by default, and at most 100, as Mixpanel allows no more.
+
+    Raises:
+        ArgumentError: *max_workers* is not positive.
+    """
+    if max_workers is None:
+        return 10
+    check("max_workers", max_workers, 1, max_workers)
+    if max_workers > MAX_WORKERS:
+        warnings.warn(
+            AdvisoryWarning(
+                f"{max_workers} workers are too many, so {MAX_WORKERS} are used, which is Mixpanel's limit",
+                advice="lower $max_workers",
+                argument="max_workers",
+            ),
+            stacklevel=4,
+        )
+    return min(max_workers, MAX_WORKERS)
+
+
+def filters_of(events: list[str] | None, where: str | None) -> tuple[list[str] | None, str | None]:
+    """Return the filters for `export_events`. As in mixpanel_data, an empty list and empty text select all events.
+
+    Other empty iterables stay as they are, and are refused, because an iterator may be empty by mistake.
+    """
+    return None if isinstance(events, list | tuple) and not events else events, text_or_none(where)
+
+
+def text_or_none(where: str | None) -> str | None:
+    """Return *where*, or None if it is empty, which selects all events."""
+    return where if where and where.strip() else None
 
 
 def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "append", "replace", "resume"]:
@@ -94,6 +157,30 @@ def resolved_days(from_date: str | date, to_date: str | date, zone: str) -> Chun
         ArgumentError: A date is invalid, or *to_date* is before *from_date*.
     """
     return checked_days(from_date, to_date, in_zone(datetime.now(UTC), zone).date())
+
+
+def stream_chunks(from_date: str | date, to_date: str | date, zone: str) -> list[Chunk]:
+    """Return the days of the range as the chunks of a stream, each as long as one request may be.
+
+    Raises:
+        ArgumentError: As `resolved_days`, or the last day has not begun anywhere.
+    """
+    days = resolved_days(from_date, to_date, zone)
+    check_has_begun(days.last, "to_date", datetime.now(UTC))
+    parts = split_date_range(str(days.first), str(days.last), MAX_DAYS)
+    return [Chunk(date.fromisoformat(first), date.fromisoformat(last)) for first, last in parts]
+
+
+@contextmanager
+def stream_advice() -> Iterator[None]:
+    """Replace the advice of errors that mentions an argument that `Workspace.stream_events` does not have."""
+    try:
+        yield
+    except MixpanelDataError as error:
+        if error.advice is not None and not error.advice.arguments <= _STREAM_ARGUMENTS:
+            error.advice = Advice("try again later, or stream fewer days or $events at a time")
+            error.details["suggestion"] = str(error.advice)
+        raise
 
 
 def check_one_request(days: Chunk) -> None:

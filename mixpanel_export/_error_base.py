@@ -32,6 +32,11 @@ class Advice(str):
     def __getnewargs__(self) -> tuple[str]:
         return (self.template,)
 
+    @property
+    def arguments(self) -> frozenset[str]:
+        """The names of the arguments that the advice mentions."""
+        return frozenset(_NAMED.findall(self.template))
+
     def worded(self, name: Callable[[str], str]) -> str:
         """Return the advice, with each argument replaced by what *name* returns for it."""
         return _NAMED.sub(lambda match: name(match[1]), self.template)

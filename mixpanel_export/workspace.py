@@ -14,11 +14,17 @@ from mixpanel_export._compat import (
     FetchOptions,
     NotImplementedHere,
     check,
+    check_limit,
     check_one_request,
     default_path,
+    filters_of,
     mode_of,
     resolved_days,
     result_of_one_request,
+    stream_advice,
+    stream_chunks,
+    text_or_none,
+    workers_of,
 )
 from mixpanel_export._config import chosen_database
 from mixpanel_export._database.path import check_there, database_path
@@ -26,12 +32,12 @@ from mixpanel_export._export.engine import export_events
 from mixpanel_export._local.file import LocalDatabase, size_and_birth
 from mixpanel_export._source.check import check_credentials
 from mixpanel_export._source.download import download_events
-from mixpanel_export._source.parameters import Timeouts
+from mixpanel_export._source.parameters import Timeouts, checked_names
 from mixpanel_export._source.records import iter_events
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export.credentials import Credentials, account_used, checked_project_id, resolve_credentials
-from mixpanel_export.errors import ArgumentError, ConfigError
+from mixpanel_export.errors import ConfigError
 from mixpanel_export.inspection import WorkspaceInfo
 from mixpanel_export.progress import combined, draw
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
@@ -220,7 +226,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
         reported in the result, while the others continue. Without, one request fetches all, and its error is raised.
 
         The table must not exist, unless *append*, *replace* or *resume* is true. A replacement without any event is
-        refused, unless *allow_empty* is true. *limit* caps the events of one request. A failed request is retried up to
+        refused, unless *allow_empty* is true. An empty list or text selects all events, like None. *limit* caps the events of one request. A failed request is retried up to
         *retries* times. The call waits up to *max_wait* seconds in total for the hourly quota. *batch_size* exists for
         mixpanel_data and has no effect.
 
@@ -230,13 +236,10 @@ class Workspace(LocalDatabase, NotImplementedHere):
             MixpanelDataError: The export cannot start, or the only request failed; its subclasses say why.
         """
         check("batch_size", batch_size, 100, 100_000)
-        check("limit", limit, 1, 100_000)
-        check("max_workers", max_workers, 1, 100)
         check("chunk_days", chunk_days, 1, MAX_DAYS)
-        if parallel and limit is not None:
-            raise ArgumentError(
-                "limit", "cannot be used with parallel, as it caps each request, not the export"
-            )
+        check_limit(limit, parallel=parallel)
+        workers = workers_of(max_workers)
+        events, where = filters_of(events, where)
         mode = mode_of(append=append, replace=replace, resume=resume)
         days = resolved_days(from_date, to_date, self._zone)
         if not parallel:
@@ -252,7 +255,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
                 events=events,
                 where=where,
                 limit=limit,
-                max_workers=10 if max_workers is None else max_workers,
+                max_workers=workers,
                 chunk_days=chunk_days,
                 one_request=not parallel,
                 mode=mode,
@@ -286,32 +289,30 @@ class Workspace(LocalDatabase, NotImplementedHere):
 
         Yields Mixpanel's objects if *raw*. Otherwise yields dictionaries with event_name, event_time (aware, in UTC, or
         None), distinct_id, insert_id and properties, with the values that a table would have. Duplicates are not
-        removed. One request first downloads the whole range into an unnamed temporary file. Nothing is yielded before
-        it is proven complete. Lines that are not events are skipped, and one warning counts them. *retries* and
-        *max_wait* are those of `fetch_events`.
+        removed. Each chunk of up to 100 days is one request, which is sent when its first event is due. It is downloaded
+        into an unnamed temporary file, and yielded when it is proven complete. So an error may follow the events of
+        earlier chunks. Lines that are not events are skipped, and one warning counts them. *limit* caps the events of
+        the stream; *retries* and *max_wait* apply to each request.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
-            DateRangeTooLargeError: Over 100 days.
-            MixpanelDataError: The request failed; its subclasses say why.
+            MixpanelDataError: A request failed; its subclasses say why.
         """
-        check("limit", limit, 1, 100_000)
-        days = resolved_days(from_date, to_date, self._zone)
-        check_one_request(days)
+        check_limit(limit)
+        chunks = stream_chunks(from_date, to_date, self._zone)
         download = partial(
             download_events,
-            days,
             credentials=self._credentials,
-            events=events,
-            where=where,
-            limit=limit,
+            events=checked_names(events),
+            where=text_or_none(where),
             retries=retries,
             max_wait=max_wait,
             api_url=self._api_url,
             timeouts=self._timeouts,
             http2=self._http2,
         )
-        return iter_events(short_tracebacks(lambda file: run_sync(download, file)), raw=raw, zone=self._zone)
+        fetch = stream_advice()(lambda chunk, left, file: run_sync(download, chunk, file, limit=left))
+        return iter_events(short_tracebacks(fetch), chunks, limit=limit, raw=raw, zone=self._zone)
 
     @short_tracebacks
     def info(self) -> WorkspaceInfo:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import ACCOUNT, answering, export_from, ledger, query
 
+from mixpanel_export._model import Chunk
 from mixpanel_export._source.records import iter_events
 from mixpanel_export._timezones import checked_zone, in_zone, to_utc
 from mixpanel_export.errors import SelectionError
@@ -197,12 +198,12 @@ def exported(
 def streamed_rows(lines: Sequence[bytes], zone: str) -> list[tuple[datetime | None, str]]:
     """Return what `stream_events` yields of the same answer, as the table's rows."""
 
-    def download(file: BinaryIO) -> None:
+    def download(_: Chunk, __: int | None, file: BinaryIO) -> None:
         file.write(b"\n".join(lines))
 
     return [
         (time and time.replace(tzinfo=None), json.dumps(row["properties"], separators=(",", ":")))
-        for row in iter_events(download, raw=False, zone=zone)
+        for row in iter_events(download, [Chunk(date(2024, 3, 1), date(2024, 3, 1))], raw=False, zone=zone)
         for time in [row["event_time"]]
     ]
 

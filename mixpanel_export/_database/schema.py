@@ -65,8 +65,10 @@ _TARGET_DAYS_COLUMNS = {
     name: _LEDGER_COLUMNS[name]
     for name in ("table_name", "project", "events", "where", "from_date", "to_date")
 }
+PROFILES = "_export_profiles"
+"""The `_metadata` of mixpanel_data in an upgraded file, which lists its tables of profiles."""
+
 _METADATA = """
-CREATE OR REPLACE VIEW _metadata AS
 WITH days AS (
     SELECT DISTINCT table_name, unnest(range(from_date::TIMESTAMP, to_date + INTERVAL 1 DAY, INTERVAL 1 DAY)) AS day
     FROM _export_batches WHERE status = 'complete'
@@ -84,6 +86,7 @@ FROM _export_batches LEFT JOIN spans USING (table_name) LEFT JOIN targets USING 
 WHERE status <> 'failed' AND NOT starts_with(table_name, '_')
 GROUP BY table_name
 """
+"""The view `_metadata`, without the rows of `PROFILES`."""
 
 
 def create_ledger(connection: Connection) -> None:
@@ -103,8 +106,9 @@ def create_ledger(connection: Connection) -> None:
         _add_missing_columns(connection, table, columns)
     connection.execute("DROP TABLE IF EXISTS _export_timeless")
     connection.execute(f"COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger {LEDGER_VERSION}'")
-    if not _has_foreign_metadata(connection):
-        connection.execute(_METADATA)
+    if not is_table(connection, "_metadata"):
+        profiles = f"UNION ALL BY NAME FROM {PROFILES}" if is_table(connection, PROFILES) else ""
+        connection.execute(f"CREATE OR REPLACE VIEW _metadata AS {_METADATA} {profiles}")
 
 
 def _add_missing_columns(connection: Connection, table: str, columns: Mapping[str, str]) -> None:
@@ -131,10 +135,10 @@ def check_ledger(connection: Connection) -> None:
             )
 
 
-def _has_foreign_metadata(connection: Connection) -> bool:
-    """Whether `_metadata` is mixpanel_data's table, and not our view."""
+def is_table(connection: Connection, name: str) -> bool:
+    """Whether *name* is a table, and not a view. `_metadata` is mixpanel_data's table, or our view."""
     rows = connection.execute(
-        f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {IN_MAIN}"
+        f"SELECT 1 FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}", [name]
     ).fetchall()
     return bool(rows)
 
@@ -200,13 +204,10 @@ def create_events_table(connection: Connection, table: str) -> None:
 
 
 def delete_foreign_metadata(connection: Connection, table: str) -> None:
-    """Delete the row of a dropped or replaced table from mixpanel_data's `_metadata` table, if the file has one."""
-    row = connection.execute(
-        "SELECT count(*) FROM duckdb_columns() WHERE table_name = '_metadata' AND column_name = 'table_name' AND "
-        f"{IN_MAIN} AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE {IN_MAIN})"
-    ).fetchone()
-    if row and row[0]:
-        connection.execute("DELETE FROM _metadata WHERE table_name = ?", [table])
+    """Delete the row of a dropped or replaced table from mixpanel_data's `_metadata`, if the file has one."""
+    for name in ("_metadata", PROFILES):
+        if is_table(connection, name) and "table_name" in dict(columns_of(connection, name)):
+            connection.execute(f"DELETE FROM {name} WHERE table_name = ?", [table])
 
 
 def check_format(connection: Connection, table: str, *, replacing: bool = False) -> None:

@@ -116,6 +116,8 @@ class ExportArguments:
             )
         if self.limit is not None and not 1 <= self.limit <= 100_000:
             raise ArgumentError("limit", f"must be between 1 and 100000, got {self.limit}")
+        if self.where is not None and not self.where.strip():
+            raise ArgumentError("where", "must not be empty", advice="leave it out to export all events")
         if self.retries < 0:
             raise ArgumentError("retries", f"must be 0 or more, got {self.retries}")
         if not self.max_wait >= 0:

@@ -25,11 +25,13 @@ from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.path import check_there, database_path
 from mixpanel_export._database.schema import (
     IN_MAIN,
+    PROFILES,
     check_ledger,
     columns_of,
     create_events_table,
     create_ledger,
     delete_foreign_metadata,
+    is_table,
     table_exists,
 )
 from mixpanel_export._model import Batch, Chunk, Selection
@@ -78,7 +80,8 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
 
     The days of a converted table have the status `imported`. Other days can be appended, and `replace` fetches all days
     again. `properties` still lacks `time`, `distinct_id` and `$insert_id`, which mixpanel_data removed. The file grows by
-    the size of the tables. A file without such tables is unchanged.
+    the size of the tables. `_metadata` becomes a view, which still has the rows of tables of profiles. A file without
+    tables of events is unchanged.
 
     Raises:
         DatabaseNotFoundError: there is no such file.
@@ -142,7 +145,7 @@ def _convert_tables(connection: Connection, tables: list[str]) -> tuple[Upgraded
         metadata = _read_metadata(connection)
         for table in tables:
             delete_foreign_metadata(connection, table)
-        _drop_empty_metadata(connection)
+        _set_metadata_aside(connection)
         create_ledger(connection)
         unknown = _Metadata(datetime.now(UTC), None)
         return tuple(_convert(connection, table, metadata.get(table, unknown)) for table in tables)
@@ -158,12 +161,16 @@ def _read_metadata(connection: Connection) -> dict[str, _Metadata]:
     }
 
 
-def _drop_empty_metadata(connection: Connection) -> None:
-    """Drop the old `_metadata` unless it lists tables of profiles; the ledger has a view of that name."""
-    is_table = connection.execute(
-        f"SELECT 1 FROM duckdb_tables() WHERE table_name = '_metadata' AND {IN_MAIN}"
-    ).fetchone()
-    if is_table and not connection.execute("FROM _metadata LIMIT 1").fetchall():
+def _set_metadata_aside(connection: Connection) -> None:
+    """Make room for the view `_metadata`, which has the rows of all tables.
+
+    The old table is dropped, or renamed if it still lists tables of profiles.
+    """
+    if not is_table(connection, "_metadata"):
+        return
+    if connection.execute("FROM _metadata LIMIT 1").fetchall():
+        connection.execute(f"ALTER TABLE _metadata RENAME TO {PROFILES}")
+    else:
         connection.execute("DROP TABLE _metadata")
 
 

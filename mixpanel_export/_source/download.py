@@ -1,5 +1,6 @@
 """Downloads the lines of one request into a file, for `stream_events`."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,13 +11,13 @@ from anyio import to_thread
 
 from mixpanel_export._concurrency import in_task
 from mixpanel_export._model import Chunk, Lines, Selection
-from mixpanel_export._planning.days import check_has_begun
 from mixpanel_export._quota.gate import gate_for
 from mixpanel_export._quota.limits import Quota
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
 from mixpanel_export._source.parameters import Timeouts, checked_names, parameters_for
 from mixpanel_export.credentials import Credentials, resolve_credentials
+from mixpanel_export.errors import AdvisoryWarning
 
 
 async def download_events(
@@ -37,11 +38,13 @@ async def download_events(
 ) -> None:
     """Request *days* once, and write the lines of the complete response to a seekable *file*.
 
+    After an empty answer, which cannot be proven whole, the days are requested once more. A second one is believed, with
+    a warning.
+
     Raises:
         ValueError, ConfigError: As `export_events`.
         APIError: All attempts failed, or another one cannot succeed.
     """
-    check_has_begun(days.last, "to_date", now())
     names = checked_names(events)
     credentials = credentials or resolve_credentials()
     selection = Selection(credentials.project_id, names, where)
@@ -51,7 +54,12 @@ async def download_events(
         async with new_client(parameters.url, transport, http2=http2) as client:
             gate = gate_for(Quota.resolved(max_wait=max_wait), parameters.url, credentials.project_id)
             fetcher = Fetcher(client, parameters, gate, workers=1, retries=retries, now=now)
-            await fetcher.fetch(days, _FileSink(file))
+            stats = await fetcher.fetch(days, _FileSink(file))
+            if stats.empty_answer:
+                stats = await fetcher.fetch(days, _FileSink(file))
+            if stats.empty_answer:
+                text = "Mixpanel answered twice without a body, so these days are taken as empty"
+                warnings.warn(AdvisoryWarning(text, days=days), stacklevel=2)
 
     await in_task(download)
 

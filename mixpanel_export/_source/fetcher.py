@@ -192,7 +192,7 @@ def _max_wait_error(chunk: Chunk, error: MaxWaitExceeded) -> RateLimitError:
     return RateLimitError(
         f"the quota allows no request for another {wait}, which exceeds the maximum wait",
         days=chunk,
-        advice="resume later, or raise $max_wait",
+        advice="try again later, or raise $max_wait",
         argument="max_wait",
         status_code=None,
         retry_after=error.seconds,

@@ -5,11 +5,12 @@ The values equal those that an export writes into the table for the same lines.
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
+from mixpanel_export._model import Chunk
 from mixpanel_export._ndjson import canonical, loads, member_text, normalized
 from mixpanel_export._timezones import ISO_TIME, to_utc
 
@@ -27,20 +28,35 @@ _ISO_TIME = re.compile(ISO_TIME)
 
 
 def iter_events(
-    download: Callable[[BinaryIO], None], *, raw: bool, zone: str = "UTC"
+    download: Callable[[Chunk, int | None, BinaryIO], None],
+    chunks: Iterable[Chunk],
+    *,
+    raw: bool,
+    limit: int | None = None,
+    zone: str = "UTC",
 ) -> Iterator[dict[str, Any]]:
-    """Call *download* with a file, then yield the events in it. Warn if lines are not events."""
+    """Download one chunk after another, and yield the events of each. Warn at the end if lines are not events.
+
+    *download* writes the lines of a chunk, proven whole, into a file. Its second argument is what is left of *limit*.
+    """
     __tracebackhide__ = True
     rejects = 0
-    with TemporaryFile() as file:
-        download(file)
-        file.seek(0)
-        for line in file:
-            event = parse_event(line)
-            if event is not None:
-                yield event if raw else to_row(event, line, zone)
-            elif not line.isspace():
-                rejects += 1
+    for chunk in chunks:
+        if limit == 0:
+            break
+        with TemporaryFile() as file:
+            download(chunk, limit, file)
+            file.seek(0)
+            for line in file:
+                if line.isspace():
+                    continue
+                if limit is not None:
+                    limit = max(0, limit - 1)
+                event = parse_event(line)
+                if event is not None:
+                    yield event if raw else to_row(event, line, zone)
+                else:
+                    rejects += 1
     if rejects:
         warnings.warn(f"{rejects} lines of Mixpanel's response are not events and were skipped", stacklevel=2)
 

@@ -306,7 +306,7 @@ def _plan(arguments: dict[str, Any]) -> ExportPlan:
 
 def _arguments(options: Options, credentials: "Credentials", days: "Chunk") -> dict[str, Any]:
     """Return the arguments of `export_events`, the same for an export and a dry run."""
-    from mixpanel_export._compat import mode_of
+    from mixpanel_export._compat import mode_of, text_or_none
 
     if not options.parallel:
         _check_one_request(options, days)
@@ -317,7 +317,7 @@ def _arguments(options: Options, credentials: "Credentials", days: "Chunk") -> d
         "table": options.table,
         "credentials": credentials,
         "events": options.events,
-        "where": options.where,
+        "where": text_or_none(options.where),
         "limit": options.limit,
         "max_workers": options.workers or 10,
         "chunk_days": options.chunk_days,

@@ -92,16 +92,31 @@ def test_everything_else_in_the_file_stays(old: Path) -> None:
         )
         connection.execute("CREATE TABLE keyed (insert_id VARCHAR PRIMARY KEY)")
     kept = [
-        "SELECT sql FROM duckdb_tables() WHERE table_name IN ('people', 'copied', 'keyed', '_metadata') ORDER BY 1",
+        "SELECT sql FROM duckdb_tables() WHERE table_name IN ('people', 'copied', 'keyed') ORDER BY 1",
         "FROM people",
         "FROM copied ORDER BY insert_id",
         "SELECT count(*) FROM seen",
-        "SELECT * FROM _metadata WHERE type = 'profiles'",
+        "SELECT table_name, type, fetched_at, from_date, to_date, row_count FROM _metadata WHERE type = 'profiles'",
     ]
     before = [query(old, sql) for sql in kept]
     assert [table.name for table in upgrade_database(old).tables] == ["events"]
     assert [query(old, sql) for sql in kept] == before
-    assert query(old, "SELECT table_name FROM _metadata") == [("people",)]
+
+
+@pytest.mark.anyio
+async def test_metadata_keeps_the_rows_of_events_beside_profiles(old: Path) -> None:
+    """In an upgraded file `_metadata` has tables of events and of profiles, follows exports, and forgets dropped tables."""
+    query(old, PROFILES)
+    upgrade_database(old)
+    rows = "SELECT table_name, type, row_count FROM _metadata ORDER BY 1"
+    assert query(old, rows) == [("events", "events", 9), ("people", "profiles", 1)]
+    result = await export(simulator(), old, "2024-03-10", "2024-03-12", mode="append")
+    assert query(old, rows) == [("events", "events", 9 + result.total_rows), ("people", "profiles", 1)]
+    with Workspace(path=old) as workspace:
+        assert [table.name for table in workspace.tables()] == ["events", "people"]
+        workspace.drop("people")
+    assert [name for name, *_ in query(old, rows)] == ["events"]
+    assert upgrade_database(old).tables == ()
 
 
 def test_all_tables_go_together(old: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import date
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from mixpanel_export import Workspace, upgrade_database
 from mixpanel_export._database.connection import connect
 from mixpanel_export._model import Chunk
 from mixpanel_export._source.check import check_credentials
+from mixpanel_export._source.download import download_events
 from mixpanel_export._source.responses import error_from_response
 from mixpanel_export.credentials import resolve_credentials
 from mixpanel_export.simulator import Fault, Simulator
@@ -67,6 +69,19 @@ class Place:
             raise error
 
         return self.failing(transport=httpx.MockTransport(handle), **options)
+
+    def download(self, transport: httpx.MockTransport) -> None:
+        """Download two days over *transport*, as `stream_events` does."""
+        days = Chunk(date(2024, 3, 1), date(2024, 3, 2))
+        call = partial(
+            download_events,
+            days,
+            BytesIO(),
+            credentials=ACCOUNT,
+            transport=transport,
+            api_url="http://127.0.0.1",
+        )
+        anyio.run(call)
 
     def workspace(self, **options: Any) -> Workspace:
         return Workspace(path=self.db, credentials=ACCOUNT, **options)

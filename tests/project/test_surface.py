@@ -32,7 +32,7 @@ LAYERS = {
     "_timezones": ("errors", ""),
     "_planning": ("_model errors", ""),
     "_config": ("_environment _files errors", ""),
-    "_compat": ("_environment _model _planning _timezones errors results", ""),
+    "_compat": ("_environment _error_base _model _planning _timezones errors results", ""),
     "_quota": ("_environment _files errors", "anyio platformdirs"),
     "_secrets": ("_environment", ""),
     "credentials": ("_config _endpoint _environment _secrets _timezones errors", ""),
@@ -40,7 +40,7 @@ LAYERS = {
     "types": ("inspection results", ""),
     "progress": ("results", "tqdm"),
     "_source": (
-        "_concurrency _endpoint _model _ndjson _planning _quota _timezones credentials errors",
+        "_concurrency _endpoint _model _ndjson _quota _timezones credentials errors",
         "anyio h2 httpx isal",
     ),
     "_database": ("_environment _files _model errors", "duckdb"),

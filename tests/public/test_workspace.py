@@ -155,7 +155,6 @@ def test_selection_and_limit_reach_mixpanel(served: Served) -> None:
         ({"limit": 0}, "limit"),
         ({"limit": 100_001}, "limit"),
         ({"max_workers": 0}, "max_workers"),
-        ({"max_workers": 101, "parallel": True}, "max_workers"),
         ({"chunk_days": 0, "parallel": True}, "chunk_days"),
         ({"chunk_days": 101, "parallel": True}, "chunk_days"),
         ({"limit": 5, "parallel": True}, "limit"),

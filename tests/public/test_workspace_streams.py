@@ -147,5 +147,5 @@ def test_timeouts_are_those_of_the_workspace(served: Served, tmp_path: Path, str
 
 def test_a_stream_checks_its_limit(served: Served) -> None:
     """A limit out of range is refused at the call."""
-    with pytest.raises(ValueError, match="limit must be positive"):
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         served.workspace.stream_events(**DAYS, limit=0)

@@ -1,12 +1,13 @@
 """One line of Mixpanel's answer as `stream_events` yields it, beside what DuckDB makes of the same text."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixpanel_export._model import Chunk
 from mixpanel_export._source.records import event_time, iter_events, parse_event, to_row
 
 
@@ -170,10 +171,12 @@ def test_missing_properties_are_none() -> None:
 def test_lines_that_are_no_events_are_counted() -> None:
     """What is no event is left out with one warning that counts it; blank lines are nothing."""
 
-    def download(file: BinaryIO) -> None:
+    def download(_: Chunk, __: int | None, file: BinaryIO) -> None:
         file.write(b'{"event":"a","properties":{}}\n\n \r\noops\n{"event":"b","properties":{}}\n{}\n')
 
     with pytest.warns(UserWarning, match="2 lines") as caught:
-        found = list(iter_events(download, raw=True, zone="US/Pacific"))
+        found = list(
+            iter_events(download, [Chunk(date(2024, 3, 1), date(2024, 3, 1))], raw=True, zone="US/Pacific")
+        )
     assert [event["event"] for event in found] == ["a", "b"]
     assert len(caught) == 1
