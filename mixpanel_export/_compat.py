@@ -1,6 +1,5 @@
 """Converts mixpanel_data's arguments to those of `export_events`, and results to mixpanel_data's."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -14,7 +13,6 @@ from mixpanel_export._planning.days import check_has_begun, checked_days
 from mixpanel_export._planning.planner import split_date_range
 from mixpanel_export._timezones import in_zone
 from mixpanel_export.errors import (
-    AdvisoryWarning,
     ArgumentError,
     ConfigError,
     DateRangeTooLargeError,
@@ -24,9 +22,6 @@ from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchRes
 
 MAX_DAYS = 100
 """The most days of one request, and so of a chunk."""
-
-MAX_WORKERS = 100
-"""The most requests of a project at a time."""
 
 _STREAM_ARGUMENTS = frozenset({
     "events", "from_date", "limit", "max_wait", "project_id", "project_timezone", "region", "to_date", "where",
@@ -77,7 +72,7 @@ def default_path(project_id: str) -> Path:
     return folder / ".mp" / "data" / f"{project_id}.db"
 
 
-def check(name: str, value: int | None, minimum: int, maximum: int) -> None:
+def check(name: str, value: int | None, minimum: int, maximum: int | None = None) -> None:
     """Check that *value*, unless it is None, is from *minimum* to *maximum*.
 
     Raises:
@@ -88,7 +83,7 @@ def check(name: str, value: int | None, minimum: int, maximum: int) -> None:
         raise ArgumentError(
             name, "must be positive" if positive else f"must be at least {minimum}, got {value}"
         )
-    if value is not None and value > maximum:
+    if value is not None and maximum is not None and value > maximum:
         raise ArgumentError(name, f"must be at most {maximum}, got {value}")
 
 
@@ -101,27 +96,6 @@ def check_limit(limit: int | None, *, parallel: bool = False) -> None:
     check("limit", limit, 1, 100_000)
     if parallel and limit is not None:
         raise ArgumentError("limit", "cannot be used with parallel, as it caps each request, not the export")
-
-
-def workers_of(max_workers: int | None) -> int:
-    """Return how many requests may run at a time: 10 by default, and at most 100, as Mixpanel allows no more.
-
-    Raises:
-        ArgumentError: *max_workers* is not positive.
-    """
-    if max_workers is None:
-        return 10
-    check("max_workers", max_workers, 1, max_workers)
-    if max_workers > MAX_WORKERS:
-        warnings.warn(
-            AdvisoryWarning(
-                f"{max_workers} workers are too many, so {MAX_WORKERS} are used, which is Mixpanel's limit",
-                advice="lower $max_workers",
-                argument="max_workers",
-            ),
-            stacklevel=4,
-        )
-    return min(max_workers, MAX_WORKERS)
 
 
 def filters_of(events: list[str] | None, where: str | None) -> tuple[list[str] | None, str | None]:

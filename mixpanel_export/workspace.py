@@ -24,7 +24,6 @@ from mixpanel_export._compat import (
     stream_advice,
     stream_chunks,
     text_or_none,
-    workers_of,
 )
 from mixpanel_export._config import chosen_database
 from mixpanel_export._database.path import check_there, database_path
@@ -238,7 +237,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
         check("batch_size", batch_size, 100, 100_000)
         check("chunk_days", chunk_days, 1, MAX_DAYS)
         check_limit(limit, parallel=parallel)
-        workers = workers_of(max_workers)
+        check("max_workers", max_workers, 1)
         events, where = filters_of(events, where)
         mode = mode_of(append=append, replace=replace, resume=resume)
         days = resolved_days(from_date, to_date, self._zone)
@@ -255,7 +254,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
                 events=events,
                 where=where,
                 limit=limit,
-                max_workers=workers,
+                max_workers=10 if max_workers is None else max_workers,
                 chunk_days=chunk_days,
                 one_request=not parallel,
                 mode=mode,

@@ -24,6 +24,7 @@ from mixpanel_export.errors import AdvisoryWarning, ArgumentError
 MANY_WORKERS = 20
 """More workers cause a warning, because they are rarely faster at 3 requests per second."""
 
+_MOST_WORKERS = 100  # Mixpanel answers 429 to more requests at a time
 _LONGEST_CHUNK = 100  # days of one request, as in mixpanel_data
 _ANY_LENGTH = 1_000_000  # days of a chunk without a maximum
 
@@ -128,16 +129,15 @@ class ExportArguments:
     def _check_parallel(self) -> None:
         if self.max_workers < 1:
             raise ArgumentError("max_workers", "must be positive")
-        if self.max_workers > 100:
-            raise ArgumentError(
-                "max_workers", f"must be at most 100, Mixpanel's limit, got {self.max_workers}"
-            )
         if self.chunk_days is not None and not 1 <= self.chunk_days <= 100:
             raise ArgumentError("chunk_days", f"must be between 1 and 100, got {self.chunk_days}")
         if self.max_workers > MANY_WORKERS:
+            capped = (
+                f", and {_MOST_WORKERS} at a time, which are used" if self.max_workers > _MOST_WORKERS else ""
+            )
             warnings.warn(
                 AdvisoryWarning(
-                    f"{self.max_workers} workers are no faster than {MANY_WORKERS}, as Mixpanel allows 3 requests a second",
+                    f"{self.max_workers} workers are no faster than {MANY_WORKERS}, as Mixpanel allows 3 requests a second{capped}",
                     advice="lower $max_workers",
                     argument="max_workers",
                 ),
@@ -180,7 +180,7 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
         ),
         parameters=parameters,
         gate=gate_for(quota, parameters.url, credentials.project_id, tuning.pauses),
-        workers=1 if arguments.single else arguments.max_workers,
+        workers=1 if arguments.single else min(arguments.max_workers, _MOST_WORKERS),
         chunk_days=_ANY_LENGTH if arguments.single else arguments.chunk_days,
         retries=arguments.retries,
         allow_empty=arguments.allow_empty,

@@ -63,7 +63,6 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "no such mode": arguments(mode="merge"),
     "a table of the ledger": arguments(table="_export_batches"),
     "no workers": arguments(max_workers=0),
-    "too many workers": arguments(max_workers=101),
     "more workers than Mixpanel allows": fetching(max_workers=150),
     "more workers than the quota serves": arguments(max_workers=50),
     "a chunk without days": arguments(chunk_days=0),
