@@ -189,11 +189,10 @@ def test_batch_size_changes_nothing(batch_size: int, served: Served) -> None:
 def test_one_request_has_a_bound(served: Served) -> None:
     """Over 100 days without parallel are refused before any request, 100 are not."""
     too_long: Days = {"from_date": "2024-01-01", "to_date": "2024-04-10"}
-    for call in (served.workspace.fetch_events, served.workspace.stream_events):
-        with pytest.raises(DateRangeTooLargeError, match="parallel") as caught:
-            call(**too_long)
-        assert (caught.value.days_requested, caught.value.max_days) == (101, 100)
-        assert (caught.value.from_date, caught.value.to_date) == ("2024-01-01", "2024-04-10")
+    with pytest.raises(DateRangeTooLargeError, match="parallel") as caught:
+        served.workspace.fetch_events(**too_long)
+    assert (caught.value.days_requested, caught.value.max_days) == (101, 100)
+    assert (caught.value.from_date, caught.value.to_date) == ("2024-01-01", "2024-04-10")
     assert served.requests() == 0
     served.workspace.fetch_events(from_date="2024-01-01", to_date="2024-04-09")
     assert served.requests() == 1
