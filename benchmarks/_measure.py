@@ -56,7 +56,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of one run: wall seconds, CPU seconds of all threads, and peak resident bytes (0 if unknown)."""
+    """The cost of one run: wall seconds, CPU seconds with those of child processes, and peak resident bytes (0 if unknown)."""
 
     wall: float
     cpu: float
@@ -263,9 +263,15 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 def _with_cost(work: Callable[[], T]) -> tuple[T, Cost]:
     if sys.platform != "win32":
         os.sync()  # otherwise, commits would also wait for earlier writes to the disk
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), _cpu()
     result = work()
-    return result, Cost(time.perf_counter() - wall, time.process_time() - cpu, _peak())
+    return result, Cost(time.perf_counter() - wall, _cpu() - cpu, _peak())
+
+
+def _cpu() -> float:
+    """Return the CPU seconds of this process and of those it has waited for."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
 
 
 def _peak() -> int:
