@@ -18,6 +18,7 @@ ROW_GROUP = 122_880
 """The number of rows that DuckDB compresses together. Fewer rows compress worse, and DuckDB may write them again."""
 
 _LEAST_MEMORY, _MOST_MEMORY = 96_000_000, 512_000_000  # bytes
+_OTHER_MEMORY = 254_000_000  # bytes; measured with ten workers: libraries, blocks, mapped files, validation
 _BASE_MEMORY = 160_000_000  # bytes that a load needs with any number of threads
 _THREAD_MEMORY = 100_000_000  # bytes; each thread that inserts fills a row group of its own
 # DuckDB 2.0 returns wrong or too few rows with this optimizer, or crashes, if a transaction deletes from a table, inserts
@@ -142,11 +143,16 @@ def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[s
 def memory_limit() -> int:
     """Return how many bytes DuckDB may use: `MPX_MEMORY_LIMIT`, or a default for this machine.
 
+    If `MPX_PROCESS_MEMORY` is set, DuckDB gets no more than what the rest of an export leaves of it.
+
     Raises:
-        ConfigError: The variable is not a size such as `512MB`, or is less than 96 MB.
+        ConfigError: A variable is not a size such as `512MB`, or is too small for a load.
     """
-    limit = variable("MPX_MEMORY_LIMIT")
-    return _bytes_in(limit) if limit else default_limit(memory_sizes(), processors())
+    limit, process = variable("MPX_MEMORY_LIMIT"), variable("MPX_PROCESS_MEMORY")
+    sizes = [_bytes_in("MPX_MEMORY_LIMIT", limit, _LEAST_MEMORY)] if limit else []
+    if process:
+        sizes.append(_bytes_in("MPX_PROCESS_MEMORY", process, _LEAST_MEMORY + _OTHER_MEMORY) - _OTHER_MEMORY)
+    return min(sizes) if limit else min([*sizes, default_limit(memory_sizes(), processors())])
 
 
 def default_limit(sizes: Sequence[int], cores: int) -> int:
@@ -198,13 +204,14 @@ def _settable(value: object) -> str:
     return "-1" if size[2] == "PiB" else f"{size[1]}5 {size[2]}"  # -1: no limit
 
 
-def _bytes_in(size: str) -> int:
+def _bytes_in(name: str, size: str, least: int) -> int:
+    """Return the bytes of *size*, the value of the variable *name*, which must be at least *least*."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?(M|G)B", size, re.IGNORECASE)
     if not match:
-        raise ConfigError(f"MPX_MEMORY_LIMIT must be a size such as 512MB or 2GB, got {size!r}")
+        raise ConfigError(f"{name} must be a size such as 512MB or 2GB, got {size!r}")
     in_bytes = int(float(match[1]) * (1e6 if match[2] in "mM" else 1e9))
-    if in_bytes < _LEAST_MEMORY:
+    if in_bytes < least:
         raise ConfigError(
-            f"MPX_MEMORY_LIMIT must be {_LEAST_MEMORY // 1_000_000}MB or more, or nothing could be loaded, got {size!r}"
+            f"{name} must be {least // 1_000_000}MB or more, or nothing could be loaded, got {size!r}"
         )
     return in_bytes

@@ -211,6 +211,20 @@ def test_memory_and_threads_are_what_the_environment_says(
     assert threads == (1,)
 
 
+def test_the_memory_of_the_process_bounds_that_of_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB gets what the rest of an export leaves; it never gets more than its own limit or default."""
+    default = memory_limit()
+    monkeypatch.setenv("MPX_PROCESS_MEMORY", "350MB")
+    assert memory_limit() == 96_000_000
+    monkeypatch.setenv("MPX_PROCESS_MEMORY", "400MB")
+    assert memory_limit() == 146_000_000
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", "100MB")
+    assert memory_limit() == 100_000_000
+    monkeypatch.setenv("MPX_PROCESS_MEMORY", "900GB")
+    monkeypatch.delenv("MPX_MEMORY_LIMIT")
+    assert memory_limit() == default
+
+
 @pytest.mark.parametrize(
     "variable, given",
     [
@@ -218,6 +232,8 @@ def test_memory_and_threads_are_what_the_environment_says(
         ("MPX_MEMORY_LIMIT", "-1GB"),
         ("MPX_MEMORY_LIMIT", "95.9MB"),
         ("MPX_MEMORY_LIMIT", "9" * 400 + "GB"),
+        ("MPX_PROCESS_MEMORY", "much"),
+        ("MPX_PROCESS_MEMORY", "349.9MB"),
         ("MPX_THREADS", "0"),
     ],
 )

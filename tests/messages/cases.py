@@ -140,6 +140,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "threads that are no number": steps(environment(MPX_THREADS="x"), exists),
     "memory that is no size": steps(environment(MPX_MEMORY_LIMIT="x"), exists),
     "memory that is too small": steps(environment(MPX_MEMORY_LIMIT="1MB"), exists),
+    "memory that is too small for the process": steps(environment(MPX_PROCESS_MEMORY="349MB"), exists),
     "an account that exists": steps(configured(), lambda place: add_account(place.config, "main", ACCOUNT)),
     "an account without a name": lambda place: add_account(place.config, " ", ACCOUNT),
     "an account to remove that does not exist": steps(
