@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal, NoReturn, Required, TypedDict
 
-from mixpanel_export._environment import home
+from mixpanel_export._config.environment import home
 from mixpanel_export._error_base import Advice
 from mixpanel_export._model import Chunk
 from mixpanel_export._planning.days import check_has_begun, checked_days

@@ -6,8 +6,8 @@ There is no OAuth: accounts are service accounts, or legacy project secrets.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mixpanel_export._config import config_file
-from mixpanel_export._local.config_file import add_account, remove_account, set_default
+from mixpanel_export._config.config_file import config_file
+from mixpanel_export._local.accounts import add_account, remove_account, set_default
 from mixpanel_export.credentials import (
     Credentials,
     account_not_found,

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixpanel_export._config import config_file, read_config
-from mixpanel_export._endpoint import check_region
-from mixpanel_export._environment import cleaned, variable
-from mixpanel_export._secrets import Masked, cleaned_secret, masked, text_problem, visible
+from mixpanel_export._config.config_file import config_file, read_config
+from mixpanel_export._config.endpoint import check_region
+from mixpanel_export._config.environment import cleaned, variable
+from mixpanel_export._config.masking import Masked, cleaned_secret, masked, text_problem, visible
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export.errors import AccountNotFoundError, AdvisoryWarning, ConfigError
 

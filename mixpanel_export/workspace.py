@@ -25,7 +25,7 @@ from mixpanel_export._compat import (
     stream_chunks,
     text_or_none,
 )
-from mixpanel_export._config import chosen_database
+from mixpanel_export._config.config_file import chosen_database
 from mixpanel_export._database.path import check_there, database_path
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._local.file import LocalDatabase, size_and_birth

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from mixpanel_export import _files
-from mixpanel_export._environment import expanded
+from mixpanel_export._config.environment import expanded
 from mixpanel_export.errors import DatabaseError, DatabaseNotFoundError
 
 STORAGE_VERSION = "v1.2.0"

@@ -10,8 +10,8 @@ from threading import RLock
 
 import duckdb
 
+from mixpanel_export._config.environment import variable
 from mixpanel_export._database.machine import memory_sizes, processors
-from mixpanel_export._environment import variable
 from mixpanel_export.errors import ConfigError
 
 ROW_GROUP = 122_880

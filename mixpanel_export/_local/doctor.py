@@ -13,12 +13,12 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
-from mixpanel_export._config import config_file
+from mixpanel_export._config.config_file import config_file
+from mixpanel_export._config.endpoint import export_url
 from mixpanel_export._database.connection import Connection, connected_read_only, supports_zstd
 from mixpanel_export._database.ledger import Ledger, read_batches
 from mixpanel_export._database.path import database_path
 from mixpanel_export._database.schema import check_format, check_ledger, table_names
-from mixpanel_export._endpoint import export_url
 from mixpanel_export._error_base import Problem
 from mixpanel_export._model import Chunk
 from mixpanel_export._quota.shared import SharedQuota, key_of, quota_file

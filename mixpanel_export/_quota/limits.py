@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from mixpanel_export._environment import variable
+from mixpanel_export._config.environment import variable
 from mixpanel_export.errors import ArgumentError, ConfigError
 
 _PER_SECOND, _PER_HOUR = 3, 60  # from openapi/export.openapi.yaml

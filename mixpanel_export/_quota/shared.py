@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_state_path
 
-from mixpanel_export._environment import expanded, home, variable
+from mixpanel_export._config.environment import expanded, home, variable
 from mixpanel_export._files import file_to_write
 from mixpanel_export._quota.clock import Clock, Moment, system_clock
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, wait_needed

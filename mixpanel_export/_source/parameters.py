@@ -6,7 +6,7 @@ from datetime import date
 
 import httpx
 
-from mixpanel_export._endpoint import export_url
+from mixpanel_export._config.endpoint import export_url
 from mixpanel_export._model import Chunk, Selection
 from mixpanel_export._source.responses import LIST_ADVICE
 from mixpanel_export.credentials import Credentials

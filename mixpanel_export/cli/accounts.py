@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mixpanel_export._environment import decoded, variable
+from mixpanel_export._config.environment import decoded, variable
 from mixpanel_export.cli import complete, print_json, program
 from mixpanel_export.cli.options import api_url_option, option
 from mixpanel_export.cli.report import quoted
@@ -57,7 +57,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_accounts(*, as_json: bool) -> None:
     """List the accounts, with a star at the default. Secrets are not printed."""
-    from mixpanel_export._config import config_file
+    from mixpanel_export._config.config_file import config_file
     from mixpanel_export.credentials import read_accounts
 
     path = config_file()
@@ -142,8 +142,8 @@ def add(
     default: bool,
 ) -> None:
     """Add the service account NAME to the configuration file, which becomes readable for its owner only."""
-    from mixpanel_export._config import config_file
-    from mixpanel_export._local.config_file import add_account, check_new
+    from mixpanel_export._config.config_file import config_file
+    from mixpanel_export._local.accounts import add_account, check_new
     from mixpanel_export.credentials import Credentials
 
     path = config_file()
@@ -175,7 +175,7 @@ def _prompt(text: str, option: str) -> str:
 
 
 def _secret(*, from_stdin: bool) -> str:
-    from mixpanel_export._secrets import cleaned_secret
+    from mixpanel_export._config.masking import cleaned_secret
 
     secret = variable("MP_SECRET")
     if secret and not from_stdin:
@@ -225,8 +225,8 @@ def test(*, name: str | None, as_json: bool, api_url: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def remove(*, name: str, yes: bool) -> None:
     """Remove the account NAME from the configuration file, with its secret, which Mixpanel does not show again."""
-    from mixpanel_export._config import config_file
-    from mixpanel_export._local.config_file import check_known, remove_account
+    from mixpanel_export._config.config_file import config_file
+    from mixpanel_export._local.accounts import check_known, remove_account
 
     path = config_file()
     check_known(path, name)
@@ -254,8 +254,8 @@ def _confirm(name: str, path: Path) -> None:
 @click.argument("name", required=False, shell_complete=complete.accounts)
 def default_account(*, name: str | None) -> None:
     """Make NAME the default account. Without NAME, print the default account."""
-    from mixpanel_export._config import config_file
-    from mixpanel_export._local.config_file import set_default
+    from mixpanel_export._config.config_file import config_file
+    from mixpanel_export._local.accounts import set_default
     from mixpanel_export.credentials import read_accounts
     from mixpanel_export.errors import ConfigError
 

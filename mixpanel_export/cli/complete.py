@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from mixpanel_export._environment import variable
+from mixpanel_export._config.environment import variable
 
 DEFAULT_DB = "mixpanel.duckdb"
 """The database that a command uses if none is given."""
@@ -16,7 +16,7 @@ DEFAULT_DB = "mixpanel.duckdb"
 
 def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the accounts in the configuration file, with project and region as help."""
-    from mixpanel_export._config import config_file
+    from mixpanel_export._config.config_file import config_file
     from mixpanel_export.credentials import read_accounts
     from mixpanel_export.errors import ConfigError
 

@@ -27,7 +27,7 @@ def say_other_file(ctx: click.Context) -> None:
 
 def _default_file_of_python(account: str | None, project_id: str | None) -> Path | None:
     from mixpanel_export._compat import default_path
-    from mixpanel_export._environment import home
+    from mixpanel_export._config.environment import home
     from mixpanel_export.credentials import resolve_credentials
     from mixpanel_export.errors import ConfigError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export._environment import expanded, variable
+from mixpanel_export._config.environment import expanded, variable
 from mixpanel_export._error_base import Advice
 from mixpanel_export.cli import option_of, print_json
 from mixpanel_export.cli.default_file import say_other_file
@@ -92,7 +92,7 @@ def _findings(
 
 
 def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
-    from mixpanel_export._endpoint import export_url
+    from mixpanel_export._config.endpoint import export_url
     from mixpanel_export._local.doctor import finding_of, server_findings
     from mixpanel_export._source.reach import probe_server
     from mixpanel_export.errors import MixpanelDataError

@@ -7,12 +7,12 @@ import click
 from click.core import ParameterSource
 from click.types import FloatRange, IntRange
 
-from mixpanel_export._environment import cleaned, home, variable
+from mixpanel_export._config.environment import cleaned, home, variable
 
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
 
-    from mixpanel_export._config import Defaults
+    from mixpanel_export._config.config_file import Defaults
 
 NAMED_DB = "mixpanel_export.named_db"
 """Where `--db` of a command with a database argument is stored in the context's `meta`."""
@@ -50,7 +50,7 @@ class FromEnvironment(click.Parameter):
 
 def _defaults(ctx: click.Context) -> "Defaults":
     """Return what `[defaults]` says. The file is read once a command."""
-    from mixpanel_export._config import Defaults, config_file, read_defaults
+    from mixpanel_export._config.config_file import Defaults, config_file, read_defaults
 
     if _DEFAULTS not in ctx.meta:
         has_file = home() is not None or variable("MP_CONFIG_PATH") is not None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export._environment import decoded
+from mixpanel_export._config.environment import decoded
 from mixpanel_export.cli.default_file import say_database
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_option, wait_option

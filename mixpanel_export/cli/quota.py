@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export._environment import variable
+from mixpanel_export._config.environment import variable
 from mixpanel_export.cli import print_json
 from mixpanel_export.cli.options import account_option, api_url_option, per_hour_option, region_option
 from mixpanel_export.cli.report import aligned
@@ -65,7 +65,7 @@ def command(
 
 def _key(project_id: str | None, region: str | None, account: str | None, api_url: str | None) -> "Key":
     """Return the project that `mpx export` would export with these options."""
-    from mixpanel_export._endpoint import export_url
+    from mixpanel_export._config.endpoint import export_url
     from mixpanel_export._quota.shared import key_of
     from mixpanel_export.credentials import checked_project_id, resolve_credentials
     from mixpanel_export.errors import AccountNotFoundError, ConfigError

@@ -8,7 +8,7 @@ from shell import NINE_DAYS, WEEK, mpx, one_error
 from support import held, query, truth
 
 from mixpanel_export import Workspace
-from mixpanel_export._config import chosen_database
+from mixpanel_export._config.config_file import chosen_database
 from mixpanel_export.simulator import Fault, Simulator
 
 Configure = Callable[[str], None]

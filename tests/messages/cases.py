@@ -46,9 +46,9 @@ from steps import (
 from support import ACCOUNT, Body, answering, simulator
 
 from mixpanel_export import Timeouts, Workspace, split_date_range
-from mixpanel_export._config import read_defaults
+from mixpanel_export._config.config_file import read_defaults
 from mixpanel_export._database.connection import connect
-from mixpanel_export._local.config_file import add_account, remove_account
+from mixpanel_export._local.accounts import add_account, remove_account
 from mixpanel_export.credentials import Credentials, resolve_credentials
 from mixpanel_export.simulator import Fault
 

@@ -21,8 +21,7 @@ LAYERS = {
     "_tracebacks": ("_error_base", ""),
     "_files": ("", ""),
     "_process": ("", ""),
-    "_environment": ("errors", ""),
-    "_endpoint": ("_environment errors", ""),
+    "_config": ("_files errors", ""),
     "_display": ("", "pandas"),
     "results": ("_display errors", "pandas"),
     "inspection": ("_display results", "pandas"),
@@ -31,19 +30,17 @@ LAYERS = {
     "_concurrency": ("", "anyio"),
     "_timezones": ("errors", ""),
     "_planning": ("_model errors", ""),
-    "_config": ("_environment _files errors", ""),
-    "_compat": ("_environment _error_base _model _planning _timezones errors results", ""),
-    "_quota": ("_environment _files errors", "anyio platformdirs"),
-    "_secrets": ("_environment", ""),
-    "credentials": ("_config _endpoint _environment _secrets _timezones errors", ""),
+    "_compat": ("_config _error_base _model _planning _timezones errors results", ""),
+    "_quota": ("_config _files errors", "anyio platformdirs"),
+    "credentials": ("_config _timezones errors", ""),
     "exceptions": ("errors", ""),
     "types": ("inspection results", ""),
     "progress": ("results", "tqdm"),
     "_source": (
-        "_concurrency _endpoint _model _ndjson _quota _timezones credentials errors",
+        "_concurrency _config _model _ndjson _quota _timezones credentials errors",
         "anyio h2 httpx isal",
     ),
-    "_database": ("_environment _files _model errors", "duckdb"),
+    "_database": ("_config _files _model errors", "duckdb"),
     "_writer": (
         "_concurrency _database _model _ndjson _planning _timezones errors",
         "duckdb isal nanoarrow numpy",
@@ -54,7 +51,7 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_concurrency _config _database _display _endpoint _error_base _files _model _ndjson _quota _secrets _source _timezones _tracebacks credentials errors inspection results sync",
+        "_concurrency _config _database _display _error_base _files _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
         "duckdb pandas tomlkit",
     ),
     "auth": ("_config _local credentials", ""),
@@ -66,7 +63,7 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_compat _config _database _endpoint _environment _error_base _export _local _model _planning _process _quota _secrets _source _timezones credentials "
+            "_compat _config _database _error_base _export _local _model _planning _process _quota _source _timezones credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",

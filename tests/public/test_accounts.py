@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._local import config_file as _accounts
-from mixpanel_export._local.config_file import add_account, remove_account, set_default
+from mixpanel_export._local import accounts as _accounts
+from mixpanel_export._local.accounts import add_account, remove_account, set_default
 from mixpanel_export.credentials import Credentials, resolve_credentials
 from mixpanel_export.errors import AccountExistsError, AccountNotFoundError, ConfigError
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._endpoint import export_url
+from mixpanel_export._config.endpoint import export_url
 from mixpanel_export.credentials import (
     Credentials,
     account_used,

@@ -22,7 +22,7 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from mixpanel_export import SelectionError, Timeouts
-from mixpanel_export._endpoint import export_url
+from mixpanel_export._config.endpoint import export_url
 from mixpanel_export._quota.shared import SharedQuota, key_of
 from mixpanel_export.simulator import Fault
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
-from mixpanel_export._environment import variable
+from mixpanel_export._config.environment import variable
 from mixpanel_export.errors import ConfigError, RegionError
 
 # From openapi/export.openapi.yaml in the repository mixpanel/docs.

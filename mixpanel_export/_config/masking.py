@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from mixpanel_export._environment import cleaned
+from mixpanel_export._config.environment import cleaned
 
 _QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
 

@@ -1,4 +1,4 @@
-"""Reads the configuration file: where it is, its TOML, and what `[defaults]` says. `_local/config_file` changes it."""
+"""Reads the configuration file: its path, its TOML, and its `[defaults]`. `_local/accounts` changes it."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mixpanel_export._environment import expanded, home, variable
+from mixpanel_export._config.environment import expanded, home, variable
 from mixpanel_export._files import kind_of
 from mixpanel_export.errors import ConfigError
 
@@ -18,7 +18,7 @@ _MAX_WORKERS = 100
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """The values of `[defaults]`; None for those that it does not have."""
+    """The values of `[defaults]`. A missing value is None."""
 
     parallel: bool | None = None
     workers: int | None = None
@@ -30,7 +30,7 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
     """Return the path of the configuration file: `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
 
     Raises:
-        ConfigError: the variable is not set, and there is no home directory.
+        ConfigError: The variable is not set, and there is no home directory.
     """
     if named := variable("MP_CONFIG_PATH", environ):
         return expanded(named)
@@ -47,7 +47,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Return the content of the configuration file *path*; empty if there is no such file.
 
     Raises:
-        ConfigError: the file cannot be read or is not TOML.
+        ConfigError: The file cannot be read or is not TOML.
     """
     import tomllib  # noqa: PLC0415 - most commands have no file to read
 
@@ -72,10 +72,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_defaults(path: Path) -> Defaults:
-    """Return what `[defaults]` in the configuration file *path* says.
+    """Return the `[defaults]` of the configuration file *path*.
 
     Raises:
-        ConfigError: as `read_config`; or a key of `[defaults]` is unknown or has a value that it cannot have.
+        ConfigError: As `read_config`; or a key of `[defaults]` is unknown, or its value is invalid.
     """
     table = read_config(path).get("defaults", {})
     if not isinstance(table, dict):
@@ -96,10 +96,10 @@ def read_defaults(path: Path) -> Defaults:
 
 
 def chosen_database() -> str | None:
-    """Return the database file that `MPX_DB`, or else `[defaults]`, names; None if neither does.
+    """Return the database file of `MPX_DB`, or else of `[defaults]`; None if neither names one.
 
     Raises:
-        ConfigError: as `read_defaults`.
+        ConfigError: As `read_defaults`.
     """
     if named := variable("MPX_DB"):
         return named
@@ -109,7 +109,7 @@ def chosen_database() -> str | None:
 
 
 def _expected(key: str, value: object) -> str | None:
-    """Return what *value* should be; None if it is right."""
+    """Return a description of valid values; None if *value* is valid."""
     match key:
         case "parallel":
             return None if isinstance(value, bool) else "true or false"
