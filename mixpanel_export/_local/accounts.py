@@ -15,8 +15,8 @@ from typing import Any, cast
 import tomlkit
 from tomlkit.items import InlineTable, Table
 
-from mixpanel_export._files import file_to_write, replacing
 from mixpanel_export._config.masking import Masked
+from mixpanel_export._files import file_to_write, replacing
 from mixpanel_export.credentials import Credentials, account_not_found, read_accounts
 from mixpanel_export.errors import AccountExistsError, ConfigError
 
