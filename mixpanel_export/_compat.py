@@ -91,7 +91,7 @@ def check_limit(limit: int | None, *, parallel: bool = False) -> None:
     """Check *limit*, the most events of one request.
 
     Raises:
-        ArgumentError: It is out of range, or there are several requests at a time.
+        ArgumentError: *limit* is out of range, or cannot be used with *parallel*.
     """
     check("limit", limit, 1, 100_000)
     if parallel and limit is not None:
@@ -101,7 +101,7 @@ def check_limit(limit: int | None, *, parallel: bool = False) -> None:
 def filters_of(events: list[str] | None, where: str | None) -> tuple[list[str] | None, str | None]:
     """Return the filters for `export_events`. As in mixpanel_data, an empty list and empty text select all events.
 
-    Other empty iterables stay as they are, and are refused, because an iterator may be empty by mistake.
+    Other empty iterables are returned unchanged and refused later, because an iterator may be empty by mistake.
     """
     return None if isinstance(events, list | tuple) and not events else events, text_or_none(where)
 
@@ -161,7 +161,7 @@ def check_one_request(days: Chunk) -> None:
     """Check that one request may ask for *days*.
 
     Raises:
-        DateRangeTooLargeError: It may not.
+        DateRangeTooLargeError: The range is too long for one request.
     """
     if days.length > MAX_DAYS:
         raise DateRangeTooLargeError(

@@ -147,8 +147,8 @@ def _do_nothing() -> None:
 def raise_first_error() -> Iterator[None]:
     """Raise the first error of an exception group instead of the group. The other errors are its consequences.
 
-    An exception that is not an `Exception`, such as `KeyboardInterrupt`, takes precedence. A channel breaks because the task
-    at its other end failed, whose error may come later.
+    An exception that is not an `Exception`, such as `KeyboardInterrupt`, takes precedence. The error of a broken channel is
+    never the first one, because the channel broke when the task at its other end failed.
     """
     try:
         yield

@@ -106,7 +106,7 @@ def most_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator
 
 @contextmanager
 def all_processors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let statements run on every processor that has enough memory, unless `MPX_THREADS` says otherwise."""
+    """Let statements use all processors, as far as the memory suffices, unless `MPX_THREADS` is set."""
     threads = thread_count() if variable("MPX_THREADS") else _threads(processors())
     with _changed_settings(connection, {"threads": str(threads)}):
         yield
@@ -143,7 +143,7 @@ def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[s
 def memory_limit() -> int:
     """Return how many bytes DuckDB may use: `MPX_MEMORY_LIMIT`, or a default for this machine.
 
-    If `MPX_PROCESS_MEMORY` is set, DuckDB gets no more than what the rest of an export leaves of it.
+    If `MPX_PROCESS_MEMORY` is set, the result is at most its value minus the memory that an export needs outside DuckDB.
 
     Raises:
         ConfigError: A variable is not a size such as `512MB`, or is too small for a load.

@@ -1,4 +1,4 @@
-"""Extracts the segments of chunks that still arrive, and validates each chunk when all its segments are extracted.
+"""Extracts segments of chunks while the chunks arrive, and validates each chunk when all its segments are extracted.
 
 Each validator works on one segment at a time. Chunks that began earlier have priority, so that they can be committed while
 others arrive.
@@ -32,11 +32,11 @@ class _Attempt:
     chunk: Chunk
     number: int
     results: list[ExtractedSegment | Unloadable | None] = field(default_factory=list)
-    """For each segment the result of its extraction, None before it."""
+    """The result of each segment; None until the segment is extracted."""
     staged: StagedChunk | None = None
-    """The complete chunk; None while it arrives."""
+    """The complete chunk; None while the chunk arrives."""
     running: int = 0
-    """How many segments are being extracted."""
+    """The number of segments that are being extracted."""
     is_abandoned: bool = False
     stopped: anyio.Event = field(default_factory=anyio.Event)
 
@@ -63,7 +63,7 @@ class Validation:
     def start(
         self, tasks: TaskGroup, validators: Sequence[Validator], ready: MemoryObjectSendStream[ValidatedChunk]
     ) -> None:
-        """Start tasks that send chunks to *ready*; they end when `close` was called and every complete chunk is validated."""
+        """Start tasks that send chunks to *ready*. They end after `close`, when every complete chunk is validated."""
         for validator in validators:
             tasks.start_soon(self._work, validator, self._additions.clone(), ready.clone())
         self._additions.close()

@@ -9,7 +9,7 @@ same time: the first ready chunk begins a group, one statement inserts it, and f
 large or old, or no chunk is left. Then the group is committed.
 
 A channel ends when its last sender closes it, so these tasks end one after the other. Channels are closed without an await,
-which could replace the error that closes them by a cancellation.
+because a cancellation in the await would replace the error.
 """
 
 import logging
@@ -54,7 +54,7 @@ from mixpanel_export.errors import AdvisoryWarning
 
 _log = logging.getLogger("mixpanel_export")
 
-_LAST_CHUNKS = 4  # a large group takes the last chunks too if they are at most a quarter of its own
+_LAST_CHUNKS = 4  # a large group also takes the last chunks, if they are at most a quarter of its chunks
 
 Ready = ValidatedChunk | ChunkFailed | ChunkSplit
 
@@ -193,7 +193,7 @@ class WriteTasks:
                         await ready.send(item)
 
     def _answer_unless_valid(self, staged: StagedChunk, validated: Validated) -> ValidatedChunk | None:
-        """Return a valid chunk; answer any other one."""
+        """Return the chunk if it is valid. Otherwise answer with the verdict."""
         self._warn_of_clock()
         if isinstance(validated, ValidatedChunk):
             return validated
@@ -202,8 +202,8 @@ class WriteTasks:
         return None
 
     def _add_block(self, block: Block) -> tuple[Segment | None, int]:
-        """Stage a block; return the segment that is complete, if any, and the free disk."""
-        # In one call, because each costs a change of thread.
+        """Stage a block. Return the segment that it completes, if any, and the free disk space."""
+        # One call saves a change of thread.
         return self._staging.add(block), self._staging.free_disk()
 
     async def _wait_for_disk(self) -> None:

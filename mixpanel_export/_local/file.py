@@ -115,7 +115,7 @@ class LocalDatabase(ABC):
             return self.connection.sql(query)
 
     @short_tracebacks
-    def tables(self, *, all: bool = False) -> list[TableInfo]:  # noqa: A002 - short, and said by keyword only
+    def tables(self, *, all: bool = False) -> list[TableInfo]:  # noqa: A002 - keyword-only
         """Return the exported tables by name. With *all*, your own tables are among them, with the type None.
 
         Tables whose names begin with an underscore are internal and never listed.

@@ -38,8 +38,8 @@ async def download_events(
 ) -> None:
     """Request *days* once, and write the lines of the complete response to a seekable *file*.
 
-    After an empty answer, which cannot be proven whole, the days are requested once more. A second one is believed, with
-    a warning.
+    An empty answer cannot be proven complete, so the days are then requested once more. A second empty answer is accepted
+    with a warning.
 
     Raises:
         ValueError, ConfigError: As `export_events`.

@@ -37,7 +37,7 @@ def iter_events(
 ) -> Iterator[dict[str, Any]]:
     """Download one chunk after another, and yield the events of each. Warn at the end if lines are not events.
 
-    *download* writes the lines of a chunk, proven whole, into a file. Its second argument is what is left of *limit*.
+    *download* writes the lines of a complete response into a file. Its second argument is the rest of *limit*.
     """
     __tracebackhide__ = True
     rejects = 0

@@ -22,7 +22,7 @@ class Group:
     ) -> None:
         self.chunks = [chunk]
         self.on_all_processors = on_all_processors
-        """Whether nothing else of the export needs a processor meanwhile."""
+        """Whether the load may use all processors, because no other task of the export needs one."""
         self.rows = chunk.batch.rows
         """The rows to be inserted."""
         self.size = chunk.staged.size

@@ -1,7 +1,7 @@
 """Finds the byte offsets of lines, event names and properties in whole lines. Nothing is parsed or copied.
 
-numpy finds the offsets, and Arrow's layout lets DuckDB read the text in place. A *regular* line has the
-form in which Mixpanel writes events, `{"event":"…","properties":{…}}`. DuckDB checks whether name and properties are valid.
+numpy finds the offsets, and Arrow's layout lets DuckDB read the text in place. A *regular* line has the form in which
+Mixpanel writes events, `{"event":"…","properties":{…}}`. DuckDB checks whether name and properties are valid.
 """
 
 import re

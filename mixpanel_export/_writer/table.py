@@ -1,6 +1,6 @@
 """The DuckDB destination: loads validated chunks into one events table.
 
-After a kill at any line the file holds whole batches with their ledger rows, because both are committed in one transaction.
+A process that is killed leaves complete batches with their ledger rows, because both are committed in one transaction.
 `replace` fills a shadow table under its own ledger rows and swaps it in one transaction, so a reader sees either the old
 table or the new one.
 """
@@ -42,7 +42,7 @@ from mixpanel_export.errors import DatabaseError, TableError
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What an export did to its table."""
+    """The effect of an export on its table."""
 
     growth: int
     """Rows by which the table grew; with `replace`, the rows of the new table."""
@@ -76,7 +76,7 @@ class EventsTable:
             return self._ledger.for_selection()
 
     def new_numbers(self, count: int) -> list[int]:
-        """Return the numbers of *count* new batches, rising."""
+        """Return the numbers of *count* new batches, ascending."""
         with self.errors(str(self.spec.days)):
             numbers = self._ledger.new_numbers(count)
         self._numbers += numbers

@@ -1,8 +1,8 @@
 """Decides which of several rows with the same identity is kept. Pure functions.
 
-The identity of a row is its event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row without an
-`$insert_id` is never a duplicate. The winner is the row processed last, then the row with the greatest text, so the
-result does not depend on the order in which rows or batches arrive.
+The identity of a row is its event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row
+without an `$insert_id` is never a duplicate. The winner is the row processed last, then the row with the greatest text, so
+the result does not depend on the order in which rows or batches arrive.
 """
 
 import re

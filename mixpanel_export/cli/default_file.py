@@ -1,4 +1,4 @@
-"""The database that a command uses if none is named, and the one that Python uses then."""
+"""The default databases of `mpx` and of `Workspace`."""
 
 import warnings
 from pathlib import Path
@@ -10,7 +10,7 @@ from mixpanel_export.cli.log import say
 
 
 def say_database(ctx: click.Context) -> None:
-    """Print which file the command uses, unless it is typed, and whether there is another default file."""
+    """Print which file the command uses, unless the command line names it, and whether there is another default file."""
     if ctx.get_parameter_source("db") is not ParameterSource.COMMANDLINE:
         say(f"Database: {ctx.params['db']}")
     say_other_file(ctx)

@@ -252,7 +252,7 @@ def command(ctx: click.Context, /, **_: Any) -> None:
 
 
 def _options(ctx: click.Context) -> Options:
-    """Return the options. What is typed takes precedence over settings that it excludes."""
+    """Return the options. Options on the command line take precedence over settings that they exclude."""
     values = dict(ctx.params)
     typed = {name for name in values if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     mode, flags = values.pop("mode"), [name for name in ("append", "replace", "resume") if values[name]]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mixpanel_export._config.config_file import Defaults
 
 NAMED_DB = "mixpanel_export.named_db"
-"""Where `--db` of a command with a database argument is stored in the context's `meta`."""
+"""The key of `--db` in the context's `meta`, for commands that also have a database argument."""
 
 _DEFAULTS = "mixpanel_export.defaults"
 
@@ -28,7 +28,7 @@ WIDTH = 100
 class FromEnvironment(click.Parameter):
     """A parameter whose environment variable is read as `variable` reads it.
 
-    If neither the command line nor the environment has a value, it is the one of *setting* in `[defaults]` of the
+    If neither the command line nor the environment has a value, the value is that of *setting* in `[defaults]` of the
     configuration file. Help texts and completion do not read the file.
     """
 
@@ -49,7 +49,7 @@ class FromEnvironment(click.Parameter):
 
 
 def _defaults(ctx: click.Context) -> "Defaults":
-    """Return what `[defaults]` says. The file is read once a command."""
+    """Return the `[defaults]`. The file is read once per command."""
     from mixpanel_export._config.config_file import Defaults, config_file, read_defaults
 
     if _DEFAULTS not in ctx.meta:
@@ -80,7 +80,7 @@ class Option(FromEnvironment, click.Option):
         self.section = section
 
     def get_help_extra(self, ctx: click.Context) -> "OptionHelpExtra":
-        """Return what stands in brackets after the help. Ranges without an upper bound are left out."""
+        """Return the text in brackets after the help. Ranges without an upper bound are left out."""
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
         if isinstance(self.type, IntRange | FloatRange) and self.type.max is not None:
