@@ -54,8 +54,6 @@ from mixpanel_export.errors import AdvisoryWarning
 
 _log = logging.getLogger("mixpanel_export")
 
-_LAST_CHUNKS = 4  # a large group also takes the last chunks, if they are at most a quarter of its chunks
-
 Ready = ValidatedChunk | ChunkFailed | ChunkSplit
 
 
@@ -76,15 +74,17 @@ class _Backlog:
         self._most = most
         self._on_wait = on_wait
         self._sizes: dict[Chunk, int] = {}
+        self._total = 0
         self._removed = anyio.Event()
         self.is_waited_for = False
         """Whether staging waits for a commit, so that no group should wait for further chunks."""
 
     async def add(self, chunk: StagedChunk) -> None:
         """Count a complete chunk. Wait first while there are too many bytes."""
-        while sum(self._sizes.values()) > self._most:
+        while self._total > self._most:
             await self._wait()
         self._sizes[chunk.chunk] = chunk.size
+        self._total += chunk.size
 
     async def shrink(self) -> bool:
         """Wait until a chunk is removed. Return whether there was a chunk to wait for."""
@@ -95,7 +95,7 @@ class _Backlog:
 
     def remove(self, chunk: Chunk) -> None:
         """Stop counting a chunk that is committed or discarded."""
-        del self._sizes[chunk]  # repair may have changed the size of the chunk
+        self._total -= self._sizes.pop(chunk)  # repair may have changed the size of the chunk
         self._removed.set()
         self._removed = anyio.Event()
 
@@ -272,10 +272,7 @@ class WriteTasks:
             and not self._backlog.is_waited_for
             and len(group.chunks) < self._tracker.undecided
             and group.size < self._tuning.group_size
-            and (
-                group.rows < self._tuning.group_rows * len(self._validators)
-                or self._tracker.undecided - len(group.chunks) <= len(group.chunks) // _LAST_CHUNKS
-            )
+            and group.rows < self._tuning.group_rows * len(self._validators)
             and group.longest <= USUAL_LINE
         )
 
