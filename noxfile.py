@@ -1,4 +1,4 @@
-"""What a developer runs: `nox` for the checks, `nox -s torture`, `mutation`, `bench` or `demo` for the rest."""
+"""Sessions for developers: `nox` runs the checks; `nox -s torture`, `mutation`, `bench` or `demo` runs the others."""
 
 import nox
 
@@ -20,7 +20,7 @@ def _tools(*names: str) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and form."""
+    """Run the linter and the formatter."""
     session.install(*_tools("ruff"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -28,22 +28,22 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of everything, tests included."""
+    """Check the types, also in tests and benchmarks."""
     session.install(".", *DEV)
     session.run("mypy")
 
 
 @nox.session(python=PYTHONS, tags=["tests"])
 def tests(session: nox.Session) -> None:
-    """Run the tests against the installed package, on every interpreter that is here; `-- -m ''` adds the slow ones."""
+    """Run the tests against the installed package, on each available Python. `-- -m ''` adds the slow tests."""
     session.install(".", *DEV)
-    # Out of the checkout's reach, so that only the wheel can be what is imported.
+    # Outside the checkout, so that the installed wheel is imported.
     session.run("python", "-P", "-m", "pytest", "-n", "2", *session.posargs)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests once more under coverage, and fail under the share that pyproject.toml names."""
+    """Run the tests under coverage, and fail if it is lower than pyproject.toml requires."""
     session.install("-e", ".", *DEV)
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", "-n", "2", *session.posargs)
@@ -53,7 +53,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """Change the pure modules bit by bit and see the tests notice."""
+    """Run mutation tests on the pure modules."""
     session.install("-e", ".", *DEV)
     session.run("mutmut", "run", *session.posargs)
     session.run("mutmut", "results")
@@ -61,14 +61,14 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session
 def torture(session: nox.Session) -> None:
-    """Kill exports, lie to them and compare with the truth: `nox -s torture -- --help` says what can be chosen."""
+    """Kill exports, send them wrong responses, and check the results. `nox -s torture -- --help` shows the options."""
     session.install("-e", ".", *DEV)
     session.run("python", "-m", "tests.torture", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure: `nox -s bench` runs all, `nox -s bench -- engine --scale 1` one script of benchmarks/."""
+    """Run the benchmarks: `nox -s bench` runs all, `nox -s bench -- engine --scale 1` one script of benchmarks/."""
     everything = not session.posargs or session.posargs[0].startswith("-")
     scripts = BENCHMARKS if everything else session.posargs[:1]
     session.install(".", *nox.project.dependency_groups(PROJECT, "bench"))
