@@ -77,14 +77,23 @@ def detect_offset(lines: Iterable[bytes]) -> float | None:
     The offset is the most frequent difference between an event's `time` and `mp_processing_time_ms`, the time at which
     Mixpanel processed the event, which is always UTC. More than half of the events must have this difference.
     """
+    quarters = _usual_delay(lines)
+    hours = -(quarters or 0) / 4
+    return hours if hours and _is_offset(hours) else None
+
+
+def times_are_utc(lines: Iterable[bytes]) -> bool:
+    """Whether the events prove that their times are in UTC, by the same comparison as `detect_offset`."""
+    return _usual_delay(lines) == 0
+
+
+def _usual_delay(lines: Iterable[bytes]) -> int | None:
+    """Return the delay that more than half of the events have, in quarters of an hour; None if there is none."""
     delays = [seconds for line in islice(lines, _SAMPLE) if (seconds := _delay(line)) is not None]
     if len(delays) < _MIN_EVENTS:
         return None
     quarters, count = Counter(round(seconds / _QUARTER) for seconds in delays).most_common(1)[0]
-    hours = -quarters / 4
-    if not quarters or 2 * count <= len(delays) or not _is_offset(hours):
-        return None
-    return hours
+    return quarters if 2 * count > len(delays) else None
 
 
 def _delay(line: bytes) -> float | None:

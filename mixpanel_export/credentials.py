@@ -143,6 +143,8 @@ def resolve_credentials(
         values = {key: variables[name] for key, name in _VARIABLES.items()}
         return _credentials(values, overrides, _VARIABLES)
     path, name, entry = chosen
+    if variables["MP_REGION"]:
+        check_region(variables["MP_REGION"].lower())  # not used, but a mistake
     _warn_of_readers(path)
     if variables["MPX_PROJECT_TIMEZONE"] and not entry.get("project_timezone"):
         warnings.warn(

@@ -159,7 +159,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
             APIError: The test itself failed; its subclasses say why.
         """
         credentials = resolve_credentials(account)
-        events = run_sync(check_credentials, credentials, api_url=api_url)
+        events = len(run_sync(check_credentials, credentials, api_url=api_url))
         return {
             "success": True,
             "account": account_used(account),

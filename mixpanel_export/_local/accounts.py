@@ -78,6 +78,21 @@ def set_default(path: Path, name: str) -> None:
     _rewrite(path, lambda text: _changed(text, change))
 
 
+def set_defaults(path: Path, *, parallel: bool, mode: str) -> None:
+    """Write *parallel* and *mode* into `[defaults]` of the file *path*.
+
+    Raises:
+        ConfigError: the file cannot be read or written.
+    """
+
+    def change(config: tomlkit.TOMLDocument) -> None:
+        if not isinstance(config.get("defaults"), MutableMapping):
+            config["defaults"] = tomlkit.table()
+        cast("_Table", config["defaults"]).update(parallel=parallel, mode=mode)
+
+    _rewrite(path, lambda text: _changed(text, change))
+
+
 def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, dict[str, str]]]:
     """Check that an account *name* can be added, and return the result of `read_accounts`.
 
@@ -91,7 +106,7 @@ def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, d
         raise AccountExistsError(
             name,
             f"there is an account {name!r} in {path} already",
-            advice="choose another name, or replace it",
+            advice="choose another name, or pass $replace",
         )
     return default, accounts
 

@@ -21,11 +21,12 @@ _TIMEOUTS = Timeouts(connect=15.0, first_byte=120.0, idle=30.0)  # the response 
 async def check_credentials(
     credentials: Credentials,
     *,
+    limit: int = 1,
     api_url: str | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> int:
-    """Request one event of yesterday. Return 1, or 0 if that day has no events.
+) -> list[bytes]:
+    """Request at most *limit* events of yesterday, and return their lines; none if that day has no events.
 
     If the call returns, the credentials are valid. It makes one attempt and does not wait for the quota. It uses one
     request of the hourly quota, but none if Mixpanel refuses the credentials.
@@ -39,21 +40,21 @@ async def check_credentials(
     # Yesterday in UTC has begun in every time zone.
     yesterday = now().astimezone(UTC).date() - timedelta(days=1)
     parameters = parameters_for(
-        credentials, Selection(credentials.project_id), limit=1, api_url=api_url, timeouts=_TIMEOUTS
+        credentials, Selection(credentials.project_id), limit=limit, api_url=api_url, timeouts=_TIMEOUTS
     )
-    counter = _Counter()
+    sink = _Lines()
 
     async def check() -> None:
         async with new_client(parameters.url, transport) as client:
             gate = gate_for(Quota.resolved(max_wait=0.0), parameters.url, credentials.project_id)
             fetcher = Fetcher(client, parameters, gate, workers=1, retries=0, now=now)
-            await fetcher.fetch(Chunk(yesterday, yesterday), counter)
+            await fetcher.fetch(Chunk(yesterday, yesterday), sink)
 
     try:
         await in_task(check)
     except RateLimitError as error:
         raise _cannot_check_now(error) from error
-    return counter.events
+    return sink.content.split(b"\n")[:-1]
 
 
 def _cannot_check_now(error: RateLimitError) -> RateLimitError:
@@ -67,14 +68,14 @@ def _cannot_check_now(error: RateLimitError) -> RateLimitError:
     )
 
 
-class _Counter:
-    """A sink that counts events and discards them."""
+class _Lines:
+    """A sink that keeps the few lines of the response."""
 
     def __init__(self) -> None:
-        self.events = 0
+        self.content = b""
 
     async def restart(self) -> None:
-        self.events = 0
+        self.content = b""
 
     async def block(self, lines: Lines) -> None:
-        self.events += sum(bytes(piece).count(b"\n") for piece in lines)
+        self.content += b"".join(lines)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from mixpanel_export._config.environment import decoded, variable
+from mixpanel_export._config.environment import variable
 from mixpanel_export.cli import complete, print_json, program
-from mixpanel_export.cli.options import api_url_option, option
+from mixpanel_export.cli.add_account import add
+from mixpanel_export.cli.options import api_url_option
 from mixpanel_export.cli.report import quoted
 
 EXAMPLES = """\b
@@ -19,16 +20,6 @@ Examples:
 
 The file is MP_CONFIG_PATH, else ~/.mp/config.toml. Its other contents are preserved. MP_USERNAME and MP_SECRET take
 precedence over the default account, and --account NAME takes precedence over both.
-"""
-
-ADD_EXAMPLES = """\b
-Examples:
-  mpx accounts add main --username svc.ab12cd.mp-service-account --project-id 12345
-  mpx accounts add eu --username svc.ab12cd.mp-service-account --project-id 678 --region eu --secret-stdin
-
-The secret is read from MP_SECRET if that is set, else from a prompt that does not show it, or with --secret-stdin
-from standard input: `pass show mixpanel | mpx accounts add main --secret-stdin`. The account is not tested; use
-`mpx accounts test`.
 """
 
 TEST_EXAMPLES = """\b
@@ -51,6 +42,9 @@ Exit codes:
 @click.group("accounts", short_help="Manage accounts in the configuration file.", epilog=EXAMPLES)
 def command() -> None:
     """Manage service accounts, each with its project and region, in the configuration file."""
+
+
+command.add_command(add)
 
 
 @command.command("list", short_help="List the accounts.", epilog="\b\nExample:\n  mpx accounts list --json\n")
@@ -102,99 +96,8 @@ def _lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> list[str]
     ]
 
 
-@command.command("add", short_help="Add or replace an account.", epilog=ADD_EXAMPLES)
-@click.argument("name")
-@option(
-    "--username",
-    envvar="MP_USERNAME",
-    metavar="NAME",
-    show_envvar=True,
-    help="User name of the service account.",
-)
-@option("--project-id", envvar="MP_PROJECT_ID", metavar="ID", show_envvar=True, help="Number of the project.")
-@option(
-    "--region",
-    type=click.Choice(["us", "eu", "in"], case_sensitive=False),
-    envvar="MP_REGION",
-    default="us",
-    show_envvar=True,
-    help="Region of the project's data.",
-)
-@option(
-    "--project-timezone",
-    envvar="MPX_PROJECT_TIMEZONE",
-    metavar="ZONE",
-    show_envvar=True,
-    help="Time zone of a project whose times are local, such as US/Pacific.",
-)
-@click.option("--secret-stdin", is_flag=True, help="Read the secret from standard input.")
-@click.option("--replace", is_flag=True, help="Replace an account of that name.")
-@click.option("--default", is_flag=True, help="Make it the default account, as the first one always is.")
-def add(
-    *,
-    name: str,
-    username: str | None,
-    project_id: str | None,
-    region: str,
-    project_timezone: str | None,
-    secret_stdin: bool,
-    replace: bool,
-    default: bool,
-) -> None:
-    """Add the service account NAME to the configuration file, which becomes readable for its owner only."""
-    from mixpanel_export._config.config_file import config_file
-    from mixpanel_export._local.accounts import add_account, check_new
-    from mixpanel_export.credentials import Credentials
-
-    path = config_file()
-    check_new(path, name, replace=replace)  # before any prompt
-    username = username or _prompt("User name of the service account", "--username")
-    project_id = project_id or _prompt("Project id", "--project-id")
-    credentials = Credentials(
-        username.strip(),
-        _secret(from_stdin=secret_stdin),
-        project_id.strip(),
-        region.lower(),
-        project_timezone or None,
-    )
-    is_default = add_account(path, name, credentials, replace=replace, default=default)
-    facts = f"project {credentials.project_id}, {credentials.region}" + (
-        ", the default" if is_default else ""
-    )
-    click.echo(f"Added {name} ({facts}) to {path}. To test it: `{_command('test', name)}`.")
-
-
 def _command(*words: str) -> str:
     return quoted([program(), "accounts", *words])
-
-
-def _prompt(text: str, option: str) -> str:
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{option} is missing, and there is no terminal for a prompt")
-    return str(click.prompt(text, err=True))
-
-
-def _secret(*, from_stdin: bool) -> str:
-    from mixpanel_export._config.masking import cleaned_secret
-
-    secret = variable("MP_SECRET")
-    if secret and not from_stdin:
-        click.echo("Using the secret in MP_SECRET.", err=True)
-        return cleaned_secret(secret)
-    if sys.stdin.isatty():
-        return cleaned_secret(click.prompt("Secret (not shown)", hide_input=True, err=True))
-    if from_stdin:
-        return cleaned_secret(_first_line(sys.stdin.buffer.read()))
-    raise click.UsageError(
-        "the secret is missing, and there is no terminal for a prompt; use --secret-stdin or MP_SECRET"
-    )
-
-
-def _first_line(content: bytes) -> str:
-    try:
-        return decoded(content).partition("\n")[0]
-    except UnicodeDecodeError as error:
-        raise click.UsageError("the secret on standard input is not text in UTF-8") from error
 
 
 @command.command("test", short_help="Test whether Mixpanel accepts an account.", epilog=TEST_EXAMPLES)

@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 from shell import served
 from support import simulator
 
+from mixpanel_export._config.config_file import Defaults, read_defaults
 from mixpanel_export.cli import cli
-from mixpanel_export.credentials import resolve_credentials
+from mixpanel_export.credentials import read_accounts, resolve_credentials
 from mixpanel_export.simulator import Fault, Simulator
 
 SECRET = "s3cr3t-V4lue"
@@ -32,7 +33,8 @@ region = "IN"
 secret = "{SECRET}"
 project_timezone = "US/Pacific"
 """
-ADD = ["add", "new", "--username", "svc.new", "--project-id", "9"]
+ADD = ["add", "new", "--username", "svc.new", "--project-id", "9", "--no-test"]
+DEMO = ["--username", "demo.mp-service-account", "--project-id", "12345", "--secret-stdin"]
 LIST = """\
    account  user name         project  region  time zone
 *  main     svc.main          7        in
@@ -130,7 +132,7 @@ def test_a_secret_comes_by_the_environment(path: Path, monkeypatch: pytest.Monke
         "REGION": "in",
     }.items():
         monkeypatch.setenv(f"MP_{name}", value)
-    result = mpx("add", "saved")
+    result = mpx("add", "saved", "--no-test")
     assert (result.exit_code, result.stderr) == (0, "Using the secret in MP_SECRET.\n")
     assert stored(path, "saved") == ("svc.env", SECRET, "5", "in")
 
@@ -139,11 +141,22 @@ def test_a_secret_comes_by_the_environment(path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("option", [[], ["--secret-stdin"]])
 def test_a_secret_that_is_typed_is_not_shown(option: list[str], path: Path) -> None:
     """On a terminal what is missing is asked for, and the secret is typed blind, whatever standard input is called."""
-    asked = (b"account:", "svc.typed"), (b"Project id:", "4"), (b"shown):", SECRET)
-    shown = typed(["add", "typed", *option], asked)
+    asked = (
+        (b"account:", "svc.typed"),
+        (b"Project id:", "4"),
+        (b"shown):", SECRET),
+        (b"[us]:", "eu"),
+        (b"2023? [y/N]:", "y"),
+        (b"or UTC:", "Mars"),
+        (b"or UTC:", "US/Pacific"),
+        (b"[Y/n]:", ""),
+    )
+    shown = typed(["add", "typed", "--no-test", *option], asked)
     assert "svc.typed" in shown
     assert SECRET not in shown
-    assert stored(path, "typed") == ("svc.typed", SECRET, "4", "us")
+    assert stored(path, "typed") == ("svc.typed", SECRET, "4", "eu")
+    assert resolve_credentials("typed", config_path=path).project_timezone == "US/Pacific"
+    assert read_defaults(path) == Defaults(parallel=True, mode="resume")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
@@ -212,6 +225,7 @@ def test_what_cannot_be_done_is_one_line(words: list[str], code: int, text: str,
 @pytest.mark.usefixtures("config")
 def test_an_account_is_replaced_on_request(path: Path) -> None:
     """With --replace the name may be taken; an account that was the default still is."""
+    assert "--replace" in one_error(mpx("add", "main", *ADD[2:], "--secret-stdin"), 4)
     result = mpx("add", "main", *ADD[2:], "--replace", "--secret-stdin", typed="other\n")
     assert "(project 9, us, the default)" in result.stdout
     assert stored(path, "main") == ("svc.new", "other", "9", "us")
@@ -230,6 +244,13 @@ def test_the_default_is_shown_changed_and_missed() -> None:
     assert "has no default account" in one_error(mpx("default"), 3)
 
 
+@pytest.mark.usefixtures("config")
+def test_a_region_that_is_none_is_an_error_beside_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account has its own region, but whoever sets MP_REGION wants another one."""
+    monkeypatch.setenv("MP_REGION", "de")
+    assert "'de'" in one_error(mpx("test", "main"), 3)
+
+
 # Mixpanel's opinion
 
 
@@ -237,8 +258,7 @@ def test_the_default_is_shown_changed_and_missed() -> None:
 def sim(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """A served simulator, and the account `demo` of it in the file."""
     sim = simulator(now=lambda: datetime.now(UTC))
-    words = ["--username", "demo.mp-service-account", "--project-id", "12345", "--secret-stdin"]
-    mpx("add", "demo", *words, typed="demo-secret\n")
+    mpx("add", "demo", *DEMO, "--no-test", typed="demo-secret\n")
     with served(sim) as url:
         monkeypatch.setenv("MPX_API_URL", url)
         yield sim
@@ -253,6 +273,28 @@ def test_an_account_is_tried_with_one_request(sim: Simulator) -> None:
     printed: dict[str, Any] = json.loads(mpx("test", "--json").stdout)
     assert list(printed) == ["success", "account", "project_id", "region", "events_found"]
     assert (printed["success"], printed["account"], printed["project_id"]) == (True, "demo", "12345")
+
+
+def test_a_new_account_is_tried_before_it_is_stored(sim: Simulator, path: Path) -> None:
+    """What Mixpanel refuses is not stored; what cannot be tried now is stored, and the reason is told."""
+    result = mpx("add", "good", *DEMO, typed="demo-secret\n")
+    assert (result.exit_code, len(sim.requests)) == (0, 1)
+    assert "Mixpanel accepts it" in result.stdout
+    assert "does not accept" in one_error(mpx("add", "bad", *DEMO, typed="wrong\n"), 3)
+    sim.faults = [Fault("503")]
+    result = mpx("add", "unknown", *DEMO, typed="demo-secret\n")
+    assert result.exit_code == 0
+    assert "could not be tried" in result.stdout
+    assert set(read_accounts(path)[1]) == {"demo", "good", "unknown"}
+
+
+def test_a_time_zone_of_a_project_in_utc_is_refused(sim: Simulator, path: Path) -> None:
+    """It would shift every time; a zone whose clock agrees with UTC shifts none."""
+    zone = [*DEMO, "--project-timezone"]
+    assert "Asia/Tokyo" in one_error(mpx("add", "shifted", *zone, "Asia/Tokyo", typed="demo-secret\n"), 3)
+    assert mpx("add", "same", *zone, "Atlantic/Reykjavik", typed="demo-secret\n").exit_code == 0
+    assert set(read_accounts(path)[1]) == {"demo", "same"}
+    assert len(sim.requests) == 2
 
 
 def test_without_a_name_it_tries_what_an_export_would_use(

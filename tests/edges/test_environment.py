@@ -123,7 +123,7 @@ def test_a_secret_comes_from_standard_input_in_any_encoding(
     content: bytes, env: Mapping[str, str], tmp_path: Path
 ) -> None:
     """As PowerShell and others write a file."""
-    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--secret-stdin")
+    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test", "--secret-stdin")
     assert run_mpx(*add, env=env, input=content).returncode == 0
     assert read_accounts(tmp_path / "config.toml")[1]["main"]["secret"] == SECRET
 

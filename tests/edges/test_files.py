@@ -93,7 +93,7 @@ def test_accounts_leave_what_is_no_file(thing: Path, monkeypatch: pytest.MonkeyP
     """The configuration file is a file; whether it is read or written, the error says what stands there."""
     monkeypatch.setenv("MP_CONFIG_PATH", str(thing))
     monkeypatch.setenv("MP_SECRET", "s")
-    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1")
+    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test")
     assert mpx(*add).exit_code == 3
     if not stat.S_ISCHR(thing.stat().st_mode):  # the null device is an empty configuration
         assert "thing is a" in one_error(mpx("accounts", "list"))
@@ -363,7 +363,7 @@ def test_a_configuration_may_be_a_mounted_file(mounted: tuple[Path, Path], env: 
     """Accounts are added and removed in the file outside, which others cannot read."""
     target, source = mounted
     env = {**env, "MP_CONFIG_PATH": str(target)}
-    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1")
+    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test")
     assert run_mounted({target: source}, *add, env=env).returncode == 0
     text = source.read_text(encoding="utf-8")
     assert '[accounts.main]\nusername = "u"' in text
@@ -457,7 +457,7 @@ def test_files_are_written_in_a_folder_that_cannot_be(
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     assert mpx("query", "FROM t", "--db", str(db), "--parquet", str(parquet)).exit_code == 0
     assert parquet.read_bytes().startswith(b"PAR1")
-    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1")
+    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test")
     assert run_mpx(*add, env={**env, "MP_CONFIG_PATH": str(config)}).returncode == 0
     assert "[accounts.main]" in config.read_text(encoding="utf-8")
     assert mode_of(config) == 0o600

@@ -110,7 +110,7 @@ def test_a_configuration_is_a_file_on_this_machine(
     target: str, env: Mapping[str, str], tmp_path: Path
 ) -> None:
     """No folder of the name of a scheme appears."""
-    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1")
+    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test")
     assert run_mpx(*add, env={**env, "MP_CONFIG_PATH": target}, cwd=tmp_path).returncode == 3
     assert not list(tmp_path.iterdir())
 

@@ -199,7 +199,7 @@ def test_a_signal_at_the_secret_prompt_is_one_line(
     config = tmp_path / "config.toml"
     bare = {name: value for name, value in env.items() if name != "MP_SECRET"}
     ours, theirs = pty.openpty()
-    command = [*MODULE, "accounts", "add", "main", "--username", "u", "--project-id", "1"]
+    command = [*MODULE, "accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test"]
     with subprocess.Popen(
         command, env=bare, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, start_new_session=True
     ) as process:
@@ -220,7 +220,7 @@ def test_a_signal_at_the_secret_prompt_is_one_line(
 def test_no_is_no_interruption(env: Mapping[str, str], tmp_path: Path) -> None:
     """An answer of no, or the end of the input, is exit code 1."""
     config = tmp_path / "config.toml"
-    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1")
+    add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test")
     assert run_mpx(*add, env=env).returncode == 0
     before = config.read_bytes()
     for answer in (b"n\n", b"\x04"):

@@ -42,6 +42,7 @@ from steps import (
     unused_zone,
     upgraded,
     written_to,
+    zone_of_utc,
 )
 from support import ACCOUNT, Body, answering, simulator
 
@@ -361,6 +362,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx accounts add: a secret that is no text": shell(
         "accounts", "add", "main", "--username", "u", "--project-id", "1", "--secret-stdin", typed=b"\xff"
     ),
+    "mpx accounts add: a zone of a project in UTC": zone_of_utc,
     "mpx accounts remove: no terminal": steps(configured(), shell("accounts", "remove", "main")),
     "mpx accounts default: none": steps(configured(), shell("accounts", "default")),
     "mpx demo: another's table": steps(exists, lambda place: mpx("demo", "--db", str(place.db))),

@@ -4,7 +4,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ import duckdb
 import httpx
 import pytest
 from old_files import made, noons
-from shell import held_by_another, mpx
+from shell import held_by_another, mpx, served
 from support import ACCOUNT, NOW, answering, export, query, simulator
 
 from mixpanel_export import Workspace, upgrade_database
@@ -296,3 +296,12 @@ def no_hour_to_check(_: Place) -> None:
 def through_network(place: Place, **options: Any) -> Any:
     """An export without a transport of its own."""
     return place.failing(transport=None, api_url="https://127.0.0.1:9", **options)
+
+
+def zone_of_utc(place: Place) -> Any:
+    """Add an account with a time zone, although the events of the project are in UTC."""
+    with served(simulator(now=lambda: datetime.now(UTC))) as url:
+        place.setenv("MPX_API_URL", url)
+        place.setenv("MP_SECRET", ACCOUNT.secret)
+        account = ["--username", str(ACCOUNT.username), "--project-id", ACCOUNT.project_id]
+        return mpx("accounts", "add", "main", *account, "--project-timezone", "Asia/Tokyo")

@@ -32,7 +32,7 @@ async def check(sim: Simulator, credentials: Credentials = ACCOUNT, **options: A
         "transport": sim.transport(),
         "now": lambda: NOW,
     }
-    return await check_credentials(credentials, **(usual | options))
+    return len(await check_credentials(credentials, **(usual | options)))
 
 
 def used() -> int:

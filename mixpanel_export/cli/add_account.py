@@ -1,0 +1,205 @@
+"""`mpx accounts add`: asks for what is missing, tries the account, and stores it."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mixpanel_export._config.environment import decoded, variable
+from mixpanel_export.cli import in_options, program
+from mixpanel_export.cli.options import api_url_option, option
+from mixpanel_export.cli.report import quoted
+
+if TYPE_CHECKING:
+    from mixpanel_export.credentials import Credentials
+
+EXAMPLES = """\b
+Examples:
+  mpx accounts add main
+  mpx accounts add main --username svc.ab12cd.mp-service-account --project-id 12345
+  mpx accounts add eu --username svc.ab12cd.mp-service-account --project-id 678 --region eu --secret-stdin
+
+On a terminal, the command asks for what is not typed. The secret is read from MP_SECRET if that is set, else from a
+prompt that does not show it, or with --secret-stdin from standard input:
+`pass show mixpanel | mpx accounts add main --secret-stdin`.
+
+The account is tried with one request, which uses the hourly quota if Mixpanel accepts the account. If Mixpanel refuses
+it, nothing is stored. If it cannot be tried now, it is stored.
+"""
+
+_REGIONS = click.Choice(["us", "eu", "in"], case_sensitive=False)
+_SAMPLE = 100  # events of yesterday, which show whether times are in UTC
+
+
+@click.command("add", short_help="Add or replace an account.", epilog=EXAMPLES)
+@click.argument("name")
+@option(
+    "--username",
+    envvar="MP_USERNAME",
+    metavar="NAME",
+    show_envvar=True,
+    help="User name of the service account.",
+)
+@option("--project-id", envvar="MP_PROJECT_ID", metavar="ID", show_envvar=True, help="Number of the project.")
+@option(
+    "--region",
+    type=_REGIONS,
+    envvar="MP_REGION",
+    show_envvar=True,
+    show_default="us",
+    help="Region of the project's data.",
+)
+@option(
+    "--project-timezone",
+    envvar="MPX_PROJECT_TIMEZONE",
+    metavar="ZONE",
+    show_envvar=True,
+    help="Time zone of a project created before 2023, whose times are local, such as US/Pacific.",
+)
+@click.option("--secret-stdin", is_flag=True, help="Read the secret from standard input.")
+@click.option("--replace", is_flag=True, help="Replace an account of that name.")
+@click.option("--default", is_flag=True, help="Make it the default account, as the first one always is.")
+@click.option("--no-test", is_flag=True, help="Do not try the account.")
+@api_url_option
+def add(
+    *,
+    name: str,
+    username: str | None,
+    project_id: str | None,
+    region: str | None,
+    project_timezone: str | None,
+    secret_stdin: bool,
+    replace: bool,
+    default: bool,
+    no_test: bool,
+    api_url: str | None,
+) -> None:
+    """Add the service account NAME to the configuration file, which becomes readable for its owner only."""
+    from mixpanel_export._config.config_file import config_file
+    from mixpanel_export._local.accounts import add_account, check_new
+    from mixpanel_export.credentials import Credentials
+
+    path = config_file()
+    check_new(path, name, replace=replace)  # before any prompt
+    username = username or _prompt("User name of the service account", "--username")
+    project_id = project_id or _prompt("Project id", "--project-id")
+    credentials = Credentials(
+        username.strip(),
+        _secret(from_stdin=secret_stdin),
+        project_id.strip(),
+        (region or _asked_region()).lower(),
+        project_timezone or _asked_zone(),
+    )
+    tried = "" if no_test else _try(credentials, api_url)
+    is_default = add_account(path, name, credentials, replace=replace, default=default)
+    facts = f"project {credentials.project_id}, {credentials.region}" + (
+        ", the default" if is_default else ""
+    )
+    click.echo(f"Added {name} ({facts}) to {path}. {tried or _advice(name)}")
+    _offer_defaults(path)
+
+
+def _advice(name: str) -> str:
+    return f"To test it: `{quoted([program(), 'accounts', 'test', name])}`."
+
+
+def _prompt(text: str, option: str) -> str:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{option} is missing, and there is no terminal for a prompt")
+    return str(click.prompt(text, err=True))
+
+
+def _secret(*, from_stdin: bool) -> str:
+    from mixpanel_export._config.masking import cleaned_secret
+
+    secret = variable("MP_SECRET")
+    if secret and not from_stdin:
+        click.echo("Using the secret in MP_SECRET.", err=True)
+        return cleaned_secret(secret)
+    if sys.stdin.isatty():
+        return cleaned_secret(click.prompt("Secret (not shown)", hide_input=True, err=True))
+    if from_stdin:
+        return cleaned_secret(_first_line(sys.stdin.buffer.read()))
+    raise click.UsageError(
+        "the secret is missing, and there is no terminal for a prompt; use --secret-stdin or MP_SECRET"
+    )
+
+
+def _first_line(content: bytes) -> str:
+    try:
+        return decoded(content).partition("\n")[0]
+    except UnicodeDecodeError as error:
+        raise click.UsageError("the secret on standard input is not text in UTF-8") from error
+
+
+def _asked_region() -> str:
+    if not sys.stdin.isatty():
+        return "us"
+    return str(click.prompt("Region of the project's data", type=_REGIONS, default="us", err=True))
+
+
+def _asked_zone() -> str | None:
+    """Ask for the time zone of a legacy project, whose times are local. Other projects have none."""
+    if not sys.stdin.isatty() or not click.confirm("Was the project created before 2023?", err=True):
+        return None
+    return str(click.prompt("Its time zone, such as US/Pacific, or UTC", value_proc=_zone, err=True))
+
+
+def _zone(text: str) -> str:
+    from mixpanel_export._timezones import checked_zone
+
+    try:
+        return checked_zone(text.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"there is no time zone {text!r}") from error
+
+
+def _try(credentials: "Credentials", api_url: str | None) -> str:
+    """Try the account, and return the result in words.
+
+    Raises:
+        AuthenticationError: Mixpanel does not accept the account.
+        ConfigError: The account has a time zone, but the project's times are in UTC.
+    """
+    from mixpanel_export._source.check import check_credentials
+    from mixpanel_export.errors import APIError, AuthenticationError
+    from mixpanel_export.sync import run_sync
+
+    try:
+        events = run_sync(check_credentials, credentials, limit=_SAMPLE, api_url=api_url)
+    except AuthenticationError:
+        raise
+    except APIError as error:
+        return f"It could not be tried: {in_options(error)}."
+    _check_zone(credentials.project_timezone, events)
+    return f"Mixpanel accepts it; yesterday (UTC) has {'events' if events else 'no events'}."
+
+
+def _check_zone(zone: str | None, events: list[bytes]) -> None:
+    from mixpanel_export._timezones import in_zone, times_are_utc
+    from mixpanel_export.errors import ConfigError
+
+    if zone and in_zone(datetime.now(UTC), zone).utcoffset() and times_are_utc(events):
+        raise ConfigError(
+            f"the times of the project's events are in UTC, so the time zone {zone} would shift them",
+            advice="leave out $project_timezone",
+            argument="project_timezone",
+        )
+
+
+def _offer_defaults(path: Path) -> None:
+    """Offer to export in parallel and to continue tables from now on, unless the file says something about it."""
+    from mixpanel_export._config.config_file import read_defaults
+    from mixpanel_export._local.accounts import set_defaults
+
+    defaults = read_defaults(path)
+    if not sys.stdin.isatty() or defaults.parallel is not None or defaults.mode is not None:
+        return
+    question = "Let every export be parallel and continue its table, as with --parallel --resume?"
+    if click.confirm(question, default=True, err=True):
+        set_defaults(path, parallel=True, mode="resume")
+        click.echo(
+            f'[defaults] in {path} has parallel = true and mode = "resume". To export: `{quoted([program(), "export"])}`.'
+        )
