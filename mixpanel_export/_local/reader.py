@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import duckdb
@@ -31,6 +32,10 @@ from mixpanel_export.sync import run_sync
 T = TypeVar("T")
 
 Connection = duckdb.DuckDBPyConnection
+Parameters = Mapping[str, str]
+"""The values of `$name` in a query."""
+
+NO_PARAMETERS: Parameters = MappingProxyType({})
 
 _RETRY_INTERVAL = 0.2  # seconds between two attempts to open a file that another process holds
 _QUARTER = "INTERVAL 15 MINUTE"  # since 1972, all zones differ from UTC by multiples of it
@@ -140,16 +145,22 @@ def read_contents(connection: Connection) -> Contents:
     )
 
 
-def run_query(connection: Connection, sql: str, column: Callable[[str, str], str]) -> QueryResult | None:
+def run_query(
+    connection: Connection,
+    sql: str,
+    column: Callable[[str, str], str],
+    parameters: Parameters = NO_PARAMETERS,
+) -> QueryResult | None:
     """Run *sql* and return the rows of its last statement, or None if that has no rows.
 
-    *column* returns SQL that converts a column to text, given SQL for the column and its type.
+    *column* returns SQL that converts a column to text, given SQL for the column and its type. *parameters* are the
+    values of `$name` in the last statement.
 
     Raises:
         ValueError: The SQL is wrong; the message has one line.
     """
-    with _one_line_errors():
-        relation = _interruptible(connection, partial(_relation, connection, sql))
+    with one_line_errors():
+        relation = interruptible(connection, partial(relation_of, connection, sql, parameters))
         if relation is None:
             return None
         names, types = tuple(relation.columns), tuple(map(str, relation.types))
@@ -157,11 +168,13 @@ def run_query(connection: Connection, sql: str, column: Callable[[str, str], str
         texts = ", ".join(column(place, kind) for place, kind in zip(places, types, strict=True))
         # Columns are renamed, as names may repeat. The SQL gets its own lines, as it may end in a comment.
         as_text = f"SELECT {texts} FROM (\n{relation.sql_query()}\n) AS r({', '.join(places)})"
-        cursor = _interruptible(connection, partial(connection.execute, as_text))
+        cursor = interruptible(connection, partial(connection.execute, as_text, dict(parameters) or None))
     return QueryResult(names, types, _fetched(connection, cursor))
 
 
-def write_parquet(connection: Connection, sql: str, path: Path) -> int:
+def write_parquet(
+    connection: Connection, sql: str, path: Path, parameters: Parameters = NO_PARAMETERS
+) -> int:
     """Run *sql*, write the rows of its last statement into a Parquet file, and return their number.
 
     The file appears when it is complete. An existing file is replaced, but keeps its mode, its owner and links to it.
@@ -172,26 +185,32 @@ def write_parquet(connection: Connection, sql: str, path: Path) -> int:
     """
     try:
         with replacing(path) as new:
-            return _copy_to_parquet(connection, sql, new)
+            return _copy_to_parquet(connection, sql, new, parameters)
     except (duckdb.OperationalError, OSError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise OSError(f"no rows were written to {path}: {reason}; check the query and the path") from error
 
 
-def _copy_to_parquet(connection: Connection, sql: str, path: Path) -> int:
-    with _one_line_errors():
-        relation = _interruptible(connection, partial(_relation, connection, sql))
+def _copy_to_parquet(connection: Connection, sql: str, path: Path, parameters: Parameters) -> int:
+    with one_line_errors():
+        relation = interruptible(connection, partial(relation_of, connection, sql, parameters))
         if relation is None:
             raise ValueError("SQL: there is no statement that has rows")
         literal = "'" + str(path).replace("'", "''") + "'"
         copy = f"COPY (\n{relation.sql_query()}\n) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
-        row = _interruptible(connection, lambda: connection.execute(copy).fetchone())
+        row = interruptible(connection, lambda: connection.execute(copy, dict(parameters) or None).fetchone())
     return int(row[0]) if row else 0
 
 
-def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | None:
+def relation_of(connection: Connection, sql: str, parameters: Parameters) -> duckdb.DuckDBPyRelation | None:
+    """Run all statements of *sql* but the last, and return the relation of the last; None if it has no rows.
+
+    Raises:
+        ValueError: A statement may write, or *parameters* are not those of the last statement.
+    """
+    statements = connection.extract_statements(sql)
     # The database is read-only, but COPY and EXPORT write files, and attached databases can be changed.
-    for statement in connection.extract_statements(sql):
+    for statement in statements:
         if statement.type not in _READING:
             raise ValueError(
                 f"SQL: {statement.type.name} may write, which is not allowed here; use DuckDB itself"
@@ -199,33 +218,43 @@ def _relation(connection: Connection, sql: str) -> duckdb.DuckDBPyRelation | Non
     # A misspelled table must not resolve to a variable of this program, and bars must not mix with the result.
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_progress_bar = false")
-    relation: duckdb.DuckDBPyRelation | None = connection.sql(sql)
+    if parameters and statements:
+        *others, last = statements
+        if last.named_parameters != parameters.keys():
+            expected = ", ".join(f"${name}" for name in sorted(last.named_parameters)) or "no parameters"
+            raise ValueError(
+                f"SQL: the last statement has {expected}; pass a value for each with -p NAME=VALUE"
+            )
+        for statement in others:
+            connection.execute(statement)
+        sql = last.query
+    relation: duckdb.DuckDBPyRelation | None = connection.sql(sql, params=dict(parameters) or None)
     return relation
 
 
-def _interruptible(connection: Connection, call: Callable[[], T]) -> T:
+def interruptible(connection: Connection, call: Callable[[], T]) -> T:
     """Run *call* so that Ctrl-C interrupts it. DuckDB itself supports this only in some calls."""
 
-    def interruptible() -> T:
+    def call_or_interrupted() -> T:
         try:
             return call()
         except duckdb.InterruptException as error:
             raise InterruptedCall from error
 
-    return run_sync(in_thread, interruptible, connection.interrupt)
+    return run_sync(in_thread, call_or_interrupted, connection.interrupt)
 
 
 def _fetched(connection: Connection, cursor: Connection) -> Iterator[tuple[str | None, ...]]:
     while True:
-        with _one_line_errors():
-            rows = _interruptible(connection, partial(cursor.fetchmany, _FETCH_ROWS))
+        with one_line_errors():
+            rows = interruptible(connection, partial(cursor.fetchmany, _FETCH_ROWS))
         if not rows:
             return
         yield from rows
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Translate DuckDB's errors about the SQL into `ValueError` with one line."""
     try:
         yield

@@ -5,9 +5,7 @@ import os
 import re
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,6 +14,7 @@ import click
 
 from mixpanel_export._config.environment import decoded
 from mixpanel_export.cli.default_file import say_database
+from mixpanel_export.cli.log import say
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_option, wait_option
 
@@ -27,6 +26,7 @@ Examples:
   mpx query "SELECT event_name, count(*) AS events FROM events GROUP BY ALL ORDER BY events DESC"
   mpx query "FROM events LIMIT 5" --json | jq .properties.plan
   mpx query - --csv --db app.duckdb < report.sql > report.csv
+  mpx query --file report.sql -p event='Sign Up' -p since=2024-03-01
   mpx query "FROM events" --parquet events.parquet
   mpx query "FROM events" --parquet - | aws s3 cp - s3://bucket/events.parquet
 
@@ -35,10 +35,10 @@ The file is opened read-only, and statements that would change it are refused. -
 columns as they were sent. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file, 1 anything else.
 """
 
-_WIDEST = 60  # columns of a cell on a terminal
-_OPTION_WITH_VALUE = re.compile(r"--[a-z][a-z-]*=")
+_PATH_AS_KEY = re.compile(r"->>?\s*'(\$\w+)'")
+_PLAIN = str.maketrans("─│┌┬┐├┼┤└┴┘…", "-|+++++++++.")
+_OPTION_WITH_VALUE = re.compile(r"(--[a-z][a-z-]*|-p\w+)=")
 STANDARD_OUTPUT = Path("-")
-_NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)")
 
 
 class QueryCommand(click.Command):
@@ -68,8 +68,34 @@ def _is_sql_like_an_option(argument: str) -> bool:
     return argument.startswith("-") and len(argument.split()) > 1 and not _OPTION_WITH_VALUE.match(argument)
 
 
+def parse_parameters(
+    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the names and values of every `--parameter`."""
+    pairs = [value.partition("=") for value in values]
+    for name, equals, _ in pairs:
+        if not (equals and name.isidentifier()):
+            raise click.BadParameter(f"{name + equals!r} is not a name with a value; write it as name=value")
+    return {name: value for name, _, value in pairs}
+
+
 @click.command("query", cls=QueryCommand, short_help="Run an SQL query.", epilog=EXAMPLES)
-@click.argument("sql")
+@click.argument("sql", required=False)
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Read the SQL from a file instead.",
+)
+@click.option(
+    "-p",
+    "--parameter",
+    "parameters",
+    multiple=True,
+    callback=parse_parameters,
+    metavar="NAME=VALUE",
+    help="Value of $NAME in the SQL, as text; repeatable.",
+)
 @db_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, as jq reads them.")
 @click.option("--csv", "as_csv", is_flag=True, help='CSV with a header; NULL is empty, empty text is "".')
@@ -91,7 +117,9 @@ def _is_sql_like_an_option(argument: str) -> bool:
 def command(
     ctx: click.Context,
     *,
-    sql: str,
+    sql: str | None,
+    file: Path | None,
+    parameters: dict[str, str],
     db: str,
     as_json: bool,
     as_csv: bool,
@@ -107,21 +135,32 @@ def command(
         raise click.UsageError("--json, --csv and --parquet exclude each other; choose one")
     if parquet is not None:
         _check_parquet(parquet, db)
-    text = _text_of(sql)
+    text = _text_of(sql, file)
     if not text.strip():
         raise click.UsageError("there is no SQL to run")
+    if key := _PATH_AS_KEY.search(text):
+        say(f"""DuckDB reads '{key[1]}' as a path; the key {key[1]} is written '$."{key[1]}"'.""")
     with open_read_only(db, wait) as connection:
         if parquet is not None:
-            _write_parquet(connection, text, parquet)
+            _write_parquet(connection, text, parquet, parameters)
         elif as_json or as_csv:
-            _write_lines(connection, text, as_json=as_json)
+            _write_lines(connection, text, parameters, as_json=as_json)
         else:
-            _show(ctx, connection, text, rows)
+            _show(ctx, connection, text, parameters, rows)
 
 
-def _text_of(sql: str) -> str:
-    """Return the SQL of the argument, or of standard input if the argument is `-`."""
-    content = sys.stdin.buffer.read() if sql == "-" else sql.encode("utf-8", "surrogateescape")
+def _text_of(sql: str | None, file: Path | None) -> str:
+    """Return the SQL of the argument, of standard input if the argument is `-`, or of *file*."""
+    if (sql is None) == (file is None):
+        raise click.UsageError(
+            "there is no SQL to run; pass it as an argument, or a file with --file"
+            if sql is None
+            else "SQL and --file cannot be combined; choose one"
+        )
+    if file is not None:
+        content = file.read_bytes()
+    else:
+        content = sys.stdin.buffer.read() if sql == "-" else str(sql).encode("utf-8", "surrogateescape")
     try:
         return decoded(content)
     except UnicodeDecodeError as error:
@@ -145,28 +184,28 @@ def _is_same(file: Path, database: Path) -> bool:
     return file.exists() and database.exists() and file.samefile(database)
 
 
-def _write_parquet(connection: "Connection", sql: str, path: Path) -> None:
+def _write_parquet(connection: "Connection", sql: str, path: Path, parameters: dict[str, str]) -> None:
     from mixpanel_export._local.reader import write_parquet
 
     if path == STANDARD_OUTPUT:
         with TemporaryDirectory(prefix="mpx-") as folder:  # the format needs a file that can be seeked
             file = Path(folder, "rows.parquet")
-            rows = write_parquet(connection, sql, file)
+            rows = write_parquet(connection, sql, file, parameters)
             with file.open("rb") as content:
                 shutil.copyfileobj(content, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         name = "standard output"
     else:
-        rows = write_parquet(connection, sql, path)
+        rows = write_parquet(connection, sql, path, parameters)
         name = str(path)
     click.echo(f"{rows:,} {'row' if rows == 1 else 'rows'} written to {name}.", err=True)
 
 
-def _write_lines(connection: "Connection", sql: str, *, as_json: bool) -> None:
+def _write_lines(connection: "Connection", sql: str, parameters: dict[str, str], *, as_json: bool) -> None:
     """Write the rows as they arrive, in UTF-8 and with plain newlines on every platform."""
     from mixpanel_export._local.reader import run_query
 
-    result = run_query(connection, sql, json_value if as_json else text_value)
+    result = run_query(connection, sql, json_value if as_json else text_value, parameters)
     if result is None:
         return
     out = sys.stdout.buffer
@@ -175,24 +214,28 @@ def _write_lines(connection: "Connection", sql: str, *, as_json: bool) -> None:
     out.flush()
 
 
-def _show(ctx: click.Context, connection: "Connection", sql: str, most: int) -> None:
-    from mixpanel_export._local.reader import run_query
+def _show(
+    ctx: click.Context, connection: "Connection", sql: str, parameters: dict[str, str], most: int
+) -> None:
+    from mixpanel_export._local.box import box_of
 
-    result = run_query(connection, sql, text_value)
-    if result is None:
-        return
-    rows = list(islice(result.rows, most + 1 if most else None))
-    more = bool(most) and len(rows) > most
-    if result.columns == ("Success",) and not rows:
-        return  # SET and similar statements
-    if result.columns == ("explain_key", "explain_value"):
-        click.echo("\n".join(str(plan) for _, plan in rows))
-        return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo("\n".join(table_lines(result, rows[: most or None], width)))
-    if more:
+    box = box_of(connection, sql, parameters, rows=most, width=width)
+    if box is None:
+        return
+    for page in box.pages:
+        click.echo(page if _has_frames(sys.stdout.encoding) else page.translate(_PLAIN))
+    if box.more:
         click.echo(f"The first {most} rows; --rows 0 shows all, --json or --csv writes all.", err=True)
     say_database(ctx)
+
+
+def _has_frames(encoding: str | None) -> bool:
+    try:
+        "".join(map(chr, _PLAIN)).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def text_value(column: str, kind: str) -> str:  # noqa: ARG001 - as `json_value`
@@ -233,61 +276,3 @@ def _csv_value(value: str | None) -> str:
         return ""
     quoted = not value or any(sign in value for sign in ',"\r\n') or value != value.strip()
     return '"' + value.replace('"', '""') + '"' if quoted else value
-
-
-def table_lines(
-    result: "QueryResult", rows: Sequence[Sequence[str | None]], width: int | None = None
-) -> list[str]:
-    """Return the rows as a table with numbers aligned right, cut to the *width* of a terminal if there is one.
-
-    Control characters are shown as escapes, so that data cannot control the terminal.
-    """
-    most = None if width is None else _WIDEST
-    head = [_cell(name, most) for name in result.columns]
-    body = [[_cell("NULL" if value is None else value, most) for value in row] for row in rows]
-    widths = [max(map(_wide, column)) for column in zip(head, *body, strict=True)]
-    pads = [_right if _NUMBER.fullmatch(kind) else _left for kind in result.types]
-    lines = [
-        "  ".join(pad(cell, wide) for pad, cell, wide in zip(pads, row, widths, strict=True)).rstrip()
-        for row in [head, ["-" * wide for wide in widths], *body]
-    ]
-    return [_cut(line, width) for line in lines] if width else lines
-
-
-def _cell(text: str, most: int | None) -> str:
-    plain = "".join(character if character.isprintable() else _escaped(character) for character in text)
-    return _cut(plain, most) if most else plain
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
-
-
-def _cut(text: str, width: int) -> str:
-    """Return *text*; if it is wider than *width* columns, its beginning with dots."""
-    if _wide(text) <= width:
-        return text
-    beginning = ""
-    for character in text:
-        if _wide(beginning + character) > width - 3:
-            break
-        beginning += character
-    return beginning + "..."
-
-
-def _wide(text: str) -> int:
-    """Return the number of columns that *text* takes on a terminal."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
-
-
-def _left(text: str, width: int) -> str:
-    return text + " " * (width - _wide(text))
-
-
-def _right(text: str, width: int) -> str:
-    return " " * (width - _wide(text)) + text

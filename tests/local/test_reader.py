@@ -20,8 +20,8 @@ from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import create_ledger
 from mixpanel_export._local.reader import (
-    _interruptible,
     _rows_per_day,
+    interruptible,
     read_contents,
     reading,
     run_query,
@@ -226,7 +226,7 @@ def test_ctrl_c_ends_a_long_query(db: Path) -> None:
             ).fetchall()
 
         with pytest.raises(KeyboardInterrupt):
-            _interruptible(connection, call)
+            interruptible(connection, call)
 
 
 # What exports left

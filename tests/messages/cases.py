@@ -28,6 +28,7 @@ from steps import (
     old_file,
     opened_here,
     port_in_use,
+    query_of,
     readable,
     readonly_folder,
     refused,
@@ -357,6 +358,12 @@ CASES: dict[str, Callable[[Place], Any]] = {
             lambda place: mpx("retry", str(place.db)),
         ),
     ),
+    "mpx query: a value without a name": steps(exists, lambda place: query_of(place, "SELECT 1", "-p", "x")),
+    "mpx query: a name without a value": steps(
+        exists, lambda place: query_of(place, "SELECT $a", "-p", "b=1")
+    ),
+    "mpx query: no SQL at all": shell("query"),
+    "mpx query: SQL and a file": shell("query", "SELECT 1", "--file", "x.sql"),
     "mpx accounts add: no user name": shell("accounts", "add", "main"),
     "mpx accounts add: no secret": shell("accounts", "add", "main", "--username", "u", "--project-id", "1"),
     "mpx accounts add: a secret that is no text": shell(

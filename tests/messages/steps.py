@@ -305,3 +305,7 @@ def zone_of_utc(place: Place) -> Any:
         place.setenv("MP_SECRET", ACCOUNT.secret)
         account = ["--username", str(ACCOUNT.username), "--project-id", ACCOUNT.project_id]
         return mpx("accounts", "add", "main", *account, "--project-timezone", "Asia/Tokyo")
+
+
+def query_of(place: Place, *words: str) -> Any:
+    return mpx("query", *words, "--db", str(place.db))

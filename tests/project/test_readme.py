@@ -63,6 +63,7 @@ def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
         monkeypatch.setenv("MP_SECRET", "demo-secret")
         run(LINES[0])
         monkeypatch.delenv("MP_SECRET")
+        sim.requests.clear()
         yield sim
 
 
