@@ -1,15 +1,14 @@
 """`mpx export`: export the events of a range of days into a DuckDB file."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.date_range import RangeOptions, days_to_export
 from mixpanel_export.cli.default_file import say_other_file
 from mixpanel_export.cli.event_names import parse_events
+from mixpanel_export.cli.export_options import Options, export_options
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
 from mixpanel_export.cli.options import (
@@ -61,45 +60,6 @@ Exit codes:
   130  interrupted
   143  terminated
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options, from the command line or the environment."""
-
-    table: str
-    from_date: str | None
-    to_date: str | None
-    days: int | None
-    db: str
-    account: str | None
-    project_id: str | None
-    region: str | None
-    project_timezone: str | None
-    events: list[str] | None
-    where: str | None
-    limit: int | None
-    parallel: bool
-    workers: int | None
-    chunk_days: int | None
-    append: bool
-    replace: bool
-    resume: bool
-    retries: int
-    max_wait: float
-    first_byte_timeout: float
-    idle_timeout: float
-    per_second: int
-    per_hour: int
-    api_url: str | None
-    http2: bool
-    no_dedupe: bool
-    allow_empty: bool
-    dry_run: bool
-    as_json: bool
-    quiet: bool
-    no_progress: bool
-    verbose: bool
 
 
 @click.command(
@@ -220,8 +180,7 @@ def command(ctx: click.Context, /, **_: Any) -> None:
 
     The table holds complete batches only, even after an interruption. To continue, run the same command with --resume.
     """
-    options = _options(ctx)
-    _check(options)
+    options = export_options(ctx)
     output = Output(options.as_json, options.quiet, options.no_progress, options.verbose)
     with messages(quiet=options.quiet, verbose=options.verbose):
         if not options.quiet:
@@ -249,31 +208,6 @@ def command(ctx: click.Context, /, **_: Any) -> None:
         again = next_command(ctx, requested, result.failed_date_ranges) if result.has_failures else ""
         print_failures(result, again, output, replacing=options.replace)
     ctx.exit(exit_code([result]))
-
-
-def _options(ctx: click.Context) -> Options:
-    """Return the options. Options on the command line take precedence over settings that they exclude."""
-    values = dict(ctx.params)
-    typed = {name for name in values if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    mode, flags = values.pop("mode"), [name for name in ("append", "replace", "resume") if values[name]]
-    if len(flags) + ("mode" in typed) > 1:
-        raise click.UsageError("--mode, --append, --replace and --resume cannot be combined; choose one")
-    if not flags and mode != "create":
-        values[mode] = True
-    if values["limit"] is not None and "parallel" not in typed:
-        values["parallel"] = False
-    if not values["parallel"] and "workers" not in typed:
-        values["workers"] = None
-    return Options(**values)
-
-
-def _check(options: Options) -> None:
-    if options.parallel and options.limit is not None:
-        raise click.UsageError("--limit needs a single request; leave out --parallel or --limit")
-    if not options.parallel and (options.workers or options.chunk_days):
-        raise click.UsageError("--workers and --chunk-days need --parallel; add it")
-    if options.replace and not (options.from_date or options.days):
-        raise click.UsageError("--replace needs --from or --days, because it replaces the whole table")
 
 
 def _credentials(options: Options) -> "Credentials":
