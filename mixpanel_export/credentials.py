@@ -15,6 +15,7 @@ from mixpanel_export._config.config_file import config_file, read_config
 from mixpanel_export._config.endpoint import check_region
 from mixpanel_export._config.environment import cleaned, variable
 from mixpanel_export._config.masking import Masked, cleaned_secret, masked, text_problem, visible
+from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export.errors import AccountNotFoundError, AdvisoryWarning, ConfigError
 
@@ -269,7 +270,10 @@ def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
 def account_not_found(name: str, path: Path, accounts: Collection[str]) -> AccountNotFoundError:
     """Return the error for an account that the file does not have."""
     return AccountNotFoundError(
-        name, sorted(accounts), f"there is no account {name!r} in {path}", advice=_choice(accounts)
+        name,
+        sorted(accounts),
+        f"there is no account {name!r} in {path}",
+        advice=did_you_mean(name, accounts) + _choice(accounts),
     )
 
 

@@ -57,7 +57,7 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
     head = f"Batch {batch.batch_index + 1}/{batch.total_batches}: {batch.from_date} to {batch.to_date}"
     if batch.success:
         return f"  {done} {head} ({batch.rows} rows)"
-    return f"  {failed} {head} failed: {batch.error}"
+    return f"  {failed} {head} failed" + (f": {batch.error}" if batch.error else "")
 
 
 def wait_line(progress: Progress, encoding: str = "utf-8") -> str:
@@ -147,13 +147,22 @@ class _Bars:
 
 def _show_batches(bar: "tqdm[NoReturn]", progress: Progress, more: str) -> None:
     bar.total = progress.batches
-    bar.bar_format = _BATCHES if progress.waiting_seconds is None else _BATCHES_WAITING
+    bar.bar_format = _batches_format(progress)
     if more:
         bar.bar_format += "{postfix}"
         bar.postfix = more
     if progress.batches_failed and bar.colour:
         bar.colour = "red"
     bar.update(progress.batches_done - bar.n)
+
+
+def _batches_format(progress: Progress) -> str:
+    """Return the format of the upper bar. The wait for the quota, if there is one, is the only estimate."""
+    if progress.waiting_seconds is not None:
+        return _BATCHES_WAITING
+    if progress.quota_wait < _MIN_FORECAST:
+        return _BATCHES
+    return _BATCHES.replace("{remaining}", f"about {in_words(progress.quota_wait)}")
 
 
 def _show_wire(bar: "tqdm[NoReturn]", progress: Progress) -> None:

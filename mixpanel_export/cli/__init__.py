@@ -18,6 +18,7 @@ import click
 from mixpanel_export import errors
 from mixpanel_export._error_base import Problem
 from mixpanel_export._process import Signals, drop_empty_variables, open_standard_streams, print_interrupted
+from mixpanel_export._suggestions import closest
 from mixpanel_export.cli.help import WIDTH
 from mixpanel_export.cli.log import log_event, logs_json
 
@@ -103,7 +104,20 @@ def _program_file(path: Path) -> Path:
     return path.resolve().with_suffix("")  # on Windows .exe, which some launchers omit
 
 
-class Mpx(click.Group):
+class Suggesting(click.Group):
+    """A command group that suggests a command where an unknown one is typed."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            match = closest(name, self.list_commands(ctx))
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {match!r}?" if match else ""))
+        return super().resolve_command(ctx, args)
+
+
+class Mpx(Suggesting):
     """The command group. It imports commands on demand and reports errors on one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -122,7 +136,8 @@ class Mpx(click.Group):
             raise  # click shows the help of a group without a command
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "mpx"
-            message = f"{one_line(error.format_message()).rstrip('.')}. See '{where} --help'."
+            text = one_line(error.format_message()).rstrip(".")
+            message = f"{text}{'' if text.endswith('?') else '.'} See '{where} --help'."
             if logs_json(ctx):
                 log_event("error", code="USAGE", message=message)
                 ctx.exit(error.exit_code)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mixpanel_export._config.environment import variable
-from mixpanel_export.cli import complete, print_json, program
+from mixpanel_export.cli import Suggesting, complete, print_json, program
 from mixpanel_export.cli.add_account import add
 from mixpanel_export.cli.options import api_url_option
 from mixpanel_export.cli.report import quoted
@@ -39,7 +39,9 @@ Exit codes:
 """
 
 
-@click.group("accounts", short_help="Manage accounts in the configuration file.", epilog=EXAMPLES)
+@click.group(
+    "accounts", cls=Suggesting, short_help="Manage accounts in the configuration file.", epilog=EXAMPLES
+)
 def command() -> None:
     """Manage service accounts, each with its project and region, in the configuration file."""
 

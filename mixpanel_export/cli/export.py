@@ -7,7 +7,7 @@ import click
 from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.date_range import RangeOptions, days_to_export
 from mixpanel_export.cli.default_file import say_other_file
-from mixpanel_export.cli.event_names import parse_events
+from mixpanel_export.cli.event_names import parse_events, suggest_names
 from mixpanel_export.cli.export_options import Options, export_options
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
@@ -193,6 +193,8 @@ def command(ctx: click.Context, /, **_: Any) -> None:
                     f"Nothing to fetch: {options.table} in {options.db} has every day until {options.to_date or 'yesterday'}."
                 )
             return
+        if options.events and not options.quiet:
+            suggest_names(options.events, options.db)
         arguments = _arguments(options, credentials, days)
         if options.dry_run:
             _print_plan(options, _plan(arguments))

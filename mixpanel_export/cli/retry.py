@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.cli import print_json
 from mixpanel_export.cli.default_file import say_other_file
 from mixpanel_export.cli.help import SectionedCommand
@@ -139,7 +140,10 @@ def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
     """
     if table is not None and not any(coverage.table == table for coverage in contents.coverages):
         raise TableNotFoundError(
-            table, f"the ledger has no table {table}", advice="`mpx status` shows those it has"
+            table,
+            f"the ledger has no table {table}",
+            advice=did_you_mean(table, (coverage.table for coverage in contents.coverages))
+            + "`mpx status` shows those it has",
         )
     for coverage in contents.coverages:
         if table in {None, coverage.table} and not coverage.dropped:

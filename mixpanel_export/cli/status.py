@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.cli import one_line, print_json, program
 from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
 from mixpanel_export.cli.default_file import say_other_file
@@ -71,7 +72,7 @@ def command(
         contents = read_contents(connection)
     chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
     if table is not None and not chosen:
-        _raise_not_found(table)
+        _raise_not_found(table, contents)
     if as_json:
         print_json(_as_dict(db, chosen, contents))
         return
@@ -112,11 +113,14 @@ def _target_days(text: str) -> "Chunk":
     return days
 
 
-def _raise_not_found(table: str) -> None:
+def _raise_not_found(table: str, contents: "Contents") -> None:
     from mixpanel_export.errors import TableNotFoundError
 
     raise TableNotFoundError(
-        table, f"the ledger has no table {table}", advice="leave out --table to see those it has"
+        table,
+        f"the ledger has no table {table}",
+        advice=did_you_mean(table, (coverage.table for coverage in contents.coverages))
+        + "leave out --table to see those it has",
     )
 
 

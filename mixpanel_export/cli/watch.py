@@ -18,7 +18,7 @@ BatchWatcher = Callable[[BatchProgress], None]
 ProgressWatcher = Callable[[Progress], None]
 
 WAIT_LINE_EVERY = 60.0
-"""Seconds between two lines about the same wait."""
+"""The least number of seconds between two lines about waits."""
 
 PROGRESS_EVENT_EVERY = 10.0
 """Seconds between two `progress` events."""
@@ -30,21 +30,22 @@ _TOTALS = (
 
 
 class WaitLines:
-    """Decides when a wait is printed: when it begins, and once a minute while it lasts."""
+    """Decides when a wait is printed: once, when it begins, but not within a minute of the line about another wait."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._printed: float | None = None  # time of this wait's last line; None if nothing waits
+        self._printed: float | None = None  # time of the last line
+        self._told = False  # whether the current wait has a line
 
     def due(self, waiting_for: str | None) -> bool:
         """Whether to print now what the export is *waiting_for*. If so, the caller must print it."""
         if waiting_for is None:
-            self._printed = None
+            self._told = False
             return False
         now = self._clock()
-        if self._printed is not None and now - self._printed < WAIT_LINE_EVERY:
+        if self._told or (self._printed is not None and now - self._printed < WAIT_LINE_EVERY):
             return False
-        self._printed = now
+        self._printed, self._told = now, True
         return True
 
 
@@ -134,7 +135,8 @@ def _lines() -> tuple[BatchWatcher, ProgressWatcher]:
     waits, forecast = WaitLines(), _Forecast()
 
     def print_batch(batch: BatchProgress) -> None:
-        click.echo(batch_line(replace(batch, error=_error_of(batch)), sys.stderr.encoding), err=True)
+        # The summary at the end has the reason of each failure.
+        click.echo(batch_line(replace(batch, error=None), sys.stderr.encoding), err=True)
 
     def print_wait(progress: Progress) -> None:
         forecast(progress)

@@ -46,9 +46,17 @@ def test_where_all_batches_fail_the_last_line_says_that_nothing_came(sim: Simula
     result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3", "--retries", "0", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["has_failures"] is True
-    last = result.stderr.splitlines()[-1]
-    assert last.startswith("No events were exported: ")
-    assert last.removeprefix("No events were exported: ") in result.stderr.splitlines()[-6]
+    assert result.stderr.splitlines()[-1] == "No events were exported."
+
+
+@pytest.mark.usefixtures("env")
+def test_a_failure_is_told_once(sim: Simulator) -> None:
+    """The line of the batch says that it failed, and the summary at the end says why."""
+    sim.faults = [Fault("500", first=date(2024, 3, 9))]
+    result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3", "--retries", "0")
+    assert result.exit_code == 1
+    assert re.search(r"Batch \d/3: 2024-03-07 to 2024-03-09 failed$", result.stderr, re.MULTILINE)
+    assert result.stderr.count("2024-03-07 to 2024-03-09: ") == 1
 
 
 @pytest.mark.usefixtures("env")

@@ -165,7 +165,7 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, monkeypatch: pyte
     events = [name for name, *_ in Simulator(odd=ODD, events_per_day=2000).rows(FIRST_DAY, date(2024, 3, 30))]
     assert f" {len(events):,} events " in shown
     counts = re.findall(r"^  (.*\S) +([\d,]+)$", top, re.MULTILINE)
-    assert counts == [(name, f"{count:,}") for name, count in Counter(events).most_common(5)]
+    assert counts == [(name, f"{count:,}") for name, count in Counter(events).most_common(4)]
 
 
 def test_both_environments_install_what_exists() -> None:

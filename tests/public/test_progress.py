@@ -136,6 +136,7 @@ def test_the_forecast_stands_above_the_bars_once() -> None:
         watch(Progress(batches=50, quota_left=11, quota_wait=3479))
     assert terminal.getvalue().startswith("50 requests planned, 12 left this hour: expect about 58 min\n")
     assert terminal.getvalue().count("planned") == 1
+    assert "<about 58 min]" in terminal.getvalue()
 
 
 def test_the_wire_line_is_short_when_nothing_holds_it_up() -> None:

@@ -1,0 +1,18 @@
+"""Suggests the name that was probably meant where an unknown one was typed."""
+
+from collections.abc import Iterable
+
+
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of *names* that is most similar to *name*, without regard to case; None if none is similar."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only after a mistake
+
+    by_text = {known.casefold(): known for known in names}
+    matches = get_close_matches(name.casefold(), by_text, n=1, cutoff=0.7)
+    return by_text[matches[0]] if matches else None
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return the suggestion for *name* as an advice that another one can follow, or nothing."""
+    match = closest(name, names)
+    return f"did you mean {match!r}? Otherwise " if match else ""
