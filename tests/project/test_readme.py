@@ -96,7 +96,7 @@ def test_the_shell_exports_exactly(sim: Simulator, tmp_path: Path) -> None:
     file = tmp_path / "mixpanel.duckdb"
     assert held(file) == truth(sim, FIRST, LAST)
     (name, events), *_ = query(file, ask.split('"')[1])
-    assert re.search(rf"^{re.escape(name)} +{events}$", answer, re.MULTILINE)
+    assert re.search(rf"^│ {re.escape(name)} +│ +{events} │$", answer, re.MULTILINE)
 
 
 def test_the_first_export_is_planned_run_and_shown(sim: Simulator, tmp_path: Path) -> None:
