@@ -136,7 +136,7 @@ def _lines() -> tuple[BatchWatcher, ProgressWatcher]:
 
     def print_batch(batch: BatchProgress) -> None:
         # The summary at the end has the reason of each failure.
-        click.echo(batch_line(replace(batch, error=None), sys.stderr.encoding), err=True)
+        click.echo(batch_line(replace(batch, error=None, errors=()), sys.stderr.encoding), err=True)
 
     def print_wait(progress: Progress) -> None:
         forecast(progress)
