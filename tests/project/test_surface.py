@@ -31,11 +31,9 @@ LAYERS = {
     "_timezones": ("errors", ""),
     "_planning": ("_model errors", ""),
     "_suggestions": ("", ""),
-    "_config": ("_environment _files errors", ""),
-    "_compat": ("_environment _error_base _model _planning _timezones errors results", ""),
-    "_quota": ("_environment _files errors", "anyio platformdirs"),
-    "_secrets": ("_environment", ""),
-    "credentials": ("_config _endpoint _environment _secrets _suggestions _timezones errors", ""),
+    "_compat": ("_config _error_base _model _planning _timezones errors results", ""),
+    "_quota": ("_config _files errors", "anyio platformdirs"),
+    "credentials": ("_config _suggestions _timezones errors", ""),
     "exceptions": ("errors", ""),
     "types": ("inspection results", ""),
     "progress": ("results", "tqdm"),
@@ -66,7 +64,7 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_compat _config _database _endpoint _environment _error_base _export _local _model _planning _process _quota _secrets _source _suggestions _timezones credentials "
+            "_compat _config _database _error_base _export _local _model _planning _process _quota _source _suggestions _timezones credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",
