@@ -50,8 +50,8 @@ class Context(TypedDict, total=False):
     days: object
 
 
-class Answer(Context, total=False):
-    """The optional arguments of every `APIError`."""
+class ResponseContext(Context, total=False):
+    """The optional arguments of every `APIError`: those of `Problem`, the request and the response."""
 
     code: str | None
     status_code: int | None

@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import ClassVar, Unpack
 
-from mixpanel_export._error_base import Answer, Context, Problem
+from mixpanel_export._error_base import Context, Problem, ResponseContext
 
 
 class ArgumentError(Problem, ValueError):
@@ -100,14 +100,14 @@ class APIError(MixpanelDataError):
     _sentence: ClassVar[str] = "the request failed"
     _status: ClassVar[int | None] = None
 
-    def __init__(self, message: str = "", **answer: Unpack[Answer]) -> None:
+    def __init__(self, message: str = "", **context: Unpack[ResponseContext]) -> None:
         self.request_method = answer.pop("request_method", None)
         self.request_url = answer.pop("request_url", None)
         self.request_params = answer.pop("request_params", None)
         self.request_body = answer.pop("request_body", None)
         self.status_code = answer.setdefault("status_code", self._status)
         self.response_body = answer.setdefault("response_body", None)
-        super().__init__(message or self._sentence, **answer)
+        super().__init__(message or self._sentence, **context)
 
 
 class AuthenticationError(APIError):
@@ -135,8 +135,10 @@ class NetworkError(APIError):
 
     code = "HTTP_ERROR"
 
-    def __init__(self, message: str = "", *, mid_answer: bool = False, **answer: Unpack[Answer]) -> None:
-        super().__init__(message, **answer)
+    def __init__(
+        self, message: str = "", *, mid_answer: bool = False, **context: Unpack[ResponseContext]
+    ) -> None:
+        super().__init__(message, **context)
         self.mid_answer = mid_answer
 
 
@@ -151,8 +153,10 @@ class QueryError(APIError):
     _sentence = "the query failed"
     _status = 400
 
-    def __init__(self, message: str = "", *, first_day: date | None = None, **answer: Unpack[Answer]) -> None:
-        super().__init__(message, **answer)
+    def __init__(
+        self, message: str = "", *, first_day: date | None = None, **context: Unpack[ResponseContext]
+    ) -> None:
+        super().__init__(message, **context)
         self.first_day = first_day
 
 
@@ -170,9 +174,9 @@ class RateLimitError(APIError):
     _status = 429
 
     def __init__(
-        self, message: str = "", *, retry_after: float | None = None, **answer: Unpack[Answer]
+        self, message: str = "", *, retry_after: float | None = None, **context: Unpack[ResponseContext]
     ) -> None:
-        super().__init__(message, **answer)
+        super().__init__(message, **context)
         self.details["retry_after"] = retry_after
         self.retry_after = retry_after
 
@@ -188,9 +192,9 @@ class ServerError(APIError):
     _status = 500
 
     def __init__(
-        self, message: str = "", *, retry_after: float | None = None, **answer: Unpack[Answer]
+        self, message: str = "", *, retry_after: float | None = None, **context: Unpack[ResponseContext]
     ) -> None:
-        super().__init__(message, **answer)
+        super().__init__(message, **context)
         self.retry_after = retry_after
 
 

@@ -51,7 +51,7 @@ def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk 
         selection = Selection(credentials.project_id, checked_names(options.events), options.where)
         day = first_missing_day(options.db, options.table, selection)
         if day is None and options.may_ask and sys.stdin.isatty() and sys.stderr.isatty():
-            return _asked_first_day(today)
+            return _prompted_first_day(today)
         return day
 
     return chosen_days(options.first, options.last, options.number, today, first_missing)
@@ -118,7 +118,7 @@ def first_missing_day(db: str, table: str, selection: "Selection") -> date | Non
     return None
 
 
-def _asked_first_day(today: date) -> date:
+def _prompted_first_day(today: date) -> date:
     """Ask on the terminal for the first day to export."""
     from mixpanel_export._planning.days import resolve_day
 
