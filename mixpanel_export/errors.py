@@ -101,12 +101,12 @@ class APIError(MixpanelDataError):
     _status: ClassVar[int | None] = None
 
     def __init__(self, message: str = "", **context: Unpack[ResponseContext]) -> None:
-        self.request_method = answer.pop("request_method", None)
-        self.request_url = answer.pop("request_url", None)
-        self.request_params = answer.pop("request_params", None)
-        self.request_body = answer.pop("request_body", None)
-        self.status_code = answer.setdefault("status_code", self._status)
-        self.response_body = answer.setdefault("response_body", None)
+        self.request_method = context.pop("request_method", None)
+        self.request_url = context.pop("request_url", None)
+        self.request_params = context.pop("request_params", None)
+        self.request_body = context.pop("request_body", None)
+        self.status_code = context.setdefault("status_code", self._status)
+        self.response_body = context.setdefault("response_body", None)
         super().__init__(message or self._sentence, **context)
 
 
