@@ -122,16 +122,17 @@ def _one_thread_with(memory: int) -> dict[str, str]:
 
 @contextmanager
 def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[None]:
-    """Change settings while the block runs. Only one thread does this at a time.
+    """Change settings while the block runs, as far as DuckDB allows. Only one thread does this at a time.
 
     A second cursor changes them, because the transaction of *connection* may fail.
     """
     names = ", ".join(f"current_setting('{name}')" for name in settings)
     with _changing, connection.cursor() as cursor:
         before = cursor.execute(f"SELECT {names}").fetchone() or ()
-        for name, value in settings.items():
-            cursor.execute(f"SET GLOBAL {name} = '{value}'")
         try:
+            for name, value in settings.items():
+                with suppress(duckdb.Error):  # the application may have locked the settings
+                    cursor.execute(f"SET GLOBAL {name} = '{value}'")
             yield
         finally:
             for name, value in zip(settings, before, strict=True):
