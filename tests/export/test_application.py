@@ -16,7 +16,8 @@ ONE_BY_ONE = replace(TUNING, group_wait=0.0)
 
 
 @pytest.mark.parametrize(
-    "setting", ["lock_configuration = true", "threads = 3", "memory_limit = '60MB'", "TimeZone = 'Asia/Kolkata'"]
+    "setting",
+    ["lock_configuration = true", "threads = 3", "memory_limit = '60MB'", "TimeZone = 'Asia/Kolkata'"],
 )
 async def test_a_setting_that_it_changes_costs_no_day(setting: str, db: Path) -> None:
     """The export does not rely on later changes of DuckDB's settings."""
