@@ -113,7 +113,7 @@ def words_of(line: str) -> list[str]:
 def parsed(words: list[str]) -> click.Command:
     """Return the command for *words* without running it; raise the usage error of `mpx`, if any."""
     command: click.Command = cli
-    while isinstance(command, click.Group) and words:
+    while isinstance(command, click.Group) and words and words != ["--help"]:
         name, *words = words
         child = command.get_command(click.Context(command), name)
         assert child is not None, name

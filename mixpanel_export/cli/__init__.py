@@ -28,6 +28,7 @@ COMMANDS = (
     "doctor",
     "export",
     "forget",
+    "mp",
     "query",
     "quota",
     "retry",

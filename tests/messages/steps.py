@@ -152,6 +152,19 @@ def written_to(change: str) -> Callable[[Place], Any]:
     return case
 
 
+def inspected(*words: str) -> Callable[[Place], Any]:
+    """Return a case for `mpx mp inspect tables` of the database."""
+    return lambda place: mpx("mp", "-q", "--db", str(place.db), "inspect", "tables", *words)
+
+
+def failing_jq(place: Place) -> None:
+    """Let jq be a program that fails."""
+    program = place.folder / "jq"
+    program.write_text("#!/bin/sh\necho 'jq: error: x/0 is not defined' >&2\nexit 3\n", encoding="utf-8")
+    program.chmod(0o700)
+    place.setenv("PATH", str(place.folder))
+
+
 def configured(text: str = ACCOUNT_TOML) -> Callable[[Place], None]:
     return lambda place: place.configure(text)
 

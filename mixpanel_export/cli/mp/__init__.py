@@ -1,0 +1,99 @@
+"""`mpx mp`: command lines of mixpanel_data's `mp`, run by this package.
+
+Options, results and exit codes are those of `mp`. What has no counterpart says what to use.
+"""
+
+from pathlib import Path
+
+import click
+
+from mixpanel_export import errors
+from mixpanel_export._error_base import Problem
+from mixpanel_export.cli import one_line
+from mixpanel_export.cli.mp.common import Group, Settings, option_in_mp
+from mixpanel_export.cli.mp.fetch import fetch
+from mixpanel_export.cli.mp.inspect import inspect
+from mixpanel_export.cli.mp.query import query
+
+EXAMPLES = """\b
+Write mpx mp for mp:
+  mp fetch events      exports events; with --stdout [--raw] it prints them
+  mp query sql         runs SQL
+  mp inspect           info, tables, schema, sample, summarize, breakdown, keys, column, drop, drop-all
+  mp auth              use mpx accounts: list, add, remove, default, test
+  other commands       ask other APIs of Mixpanel, which this program does not; they say what to use
+
+\b
+Examples:
+  mpx mp fetch events --from 2024-01-01 --to 2024-01-31 --parallel
+  mpx mp inspect breakdown -t events --format table
+
+\b
+Exit codes, which differ from those of other mpx commands:
+  0    success
+  1    a batch failed, or any other error
+  2    authentication failed, a prompt was declined, or an option is unknown
+  3    an argument or SQL is wrong
+  4    a table, account or file does not exist
+  5    the quota is spent
+  130  interrupted
+"""
+
+# The first matching class decides.
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.AuthenticationError, 2),
+    (errors.AccountNotFoundError, 4),
+    (errors.DatabaseNotFoundError, 4),
+    (errors.TableNotFoundError, 4),
+    (errors.RateLimitError, 5),
+    (errors.ConfigError, 1),
+    (errors.DateRangeTooLargeError, 3),
+    (errors.QueryError, 3),
+    (ValueError, 3),
+    (Exception, 1),
+)
+
+
+class Mp(Group):
+    """The group `mp`, which has its own exit codes."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (errors.MixpanelDataError, ValueError, OSError) as error:
+            text = error.text(name=option_in_mp) if isinstance(error, Problem) else str(error)
+            click.echo(f"Error: {one_line(text)}", err=True)
+            ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+
+
+@click.group("mp", cls=Mp, short_help="Run a command line of mixpanel_data's mp.", epilog=EXAMPLES)
+@click.option("-a", "--account", envvar="MP_ACCOUNT", metavar="NAME", help="Account to use.")
+@click.option(
+    "--db",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
+    show_default="MPX_DB, or ~/.mp/data/PROJECT.db",
+    help="DuckDB file.",
+)
+@click.option("--workspace-id", type=int, metavar="ID", help="Has no effect.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Write a log to standard error.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    account: str | None,
+    db: Path | None,
+    workspace_id: int | None,  # noqa: ARG001 - mixpanel_data's
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Run a command line of mixpanel_data's `mp`."""
+    ctx.obj = Settings(account, db, quiet, verbose)
+
+
+for group in (fetch, query, inspect):
+    command.add_command(group)

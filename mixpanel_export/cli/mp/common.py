@@ -1,0 +1,60 @@
+"""What all commands of `mpx mp` share: the options before the command, groups, and the workspace."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mixpanel_export._error_base import ARGUMENTS
+from mixpanel_export.cli import option_of
+from mixpanel_export.cli.mp.missing import missing_command
+
+if TYPE_CHECKING:
+    from mixpanel_export.workspace import Workspace
+
+_ELSEWHERE = ARGUMENTS - {
+    "append", "chunk_days", "events", "force", "from_date", "limit", "max_workers", "parallel", "path", "replace",
+    "to_date", "where",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options before the command."""
+
+    account: str | None
+    db: Path | None
+    quiet: bool
+    verbose: bool
+
+
+class Group(click.Group):
+    """A group of `mp`. What it does not have here says what to use."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        group = "" if self.name == "mp" else self.name or ""
+        return super().get_command(ctx, cmd_name) or missing_command(group, cmd_name)
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """Return the options before the command."""
+    settings = ctx.find_object(Settings)
+    return settings or Settings(None, None, quiet=False, verbose=False)
+
+
+def workspace_of(ctx: click.Context, *, read_only: bool = True) -> "Workspace":
+    """Return the workspace that the options select, and print its file."""
+    from mixpanel_export.workspace import Workspace
+
+    settings = settings_of(ctx)
+    workspace = Workspace(settings.account, path=settings.db, read_only=read_only)
+    if not settings.quiet:
+        click.echo(f"Database: {workspace.db_path}", err=True)
+    return workspace
+
+
+def option_in_mp(argument: str) -> str:
+    """Return the option of `mpx mp` for a Python *argument*; that of `mpx export` if `mp` has none."""
+    option = option_of(argument)
+    return f"{option} of `mpx export`" if argument in _ELSEWHERE else option

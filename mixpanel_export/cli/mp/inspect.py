@@ -1,0 +1,140 @@
+"""`mpx mp inspect`: mixpanel_data's `mp inspect`, for the database and its tables."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mixpanel_export.cli.mp.common import Group, workspace_of
+from mixpanel_export.cli.mp.output import format_options, print_result
+
+_EXAMPLE = "\b\nExample:\n  mpx mp inspect {}\n"
+
+
+@click.group(
+    "inspect",
+    cls=Group,
+    short_help="Inspect the database and its tables.",
+    epilog=_EXAMPLE.format("breakdown -t events --format table"),
+)
+def inspect() -> None:
+    """Inspect the database and its tables."""
+
+
+def _command(name: str, short_help: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Return a decorator that adds a command with the options of the format."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        add = inspect.command(name, short_help=short_help, epilog=_EXAMPLE.format(example))
+        return add(click.pass_context(format_options(function)))
+
+    return decorate
+
+
+_table = click.option("-t", "--table", required=True, metavar="NAME", help="Table to use.")
+
+
+@_command("info", "Print file, project and tables.", "info")
+def info(ctx: click.Context, /, *, style: str, jq: str | None) -> None:
+    """Print file, project, region, account, tables and size of the database."""
+    with workspace_of(ctx) as workspace:
+        print_result(workspace.info().to_dict(), style, jq)
+
+
+@_command("tables", "List the exported tables.", "tables --format table")
+def tables(ctx: click.Context, /, *, style: str, jq: str | None) -> None:
+    """List the exported tables with their rows and the time of the last export."""
+    with workspace_of(ctx) as workspace:
+        print_result([table.to_dict() for table in workspace.tables()], style, jq)
+
+
+@_command("schema", "List the columns of a table.", "schema -t events")
+@_table
+@click.option("--sample", is_flag=True, help="Has no effect.")
+def schema(ctx: click.Context, /, *, table: str, sample: bool, style: str, jq: str | None) -> None:  # noqa: ARG001 - mixpanel_data's
+    """List the columns of a table with their types."""
+    with workspace_of(ctx) as workspace:
+        found = workspace.table_schema(table)
+    columns = [
+        {"name": column.name, "type": column.type, "nullable": column.nullable} for column in found.columns
+    ]
+    print_result({"table": found.table_name, "columns": columns}, style, jq)
+
+
+@_command("sample", "Print random rows of a table.", "sample -t events -n 5")
+@_table
+@click.option("-n", "--rows", type=click.IntRange(1), default=10, metavar="N", help="Number of rows.")
+def sample(ctx: click.Context, /, *, table: str, rows: int, style: str, jq: str | None) -> None:
+    """Print random rows of a table."""
+    from mixpanel_export._database.connection import quoted
+
+    with workspace_of(ctx) as workspace:
+        name = quoted(workspace.table_schema(table).table_name)
+        result = workspace.sql_rows(f"SELECT * FROM {name} USING SAMPLE reservoir({rows} ROWS)")
+    print_result(result.to_dicts(), style, jq)
+
+
+@_command("summarize", "Summarize the columns of a table.", "summarize -t events")
+@_table
+def summarize(ctx: click.Context, /, *, table: str, style: str, jq: str | None) -> None:
+    """Print minimum, maximum, counts and quartiles of each column."""
+    with workspace_of(ctx) as workspace:
+        print_result(workspace.summarize(table).to_dict(), style, jq)
+
+
+@_command("breakdown", "Count the events of a table by name.", "breakdown -t events")
+@_table
+def breakdown(ctx: click.Context, /, *, table: str, style: str, jq: str | None) -> None:
+    """Print events, users and times of each event name."""
+    with workspace_of(ctx) as workspace:
+        print_result(workspace.event_breakdown(table).to_dict(), style, jq)
+
+
+@_command("keys", "List the keys of properties.", 'keys -t events -e "Sign Up"')
+@_table
+@click.option("-e", "--event", metavar="NAME", help="Only events of this name.")
+def keys(ctx: click.Context, /, *, table: str, event: str | None, style: str, jq: str | None) -> None:
+    """List the keys of the column `properties`."""
+    with workspace_of(ctx) as workspace:
+        print_result(workspace.property_keys(table, event=event), style, jq)
+
+
+@_command("column", "Print statistics of a column.", "column -t events -c event_name --top 5")
+@_table
+@click.option("-c", "--column", required=True, metavar="SQL", help="Column or SQL expression.")
+@click.option("--top", type=click.IntRange(1), default=10, metavar="N", help="Number of frequent values.")
+def column(ctx: click.Context, /, *, table: str, column: str, top: int, style: str, jq: str | None) -> None:
+    """Print counts, frequent values and numbers of a column or an SQL expression."""
+    with workspace_of(ctx) as workspace:
+        print_result(workspace.column_stats(table, column, top_n=top).to_dict(), style, jq)
+
+
+@_command("drop", "Drop a table.", "drop -t events --force")
+@_table
+@click.option("--force", is_flag=True, help="Do not ask, and drop tables that no export made, too.")
+def drop(ctx: click.Context, /, *, table: str, force: bool, style: str, jq: str | None) -> None:
+    """Drop a table and what the ledger records of it."""
+    _confirm(ctx, f"Drop table '{table}'?", force=force)
+    with workspace_of(ctx, read_only=False) as workspace:
+        workspace.drop(table, force=force)
+    print_result({"dropped": table}, style, jq)
+
+
+@_command("drop-all", "Drop all exported tables.", "drop-all --type events --force")
+@click.option(
+    "-t", "--type", "kind", type=click.Choice(["events", "profiles"]), help="Only tables of this type."
+)
+@click.option("--force", is_flag=True, help="Do not ask.")
+def drop_all(ctx: click.Context, /, *, kind: Any, force: bool, style: str, jq: str | None) -> None:
+    """Drop all exported tables. Your own tables stay."""
+    with workspace_of(ctx, read_only=False) as workspace:
+        count = sum(kind in {None, table.type} for table in workspace.tables())
+        _confirm(ctx, f"Drop all {count} tables{f' of type {kind!r}' if kind else ''}?", force=force)
+        workspace.drop_all(kind)
+    print_result({"dropped_count": count} | ({"type_filter": kind} if kind else {}), style, jq)
+
+
+def _confirm(ctx: click.Context, question: str, *, force: bool) -> None:
+    if not force and not click.confirm(question, err=True):
+        click.echo("Cancelled", err=True)
+        ctx.exit(2)
