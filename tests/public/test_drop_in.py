@@ -69,6 +69,12 @@ import json
 from pathlib import Path
 
 import mixpanel_data as mp
+from mixpanel_data import EventNotFoundError, OAuthError, ParallelProfileResult, ProfileProgress, TableType
+from mixpanel_data.auth import ConfigManager, Credentials
+from mixpanel_data.exceptions import APIError, JQLSyntaxError, MixpanelDataError
+from mixpanel_data.types import BatchProgress, TableMetadata
+
+assert ConfigManager().resolve_credentials().region == Credentials("u", "s", "1", region="US").region == "us"
 
 found = mp.Workspace.test_credentials()
 assert found["success"] and found["project_id"] == "12345" and found["region"] == "us", found
@@ -91,7 +97,15 @@ with mp.Workspace() as ws:
     try:
         ws.fetch_events("events", from_date="2024-01-01", to_date="2024-01-07", progress=False)
     except mp.TableExistsError as error:
-        assert error.table_name == "events" and error.code == "TABLE_EXISTS"
+        assert error.table_name == "events" and error.code == "TABLE_EXISTS" and error.details["suggestion"]
+    assert isinstance(batches[0], BatchProgress)
+    for missing in (lambda: ws.fetch_profiles("people"), lambda: ws.api, lambda: ws.storage):
+        try:
+            missing()
+        except NotImplementedError as error:
+            assert "; use " in str(error)
+        else:
+            raise AssertionError
     path = ws.db_path
     tables = {table.name: table for table in ws.tables()}
     info = ws.info()
@@ -235,8 +249,7 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What the script printed, and the simulator that it talked to."""
     home = tmp_path_factory.mktemp("home")
     simulator = Simulator(events_per_day=30, per_second=0, per_hour=0)
-    program = SCRIPT.replace("import mixpanel_data as mp", "import mixpanel_export as mp")
-    assert program.count("mixpanel_data") == 0
+    program = SCRIPT.replace("mixpanel_data", "mixpanel_export")
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(simulator.serve()) as url:
         settings = {
             "MP_USERNAME": "demo.mp-service-account",
