@@ -295,7 +295,7 @@ class DateRangeTooLargeError(MixpanelDataError):
         self.max_days = max_days
         context.setdefault("days", f"{from_date} to {to_date}")
         text = f"one request may ask for {max_days} days, not for {days_requested}"
-        super().__init__(text, details=dict(vars(self)), **context)
+        super().__init__(text, details=dict(vars(self)), **context)  # the four attributes
 
 
 class ExportRunningError(MixpanelDataError):

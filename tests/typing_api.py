@@ -97,6 +97,7 @@ def the_blocking_door(parallel: bool) -> None:
         assert_type(workspace.sql("SELECT 1"), pd.DataFrame)
         assert_type(workspace.sql_rows("SELECT 1"), SQLResult)
         assert_type(workspace.tables(), list[TableInfo])
+        assert_type(workspace.tables(all=True), list[TableInfo])
         assert_type(workspace.connection, duckdb.DuckDBPyConnection)
         assert_type(workspace.db_path, Path)
 
@@ -114,6 +115,7 @@ def looking_into_a_database() -> None:
         assert_type(workspace.column_stats("events", "event_name", top_n=3), ColumnStatsResult)
         assert_type(workspace.relation("FROM events"), duckdb.DuckDBPyRelation)
         workspace.drop("events", "others")
+        workspace.drop("mine", force=True)
         workspace.drop_all("events")
         workspace.drop_all(type="tables")  # type: ignore[arg-type]  # no such type
     with Workspace.ephemeral("main", project_timezone="UTC") as temporary, Workspace.memory() as other:
