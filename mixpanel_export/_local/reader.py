@@ -113,17 +113,17 @@ def _opened(
     sleep: Callable[[float], None],
     clock: Callable[[], float],
 ) -> Connection:
-    deadline, reported = clock() + wait, False
+    deadline: float | None = None
     while True:
         try:
             return connect(path, read_only=True)
         except DatabaseLockedError as error:
+            if deadline is None and wait > 0:
+                on_wait(error)
+            deadline = clock() + wait if deadline is None else deadline
             left = deadline - clock()
             if left <= 0:
                 raise
-            if not reported:
-                on_wait(error)
-                reported = True
             sleep(min(_RETRY_INTERVAL, left))
 
 
