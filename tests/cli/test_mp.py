@@ -16,7 +16,7 @@ from support import held, query, simulator, truth
 
 from mixpanel_export import errors
 from mixpanel_export.cli.mp import EXIT_CODES
-from mixpanel_export.cli.mp.missing import COMMANDS
+from mixpanel_export.cli.mp.missing import MISSING
 from mixpanel_export.cli.mp.output import print_result
 from mixpanel_export.simulator import Fault, Simulator
 
@@ -185,6 +185,7 @@ def test_jq_filters_the_result(db: Path, tmp_path: Path, monkeypatch: pytest.Mon
         (["fetch", "events", *DAYS, "--raw"], 3),
         (["fetch", "events", *DAYS, "--limit", "5", "--parallel"], 3),
         (["fetch", "events", "--from", "2023-01-01", "--to", "2024-03-09"], 3),
+        (["fetch", "events", *DAYS, "--jq", ".rows", "--format", "csv"], 3),
         (["fetch", "events", *DAYS, "--limit", "0"], 2),
         (["fetch", "events", *DAYS, "--no-such-option"], 2),
         (["-a", "nobody", "fetch", "events", *DAYS], 4),
@@ -210,9 +211,7 @@ def test_refused_requests_have_the_exit_codes_of_mp(kind: Any, code: int, sim: S
     assert dict(EXIT_CODES)[errors.RateLimitError] == 5
 
 
-@pytest.mark.parametrize(
-    "words", [f"{group} {name}".split() for group in COMMANDS for name in COMMANDS[group]]
-)
+@pytest.mark.parametrize("words", [f"{group} {name}".split() for group in MISSING for name in MISSING[group]])
 def test_what_is_missing_says_what_to_use(words: list[str]) -> None:
     """Commands of `mp` without a counterpart end with an error and a hint, whatever their options."""
     result = mpx("mp", *words, "any", "--from", "2024-01-01")

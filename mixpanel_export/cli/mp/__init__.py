@@ -95,5 +95,6 @@ def command(
     ctx.obj = Settings(account, db, quiet, verbose)
 
 
-for group in (fetch, query, inspect):
-    command.add_command(group)
+command.add_command(fetch)
+command.add_command(query)
+command.add_command(inspect)

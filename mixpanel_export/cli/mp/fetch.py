@@ -8,9 +8,10 @@ import click
 
 from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.mp.common import Group, settings_of, workspace_of
-from mixpanel_export.cli.mp.output import format_options, plain_text, print_result
+from mixpanel_export.cli.mp.output import check_jq, format_options, plain_text, print_result
 from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import ArgumentError
+from mixpanel_export.results import FetchResult, ParallelFetchResult
 
 EXAMPLES = """\b
 Examples:
@@ -58,6 +59,7 @@ def events(ctx: click.Context, /, *, name: str, style: str, jq: str | None, **op
     The result is printed in the chosen format. --stdout prints a day's events only when they are proven complete.
     """
     _check(options)
+    check_jq(style, jq)
     settings = settings_of(ctx)
     with messages(quiet=settings.quiet, verbose=settings.verbose):
         if options["stdout"]:
@@ -65,7 +67,7 @@ def events(ctx: click.Context, /, *, name: str, style: str, jq: str | None, **op
             return
         result = _fetch(ctx, name, options)
     print_result(result.to_dict(), style, jq)
-    ctx.exit(1 if getattr(result, "has_failures", False) else 0)
+    ctx.exit(1 if isinstance(result, ParallelFetchResult) and result.has_failures else 0)
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -78,7 +80,7 @@ def _check(options: dict[str, Any]) -> None:
         raise ArgumentError("raw", "needs --stdout")
 
 
-def _fetch(ctx: click.Context, name: str, options: dict[str, Any]) -> Any:
+def _fetch(ctx: click.Context, name: str, options: dict[str, Any]) -> FetchResult | ParallelFetchResult:
     settings = settings_of(ctx)
     shown = not (settings.quiet or options["no_progress"])
     with (
@@ -88,7 +90,7 @@ def _fetch(ctx: click.Context, name: str, options: dict[str, Any]) -> Any:
             on_progress,
         ),
     ):
-        return workspace.fetch_events(
+        result: FetchResult | ParallelFetchResult = workspace.fetch_events(
             name,
             **_filters(options),
             append=options["append"],
@@ -100,6 +102,7 @@ def _fetch(ctx: click.Context, name: str, options: dict[str, Any]) -> Any:
             on_batch_complete=on_batch,
             on_progress=on_progress,
         )
+    return result
 
 
 def _stream(ctx: click.Context, options: dict[str, Any]) -> None:

@@ -32,15 +32,26 @@ def format_options(command: Command) -> Command:
     )(command)
 
 
+def check_jq(style: str, jq: str | None) -> None:
+    """Check that a result in the format *style* can be filtered by *jq*, if given.
+
+    Raises:
+        ArgumentError: The format is not JSON, or the program jq is not installed.
+    """
+    if jq is not None and style not in {"json", "jsonl"}:
+        raise ArgumentError("jq", "needs --format json or jsonl")
+    if jq is not None and shutil.which("jq") is None:
+        raise ArgumentError("jq", "needs the program jq", advice="install it, or leave the option out")
+
+
 def print_result(value: Any, style: str, jq: str | None) -> None:
     """Print a dictionary or a list in the format *style*, filtered by *jq* if given.
 
     Raises:
-        ArgumentError: *jq* is not usable, or its expression is wrong.
+        ArgumentError: As `check_jq`, or the expression is wrong.
     """
+    check_jq(style, jq)
     if jq is not None:
-        if style not in {"json", "jsonl"}:
-            raise ArgumentError("jq", "needs --format json or jsonl")
         values = _filtered(value, jq)
         value = values[0] if style == "json" and len(values) == 1 else values
     for line in _FORMATS[style](value):
@@ -53,11 +64,12 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 
 def _filtered(value: Any, jq: str) -> list[Any]:
-    program = shutil.which("jq")
-    if program is None:
-        raise ArgumentError("jq", "needs the program jq", advice="install it, or leave the option out")
     done = subprocess.run(  # noqa: S603 - the expression is one argument, and no shell reads it
-        [program, "-c", "--", jq], input=json_text(value), capture_output=True, text=True, check=False
+        [shutil.which("jq") or "jq", "-c", "--", jq],
+        input=json_text(value),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode:
         raise ArgumentError("jq", f"failed ({one_line(done.stderr)})")
