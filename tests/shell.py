@@ -50,9 +50,12 @@ def environment(sim: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -
         yield os.environ | settings
 
 
-def mpx(*words: str, given: str | bytes | None = None) -> Result:
-    """Run `mpx` in this process, with *given* on standard input; an exception fails the test."""
-    result = CliRunner().invoke(cli, words, prog_name="mpx", input=given)
+def mpx(*words: str, given: str | bytes | None = None, env: Mapping[str, str | None] | None = None) -> Result:
+    """Run `mpx` in this process, with *given* on standard input; an exception fails the test.
+
+    *env* overrides environment variables; None unsets one.
+    """
+    result = CliRunner().invoke(cli, words, prog_name="mpx", input=given, env=env)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

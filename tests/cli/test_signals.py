@@ -19,7 +19,7 @@ import anyio.lowlevel
 import pytest
 from examples import slow
 from loops import CALL, WAYS, inside_asyncio, inside_trio, plainly
-from shell import served
+from shell import mpx, served
 from support import held, query, simulator, truth
 
 from mixpanel_export._concurrency import call_back
@@ -131,7 +131,7 @@ def test_a_signal_ends_every_stage_in_good_order(
     """The exit code is the shells', the last line says how to go on, no staging stays, and that line completes it."""
     code, fault, settings, sign = STAGES[stage]
     if stage == "swap":
-        subprocess.run([sys.executable, "-c", MAIN, "export", *DAYS, "-q"], env=env, check=True)
+        assert mpx("export", *DAYS, "-q", env=env).exit_code == 0
     sim.faults = [fault] if fault else []
     with started(code, words_of("replace" if stage == "swap" else "create"), {**env, **settings}) as process:
         wait_for(sign, process)
@@ -146,8 +146,7 @@ def test_a_signal_ends_every_stage_in_good_order(
     if stage == "swap":
         assert held(db) == truth(sim)
     sim.faults = []
-    again = [sys.executable, "-c", MAIN, *shlex.split(last.partition("To continue: ")[2])[1:]]
-    subprocess.run(again, env=env, check=True, capture_output=True)
+    assert mpx(*shlex.split(last.partition("To continue: ")[2])[1:], env=env).exit_code == 0
     assert held(db) == truth(sim)
 
 
@@ -165,7 +164,7 @@ def test_a_second_signal_ends_the_program_at_once(
         process.communicate(timeout=60)
     assert process.returncode == 128 + number
     sim.faults = []
-    subprocess.run([sys.executable, "-c", MAIN, "export", *DAYS, "--resume", "-q"], env=env, check=True)
+    assert mpx("export", *DAYS, "--resume", "-q", env=env).exit_code == 0
     assert [path for path in db.parent.iterdir() if path.name.startswith(f".{db.name}")] == []
     assert held(db) == truth(sim)
 
@@ -207,7 +206,7 @@ def test_a_script_that_is_interrupted_twice_ends(
         process.communicate(timeout=60)
     assert [path for path in db.parent.iterdir() if path.name.startswith(f".{db.name}")] == []
     sim.faults = []
-    subprocess.run([sys.executable, "-c", MAIN, "export", *DAYS, "--resume", "-q"], env=env, check=True)
+    assert mpx("export", *DAYS, "--resume", "-q", env=env).exit_code == 0
     assert held(db) == truth(sim)
 
 

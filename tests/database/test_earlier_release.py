@@ -26,10 +26,10 @@ def db(tmp_path: Path) -> Path:
     return db
 
 
-@pytest.fixture
-def fresh(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file into which the same tables are exported today."""
-    db = tmp_path / "fresh.duckdb"
+    db = tmp_path_factory.mktemp("fresh") / "fresh.duckdb"
     anyio.run(lambda: export_all(db, Project(late=True), LATER))
     return db
 

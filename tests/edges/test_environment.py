@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shell import mpx, one_error, run_mpx
+from shell import mpx, one_error
 from support import held, truth
 
 from mixpanel_export.credentials import read_accounts, resolve_credentials
@@ -30,13 +30,14 @@ ENVIRON = {
 
 @pytest.mark.parametrize("empty", ["", " "])
 def test_variables_that_are_empty_are_not_set(
-    empty: str, env: Mapping[str, str], sim: Simulator, tmp_path: Path
+    empty: str, env: Mapping[str, str], sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them at once: an export is what it is without them, and so is what is read of it."""
+    monkeypatch.chdir(tmp_path)
     home = tmp_path / "home"
     home.mkdir()
     ours = [name for name in OPTIONAL if empty == "" or name.startswith("MP")]
-    bare = {**env, "HOME": str(home), **dict.fromkeys(ours, empty), "MPX_PER_SECOND": empty}
+    bare = {"HOME": str(home), **dict.fromkeys(ours, empty)}
     for words in (
         ["export", *DAYS],
         ["status"],
@@ -45,8 +46,8 @@ def test_variables_that_are_empty_are_not_set(
         ["doctor"],
         ["accounts", "list"],
     ):
-        done = run_mpx(*words, env=bare, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        result = mpx(*words, env=bare)
+        assert result.exit_code == 0, result.stderr
     assert held(tmp_path / "mixpanel.duckdb") == truth(sim, last="2024-03-03")
 
 
@@ -124,7 +125,7 @@ def test_a_secret_comes_from_standard_input_in_any_encoding(
 ) -> None:
     """As PowerShell and others write a file."""
     add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test", "--secret-stdin")
-    assert run_mpx(*add, env=env, input=content).returncode == 0
+    assert mpx(*add, given=content).exit_code == 0
     assert read_accounts(tmp_path / "config.toml")[1]["main"]["secret"] == SECRET
 
 

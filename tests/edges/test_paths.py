@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from shell import run_mpx
+from shell import mpx, one_error, run_mpx
 from support import query
 
 from mixpanel_export.simulator import Simulator
@@ -38,8 +38,9 @@ WORDS = {
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> list[Path]:
-    """A folder with some things in it, which it must have still, and no others."""
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The current folder has some things in it, which it must have still, and no others."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "dangling").symlink_to(tmp_path / "missing" / "x.duckdb")
     (tmp_path / "folder").mkdir()
@@ -53,10 +54,9 @@ def test_a_path_that_cannot_be_a_database_is_one_error(
     path: str, there: list[Path], env: Mapping[str, str], sim: Simulator, tmp_path: Path
 ) -> None:
     """It names the reason, and costs no request."""
-    done = run_mpx("export", *DAYS, "--db", path, env=env, cwd=tmp_path)
-    error = done.stderr.decode()
-    assert (done.returncode, error.count("\n")) == (1, 1), error
-    assert PATHS[path].lower() in error.lower()
+    result = mpx("export", *DAYS, "--db", path)
+    assert result.exit_code == 1
+    assert PATHS[path].lower() in one_error(result).lower()
     assert (sorted(tmp_path.rglob("*")), sim.requests) == (there, [])
 
 
@@ -65,11 +65,9 @@ def test_what_cannot_be_used_is_one_error(
     words: tuple[str, ...], there: list[Path], env: Mapping[str, str], sim: Simulator, tmp_path: Path
 ) -> None:
     """It names the argument or the reason, and costs no request."""
-    done = run_mpx(*words, env=env, cwd=tmp_path)
-    error = done.stderr.decode()
-    assert done.returncode in {1, 2}, error
-    assert error.count("\n") == 1
-    assert WORDS[words] in error
+    result = mpx(*words)
+    assert result.exit_code in {1, 2}
+    assert WORDS[words] in one_error(result)
     assert (sorted(tmp_path.rglob("*")), sim.requests) == (there, [])
 
 
@@ -78,9 +76,9 @@ def test_the_doctor_finds_what_cannot_be_a_database(
     path: str, there: list[Path], env: Mapping[str, str], tmp_path: Path
 ) -> None:
     """It is a problem, with the advice of an export."""
-    done = run_mpx("doctor", "--offline", path, env=env, cwd=tmp_path)
-    assert done.returncode == 1
-    assert b"use a file on this machine" in done.stdout
+    result = mpx("doctor", "--offline", path)
+    assert result.exit_code == 1
+    assert "use a file on this machine" in result.stdout
     assert sorted(tmp_path.rglob("*")) == there
 
 
@@ -107,11 +105,12 @@ def test_a_folder_that_is_gone_is_one_error(env: Mapping[str, str], tmp_path: Pa
 
 @pytest.mark.parametrize("target", ["-", "s3://bucket/config.toml", "https://host/config.toml"])
 def test_a_configuration_is_a_file_on_this_machine(
-    target: str, env: Mapping[str, str], tmp_path: Path
+    target: str, env: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No folder of the name of a scheme appears."""
+    monkeypatch.chdir(tmp_path)
     add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test")
-    assert run_mpx(*add, env={**env, "MP_CONFIG_PATH": target}, cwd=tmp_path).returncode == 3
+    assert mpx(*add, env={"MP_CONFIG_PATH": target}).exit_code == 3
     assert not list(tmp_path.iterdir())
 
 

@@ -89,10 +89,11 @@ async def test_a_fault_that_passes_leaves_no_trace(db: Path, kind: Any) -> None:
     """Whatever goes wrong once per chunk, the table is exact and each batch succeeds."""
     fault = Fault(kind, times=3, retry_after=0)
     sim = simulator(faults=[fault])
-    result = await export(sim, db)
+    days = "2024-03-04", "2024-03-06"
+    result = await export(sim, db, *days)
     assert sim.hits(fault) == 3
     assert result.failed_batches == 0
-    assert held(db) == truth(sim)
+    assert held(db) == truth(sim, *days)
 
 
 @pytest.mark.parametrize("kind", HARMLESS)

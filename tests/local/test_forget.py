@@ -15,7 +15,8 @@ from typing import Any, Self
 import duckdb
 import httpx
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from old_files import made, noons
 from shell import held_by_another
@@ -131,7 +132,7 @@ EVENTS = st.lists(
     ids=st.sets(PERSONS, min_size=1),
     user=st.booleans(),
 )
-@settings(max_examples=8, deadline=None)
+@examples(core=5, full=30)
 def test_the_table_is_the_table_without_the_persons(
     days: dict[str, list[bytes]], ids: set[str], user: bool
 ) -> None:
@@ -422,7 +423,7 @@ def test_a_kill_leaves_everything_or_nothing(db: Path, days: dict[str, list[byte
     after = contents(db)
     context = multiprocessing.get_context("spawn")
     seen = set()
-    for statement in range(24, 120, 12):
+    for statement in range(24, 120, 24):
         copy = tmp_path / f"{statement}.duckdb"
         copy.write_bytes(template)
         child = context.Process(target=_die, args=(copy, statement))

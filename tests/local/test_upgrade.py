@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 import pytest
 from click.testing import CliRunner, Result
-from examples import slow
-from hypothesis import given, settings
+from examples import examples, slow
+from hypothesis import given
 from hypothesis import strategies as st
 from old_files import CLAIMED, EVENTS, FETCHED, made, noons
 from support import export, held, ledger, query, simulator, truth
@@ -209,7 +209,7 @@ def test_rows_on_unclaimed_days_are_batches_of_their_own(tmp_path: Path) -> None
     hours=st.lists(st.integers(0, 24 * 20), max_size=30),
     claim=st.none() | st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted),
 )
-@settings(max_examples=15, deadline=None)
+@examples(core=8, full=40)
 def test_every_row_is_in_an_imported_batch_near_its_day(hours: list[int], claim: list[int] | None) -> None:
     """For all rows and claims: the batches are disjoint, hold all claimed days and each row, none a day off the mark."""
     start = datetime(2024, 3, 1)

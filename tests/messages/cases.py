@@ -1,7 +1,7 @@
 """How to provoke each error and warning of the package and of `mpx`, by name."""
 
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ CASES: dict[str, Callable[[Place], Any]] = {
     # Arguments
     "a day that does not exist": arguments(first="2024-02-30"),
     "a day in another format": arguments(first="1.3.2024"),
+    "a day with a time of day": arguments(first=datetime(2024, 3, 1, 12, tzinfo=UTC)),
+    "a day before the calendar": arguments(first="-999999w"),
     "days in the wrong order": arguments(first="2024-03-02", last="2024-03-01"),
     "days of split_date_range in the wrong order": lambda _: split_date_range("2024-03-02", "2024-03-01"),
     "no days per chunk": lambda _: split_date_range("2024-03-01", "2024-03-02", 0),
@@ -141,10 +143,10 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a quota file that cannot be used": steps(
         configured(), lambda place: place.setenv("MPX_STATE_DIR", str(place.config)), arguments(per_hour=60)
     ),
-    "threads that are no number": steps(environment(MPX_THREADS="x"), exists),
-    "memory that is no size": steps(environment(MPX_MEMORY_LIMIT="x"), exists),
-    "memory that is too small": steps(environment(MPX_MEMORY_LIMIT="1MB"), exists),
-    "memory that is too small for the process": steps(environment(MPX_PROCESS_MEMORY="349MB"), exists),
+    "threads that are no number": steps(environment(MPX_THREADS="x"), arguments()),
+    "memory that is no size": steps(environment(MPX_MEMORY_LIMIT="x"), arguments()),
+    "memory that is too small": steps(environment(MPX_MEMORY_LIMIT="1MB"), arguments()),
+    "memory that is too small for the process": steps(environment(MPX_PROCESS_MEMORY="349MB"), arguments()),
     "an account that exists": steps(configured(), lambda place: add_account(place.config, "main", ACCOUNT)),
     "an account without a name": lambda place: add_account(place.config, " ", ACCOUNT),
     "an account to remove that does not exist": steps(
@@ -210,16 +212,16 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a database with too long a name": lambda place: place.export(db="x" * 300),
     "a database in a folder that is gone": gone_folder,
     "a database in no folder": lambda place: place.export(db=place.folder / "none" / "x.duckdb"),
-    "a file that is no database": steps(lambda place: place.db.write_text("x" * 10_000), exists),
-    "a file in use": in_use(exists),
+    "a file that is no database": steps(lambda place: place.db.write_text("x" * 10_000), arguments()),
+    "a file in use": in_use(arguments()),
     "a file open with other settings": opened_here(read_only=True),
     "a file open without access to files": opened_here("SET enable_external_access = false"),
     "a file open with a locked configuration": opened_here("SET lock_configuration = true"),
     "a file that is damaged": steps(exists, damaged, arguments(mode="resume")),
-    "a file with a broken header": steps(broken_header, exists),
+    "a file with a broken header": steps(broken_header, arguments()),
     "an address instead of a file": lambda _: connect(Path("-")),
-    "a disk that is full": steps(full_disk, exists),
-    "a folder that cannot be written": steps(readonly_folder, exists),
+    "a disk that is full": steps(full_disk, arguments()),
+    "a folder that cannot be written": steps(readonly_folder, arguments()),
     "rows that DuckDB cannot write": steps(
         lambda place: place.export(last="2024-03-01", limit=1),
         sql("CREATE UNIQUE INDEX one ON events (event_name)"),

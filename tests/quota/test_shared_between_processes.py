@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import start_blocking_portal
 from examples import slow
+from shell import MPX, mpx
 from support import held, ledger, simulator, truth
 
 from mixpanel_export.simulator import Simulator
 
-MPX = [sys.executable, "-c", "from mixpanel_export.cli import main; main()"]
 FIRST = date(2024, 3, 1)
 
 
@@ -60,11 +59,17 @@ def served(sim: Simulator) -> Iterator[Mapping[str, str]]:
         }
 
 
-def start(share: Share, env: Mapping[str, str], *options: str) -> subprocess.Popen[str]:
-    """Begin to export the days of *share*, one request a day."""
+def words_for(share: Share, *options: str) -> list[str]:
+    """Return the command that exports the days of *share*, one request a day."""
     first, last = share.days
     words = ["--from", first, "--to", last, "--db", str(share.db), "--parallel", "--chunk-days", "1"]
-    return subprocess.Popen([*MPX, "export", *words, *options], env=env, stderr=subprocess.PIPE, text=True)
+    return ["export", *words, *options]
+
+
+def start(share: Share, env: Mapping[str, str], *options: str) -> subprocess.Popen[str]:
+    """Begin to export the days of *share*."""
+    command = [*MPX, *words_for(share, *options)]
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
 def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
@@ -105,6 +110,7 @@ def test_an_hour_that_is_spent_is_spent_for_all(tmp_path: Path) -> None:
     later = simulator()
     with served(later) as env:
         unlimited = {**env, "MPX_PER_HOUR": "0", "MPX_PER_SECOND": "0"}
-        assert [code for code, _ in ended([start(share, unlimited, "--resume") for share in parts])] == [0, 0]
+        for share in parts:
+            assert mpx(*words_for(share, "--resume"), env=unlimited).exit_code == 0
     assert statuses(later) == [200] * 2
     assert [held(share.db) for share in parts] == [truth(sim, *share.days) for share in parts]
