@@ -63,6 +63,8 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "a day with a time of day": arguments(first=datetime(2024, 3, 1, 12, tzinfo=UTC)),
     "a day before the calendar": arguments(first="-999999w"),
     "days in the wrong order": arguments(first="2024-03-02", last="2024-03-01"),
+    "a day before the first year": arguments(first="-999999d"),
+    "a day of split_date_range in another format": lambda _: split_date_range("1.3.2024", "2024-03-02"),
     "days of split_date_range in the wrong order": lambda _: split_date_range("2024-03-02", "2024-03-01"),
     "no days per chunk": lambda _: split_date_range("2024-03-01", "2024-03-02", 0),
     "a range that has not begun": arguments(first="2030-03-01", last="2030-03-02"),
