@@ -14,6 +14,7 @@ from mixpanel_export.cli.mp.common import Group, Settings, option_in_mp
 from mixpanel_export.cli.mp.fetch import fetch
 from mixpanel_export.cli.mp.inspect import inspect
 from mixpanel_export.cli.mp.query import query
+from mixpanel_export.cli.options import option
 
 EXAMPLES = """\b
 Write mpx mp for mp:
@@ -69,17 +70,18 @@ class Mp(Group):
 
 
 @click.group("mp", cls=Mp, short_help="Run a command line of mixpanel_data's mp.", epilog=EXAMPLES)
-@click.option("-a", "--account", envvar="MP_ACCOUNT", metavar="NAME", help="Account to use.")
-@click.option(
+@option("-a", "--account", envvar="MP_ACCOUNT", metavar="NAME", help="Account to use.")
+@option(
     "--db",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="PATH",
     show_default="MPX_DB, or ~/.mp/data/PROJECT.db",
     help="DuckDB file.",
 )
-@click.option("--workspace-id", type=int, metavar="ID", help="Has no effect.")
-@click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Write a log to standard error.")
+@option("--workspace-id", type=int, metavar="ID", help="Has no effect.")
+@option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
+@option("-v", "--verbose", is_flag=True, help="Write a log to standard error.")
+@click.version_option(package_name="mpx-export")
 @click.pass_context
 def command(
     ctx: click.Context,

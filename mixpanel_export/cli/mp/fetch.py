@@ -9,6 +9,7 @@ import click
 from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.mp.common import Group, settings_of, workspace_of
 from mixpanel_export.cli.mp.output import check_jq, format_options, plain_text, print_result
+from mixpanel_export.cli.options import option
 from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import ArgumentError
 from mixpanel_export.results import FetchResult, ParallelFetchResult
@@ -33,24 +34,22 @@ def fetch() -> None:
 
 @fetch.command("events", short_help="Fetch events into a table, or stream them.", epilog=EXAMPLES)
 @click.argument("name", default="events")
-@click.option("--from", "from_date", metavar="DATE", help="First day.")
-@click.option("--to", "to_date", metavar="DATE", help="Last day.")
-@click.option(
-    "-e", "--events", multiple=True, callback=parse_events, metavar="A,B", help="Only these events."
-)
-@click.option("-w", "--where", metavar="EXPR", help="Only events that match this expression.")
-@click.option("-l", "--limit", type=click.IntRange(1, 100_000), metavar="N", help="At most N events.")
-@click.option("--replace", is_flag=True, help="Replace the table, atomically.")
-@click.option("--append", is_flag=True, help="Add days to the table.")
-@click.option("--no-progress", is_flag=True, help="Hide the progress.")
-@click.option("-p", "--parallel", is_flag=True, help="Make several requests at a time.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", show_default="10", help="Requests at a time.")
-@click.option(
+@option("--from", "from_date", metavar="DATE", help="First day.")
+@option("--to", "to_date", metavar="DATE", help="Last day.")
+@option("-e", "--events", multiple=True, callback=parse_events, metavar="A,B", help="Only these events.")
+@option("-w", "--where", metavar="EXPR", help="Only events that match this expression.")
+@option("-l", "--limit", type=click.IntRange(1, 100_000), metavar="N", help="At most N events.")
+@option("--replace", is_flag=True, help="Replace the table, atomically.")
+@option("--append", is_flag=True, help="Add days to the table.")
+@option("--no-progress", is_flag=True, help="Hide the progress.")
+@option("-p", "--parallel", is_flag=True, help="Make several requests at a time.")
+@option("--workers", type=click.IntRange(1), metavar="N", show_default="10", help="Requests at a time.")
+@option(
     "--chunk-days", type=click.IntRange(1, 100), metavar="N", show_default="planned", help="Days per request."
 )
-@click.option("--stdout", is_flag=True, help="Print the events as lines of JSON, and store nothing.")
-@click.option("--raw", is_flag=True, help="With --stdout, print Mixpanel's own objects.")
-@click.option("--batch-size", type=click.IntRange(100, 100_000), metavar="N", help="Has no effect.")
+@option("--stdout", is_flag=True, help="Print the events as lines of JSON, and store nothing.")
+@option("--raw", is_flag=True, help="With --stdout, print Mixpanel's own objects.")
+@option("--batch-size", type=click.IntRange(100, 100_000), metavar="N", help="Has no effect.")
 @format_options
 @click.pass_context
 def events(ctx: click.Context, /, *, name: str, style: str, jq: str | None, **options: Any) -> None:

@@ -7,6 +7,7 @@ import click
 
 from mixpanel_export.cli.mp.common import Group, workspace_of
 from mixpanel_export.cli.mp.output import format_options, print_result
+from mixpanel_export.cli.options import option
 
 _EXAMPLE = "\b\nExample:\n  mpx mp inspect {}\n"
 
@@ -31,7 +32,7 @@ def _command(name: str, short_help: str, example: str) -> Callable[[Callable[...
     return decorate
 
 
-_table = click.option("-t", "--table", required=True, metavar="NAME", help="Table to use.")
+_table = option("-t", "--table", required=True, metavar="NAME", help="Table to use.")
 
 
 @_command("info", "Print file, project and tables.", "info")
@@ -50,7 +51,7 @@ def tables(ctx: click.Context, /, *, style: str, jq: str | None) -> None:
 
 @_command("schema", "List the columns of a table.", "schema -t events")
 @_table
-@click.option("--sample", is_flag=True, help="Has no effect.")
+@option("--sample", is_flag=True, help="Has no effect.")
 def schema(ctx: click.Context, /, *, table: str, sample: bool, style: str, jq: str | None) -> None:  # noqa: ARG001 - mixpanel_data's
     """List the columns of a table with their types."""
     with workspace_of(ctx) as workspace:
@@ -63,7 +64,7 @@ def schema(ctx: click.Context, /, *, table: str, sample: bool, style: str, jq: s
 
 @_command("sample", "Print random rows of a table.", "sample -t events -n 5")
 @_table
-@click.option("-n", "--rows", type=click.IntRange(1), default=10, metavar="N", help="Number of rows.")
+@option("-n", "--rows", type=click.IntRange(1), default=10, metavar="N", help="Number of rows.")
 def sample(ctx: click.Context, /, *, table: str, rows: int, style: str, jq: str | None) -> None:
     """Print random rows of a table."""
     from mixpanel_export._database.connection import quoted
@@ -92,7 +93,7 @@ def breakdown(ctx: click.Context, /, *, table: str, style: str, jq: str | None) 
 
 @_command("keys", "List the keys of properties.", 'keys -t events -e "Sign Up"')
 @_table
-@click.option("-e", "--event", metavar="NAME", help="Only events of this name.")
+@option("-e", "--event", metavar="NAME", help="Only events of this name.")
 def keys(ctx: click.Context, /, *, table: str, event: str | None, style: str, jq: str | None) -> None:
     """List the keys of the column `properties`."""
     with workspace_of(ctx) as workspace:
@@ -101,8 +102,8 @@ def keys(ctx: click.Context, /, *, table: str, event: str | None, style: str, jq
 
 @_command("column", "Print statistics of a column.", "column -t events -c event_name --top 5")
 @_table
-@click.option("-c", "--column", required=True, metavar="SQL", help="Column or SQL expression.")
-@click.option("--top", type=click.IntRange(1), default=10, metavar="N", help="Number of frequent values.")
+@option("-c", "--column", required=True, metavar="SQL", help="Column or SQL expression.")
+@option("--top", type=click.IntRange(1), default=10, metavar="N", help="Number of frequent values.")
 def column(ctx: click.Context, /, *, table: str, column: str, top: int, style: str, jq: str | None) -> None:
     """Print counts, frequent values and numbers of a column or an SQL expression."""
     with workspace_of(ctx) as workspace:
@@ -111,7 +112,7 @@ def column(ctx: click.Context, /, *, table: str, column: str, top: int, style: s
 
 @_command("drop", "Drop a table.", "drop -t events --force")
 @_table
-@click.option("--force", is_flag=True, help="Do not ask, and drop tables that no export made, too.")
+@option("--force", is_flag=True, help="Do not ask, and drop tables that no export made, too.")
 def drop(ctx: click.Context, /, *, table: str, force: bool, style: str, jq: str | None) -> None:
     """Drop a table and what the ledger records of it."""
     _confirm(ctx, f"Drop table '{table}'?", force=force)
@@ -121,10 +122,8 @@ def drop(ctx: click.Context, /, *, table: str, force: bool, style: str, jq: str 
 
 
 @_command("drop-all", "Drop all exported tables.", "drop-all --type events --force")
-@click.option(
-    "-t", "--type", "kind", type=click.Choice(["events", "profiles"]), help="Only tables of this type."
-)
-@click.option("--force", is_flag=True, help="Do not ask.")
+@option("-t", "--type", "kind", type=click.Choice(["events", "profiles"]), help="Only tables of this type.")
+@option("--force", is_flag=True, help="Do not ask.")
 def drop_all(ctx: click.Context, /, *, kind: Any, force: bool, style: str, jq: str | None) -> None:
     """Drop all exported tables. Your own tables stay."""
     with workspace_of(ctx, read_only=False) as workspace:

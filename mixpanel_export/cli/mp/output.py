@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mixpanel_export.cli import one_line
+from mixpanel_export.cli.options import option
 from mixpanel_export.errors import ArgumentError
 
 Command = Callable[..., Any]
@@ -19,10 +20,10 @@ Command = Callable[..., Any]
 
 def format_options(command: Command) -> Command:
     """Add the options that select the format of a result."""
-    command = click.option("--jq", metavar="EXPR", help="Filter the JSON with jq, which must be installed.")(
+    command = option("--jq", metavar="EXPR", help="Filter the JSON with jq, which must be installed.")(
         command
     )
-    return click.option(
+    return option(
         "-f",
         "--format",
         "style",

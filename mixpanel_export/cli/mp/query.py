@@ -7,6 +7,7 @@ import click
 from mixpanel_export._config.environment import decoded
 from mixpanel_export.cli.mp.common import Group, workspace_of
 from mixpanel_export.cli.mp.output import format_options, print_result
+from mixpanel_export.cli.options import option
 from mixpanel_export.errors import ArgumentError, DatabaseNotFoundError
 
 EXAMPLES = """\b
@@ -29,10 +30,8 @@ def query() -> None:
 
 @query.command("sql", short_help="Run an SQL query.", epilog=EXAMPLES)
 @click.argument("statement", metavar="[SQL]", required=False)
-@click.option(
-    "-F", "--file", type=click.Path(path_type=Path), metavar="FILE", help="Read the SQL from a file."
-)
-@click.option("-s", "--scalar", is_flag=True, help="Print the first value of the first row.")
+@option("-F", "--file", type=click.Path(path_type=Path), metavar="FILE", help="Read the SQL from a file.")
+@option("-s", "--scalar", is_flag=True, help="Print the first value of the first row.")
 @format_options
 @click.pass_context
 def sql(
