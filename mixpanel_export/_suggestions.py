@@ -1,4 +1,4 @@
-"""Suggests the name that was probably meant where an unknown one was typed."""
+"""Suggests a similar name for an unknown one."""
 
 from collections.abc import Iterable
 
@@ -13,6 +13,6 @@ def closest(name: str, names: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return the suggestion for *name* as an advice that another one can follow, or nothing."""
+    """Return a suggestion for *name*, which other advice can follow; empty if no name is similar."""
     match = closest(name, names)
     return f"did you mean {match!r}? Otherwise " if match else ""

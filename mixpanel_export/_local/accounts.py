@@ -29,8 +29,8 @@ def add_account(
 ) -> bool:
     """Write an account to the file *path*; create the file if needed. Return whether it is the default account now.
 
-    The first account becomes the default account, and others do with *default*. With *replace*, the new account keeps
-    those keys of the old one that no credentials have.
+    The first account becomes the default account, and others do with *default*. With *replace*, keys of the
+    old account that are not credentials are kept.
 
     Raises:
         AccountExistsError: there is an account of that name, and *replace* is False.

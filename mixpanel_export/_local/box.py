@@ -41,7 +41,7 @@ def box_of(
     """Run *sql* and render the first *rows* rows (0: all) of its last statement; None if that has no rows to show.
 
     The table is at most *width* columns wide; values are wrapped, and if that does not help, columns in the middle are
-    left out. With None, each row is one line. Control characters are shown as escapes.
+    left out. If *width* is None, each row is one line. Control characters are shown as escapes.
 
     Raises:
         ValueError: The SQL is wrong; the message has one line.
@@ -79,7 +79,7 @@ def _rendered(page: duckdb.DuckDBPyRelation, width: int | None, column: int | No
 
 
 def _printable(text: str) -> str:
-    """Return *text* with escapes for what could control the terminal, which the renderer escapes in part only."""
+    """Return *text* with all control characters escaped. The renderer escapes only some of them."""
     return "".join(
         character
         if character.isprintable() or character == "\n"

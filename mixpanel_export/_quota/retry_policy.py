@@ -28,7 +28,9 @@ from mixpanel_export.errors import (
 
 _LONGEST_REFUSAL = 3600.0  # seconds; after an hour the whole quota is available again
 _LONGEST_RETRY_AFTER = 3600.0  # seconds; the longest `Retry-After` of a server error that is honoured
-_SPREAD = 0.1  # random addition to the pause after a 429, as a part of it, so that clients do not return all at once
+_SPREAD = (
+    0.1  # part of the pause after a 429 that is added at random, so that clients do not return all at once
+)
 _MAX_INTERRUPTIONS = 2  # then the chunk is assumed too large and is split
 
 Draw = Callable[[], float]
@@ -46,7 +48,7 @@ class Pauses:
     refusal: float = 60.0
     """The first pause after a 429 without `Retry-After`."""
     spread: float = 1.0
-    """The least upper bound of the random addition to the pause after a 429."""
+    """The pause after a 429 is extended at random by up to this, or by up to a tenth of the pause if that is more."""
 
 
 USUAL_PAUSES = Pauses()

@@ -190,7 +190,7 @@ def _check_zone(zone: str | None, events: list[bytes]) -> None:
 
 
 def _offer_defaults(path: Path) -> None:
-    """Offer to export in parallel and to continue tables from now on, unless the file says something about it."""
+    """Offer `[defaults]` for parallel exports that continue tables, unless the file has such defaults."""
     from mixpanel_export._config.config_file import read_defaults
     from mixpanel_export._local.accounts import set_defaults
 

@@ -46,7 +46,7 @@ class Options:
 
 
 def export_options(ctx: click.Context) -> Options:
-    """Return the options of the command. What is typed takes precedence over settings that it excludes.
+    """Return the options of the command. Options on the command line take precedence over settings that they exclude.
 
     Raises:
         UsageError: Two options exclude each other, or one needs another.

@@ -1,6 +1,6 @@
 """`mpx mp`: command lines of mixpanel_data's `mp`, run by this package.
 
-Options, results and exit codes are those of `mp`. What has no counterpart says what to use.
+Options, results and exit codes are those of `mp`. A command without a counterpart says what to use instead.
 """
 
 from pathlib import Path

@@ -30,7 +30,7 @@ class Settings:
 
 
 class Group(click.Group):
-    """A group of `mp`. What it does not have here says what to use."""
+    """A group of `mp`. A command without a counterpart says what to use instead."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         group = "" if self.name == "mp" else self.name or ""
