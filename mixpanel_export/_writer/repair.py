@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from mixpanel_export._database.connection import Connection
+from mixpanel_export._database.settings import room_for_lines
 from mixpanel_export._ndjson import Canonical, canonical
 from mixpanel_export._writer.extract import LoadError
 from mixpanel_export._writer.staging import StagedChunk, Staging
@@ -88,8 +89,9 @@ def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes
 
 def _are_json(connection: Connection, lines: Sequence[bytes]) -> list[bool]:
     """Return for each line whether DuckDB can parse it. A list keeps the order of the lines, a table may not."""
-    ((flags,),) = connection.execute(
-        "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",
-        [[line.decode() for line in lines]],
-    ).fetchall()
+    with room_for_lines(connection, max(map(len, lines), default=0)):
+        ((flags,),) = connection.execute(
+            "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",
+            [[line.decode() for line in lines]],
+        ).fetchall()
     return list(flags)

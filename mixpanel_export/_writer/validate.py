@@ -5,11 +5,12 @@ Validators read Arrow arrays only, so they use a separate database in memory, wh
 A chunk with doubtful lines (see `extract`) is repaired line by line, or fetched once more.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
@@ -32,6 +33,8 @@ from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line
 from mixpanel_export._writer.repair import repair
 from mixpanel_export._writer.staging import Segment, StagedChunk, Staging
 from mixpanel_export._writer.table import EventsTable
+
+T = TypeVar("T")
 
 _CLOCK_SAMPLES = 20  # chunks; a local clock shows in each of them
 
@@ -111,11 +114,7 @@ class Validator:
         def store(arrays: Sequence[Any]) -> ExtractedColumns:
             return ExtractedColumns(arrays, self._staging.columns, self._staging.columns_file())
 
-        try:
-            return self._extraction.extract(text, store)
-        except duckdb.OutOfMemoryException:
-            with most_memory(self._connection, segment.size):
-                return self._extraction.extract(text, store)
+        return self._with_enough_memory(segment.size, partial(self._extraction.extract, text, store))
 
     def _validated(
         self, staged: StagedChunk, segments: Sequence[ExtractedSegment]
@@ -154,7 +153,8 @@ class Validator:
     def _without_duplicates(self, staged: StagedChunk, extraction: Extraction) -> ValidatedChunk:
         keep = np.ones(extraction.rows, np.bool_)
         if self._spec.dedupe:
-            keep[duplicate_places(self._comparison, staged, extraction)] = False
+            places = partial(duplicate_places, self._comparison, staged, extraction)
+            keep[self._with_enough_memory(staged.longest_segment, places)] = False
         counts = extraction.count(*self._moments(staged), keep)
         return ValidatedChunk(
             staged=staged,
@@ -164,6 +164,14 @@ class Validator:
             keep=keep,
             longest=max((segment.index.longest for segment in extraction.segments), default=0),
         )
+
+    def _with_enough_memory(self, longest: int, read: Callable[[], T]) -> T:
+        """Return the result of *read*. If the memory is too small for lines of up to *longest* bytes, try once more."""
+        try:
+            return read()
+        except duckdb.OutOfMemoryException:
+            with most_memory(self._connection, longest):
+                return read()
 
     def _moments(self, staged: StagedChunk) -> tuple[datetime, datetime]:
         """Return the first and the last moment of the chunk's days, in naive UTC."""
