@@ -23,10 +23,10 @@ _ELSEWHERE = ARGUMENTS - {
 class Settings:
     """The options before the command."""
 
-    account: str | None
-    db: Path | None
-    quiet: bool
-    verbose: bool
+    account: str | None = None
+    db: Path | None = None
+    quiet: bool = False
+    verbose: bool = False
 
 
 class Group(click.Group):
@@ -39,8 +39,7 @@ class Group(click.Group):
 
 def settings_of(ctx: click.Context) -> Settings:
     """Return the options before the command."""
-    settings = ctx.find_object(Settings)
-    return settings or Settings(None, None, quiet=False, verbose=False)
+    return ctx.ensure_object(Settings)
 
 
 def workspace_of(ctx: click.Context, *, read_only: bool = True) -> "Workspace":
