@@ -158,6 +158,8 @@ class ExportPlan:
     """As in `Progress`, before the first request."""
     quota_wait: float
     """As in `Progress`, before the first request."""
+    one_request_seconds: float | None = None
+    """How long one request for all days should take at most, if there are few requests because that is short; else None."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""

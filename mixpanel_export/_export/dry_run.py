@@ -28,6 +28,7 @@ async def plan_export(job: Job) -> ExportPlan:
         days=sum(chunk.length for chunk in planned.chunks),
         quota_left=job.gate.statistics().remaining,
         quota_wait=math.ceil(job.gate.time_for(len(planned.chunks))),
+        one_request_seconds=planned.one_request_seconds,
     )
 
 

@@ -20,6 +20,7 @@ from itertools import pairwise
 
 from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.days import parse_day
+from mixpanel_export._planning.durations import expected_seconds
 from mixpanel_export._planning.weights import (
     Weights,
     even_by_weight,
@@ -33,6 +34,8 @@ from mixpanel_export.errors import ArgumentError
 _OPEN_DAYS = 2  # after a day's end; most late events arrive within 48 hours
 _WEEK = 7  # days; the longest chunk, unless the quota requires longer ones
 _MAX_CHUNKS_OF_A_WEEK = 6  # an export of up to a week uses at most a tenth of the hourly quota
+_SHORT = 10.0  # seconds that one request may take before several are worth their quota
+_MANY_DAYS = 30  # from which on several requests are planned in any case
 # Chunks of equal weight must save a tenth of the time of chunks of equal days, because weights are only estimates.
 _MAX_TIME_RATIO = 0.9
 
@@ -49,6 +52,8 @@ class Plan:
     """Days that the caller did not request, but that belong to a batch that the export replaces."""
     skipped: tuple[Chunk, ...] = ()
     """Requested days that are complete in the table already."""
+    one_request_seconds: float | None = None
+    """How long one request for all days is expected to take, if the plan has few requests because it is short."""
     future: tuple[Chunk, ...] = ()
     """Chunks whose days have not begun in any time zone. They fail without a request."""
 
@@ -110,6 +115,9 @@ def plan(
     equal numbers of events are used if they should save a tenth of the time. There are at most as many of them as there
     would be chunks of equal length, and none is longer.
 
+    If there is a quota, the days are fewer than 30, and one request for all of them is expected to take under 10 seconds,
+    each run of days is one chunk. More requests would hardly save time, and would take quota from larger exports.
+
     Raises:
         ArgumentError: *chunk_days* is not positive.
     """
@@ -120,10 +128,19 @@ def plan(
     to_fetch.update(*replaced)
     indivisible = [days for days in replaced if len(days) > 1]  # a batch of one day cannot be divided
     weights = expected_weights(_row_counts([*history, *batches]), to_fetch)
+    seconds = None
+    if chunk_days is None and requests is not None and len(to_fetch) < _MANY_DAYS:
+        seconds = expected_seconds(len(to_fetch), [*history, *batches])
+    is_short = seconds is not None and seconds < _SHORT
     if chunk_days is None:
         open_day = first_open_day.toordinal()
         parts = _even_parts(
-            to_fetch, indivisible, open_day, workers=workers, requests=requests, weights=weights
+            to_fetch,
+            indivisible,
+            open_day,
+            workers=workers,
+            requests=1 if is_short else requests,
+            weights=weights,
         )
     else:
         parts = [part for run in _runs(to_fetch) for part in _fixed_parts(chunk_days, run, indivisible)]
@@ -133,6 +150,7 @@ def plan(
         fetch_order=tuple(map(_chunk, sorted(parts, key=lambda part: -weight(part, weights)))),
         added=tuple(map(_chunk, _runs(to_fetch.difference(requested)))),
         skipped=tuple(map(_chunk, _runs(set(requested) - to_fetch))),
+        one_request_seconds=seconds if is_short else None,
     )
 
 

@@ -1,5 +1,6 @@
 """Texts about an export. Nothing here prints."""
 
+import math
 import os
 import shlex
 import subprocess
@@ -64,6 +65,11 @@ def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
 
 
 def _plan_remarks(plan: ExportPlan) -> Iterator[tuple[str, str]]:
+    if plan.one_request_seconds is not None and plan.date_ranges:
+        yield (
+            "why so few",
+            f"one request for all days should take at most {math.ceil(plan.one_request_seconds)} s, by earlier batches",
+        )
     if plan.skipped_date_ranges:
         yield "skipped", ", ".join(map(_days, plan.skipped_date_ranges)) + " (the table has them)"
     if plan.added_date_ranges:

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from support import held, query, truth
 
 from mixpanel_export.cli import cli
 from mixpanel_export.cli.event_names import event_words, parse_events
+from mixpanel_export.cli.report import plan_lines
+from mixpanel_export.results import ExportPlan
 from mixpanel_export.simulator import Fault, Simulator
 
 # The result, and what goes where
@@ -267,3 +270,15 @@ def test_rows_that_take_the_place_of_earlier_ones_are_said_to(db: Path) -> None:
     result = mpx("export", *WEEK, "--append")
     assert small_table(result)["rows added"] == f"0 (and {rows:,} replaced)"
     assert small_table(mpx("export", *WEEK, "--replace"))["rows added"] == f"{rows:,}"
+
+
+# Plans
+
+
+def test_a_plan_says_why_it_has_few_requests() -> None:
+    """Where earlier batches predict a short export; otherwise there is no such line."""
+    plan = ExportPlan("events", (("2024-03-01", "2024-03-10"),), (), (), 10, 50, 0.0, 3.2)
+    assert any("at most 4 s" in line for line in plan_lines(plan, "x.duckdb", 60.0))
+    assert not any(
+        "why" in line for line in plan_lines(replace(plan, one_request_seconds=None), "x.duckdb", 60.0)
+    )
