@@ -15,6 +15,7 @@ from mixpanel_export._config.config_file import config_file, read_config
 from mixpanel_export._config.endpoint import check_region
 from mixpanel_export._config.environment import cleaned, variable
 from mixpanel_export._config.masking import Masked, cleaned_secret, masked, text_problem, visible
+from mixpanel_export._config.system_keyring import read_secret
 from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export.errors import AccountNotFoundError, AdvisoryWarning, ConfigError
@@ -144,6 +145,8 @@ def resolve_credentials(
         values = {key: variables[name] for key, name in _VARIABLES.items()}
         return _credentials(values, overrides, _VARIABLES)
     path, name, entry = chosen
+    if entry.get("keyring", "").lower() == "true":
+        entry = entry | {"secret": read_secret(entry.get("username", ""))}
     if variables["MP_REGION"]:
         check_region(variables["MP_REGION"].lower())  # not used, but a mistake
     _warn_of_readers(path)

@@ -16,6 +16,7 @@ import tomlkit
 from tomlkit.items import InlineTable, Table
 
 from mixpanel_export._config.masking import Masked
+from mixpanel_export._config.system_keyring import delete_secret, store_secret
 from mixpanel_export._files import file_to_write, replacing
 from mixpanel_export.credentials import Credentials, account_not_found, read_accounts
 from mixpanel_export.errors import AccountExistsError, ConfigError
@@ -25,25 +26,34 @@ _Change = Callable[[tomlkit.TOMLDocument], object]
 
 
 def add_account(
-    path: Path, name: str, credentials: Credentials, *, replace: bool = False, default: bool = False
+    path: Path,
+    name: str,
+    credentials: Credentials,
+    *,
+    replace: bool = False,
+    default: bool = False,
+    keyring: bool = False,
 ) -> bool:
     """Write an account to the file *path*; create the file if needed. Return whether it is the default account now.
 
     The first account becomes the default account, and others do with *default*. With *replace*, keys of the
-    old account that are not credentials are kept.
+    old account that are not credentials are kept. With *keyring*, the secret is in the system's
+    keyring, not in the file.
 
     Raises:
         AccountExistsError: there is an account of that name, and *replace* is False.
-        ConfigError: the name cannot be shown, or the file cannot be read or written.
+        ConfigError: the name cannot be shown, the file cannot be read or written, or there is no usable keyring.
     """
     was_default, accounts = check_new(path, name, replace=replace)
+    if keyring:
+        store_secret(credentials.username or "", credentials.secret)
     becomes_default = default or not accounts or was_default == name
 
     def change(config: tomlkit.TOMLDocument) -> None:
         table = _tables(config)
         if not isinstance(table.get(name), MutableMapping):
             table[name] = tomlkit.table()
-        _fill(table[name], credentials)
+        _fill(table[name], credentials, keyring=keyring)
         if becomes_default:
             config["default"] = name
 
@@ -59,8 +69,12 @@ def remove_account(path: Path, name: str) -> bool:
         ConfigError: the file cannot be read or written.
     """
     was_default = check_known(path, name) == name
-
+    _, accounts = read_accounts(path)
     _rewrite(path, lambda text: _without(text, name, default=was_default))
+    removed = accounts.pop(name)
+    others = {entry.get("username") for entry in accounts.values() if "keyring" in entry}
+    if "keyring" in removed and removed.get("username") not in others:
+        delete_secret(removed.get("username", ""))
     return was_default
 
 
@@ -129,10 +143,10 @@ def _tables(config: tomlkit.TOMLDocument) -> _Table:
     return cast("_Table", config["accounts"])
 
 
-def _fill(table: _Table, credentials: Credentials) -> None:
+def _fill(table: _Table, credentials: Credentials, *, keyring: bool) -> None:
     values = {
         "username": credentials.username,
-        "secret": credentials.secret,
+        "secret": None if keyring else credentials.secret,
         "project_id": credentials.project_id,
         "region": credentials.region,
         "project_timezone": credentials.project_timezone,
@@ -142,6 +156,10 @@ def _fill(table: _Table, credentials: Credentials) -> None:
             table[key] = str(value)
         elif key in table:
             del table[key]
+    if keyring:
+        table["keyring"] = True
+    elif "keyring" in table:
+        del table["keyring"]
 
 
 def _rewrite(path: Path, change: Callable[[str], str]) -> None:

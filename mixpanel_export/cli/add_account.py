@@ -59,6 +59,7 @@ _SAMPLE = 100  # events of yesterday, which show whether times are in UTC
     help="Time zone of a project created before 2023, whose times are local, such as US/Pacific.",
 )
 @click.option("--secret-stdin", is_flag=True, help="Read the secret from standard input.")
+@click.option("--keyring", is_flag=True, help="Store the secret in the system's keyring (extra `keyring`).")
 @click.option("--replace", is_flag=True, help="Replace an account of that name.")
 @click.option("--default", is_flag=True, help="Make it the default account, as the first one always is.")
 @click.option("--no-test", is_flag=True, help="Do not try the account.")
@@ -71,6 +72,7 @@ def add(
     region: str | None,
     project_timezone: str | None,
     secret_stdin: bool,
+    keyring: bool,
     replace: bool,
     default: bool,
     no_test: bool,
@@ -93,7 +95,7 @@ def add(
         project_timezone or _asked_zone(),
     )
     tried = "" if no_test else _try(credentials, api_url)
-    is_default = add_account(path, name, credentials, replace=replace, default=default)
+    is_default = add_account(path, name, credentials, replace=replace, default=default, keyring=keyring)
     facts = f"project {credentials.project_id}, {credentials.region}" + (
         ", the default" if is_default else ""
     )

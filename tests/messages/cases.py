@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from keyrings import InMemory, no_backend
 from shell import mpx
 from steps import (
     DEFAULT_ACCOUNT,
@@ -44,6 +45,8 @@ from steps import (
     untrusted,
     unused_zone,
     upgraded,
+    with_keyring,
+    without_keyring,
     written_to,
     zone_of_utc,
 )
@@ -51,6 +54,7 @@ from support import ACCOUNT, Body, answering, simulator
 
 from mixpanel_export import Timeouts, Workspace, split_date_range
 from mixpanel_export._config.config_file import read_defaults
+from mixpanel_export._config.system_keyring import read_secret, store_secret
 from mixpanel_export._database.connection import connect
 from mixpanel_export._local.accounts import add_account, remove_account
 from mixpanel_export.credentials import Credentials, resolve_credentials
@@ -384,6 +388,9 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx accounts add: a secret that is no text": shell(
         "accounts", "add", "main", "--username", "u", "--project-id", "1", "--secret-stdin", typed=b"\xff"
     ),
+    "no keyring": with_keyring(no_backend(), lambda _: store_secret("svc.1", "s")),
+    "no package for the keyring": without_keyring,
+    "a secret that the keyring lost": with_keyring(InMemory(), lambda _: read_secret("svc.1")),
     "mpx accounts add: a zone of a project in UTC": zone_of_utc,
     "mpx accounts remove: no terminal": steps(configured(), shell("accounts", "remove", "main")),
     "mpx accounts default: none": steps(configured(), shell("accounts", "default")),

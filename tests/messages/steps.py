@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -16,11 +17,14 @@ import anyio
 import duckdb
 import httpx
 import pytest
+from keyring.backend import KeyringBackend
+from keyrings import used
 from old_files import made, noons
 from shell import held_by_another, mpx, served
 from support import ACCOUNT, NOW, answering, export, query, simulator
 
 from mixpanel_export import Workspace, upgrade_database
+from mixpanel_export._config.system_keyring import store_secret
 from mixpanel_export._database.connection import connect
 from mixpanel_export._model import Chunk
 from mixpanel_export._source.check import check_credentials
@@ -333,3 +337,20 @@ def zone_of_utc(place: Place) -> Any:
 
 def query_of(place: Place, *words: str) -> Any:
     return mpx("query", *words, "--db", str(place.db))
+
+
+def with_keyring(backend: KeyringBackend, case: Callable[[Place], Any]) -> Callable[[Place], Any]:
+    """Return the *case* on a system with that keyring."""
+
+    def run(place: Place) -> Any:
+        with used(backend):
+            return case(place)
+
+    return run
+
+
+def without_keyring(place: Place) -> Any:
+    """Store a secret where the package keyring is not installed."""
+    for module in ("keyring", "keyring.errors"):
+        place.monkeypatch.setitem(sys.modules, module, None)
+    return store_secret("svc.1", "s")
