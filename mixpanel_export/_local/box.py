@@ -1,6 +1,6 @@
 """Renders the rows of a query as a table for people, with DuckDB's box renderer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +8,7 @@ from io import StringIO
 
 import duckdb
 
-from mixpanel_export._database.connection import Connection
+from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._local.reader import (
     NO_PARAMETERS,
     Parameters,
@@ -21,6 +21,9 @@ _PAGE = 9_999  # rows; the renderer shows no more at a time
 _ANY_WIDTH = 1_000_000  # columns, so that no value is cut
 _NARROWEST = 8  # characters of a column, if all columns are to fit
 _FRAME = 3  # characters beside the value of each column
+_LINES = 4  # of a text, about
+_USUAL = 20  # characters of a column, at least, from which the length of texts follows
+_HARMLESS = "\n\u200c\u200d"  # the last two join characters, as in emoji
 _TABLE = "temp._mpx_rows"
 _EXPLAIN = ["explain_key", "explain_value"]
 
@@ -40,8 +43,8 @@ def box_of(
 ) -> Box | None:
     """Run *sql* and render the first *rows* rows (0: all) of its last statement; None if that has no rows to show.
 
-    The table is at most *width* columns wide; values are wrapped, and if that does not help, columns in the middle are
-    left out. If *width* is None, each row is one line. Control characters are shown as escapes.
+    The table is at most *width* columns wide: long texts are cut, and values are wrapped. If that does not help, columns
+    in the middle are left out. If *width* is None, each row is one line. Control characters are shown as escapes.
 
     Raises:
         ValueError: The SQL is wrong; the message has one line.
@@ -63,18 +66,58 @@ def box_of(
 def _pages(connection: Connection, rows: int, width: int | None) -> Iterator[str]:
     for start in range(0, max(rows, 1), _PAGE):
         page = connection.sql(f"FROM {_TABLE} LIMIT {min(_PAGE, rows - start)} OFFSET {start}")
-        text = _rendered(page, width)
-        number = len(page.columns)
-        if width and text.partition("\n")[0].count("┬") + 1 < number:
-            column = width // number - _FRAME
-            text = _rendered(page, width, column) if column >= _NARROWEST else text
-        yield _printable(text)
+        yield _printable(_rendered(page, _ANY_WIDTH, _ANY_WIDTH) if width is None else _fitted(page, width))
 
 
-def _rendered(page: duckdb.DuckDBPyRelation, width: int | None, column: int | None = None) -> str:
+def _fitted(page: duckdb.DuckDBPyRelation, width: int) -> str:
+    """Render *page* at most *width* columns wide. Long texts are cut, so that they have few lines."""
+    number = len(page.columns)
+    share = (width - 1) // number - _FRAME
+    json_places = [place for place, kind in enumerate(page.types) if kind == "JSON"]
+    short = page.project(
+        ", ".join(_cut(column, page, _LINES * max(share, _USUAL)) for column in page.columns)
+    )
+    text = _rendered(short, width)
+    if _lacks_columns(text) and share >= _NARROWEST:
+        text = _rendered(short, width, share)
+    return text if _lacks_columns(text) else _with_json_types(text, json_places)
+
+
+def _lacks_columns(box: str) -> bool:
+    """Whether dots stand for columns in the middle."""
+    return " … " in box.split("\n", 2)[1].split("│")
+
+
+def _cut(column: str, page: duckdb.DuckDBPyRelation, length: int) -> str:
+    """Return SQL for *column* whose texts have at most *length* characters."""
+    name = quoted(column)
+    if page.types[page.columns.index(column)] not in {"VARCHAR", "JSON"}:
+        return name
+    text = f"{name}::VARCHAR"
+    return f"CASE WHEN length({text}) > {length} THEN left({text}, {length - 1}) || '…' ELSE {text} END AS {name}"
+
+
+def _with_json_types(text: str, places: Sequence[int]) -> str:
+    """Return the box with the type json in the head of the columns that were cut as text."""
+    lines = text.split("\n")
+    head = next(number for number, line in enumerate(lines) if line.startswith(("├", "└")))
+    for place in places:
+        for number in reversed(range(1, head)):
+            cells = lines[number].split("│")
+            if cells[place + 1].strip() == "varchar":
+                cells[place + 1] = f"{'json':^{len(cells[place + 1])}}"
+                lines[number] = "│".join(cells)
+                break
+    return "\n".join(lines)
+
+
+def _rendered(page: duckdb.DuckDBPyRelation, width: int, column: int | None = None) -> str:
     text = StringIO()
     with redirect_stdout(text):  # the renderer prints
-        page.show(max_rows=_PAGE, max_width=width or _ANY_WIDTH, max_col_width=column or width or _ANY_WIDTH)
+        if column is None:
+            page.show(max_rows=_PAGE, max_width=width)
+        else:
+            page.show(max_rows=_PAGE, max_width=width, max_col_width=column)
     return text.getvalue().rstrip("\n")
 
 
@@ -82,7 +125,7 @@ def _printable(text: str) -> str:
     """Return *text* with all control characters escaped. The renderer escapes only some of them."""
     return "".join(
         character
-        if character.isprintable() or character == "\n"
+        if character.isprintable() or character in _HARMLESS
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
