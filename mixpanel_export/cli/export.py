@@ -43,7 +43,7 @@ Examples:
   mpx export signups --from 2024-01-01 --to 2024-01-07 -e 'Sign Up,Log In' --db app.duckdb
   mpx export --from 2023-01 --to last-month --parallel --dry-run
   mpx export --days 30 --parallel --resume
-  mpx export --parallel --resume --quiet     # for cron: all days that the table lacks, up to yesterday
+  mpx export --parallel --resume --quiet     # for cron: the days that the table lacks
 
 Credentials come from MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or from an account in ~/.mp/config.toml.
 [defaults] in that file decides what is not typed: parallel = true, workers = 10, mode = "resume", db = "events.duckdb".

@@ -181,6 +181,7 @@ def test_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         "MP_USERNAME and MP_SECRET of the environment: a project secret, project 5"
     )
     assert (warning.state, "2027-03-03" in (warning.advice or "")) == ("warning", True)
+    monkeypatch.setenv("MPX_PREFER", "account")
     assert report("--account", "main").only("credentials").text.startswith("account main of ")
 
 
