@@ -4,14 +4,14 @@ from collections.abc import Iterable
 
 from mixpanel_export._model import Batch
 
-_NEWEST = 10  # batches that count, because projects grow
+_NEWEST = 10  # newest batches that are used, because projects grow
 
 
 def expected_seconds(days: int, batches: Iterable[Batch]) -> float | None:
-    """Return how many seconds one request for *days* days takes at most, or None if no earlier batch tells.
+    """Return an upper estimate of the seconds that one request for *days* days takes; None without earlier batches.
 
-    The slowest of the newest batches counts, from its request to its commit. So its latency counts for each of its days,
-    and the prediction is too long rather than too short.
+    It extrapolates the slowest of the newest batches, from its request to its commit. The latency of that batch is
+    extrapolated too, so the estimate is too long rather than too short.
     """
     timed = [
         (batch.number, (batch.finished - batch.requested_at).total_seconds() / batch.days.length)
