@@ -173,8 +173,8 @@ class FetchTasks:
         await self._report(chunk)
 
     async def _report(self, chunk: Chunk) -> None:
-        batch = self._tracker.batch_of(chunk)
-        if self._tracker.is_decided(batch):
+        batch = self._tracker.take_decided_batch(chunk)
+        if batch is not None:
             await self._reporter.report_batch(batch)
 
     async def _request_empty_again(self, run: Run, send: ObjectSendStream[Item]) -> None:

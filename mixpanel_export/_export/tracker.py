@@ -25,6 +25,7 @@ class Tracker:
         self._pending = set(planned.chunks)
         self._failed_batches: set[Chunk] = set()
         self._empty_batches: set[Chunk] = set()
+        self._taken: set[Chunk] = set()
         self.postponed: set[Chunk] = set()
         """Chunks with an empty answer, which will be requested again."""
         self.errors: dict[Chunk, MixpanelDataError] = {}
@@ -99,13 +100,16 @@ class Tracker:
         """The batches with a chunk that had two empty answers, in order of date."""
         return sorted(self._empty_batches)
 
-    def is_decided(self, batch: Chunk) -> bool:
-        """Whether every piece of the batch is decided."""
-        return self._pieces[batch].isdisjoint(self._pending)
+    def take_decided_batch(self, chunk: Chunk) -> Chunk | None:
+        """Return the chunk's batch if it is decided, and None from the second call on.
 
-    def batch_of(self, chunk: Chunk) -> Chunk:
-        """Return the batch that a chunk is, or is a piece of."""
-        return self._batch_of[chunk]
+        Pieces of a batch may be decided together, and then each of them is the last one.
+        """
+        batch = self._batch_of[chunk]
+        if batch in self._taken or not self._pieces[batch].isdisjoint(self._pending):
+            return None
+        self._taken.add(batch)
+        return batch
 
     def progress(self, batch: Chunk) -> BatchProgress:
         """Return the report on a decided batch."""

@@ -30,6 +30,8 @@ class Model:
     pieces: dict[Chunk, list[Chunk]]
     outcomes: dict[Chunk, str] = field(default_factory=dict)
     postponed: set[Chunk] = field(default_factory=set)
+    taken: set[Chunk] = field(default_factory=set)
+    """Batches that the tracker has returned as decided."""
 
     @property
     def pending(self) -> list[Chunk]:
@@ -81,8 +83,10 @@ class Model:
         assert tracker.batches_done == len(set(decided) - set(failed))
         assert tracker.empty_batches == sorted(batch for batch in self.batches if "empty" in outcomes[batch])
         for batch in self.batches:
-            assert tracker.is_decided(batch) == (batch in decided)
-            assert all(tracker.batch_of(piece) == batch for piece in self.pieces[batch])
+            for piece in self.pieces[batch]:
+                first_time = batch in decided and batch not in self.taken
+                assert tracker.take_decided_batch(piece) == (batch if first_time else None)
+                self.taken |= {batch} if first_time else set()
 
 
 @given(count=st.integers(1, 4), steps=STEPS)
@@ -113,6 +117,16 @@ def test_a_batch_is_reported_with_all_its_pieces() -> None:
     assert (progress.from_date, progress.to_date) == ("2024-03-05", "2024-03-08")
     assert not progress.success
     assert progress.error == "first; second"
+
+
+def test_a_batch_whose_pieces_are_decided_together_is_taken_once() -> None:
+    """Each piece is the last one, and only the first that asks gets the batch."""
+    batch, halves = chunk(0), (chunk(0, 2), chunk(2, 2))
+    tracker = Tracker(Plan((batch,), (batch,)))
+    tracker.split(batch, halves)
+    for half in halves:
+        tracker.commit(Committed(half, 1), empty_answer=False)
+    assert [tracker.take_decided_batch(half) for half in halves] == [batch, None]
 
 
 def test_the_result_sums_up() -> None:
