@@ -9,9 +9,9 @@ import httpx
 import pytest
 import virtual_exports
 from examples import slow
-from support import Body, export, held, ledger, query, truth
+from support import Body, held, ledger, query, truth
 from trio.testing import MockClock
-from virtual_exports import HOUR, LIMITS, TEN_DAYS, Run, days_of, far_from, gaps, simulator_on
+from virtual_exports import HOUR, LIMITS, TEN_DAYS, Run, days_of, export, far_from, gaps, simulator_on
 
 from mixpanel_export.errors import (
     RateLimitError,

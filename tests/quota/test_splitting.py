@@ -9,7 +9,7 @@ import anyio
 import httpx
 import pytest
 import virtual_exports
-from support import Body, export, held, ledger, query, truth
+from support import Body, held, ledger, query, truth
 from trio.testing import MockClock
 from virtual_exports import (
     DAY,
@@ -20,6 +20,7 @@ from virtual_exports import (
     Run,
     always_bad,
     days_of,
+    export,
     gaps,
     simulator_on,
     truth_without,

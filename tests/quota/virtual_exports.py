@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import date, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +12,18 @@ import httpx
 import pytest
 import trio
 from _virtual import virtual_clock
+from support import export as usual_export
 from support import simulator
 from trio.testing import MockClock
 
+from mixpanel_export._export.tuning import USUAL_TUNING
 from mixpanel_export.results import ParallelFetchResult
 from mixpanel_export.simulator import Fault, RequestLog, Simulator
 
 T = TypeVar("T")
+
+export = partial(usual_export, tuning=USUAL_TUNING)
+"""An export with the pauses of the retry policy, which take no time on this clock."""
 
 
 DAY = timedelta(1)
