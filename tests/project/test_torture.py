@@ -69,7 +69,7 @@ def test_the_statements_of_the_points_are_run() -> None:
     """Each point in DuckDB names a statement that some schedule runs."""
     patterns = STATEMENTS | FORGET_STATEMENTS
     missing = set(patterns)
-    for seed in (0, 5):
+    for seed in (4, 6):
         with recorded_statements() as statements:
             assert schedule(seed).failures == []
         missing -= {

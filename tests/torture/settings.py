@@ -32,6 +32,7 @@ class Settings:
 
     tuning: Tuning
     block_size: int
+    wire_size: int
 
     def with_pause(self, seconds: float) -> "Settings":
         """Return the settings with a pause of at least *seconds* before a retry."""
@@ -41,6 +42,8 @@ class Settings:
         """Return the values of the module attributes that are no parameters of an export."""
         return {
             "_source.request.BodyDecoder": partial(BodyDecoder, block_size=self.block_size),
+            "_source.request._WIRE": self.wire_size,
+            "_source.request._PLAIN": 8 * self.wire_size,
         }
 
 
@@ -49,7 +52,7 @@ def random_settings(draw: Random) -> Settings:
     return Settings(
         tuning=Tuning(
             plain_budget=draw.choice([5000, 4 << 30, 4 << 30]),
-            segment_size=draw.choice([20_000, 100_000, 16 << 20]),
+            segment_size=draw.choice([5000, 20_000, 16 << 20]),
             columns_memory=draw.choice([0, 4000, 1 << 27]),
             disk_floor=draw.choice([64 << 20, 64 << 20, 1 << 60]),
             backlog=draw.choice([20_000, 512 << 20]),
@@ -59,6 +62,7 @@ def random_settings(draw: Random) -> Settings:
             pauses=PAUSES,
         ),
         block_size=draw.choice([1, 3000, 1 << 20]),
+        wire_size=draw.choice([500, 256 << 10]),
     )
 
 
