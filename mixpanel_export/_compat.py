@@ -197,6 +197,10 @@ class NotImplementedHere:
             "profiles are not exported; use Mixpanel's Engage API or the package mixpanel-utils"
         )
 
+    def stream_profiles(self, *_arguments: object, **_options: object) -> NoReturn:
+        """Raise `NotImplementedError`, like `fetch_profiles`."""
+        self.fetch_profiles()
+
     @property
     def api(self) -> NoReturn:
         """Raise `NotImplementedError`: there is no client for Mixpanel's other APIs."""

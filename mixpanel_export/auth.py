@@ -4,6 +4,7 @@ There is no OAuth: accounts are service accounts, or legacy project secrets.
 """
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from mixpanel_export._config.config_file import config_file
@@ -15,7 +16,14 @@ from mixpanel_export.credentials import (
     resolve_credentials,
 )
 
-__all__ = ["AccountInfo", "ConfigManager", "Credentials"]
+__all__ = ["AccountInfo", "AuthMethod", "ConfigManager", "Credentials"]
+
+
+class AuthMethod(StrEnum):
+    """mixpanel_data's two ways to authenticate. This package always uses `basic`."""
+
+    basic = "basic"
+    oauth = "oauth"
 
 
 @dataclass(frozen=True, slots=True)

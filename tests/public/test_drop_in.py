@@ -70,7 +70,7 @@ from pathlib import Path
 
 import mixpanel_data as mp
 from mixpanel_data import EventNotFoundError, OAuthError, ParallelProfileResult, ProfileProgress, TableType
-from mixpanel_data.auth import ConfigManager, Credentials
+from mixpanel_data.auth import AccountInfo, AuthMethod, ConfigManager, Credentials
 from mixpanel_data.exceptions import APIError, JQLSyntaxError, MixpanelDataError
 from mixpanel_data.types import BatchProgress, TableMetadata
 
@@ -99,7 +99,7 @@ with mp.Workspace() as ws:
     except mp.TableExistsError as error:
         assert error.table_name == "events" and error.code == "TABLE_EXISTS" and error.details["suggestion"]
     assert isinstance(batches[0], BatchProgress)
-    for missing in (lambda: ws.fetch_profiles("people"), lambda: ws.api, lambda: ws.storage):
+    for missing in (lambda: ws.fetch_profiles("people"), ws.stream_profiles, lambda: ws.api, lambda: ws.storage):
         try:
             missing()
         except NotImplementedError as error:
