@@ -37,7 +37,7 @@ def db(sim: Simulator, tmp_path: Path) -> Path:
     return tmp_path / "events.duckdb"
 
 
-def told(result: Result) -> Any:
+def result_of(result: Result) -> Any:
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -45,7 +45,7 @@ def told(result: Result) -> Any:
 def test_a_parallel_fetch_is_exact(sim: Simulator, tmp_path: Path) -> None:
     """The result has mixpanel_data's keys, each batch is a line, and the table has every event."""
     result = mpx("mp", "fetch", "events", *DAYS, "--parallel", "--chunk-days", "3", "--batch-size", "500")
-    answer = told(result)
+    answer = result_of(result)
     assert list(answer)[:4] == ["table", "total_rows", "successful_batches", "failed_batches"]
     assert (answer["total_rows"], answer["has_failures"]) == (truth_rows(sim), False)
     assert "Batch 3/3: 2024-03-07 to 2024-03-09" in result.stderr
@@ -58,12 +58,12 @@ def truth_rows(sim: Simulator) -> int:
 
 def test_a_fetch_replaces_and_appends(db: Path, sim: Simulator) -> None:
     """--append adds days and --replace swaps the table, as one request each, in a table of any name."""
-    more = told(mpx("mp", "fetch", "events", "--from", "2024-03-10", "--to", "2024-03-10", "--append"))
+    more = result_of(mpx("mp", "fetch", "events", "--from", "2024-03-10", "--to", "2024-03-10", "--append"))
     assert (more["type"], more["date_range"]) == ("events", ["2024-03-10", "2024-03-10"])
     assert held(db) == truth(sim, "2024-03-01", "2024-03-10")
-    told(mpx("mp", "fetch", "events", "--from", "2024-03-05", "--to", "2024-03-06", "--replace"))
+    result_of(mpx("mp", "fetch", "events", "--from", "2024-03-05", "--to", "2024-03-06", "--replace"))
     assert held(db) == truth(sim, "2024-03-05", "2024-03-06")
-    told(mpx("mp", "fetch", "events", "views", *DAYS, "-e", "Page View", "-w", "", "--format", "json"))
+    result_of(mpx("mp", "fetch", "events", "views", *DAYS, "-e", "Page View", "-w", "", "--format", "json"))
     assert query(db, "SELECT DISTINCT event_name FROM views") == [("Page View",)]
 
 
@@ -81,12 +81,12 @@ def test_events_are_streamed_as_lines(raw: bool, sim: Simulator, tmp_path: Path)
 def test_sql_is_run(db: Path, sim: Simulator, tmp_path: Path) -> None:
     """From the command line or a file, as rows or as one value; the database is not changed."""
     count = "SELECT count(*) AS n FROM events"
-    assert told(mpx("mp", "query", "sql", count)) == [{"n": truth_rows(sim)}]
-    assert told(mpx("mp", "query", "sql", count, "--scalar")) == {"value": truth_rows(sim)}
+    assert result_of(mpx("mp", "query", "sql", count)) == [{"n": truth_rows(sim)}]
+    assert result_of(mpx("mp", "query", "sql", count, "--scalar")) == {"value": truth_rows(sim)}
     assert mpx("mp", "query", "sql", count, "-s", "-f", "plain").stdout == f"{truth_rows(sim)}\n"
     file = tmp_path / "count.sql"
     file.write_text(count, encoding="utf-8")
-    assert told(mpx("mp", "query", "sql", "--file", str(file))) == [{"n": truth_rows(sim)}]
+    assert result_of(mpx("mp", "query", "sql", "--file", str(file))) == [{"n": truth_rows(sim)}]
     assert mpx("mp", "query", "sql", "DROP TABLE events").exit_code == 3
     assert held(db) == truth(sim)
 
@@ -94,20 +94,20 @@ def test_sql_is_run(db: Path, sim: Simulator, tmp_path: Path) -> None:
 def test_the_database_is_inspected(db: Path, sim: Simulator) -> None:
     """Each command has mixpanel_data's keys, and the facts agree."""
     rows = truth_rows(sim)
-    assert told(mpx("mp", "inspect", "info"))["tables"] == ["events"]
-    (table,) = told(mpx("mp", "inspect", "tables"))
+    assert result_of(mpx("mp", "inspect", "info"))["tables"] == ["events"]
+    (table,) = result_of(mpx("mp", "inspect", "tables"))
     assert (list(table), table["row_count"]) == (["name", "type", "row_count", "fetched_at"], rows)
-    schema = told(mpx("mp", "inspect", "schema", "-t", "events", "--sample"))
+    schema = result_of(mpx("mp", "inspect", "schema", "-t", "events", "--sample"))
     assert schema["columns"][0] == {"name": "event_name", "type": "VARCHAR", "nullable": True}
-    sample = told(mpx("mp", "inspect", "sample", "-t", "EVENTS", "-n", "3"))
+    sample = result_of(mpx("mp", "inspect", "sample", "-t", "EVENTS", "-n", "3"))
     assert (len(sample), next(iter(sample[0]))) == (3, "event_name")
-    assert told(mpx("mp", "inspect", "summarize", "-t", "events"))["row_count"] == rows
-    breakdown = told(mpx("mp", "inspect", "breakdown", "-t", "events"))
+    assert result_of(mpx("mp", "inspect", "summarize", "-t", "events"))["row_count"] == rows
+    breakdown = result_of(mpx("mp", "inspect", "breakdown", "-t", "events"))
     top = breakdown["events"][0]
     assert breakdown["total_events"] == rows
-    keys = told(mpx("mp", "inspect", "keys", "-t", "events", "-e", top["event_name"]))
+    keys = result_of(mpx("mp", "inspect", "keys", "-t", "events", "-e", top["event_name"]))
     assert "$insert_id" in keys
-    column = told(mpx("mp", "inspect", "column", "-t", "events", "-c", "event_name", "--top", "1"))
+    column = result_of(mpx("mp", "inspect", "column", "-t", "events", "-c", "event_name", "--top", "1"))
     assert column["top_values"] == [[top["event_name"], top["count"]]]
 
 
@@ -117,12 +117,12 @@ def test_tables_are_dropped_after_a_question(db: Path) -> None:
     declined = mpx("mp", "inspect", "drop", "-t", "events", given="n\n")
     assert (declined.exit_code, declined.stdout) == (2, "")
     assert mpx("mp", "inspect", "drop", "-t", "mine", given="y\n").exit_code == 1
-    assert told(mpx("mp", "inspect", "drop", "-t", "mine", "--force")) == {"dropped": "mine"}
-    assert told(mpx("mp", "inspect", "drop-all", "--type", "events", "--force")) == {
+    assert result_of(mpx("mp", "inspect", "drop", "-t", "mine", "--force")) == {"dropped": "mine"}
+    assert result_of(mpx("mp", "inspect", "drop-all", "--type", "events", "--force")) == {
         "dropped_count": 1,
         "type_filter": "events",
     }
-    assert told(mpx("mp", "inspect", "tables")) == []
+    assert result_of(mpx("mp", "inspect", "tables")) == []
 
 
 ROWS = [
@@ -172,7 +172,7 @@ def test_jq_filters_the_result(db: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert (missing.exit_code, missing.stdout) == (3, "")
     program.chmod(0o700)
     monkeypatch.setenv("PATH", f"{program.parent}:/bin:/usr/bin")
-    assert told(mpx("mp", "inspect", "tables", "--jq", ".[0]")) == 5
+    assert result_of(mpx("mp", "inspect", "tables", "--jq", ".[0]")) == 5
     assert mpx("mp", "inspect", "tables", "--jq", "bad").exit_code == 3
     assert mpx("mp", "inspect", "tables", "--jq", ".", "-f", "csv").exit_code == 3
 

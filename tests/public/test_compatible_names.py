@@ -1,4 +1,4 @@
-"""mixpanel_data's submodules, names and exception constructors are here, and what nothing stands behind says so."""
+"""Submodules, names and exception constructors of mixpanel_data, also those that this package does not use."""
 
 import copy
 import pickle

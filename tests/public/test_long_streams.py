@@ -112,7 +112,7 @@ def test_advice_names_arguments_that_a_stream_has(kind: Any, served: Served) -> 
 
 
 def test_too_few_requests_of_the_hour_end_a_stream(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says to wait longer, which a stream can be told."""
+    """The error says to wait longer, and this is an argument of streams."""
     monkeypatch.setenv("MPX_PER_HOUR", "1")
     stream = served.workspace.stream_events(**YEAR, max_wait=0)
     with pytest.raises(RateLimitError) as caught:

@@ -55,11 +55,12 @@ def tables(ctx: click.Context, /, *, style: str, jq: str | None) -> None:
 def schema(ctx: click.Context, /, *, table: str, sample: bool, style: str, jq: str | None) -> None:  # noqa: ARG001 - mixpanel_data's
     """List the columns of a table with their types."""
     with workspace_of(ctx) as workspace:
-        found = workspace.table_schema(table)
+        description = workspace.table_schema(table)
     columns = [
-        {"name": column.name, "type": column.type, "nullable": column.nullable} for column in found.columns
+        {"name": column.name, "type": column.type, "nullable": column.nullable}
+        for column in description.columns
     ]
-    print_result({"table": found.table_name, "columns": columns}, style, jq)
+    print_result({"table": description.table_name, "columns": columns}, style, jq)
 
 
 @_command("sample", "Print random rows of a table.", "sample -t events -n 5")
