@@ -137,6 +137,8 @@ class Batch:
     finished: datetime | None = None
     """When the batch was committed or failed for good, in naive UTC."""
     error: str | None = None
+    revision: int = 0
+    """How often rows of the batch were hidden, shown again or deleted after its commit."""
 
     @property
     def visible(self) -> bool:

@@ -267,3 +267,45 @@ class ForgetResult:
             "tables": [table.to_dict() for table in self.tables],
             "other_tables": list(self.other_tables),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class FlattenResult:
+    """What `Workspace.flatten` did."""
+
+    table: str
+    """The flat table."""
+    source: str
+    """The events table."""
+    rows: int
+    """The rows of the flat table."""
+    columns: int
+    """Its columns, without those of the events table."""
+    new_columns: tuple[str, ...]
+    """The columns that were added."""
+    widened_columns: tuple[str, ...]
+    """The columns whose type is wider than before."""
+    batches_read: int
+    """The batches that were read, because they are new or were changed."""
+    rest: bool = False
+    """Whether keys without a column are in the column `_other`, since there are more than 1,000 keys."""
+    views: tuple[str, ...] = ()
+    """The views of single events."""
+    duration_seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return {**asdict(self), **{name: list(getattr(self, name)) for name in ("new_columns", "widened_columns", "views")}}
+
+    def _repr_html_(self) -> str:
+        """Return HTML for a notebook."""
+        rows: list[tuple[str, object]] = [
+            ("table", self.table),
+            ("rows", f"{self.rows:,}"),
+            ("columns", f"{self.columns:,}"),
+            ("batches read", f"{self.batches_read:,}"),
+        ]
+        rows += [("new columns", ", ".join(self.new_columns))] if self.new_columns else []
+        rows += [("wider columns", ", ".join(self.widened_columns))] if self.widened_columns else []
+        rows += [("views", ", ".join(self.views))] if self.views else []
+        return html_pairs(rows, f"flat table of {self.source}")

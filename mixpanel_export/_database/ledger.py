@@ -31,6 +31,7 @@ _COLUMNS = {
     "error": "error",
     "deduplicated": "deduped",
     "zone": "timezone",
+    "revision": "revision",
 }
 """The ledger column of each field of `Batch`, except `selection` and `days`, which have several columns."""
 
@@ -110,19 +111,7 @@ class Ledger:
         Raises:
             LedgerMismatchError: Names the first batch that differs.
         """
-        counts = dict(
-            self._connection.execute(
-                f"SELECT export_batch, count(*) FROM {quoted(self._table)} GROUP BY export_batch"
-            ).fetchall()
-        )
-        known = {batch.number for batch in self.batches() if batch.visible}
-        for number in counts.keys() - known:
-            raise LedgerMismatchError(
-                f"table {self._table} has {counts[number]} rows (export_batch {number}) that the ledger does not know, so "
-                "days may be there twice",
-                batch=number,
-                advice="delete these rows, or $replace the table",
-            )
+        counts = check_batches(self._connection, self._table)
         for batch in self.for_selection() if compare_counts else ():
             rows = counts.get(batch.number, 0)
             if batch.visible and batch.days.overlaps(days) and rows != batch.rows:
@@ -205,6 +194,28 @@ def read_batches(connection: Connection, table: str | None = None) -> list[Batch
     )
     names = [name for name, *_ in cursor.description or ()]
     return [_from_row(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+
+def check_batches(connection: Connection, table: str) -> dict[int, int]:
+    """Check that each row of the table belongs to a batch; return the number of rows of each batch.
+
+    Raises:
+        LedgerMismatchError: Names the first batch that the ledger does not know.
+    """
+    counts = dict(
+        connection.execute(
+            f"SELECT export_batch, count(*) FROM {quoted(table)} GROUP BY export_batch"
+        ).fetchall()
+    )
+    known = {batch.number for batch in read_batches(connection, table) if batch.visible}
+    for number in counts.keys() - known:
+        raise LedgerMismatchError(
+            f"table {table} has {counts[number]} rows (export_batch {number}) that the ledger does not know, so "
+            "days may be there twice",
+            batch=number,
+            advice="delete these rows, or $replace the table",
+        )
+    return counts
 
 
 def delete_from_ledger(connection: Connection, table: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from mixpanel_export._database.connection import Connection, quoted, supports_zstd
 from mixpanel_export.errors import TableFormatError
 
-LEDGER_VERSION = 3
+LEDGER_VERSION = 4
 """Version of the ledger tables, stored in the comment of `_export_batches`.
 
 Version 2 has `_export_timeless` instead of `_export_strays`, version 1 has neither.
@@ -60,6 +60,7 @@ _LEDGER_COLUMNS = {
     "error": "VARCHAR",
     "deduped": "BOOLEAN",
     "timezone": "VARCHAR",
+    "revision": "INTEGER",
 }
 _TARGET_DAYS_COLUMNS = {
     name: _LEDGER_COLUMNS[name]

@@ -74,7 +74,7 @@ FROM _export_rejects JOIN _export_batches USING (batch) WHERE table_name = ?
 """
 _COUNTS = """
 UPDATE _export_batches SET "rows" = "rows" - _removed, removed_duplicates = removed_duplicates - _hidden,
-    rejects = rejects - _rejected, repaired = repaired - _repaired
+    rejects = rejects - _rejected, repaired = repaired - _repaired, revision = coalesce(revision, 0) + 1
 FROM (
     SELECT batch AS _batch, count(*) FILTER (kind = 'row') AS _removed, count(*) FILTER (kind = 'hidden') AS _hidden,
         count(*) FILTER (kind = 'rejected') AS _rejected, count(*) FILTER (kind = 'repaired') AS _repaired

@@ -185,8 +185,8 @@ def _candidates(connection: Connection, query: str) -> Iterator[Candidate]:
 def _recount(connection: Connection, removed: str) -> None:
     """Update the counts in the ledger. The query *removed* returns the number of removed rows of each batch."""
     connection.execute(
-        'UPDATE _export_batches SET "rows" = "rows" - removed, removed_duplicates = removed_duplicates + removed '
-        f"FROM ({removed}) AS counts WHERE _export_batches.batch = counts.batch"
+        'UPDATE _export_batches SET "rows" = "rows" - removed, removed_duplicates = removed_duplicates + removed, '
+        f"revision = coalesce(revision, 0) + 1 FROM ({removed}) AS counts WHERE _export_batches.batch = counts.batch"
     )
 
 

@@ -1,0 +1,116 @@
+"""The columns of a flat table: their names, and what an update changes. Pure functions."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mixpanel_export._flat.kinds import Kind, column_type
+
+BASE_COLUMNS = {
+    "event_name": "VARCHAR",
+    "event_time": "TIMESTAMP",
+    "distinct_id": "VARCHAR",
+    "insert_id": "VARCHAR",
+    "export_batch": "INTEGER",
+}
+"""The columns that a flat table has in common with its events table."""
+
+OTHER = "_other"
+"""The column of properties that have no column of their own."""
+
+MAX_COLUMNS = 1000
+"""The most keys that become columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a flat table, and what is known of the values of its key."""
+
+    key: str
+    name: str
+    kinds: Kind = Kind.NONE
+    values: int = 0
+    """The number of values, without `null`."""
+    first_batch: int | None = None
+    """The lowest number of a batch with a value."""
+    last_batch: int | None = None
+    """The highest number of a batch with a value."""
+    widened_by: tuple[int, ...] = ()
+    """The batches whose values made the type wider than before."""
+
+    @property
+    def type(self) -> str:
+        """The type in DuckDB."""
+        return column_type(self.kinds)
+
+    def with_counts(self, counts: Mapping[int, int], removed: int) -> "Column":
+        """Return the column after an update: *counts* are its values in each batch that was read."""
+        batches = [batch for batch, count in counts.items() if count]
+        known = [batch for batch in (self.first_batch, self.last_batch) if batch is not None]
+        return replace(
+            self,
+            values=self.values - removed + sum(counts.values()),
+            first_batch=min([*known, *batches], default=None),
+            last_batch=max([*known, *batches], default=None),
+        )
+
+
+def named(keys: Iterable[str], taken: Collection[str]) -> list[Column]:
+    """Return a new column for each key.
+
+    The name is the key. The empty key is `_empty`. If DuckDB, which ignores case, would take the name for one that is
+    *taken*, or for a column of the events table, the name gets the first free number: `Email`, then `email_2`.
+    """
+    used = {name.lower() for name in (*BASE_COLUMNS, OTHER, *taken)}
+    columns = []
+    for key in keys:
+        name = unused(key.replace("\0", "␀") or "_empty", used)
+        used.add(name.lower())
+        columns.append(Column(key, name))
+    return columns
+
+
+def unused(name: str, used: Collection[str]) -> str:
+    """Return *name*, with a number if it is among *used*, names in lower case."""
+    number, candidate = 1, name
+    while candidate.lower() in used:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
+
+
+def new_keys(
+    counts: Mapping[str, int], columns: Sequence[Column], only: Collection[str] | None, limit: int
+) -> list[str]:
+    """Return the keys that become columns, the most frequent first, so that there are at most *limit* columns."""
+    existing = {column.key for column in columns}
+    candidates = [key for key in counts if key not in existing and (only is None or key in only)]
+    candidates.sort(key=lambda key: (-counts[key], key))
+    return candidates[: max(0, limit - len(existing))]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """What identifies the rows of a batch. It differs whenever rows of the batch were added or removed."""
+
+    revision: int
+    """How often the ledger changed the rows of the batch."""
+    source_rows: int
+    """The number of rows in the events table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The batches that an update concerns."""
+
+    read: tuple[int, ...]
+    """Batches to read: new ones, and changed ones, whose old rows are deleted first."""
+    gone: tuple[int, ...]
+    """Batches that only the flat table has."""
+
+
+def changes(now: Mapping[int, BatchState], before: Mapping[int, BatchState]) -> Changes:
+    """Return which batches differ between the events table and the flat table."""
+    return Changes(
+        read=tuple(sorted(batch for batch, state in now.items() if before.get(batch) != state)),
+        gone=tuple(sorted(before.keys() - now.keys())),
+    )

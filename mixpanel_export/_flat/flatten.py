@@ -1,0 +1,265 @@
+"""The doors: `flatten_events` for callers, and what an export and a deletion of persons do to flat tables."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import duckdb
+
+from mixpanel_export._concurrency import InterruptedCall, entered_in_thread, in_thread
+from mixpanel_export._database.connection import (
+    Connection,
+    advice_on,
+    connected_for_export,
+    quoted,
+    transaction,
+)
+from mixpanel_export._database.path import check_there, database_path
+from mixpanel_export._database.schema import (
+    check_ledger,
+    check_no_view,
+    comment_of,
+    create_ledger,
+    has_export_columns,
+    name_in_database,
+    table_exists,
+)
+from mixpanel_export._flat.state import (
+    COMMENT,
+    FlatTable,
+    create_state,
+    drop_flat_table,
+    flat_tables,
+    write_table,
+)
+from mixpanel_export._flat.update import Update, update
+from mixpanel_export._flat.views import update_views
+from mixpanel_export._tracebacks import short_tracebacks_async
+from mixpanel_export.errors import (
+    ArgumentError,
+    DatabaseError,
+    TableExistsError,
+    TableFormatError,
+    TableNotFoundError,
+)
+from mixpanel_export.results import FlattenResult
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a flat table should be. None leaves a setting as it is, or at its default for a new table."""
+
+    source: str = "events"
+    into: str | None = None
+    only: tuple[str, ...] | None = None
+    events: tuple[str, ...] | None = None
+    per_event: bool | None = None
+    auto: bool | None = None
+    rebuild: bool = False
+
+
+@short_tracebacks_async
+async def flatten_events(
+    db: str | Path,
+    table: str = "events",
+    *,
+    into: str | None = None,
+    only: Iterable[str] | None = None,
+    events: Iterable[str] | None = None,
+    per_event: bool | None = None,
+    auto: bool | None = None,
+    rebuild: bool = False,
+) -> FlattenResult:
+    """Make a table with one typed column for each property of the events in *table*, or bring it up to date.
+
+    The flat table is named *into* (default: `{table}_flat`). It has the columns event_name, event_time, distinct_id,
+    insert_id and export_batch, and one column for each key, named like the key. Where DuckDB, which ignores case, would
+    take that name for an earlier one, it gets a number: `Email`, then `email_2`. The empty key is `_empty`. At most
+    1,000 keys become columns, the most frequent first; the others are in the column `_other`.
+
+    The type of a column is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP (text such as `2024-01-31T12:00:00`), JSON (lists and
+    objects) or VARCHAR, the narrowest that holds every value without changing it. In VARCHAR, a number has the text that
+    Mixpanel sent. A column without a value is VARCHAR.
+
+    A further call reads only batches that are new or were changed. Columns are added and made wider, and never removed,
+    renamed or made narrower, unless *rebuild* makes the table anew. Everything is one transaction. The table
+    `_flat_columns` describes the columns.
+
+    *only* restricts the keys, *events* the names of the events. *per_event* adds a view for each event. With *auto*, each
+    export into *table* updates the flat table at its end. A further call without these arguments keeps their values.
+
+    Raises:
+        ArgumentError: *into* begins with an underscore, or *only* or *events* differ from those of the existing table.
+        DatabaseNotFoundError: There is no such file.
+        DatabaseError: The file cannot be opened or written.
+        TableNotFoundError: There is no such table.
+        TableExistsError: *into* is a table that is not a flat table of *table*.
+        TableFormatError: The columns of *table* are not those of an export, or a newer release wrote the ledger.
+        LedgerMismatchError: *table* has rows that the ledger does not know.
+        ExportRunningError: This process is exporting into the file.
+    """
+    started = time.monotonic()
+    request = Request(table, into, _names("only", only), _names("events", events), per_event, auto, rebuild)
+    path = database_path(db)
+    check_there(path)
+    async with entered_in_thread(connected_for_export(path)) as connection:
+        result = await in_thread(partial(flatten, connection, path, request), connection.interrupt)
+    return replace(result, duration_seconds=time.monotonic() - started)
+
+
+def flatten(connection: Connection, path: Path, request: Request) -> FlattenResult:
+    """Make or update the flat table of a request, in a transaction of its own. Raises as `flatten_events`."""
+    with _errors(path):
+        check_ledger(connection)
+        source = _source(connection, request.source)
+        try:
+            with transaction(connection):
+                return _flatten(connection, source, request, unparsable=False)
+        except duckdb.InvalidInputException:
+            with transaction(connection):
+                return _flatten(connection, source, request, unparsable=True)
+
+
+def flatten_after_export(connection: Connection, path: Path, table: str, *, always: bool) -> None:
+    """Update the flat tables of *table* that have the setting `auto`; with *always* all, or make one if there is none.
+
+    Raises:
+        MixpanelDataError: As `flatten_events`. The export itself is complete.
+    """
+    with _errors(path):
+        flats = flat_tables(connection, table)
+    if always and not flats:
+        flatten(connection, path, Request(table))
+    for flat in flats:
+        if flat.auto or always:
+            flatten(connection, path, Request(table, flat.name))
+
+
+def remove_changed_rows(connection: Connection, table: str, *, unparsable: bool) -> None:
+    """Read batches of *table* again whose rows the caller's transaction has deleted, if flat tables have them.
+
+    Raises:
+        duckdb.InvalidInputException: A row has a text that only *unparsable* can handle.
+    """
+    for flat in flat_tables(connection, table):
+        if table_exists(connection, flat.source):
+            done = update(connection, flat, unparsable=unparsable, only_known=True)
+            _update_views(connection, flat, done)
+
+
+def _flatten(connection: Connection, source: str, request: Request, *, unparsable: bool) -> FlattenResult:
+    create_ledger(connection)
+    create_state(connection)
+    flat = _target(connection, source, request)
+    done = update(connection, flat, unparsable=unparsable)
+    write_table(connection, flat)
+    views = _update_views(connection, flat, done)
+    ((rows,),) = connection.execute(f"SELECT count(*) FROM {quoted(flat.name)}").fetchall()
+    return FlattenResult(
+        table=flat.name,
+        source=source,
+        rows=rows,
+        columns=len(done.columns),
+        new_columns=done.new,
+        widened_columns=done.widened,
+        batches_read=len(done.batches),
+        rest=done.other_keys,
+        views=views,
+    )
+
+
+def _update_views(connection: Connection, flat: FlatTable, done: Update) -> tuple[str, ...]:
+    if not flat.per_event:
+        return ()
+    views = update_views(connection, flat.name, done.columns, done.batches, changed=bool(done.widened))
+    return tuple(views.values())
+
+
+def _source(connection: Connection, table: str) -> str:
+    """Return the name of the events table as the database spells it."""
+    source = name_in_database(connection, table)
+    if not table_exists(connection, source):
+        raise TableNotFoundError(source, advice="export it first")
+    if not has_export_columns(connection, source):
+        raise TableFormatError(
+            source,
+            f"table {source} has other columns than an export's",
+            advice="run `mpx upgrade` if mixpanel_data wrote it",
+        )
+    return source
+
+
+def _target(connection: Connection, source: str, request: Request) -> FlatTable:
+    """Return the flat table with its settings, after dropping it if it must be made anew."""
+    name = name_in_database(connection, request.into or f"{source}_flat")
+    if name.startswith("_"):
+        raise ArgumentError("into", f"must not begin with _, as the names of internal tables do, got {name}")
+    check_no_view(connection, name)
+    stored = next((flat for flat in flat_tables(connection) if flat.name == name), None)
+    if table_exists(connection, name) and comment_of(connection, name) != COMMENT:
+        raise TableExistsError(
+            name,
+            f"{name} is a table of your own, so nothing was changed",
+            advice="choose another name with $into",
+        )
+    if stored and stored.source != source:
+        raise TableExistsError(
+            name, f"{name} is the flat table of {stored.source}", advice="choose another name with $into"
+        )
+    if stored and not request.rebuild:
+        _check_settings(stored, request)
+    else:
+        drop_flat_table(connection, name)
+    return _with_settings(stored or FlatTable(name, source), request)
+
+
+def _check_settings(stored: FlatTable, request: Request) -> None:
+    for argument, old, new in (
+        ("only", stored.only, request.only),
+        ("events", stored.events, request.events),
+    ):
+        if new is not None and new != old:
+            raise ArgumentError(
+                argument, f"differs from that of table {stored.name}", advice="pass $rebuild to make it anew"
+            )
+
+
+def _with_settings(flat: FlatTable, request: Request) -> FlatTable:
+    return FlatTable(
+        flat.name,
+        flat.source,
+        flat.only if request.only is None else request.only,
+        flat.events if request.events is None else request.events,
+        flat.per_event if request.per_event is None else request.per_event,
+        flat.auto if request.auto is None else request.auto,
+    )
+
+
+def _names(argument: str, names: Iterable[str] | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str):
+        raise ArgumentError(argument, f"must be a list of names, got {names!r}")
+    unique = tuple(sorted(set(names)))
+    if not unique or not all(isinstance(name, str) for name in unique):
+        raise ArgumentError(argument, "must be names, at least one")
+    return unique
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Translate errors of DuckDB."""
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise InterruptedCall from error
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise DatabaseError(
+            f"cannot write the flat table ({reason}), so it is as it was before",
+            advice=f"{advice_on(reason) or 'make room or end what uses the database'}, then flatten again",
+            db_path=str(path),
+        ) from error

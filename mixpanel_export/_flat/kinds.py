@@ -1,0 +1,67 @@
+"""The kinds of JSON values, and the type of a column that holds every value of a key. Pure functions."""
+
+from enum import IntFlag
+
+TYPES = ("BOOLEAN", "BIGINT", "DOUBLE", "TIMESTAMP", "JSON", "VARCHAR")
+"""The types that a column can have."""
+
+
+class Kind(IntFlag):
+    """The kinds of a key's values, as a set. `null` has no kind."""
+
+    NONE = 0
+    BOOLEAN = 1
+    SHORT = 2
+    """An integer of up to 15 characters, which a double represents exactly."""
+    LONG = 4
+    """Another integer that fits into 64 bits."""
+    REAL = 8
+    """A number with a fraction or an exponent that a double represents: the shortest text of the double is equal."""
+    NUMBER = 16
+    """Any other number, such as one of 20 digits, or -0."""
+    TIME = 32
+    """A text such as `2024-01-31T12:00:00`."""
+    TEXT = 64
+    NESTED = 128
+    """A list or an object."""
+
+
+_TYPES = (
+    (Kind.BOOLEAN, "BOOLEAN"),
+    (Kind.SHORT | Kind.LONG, "BIGINT"),
+    (Kind.SHORT | Kind.REAL, "DOUBLE"),
+    (Kind.TIME, "TIMESTAMP"),
+    (Kind.NESTED, "JSON"),
+)
+
+
+def column_type(kinds: Kind) -> str:
+    """Return the narrowest type that holds all values of these *kinds* without changing one.
+
+    Further kinds never lead back to a narrower type. Without any value, the type is VARCHAR.
+    """
+    if not kinds:
+        return "VARCHAR"
+    return next((name for allowed, name in _TYPES if not kinds & ~allowed), "VARCHAR")
+
+
+def is_final(kinds: Kind) -> bool:
+    """Whether no further value can change the type of the column."""
+    return bool(kinds) and column_type(kinds) == "VARCHAR"
+
+
+def widening(old: str, new: str, column: str) -> str | None:
+    """Return SQL that converts *column* from type *old* to the wider type *new*; None if the texts must be read again.
+
+    A double does not tell the text of its number.
+    """
+    if (old, new) == ("BIGINT", "DOUBLE"):
+        return f"{column}::DOUBLE"
+    if old == "TIMESTAMP":
+        return time_text(column)
+    return None if old == "DOUBLE" else f"{column}::VARCHAR"
+
+
+def time_text(time: str) -> str:
+    """Return SQL for the text of *time*, SQL for a timestamp that was read from such a text."""
+    return f"replace(({time})::VARCHAR, ' ', 'T')"

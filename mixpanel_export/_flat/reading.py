@@ -1,0 +1,187 @@
+"""The queries that read an events table: its batches, keys and kinds, and the rows that SQL cannot read exactly."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mixpanel_export._database.connection import Connection, quoted
+from mixpanel_export._database.ledger import check_batches, read_batches
+from mixpanel_export._flat.columns import BASE_COLUMNS, BatchState
+from mixpanel_export._flat.kinds import Kind
+from mixpanel_export._flat.members import Member, members
+from mixpanel_export._flat.values import (
+    doubtful,
+    has_minus_zero,
+    has_other_keys,
+    json_values,
+    kind,
+    literal,
+)
+
+_PAGE = 1000  # doubtful rows that Python holds at once
+_SAMPLE_BATCHES = 8
+_SAMPLE_ROWS = 1000  # of each of these batches
+_BASE = ", ".join(BASE_COLUMNS)
+
+Base = tuple[str | None, datetime | None, str | None, str | None, int]
+"""The values of the base columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows of an events table: those of some batches, and of some events."""
+
+    table: str
+    batches: tuple[int, ...]
+    events: tuple[str, ...] | None
+    unparsable: bool
+    """Whether rows are checked for marks that break their text, because some row has such a text."""
+
+    @property
+    def sql(self) -> str:
+        """SQL for the rows."""
+        return self.of(self.batches)
+
+    @property
+    def doubtful(self) -> str:
+        """SQL for whether a row must be read in Python."""
+        return doubtful(unparsable=self.unparsable)
+
+    def of(self, batches: Iterable[int]) -> str:
+        """Return SQL for the rows of some batches."""
+        condition = f"export_batch IN ({', '.join(map(str, batches))})"
+        if self.events is not None:
+            condition += f" AND event_name IN ({', '.join(map(literal, self.events))})"
+        return f"FROM {quoted(self.table)} WHERE {condition}"
+
+
+def batch_states(connection: Connection, table: str) -> dict[int, BatchState]:
+    """Return the state of each batch that has rows in the events table.
+
+    Raises:
+        LedgerMismatchError: The table has rows that the ledger does not know.
+    """
+    counts = check_batches(connection, table)
+    revisions = {batch.number: batch.revision for batch in read_batches(connection, table)}
+    return {batch: BatchState(revisions[batch], count) for batch, count in counts.items()}
+
+
+def key_counts(connection: Connection, source: Source) -> dict[str, int]:
+    """Return the number of rows that have each key."""
+    rows = connection.execute(
+        f"SELECT key, count(*) FROM (SELECT unnest(json_keys(properties)) AS key {source.sql}) GROUP BY key"
+    ).fetchall()
+    return dict(rows)
+
+
+def sampled_kinds(connection: Connection, source: Source, keys: Sequence[str]) -> dict[str, Kind]:
+    """Return the kinds of each key's values in some rows that are not doubtful."""
+    step = -(-len(source.batches) // _SAMPLE_BATCHES)
+    parts = (
+        f"(SELECT properties {source.of([batch])} AND NOT {source.doubtful} LIMIT {_SAMPLE_ROWS})"
+        for batch in source.batches[::step]
+    )
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE _flat_sample AS {' UNION ALL '.join(parts)}")
+    values = json_values(keys, marked=True)
+    return _aggregated(connection, f"SELECT {values} AS v FROM _flat_sample", keys)[None]
+
+
+def kinds_by_batch(
+    connection: Connection, source: Source, keys: Sequence[str]
+) -> dict[int | None, dict[str, Kind]]:
+    """Return the kinds of each key's values in each batch, without doubtful rows."""
+    rows = _rows_for_kinds(source, keys, marked=True)
+    return _aggregated(connection, rows, keys, group="export_batch")
+
+
+def kinds_of(connection: Connection, source: Source, keys: Sequence[str], *, marked: bool) -> dict[str, Kind]:
+    """Return the kinds of each key's values in all rows that are not doubtful.
+
+    Without *marked*, the values are read as they are first, which is faster if no column may be of type DOUBLE.
+    """
+    if marked:
+        return _aggregated(connection, _rows_for_kinds(source, keys, marked=True), keys)[None]
+    kinds = _aggregated(connection, _rows_for_kinds(source, keys, marked=False), keys)[None]
+    unsure = Kind.REAL
+    if _any(connection, source, has_minus_zero()):
+        unsure |= Kind.SHORT
+    again = [key for key, some in kinds.items() if some & unsure]
+    if again:
+        kinds |= _aggregated(connection, _rows_for_kinds(source, again, marked=True), again)[None]
+    return kinds
+
+
+def has_doubtful_rows(connection: Connection, source: Source) -> bool:
+    """Whether a row must be read in Python."""
+    return _any(connection, source, source.doubtful)
+
+
+def _any(connection: Connection, source: Source, condition: str) -> bool:
+    row = connection.execute(f"SELECT 1 {source.sql} AND {condition} LIMIT 1").fetchone()
+    return row is not None
+
+
+def _rows_for_kinds(source: Source, keys: Iterable[str], *, marked: bool) -> str:
+    values = json_values(keys, marked=marked)
+    return f"SELECT export_batch, {values} AS v {source.sql} AND NOT {source.doubtful}"
+
+
+def _aggregated(
+    connection: Connection, rows: str, keys: Sequence[str], group: str = "NULL"
+) -> dict[int | None, dict[str, Kind]]:
+    """Return the kinds of each key's values in the list `v` of each group of *rows*."""
+    values = "".join(f", bit_or({kind(f'v[{place}]')})" for place in range(1, len(keys) + 1))
+    result = connection.execute(f"SELECT {group} AS g{values} FROM ({rows}) GROUP BY g").fetchall()
+    by_group: dict[int | None, dict[str, Kind]] = {
+        name: {key: Kind(bits or 0) for key, bits in zip(keys, kinds, strict=True)} for name, *kinds in result
+    }
+    return by_group or {None: {}}
+
+
+class DoubtfulRows:
+    """Rows that are read in Python, in a temporary table."""
+
+    def __init__(self, connection: Connection, source: Source, keys: Iterable[str] | None) -> None:
+        """Find the doubtful rows; with *keys*, also the rows that have other keys."""
+        self.condition = source.doubtful
+        if keys is not None:
+            self.condition = f"({self.condition} OR {has_other_keys(keys)})"
+        self._connection = connection
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE _flat_doubtful AS "
+            f"SELECT row_number() OVER () AS number, {_BASE}, properties {source.sql} AND {self.condition}"
+        )
+
+    def __iter__(self) -> Iterator[list[tuple[Base, list[Member]]]]:
+        """Yield some rows at a time."""
+        ((count,),) = self._connection.execute("SELECT count(*) FROM _flat_doubtful").fetchall()
+        for start in range(1, count + 1, _PAGE):
+            rows = self._connection.execute(
+                f"SELECT {_BASE}, properties::VARCHAR FROM _flat_doubtful "
+                f"WHERE number BETWEEN {start} AND {start + _PAGE - 1}"
+            ).fetchall()
+            yield [((*base,), members(text)) for *base, text in rows]
+
+    def kinds(self) -> dict[int | None, dict[str, Kind]]:
+        """Return the kinds of each key's values in each batch."""
+        result: dict[int | None, dict[str, Kind]] = defaultdict(lambda: defaultdict(lambda: Kind.NONE))
+        for page in self:
+            items = [(base[-1], member.key, member.marked) for base, row in page for member in row]
+            rows = self._connection.execute(
+                f"SELECT batch, key, bit_or({kind('value')}) FROM (SELECT unnest(?::INTEGER[]) AS batch, "
+                "unnest(?::VARCHAR[]) AS key, unnest(?::VARCHAR[]) AS value) GROUP BY ALL",
+                [[item[place] for item in items] for place in range(3)],
+            ).fetchall()
+            for batch, key, bits in rows:
+                result[batch][key] |= Kind(bits)
+        return result
+
+
+def joined(*kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+    """Return the union of the kinds of each key."""
+    result: dict[str, Kind] = defaultdict(lambda: Kind.NONE)
+    for some in kinds:
+        for key, value in some.items():
+            result[key] |= value
+    return dict(result)

@@ -1,0 +1,120 @@
+"""SQL that reads properties without losing the text of a number.
+
+DuckDB's JSON functions parse numbers and write them again: 1E5 becomes 100000.0, and 0.1000000000000000055 becomes 0.1. A
+*suspect* number is one that may change that way. Before the text is parsed, each suspect number becomes a string that begins
+with the character U+0001, and afterwards a number again.
+
+A suspect number inside a string would be replaced, too. Then the text is no JSON any more, since the quote before U+0001 ends
+the string. Rows with such a text, and rows with an escaped U+0001 of their own, are *doubtful*: `members` reads them in
+Python. In a list, a number is not suspect for a zero at its end: lists are equal as JSON, not as text.
+"""
+
+from collections.abc import Iterable
+
+from mixpanel_export._flat.kinds import Kind, time_text
+
+MARK = r"\u0001"
+"""The mark as JSON writes it."""
+
+_EXPONENT = r"-?[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]+\b"
+_MANY_DIGITS = r"-?[0-9]+\.[0-9]{9,}|-?[0-9]{8,}\.[0-9]+"
+# A zero at the end, or several after the point, which DuckDB may leave out; and -0, which it does not take as a number.
+# The last one includes the next character, so that the text is no JSON any more.
+_REWRITTEN = r"-?[0-9]+\.[0-9]+0\b|-?0\.0000[0-9]+|-0\s*[,}]"
+_SUSPECT = rf'("\s*:\s*)({_EXPONENT}|{_MANY_DIGITS}|{_REWRITTEN})|([\[,]\s*)({_EXPONENT}|{_MANY_DIGITS})'
+_RAW = "properties::VARCHAR"
+_MARKED = rf"""regexp_replace({_RAW}, '{_SUSPECT}', '\1\3"\\u0001\2\4"', 'g')"""
+_OWN_MARK = f"contains({_RAW}, '{MARK}')"
+
+
+def doubtful(*, unparsable: bool) -> str:
+    """Return SQL for whether a row must be read in Python; *unparsable* also checks whether marks have broken the text."""
+    broken = f"regexp_matches({_RAW}, '{_SUSPECT}') AND NOT json_valid({_MARKED})"
+    return f"({_OWN_MARK} OR ({broken}))" if unparsable else f"({_OWN_MARK})"
+
+
+def json_values(keys: Iterable[str], *, marked: bool) -> str:
+    """Return SQL for the list of the JSON texts of *keys*, with marks if *marked*."""
+    return f"json_extract({_MARKED if marked else _RAW}, {_pointers(keys)})::VARCHAR[]"
+
+
+def has_minus_zero() -> str:
+    """Return SQL for whether a row may have the number -0, which DuckDB reads as 0."""
+    return f"regexp_matches({_RAW}, '-0\\s*[,}}]')"
+
+
+def texts(keys: Iterable[str]) -> str:
+    """Return SQL for the list of the values of *keys* as text, with marks: strings decoded, `null` as NULL."""
+    return f"json_extract_string({_MARKED}, {_pointers(keys)})"
+
+
+def kind(value: str) -> str:
+    """Return SQL for the `Kind` of *value*, SQL for the JSON text of a value.
+
+    Without marks, a number may be REAL or SHORT that is NUMBER with them.
+    """
+    text = f"{value}[2:-2]"
+    return f"""CASE
+        WHEN {value} < '#' THEN CASE
+            WHEN starts_with({value}, '"{MARK}') THEN {_marked_kind(f"{value}[8:-2]")}
+            WHEN {value} LIKE '"____-__-__T__:__:__"' AND {time_text(f"TRY_CAST({text} AS TIMESTAMP)")} = {text}
+            THEN {Kind.TIME:d} ELSE {Kind.TEXT:d} END
+        WHEN {value} < ':' THEN CASE
+            WHEN contains({value}, '.') OR contains({value}, 'e') OR contains({value}, 'E') THEN {Kind.REAL:d}
+            WHEN strlen({value}) <= 15 AND ({value} >= '0' OR {value} < '-:') THEN {Kind.SHORT:d}
+            WHEN TRY_CAST({value} AS BIGINT)::VARCHAR = {value} THEN {Kind.LONG:d}
+            ELSE {Kind.NUMBER:d} END
+        WHEN {value} = 'null' THEN {Kind.NONE:d}
+        WHEN {value} IN ('true', 'false') THEN {Kind.BOOLEAN:d}
+        WHEN {value} >= '{{' OR ({value} >= '[' AND {value} < '\\') THEN {Kind.NESTED:d}
+        WHEN {value} IS NOT NULL THEN {Kind.NUMBER:d} END"""
+
+
+def _marked_kind(number: str) -> str:
+    """Return SQL for the kind of a suspect number, which has a fraction or an exponent, or is -0.
+
+    Every decimal number of up to 15 digits is the shortest text of a double, unless its exponent is extreme.
+    """
+    short = (
+        f"strlen(regexp_replace({number}, '[eE].*|[^0-9]', '', 'g')) <= 15 "
+        f"AND NOT regexp_matches({number}, '[eE][-+]?[0-9]{{3}}')"
+    )
+    return f"""CASE WHEN NOT regexp_matches({number}, '[.eE]') THEN {Kind.NUMBER:d}
+        WHEN {short} THEN {Kind.REAL:d}
+        WHEN to_json(TRY_CAST({number} AS DOUBLE))::VARCHAR = {number} THEN {Kind.REAL:d} ELSE {Kind.NUMBER:d} END"""
+
+
+def converted(text: str, column_type: str) -> str:
+    """Return SQL that converts *text*, SQL for an item of `texts`, to the type that all values of the column fit."""
+    if column_type in {"BOOLEAN", "BIGINT", "TIMESTAMP"}:
+        return f"{text}::{column_type}"
+    number = f"CASE WHEN starts_with({text}, chr(1)) THEN {text}[2:]"
+    if column_type == "DOUBLE":
+        return f"({number} ELSE {text} END)::DOUBLE"
+    nested = (
+        f"""WHEN contains({text}, '"{MARK}') THEN regexp_replace({text}, '"\\\\u0001([^"]*)"', '\\1', 'g')"""
+    )
+    return f"({number} {nested} ELSE {text} END)::{column_type}"
+
+
+def has_other_keys(keys: Iterable[str]) -> str:
+    """Return SQL for whether a row has a key that is not among *keys*."""
+    return (
+        f"len(list_filter(json_keys(properties), lambda name: name NOT IN {_listed(map(literal, keys))})) > 0"
+    )
+
+
+def literal(text: str) -> str:
+    """Return SQL for a text. SQL itself cannot contain the character NUL."""
+    quoted = "'" + text.replace("'", "''") + "'"
+    return "(" + quoted.replace("\0", "' || chr(0) || '") + ")" if "\0" in text else quoted
+
+
+def _pointers(keys: Iterable[str]) -> str:
+    """Return SQL for the list of JSON pointers to *keys*. Unlike paths, pointers can name every key, also the empty one."""
+    escaped = (key.replace("~", "~0").replace("/", "~1") for key in keys)
+    return f"[{', '.join(literal(f'/{key}') for key in escaped)}]::VARCHAR[]"
+
+
+def _listed(items: Iterable[str]) -> str:
+    return f"({', '.join(items)})"
