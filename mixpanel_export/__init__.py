@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mixpanel_export._export.engine import export_events
+    from mixpanel_export._flat.flatten import flatten_events
     from mixpanel_export._local.upgrade import upgrade_database
     from mixpanel_export._planning.planner import split_date_range
     from mixpanel_export._source.parameters import Timeouts
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         BatchProgress,
         BatchResult,
         FetchResult,
+        FlattenResult,
         ForgetResult,
         ForgottenTable,
         ParallelFetchResult,
@@ -89,6 +91,7 @@ __all__ = [
     "EventStats",
     "ExportRunningError",
     "FetchResult",
+    "FlattenResult",
     "ForgetResult",
     "ForgottenTable",
     "FutureDateError",
@@ -119,6 +122,7 @@ __all__ = [
     "WorkspaceInfo",
     "__version__",
     "export_events",
+    "flatten_events",
     "run_sync",
     "split_date_range",
     "upgrade_database",
@@ -146,6 +150,7 @@ _HOMES = {
     "EventStats": "inspection",
     "ExportRunningError": "errors",
     "FetchResult": "results",
+    "FlattenResult": "results",
     "ForgetResult": "results",
     "ForgottenTable": "results",
     "FutureDateError": "errors",
@@ -175,6 +180,7 @@ _HOMES = {
     "Workspace": "workspace",
     "WorkspaceInfo": "inspection",
     "export_events": "_export.engine",
+    "flatten_events": "_flat.flatten",
     "run_sync": "sync",
     "split_date_range": "_planning.planner",
     "upgrade_database": "_local.upgrade",

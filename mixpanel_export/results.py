@@ -295,7 +295,10 @@ class FlattenResult:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
-        return {**asdict(self), **{name: list(getattr(self, name)) for name in ("new_columns", "widened_columns", "views")}}
+        return {
+            **asdict(self),
+            **{name: list(getattr(self, name)) for name in ("new_columns", "widened_columns", "views")},
+        }
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook."""

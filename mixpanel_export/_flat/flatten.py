@@ -138,15 +138,11 @@ def flatten_after_export(connection: Connection, path: Path, table: str, *, alwa
             flatten(connection, path, Request(table, flat.name))
 
 
-def remove_changed_rows(connection: Connection, table: str, *, unparsable: bool) -> None:
-    """Read batches of *table* again whose rows the caller's transaction has deleted, if flat tables have them.
-
-    Raises:
-        duckdb.InvalidInputException: A row has a text that only *unparsable* can handle.
-    """
+def refresh_flat_tables(connection: Connection, table: str) -> None:
+    """Read the batches of *table* again whose rows the caller's transaction has deleted, for its flat tables."""
     for flat in flat_tables(connection, table):
         if table_exists(connection, flat.source):
-            done = update(connection, flat, unparsable=unparsable, only_known=True)
+            done = update(connection, flat, unparsable=True, only_known=True)
             _update_views(connection, flat, done)
 
 

@@ -12,6 +12,7 @@ import duckdb
 from mixpanel_export._database.connection import connect, connected_for_export, quoted
 from mixpanel_export._database.path import check_there
 from mixpanel_export._display import require_pandas
+from mixpanel_export._flat.flatten import flatten_events
 from mixpanel_export._local.forget import forget_persons
 from mixpanel_export._local.statistics import (
     breakdown_of,
@@ -31,7 +32,8 @@ from mixpanel_export.inspection import (
     TableInfo,
     TableSchema,
 )
-from mixpanel_export.results import ForgetResult
+from mixpanel_export.results import FlattenResult, ForgetResult
+from mixpanel_export.sync import run_sync
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,7 +171,8 @@ class LocalDatabase(ABC):
     def drop(self, *names: str, force: bool = False) -> None:
         """Drop exported tables and their ledger entries in one transaction: all of them, or none.
 
-        A later `resume` exports a dropped table from the beginning. With *force*, your own tables can be dropped, too.
+        The flat tables of a dropped table are dropped with it. A later `resume` exports a dropped table from the beginning.
+        With *force*, your own tables can be dropped, too.
 
         Raises:
             TableNotFoundError: There is no such table.
@@ -222,6 +225,37 @@ class LocalDatabase(ABC):
         """
         check_there(self.db_path)
         return forget_persons(self._writable_path("forget persons"), distinct_ids, also, table)
+
+    @short_tracebacks
+    def flatten(
+        self,
+        table: str = "events",
+        *,
+        into: str | None = None,
+        only: Iterable[str] | None = None,
+        events: Iterable[str] | None = None,
+        per_event: bool | None = None,
+        auto: bool | None = None,
+        rebuild: bool = False,
+    ) -> FlattenResult:
+        """Make a table with one typed column for each property, or bring it up to date; as `flatten_events`.
+
+        Example:
+            workspace.flatten()
+            workspace.sql('SELECT "$browser", count(*) FROM events_flat GROUP BY ALL')
+        """
+        check_there(self.db_path)
+        return run_sync(
+            flatten_events,
+            self._writable_path("flatten tables"),
+            table,
+            into=into,
+            only=only,
+            events=events,
+            per_event=per_event,
+            auto=auto,
+            rebuild=rebuild,
+        )
 
     def _writable_path(self, purpose: str) -> Path:
         """Return the path of the file after creating its folder; raises `DatabaseError` if it is read-only."""

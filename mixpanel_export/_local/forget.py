@@ -1,4 +1,4 @@
-"""Deletes persons: their visible and hidden events and their raw lines, in one transaction with the ledger's counts.
+"""Deletes persons: their visible and hidden events, raw lines and rows of flat tables, in one transaction with the ledger.
 
 A checkpoint follows. DuckDB marks rows as deleted and does not overwrite them, so their bytes can stay in the file.
 """
@@ -30,6 +30,8 @@ from mixpanel_export._database.schema import (
     name_in_database,
     table_exists,
 )
+from mixpanel_export._flat.flatten import refresh_flat_tables
+from mixpanel_export._flat.state import COMMENT
 from mixpanel_export._ndjson import canonical, normalized
 from mixpanel_export.errors import ArgumentError, DatabaseError, TableFormatError, TableNotFoundError
 from mixpanel_export.results import ForgetResult, ForgottenTable
@@ -148,6 +150,8 @@ def forget_persons(
                 [list(distinct_ids)],
             )
             tables = tuple(_forget(connection, name, _match(paths), distinct_ids) for name in names)
+            for name in names:
+                refresh_flat_tables(connection, name)
         with _errors(path, "the events were removed, but DuckDB cannot write a checkpoint ({})"):
             connection.execute("CHECKPOINT")
         return ForgetResult(path, tables, _other_tables(connection) if table is None else ())
@@ -309,6 +313,7 @@ def _other_tables(connection: Connection) -> tuple[str, ...]:
     rows = connection.execute(
         "SELECT DISTINCT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (database_name, schema_name, table_name) "
         f"WHERE column_name = 'distinct_id' AND {IN_MAIN} AND NOT starts_with(table_name, '_') "
-        "AND table_name NOT IN (SELECT table_name FROM _export_batches) ORDER BY table_name"
+        "AND table_name NOT IN (SELECT table_name FROM _export_batches) "
+        f"AND duckdb_tables.comment IS DISTINCT FROM '{COMMENT}' ORDER BY table_name"
     ).fetchall()
     return tuple(name for (name,) in rows)

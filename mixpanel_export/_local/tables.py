@@ -14,11 +14,13 @@ from mixpanel_export._database.ledger import delete_from_ledger
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import (
     IN_MAIN,
+    comment_of,
     delete_foreign_metadata,
     name_in_database,
     table_exists,
     table_names,
 )
+from mixpanel_export._flat.state import COMMENT, drop_flat_tables
 from mixpanel_export.errors import ArgumentError, TableFormatError, TableNotFoundError
 from mixpanel_export.inspection import ColumnInfo, TableInfo, TableSchema
 
@@ -63,7 +65,8 @@ def schema_of(connection: duckdb.DuckDBPyConnection, table: str) -> TableSchema:
 def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, own: bool) -> None:
     """Drop tables and their ledger entries in one transaction: all of them, or none.
 
-    The rows of an interrupted `replace` of a table are dropped with it. Unless *own*, only exported tables are dropped.
+    The rows of an interrupted `replace` of a table are dropped with it, and so are its flat tables. Unless *own*, only
+    exported and flat tables are dropped.
 
     Raises:
         ArgumentError: A name is that of an internal table.
@@ -72,6 +75,7 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, 
     """
     with transaction(connection):
         for table in dict.fromkeys(_droppable(connection, name, own=own) for name in names):
+            drop_flat_tables(connection, table)
             for name in (table, SHADOW + table):
                 connection.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
                 delete_from_ledger(connection, name)
@@ -88,7 +92,8 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str, *, own: bool) -
     if row is None:
         raise _not_found(connection, name)
     table = name_in_database(connection, str(row[0]).removeprefix(SHADOW))
-    if not own and table_exists(connection, table) and table not in _exported(connection):
+    known = own or table in _exported(connection) or comment_of(connection, table) == COMMENT
+    if not known and table_exists(connection, table):
         raise TableFormatError(
             table,
             f"no export made table {table}, so nothing was dropped",

@@ -27,6 +27,7 @@ COMMANDS = (
     "demo",
     "doctor",
     "export",
+    "flatten",
     "forget",
     "mp",
     "query",

@@ -14,13 +14,14 @@ def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[st
     """Return the event names of every `--events`, in order and without repetition, or None."""
     if not values:
         return None
-    names = [name for value in values for name in _names(value)]
+    names = [name for value in values for name in names_in(value)]
     if not names:
         raise click.BadParameter("no event is named; leave the option out to export all events")
     return list(dict.fromkeys(names))
 
 
-def _names(value: str) -> list[str]:
+def names_in(value: str) -> list[str]:
+    """Return the names in the value of an option, which are separated by commas or a JSON list."""
     if not value.lstrip().startswith("["):
         return [name.strip() for name in value.split(",") if name.strip()]
     try:

@@ -20,6 +20,8 @@ from steps import (
     exists,
     failing_jq,
     fetching,
+    flattened,
+    flattened_meanwhile,
     forgotten,
     full_disk,
     gone_folder,
@@ -307,7 +309,22 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "persons in a file without a ledger": steps(lambda place: place.db.touch(), forgotten("a")),
     "persons in a ledger that another transaction changes": steps(exists, written_to('"rows" = 0')),
     "persons in a file that another transaction changes": steps(exists, written_to("error = 'x'")),
+    # Flat tables
+    "a table to flatten that is not there": steps(exists, flattened("none")),
+    "a table to flatten with other columns": steps(exists, sql("CREATE TABLE t (x INTEGER)"), flattened("t")),
+    "a table of the user in the place of a flat one": steps(
+        exists, sql("CREATE TABLE mine (x INTEGER)"), flattened(into="mine")
+    ),
+    "a flat table of another table": steps(
+        exists, lambda place: place.export(table="t"), flattened(), flattened("t", into="events_flat")
+    ),
+    "a flat table with an internal name": steps(exists, flattened(into="_mine")),
+    "a flat table of other keys than before": steps(exists, flattened(only=["a"]), flattened(only=["b"])),
+    "one name in the place of several": steps(exists, flattened(only="a")),
+    "no name at all": steps(exists, flattened(only=[])),
+    "a flat table that another transaction changes": steps(exists, flattened_meanwhile),
     # The command line
+    "mpx: no property": shell("flatten", "--only", ","),
     "mpx: three modes": shell("export", *WEEK, "--append", "--replace"),
     "mpx: a limit with --parallel": shell("export", *WEEK, "--parallel", "--limit", "5"),
     "mpx: workers without --parallel": shell("export", *WEEK, "--workers", "5"),

@@ -154,6 +154,20 @@ def forgotten(*ids: str, **options: Any) -> Callable[[Place], Any]:
     return lambda place: place.workspace().forget(*ids, **options)
 
 
+def flattened(*tables: str, **options: Any) -> Callable[[Place], Any]:
+    """Make a flat table."""
+    return lambda place: place.workspace().flatten(*tables, **options)
+
+
+def flattened_meanwhile(place: Place) -> None:
+    """Update a flat table while a transaction of another connection changes what is known of it."""
+    place.workspace().flatten()
+    with closing(duckdb.connect(str(place.db))) as other:
+        other.begin()
+        other.execute("DELETE FROM _flat_columns")
+        place.workspace().flatten()
+
+
 def written_to(change: str) -> Callable[[Place], Any]:
     """Forget every person while a transaction of another connection changes the ledger."""
 

@@ -42,17 +42,18 @@ LAYERS = {
         "anyio h2 httpx isal",
     ),
     "_database": ("_config _files _model errors", "duckdb"),
+    "_flat": ("_concurrency _database _tracebacks errors results", "duckdb"),
     "_writer": (
         "_concurrency _database _model _ndjson _planning _timezones errors",
         "duckdb isal nanoarrow numpy",
     ),
     "_export": (
-        "_concurrency _database _model _planning _quota _source _timezones _tracebacks _writer credentials errors results",
+        "_concurrency _database _flat _model _planning _quota _source _timezones _tracebacks _writer credentials errors results",
         "anyio httpx",
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_concurrency _config _database _display _error_base _files _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
+        "_concurrency _config _database _display _error_base _files _flat _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
         "duckdb pandas tomlkit",
     ),
     "auth": ("_config _local credentials", ""),
@@ -60,11 +61,14 @@ LAYERS = {
         "_compat _config _database _export _local _source _timezones _tracebacks credentials errors inspection progress results sync",
         "",
     ),
-    "__init__": ("_export _local _planning _source credentials errors inspection results sync workspace", ""),
+    "__init__": (
+        "_export _flat _local _planning _source credentials errors inspection results sync workspace",
+        "",
+    ),
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_compat _config _database _error_base _export _local _model _planning _process _quota _source _suggestions _timezones credentials "
+            "_compat _config _database _error_base _export _flat _local _model _planning _process _quota _source _suggestions _timezones credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",

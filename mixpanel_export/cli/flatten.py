@@ -1,0 +1,132 @@
+"""`mpx flatten`: a table with one typed column for each property."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mixpanel_export.cli import complete, print_json
+from mixpanel_export.cli.default_file import say_database
+from mixpanel_export.cli.event_names import names_in
+from mixpanel_export.cli.options import db_option, option
+
+if TYPE_CHECKING:
+    from mixpanel_export.results import FlattenResult
+
+EXAMPLES = """\b
+Examples:
+  mpx flatten
+  mpx flatten events --into wide --only '$browser,$city,plan'
+  mpx flatten --per-event --auto
+  mpx query 'SELECT "$browser", count(*) FROM events_flat GROUP BY ALL'
+"""
+
+_SHOWN = 20  # names on one line
+
+
+def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    """Return the names of every occurrence of an option, or None without one."""
+    names = [name for value in values for name in names_in(value)]
+    if values and not names:
+        raise click.BadParameter("it names nothing; leave the option out to use all")
+    return names or None
+
+
+@click.command("flatten", short_help="Make a table with a typed column for each property.", epilog=EXAMPLES)
+@click.argument("table", default="events", shell_complete=complete.tables)
+@option("--into", section="What", metavar="NAME", show_default="TABLE_flat", help="Name of the flat table.")
+@option(
+    "--only",
+    section="What",
+    multiple=True,
+    callback=parse_names,
+    metavar="KEYS",
+    help="Make columns of these properties only; separated by commas or as a JSON list.",
+)
+@option(
+    "--event",
+    "events",
+    section="What",
+    multiple=True,
+    callback=parse_names,
+    metavar="NAMES",
+    help="Take these events only; separated by commas or as a JSON list.",
+)
+@option(
+    "--per-event/--no-per-event",
+    section="What",
+    default=None,
+    help="Also make a view for each event, with the columns that it uses.",
+)
+@option(
+    "--auto/--no-auto",
+    section="What",
+    default=None,
+    help="Update the flat table at the end of each export into TABLE.",
+)
+@option("--rebuild", section="What", is_flag=True, help="Make the table anew, with the narrowest types.")
+@db_option
+@option("--json", "as_json", section="Output", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    table: str,
+    into: str | None,
+    only: list[str] | None,
+    events: list[str] | None,
+    per_event: bool | None,
+    auto: bool | None,
+    rebuild: bool,
+    db: str,
+    as_json: bool,
+) -> None:
+    """Make a table with one typed column for each property of the events in TABLE, or bring it up to date.
+
+    A column is named like its property. Where DuckDB, which ignores case, would take the name for an earlier one, it gets
+    a number: Email, then email_2. Its type is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP, JSON or VARCHAR, the narrowest that holds
+    every value without changing it. The table _flat_columns describes the columns.
+
+    A second run reads only batches that are new or were changed. It adds columns and makes types wider, and never removes
+    or renames a column. It keeps the options of the first run; to change --only or --event, add --rebuild.
+
+    The run is one transaction. If it is interrupted, the flat table is as it was before.
+    """
+    from mixpanel_export._flat.flatten import flatten_events
+    from mixpanel_export.sync import run_sync
+
+    say_database(ctx)
+    result = run_sync(
+        flatten_events,
+        db,
+        table,
+        into=into,
+        only=only,
+        events=events,
+        per_event=per_event,
+        auto=auto,
+        rebuild=rebuild,
+    )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo("\n".join(flat_lines(result)))
+
+
+def flat_lines(result: "FlattenResult") -> list[str]:
+    """Return what was done, in a few lines."""
+    read = f"{result.batches_read:,} batches read" if result.batches_read else "up to date"
+    lines = [f"{result.table}: {result.rows:,} rows, {result.columns:,} properties, {read}"]
+    if len(result.new_columns) < result.columns:
+        lines += _named("New columns", result.new_columns)
+    lines += _named("Wider columns", result.widened_columns)
+    lines += _named("Views", result.views)
+    if result.rest:
+        lines.append(
+            f"{result.table} has a column for the most frequent properties; the others are in _other."
+        )
+    return lines
+
+
+def _named(title: str, names: tuple[str, ...]) -> list[str]:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return [f"{title}: {', '.join(names[:_SHOWN])}{more}"] if names else []

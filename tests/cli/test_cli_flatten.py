@@ -1,0 +1,55 @@
+"""`mpx flatten`: what was done is printed, and the options reach the table."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from shell import mpx
+from support import query
+
+pytestmark = pytest.mark.usefixtures("env")
+
+
+@pytest.fixture
+def exported(env: Mapping[str, str], db: Path) -> Path:
+    """A file with two days."""
+    assert env["MPX_DB"] == str(db)
+    assert mpx("export", "--from", "2024-03-01", "--to", "2024-03-02", "--quiet").exit_code == 0
+    return db
+
+
+def test_what_was_done_is_printed(exported: Path) -> None:
+    """Rows, columns and batches; the second run has nothing to do."""
+    result = mpx("flatten")
+    assert result.exit_code == 0
+    ((rows,),) = query(exported, "SELECT count(*) FROM events_flat")
+    assert result.stdout.startswith(f"events_flat: {rows} rows, ")
+    assert "1 batches read" in result.stdout
+    assert "up to date" in mpx("flatten", "--db", str(exported)).stdout
+
+
+def test_options_reach_the_table(exported: Path) -> None:
+    """Keys, events, name and views, which a JSON list may name too."""
+    words = ("--into", "wide", "--only", "$os,$city", "--event", '["Sign Up"]', "--per-event", "--auto")
+    result = mpx("flatten", "events", *words, "--json")
+    assert (result.exit_code, result.stderr) == (0, f"Database: {exported}\n")
+    done = json.loads(result.stdout)
+    assert (done["table"], sorted(done["new_columns"]), done["views"]) == (
+        "wide",
+        ["$city", "$os"],
+        ["wide_sign_up"],
+    )
+    assert query(exported, "SELECT auto FROM _flat_tables") == [(True,)]
+    assert mpx("flatten", "--into", "wide", "--only", "plan").exit_code == 2
+    assert mpx("flatten", "--into", "wide", "--only", "plan", "--rebuild").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "words, code", [(["none"], 4), (["--db", "none.duckdb"], 4), (["--into", "events"], 4)]
+)
+def test_what_cannot_be_done_is_an_error(exported: Path, words: list[str], code: int) -> None:
+    """With the exit code of its kind."""
+    assert exported.exists()
+    result = mpx("flatten", *words)
+    assert (result.exit_code, result.stdout) == (code, "")
