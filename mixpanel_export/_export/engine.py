@@ -21,6 +21,7 @@ from mixpanel_export._export.job import ExportArguments, Job, checked_job
 from mixpanel_export._export.pipeline import run_pipeline
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.write_tasks import WriteTasks
+from mixpanel_export._flat.flatten import check_flat_name, flatten_after_export
 from mixpanel_export._model import Batch
 from mixpanel_export._planning.planner import Plan
 from mixpanel_export._source.client import new_client
@@ -62,6 +63,7 @@ async def export_events(
     timeouts: Timeouts | None = None,
     project_timezone: str | None = None,
     http2: bool = False,
+    flatten: bool = False,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ParallelFetchResult:
@@ -103,6 +105,8 @@ async def export_events(
             over when it is over in that zone. Of a local time that occurs twice or never, the later time is used.
             `properties` keeps the original. None for the zone of the credentials; "UTC" converts nothing.
         http2: Whether the server may choose HTTP/2. Each request still has its own connection.
+        flatten: Whether to bring the flat tables of the table up to date at the end, or to make one if there is none, as
+            `flatten_events` does. Those with the setting `auto` are brought up to date by every export.
         transport: Replaces the network, for tests.
         now: The clock that decides which days are over.
 
@@ -133,6 +137,7 @@ async def export_events(
         mode=mode,
         dedupe=dedupe,
         allow_empty=allow_empty,
+        flatten=flatten,
         retries=retries,
         max_wait=max_wait,
         api_url=api_url,
@@ -163,6 +168,8 @@ async def _run(
     started = time.monotonic()
     async with entered_in_thread(connected_for_export(job.path)) as connection:
         table = await to_thread.run_sync(EventsTable, connection, job.path, job.spec)
+        if job.flatten:
+            await in_thread(partial(check_flat_name, connection, job.path, table.name), table.interrupt)
         batches = await in_thread(table.batches, table.interrupt)
         planned = await job.plan(batches, table.history)
         tracker = Tracker(planned)
@@ -178,6 +185,8 @@ async def _run(
         finish = partial(table.finish, whole=not tracker.errors, allow_empty=job.allow_empty)
         totals = await in_thread(finish, table.interrupt)
         warn_of_emptiness(job, tracker)
+        flatten = partial(flatten_after_export, connection, job.path, table.name, always=job.flatten)
+        await in_thread(flatten, table.interrupt)
         return tracker.result(
             table.name,
             totals.growth,

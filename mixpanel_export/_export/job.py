@@ -42,6 +42,8 @@ class Job:
     retries: int
     allow_empty: bool
     """Whether a replacement without any event may replace rows."""
+    flatten: bool
+    """Whether the flat tables are brought up to date, or one is made, even without the setting `auto`."""
     now: Callable[[], datetime]
     tuning: Tuning
 
@@ -89,6 +91,7 @@ class ExportArguments:
     mode: Mode = "create"
     dedupe: bool = True
     allow_empty: bool = False
+    flatten: bool = False
     retries: int = 5
     max_wait: float = 86_400.0
     api_url: str | None = None
@@ -184,6 +187,7 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
         chunk_days=_ANY_LENGTH if arguments.single else arguments.chunk_days,
         retries=arguments.retries,
         allow_empty=arguments.allow_empty,
+        flatten=arguments.flatten,
         now=arguments.now,
         tuning=tuning,
     )

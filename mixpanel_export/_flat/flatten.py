@@ -123,6 +123,17 @@ def flatten(connection: Connection, path: Path, request: Request) -> FlattenResu
                 return _flatten(connection, source, request, unparsable=True)
 
 
+def check_flat_name(connection: Connection, path: Path, table: str) -> None:
+    """Check, before an export, that a flat table of *table* can be made.
+
+    Raises:
+        TableExistsError, TableFormatError: Its name is that of a table or view of the user.
+    """
+    with _errors(path):
+        if not flat_tables(connection, table):
+            _check_name(connection, f"{table}_flat")
+
+
 def flatten_after_export(connection: Connection, path: Path, table: str, *, always: bool) -> None:
     """Update the flat tables of *table* that have the setting `auto`; with *always* all, or make one if there is none.
 
@@ -131,6 +142,9 @@ def flatten_after_export(connection: Connection, path: Path, table: str, *, alwa
     """
     with _errors(path):
         flats = flat_tables(connection, table)
+        exists = table_exists(connection, table)
+    if not exists:
+        return
     if always and not flats:
         flatten(connection, path, Request(table))
     for flat in flats:
@@ -193,14 +207,8 @@ def _target(connection: Connection, source: str, request: Request) -> FlatTable:
     name = name_in_database(connection, request.into or f"{source}_flat")
     if name.startswith("_"):
         raise ArgumentError("into", f"must not begin with _, as the names of internal tables do, got {name}")
-    check_no_view(connection, name)
+    _check_name(connection, name)
     stored = next((flat for flat in flat_tables(connection) if flat.name == name), None)
-    if table_exists(connection, name) and comment_of(connection, name) != COMMENT:
-        raise TableExistsError(
-            name,
-            f"{name} is a table of your own, so nothing was changed",
-            advice="choose another name with $into",
-        )
     if stored and stored.source != source:
         raise TableExistsError(
             name, f"{name} is the flat table of {stored.source}", advice="choose another name with $into"
@@ -210,6 +218,18 @@ def _target(connection: Connection, source: str, request: Request) -> FlatTable:
     else:
         drop_flat_table(connection, name)
     return _with_settings(stored or FlatTable(name, source), request)
+
+
+def _check_name(connection: Connection, table: str) -> None:
+    """Check that no table or view of the user has the name."""
+    check_no_view(connection, table)
+    name = name_in_database(connection, table)
+    if table_exists(connection, name) and comment_of(connection, name) != COMMENT:
+        raise TableExistsError(
+            name,
+            f"{name} is a table of your own, so it cannot be a flat table",
+            advice="choose another name with $into",
+        )
 
 
 def _check_settings(stored: FlatTable, request: Request) -> None:

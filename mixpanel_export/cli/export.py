@@ -143,6 +143,12 @@ Exit codes:
     help="With --replace, allow a new table without any event.",
 )
 @option(
+    "--flatten",
+    section="What",
+    is_flag=True,
+    help="Then bring the flat tables up to date, or make one; see mpx flatten.",
+)
+@option(
     "--project-timezone",
     section="What",
     metavar="ZONE",
@@ -261,6 +267,7 @@ def _arguments(options: Options, credentials: "Credentials", days: "Chunk") -> d
         "mode": mode_of(append=options.append, replace=options.replace, resume=options.resume),
         "dedupe": not options.no_dedupe,
         "allow_empty": options.allow_empty,
+        "flatten": options.flatten,
         "project_timezone": options.project_timezone,
         **request_arguments(
             retries=options.retries,

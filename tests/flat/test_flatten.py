@@ -117,9 +117,9 @@ async def test_dropping_the_events_drops_what_was_made_of_them(db: Path) -> None
         workspace.flatten(per_event=True, auto=True)
         workspace.flatten(into="wide")
         workspace.drop("WIDE")
-        assert [table.name for table in workspace.tables()] == ["events", "events_flat"]
+        assert [table.name for table in workspace.tables(all=True)] == ["events", "events_flat"]
         workspace.drop("events")
-        assert workspace.tables() == []
+        assert workspace.tables(all=True) == []
         assert workspace.sql_scalar("SELECT count(*) FROM duckdb_views() WHERE NOT internal AND view_name <> '_metadata'") == 0  # fmt: skip
         for state in ("_flat_tables", "_flat_columns", "_flat_batches", "_flat_views"):
             assert workspace.sql_scalar(f"SELECT count(*) FROM {state}") == 0
@@ -155,9 +155,10 @@ async def test_what_cannot_be_flattened_is_an_error(db: Path) -> None:
     for table, error in (("none", TableNotFoundError), ("mine", TableFormatError)):
         with pytest.raises(error):
             await flatten_events(db, table)
+    wrong: dict[str, Any]
     for wrong in ({"into": "_mine"}, {"only": []}, {"only": "abc"}, {"events": [1]}):
         with pytest.raises(ArgumentError):
-            await flatten_events(db, **wrong)  # type: ignore[arg-type]
+            await flatten_events(db, **wrong)
     query(db, "INSERT INTO events SELECT * REPLACE (1000 AS export_batch) FROM events LIMIT 1")
     with pytest.raises(LedgerMismatchError):
         await flatten_events(db)
@@ -178,6 +179,31 @@ async def test_settings_are_kept(db: Path) -> None:
     result = await flatten_events(db, only=["$city"], rebuild=True)
     assert result.new_columns == ("$city",)
     assert query(db, "SELECT DISTINCT event_name FROM events_flat") == names
+
+
+async def test_an_export_updates_flat_tables(db: Path) -> None:
+    """With `flatten` it makes one or updates all; without, it updates those with the setting `auto`."""
+    await export(simulator(), db, last="2024-03-01", flatten=True)
+    rows = "SELECT count(DISTINCT export_batch) FROM events_flat"
+    assert query(db, rows) == [(1,)]
+    await export(simulator(), db, "2024-03-02", "2024-03-02", mode="append")
+    assert query(db, rows) == [(1,)]
+    await export(simulator(), db, "2024-03-03", "2024-03-03", mode="append", flatten=True)
+    assert query(db, rows) == [(3,)]
+    await flatten_events(db, auto=True)
+    await export(simulator(), db, "2024-03-04", "2024-03-04", mode="append")
+    assert query(db, rows) == [(4,)]
+    assert is_up_to_date(db)
+
+
+async def test_an_export_first_checks_whether_a_flat_table_can_be_made(db: Path) -> None:
+    """A table of the user with its name is an error before the first request."""
+    query(db, "CREATE TABLE events_flat AS SELECT 42 AS answer")
+    sim = simulator()
+    with pytest.raises(TableExistsError):
+        await export(sim, db, flatten=True)
+    assert len(sim.requests) == 0
+    assert query(db, "FROM events_flat") == [(42,)]
 
 
 async def test_each_event_has_a_view(db: Path) -> None:
