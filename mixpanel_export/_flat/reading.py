@@ -96,30 +96,16 @@ def kinds_by_batch(
 
 
 def kinds_of(connection: Connection, source: Source, keys: Sequence[str], *, marked: bool) -> dict[str, Kind]:
-    """Return the kinds of each key's values in all rows that are not doubtful.
-
-    Without *marked*, the values are read as they are first, which is faster if no column may be of type DOUBLE.
-    """
-    if marked:
-        return _aggregated(connection, _rows_for_kinds(source, keys, marked=True), keys)[None]
-    kinds = _aggregated(connection, _rows_for_kinds(source, keys, marked=False), keys)[None]
-    unsure = Kind.REAL
-    if _any(connection, source, has_minus_zero()):
-        unsure |= Kind.SHORT
-    again = [key for key, some in kinds.items() if some & unsure]
-    if again:
-        kinds |= _aggregated(connection, _rows_for_kinds(source, again, marked=True), again)[None]
-    return kinds
+    """Return the kinds of each key's values in all rows that are not doubtful."""
+    return _aggregated(connection, _rows_for_kinds(source, keys, marked=marked), keys)[None]
 
 
-def has_doubtful_rows(connection: Connection, source: Source) -> bool:
-    """Whether a row must be read in Python."""
-    return _any(connection, source, source.doubtful)
-
-
-def _any(connection: Connection, source: Source, condition: str) -> bool:
-    row = connection.execute(f"SELECT 1 {source.sql} AND {condition} LIMIT 1").fetchone()
-    return row is not None
+def special_rows(connection: Connection, source: Source) -> tuple[bool, bool]:
+    """Return whether there are doubtful rows, and whether there may be rows with the number -0."""
+    ((doubtful_rows, minus_zero),) = connection.execute(
+        f"SELECT coalesce(bool_or({source.doubtful}), false), coalesce(bool_or({has_minus_zero()}), false) {source.sql}"
+    ).fetchall()
+    return doubtful_rows, minus_zero
 
 
 def _rows_for_kinds(source: Source, keys: Iterable[str], *, marked: bool) -> str:
@@ -131,8 +117,12 @@ def _aggregated(
     connection: Connection, rows: str, keys: Sequence[str], group: str = "NULL"
 ) -> dict[int | None, dict[str, Kind]]:
     """Return the kinds of each key's values in the list `v` of each group of *rows*."""
-    values = "".join(f", bit_or({kind(f'v[{place}]')})" for place in range(1, len(keys) + 1))
-    result = connection.execute(f"SELECT {group} AS g{values} FROM ({rows}) GROUP BY g").fetchall()
+    # One expression for all values is planned once, which takes some milliseconds.
+    kinds = f"list_transform(v, lambda value: {kind('value')})"
+    values = "".join(f", bit_or(kinds[{place}])" for place in range(1, len(keys) + 1))
+    result = connection.execute(
+        f"SELECT {group} AS g{values} FROM (SELECT *, {kinds} AS kinds FROM ({rows})) GROUP BY g"
+    ).fetchall()
     by_group: dict[int | None, dict[str, Kind]] = {
         name: {key: Kind(bits or 0) for key, bits in zip(keys, kinds, strict=True)} for name, *kinds in result
     }

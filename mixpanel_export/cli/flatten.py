@@ -44,6 +44,7 @@ def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str
 )
 @option(
     "--event",
+    "--events",
     "events",
     section="What",
     multiple=True,
