@@ -75,7 +75,13 @@ def test_advice_leaves_other_dollars() -> None:
 
 def test_advice_names_arguments_that_there_are() -> None:
     """Every argument that advice may name is one of a public call, and advice names no other."""
-    calls = (mixpanel_export.export_events, Workspace.fetch_events, Workspace.__init__, Workspace.drop)
+    calls = (
+        mixpanel_export.export_events,
+        Workspace.fetch_events,
+        Workspace.__init__,
+        Workspace.drop,
+        Workspace.flatten,
+    )
     public = {name for call in calls for name in inspect.signature(call).parameters}
     assert public >= ARGUMENTS
     assert {name for name in names_in_advice() if name not in ARGUMENTS} == set()
