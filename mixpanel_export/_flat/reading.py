@@ -126,7 +126,7 @@ def _aggregated(
     by_group: dict[int | None, dict[str, Kind]] = {
         name: {key: Kind(bits or 0) for key, bits in zip(keys, kinds, strict=True)} for name, *kinds in result
     }
-    return by_group or {None: {}}
+    return by_group or {None: dict.fromkeys(keys, Kind.NONE)}
 
 
 class DoubtfulRows:
