@@ -4,7 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -135,3 +135,31 @@ NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
 def small_table(result: Result) -> dict[str, str]:
     """Return what standard output says, by its names."""
     return {line[:10].rstrip(): line[10:].strip() for line in result.stdout.splitlines()}
+
+
+def typed(words: list[str], asked: Iterable[tuple[bytes, str]], exit_code: int = 0) -> str:
+    """Run `mpx` on a terminal, where each prompt gets its answer, and return what the terminal shows."""
+    import pty  # noqa: PLC0415 - Windows has none
+
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        [*MPX, *words], stdin=end, stdout=end, stderr=end, start_new_session=True
+    ) as process:
+        os.close(end)
+        shown = b""
+        for prompt, answer in asked:
+            while not shown.rstrip().endswith(prompt):
+                shown += os.read(terminal, 1024)
+            os.write(terminal, f"{answer}\n".encode())
+        shown += b"".join(_rest(terminal))
+    os.close(terminal)
+    assert process.returncode == exit_code
+    return shown.decode()
+
+
+def _rest(terminal: int) -> Iterator[bytes]:
+    try:
+        while piece := os.read(terminal, 1024):
+            yield piece
+    except OSError:  # Linux says so of a terminal that nobody has open any more
+        return

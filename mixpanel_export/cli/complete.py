@@ -8,8 +8,6 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from mixpanel_export._config.environment import variable
-
 DEFAULT_DB = "mixpanel.duckdb"
 """The database that a command uses if none is given."""
 
@@ -38,13 +36,15 @@ def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
 
 def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the tables of the database, unless another process holds it."""
+    from mixpanel_export._config.config_file import chosen_database
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.workspace import Workspace
 
     # While an option lacks its value, click has not parsed the arguments, so they are still in `ctx.args`, and the first
     # may be the database.
-    path = Path(next(iter(ctx.args), None) or ctx.params.get("db") or variable("MPX_DB") or DEFAULT_DB)
+    named = next(iter(ctx.args), None) or ctx.params.get("db")
     try:
+        path = Path(named or chosen_database() or DEFAULT_DB)
         with Workspace(path=path, read_only=True) as workspace:
             return [
                 CompletionItem(table.name, help=f"{table.row_count} rows")

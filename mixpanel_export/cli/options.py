@@ -28,7 +28,7 @@ _db_argument = click.argument(
     default=complete.DEFAULT_DB,
     shell_complete=complete.files,
 )
-_named_db_option = option(
+named_db_option = option(
     "--db",
     "named_db",
     metavar="PATH",
@@ -192,7 +192,7 @@ _OUTPUT = (
 
 def db_argument(command: Command) -> Command:
     """Add the argument DB, and the option --db for the same file."""
-    return _db_argument(_named_db_option(command))
+    return _db_argument(named_db_option(command))
 
 
 def credential_options(command: Command) -> Command:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mixpanel_export.cli import print_json
+from mixpanel_export.cli.help import DatabaseArgument
+from mixpanel_export.cli.options import named_db_option
 
 if TYPE_CHECKING:
     from mixpanel_export.inspection import UpgradedTable
@@ -18,7 +20,8 @@ Examples:
 
 
 @click.command("upgrade", short_help="Convert a database that mixpanel_data wrote.", epilog=EXAMPLES)
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", cls=DatabaseArgument, type=click.Path(dir_okay=False, path_type=Path))
+@named_db_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(*, file: Path, as_json: bool) -> None:
     """Convert the events tables of mixpanel_data in FILE. Every row is kept.

@@ -2,16 +2,15 @@
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from shell import served
+from shell import served, typed
 from support import simulator
 
 from mixpanel_export._config.config_file import Defaults, read_defaults
@@ -151,7 +150,7 @@ def test_a_secret_that_is_typed_is_not_shown(option: list[str], path: Path) -> N
         (b"or UTC:", "US/Pacific"),
         (b"[Y/n]:", ""),
     )
-    shown = typed(["add", "typed", "--no-test", *option], asked)
+    shown = typed(["accounts", "add", "typed", "--no-test", *option], asked)
     assert "svc.typed" in shown
     assert SECRET not in shown
     assert stored(path, "typed") == ("svc.typed", SECRET, "4", "eu")
@@ -163,38 +162,9 @@ def test_a_secret_that_is_typed_is_not_shown(option: list[str], path: Path) -> N
 @pytest.mark.usefixtures("config")
 def test_a_removal_is_asked_about(path: Path) -> None:
     """On a terminal an account goes only when somebody says yes, as its secret goes with it."""
-    assert "Aborted" in typed(["remove", "old"], [(b"[y/N]:", "n")], exit_code=1)
+    assert "Aborted" in typed(["accounts", "remove", "old"], [(b"[y/N]:", "n")], exit_code=1)
     assert path.read_text(encoding="utf-8") == CONFIG
-    assert "Removed old." in typed(["remove", "old"], [(b"[y/N]:", "y")])
-
-
-def typed(words: list[str], asked: Iterable[tuple[bytes, str]], exit_code: int = 0) -> str:
-    """Run `mpx accounts` on a terminal, where each prompt gets its answer, and return what the terminal shows."""
-    import pty  # noqa: PLC0415 - Windows has none
-
-    terminal, end = pty.openpty()
-    program = [sys.executable, "-c", "from mixpanel_export.cli import main; main()", "accounts"]
-    with subprocess.Popen(
-        [*program, *words], stdin=end, stdout=end, stderr=end, start_new_session=True
-    ) as process:
-        os.close(end)
-        shown = b""
-        for prompt, answer in asked:
-            while not shown.rstrip().endswith(prompt):
-                shown += os.read(terminal, 1024)
-            os.write(terminal, f"{answer}\n".encode())
-        shown += b"".join(_rest(terminal))
-    os.close(terminal)
-    assert process.returncode == exit_code
-    return shown.decode()
-
-
-def _rest(terminal: int) -> Iterator[bytes]:
-    try:
-        while piece := os.read(terminal, 1024):
-            yield piece
-    except OSError:  # Linux says so of a terminal that nobody has open any more
-        return
+    assert "Removed old." in typed(["accounts", "remove", "old"], [(b"[y/N]:", "y")])
 
 
 @pytest.mark.parametrize(

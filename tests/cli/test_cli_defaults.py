@@ -152,3 +152,5 @@ def test_db_is_an_option_of_each_command(db: Path, monkeypatch: pytest.MonkeyPat
         for file in ([str(db)], ["--db", str(db)], [str(db), "--db", str(db)]):
             assert str(db) in mpx(*words, *file).output
         assert mpx(*words, str(db), "--db", "other.duckdb").exit_code == 2
+    assert str(db) in mpx("upgrade", "--db", str(db)).output
+    assert mpx("upgrade").exit_code == 2
