@@ -40,6 +40,7 @@ def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk 
     Raises:
         ArgumentError, UsageError: As `chosen_days`.
     """
+    from mixpanel_export._compat import text_or_none
     from mixpanel_export._model import Selection
     from mixpanel_export._source.parameters import checked_names
     from mixpanel_export._timezones import checked_zone, in_zone
@@ -48,7 +49,9 @@ def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk 
     today = in_zone(datetime.now(UTC), zone).date()
 
     def first_missing() -> date | None:
-        selection = Selection(credentials.project_id, checked_names(options.events), options.where)
+        selection = Selection(
+            credentials.project_id, checked_names(options.events), text_or_none(options.where)
+        )
         day = first_missing_day(options.db, options.table, selection)
         if day is None and options.may_ask and sys.stdin.isatty() and sys.stderr.isatty():
             return _prompted_first_day(today)
@@ -80,7 +83,7 @@ def chosen_days(
         raise click.UsageError("--days and --from cannot be combined; choose one")
     end = resolve_day(last or "yesterday", "to_date", today, last=True)
     if number:
-        return Chunk(end - timedelta(days=number - 1), end)
+        return Chunk(resolve_day(f"{number - 1}d", "days", end), end)
     if first is None:
         missing = first_missing()
         if missing is None:
@@ -109,10 +112,8 @@ def first_missing_day(db: str, table: str, selection: "Selection") -> date | Non
         exists: dict[str, RowsPerDay] = {name: {} for name in table_names(connection)}
         known = coverages(read_batches(connection), exists, read_target_days(connection))
     for coverage in known:
-        if (coverage.table.lower(), coverage.selection) == (
-            table.lower(),
-            selection,
-        ) and not coverage.dropped:
+        same_table = coverage.table.lower() == table.lower()
+        if same_table and coverage.selection == selection and not coverage.dropped:
             days = coverage.to_fetch
             return days[0].first if days else coverage.days[-1].day + timedelta(days=1)
     return None

@@ -10,6 +10,7 @@ from support import held, query
 from mixpanel_export import Workspace
 from mixpanel_export._model import Chunk
 from mixpanel_export.cli.date_range import chosen_days
+from mixpanel_export.errors import ArgumentError
 from mixpanel_export.simulator import Fault, Simulator
 
 DAY = timedelta(days=1)
@@ -64,6 +65,21 @@ def test_an_export_continues_where_the_table_ends(sim: Simulator) -> None:
     sim.requests.clear()
     assert mpx("export", *PARALLEL, "--chunk-days", "1").exit_code == 0
     assert ranges(sim) == {(ago(days), ago(days)) for days in range(1, 5)}
+
+
+@pytest.mark.usefixtures("env")
+def test_an_empty_filter_is_no_other_selection(sim: Simulator) -> None:
+    """`--where ''` exports all events, so the ledger tells the first day."""
+    assert mpx("export", "--from", "-9d", "--to", "-5d", *PARALLEL).exit_code == 0
+    sim.requests.clear()
+    assert mpx("export", "--to", "-4d", "--where", "", *PARALLEL).exit_code == 0
+    assert ranges(sim) == {(ago(4), ago(4))}
+
+
+def test_days_before_the_calendar_are_refused() -> None:
+    """`--days` may not count back beyond the first year."""
+    with pytest.raises(ArgumentError):
+        chosen_days(None, "0001-01-05", 6, TODAY, no_day)
 
 
 @pytest.mark.usefixtures("env")
