@@ -24,7 +24,7 @@ _FRAME = 3  # characters beside the value of each column
 _LINES = 4  # of a text, about
 _USUAL = 20  # characters of a column, at least, from which the length of texts follows
 _HARMLESS = "\n\u200c\u200d"  # the last two join characters, as in emoji
-_TABLE = "temp._mpx_rows"
+_TABLE = "_mpx_rows"  # temporary
 _EXPLAIN = ["explain_key", "explain_value"]
 
 
@@ -56,16 +56,16 @@ def box_of(
         if relation.columns == _EXPLAIN:
             return Box(iter([str(plan) for _, plan in relation.fetchall()]), more=False)
         limit = f" LIMIT {rows + 1}" if rows else ""
-        create = f"CREATE TEMP TABLE {_TABLE.partition('.')[2]} AS FROM (\n{relation.sql_query()}\n){limit}"
+        create = f"CREATE OR REPLACE TEMP TABLE {_TABLE} AS FROM (\n{relation.sql_query()}\n){limit}"
         interruptible(connection, lambda: connection.execute(create, dict(parameters) or None).fetchall())
-    ((count,),) = connection.execute(f"SELECT count(*) FROM {_TABLE}").fetchall()
+    ((count,),) = connection.execute(f"SELECT count(*) FROM temp.{_TABLE}").fetchall()
     shown = min(rows, count) if rows else count
     return Box(_pages(connection, shown, width), more=count > shown)
 
 
 def _pages(connection: Connection, rows: int, width: int | None) -> Iterator[str]:
     for start in range(0, max(rows, 1), _PAGE):
-        page = connection.sql(f"FROM {_TABLE} LIMIT {min(_PAGE, rows - start)} OFFSET {start}")
+        page = connection.sql(f"FROM temp.{_TABLE} LIMIT {min(_PAGE, rows - start)} OFFSET {start}")
         yield _printable(_rendered(page, _ANY_WIDTH, _ANY_WIDTH) if width is None else _fitted(page, width))
 
 
