@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from examples import examples
+from examples import examples, slow
 from hypothesis import given
 from hypothesis import strategies as st
 from support import answering, export, query, simulator
@@ -123,7 +123,7 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize("zone", ["UTC", "US/Pacific", "Asia/Tokyo"])
+@pytest.mark.parametrize("zone", ["UTC", "US/Pacific", *slow(["Asia/Tokyo"])])
 def test_unusual_lines(zone: str) -> None:
     """Rows, and lines that are no events, are the same, for each line that is known to be difficult."""
     assert in_table(LINES, zone) == streamed(LINES, zone)

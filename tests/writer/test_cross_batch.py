@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
-from hypothesis import example, given, settings
+from examples import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mixpanel_export._database.connection import transaction
@@ -241,7 +242,7 @@ UNTIMED, LOST = (Event("a", hour, "", "i", 1, "") for hour in (None, -400000))
     page_size=st.sampled_from([1, 1500, 16 << 20]),
     older=st.booleans(),
 )
-@settings(max_examples=60)
+@examples(core=25, full=100)
 def test_each_event_is_visible_once(
     connection: duckdb.DuckDBPyConnection,
     commits: list[dict[date, list[Event]]],
