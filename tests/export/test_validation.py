@@ -3,9 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import pytest
+from examples import examples
+from hypothesis import given
+from hypothesis import strategies as st
 from tables import DAYS, NOW, lines, new_table
 
 from mixpanel_export._database.connection import connected_for_export
@@ -19,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 MEMORY = 1 << 20
 LINES = lines(40).splitlines(keepends=True)
+STEP = st.sampled_from(["block", "block", "block", "pause", "restart"])
 BLOCKS = [b"".join(LINES[first : first + 5]) for first in range(0, 40, 5)]
 
 
@@ -38,9 +43,18 @@ class Chunks:
         await self.validation.abandon(chunk)
         self.staging.start(ChunkStart(chunk, DAYS.index(chunk) + 1))
         for block in blocks:
-            segment = self.staging.add(Block(chunk, (block,)))
-            if segment is not None:
-                self.validation.add(chunk, segment)
+            self.add(chunk, block)
+
+    def add(self, chunk: Chunk, block: bytes) -> None:
+        """Stage a block, which completes the segment before it."""
+        segment = self.staging.add(Block(chunk, (block,)))
+        if segment is not None:
+            self.validation.add(chunk, segment)
+
+    async def fail(self, chunk: Chunk) -> None:
+        """Give the chunk up."""
+        await self.validation.abandon(chunk)
+        self.staging.drop(chunk)
 
     def end(self, chunk: Chunk, *blocks: bytes) -> None:
         """Complete an attempt that consists of *blocks*."""
@@ -54,12 +68,16 @@ class Chunks:
 
 
 @asynccontextmanager
-async def validating(db: Path, validators: int = 1) -> AsyncIterator[Chunks]:
+async def validating(
+    db: Path, validators: int = 1, *, columns: int = MEMORY, plain: int = 1 << 30
+) -> AsyncIterator[Chunks]:
     """Yield chunks that are validated until the end of the block; they leave no memory reserved and no file."""
     with ExitStack() as stack:
         connection = stack.enter_context(connected_for_export(db))
         table = new_table(connection, db)
-        staging = stack.enter_context(closing(Staging(db, segment_size=1, columns_memory=MEMORY)))
+        staging = stack.enter_context(
+            closing(Staging(db, budget=plain, segment_size=1, columns_memory=columns))
+        )
         made = stack.enter_context(validators_for(table, staging, ClockCheck(enabled=False), validators))
         chunks = Chunks(staging)
         async with anyio.create_task_group() as tasks:
@@ -72,7 +90,7 @@ async def validating(db: Path, validators: int = 1) -> AsyncIterator[Chunks]:
             if isinstance(validated, ValidatedChunk):
                 validated.discard_columns()
                 staging.discard(validated.staged)
-        assert staging.columns.reserve(MEMORY)
+        assert staging.columns.reserve(columns)
         assert not list(staging.directory.iterdir())
 
 
@@ -115,6 +133,53 @@ async def test_an_attempt_that_ends_early_leaves_nothing(
         chunks.end(DAYS[0], *BLOCKS[:2])
     assert chunks.rows == {DAYS[0]: 10}
     assert len(chunks.validated) == 1
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(DAYS[:2]), STEP), min_size=5, max_size=30),
+    failed=st.sets(st.sampled_from(DAYS)),
+    validators=st.integers(1, 3),
+    columns=st.sampled_from([0, MEMORY]),
+    plain=st.sampled_from([0, 1000, 1 << 30]),
+    backend=st.sampled_from(["asyncio", "trio"]),
+)
+@examples(core=20, full=200)
+def test_each_complete_attempt_has_one_result(
+    steps: list[tuple[Chunk, str]],
+    failed: set[Chunk],
+    validators: int,
+    columns: int,
+    plain: int,
+    backend: str,
+) -> None:
+    """In whatever order blocks arrive and attempts end, only the rows of the last attempts are valid."""
+    blocks: dict[Chunk, list[bytes]] = {chunk: [] for chunk in DAYS}
+
+    async def run(db: Path) -> dict[Chunk, int]:
+        async with validating(db, validators, columns=columns, plain=plain) as chunks:
+            for chunk in DAYS:
+                await chunks.begin(chunk)
+            for chunk, step in steps:
+                if step == "pause":
+                    await anyio.sleep(0.02)
+                elif step == "restart":
+                    blocks[chunk].clear()
+                    await chunks.begin(chunk)
+                elif len(blocks[chunk]) < len(BLOCKS):
+                    block = BLOCKS[len(blocks[chunk])]
+                    blocks[chunk].append(block)
+                    chunks.add(chunk, block)
+            for chunk in DAYS:
+                if chunk in failed:
+                    await chunks.fail(chunk)
+                else:
+                    chunks.end(chunk, *blocks[chunk])
+        assert len(chunks.validated) == len(DAYS) - len(failed)
+        return chunks.rows
+
+    with TemporaryDirectory() as folder:
+        rows = anyio.run(run, Path(folder, "db"), backend=backend)
+    assert rows == {chunk: 5 * len(blocks[chunk]) for chunk in DAYS if chunk not in failed}
 
 
 async def test_an_earlier_chunk_has_priority(tmp_path: Path) -> None:
