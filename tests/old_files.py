@@ -40,3 +40,14 @@ def made(
 
 def noons(first: str, days: int) -> list[datetime]:
     return [datetime.fromisoformat(f"{first}T12:00") + timedelta(days=day) for day in range(days)]
+
+
+def made_with_people(path: Path) -> Path:
+    """Create a file with an empty table of profiles, as mixpanel_data has it, and return its path."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(METADATA)
+        connection.execute(
+            "CREATE TABLE people (distinct_id VARCHAR PRIMARY KEY, properties JSON, last_seen TIMESTAMP);"
+            "INSERT INTO _metadata VALUES ('people', 'profiles', '2026-01-02 03:04:05', NULL, NULL, 0)"
+        )
+    return path

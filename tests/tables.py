@@ -1,11 +1,13 @@
 """What the tests of the writer share: a table, and chunks that are staged, validated and committed into it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
+import pytest
 
+from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.preflight import ExportSpec, Mode
 from mixpanel_export._model import (
     Block,
@@ -29,6 +31,13 @@ ALL = Chunk(DAYS[0].first, DAYS[-1].last)
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 Validated = ValidatedChunk | Malformed | Unloadable
 LINE = b'{"event":"e","properties":{"time":1709294400,"$insert_id":"%d"}}\n'
+
+
+@pytest.fixture
+def connection(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection as an export has it."""
+    with connected_for_export(db) as connection:
+        yield connection
 
 
 class NumberedTable(EventsTable):

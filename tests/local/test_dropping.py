@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import databases
-import duckdb
 import pytest
 from anyio import run
+from old_files import made_with_people
 from support import export, held, ledger, query, simulator, truth
 
 from mixpanel_export import (
@@ -209,14 +209,7 @@ def test_dropping_what_is_listed_leaves_tables_of_the_user(tmp_path: Path) -> No
 
 def test_tables_of_mixpanel_data_are_dropped_with_what_it_says_of_them(tmp_path: Path) -> None:
     """In a file of mixpanel_data's its own list forgets what was dropped."""
-    db = tmp_path / "x.duckdb"
-    with duckdb.connect(str(db)) as connection:
-        connection.execute(
-            "CREATE TABLE people (distinct_id VARCHAR PRIMARY KEY, properties JSON, last_seen TIMESTAMP);"
-            "CREATE TABLE _metadata (table_name VARCHAR PRIMARY KEY, type VARCHAR NOT NULL, "
-            "fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL);"
-            "INSERT INTO _metadata VALUES ('people', 'profiles', '2026-01-02 03:04:05', NULL, NULL, 0)"
-        )
+    db = made_with_people(tmp_path / "x.duckdb")
     with Workspace(path=db) as workspace:
         workspace.drop_all("profiles")
         assert workspace.tables() == []

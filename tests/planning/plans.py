@@ -64,7 +64,12 @@ def fresh(
 
 
 def resumed(
-    *rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None, workers: int = 10
+    *rows: Batch,
+    first: int = 0,
+    last: int = 29,
+    chunk_days: int | None = None,
+    workers: int = 10,
+    requests: int | None = 50,
 ) -> Plan:
     """Plan the days from *first* to *last* with trust in *rows*."""
     return plan(
@@ -74,6 +79,7 @@ def resumed(
         skip_complete=True,
         chunk_days=chunk_days,
         workers=workers,
+        requests=requests,
         first_open_day=NEVER,
     )
 

@@ -361,15 +361,7 @@ def test_runs_between_held_days_are_cut_evenly(
     starts = [sum(lengths[:n]) + n for n in range(len(lengths))]
     rows = [held(n, start - 1, start - 1) for n, start in enumerate(starts) if n]
     last = starts[-1] + lengths[-1] - 1
-    made = plan(
-        START,
-        day(last),
-        batches=rows,
-        skip_complete=True,
-        workers=workers,
-        requests=requests,
-        first_open_day=NEVER,
-    )
+    made = resumed(*rows, last=last, workers=workers, requests=requests)
     parts = [
         [chunk.length for chunk in made.chunks if day(start) <= chunk.first < day(start + length)]
         for start, length in zip(starts, lengths, strict=True)

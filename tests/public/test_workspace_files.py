@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 import workspaces
+from old_files import made_with_people
 from workspaces import CREDENTIALS, DAYS, FIRST, LAST, Served, checksum_of
 
 from mixpanel_export import (
@@ -137,14 +138,7 @@ def test_tables_are_exported_ones_or_all(served: Served) -> None:
 
 def test_tables_of_mixpanel_data_are_listed(tmp_path: Path) -> None:
     """In a file that mixpanel_data made, its own list of tables tells kind and time."""
-    path = tmp_path / "old.duckdb"
-    with duckdb.connect(str(path)) as connection:
-        connection.execute(
-            "CREATE TABLE people (distinct_id VARCHAR PRIMARY KEY, properties JSON, last_seen TIMESTAMP);"
-            "CREATE TABLE _metadata (table_name VARCHAR PRIMARY KEY, type VARCHAR NOT NULL, "
-            "fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL);"
-            "INSERT INTO _metadata VALUES ('people', 'profiles', '2026-01-02 03:04:05', NULL, NULL, 0)"
-        )
+    path = made_with_people(tmp_path / "old.duckdb")
     with Workspace(path=path, read_only=True) as workspace:
         assert workspace.tables() == [
             TableInfo("people", "profiles", 0, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))

@@ -1,12 +1,12 @@
 """StagedChunk chunks and a table: what is refused, what is noticed, and what an error leaves behind."""
 
 import re
-from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
 import pytest
+import tables
 from support import query
 from tables import (
     ALL,
@@ -36,16 +36,7 @@ from mixpanel_export.errors import (
     TableNotFoundError,
 )
 
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "test.duckdb"
-
-
-@pytest.fixture
-def connection(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connected_for_export(db) as connection:
-        yield connection
+connection = tables.connection
 
 
 @pytest.mark.parametrize("blank", [b"", b"\n", b" \r\n\n"])

@@ -8,6 +8,7 @@ from threading import Event, Thread
 
 import duckdb
 import pytest
+import tables
 from tables import (
     ALL,
     DAYS,
@@ -25,7 +26,6 @@ from tables import (
 )
 
 from mixpanel_export._concurrency import InterruptedCall
-from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.preflight import ExportSpec
 from mixpanel_export._model import Chunk, Committed, Malformed, Selection, Unloadable
 from mixpanel_export._writer.group import Group
@@ -35,16 +35,7 @@ from mixpanel_export._writer.validate import ClockCheck, validators_for
 from mixpanel_export._writer.writer import Writer
 from mixpanel_export.errors import DatabaseError
 
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "test.duckdb"
-
-
-@pytest.fixture
-def connection(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connected_for_export(db) as connection:
-        yield connection
+connection = tables.connection
 
 
 def test_a_group_is_committed_together_and_its_files_are_gone(
