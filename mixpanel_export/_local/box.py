@@ -73,7 +73,7 @@ def _fitted(page: duckdb.DuckDBPyRelation, width: int) -> str:
     """Render *page* at most *width* columns wide. Long texts are cut, so that they have few lines."""
     number = len(page.columns)
     share = (width - 1) // number - _FRAME
-    json_places = [place for place, kind in enumerate(page.types) if kind == "JSON"]
+    json_places = [place for place, kind in enumerate(page.types) if str(kind) == "JSON"]
     short = page.project(
         ", ".join(_cut(column, page, _LINES * max(share, _USUAL)) for column in page.columns)
     )
@@ -91,7 +91,7 @@ def _lacks_columns(box: str) -> bool:
 def _cut(column: str, page: duckdb.DuckDBPyRelation, length: int) -> str:
     """Return SQL for *column* whose texts have at most *length* characters."""
     name = quoted(column)
-    if page.types[page.columns.index(column)] not in {"VARCHAR", "JSON"}:
+    if str(page.types[page.columns.index(column)]) not in {"VARCHAR", "JSON"}:
         return name
     text = f"{name}::VARCHAR"
     return f"CASE WHEN length({text}) > {length} THEN left({text}, {length - 1}) || '…' ELSE {text} END AS {name}"
