@@ -6,6 +6,7 @@ others arrive.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
@@ -102,7 +103,9 @@ class Validation:
 
     def _wait(self, attempt: _Attempt, segment: Segment | None) -> None:
         heappush(self._waiting, (attempt.number, len(attempt.results), attempt, segment))
-        self._added.send_nowait(None)
+        # The validators may have ended before their sender, whose next await then raises the error or the cancellation.
+        with suppress(anyio.BrokenResourceError):
+            self._added.send_nowait(None)
 
     async def _work(
         self,

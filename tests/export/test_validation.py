@@ -182,6 +182,14 @@ def test_each_complete_attempt_has_one_result(
     assert rows == {chunk: 5 * len(blocks[chunk]) for chunk in DAYS if chunk not in failed}
 
 
+async def test_segments_may_arrive_when_the_validators_have_ended(tmp_path: Path) -> None:
+    """The export is cancelled or fails then, and no broken channel replaces the reason."""
+    async with validating(tmp_path / "db", validators=0) as chunks:
+        await chunks.begin(DAYS[0], *BLOCKS)
+        await chunks.fail(DAYS[0])
+    assert chunks.validated == []
+
+
 async def test_an_earlier_chunk_has_priority(tmp_path: Path) -> None:
     """It is validated first, even if its segments arrive last."""
     async with validating(tmp_path / "db") as chunks:
