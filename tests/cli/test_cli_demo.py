@@ -45,6 +45,7 @@ def test_the_demo_needs_no_account_and_can_be_run_again(db: Path) -> None:
 
 def test_a_comparison_that_fails_is_an_exit_code(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A demo that lost something must not look like one that did not."""
+    # An export would have to be wrong to differ from the truth.
     monkeypatch.setattr(Simulator, "truth", lambda *_: Truth(1, 1, 1))
     result = CliRunner().invoke(cli, [*ONE_DAY, "--db", str(db), "--no-progress"])
     assert result.exit_code == 1

@@ -85,6 +85,7 @@ def test_no_progress_leaves_the_batches_out() -> None:
 @pytest.mark.usefixtures("env")
 def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where bars can be drawn they take the place of the lines, and stay off standard output."""
+    # The streams of this process are no terminal.
     monkeypatch.setattr("mixpanel_export.progress.can_draw", lambda *_: True)
     result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3")
     assert "events: 3/3 batches" in result.stderr
@@ -95,6 +96,7 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("env")
 def test_verbose_logs_instead_of_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `-v` lines and bars would run into each other, so there are lines."""
+    # The streams of this process are no terminal.
     monkeypatch.setattr("mixpanel_export.progress.can_draw", lambda *_: True)
     result = mpx("export", *WEEK, "-v")
     assert "batches |" not in result.stderr

@@ -126,6 +126,7 @@ def test_hints_warnings_and_the_log_are_events(monkeypatch: pytest.MonkeyPatch) 
         warnings.warn("others may read it", stacklevel=2)
         raise ValueError("so it ends")
 
+    # No real step warns and then fails for sure.
     monkeypatch.setattr("mixpanel_export.credentials.resolve_credentials", resolve)
     result = mpx("export", *NINE_DAYS, *JSON)
     assert [(event["event"], event["message"]) for event in events(result.stderr)] == [

@@ -308,6 +308,7 @@ def homeless(place: Place) -> None:
     """Take the home directory away."""
     place.monkeypatch.delenv("MP_CONFIG_PATH", raising=False)
     # The home that the system has on record for a user cannot be taken away without being root.
+    # This process cannot become a user whom the system does not know.
     place.monkeypatch.setattr("mixpanel_export._config.environment._home_in_passwd", lambda: None)
     place.setenv("HOME", "")
 

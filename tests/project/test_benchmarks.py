@@ -88,6 +88,7 @@ def test_the_first_table_is_checked_and_the_others_must_be_equal(tmp_path: Path)
 
 def test_days_are_generated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days read from disk equal the generated ones, for the same profile only; leaking days are refused."""
+    # The folder is a constant of the benchmarks, as no run has another one.
     monkeypatch.setattr(_days, "DATA", tmp_path)
     first, second, other = (Simulator(events_per_day=number) for number in (50, 50, 60))
     generated = _days.truths(FIRST, LAST, first)
