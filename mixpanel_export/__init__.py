@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-# An import of `typing` would take longer than everything else here.
+# Importing `typing` would take longer than everything else in this module.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -128,7 +128,7 @@ __all__ = [
     "upgrade_database",
 ]
 
-# These are imported when first used, so that importing the package is quick and loads no other library.
+# These are imported on first use, so that importing the package is quick and loads no other library.
 _HOMES = {
     "APIError": "errors",
     "AccountExistsError": "errors",
@@ -186,7 +186,7 @@ _HOMES = {
     "upgrade_database": "_local.upgrade",
 }
 
-# Names of mixpanel_data without a function here. They can be imported, but are not in `__all__`.
+# mixpanel_data's names that have no function here. They can be imported, but are not in `__all__`.
 _ALIASES = {
     "EventNotFoundError": "exceptions",
     "JQLSyntaxError": "exceptions",

@@ -21,7 +21,7 @@ from mixpanel_export.errors import (
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
 MAX_DAYS = 100
-"""The most days of one request, and so of a chunk."""
+"""The maximum number of days in one request, and so in a chunk."""
 
 _STREAM_ARGUMENTS = frozenset({
     "events", "from_date", "limit", "max_wait", "project_id", "project_timezone", "region", "to_date", "where",
@@ -29,7 +29,7 @@ _STREAM_ARGUMENTS = frozenset({
 
 
 class FetchOptions(TypedDict, total=False):
-    """The arguments that all overloads of `Workspace.fetch_events` have."""
+    """The arguments that all overloads of `Workspace.fetch_events` share."""
 
     from_date: Required[str | date]
     to_date: Required[str | date]
@@ -51,7 +51,7 @@ class FetchOptions(TypedDict, total=False):
 
 
 def default_path(project_id: str) -> Path:
-    """Return the path of mixpanel_data's database for a project.
+    """Return the path of a project's mixpanel_data database.
 
     Raises:
         ConfigError: *project_id* is empty, or there is no home directory.
@@ -88,7 +88,7 @@ def check(name: str, value: int | None, minimum: int, maximum: int | None = None
 
 
 def check_limit(limit: int | None, *, parallel: bool = False) -> None:
-    """Check *limit*, the most events of one request.
+    """Check *limit*, the maximum number of events in one request.
 
     Raises:
         ArgumentError: *limit* is out of range, or cannot be used with *parallel*.
@@ -134,7 +134,7 @@ def resolved_days(from_date: str | date, to_date: str | date, zone: str) -> Chun
 
 
 def stream_chunks(from_date: str | date, to_date: str | date, zone: str) -> list[Chunk]:
-    """Return the days of the range as the chunks of a stream, each as long as one request may be.
+    """Split the range into the chunks of a stream, each as long as one request may be.
 
     Raises:
         ArgumentError: As `resolved_days`, or the last day has not begun anywhere.
@@ -147,7 +147,7 @@ def stream_chunks(from_date: str | date, to_date: str | date, zone: str) -> list
 
 @contextmanager
 def stream_advice() -> Iterator[None]:
-    """Replace the advice of errors that mentions an argument that `Workspace.stream_events` does not have."""
+    """Replace advice in errors that mentions an argument `Workspace.stream_events` does not have."""
     try:
         yield
     except MixpanelDataError as error:
@@ -175,7 +175,7 @@ def check_one_request(days: Chunk) -> None:
 
 
 def result_of_one_request(result: ParallelFetchResult, days: Chunk) -> FetchResult:
-    """Return the *result* of an export with one request as mixpanel_data's type. If the request failed, raise its error."""
+    """Convert a one-request export's *result* to mixpanel_data's type. If the request failed, raise its error."""
     if result.errors:
         raise result.errors[0]
     return FetchResult(

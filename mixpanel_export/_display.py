@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-_MAX_CELL = 200  # characters; properties may have thousands
+_MAX_CELL = 200  # characters; properties may be thousands long
 _LEFT = ' style="text-align: left"'
 
 

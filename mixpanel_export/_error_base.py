@@ -15,7 +15,7 @@ _NAMED = re.compile(rf"\$({'|'.join(sorted(ARGUMENTS))})\b")
 
 
 class Advice(str):
-    """What to do about a problem. It mentions arguments by their Python names, or by options in the command line.
+    """What to do about a problem. It refers to arguments by their Python names, or by the options on the command line.
 
     In *template*, `$max_wait` stands for the argument `max_wait`. `ARGUMENTS` has the possible names.
     """
@@ -62,12 +62,12 @@ class ResponseContext(Context, total=False):
     request_body: Mapping[str, object] | None
 
 
-class Problem(Exception):  # noqa: N818 - the base of errors and of warnings
+class Problem(Exception):  # noqa: N818 - the base of errors and warnings alike
     """The base of our errors and warnings. Its text is one sentence: `{days}: {reason}; {advice}`.
 
-    `reason` says what failed, and `advice` what to do next. `days` is any value whose text names days, such as
-    `2024-01-01 to 2024-01-03`. `argument` is the name of the Python argument that is wrong or would help. All but `reason`
-    may be None.
+    `reason` says what failed, and `advice` what to do next. `days` is any value whose `str()` names days, such as
+    `2024-01-01 to 2024-01-03`. `argument` is the name of the Python argument that is wrong or would help. All but
+    `reason` may be None.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Problem(Exception):  # noqa: N818 - the base of errors and of warnings
         return f"{type(self).__name__}({self.text()!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Support copying and pickling. The initializers of most subclasses require more than the reason."""
+        """Support copying and pickling. Most subclasses' initializers require more than the reason."""
         return _remade, (type(self), self.reason), vars(self)
 
 

@@ -1,4 +1,4 @@
-"""Credentials and the accounts of the configuration file, under mixpanel_data's name of the module.
+"""Credentials and the accounts in the configuration file, in a module named as in mixpanel_data.
 
 There is no OAuth: accounts are service accounts, or legacy project secrets.
 """
@@ -42,7 +42,7 @@ class AccountInfo:
 
 
 class ConfigManager:
-    """The accounts of a configuration file: of *config_path*, else of `MP_CONFIG_PATH`, else of `~/.mp/config.toml`.
+    """The accounts in a configuration file: *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
 
     All methods raise `ConfigError` if the file cannot be read or written.
     """
@@ -56,7 +56,7 @@ class ConfigManager:
         return self._path or config_file()
 
     def resolve_credentials(self, account: str | None = None) -> Credentials:
-        """Return the credentials that an export uses; see `mixpanel_export.credentials.resolve_credentials`."""
+        """Return the credentials that an export would use; see `mixpanel_export.credentials.resolve_credentials`."""
         return resolve_credentials(account, config_path=self.config_path)
 
     def list_accounts(self) -> list[AccountInfo]:
@@ -81,7 +81,7 @@ class ConfigManager:
         return accounts[name]
 
     def add_account(self, name: str, username: str, secret: str, project_id: str, region: str) -> None:
-        """Add an account. The first one is the default. Raises `AccountExistsError`."""
+        """Add an account. The first account becomes the default. Raises `AccountExistsError`."""
         add_account(self.config_path, name, Credentials(username, secret, project_id, region))
 
     def remove_account(self, name: str) -> None:

@@ -33,16 +33,16 @@ _VARIABLES = {
 class Credentials:
     """The credentials of a service account, or a legacy project secret.
 
-    Raises `ConfigError` for values with which no request can succeed, and for an unknown time zone.
+    Raises `ConfigError` for values that no request can succeed with, and for an unknown time zone.
 
     Example:
         Credentials("svc.ab12cd.mp-service-account", secret, "12345", region="eu")
     """
 
     username: str | None
-    """User name of the service account; None for a project secret."""
+    """The service account's user name; None for a project secret."""
     secret: str
-    """Masked in every repr. Pydantic's `SecretStr` is accepted, too; `get_secret_value()` returns the plain text."""
+    """Masked in every repr. Pydantic's `SecretStr` is accepted as well; `get_secret_value()` returns the plain text."""
     project_id: str
     """Required for a service account. With a project secret, it only names the default file and is not sent."""
     region: str = "us"
@@ -95,7 +95,7 @@ class Credentials:
 
 
 def checked_project_id(project_id: str) -> str:
-    """Return *project_id*; raise `ConfigError` if it could not be one. It becomes part of a file name, so it must not be a path."""
+    """Return *project_id*, which becomes part of a file name. Raise `ConfigError` if it is not a possible id."""
     if not re.fullmatch(r"[A-Za-z0-9_-]*", project_id):
         raise ConfigError(
             f"{project_id!r} is not a project id",
@@ -124,9 +124,9 @@ def resolve_credentials(
     environ: Mapping[str, str] | None = None,
     config_path: Path | None = None,
 ) -> Credentials:
-    """Return the credentials to use, with *project_id* and *region* replaced if they are given.
+    """Return the credentials to use. *project_id* and *region*, if given, override theirs.
 
-    The sources are, in this order: the *account* of that name in the configuration file, if given; `MP_USERNAME`,
+    The sources are, in this order: the account named *account* in the configuration file, if given; `MP_USERNAME`,
     `MP_SECRET`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`; the default account of the file. The file is
     *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
 
@@ -148,7 +148,7 @@ def resolve_credentials(
     if entry.get("keyring", "").lower() == "true":
         entry = entry | {"secret": read_secret(entry.get("username", ""))}
     if variables["MP_REGION"]:
-        check_region(variables["MP_REGION"].lower())  # not used, but a mistake
+        check_region(variables["MP_REGION"].lower())  # reports a mistake even in a variable that is not used
     _warn_of_readers(path)
     if variables["MPX_PROJECT_TIMEZONE"] and not entry.get("project_timezone"):
         warnings.warn(
@@ -178,7 +178,7 @@ def account_used(
 
 
 def _variables(environ: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the variables that hold or select credentials; "" stands for those that are not set."""
+    """Return the variables that hold or select credentials. An unset variable is returned as ""."""
     names = [*_VARIABLES.values(), "MPX_PREFER"]
     values = {name: visible(variable(name, environ) or "") for name in names}
     return values | {"MP_SECRET": Masked(values["MP_SECRET"])}
@@ -191,7 +191,7 @@ def _account_to_use(
     config_path: Path | None,
     project_id: str | None = None,
 ) -> tuple[Path, str, dict[str, str]] | None:
-    """Return the file, the name and the entries of the account to use; None if the variables are to be used."""
+    """Return the file, name and entries of the account to use; None if the environment variables apply instead."""
     if account is None and _in_environment(variables):
         return None
     path = config_path or config_file(environ)
@@ -202,10 +202,10 @@ def _account_to_use(
 
 
 def _prefers_environment(name: str, entry: Mapping[str, str], variables: Mapping[str, str]) -> bool:
-    """Whether `MPX_PREFER` selects the variables, which matters if their project is not that of the account.
+    """Whether `MPX_PREFER` selects the variables. It matters only if their project differs from the account's.
 
     Raises:
-        ConfigError: It matters, and `MPX_PREFER` selects nothing.
+        ConfigError: The projects differ, and `MPX_PREFER` is not set.
     """
     ours, theirs = entry.get("project_id"), variables["MP_SECRET"] and variables["MP_PROJECT_ID"]
     if not (ours and theirs) or ours == theirs:
@@ -254,7 +254,7 @@ def _credentials(
 
 
 def _account(account: str | None, path: Path) -> tuple[str, dict[str, str]]:
-    """Return the name and the entries of *account*, or of the default account."""
+    """Return the name and entries of *account*, or of the default account."""
     default, accounts = read_accounts(path)
     if not accounts and account is None:
         raise ConfigError(
@@ -287,7 +287,7 @@ def _choice(accounts: Collection[str]) -> str:
 
 
 def _warn_of_readers(path: Path) -> None:
-    # Windows has no such bits. There, the profile folder is private by default.
+    # Windows has no such permission bits. There, the profile folder is private by default.
     if os.name == "posix" and path.stat().st_mode & 0o077:
         warnings.warn(
             AdvisoryWarning(f"other users can read the secrets in {path}", advice=f"run `chmod 600 {path}`"),
@@ -316,7 +316,7 @@ def _entry(table: Mapping[str, object]) -> dict[str, str]:
 def format_problem(credentials: Credentials) -> str | None:
     """Return what looks wrong with the user name or the secret, without quoting it, or None.
 
-    It explains why Mixpanel refused the credentials. Credentials that look wrong are tried nevertheless.
+    The text is added to the error when Mixpanel refuses the credentials. Credentials that look wrong are still tried.
     """
     texts = {"the secret": str(credentials.secret), "the user name": credentials.username or ""}
     problems = [f"{name} {problem}" for name, text in texts.items() if (problem := text_problem(text))]

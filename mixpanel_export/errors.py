@@ -22,8 +22,7 @@ The names and the hierarchy are those of mixpanel_data::
     ├── DateRangeTooLargeError
     ├── ExportRunningError          this process already exports into the file
     ├── LedgerMismatchError         the table differs from the ledger
-    ├── SelectionError              the days would mix two selections
-    └── TableError
+    ├── SelectionError              the table has these days with another selection └── TableError
         ├── TableExistsError
         ├── TableFormatError
         └── TableNotFoundError
@@ -91,7 +90,7 @@ class MixpanelDataError(Problem):
 class APIError(MixpanelDataError):
     """A request failed.
 
-    `status_code` is None without a status line. `response_body` has at most the first 500 bytes of the body.
+    `status_code` is None if no status line was received. `response_body` has at most the first 500 bytes of the body.
     `request_method`, `request_url` and `request_params` are those of the request, without credentials, or None.
     `request_body` is None for all requests of this package.
     """
@@ -130,7 +129,7 @@ class LineTooLongError(APIError):
 class NetworkError(APIError):
     """The connection could not be made, broke, or delivered no data for too long.
 
-    `mid_answer` is true if the response had begun, or did not begin in time, so that its size may be the cause.
+    `mid_answer` is true if the response had begun, or did not begin in time; the amount of data may then be the cause.
     """
 
     code = "HTTP_ERROR"
@@ -199,7 +198,7 @@ class ServerError(APIError):
 
 
 class TruncatedError(APIError):
-    """The status was 200, but the body is not proven complete. Nothing of it is stored."""
+    """The status was 200, but the body is not proven complete. None of it is stored."""
 
     code = "TRUNCATED"
 
@@ -211,7 +210,7 @@ class ConfigError(MixpanelDataError):
 
 
 class AccountExistsError(ConfigError):
-    """The configuration file has an account of that name already."""
+    """The configuration file already has an account with that name."""
 
     code = "ACCOUNT_EXISTS"
 
@@ -222,7 +221,7 @@ class AccountExistsError(ConfigError):
 
 
 class AccountNotFoundError(ConfigError):
-    """The configuration file has no account of that name."""
+    """The configuration file has no account with that name."""
 
     code = "ACCOUNT_NOT_FOUND"
 
@@ -305,7 +304,7 @@ class ExportRunningError(MixpanelDataError):
 
 
 class LedgerMismatchError(MixpanelDataError):
-    """The table lacks rows that the ledger records, or has rows that it does not.
+    """The table lacks rows that the ledger records, or has rows that the ledger does not.
 
     `batch` is the `export_batch` of the rows, or None if they have none.
     """
@@ -318,13 +317,13 @@ class LedgerMismatchError(MixpanelDataError):
 
 
 class SelectionError(MixpanelDataError):
-    """The table already has these days with another selection that may share events with this one."""
+    """The table already holds these days with another selection, which may share events with this one."""
 
     code = "SELECTION_CONFLICT"
 
 
 class TableError(MixpanelDataError):
-    """The table `table_name` does not fit the mode."""
+    """The table `table_name` cannot be used in this mode."""
 
     code = "TABLE_ERROR"
     _sentence: ClassVar[str] = "table {} does not fit"

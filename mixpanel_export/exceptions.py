@@ -1,4 +1,4 @@
-"""The errors of `mixpanel_export.errors`, under mixpanel_data's name of the module.
+"""The errors of `mixpanel_export.errors`, in a module named as in mixpanel_data.
 
 Nothing in this package raises the four errors that are defined here. They exist for scripts that import them.
 """
@@ -67,6 +67,6 @@ class OAuthError(MixpanelDataError):
 
 
 class WorkspaceScopeError(MixpanelDataError):
-    """mixpanel_data's error for Mixpanel's workspaces. An export has the whole project."""
+    """mixpanel_data's error for Mixpanel's workspaces. An export always covers the whole project."""
 
     code = "NO_WORKSPACES"

@@ -1,7 +1,7 @@
 """The values that inspecting or upgrading a database returns, with mixpanel_data's names where it has them.
 
-`to_dict()` is ready for JSON, except for values read from a table, which have DuckDB's Python types. `df` requires the
-extra `pandas` and raises `ImportError` without it.
+`to_dict()` returns values that JSON can hold, except for values read from a table, which have DuckDB's Python types.
+`df` requires the extra `pandas` and raises `ImportError` without it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -135,14 +135,14 @@ class ColumnSummary:
     max: Any
     approx_unique: int
     avg: float | None
-    """None for columns without numbers, like `std`."""
+    """None for columns without numbers; likewise `std`."""
     std: float | None
     q25: Any
-    """None for types without quartiles, like `q50` and `q75`."""
+    """None for types without quartiles; likewise `q50` and `q75`."""
     q50: Any
     q75: Any
     count: int
-    """Rows, including those with NULL."""
+    """The number of rows, including those with NULL."""
     null_percentage: float
     """From 0 to 100."""
 
@@ -175,7 +175,7 @@ class SummaryResult:
 
 @dataclass(frozen=True, slots=True)
 class EventStats:
-    """The events of one name."""
+    """The events with one name."""
 
     event_name: str
     count: int
@@ -203,7 +203,7 @@ class EventBreakdownResult:
     total_events: int
     total_users: int
     date_range: tuple[datetime, datetime]
-    """The first and the last time, naive, in UTC. As in mixpanel_data, both are `datetime.min` without any time."""
+    """The earliest and latest time, naive, in UTC. Both are `datetime.min` if no event has a time."""
     events: list[EventStats] = field(default_factory=list)
 
     @property
@@ -226,7 +226,7 @@ class EventBreakdownResult:
 
 @dataclass(frozen=True, slots=True)
 class ColumnStatsResult:
-    """The values of a column or of an SQL expression."""
+    """Statistics of a column or an SQL expression."""
 
     table: str
     column: str
@@ -244,7 +244,7 @@ class ColumnStatsResult:
     top_values: list[tuple[Any, int]] = field(default_factory=list)
     """The most frequent values, each with its count."""
     min: float | None = None
-    """None if there are no numbers, like `max`, `mean` and `std`."""
+    """None if the values are not numbers; likewise `max`, `mean` and `std`."""
     max: float | None = None
     mean: float | None = None
     std: float | None = None
@@ -274,7 +274,7 @@ class UpgradedTable:
     name: str
     row_count: int
     date_ranges: tuple[DateRange, ...]
-    """The days of its events, and those that mixpanel_data recorded."""
+    """The days that its events fall on, and those that mixpanel_data recorded."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -303,7 +303,7 @@ def _grid(kind: type[Any], values: Sequence[object], caption: str) -> str:
 
 
 def _rows(kind: type[Any], values: Sequence[object]) -> tuple[list[str], list[list[object]]]:
-    """Return the names of the fields of *kind*, and their values."""
+    """Return the field names of *kind*, and the fields of each value."""
     names = [column.name for column in fields(kind)]
     return names, [[getattr(value, name) for name in names] for value in values]
 

@@ -24,7 +24,7 @@ _LONG_WAIT = 120  # seconds; longer waits are shown in minutes
 
 
 def can_draw(file: TextIO | None = None) -> bool:
-    """Whether *file* (default: standard error) can show bars, because it is a terminal or this is a notebook."""
+    """Whether *file* (default: standard error) can show bars: it is a terminal, or this is a notebook."""
     return _in_notebook() or (file or sys.stderr).isatty()
 
 
@@ -52,7 +52,7 @@ def combined(draw: Watcher, callback: Callable[[Progress], object] | None) -> Ca
 
 
 def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
-    """Return one line about a batch. If *encoding* has no check marks, words replace them."""
+    """Return one line about a batch. Words replace the check marks if *encoding* does not have them."""
     done, failed = ("✓", "✗") if _can_print("✓✗", encoding) else ("ok", "failed")
     head = f"Batch {batch.batch_index + 1}/{batch.total_batches}: {batch.from_date} to {batch.to_date}"
     if batch.success:
@@ -61,7 +61,7 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
 
 
 def wait_line(progress: Progress, encoding: str = "utf-8") -> str:
-    """Return one line about what an export waits for. If *encoding* has no ellipsis, three dots replace it."""
+    """Return one line about what an export waits for. If *encoding* has no ellipsis, three dots are used."""
     return f"  {'…' if _can_print('…', encoding) else '...'} {_wait(progress, in_words)}"
 
 
@@ -94,7 +94,7 @@ def _countdown(seconds: float) -> str:
 
 
 def wire_line(progress: Progress) -> tuple[str, str]:
-    """Return the texts of the second bar before its bytes (rows) and after them (quota, failures and wait)."""
+    """Return the second bar's text before the bytes (rows) and after them (quota, failures and wait)."""
     failed = f"{progress.batches_failed} failed" if progress.batches_failed else None
     no_quota = progress.quota_left is None or progress.waiting_seconds is not None  # the wait names the quota
     left = None if no_quota else f"{progress.quota_left} requests left this hour"
@@ -103,7 +103,7 @@ def wire_line(progress: Progress) -> tuple[str, str]:
 
 
 def _wait(progress: Progress, duration: Callable[[float], str]) -> str:
-    """Return, on one line, what the export waits for and, if known, how long."""
+    """Return what the export waits for and, if known, for how long."""
     waiting_for = " ".join((progress.waiting_for or "").split())
     seconds = progress.waiting_seconds
     return f"waiting for {waiting_for}" + ("" if seconds is None else f", {duration(seconds)}")
@@ -139,7 +139,7 @@ class _Bars:
             self._lower = _bar(_WIRE, wire_line(progress)[0], 1, self._file)
 
     def close(self) -> None:
-        # The upper bar first, because tqdm prints each closed bar at the cursor.
+        # The upper bar is closed first, because tqdm prints each closed bar at the cursor.
         for bar in (self._upper, self._lower):
             if bar is not None:  # a bar without a total is falsy
                 bar.close()
@@ -157,7 +157,7 @@ def _show_batches(bar: "tqdm[NoReturn]", progress: Progress, more: str) -> None:
 
 
 def _batches_format(progress: Progress) -> str:
-    """Return the format of the upper bar. The wait for the quota, if there is one, is the only estimate."""
+    """Return the upper bar's format. Only an expected wait for the quota can be estimated."""
     if progress.waiting_seconds is not None:
         return _BATCHES_WAITING
     if progress.quota_wait < _MIN_FORECAST:
@@ -186,7 +186,9 @@ def _bar(
         position=position,
         file=file or sys.stderr,
         miniters=0,  # redraw even without new bytes, to show the countdown of a wait
-        smoothing=0.3 if counts_bytes else 0,  # batches end in groups, so the average rate predicts best
+        smoothing=0.3
+        if counts_bytes
+        else 0,  # batches end in groups, so the average rate is the best prediction
         dynamic_ncols=True,
         colour=None if os.environ.get("NO_COLOR") else "green",
     )
@@ -210,7 +212,7 @@ def _has_lines(bar: "tqdm[NoReturn]") -> bool:
 
 
 def _in_notebook() -> bool:
-    """Whether this process is a notebook's kernel. Imported modules do not show this: Jupyter's server has the same ones."""
+    """Whether this process is a notebook's kernel. Jupyter's server imports the same modules, so they do not tell."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None  # IPython on a terminal has no kernel

@@ -24,13 +24,13 @@ class BatchProgress:
     from_date: str
     to_date: str
     batch_index: int
-    """From 0, in date order. Batches may finish in another order."""
+    """Counts from 0, in date order. Batches may finish in another order."""
     total_batches: int
     rows: int
     """Rows of the batch in the table, without duplicates; 0 if it failed."""
     success: bool
     error: str | None = None
-    """The text of `errors`."""
+    """The texts of `errors`."""
     errors: tuple[MixpanelDataError, ...] = field(default=(), compare=False, repr=False)
     """One error for each part of the batch that failed. Not in `to_dict()`."""
 
@@ -39,7 +39,7 @@ class BatchProgress:
             object.__setattr__(self, "error", self.error_text(str))
 
     def error_text(self, name: Callable[[str], str]) -> str | None:
-        """Return `error`, in which *name* returns what each argument is called.
+        """Return `error`, with each argument replaced by what *name* returns for it.
 
         The text of an error begins with its days if they differ from those of the batch.
         """
@@ -81,7 +81,7 @@ class ParallelFetchResult:
 
     table: str
     total_rows: int
-    """Growth of the table; with `mode="replace"`, rows of the new table."""
+    """The rows by which the table grew; with `mode="replace"`, the rows of the new table."""
     successful_batches: int
     failed_batches: int
     failed_date_ranges: tuple[DateRange, ...]
@@ -91,14 +91,14 @@ class ParallelFetchResult:
     added_date_ranges: tuple[DateRange, ...] = ()
     """Days outside the requested range that were fetched again, because they share a batch with days inside it."""
     errors: tuple[MixpanelDataError, ...] = field(default=(), compare=False)
-    """The error of each of `failed_date_ranges`."""
+    """The error for each of `failed_date_ranges`."""
     removed_duplicates: int = 0
     rejects: int = 0
     """Lines that are not events. They are in `_export_rejects`, not in the table."""
     repaired: int = 0
     """Events whose JSON was repaired so that DuckDB accepts it. `_export_rejects` has the original lines."""
     empty_batches: int = 0
-    """Batches that Mixpanel answered twice without a body, so that they count as empty."""
+    """Batches that Mixpanel answered twice without a body, and that therefore count as empty."""
 
     @property
     def has_failures(self) -> bool:
@@ -159,7 +159,7 @@ class ExportPlan:
     quota_wait: float
     """As in `Progress`, before the first request."""
     one_request_seconds: float | None = None
-    """How long one request for all days should take at most, if there are few requests because that is short; else None."""
+    """The longest that one request for all days should take, if that is why so few are planned; else None."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -172,7 +172,7 @@ class FetchResult:
 
     table: str
     rows: int
-    """Growth of the table."""
+    """The rows by which the table grew."""
     type: Literal["events", "profiles"]
     duration_seconds: float
     date_range: DateRange | None
@@ -211,7 +211,7 @@ class Progress:
     batches_done: int = 0
     batches_failed: int = 0
     rows: int = 0
-    """Lines received, without failed attempts but with duplicates."""
+    """Lines received, including duplicates but not failed attempts."""
     bytes_read: int = 0
     """Bytes received, compressed."""
     requests: int = 0
@@ -219,16 +219,16 @@ class Progress:
     quota_left: int | None = None
     """Requests left in the rolling hour; None if unlimited."""
     quota_wait: float = 0.0
-    """Seconds that the quota will delay the remaining requests, without retries."""
+    """Seconds that the quota will delay the remaining requests, not counting retries."""
     waiting_for: str | None = None
-    """What the export waits for, in a few words; None if it does not wait."""
+    """What the export is waiting for, in a few words; None if it is not waiting."""
     waiting_seconds: float | None = None
-    """Seconds until the quota allows the next request; None if the export waits for something else, or not at all."""
+    """Seconds until the quota allows the next request; None if the export is not waiting for the quota."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForgottenTable:
-    """What `Workspace.forget` deleted of one table."""
+    """What `Workspace.forget` deleted from one table."""
 
     table: str
     events: int
@@ -238,7 +238,7 @@ class ForgottenTable:
     raw_lines: int
     """Lines deleted from `_export_rejects`, which holds rejected lines and the original text of repaired ones."""
     replacement: bool = False
-    """Whether the rows were those of an unfinished replacement of the table."""
+    """Whether the rows belonged to an unfinished replacement of the table."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""

@@ -4,13 +4,13 @@ In a thread without an event loop, the call runs in a new loop in that thread, s
 In a thread with a running loop (a notebook), which cannot start a second one, the call runs in a loop in a helper
 thread, and the caller blocks.
 
-Each thread either has a running loop or not. sniffio's context variable does not show this, because `asyncio.to_thread`
-and `trio.to_thread` copy it into threads without a loop.
+sniffio's context variable does not tell whether the current thread has a running loop, because `asyncio.to_thread` and
+`trio.to_thread` copy the variable into threads without a loop.
 
-A signal handler runs between any two bytecodes. If it raises (Python's handler for Ctrl-C, or a handler that exits on
-SIGTERM), it would stop the loop at an arbitrary point: tasks would not be resumed, and worker threads not be stopped.
-Therefore, during a call, an exception of a handler cancels the call and is raised when the call has ended. Only
-callbacks, which may block forever, are interrupted immediately.
+A signal handler runs between any two bytecodes. If the handler raises an exception, as Python's Ctrl-C handler does,
+the exception could stop the loop at any point and leave tasks and worker threads unfinished. Therefore, an exception
+raised by a handler during a call first cancels the call, and is raised again once the call has ended. Only callbacks,
+which may block forever, are interrupted immediately.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ from mixpanel_export._concurrency import runs_callback
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Seconds. Windows cannot interrupt an unlimited wait, and asyncio turns the first Ctrl-C into the cancellation of a
-# task, which a blocked loop does not deliver. So the caller polls.
+# Seconds. Windows cannot interrupt an unlimited wait, and asyncio turns the first Ctrl-C into a task cancellation,
+# which a blocked loop does not deliver. So the caller polls.
 _POLL_INTERVAL = 0.1
 # Signals that end a program. SIGBREAK is Ctrl-Break on Windows.
 _SIGNALS = [
@@ -45,8 +45,9 @@ def run_sync(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwa
     """Call *async_fn* and block until it returns, even inside a running asyncio or trio loop.
 
     Raises what the call raises. If a signal handler raises, as on Ctrl-C, the call is cancelled, and the handler's
-    exception is raised once the call has ended. A second signal changes nothing in a thread without a loop, since the
-    clean-up is short. Inside a loop it is raised at once, and the call ends in its own thread.
+    exception is raised once the call has ended. In a thread without a loop, a second signal has no effect, since the
+    clean-up is short. In a thread with a loop, the second handler's exception is raised immediately, while the call
+    ends in its helper thread.
 
     Example:
         result = run_sync(export_events, "2024-01-01", "2024-01-31", db="events.duckdb", credentials=credentials)
@@ -84,7 +85,7 @@ def _loop_in_this_thread() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        # Other async libraries import this module and record a running loop in its thread-local.
+        # Async libraries other than asyncio, such as trio, record their running loop in sniffio's thread-local.
         sniffio = sys.modules.get("sniffio")
         return sniffio is not None and sniffio.thread_local.name is not None
     return True
@@ -121,7 +122,7 @@ def _in_helper_thread(call: _Call[T]) -> T:
 def _run_into(returned: "Future[T]", call: _Call[T]) -> None:
     try:
         returned.set_result(anyio.run(call.run))
-    except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller
+    except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
         returned.set_exception(error)
 
 
@@ -136,7 +137,7 @@ class _Signals:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within the block, exceptions of handlers cancel the call. The first is raised at the end of the block."""
+        """Let exceptions raised by handlers cancel the call. The first one is raised at the end of the block."""
         installed = {}
         if current_thread() is main_thread():
             for number in _SIGNALS:
@@ -146,13 +147,13 @@ class _Signals:
         try:
             yield
         finally:
-            # From here on exceptions pass through, in case a handler raises while handlers are being restored.
+            # From here on, exceptions propagate, in case a handler raises one while the handlers are being restored.
             self._over = True
             for number, (own, handler) in installed.items():
                 if signal.getsignal(number) is own:
                     signal.signal(number, handler)
             if self.raised:
-                raise self.raised[0] from None  # the cancellation itself is of no interest
+                raise self.raised[0] from None  # hides the cancellation that it caused
 
     def _handle(
         self, handler: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None

@@ -1,4 +1,4 @@
-"""The values of `mixpanel_export.results` and `inspection`, under mixpanel_data's name of the module.
+"""The values of `mixpanel_export.results` and `inspection`, in a module named as in mixpanel_data.
 
 Nothing in this package returns the three classes that are defined here. They exist for scripts that import them.
 """
@@ -43,12 +43,12 @@ __all__ = [
 ]
 
 TableType = Literal["events", "profiles"]
-"""The type of an exported table. Tables of profiles come from mixpanel_data only."""
+"""The type of an exported table. Only mixpanel_data writes profile tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileProgress:
-    """mixpanel_data's progress of an export of profiles."""
+    """mixpanel_data's progress of a profile export."""
 
     page_index: int
     total_pages: int | None
@@ -64,7 +64,7 @@ class ProfileProgress:
 
 @dataclass(frozen=True, slots=True)
 class ParallelProfileResult:
-    """mixpanel_data's result of an export of profiles."""
+    """mixpanel_data's result of a profile export."""
 
     table: str
     total_rows: int
@@ -90,7 +90,7 @@ class ParallelProfileResult:
 
 @dataclass(frozen=True, slots=True)
 class TableMetadata:
-    """What mixpanel_data records of a table. Here, the ledger (`_export_batches`) has this."""
+    """What mixpanel_data records about a table. This package records it in the ledger (`_export_batches`)."""
 
     type: TableType
     fetched_at: datetime

@@ -54,16 +54,17 @@ class _Settings(TypedDict, total=False):
 
 
 class Workspace(LocalDatabase, NotImplementedHere):
-    """A DuckDB file, and the Mixpanel project whose events it receives.
+    """A DuckDB file, and the Mixpanel project whose events are loaded into it.
 
-    Without *path*, the file is the one that `MPX_DB`, or `db` of `[defaults]` in the configuration file, names, else
-    mixpanel_data's default, `~/.mp/data/{project_id}.db`. It is opened, and created if
-    needed, on first use, and stays open until `close()`; meanwhile other processes cannot open it. With *read_only*
-    they can read it, and nothing can be fetched. One thread at a time may use a workspace.
+    Without *path*, `MPX_DB` names the file, or else `db` under `[defaults]` in the configuration file. If neither is
+    set, the file is mixpanel_data's default, `~/.mp/data/{project_id}.db`. The file is opened on first use, and
+    created if it is missing. It stays open until `close()`, and no other process can open it in the meantime. With
+    *read_only*, other processes can read the file, but the workspace cannot fetch. Only one thread at a time may use a
+    workspace.
 
     Without *credentials*, `resolve_credentials` finds them on first use. *project_id*, *region* and *project_timezone*
-    replace those of the credentials. *http2* and *timeouts* are those of `export_events`. *workspace_id* exists for
-    mixpanel_data and has no effect.
+    override those of the credentials. *http2* and *timeouts* are passed to `export_events`. *workspace_id* is accepted
+    for compatibility with mixpanel_data and has no effect.
 
     Example:
         with Workspace(path="events.duckdb") as workspace:
@@ -122,9 +123,9 @@ class Workspace(LocalDatabase, NotImplementedHere):
         region: str | None = None,
         **settings: Unpack[_Settings],
     ) -> Iterator[Self]:
-        """Return a workspace on a temporary file (in `TMPDIR`), which is removed at the end of the block.
+        """Yield a workspace on a temporary file (in `TMPDIR`), which is removed at the end of the block.
 
-        Only this user can read the file. *settings* are arguments of the constructor.
+        Only the current user can read the file. *settings* are passed to the constructor.
         """
         with (
             TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True) as folder,
@@ -141,17 +142,17 @@ class Workspace(LocalDatabase, NotImplementedHere):
         region: str | None = None,
         **settings: Unpack[_Settings],
     ) -> Iterator[Self]:
-        """Do the same as `ephemeral`. A temporary file is used, since memory would limit the size of an export."""
+        """Do the same as `ephemeral`. An in-memory database would limit the size of an export."""
         with cls.ephemeral(account, project_id, region, **settings) as workspace:
             yield workspace
 
     @staticmethod
     @short_tracebacks
     def test_credentials(account: str | None = None, *, api_url: str | None = None) -> dict[str, Any]:
-        """Test the credentials that `resolve_credentials` finds, by requesting one event of yesterday.
+        """Test the credentials that `resolve_credentials` finds, by requesting one of yesterday's events.
 
         Returns success (True), account (None for the environment), project_id, region and events_found (1, or 0 if the
-        day has no events). The test uses one request of the hourly quota.
+        day has no events). The test counts as one request against the hourly quota.
 
         Raises:
             ConfigError: There are no credentials, or no such account.
@@ -220,14 +221,16 @@ class Workspace(LocalDatabase, NotImplementedHere):
     ) -> FetchResult | ParallelFetchResult:
         """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
 
-        Dates are as in `export_events`. With *parallel*, the range is split into batches of *chunk_days* (None: planned
-        from range, workers and quota), up to *max_workers* (None: 10) of which are fetched at a time. A failed batch is
-        reported in the result, while the others continue. Without, one request fetches all, and its error is raised.
+        Dates are as in `export_events`. With *parallel*, the range is split into batches of *chunk_days* (None:
+        planned from the range, workers and quota), and up to *max_workers* (None: 10) of them are fetched at a time. A
+        failed batch is reported in the result, while the others continue. Without *parallel*, a single request fetches
+        all days, and an error is raised.
 
         The table must not exist, unless *append*, *replace* or *resume* is true. A replacement without any event is
-        refused, unless *allow_empty* is true. An empty list or text selects all events, like None. *limit* caps the events of one request. A failed request is retried up to
-        *retries* times. The call waits up to *max_wait* seconds in total for the hourly quota. *batch_size* exists for
-        mixpanel_data and has no effect.
+        refused, unless *allow_empty* is true. An empty *events* list or *where* expression selects all events, like
+        None. *limit* caps the number of events per request. A failed request is retried up to *retries* times. The
+        call waits up to *max_wait* seconds in total for the hourly quota. *batch_size* is accepted for compatibility
+        with mixpanel_data and has no effect.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
@@ -288,10 +291,11 @@ class Workspace(LocalDatabase, NotImplementedHere):
 
         Yields Mixpanel's objects if *raw*. Otherwise yields dictionaries with event_name, event_time (aware, in UTC, or
         None), distinct_id, insert_id and properties, with the values that a table would have. Duplicates are not
-        removed. Each chunk of up to 100 days is one request, which is sent when its first event is due. It is downloaded
-        into an unnamed temporary file, and yielded when it is proven complete. So an error may follow the events of
-        earlier chunks. Lines that are not events are skipped, and one warning counts them. *limit* caps the events of
-        the stream; *retries* and *max_wait* apply to each request.
+        removed. Each chunk of up to 100 days is one request, which is sent when its first event is due. The response
+        is downloaded into an unnamed temporary file, and its events are yielded once it is proven complete. So an
+        error may be raised after events of earlier chunks have been yielded. Lines that are not events are skipped,
+        and one warning gives their number. *limit* caps the number of events in the stream; *retries* and *max_wait*
+        apply to each request.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
@@ -315,7 +319,7 @@ class Workspace(LocalDatabase, NotImplementedHere):
 
     @short_tracebacks
     def info(self) -> WorkspaceInfo:
-        """Return path, size, age and tables of the database, and the project."""
+        """Return the database's path, size, age and tables, and the project."""
         tables = [table.name for table in self.tables()]
         size_mb, created_at = size_and_birth(self.db_path)
         credentials = self._credentials_or_none()

@@ -17,8 +17,8 @@ from mixpanel_export.results import BatchProgress, Progress
 
 T = TypeVar("T")
 
-_INTERVAL = 0.1  # seconds between two calls of on_progress
-_MIN_REPORTED_WAIT = 2.5  # seconds; shorter waits are just the per-second limit
+_INTERVAL = 0.1  # minimum seconds between two calls of on_progress
+_MIN_REPORTED_WAIT = 2.5  # seconds; shorter waits come from the per-second limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Callbacks:
 
 
 class Reporter:
-    """Calls the callbacks. If one raises, the export fails with `CallbackError`, and no further callback is called.
+    """Calls the callbacks. If one raises an exception, the export fails with `CallbackError`, and calls no other.
 
     *staged_lines* returns the number of staged lines, which users see as rows while the export runs.
     """
@@ -57,7 +57,7 @@ class Reporter:
             await self._call(self._callbacks.on_batch_complete, self._tracker.progress(batch))
 
     async def report_progress(self) -> None:
-        """Report every change of the progress, until cancelled."""
+        """Report each change in progress, until cancelled."""
         reported = None
         while self._callbacks.on_progress is not None:
             progress = self._progress()
@@ -91,7 +91,7 @@ class Reporter:
 
     @property
     def _unrequested(self) -> int:
-        """The number of pending chunks without a request so far."""
+        """The number of pending chunks that have not been requested yet."""
         requested = {chunk for chunk, stats in self._stats.items() if stats.attempts}
         return sum(chunk not in requested for chunk in self._tracker.pending)
 
@@ -110,14 +110,14 @@ class Reporter:
                 self._raised = True
                 if anyio.get_current_task().has_pending_cancellation():
                     raise
-                raise CallbackError(error) from error  # the callback waited for something that was cancelled
+                raise CallbackError(error) from error  # the callback awaited something that was cancelled
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 self._raised = True
                 raise CallbackError(error) from error
 
 
 def _quota_opens_in(gate: GateStatistics) -> float | None:
-    """Return the seconds until the next slot; None if no caller has a noticeable wait for it."""
+    """Return the seconds until the quota allows the next request; None if no request has to wait noticeably."""
     if not gate.waiting or gate.next_slot_in <= _MIN_REPORTED_WAIT:
         return None
     return math.ceil(gate.next_slot_in)  # whole seconds, because each change is reported

@@ -1,4 +1,4 @@
-"""Plans an export without running it. The checks and the plan are those of a real run."""
+"""Plans an export without running it, with the same checks and the same plan as a real run."""
 
 import math
 
@@ -12,7 +12,7 @@ from mixpanel_export.results import DateRange, ExportPlan
 
 
 async def plan_export(job: Job) -> ExportPlan:
-    """Return what the job would do if it were run now. This makes no request, uses no quota and changes no file.
+    """Return what the job would do if it ran now. No request is sent, no quota is used and no file is changed.
 
     Raises:
         ValueError, DatabaseError, LedgerMismatchError, SelectionError, TableError: As `export_events`, except for errors

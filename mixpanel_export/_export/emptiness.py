@@ -1,4 +1,4 @@
-"""Warns of an export without events, and of days that count as empty."""
+"""Warns about an export without events, and about days that count as empty."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from mixpanel_export.errors import AdvisoryWarning
 
 
 def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
-    """Warn, once, of an export without any event, or of days with two empty answers."""
+    """Warn, once, about an export without any event, or about days with two empty answers."""
     fetched = tracker.batches_done + tracker.batches_failed
     empty = tracker.empty_batches
     if fetched and not tracker.rows and not tracker.errors:

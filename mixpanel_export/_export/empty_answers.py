@@ -1,8 +1,8 @@
 """Decides which chunks with an empty answer are requested again. Pure functions.
 
-An *empty answer* has status 200 and no body. It may mean a day without events, or a server that failed before the first
-byte. The two cannot be distinguished. So every such chunk is requested once more, after all other chunks. Neighbouring
-chunks share one request. Days with two empty answers count as empty.
+An *empty answer* has status 200 and no body. It may mean that the days have no events, or that the server failed
+before the first byte. The two cannot be distinguished. So every chunk with an empty answer is requested once more,
+after all other chunks. Adjacent chunks share one request. Days with two empty answers count as empty.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from itertools import pairwise
 from mixpanel_export._model import Chunk
 
 MOST_REQUESTS = 5
-"""The most second requests of an export with an hourly quota."""
+"""The maximum number of second requests in an export with an hourly quota."""
 
-_USUAL_DAYS = 100  # the most days of a second request, unless there would be too many requests
+_USUAL_DAYS = 100  # maximum days in a second request, unless that would take too many requests
 
 Run = tuple[Chunk, ...]
-"""Chunks with empty answers that follow each other day by day, in order."""
+"""Chunks with empty answers that follow each other without a gap, in date order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class SecondRequests:
 def second_requests(empty: Sequence[Chunk], most: int | None = MOST_REQUESTS) -> SecondRequests:
     """Return how to request the chunks with *empty* answers again, in at most *most* requests.
 
-    *empty* is sorted and disjoint. Each run of neighbouring chunks is one request, or several of about 100 days. If that
-    would be too many requests, runs are not divided, and only the longest ones are requested.
+    *empty* is sorted and disjoint. Each run of adjacent chunks is one request, or several of about 100 days each. If
+    that takes too many requests, runs are not divided, and only the longest runs are requested.
     """
     empty_runs = runs(empty)
     parts = [part for run in empty_runs for part in _divided(run)]
@@ -44,7 +44,7 @@ def second_requests(empty: Sequence[Chunk], most: int | None = MOST_REQUESTS) ->
 
 
 def runs(chunks: Sequence[Chunk]) -> list[Run]:
-    """Return sorted chunks as runs of consecutive days."""
+    """Group sorted chunks into runs of consecutive days."""
     edges = [0, *(index for index, (one, next_) in enumerate(pairwise(chunks), 1) if not one.borders(next_))]
     return [tuple(chunks[start:stop]) for start, stop in pairwise([*edges, len(chunks)]) if start < stop]
 

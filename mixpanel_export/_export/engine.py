@@ -1,4 +1,4 @@
-"""The async entry point: checks the arguments, opens the database, plans the requests and runs the export."""
+"""The async entry point. It checks the arguments, opens the database, plans the requests and runs the export."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -69,57 +69,63 @@ async def export_events(
 ) -> ParallelFetchResult:
     """Export the raw events of the days from *from_date* to *to_date* into a table of the DuckDB file *db*.
 
-    The days are fetched in batches. A batch is in the table completely or not at all. The result lists the days that
-    failed and their errors. After a failure or an interruption, the mode `resume` fetches what is missing.
+    The days are fetched in batches. A batch is in the table completely or not at all. The result lists the failed days
+    and their errors. After a failure or an interruption, the mode `resume` fetches what is missing.
 
     Args:
         from_date: The first day: a date, or text such as `2024-01-31`, `today`, `yesterday`, `-30d`, `2w`, `2024-01` or
             `last-month`. Relative days are days in UTC, or in *project_timezone*.
-        to_date: The last day, inclusive, likewise.
+        to_date: The last day, inclusive, in the same forms.
         db: The path of the DuckDB file. It is created if it does not exist.
-        table: The name of the table.
-        credentials: None for those of the environment or the configuration file.
-        events: The names of the events to export. None for all.
+        table: The table name.
+        credentials: None takes them from the environment or the configuration file.
+        events: The event names to export. None exports all events.
         where: Mixpanel's filter expression.
-        limit: The most events to fetch, in one request. Such days never count as exported.
-        max_workers: The most requests at a time.
-        chunk_days: The days of each request. None plans the requests by the quota.
+        limit: The maximum number of events to fetch, in one request. Days fetched with a limit are never considered
+            fully exported.
+        max_workers: The maximum number of simultaneous requests.
+        chunk_days: The number of days per request. None plans the requests from the quota.
         one_request: Whether to fetch all days in one request. With `resume`, each run of missing days is one request. A
             `limit` implies it.
         mode: `create` requires that the table does not exist. `append` adds days, or fetches them again. `resume` fetches
             days that are missing, failed or not final. `replace` replaces the whole table at the end.
-        dedupe: Whether to remove duplicates. Of events with the same name, `distinct_id`, `time` and `$insert_id`, the one
-            that was processed last is kept.
-        allow_empty: Whether `replace` may replace rows by an empty table.
+        dedupe: Whether to remove duplicates. Among events with the same name, `distinct_id`, `time` and `$insert_id`,
+            the one that Mixpanel processed last is kept.
+        allow_empty: Whether `replace` may replace a table that has rows with an empty one.
         retries: How often a failed request is repeated. Days whose response breaks twice are fetched in smaller pieces.
-        max_wait: The most seconds in total to wait for the hourly quota. Days that are not fetched by then have failed.
-        on_batch_complete: Called for each batch that is committed or has failed.
-        on_progress: Called for each change of the progress.
-        api_url: The server, as `https://HOST[:PORT]`. None for `MPX_API_URL`, or the server of the credentials' region.
-        per_second: The most requests per second; 0 for no limit. None for `MPX_PER_SECOND`, or Mixpanel's limit of 3.
-        per_hour: The most requests per hour; 0 for no limit. None for `MPX_PER_HOUR`, or Mixpanel's limit of 60. All
-            exports of this user on this machine share both limits.
-        timeouts: How long a request may make no progress.
+        max_wait: The maximum total wait for the hourly quota, in seconds. Days not fetched by then are recorded as
+            failed.
+        on_batch_complete: Called for each batch once it is committed or has failed.
+        on_progress: Called whenever the progress changes.
+        api_url: The server, as `https://HOST[:PORT]`. None means `MPX_API_URL`, or the server for the credentials'
+            region.
+        per_second: The maximum number of requests per second; 0 means no limit. None means `MPX_PER_SECOND`, or
+            Mixpanel's limit of 3.
+        per_hour: The maximum number of requests per hour; 0 means no limit. None means `MPX_PER_HOUR`, or Mixpanel's
+            limit of 60. All exports that the user runs on this machine share both limits.
+        timeouts: How long a request may go without progress.
         project_timezone: The IANA name of the project's zone, such as `US/Pacific`. Set it for a project that was created
-            before 2023, whose times are local. Numbers, and text without an offset, are then converted to UTC, and a day is
-            over when it is over in that zone. Of a local time that occurs twice or never, the later time is used.
-            `properties` keeps the original. None for the zone of the credentials; "UTC" converts nothing.
+            before 2023, whose times are local. Times that are numbers, or text without an offset, are then converted
+            to UTC, and a day is over when it is over in that zone. A local time that occurs twice, or never, is taken
+            as the later of the two possible times. `properties` keeps the original. None takes the zone from the
+            credentials; "UTC" converts nothing.
         http2: Whether the server may choose HTTP/2. Each request still has its own connection.
         flatten: Whether to bring the flat tables of the table up to date at the end, or to make one if there is none, as
             `flatten_events` does. Those with the setting `auto` are brought up to date by every export.
         transport: Replaces the network, for tests.
         now: The clock that decides which days are over.
 
-    Callbacks are called one at a time in this event loop. If one returns an awaitable, it is awaited. If one raises, the
-    export stops, complete batches are kept, and the exception is raised here.
+    Callbacks are called one at a time in this event loop. If one returns an awaitable, it is awaited. If one raises an
+    exception, the export stops, complete batches are kept, and the exception is raised here.
 
-    The proxy and the certificates are those of `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    The proxy and the certificates are taken from `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and
+    `SSL_CERT_DIR`.
 
     Raises:
-        ValueError: An argument is out of range. Nothing was requested.
-        ConfigError: The credentials, proxies or certificates cannot be used. Nothing was requested.
-        DatabaseError, ExportRunningError, LedgerMismatchError, SelectionError, TableError: The file or the table does not
-            allow the export. Nothing was requested, unless the disk filled up later.
+        ValueError: An argument is out of range. No request was sent.
+        ConfigError: The credentials, proxies or certificates cannot be used. No request was sent.
+        DatabaseError, ExportRunningError, LedgerMismatchError, SelectionError, TableError: The file or the table does
+            not allow the export. No request was sent (unless the disk filled up during the export).
         AuthenticationError, QueryError: Mixpanel refuses the whole export. Complete batches are kept.
     """
     arguments = ExportArguments(
@@ -158,7 +164,7 @@ async def run_job(
     http2: bool = False,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> ParallelFetchResult:
-    """Run a job in a separate task. The result and the errors are those of `export_events`."""
+    """Run a job in a separate task. Results and errors are as in `export_events`."""
     return await in_task(partial(_run, job, callbacks, http2=http2, transport=transport))
 
 

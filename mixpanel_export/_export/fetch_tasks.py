@@ -1,4 +1,4 @@
-"""The fetching side of an export: one task for each chunk, from its first request to the verdict on it."""
+"""The fetching side of an export: one task for each chunk, from the first request to the chunk's verdict."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class _Discard:
 class FetchTasks:
     """The tasks that fetch the chunks of a plan.
 
-    *numbers* has the batch number of each planned chunk. *batches* are the ledger rows of the selection. With
+    *numbers* maps each planned chunk to its batch number. *batches* are the selection's ledger rows. With
     *hourly_quota*, at most `MOST_REQUESTS` requests are spent on empty answers.
     """
 
@@ -88,11 +88,11 @@ class FetchTasks:
         self._hourly_quota = hourly_quota
 
     async def run(self, send: ObjectSendStream[Item]) -> None:
-        """Fetch and commit every chunk of the plan, then request those with an empty answer again."""
+        """Fetch and commit every chunk of the plan, then request the chunks with an empty answer again."""
         async with anyio.create_task_group() as tasks:
             for chunk in self._planned.fetch_order:
                 tasks.start_soon(self._export, chunk, send)
-                await checkpoint()  # trio starts tasks of one moment in any order
+                await checkpoint()  # trio starts simultaneous tasks in any order
             for chunk in self._planned.future:
                 tasks.start_soon(self._give_up, chunk, _future_error(chunk), send)
         empty = self._tracker.resume()
@@ -104,7 +104,7 @@ class FetchTasks:
                 tasks.start_soon(self._skip_empty, chunk, send)
 
     async def _export(self, chunk: Chunk, send: ObjectSendStream[Item], *, again: bool = False) -> None:
-        """Fetch and commit the chunk, in pieces if it is too large. *again* means that its answer was empty before."""
+        """Fetch and commit the chunk, in pieces if it is too large. *again* is true if an earlier answer was empty."""
         try:
             await self._fetch_until_committed(chunk, send, again=again)
         except ChunkTooLargeError:
@@ -178,7 +178,7 @@ class FetchTasks:
             await self._reporter.report_batch(batch)
 
     async def _request_empty_again(self, run: Run, send: ObjectSendStream[Item]) -> None:
-        """Request a run of chunks with empty answers again: all at once, then each by itself if any has events."""
+        """Request a run of empty chunks again, in one request. If it has events, request each chunk by itself."""
         is_empty = len(run) > 1 and await self._request_all_at_once(Chunk(run[0].first, run[-1].last))
         async with anyio.create_task_group() as tasks:
             for chunk in run:
@@ -188,8 +188,8 @@ class FetchTasks:
                     tasks.start_soon(partial(self._export, again=True), chunk, send)
 
     async def _request_all_at_once(self, days: Chunk) -> bool:
-        """Request the *days* of a run, and return whether the answer is empty again."""
-        _log.info("%s: requesting these days again at once, because their answers were empty", days)
+        """Request the *days* of a run in one request, and return whether the answer is empty again."""
+        _log.info("%s: requesting these days again in one request, because their answers were empty", days)
         try:
             stats = await self._fetcher.fetch(days, _Discard())
         except APIError as error:

@@ -22,11 +22,11 @@ from mixpanel_export.credentials import Credentials, resolve_credentials
 from mixpanel_export.errors import AdvisoryWarning, ArgumentError
 
 MANY_WORKERS = 20
-"""More workers cause a warning, because they are rarely faster at 3 requests per second."""
+"""A higher number of workers causes a warning, because it is rarely faster at 3 requests per second."""
 
-_MOST_WORKERS = 100  # Mixpanel answers 429 to more requests at a time
-_LONGEST_CHUNK = 100  # days of one request, as in mixpanel_data
-_ANY_LENGTH = 1_000_000  # days of a chunk without a maximum
+_MOST_WORKERS = 100  # Mixpanel answers a larger number of simultaneous requests with 429
+_LONGEST_CHUNK = 100  # maximum days in one request, as in mixpanel_data
+_ANY_LENGTH = 1_000_000  # days in a chunk if its length is not limited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Job:
     chunk_days: int | None
     retries: int
     allow_empty: bool
-    """Whether a replacement without any event may replace rows."""
+    """Whether a replacement without any event may replace a table that has rows."""
     flatten: bool
     """Whether the flat tables are brought up to date, or one is made, even without the setting `auto`."""
     now: Callable[[], datetime]
@@ -50,8 +50,8 @@ class Job:
     async def plan(self, batches: Sequence[Batch], history: Sequence[Batch]) -> Plan:
         """Plan the requests with the quota that is left now.
 
-        *batches* are the ledger rows of the selection. *history* are those of a table that will be replaced; they only
-        serve to estimate the number of events.
+        *batches* are the selection's ledger rows. *history* are the ledger rows of a table that will be replaced; they
+        only serve to estimate the number of events.
         """
         await self.gate.refresh()
         latest = latest_day(self.now())
@@ -194,10 +194,11 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
 
 
 def _planned_requests(gate: GateStatistics, days: int) -> int | None:
-    """Return how many requests a plan may use: five sixths of those that are left, because the others are for retries.
+    """Return how many requests a plan may use: five sixths of those that are left. The others are reserved for retries.
 
-    Long chunks are faster than a wait for the quota, but chunks of more than `_LONGEST_CHUNK` days break too often. If the
-    requests that are left would need such chunks, the plan uses five sixths of a full hour's requests, and waits.
+    Fetching long chunks is faster than waiting for the quota, but chunks of more than `_LONGEST_CHUNK` days break too
+    often. If the requests that are left are only enough for such chunks, the plan uses five sixths of a full hour's
+    requests, and the export waits for the quota.
     """
     if gate.remaining is None:
         return None

@@ -6,11 +6,12 @@
          ▲                                       │                  │
          └──────────────── verdicts ─────────────┴──────────────────┘
 
-`fetch_tasks` and `write_tasks` have the two sides. Each fetch task waits for the verdict on its chunk, without a token of the
-limiter. The state that changes is in the tracker, in the replies that fetch tasks wait for, and in the backlog.
+`fetch_tasks` and `write_tasks` implement the two sides. Each fetch task waits for its chunk's verdict, and holds no
+limiter token in the meantime. All mutable state is in the tracker, in the replies that fetch tasks wait for, and in
+the backlog.
 
-Cancellation may interrupt anything. A running statement is interrupted and its transaction rolls back; the thread is
-waited for, so nothing is left behind.
+A cancellation may arrive at any point. It interrupts a running statement, whose transaction is rolled back, and waits
+for the statement's thread, so nothing is left behind.
 """
 
 import anyio
@@ -21,11 +22,11 @@ from mixpanel_export._export.fetch_tasks import FetchTasks
 from mixpanel_export._export.write_tasks import WriteTasks
 from mixpanel_export._model import Item
 
-_STREAM_ITEMS = 4  # blocks that wait for the staging task
+_STREAM_ITEMS = 4  # blocks that may wait for the staging task
 
 
 async def run_pipeline(fetch_tasks: FetchTasks, write_tasks: WriteTasks, reporter: Reporter) -> None:
-    """Fetch and commit every chunk, and report progress meanwhile."""
+    """Fetch and commit every chunk, and report progress in the meantime."""
     with raise_first_error():
         async with anyio.create_task_group() as reporting:
             reporting.start_soon(reporter.report_progress)

@@ -1,7 +1,8 @@
 """Tracks the state of an export's chunks, and computes the progress and the result.
 
-A chunk is decided when it is committed or given up. A chunk with an empty answer is postponed until it is requested again.
-A batch is a planned chunk, or all pieces of a planned chunk that was split. It is decided when all its pieces are.
+A chunk is decided when it is committed or given up. A chunk with an empty answer is postponed until it is requested
+again. A batch is a planned chunk, or all pieces of a planned chunk that was split. A batch is decided when all its
+pieces are decided.
 """
 
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ class Tracker:
         """Why chunks were given up."""
 
     def split(self, chunk: Chunk, pieces: Iterable[Chunk]) -> None:
-        """Replace a chunk by its *pieces*."""
+        """Replace a chunk with its *pieces*."""
         batch = self._batch_of.pop(chunk)
         self._pieces[batch].remove(chunk)
         self._pending.remove(chunk)
@@ -42,7 +43,7 @@ class Tracker:
             self._pending.add(piece)
 
     def commit(self, verdict: Committed, *, empty_answer: bool) -> None:
-        """Record that a chunk's rows are in the table. *empty_answer*: both answers to its request were empty."""
+        """Record that a chunk's rows are in the table. *empty_answer* is true if both answers were empty."""
         self._committed[verdict.chunk] = verdict
         if empty_answer:
             self._empty_batches.add(self._batch_of[verdict.chunk])
@@ -59,7 +60,7 @@ class Tracker:
         self.postponed.add(chunk)
 
     def resume(self) -> list[Chunk]:
-        """Return the postponed chunks in order of date, and count them as undecided again."""
+        """Return the postponed chunks in date order, and count them as undecided again."""
         chunks = sorted(self.postponed)
         self.postponed.clear()
         return chunks
@@ -76,34 +77,34 @@ class Tracker:
 
     @property
     def batches(self) -> int:
-        """How many batches the plan has."""
+        """The number of batches in the plan."""
         return len(self._pieces)
 
     @property
     def batches_done(self) -> int:
-        """How many batches are committed whole."""
+        """The number of batches that are completely committed."""
         open_batches = {self._batch_of[chunk] for chunk in self._pending}
         return len(self._pieces) - len(open_batches | self._failed_batches)
 
     @property
     def batches_failed(self) -> int:
-        """How many batches have a piece that was given up."""
+        """The number of batches with a piece that was given up."""
         return len(self._failed_batches)
 
     @property
     def rows(self) -> int:
-        """How many rows the committed chunks have."""
+        """The number of rows in the committed chunks."""
         return sum(verdict.rows for verdict in self._committed.values())
 
     @property
     def empty_batches(self) -> list[Chunk]:
-        """The batches with a chunk that had two empty answers, in order of date."""
+        """The batches with a chunk that had two empty answers, in date order."""
         return sorted(self._empty_batches)
 
     def take_decided_batch(self, chunk: Chunk) -> Chunk | None:
-        """Return the chunk's batch if it is decided, and None from the second call on.
+        """Return the chunk's batch the first time that the batch is found decided, else None.
 
-        Pieces of a batch may be decided together, and then each of them is the last one.
+        Several pieces of a batch may be decided before their fetch tasks continue. Each task then sees a decided batch.
         """
         batch = self._batch_of[chunk]
         if batch in self._taken or not self._pieces[batch].isdisjoint(self._pending):
@@ -112,7 +113,7 @@ class Tracker:
         return batch
 
     def progress(self, batch: Chunk) -> BatchProgress:
-        """Return the report on a decided batch."""
+        """Return the progress report for a decided batch."""
         pieces = sorted(self._pieces[batch])
         errors = tuple(self.errors[piece] for piece in pieces if piece in self.errors)
         return BatchProgress(

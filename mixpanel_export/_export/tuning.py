@@ -1,4 +1,4 @@
-"""Sizes and times inside an export. Users cannot set them; tests and measurements can."""
+"""Sizes and times that tune an export. Users cannot set them; tests and benchmarks can."""
 
 from dataclasses import dataclass
 
@@ -11,19 +11,19 @@ class Tuning:
     """Sizes in bytes and times in seconds, unless a field says otherwise."""
 
     plain_budget: int = 4 << 30
-    """Staged bytes beyond which further files are compressed."""
+    """The number of staged bytes beyond which further files are compressed."""
     segment_size: int = 8 << 20
-    """Bytes of lines that are read and validated at once."""
+    """The number of bytes of lines that are read and validated in one step."""
     disk_floor: int = 64 << 20
-    """Free disk space below which staging waits for commits, if there is anything to commit."""
+    """The free disk space below which staging waits for commits, if there is anything to commit."""
     columns_memory: int | None = None
-    """Memory for extracted columns; None for a share of DuckDB's memory limit."""
+    """The memory for extracted columns; None means a share of DuckDB's memory limit."""
     backlog: int = 1 << 30
-    """Size of complete chunks beyond which staging waits for commits."""
+    """The total size of complete chunks beyond which staging waits for commits."""
     group_rows: int = 4 * ROW_GROUP
-    """Rows for each inserting thread at which a group is committed without waiting for more chunks."""
+    """The number of rows per inserting thread at which a group is committed without waiting for more chunks."""
     group_size: int = 1 << 30
-    """Bytes at which a group is committed without waiting for more chunks."""
+    """The number of bytes at which a group is committed without waiting for more chunks."""
     group_wait: float = 2.0
     """How long a smaller group waits for more chunks."""
     pauses: Pauses = USUAL_PAUSES
@@ -31,4 +31,4 @@ class Tuning:
 
 
 USUAL_TUNING = Tuning()
-"""The values of every export."""
+"""The values that every export uses."""

@@ -1,7 +1,7 @@
-"""Extracts segments of chunks while the chunks arrive, and validates each chunk when all its segments are extracted.
+"""Extracts the segments of arriving chunks, and validates each chunk once all its segments are extracted.
 
-Each validator works on one segment at a time. Chunks that began earlier have priority, so that they can be committed while
-others arrive.
+Each validator works on one segment at a time. Chunks that began earlier take priority, so that they can be committed
+while others are still arriving.
 """
 
 import math
@@ -35,7 +35,7 @@ class _Attempt:
     results: list[ExtractedSegment | Unloadable | None] = field(default_factory=list)
     """The result of each segment; None until the segment is extracted."""
     staged: StagedChunk | None = None
-    """The complete chunk; None while the chunk arrives."""
+    """The complete chunk; None while the chunk is arriving."""
     running: int = 0
     """The number of segments that are being extracted."""
     is_abandoned: bool = False
@@ -70,7 +70,7 @@ class Validation:
         self._additions.close()
 
     def add(self, chunk: Chunk, segment: Segment) -> None:
-        """Extract the next segment of a chunk. The chunk may be incomplete."""
+        """Extract the next segment of a chunk. The chunk may still be incomplete."""
         attempt = self._attempt(chunk)
         self._wait(attempt, segment)
         attempt.results.append(None)
@@ -84,7 +84,7 @@ class Validation:
         self._wait(attempt, None)
 
     async def abandon(self, chunk: Chunk) -> None:
-        """Discard the segments of an incomplete chunk. When this returns, no validator reads its file."""
+        """Discard the segments of an incomplete chunk. When this returns, no validator is reading its file."""
         attempt = self._attempts.pop(chunk, None)
         if attempt is not None:
             attempt.is_abandoned = True
@@ -93,7 +93,7 @@ class Validation:
             discard(attempt.extracted)
 
     def close(self) -> None:
-        """Declare that no segment will be added."""
+        """Declare that no more segments will be added."""
         self._added.close()
 
     def _attempt(self, chunk: Chunk) -> _Attempt:

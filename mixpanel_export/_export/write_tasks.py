@@ -4,12 +4,12 @@
 
     items ──▶ stage ──segments──▶ validate ──ready──▶ commit
 
-Segments are extracted while the rest of their chunk still arrives (see `validation`). Validation and insertion run at the
-same time: the first ready chunk begins a group, one statement inserts it, and further chunks join the group until it is
-large or old, or no chunk is left. Then the group is committed.
+Segments are extracted while the rest of their chunk is still arriving (see `validation`). Validation and insertion
+overlap: the first ready chunk starts a group, one statement inserts the whole group, and further chunks join the group
+until it is large or old, or no chunk is left. Then the group is committed.
 
-A channel ends when its last sender closes it, so these tasks end one after the other. Channels are closed without an await,
-because a cancellation in the await would replace the error.
+A channel ends when its last sender closes it, so these tasks end one after the other. Channels are closed without an
+await, because a cancellation during the await would hide the original error.
 """
 
 import logging
@@ -59,16 +59,16 @@ Ready = ValidatedChunk | ChunkFailed | ChunkSplit
 
 @dataclass(slots=True)
 class _Reply:
-    """Where the sender of a chunk waits for the verdict on it."""
+    """Where the sender of a chunk waits for the chunk's verdict."""
 
     empty_answer: bool
-    """Whether both answers to the request were empty."""
+    """Whether both answers for the chunk were empty."""
     arrived: anyio.Event = field(default_factory=anyio.Event)
     verdict: Verdict | None = None
 
 
 class _Backlog:
-    """Counts the bytes of complete chunks that are not committed yet. *on_wait* is called before each wait for a commit."""
+    """Counts the bytes in complete, uncommitted chunks. *on_wait* is called before each wait for a commit."""
 
     def __init__(self, most: int, on_wait: Callable[[], None]) -> None:
         self._most = most
@@ -77,7 +77,7 @@ class _Backlog:
         self._total = 0
         self._removed = anyio.Event()
         self.is_waited_for = False
-        """Whether staging waits for a commit, so that no group should wait for further chunks."""
+        """Whether staging is waiting for a commit. If it is, no group should wait for further chunks."""
 
     async def add(self, chunk: StagedChunk) -> None:
         """Count a complete chunk. Wait first while there are too many bytes."""
@@ -87,7 +87,7 @@ class _Backlog:
         self._total += chunk.size
 
     async def shrink(self) -> bool:
-        """Wait until a chunk is removed. Return whether there was a chunk to wait for."""
+        """Wait until a chunk is removed. Return False if there is no chunk to wait for."""
         if not self._sizes:
             return False
         await self._wait()
@@ -95,7 +95,7 @@ class _Backlog:
 
     def remove(self, chunk: Chunk) -> None:
         """Stop counting a chunk that is committed or discarded."""
-        self._total -= self._sizes.pop(chunk)  # repair may have changed the size of the chunk
+        self._total -= self._sizes.pop(chunk)  # a repair may have changed the chunk's size
         self._removed.set()
         self._removed = anyio.Event()
 
@@ -135,7 +135,7 @@ class WriteTasks:
 
     def start(self, tasks: TaskGroup, items: MemoryObjectReceiveStream[Item]) -> None:
         """Start the tasks. They end when all senders of *items* are closed and all chunks are committed."""
-        # The backlog bounds what waits in this channel.
+        # The backlog limits the number of chunks in this channel.
         ready_in, ready = anyio.create_memory_object_stream[Ready](math.inf)
         validation = Validation(self._answer_unless_valid)
         validation.start(tasks, self._validators, ready_in)
@@ -149,7 +149,7 @@ class WriteTasks:
         *,
         empty_answer: bool = False,
     ) -> Verdict | None:
-        """Send the last item of a chunk, and wait for the verdict. The tracker records it before this returns."""
+        """Send the last item of a chunk, and return the verdict, which the tracker has recorded by then."""
         reply = self._replies[item.chunk] = _Reply(empty_answer)
         await send.send(item)
         await reply.arrived.wait()
@@ -203,11 +203,11 @@ class WriteTasks:
 
     def _add_block(self, block: Block) -> tuple[Segment | None, int]:
         """Stage a block. Return the segment that it completes, if any, and the free disk space."""
-        # One call saves a change of thread.
+        # Doing both in one call saves a switch between threads.
         return self._staging.add(block), self._staging.free_disk()
 
     async def _wait_for_disk(self) -> None:
-        """Wait for commits while the disk is nearly full. If there is nothing to commit, the next write may fail."""
+        """Wait for commits while the disk is nearly full. Without any chunk to commit, the next write may fail."""
         while await to_thread.run_sync(self._staging.free_disk) < self._tuning.disk_floor:
             if not await self._backlog.shrink():
                 return
@@ -231,7 +231,7 @@ class WriteTasks:
         return Group(chunk, open_for=self._tuning.group_wait, on_all_processors=everything_is_ready)
 
     async def _commit_group(self, group: Group, ready: MemoryObjectReceiveStream[Ready]) -> Ready | None:
-        """Commit a group, which grows while it is loaded. Return the item that ended its growth, if any."""
+        """Commit a group, which may grow while it is being loaded. Return the item that ended its growth, if any."""
         self._group = group
         next_item: Ready | None = None
 
@@ -243,7 +243,7 @@ class WriteTasks:
                         with anyio.CancelScope() as self._growing:
                             next_item = await ready.receive()
                         if next_item is None:
-                            continue  # `reconsider` was called
+                            continue  # woken by `reconsider`
                         if not isinstance(next_item, ValidatedChunk) or next_item.longest > USUAL_LINE:
                             return
                         if not group.add(next_item):
@@ -266,7 +266,7 @@ class WriteTasks:
         return next_item
 
     def _may_grow(self, group: Group) -> bool:
-        """Whether further chunks may join the group. In a large group they would wait long for the commit."""
+        """Whether further chunks may join the group. In a large group, they would wait a long time for the commit."""
         return (
             group.is_open
             and not self._backlog.is_waited_for
@@ -289,13 +289,13 @@ class WriteTasks:
         _log.info("%s", verdict)
         reply = self._replies.pop(verdict.chunk)
         if isinstance(verdict, Committed):
-            # At once, because the next group does not wait for chunks that are decided.
+            # The tracker records it immediately, because the next group does not wait for chunks that are decided.
             self._tracker.commit(verdict, empty_answer=reply.empty_answer)
         reply.verdict = verdict
         reply.arrived.set()
 
     def _warn_of_clock(self) -> None:
-        """Report, once, that the times of events look local."""
+        """Warn, once, if event times look local rather than UTC."""
         offset = self._clock.offset
         if offset is not None and not self._warned_of_clock:
             self._warned_of_clock = True

@@ -1,7 +1,7 @@
 """The command line, `mpx`.
 
-A command parses its arguments, calls the library and prints the result. Errors of the library become one line on
-standard error and an exit code, here and nowhere else. A command module is imported when the command is used, and
+A command parses its arguments, calls the library and prints the result. Library errors are turned into one line on
+standard error and an exit code here, and nowhere else. A command module is imported when the command is used, and
 imports its dependencies when the command runs, so `mpx --help` loads neither an HTTP client nor a database.
 """
 
@@ -82,18 +82,18 @@ def print_json(value: object) -> None:
 
 
 def option_of(argument: str) -> str:
-    """Return the option of `mpx` that stands for a Python *argument*."""
+    """Return the `mpx` option that corresponds to a Python *argument*."""
     return _OPTIONS.get(argument, "--" + argument.replace("_", "-"))
 
 
 def in_options(problem: BaseException, *, days: bool = True) -> str:
-    """Return an error or a warning on one line, with options in the place of Python's arguments."""
+    """Return an error or a warning on one line, with option names instead of Python argument names."""
     text = problem.text(days=days, name=option_of) if isinstance(problem, Problem) else str(problem)
     return one_line(text)
 
 
 def program() -> str:
-    """Return the command that runs this program: `mpx`, or its path if the shell finds no or another `mpx`."""
+    """Return the command that runs this program: `mpx`, or its path if the shell would not find this `mpx`."""
     script = Path(sys.argv[0])
     on_path = shutil.which("mpx")
     if script.stem != "mpx" or (on_path and _program_file(Path(on_path)) == _program_file(script)):
@@ -103,11 +103,11 @@ def program() -> str:
 
 
 def _program_file(path: Path) -> Path:
-    return path.resolve().with_suffix("")  # on Windows .exe, which some launchers omit
+    return path.resolve().with_suffix("")  # drops .exe on Windows, which some launchers omit
 
 
 class Suggesting(click.Group):
-    """A command group that suggests a command where an unknown one is typed."""
+    """A command group that suggests a command when an unknown one is typed."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -135,7 +135,7 @@ class Mpx(Suggesting):
         try:
             return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
-            raise  # click shows the help of a group without a command
+            raise  # click shows the group's help if no command is given
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "mpx"
             text = one_line(error.format_message()).rstrip(".")
@@ -145,7 +145,7 @@ class Mpx(Suggesting):
                 ctx.exit(error.exit_code)
             raise click.UsageError(message) from error
         except BrokenPipeError:
-            raise  # click ends quietly if the reader of the output has gone
+            raise  # click exits quietly if nobody reads the output any more
         except (errors.MixpanelDataError, ValueError, OSError) as error:
             _report(ctx, error, in_options(error))
             ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
@@ -153,7 +153,7 @@ class Mpx(Suggesting):
             if isinstance(interrupt, click.Abort) and not isinstance(
                 interrupt.__context__, KeyboardInterrupt
             ):
-                raise  # the user has answered no
+                raise  # the user answered no
             ending = interrupt if isinstance(interrupt, Interrupted) else Interrupted("Interrupted.")
             if logs_json(ctx):
                 log_event("error", code="INTERRUPTED", message=ending.message)
@@ -193,7 +193,7 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(signals: Signals | None = None) -> NoReturn:
-    """Run `mpx`. *signals* are the signal handlers, if they are installed already."""
+    """Run `mpx`. *signals* are the signal handlers, if they are already installed."""
     if signals is None:
         open_standard_streams()
         drop_empty_variables()

@@ -27,8 +27,8 @@ Examples:
   mpx accounts test
   mpx accounts test eu --json
 
-The command requests one event of yesterday. This uses one request of the hourly quota if Mixpanel accepts the account,
-and none if not.
+The command requests one of yesterday's events. It uses one request of the hourly quota if Mixpanel accepts the
+account, and none if not.
 
 \b
 Exit codes:
@@ -52,7 +52,7 @@ command.add_command(add)
 @command.command("list", short_help="List the accounts.", epilog="\b\nExample:\n  mpx accounts list --json\n")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_accounts(*, as_json: bool) -> None:
-    """List the accounts, with a star at the default. Secrets are not printed."""
+    """List the accounts, with a star next to the default. Secrets are not printed."""
     from mixpanel_export._config.config_file import config_file
     from mixpanel_export.credentials import read_accounts
 

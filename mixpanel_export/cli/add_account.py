@@ -21,16 +21,16 @@ Examples:
   mpx accounts add main --username svc.ab12cd.mp-service-account --project-id 12345
   mpx accounts add eu --username svc.ab12cd.mp-service-account --project-id 678 --region eu --secret-stdin
 
-On a terminal, the command asks for what is not typed. The secret is read from MP_SECRET if that is set, else from a
-prompt that does not show it, or with --secret-stdin from standard input:
+On a terminal, the command asks for anything that is not given as an option. The secret is read from MP_SECRET if that
+is set, else from a prompt that does not show it, or with --secret-stdin from standard input:
 `pass show mixpanel | mpx accounts add main --secret-stdin`.
 
 The account is tried with one request, which uses the hourly quota if Mixpanel accepts the account. If Mixpanel refuses
-it, nothing is stored. If it cannot be tried now, it is stored.
+it, nothing is stored. If it cannot be tried now, it is stored anyway.
 """
 
 _REGIONS = click.Choice(["us", "eu", "in"], case_sensitive=False)
-_SAMPLE = 100  # events of yesterday, which show whether times are in UTC
+_SAMPLE = 100  # number of yesterday's events that are checked for times in UTC
 
 
 @click.command("add", short_help="Add or replace an account.", epilog=EXAMPLES)
@@ -78,7 +78,7 @@ def add(
     no_test: bool,
     api_url: str | None,
 ) -> None:
-    """Add the service account NAME to the configuration file, which becomes readable for its owner only."""
+    """Add the service account NAME to the configuration file, which only its owner can then read."""
     from mixpanel_export._config.config_file import config_file
     from mixpanel_export._local.accounts import add_account, check_new
     from mixpanel_export.credentials import Credentials
@@ -143,7 +143,7 @@ def _asked_region() -> str:
 
 
 def _asked_zone() -> str | None:
-    """Ask for the time zone of a legacy project, whose times are local. Other projects have none."""
+    """Ask for the time zone of a legacy project, whose times are local. Other projects need none."""
     if not sys.stdin.isatty() or not click.confirm("Was the project created before 2023?", err=True):
         return None
     return str(click.prompt("Its time zone, such as US/Pacific, or UTC", value_proc=_zone, err=True))
@@ -192,7 +192,7 @@ def _check_zone(zone: str | None, events: list[bytes]) -> None:
 
 
 def _offer_defaults(path: Path) -> None:
-    """Offer `[defaults]` for parallel exports that continue tables, unless the file has such defaults."""
+    """Offer to make exports parallel and resuming in `[defaults]`, unless the file already sets that."""
     from mixpanel_export._config.config_file import read_defaults
     from mixpanel_export._local.accounts import set_defaults
 

@@ -1,4 +1,4 @@
-"""A calendar of the days of a table, with rows as bars. Pure: no output, no SQL."""
+"""Draws a calendar of a table's days, with row counts as bars. Pure: no output, no SQL."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage, Day
 
 FEW_DAYS = 14
-"""Up to this many days are drawn one per line; more are drawn one month per line, a character a day."""
+"""Up to this many days are drawn one per line; more are drawn one month per line, with one character per day."""
 
-_NARROW = 79  # columns; below, the bars of a month are drawn under its days
+_NARROW = 79  # columns; on a narrower terminal, a month's bars are drawn below its days
 _MONTH = 31  # characters
 
 _COLOURS = {
@@ -36,10 +36,10 @@ class Signs:
     heights: str
     """The characters for row counts, ascending."""
     bar: str
-    """The character that horizontal bars are made of."""
+    """The character used for horizontal bars."""
 
     def of(self, status: str) -> str:
-        """Return the character of a status."""
+        """Return the character for a status."""
         return self.days.get(status, "?")
 
 
@@ -77,7 +77,7 @@ def _days(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Iterato
 
 
 def _months(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Iterator[str]:
-    """Yield one line per month, with a character per day and, beside or below it, its rows."""
+    """Yield one line per month: a character per day, then the row counts beside or below the days."""
     ruler = "1   5    10   15   20   25   30 "
     beside = width >= _NARROW
     yield (" " * 8 + ruler + (" " + ruler if beside else "")).rstrip()

@@ -1,6 +1,6 @@
-"""Shell completion for accounts, files and tables. On any error it offers nothing.
+"""Shell completion for accounts, files and tables. After any error, nothing is offered.
 
-The help of an item has no commas, because click's script for fish cuts it there.
+An item's help text has no commas, because click's fish script cuts it off there.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 DEFAULT_DB = "mixpanel.duckdb"
-"""The database that a command uses if none is given."""
+"""The database that a command uses by default."""
 
 
 def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -30,18 +30,18 @@ def accounts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
 
 
 def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the files that the shell offers."""
+    """Leave the completion of files to the shell."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def tables(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the tables of the database, unless another process holds it."""
+    """Offer the database's tables, unless another process holds the file."""
     from mixpanel_export._config.config_file import chosen_database
     from mixpanel_export.errors import MixpanelDataError
     from mixpanel_export.workspace import Workspace
 
-    # While an option lacks its value, click has not parsed the arguments, so they are still in `ctx.args`, and the first
-    # may be the database.
+    # While the value of an option is being completed, click has not parsed the arguments yet. They are still in
+    # `ctx.args`, and the first one may be the database.
     named = next(iter(ctx.args), None) or ctx.params.get("db")
     try:
         path = Path(named or chosen_database() or DEFAULT_DB)

@@ -33,9 +33,9 @@ class RangeOptions:
 
 
 def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk | None":
-    """Return the days that the *options* request; None if no day is left to fetch.
+    """Return the days that the *options* select; None if no day is left to fetch.
 
-    If neither the options nor the ledger determine the first day, the user is asked, provided there is a terminal.
+    If neither the options nor the ledger determines the first day, the user is asked, provided there is a terminal.
 
     Raises:
         ArgumentError, UsageError: As `chosen_days`.
@@ -69,12 +69,12 @@ def chosen_days(
 ) -> "Chunk | None":
     """Return the days from *first* to *last*, or the *number* of days up to *last*; None if no day is left to fetch.
 
-    Without *last*, the days end yesterday, or on *first* if that is later. Without *first* and *number*, they begin on
-    the day that *first_missing* returns.
+    Without *last*, the range ends yesterday, or on *first* if that is later. Without *first* and *number*, it begins
+    on the day that *first_missing* returns.
 
     Raises:
         ArgumentError: A day is invalid, or *last* is before *first*.
-        UsageError: *first* and *number* are given, or none is and *first_missing* returns None.
+        UsageError: Both *first* and *number* are given, or neither is and *first_missing* returns None.
     """
     from mixpanel_export._model import Chunk
     from mixpanel_export._planning.days import checked_days, resolve_day
@@ -95,7 +95,7 @@ def chosen_days(
 
 
 def first_missing_day(db: str, table: str, selection: "Selection") -> date | None:
-    """Return the first day that *table* lacks: one that is missing, failed or open, else the day after the last.
+    """Return the first day to fetch: the first that is missing, failed or open, else the day after the last one.
 
     None if the table has been dropped, or if the ledger has no days of *selection* in it.
     """

@@ -10,14 +10,14 @@ from mixpanel_export.cli.log import say
 
 
 def say_database(ctx: click.Context) -> None:
-    """Print which file the command uses, unless the command line names it, and whether there is another default file."""
+    """Print which file the command uses, unless the command line names it, and mention another default file."""
     if ctx.get_parameter_source("db") is not ParameterSource.COMMANDLINE:
         say(f"Database: {ctx.params['db']}")
     say_other_file(ctx)
 
 
 def say_other_file(ctx: click.Context) -> None:
-    """Print the default file of `Workspace()`, if it exists and nothing has chosen the file of this command."""
+    """Print the default file of `Workspace()`, if it exists and the user did not choose this command's file."""
     if ctx.get_parameter_source("db") is not ParameterSource.DEFAULT:
         return
     other = _default_file_of_python(ctx.params.get("account"), ctx.params.get("project_id"))
@@ -35,7 +35,7 @@ def _default_file_of_python(account: str | None, project_id: str | None) -> Path
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the secret, which is not used here
+            warnings.simplefilter("ignore")  # they concern the secret, which is not used here
             project = resolve_credentials(account, project_id=project_id).project_id
         path = default_path(project)
     except ConfigError:

@@ -29,10 +29,10 @@ Examples:
 
 FIRST_DAY = date(2024, 1, 1)
 TABLE = "events"
-PROJECT = "demo-"  # followed by the number of events per day
+PROJECT = "demo-"  # prefix, followed by the number of events per day
 # Seconds. Slow enough that the server limits the export, as Mixpanel does; fast enough to watch.
 FIRST_BYTE, SECONDS_PER_DAY = 0.5, 0.8
-ODD = 0.002  # share of the events with an unusual or missing time or id, which are exported exactly too
+ODD = 0.002  # share of events with an unusual or missing time or id, to show that these are exported exactly as well
 
 TOP_EVENTS = f"SELECT event_name, count(*) AS events FROM {TABLE} GROUP BY ALL ORDER BY events DESC LIMIT 4"
 ROWS = f"SELECT event_name, event_time, distinct_id, insert_id, properties::VARCHAR FROM {TABLE}"
@@ -50,7 +50,7 @@ class Outcome:
     exact: bool
     """Whether the table holds exactly the simulator's events."""
     top: list[tuple[Any, ...]]
-    """The most frequent events with their counts."""
+    """The most frequent events, with their counts."""
 
 
 @click.command("demo", short_help="Run a parallel export without an account.", epilog=EXAMPLES)
@@ -108,7 +108,8 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
     from mixpanel_export.workspace import Workspace
 
     last = FIRST_DAY + timedelta(days=days - 1)
-    # Another number of events is another project, so that an interrupted demo is not continued with it.
+    # The project id depends on the number of events, so that an interrupted demo is continued only with the same
+    # number.
     project_id = f"{PROJECT}{events_per_day}"
     simulator = Simulator(
         events_per_day=events_per_day,
@@ -119,7 +120,7 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
         first_byte=FIRST_BYTE,
         seconds_per_day=SECONDS_PER_DAY,
     )
-    say("Making the events of the simulator.")
+    say("Generating the simulator's events.")
     simulator.prepare(FIRST_DAY, last)
     result = run_sync(_export, simulator, project_id, db, last, shown=shown)
     say("Comparing every event in the file with the simulator's.")
@@ -153,7 +154,7 @@ async def _export(
 
 
 def is_exact(simulator: "Simulator", last: date, workspace: "Workspace") -> bool:
-    """Whether the table holds exactly the simulator's events, compared by every column and the text of properties."""
+    """Whether the table holds exactly the simulator's events, with every column and the properties text compared."""
     from mixpanel_export.simulator import checksum
 
     truth = simulator.truth(FIRST_DAY, last)

@@ -56,8 +56,8 @@ def command(
 ) -> None:
     """Check versions, credentials, network, clock, quota file and DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
-    Each problem is shown with what to do about it. Whether Mixpanel accepts the credentials is not checked, because that
-    costs a request; use mpx accounts test.
+    Each problem is shown with advice on how to fix it. Whether Mixpanel accepts the credentials is not checked,
+    because that costs a request; use mpx accounts test.
     """
     say_other_file(ctx)
     findings = []

@@ -1,4 +1,4 @@
-"""Names of events on the command line: the values of `--events`."""
+"""Event names on the command line: the values of `--events`."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from mixpanel_export.cli.open_database import open_read_only
 
 
 def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
-    """Return the event names of every `--events`, in order and without repetition, or None."""
+    """Return the event names from all `--events` options, in order and without repetition, or None."""
     if not values:
         return None
     names = [name for value in values for name in names_in(value)]
@@ -40,7 +40,7 @@ def event_words(events: Sequence[str]) -> str:
 
 
 def suggest_names(events: Sequence[str], db: str) -> None:
-    """Print a suggestion for each of *events* that is not in the file, but is similar to an event that is."""
+    """Print a suggestion for each of *events* that is not in the file but resembles an event that is."""
     known = _known_names(db)
     for name in events:
         match = None if name in known else closest(name, known)
@@ -49,7 +49,7 @@ def suggest_names(events: Sequence[str], db: str) -> None:
 
 
 def _known_names(db: str) -> set[str]:
-    """Return the names of the events in the exported tables of the file, and those that the ledger has."""
+    """Return the event names in the file's exported tables and in its ledger."""
     from mixpanel_export._database.connection import quoted
     from mixpanel_export._database.ledger import read_batches
     from mixpanel_export._database.path import database_path, has_content

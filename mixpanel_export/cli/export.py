@@ -80,7 +80,7 @@ Exit codes:
     section="Days",
     metavar="DATE",
     show_default="yesterday",
-    help="Last day, inclusive. Days are those of UTC, or of --project-timezone.",
+    help="Last day, inclusive. Days are in UTC, or in --project-timezone.",
 )
 @option(
     "--days",
@@ -90,10 +90,16 @@ Exit codes:
     help="The last N days up to --to, instead of --from.",
 )
 @option(
-    "--resume", section="Days", is_flag=True, help="Fetch only days that are missing, failed or not final."
+    "--resume",
+    section="Days",
+    is_flag=True,
+    help="Fetch only the days that are missing, failed or not final.",
 )
 @option(
-    "--append", section="Days", is_flag=True, help="Add days to an existing table; fetch days it has again."
+    "--append",
+    section="Days",
+    is_flag=True,
+    help="Add days to an existing table; fetch days that it already has again.",
 )
 @option(
     "--replace",
@@ -109,7 +115,7 @@ Exit codes:
     show_envvar=True,
     setting="mode",
     default="create",
-    help="What to do without --resume, --append and --replace; create makes a new table.",
+    help="Mode to use without --resume, --append and --replace; create makes a new table.",
 )
 @option(
     "-e",
@@ -282,7 +288,7 @@ def _arguments(options: Options, credentials: "Credentials", days: "Chunk") -> d
 
 
 def _check_one_request(options: Options, days: "Chunk") -> None:
-    """Refuse more days than one request may ask for, and suggest --parallel for many."""
+    """Refuse more days than one request may cover, and suggest --parallel for a long range."""
     from mixpanel_export._compat import check_one_request
 
     try:

@@ -1,4 +1,4 @@
-"""The options of `mpx export`, and what they exclude."""
+"""The options of `mpx export`, and which of them exclude each other."""
 
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ class Options:
 
 
 def export_options(ctx: click.Context) -> Options:
-    """Return the options of the command. Options on the command line take precedence over settings that they exclude.
+    """Return the command's options. Options on the command line override settings that they exclude.
 
     Raises:
         UsageError: Two options exclude each other, or one needs another.

@@ -19,7 +19,7 @@ Examples:
   mpx forget user-1 '$device:4711' --also user_id --also device_id --db app.duckdb
   mpx forget user-1 --json | jq '.tables[].events'
 
-Exit code 0 means that no event of these persons is left in the tables, also if there was none.
+Exit code 0 means that no event of these persons is left in the tables, even if there was none before.
 """
 
 _NOTES = """\
@@ -50,8 +50,8 @@ def command(
 ) -> None:
     """Delete every event of the persons DISTINCT_ID from all exported tables, in one transaction.
 
-    Their hidden duplicates are deleted too, and the rejected and repaired lines in which an id occurs. The ledger
-    follows, so mpx export --resume finds nothing to fetch. Your own tables are not searched.
+    This includes their hidden duplicates, and the rejected and repaired lines in which an id occurs. The ledger is
+    adjusted, so mpx export --resume finds nothing to fetch. Your own tables are not searched.
 
     Delete the person in Mixpanel first. Fetching these days before Mixpanel has deleted the person brings the person
     back; then run mpx forget again.

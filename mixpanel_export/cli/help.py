@@ -1,4 +1,4 @@
-"""Help texts: options in sections, and ranges in words."""
+"""Help texts with options in sections and ranges in words, and parameters with defaults from the environment."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,14 @@ _DEFAULTS = "mixpanel_export.defaults"
 _ORDER = ("Days", "What", "How fast", "Output", "Connection")
 
 WIDTH = 100
-"""Columns of a help text, where the terminal has as many."""
+"""The width of help texts in columns, if the terminal is that wide."""
 
 
 class FromEnvironment(click.Parameter):
     """A parameter whose environment variable is read as `variable` reads it.
 
-    If neither the command line nor the environment has a value, the value is that of *setting* in `[defaults]` of the
-    configuration file. Help texts and completion do not read the file.
+    If neither the command line nor the environment has a value, the value is that of *setting* under `[defaults]` in
+    the configuration file. Help texts and completion do not read the file.
     """
 
     def __init__(self, *args: Any, setting: str | None = None, **attrs: Any) -> None:
@@ -73,14 +73,14 @@ class DatabaseArgument(FromEnvironment, click.Argument):
 
 
 class Option(FromEnvironment, click.Option):
-    """An option that belongs to a *section* of the help text of its command."""
+    """An option that belongs to a *section* of its command's help text."""
 
     def __init__(self, *args: Any, section: str | None = None, **attrs: Any) -> None:
         super().__init__(*args, **attrs)
         self.section = section
 
     def get_help_extra(self, ctx: click.Context) -> "OptionHelpExtra":
-        """Return the text in brackets after the help. Ranges without an upper bound are left out."""
+        """Return the text in brackets that follows the help. Ranges without an upper bound are left out."""
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
         if isinstance(self.type, IntRange | FloatRange) and self.type.max is not None:
@@ -94,7 +94,7 @@ class SectionedCommand(click.Command):
     """A command whose help shows its options in sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections, and at the end the options of no section."""
+        """Write the sections, followed by the options that belong to no section."""
         sections: dict[str, list[tuple[str, str]]] = {name: [] for name in _ORDER}
         others: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):

@@ -1,6 +1,6 @@
 """Standard error: text or, with `--log-format json`, one JSON object per line.
 
-Every object has `event` and `time` (UTC). Later releases may add keys to an event, but do not change any.
+Every object has `event` and `time` (UTC). Later releases may add keys to an event, but never change existing ones.
 """
 
 import json
@@ -19,7 +19,7 @@ _FORMAT = "mixpanel_export.log_format"
 
 
 def _store(ctx: click.Context, _option: click.Parameter, value: str) -> None:
-    ctx.meta[_FORMAT] = value  # the group reads it when it reports an error
+    ctx.meta[_FORMAT] = value  # the group needs it when it reports an error
 
 
 log_format_option = click.option(
@@ -36,7 +36,7 @@ log_format_option = click.option(
 
 
 def logs_json(ctx: click.Context | None = None) -> bool:
-    """Whether the current command logs JSON. Without *ctx*, call it in the command's thread."""
+    """Whether the current command logs JSON. *ctx* may be omitted in the command's thread."""
     ctx = ctx or click.get_current_context(silent=True)
     return ctx is not None and ctx.meta.get(_FORMAT) == "json"
 

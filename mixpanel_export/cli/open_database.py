@@ -1,4 +1,4 @@
-"""Open a database to read it."""
+"""Opens a database for reading."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def open_read_only(db: str, wait: float | None = None) -> Iterator["Connection"]:
     """Open the file for reading. If another process holds it, retry for *wait* seconds.
 
-    *wait* is None in commands that have no such option.
+    *wait* is None for commands without the option --wait.
 
     Raises:
         DatabaseLockedError: Another process still holds the file.

@@ -1,4 +1,4 @@
-"""`mpx query`: the result of a query, for people or for other programs."""
+"""`mpx query`: runs a query and prints the result, for people or for other programs."""
 
 import json
 import os
@@ -31,8 +31,8 @@ Examples:
   mpx query "FROM events" --parquet - | aws s3 cp - s3://bucket/events.parquet
 
 \b
-The file is opened read-only, and statements that would change it are refused. --json and --csv write UTF-8, and JSON
-columns as they were sent. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file, 1 anything else.
+The file is opened read-only, and statements that would change it are refused. --json and --csv write UTF-8, and they
+write JSON columns as they were received. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file, 1 anything else.
 """
 
 _PATH_AS_KEY = re.compile(r"->>?\s*'(\$\w+)'")
@@ -71,7 +71,7 @@ def _is_sql_like_an_option(argument: str) -> bool:
 def parse_parameters(
     _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
-    """Return the names and values of every `--parameter`."""
+    """Return the names and values from all `--parameter` options."""
     pairs = [value.partition("=") for value in values]
     for name, equals, _ in pairs:
         if not (equals and name.isidentifier()):
@@ -150,7 +150,7 @@ def command(
 
 
 def _text_of(sql: str | None, file: Path | None) -> str:
-    """Return the SQL of the argument, of standard input if the argument is `-`, or of *file*."""
+    """Return the SQL from the argument, from standard input if the argument is `-`, or from *file*."""
     if (sql is None) == (file is None):
         raise click.UsageError(
             "there is no SQL to run; pass it as an argument, or a file with --file"
@@ -171,7 +171,8 @@ def _check_parquet(parquet: Path, db: str) -> None:
     from mixpanel_export._database.path import database_path
 
     database = database_path(db)
-    output, file = (os.path.realpath(path) for path in (parquet, database))  # which raises nothing for a loop
+    # Unlike Path.resolve, realpath does not raise an error for a symlink loop.
+    output, file = (os.path.realpath(path) for path in (parquet, database))
     if output in {file, f"{file}.wal"} or _is_same(parquet, database):
         raise click.UsageError("--parquet names the database, which it would replace; choose another file")
     if parquet == STANDARD_OUTPUT and sys.stdout.isatty():
@@ -188,7 +189,7 @@ def _write_parquet(connection: "Connection", sql: str, path: Path, parameters: d
     from mixpanel_export._local.reader import write_parquet
 
     if path == STANDARD_OUTPUT:
-        with TemporaryDirectory(prefix="mpx-") as folder:  # the format needs a file that can be seeked
+        with TemporaryDirectory(prefix="mpx-") as folder:  # Parquet needs a seekable file
             file = Path(folder, "rows.parquet")
             rows = write_parquet(connection, sql, file, parameters)
             with file.open("rb") as content:
@@ -253,7 +254,7 @@ def json_value(column: str, kind: str) -> str:
 
 
 def json_lines(result: "QueryResult") -> Iterator[str]:
-    """Yield a JSON object per row. Of columns with the same name, most readers take the last one."""
+    """Yield a JSON object per row. If columns have the same name, most readers take the last one."""
     names = [json.dumps(name, ensure_ascii=False) for name in result.columns]
     for row in result.rows:
         values = ("null" if value is None else value for value in row)

@@ -1,4 +1,4 @@
-"""`mpx quota`: the hourly quota of a project, who used it, and when it becomes available again."""
+"""`mpx quota`: the hourly quota of a project, which processes used it, and when more becomes available."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ Examples:
   mpx quota --project 12345 --region eu --json
 
 The command makes no requests. It counts the requests of exports that this user ran on this machine. Mixpanel also
-counts those of other machines and programs.
+counts requests from other machines and programs.
 """
 
 
@@ -64,7 +64,7 @@ def command(
 
 
 def _key(project_id: str | None, region: str | None, account: str | None, api_url: str | None) -> "Key":
-    """Return the project that `mpx export` would export with these options."""
+    """Return the quota key of the project that `mpx export` would export with these options."""
     from mixpanel_export._config.endpoint import export_url
     from mixpanel_export._quota.shared import key_of
     from mixpanel_export.credentials import checked_project_id, resolve_credentials
@@ -72,7 +72,7 @@ def _key(project_id: str | None, region: str | None, account: str | None, api_ur
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the secret, which this command does not use
+            warnings.simplefilter("ignore")  # they concern the secret, which this command does not use
             credentials = resolve_credentials(account, project_id=project_id, region=region)
     except AccountNotFoundError:
         raise
@@ -117,9 +117,9 @@ def _named(process: int | None) -> str:
 
 
 def _is_running(process: int) -> bool | None:
-    """Whether a process has that id. None if the system has no safe way to check."""
+    """Whether a process with that id exists; None if the system has no safe way to check."""
     if sys.platform == "win32":
-        return None  # there os.kill ends processes
+        return None  # on Windows, os.kill would end the process
     try:
         os.kill(process, 0)
     except ProcessLookupError:

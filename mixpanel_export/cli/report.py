@@ -20,12 +20,12 @@ from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
 if TYPE_CHECKING:
     from mixpanel_export._model import Chunk, Selection
 
-# The command that continues an export sets these options itself.
+# The command that continues an export sets these options explicitly.
 _REPLACED = {"table", "from_date", "to_date", "days", "db", "mode", "append", "replace", "resume"}
 
 
 def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> list[str]:
-    """Return the summary of an export. *replaced* counts rows that replaced earlier ones."""
+    """Return an export's summary. *replaced* is the number of rows that replaced earlier ones."""
     batches = result.successful_batches + result.failed_batches
     done = (
         f"{result.successful_batches} of {batches}" if batches else "none to fetch; the table has these days"
@@ -43,7 +43,7 @@ def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> lis
 
 
 def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
-    """Return the plan of an export: a summary, and a line for each request."""
+    """Return an export's plan: a summary, and a line for each request."""
     ranges = [(date.fromisoformat(first), date.fromisoformat(last)) for first, last in plan.date_ranges]
     rows = [
         ("table", plan.table),
@@ -97,7 +97,7 @@ def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def remarks(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
-    """Yield the less common facts of an export; most exports have none."""
+    """Yield less common facts about an export; most exports have none."""
     if result.added_date_ranges:
         yield "days added", ", ".join(map(_days, result.added_date_ranges)) + " (an earlier batch held them)"
     if result.removed_duplicates:
@@ -109,7 +109,7 @@ def remarks(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
 
 
 def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool = False) -> list[str]:
-    """Return the summary of an export with failed batches. *command* fetches the rest."""
+    """Return the summary of an export with failed batches. *command* is the one that fetches the rest."""
     batches = result.successful_batches + result.failed_batches
     lines = [f"{result.failed_batches} of {batches} batches failed:"]
     lines += [f"  {days}: {reason}" for days, reason in _failures(result)]
@@ -126,7 +126,7 @@ def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool 
 
 
 def failure_line(result: ParallelFetchResult, command: str) -> str:
-    """Return the same on one line: the first failure, the number of others, and *command*."""
+    """Return that summary on one line: the first failure, the number of others, and *command*."""
     batches = result.successful_batches + result.failed_batches
     (days, reason), *others = _failures(result)
     more = f" (and {_count(len(others), 'other range')})" if others else ""
@@ -137,7 +137,7 @@ def failure_line(result: ParallelFetchResult, command: str) -> str:
 
 
 def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
-    """Yield days and reason of each failure. Failures for lack of quota, often many, become one."""
+    """Yield the days and the reason of each failure. Failures for lack of quota, often many, are merged into one."""
     late = []
     for days, error in zip(result.failed_date_ranges, result.errors, strict=True):
         if isinstance(error, RateLimitError):
@@ -162,7 +162,7 @@ def _when(result: ParallelFetchResult) -> str:
 
 
 def _joined(ranges: Sequence[DateRange]) -> list[DateRange]:
-    """Return *ranges*, which are in order, with adjacent ones joined."""
+    """Return *ranges*, which must be in order, with adjacent ranges joined."""
     joined: list[DateRange] = []
     for first, last in ranges:
         if joined and date.fromisoformat(joined[-1][1]) + timedelta(days=1) == date.fromisoformat(first):
@@ -175,12 +175,13 @@ def _joined(ranges: Sequence[DateRange]) -> list[DateRange]:
 def next_command(ctx: click.Context, requested: DateRange, failed: Sequence[DateRange] = ()) -> str:
     """Return the command that continues with the *failed* days, or with all *requested* days.
 
-    It has the same selection and the options typed. No option holds a secret, so the command holds none either.
+    It has the same selection and the options from the command line. No option holds a secret, so neither does the
+    command.
     """
     params = ctx.params
     mode = "--resume"
     if params["replace"]:
-        # The same command continues a replacement, whose rows are not in the table before it is complete.
+        # A replacement is continued by the same command: its rows are not in the table until it is complete.
         failed, mode = (), "--replace"
     ranges = failed or (requested,)
     first, last = min(first for first, _ in ranges), max(last for _, last in ranges)
@@ -189,7 +190,7 @@ def next_command(ctx: click.Context, requested: DateRange, failed: Sequence[Date
 
 
 def retry_command(ctx: click.Context) -> str:
-    """Return the command that retries again, with the options typed."""
+    """Return the `mpx retry` command with the options from the command line."""
     return quoted([program(), "retry", ctx.params["db"], *_typed_options(ctx, {"db"})])
 
 

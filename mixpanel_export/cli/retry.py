@@ -47,13 +47,13 @@ Examples:
   mpx retry app.duckdb --quiet              # for cron: silent unless something fails
 
 `mpx status` shows what would be fetched. Days that were exported with --limit, or imported from another program, are
-not fetched again. Exit codes are those of `mpx export`, and 0 if there is nothing to fetch.
+not fetched again. Exit codes are those of `mpx export`; if there is nothing to fetch, the exit code is 0.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Days of one table and selection to export with `resume`, which skips complete days among them."""
+    """Days to export with `resume`, for one table and selection. `resume` skips the complete ones."""
 
     table: str
     days: "Chunk"
@@ -65,7 +65,7 @@ class Task:
 @click.command(
     "retry",
     cls=SectionedCommand,
-    short_help="Fetch days that failed, are missing or not final.",
+    short_help="Fetch the days that are failed, missing or not final.",
     epilog=EXAMPLES,
 )
 @db_argument
@@ -97,7 +97,7 @@ def command(
 ) -> None:
     """Fetch every failed, open or missing day of the tables in DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
-    The ledger records the table, the selection and the time zone of each day. mpx status explains the statuses of days.
+    The ledger records the table, the selection and the time zone of each day. mpx status --help explains the statuses.
     """
     from mixpanel_export._local.reader import read_contents
 
@@ -133,7 +133,7 @@ def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
 
 
 def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
-    """Yield what to fetch for one *table* or for all. Dropped tables stay dropped.
+    """Yield what to fetch, for one *table* or for all. Dropped tables are not fetched again.
 
     Raises:
         TableNotFoundError: The ledger has no such table.

@@ -26,7 +26,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class FinishedExport:
-    """The result of an export, and the number of rows of its batches."""
+    """An export's result, and the number of rows in its batches."""
 
     result: ParallelFetchResult
     rows: int
@@ -67,7 +67,7 @@ def request_arguments(
     per_hour: int,
     api_url: str | None,
 ) -> dict[str, Any]:
-    """Return the arguments of `export_events` that stand for the request options."""
+    """Return the arguments of `export_events` that correspond to the request options."""
     from mixpanel_export._source.parameters import Timeouts
 
     return {
@@ -81,7 +81,7 @@ def request_arguments(
 
 
 def print_result(fetched: FinishedExport, db: str, output: Output, *, adds: bool) -> None:
-    """Print the summary, unless JSON is printed. *adds* means that the table may have had rows before."""
+    """Print the summary, unless JSON is printed. *adds* is true if the table may have had rows before."""
     result = fetched.result
     if not (output.as_json or output.quiet):
         click.echo("\n".join(result_lines(result, db, fetched.rows - result.total_rows if adds else 0)))
@@ -93,7 +93,7 @@ def print_result(fetched: FinishedExport, db: str, output: Output, *, adds: bool
 def print_failures(
     result: ParallelFetchResult, command: str, output: Output, *, replacing: bool = False
 ) -> None:
-    """Print failures, if any, to standard error, with the *command* that fetches them; on one line if quiet."""
+    """Print any failures to standard error, with the *command* that fetches the failed days; on one line if quiet."""
     if output.quiet and not result.has_failures:
         return
     if logs_json():
@@ -105,7 +105,7 @@ def print_failures(
 
 
 def exit_code(results: list[ParallelFetchResult]) -> int:
-    """Return 0, or 5 if all failures are for lack of quota, or 1."""
+    """Return 0 if nothing failed, 5 if all failures are for lack of quota, else 1."""
     failed = [error for result in results for error in result.errors]
     if not any(result.has_failures for result in results):
         return 0
@@ -113,7 +113,7 @@ def exit_code(results: list[ParallelFetchResult]) -> int:
 
 
 def log_result(result: ParallelFetchResult, command: str = "") -> None:
-    """Log the result, with the *command* that fetches what failed."""
+    """Log the result, with the *command* that fetches the failed days."""
     log_event(
         "result",
         **result.to_dict(),
@@ -127,7 +127,7 @@ def log_result(result: ParallelFetchResult, command: str = "") -> None:
 
 
 class _RowCounter:
-    """Counts the rows of the batches that it passes on."""
+    """Passes batches on to another callback, and counts their rows."""
 
     def __init__(self, then: BatchWatcher) -> None:
         self._then = then

@@ -22,15 +22,15 @@ Example, in one terminal:
 and in another, after the lines that it prints:
   mpx export --from 2024-01-01 --to 2024-03-30 --parallel
 
-The file for --faults has one table per fault. The first fault that matches a request decides it. Every key but kind is
-optional, and "none" stands for no value:
+The file for --faults has one table per fault. The first fault that matches a request is applied. Every key except kind
+is optional; "none" means no value:
 
 \b
   [[fault]]
   kind = "terminated_early"  # 200, some lines, then an error line
   first = 2024-03-01         # applies to requests for any of these days,
   last = 2024-03-07          # both inclusive
-  times = 2                  # applies to the first two of them
+  times = 2                  # applies to the first two such requests
   position = 0.9             # position in the body, from 0 to 1
   [[fault]]
   kind = "503"
@@ -113,7 +113,7 @@ def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "l
 @_share("--missing-insert-id", 0.01, "Events without $insert_id.")
 @_share("--late", 0.05, "Events that arrive up to 40 hours late.")
 @_share("--odd", 0, "Events with an unusual or missing time, distinct_id or $insert_id.")
-@_share("--awkward", 0, "Events that are known to break exporters.")
+@_share("--awkward", 0, "Events of kinds that are known to break exporters.")
 @_share("--rejects", 0, "Lines that are not events.")
 @_share("--long-lines", 0, "Events of one to five megabytes.")
 @_share("--leaks", 0, "Events that are also sent with the day before or after.")
@@ -264,7 +264,7 @@ async def _serve(simulator: "Simulator", port: int) -> None:
     from anyio import sleep_forever
 
     async with simulator.serve(port) as url:
-        # click.echo flushes, so that a program can wait for these lines.
+        # click.echo flushes its output, so a program can wait for these lines.
         click.echo(
             f"A simulated Mixpanel is on {url} until Ctrl-C. In another terminal:\n\n"
             f"{_settings(url, simulator.profile.timezone)}\n"
@@ -273,7 +273,7 @@ async def _serve(simulator: "Simulator", port: int) -> None:
 
 
 def _settings(url: str, timezone: str | None) -> str:
-    """Return the commands that point `mpx export` here, for the shell of this system."""
+    """Return the commands that point `mpx export` at the simulator, for this system's shell."""
     values = {
         "MPX_API_URL": url,
         "MP_USERNAME": USERNAME,

@@ -41,7 +41,7 @@ The command makes no requests.
 """
 
 _SHOWN_FAILURES = 8
-_MAX_TARGET_DAYS = 36_525  # a mistyped year must not make a calendar of thousands of years
+_MAX_TARGET_DAYS = 36_525  # a mistyped year must not draw a calendar of thousands of years
 
 
 @click.command("status", short_help="Show which days a file holds and which are missing.", epilog=EXAMPLES)
@@ -60,8 +60,8 @@ def command(
 ) -> None:
     """Show the days and rows of each exported table in DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
-    Prints a calendar of days with their rows as bars, the last export, rejected and repaired lines, and for each
-    failure the command that fetches its days again.
+    Prints a calendar with row counts as bars, the time of the last export, the numbers of rejected and repaired lines,
+    and for each failure the command that fetches its days again.
     """
     from mixpanel_export._local.reader import read_contents
 
@@ -91,7 +91,7 @@ def _set_target(db: str, table: str | None, text: str, wait: float) -> None:
 
     days = _target_days(text)
     with open_read_only(db, wait):
-        pass  # only to wait for the file
+        pass  # just waits for the file
     change_target_days(database_path(db), days, table)
 
 
@@ -138,7 +138,7 @@ def _section(coverage: "Coverage", db: str, signs: Signs, width: int) -> Iterato
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Wrap text to the terminal. Commands are not wrapped, so that they can be copied."""
+    """Wrap text to the terminal's width. Commands are not wrapped, so that they can be copied."""
     return textwrap.wrap(
         text, max(width, 40), subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )
@@ -221,7 +221,7 @@ def _command(coverage: "Coverage", db: str, days: Any, mode: str = "--resume") -
 
 
 def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:
-    """Yield what concerns the whole file, and the next command."""
+    """Yield facts about the whole file, and the next command to run."""
     for table, number in contents.unknown.items():
         yield f"Table {table} has {number:,} rows that belong to no batch, so events may be duplicated; see {program()} doctor."
     for replacement in contents.replacements:

@@ -24,7 +24,7 @@ Examples:
 @named_db_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(*, file: Path, as_json: bool) -> None:
-    """Convert the events tables of mixpanel_data in FILE. Every row is kept.
+    """Convert mixpanel_data's events tables in FILE. Every row is kept.
 
     The conversion is one transaction: if anything fails, the file is unchanged. Profile tables and your own tables stay
     as they are. A second run changes nothing.

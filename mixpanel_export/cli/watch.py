@@ -18,7 +18,7 @@ BatchWatcher = Callable[[BatchProgress], None]
 ProgressWatcher = Callable[[Progress], None]
 
 WAIT_LINE_EVERY = 60.0
-"""The least number of seconds between two lines about waits."""
+"""The minimum number of seconds between two lines about waits."""
 
 PROGRESS_EVENT_EVERY = 10.0
 """Seconds between two `progress` events."""
@@ -30,7 +30,7 @@ _TOTALS = (
 
 
 class WaitLines:
-    """Decides when a wait is printed: once, when it begins, but not within a minute of the line about another wait."""
+    """Decides when a wait is printed: once, when it begins, but not within a minute of the previous wait's line."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -38,7 +38,7 @@ class WaitLines:
         self._told = False  # whether the current wait has a line
 
     def due(self, waiting_for: str | None) -> bool:
-        """Whether to print now what the export is *waiting_for*. If so, the caller must print it."""
+        """Whether to print a line about *waiting_for* now. If so, the caller must print it."""
         if waiting_for is None:
             self._told = False
             return False
@@ -53,11 +53,11 @@ class WaitLines:
 def watching(
     table: str, *, title: str | None = None, shown: bool = True, bars: bool = True, forecast: bool = True
 ) -> Iterator[tuple[BatchWatcher, ProgressWatcher]]:
-    """Yield two callbacks for an export into *table*: one for each batch, one for each progress.
+    """Yield two callbacks for an export into *table*: one for batches and one for progress.
 
     On a terminal they draw bars, if *bars* is true. Elsewhere they print a line for each batch and each wait. If
-    *shown* is false they print neither, but still the *forecast* of a long wait. With `--log-format json` they write
-    events.
+    *shown* is false they print neither, but still print the *forecast* of a long wait. With `--log-format json` they
+    write events.
     """
     from mixpanel_export.progress import can_draw, draw
 
@@ -74,7 +74,7 @@ def watching(
 
 
 class _Forecast:
-    """Prints once, with the first progress, how long the quota will delay the export."""
+    """Prints once, on the first progress report, how long the quota will delay the export."""
 
     def __init__(self) -> None:
         self._done = False
@@ -89,7 +89,7 @@ class _Forecast:
 
 
 class Events:
-    """Writes events for the plan, batches, waits and retries, and periodically the totals."""
+    """Logs the plan, batches, waits and retries as events, and the totals periodically."""
 
     def __init__(
         self, table: str, *, shown: bool = True, clock: Callable[[], float] = time.monotonic
@@ -135,7 +135,7 @@ def _lines() -> tuple[BatchWatcher, ProgressWatcher]:
     waits, forecast = WaitLines(), _Forecast()
 
     def print_batch(batch: BatchProgress) -> None:
-        # The summary at the end has the reason of each failure.
+        # The summary at the end gives the reason for each failure.
         click.echo(batch_line(replace(batch, error=None, errors=()), sys.stderr.encoding), err=True)
 
     def print_wait(progress: Progress) -> None:

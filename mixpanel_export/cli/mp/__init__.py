@@ -1,4 +1,4 @@
-"""`mpx mp`: command lines of mixpanel_data's `mp`, run by this package.
+"""`mpx mp`: runs command lines written for mixpanel_data's `mp`.
 
 Options, results and exit codes are those of `mp`. A command without a counterpart says what to use instead.
 """
@@ -22,7 +22,7 @@ Write mpx mp for mp:
   mp query sql         runs SQL
   mp inspect           info, tables, schema, sample, summarize, breakdown, keys, column, drop, drop-all
   mp auth              use mpx accounts: list, add, remove, default, test
-  other commands       ask other APIs of Mixpanel, which this program does not; they say what to use
+  other commands       use other Mixpanel APIs, which this program does not; each says what to use instead
 
 \b
 Examples:
@@ -56,7 +56,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 
 
 class Mp(Group):
-    """The group `mp`, which has its own exit codes."""
+    """The command group `mp`, which has its own exit codes."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -69,7 +69,7 @@ class Mp(Group):
             ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
 
 
-@click.group("mp", cls=Mp, short_help="Run a command line of mixpanel_data's mp.", epilog=EXAMPLES)
+@click.group("mp", cls=Mp, short_help="Run a command line written for mixpanel_data's mp.", epilog=EXAMPLES)
 @option("-a", "--account", envvar="MP_ACCOUNT", metavar="NAME", help="Account to use.")
 @option(
     "--db",
@@ -93,7 +93,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Run a command line of mixpanel_data's `mp`."""
+    """Run a command line written for mixpanel_data's `mp`."""
     ctx.obj = Settings(account, db, quiet, verbose)
 
 

@@ -1,4 +1,4 @@
-"""What all commands of `mpx mp` share: the options before the command, groups, and the workspace."""
+"""Shared by all `mpx mp` commands: the options before the command, groups, and the workspace."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,6 @@ def workspace_of(ctx: click.Context, *, read_only: bool = True) -> "Workspace":
 
 
 def option_in_mp(argument: str) -> str:
-    """Return the option of `mpx mp` for a Python *argument*; that of `mpx export` if `mp` has none."""
+    """Return the `mpx mp` option for a Python *argument*, or the `mpx export` option if `mp` has none."""
     option = option_of(argument)
     return f"{option} of `mpx export`" if argument in _ELSEWHERE else option

@@ -55,7 +55,7 @@ def fetch() -> None:
 def events(ctx: click.Context, /, *, name: str, style: str, jq: str | None, **options: Any) -> None:
     """Fetch the events of a range of days into the table NAME (default: events), or print them with --stdout.
 
-    The result is printed in the chosen format. --stdout prints a day's events only when they are proven complete.
+    The result is printed in the chosen format. --stdout prints events only once their response is proven complete.
     """
     _check(options)
     check_jq(style, jq)

@@ -23,7 +23,7 @@ def inspect() -> None:
 
 
 def _command(name: str, short_help: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Return a decorator that adds a command with the options of the format."""
+    """Return a decorator that adds a command with the output format options."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         add = inspect.command(name, short_help=short_help, epilog=_EXAMPLE.format(example))
@@ -37,7 +37,7 @@ _table = option("-t", "--table", required=True, metavar="NAME", help="Table to u
 
 @_command("info", "Print file, project and tables.", "info")
 def info(ctx: click.Context, /, *, style: str, jq: str | None) -> None:
-    """Print file, project, region, account, tables and size of the database."""
+    """Print the database's file, size and tables, and the project, region and account."""
     with workspace_of(ctx) as workspace:
         print_result(workspace.info().to_dict(), style, jq)
 
@@ -79,7 +79,7 @@ def sample(ctx: click.Context, /, *, table: str, rows: int, style: str, jq: str 
 @_command("summarize", "Summarize the columns of a table.", "summarize -t events")
 @_table
 def summarize(ctx: click.Context, /, *, table: str, style: str, jq: str | None) -> None:
-    """Print minimum, maximum, counts and quartiles of each column."""
+    """Print each column's minimum, maximum, counts and quartiles."""
     with workspace_of(ctx) as workspace:
         print_result(workspace.summarize(table).to_dict(), style, jq)
 
@@ -87,7 +87,7 @@ def summarize(ctx: click.Context, /, *, table: str, style: str, jq: str | None) 
 @_command("breakdown", "Count the events of a table by name.", "breakdown -t events")
 @_table
 def breakdown(ctx: click.Context, /, *, table: str, style: str, jq: str | None) -> None:
-    """Print events, users and times of each event name."""
+    """Print the number of events and users and the times for each event name."""
     with workspace_of(ctx) as workspace:
         print_result(workspace.event_breakdown(table).to_dict(), style, jq)
 
@@ -106,16 +106,16 @@ def keys(ctx: click.Context, /, *, table: str, event: str | None, style: str, jq
 @option("-c", "--column", required=True, metavar="SQL", help="Column or SQL expression.")
 @option("--top", type=click.IntRange(1), default=10, metavar="N", help="Number of frequent values.")
 def column(ctx: click.Context, /, *, table: str, column: str, top: int, style: str, jq: str | None) -> None:
-    """Print counts, frequent values and numbers of a column or an SQL expression."""
+    """Print counts, frequent values and numeric statistics of a column or an SQL expression."""
     with workspace_of(ctx) as workspace:
         print_result(workspace.column_stats(table, column, top_n=top).to_dict(), style, jq)
 
 
 @_command("drop", "Drop a table.", "drop -t events --force")
 @_table
-@option("--force", is_flag=True, help="Do not ask, and drop tables that no export made, too.")
+@option("--force", is_flag=True, help="Do not ask for confirmation, and allow tables that no export made.")
 def drop(ctx: click.Context, /, *, table: str, force: bool, style: str, jq: str | None) -> None:
-    """Drop a table and what the ledger records of it."""
+    """Drop a table and its ledger entries."""
     _confirm(ctx, f"Drop table '{table}'?", force=force)
     with workspace_of(ctx, read_only=False) as workspace:
         workspace.drop(table, force=force)

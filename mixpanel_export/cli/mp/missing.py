@@ -1,4 +1,4 @@
-"""What to use instead of the commands of `mp` that have no counterpart here."""
+"""Names a replacement for each `mp` command that has no counterpart here."""
 
 import click
 

@@ -34,7 +34,7 @@ def format_options(command: Command) -> Command:
 
 
 def check_jq(style: str, jq: str | None) -> None:
-    """Check that a result in the format *style* can be filtered by *jq*, if given.
+    """Check that a result in the format *style* can be filtered with *jq*, if given.
 
     Raises:
         ArgumentError: The format is not JSON, or the program jq is not installed.
@@ -46,7 +46,7 @@ def check_jq(style: str, jq: str | None) -> None:
 
 
 def print_result(value: Any, style: str, jq: str | None) -> None:
-    """Print a dictionary or a list in the format *style*, filtered by *jq* if given.
+    """Print a dictionary or a list in the format *style*, filtered with *jq* if given.
 
     Raises:
         ArgumentError: As `check_jq`, or the expression is wrong.
@@ -120,7 +120,7 @@ def _main(item: Any) -> object:
 
 
 def _rows(value: Any) -> tuple[list[str], list[list[Any]]]:
-    """Return *value* as names of columns and rows. Values that are not dictionaries are a column `value`."""
+    """Return *value* as column names and rows. Values that are not dictionaries form a column `value`."""
     items = value if isinstance(value, list) else [value]
     if not items or not isinstance(items[0], dict):
         return ["value"], [[item] for item in items]
