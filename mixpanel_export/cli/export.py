@@ -99,7 +99,7 @@ Exit codes:
     "--append",
     section="Days",
     is_flag=True,
-    help="Add days to an existing table; fetch days that it already has again.",
+    help="Add days to an existing table; refetch days that it already has.",
 )
 @option(
     "--replace",

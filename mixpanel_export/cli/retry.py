@@ -65,7 +65,7 @@ class Task:
 @click.command(
     "retry",
     cls=SectionedCommand,
-    short_help="Fetch the days that are failed, missing or not final.",
+    short_help="Fetch days that are missing, failed or not final.",
     epilog=EXAMPLES,
 )
 @db_argument
