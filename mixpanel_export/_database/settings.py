@@ -24,6 +24,8 @@ _THREAD_MEMORY = 100_000_000  # bytes; each thread that inserts fills a row grou
 # DuckDB 2.0 returns wrong or too few rows with this optimizer, or crashes, if a transaction deletes from a table, inserts
 # into it and then joins it by `rowid`.
 _UNSOUND = "join_filter_pushdown"
+_COLUMN_MEMORY = 400_000  # bytes for each column of a table that is filled
+_USUAL_COLUMNS = 100
 USUAL_LINE = 4 << 20
 """The longest line, in bytes, that DuckDB loads without additional memory. Mixpanel accepts events of up to 1 MB."""
 _changing = RLock()
@@ -110,6 +112,20 @@ def all_processors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     threads = thread_count() if variable("MPX_THREADS") else _threads(processors())
     with _changed_settings(connection, {"threads": str(threads)}):
         yield
+
+
+@contextmanager
+def room_for_columns(connection: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
+    """Give DuckDB more memory and a single thread while it fills a table with many columns.
+
+    DuckDB holds at least one block of each column. With few columns, nothing changes.
+    """
+    if columns <= _USUAL_COLUMNS:
+        yield
+    else:
+        memory = memory_limit() + columns * _COLUMN_MEMORY
+        with _changed_settings(connection, _one_thread_with(memory)):
+            yield
 
 
 def _memory_for_lines(longest: int) -> int:

@@ -78,13 +78,10 @@ def unused(name: str, used: Collection[str]) -> str:
     return candidate
 
 
-def new_keys(
-    counts: Mapping[str, int], columns: Sequence[Column], only: Collection[str] | None, limit: int
-) -> list[str]:
+def new_keys(counts: Mapping[str, int], columns: Sequence[Column], limit: int) -> list[str]:
     """Return the keys that become columns, the most frequent first, so that there are at most *limit* columns."""
     existing = {column.key for column in columns}
-    candidates = [key for key in counts if key not in existing and (only is None or key in only)]
-    candidates.sort(key=lambda key: (-counts[key], key))
+    candidates = sorted(counts.keys() - existing, key=lambda key: (-counts[key], key))
     return candidates[: max(0, limit - len(existing))]
 
 

@@ -21,18 +21,21 @@ from mixpanel_export._database.path import check_there, database_path
 from mixpanel_export._database.schema import (
     check_ledger,
     check_no_view,
+    columns_of,
     comment_of,
     create_ledger,
     has_export_columns,
     name_in_database,
     table_exists,
 )
+from mixpanel_export._flat.columns import BASE_COLUMNS, OTHER
 from mixpanel_export._flat.state import (
     COMMENT,
     FlatTable,
     create_state,
     drop_flat_table,
     flat_tables,
+    read_columns,
     write_table,
 )
 from mixpanel_export._flat.update import Update, update
@@ -215,6 +218,7 @@ def _target(connection: Connection, source: str, request: Request) -> FlatTable:
         )
     if stored and not request.rebuild:
         _check_settings(stored, request)
+        _check_columns(connection, name)
     else:
         drop_flat_table(connection, name)
     return _with_settings(stored or FlatTable(name, source), request)
@@ -229,6 +233,16 @@ def _check_name(connection: Connection, table: str) -> None:
             name,
             f"{name} is a table of your own, so it cannot be a flat table",
             advice="choose another name with $into",
+        )
+
+
+def _check_columns(connection: Connection, table: str) -> None:
+    """Check that nobody has changed the columns of a flat table."""
+    known = [(column.name, column.type) for column in read_columns(connection, table)]
+    there = [column for column in columns_of(connection, table) if column != (OTHER, "JSON")]
+    if there != [*BASE_COLUMNS.items(), *known]:
+        raise TableFormatError(
+            table, f"the columns of table {table} have been changed", advice="pass $rebuild to make it anew"
         )
 
 

@@ -67,10 +67,14 @@ def batch_states(connection: Connection, table: str) -> dict[int, BatchState]:
     return {batch: BatchState(revisions[batch], count) for batch, count in counts.items()}
 
 
-def key_counts(connection: Connection, source: Source) -> dict[str, int]:
-    """Return the number of rows that have each key."""
+def key_counts(
+    connection: Connection, source: Source, only: Iterable[str] | None, most: int
+) -> dict[str, int]:
+    """Return the number of rows that have each of the keys *only*, or each of the *most* frequent keys."""
+    condition = "" if only is None else f"WHERE key IN ({', '.join(map(literal, only))})"
     rows = connection.execute(
-        f"SELECT key, count(*) FROM (SELECT unnest(json_keys(properties)) AS key {source.sql}) GROUP BY key"
+        f"SELECT key, count(*) AS rows FROM (SELECT unnest(json_keys(properties)) AS key {source.sql}) {condition} "
+        f"GROUP BY key ORDER BY rows DESC, key LIMIT {most}"
     ).fetchall()
     return dict(rows)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from mixpanel_export._database.connection import Connection, quoted, supports_zstd
 from mixpanel_export._database.schema import columns_of, table_exists
+from mixpanel_export._database.settings import room_for_columns
 from mixpanel_export._flat.columns import (
     BASE_COLUMNS,
     MAX_COLUMNS,
@@ -128,8 +129,8 @@ def _plan(
     connection: Connection, flat: FlatTable, source: Source, now: Mapping[int, BatchState], limit: int
 ) -> _Plan:
     old = read_columns(connection, flat.name)
-    counts = key_counts(connection, source)
-    added = named(new_keys(counts, old, flat.only, limit), [column.name for column in old])
+    counts = key_counts(connection, source, flat.only, len(old) + limit + 1)
+    added = named(new_keys(counts, old, limit), [column.name for column in old])
     columns = [*old, *added]
     kinds, doubtful = _kinds(connection, source, columns, now)
     columns = [replace(column, kinds=column.kinds | kinds.get(column.key, Kind.NONE)) for column in columns]
@@ -221,7 +222,8 @@ def _apply(
     else:
         removed = {}
         _create(connection, flat.name, plan.columns, other=plan.other)
-    _insert(connection, flat.name, plan, source)
+    with room_for_columns(connection, len(plan.columns)):
+        _insert(connection, flat.name, plan, source)
     counts = _counts(connection, flat.name, plan.columns, pending.read)
     columns = tuple(
         column.with_counts(counts.get(column.key, {}), removed.get(column.key, 0)) for column in plan.columns

@@ -165,6 +165,17 @@ async def test_what_cannot_be_flattened_is_an_error(db: Path) -> None:
     assert query(db, "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events_flat'") == [(0,)]
 
 
+async def test_a_changed_flat_table_is_an_error(db: Path) -> None:
+    """With columns that somebody has changed, it can only be made anew."""
+    await export(simulator(), db, last="2024-03-02")
+    await flatten_events(db)
+    query(db, 'ALTER TABLE events_flat DROP COLUMN "$os"')
+    with pytest.raises(TableFormatError):
+        await flatten_events(db)
+    await flatten_events(db, rebuild=True)
+    assert is_up_to_date(db)
+
+
 async def test_settings_are_kept(db: Path) -> None:
     """Keys and events of the first call hold for later ones; others are an error without `rebuild`."""
     await export(simulator(), db, last="2024-03-02")

@@ -320,6 +320,9 @@ CASES: dict[str, Callable[[Place], Any]] = {
     ),
     "a flat table with an internal name": steps(exists, flattened(into="_mine")),
     "a flat table of other keys than before": steps(exists, flattened(only=["a"]), flattened(only=["b"])),
+    "a flat table whose columns were changed": steps(
+        exists, flattened(), sql('ALTER TABLE events_flat DROP COLUMN "$os"'), flattened()
+    ),
     "one name in the place of several": steps(exists, flattened(only="a")),
     "no name at all": steps(exists, flattened(only=[])),
     "a flat table that another transaction changes": steps(exists, flattened_meanwhile),
