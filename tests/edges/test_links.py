@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from examples import slow
 from shell import mpx
 from support import export, held, simulator, truth
 
@@ -14,8 +15,7 @@ from mixpanel_export.results import BatchProgress
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
 
 
-@pytest.mark.parametrize("hops", [1, 2])
-@pytest.mark.parametrize("created", [False, True])
+@pytest.mark.parametrize("hops, created", [(1, False), (2, True), *slow([(1, True), (2, False)])])
 def test_staged_rows_lie_beside_the_file(hops: int, created: bool, tmp_path: Path) -> None:
     """The link may be on another disk, which is small or read by others; it stays a link through every mode."""
     beside_file, beside_link = tmp_path / "file", tmp_path / "link"
