@@ -1,6 +1,6 @@
-"""Arrow arrays between Python and DuckDB, without copies: lines of text, and the columns extracted from them.
+"""Passes Arrow arrays between Python and DuckDB without copies: lines of text, and the columns extracted from them.
 
-nanoarrow makes the arrays over numpy's memory, or receives them from DuckDB.
+nanoarrow builds the arrays on numpy's memory, or receives them from DuckDB.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from mixpanel_export._database.schema import EVENT_COLUMNS
 from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export._writer.offsets import IndexedText, Offsets
 
-_ARRAY_ROWS = 512  # lines of an array; DuckDB allocates memory for parsing one array at a time
+_ARRAY_ROWS = 512  # lines per array; DuckDB allocates memory for parsing one array at a time
 _ERRORS = {
     "INTERRUPT": duckdb.InterruptException,
     "Out of Memory": duckdb.OutOfMemoryException,
@@ -39,20 +39,20 @@ _ARROW_TYPES = {"VARCHAR": na.string(), "TIMESTAMP": na.timestamp("us")}
 _EXTRACTED = {name: _ARROW_TYPES[kind] for name, kind in EVENT_COLUMNS.items() if name != "properties"}
 _COLUMNS = na.c_schema(na.struct(_EXTRACTED))
 LINE = na.c_schema(na.struct({"line": _PARTS, "number": na.int64()}))
-"""Schema of a regular line: `line`, a list of four texts (the first is the event name, the third the properties), and
-`number`."""
+"""The schema of a regular line: `line`, a list of four texts (the first is the event name, the third the properties),
+and `number`."""
 
 EVENT = na.c_schema(
     na.struct({"payload": _PAYLOAD, "keep": na.bool_(), "export_batch": na.int32(), **_EXTRACTED})
 )
-"""Schema of an event: `payload`, a list of two texts (the first is the properties); `keep`, whether to insert it;
-`export_batch`, the number of its batch; and the extracted columns."""
+"""The schema of an event: `payload`, a list of two texts (the first is the properties); `keep`, whether to insert the
+event; `export_batch`, its batch number; and the extracted columns."""
 
 COLUMNS = tuple(_EXTRACTED)
 """The columns of an events table that are extracted from lines."""
 
 FORMATS = [column.format for column in _COLUMNS.children]
-"""Arrow's format strings of these columns; arrays with other formats would be misread."""
+"""Arrow's format strings for these columns; arrays with other formats would be misread."""
 
 
 class ExtractedColumns:
@@ -80,9 +80,9 @@ class ExtractedColumns:
     def joined_with(
         self, text: bytes | memoryview, spans: Offsets, keep: NDArray[np.bool_], batch: int
     ) -> Iterator[object]:
-        """Yield arrays of the schema `EVENT` for the segment.
+        """Yield arrays with the schema `EVENT` for the segment.
 
-        *text* is the segment's, *spans* are those of the properties in it, and *keep* has a flag for each row.
+        *text* is the segment's text, *spans* locates the properties in it, and *keep* has a flag for each row.
 
         Raises:
             OSError, EOFError: Columns in the file cannot be read.
@@ -133,7 +133,7 @@ def fetch_arrays(relation: duckdb.DuckDBPyRelation) -> list[Any]:
 
 
 def column_formats(array: Any) -> list[str]:
-    """Return Arrow's format strings of the columns."""
+    """Return Arrow's format strings for the columns."""
     return [column.format for column in array.schema.children]
 
 
@@ -143,7 +143,7 @@ def values(array: Any, index: int, dtype: DTypeLike) -> NDArray[Any]:
 
 
 def not_null(array: Any, index: int) -> NDArray[np.bool_]:
-    """Return for each row whether the column has a value."""
+    """Return, for each row, whether the column has a value."""
     column = array.child(index)
     if not column.null_count:
         return np.ones(column.length, np.bool_)
@@ -152,7 +152,7 @@ def not_null(array: Any, index: int) -> NDArray[np.bool_]:
 
 
 def line_arrays(segment: IndexedText) -> Iterator[object]:
-    """Yield arrays of the schema `LINE` for the regular lines of a segment."""
+    """Yield arrays with the schema `LINE` for the regular lines of a segment."""
     for first in range(0, len(segment.numbers), _ARRAY_ROWS):
         count = min(_ARRAY_ROWS, len(segment.numbers) - first)
         numbers = _c_array(na.int64(), count, [None, na.c_buffer(segment.numbers[first : first + count])])
@@ -164,7 +164,7 @@ def line_arrays(segment: IndexedText) -> Iterator[object]:
 def _texts(schema: object, text: bytes | memoryview, marks: Offsets, first: int, count: int) -> object:
     """Return an array that divides *text* at *marks*. Each row is a list of texts.
 
-    A text ends where the next one begins, in the same or the next row. The last one ends with *text*.
+    Each text ends where the next one begins, in the same row or the next. The last text ends with *text*.
     """
     parts = marks.shape[1]
     offsets = marks[first : first + count + 1].ravel()[: parts * count + 1]
@@ -197,9 +197,9 @@ def _size(column: Any) -> int:
 
 
 def _as_duckdb_error(error: RuntimeError) -> duckdb.Error:
-    """Return the DuckDB error behind an error of nanoarrow.
+    """Return the DuckDB error behind a nanoarrow error.
 
-    nanoarrow keeps only the text of a DuckDB error; restore its type.
+    nanoarrow keeps only a DuckDB error's text, so this function restores the type.
     """
     _, _, text = str(error).partition(": ")
     return next(

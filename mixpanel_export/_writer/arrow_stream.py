@@ -1,8 +1,8 @@
 """Streams Arrow arrays from a Python iterator to DuckDB.
 
-nanoarrow can only stream arrays that all exist already. Here each array is requested when a thread of DuckDB needs it, so
-a statement can read more than fits into memory. The structures are those of Arrow's C data and C stream interfaces
-(arrow.apache.org/docs/format/CStreamInterface.html).
+nanoarrow can stream only arrays that already exist. Here, each array is requested when a DuckDB thread needs it, so a
+statement can read more data than fits into memory. The structures are defined by Arrow's C data and C stream
+interfaces (arrow.apache.org/docs/format/CStreamInterface.html).
 """
 
 import ctypes
@@ -50,20 +50,20 @@ class ArrowSource:
         self._streams: list[_Stream] = []
 
     def set_arrays(self, arrays: Iterable[Any]) -> None:
-        """Set the rows that the next statement reads. Each array is requested once, and released after it is read."""
+        """Set the rows that the next statement reads. Each array is requested once, and released after use."""
         self._arrays = iter(arrays)
         self._error = None
         self._streams.clear()
 
     def raise_error(self) -> None:
-        """Raise the error that ended the arrays early, if there was one; DuckDB reports it without its type."""
+        """Raise the error that interrupted the arrays, if there was one. DuckDB itself reports it without its type."""
         if self._error is not None:
             raise self._error
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Return a stream of the rows that are left; a requested schema is ignored, as the protocol allows."""
+        """Return a stream of the rows that are left. *requested_schema* is ignored, as the protocol allows."""
         stream = _Stream(*self._callbacks, None)
-        self._streams.append(stream)  # the capsule does not own it
+        self._streams.append(stream)  # keeps it alive, because the capsule does not
         return _new_capsule(ctypes.addressof(stream), b"arrow_array_stream", None)
 
     def _get_schema(self, _: int, out: int) -> int:
@@ -77,7 +77,9 @@ class ArrowSource:
             self._error = error
             return errno.EIO
         if array is None:
-            ctypes.memset(out, 0, _ARRAY_SIZE)  # without a release callback: the end of the stream
+            ctypes.memset(
+                out, 0, _ARRAY_SIZE
+            )  # an array without a release callback marks the end of the stream
         else:
             _, capsule = array.__arrow_c_array__()
             _move(capsule, b"arrow_array", out, _ARRAY_SIZE, _ARRAY_RELEASE)
@@ -88,7 +90,7 @@ class ArrowSource:
 
 
 def _move(capsule: object, name: bytes, target: int, size: int, release: int) -> None:
-    """Move a structure out of its capsule; its release callback moves with it."""
+    """Move a structure out of its capsule, together with its release callback."""
     source = _capsule_pointer(capsule, name)
     ctypes.memmove(target, source, size)
     ctypes.c_void_p.from_address(source + release).value = None

@@ -1,4 +1,4 @@
-"""Finds duplicates inside a chunk. Only lines whose keys recur are read again and compared."""
+"""Finds duplicates within a chunk. Only lines whose keys recur are read again and compared."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,10 +14,12 @@ from mixpanel_export._writer.staging import StagedChunk
 from mixpanel_export._writer.winners import MEMBERS, ROW_OVERHEAD, Candidate, duplicates
 
 PAGE_SIZE = 2 << 20
-"""Bytes of lines that are compared at once."""
+"""The number of bytes of lines that are compared at a time."""
 
-_COMPRESSED_FACTOR = 8  # pages of compressed chunks are larger, because each page inflates the whole chunk
-# The fields of a `Candidate` that differ within a chunk.
+_COMPRESSED_FACTOR = (
+    8  # pages of compressed chunks are larger, because each page decompresses the whole chunk
+)
+# The fields of a `Candidate` that can differ within a chunk.
 _CANDIDATES = f"""
 SELECT number, {NAME}, ids[1], ids[2], ids[3], TRY_CAST(ids[4] AS DOUBLE), properties
 FROM (
@@ -28,19 +30,19 @@ FROM (
 
 
 def prepared_comparison(connection: Connection) -> PreparedRead:
-    """Return the statement that reads the compared values of each line."""
+    """Return the statement that reads the values to compare from each line."""
     return PreparedRead(connection, "comparison", _CANDIDATES, LINE)
 
 
 def duplicate_places(
     statement: PreparedRead, staged: StagedChunk, extraction: Extraction, page_size: int = PAGE_SIZE
 ) -> list[int]:
-    """Return the places of duplicates among the chunk's regular lines.
+    """Return the positions of the duplicates among the chunk's regular lines.
 
     *statement* comes from `prepared_comparison`.
 
     Raises:
-        LoadError: The lines that are read again differ from the staged ones.
+        LoadError: The lines that were read again differ from the staged ones.
     """
     places, keys = extraction.recurring()
     if not len(places):
@@ -69,7 +71,7 @@ def _pages(
     keys: NDArray[np.uint64],
     page_size: int,
 ) -> Iterator[tuple[IndexedText, NDArray[np.uint64]]]:
-    """Yield the lines at *places* with their keys, in pages in the order of *keys*."""
+    """Yield the lines at *places* with their keys, page by page, in the order of *keys*."""
     firsts = np.cumsum([0, *(len(index.regular) for index in indexes)])
     segments = np.searchsorted(firsts, places, side="right") - 1
     spans = np.empty((len(places), 2), dtype=np.int64)

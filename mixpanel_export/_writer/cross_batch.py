@@ -1,15 +1,15 @@
-"""Resolves duplicates across batches: the table has one row of each event, and `_export_duplicates` has the others.
+"""Resolves duplicates across batches: the table keeps one row per event, and `_export_duplicates` keeps the others.
 
-A chunk is inserted without duplicates inside it, and batches that can share an event have disjoint days. So an event can be
-in two batches only if it is a stray in one of them: a row whose time is missing or lies outside the days of its batch.
-`_export_strays` has time and `insert_id` of every stray, whether its row is visible or hidden. This small table shows which
-other batches may have events of a new batch, and at which times.
+Duplicates within a chunk are removed before it is inserted, and batches that can share an event have disjoint days. So
+an event can be in two batches only if it is a stray in one of them: a row whose time is missing or lies outside its
+batch's days. `_export_strays` holds the time and `insert_id` of every stray, whether its row is visible or hidden.
+This small table shows which other batches may share events with a new batch, and at which times.
 
-A duplicate is moved rather than deleted, because it becomes visible again when the batch of its winner is replaced. So
-the contents of the table do not depend on the order in which batches arrive.
+A duplicate is moved rather than deleted, because it becomes visible again when its winner's batch is replaced. So the
+table's contents do not depend on the order in which batches arrive.
 
-SQL compares keys only, each query on fewer rows than the one before. Python compares the few rows that remain, with their
-`properties`. Everything runs inside the caller's transaction.
+SQL compares only keys, and each query reads fewer rows than the one before. Python then compares the few rows that
+remain, including their `properties`. Everything runs inside the caller's transaction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +20,13 @@ from mixpanel_export._database.schema import EVENT_COLUMNS
 from mixpanel_export._writer.winners import MEMBERS, ROW_OVERHEAD, Candidate, duplicates
 
 PAGE_SIZE = 8 << 20
-"""Bytes of rows that are compared at once."""
+"""The number of bytes of rows that are compared at a time."""
 
-_FETCH_ROWS = 1000  # rows that Python exchanges with DuckDB at once
+_FETCH_ROWS = 1000  # rows that Python exchanges with DuckDB at a time
 _COLUMNS = ", ".join(EVENT_COLUMNS)
 
-# Names in these queries begin with an underscore, because the name of an events table cannot.
-# DuckDB reads times much faster than texts, so each query reads the `insert_id` of as few rows as possible.
+# Names in these queries begin with an underscore, because an events table's name cannot. DuckDB reads times much
+# faster than texts, so each query reads the `insert_id` of as few rows as possible.
 
 _RECORD = """
 INSERT INTO _export_strays SELECT {batch}, event_time, insert_id FROM {rows} WHERE rowid IN (
@@ -91,12 +91,12 @@ JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})
 
 
 def record_strays(connection: Connection, table: str, zone: str, batches: Iterable[int]) -> None:
-    """Record the strays of *batches* in the table. The ledger must have the batches; their days are days in *zone*."""
+    """Record the strays of *batches* in the table. The batches must be in the ledger; their days are in *zone*."""
     _record(connection, quoted(table), "export_batch", zone, batches)
 
 
 def record_missing_strays(connection: Connection, table: str, zone: str) -> None:
-    """Record the strays of batches that an older release wrote, including hidden rows."""
+    """Record the strays, hidden rows included, of batches written by an older release."""
     batches = _numbers(connection, _UNRECORDED, [table])
     record_strays(connection, table, zone, batches)
     _record(connection, "_export_duplicates", "batch", zone, batches)
@@ -111,9 +111,9 @@ def move_duplicates(
     *,
     page_size: int = PAGE_SIZE,
 ) -> None:
-    """Move the duplicates among *new* and older batches of the project, and update the counts in the ledger.
+    """Move the duplicates among *new* and older batches of the project, and update the ledger's counts.
 
-    The strays of all batches must be recorded. *page_size* limits the bytes of rows that are in memory at once.
+    The strays of all batches must be recorded. *page_size* limits how many bytes of rows are in memory at a time.
     """
     batches = batches_to_compare(connection, table, project, zone, new)
     if len(batches) < 2:
@@ -134,7 +134,7 @@ def move_duplicates(
 
 
 def restore(connection: Connection, table: str, replaced: Sequence[int]) -> list[int]:
-    """Make the duplicates of rows in the batches *replaced* visible again. Return the batches of these duplicates."""
+    """Make the duplicates of rows in the *replaced* batches visible again. Return the batches of these duplicates."""
     hidden = f"FROM _export_duplicates WHERE lost_to IN ({_listed(replaced)})"
     batches = _numbers(connection, f"SELECT DISTINCT batch {hidden}")
     if batches:
@@ -147,7 +147,7 @@ def restore(connection: Connection, table: str, replaced: Sequence[int]) -> list
 def batches_to_compare(
     connection: Connection, table: str, project: str, zone: str, new: Sequence[int]
 ) -> list[int]:
-    """Return the batches that may share events with *new* batches. `_export_times` gets the times of such events."""
+    """Return the batches that may share events with *new* batches. The times of these events go to `_export_times`."""
     connection.execute(_EXTENTS.format(**_days(zone)), [table, project])
     listed = _listed(new)
     spans = connection.execute(f"FROM _export_extents WHERE batch IN ({listed})").fetchall() if new else []
@@ -164,7 +164,7 @@ def _record(connection: Connection, rows: str, batch: str, zone: str, batches: I
 
 
 def _store_losers(connection: Connection, losers: Iterator[tuple[int, int, int]]) -> bool:
-    """Write the *losers* into `_export_losers`, some at a time; return whether there are any."""
+    """Write the *losers* into `_export_losers` in portions. Return whether there are any."""
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE _export_losers (id BIGINT, batch INTEGER, winner INTEGER)"
     )
@@ -183,7 +183,7 @@ def _candidates(connection: Connection, query: str) -> Iterator[Candidate]:
 
 
 def _recount(connection: Connection, removed: str) -> None:
-    """Update the counts in the ledger. The query *removed* returns the number of removed rows of each batch."""
+    """Update the counts in the ledger. The query *removed* returns the number of rows removed from each batch."""
     connection.execute(
         'UPDATE _export_batches SET "rows" = "rows" - removed, removed_duplicates = removed_duplicates + removed, '
         f"revision = coalesce(revision, 0) + 1 FROM ({removed}) AS counts WHERE _export_batches.batch = counts.batch"
@@ -191,7 +191,7 @@ def _recount(connection: Connection, removed: str) -> None:
 
 
 def _days(zone: str) -> dict[str, str]:
-    """Return SQL for the first and the last moment of a batch's days."""
+    """Return the SQL for the first and the last moment of a batch's days."""
     return {"first": first_moment("from_date", zone), "last": last_moment("to_date", zone)}
 
 

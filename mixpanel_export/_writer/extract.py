@@ -1,7 +1,7 @@
-"""Extracts every column but `properties` from the lines of a segment, as Arrow arrays, without a Python object per event.
+"""Extracts every column except `properties` from a segment's lines, as Arrow arrays, without a Python object per event.
 
-`properties` is a span of the line's text, because every JSON function of DuckDB rewrites numbers and escapes. A line is
-*doubtful* if it is not regular (see `offsets`) or DuckDB cannot parse it.
+`properties` stays a span of the line's text, because all of DuckDB's JSON functions rewrite numbers and escapes. A
+line is *doubtful* if it is not regular (see `offsets`) or DuckDB cannot parse it.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,14 +31,15 @@ from mixpanel_export._writer.prepared import PreparedRead
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a table's times are naive UTC
 
-# Only a name with a backslash needs JSON decoding. `decode` checks that the bytes are UTF-8. TRY, because both functions
-# raise on invalid input.
+# Only a name with a backslash needs JSON decoding. `decode` checks that the bytes are UTF-8. TRY is needed because
+# both functions raise an error on invalid input.
 NAME = """
 CASE WHEN contains(raw, '\\') THEN TRY(json_extract_string('"' || raw || '"', '$')) ELSE TRY(decode(encode(raw))) END
 """
-"""SQL of the event's name for `raw`, the text between the quotes."""
+"""SQL for the event name, given `raw`, the text between the quotes."""
 
-# Almost every time is a whole number of seconds, written in digits only; it is converted without the checks of other forms.
+# Almost every time is a whole number of seconds, written only in digits. It is converted without the checks that other
+# forms need.
 _EVENTS = """
 SELECT number, event_name, ids[2] AS distinct_id, ids[3] AS insert_id,
        CASE WHEN whole IS NOT NULL THEN time WHEN year(time) BETWEEN 1 AND 9999 THEN time END AS event_time, -- Python's years
@@ -69,12 +70,13 @@ FROM (
     )
 )
 """
-# Text without an offset is local; only such text can be cast with a zone appended.
+# Text without an offset is local time; only such text can be cast with a zone appended.
 _LOCAL_ISO = """
 coalesce(TRY_CAST(ids[1] || ' {zone}' AS TIMESTAMPTZ), TRY_CAST(ids[1] || ' 00:00:00 {zone}' AS TIMESTAMPTZ),
          TRY_CAST(ids[1] AS TIMESTAMPTZ))::TIMESTAMP
 """
-# A key is odd, or 0 without an insert id. Different events rarely share time and id, so few keys recur by chance.
+# A key is odd, or 0 if there is no insert id. Different events rarely share a time and an id, so few keys recur by
+# chance.
 _EXTRACT = f"""
 SELECT {", ".join(COLUMNS)}, CASE WHEN sound THEN number ELSE -1 - number END,
        CASE WHEN insert_id <> '' THEN hash(event_time, insert_id) | 1::UBIGINT ELSE 0::UBIGINT END
@@ -85,12 +87,12 @@ _TIME, _NUMBER, _KEY = COLUMNS.index("event_time"), len(COLUMNS), len(COLUMNS) +
 
 
 class LoadError(Exception):
-    """DuckDB did not read the lines that were staged."""
+    """DuckDB did not read exactly the staged lines."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExtractedSegment:
-    """The columns of a segment. The arrays have an element for each regular line."""
+    """A segment's columns. The arrays have an element for each regular line."""
 
     index: LineIndex
     columns: ExtractedColumns
@@ -119,7 +121,7 @@ class Extraction:
         }
 
     def recurring(self) -> tuple[Numbers, NDArray[np.uint64]]:
-        """Return the places of the regular lines whose keys recur, ordered by key, and these keys."""
+        """Return the positions of the regular lines whose keys recur, ordered by key, and their keys."""
         keys = np.concatenate([np.empty(0, np.uint64), *(segment.keys for segment in self.segments)])
         ordered = np.sort(keys)
         recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
@@ -128,7 +130,7 @@ class Extraction:
         return places, keys[places]
 
     def count(self, first: datetime, last: datetime, keep: NDArray[np.bool_]) -> "RowCounts":
-        """Count the rows flagged in *keep*; *first* and *last* are the first and last moment of the chunk's days."""
+        """Count the rows flagged in *keep*; *first* and *last* are the first and last moments of the chunk's days."""
         timed = np.concatenate([np.empty(0, np.bool_), *(segment.timed for segment in self.segments)])
         times = np.concatenate([np.empty(0, np.int64), *(segment.times for segment in self.segments)])[
             keep & timed
@@ -147,7 +149,7 @@ class Extraction:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """The counts of a chunk's rows. `Batch` has the same fields."""
+    """The row counts of a chunk. `Batch` has fields of the same names."""
 
     rows: int
     removed_duplicates: int
@@ -158,7 +160,7 @@ class RowCounts:
 
 
 class ExtractionStatement:
-    """The SQL that extracts columns. Times without an offset are in *zone*.
+    """The SQL that extracts columns. Times without an offset are taken to be in *zone*.
 
     The fast statement raises an error if a line is invalid. Then a slower statement identifies the invalid lines.
     """
@@ -171,7 +173,7 @@ class ExtractionStatement:
     def extract(
         self, text: bytes | memoryview, store: Callable[[Sequence[Any]], ExtractedColumns]
     ) -> ExtractedSegment:
-        """Extract the columns of the lines in *text*. *store* gets arrays that begin with `COLUMNS`.
+        """Extract the columns of the lines in *text*. *store* receives arrays whose first columns are `COLUMNS`.
 
         Raises:
             LoadError: DuckDB did not read every regular line.
@@ -215,7 +217,7 @@ class ExtractionStatement:
 
 
 def _events_sql(zone: str) -> str:
-    """Return the SQL that reads `LINES` and converts each form of `time` to UTC. Times without an offset are in *zone*."""
+    """Return the SQL that reads `LINES` and converts every form of `time`, local times in *zone* included, to UTC."""
     return _EVENTS.format(
         iso_time=ISO_TIME,
         name=NAME,

@@ -11,10 +11,11 @@ from mixpanel_export._writer.load import ValidatedChunk
 class Group:
     """Chunks that are loaded in one transaction.
 
-    A group may grow while its first chunks are loaded. Iteration over an open group waits for further chunks.
+    A group may grow while its first chunks are being loaded. Iterating over an open group waits for further chunks.
 
-    The group is open until `close`, for *open_for* seconds at most. The limit prevents a deadlock: a callback may block
-    the event loop with a statement that waits for the load of the group, and only the event loop calls `close`.
+    The group stays open until `close`, but for *open_for* seconds at most. The limit prevents a deadlock: a callback
+    may block the event loop with a statement that waits for the group to be loaded, and only the event loop calls
+    `close`.
     """
 
     def __init__(
@@ -22,13 +23,13 @@ class Group:
     ) -> None:
         self.chunks = [chunk]
         self.on_all_processors = on_all_processors
-        """Whether the load may use all processors, because no other task of the export needs one."""
+        """Whether loading may use all processors, because no other task in the export needs one."""
         self.rows = chunk.batch.rows
-        """The rows to be inserted."""
+        """The number of rows to insert."""
         self.size = chunk.staged.size
-        """The bytes of the staged lines."""
+        """The total size of the staged lines, in bytes."""
         self.longest = chunk.longest
-        """The bytes of the longest line."""
+        """The size of the longest line, in bytes."""
         self.is_open = open_for > 0
         """Whether chunks may be added."""
         self._end = monotonic() + open_for
@@ -37,7 +38,7 @@ class Group:
     def add(self, chunk: ValidatedChunk) -> bool:
         """Add a chunk if the group is open. Return whether it was added."""
         with self._changed:
-            if not self.is_open:  # the iterator may have reached the end
+            if not self.is_open:  # an iterator may already have reached the end
                 return False
             self.chunks.append(chunk)
             self.rows += chunk.batch.rows
@@ -47,13 +48,13 @@ class Group:
             return True
 
     def close(self) -> None:
-        """Declare that no chunk will be added."""
+        """Declare that no more chunks will be added."""
         with self._changed:
             self.is_open = False
             self._changed.notify_all()
 
     def wait_until_closed(self) -> None:
-        """Wait for the end of the group."""
+        """Wait until the group is closed."""
         with self._changed:
             while self.is_open:
                 self._wait()
@@ -68,6 +69,6 @@ class Group:
             yield self.chunks[number]
 
     def _wait(self) -> None:
-        """Wait for a change, or for the end of the time."""
+        """Wait for a change, or until the time is up."""
         if not self._changed.wait(max(0.0, self._end - monotonic())):
             self.is_open = False

@@ -24,7 +24,7 @@ UNLOADABLE = (
     duckdb.OutOfRangeException,
     duckdb.OutOfMemoryException,
 )
-"""Errors that concern one chunk rather than the database."""
+"""Errors caused by one chunk rather than by the database."""
 
 
 _VALUES = ", ".join("payload[1]" if name == "properties" else name for name in EVENT_COLUMNS)
@@ -32,7 +32,7 @@ _INSERT = f"INSERT INTO {{table}} SELECT {_VALUES}, export_batch FROM {LINES} WH
 
 
 class UnloadableError(Exception):
-    """A chunk of the group cannot be loaded. No row of the group is in the table."""
+    """A chunk in the group cannot be loaded. None of the group's rows are in the table."""
 
     def __init__(self, reason: str, *, out_of_memory: bool) -> None:
         super().__init__(reason)
@@ -52,9 +52,9 @@ class ValidatedChunk:
     columns: tuple[ExtractedColumns, ...]
     """The extracted columns of each segment."""
     keep: NDArray[np.bool_]
-    """Whether each regular line is inserted. Duplicates inside the chunk are not."""
+    """For each regular line, whether to insert it. Duplicates within the chunk are not inserted."""
     longest: int
-    """The bytes of the longest line."""
+    """The size of the longest line, in bytes."""
 
     def discard_columns(self) -> None:
         """Release the memory of the columns, and remove their files."""
@@ -65,8 +65,8 @@ class ValidatedChunk:
 def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) -> None:
     """Insert chunks into *table*, in one statement on all threads, in the caller's transaction.
 
-    The statement takes one chunk at a time from *group*, and ends when the group does. Each thread fills row groups of
-    its own, so rows are only roughly in the order of the lines.
+    The statement takes one chunk at a time from *group*, and ends when the group does. Each thread fills its own row
+    groups, so the rows are only roughly in the order of the lines.
 
     Raises:
         LoadError: DuckDB inserted too few or too many rows.
@@ -95,5 +95,5 @@ def _arrays(chunk: ValidatedChunk) -> Iterator[object]:
 
 
 def first_line(error: Exception) -> str:
-    """Return why a chunk cannot be loaded, in one line."""
+    """Return why a chunk cannot be loaded, on one line."""
     return f"Write failed: {str(error).splitlines()[0]}"

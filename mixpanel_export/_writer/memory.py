@@ -4,7 +4,7 @@ from threading import Lock
 
 
 class MemoryBudget:
-    """A number of bytes that several threads reserve and release."""
+    """A number of bytes from which several threads reserve shares."""
 
     def __init__(self, size: int) -> None:
         self._free = size
@@ -19,6 +19,6 @@ class MemoryBudget:
             return True
 
     def release(self, size: int) -> None:
-        """Return *size* reserved bytes."""
+        """Give *size* reserved bytes back."""
         with self._lock:
             self._free += size

@@ -1,7 +1,7 @@
-"""Finds the byte offsets of lines, event names and properties in whole lines. Nothing is parsed or copied.
+"""Finds the byte offsets of lines, event names and properties in a text of whole lines. Nothing is parsed or copied.
 
-numpy finds the offsets, and Arrow's layout lets DuckDB read the text in place. A *regular* line has the form in which
-Mixpanel writes events, `{"event":"…","properties":{…}}`. DuckDB checks whether name and properties are valid.
+numpy finds the offsets, and Arrow's layout lets DuckDB read the text in place. A *regular* line has the form that
+Mixpanel uses, `{"event":"…","properties":{…}}`. DuckDB checks whether the name and the properties are valid.
 """
 
 import re
@@ -14,34 +14,34 @@ Numbers = NDArray[np.int64]
 Offsets = NDArray[np.int32]
 
 BEGIN, BETWEEN = '{"event":"', '","properties":'
-"""The text before an event's name, and the text between it and the properties, in Mixpanel's own form."""
+"""The text before the event name, and the text between the name and the properties, as Mixpanel writes them."""
 
 _LEAST = len(f"{BEGIN}{BETWEEN}{{}}}}\n")
 _PIECE = 1 << 20
 _USUAL_NAME = 512  # bytes; Mixpanel's limit is 255 characters
 _QUOTE, _BACKSLASH, _BRACE, _SPACE, _RETURN, _NEWLINE = b'"\\} \r\n'
-# How far the search for the end of a string advances from each byte. A quote or a control byte ends it, a backslash skips
-# the byte after it.
+# How far the search for the end of a string advances from each byte. A quote or a control byte ends the search; a
+# backslash skips the next byte.
 _STEPS = np.ones(256, dtype=np.int32)
 _STEPS[:_SPACE], _STEPS[_QUOTE], _STEPS[_BACKSLASH] = 0, 0, 2
-# The same search, for one string that is longer than `_USUAL_NAME`.
+# The same search for a single string, used if it is longer than `_USUAL_NAME`.
 _STRING = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LineIndex:
-    """The offsets of lines, and of the parts of the regular ones."""
+    """The offsets of lines, and of the parts of regular lines."""
 
     ends: Offsets
     """Where each line ends, after its newline."""
     regular: Offsets
-    """The numbers, from 0, of the regular lines."""
+    """The line numbers of the regular lines, counted from 0."""
     marks: Offsets
-    """Where four parts of each regular line begin: the name, the text after it, the properties, and the rest."""
+    """Where the four parts of each regular line begin: the name, the text after it, the properties, and the rest."""
 
     @property
     def lines(self) -> int:
-        """The number of lines, blank ones included."""
+        """The number of lines, including blank ones."""
         return len(self.ends)
 
     @property
@@ -51,7 +51,7 @@ class LineIndex:
 
     @property
     def longest(self) -> int:
-        """The bytes of the longest line."""
+        """The size of the longest line, in bytes."""
         return int(np.diff(self.ends, prepend=0).max(initial=0))
 
     def spans(self, places: Numbers) -> Offsets:
@@ -61,14 +61,14 @@ class LineIndex:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexedText:
-    """Whole lines with their index; `numbers` are the numbers of the regular lines in their chunk."""
+    """Whole lines with their index. `numbers` has the line numbers of the regular lines within the chunk."""
 
     text: bytes | memoryview
     index: LineIndex
     numbers: Numbers
 
     def line(self, number: int) -> bytes:
-        """Return one line with its newline, by its number in the text."""
+        """Return the line with this number in the text, including its newline."""
         return bytes(self.text[self.index.ends[number - 1] if number else 0 : self.index.ends[number]])
 
     def irregular(self) -> list[int]:
@@ -80,7 +80,7 @@ class IndexedText:
 
 
 def index_lines(text: bytes | memoryview) -> LineIndex:
-    """Return the offsets of whole lines, each ended by a newline."""
+    """Return the offsets in *text*, which consists of whole lines that end with a newline."""
     bytes_ = np.frombuffer(text, dtype=np.uint8)
     ends = _newlines(bytes_) + 1
     starts = np.concatenate((np.zeros(1, dtype=np.int32), ends[:-1]))
@@ -97,14 +97,14 @@ def index_lines(text: bytes | memoryview) -> LineIndex:
 
 
 def _equal(bytes_: NDArray[np.uint8], at: Offsets, text: str) -> NDArray[np.bool_]:
-    """Return whether *text* is at each of the offsets."""
+    """Return, for each offset, whether *text* is there."""
     flags = [bytes_.take(at + index) == byte for index, byte in enumerate(text.encode())]
     equal: NDArray[np.bool_] = np.logical_and.reduce(flags)
     return equal
 
 
 def _newlines(bytes_: NDArray[np.uint8]) -> Offsets:
-    """Return where the newlines are, searched in pieces, so that the flags fit into the processor's cache."""
+    """Return where the newlines are. Small pieces are searched, so that the flags fit into the processor's cache."""
     pieces = [
         np.flatnonzero(bytes_[start : start + _PIECE] == _NEWLINE).astype(np.int32) + np.int32(start)
         for start in range(0, len(bytes_), _PIECE)
@@ -120,7 +120,7 @@ def _ends_of_strings(text: bytes | memoryview, starts: Offsets, lasts: Offsets) 
     bytes_ = np.frombuffer(text, dtype=np.uint8)
     at = starts.copy()
     for _ in range(_USUAL_NAME):
-        # A backslash before the last newline leads beyond the text, where `clip` reads that newline again.
+        # A backslash before the last newline would lead beyond the text; with `clip`, the newline is read again.
         steps = _STEPS.take(bytes_.take(at, mode="clip"))
         if not steps.any():
             break

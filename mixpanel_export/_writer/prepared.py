@@ -12,14 +12,14 @@ from mixpanel_export._writer.arrow import fetch_arrays
 from mixpanel_export._writer.arrow_stream import ArrowSource
 
 LINES = "$lines"
-"""Placeholder for the input table in the SQL of a `PreparedRead`. No name of a table contains it."""
+"""The placeholder for the input table in a `PreparedRead`'s SQL. Table names cannot contain it."""
 
 
 class PreparedRead:
-    """A prepared statement over `LINES`, whose rows are supplied for each run.
+    """A prepared statement that reads `LINES`, whose rows are supplied for each run.
 
-    Parsing and planning take as long as a run, so they are done once. A new statement replaces the one with the same
-    *name* in the connection, which must not be run any more.
+    Parsing and planning take as long as a run, so they are done only once. A new statement replaces an earlier one
+    with the same *name* on the connection; the earlier one must not be run again.
     """
 
     def __init__(self, connection: Connection, name: str, statement: str, schema: object) -> None:
@@ -31,7 +31,7 @@ class PreparedRead:
         connection.execute(f"PREPARE _export_{name} AS {statement.replace(LINES, lines)}")
 
     def room_for_lines(self, longest: int) -> AbstractContextManager[None]:
-        """Give DuckDB what it needs to read lines of up to *longest* bytes."""
+        """Give DuckDB the memory that it needs to read lines of up to *longest* bytes."""
         return room_for_lines(self._connection, longest)
 
     def arrays(self, lines: Iterable[object]) -> list[Any]:

@@ -1,6 +1,6 @@
-"""Repairs a chunk with doubtful lines. The result has valid events only.
+"""Repairs a chunk with doubtful lines. The result contains only valid events.
 
-This slow path works line by line in Python, for the few chunks that need it.
+This slow path works line by line in Python, and only for the few chunks that need it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,16 +12,16 @@ from mixpanel_export._ndjson import Canonical, canonical
 from mixpanel_export._writer.extract import LoadError
 from mixpanel_export._writer.staging import StagedChunk, Staging
 
-_PAGE = 1 << 20  # bytes of lines that DuckDB checks at once
+_PAGE = 1 << 20  # bytes of lines that DuckDB checks at a time
 
 
 def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], staging: Staging) -> StagedChunk:
-    """Rewrite the chunk with its *doubtful* lines in the canonical form. Lines that are not events are rejected.
+    """Rewrite the chunk with its *doubtful* lines in canonical form. Lines that are not events are rejected.
 
-    The original text of rejected and repaired lines is set aside, for `_export_rejects`.
+    The original text of rejected and repaired lines is set aside for `_export_rejects`.
 
     Raises:
-        LoadError: The chunk was repaired before, or lines are missing.
+        LoadError: The chunk was already repaired, or lines are missing.
     """
     if staged.set_aside:
         raise LoadError(
@@ -66,7 +66,7 @@ def load_set_aside(connection: Connection, staged: StagedChunk) -> None:
 def _canonical_lines(
     connection: Connection, staged: StagedChunk, doubtful: set[int]
 ) -> Iterator[tuple[bytes, Canonical | None]]:
-    """Yield each line with its canonical form; None if it is not an event, or if DuckDB cannot parse that form."""
+    """Yield each line with its canonical form, or with None if it is not an event or DuckDB cannot parse the form."""
     for page in _pages(enumerate(staged.all_lines())):
         forms = {number: canonical(line[:-1]) for number, line in page if number in doubtful}
         valid = iter(_are_json(connection, [form.line for form in forms.values() if form]))
@@ -88,7 +88,7 @@ def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes
 
 
 def _are_json(connection: Connection, lines: Sequence[bytes]) -> list[bool]:
-    """Return for each line whether DuckDB can parse it. A list keeps the order of the lines, a table may not."""
+    """Return, for each line, whether DuckDB can parse it. A list keeps the order of the lines; a table may not."""
     with room_for_lines(connection, max(map(len, lines), default=0)):
         ((flags,),) = connection.execute(
             "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",

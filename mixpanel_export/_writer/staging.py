@@ -2,10 +2,10 @@
 
 The database never has rows of an incomplete chunk, so a chunk that restarts costs the database nothing.
 
-The directory holds customer data. It has mode 0700 and the process id in its name, and is removed when the export ends. It
-is on the database's disk, because the system's temporary folder is often in memory. If a process is killed, the next
-export into the same database removes its directory. That export holds DuckDB's lock, so no other process uses the
-directory any more.
+The directory holds customer data. It has mode 0700 and the process id in its name, and is removed when the export
+ends. It is on the database's disk, because the system's temporary folder is often in memory. If a process is killed,
+the next export into the same database removes the directory that the process left. That export holds DuckDB's lock, so
+no other process can still be using the directory.
 """
 
 import mmap
@@ -28,7 +28,7 @@ from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart, Lines
 from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export.errors import DatabaseError
 
-_LEAST_FREE = 64 << 20  # bytes; with less free disk space, an export is refused
+_LEAST_FREE = 64 << 20  # bytes; an export is refused if less disk space is free
 _COLUMNS_SHARE = 40  # extracted columns may use a fortieth of DuckDB's memory limit
 _SEGMENT = 8 << 20  # bytes
 _BEGINNING = 1 << 20  # bytes that `first_lines` reads
@@ -37,16 +37,16 @@ _NEWLINE = b"\n"[0]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """About 8 MB of whole lines of a chunk, and their place in its file."""
+    """About 8 MB of whole lines of a chunk, and their position in the chunk's file."""
 
     path: Path
     start: int = 0
     stored: int = 0
-    """Bytes in the file."""
+    """The number of bytes in the file."""
     size: int = 0
-    """Bytes of the lines."""
+    """The size of the lines, in bytes."""
     compressed: bool = False
-    """Whether the file has the lines as gzip members."""
+    """Whether the lines are stored as gzip members."""
 
     def text(self) -> memoryview:
         """Return the lines.
@@ -84,25 +84,25 @@ class StagedChunk:
     set_aside: Path | None = None
     """A file with the original text of the lines that were rejected or repaired."""
     longest_aside: int = 0
-    """An upper bound for the bytes of a line in that file."""
+    """An upper bound for the size of a line in that file, in bytes."""
 
     @property
     def chunk(self) -> Chunk:
-        """The chunk whose lines these are."""
+        """The chunk that the lines belong to."""
         return self.end.chunk
 
     @property
     def size(self) -> int:
-        """Bytes of the lines."""
+        """The size of the lines, in bytes."""
         return sum(segment.size for segment in self.segments)
 
     @property
     def longest_segment(self) -> int:
-        """The bytes of the longest segment. No line is longer."""
+        """The size of the longest segment, in bytes. No line is longer."""
         return max((segment.size for segment in self.segments), default=0)
 
     def read_spans(self, spans: Mapping[int, Iterable[Sequence[int]]]) -> Iterator[bytes]:
-        """Yield the bytes of *spans*, which has pairs of begin and end for each segment number."""
+        """Yield the bytes of *spans*, which maps each segment number to pairs of start and end."""
         for number, segment in enumerate(self.segments):
             if number in spans:
                 text = segment.text()
@@ -122,7 +122,7 @@ class StagedChunk:
 
 @dataclass(slots=True, eq=False)
 class _OpenChunk:
-    """A chunk that is being staged. `segment` is the segment that grows."""
+    """A chunk that is being staged. `segment` is the segment that is growing."""
 
     batch: int
     keep_rejects: bool
@@ -132,7 +132,7 @@ class _OpenChunk:
     lines: int = 0
 
     def append(self, lines: Lines, size: int) -> int:
-        """Write lines of *size* bytes. Return how many bytes they take in the file."""
+        """Write lines of *size* bytes. Return the number of bytes written to the file."""
         if self.segment.compressed:
             stored = self.file.write(igzip.compress(b"".join(lines), 1))
         else:
@@ -143,7 +143,7 @@ class _OpenChunk:
         return stored
 
     def end_segment(self, *, compress_next: bool = False) -> Segment:
-        """Begin the next segment. Return the one before it, which is complete and can be read."""
+        """Begin the next segment. Return the previous one, which is complete and can be read."""
         self.file.flush()
         segment = self.segment
         self.segments.append(segment)
@@ -154,8 +154,9 @@ class _OpenChunk:
 class Staging:
     """The staging directory of one export.
 
-    One thread may stage chunks while others read and discard them. *budget* is how many bytes may be staged uncompressed.
-    *segment_size* is the bytes of a segment. `columns` is the memory that chunks share for their extracted columns.
+    One thread may stage chunks while others read and discard them. *budget* is the number of bytes that may be staged
+    uncompressed. *segment_size* is the size of a segment in bytes. `columns` is the memory budget that all chunks
+    share for their extracted columns.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class Staging:
         segment_size: int = _SEGMENT,
         columns_memory: int | None = None,
     ) -> None:
-        database = database.resolve()  # a symbolic link may lie on another disk
+        database = database.resolve()  # a symbolic link may be on another disk
         prefix = f".{database.name}.export-"
         for stale in database.parent.glob(f"{escape(prefix)}*"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -191,10 +192,10 @@ class Staging:
         self._names = count(1)
         self._open: dict[Chunk, _OpenChunk] = {}
         self.lines = 0
-        """Lines staged so far, without those that were dropped."""
+        """The number of lines staged so far, not counting those that were dropped."""
 
     def start(self, item: ChunkStart) -> None:
-        """Start the chunk. Blocks that were staged for it before are discarded."""
+        """Start the chunk. Blocks that were already staged for it are discarded."""
         self.drop(item.chunk)
         path = self._path(item.batch, ".ndjson")
         with self.writing():
@@ -203,7 +204,7 @@ class Staging:
         self._open[item.chunk] = _OpenChunk(item.batch, item.keep_rejects, file, segment)
 
     def add(self, item: Block) -> Segment | None:
-        """Append the block to its chunk's file. Return a segment if the block completes one."""
+        """Append the block to its chunk's file. Return the segment that the block completes, if any."""
         growing = self._open[item.chunk]
         size = sum(map(len, item.lines))
         complete = None
@@ -245,7 +246,7 @@ class Staging:
         self._remove([staged.path, *filter(None, [staged.set_aside])])
 
     def rewrite(self, staged: StagedChunk, lines: Iterable[bytes]) -> StagedChunk:
-        """Replace the chunk's files by one file with *lines*. Return the new chunk."""
+        """Replace the chunk's files with one file that contains *lines*. Return the new chunk."""
         path = self._path(staged.batch, ".ndjson")
         count = 0
         with self.writing(), path.open("wb") as file:
@@ -263,7 +264,7 @@ class Staging:
         return chunk
 
     def free_disk(self) -> int:
-        """Return how many bytes are free on the directory's disk."""
+        """Return the number of free bytes on the directory's disk."""
         with self.writing():
             return shutil.disk_usage(self.directory).free
 
@@ -277,7 +278,7 @@ class Staging:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Translate errors of the file system, and of truncated files, to `DatabaseError`."""
+        """Convert file system errors, and errors for truncated files, to `DatabaseError`."""
         try:
             yield
         except (OSError, EOFError) as error:
@@ -291,7 +292,7 @@ class Staging:
     def close(self) -> None:
         """Remove the directory and everything in it."""
         for growing in self._open.values():
-            with suppress(OSError):  # the file is removed anyway
+            with suppress(OSError):  # the file is removed below anyway
                 growing.file.close()
         self._open.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -320,7 +321,7 @@ def _newlines(piece: bytes | memoryview) -> int:
 
 
 def _mapped(file: BinaryIO, start: int, size: int) -> memoryview:
-    """Return bytes of the file, mapped into memory. A copy would cost memory and page faults."""
+    """Return a part of the file, mapped into memory. A copy would cost memory and page faults."""
     if not size:
         return memoryview(b"")
     skip = start % mmap.ALLOCATIONGRANULARITY

@@ -1,8 +1,8 @@
 """The DuckDB destination: loads validated chunks into one events table.
 
-A process that is killed leaves complete batches with their ledger rows, because both are committed in one transaction.
-`replace` fills a shadow table under its own ledger rows and swaps it in one transaction, so a reader sees either the old
-table or the new one.
+If the process is killed, the file contains only complete batches with their ledger rows, because both are committed in
+one transaction. `replace` fills a shadow table that has its own ledger rows, and swaps it in with one transaction, so
+a reader sees either the old table or the new one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ from mixpanel_export.errors import DatabaseError, TableError
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The effect of an export on its table."""
+    """What an export changed in its table."""
 
     growth: int
     """Rows by which the table grew; with `replace`, the rows of the new table."""
@@ -50,7 +50,7 @@ class Totals:
 
 
 class EventsTable:
-    """One events table of one database, for one export."""
+    """An events table in a database, as one export uses it."""
 
     def __init__(self, connection: Connection, path: Path, spec: ExportSpec) -> None:
         """Check that the table allows the export, and prepare the ledger.
@@ -71,7 +71,7 @@ class EventsTable:
             self._rows_before = self._count(self.name) if spec.mode in {"append", "resume"} else 0
 
     def batches(self) -> list[Batch]:
-        """Return the ledger rows of the selection, for the planner."""
+        """Return the selection's ledger rows, for the planner."""
         with self.errors(str(self.spec.days)):
             return self._ledger.for_selection()
 
@@ -83,14 +83,14 @@ class EventsTable:
         return numbers
 
     def load(self, group: Group, now: Callable[[], datetime], *, last_try: bool = False) -> list[Committed]:
-        """Load the chunks and their ledger rows in one transaction; on the *last_try* with the most memory.
+        """Load the chunks and their ledger rows in one transaction. The *last_try* may use more memory.
 
-        Chunks that are added to the group meanwhile are loaded too.
+        Chunks that are added to the group in the meantime are also loaded.
 
         Raises:
             UnloadableError: DuckDB cannot load one of the chunks.
-            DatabaseError: DuckDB cannot write. Nothing of the group is in the table.
-            InterruptedCall: `interrupt` was called. Nothing of the group is in the table.
+            DatabaseError: DuckDB cannot write. None of the group's rows are in the table.
+            InterruptedCall: `interrupt` was called. None of the group's rows are in the table.
         """
         memory = most_memory if last_try else room_for_lines
         threads = all_processors if group.on_all_processors else nullcontext
@@ -116,7 +116,7 @@ class EventsTable:
                 raise UnloadableError(first_line(error), out_of_memory=out_of_memory) from error
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
-        """Record the failure in the ledger, unless the export has a `limit`, whose days never count as exported."""
+        """Record the failure in the ledger, unless the export has a `limit`: its days would never count as exported."""
         if self.spec.limited:
             return
         batch = Batch(
@@ -139,9 +139,9 @@ class EventsTable:
             self._record_target()
 
     def finish(self, *, whole: bool, allow_empty: bool = False) -> Totals:
-        """Swap the replacement in if the export is *whole*; return what the export did to the table.
+        """Swap the replacement in if the export is *whole*. Return what the export changed in the table.
 
-        A replacement that is not whole leaves the old table, and its shadow for the next attempt.
+        If the export is not whole, the old table stays in place, and the shadow table is kept for the next attempt.
 
         Raises:
             TableError: The replacement has no rows, the old table has some, and *allow_empty* is false.
@@ -158,7 +158,7 @@ class EventsTable:
             return Totals(self._count(self.name) - self._rows_before, removed)
 
     def trim_target_days(self, first: date) -> None:
-        """Remove the days before *first* from the target days. The plan's history does not include them."""
+        """Remove the days before *first* from the target days. The plan does not include them."""
         with self.errors(str(self.spec.days)), transaction(self.connection):
             trim_target_days(self.connection, self.filled, self.spec.selection, first)
 
@@ -168,7 +168,7 @@ class EventsTable:
 
     @contextmanager
     def errors(self, days: str | Callable[[], str]) -> Iterator[None]:
-        """Translate DuckDB's errors, and notice a database file that was moved or replaced. The errors name *days*."""
+        """Convert DuckDB errors, and detect a database file that was moved or replaced. The errors name *days*."""
         try:
             yield
         except duckdb.InterruptException as error:
@@ -197,14 +197,14 @@ class EventsTable:
             if anew:
                 if self.filled != self.name:
                     self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.filled)}")
-                # `resume` still fetches the days that failed before the table existed.
+                # With `resume`, days that failed before the table existed are still fetched.
                 if self.spec.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.delete_all()
             else:
                 record_missing_strays(self.connection, self.filled, self.spec.zone)
 
     def _settle(self, group: Sequence[ValidatedChunk], now: Callable[[], datetime]) -> list[Committed]:
-        """Write the ledger rows of chunks that were just inserted, and resolve duplicates across batches."""
+        """Write ledger rows for chunks that were just inserted, and resolve duplicates across batches."""
         finished = naive_utc(now())
         batches = [replace(chunk.batch, finished=finished) for chunk in group]
         superseded = self._supersede({batch.number: batch.days for batch in batches})

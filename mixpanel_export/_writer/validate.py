@@ -1,8 +1,9 @@
 """Validates staged chunks, several at a time, while other chunks are committed.
 
-Validators read Arrow arrays only, so they use a separate database in memory, whose settings no application can change.
+Validators read only Arrow arrays, so they can use a separate in-memory database, whose settings no application can
+change.
 
-A chunk with doubtful lines (see `extract`) is repaired line by line, or fetched once more.
+A chunk with doubtful lines (see `extract`) is either repaired line by line or fetched once more.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,16 +37,16 @@ from mixpanel_export._writer.table import EventsTable
 
 T = TypeVar("T")
 
-_CLOCK_SAMPLES = 20  # chunks; a local clock shows in each of them
+_CLOCK_SAMPLES = 20  # number of chunks; local times would be apparent in each of them
 
 
 class ClockCheck:
-    """Detects local times in the first chunks of an export."""
+    """Detects local times in an export's first chunks."""
 
     def __init__(self, *, enabled: bool) -> None:
         self._samples = _CLOCK_SAMPLES if enabled else 0
         self.offset: float | None = None
-        """The offset of most times from UTC in hours; None if they look like UTC so far."""
+        """The offset of most times from UTC, in hours; None if they have looked like UTC so far."""
 
     def look_at(self, staged: StagedChunk) -> None:
         """Examine some lines of a chunk, unless enough chunks have been examined."""
@@ -55,7 +56,7 @@ class ClockCheck:
 
 
 class Validator:
-    """Validates chunks for *table*, on *connection*. Only one thread may use it at a time."""
+    """Validates chunks for *table*, using *connection*. Only one thread at a time may use a validator."""
 
     def __init__(
         self, connection: Connection, table: EventsTable, staging: Staging, clock: ClockCheck
@@ -85,10 +86,10 @@ class Validator:
     def validate(
         self, staged: StagedChunk, segments: Sequence[ExtractedSegment | Unloadable]
     ) -> ValidatedChunk | Malformed | Unloadable:
-        """Return the validated chunk, or a verdict. With a verdict, the chunk's files are removed.
+        """Return the validated chunk or a verdict. If a verdict is returned, the chunk's files have been removed.
 
-        *segments* are the results of `extract` for the chunk's segments. A chunk with lines that are not events is `Malformed`,
-        unless it keeps its rejects. A chunk that DuckDB cannot read is `Unloadable`.
+        *segments* are the results of `extract` for the chunk's segments. A chunk with lines that are not events is
+        `Malformed`, unless its rejects are to be kept. A chunk that DuckDB cannot read is `Unloadable`.
 
         Raises:
             DatabaseError: DuckDB or the file system fails.
@@ -166,7 +167,7 @@ class Validator:
         )
 
     def _with_enough_memory(self, longest: int, read: Callable[[], T]) -> T:
-        """Return the result of *read*. If the memory is too small for lines of up to *longest* bytes, try once more."""
+        """Return the result of *read*. If memory is too small for lines of up to *longest* bytes, retry once."""
         try:
             return read()
         except duckdb.OutOfMemoryException:
@@ -215,7 +216,7 @@ def discard(segments: Iterable[ExtractedSegment | Unloadable]) -> None:
 def validators_for(
     table: EventsTable, staging: Staging, clock: ClockCheck, count: int
 ) -> Iterator[list[Validator]]:
-    """Yield *count* validators, which share a database in memory."""
+    """Yield *count* validators, which share an in-memory database."""
     with validation_database() as database, ExitStack() as stack:
         cursors = [stack.enter_context(database.cursor()) for _ in range(count)]
         yield [Validator(cursor, table, staging, clock) for cursor in cursors]

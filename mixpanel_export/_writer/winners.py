@@ -1,8 +1,8 @@
-"""Decides which of several rows with the same identity is kept. Pure functions.
+"""Decides which of several rows with the same identity to keep. Pure functions.
 
 The identity of a row is its event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row
-without an `$insert_id` is never a duplicate. The winner is the row processed last, then the row with the greatest text, so
-the result does not depend on the order in which rows or batches arrive.
+without an `$insert_id` is never a duplicate. The winner is the row that Mixpanel processed last; among equals, it is
+the row with the greatest text. So the result does not depend on the order in which rows or batches arrive.
 """
 
 import re
@@ -14,18 +14,19 @@ from math import isfinite
 from mixpanel_export._ndjson import scalar_texts
 
 Candidate = tuple[int, str, str | None, str | None, str | None, float | None, str, bool, int, int]
-"""Key, event name, the four values that DuckDB extracts for `MEMBERS` (the last one as a number), `properties`, whether the
-row lies inside the days of its batch, the batch, and the row's number. Rows of the same identity have the same key."""
+"""The key, the event name, the four values that DuckDB extracts for `MEMBERS` (the last one as a number), `properties`,
+whether the row lies within its batch's days, the batch, and the row number. Rows with the same identity have the same
+key."""
 
 MEMBERS = """['$.time', '$.distinct_id', '$."$insert_id"', '$.mp_processing_time_ms']"""
-"""SQL of the paths to the compared members of `properties`. One call extracts all, because a call needs much memory."""
+"""SQL for the paths of the compared members of `properties`. One call extracts all, because a call needs a lot of memory."""
 
 ROW_OVERHEAD = 512
-"""Bytes of memory that a row needs in Python in addition to its text."""
+"""The bytes of memory that a row needs in Python, in addition to its text."""
 
 _IDENTITY = ("time", "distinct_id", "$insert_id")
-# DuckDB extracts some values differently from the text that was sent: numbers with a fraction or many digits pass through a
-# double, also inside objects and lists, and zero loses its sign.
+# DuckDB changes some values when it extracts them: numbers with a fraction or many digits are converted to a double,
+# even inside objects and lists, and a negative zero loses its sign.
 _REWRITTEN = re.compile(
     r"^([\[{]|-?0$|-?[0-9]+\.[0-9]|-?[0-9]+([eE][-+]?[0-9]+|[0-9]{18})$|-?(inf|nan|Inf|NaN))", re.MULTILINE
 )
@@ -36,10 +37,10 @@ _Version = tuple[bool, float, str, bool, int, int]
 
 @dataclass(slots=True)
 class _EqualRows:
-    """The rows of one identity.
+    """The rows that share an identity.
 
-    A version is: whether the processing time is known, that time, the text, whether the row lies inside the days of its
-    batch, the negative batch, and the row's number. The greatest version wins.
+    A version consists of: whether the processing time is known, that time, the text, whether the row lies within its
+    batch's days, the negated batch number, and the row number. The greatest version wins.
     """
 
     key: int
@@ -51,15 +52,15 @@ class _EqualRows:
 
 
 def duplicates(pages: Iterable[Iterable[Candidate]]) -> Iterator[tuple[int, int, int]]:
-    """Yield the number and the batch of each duplicate, and the batch of its winner.
+    """Yield each duplicate's row number and batch, and its winner's batch.
 
-    Keys must not decrease from page to page. A page is read to its end before its duplicates are yielded.
+    Keys must not decrease from page to page. Each page is read completely before its duplicates are yielded.
     """
     by_identity: dict[_Identity, _EqualRows] = {}
     for page in pages:
         for candidate in page:
             _compare(by_identity, candidate)
-        # Further rows of the last key may be on the next page.
+        # The next page may have further rows with the last key.
         last = max((rows.key for rows in by_identity.values()), default=0)
         yield from chain.from_iterable(one.result() for one in by_identity.values() if one.key < last)
         by_identity = {identity: one for identity, one in by_identity.items() if one.key == last}
@@ -67,7 +68,7 @@ def duplicates(pages: Iterable[Iterable[Candidate]]) -> Iterator[tuple[int, int,
 
 
 def _compare(by_identity: dict[_Identity, _EqualRows], candidate: Candidate) -> None:
-    """Compare a row with the winner of its identity so far."""
+    """Compare a row with its identity's current winner."""
     key, name, time, distinct_id, insert_id, processed, properties, inside, batch, number = candidate
     known = processed is not None and isfinite(processed)
     version = (
@@ -90,7 +91,7 @@ def _compare(by_identity: dict[_Identity, _EqualRows], candidate: Candidate) -> 
 
 
 def _as_sent(number: int, texts: list[str | None], properties: str) -> list[str | None]:
-    """Return the *texts* of an identity as they are written in the row's *properties*."""
+    """Return an identity's *texts* as they are written in the row's *properties*."""
     if not _REWRITTEN.search("\n".join(filter(None, texts))):
         return texts
     try:

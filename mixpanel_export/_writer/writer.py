@@ -1,4 +1,4 @@
-"""Loads groups of chunks, and returns a verdict on each chunk. If a group fails, each of its chunks is tried alone."""
+"""Loads groups of chunks, and returns a verdict on each chunk. If a group fails, its chunks are tried separately."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -19,11 +19,12 @@ class Writer:
         self._now = now
 
     def commit(self, group: Group) -> list[Committed | Unloadable]:
-        """Load the chunks together, or each alone if that fails. Return a verdict on each.
+        """Load the chunks together, or each one separately if that fails. Return a verdict on each chunk.
 
         Raises:
-            DatabaseError: DuckDB cannot write. Chunks that were loaded before are in the table and the ledger.
-            InterruptedCall: `EventsTable.interrupt` was called. The same holds.
+            DatabaseError: DuckDB cannot write. Chunks that were already loaded are in the table and the ledger.
+            InterruptedCall: `EventsTable.interrupt` was called. Chunks that were already loaded are in the table and
+                the ledger.
         """
         with self._staging.writing():
             try:
