@@ -16,7 +16,7 @@ from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRun
 Connection = duckdb.DuckDBPyConnection
 
 _DAMAGED = "restore the damaged file from a copy, or choose another path"
-# What to do about errors of DuckDB, by a part of their text.
+# Advice on DuckDB errors, keyed by a part of the error text.
 _ADVICE = {
     "Corrupt database file": _DAMAGED,
     "Could not read enough bytes": _DAMAGED,
@@ -29,7 +29,7 @@ _create_lock = Lock()
 
 
 def connect(path: Path, *, read_only: bool = False) -> Connection:
-    """Open the database file. Unless *read_only*, create it if there is no file, or an empty one.
+    """Open the database file. Create the file if it is missing or empty, unless *read_only*.
 
     Raises:
         DatabaseLockedError: Another process has the file open.
@@ -41,7 +41,7 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
             with _create_lock:
                 if not has_content(path):
                     create_database(path)
-        # The path is absolute, because DuckDB would load an extension for a relative path such as md:x.
+        # The path is made absolute, because DuckDB would load an extension for a relative path such as md:x.
         return duckdb.connect(str(path.absolute()), read_only=read_only)
     except (duckdb.Error, OSError) as error:
         raise _as_database_error(path, error) from error
@@ -72,7 +72,7 @@ def connected_for_export(path: Path) -> Iterator[Connection]:
 
 @contextmanager
 def connected_read_only(path: Path) -> Iterator[Connection]:
-    """Open the file read-only. If it does not exist, open an empty database in memory.
+    """Open the file read-only. If it does not exist, open an empty in-memory database.
 
     Raises:
         DatabaseError: As `connect`.
@@ -87,7 +87,7 @@ def connected_read_only(path: Path) -> Iterator[Connection]:
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """Run the block in a transaction: commit if it succeeds, roll back if it raises."""
+    """Run the block in a transaction. Commit if it succeeds; roll back if it raises an exception."""
     _create_private_log(connection)
     try:
         connection.begin()
@@ -120,7 +120,7 @@ def roll_back(connection: Connection) -> None:
         except duckdb.InterruptException:
             continue  # the interrupt was for an earlier statement
         except (duckdb.TransactionException, duckdb.FatalException):
-            return  # no transaction is open, or a full disk has invalidated the database until it is closed
+            return  # no transaction is open, or a full disk has made the database unusable until it is closed
         else:
             return
 
@@ -135,7 +135,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def advice_on(reason: str) -> str | None:
-    """Return what to do about an error of DuckDB with the text *reason*; None if that is unknown."""
+    """Return advice on a DuckDB error with the text *reason*; None if there is none."""
     return next((advice for part, advice in _ADVICE.items() if part in reason), None)
 
 
@@ -147,14 +147,14 @@ def quoted(identifier: str) -> str:
 def in_utc(local: str, zone: str) -> str:
     """Return SQL that converts *local*, an SQL expression for a local time in *zone*, to UTC.
 
-    At changes of daylight saving time, a local time may occur twice or be skipped. The later of the two possible times is
-    used.
+    When daylight saving time begins or ends, a local time may be skipped or occur twice. It is taken as the later of
+    the two possible times.
     """
     return local if zone == "UTC" else f"timezone('{zone}', {local})::TIMESTAMP"
 
 
 def check_zone(connection: Connection, zone: str) -> None:
-    """Check that DuckDB knows the zone. It may not, because Python's time zone database may be newer.
+    """Check that DuckDB knows the zone. Python's time zone database may be newer than DuckDB's.
 
     Raises:
         ValueError: DuckDB does not know the zone.
@@ -186,7 +186,7 @@ def supports_zstd(connection: Connection) -> bool:
 
 
 def _check_access(connection: Connection, path: Path) -> None:
-    """Check that no other connection of this process has settings that make an export impossible."""
+    """Check that no other connection in this process has settings that make an export impossible."""
     for setting, obstacle, why in (
         ("enable_external_access", False, "with enable_external_access off, so staged files cannot be read"),
         ("lock_configuration", True, "with lock_configuration on, so settings cannot be changed"),
@@ -204,8 +204,8 @@ def _check_access(connection: Connection, path: Path) -> None:
 def _private_temp_folder(path: Path, connection: Connection) -> Iterator[None]:
     """Create DuckDB's folder for temporary data, which only this user can read; close *connection* at the end.
 
-    DuckDB writes data there that does not fit into memory. It would create the folder so that all users can read it,
-    whatever the mode of the database file.
+    DuckDB writes data there that does not fit into memory. If DuckDB created the folder, all users could read it,
+    whatever the database file's mode.
     """
     target = path.resolve()
     folder = target.with_name(f"{target.name}.tmp")
@@ -222,7 +222,7 @@ def _private_temp_folder(path: Path, connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _only_export_of_file(path: Path) -> Iterator[None]:
-    """Refuse a second export of this process into the same file while the block runs."""
+    """Refuse a second export into the same file from this process while the block runs."""
     with _exporting_lock:
         if path in _exporting:
             raise ExportRunningError(
@@ -238,7 +238,7 @@ def _only_export_of_file(path: Path) -> Iterator[None]:
 
 
 def _as_database_error(path: Path, error: Exception) -> DatabaseError:
-    """Return our error for an error of DuckDB or of the system."""
+    """Convert a DuckDB or OS error to one of ours."""
     text = str(error)
     if "Could not set lock" in text or "being used by another process" in text:
         match = re.search(r"PID (\d+)", text)

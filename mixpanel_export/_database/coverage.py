@@ -1,6 +1,7 @@
 """The status of each day of a table, and the days that are left to fetch. Pure functions.
 
-A day has the status of the newest batch that includes it, of the same table and selection. `resume` uses the same rule.
+A day's status is that of the newest batch that includes the day, among batches of the same table and selection.
+`resume` uses the same rule.
 """
 
 from collections import Counter
@@ -13,18 +14,18 @@ from types import MappingProxyType
 from mixpanel_export._model import Batch, Chunk, Selection
 
 MISSING = "missing"
-"""The status of a day without a batch that is a target day, or lies between days with batches."""
+"""The status of a day that has no batch, but is a target day or lies between days with batches."""
 
 TO_FETCH = frozenset({"failed", "open", MISSING})
-"""The statuses of days that `resume` fetches. It does not fetch limited and imported days."""
+"""The statuses of days that `resume` fetches. It does not fetch limited or imported days."""
 
 RowsPerDay = Mapping[int, Mapping[date | None, int]]
-"""The number of rows in the table, by batch and day. The key None counts rows without a time."""
+"""The number of rows in the table, keyed by batch and day. The day None stands for rows without a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A day, its status, and its number of rows in the table."""
+    """A day, its status, and the number of its rows in the table."""
 
     day: date
     status: str
@@ -41,7 +42,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A batch for which the table and the ledger have different numbers of rows."""
+    """A batch whose row counts in the table and in the ledger differ."""
 
     batch: int
     days: Chunk
@@ -56,15 +57,15 @@ class Coverage:
     table: str
     selection: Selection
     batches: tuple[Batch, ...]
-    """The ledger rows of the table and the selection."""
+    """The ledger rows of this table and selection."""
     counts: RowsPerDay | None
-    """The numbers of rows in the table; None if the table does not exist."""
+    """The row counts in the table; None if the table does not exist."""
     target_days: Chunk | None = None
-    """The target days: all days that exports requested."""
+    """The target days: all days that exports have requested."""
     imported: frozenset[date] = frozenset()
     """Days whose rows mixpanel_data wrote. They are not missing."""
     blocked: frozenset[date] = frozenset()
-    """Days that this selection may not fetch, because batches of other selections may have the same events."""
+    """Days that this selection may not fetch, because batches of other selections may contain the same events."""
 
     @cached_property
     def days(self) -> tuple[Day, ...]:
@@ -104,18 +105,18 @@ class Coverage:
     def to_fetch(self) -> tuple[Chunk, ...]:
         """The ranges of days to export with `resume`. Each begins and ends with a day to fetch.
 
-        A range may include complete days, but no blocked, limited or imported ones.
+        A range may include complete days, but no blocked, limited or imported days.
         """
         return tuple(_ranges(self.days, self.blocked))
 
     @property
     def empty_answers(self) -> tuple[Chunk, ...]:
-        """The days that count as without events because both answers were empty."""
+        """The days that count as empty because both answers were empty."""
         return tuple(join_days(day for day, batch in self._by_day.items() if batch.empty_answer))
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:
-        """The batches whose rows somebody deleted or added. Imported batches are not compared."""
+        """The batches whose rows were deleted or added by somebody else. Imported batches are not compared."""
         if self.counts is None:
             return ()
         return tuple(
@@ -126,12 +127,12 @@ class Coverage:
 
     @property
     def total_rows(self) -> int:
-        """The number of rows of the selection in the table."""
+        """The number of the selection's rows in the table."""
         return sum(map(self._table_rows, self.batches))
 
     @property
     def rows_without_day(self) -> int:
-        """The number of rows that have no time, or a time outside the days."""
+        """The number of rows without a time, or with a time outside these days."""
         return self.total_rows - sum(day.rows for day in self.days)
 
     @property
@@ -145,7 +146,7 @@ class Coverage:
         return max(self.batches, key=lambda row: row.number)
 
     def newest_of(self, days: Chunk) -> Batch:
-        """Return the newest ledger row of *days*, or else of all days. It has the arguments to export *days* again."""
+        """Return the newest ledger row for *days*, else for all days. It has the arguments for a repeated export."""
         overlapping = (batch for batch in self.batches if batch.days.overlaps(days))
         return max(overlapping, key=lambda batch: batch.number, default=self.newest)
 
@@ -156,7 +157,7 @@ class Coverage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no day is left to fetch, and table and ledger agree. True for a dropped table."""
+        """Whether no day is left to fetch, and the table and the ledger agree. True for a dropped table."""
         return self.dropped or not (TO_FETCH & self.statuses.keys() or self.mismatches)
 
     @cached_property
@@ -182,7 +183,7 @@ def coverages(
 ) -> tuple[Coverage, ...]:
     """Return the coverage of each table and selection, ordered by table and first batch.
 
-    *rows* are ledger rows. *counts* has the numbers of rows of each table that exists.
+    *rows* are ledger rows. *counts* has the row counts of each existing table.
     """
     groups: dict[tuple[str, Selection], list[Batch]] = {}
     for row in sorted(rows, key=lambda row: (row.table, row.number)):
@@ -228,7 +229,7 @@ def join_days(days: Iterable[date]) -> Iterator[Chunk]:
 
 
 def _ranges(days: Sequence[Day], blocked: frozenset[date]) -> Iterator[Chunk]:
-    """Yield the ranges of days to fetch. Gaps, and days that an export must not fetch, separate them."""
+    """Yield the ranges of days to fetch. Ranges are separated by gaps, and by days that an export must not fetch."""
     to_fetch: list[date] = []
     previous: date | None = None
     for day in days:

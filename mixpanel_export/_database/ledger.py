@@ -1,4 +1,4 @@
-"""The ledger: one row for each batch, and the checks that table and ledger agree.
+"""The ledger: one row for each batch, and checks that the table and the ledger agree.
 
 The rows of a batch and its ledger row are committed in one transaction. A batch that failed has no rows in the table.
 """
@@ -33,7 +33,7 @@ _COLUMNS = {
     "zone": "timezone",
     "revision": "revision",
 }
-"""The ledger column of each field of `Batch`, except `selection` and `days`, which have several columns."""
+"""The ledger column for each field of `Batch`, except `selection` and `days`, which have several columns each."""
 
 
 class Ledger:
@@ -46,7 +46,7 @@ class Ledger:
         self._zone = zone
 
     def batches(self) -> list[Batch]:
-        """Return every ledger row of the table, of all selections, oldest first."""
+        """Return all ledger rows of the table, for all selections, oldest first."""
         return read_batches(self._connection, self._table)
 
     def for_selection(self) -> list[Batch]:
@@ -57,8 +57,8 @@ class Ledger:
         """Check that an export of *days* does not conflict with the batches of these days.
 
         Raises:
-            SelectionError: The table has days that are imported, that have another selection with perhaps the same
-                events, or that have no limit while this export is *limited*.
+            SelectionError: The table has days that were imported, that have another selection which may share events
+                with this one, or that have no limit although this export is *limited*.
         """
         for batch in self.batches():
             if not batch.visible or not batch.days.overlaps(days):
@@ -89,7 +89,7 @@ class Ledger:
         """Check that the table's times were converted from the same zone.
 
         Raises:
-            SelectionError: They were converted from another zone.
+            SelectionError: The times were converted from another zone.
         """
         others = [batch for batch in self.batches() if batch.visible and batch.zone != self._zone]
         if others:
@@ -109,7 +109,7 @@ class Ledger:
         """Check that each row of the table belongs to a batch. With *compare_counts*, also count the rows of *days*.
 
         Raises:
-            LedgerMismatchError: Names the first batch that differs.
+            LedgerMismatchError: A batch differs. The error names the first such batch.
         """
         counts = check_batches(self._connection, self._table)
         for batch in self.for_selection() if compare_counts else ():
@@ -123,7 +123,7 @@ class Ledger:
                 )
 
     def counts(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """Return the numbers of rows and of removed duplicates of the batches *numbers*."""
+        """Return the row count and the number of removed duplicates for each batch in *numbers*."""
         rows = self._connection.execute(
             'SELECT batch, "rows", removed_duplicates FROM _export_batches WHERE batch IN (SELECT unnest(?))',
             [list(numbers)],
@@ -141,7 +141,7 @@ class Ledger:
             )
 
     def superseded(self, newer: Mapping[int, Chunk], *, visible: bool) -> list[int]:
-        """Return the numbers of older batches of this selection whose days all belong to one of the *newer* batches.
+        """Return the numbers of this selection's older batches whose days all belong to one of the *newer* batches.
 
         Unless *visible*, return only failed batches.
         """
@@ -166,7 +166,7 @@ class Ledger:
         return sorted(number for (number,) in rows)
 
     def delete(self, numbers: Sequence[int]) -> None:
-        """Delete all rows about the batches *numbers* from the ledger tables."""
+        """Delete all rows about the batches in *numbers* from the ledger tables."""
         for table in LEDGER_TABLES:
             self._connection.execute(
                 f"DELETE FROM {table} WHERE batch IN (SELECT unnest(?))", [list(numbers)]
@@ -186,7 +186,7 @@ class Ledger:
 
 
 def read_batches(connection: Connection, table: str | None = None) -> list[Batch]:
-    """Return the ledger rows of *table*, or of all tables, oldest first. Without a ledger there are none."""
+    """Return the ledger rows of *table*, or of all tables, oldest first; none if there is no ledger."""
     if not table_exists(connection, "_export_batches"):
         return []
     cursor = connection.execute(

@@ -1,4 +1,4 @@
-"""How much memory and how many processors this process may use, including inside a container."""
+"""Determines how much memory and how many processors this process may use, even inside a container."""
 
 import os
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_sizes() -> list[int]:
-    """Return the memory of the machine and of its control group in bytes, where the system reports them."""
+    """Return the memory sizes of the machine and the control group, in bytes, where the system reports them."""
     return [size for size in (_machine_memory(), *_cgroup_memory()) if size]
 
 
 def processors() -> int:
-    """Return how many processors this process may use, by its affinity and by the quota of its control group."""
+    """Return how many processors this process may use, according to its affinity and its control group's quota."""
     try:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Windows and macOS

@@ -1,6 +1,6 @@
-"""The path of a database file: checks that it names a file, and creates an empty database.
+"""Checks the path of a database file, and creates an empty database there.
 
-New files have a storage format that DuckDB 1.2 and all later releases can read.
+New files use a storage format that DuckDB 1.2 and all later releases can read.
 """
 
 import os
@@ -19,7 +19,7 @@ STORAGE_VERSION = "v1.2.0"
 """The oldest storage format with zstd compression; DuckDB 1.2 and all later releases read it (duckdb.org)."""
 
 _LOCAL_ADVICE = "use a file on this machine, such as events.duckdb"
-# Prefixes of names that DuckDB does not open as files. It would load an extension, or connect to a service.
+# Prefixes of names that DuckDB does not open as files. It would load an extension or connect to a service instead.
 _NOT_FILES = {
     ":memory:": "a database in memory, which is lost when the export ends",
     "md:": "a MotherDuck database",
@@ -35,7 +35,7 @@ def database_path(db: str | Path) -> Path:
     """Return the path of the DuckDB file *db*, with `~` expanded. Nothing is opened.
 
     Raises:
-        DatabaseError: *db* is not a path on this machine, or something other than a regular file is there.
+        DatabaseError: *db* is not a path on this machine, or is not a regular file.
         ConfigError: *db* begins with `~` and there is no home directory.
     """
     if not str(db):
@@ -60,7 +60,7 @@ def check_there(path: Path) -> None:
 
 
 def check_not_empty(path: Path) -> None:
-    """Raise `DatabaseNotFoundError` if there is no file at *path*, or an empty one, which is not a database yet."""
+    """Raise `DatabaseNotFoundError` if the file at *path* is missing, or is empty and so not a database yet."""
     check_there(path)
     if path.stat().st_size == 0:
         raise _nothing_there(path, f"{path} is empty")
@@ -73,7 +73,7 @@ def check_path(path: Path) -> None:
         DatabaseError: DuckDB would open another path, or the folder does not exist.
     """
     _check_kind(path, str(path))
-    # DuckDB reads a backslash as a slash, and the text after a question mark as options.
+    # DuckDB takes a backslash for a slash, and the text after a question mark for options.
     if os.name == "posix" and re.search(r"[\\?]", str(path)):
         raise DatabaseError(
             f"DuckDB would take {path} for another path, because it has a backslash or a question mark",
@@ -90,7 +90,7 @@ def check_path(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Check that this user may write other files beside the database file.
+    """Check that this user may create other files next to the database file.
 
     Raises:
         DatabaseError: This user may not write to the folder.
@@ -105,7 +105,7 @@ def check_folder(path: Path) -> None:
 
 
 def _check_kind(path: Path, name: str) -> None:
-    """Check that *path* is a regular file, or does not exist. The error calls it *name*."""
+    """Check that *path* is a regular file or does not exist. Errors refer to it as *name*."""
     try:
         problem = _problem_of(path)
     except OSError as error:
@@ -117,7 +117,7 @@ def _check_kind(path: Path, name: str) -> None:
 
 
 def _problem_of(path: Path) -> str | None:
-    """Return why *path* cannot be a database file, as the end of a sentence `PATH is …`; None if it can."""
+    """Return why *path* cannot be a database file, to complete the sentence `PATH is …`; None if it can be one."""
     name = str(path).lower()
     if meaning := next((words for prefix, words in _NOT_FILES.items() if name.startswith(prefix)), None):
         return f"{meaning}, not a file"
@@ -140,16 +140,17 @@ def _is_utf8(text: str) -> bool:
 
 
 def has_content(path: Path) -> bool:
-    """Whether the file exists and is not empty. DuckDB cannot open empty files, such as those of tempfile."""
+    """Whether the file exists and is not empty. DuckDB cannot open empty files, such as those that tempfile creates."""
     return path.exists() and path.stat().st_size > 0
 
 
 def create_database(path: Path) -> None:
     """Create an empty database at *path*.
 
-    Other processes see no file, or a complete one. A database that another process created meanwhile is not replaced.
+    Other processes see either no file or a complete one. A database that another process creates in the meantime is
+    not replaced.
     """
-    target = path.resolve()  # symbolic links stay
+    target = path.resolve()  # keeps a symbolic link in place
     try:
         with (
             _folder_for(target) as folder,
@@ -164,12 +165,12 @@ def create_database(path: Path) -> None:
             else:
                 _move_into_place(new, target)
     except (duckdb.Error, OSError):
-        if not has_content(target):  # otherwise another process created it meanwhile
+        if not has_content(target):  # otherwise another process has created it in the meantime
             raise
 
 
 def _folder_for(target: Path) -> "TemporaryDirectory[str]":
-    """Return a temporary folder beside *target*, or the system's if *target* exists and its folder is read-only."""
+    """Return a temporary folder next to *target*, or elsewhere if *target* exists in a read-only folder."""
     try:
         return TemporaryDirectory(
             dir=target.parent, prefix=f".{target.name}.export-", ignore_cleanup_errors=True
@@ -183,7 +184,7 @@ def _folder_for(target: Path) -> "TemporaryDirectory[str]":
 def _move_into_place(new: Path, target: Path) -> None:
     with suppress(FileExistsError):
         try:
-            os.link(new, target)  # unlike a move, it replaces nothing
+            os.link(new, target)  # unlike a move, a link replaces nothing
         except FileExistsError:
             raise
         except OSError:  # a disk without hard links

@@ -1,4 +1,4 @@
-"""The checks before an export: whether its table, and the ledger, allow it. They write nothing."""
+"""The checks before an export: whether its table and the ledger allow it. They write nothing."""
 
 import json
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from mixpanel_export.errors import (
 Mode = Literal["create", "append", "replace", "resume"]
 
 SHADOW = "_export_replace_"
-"""Prefix of the shadow table, which `replace` fills. The rest of its name is the table to be replaced."""
+"""The prefix of the shadow table, which `replace` fills. The rest of its name is the table to be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class ExportSpec:
     zone: str = "UTC"
     """The project's time zone."""
     zone_is_known: bool = False
-    """Whether the caller named the zone. If not, there is a warning if times seem to be local."""
+    """Whether the caller named the zone. If not, times that look local cause a warning."""
     dedupe: bool = True
     """Whether to remove duplicates."""
     limited: bool = False
@@ -48,14 +48,14 @@ class ExportSpec:
 
     @property
     def fingerprint(self) -> str:
-        """Text that identifies the export that fills a shadow table. Only an equal export continues it."""
+        """Text that identifies the export that fills a shadow table. Only an export with the same text continues it."""
         days = [str(self.days.first), str(self.days.last)]
         selection = [self.selection.project, self.selection.events_json, self.selection.where]
         return json.dumps([*days, *selection, self.zone, self.dedupe, self.limited])
 
     @classmethod
     def from_fingerprint(cls, table: str, fingerprint: str) -> "ExportSpec":
-        """Return the spec of a replacement of *table*, from its fingerprint."""
+        """Return the spec for a replacement of *table*, parsed from its fingerprint."""
         first, last, project, events, where, zone, dedupe, limited = json.loads(fingerprint)
         return cls(
             table=table,
@@ -74,7 +74,7 @@ class State:
     """The state of an export's table before the export."""
 
     table: str
-    """The name of the table, as the database spells it."""
+    """The table name, as the database spells it."""
     filled: str
     """The table that the export fills: `table`, or the shadow table of a replacement."""
     batches: tuple[Batch, ...]
@@ -82,7 +82,7 @@ class State:
     history: tuple[Batch, ...]
     """The selection's batches in the table to be replaced. They only serve to estimate the number of events."""
     begins_anew: bool
-    """Whether the export starts with an empty table, because there is none, or only the shadow table of another export."""
+    """Whether the export starts with an empty table: there is none yet, or only another export's shadow table."""
 
 
 def check_before_export(connection: Connection, spec: ExportSpec) -> State:
@@ -90,9 +90,9 @@ def check_before_export(connection: Connection, spec: ExportSpec) -> State:
 
     Raises:
         ValueError: DuckDB does not know the zone.
-        TableExistsError, TableNotFoundError, TableFormatError: The table does not fit the mode.
-        SelectionError: The table has days with a selection or a zone that does not fit.
-        LedgerMismatchError: The rows of the table do not agree with the ledger.
+        TableExistsError, TableNotFoundError, TableFormatError: The table cannot be used in this mode.
+        SelectionError: The table has days with an incompatible selection or zone.
+        LedgerMismatchError: The table's rows do not agree with the ledger.
     """
     check_zone(connection, spec.zone)
     table = name_in_database(connection, spec.table)
@@ -120,7 +120,7 @@ def check_before_export(connection: Connection, spec: ExportSpec) -> State:
 
 
 def _check_table(connection: Connection, table: str, mode: Mode) -> None:
-    """Check that the table fits the mode."""
+    """Check that the table can be used in this mode."""
     exists = table_exists(connection, table)
     if mode == "create":
         if exists:
@@ -151,7 +151,7 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
 
 
 def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, spec: ExportSpec) -> bool:
-    """Whether an equal export filled the shadow table, and its rows agree with the ledger."""
+    """Whether the same export filled the shadow table, and its rows agree with the ledger."""
     if comment_of(connection, shadow) != spec.fingerprint:
         return False
     try:

@@ -5,8 +5,8 @@ To add a column to the ledger:
 1. Append it to `_LEDGER_COLUMNS`, and raise `LEDGER_VERSION`. An older release then refuses files that have the column.
 2. Add a field with a default to `_model.Batch`, and the column's name to `_COLUMNS` in `ledger.py`.
 
-`create_ledger` adds the column to old files, in the transaction that begins the next export. Commands that only read do
-not change a file. If a file lacks the column, or a row has NULL there, the `Batch` has the field's default.
+`create_ledger` adds the column to old files, in the transaction that begins the next export. Commands that only read
+do not change a file. If a file lacks the column, or a row has NULL in it, the `Batch` has the field's default.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from mixpanel_export._database.connection import Connection, quoted, supports_zs
 from mixpanel_export.errors import TableFormatError
 
 LEDGER_VERSION = 4
-"""Version of the ledger tables, stored in the comment of `_export_batches`.
+"""The version of the ledger tables, stored in the comment on `_export_batches`.
 
-Version 2 has `_export_timeless` instead of `_export_strays`, version 1 has neither.
+Version 2 has `_export_timeless` instead of `_export_strays`; version 1 has neither.
 """
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
-"""The tables of the ledger that have a column `batch`."""
+"""The ledger tables that have a column `batch`."""
 
 EVENT_COLUMNS = {
     "event_name": "VARCHAR",
@@ -30,7 +30,7 @@ EVENT_COLUMNS = {
     "insert_id": "VARCHAR",
     "properties": "JSON",
 }
-"""Name and type of each column with data of an event, in the same order as in mixpanel_data's tables."""
+"""The name and type of each column with event data, in the same order as in mixpanel_data's tables."""
 
 IN_MAIN = "schema_name = 'main' AND database_name = current_database()"
 """SQL condition that restricts DuckDB's catalog functions to this database, because others may be attached."""
@@ -67,7 +67,7 @@ _TARGET_DAYS_COLUMNS = {
     for name in ("table_name", "project", "events", "where", "from_date", "to_date")
 }
 PROFILES = "_export_profiles"
-"""The `_metadata` of mixpanel_data in an upgraded file, which lists its tables of profiles."""
+"""mixpanel_data's `_metadata` in an upgraded file. It lists the profile tables."""
 
 _METADATA = """
 WITH days AS (
@@ -91,7 +91,7 @@ GROUP BY table_name
 
 
 def create_ledger(connection: Connection) -> None:
-    """Create missing tables and columns of the ledger, and remove those that only older versions have.
+    """Create the ledger tables and columns that are missing, and remove those that only older versions have.
 
     Call it in a transaction.
     """
@@ -120,7 +120,7 @@ def _add_missing_columns(connection: Connection, table: str, columns: Mapping[st
 
 
 def check_ledger(connection: Connection) -> None:
-    """Check that this release knows the version of the ledger.
+    """Check that this release supports the ledger's version.
 
     Raises:
         TableFormatError: A newer release wrote the ledger.
@@ -137,7 +137,7 @@ def check_ledger(connection: Connection) -> None:
 
 
 def is_table(connection: Connection, name: str) -> bool:
-    """Whether *name* is a table, and not a view. `_metadata` is mixpanel_data's table, or our view."""
+    """Whether *name* is a table rather than a view. `_metadata` is either mixpanel_data's table or our view."""
     rows = connection.execute(
         f"SELECT 1 FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}", [name]
     ).fetchall()
@@ -149,7 +149,7 @@ def _definitions(columns: Mapping[str, str]) -> str:
 
 
 def _next_batch(connection: Connection) -> int:
-    """Return the first unused batch number, from which a dropped sequence continues."""
+    """Return the first unused batch number, with which a re-created sequence starts."""
     if not table_exists(connection, "_export_batches"):
         return 1
     row = connection.execute("SELECT coalesce(max(batch), 0) + 1 FROM _export_batches").fetchone()
@@ -183,7 +183,7 @@ def columns_of(connection: Connection, table: str) -> list[tuple[str, str]]:
 
 
 def check_no_view(connection: Connection, table: str) -> None:
-    """Check that *table* is not the name of a view.
+    """Check that there is no view named *table*.
 
     Raises:
         TableFormatError: There is a view with this name.
@@ -205,7 +205,7 @@ def create_events_table(connection: Connection, table: str) -> None:
 
 
 def delete_foreign_metadata(connection: Connection, table: str) -> None:
-    """Delete the row of a dropped or replaced table from mixpanel_data's `_metadata`, if the file has one."""
+    """Delete a dropped or replaced table's row from mixpanel_data's `_metadata`, if the file has that table."""
     for name in ("_metadata", PROFILES):
         if is_table(connection, name) and "table_name" in dict(columns_of(connection, name)):
             connection.execute(f"DELETE FROM {name} WHERE table_name = ?", [table])
@@ -215,7 +215,7 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
     """Check that an export can add rows to the table, or replace it if *replacing*.
 
     Raises:
-        TableFormatError: The table has other columns, constraints or unique indexes. A table that mixpanel_data
+        TableFormatError: The table has different columns, or constraints or unique indexes. A table that mixpanel_data
             created can only be replaced.
     """
     columns = columns_of(connection, table)
@@ -254,7 +254,7 @@ def _column_change(columns: list[tuple[str, str]]) -> str | None:
 
 
 def _constraint(connection: Connection, table: str) -> str | None:
-    """Return a constraint or unique index that events may violate; None if there is none."""
+    """Return a constraint or unique index that events might violate; None if there is none."""
     row = connection.execute(
         f"SELECT 'the unique index ' || index_name FROM duckdb_indexes() WHERE table_name = $1 AND is_unique AND {IN_MAIN} "
         "UNION ALL SELECT 'the constraint ' || constraint_text FROM duckdb_constraints() "
@@ -265,7 +265,7 @@ def _constraint(connection: Connection, table: str) -> str | None:
 
 
 def has_export_columns(connection: Connection, table: str) -> bool:
-    """Whether the table has all columns of an export. Another table may have replaced an exported one."""
+    """Whether the table has all columns of an export. An exported table may have been replaced by a different one."""
     return set(_TABLE_COLUMNS.items()) <= set(columns_of(connection, table))
 
 
@@ -278,7 +278,7 @@ def name_in_database(connection: Connection, table: str) -> str:
 
 
 def comment_of(connection: Connection, table: str) -> str | None:
-    """Return the comment of a table; None if the table has none or does not exist."""
+    """Return the comment on a table; None if the table has none or does not exist."""
     row = connection.execute(
         f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}", [table]
     ).fetchone()

@@ -1,6 +1,6 @@
 """DuckDB's settings during an export: memory, threads and bulk loading.
 
-Other connections of this process to the same file share these settings, so an export restores them at its end.
+Other connections from this process to the same file share these settings, so an export restores them when it ends.
 """
 
 import re
@@ -15,14 +15,16 @@ from mixpanel_export._database.machine import memory_sizes, processors
 from mixpanel_export.errors import ConfigError
 
 ROW_GROUP = 122_880
-"""The number of rows that DuckDB compresses together. Fewer rows compress worse, and DuckDB may write them again."""
+"""The number of rows that DuckDB compresses together. Fewer rows compress less well, and DuckDB may rewrite them."""
 
 _LEAST_MEMORY, _MOST_MEMORY = 96_000_000, 512_000_000  # bytes
-_OTHER_MEMORY = 254_000_000  # bytes; measured with ten workers: libraries, blocks, mapped files, validation
+_OTHER_MEMORY = (
+    254_000_000  # bytes, measured with ten workers; includes libraries, blocks, mapped files and validation
+)
 _BASE_MEMORY = 160_000_000  # bytes that a load needs with any number of threads
-_THREAD_MEMORY = 100_000_000  # bytes; each thread that inserts fills a row group of its own
-# DuckDB 2.0 returns wrong or too few rows with this optimizer, or crashes, if a transaction deletes from a table, inserts
-# into it and then joins it by `rowid`.
+_THREAD_MEMORY = 100_000_000  # bytes; each inserting thread fills its own row group
+# With this optimizer, DuckDB 2.0 returns wrong or too few rows, or crashes, if a transaction deletes from a table,
+# inserts into it and then joins it by `rowid`.
 _UNSOUND = "join_filter_pushdown"
 _COLUMN_MEMORY = 400_000  # bytes for each column of a table that is filled
 _USUAL_COLUMNS = 100
@@ -36,9 +38,9 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Apply the settings for bulk loading. At the end, checkpoint and restore them; no transaction may be open then."""
     settings = {
         "memory_limit": f"{memory_limit() >> 20}MiB",
-        # Otherwise each thread of an insert would wait for its turn.
+        # Otherwise, each inserting thread would wait for its turn.
         "preserve_insertion_order": "false",
-        # A checkpoint would otherwise write the row groups of small commits again to merge them.
+        # Otherwise, a checkpoint would rewrite the row groups of small commits in order to merge them.
         "max_vacuum_tasks": "0",
         "threads": str(thread_count()),
         "disabled_optimizers": _disabled(connection),
@@ -61,11 +63,11 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 @contextmanager
 def validation_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a database in memory. Its statements run in the caller's thread and keep the order of rows."""
+    """Yield an in-memory database. Its statements run in the caller's thread and preserve the row order."""
     limit = max(_LEAST_MEMORY, memory_limit() // 2)
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{limit >> 20}MiB",
-        "threads": "1",  # each validator has a thread of its own
+        "threads": "1",  # each validator has its own thread
         "temp_directory": "",
     }
     with duckdb.connect(":memory:", config=config) as connection:
@@ -74,10 +76,10 @@ def validation_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def set_session(connection: duckdb.DuckDBPyConnection) -> None:
-    """Apply the settings that an export's SQL relies on, to this connection only."""
+    """Apply the settings that an export's SQL relies on, but only to this connection."""
     for setting in ("TimeZone = 'UTC'", "default_collation = ''"):
         connection.execute(f"SET SESSION {setting}")
-    # DuckDB refuses this setting in a notebook without widgets, where it draws no progress bar.
+    # DuckDB rejects this setting in a notebook without widgets, where it draws no progress bar anyway.
     with suppress(duckdb.InvalidInputException):
         connection.execute("SET SESSION enable_progress_bar = false")
 
@@ -86,7 +88,7 @@ def set_session(connection: duckdb.DuckDBPyConnection) -> None:
 def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
     """Give DuckDB more memory and a single thread while it reads lines of up to *longest* bytes.
 
-    Several operators hold copies of a line. If *longest* is small, nothing changes.
+    Several operators hold copies of a line. If *longest* is small, the settings stay as they are.
     """
     if longest <= USUAL_LINE:
         yield
@@ -97,7 +99,7 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
 @contextmanager
 def most_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
-    """Give DuckDB the most memory that it may use for lines of up to *longest* bytes, for a last try.
+    """For a last try, give DuckDB the maximum memory that it may use for lines of up to *longest* bytes.
 
     This may exceed `memory_limit`, but not half of the machine's memory.
     """
@@ -108,7 +110,7 @@ def most_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator
 
 @contextmanager
 def all_processors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let statements use all processors, as far as the memory suffices, unless `MPX_THREADS` is set."""
+    """Let statements use all processors, as far as memory allows, unless `MPX_THREADS` is set."""
     threads = thread_count() if variable("MPX_THREADS") else _threads(processors())
     with _changed_settings(connection, {"threads": str(threads)}):
         yield
@@ -138,9 +140,9 @@ def _one_thread_with(memory: int) -> dict[str, str]:
 
 @contextmanager
 def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[None]:
-    """Change settings while the block runs, as far as DuckDB allows. Only one thread does this at a time.
+    """Change settings while the block runs, as far as DuckDB allows. Only one thread at a time may do this.
 
-    A second cursor changes them, because the transaction of *connection* may fail.
+    The settings are changed on a second cursor, because the transaction on *connection* may fail.
     """
     names = ", ".join(f"current_setting('{name}')" for name in settings)
     with _changing, connection.cursor() as cursor:
@@ -158,7 +160,7 @@ def _changed_settings(connection: duckdb.DuckDBPyConnection, settings: Mapping[s
 
 
 def memory_limit() -> int:
-    """Return how many bytes DuckDB may use: `MPX_MEMORY_LIMIT`, or a default for this machine.
+    """Return how many bytes of memory DuckDB may use: `MPX_MEMORY_LIMIT`, or a default for this machine.
 
     If `MPX_PROCESS_MEMORY` is set, the result is at most its value minus the memory that an export needs outside DuckDB.
 
@@ -173,10 +175,10 @@ def memory_limit() -> int:
 
 
 def default_limit(sizes: Sequence[int], cores: int) -> int:
-    """Return DuckDB's default memory. *sizes* are the amounts of memory that the system reports.
+    """Return DuckDB's default memory limit. *sizes* are the memory sizes that the system reports.
 
-    The default is a sixteenth of the memory, but at least 160 MB, and no more than one thread for each of *cores* can
-    use. On small machines it is a quarter of the memory, but at least 96 MB, the minimum for a load.
+    The default is a sixteenth of the memory, but at least 160 MB, and no more than *cores* threads can use. On small
+    machines it is a quarter of the memory, but at least 96 MB, the minimum for a load.
     """
     least = min(sizes, default=0)
     limit = min(max(_BASE_MEMORY, least // 16), _BASE_MEMORY + cores * _THREAD_MEMORY)
@@ -186,8 +188,8 @@ def default_limit(sizes: Sequence[int], cores: int) -> int:
 def thread_count() -> int:
     """Return how many threads insert rows, and how many chunks are validated at a time.
 
-    The number is `MPX_THREADS`, or one for every two processors: half of them validate while the other half inserts. It
-    is smaller if the memory is too small for a row group in each thread.
+    The number is `MPX_THREADS`, or one thread for every two processors: half of the processors validate while the
+    other half insert. The number is smaller if there is too little memory for a row group in each thread.
 
     Raises:
         ConfigError: The variable is not a number of threads.
@@ -203,18 +205,18 @@ def thread_count() -> int:
 
 
 def _threads(most: int) -> int:
-    """Return how many threads, at most *most*, have memory for a row group each."""
+    """Return how many threads, at most *most*, have enough memory for a row group each."""
     return max(1, min(most, (memory_limit() - _BASE_MEMORY) // _THREAD_MEMORY))
 
 
 def _disabled(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return the optimizers to disable: those that the application disabled already, and `_UNSOUND`."""
+    """Return the optimizers to disable: those that the application has already disabled, and `_UNSOUND`."""
     ((before,),) = connection.execute("SELECT current_setting('disabled_optimizers')").fetchall()
     return ",".join(sorted({*filter(None, before.split(",")), _UNSOUND}))
 
 
 def _settable(value: object) -> str:
-    """Return the text that restores the setting *value*. DuckDB truncates sizes to one decimal, so a digit is added."""
+    """Return text that restores the setting *value*. DuckDB truncates sizes to one decimal, so a digit is added."""
     size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
     if not size:
         return str(value)
@@ -222,7 +224,7 @@ def _settable(value: object) -> str:
 
 
 def _bytes_in(name: str, size: str, least: int) -> int:
-    """Return the bytes of *size*, the value of the variable *name*, which must be at least *least*."""
+    """Convert *size*, the value of the variable *name*, to bytes. It must be at least *least*."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?(M|G)B", size, re.IGNORECASE)
     if not match:
         raise ConfigError(f"{name} must be a size such as 512MB or 2GB, got {size!r}")

@@ -1,7 +1,7 @@
-"""The target days of a table and selection: all days that exports requested, whether or not they were fetched.
+"""The target days of a table and selection: all days that exports have requested, whether or not they were fetched.
 
-A target day without a batch is missing. So a day is known to be missing even if an export was interrupted early. Exports
-add to the target days and never remove any, except days that the project's plan does not include.
+A target day without a batch counts as missing, even if an export was interrupted before it recorded anything about
+that day. Exports add target days and never remove any, except days that the project's plan does not include.
 """
 
 from datetime import date
@@ -16,7 +16,7 @@ _SAME = (
 
 
 def read_target_days(connection: Connection) -> dict[tuple[str, Selection], Chunk]:
-    """Return the target days of each table and selection that has any."""
+    """Return the target days for each table and selection that has any."""
     if not table_exists(connection, "_export_targets"):
         return {}
     rows = connection.execute(
@@ -29,7 +29,7 @@ def read_target_days(connection: Connection) -> dict[tuple[str, Selection], Chun
 
 
 def widen_target_days(connection: Connection, table: str, selection: Selection, days: Chunk) -> None:
-    """Add *days*, and the days between them and the target days, to the target days."""
+    """Add *days* to the target days, together with any days in between."""
     current = read_target_days(connection).get((table, selection), days)
     set_target_days(
         connection, table, selection, Chunk(min(current.first, days.first), max(current.last, days.last))
@@ -46,7 +46,7 @@ def trim_target_days(connection: Connection, table: str, selection: Selection, f
 
 
 def set_target_days(connection: Connection, table: str, selection: Selection, days: Chunk | None) -> None:
-    """Replace the target days by *days*; None removes them."""
+    """Replace the target days with *days*; None removes them."""
     key = [table, selection.project, selection.events_json, selection.where]
     connection.execute(f"DELETE FROM _export_targets WHERE {_SAME}", key)
     if days is not None:
@@ -56,7 +56,7 @@ def set_target_days(connection: Connection, table: str, selection: Selection, da
 
 
 def delete_target_days(connection: Connection, table: str) -> None:
-    """Remove the target days of all selections of the table."""
+    """Remove the target days of the table, for all selections."""
     connection.execute("DELETE FROM _export_targets WHERE table_name = ?", [table])
 
 

@@ -1,4 +1,4 @@
-"""Checks credentials with the cheapest request that proves them."""
+"""Checks credentials with the cheapest request that proves them valid."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -26,10 +26,10 @@ async def check_credentials(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[bytes]:
-    """Request at most *limit* events of yesterday, and return their lines; none if that day has no events.
+    """Request at most *limit* of yesterday's events, and return their lines; none if that day has no events.
 
-    If the call returns, the credentials are valid. It makes one attempt and does not wait for the quota. It uses one
-    request of the hourly quota, but none if Mixpanel refuses the credentials.
+    If the call returns, the credentials are valid. It makes one attempt and does not wait for the quota. It counts as
+    one request against the hourly quota, but as none if Mixpanel refuses the credentials.
 
     Raises:
         AuthenticationError: Mixpanel does not accept the credentials.
@@ -69,7 +69,7 @@ def _cannot_check_now(error: RateLimitError) -> RateLimitError:
 
 
 class _Lines:
-    """A sink that keeps the few lines of the response."""
+    """A sink that keeps the response's few lines."""
 
     def __init__(self) -> None:
         self.content = b""

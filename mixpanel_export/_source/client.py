@@ -1,4 +1,4 @@
-"""The HTTP client: proxy, certificates, keepalive and HTTP/2. Translates errors of the HTTP libraries into ours."""
+"""The HTTP client: proxy, certificates, keepalive and HTTP/2. Converts HTTP library errors to ours."""
 
 import logging
 import socket
@@ -19,20 +19,20 @@ from mixpanel_export.errors import APIError, ConfigError, NetworkError, QueryErr
 _E = TypeVar("_E", bound=BaseException)
 
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-# Errors that mean that the peer closed the connection during the TLS handshake.
+# These errors mean that the peer closed the connection during the TLS handshake.
 _CLOSED_BY_PEER = (ssl.SSLWantReadError, ssl.SSLEOFError)
 
 
 @dataclass(slots=True)
 class Route:
-    """Where the connection of a request goes, for error messages."""
+    """Where a request's connection goes, for error messages."""
 
     host: str
     port: int
     setting: ProxySetting | None = None
     """The proxy that the environment names for the host."""
     proxy: str | None = None
-    """Host and port of the proxy of the last connection; None if it went to the host directly."""
+    """Host and port of the proxy used by the last connection; None if it went directly to the host."""
     answered: bool = False
     """Whether the response has started."""
 
@@ -44,7 +44,7 @@ class Route:
         return cls(address.raw_host.decode("ascii"), port, proxy_for(url))
 
     def observe(self, event: str, info: Mapping[str, Any]) -> None:
-        """Handle an event of httpx's `trace`: record the peer of a new connection, and enable TCP keepalive for it."""
+        """Handle an httpx `trace` event: record a new connection's peer, and enable TCP keepalive on the connection."""
         if event.endswith("connect_tcp.started"):
             direct = (info["host"], info["port"]) == (self.host, self.port)
             self.proxy = None if direct else f"{info['host']}:{info['port']}"
@@ -53,12 +53,12 @@ class Route:
 
     @property
     def peer(self) -> str:
-        """The peer of the connection, for a message."""
+        """The connection's peer, as messages name it."""
         return f"the proxy {self.proxy}" if self.proxy else self.host
 
     @property
     def settings(self) -> str:
-        """The setting that decides where the connection goes, for a message."""
+        """The setting that decides where the connection goes, as messages name it."""
         return self.setting.source if self.proxy and self.setting else "the API URL"
 
 
@@ -67,8 +67,8 @@ def new_client(
 ) -> httpx.AsyncClient:
     """Return a client for requests to *url*. Each request has its own connection.
 
-    Without *transport*, the client uses the proxy and the certificates of the environment. It speaks HTTP/1.1; with
-    *http2* it speaks HTTP/2 if the server does.
+    Without *transport*, the client uses the proxy and the certificates from the environment. It speaks HTTP/1.1, or,
+    with *http2*, HTTP/2 if the server supports it.
 
     Raises:
         ConfigError: The proxy or the certificates that the environment names cannot be used.
@@ -106,7 +106,7 @@ def _network_client(
             advice="pip install socksio, or name an HTTP proxy",
         ) from error
     except (ValueError, httpx.InvalidURL):
-        # The message of httpx may contain a part of the proxy's password.
+        # httpx's message may contain part of the proxy's password.
         raise ConfigError(
             f"the proxy that {proxy.source} names cannot be used",
             advice="write it as http://[USER:PASSWORD@]HOST:PORT",
@@ -116,9 +116,10 @@ def _network_client(
 class _ConnectionPerRequest(httpx.AsyncBaseTransport):
     """Opens an HTTP/2 connection for each request, and closes it with the response.
 
-    Requests cannot share an HTTP/2 connection, for three reasons. Its streams share flow control, so a response that waits
-    for the writer would stop the others. Bytes in flight of a cancelled response would never be credited back. And httpx
-    numbers a stream before the gate admits its request, so that two waiting requests would get the same number.
+    Requests cannot share an HTTP/2 connection, for three reasons. Its streams share flow control, so a response that
+    waits for the writer would hold up the others. The in-flight bytes of a cancelled response would never be credited
+    back. And httpx numbers a stream before the gate admits its request, so two waiting requests would get the same
+    number.
     """
 
     def __init__(self, connect: Callable[[], httpx.AsyncClient]) -> None:
@@ -139,7 +140,7 @@ class _ConnectionPerRequest(httpx.AsyncBaseTransport):
 
 
 class _ResponseStream(httpx.AsyncByteStream):
-    """The raw body of a response. Closing it closes the connection."""
+    """A response's raw body. Closing it closes the connection."""
 
     def __init__(self, response: httpx.Response, connection: AsyncExitStack) -> None:
         self._response = response
@@ -154,7 +155,7 @@ class _ResponseStream(httpx.AsyncByteStream):
 
 @contextmanager
 def as_api_errors(route: Route, days: Chunk | None = None) -> Iterator[None]:
-    """Translate the errors of the HTTP libraries into ours. *days* are the days of the request, if it has any."""
+    """Convert HTTP library errors to ours. *days* are the days requested, if any."""
     try:
         yield
     except (
@@ -245,10 +246,10 @@ def _ssl_reason(error: ssl.SSLError) -> str:
 
 
 def _enable_keepalive(connection: socket.socket) -> None:
-    """Let TCP probe a connection that is idle for a minute, and then every 30 seconds.
+    """Let TCP probe a connection after a minute of idleness, and then every 30 seconds.
 
-    Some routers (NAT) drop a connection that is idle for longer. If the system refuses the options, or the connection is
-    closed already, nothing changes.
+    Some routers (NAT) drop a connection that stays idle for longer. If the system refuses the options, or the
+    connection is already closed, nothing changes.
     """
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -2,11 +2,11 @@
 
 The lines do not depend on how the bytes are divided into pieces. A body that is not proven complete raises an error.
 
-Mixpanel sends status 200 before it streams the events. It sends no length, and reports a failure only as a last line that
-is not an event. So a body is complete if
+Mixpanel sends status 200 before it streams the events. It sends no length, and reports a failure only through a last
+line that is not an event. So a body is complete if
 
-* every gzip member ends with the right CRC and length, and nothing follows the last one;
-* its last line that is not blank is an event.
+* every gzip member ends with the correct CRC and length, and nothing follows the last member; * the last non-blank
+line is an event.
 
 Other lines are not checked here, because the writer validates each line.
 """
@@ -19,15 +19,15 @@ from mixpanel_export._model import Lines
 from mixpanel_export._ndjson import canonical
 from mixpanel_export.errors import LineTooLongError, TruncatedError
 
-_WIRE_PIECE = 256 << 10  # a thread waits for Python's lock after each piece, so few large pieces are faster
+_WIRE_PIECE = 256 << 10  # a thread waits for the GIL after each piece, so a few large pieces are faster
 _TAIL = 16 << 10  # bytes at the end of a block that usually hold its last line
-_PLAIN_PIECE = 2 << 20  # 1 KB of gzip can hold 1 MB, so the inflated bytes need a bound of their own
-_SHOWN = 500  # bytes of a line that an error carries, as for the body of any other error
+_PLAIN_PIECE = 2 << 20  # 1 KB of gzip can hold 1 MB, so the decompressed bytes need their own bound
+_SHOWN = 500  # bytes of a line that an error carries, as for any other error's body
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Gunzip:
-    """Inflates a gzip stream of one or more members, in pieces of any size."""
+    """Decompresses a gzip stream with one or more members, in pieces of any size."""
 
     def __init__(self, max_piece: int = _PLAIN_PIECE) -> None:
         self._max_piece = max_piece
@@ -46,7 +46,7 @@ class Gunzip:
             raise _truncated(f"the gzip stream of the response is corrupt ({error})") from error
 
     def _inflate(self, wire: bytes) -> Iterator[bytes]:
-        # The decompressor may keep plain bytes when all input is consumed. The trailer releases them.
+        # The decompressor may hold back plain bytes even when all input is consumed. The trailer releases them.
         while wire:
             if self._member.eof:
                 self._member = isal_zlib.decompressobj(wbits=31)
@@ -59,29 +59,29 @@ class Gunzip:
         """End the stream.
 
         Raises:
-            TruncatedError: The last member has not reached its end, or there was none.
+            TruncatedError: The last member is incomplete, or there was no member.
         """
         if not self._member.eof:
             raise _truncated("the gzip stream of the response ended before its trailer")
 
 
 class LineBlocks:
-    """Divides bytes into blocks that end with a newline (0x0A only), in linear time and without copies."""
+    """Divides bytes into blocks that each end with a newline (only 0x0A), in linear time and without copies."""
 
     def __init__(self, block_size: int = 1 << 20, *, max_line: int = 64 << 20) -> None:
         self._block_size = block_size
         self._max_line = max_line
         self._pieces: list[bytes] = []
         self._size = 0
-        self._whole = 0  # bytes of the pieces that are whole lines; the rest has no newline
+        self._whole = 0  # bytes in whole lines; the rest has no newline
 
     def feed(self, plain: bytes) -> Iterator[Lines]:
-        """Yield each block of at least *block_size* bytes that is ready.
+        """Yield the blocks that are ready, each of at least *block_size* bytes.
 
         Raises:
-            LineTooLongError: A line, its newline not counted, has more than *max_line* bytes.
+            LineTooLongError: A line has more than *max_line* bytes, not counting its newline.
         """
-        # No line inside a piece can be longer than the piece, so only the line that began before it is checked.
+        # A line within a piece cannot be longer than the piece, so only the line that began before it is checked.
         for piece in _pieces(plain, min(_PLAIN_PIECE, self._max_line)):
             self._add(piece)
             if self._whole >= self._block_size:
@@ -107,7 +107,7 @@ class LineBlocks:
         self._size += len(piece)
 
     def _take(self) -> Lines:
-        """Return the whole lines. The last of them ends in the last piece."""
+        """Return all whole lines. The last of them ends in the last piece."""
         last = self._pieces.pop()
         end = self._whole - (self._size - len(last))
         lines: Lines = (*self._pieces, memoryview(last)[:end])
@@ -117,10 +117,10 @@ class LineBlocks:
 
 
 class BodyDecoder:
-    """Decodes the bytes of one response body into blocks of whole NDJSON lines.
+    """Decodes the bytes of a response body into blocks of whole NDJSON lines.
 
-    *content_encoding* is the value of the header, None without a header. *block_size* and *max_line* are in plain bytes. A
-    byte order mark at the start of the body is dropped.
+    *content_encoding* is the value of the header, or None if there is no header. *block_size* and *max_line* count
+    decompressed bytes. A byte order mark at the start of the body is dropped.
 
     Raises:
         TruncatedError: The encoding is neither identity nor gzip, so nothing can be proven.
@@ -132,14 +132,14 @@ class BodyDecoder:
         self._gunzip = gunzip_for(content_encoding)
         self._blocks = LineBlocks(block_size, max_line=max_line)
         self._start: bytes | None = (
-            b""  # the start of the body while it may be part of a byte order mark; then None
+            b""  # the start of the body, as long as it may be part of a byte order mark; then None
         )
         self._last = b""
 
     def feed(self, wire: bytes) -> Iterator[Lines]:
-        """Yield the blocks that are ready, each ended by a newline and of at least *block_size* bytes.
+        """Yield the blocks that are ready. Each ends with a newline and has at least *block_size* bytes.
 
-        The work is done while the blocks are consumed, so consume all of them before the next call.
+        Decoding happens while the blocks are consumed, so consume all of them before the next call.
 
         Raises:
             TruncatedError: The gzip stream is corrupt.
@@ -150,7 +150,7 @@ class BodyDecoder:
                 yield self._hand_out(block)
 
     def close(self) -> Iterator[Lines]:
-        """Return the rest, ended by a newline, as at most one block. All checks are done before it returns.
+        """Return the rest as at most one block, which ends with a newline. All checks are made before this returns.
 
         Raises:
             TruncatedError: The body is not proven complete. If its last line is not an event, `response_body` has the
@@ -185,10 +185,10 @@ class BodyDecoder:
 
 
 def event_line(line: bytes) -> bool:
-    """Whether *line* is an event: a JSON object whose `event` is a string and whose `properties` is an object.
+    """Whether *line* is an event: a JSON object in which `event` is a string and `properties` is an object.
 
-    If a key occurs more than once, the first one counts. Invalid UTF-8, lone surrogates and raw control bytes inside
-    strings are accepted, because the writer repairs them. The depth of nesting is not limited.
+    If a key is repeated, the first value counts. Invalid UTF-8, lone surrogates and raw control bytes inside strings
+    are accepted, because the writer repairs them. Nesting may be arbitrarily deep.
     """
     return canonical(line) is not None
 
@@ -211,7 +211,7 @@ def gunzip_for(content_encoding: str | None) -> Gunzip | None:
 
 
 def _last_line(block: Lines) -> bytes:
-    """Return the last line of *block* that is not blank; b"" if all are."""
+    """Return the last non-blank line of *block*; b"" if all lines are blank."""
     tail = bytes(block[-1][-_TAIL:])
     start = tail.rfind(b"\n", 0, -1) + 1
     if start and not tail[start:].isspace():

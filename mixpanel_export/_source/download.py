@@ -38,12 +38,12 @@ async def download_events(
 ) -> None:
     """Request *days* once, and write the lines of the complete response to a seekable *file*.
 
-    An empty answer cannot be proven complete, so the days are then requested once more. A second empty answer is accepted
+    An empty answer cannot be proven complete, so the days are requested once more. A second empty answer is accepted
     with a warning.
 
     Raises:
         ValueError, ConfigError: As `export_events`.
-        APIError: All attempts failed, or another one cannot succeed.
+        APIError: All attempts failed, or a further attempt cannot succeed.
     """
     names = checked_names(events)
     credentials = credentials or resolve_credentials()

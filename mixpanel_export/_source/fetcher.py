@@ -28,7 +28,7 @@ from mixpanel_export.errors import (
 
 _log = logging.getLogger("mixpanel_export")
 
-_LONG_WAIT = 120  # seconds; longer waits are given in minutes
+_LONG_WAIT = 120  # seconds; longer waits are shown in minutes
 _MIN_REMAINING = 5  # requests that must be left this hour before a chunk may be split
 
 
@@ -36,7 +36,7 @@ class Sink(Protocol):
     """Receives the lines of one chunk."""
 
     async def restart(self) -> None:
-        """Discard all lines. It is called before each attempt."""
+        """Discard all lines. This is called before each attempt."""
 
     async def block(self, lines: Lines) -> None:
         """Receive whole lines."""
@@ -48,7 +48,7 @@ class ChunkTooLargeError(Exception):
 
 @dataclass(slots=True)
 class ChunkStats:
-    """The counters of one chunk, over all attempts so far."""
+    """The counters of a chunk, over all attempts so far."""
 
     requested_at: datetime
     """When the last request was sent."""
@@ -56,15 +56,15 @@ class ChunkStats:
     bytes_read: int = 0
     """Bytes received on the wire."""
     size: int = 0
-    """Bytes of the lines of the current or successful attempt."""
+    """Bytes of lines in the current or successful attempt."""
     empty_answer: bool = True
     """Whether the current or successful attempt received no bytes; such a response cannot be proven complete."""
     waiting_for: str | None = None
-    """What the chunk waits for between two attempts."""
+    """What the chunk is waiting for between two attempts."""
 
 
 class Fetcher:
-    """Fetches chunks, all under one worker limit and one gate, and retries them by the retry policy."""
+    """Fetches chunks, all under one worker limit and one gate, and retries them according to the retry policy."""
 
     def __init__(
         self,
@@ -88,16 +88,16 @@ class Fetcher:
         self.stats: dict[Chunk, ChunkStats] = {}
 
     def stats_of(self, chunk: Chunk) -> ChunkStats:
-        """Return the counters of the chunk."""
+        """Return the chunk's counters."""
         return self.stats.setdefault(chunk, ChunkStats(self._now()))
 
     async def fetch(self, chunk: Chunk, sink: Sink, *, splittable: bool = False) -> ChunkStats:
         """Fetch the whole chunk into *sink*, restarting it before each attempt.
 
         Raises:
-            APIError: All attempts failed, another one cannot succeed, or the wait for the quota would exceed
+            APIError: All attempts failed, a further attempt cannot succeed, or the wait for the quota would exceed
                 `max_wait`.
-            ChunkTooLargeError: The chunk is *splittable*, and its pieces are likelier to succeed.
+            ChunkTooLargeError: The chunk is *splittable*, and its pieces are more likely to succeed.
         """
         stats = self.stats_of(chunk)
         history = History()
@@ -105,7 +105,7 @@ class Fetcher:
             try:
                 async with self._limiter:
                     await self._attempt(chunk, stats, sink)
-            except RateLimitError as error:  # the gate pauses all callers
+            except RateLimitError as error:  # the gate already pauses all callers
                 _log.info("%s", error)
             except APIError as error:
                 history = history.after(error)
@@ -129,7 +129,7 @@ class Fetcher:
         )
         match step:
             case Wait(seconds) if seconds > max(self._pauses.longest, self._gate.statistics().max_wait_left):
-                raise error  # the server asked for the pause, so it counts like a wait for the quota
+                raise error  # the server asked for the pause, so it counts as a wait for the quota
             case Wait(seconds):
                 _log.info("%s; next attempt in %.1f s", error.text(advice=False), seconds)
                 stats.waiting_for = f"a retry after: {error.text(days=False, advice=False)}"
@@ -146,7 +146,7 @@ class Fetcher:
     def _may_split(self) -> bool:
         """Whether a chunk may be split: there is no `limit`, and enough requests are left this hour.
 
-        With a `limit`, each piece would have that many events.
+        With a `limit`, each piece would return up to that many events.
         """
         remaining = self._gate.statistics().remaining
         return self._parameters.limit is None and (remaining is None or remaining >= _MIN_REMAINING)
@@ -182,7 +182,7 @@ class Fetcher:
 
 
 def is_final(error: MixpanelDataError) -> bool:
-    """Whether the error concerns the whole export, so that no other chunk can succeed either."""
+    """Whether the error affects the whole export, so that no other chunk can succeed either."""
     return isinstance(error, AuthenticationError | QueryError) and not isinstance(error, FutureDateError)
 
 

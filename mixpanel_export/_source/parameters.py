@@ -18,12 +18,12 @@ _LONGEST_QUERY = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How many seconds an attempt may make no progress before it fails."""
+    """How many seconds an attempt may go without progress before it fails."""
 
     connect: float = 30.0
     """Seconds to open the connection, including TLS."""
     first_byte: float = 1800.0
-    """Seconds from the request to the start of the response. Large exports may start only after minutes."""
+    """Seconds from the request to the start of the response, which can take minutes for a large export."""
     idle: float = 300.0
     """Seconds between two pieces of the response."""
 
@@ -36,7 +36,7 @@ class RequestParameters:
     credentials: Credentials
     selection: Selection
     limit: int | None = None
-    """The most events that a response may have; None for all."""
+    """The maximum number of events in a response; None for all."""
     timeouts: Timeouts = Timeouts()
 
     def for_days(self, chunk: Chunk) -> dict[str, str]:
@@ -60,7 +60,7 @@ def parameters_for(
     api_url: str | None = None,
     timeouts: Timeouts | None = None,
 ) -> RequestParameters:
-    """Return the parameters. Requests go to *api_url*, or to the server of the credentials' region if it is None.
+    """Return the parameters. Requests go to *api_url*, or to the server for the credentials' region if it is None.
 
     Raises:
         ArgumentError: The selection is too long for a request.
@@ -72,7 +72,7 @@ def parameters_for(
 
 
 def _check_length(parameters: RequestParameters) -> None:
-    """Check that the parameters fit into a URL. Mixpanel does not read them from a request body."""
+    """Check that the parameters fit into a URL. Mixpanel does not accept them in a request body."""
     params = parameters.for_days(Chunk(date.max, date.max))
     try:
         params.get("where", "").encode()
@@ -95,7 +95,7 @@ def checked_names(events: Iterable[str] | None) -> tuple[str, ...] | None:
     """Return the event names sorted and without duplicates; None for all events. An iterator is consumed.
 
     Raises:
-        ArgumentError: *events* is a string, is empty, or has something other than text.
+        ArgumentError: *events* is a string, is empty, or contains something other than text.
     """
     if events is None:
         return None

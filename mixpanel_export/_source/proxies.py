@@ -1,4 +1,4 @@
-"""Reads from the environment which proxy a URL needs, and which hosts `NO_PROXY` exempts. Opens no connection."""
+"""Determines from the environment which proxy a URL needs, and which hosts `NO_PROXY` exempts. Opens no connection."""
 
 import os
 from contextlib import suppress
@@ -22,7 +22,7 @@ class ProxySetting:
 def proxy_for(url: str) -> ProxySetting | None:
     """Return the proxy for *url*; None if none is set, or if `NO_PROXY` exempts the host.
 
-    URLs with `http:` are allowed only for loopback. They use no proxy, because it could read the credentials.
+    `http:` URLs are allowed only for loopback hosts. They use no proxy, because a proxy could read the credentials.
     """
     parts = urlsplit(url)
     if parts.scheme != "https":
@@ -65,7 +65,7 @@ def _exempts(entry: str, host: str, port: int) -> bool:
 
 
 def _without_port(entry: str) -> tuple[str, str]:
-    """Return the name, address or network of an entry without brackets, and its port ("" if it has none)."""
+    """Return an entry's name, address or network without brackets, and its port ("" if it has none)."""
     if entry.startswith("["):
         address, _, rest = entry[1:].partition("]")
         return (address, rest[1:]) if rest.startswith(":") else (address + rest, "")

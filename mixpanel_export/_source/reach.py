@@ -13,13 +13,13 @@ import httpx
 
 from mixpanel_export._source.client import Route, as_api_errors, new_client
 
-_TIME_LIMIT = 20.0  # seconds; an export needs a faster connection
-_DATE_STEP = 1.0  # seconds; the resolution of the header `Date`
+_TIME_LIMIT = 20.0  # seconds; a slower connection is no use for an export
+_DATE_STEP = 1.0  # seconds; the resolution of the `Date` header
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProbe:
-    """The response of a server that was reached."""
+    """What the response of a reachable server shows."""
 
     server: str
     """Scheme, host and port."""
@@ -33,7 +33,7 @@ class ServerProbe:
     ahead: float | None
     """How many seconds this machine's clock is ahead of the server's; None if the server sends no date."""
     uncertainty: float
-    """How many seconds `ahead` may be wrong, in either direction."""
+    """How many seconds `ahead` may be off, in either direction."""
 
 
 async def probe_server(
@@ -43,13 +43,13 @@ async def probe_server(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     time_limit: float = _TIME_LIMIT,
 ) -> ServerProbe:
-    """Send a `HEAD` request to the server of *url*, with the same proxy and certificates as an export.
+    """Send a `HEAD` request to the server in *url*, with the same proxy and certificates as an export.
 
-    *now*, which must be aware, is the clock that is compared with the server's.
+    *now*, which must return aware times, is the clock to compare with the server's.
 
     Raises:
         ConfigError: The environment's proxy or certificates cannot be used.
-        APIError: There is no response within *time_limit* seconds. The error gives the reason.
+        APIError: There was no response within *time_limit* seconds. The error gives the reason.
     """
     parts = urlsplit(url)
     server = f"{parts.scheme}://{parts.netloc}"
@@ -85,7 +85,7 @@ def _tls(response: httpx.Response) -> str | None:
 
 
 def _ahead(date: str | None, requested: datetime, took: float) -> tuple[float | None, float]:
-    """Return how far our clock is ahead of *date*, the date of the response, and the uncertainty, in seconds.
+    """Return how far our clock is ahead of *date*, the response's date, and the uncertainty, both in seconds.
 
     Our clock showed *requested* when the request was sent, *took* seconds before the response.
     """

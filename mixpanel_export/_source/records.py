@@ -1,6 +1,6 @@
 """Parses NDJSON lines into the dictionaries that `stream_events` yields.
 
-The values equal those that an export writes into the table for the same lines.
+The values are the same as those that an export writes into the table for these lines.
 """
 
 import re
@@ -15,13 +15,13 @@ from mixpanel_export._ndjson import canonical, loads, member_text, normalized
 from mixpanel_export._timezones import ISO_TIME, to_utc
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in the zone of the number
-# Greater numbers are milliseconds. As seconds they would be times after the year 5138.
+# Larger numbers are milliseconds. As seconds, they would be times after the year 5138.
 _MILLISECONDS_FROM = 10**11
-# The start of the year 1 in seconds, and the end of the year 9999 in milliseconds, since 1970.
+# The start of the year 1 in seconds since 1970, and the end of the year 9999 in milliseconds.
 _FIRST_SECOND, _LAST_MILLISECOND = -62_135_596_800, 253_402_300_799_999
 _DAY = timedelta(days=1)
-# Python has the years 1 to 9999 only. With its offset, a time in the year 0 or at the end of 9999 may lie within them. It is
-# computed in a year 400 years away, because the calendar repeats after 400 years.
+# Python supports only the years 1 to 9999. A time in the year 0 or after 9999 may fall within them once its offset is
+# applied. It is computed in a year 400 years away, because the calendar repeats every 400 years.
 _SHIFTS = {0: 400, 9999: -400}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _ISO_TIME = re.compile(ISO_TIME)
@@ -35,9 +35,9 @@ def iter_events(
     limit: int | None = None,
     zone: str = "UTC",
 ) -> Iterator[dict[str, Any]]:
-    """Download one chunk after another, and yield the events of each. Warn at the end if lines are not events.
+    """Download one chunk after another, and yield its events. Warn at the end if some lines were not events.
 
-    *download* writes the lines of a complete response into a file. Its second argument is the rest of *limit*.
+    *download* writes the lines of a complete response to a file. Its second argument is what is left of *limit*.
     """
     __tracebackhide__ = True
     rejects = 0
@@ -62,8 +62,8 @@ def iter_events(
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:
-    """Return the event of a line, repaired as for the table if necessary; None if the line is not an event."""
-    # DuckDB refuses an escaped lone surrogate, Python does not.
+    """Return the event in a line, repaired as for the table if necessary; None if the line is not an event."""
+    # DuckDB rejects an escaped lone surrogate; Python does not.
     suspect = b"\\ud" in line or b"\\uD" in line
     event = None if suspect else _load_object(line)
     if event is None:
@@ -87,11 +87,11 @@ def to_row(event: dict[str, Any], line: bytes, zone: str = "UTC") -> dict[str, A
 
 
 def event_time(value: object, zone: str = "UTC") -> datetime | None:
-    """Return the time that Mixpanel's property `time` means, aware and in UTC; None if it cannot be parsed.
+    """Convert Mixpanel's property `time` to an aware time in UTC; None if it cannot be parsed.
 
-    A number, or text with a number, means seconds since 1970. From 10^11 in absolute value on, it means milliseconds.
-    Fractions are dropped. Other text must be an ISO date or time. Numbers, and text without an offset, are local times in
-    *zone*, which `to_utc` converts.
+    A number, or text with a number, means seconds since 1970, or milliseconds if its absolute value is at least 10^11.
+    Fractions are dropped. Other text must be an ISO date or time. Numbers, and text without an offset, are local times
+    in *zone*, which `to_utc` converts.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -140,14 +140,14 @@ def _iso_time(text: str, zone: str) -> datetime | None:
 
 
 def _offset(text: str) -> timedelta:
-    """Return the offset from UTC that *text* means: `Z`, or hours, minutes and seconds with or without colons."""
+    """Parse an offset from UTC: `Z`, or hours, minutes and seconds, with or without colons."""
     digits = text[1:].replace(":", "").ljust(6, "0")
     offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:]))
     return -offset if text.startswith("-") else offset
 
 
 def _id(properties: dict[str, Any], key: str, line: bytes) -> str | None:
-    """Return an id as in the table: text unchanged, anything else as the JSON that DuckDB writes."""
+    """Return an id as the table has it: text unchanged, anything else as the JSON that DuckDB writes."""
     value = properties.get(key)
     if value is None or isinstance(value, str):
         return value

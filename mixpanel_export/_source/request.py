@@ -23,9 +23,11 @@ from mixpanel_export._source.responses import error_from_body, error_from_respon
 from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
-_WIRE = 256 << 10  # bytes that a worker thread decodes at once; each change of thread costs time
-_PLAIN = 2 << 20  # bytes of lines after which it returns them; a few compressed bytes can hold many lines
-_READ = 64 << 10  # bytes of an error body that are read; it may repeat the request before it gives the reason
+_WIRE = 256 << 10  # bytes that a worker thread decodes per call; each switch between threads costs time
+_PLAIN = 2 << 20  # bytes of lines after which the thread returns; a few compressed bytes can hold many lines
+_READ = (
+    64 << 10
+)  # bytes of an error body that are read; the body may repeat the request before it gives the reason
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 
 
@@ -39,11 +41,11 @@ async def fetch(
     threads: anyio.CapacityLimiter | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncGenerator[Lines]:
-    """Request *chunk* once and yield its lines, block by block.
+    """Request *chunk* once, and yield its lines block by block.
 
-    *admit* is awaited once, when the connection is open and before the request is sent. *received* is called with the
-    size of each piece from the wire. *threads* limits the worker threads that decode. *now* (aware) decides which days a
-    limited history includes. The response is complete only if the iterator ends without an error.
+    *admit* is awaited once, after the connection is opened and before the request is sent. *received* is called with
+    the size of each piece from the wire. *threads* limits the number of decoding threads. *now* (aware) decides which
+    days a limited history includes. The response is complete only if the iterator ends without an error.
 
     Raises:
         APIError: The attempt failed. Discard the lines that were yielded.
@@ -68,7 +70,7 @@ async def fetch(
 
 @contextmanager
 def _described(parameters: RequestParameters, chunk: Chunk) -> Iterator[None]:
-    """Add the request to errors about it. The credentials are in a header, not in the parameters."""
+    """Add the request to its errors. The credentials are in a header, not in the parameters."""
     try:
         yield
     except APIError as error:
@@ -96,7 +98,7 @@ async def _send(
 
         async def trace(event: str, info: dict[str, Any]) -> None:
             route.observe(event, info)
-            # Mixpanel counts arrivals, so the gate is between the connection and the request line.
+            # Mixpanel counts requests when they arrive, so the gate comes between the connection and the request line.
             if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
                 await admit_once()
 
@@ -107,7 +109,7 @@ async def _send(
             ).as_dict(),
         }
         response = await client.send(request, auth=parameters.credentials.auth, stream=True)
-    await admit_once()  # a transport without connections does not trace
+    await admit_once()  # a transport without connections sends no trace events
     return response
 
 
@@ -118,7 +120,7 @@ async def _body(
     received: Callable[[int], None],
     threads: anyio.CapacityLimiter | None,
 ) -> AsyncGenerator[Lines]:
-    """Yield the lines of a body. Worker threads decode them, and the event loop only passes references."""
+    """Yield the lines of a body. Worker threads decode them; the event loop only passes references."""
     with _as_incomplete(parameters, chunk):
         decoder = BodyDecoder(response.headers.get("content-encoding"))
     async with _drained(response.aiter_raw()) as pieces:
@@ -138,10 +140,10 @@ async def _body(
 
 
 async def _gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[int], None]) -> list[bytes]:
-    """Return the next pieces from the wire, about `_WIRE` bytes in total. At the end of the body there are none.
+    """Return the next pieces from the wire, about `_WIRE` bytes in total, or none at the end of the body.
 
     Raises:
-        TimeoutError: Nothing arrived for *idle* seconds. It may be raised up to a quarter of that time late.
+        TimeoutError: Nothing arrived for *idle* seconds. The error may come late by up to a quarter of that time.
     """
     wire: list[bytes] = []
     size = 0
@@ -158,7 +160,7 @@ async def _gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[
 
 
 def _take(blocks: Iterator[Lines]) -> Lines:
-    """Join the next blocks into one of at least `_PLAIN` bytes. Only the last one is smaller."""
+    """Join the next blocks into one of at least `_PLAIN` bytes. Only the last one may be smaller."""
     lines: list[bytes | memoryview] = []
     size = 0
     for block in blocks:
@@ -175,7 +177,7 @@ def _as_incomplete(parameters: RequestParameters, chunk: Chunk) -> Iterator[None
     try:
         yield
     except (LineTooLongError, TruncatedError) as error:
-        # Its frames hold lines of the response, which a traceback with local variables would show.
+        # The original error's frames hold lines of the response, which a traceback with local variables would show.
         raise error_from_body(error, parameters.credentials, chunk) from error.with_traceback(None)
 
 
@@ -199,10 +201,10 @@ async def _error(
 async def _read_beginning(
     pieces: AsyncIterator[bytes], content_encoding: str | None, body: bytearray
 ) -> None:
-    """Append the beginning of a response to *body*, as far as it can be read.
+    """Append to *body* as much of the beginning of a response as can be read.
 
-    httpx would undo every encoding that the server names, and inflate each piece at once. So a thousand bytes could become
-    a million.
+    httpx would decode every encoding that the server names, and decompress each piece in one go. So a thousand bytes
+    could become a million.
     """
     with suppress(TruncatedError):
         gunzip = gunzip_for(content_encoding)
@@ -217,8 +219,8 @@ async def _read_beginning(
 async def _drained(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
     """Close *pieces* at the end of the block.
 
-    httpx's iterators are nested generators. Closing the outer one leaves the inner ones to the garbage collector. A
-    cancelled read ends all of them.
+    httpx's iterators are nested generators. Closing the outer one would leave the inner ones to the garbage collector.
+    Cancelling a read ends all of them.
     """
     try:
         yield pieces

@@ -31,15 +31,15 @@ _EXCERPT = 80  # characters of an incomplete body that a message shows
 _AUTHENTICATION = "Unable to authenticate request"  # sent with status 400, and sometimes with 200
 _TIMEOUT = "Timeout Error"  # Mixpanel reports its own time-out with status 400
 _FUTURE = "to_date cannot be later than today"
-_HISTORY = re.compile(r"Date range exceeds (\d{1,5}) days into the past")  # the limit of the plan
+_HISTORY = re.compile(r"Date range exceeds (\d{1,5}) days into the past")  # the plan's limit
 
 
 def error_from_response(
     status: int, body: str, retry_after: str | None, chunk: Chunk, now: datetime, *, hint: str | None = None
 ) -> APIError:
-    """Return the error for a response with a status other than 200. It arrived at *now*, which must be aware.
+    """Return the error for a response with a status other than 200 that arrived at *now*, which must be aware.
 
-    *hint* describes what looks wrong in the credentials, if anything.
+    *hint* says what looks wrong with the credentials, if anything.
     """
     shown = body.encode()[:_SHOWN].decode("utf-8", "ignore")
     message = _message(body)
@@ -88,7 +88,7 @@ def error_from_response(
 def error_from_body(
     error: LineTooLongError | TruncatedError, credentials: Credentials, chunk: Chunk
 ) -> APIError:
-    """Return the error for an incomplete response with status 200. *error* is the error of the decoder."""
+    """Return the error for an incomplete response with status 200. *error* is the decoder's error."""
     body = redacted(error.response_body or "", credentials)
     if _message(body).startswith(_AUTHENTICATION):
         return _not_authenticated(httpx.codes.OK, body, chunk, format_problem(credentials))
@@ -108,7 +108,7 @@ def error_from_body(
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Return the seconds of a `Retry-After` header, which is a number or an HTTP date; None for anything else."""
+    """Return the seconds that a `Retry-After` header means: a number or an HTTP date; None for anything else."""
     if not value:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
@@ -174,7 +174,7 @@ def _query_advice(status: int) -> str:
 
 
 def _message(body: str) -> str:
-    """Return the text of a JSON error object, or the whole body if it is something else."""
+    """Return the text from a JSON error object, or the whole body if it is not one."""
     with suppress(ValueError, RecursionError):
         value = json.loads(body)
         if isinstance(value, dict) and isinstance(value.get("error"), str):
