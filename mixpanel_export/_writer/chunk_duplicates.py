@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from mixpanel_export._database.connection import Connection
 from mixpanel_export._writer.arrow import LINE, line_arrays
-from mixpanel_export._writer.extract import NAME, Extraction, LoadError
-from mixpanel_export._writer.offsets import IndexedText, LineIndex, Numbers, index_lines
+from mixpanel_export._writer.extract import NAME, ExtractedSegment, Extraction, LoadError
+from mixpanel_export._writer.offsets import IndexedText, Numbers, index_lines
 from mixpanel_export._writer.prepared import PreparedRead
 from mixpanel_export._writer.staging import StagedChunk
 from mixpanel_export._writer.winners import MEMBERS, ROW_OVERHEAD, Candidate, duplicates
@@ -49,9 +49,7 @@ def duplicate_places(
         return []
     pages = (
         _candidates(statement, lines, keys)
-        for lines, keys in _pages(
-            staged, [segment.index for segment in extraction.segments], places, keys, page_size
-        )
+        for lines, keys in _pages(staged, extraction.segments, places, keys, page_size)
     )
     return [place for place, _, _ in duplicates(pages)]
 
@@ -66,18 +64,18 @@ def _candidates(statement: PreparedRead, lines: IndexedText, keys: NDArray[np.ui
 
 def _pages(
     staged: StagedChunk,
-    indexes: Sequence[LineIndex],
+    extracted: Sequence[ExtractedSegment],
     places: Numbers,
     keys: NDArray[np.uint64],
     page_size: int,
 ) -> Iterator[tuple[IndexedText, NDArray[np.uint64]]]:
-    """Yield the lines at *places* with their keys, page by page, in the order of *keys*."""
-    firsts = np.cumsum([0, *(len(index.regular) for index in indexes)])
+    """Yield the lines at *places* with their keys, in pages in the order of *keys*."""
+    firsts = np.cumsum([0, *(len(segment.spans) for segment in extracted)])
     segments = np.searchsorted(firsts, places, side="right") - 1
     spans = np.empty((len(places), 2), dtype=np.int64)
     for segment in np.unique(segments):
         inside = segments == segment
-        spans[inside] = indexes[segment].spans(places[inside] - firsts[segment])
+        spans[inside] = extracted[segment].spans[places[inside] - firsts[segment]]
     size = (
         _COMPRESSED_FACTOR * page_size
         if any(segment.compressed for segment in staged.segments)

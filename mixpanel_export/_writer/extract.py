@@ -26,7 +26,7 @@ from mixpanel_export._writer.arrow import (
     not_null,
     values,
 )
-from mixpanel_export._writer.offsets import IndexedText, LineIndex, Numbers, index_lines
+from mixpanel_export._writer.offsets import IndexedText, Numbers, Offsets, index_lines
 from mixpanel_export._writer.prepared import PreparedRead
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a table's times are naive UTC
@@ -92,15 +92,27 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExtractedSegment:
-    """A segment's columns. The arrays have an element for each regular line."""
+    """The columns of a segment. A *place* is the number of a line among the regular ones of the segment."""
 
-    index: LineIndex
+    lines: int
+    """The number of newlines."""
+    longest: int
+    """The bytes of the longest line."""
+    spans: Offsets
+    """Where each regular line begins and ends."""
+    properties: Offsets
+    """Where the properties of each regular line begin and end."""
     columns: ExtractedColumns
     doubtful: tuple[int, ...]
     """The numbers of the doubtful lines in the segment."""
     keys: NDArray[np.uint64]
-    times: NDArray[np.int64]
-    timed: NDArray[np.bool_]
+    """The key of each regular line, 0 without an `insert_id`. Duplicates have equal keys."""
+    stray_places: Numbers
+    """The places of events whose time is outside the days of the chunk."""
+    stray_times: NDArray[np.int64]
+    """The times of these events, in microseconds."""
+    untimed_places: Numbers
+    """The places of events without a time."""
 
 
 class Extraction:
@@ -108,12 +120,12 @@ class Extraction:
 
     def __init__(self, segments: Sequence[ExtractedSegment]) -> None:
         self.segments = segments
-        self.lines = sum(segment.index.lines for segment in segments)
+        self.lines = sum(segment.lines for segment in segments)
         self.rows = sum(segment.columns.rows for segment in segments)
 
     def doubtful(self) -> set[int]:
         """Return the numbers of the doubtful lines in the chunk."""
-        firsts = accumulate((segment.index.lines for segment in self.segments), initial=0)
+        firsts = accumulate((segment.lines for segment in self.segments), initial=0)
         return {
             first + number
             for first, segment in zip(firsts, self.segments, strict=False)
@@ -129,21 +141,24 @@ class Extraction:
         places = places[np.argsort(keys[places], kind="stable")]
         return places, keys[places]
 
-    def count(self, first: datetime, last: datetime, keep: NDArray[np.bool_]) -> "RowCounts":
-        """Count the rows flagged in *keep*; *first* and *last* are the first and last moments of the chunk's days."""
-        timed = np.concatenate([np.empty(0, np.bool_), *(segment.timed for segment in self.segments)])
-        times = np.concatenate([np.empty(0, np.int64), *(segment.times for segment in self.segments)])[
-            keep & timed
-        ]
-        strays = times[(times < _microseconds(first)) | (times > _microseconds(last))]
+    def count(self, keep: NDArray[np.bool_]) -> "RowCounts":
+        """Count the rows flagged in *keep*."""
+        strays = [np.empty(0, np.int64)]
+        untimed = first = 0
+        for segment in self.segments:
+            flags = keep[first : first + segment.columns.rows]
+            first += segment.columns.rows
+            strays.append(segment.stray_times[flags[segment.stray_places]])
+            untimed += int(np.count_nonzero(flags[segment.untimed_places]))
+        times = np.concatenate(strays)
         rows = int(np.count_nonzero(keep))
         return RowCounts(
             rows=rows,
             removed_duplicates=len(keep) - rows,
-            stray_rows=len(strays),
-            stray_first=_moment(strays.min()) if len(strays) else None,
-            stray_last=_moment(strays.max()) if len(strays) else None,
-            untimed_rows=int(np.count_nonzero(keep & ~timed)),
+            stray_rows=len(times),
+            stray_first=_moment(times.min()) if len(times) else None,
+            stray_last=_moment(times.max()) if len(times) else None,
+            untimed_rows=untimed,
         )
 
 
@@ -171,9 +186,14 @@ class ExtractionStatement:
         self._fast = PreparedRead(connection, "extraction", careful.replace("TRY(", "("), LINE)
 
     def extract(
-        self, text: bytes | memoryview, store: Callable[[Sequence[Any]], ExtractedColumns]
+        self,
+        text: bytes | memoryview,
+        days: tuple[datetime, datetime],
+        store: Callable[[Sequence[Any]], ExtractedColumns],
     ) -> ExtractedSegment:
-        """Extract the columns of the lines in *text*. *store* receives arrays whose first columns are `COLUMNS`.
+        """Extract the columns of the lines in *text*.
+
+        *days* are the first and the last moment of the chunk's days. *store* gets arrays that begin with `COLUMNS`.
 
         Raises:
             LoadError: DuckDB did not read every regular line.
@@ -193,17 +213,23 @@ class ExtractionStatement:
             raise LoadError(
                 f"DuckDB read {len(numbers)} of {len(segment.numbers)} lines, or in another order; please report this"
             )
+        times = np.concatenate([np.empty(0, np.int64), *(values(array, _TIME, np.int64) for array in arrays)])
+        timed = np.concatenate([np.empty(0, np.bool_), *(not_null(array, _TIME) for array in arrays)])
+        first, last = map(_microseconds, days)
+        strays = np.flatnonzero(timed & ((times < first) | (times > last)))
         return ExtractedSegment(
-            index=index,
+            lines=index.lines,
+            longest=index.longest,
+            spans=index.spans(np.arange(len(index.regular))),
+            properties=index.properties,
             columns=store(arrays),
             doubtful=(*segment.irregular(), *numbers[doubtful].tolist()),
             keys=np.concatenate(
                 [np.empty(0, np.uint64), *(values(array, _KEY, np.uint64) for array in arrays)]
             ),
-            times=np.concatenate(
-                [np.empty(0, np.int64), *(values(array, _TIME, np.int64) for array in arrays)]
-            ),
-            timed=np.concatenate([np.empty(0, np.bool_), *(not_null(array, _TIME) for array in arrays)]),
+            stray_places=strays,
+            stray_times=times[strays],
+            untimed_places=np.flatnonzero(~timed),
         )
 
     def _arrays(self, segment: IndexedText) -> list[Any]:

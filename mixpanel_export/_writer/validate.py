@@ -79,7 +79,7 @@ class Validator:
         """
         with self._errors(str(chunk)), self._staging.writing():
             try:
-                return self._extract(segment)
+                return self._extract(segment, self._days(chunk))
             except UNLOADABLE as error:
                 return Unloadable(chunk, first_line(error))
 
@@ -109,13 +109,13 @@ class Validator:
         """Stop the statement that runs in another thread, if any."""
         self._connection.interrupt()
 
-    def _extract(self, segment: Segment) -> ExtractedSegment:
+    def _extract(self, segment: Segment, days: tuple[datetime, datetime]) -> ExtractedSegment:
         text = segment.text()
 
         def store(arrays: Sequence[Any]) -> ExtractedColumns:
             return ExtractedColumns(arrays, self._staging.columns, self._staging.columns_file())
 
-        return self._with_enough_memory(segment.size, partial(self._extraction.extract, text, store))
+        return self._with_enough_memory(segment.size, partial(self._extraction.extract, text, days, store))
 
     def _validated(
         self, staged: StagedChunk, segments: Sequence[ExtractedSegment]
@@ -138,16 +138,17 @@ class Validator:
                 self._staging.discard(repaired)
                 return Malformed(repaired.chunk, repaired.rejects)
             staged = repaired
-            return self._validated(repaired, self._extract_all(repaired.segments))
+            return self._validated(repaired, self._extract_all(repaired))
         except UNLOADABLE as error:
             self._staging.discard(staged)
             return Unloadable(staged.chunk, first_line(error))
 
-    def _extract_all(self, segments: Sequence[Segment]) -> list[ExtractedSegment]:
+    def _extract_all(self, staged: StagedChunk) -> list[ExtractedSegment]:
         extracted: list[ExtractedSegment] = []
         with ExitStack() as on_failure:
             on_failure.callback(discard, extracted)
-            extracted.extend(map(self._extract, segments))
+            days = self._days(staged.chunk)
+            extracted.extend(self._extract(segment, days) for segment in staged.segments)
             on_failure.pop_all()
         return extracted
 
@@ -156,14 +157,14 @@ class Validator:
         if self._spec.dedupe:
             places = partial(duplicate_places, self._comparison, staged, extraction)
             keep[self._with_enough_memory(staged.longest_segment, places)] = False
-        counts = extraction.count(*self._moments(staged), keep)
+        counts = extraction.count(keep)
         return ValidatedChunk(
             staged=staged,
             batch=self._batch(staged, counts),
-            properties=tuple(segment.index.properties for segment in extraction.segments),
+            properties=tuple(segment.properties for segment in extraction.segments),
             columns=tuple(segment.columns for segment in extraction.segments),
             keep=keep,
-            longest=max((segment.index.longest for segment in extraction.segments), default=0),
+            longest=max((segment.longest for segment in extraction.segments), default=0),
         )
 
     def _with_enough_memory(self, longest: int, read: Callable[[], T]) -> T:
@@ -174,10 +175,10 @@ class Validator:
             with most_memory(self._connection, longest):
                 return read()
 
-    def _moments(self, staged: StagedChunk) -> tuple[datetime, datetime]:
+    def _days(self, chunk: Chunk) -> tuple[datetime, datetime]:
         """Return the first and the last moment of the chunk's days, in naive UTC."""
-        first = first_moment(f"DATE '{staged.chunk.first}'", self._spec.zone)
-        last = last_moment(f"DATE '{staged.chunk.last}'", self._spec.zone)
+        first = first_moment(f"DATE '{chunk.first}'", self._spec.zone)
+        last = last_moment(f"DATE '{chunk.last}'", self._spec.zone)
         ((begin, end),) = self._connection.execute(f"SELECT {first}, {last}").fetchall()
         return begin, end
 

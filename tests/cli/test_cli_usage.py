@@ -29,7 +29,9 @@ def test_errors_name_options_and_not_arguments() -> None:
 def test_every_argument_of_an_advice_is_an_option() -> None:
     """What advice may name can be typed: each argument of an export is an option of `mpx export`."""
     options = {name for parameter in export.params for name in parameter.opts}
-    assert {option_of(argument) for argument in ARGUMENTS - {"force", "into", "path", "rebuild", "table"}} <= options
+    assert {
+        option_of(argument) for argument in ARGUMENTS - {"force", "into", "path", "rebuild", "table"}
+    } <= options
 
 
 @pytest.mark.usefixtures("env")

@@ -25,6 +25,7 @@ from mixpanel_export._writer.staging import StagedChunk, Staging
 
 DAY = Chunk(date(2024, 3, 1), date(2024, 3, 1))
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
+LATER = NOW.replace(tzinfo=None)
 # Members as they were sent, then what their text is.
 TEXTS = {
     "1709251200": "1709251200",
@@ -105,7 +106,9 @@ def extracted(connection: Connection, staging: Staging, chunk: StagedChunk) -> E
     def store(arrays: Sequence[Any]) -> ExtractedColumns:
         return ExtractedColumns(arrays, staging.columns, staging.columns_file())
 
-    return Extraction([statement.extract(segment.text(), store) for segment in chunk.segments])
+    return Extraction(
+        [statement.extract(segment.text(), (LATER, LATER), store) for segment in chunk.segments]
+    )
 
 
 def unique_lines(staging: Staging, chunk: StagedChunk, page_size: int = PAGE_SIZE) -> Counter[bytes]:
