@@ -1,4 +1,4 @@
-"""Reads the configuration file: its path, its TOML, and its `[defaults]`. `_local/accounts` changes it."""
+"""Locates and reads the configuration file and its `[defaults]`. `_local/accounts` changes it."""
 
 import os
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the content of the configuration file *path*; empty if there is no such file.
+    """Return the contents of the configuration file *path*; an empty dictionary if there is no such file.
 
     Raises:
         ConfigError: The file cannot be read or is not TOML.
@@ -65,7 +65,7 @@ def read_config(path: Path) -> dict[str, Any]:
             advice="let this user read it, or name another file in MP_CONFIG_PATH",
         ) from error
     except ValueError as error:
-        # Without its cause, whose frames contain the text of the file.
+        # The cause is dropped, because its frames contain the text of the file.
         raise ConfigError(
             f"{path} is not valid TOML ({error})", advice="correct the file, and save it as UTF-8"
         ) from None
@@ -75,7 +75,7 @@ def read_defaults(path: Path) -> Defaults:
     """Return the `[defaults]` of the configuration file *path*.
 
     Raises:
-        ConfigError: As `read_config`; or a key of `[defaults]` is unknown, or its value is invalid.
+        ConfigError: As `read_config`, or a key in `[defaults]` is unknown or its value is invalid.
     """
     table = read_config(path).get("defaults", {})
     if not isinstance(table, dict):
@@ -96,7 +96,7 @@ def read_defaults(path: Path) -> Defaults:
 
 
 def chosen_database() -> str | None:
-    """Return the database file of `MPX_DB`, or else of `[defaults]`; None if neither names one.
+    """Return the database file that `MPX_DB` names, or else `[defaults]`; None if neither names one.
 
     Raises:
         ConfigError: As `read_defaults`.

@@ -1,4 +1,4 @@
-"""The URL of the export endpoint: of a region of Mixpanel, or of another server."""
+"""The URL of the export endpoint, for a Mixpanel region or for another server."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
 
 
 def check_region(region: str) -> None:
-    """Check the name of a region.
+    """Check a region's name.
 
     Raises:
         RegionError: Mixpanel has no such region.
@@ -34,11 +34,11 @@ def check_region(region: str) -> None:
 
 
 def export_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """Return the URL of the export endpoint: of the server *api_url*, or else `MPX_API_URL`, or else of *region*.
+    """Return the export endpoint's URL on the server *api_url*, else `MPX_API_URL`, else Mixpanel's for *region*.
 
     Raises:
-        ConfigError: There is no such region, the server's URL has more than scheme, host and port, or it uses http for a
-            host other than loopback.
+        ConfigError: There is no such region, the server's URL has more than a scheme, a host and a port, or the URL
+            uses http for a host other than loopback.
     """
     check_region(region)
     base = api_url or variable("MPX_API_URL", environ)
@@ -46,7 +46,7 @@ def export_url(region: str, api_url: str | None = None, environ: Mapping[str, st
 
 
 def _checked_base(api_url: str) -> str:
-    """Return the URL, put together from its checked parts, so that httpx cannot parse another host from it."""
+    """Return the URL, reassembled from its checked parts, so that httpx cannot parse a different host from it."""
     try:
         parts = urlsplit(api_url.strip())
         port = parts.port

@@ -1,6 +1,6 @@
 """Reads environment variables and the home directory.
 
-A variable that is set and empty counts as unset. So does one that holds only white space.
+A variable that is empty, or that holds only white space, counts as unset.
 """
 
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from mixpanel_export.errors import ConfigError
 
-# Byte order marks: decoded, decoded with another encoding, and undecodable bytes that a shell passed on.
+# Byte order marks: decoded, decoded with the wrong encoding, and as undecodable bytes that a shell passed on.
 _MARKS = ("\ufeff", "\xef\xbb\xbf", "\xff\xfe", "\xfe\xff", "\udcff\udcfe", "\udcfe\udcff")
 _ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
 _QUOTES = {"'": "'", '"': '"', "\u201c": "\u201d", "\u2018": "\u2019"}
 
 
 def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
-    """Return the value of an environment variable as `cleaned`; None if it is unset or empty."""
+    """Return the value of an environment variable, cleaned by `cleaned`; None if it is unset or empty."""
     return cleaned((os.environ if environ is None else environ).get(name, "")) or None
 
 
@@ -73,7 +73,7 @@ def _home_in_passwd() -> Path | None:
 def expanded(path: str | Path) -> Path:
     """Return *path* with a leading `~` or `~user` replaced by that home directory.
 
-    As in a shell, the name of an unknown user stays as it is.
+    As in a shell, an unknown user's name is left as it is.
 
     Raises:
         ConfigError: *path* begins with `~` and there is no home directory.

@@ -1,4 +1,4 @@
-"""Secrets: strings that are masked in reprs, cleaned when they are read, and described without being quoted."""
+"""Secrets: strings that are masked in reprs, cleaned when they are read, and never quoted in descriptions."""
 
 import re
 import unicodedata
@@ -22,7 +22,7 @@ class Masked(str):
 
 
 def masked(secret: str) -> Masked:
-    """Return *secret*, which may also be a `SecretStr` of pydantic, as a masked string."""
+    """Return *secret*, which may also be a pydantic `SecretStr`, as a masked string."""
     return Masked(secret.get_secret_value() if hasattr(secret, "get_secret_value") else secret)
 
 
@@ -32,7 +32,7 @@ def cleaned_secret(text: str) -> Masked:
 
 
 def visible(text: str) -> str:
-    """Return *text* without characters of zero width, which credentials never contain."""
+    """Return *text* without zero-width characters, which credentials never contain."""
     return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
 

@@ -1,4 +1,4 @@
-"""Secrets in the system's keyring, by the user name of their service account. It needs the extra `keyring`."""
+"""Secrets in the system's keyring, keyed by the service account's user name. This needs the extra `keyring`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

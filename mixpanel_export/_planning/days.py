@@ -1,7 +1,8 @@
 """Parses and checks days that callers pass as arguments. Pure functions.
 
 A day is a date, or text: `2024-01-31`, `today`, `yesterday`, `-30d` or `30d` (so many days ago), `-2w` or `2w` (so many
-weeks ago), `2024-03` and `last-month`. A month means its first day where a range begins, and its last day where it ends.
+weeks ago), `2024-03` and `last-month`. A month means its first day at the start of a range, and its last day at the
+end of a range.
 """
 
 import re
@@ -15,7 +16,7 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 _AGO = re.compile(r"-?([0-9]{1,6})([dw])")
 _UNITS = {"d": 1, "w": 7}  # days
-_LARGEST_OFFSET = timedelta(hours=14)  # from UTC; a day begins first in the zones with this offset
+_LARGEST_OFFSET = timedelta(hours=14)  # from UTC; a day begins first in zones with this offset
 
 
 def parse_day(day: str | date, argument: str) -> date:
@@ -33,7 +34,7 @@ def parse_day(day: str | date, argument: str) -> date:
 
 
 def resolve_day(day: str | date, argument: str, today: date, *, last: bool = False) -> date:
-    """Return *day* as a date. Text may be in any of the formats of this module.
+    """Return *day* as a date. Text may be in any of this module's formats.
 
     *last* says whether the day ends a range. *argument* is the argument's name, for the error.
 
@@ -75,7 +76,7 @@ def check_has_begun(day: date, argument: str, now: datetime) -> None:
     """Raise an error if *day* has not begun in any time zone at *now*, which must be aware.
 
     Raises:
-        ArgumentError: Names *argument*, and the latest day that has begun.
+        ArgumentError: The day has not begun. The error names *argument* and the latest day that has begun.
     """
     latest = latest_day(now)
     if day > latest:

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 
 from mixpanel_export._model import Batch
 
-_NEWEST = 10  # newest batches that are used, because projects grow
+_NEWEST = 10  # only the newest batches are used, because projects grow
 
 
 def expected_seconds(days: int, batches: Iterable[Batch]) -> float | None:
-    """Return an upper estimate of the seconds that one request for *days* days takes; None without earlier batches.
+    """Return an upper estimate, in seconds, for one request that covers *days* days; None without earlier batches.
 
-    It extrapolates the slowest of the newest batches, from its request to its commit. The latency of that batch is
-    extrapolated too, so the estimate is too long rather than too short.
+    The estimate extrapolates the slowest of the newest batches, from its request to its commit. This includes the
+    batch's latency, so the estimate is too long rather than too short.
     """
     timed = [
         (batch.number, (batch.finished - batch.requested_at).total_seconds() / batch.days.length)

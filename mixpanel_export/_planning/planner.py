@@ -1,13 +1,13 @@
 """Plans the chunks of an export from dates, ledger rows and the quota. Pure functions.
 
-Every plan keeps two rules:
+Every plan follows two rules:
 
 - Chunks do not overlap, and together they contain exactly the days to fetch.
-- No chunk begins or ends inside a batch whose rows are in the table, because rows are replaced by whole batches.
+- No chunk begins or ends inside a batch whose rows are in the table, because only whole batches are replaced.
 
-Within these rules, all chunks have the same number of days, because the longest chunk decides when an export ends. The
-number of chunks is a multiple of the number of workers where possible, and leaves part of the hourly quota for retries.
-If earlier batches show that days differ much in size, chunks have the same number of expected events instead.
+Within these rules, all chunks have the same number of days, because the longest chunk decides when an export ends.
+Where possible, the number of chunks is a multiple of the number of workers; it leaves part of the hourly quota for
+retries. If earlier batches show that days differ much in size, chunks have the same number of expected events instead.
 
 In this module a day is an ordinal (`date.toordinal`), a run of consecutive days is a `range`, and a boundary is the
 ordinal of the first day after it.
@@ -35,8 +35,9 @@ _OPEN_DAYS = 2  # after a day's end; most late events arrive within 48 hours
 _WEEK = 7  # days; the longest chunk, unless the quota requires longer ones
 _MAX_CHUNKS_OF_A_WEEK = 6  # an export of up to a week uses at most a tenth of the hourly quota
 _SHORT = 10.0  # seconds that one request may take before several are worth their quota
-_MANY_DAYS = 30  # from which on several requests are planned in any case
-# Chunks of equal weight must save a tenth of the time of chunks of equal days, because weights are only estimates.
+_MANY_DAYS = 30  # with at least this many days, several requests are planned in any case
+# Chunks of equal weight must save a tenth of the time that chunks of equal length take, because weights are only
+# estimates.
 _MAX_TIME_RATIO = 0.9
 
 
@@ -45,15 +46,15 @@ class Plan:
     """The chunks of an export."""
 
     chunks: tuple[Chunk, ...]
-    """All chunks, in order of date."""
+    """All chunks, in date order."""
     fetch_order: tuple[Chunk, ...]
     """The same chunks, the largest first, so that a large chunk does not run alone at the end."""
     added: tuple[Chunk, ...] = ()
-    """Days that the caller did not request, but that belong to a batch that the export replaces."""
+    """Days that the caller did not request, but that belong to a batch which the export replaces."""
     skipped: tuple[Chunk, ...] = ()
-    """Requested days that are complete in the table already."""
+    """Requested days that are already complete in the table."""
     one_request_seconds: float | None = None
-    """How long one request for all days is expected to take, if the plan has few requests because it is short."""
+    """The expected duration of one request for all days, if that is why the plan has few requests; else None."""
     future: tuple[Chunk, ...] = ()
     """Chunks whose days have not begun in any time zone. They fail without a request."""
 
@@ -107,16 +108,17 @@ def plan(
     day to fetch is fetched as a whole, inside one chunk, so the plan may add days that were not requested. With
     *skip_complete*, days whose newest batch is complete are not fetched.
 
-    With *chunk_days*, chunks have that many days; a chunk that would end inside a batch ends with the batch. Without,
-    chunks have equal lengths of at most a week, and their number is a multiple of *workers*. If that needs more than
-    *requests* requests (None: no limit), chunks are longer and fewer. Each day from *first_open_day* on is a chunk by itself.
+    With *chunk_days*, chunks have that many days; a chunk that would end inside a batch ends with the batch. Without
+    *chunk_days*, chunks have equal lengths of at most a week, and their number is a multiple of *workers*. If that
+    takes more than *requests* requests (None: no limit), chunks are longer and fewer. From *first_open_day* on, each
+    day is a separate chunk.
 
-    The number of events of each day is estimated from *batches* and *history*, which are further ledger rows. Chunks with
-    equal numbers of events are used if they should save a tenth of the time. There are at most as many of them as there
-    would be chunks of equal length, and none is longer.
+    The number of events on each day is estimated from *batches* and from *history*, which are further ledger rows.
+    Chunks with equal numbers of events are used if they should save a tenth of the time. They are no more numerous
+    than chunks of equal length would be, and none is longer.
 
     If there is a quota, the days are fewer than 30, and one request for all of them is expected to take under 10 seconds,
-    each run of days is one chunk. More requests would hardly save time, and would take quota from larger exports.
+    each run of days is one chunk. More requests would hardly save time, and would use quota that larger exports need.
 
     Raises:
         ArgumentError: *chunk_days* is not positive.
@@ -155,7 +157,7 @@ def plan(
 
 
 def split_in_two(chunk: Chunk, batches: Iterable[Batch]) -> tuple[Chunk, Chunk] | None:
-    """Return the two halves of *chunk*, as equal as possible; None if every boundary would divide a visible batch."""
+    """Return two halves of *chunk*, as equal as possible; None if every boundary would divide a visible batch."""
     days = _days(chunk.first, chunk.last)
     indivisible = [_days(batch.days.first, batch.days.last) for batch in batches if batch.visible]
     boundaries = [
@@ -178,7 +180,7 @@ def _complete_days(batches: Iterable[Batch]) -> set[int]:
 
 
 def _row_counts(batches: Iterable[Batch]) -> Iterator[tuple[range, int]]:
-    """Yield the days and the number of rows of each complete or open batch, oldest first."""
+    """Yield the days and the row count of each complete or open batch, oldest first."""
     for batch in sorted(batches, key=lambda batch: batch.number):
         if batch.status in {"complete", "open"}:
             yield _days(batch.days.first, batch.days.last), batch.rows
@@ -206,7 +208,7 @@ def _even_parts(
     requests: int | None,
     weights: Weights | None,
 ) -> list[range]:
-    """Divide the days before *open_day* evenly. Each later day, and each batch with such days, is a part by itself."""
+    """Divide the days before *open_day* evenly. Each later day, or batch with later days, is a separate part."""
     open_batches = [batch for batch in indivisible if batch.stop > open_day]
     open_days = {day for day in to_fetch if day >= open_day}.difference(*open_batches)
     separate = open_batches + [range(day, day + 1) for day in open_days]
@@ -240,7 +242,8 @@ def _quickest(
 def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int, requests: int | None) -> int:
     """Return the number of chunks for runs of *lengths* days.
 
-    It is a multiple of *workers* if the quota allows. *separate* are the other chunks of the plan, those of open days.
+    The number is a multiple of *workers* if the quota allows. *separate* are the plan's other chunks, those with open
+    days.
     """
     days = sum(lengths)
     weeks = sum(-(-length // _WEEK) for length in lengths)
@@ -261,7 +264,7 @@ def _no_longer_than(days: int, part: range, indivisible: Sequence[range]) -> Ite
 
 
 def _divide(count: int, run: range, indivisible: Sequence[range]) -> Iterator[range]:
-    """Divide *run* into *count* even parts, or fewer: a boundary inside a batch moves to the batch's nearer end."""
+    """Divide *run* into at most *count* even parts. A boundary inside a batch moves to the batch's nearer end."""
     even = (run.start + len(run) * part // count for part in range(count + 1))
     boundaries = sorted({_outside_batches(indivisible, boundary) for boundary in even})
     return (range(start, stop) for start, stop in pairwise(boundaries))
@@ -285,7 +288,7 @@ def _days(first: date, last: date) -> range:
 
 
 def _runs(days: Iterable[int]) -> list[range]:
-    """Return *days* as runs of consecutive days, in order."""
+    """Group *days* into runs of consecutive days, in order."""
     runs: list[range] = []
     for day in sorted(days):
         if runs and runs[-1].stop == day:

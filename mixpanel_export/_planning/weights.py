@@ -1,7 +1,7 @@
-"""Estimates the events of each day from earlier batches, and divides days into parts of equal weight. Pure functions.
+"""Estimates the events per day from earlier batches, and divides days into parts of equal weight. Pure functions.
 
-The weight of a day is its expected number of events; only ratios matter. Days are ordinals and runs of days are ranges,
-as in the planner.
+A day's weight is its expected number of events; only ratios matter. As in the planner, days are ordinals and runs of
+days are ranges.
 """
 
 from bisect import bisect, bisect_left
@@ -12,19 +12,20 @@ from statistics import fmean, median
 
 Weights = Mapping[int, float]
 
-_EMPTY_DAY = 1 / 50  # the cost of a day without events, as a part of an average day
-_MAX_ALTERNATIVES = 200  # approximately; limits the time to plan many years without a quota
+_EMPTY_DAY = 1 / 50  # the cost of a day without events, as a fraction of an average day's
+_MAX_ALTERNATIVES = 200  # approximate; limits the time needed to plan many years without a quota
 _NEIGHBOURS = 3  # known days on either side whose median is the estimate for an unknown day
 
 
 def expected_weights(row_counts: Iterable[tuple[range, int]], days: Iterable[int]) -> dict[int, float] | None:
     """Return the expected weight of each of *days*; None if no earlier batch has events.
 
-    *row_counts* are the days and rows of earlier batches, oldest first. A later batch replaces an earlier one. Only the
-    total of a batch is known, so each of its days has an equal share.
+    *row_counts* are the days and rows of earlier batches, oldest first. A later batch replaces an earlier one. Only a
+    batch's total is known, so each of its days gets an equal share.
 
-    The weight of a day without a batch is the median of the nearest days of the same weekday that were batches of one
-    day. If there are none, it is the median of the nearest days. The median keeps an outlier from recurring every week.
+    The weight of a day without a batch is the median over the nearest days with the same weekday that were one-day
+    batches. If there are none, it is the median over the nearest days. The median keeps an outlier from recurring
+    every week.
     """
     known: dict[int, float] = {}
     single: set[int] = set()
@@ -66,7 +67,7 @@ def makespan(parts: Iterable[range], weights: Weights, workers: int) -> float:
 def shares(weights: Sequence[float], maximums: Sequence[int], count: int) -> list[int]:
     """Return how many of *count* chunks each run gets, so that the heaviest chunk is as light as possible.
 
-    *weights* are the weights of the runs. Each run gets at least one chunk, and at most as many as *maximums* says.
+    *weights* has the weight of each run. Each run gets at least one chunk, and at most its number in *maximums*.
     """
     chunks = [1] * len(weights)
     for _ in range(count - len(weights)):
@@ -80,10 +81,10 @@ def shares(weights: Sequence[float], maximums: Sequence[int], count: int) -> lis
 def even_by_weight(
     runs: Sequence[range], indivisible: Sequence[range], weights: Weights, max_parts: int
 ) -> Iterator[list[range]]:
-    """Yield divisions of *runs* into parts of about equal weight, with an increasing number of parts, up to *max_parts*.
+    """Yield divisions of *runs* into parts of about equal weight. The number of parts increases up to *max_parts*.
 
-    No boundary divides a range of *indivisible*. A division may have fewer parts than intended, because a single day or
-    batch may be heavier than its share.
+    No boundary divides a range in *indivisible*. A division may have fewer parts than intended, because a single day
+    or batch may be heavier than a part's share.
     """
     inside = {day for batch in indivisible for day in batch[1:]}
     boundaries = [[day for day in [*run, run.stop] if day not in inside] for run in runs]

@@ -1,4 +1,4 @@
-"""A clock that all processes of this machine share. Changes of the wall clock do not affect it."""
+"""A clock that all processes on this machine share. It is not affected when the wall clock is set."""
 
 import ctypes
 import sys
@@ -13,11 +13,11 @@ class Moment(NamedTuple):
     """A point in time, on two clocks."""
 
     boot: str | None
-    """The id of the boot of the machine; None if the platform has no such id."""
+    """The id of the machine's current boot; None if the platform has no such id."""
     elapsed: float
-    """Seconds since that boot, the same for all processes. Nobody can set this clock."""
+    """Seconds since that boot, the same for all processes. This clock cannot be set."""
     wall: float
-    """Seconds since 1970. It compares moments of different boots, but a user may set this clock."""
+    """Seconds since 1970. This clock is used to compare moments from different boots, but a user may set it."""
 
 
 Clock = Callable[[], Moment]
@@ -25,12 +25,12 @@ Clock = Callable[[], Moment]
 
 
 def system_clock() -> Clock:
-    """Return the clock of this machine. It continues while the machine sleeps."""
+    """Return this machine's clock. It keeps running while the machine sleeps."""
     boot = _boot_id()
     if sys.platform == "win32":
-        elapsed = time.perf_counter  # the same for all processes; monotonic() differs between Python releases
+        elapsed = time.perf_counter  # the same in all processes; monotonic() differs between Python releases
     else:
-        # CLOCK_BOOTTIME (Linux) and CLOCK_MONOTONIC_RAW (macOS) continue during sleep.
+        # CLOCK_BOOTTIME (Linux) and CLOCK_MONOTONIC_RAW (macOS) keep running during sleep.
         names = ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW", "CLOCK_MONOTONIC")
         number: int = next(getattr(time, name) for name in names if hasattr(time, name))
 

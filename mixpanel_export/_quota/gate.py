@@ -1,11 +1,11 @@
 """The gate: every request waits here until the quota allows it.
 
-Mixpanel allows a project 3 export requests per second and 60 per rolling hour (openapi/export.openapi.yaml). The planner
-limits the requests of a plan. The gate enforces the quota for all requests, including retries. A *slot* is the time from
-which the quota allows the next request.
+Mixpanel allows a project 3 export requests per second and 60 per rolling hour (openapi/export.openapi.yaml). The
+planner limits the number of requests in a plan. The gate enforces the quota for all requests, including retries. A
+*slot* is the time from which the quota allows the next request.
 
-A cancelled caller never consumes quota, because there is no await between the recording of a request and the return to
-its caller.
+A cancelled caller never consumes quota, because there is no await between recording a request and returning to its
+caller.
 """
 
 import math
@@ -27,7 +27,7 @@ from mixpanel_export._quota.windows import HOUR, SECOND, Window, time_for, wait_
 from mixpanel_export.errors import APIError, RateLimitError
 
 _CONNECT_AHEAD = 2.0  # a caller may connect this many seconds before its slot
-_LONGEST_SLEEP = 10.0  # seconds; after that, check again, because a refund may allow a request earlier
+_LONGEST_SLEEP = 10.0  # seconds; then the gate checks again, because a refund may allow a request earlier
 _MAX_IDLE = 30.0  # seconds that an open connection may wait for admission
 
 
@@ -39,7 +39,7 @@ class MaxWaitExceeded(Exception):  # noqa: N818 - callers translate it
         self.seconds = seconds
 
 
-class SlotExpired(Exception):  # noqa: N818 - callers start over
+class SlotExpired(Exception):  # noqa: N818 - callers start again
     """Admission would take too long for an open connection. Close it, and request admission again."""
 
 
@@ -73,26 +73,26 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class GateStatistics:
-    """The counters of a gate at one moment."""
+    """A gate's counters at one moment."""
 
     requests: int
     """Requests that this gate has admitted, including those that Mixpanel refused."""
     per_hour: int
     """The limit per hour; 0 if unlimited."""
     remaining: int | None
-    """Requests that the quota still allows in this rolling hour, for all processes together; None if unlimited."""
+    """Requests that the quota still allows in this rolling hour, for all processes combined; None if unlimited."""
     next_slot_in: float
     """Seconds until the next request can be admitted."""
     waiting: bool
     """Whether a caller is waiting for admission."""
     max_wait_left: float
-    """Seconds of `max_wait` that are left."""
+    """The seconds of `max_wait` that are left."""
 
 
 class Gate:
     """Admits requests in the order in which they arrive, and no faster than the quota allows.
 
-    With *shared*, the requests of other processes count too. *clock* and *sleep* work in seconds.
+    With *shared*, requests from other processes also count. *clock* and *sleep* work in seconds.
     """
 
     def __init__(
@@ -111,21 +111,24 @@ class Gate:
         self._pauses = pauses
         self._clock = clock
         self._sleep = sleep
-        # Times of requests, oldest first: all of the last second, and the counted ones of the last hour.
+        # Request times, oldest first: all in the last second, and those in the last hour that count.
         self._sent: deque[float] = deque(maxlen=quota.per_second)
         self._counted: deque[float] = deque(maxlen=quota.per_hour)
         self._requests = 0
-        # Callers that may connect but are not admitted yet, and since when. Each will use a slot.
+        # Callers that may connect but have not been admitted yet, with the time from which they could. Each will use a
+        # slot.
         self._connecting: dict[Admission, float] = {}
         self._paused_until = -math.inf
-        self._refusals = 0  # in a row; 429s of requests that were in flight together count once
+        self._refusals = 0  # in a row; 429s for requests that were in flight together count once
         self._last_refusal = -math.inf
-        self._waited_until = -math.inf  # time before this has already been deducted from max_wait
+        self._waited_until = (
+            -math.inf
+        )  # waiting time before this moment has already been deducted from max_wait
         self._connect_lock = anyio.Lock()
         self._admit_lock = anyio.Lock()
 
     async def refresh(self) -> None:
-        """Read the requests and pauses of other processes."""
+        """Read other processes' requests and pauses."""
         if self._shared is not None:
             await self._update(self._shared.read)
 
@@ -148,13 +151,14 @@ class Gate:
 
     @asynccontextmanager
     async def admission(self) -> AsyncGenerator[Admission]:
-        """Wait until the caller may connect. When the block ends, update the quota according to its error, if any.
+        """Wait until the caller may connect. When the block ends, update the quota according to the error, if any.
 
         The caller may connect about two seconds before its slot, so that open connections do not idle for minutes. Only
         one caller may connect for each slot.
 
-        A block that ends before its request was admitted consumes no quota. After a `RateLimitError`, all requests pause
-        for a while. A request that failed with a status in `UNCOUNTED` no longer counts against the hourly limit.
+        A block that ends before its request is admitted consumes no quota. After a `RateLimitError`, all requests
+        pause for a while. A request that failed with a status in `UNCOUNTED` no longer counts against the hourly
+        limit.
 
         Raises:
             MaxWaitExceeded: The wait would be longer than `max_wait` allows.
@@ -169,7 +173,7 @@ class Gate:
             raise
         finally:
             self._connecting.pop(admission, None)
-        # A success resets the number of refusals, unless another request was refused while this one was in flight.
+        # A success resets the refusal count, unless another request was refused while this one was in flight.
         if admission.ticket is not None and admission.ticket.time >= self._last_refusal:
             self._refusals = 0
 
@@ -189,7 +193,7 @@ class Gate:
                 await self._sleep_connected(view.wait)
 
     async def pause(self, seconds: float) -> None:
-        """Admit no request for the next *seconds*. The longest pause applies."""
+        """Admit no request for the next *seconds*. If pauses overlap, the longest applies."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
         if self._shared is not None:
             await self._update(partial(self._shared.pause, seconds))
@@ -224,7 +228,7 @@ class Gate:
         await (self._sleep(seconds) if is_short else self._sleep_counted(seconds))
 
     async def _sleep_counted(self, seconds: float) -> None:
-        """Sleep for up to *seconds*, and deduct the time from `max_wait`, only once if several callers sleep."""
+        """Sleep for up to *seconds*, and deduct the time from `max_wait`, once even if several callers sleep."""
         if seconds > self._max_wait_left:
             raise MaxWaitExceeded(seconds)
         began = max(self._clock(), self._waited_until)
@@ -235,7 +239,7 @@ class Gate:
 
     async def _settle(self, ticket: Ticket, error: APIError) -> None:
         if isinstance(error, RateLimitError):
-            # Pause before the refund, because the refund may let other callers in.
+            # The pause comes before the refund, because the refund may admit other callers.
             await self.pause(self._refusal_pause(ticket, error.retry_after))
         if isinstance(error, RateLimitError) or error.status_code in UNCOUNTED:
             await self._refund(ticket)
@@ -243,7 +247,7 @@ class Gate:
     def _refusal_pause(self, ticket: Ticket, retry_after: float | None) -> float:
         """Return for how many seconds all requests pause after a refusal.
 
-        Requests that were in flight at the last refusal may be refused too. Such refusals do not double the pause.
+        Requests that were in flight at the last refusal may also be refused. Their refusals do not double the pause.
         """
         if ticket.time >= self._last_refusal:
             self._refusals += 1
@@ -253,16 +257,16 @@ class Gate:
     async def _refund(self, ticket: Ticket) -> None:
         """Stop counting a request against the hourly limit.
 
-        It still counts against the per-second limit, because it arrived.
+        It still counts against the per-second limit, because it reached Mixpanel.
         """
         if self._shared is not None and ticket.shared is not None:
             await self._update(partial(self._shared.refund, ticket.shared))
         else:
-            with suppress(ValueError):  # it is older than an hour
+            with suppress(ValueError):  # the request is older than an hour
                 self._counted.remove(ticket.time)
 
     async def _update(self, call: Callable[[], View]) -> View:
-        """Run *call* in a worker thread, and adopt the requests and pauses of all processes from its result."""
+        """Run *call* in a worker thread, and adopt all processes' requests and pauses from its result."""
         with anyio.CancelScope(shield=True):  # a recorded request must not be lost
             view = await to_thread.run_sync(call)
         now = self._clock()
@@ -286,7 +290,7 @@ class Gate:
         return max(0.0, self._paused_until - self._clock())
 
     def _hour_wait(self, expected: int = 0) -> float:
-        """Return the seconds until the hourly limit allows one more request, after *expected* others."""
+        """Return the seconds until the hourly limit allows one more request after *expected* others."""
         if not self._hour.quota:
             return 0.0
         window = self._hour._replace(quota=max(1, self._hour.quota - expected))
@@ -294,7 +298,7 @@ class Gate:
 
 
 def gate_for(quota: Quota, url: str, project_id: str, pauses: Pauses = USUAL_PAUSES) -> Gate:
-    """Return the gate for requests of the project to *url*. It shares its quota with all other processes."""
+    """Return the gate for the project's requests to *url*. It shares its quota with all other processes."""
     if not (quota.per_second or quota.per_hour):
         return Gate(quota, pauses=pauses)
     shared = SharedQuota(key_of(url, project_id), quota.per_second, quota.per_hour)

@@ -1,4 +1,4 @@
-"""The limits for requests: from arguments, from the environment, or Mixpanel's defaults."""
+"""The request limits: from arguments, from the environment, or Mixpanel's defaults."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Quota:
     per_hour: int = _PER_HOUR
     """Requests per rolling hour; 0 for no limit."""
     max_wait: float = math.inf
-    """The most seconds that the whole export may wait for the hourly quota, or after refused requests."""
+    """The maximum time in seconds that the whole export may wait for the hourly quota, or after refused requests."""
 
     def __post_init__(self) -> None:
         """Check the limits.
@@ -34,7 +34,7 @@ class Quota:
     def resolved(
         cls, per_second: int | None = None, per_hour: int | None = None, *, max_wait: float = math.inf
     ) -> "Quota":
-        """Return a quota. A limit that is None comes from `MPX_PER_SECOND` or `MPX_PER_HOUR`, or is Mixpanel's.
+        """Return a quota. A limit of None comes from `MPX_PER_SECOND` or `MPX_PER_HOUR`, or else from Mixpanel.
 
         Raises:
             ConfigError: A variable is not a whole number.

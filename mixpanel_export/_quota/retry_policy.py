@@ -1,4 +1,4 @@
-"""The retry policy: whether a failed attempt is repeated, the chunk is split, or the export gives it up. Pure functions.
+"""The retry policy: after a failed attempt, whether to retry, split or give up the chunk. Pure functions.
 
 | an attempt failed with | next step |
 |---|---|
@@ -8,8 +8,8 @@
 | 400 `Timeout Error.` or a line over 64 MiB | split the chunk in two at once; if it cannot be split, retry or give up |
 | anything else | give up, because a retry would fail again |
 
-A smaller chunk takes the server less time and loses less when a response breaks. After enough splits only the day that
-causes the failure fails.
+The server needs less time for a smaller chunk, and less is lost when a response breaks. After enough splits, only the
+day that causes the failure fails.
 """
 
 import random
@@ -26,20 +26,18 @@ from mixpanel_export.errors import (
     TruncatedError,
 )
 
-_LONGEST_REFUSAL = 3600.0  # seconds; after an hour the whole quota is available again
-_LONGEST_RETRY_AFTER = 3600.0  # seconds; the longest `Retry-After` of a server error that is honoured
-_SPREAD = (
-    0.1  # part of the pause after a 429 that is added at random, so that clients do not return all at once
-)
-_MAX_INTERRUPTIONS = 2  # then the chunk is assumed too large and is split
+_LONGEST_REFUSAL = 3600.0  # seconds; after an hour, the whole quota is available again
+_LONGEST_RETRY_AFTER = 3600.0  # seconds; the maximum wait for the `Retry-After` of a server error
+_SPREAD = 0.1  # random extension of the pause after a 429, as a fraction, so that clients do not all return together
+_MAX_INTERRUPTIONS = 2  # after this many, the chunk is considered too large and is split
 
 Draw = Callable[[], float]
-"""Returns a random number from 0 up to 1."""
+"""Returns a random number from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pauses:
-    """Pauses in seconds. Users cannot set them, because shorter ones would burden the server; tests can."""
+    """Pauses in seconds. Users cannot set them, because shorter pauses would burden the server; tests can."""
 
     shortest: float = 0.25
     """The shortest pause before a retry; the random part may be 0."""
@@ -48,11 +46,11 @@ class Pauses:
     refusal: float = 60.0
     """The first pause after a 429 without `Retry-After`."""
     spread: float = 1.0
-    """The pause after a 429 is extended at random by up to this, or by up to a tenth of the pause if that is more."""
+    """The maximum random extension of the pause after a 429, unless a tenth of the pause is longer."""
 
 
 USUAL_PAUSES = Pauses()
-"""The pauses of every export."""
+"""The pauses that every export uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +65,16 @@ Step = Wait | Literal["split", "give up"]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The failed attempts of a chunk so far. A 429 does not count."""
+    """A chunk's failed attempts so far. A 429 does not count."""
 
     failures: int = 0
     interruptions: int = 0
-    """Failures that may have happened because the chunk is too large."""
+    """Failures that may have occurred because the chunk is too large."""
     last: MixpanelDataError | None = None
-    """The error of the last failed attempt."""
+    """The error from the last failed attempt."""
 
     def after(self, error: MixpanelDataError) -> "History":
-        """Return the history after one more failed attempt, which raised *error*."""
+        """Return the history extended by a failed attempt that raised *error*."""
         return History(self.failures + 1, self.interruptions + _may_be_too_large(error), error)
 
 
@@ -108,7 +106,7 @@ def pause_after_refusal(
 ) -> float:
     """Return for how many seconds all requests pause after a 429. *refusals* is the number of 429s in a row.
 
-    The pause is at least *retry_after*, the value of `Retry-After`. It is longer if shorter pauses led to another 429.
+    The pause is at least *retry_after*, the value of `Retry-After`. It grows if shorter pauses led to another 429.
     """
     if retry_after is None:
         pause = _doubled(pauses.refusal, refusals - 1, _LONGEST_REFUSAL)
@@ -130,7 +128,7 @@ def _may_be_too_large(error: MixpanelDataError) -> bool:
 
 
 def _is_due_to_size(error: MixpanelDataError | None) -> bool:
-    """Whether a smaller chunk helps at once. A line that is too long fails only the piece that has it."""
+    """Whether the size is the cause, so that a smaller chunk helps. A line that is too long fails only its own piece."""
     return isinstance(error, LineTooLongError) or (
         isinstance(error, ServerError) and error.status_code in TOO_LARGE
     )

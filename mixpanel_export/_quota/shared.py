@@ -1,16 +1,16 @@
-"""The quota file: the requests that all processes of one user on this machine have sent for a project.
+"""The quota file: the requests that all of a user's processes on this machine have sent for a project.
 
-Mixpanel counts all requests for a project together, so concurrent exports must do the same.
-Each request is a row in a SQLite file. One transaction reads the rows, applies the limits, and either adds a row or
-returns how long to wait. Rows contain hosts, project ids and process ids, but no secrets.
+Mixpanel counts all requests for a project together, so concurrent exports must do so as well. Each request is a row in
+a SQLite file. One transaction reads the rows, applies the limits, and either adds a row or returns how long to wait.
+Rows contain hosts, project ids and process ids, but no secrets.
 
-Each call opens and closes the file. This takes half a millisecond, and it is safe when the file is deleted or replaced,
-or when a process forks. Writes are not synced to the disk: SQLite's journal keeps the file valid when a process is
-killed, and a file that a power failure damaged is renamed. Calls block while another process holds the lock, so run them
-in a worker thread.
+Each call opens and closes the file. This takes half a millisecond, and is safe if the file is deleted or replaced, or
+if a process forks. Writes are not synced to the disk: SQLite's journal keeps the file valid when a process is killed,
+and a file that a power failure damaged is renamed. Calls block while another process holds the lock, so run them in a
+worker thread.
 
-Each process remembers its own requests, and adds those that the file does not have. If the file cannot be used, there is
-one warning, and the process counts its own requests only. They are added when the file can be used again.
+Each process remembers its own requests, and adds those that the file lacks. If the file cannot be used, the process
+warns once and counts only its own requests. It adds them once the file can be used again.
 """
 
 import os
@@ -37,21 +37,24 @@ from mixpanel_export.errors import AdvisoryWarning
 T = TypeVar("T")
 
 CROWDED_SECOND = SECOND + 0.3
-"""The window of Mixpanel's limit per second while several processes send requests, whose travel times differ more."""
+"""The window for the per-second limit while several processes send requests, because their travel times differ more."""
 
-_ACTIVE = 10.0  # seconds; a process that sent a request so recently is assumed to send more
-_SHORT_TIMEOUT = 0.1  # seconds to wait for the lock after a time-out, because each request would wait again
-_STEP_BACK = 5.0  # seconds; rows may be dated so far in the future, because a user may set the clock back
+_ACTIVE = 10.0  # seconds; a process that sent a request this recently is expected to send more
+_SHORT_TIMEOUT = (
+    0.1  # seconds to wait for the lock once a wait has timed out, because each request would wait again
+)
+_STEP_BACK = 5.0  # seconds; rows may be dated this far in the future, because a user may set the clock back
 _TICK = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS entries (
     id TEXT PRIMARY KEY, host TEXT NOT NULL, project TEXT NOT NULL, kind TEXT NOT NULL, pid INTEGER NOT NULL,
     boot TEXT, elapsed REAL NOT NULL, wall REAL NOT NULL) WITHOUT ROWID"""
-# Adds or updates a request of this process. A refund may not have reached the file, and the wall clock may have changed.
+# Adds or updates one of this process's requests. A refund may not have reached the file, and the wall clock may have
+# changed.
 _WRITE = """INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, wall = excluded.wall
     WHERE kind <> excluded.kind OR abs(wall - excluded.wall) > 1"""
-# If the boot has no id, it is NULL, and the comparison is false.
+# If the boot has no id, the column is NULL, and the comparison is false.
 _AGE = "CASE WHEN boot = :boot THEN :elapsed - elapsed ELSE :wall - wall END"
 _VALID = f"""CASE kind WHEN 'pause' THEN {_AGE} BETWEEN -:lifetime AND 0
     ELSE {_AGE} BETWEEN -:step_back AND :lifetime END"""
@@ -73,7 +76,7 @@ def key_of(url: str, project_id: str) -> Key:
 
 
 def quota_file() -> Path:
-    """Return the path of the quota file, in `MPX_STATE_DIR` or in the platform's folder for state."""
+    """Return the path of the quota file, in `MPX_STATE_DIR` or in the platform's state folder."""
     name = variable("MPX_STATE_DIR")
     return (expanded(name).absolute() if name else _default_folder()) / "quota.sqlite3"
 
@@ -86,7 +89,7 @@ def _default_folder() -> Path:
 
 
 class Request(NamedTuple):
-    """A request of the last hour."""
+    """A request sent in the last hour."""
 
     age: float
     """Seconds since the request."""
@@ -101,13 +104,13 @@ class View:
     """The state of a project's quota at one moment."""
 
     requests: tuple[Request, ...]
-    """The requests of the last hour, oldest first. Refunded ones count only against the per-second limit."""
+    """The requests in the last hour, oldest first. Refunded requests count only against the per-second limit."""
     pause: float
-    """Seconds for which no process should send a request."""
+    """The seconds for which no process should send a request."""
     second: Window
     hour: Window
     ticket: str | None = None
-    """Identifies the request that `take_slot` recorded, for `refund`; None if it recorded none."""
+    """Identifies the request that `take_slot` recorded, for `refund`; None if no request was recorded."""
 
     @property
     def sent(self) -> tuple[float, ...]:
@@ -133,7 +136,7 @@ class View:
     @property
     def slots_free_in(self) -> tuple[float, ...]:
         """Seconds until the hourly limit allows each further request, soonest first. A pause may last longer."""
-        # Processes with a higher limit may have sent more requests than this process allows.
+        # Processes with a higher limit may have sent more requests than this process's limit allows.
         excess = max(0, len(self.counted) - self.hour.quota)
         return tuple(self.hour.seconds - age for age in self.counted[excess:]) if self.hour.quota else ()
 
@@ -146,7 +149,7 @@ _Kind = Literal["counted", "refunded", "pause"]
 
 
 class _Entry(NamedTuple):
-    """A row of the file: a request with its time, or a pause with its end."""
+    """A row in the file: a request with its time, or a pause with its end."""
 
     id: str
     host: str
@@ -159,11 +162,11 @@ class _Entry(NamedTuple):
 
 
 class SharedQuota:
-    """The quota of one project, shared by all processes. Its methods block and are thread-safe.
+    """A project's quota, shared by all processes. The methods block and are thread-safe.
 
     *per_second* and *per_hour* are the limits, 0 for none. Each process applies its own limits to the requests of all
-    processes. *second*, *crowded_second* and *hour* are the lengths of the windows in seconds. *timeout* is how many
-    seconds a call waits for the lock. If the file cannot be used, there is one warning, and calls do not fail.
+    processes. *second*, *crowded_second* and *hour* are the window lengths in seconds. *timeout* is how many seconds a
+    call waits for the lock. If the file cannot be used, there is one warning, and calls do not fail.
     """
 
     def __init__(
@@ -205,7 +208,8 @@ class SharedQuota:
     def refund(self, ticket: str) -> View:
         """Stop counting a request against the hourly limit, because the server did not count it.
 
-        It still counts against the per-second limit, because it arrived. A ticket older than an hour has no effect.
+        It still counts against the per-second limit, because it reached the server. A ticket older than an hour has no
+        effect.
         """
         with self._lock:
             if ticket in self._own:
@@ -213,7 +217,7 @@ class SharedQuota:
             return self._run(self._view)
 
     def pause(self, seconds: float) -> View:
-        """Stop all processes from sending requests for *seconds*, at most an hour. The longest pause applies."""
+        """Stop requests from all processes for *seconds*, at most an hour. If pauses overlap, the longest applies."""
         with self._lock:
             entry = self._entry("pause", self._clock(), min(seconds, self._hour.seconds))
             self._own[entry.id] = entry
@@ -258,7 +262,7 @@ class SharedQuota:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
         connection.execute(_SCHEMA)
-        now = self._clock()  # read under the lock, so that the times of transactions are in order
+        now = self._clock()  # read while holding the lock, so that transaction times are in order
         if writing:
             connection.executemany(_WRITE, self._own_entries(now))
             connection.execute(_EXPIRE, self._parameters(now))
@@ -267,9 +271,9 @@ class SharedQuota:
         return result
 
     def _own_entries(self, now: Moment) -> Iterable[_Entry]:
-        """Return the entries of this process that have not expired, with their wall times corrected.
+        """Return this process's entries that have not expired, with their wall times corrected.
 
-        Within a process the elapsed time is reliable, even if the boot has no id.
+        Within a process, the elapsed time is reliable even if the boot has no id.
         """
         for entry in list(self._own.values()):
             age = now.elapsed - entry.elapsed
@@ -281,7 +285,7 @@ class SharedQuota:
 
 
 class _File:
-    """Opens the quota file, or an empty database in memory if the file cannot be used. Only the first failure warns."""
+    """Opens the quota file, or an empty in-memory database if the file cannot be used. Only the first failure warns."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
@@ -303,7 +307,9 @@ class _File:
         return _in_memory(work)
 
     def _in_file(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        if not self._path.is_absolute():  # from `_default_folder`, if the user has no home directory
+        if (
+            not self._path.is_absolute()
+        ):  # `_default_folder` returns a relative path if the user has no home directory
             raise FileNotFoundError("there is no home directory")
         file_to_write(self._path)
         exists = self._path.exists()
@@ -320,14 +326,14 @@ class _File:
         return result
 
     def _may_succeed_now(self, failure: Exception) -> bool:
-        """Rename a damaged file, and return whether another try may succeed; it cannot while the lock is held."""
+        """Rename a damaged file, and return whether a second try may succeed. It cannot while the lock is held."""
         match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # higher bits give details
             case sqlite3.SQLITE_BUSY:
                 self._timeout = min(self._timeout, _SHORT_TIMEOUT)
                 return False
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 self._warn(f"is broken ({failure}) and is replaced by a new one")
-                with suppress(OSError):  # Windows refuses if another process has it open
+                with suppress(OSError):  # Windows refuses if another process has the file open
                     self._path.replace(self._path.with_suffix(".broken"))
         return True
 

@@ -4,13 +4,13 @@
 """
 
 SERVER_ERRORS = frozenset({408, 409, 421, 425, 499, *range(500, 1000)})
-"""Statuses that may not come again, so the request is retried. Proxies often send those below 500."""
+"""Statuses that may be temporary, so the request is retried. Proxies often send those below 500."""
 
 TIMEOUTS = frozenset({400, 408, 504})
-"""Statuses of a `ServerError` that mean that the server ran out of time. The chunk may be too large."""
+"""Statuses that mean, in a `ServerError`, that the server ran out of time. The chunk may be too large."""
 
 TOO_LARGE = frozenset({400})
-"""Statuses of a `ServerError` that mean that the chunk is too large. Mixpanel reports its own time-out with 400."""
+"""Statuses that mean, in a `ServerError`, that the chunk is too large. Mixpanel reports its own time-out with 400."""
 
 UNCOUNTED = frozenset({401, 402, 429})
-"""Statuses of requests that Mixpanel does not count against the hourly quota, whatever the body says."""
+"""Statuses that exempt a request from Mixpanel's hourly quota, whatever the body says."""

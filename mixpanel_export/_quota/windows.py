@@ -1,17 +1,17 @@
 """Computes how long a request must wait for rate limits. Pure functions.
 
-Mixpanel counts requests when they arrive. Requests take different times to travel, so more of them may arrive within a
-second than were sent within it. To allow for that, each window here is slightly longer than Mixpanel's.
+Mixpanel counts requests when they arrive. Travel times vary, so more requests may arrive within a second than were
+sent within it. To allow for that, each window here is slightly longer than Mixpanel's.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 SECOND = 1.0 + 0.1
-"""The window of Mixpanel's limit per second, in seconds, with a margin for travel times."""
+"""The window for Mixpanel's per-second limit, in seconds, with a margin for travel times."""
 
 HOUR = 3600.0 + 5.0
-"""The window of Mixpanel's limit per hour, in seconds. The margin is larger, because a refusal may cost an hour."""
+"""The window for Mixpanel's hourly limit, in seconds. The margin is larger, because a refusal may cost an hour."""
 
 
 class Window(NamedTuple):
@@ -22,7 +22,7 @@ class Window(NamedTuple):
 
 
 def wait_needed(windows: Sequence[Window], past: Sequence[float], now: float) -> float:
-    """Return the seconds until one more request is within every limit. *past* has the times of requests, oldest first."""
+    """Return the seconds until one more request is within every limit. *past* has the request times, oldest first."""
     waits = [
         past[-window.quota] + window.seconds - now
         for window in windows
