@@ -1,4 +1,4 @@
-"""Runs code in tasks and threads. Results, errors and cancellation are the same under asyncio and trio."""
+"""Runs code in tasks and threads. Results, errors and cancellation behave the same under asyncio and trio."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 # Seconds. Interrupts are repeated, because an interrupt between two statements has no effect.
 _INTERRUPT_INTERVAL = 0.02
-_MAX_TRIES = 50  # if the call has not begun by then, it was cancelled before a thread started it
+_MAX_TRIES = 50  # if the call has not begun after this many, it was cancelled before a thread started it
 
 
 class InterruptedCall(Exception):  # noqa: N818 - the caller interrupted it
@@ -23,7 +23,7 @@ class InterruptedCall(Exception):  # noqa: N818 - the caller interrupted it
 
 
 class CallbackError(Exception):
-    """Carries an exception of a user's callback out of the task groups."""
+    """Carries an exception raised by a user's callback out of the task groups."""
 
     def __init__(self, raised: BaseException) -> None:
         super().__init__(raised)
@@ -31,12 +31,12 @@ class CallbackError(Exception):
 
 
 def call_back(callback: Callable[[V], T], value: V) -> T:
-    """Call a user's *callback*. All callbacks are called here, so that `runs_callback` can recognize them."""
+    """Call a user's *callback*. All callbacks are called from here, so that `runs_callback` can recognize them."""
     return callback(value)
 
 
 def runs_callback(frame: FrameType | None) -> bool:
-    """Whether *frame*, which a signal interrupted, belongs to a user's callback, which may be stopped anywhere."""
+    """Whether *frame*, which a signal interrupted, belongs to a user's callback. A callback may be stopped anywhere."""
     while frame is not None and frame.f_code is not call_back.__code__:
         frame = frame.f_back
     return frame is not None
@@ -45,9 +45,9 @@ def runs_callback(frame: FrameType | None) -> bool:
 async def in_task(body: Callable[[], Awaitable[T]]) -> T:
     """Run *body* in a separate task and return its result.
 
-    If asyncio cancels a task (`wait_for`, `timeout`, Ctrl-C under `asyncio.run`), it interrupts any await of this task,
-    even clean-up that anyio shields. Here the caller's task only awaits a task group. The task group then cancels *body*
-    by anyio's rules, so that shields have effect.
+    If asyncio cancels a task (`wait_for`, `timeout`, Ctrl-C under `asyncio.run`), it interrupts any await in that
+    task, even clean-up that anyio shields. Here, the caller's task only awaits a task group. The task group then
+    cancels *body* by anyio's rules, which respect shields.
     """
     returned: list[T] = []
 
@@ -66,7 +66,7 @@ async def in_task(body: Callable[[], Awaitable[T]]) -> T:
 class _Call(Generic[T]):
     """A call for a worker thread, which records whether the call has begun and ended.
 
-    If asyncio cancels the task that waits for the thread, the task cannot learn this otherwise.
+    If asyncio cancels the task that waits for the thread, the task has no other way to find out.
     """
 
     def __init__(self, call: Callable[[], T]) -> None:
@@ -81,7 +81,7 @@ class _Call(Generic[T]):
             self.ended = True
 
     async def wait_for_end(self, interrupt: Callable[[], None]) -> None:
-        """Interrupt the call repeatedly until it has ended. This cannot be cancelled."""
+        """Interrupt the call repeatedly until it has ended. The wait cannot be cancelled."""
         with anyio.CancelScope(shield=True):
             for tries in count():
                 if self.ended or (not self._begun and tries > _MAX_TRIES):
@@ -91,7 +91,7 @@ class _Call(Generic[T]):
 
 
 async def in_thread(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
-    """Run *call* in a worker thread. If this task is cancelled, call *interrupt*, and wait until the call has ended."""
+    """Run *call* in a worker thread. If this task is cancelled, call *interrupt* and wait until the call ends."""
     running = _Call(call)
     returned = anyio.Event()
     with raise_first_error():
@@ -145,10 +145,10 @@ def _do_nothing() -> None:
 
 @contextmanager
 def raise_first_error() -> Iterator[None]:
-    """Raise the first error of an exception group instead of the group. The other errors are its consequences.
+    """Raise an exception group's first error instead of the group. The other errors are consequences of the first.
 
-    An exception that is not an `Exception`, such as `KeyboardInterrupt`, takes precedence. The error of a broken channel is
-    never the first one, because the channel broke when the task at its other end failed.
+    An exception that is not an `Exception`, such as `KeyboardInterrupt`, takes precedence. A broken channel is never
+    the first error, because the channel broke when the task at its other end failed.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Writes files safely: replaces a file by rename, or writes in place if a rename is impossible.
+"""Writes files safely: replaces a file by renaming, or writes in place if renaming is impossible.
 
 Only regular files are written; devices, named pipes, sockets and directories are refused. An existing file keeps its
 owner, its mode and the symbolic links that lead to it.
@@ -27,12 +27,12 @@ _KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
-# `Path` makes `s3:/bucket/x` of `s3://bucket/x`; one letter is a drive of Windows.
+# `Path` turns `s3://bucket/x` into `s3:/bucket/x`; a single letter is a Windows drive.
 _ADDRESS = re.compile(r"(?:^|/)([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
 
 
 def kind_of(path: Path) -> str | None:
-    """Return the kind of file at *path*, such as `a directory`; None for a regular file, or if there is none.
+    """Return the kind of file at *path*, such as `a directory`; None for a regular file, or if there is no file.
 
     Raises:
         OSError: The path cannot be examined.
@@ -72,11 +72,10 @@ def file_to_write(path: Path) -> Path:
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield the path of a new file. When the block ends without an error, the new file replaces *path*.
 
-    A reader of *path* sees either the old content or the new one. A rename is impossible if the file is a mount point, or
-    if the folder or the owner may not be changed. Then the content is copied into the old file.
+    A reader of *path* sees either the old contents or the new. Renaming is impossible if the file is a mount point, or
+    if the folder or the owner may not be changed. In that case, the contents are copied into the old file.
 
-    With *private*, only the owner can read the new file, from the first byte on. If that is impossible, an error is
-    raised.
+    With *private*, only the owner can ever read the new file. If that is impossible, an error is raised.
 
     Raises:
         OSError: *path* is not a regular file, or cannot be written.
@@ -112,13 +111,13 @@ def _install(new: Path, file: Path, *, private: bool) -> None:
             raise
         if private and file.stat().st_mode & 0o077:
             file.chmod(file.stat().st_mode & 0o600)
-        new.chmod(0o600)  # the mode of the old file may forbid reading
+        new.chmod(0o600)  # the old file's mode may forbid reading
         with new.open("rb") as content:
             _overwrite(file, content)
 
 
 def _take_over(new: Path, file: Path) -> None:
-    """Give *new* the owner, the mode and the access control lists of *file*."""
+    """Give *new* the owner, mode and access control lists of *file*."""
     before, now = file.stat(), new.stat()
     if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
         os.chown(new, before.st_uid, before.st_gid)
@@ -137,14 +136,14 @@ def _overwrite(file: Path, content: BinaryIO) -> None:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Reserve disk space for *size* bytes before the first old byte is overwritten."""
+    """Reserve disk space for *size* bytes before any old byte is overwritten."""
     before = os.fstat(file.fileno()).st_size
     if size <= before or not hasattr(os, "posix_fallocate"):
         return
     try:
         os.posix_fallocate(file.fileno(), before, size - before)
     except OSError as error:
-        if error.errno in _NO_ROOM:  # other errors mean that this file system does not reserve
+        if error.errno in _NO_ROOM:  # other errors mean that this file system cannot reserve space
             file.truncate(before)
             raise
 
@@ -152,7 +151,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
 def fill(path: Path, content: bytes) -> bool:
     """Write *content* into an empty file, in place. Return False if the file is in use or not empty.
 
-    The file is locked as DuckDB locks it, so nothing is written into a database that is in use.
+    The file is locked the way DuckDB locks it, so nothing is written into a database that is in use.
     """
     with path.open("r+b") as file:
         if sys.platform != "win32":

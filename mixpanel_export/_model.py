@@ -1,18 +1,18 @@
 """The frozen values that several folders share.
 
-Fetch tasks send items to the writer over a memory object stream. The items of one chunk come in this order::
+Fetch tasks send items to the writer over a memory object stream. A chunk's items come in this order::
 
     (ChunkStart Block*)* (ChunkStart Block* ChunkEnd | ChunkFailed | ChunkSplit)
 
-Each `ChunkStart` restarts the chunk, and the writer discards the blocks before it. `ChunkEnd` is sent only for a response
+Each `ChunkStart` restarts the chunk, and the writer discards earlier blocks. `ChunkEnd` is sent only for a response
 that is proven complete. The writer answers each `ChunkEnd`, `ChunkFailed` and `ChunkSplit` with a verdict. After a
-`ChunkSplit`, each piece is a chunk with items of its own. The verdicts are:
+`ChunkSplit`, each piece is a chunk with its own items. The verdicts are:
 
 - `Committed`: the chunk's rows and its ledger row are in the database.
-- `Malformed`: some lines are not events, perhaps because of a fault on the way. The chunk is fetched once more. Lines that
-  are malformed again are stored as rejects, and the chunk is committed.
-- `Unloadable`: DuckDB cannot load the chunk, for example for lack of memory. The chunk fails.
-- `Failed` and `Split`: the failure is in the ledger, or the pieces have batch numbers.
+- `Malformed`: some lines are not events, perhaps because of a transmission fault. The chunk is fetched once more.
+Lines that are malformed again are stored as rejects, and the chunk is committed. - `Unloadable`: DuckDB cannot load
+the chunk, for example for lack of memory. The chunk fails. - `Failed` and `Split`: the failure is in the ledger, or
+the pieces have batch numbers.
 """
 
 import json
@@ -22,19 +22,19 @@ from datetime import date, datetime, timedelta
 from typing import Literal
 
 Status = Literal["complete", "open", "limited", "failed", "imported"]
-"""The status of a ledger row, and so of its days.
+"""The status of a ledger row, and hence of its days.
 
 - `complete`: the table has all events of the days.
 - `open`: the last day ended less than 48 hours before the request, so `resume` fetches the batch again.
 - `limited`: the export had a `limit`, so events may be missing.
-- `failed`: the table has no rows of the batch.
-- `imported`: mixpanel_data wrote the rows, and nothing proves that they are complete.
+- `failed`: the batch has no rows in the table. - `imported`: mixpanel_data wrote the rows, and nothing proves that
+they are complete.
 """
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Chunk:
-    """The days that one request asks for, from *first* to *last*, both inclusive. Other ranges of days use it too."""
+    """The days that one request covers, from *first* to *last*, both inclusive. Also used for other date ranges."""
 
     first: date
     last: date
@@ -54,7 +54,7 @@ class Chunk:
         return self.first <= other.last and other.first <= self.last
 
     def covers(self, other: "Chunk") -> bool:
-        """Whether every day of *other* is a day of this chunk."""
+        """Whether this chunk includes every day of *other*."""
         return self.first <= other.first and other.last <= self.last
 
     def borders(self, later: "Chunk") -> bool:
@@ -71,12 +71,12 @@ class Selection:
 
     project: str
     events: tuple[str, ...] | None = None
-    """The names of the events, sorted; None for all events."""
+    """The sorted event names; None for all events."""
     where: str | None = None
     """Mixpanel's filter expression; None for no filter."""
 
     def excludes(self, other: "Selection") -> bool:
-        """Whether no event can be in both selections. If this cannot be proven, the result is false."""
+        """Whether no event can be in both selections; false if that cannot be proven."""
         return (
             self.project == other.project
             and self.where == other.where
@@ -92,7 +92,7 @@ class Selection:
 
     @classmethod
     def from_ledger(cls, project: str, events_json: str | None, where: str | None) -> "Selection":
-        """Return the selection that is stored in three columns of the ledger."""
+        """Return the selection stored in three ledger columns."""
         return cls(project, None if events_json is None else tuple(json.loads(events_json)), where)
 
     def __str__(self) -> str:
@@ -105,30 +105,30 @@ class Batch:
     """One row of the ledger."""
 
     number: int
-    """The `export_batch` of its rows. A newer batch has a greater number."""
+    """The `export_batch` of the batch's rows. Newer batches have greater numbers."""
     days: Chunk
     status: Status
     rows: int = 0
-    """Rows in the table, without duplicates."""
+    """The number of rows in the table, not counting duplicates."""
     selection: Selection = Selection("")
     table: str = ""
     zone: str = "UTC"
-    """The project's time zone, in which its days begin and end."""
+    """The project's time zone, in which the days begin and end."""
     deduplicated: bool = True
     """Whether duplicates were removed."""
     removed_duplicates: int = 0
     rejects: int = 0
-    """Lines that are not events. They are in `_export_rejects`."""
+    """The number of lines that are not events. They are in `_export_rejects`."""
     repaired: int = 0
-    """Events whose text was changed because DuckDB could not read it."""
+    """The number of events whose text was changed because DuckDB could not read it."""
     stray_rows: int = 0
-    """Rows whose time is outside `days`."""
+    """The number of rows whose time is outside `days`."""
     stray_first: datetime | None = None
     """The earliest time of the stray rows, in naive UTC."""
     stray_last: datetime | None = None
     """The latest time of the stray rows, in naive UTC."""
     untimed_rows: int = 0
-    """Rows without a time."""
+    """The number of rows without a time."""
     bytes_read: int = 0
     """Compressed bytes that all attempts received."""
     attempts: int = 0
@@ -138,7 +138,7 @@ class Batch:
     """When the batch was committed or failed for good, in naive UTC."""
     error: str | None = None
     revision: int = 0
-    """How often rows of the batch were hidden, shown again or deleted after its commit."""
+    """How often rows in the batch have been hidden, shown again or deleted since the commit."""
 
     @property
     def visible(self) -> bool:
@@ -147,23 +147,23 @@ class Batch:
 
     @property
     def empty_answer(self) -> bool:
-        """Whether both answers to the request were empty (status 200, no body). Then the days count as without events."""
+        """Whether both answers were empty (status 200, no body), so that the days count as having no events."""
         return self.status in {"complete", "open"} and not self.rows and not self.bytes_read
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkStart:
-    """The chunk starts, or starts again."""
+    """A chunk starts or restarts."""
 
     chunk: Chunk
     batch: int
-    """The number of the chunk's future ledger row."""
+    """The batch number for the chunk's ledger row."""
     keep_rejects: bool = False
-    """Whether lines that are not events are stored as rejects. Otherwise the chunk is fetched once more."""
+    """Whether to store lines that are not events as rejects. If not, the chunk is fetched once more."""
 
 
 Lines = tuple[bytes | memoryview, ...]
-"""Whole NDJSON lines, each ended by a newline, in pieces that may end anywhere."""
+"""Whole NDJSON lines, each ending with a newline, in pieces that may end anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class ChunkEnd:
     bytes_read: int
     """Compressed bytes that all attempts received."""
     size: int
-    """The bytes of all blocks since the last `ChunkStart`."""
+    """The total size in bytes of all blocks since the last `ChunkStart`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Unloadable:
-    """Verdict: DuckDB cannot load the chunk, so the table has no rows of it."""
+    """Verdict: DuckDB cannot load the chunk, so none of its rows are in the table."""
 
     chunk: Chunk
     reason: str
@@ -249,7 +249,7 @@ class Unloadable:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Verdict: the ledger has a row with the chunk's failure."""
+    """Verdict: the chunk's failure is recorded in the ledger."""
 
     chunk: Chunk
 
@@ -259,7 +259,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Verdict: the pieces of the chunk get the batch numbers *batches*, in the same order."""
+    """Verdict: the chunk's pieces get the batch numbers *batches*, in the same order."""
 
     chunk: Chunk
     batches: tuple[int, ...]

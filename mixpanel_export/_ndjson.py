@@ -1,12 +1,12 @@
 """Validates, repairs, parses and normalizes a line of NDJSON in DuckDB's dialect of JSON. Pure functions.
 
 DuckDB's dialect allows trailing commas in objects and arrays, and `NaN` and `Infinity` in upper or lower case. As in
-DuckDB, the depth of nesting is not limited, so no function here recurses. Python's parser is used for text that it
-accepts, because it is faster.
+DuckDB, nesting may be arbitrarily deep, so no function here is recursive. Python's parser is faster, so it is used for
+text that it accepts.
 
-The canonical form of an event is `{"event":"…","properties":{…}}`, as Mixpanel writes it. The texts of both values are
-copied from the line without change. Repair replaces lone surrogate escapes, bytes that are not UTF-8, and control bytes
-in strings, each by U+FFFD. No JSON parser accepts these.
+The canonical form of an event is `{"event":"…","properties":{…}}`, as Mixpanel writes it. Both values are copied from
+the line unchanged. A repair replaces each lone surrogate escape, each byte that is not UTF-8, and each control byte in
+a string with U+FFFD. No JSON parser accepts these.
 """
 
 import json
@@ -33,7 +33,7 @@ _ANY_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SURROGATES = re.compile(
     r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a pair
     r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half a pair
-    r"|\\.",  # any other escape; so the second backslash of `\\` does not begin one
+    r"|\\.",  # any other escape, so that the second backslash in `\\` does not begin one
     re.DOTALL,
 )
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
@@ -41,26 +41,26 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
-_DECODER = json.JSONDecoder(parse_int=float)  # Python limits the digits of an int
+_DECODER = json.JSONDecoder(parse_int=float)  # Python limits the number of digits in an int
 
 _State = Literal["value", "key", "colon", "item", "next"]
 
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
-    """A line in the canonical form."""
+    """A line in canonical form."""
 
     line: bytes
     """The line without its newline."""
     repaired: bool
-    """Whether repair changed the text."""
+    """Whether a repair changed the text."""
 
 
 def canonical(line: bytes) -> Canonical | None:
-    """Return *line* in the canonical form; None if it is not an event, even after repair.
+    """Return *line* in canonical form; None if it is not an event, even after a repair.
 
-    An event is a JSON object whose `event` is a string and whose `properties` is an object. If a key occurs more than
-    once, the first one counts.
+    An event is a JSON object in which `event` is a string and `properties` is an object. If a key is repeated, the
+    first value counts.
     """
     text = line.decode("utf-8", "surrogateescape")
     repaired = _repaired(text)
@@ -76,7 +76,7 @@ def canonical(line: bytes) -> Canonical | None:
 
 
 def member_text(text: str, key: str) -> str:
-    """Return the text of the value of *key* in the JSON object *text*.
+    """Return the text of *key*'s value in the JSON object *text*.
 
     Raises:
         KeyError: The object does not have the key.
@@ -95,7 +95,7 @@ def scalar_texts(text: str, keys: Sequence[str]) -> list[str | None]:
 
 
 def loads(text: str) -> Any:
-    """Return the value of a JSON text. Integers that are too long for an int are Decimal.
+    """Parse a JSON text. Integers that are too long for an int become Decimal.
 
     If a key occurs more than once, the first one counts.
 
@@ -108,7 +108,7 @@ def loads(text: str) -> Any:
 
 
 def normalized(text: str) -> str:
-    """Return the JSON *text* as DuckDB's functions would write it: without spaces, with uniform numbers and escapes."""
+    """Return the JSON *text* as DuckDB's functions would write it: no spaces, and uniform numbers and escapes."""
     parts: list[str] = []
     comma = False
     for kind, lexeme, _ in _lexemes(text, 0):
@@ -185,12 +185,12 @@ def _after(text: str, at: int, lexeme: str) -> int:
 
 
 def _lexemes(text: str, at: int) -> Iterator[tuple[str, str, int]]:
-    """Yield the kind, the text and the end position of each lexeme of the value that begins at *at*.
+    """Yield the kind, the text and the end position of each lexeme in the value that begins at *at*.
 
     Raises:
         ValueError: No valid value begins there.
     """
-    closers: list[str] = []  # the closing brackets of the open objects and arrays
+    closers: list[str] = []  # the closing brackets for the open objects and arrays
     state: _State = "value"
     while True:
         match = _LEXEME.match(text, at)
@@ -228,9 +228,9 @@ def _next_state(state: _State, kind: str, lexeme: str, closers: list[str]) -> _S
 
 
 def _parse_by_lexemes(text: str) -> Any:
-    """Return the value of a JSON text without recursion, for text that Python's parser refuses."""
+    """Parse a JSON text without recursion, for text that Python's parser rejects."""
     root: list[Any] = []
-    # The open objects and arrays, each with the key that waits for its value, if any.
+    # The open objects and arrays, each with the key whose value comes next, if any.
     open_: list[tuple[dict[str, Any] | list[Any], list[str]]] = [(root, [])]
     end = 0
     for kind, lexeme, at in _lexemes(text, 0):
@@ -266,7 +266,7 @@ def _value(kind: str, lexeme: str) -> Any:
 def _integer(text: str) -> int | Decimal:
     try:
         return int(text)
-    except ValueError:  # Python limits the digits of an int
+    except ValueError:  # Python limits the number of digits in an int
         return Decimal(text)
 
 

@@ -10,20 +10,20 @@ import sys
 from types import FrameType
 
 TYPE_CHECKING = (
-    False  # true for type checkers; to import `typing` would take longer than everything else here
+    False  # true for type checkers; importing `typing` would take longer than everything else here
 )
 if TYPE_CHECKING:
     from typing import NoReturn
 
 _INTERRUPTED = 128 + signal.SIGINT  # as shells report it
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Ctrl-Break of Windows
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Ctrl-Break on Windows
 
 
 class Signals:
     """Signal handling: the first signal stops the command cleanly, the second one kills it.
 
-    A kill may interrupt a commit, like a power cut. The database file survives that. While the program is being imported,
-    there is nothing to clean up, and the first signal ends it.
+    Killing may interrupt a commit, as a power cut would; the database file survives that. While the program is still
+    being imported, there is nothing to clean up, and the first signal ends it.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Signals:
         self._exit_code = _INTERRUPTED
 
     def listen(self) -> None:
-        """Handle the signals that are not ignored. `nohup` and a shell's `&` ignore some."""
+        """Handle the signals that are not ignored. `nohup` and a shell's `&` make the process ignore some."""
         for name in _NAMES:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -72,9 +72,9 @@ def print_interrupted() -> None:
 
 
 def open_standard_streams() -> None:
-    """Open the standard streams that the caller closed, and ignore errors when standard error is written.
+    """Open standard streams that the caller closed, and ignore errors in writing to standard error.
 
-    Otherwise the next file that is opened, such as the database, would get the descriptor of a closed stream, and messages
+    Otherwise, the next file to be opened, such as the database, would get a closed stream's descriptor, and messages
     would be written into it.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -85,7 +85,7 @@ def open_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the process ends
-    # A character that the encoding of the console lacks must not end an export.
+    # A character that the console's encoding lacks must not end an export.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -108,7 +108,7 @@ class _Tolerant(io.TextIOWrapper):
 
 
 def drop_empty_variables() -> None:
-    """Unset variables that libraries read, if they are empty: the home directory, and the settings of progress bars."""
+    """Unset empty variables that libraries read: the home directory, and the progress bar settings."""
     for name in [name for name, value in os.environ.items() if not value]:
         if name == "HOME" or name.startswith("TQDM_"):
             del os.environ[name]

@@ -1,10 +1,10 @@
-"""Suggests a similar name for an unknown one."""
+"""Suggests a similar name for an unknown name."""
 
 from collections.abc import Iterable
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
-    """Return the one of *names* that is most similar to *name*, without regard to case; None if none is similar."""
+    """Return the entry of *names* most similar to *name*, ignoring case; None if no entry is similar."""
     from difflib import get_close_matches  # noqa: PLC0415 - only after a mistake
 
     by_text = {known.casefold(): known for known in names}
@@ -13,6 +13,6 @@ def closest(name: str, names: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return a suggestion for *name*, which other advice can follow; empty if no name is similar."""
+    """Return a suggestion for *name*, to be followed by other advice; empty if no name is similar."""
     match = closest(name, names)
     return f"did you mean {match!r}? Otherwise " if match else ""

@@ -1,7 +1,7 @@
-"""Local times of legacy projects: converts them to UTC, and detects them. Pure functions.
+"""Converts the local times of legacy projects to UTC, and detects such times. Pure functions.
 
-In a project created before 2023, the `time` of an event may be a local time, written as seconds since 1970. A zone is the
-IANA name of a time zone. Its default is "UTC".
+In a project created before 2023, an event's `time` may be a local time, written as seconds since 1970. A zone is the
+IANA name of a time zone; the default is "UTC".
 """
 
 import json
@@ -19,16 +19,16 @@ ISO_TIME = (
     r"(?:[ T]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
     r"(Z|[+-][0-9]{2}(?::[0-9]{2}(?::[0-9]{2})?|[0-9]{2})?)?)?"
 )
-"""A regular expression for the texts that mean a day or a time. It works in Python and in DuckDB.
+"""A regular expression for texts that mean a day or a time. It works in both Python and DuckDB.
 
 Its groups are year, month, day, hour, minute, second, fraction and offset.
 """
 
 _SAMPLE = 300  # lines that are examined
 _MAX_LINE = 1 << 16  # bytes; longer lines are skipped
-_MIN_EVENTS = 20  # fewer events prove nothing
-_QUARTER = 900  # seconds; delays are rounded to it, because events take some time to arrive
-# The offsets from UTC, in hours, of today's time zones that are not a whole number.
+_MIN_EVENTS = 20  # with fewer events, nothing is certain
+_QUARTER = 900  # seconds; delays are rounded to this, because events take some time to arrive
+# The offsets from UTC, in hours, of today's time zones that are not a whole number of hours.
 _FRACTIONS = frozenset({-9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 5.75, 6.5, 8.75, 9.5, 10.5, 12.75, 13.75})
 
 
@@ -36,7 +36,7 @@ def checked_zone(*names: str | None) -> str:
     """Return the first of *names* that is not None, or "UTC".
 
     Raises:
-        ArgumentError: It is not the name of a time zone. "localtime" is refused, because it means this machine's zone.
+        ArgumentError: The name is not a time zone. "localtime" is refused, because it means this machine's zone.
     """
     name = next((name for name in names if name is not None), "UTC")
     if name != "UTC" and name not in available_timezones() - {"localtime"}:
@@ -47,8 +47,8 @@ def checked_zone(*names: str | None) -> str:
 def to_utc(local: datetime, zone: str) -> datetime:
     """Convert *local*, a naive local time in *zone*, to UTC. The result is aware.
 
-    At changes of daylight saving time, a local time may occur twice or be skipped. The later of the two possible results
-    is returned, as DuckDB's `timezone` does.
+    When daylight saving time begins or ends, a local time may be skipped or occur twice. It is taken as the later of
+    the two possible times, as in DuckDB's `timezone`.
 
     Raises:
         OverflowError: The result is outside the years 1 to 9999.
@@ -63,7 +63,7 @@ def in_zone(moment: datetime, zone: str) -> datetime:
 
 
 def naive_utc(moment: datetime) -> datetime:
-    """Return *moment* as a naive time in UTC, as tables store it. A naive *moment* is in this machine's zone."""
+    """Return *moment* as a naive time in UTC, as tables store it. If *moment* is naive, it is in this machine's zone."""
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
@@ -72,7 +72,7 @@ def _tzinfo(zone: str) -> tzinfo:
 
 
 def detect_offset(lines: Iterable[bytes]) -> float | None:
-    """Return the offset of the events' times from UTC in hours; None if they are in UTC, or if it is not clear.
+    """Return the events' offset from UTC, in hours; None if the times are in UTC, or if it is not clear.
 
     The offset is the most frequent difference between an event's `time` and `mp_processing_time_ms`, the time at which
     Mixpanel processed the event, which is always UTC. More than half of the events must have this difference.
@@ -83,12 +83,12 @@ def detect_offset(lines: Iterable[bytes]) -> float | None:
 
 
 def times_are_utc(lines: Iterable[bytes]) -> bool:
-    """Whether the events prove that their times are in UTC, by the same comparison as `detect_offset`."""
+    """Whether the events prove that their times are in UTC, using the same comparison as `detect_offset`."""
     return _usual_delay(lines) == 0
 
 
 def _usual_delay(lines: Iterable[bytes]) -> int | None:
-    """Return the delay that more than half of the events have, in quarters of an hour; None if there is none."""
+    """Return the delay that more than half of the events share, in quarters of an hour; None if there is none."""
     delays = [seconds for line in islice(lines, _SAMPLE) if (seconds := _delay(line)) is not None]
     if len(delays) < _MIN_EVENTS:
         return None
@@ -97,7 +97,7 @@ def _usual_delay(lines: Iterable[bytes]) -> int | None:
 
 
 def _delay(line: bytes) -> float | None:
-    """Return the seconds from an event's time to its processing by Mixpanel; None if unknown, or if it was imported."""
+    """Return the seconds from an event's time to its processing by Mixpanel; None if unknown or imported."""
     if len(line) > _MAX_LINE:
         return None
     try:

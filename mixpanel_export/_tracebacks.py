@@ -1,7 +1,7 @@
-"""Shortens the tracebacks of errors that leave a public function.
+"""Shortens the tracebacks of errors that public functions raise.
 
-A notebook prints an error with its whole chain, and twice if there is an exception group in the chain. The text of an
-error of this package says what failed and what to do, so its traceback and its chain are removed.
+A notebook prints an error with its whole chain, and prints it twice if the chain has an exception group. This
+package's errors say what failed and what to do, so their traceback and chain are removed.
 """
 
 from collections.abc import Callable, Coroutine
@@ -47,7 +47,7 @@ def short_tracebacks_async(
 
 
 def _shorten(error: BaseException) -> None:
-    """Remove traceback and chain of an error of this package. Remove exception groups from the chain of other errors."""
+    """Remove the traceback and chain of this package's errors, and exception groups from the chain of other errors."""
     if isinstance(error, Problem):
         error.__traceback__ = error.__cause__ = error.__context__ = None
         error.__suppress_context__ = True

@@ -1,4 +1,4 @@
-"""Functions that need no Mixpanel: queries, statistics, upgrades, deletion, diagnosis, and the file of accounts.
+"""Functions that work without Mixpanel: queries, statistics, upgrades, deletion, diagnosis, and the accounts file.
 
 Start with `file`.
 """

@@ -1,7 +1,7 @@
-"""Changes the accounts of the configuration file and nothing else in it.
+"""Changes the accounts in the configuration file, and nothing else in it.
 
-The file holds secrets, and other programs read it too. So a new file, which only its owner can read, replaces the
-old one in one step. If the system does not allow that, as for a file mounted into a container, the old file is
+The file holds secrets, and other programs read it as well. So a new file, which only its owner can read, replaces the
+old one in a single step. If the system does not allow that, as for a file mounted into a container, the old file is
 overwritten.
 """
 
@@ -34,15 +34,15 @@ def add_account(
     default: bool = False,
     keyring: bool = False,
 ) -> bool:
-    """Write an account to the file *path*; create the file if needed. Return whether it is the default account now.
+    """Write an account to the file *path*, which is created if needed. Return whether it is now the default account.
 
-    The first account becomes the default account, and others do with *default*. With *replace*, keys of the
-    old account that are not credentials are kept. With *keyring*, the secret is in the system's
-    keyring, not in the file.
+    The first account becomes the default account; a later one does so only with *default*. With *replace*, the old
+    account's keys that are not credentials are kept. With *keyring*, the secret is stored in the system's keyring, not
+    in the file.
 
     Raises:
-        AccountExistsError: there is an account of that name, and *replace* is False.
-        ConfigError: the name cannot be shown, the file cannot be read or written, or there is no usable keyring.
+        AccountExistsError: There is an account with that name, and *replace* is False.
+        ConfigError: The name cannot be displayed, the file cannot be read or written, or there is no usable keyring.
     """
     was_default, accounts = check_new(path, name, replace=replace)
     if keyring:
@@ -79,7 +79,7 @@ def remove_account(path: Path, name: str) -> bool:
 
 
 def set_default(path: Path, name: str) -> None:
-    """Make an account of the file *path* the default.
+    """Make an account in the file *path* the default.
 
     Raises:
         AccountNotFoundError, ConfigError: as `remove_account`.
@@ -126,7 +126,7 @@ def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, d
 
 
 def check_known(path: Path, name: str) -> str:
-    """Return the default account of a file that has the account *name*.
+    """Return the default account of a file, which must have the account *name*.
 
     Raises:
         AccountNotFoundError, ConfigError: as `remove_account`.
@@ -192,7 +192,7 @@ def _changed(text: str, change: _Change) -> str:
 
 
 def _without(text: str, name: str, *, default: bool) -> str:
-    """Return *text* without the account. Comments below it stay, because they belong to the next table."""
+    """Return *text* without the account. Comments below the account are kept, because they belong to the next table."""
     comments = ""
 
     def remove(config: tomlkit.TOMLDocument) -> None:
@@ -213,7 +213,7 @@ def _comments_below(account: object) -> str:
 
 
 def _with_comments(before: str, after: str, comments: str) -> str:
-    """Return *after* with *comments* inserted before the lines that end both texts."""
+    """Return *after*, with *comments* inserted before the lines that both texts end with."""
     old, new = (re.findall(r"[^\n]*\n|[^\n]+", text) for text in (before, after))
     equal = takewhile(lambda lines: lines[0] == lines[1], zip(reversed(old), reversed(new), strict=False))
     place = len(new) - sum(1 for _ in equal)

@@ -1,4 +1,4 @@
-"""Renders the rows of a query as a table for people, with DuckDB's box renderer."""
+"""Renders a query's rows as a table for people, with DuckDB's box renderer."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
@@ -18,11 +18,11 @@ from mixpanel_export._local.reader import (
 )
 
 _PAGE = 9_999  # rows; the renderer shows no more at a time
-_ANY_WIDTH = 1_000_000  # columns, so that no value is cut
-_NARROWEST = 8  # characters of a column, if all columns are to fit
-_FRAME = 3  # characters beside the value of each column
-_LINES = 4  # of a text, about
-_USUAL = 20  # characters of a column, at least, from which the length of texts follows
+_ANY_WIDTH = 1_000_000  # columns; wide enough that no value is cut
+_NARROWEST = 8  # characters in a column, if all columns are to fit
+_FRAME = 3  # characters around each column's value
+_LINES = 4  # approximate maximum for a text
+_USUAL = 20  # minimum characters in a column, from which the text length follows
 _HARMLESS = "\n\u200c\u200d"  # the last two join characters, as in emoji
 _TABLE = "_mpx_rows"  # temporary
 _EXPLAIN = ["explain_key", "explain_value"]
@@ -43,8 +43,9 @@ def box_of(
 ) -> Box | None:
     """Run *sql* and render the first *rows* rows (0: all) of its last statement; None if that has no rows to show.
 
-    The table is at most *width* columns wide: long texts are cut, and values are wrapped. If that does not help, columns
-    in the middle are left out. If *width* is None, each row is one line. Control characters are shown as escapes.
+    The table is at most *width* columns wide: long texts are cut, and values are wrapped. If that is not enough,
+    columns in the middle are left out. If *width* is None, each row is one line. Control characters are shown as
+    escapes.
 
     Raises:
         ValueError: The SQL is wrong; the message has one line.
@@ -70,7 +71,7 @@ def _pages(connection: Connection, rows: int, width: int | None) -> Iterator[str
 
 
 def _fitted(page: duckdb.DuckDBPyRelation, width: int) -> str:
-    """Render *page* at most *width* columns wide. Long texts are cut, so that they have few lines."""
+    """Render *page*, at most *width* columns wide. Long texts are cut, so that they take only a few lines."""
     number = len(page.columns)
     share = (width - 1) // number - _FRAME
     json_places = [place for place, kind in enumerate(page.types) if str(kind) == "JSON"]
@@ -84,12 +85,12 @@ def _fitted(page: duckdb.DuckDBPyRelation, width: int) -> str:
 
 
 def _lacks_columns(box: str) -> bool:
-    """Whether dots stand for columns in the middle."""
+    """Whether columns in the middle are replaced with dots."""
     return " … " in box.split("\n", 2)[1].split("│")
 
 
 def _cut(column: str, page: duckdb.DuckDBPyRelation, length: int) -> str:
-    """Return SQL for *column* whose texts have at most *length* characters."""
+    """Return SQL for *column* that cuts texts to at most *length* characters."""
     name = quoted(column)
     if str(page.types[page.columns.index(column)]) not in {"VARCHAR", "JSON"}:
         return name
@@ -98,7 +99,7 @@ def _cut(column: str, page: duckdb.DuckDBPyRelation, length: int) -> str:
 
 
 def _with_json_types(text: str, places: Sequence[int]) -> str:
-    """Return the box with the type json in the head of the columns that were cut as text."""
+    """Return the box with the type json in the header of the columns that were cut as text."""
     lines = text.split("\n")
     head = next(number for number, line in enumerate(lines) if line.startswith(("├", "└")))
     for place in places:
@@ -113,7 +114,7 @@ def _with_json_types(text: str, places: Sequence[int]) -> str:
 
 def _rendered(page: duckdb.DuckDBPyRelation, width: int, column: int | None = None) -> str:
     text = StringIO()
-    with redirect_stdout(text):  # the renderer prints
+    with redirect_stdout(text):  # the renderer prints its result
         if column is None:
             page.show(max_rows=_PAGE, max_width=width)
         else:

@@ -40,7 +40,7 @@ State = Literal["ok", "warning", "problem"]
 
 DISTRIBUTION = "mpx-export"
 _LIBRARIES = ("duckdb", "httpx", "h2", "anyio", "isal", "tqdm", "click")
-_LOW_DISK = 1 << 30  # bytes; enough for a few million events
+_LOW_DISK = 1 << 30  # bytes; room for a few million events
 _MAX_CLOCK_DIFFERENCE = 5.0  # seconds; synchronized clocks differ by less
 _STORAGE = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
 
@@ -61,14 +61,14 @@ class Finding:
 
 
 def finding_of(topic: str, state: State, problem: Warning | Exception) -> Finding:
-    """Return an error or a warning as a finding."""
+    """Convert an error or a warning to a finding."""
     if isinstance(problem, Problem):
         return Finding(topic, state, problem.text(advice=False), problem.advice)
     return Finding(topic, state, str(problem))
 
 
 def check_program() -> Iterator[Finding]:
-    """Report the versions of Python and the libraries, and libraries that are missing or too old."""
+    """Report the versions of Python and the libraries, and any library that is missing or too old."""
     python = f"Python {platform.python_version()}, {platform.platform()}"
     yield Finding("program", "ok", f"{DISTRIBUTION} {_version_of(DISTRIBUTION) or 'not installed'}, {python}")
     versions = {name: _version_of(name) for name in _LIBRARIES}
@@ -92,10 +92,10 @@ def _version_of(distribution: str) -> str | None:
 
 
 def _unmet(requirement: str) -> str | None:
-    """Return the problem if a *requirement* is missing or too old; else None."""
+    """Return the problem if a *requirement* is not installed or too old; else None."""
     parts = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?(?:>=([\d.]+))?", requirement)
     if not parts:
-        return None  # of an extra, or of another form
+        return None  # it belongs to an extra, or has another form
     name, minimum = parts.groups()
     installed = _version_of(name)
     if installed and _numbers(installed) >= _numbers(minimum or ""):
@@ -109,7 +109,7 @@ def _numbers(release: str) -> tuple[int, ...]:
 
 
 def check_credentials(account: str | None) -> tuple[Credentials | None, list[Finding]]:
-    """Return the credentials of an export, or None, and findings about their source and their format."""
+    """Return the credentials that an export would use, or None, and findings about their source and format."""
     with _warnings_of("credentials") as warned:
         try:
             name = account_used(account)
@@ -148,7 +148,7 @@ def server_findings(reached: ServerProbe) -> Iterator[Finding]:
 
 
 def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: int) -> list[Finding]:
-    """Report whether the quota file can be used, and how many of the *per_hour* requests are left; 0 is no limit."""
+    """Report whether the quota file can be used, and how many of the *per_hour* requests are left; 0 means no limit."""
     region, project = (credentials.region, credentials.project_id) if credentials else ("us", "")
     with _warnings_of("quota") as warned:
         try:
@@ -201,7 +201,7 @@ def _check_folder(folder: Path) -> Finding:
         advice = "grant the permission, or choose another path"
         return Finding("disk", "problem", f"this user may not write to {folder}", advice)
     if free < _LOW_DISK:
-        return Finding("disk", "warning", text, "free some space; an export stores its downloads there, too")
+        return Finding("disk", "warning", text, "free some space; an export also stores its downloads there")
     return Finding("disk", "ok", text)
 
 
@@ -239,7 +239,7 @@ def _check_table(connection: Connection, table: str) -> Iterator[Finding]:
 
 
 def _check_rows(connection: Connection, table: str) -> None:
-    """Raise `LedgerMismatchError` if the table differs from the ledger, for any selection."""
+    """Raise `LedgerMismatchError` if the table differs from the ledger for any selection."""
     batches = read_batches(connection, table)
     for selection in dict.fromkeys(batch.selection for batch in batches):
         chunks = [batch.days for batch in batches if batch.selection == selection]
@@ -249,7 +249,7 @@ def _check_rows(connection: Connection, table: str) -> None:
 
 @contextmanager
 def _warnings_of(topic: str) -> Iterator[list[Finding]]:
-    """Collect the warnings of the block as findings. The list is filled when the block ends."""
+    """Collect the warnings raised in the block as findings. The list is filled when the block ends."""
     findings: list[Finding] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

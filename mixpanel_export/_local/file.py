@@ -1,4 +1,4 @@
-"""The local half of a workspace: a DuckDB file and its tables. `Workspace` adds exports from Mixpanel."""
+"""The local half of a workspace: a DuckDB file and its tables. `Workspace` adds the exports from Mixpanel."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class LocalDatabase(ABC):
-    """A DuckDB file, opened on first use. One thread at a time may use it."""
+    """A DuckDB file, opened on first use. Only one thread at a time may use it."""
 
     def __init__(self, *, read_only: bool, folder_mode: int) -> None:
         self._read_only = read_only
@@ -56,7 +56,7 @@ class LocalDatabase(ABC):
         self.close()
 
     def close(self) -> None:
-        """Close the database file. Further use opens it again."""
+        """Close the database file. It is reopened when it is next used."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -95,7 +95,7 @@ class LocalDatabase(ABC):
 
     @short_tracebacks
     def sql_scalar(self, query: str) -> Any:
-        """Run *query* and return the first value of its first row, or None without rows; raises `QueryError`."""
+        """Run *query* and return the first value of its first row, or None if it has no rows; raises `QueryError`."""
         with query_errors():
             row = self.connection.execute(query).fetchone()
         return row[0] if row else None
@@ -111,14 +111,14 @@ class LocalDatabase(ABC):
     def relation(self, query: str) -> duckdb.DuckDBPyRelation:
         """Return *query* as a DuckDB relation, which runs when it is converted: `.df()`, `.pl()`, `.arrow()`.
 
-        Raises `QueryError` if the query is invalid. Errors while it runs are DuckDB's own.
+        Raises `QueryError` if the query is invalid. Errors that occur while it runs are DuckDB's own.
         """
         with query_errors():
             return self.connection.sql(query)
 
     @short_tracebacks
     def tables(self, *, all: bool = False) -> list[TableInfo]:  # noqa: A002 - keyword-only
-        """Return the exported tables by name. With *all*, your own tables are among them, with the type None.
+        """Return the exported tables by name. With *all*, your own tables are included, with the type None.
 
         Tables whose names begin with an underscore are internal and never listed.
         """
@@ -150,7 +150,7 @@ class LocalDatabase(ABC):
 
     @short_tracebacks
     def property_keys(self, table: str, event: str | None = None) -> list[str]:
-        """Return the sorted keys of `properties`, of all events or of those named *event*.
+        """Return the sorted keys of `properties` in all events, or in those named *event*.
 
         Raises `TableNotFoundError` if there is no such table, and `QueryError` if it does not hold events.
         """
@@ -171,18 +171,18 @@ class LocalDatabase(ABC):
     def drop(self, *names: str, force: bool = False) -> None:
         """Drop exported tables and their ledger entries in one transaction: all of them, or none.
 
-        The flat tables of a dropped table are dropped with it. A later `resume` exports a dropped table from the beginning.
-        With *force*, your own tables can be dropped, too.
+        The flat tables of a dropped table are dropped with it. A later `resume` exports a dropped table from the
+        beginning. With *force*, you can also drop your own tables.
 
         Raises:
             TableNotFoundError: There is no such table.
             TableFormatError: No export made the table, or a newer release of this program wrote the ledger.
-            ArgumentError: A name begins with an underscore, as those of internal tables do.
-            DatabaseError: The workspace is read-only, or another connection changes the table.
+            ArgumentError: A name begins with an underscore, like an internal table's name.
+            DatabaseError: The workspace is read-only, or another connection is changing the table.
             ExportRunningError: This process is exporting into the file.
         """
         path = self._writable_path("drop tables")
-        # A separate connection, because the user may have begun a transaction on the other one.
+        # This uses a separate connection, because the user may have begun a transaction on the other one.
         with connected_for_export(path) as connection:
             try:
                 drop_tables(connection, names, own=force)
@@ -205,12 +205,12 @@ class LocalDatabase(ABC):
 
         *also* may name further properties that hold one of the ids: `user_id` (`$user_id`), `device_id` (`$device_id`)
         and `before_identity` (`$distinct_id_before_identity`). Hidden duplicates of these events, and raw lines in
-        which an id occurs, are deleted too. The ledger counts the rows that are left, so a later `resume` fetches
-        nothing again. Your own tables are not searched; the result names those with a column `distinct_id`.
+        which an id occurs, are also deleted. The ledger is updated to the rows that are left, so a later `resume`
+        refetches nothing. Your own tables are not searched; the result names those with a column `distinct_id`.
 
         Delete the person in Mixpanel first. Fetching these days before Mixpanel has deleted the person brings the
         person back; then call `forget` again. DuckDB marks rows as deleted and does not overwrite them: no query finds
-        them, but their bytes can stay in the file. A copy of the database (`COPY FROM DATABASE`) does not have them.
+        them, but their bytes may remain in the file. A copy of the database (`COPY FROM DATABASE`) does not have them.
 
         Raises:
             ArgumentError: There is no id, an id is empty, or *also* has another name; this is a `ValueError`.
@@ -258,7 +258,7 @@ class LocalDatabase(ABC):
         )
 
     def _writable_path(self, purpose: str) -> Path:
-        """Return the path of the file after creating its folder; raises `DatabaseError` if it is read-only."""
+        """Create the file's folder, and return the file's path; raises `DatabaseError` if it is read-only."""
         path = self.db_path
         if self._read_only:
             raise DatabaseError(
@@ -278,7 +278,7 @@ class LocalDatabase(ABC):
 
 
 def size_and_birth(path: Path) -> tuple[float, datetime | None]:
-    """Return a file's size in millions of bytes and its creation time, None if the system does not record it."""
+    """Return a file's size in millions of bytes, and its creation time or None if the system does not record it."""
     status = path.stat()
     born = getattr(status, "st_birthtime", None)
     return status.st_size / 1_000_000, None if born is None else datetime.fromtimestamp(born, UTC)

@@ -1,6 +1,6 @@
 """Deletes persons: their visible and hidden events, raw lines and rows of flat tables, in one transaction with the ledger.
 
-A checkpoint follows. DuckDB marks rows as deleted and does not overwrite them, so their bytes can stay in the file.
+A checkpoint follows. DuckDB marks rows as deleted and does not overwrite them, so their bytes may remain in the file.
 """
 
 import re
@@ -41,9 +41,9 @@ PROPERTIES = {
     "device_id": "$device_id",
     "before_identity": "$distinct_id_before_identity",
 }
-"""The properties that can be compared in addition to `distinct_id`, by the name that callers use."""
+"""The properties that can be compared in addition to `distinct_id`, keyed by the name that callers use."""
 
-_FETCH_ROWS = 1000  # raw lines that Python takes from DuckDB at once
+_FETCH_ROWS = 1000  # raw lines that Python fetches from DuckDB at a time
 
 _NO_ROWS = "(SELECT 0 AS rowid, batch AS export_batch, * EXCLUDE (batch) FROM _export_duplicates WHERE false)"
 _REMOVED = """
@@ -52,7 +52,7 @@ SELECT rowid AS id, export_batch AS batch, event_name, event_time, distinct_id, 
     json_extract_string(properties, '$.time') AS time_text
 FROM {rows} WHERE {match}
 """
-# A hidden row with the identity of a removed row would become visible when the batch of that row is replaced.
+# A hidden row with a removed row's identity would become visible when the removed row's batch is replaced.
 _HIDDEN = """
 CREATE OR REPLACE TEMP TABLE _export_hidden AS
 WITH _hidden AS (
@@ -158,7 +158,7 @@ def forget_persons(
 
 
 def _checked(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:
-    """Return the JSON paths to compare. Error messages contain no id."""
+    """Return the JSON paths to compare. Error messages never contain an id."""
     if not distinct_ids:
         raise ArgumentError("distinct_ids", "must not be missing")
     for distinct_id in distinct_ids:
@@ -184,7 +184,7 @@ def _no_ledger(path: Path) -> DatabaseError:
 
 @contextmanager
 def _errors(path: Path, what: str) -> Iterator[None]:
-    """Translate the errors of DuckDB; *what* has a place for the reason."""
+    """Convert DuckDB errors. *what* has a placeholder for the reason."""
     try:
         yield
     except duckdb.Error as error:
@@ -197,7 +197,7 @@ def _errors(path: Path, what: str) -> Iterator[None]:
 
 
 def _tables(connection: Connection, table: str | None) -> list[str]:
-    """Return the tables of the ledger, or *table* and its unfinished replacement."""
+    """Return the tables in the ledger, or *table* and its unfinished replacement."""
     rows = connection.execute(
         "SELECT DISTINCT table_name FROM _export_batches ORDER BY table_name"
     ).fetchall()
@@ -213,7 +213,7 @@ def _tables(connection: Connection, table: str | None) -> list[str]:
 
 
 def _match(paths: Sequence[str]) -> str:
-    """Return the SQL condition for the rows of the persons. *paths* are constants of this module."""
+    """Return the SQL condition for the persons' rows. *paths* are constants in this module."""
     values = ["distinct_id", *(f"json_extract_string(properties, '{path}')" for path in paths)]
     return "(" + " OR ".join(f"{value} IN (FROM _export_ids)" for value in values) + ")"
 
@@ -234,7 +234,7 @@ def _forget(connection: Connection, table: str, match: str, ids: Collection[str]
 
 
 def _rows(connection: Connection, table: str) -> str:
-    """Return SQL for the rows of a table, or for no rows if the table was dropped."""
+    """Return SQL for a table's rows, or for no rows if the table was dropped."""
     if has_export_columns(connection, table):
         return quoted(table)
     if columns_of(connection, table):
@@ -257,7 +257,7 @@ def _delete(connection: Connection, table: str, matches: str) -> int:
 
 def _find_raw_lines(connection: Connection, table: str, ids: Collection[str]) -> None:
     """Fill the temporary table `_export_lines` with the raw lines in which an id occurs."""
-    # Inside a longer word it would be another id.
+    # Within a longer word, it would be a different id.
     occurs = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, ids))})(?![^\W_])").search
     matches: list[tuple[int, int, str]] = []
     cursor = connection.execute(_RAW_LINES, [table])
@@ -273,7 +273,7 @@ def _find_raw_lines(connection: Connection, table: str, ids: Collection[str]) ->
 
 
 def _texts(line: bytes) -> Iterator[str]:
-    """Yield a raw line as it is and without escapes, and as DuckDB reads it if it is an event."""
+    """Yield a raw line as it is, then without escapes, and as DuckDB reads it if it is an event."""
     text = line.decode("utf-8", "replace")
     yield text
     yield _unescaped(text)
@@ -283,7 +283,7 @@ def _texts(line: bytes) -> Iterator[str]:
 
 
 def _unescaped(text: str) -> str:
-    """Return *text* with JSON's escapes replaced by their characters. The text need not be JSON."""
+    """Return *text* with JSON escapes replaced with their characters. The text need not be JSON."""
     characters = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", _character, text, flags=re.DOTALL)
     return characters.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -295,7 +295,7 @@ def _character(escape: re.Match[str]) -> str:
 
 
 def _correct_strays(connection: Connection, table: str, rows: str) -> None:
-    """Count the strays of the changed batches again, and delete recorded strays that have no row any more."""
+    """Recount the strays of the changed batches, and delete recorded strays that no longer have a row."""
     zones = connection.execute(
         "SELECT DISTINCT timezone FROM _export_batches WHERE table_name = ? AND outside_rows + timeless_rows > 0",
         [table],
@@ -309,7 +309,7 @@ def _correct_strays(connection: Connection, table: str, rows: str) -> None:
 
 
 def _other_tables(connection: Connection) -> tuple[str, ...]:
-    """Return the other tables that name persons: the user's own, and those of other programs."""
+    """Return the other tables that name persons: the user's own, and those made by other programs."""
     rows = connection.execute(
         "SELECT DISTINCT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (database_name, schema_name, table_name) "
         f"WHERE column_name = 'distinct_id' AND {IN_MAIN} AND NOT starts_with(table_name, '_') "

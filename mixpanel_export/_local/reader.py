@@ -1,6 +1,6 @@
-"""Reads a database file: its ledger, its rows, and the results of queries.
+"""Reads a database file: its ledger, its rows, and query results.
 
-The file is opened read-only, so DuckDB rejects changes. The only file ever written is a Parquet file.
+The file is opened read-only, so DuckDB rejects changes. The only file that is ever written is a Parquet file.
 """
 
 import time
@@ -37,8 +37,8 @@ Parameters = Mapping[str, str]
 
 NO_PARAMETERS: Parameters = MappingProxyType({})
 
-_RETRY_INTERVAL = 0.2  # seconds between two attempts to open a file that another process holds
-_QUARTER = "INTERVAL 15 MINUTE"  # since 1972, all zones differ from UTC by multiples of it
+_RETRY_INTERVAL = 0.2  # seconds between attempts to open a file that another process holds
+_QUARTER = "INTERVAL 15 MINUTE"  # since 1972, the offsets of all zones from UTC have been multiples of this
 _FETCH_ROWS = 20_000
 _READING = frozenset(
     getattr(duckdb.StatementType, name)
@@ -64,12 +64,12 @@ class Contents:
     others: tuple[str, ...]
     """Tables that no export wrote."""
     unknown: Mapping[str, int]
-    """For each exported table with rows that belong to no batch, the number of such rows."""
+    """The number of rows that belong to no batch, for each exported table that has such rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """The rows of a statement as text, with the names and the DuckDB types of the columns."""
+    """A statement's rows as text, with the names and DuckDB types of the columns."""
 
     columns: tuple[str, ...]
     types: tuple[str, ...]
@@ -128,7 +128,7 @@ def _opened(
 
 
 def read_contents(connection: Connection) -> Contents:
-    """Return the contents of the file; raises `TableFormatError` if a newer release wrote the ledger."""
+    """Return the file's contents; raises `TableFormatError` if a newer release wrote the ledger."""
     check_ledger(connection)
     rows = read_batches(connection)
     zones = {row.table: row.zone for row in rows}
@@ -151,7 +151,7 @@ def run_query(
     column: Callable[[str, str], str],
     parameters: Parameters = NO_PARAMETERS,
 ) -> QueryResult | None:
-    """Run *sql* and return the rows of its last statement, or None if that has no rows.
+    """Run *sql* and return the rows of its last statement, or None if that statement has no rows.
 
     *column* returns SQL that converts a column to text, given SQL for the column and its type. *parameters* are the
     values of `$name` in the last statement.
@@ -166,7 +166,7 @@ def run_query(
         names, types = tuple(relation.columns), tuple(map(str, relation.types))
         places = [f"c{number}" for number in range(len(names))]
         texts = ", ".join(column(place, kind) for place, kind in zip(places, types, strict=True))
-        # Columns are renamed, as names may repeat. The SQL gets its own lines, as it may end in a comment.
+        # Columns are renamed, because names may repeat. The SQL gets its own lines, because it may end in a comment.
         as_text = f"SELECT {texts} FROM (\n{relation.sql_query()}\n) AS r({', '.join(places)})"
         cursor = interruptible(connection, partial(connection.execute, as_text, dict(parameters) or None))
     return QueryResult(names, types, _fetched(connection, cursor))
@@ -177,7 +177,7 @@ def write_parquet(
 ) -> int:
     """Run *sql*, write the rows of its last statement into a Parquet file, and return their number.
 
-    The file appears when it is complete. An existing file is replaced, but keeps its mode, its owner and links to it.
+    The file appears once it is complete. An existing file is replaced, but its mode, owner and links are kept.
 
     Raises:
         ValueError: As `run_query`.
@@ -203,10 +203,10 @@ def _copy_to_parquet(connection: Connection, sql: str, path: Path, parameters: P
 
 
 def relation_of(connection: Connection, sql: str, parameters: Parameters) -> duckdb.DuckDBPyRelation | None:
-    """Run all statements of *sql* but the last, and return the relation of the last; None if it has no rows.
+    """Run all statements in *sql* except the last, and return the last one as a relation; None if it has no rows.
 
     Raises:
-        ValueError: A statement may write, or *parameters* are not those of the last statement.
+        ValueError: A statement may write, or *parameters* do not match the last statement.
     """
     statements = connection.extract_statements(sql)
     # The database is read-only, but COPY and EXPORT write files, and attached databases can be changed.
@@ -215,7 +215,8 @@ def relation_of(connection: Connection, sql: str, parameters: Parameters) -> duc
             raise ValueError(
                 f"SQL: {statement.type.name} may write, which is not allowed here; use DuckDB itself"
             )
-    # A misspelled table must not resolve to a variable of this program, and bars must not mix with the result.
+    # A misspelled table name must not resolve to a variable in this program, and progress bars must not mix with the
+    # result.
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_progress_bar = false")
     if parameters and statements:
@@ -233,7 +234,7 @@ def relation_of(connection: Connection, sql: str, parameters: Parameters) -> duc
 
 
 def interruptible(connection: Connection, call: Callable[[], T]) -> T:
-    """Run *call* so that Ctrl-C interrupts it. DuckDB itself supports this only in some calls."""
+    """Run *call* so that Ctrl-C interrupts it. DuckDB itself supports this only for some calls."""
 
     def call_or_interrupted() -> T:
         try:
@@ -255,16 +256,16 @@ def _fetched(connection: Connection, cursor: Connection) -> Iterator[tuple[str |
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Translate DuckDB's errors about the SQL into `ValueError` with one line."""
+    """Convert DuckDB errors about the SQL to a one-line `ValueError`."""
     try:
         yield
     except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
-        text = str(error).partition("\n\n")[0]  # without the excerpt of the SQL
+        text = str(error).partition("\n\n")[0]  # drops the excerpt from the SQL
         raise ValueError(f"SQL: {' '.join(text.split())}") from error
 
 
 def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
-    """Count the rows of each batch and day of *zone*. Times are converted once per quarter of an hour."""
+    """Count the rows in each batch on each day in *zone*. Times are converted once per quarter of an hour."""
     day = "quarter" if zone == "UTC" else "timezone(?, timezone('UTC', quarter))"
     rows = connection.execute(
         f"SELECT export_batch, {day}::DATE, sum(n)::BIGINT FROM (SELECT export_batch, "
@@ -273,7 +274,9 @@ def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     ).fetchall()
     counted: dict[int, Counter[date | None]] = defaultdict(Counter)
     for batch, on, number in rows:
-        counted[batch][on if isinstance(on, date) else None] += number  # DuckDB has more years than Python
+        counted[batch][on if isinstance(on, date) else None] += (
+            number  # DuckDB supports more years than Python
+        )
     return dict(counted)
 
 
@@ -288,7 +291,7 @@ def _unknown(rows: Sequence[Batch], counted: Mapping[str, RowsPerDay]) -> Iterat
 def _replacements(
     connection: Connection, tables: Sequence[str], rows: Sequence[Batch]
 ) -> Iterator[Replacement]:
-    """Yield the unfinished replacements, which are recorded in the comments of their tables."""
+    """Yield the unfinished replacements, which are recorded in the comments on their tables."""
     for shadow in tables:
         fingerprint = comment_of(connection, shadow) if shadow.startswith(SHADOW) else None
         if fingerprint is not None:

@@ -1,4 +1,4 @@
-"""Statistics of tables, as functions of a connection. They change nothing."""
+"""Functions that compute statistics of tables. They change nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ _NUMBERS = {
 
 @contextmanager
 def query_errors() -> Iterator[None]:
-    """Translate DuckDB's errors into `QueryError`, with DuckDB's text, which may have several lines."""
+    """Convert DuckDB errors to `QueryError`, with DuckDB's text, which may have several lines."""
     try:
         yield
     except duckdb.Error as error:
@@ -64,7 +64,7 @@ def breakdown_of(connection: duckdb.DuckDBPyConnection, table: str) -> EventBrea
 
 
 def property_keys_of(connection: duckdb.DuckDBPyConnection, table: str, event: str | None) -> list[str]:
-    """Return the sorted keys of `properties`, of all events or of those named *event*.
+    """Return the sorted keys of `properties` in all events, or in those named *event*.
 
     Raises:
         TableNotFoundError: There is no such table.

@@ -1,7 +1,7 @@
 """Lists, describes and drops the tables of a database.
 
-Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here. A table is an
-exported one if the ledger or mixpanel_data's `_metadata` names it. All others are the user's own.
+Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here. A table
+counts as exported if the ledger or mixpanel_data's `_metadata` names it. All other tables are the user's own.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ _FETCHED = {
 
 
 def tables_of(connection: duckdb.DuckDBPyConnection, *, own: bool = False) -> list[TableInfo]:
-    """Return the exported tables by name, and with *own* the user's own tables, too."""
+    """Return the exported tables by name; with *own*, include the user's own tables."""
     exported = _exported(connection)
     names = [name for name in _visible(connection) if own or name in exported]
     return [
@@ -65,13 +65,13 @@ def schema_of(connection: duckdb.DuckDBPyConnection, table: str) -> TableSchema:
 def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, own: bool) -> None:
     """Drop tables and their ledger entries in one transaction: all of them, or none.
 
-    The rows of an interrupted `replace` of a table are dropped with it, and so are its flat tables. Unless *own*, only
+    A table's flat tables are dropped with it, and so are the rows of an interrupted `replace`. Unless *own*, only
     exported and flat tables are dropped.
 
     Raises:
-        ArgumentError: A name is that of an internal table.
+        ArgumentError: A name belongs to an internal table.
         TableNotFoundError: There is no such table.
-        TableFormatError: A table is not an exported one, or a newer release of this program wrote the ledger.
+        TableFormatError: A table was not exported, or a newer release of this program wrote the ledger.
     """
     with transaction(connection):
         for table in dict.fromkeys(_droppable(connection, name, own=own) for name in names):
@@ -118,9 +118,9 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
 
 
 def _exported(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, datetime]]:
-    """Return type and time of the last export of each exported table.
+    """Return the type of each exported table, and the time of its last export.
 
-    They are in the ledger, and in the `_metadata` of mixpanel_data. The names of dropped tables may be among them.
+    They are taken from the ledger and from mixpanel_data's `_metadata`. The result may include dropped tables.
     """
     rows = [
         row
@@ -128,7 +128,7 @@ def _exported(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, dat
         if table_exists(connection, source)
         for row in connection.execute(sql).fetchall()
     ]
-    # A table of the user may have the name of an exported table that was dropped.
+    # One of the user's own tables may have the name of an exported table that was dropped.
     with_events = connection.execute(
         f"SELECT table_name FROM duckdb_columns() WHERE column_name = 'event_name' AND {IN_MAIN}"
     ).fetchall()

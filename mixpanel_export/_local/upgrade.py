@@ -1,10 +1,10 @@
-"""Converts the events tables of mixpanel_data, with every row, in one transaction.
+"""Converts mixpanel_data's events tables, with every row, in one transaction.
 
-Each table is copied without its constraints and then replaced by the copy. If anything fails, the file is unchanged.
+Each table is copied without its constraints, and then replaced with the copy. If anything fails, the file is unchanged.
 
 The days in the old `_metadata` become batches with the status `imported`. Nothing proves that they are complete,
-because mixpanel_data accepted truncated responses and recorded neither filters nor gaps. Interrupted exports of
-mixpanel_data left rows on other days. These days become imported batches of their own.
+because mixpanel_data accepted truncated responses and recorded neither filters nor gaps. Interrupted mixpanel_data
+exports left rows on other days. These days become separate imported batches.
 """
 
 from dataclasses import dataclass
@@ -54,14 +54,14 @@ _EAST, _WEST = 14, 12  # the largest offsets from UTC in hours
 
 @dataclass(frozen=True, slots=True)
 class _Metadata:
-    """The row of a table in the old `_metadata`. The days are in the project's time zone, which is not recorded."""
+    """A table's row in the old `_metadata`. The days are in the project's time zone, which is not recorded."""
 
     fetched_at: datetime
     days: Chunk | None
 
     @property
     def day(self) -> str:
-        """SQL for the day of a row."""
+        """SQL for a row's day."""
         # Times that Python cannot represent, such as infinity, count as 1970-01-01.
         own = "CASE WHEN year(event_time) BETWEEN 1 AND 9999 THEN event_time::DATE ELSE DATE '1970-01-01' END"
         if self.days is None:
@@ -76,18 +76,18 @@ class _Metadata:
 
 @short_tracebacks
 def upgrade_database(path: str | Path) -> UpgradeResult:
-    """Convert the events tables of mixpanel_data in the file *path*, with every row, in one transaction.
+    """Convert mixpanel_data's events tables in the file *path*, with every row, in one transaction.
 
     The days of a converted table have the status `imported`. Other days can be appended, and `replace` fetches all days
     again. `properties` still lacks `time`, `distinct_id` and `$insert_id`, which mixpanel_data removed. The file grows by
-    the size of the tables. `_metadata` becomes a view, which still has the rows of tables of profiles. A file without
-    tables of events is unchanged.
+    the size of the tables. `_metadata` becomes a view, which still has the rows for profile tables. A file without
+    events tables is unchanged.
 
     Raises:
-        DatabaseNotFoundError: there is no such file.
-        DatabaseError: it is not a file of mixpanel_data, or cannot be opened or written. It is unchanged.
-        TableFormatError: a newer release of this program has exported into it.
-        ExportRunningError: this process is exporting into it.
+        DatabaseNotFoundError: There is no such file.
+        DatabaseError: The file was not written by mixpanel_data, or cannot be opened or written. It is unchanged.
+        TableFormatError: A newer release of this program has exported into the file.
+        ExportRunningError: This process is exporting into the file.
     """
     path = database_path(path)
     check_there(path)
@@ -121,7 +121,7 @@ def _no_upgrade_error(path: Path) -> DatabaseError:
 
 
 def _check_copy_names(connection: Connection, path: Path, tables: list[str]) -> None:
-    """Check that no table has the name of a copy."""
+    """Check that no table already has the name of a copy."""
     for table in tables:
         if table_exists(connection, _NEW + table):
             raise DatabaseError(
@@ -132,7 +132,7 @@ def _check_copy_names(connection: Connection, path: Path, tables: list[str]) -> 
 
 
 def _tables(connection: Connection) -> list[str]:
-    """Return the names of the tables that have the columns and the key of mixpanel_data's events, sorted."""
+    """Return the sorted names of the tables that have the columns and key of mixpanel_data's events tables."""
     rows = connection.execute(
         "SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' "
         f"AND constraint_column_names = ['insert_id'] AND {IN_MAIN} ORDER BY table_name"
@@ -162,9 +162,9 @@ def _read_metadata(connection: Connection) -> dict[str, _Metadata]:
 
 
 def _set_metadata_aside(connection: Connection) -> None:
-    """Make room for the view `_metadata`, which has the rows of all tables.
+    """Make room for the view `_metadata`, which has a row for every table.
 
-    The old table is dropped, or renamed if it still lists tables of profiles.
+    The old table is dropped, or renamed if it still lists profile tables.
     """
     if not is_table(connection, "_metadata"):
         return
@@ -207,7 +207,7 @@ def _convert(connection: Connection, table: str, metadata: _Metadata) -> Upgrade
 def _copy(connection: Connection, table: str, day: str, batches: dict[int, Chunk]) -> None:
     new = _NEW + table
     create_events_table(connection, new)
-    # One row per day, since a join on ranges would sort the rows together with their properties.
+    # One row per day is used, because a join on ranges would sort the rows together with their properties.
     lookup = [(date, batch) for batch, days in batches.items() for date in days.dates]
     connection.execute(
         f"INSERT INTO {quoted(new)} SELECT event_name, event_time, distinct_id, insert_id, properties, _batch "
