@@ -1,7 +1,7 @@
 """A simulated Mixpanel project to export from, with deterministic events and all known failures of the real service.
 
-It computes the correct result of every export. It shares no code with the exporter, so that an error in one of them
-causes a difference.
+It computes the correct result of every export. It shares no code with the exporter, so an error in either one shows up
+as a difference.
 
 You can use it in your own tests, with any client. A pytest fixture that serves a project on a free port:
 
@@ -16,8 +16,8 @@ You can use it in your own tests, with any client. A pytest fixture that serves 
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(simulator.serve()) as url:
             yield simulator, url
 
-A test exports from `url` and compares the result with `simulator.truth(first, last)`. README.md in this folder has such
-tests, and an overview of the simulator.
+A test exports from `url` and compares the result with `simulator.truth(first, last)`. README.md in this folder has
+examples of such tests, and an overview of the simulator.
 """
 
 from mixpanel_export.simulator.api import RequestLog

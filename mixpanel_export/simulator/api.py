@@ -1,4 +1,4 @@
-"""The export endpoint without sockets: turns a request into a response or a broken connection."""
+"""The export endpoint, without sockets. It turns a request into a response or a broken connection."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -34,16 +34,15 @@ class RequestLog:
     """One export request and its outcome.
 
     Attributes:
-        number: Position in the order of arrival, from 1.
-        time: Time of arrival on the simulator's clock.
+        number: Position in the order of arrival, counting from 1.
+        time: Arrival time on the simulator's clock.
         params: Query parameters.
-        first: First day of the request; None if the dates are invalid, or if the request was refused before they were
-            read.
-        last: Last day of the request; None in the same cases as *first*.
-        status: Status of the response; None until the head is sent.
+        first: First day requested; None if the dates are invalid, or if the request was refused before they were read.
+        last: Last day requested; None in the same cases as *first*.
+        status: Status of the response; None until the response head is sent.
         fault: Kind of the fault that applied, if any.
-        bytes_sent: Bytes of the body sent so far, as transferred.
-        finished: Whether the response ended as intended. A body that a fault shortens is finished too.
+        bytes_sent: Body bytes sent so far, as transferred.
+        finished: Whether the response ended as intended. A body that a fault shortens also counts as finished.
         credentials: Whether the request had credentials.
     """
 
@@ -84,7 +83,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """Options for details of responses that Mixpanel does not document; see `Simulator`."""
+    """Options for response details that Mixpanel does not document; see `Simulator`."""
 
     first_byte: float
     retry_after: RetryAfter
@@ -108,7 +107,7 @@ class Api:
 
     @asynccontextmanager
     async def exchange(self, request: Request) -> AsyncIterator[Response]:
-        """Respond to *request*, which is in progress until the context exits.
+        """Respond to *request*. The request is in progress until the context exits.
 
         Raises:
             ConnectionResetFault: The connection must be reset; reading the body may raise this too.
@@ -137,7 +136,7 @@ class Api:
         """Decide how to respond. Count the request against the limits if its status counts."""
         longest = self.rules.longest_target
         if longest is not None and len(request.target) > longest:
-            log.status = 414  # from a proxy in front of the API, so the request does not count
+            log.status = 414  # sent by a proxy in front of the API, so the request does not count
             return STATUS["414"]
         if denied := denial(self.project, request, self.rules):
             return self._counted(denied, log)

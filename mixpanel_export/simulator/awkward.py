@@ -1,7 +1,7 @@
-"""Awkward content, which breaks exporters. It is added to plain events.
+"""Adds awkward content, which breaks exporters, to plain events.
 
-Each piece is the text that is sent. If an exporter must repair it, the text to store is written next to it.
-Repair replaces each lone surrogate, each byte that is not valid UTF-8, and each raw control byte by U+FFFD.
+Each piece is the text that is sent. If an exporter must repair it, the text to store is written next to it. A repair
+replaces each lone surrogate, each byte that is not valid UTF-8, and each raw control byte with U+FFFD.
 """
 
 from collections.abc import Iterator
@@ -106,7 +106,7 @@ _BROKEN = (
 _SECOND = b'"time":1,"distinct_id":"second","$insert_id":"second","time":"yesterday","$insert_id":null'
 _PIECES = (*(_same(piece.encode()) for piece in _SOUND), *_BROKEN)
 
-# @ means the original value of the event, without quotes.
+# @ stands for the event's original value, without quotes.
 _TIMES = tuple(map(_same, (
     b"", b"null", b"true", b"[]", b"{}", b'""', b"0", b"-1", b"-@", b"@123", b"-@123", b"@.0E0", b"1.5E9",
     b'"@"', b'"@123"', b'"-@"', b'"later"', b'"1_000"', b"123456789012345678901234567890",
@@ -145,7 +145,7 @@ _FILLING = '0123456789 abc \u2028 é 🎈 \\n \\" ,\\"properties\\":{ '.encode()
 
 
 class _Identity(NamedTuple):
-    """The identity of an event: the index of its name, and the texts of name, time and ids."""
+    """An event's identity: the index of its name, and the texts of the name, time and ids."""
 
     number: int
     name: Text
@@ -158,7 +158,7 @@ class _Identity(NamedTuple):
 
 
 def awkward(profile: Profile, day: date, records: Iterator[Record]) -> Iterator[Record]:
-    """Yield *records*. Some get awkward content, a long line, or a line before them that is not an event."""
+    """Yield *records*. Some get awkward content, a long line, or a preceding line that is not an event."""
     draw = Random(f"{profile.seed}:{day}:awkward")
     for record in records:
         for changed in _changed(profile, draw, record):
@@ -169,7 +169,7 @@ def awkward(profile: Profile, day: date, records: Iterator[Record]) -> Iterator[
 
 
 def _changed(profile: Profile, draw: Random, record: Record) -> Iterator[Record]:
-    """Yield *record*, perhaps changed, and sometimes a second record with the same identity."""
+    """Yield *record*, possibly changed, and sometimes a second record with the same identity."""
     pick = draw.random()
     head = _head(record)
     if pick < profile.long_lines:

@@ -1,8 +1,8 @@
-"""Creates the body of a response from a query, as pieces of bytes, in constant memory.
+"""Creates the response body for a query, as pieces of bytes, in constant memory.
 
 days ─ segments of lines ─ [limit, faults in lines] ─ gzip or plain ─ pieces ─ [faults on the wire]
 
-Each generator is registered with an exit stack when it is created, so that it is closed even if the client does not read
+Each generator is registered with an exit stack when it is created, so it is closed even if the client does not read
 the whole response.
 """
 
@@ -26,7 +26,7 @@ from mixpanel_export.simulator.segments import NO_LINES, DayCache, GzipMember, S
 from mixpanel_export.simulator.where import Predicate
 
 GZIP_OVER = 1400
-"""Bodies larger than this are compressed if the client accepts gzip, in bytes (docs: openapi/export.openapi.yaml)."""
+"""Bodies with more bytes than this are compressed if the client accepts gzip (docs: openapi/export.openapi.yaml)."""
 
 T = TypeVar("T")
 Pieces = AsyncGenerator[bytes, None]
@@ -35,7 +35,7 @@ Segments = AsyncGenerator[Segment, None]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The speed of bodies, and the sizes of their pieces; see `Simulator`."""
+    """How fast bodies are sent, and the sizes of their pieces; see `Simulator`."""
 
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
@@ -56,7 +56,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Yields the events of a project as segments, and caches compressed days."""
+    """Yields a project's events as segments, and caches compressed days."""
 
     profile: Profile
     cache: DayCache
@@ -64,7 +64,7 @@ class Source:
     shuffled: bool = False
 
     async def segments(self, query: Query, arrived: datetime, order: int, *, paced: bool) -> Segments:
-        """Yield the lines of all days of *query*, in an order that depends on *order*."""
+        """Yield the lines for all days in *query*, in an order that depends on *order*."""
         draw = Random(f"{self.profile.seed}:order:{order}")
         days = list(query.days())
         rotation = draw.randrange(len(days))
@@ -75,20 +75,20 @@ class Source:
                 await (self._wait(started, done + share) if paced else checkpoint())
 
     def prepare(self, query: Query, arrived: datetime) -> None:
-        """Compress the days of *query* that are final."""
+        """Compress the days in *query* that are final."""
         for day in query.days():
             for _ in self._day(day, query, arrived, Random(0)):
                 pass
 
     async def _wait(self, started: float, days: float) -> None:
-        """Wait until *days* days should be sent, if the first one began at *started*."""
+        """Wait until *days* days should have been sent, if the first one began at *started*."""
         remaining = started + days * self.pace.seconds_per_day - self.pace.clock()
         await (self.pace.sleep(remaining) if self.pace.seconds_per_day and remaining > 0 else checkpoint())
 
     def _day(
         self, day: date, query: Query, arrived: datetime, draw: Random
     ) -> Iterator[tuple[float, Segment]]:
-        """Yield the segments of a day, each with the share of the day that is complete with it. The last share is 1."""
+        """Yield a day's segments, each with the share of the day that is sent once it is. The last share is 1."""
         filtered = query.events is not None or query.where is not None
         everything = not filtered and not query.in_ms and settled_at(self.profile, day) <= arrived
         cached = self.cache.get(day) if everything else None
@@ -103,7 +103,9 @@ class Source:
     ) -> Iterator[tuple[float, Segment]]:
         records = selected(self.profile, day, arrived, query.events, query.where)
         lines = (line(in_milliseconds(record) if query.in_ms else record) for record in records)
-        expected = max(1, self.profile.events_on(day) * 1000)  # an empty day may have lines of its neighbours
+        expected = max(
+            1, self.profile.events_on(day) * 1000
+        )  # an empty day may have lines from adjacent days
         segments: list[Segment] = []
         sent = size = 0
         for block in blocks(lines):
@@ -119,7 +121,7 @@ class Source:
 
 
 def _shuffled(part: Segment, draw: Random) -> Segment:
-    """Return the same lines in a random order, in which the last line is an event."""
+    """Return the same lines in a random order, with an event as the last line."""
     lines = part.lines().split(b"\n")[:-1]
     draw.shuffle(lines)
     events = [index for index, line in enumerate(lines) if line not in REJECTS]
@@ -135,7 +137,7 @@ def selected(
     events: frozenset[str] | None,
     where: Predicate | None = None,
 ) -> Iterator[Record]:
-    """Yield the records of *day* that have arrived by *arrived* and match *events* and *where*."""
+    """Yield the records for *day* that have arrived by *arrived* and match *events* and *where*."""
     matches = records(profile, day, now=None if settled_at(profile, day) <= arrived else arrived)
     if events is not None:
         indexes = {index for index, name in enumerate(NAMES) if name in events}
@@ -176,7 +178,7 @@ class BodyMaker:
         return self._register(self.source.segments(self.query, self.arrived, self.order, paced=paced))
 
     async def _segments(self, *, paced: bool) -> Segments:
-        """Return the segments after the limit and the faults in lines."""
+        """Return the segments after applying the limit and the faults in lines."""
         stage = LINES.get(self.fault.kind) if self.fault else None
         if self.query.limit is None and stage is None:
             return self._raw(paced=paced)
@@ -235,7 +237,7 @@ async def _as_segments(lines: AsyncIterable[bytes]) -> Segments:
 
 
 async def _limited(lines: AsyncIterable[bytes], limit: int) -> Pieces:
-    """Yield the lines up to and including the event number *limit*."""
+    """Yield the lines up to and including event number *limit*."""
     async for piece in lines:
         lines_before: list[bytes] = []
         for each in piece.split(b"\n")[:-1]:
@@ -248,7 +250,7 @@ async def _limited(lines: AsyncIterable[bytes], limit: int) -> Pieces:
 
 
 async def _two_members(segments: Segments) -> Pieces:
-    """Yield two gzip members; the first has one segment."""
+    """Yield two gzip members. The first has one segment."""
     first = await anext(segments, NO_LINES)
     member = GzipMember()
     yield member.begin() + member.add(first) + member.end()
@@ -269,7 +271,7 @@ async def _member(segments: AsyncIterable[Segment], crc_error: int = 0) -> Piece
 
 
 async def _members(segments: AsyncIterable[Segment], size: int) -> Pieces:
-    """Yield gzip members with *size* bytes of lines each, which may divide lines. Without lines, yield one member."""
+    """Yield gzip members with *size* bytes of lines each, which may end within a line. Without lines, yield one."""
     empty = True
     async with aclosing(_plain(segments)) as lines, aclosing(_resized(lines, size)) as pieces:
         async for piece in pieces:

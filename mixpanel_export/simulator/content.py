@@ -1,6 +1,6 @@
-"""Building blocks of events: pieces of JSON text, built once for each seed and joined for each event.
+"""The building blocks of events: pieces of JSON text, built once per seed and joined for each event.
 
-Each piece is text as Mixpanel sends it, so that generating events needs no serialization. Some pieces are difficult for
+Each piece is text as Mixpanel sends it, so generating events requires no serialization. Some pieces are difficult for
 exporters: raw line separators in strings, decimals beyond the precision of a double, escapes that a JSON library would
 write differently, and keys that resemble those that an exporter searches for.
 """
@@ -70,7 +70,7 @@ DRAWN: tuple[int, ...] = tuple(index for index, (_, weight) in enumerate(EVENTS)
 """The index of the event name for each of 64 equally likely draws."""
 
 USERS, DETAILS, PAGES, EXTRAS = 2048, 64, 256, 512
-"""Number of different pieces of each kind; powers of two, so that bits select them."""
+"""The number of different pieces of each kind. All are powers of two, so that bits can select a piece."""
 
 _CITIES = (
     ("San Francisco", "California", "US"),
@@ -114,7 +114,7 @@ def material(seed: int) -> Material:
 
 
 def text(value: bytes) -> str | None:
-    """Return a JSON scalar as text: strings without quotes, None for null and absent, the rest as written."""
+    """Return a JSON scalar as text: strings without quotes, None for null or absent values, anything else as written."""
     if value in {b"", b"null"}:
         return None
     if value[0] != ord('"'):

@@ -1,6 +1,6 @@
-"""The records that are sent for a day: its own events after all changes, and events of the neighbouring days.
+"""The records that are sent for a day: its own events after all changes, and events from the adjacent days.
 
-generated ─ awkward content ─ changes ─ exchange with neighbouring days ─ only those that have arrived
+generated ─ awkward content ─ changes ─ exchange with adjacent days ─ only those that have arrived
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _WHOLE = 0x10000
 
 
 def settled_at(profile: Profile, day: date) -> datetime:
-    """Return the time from which the response for *day* is final: all events have arrived, and no change will follow."""
+    """Return the time from which the response for *day* is final: all events have arrived, and no change follows."""
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=24 + LATEST_HOURS + 1)
     if profile.timezone:
         end += _DAY  # a local day may end up to a day later than in UTC
@@ -39,12 +39,12 @@ def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iter
 
 
 def moves_between_days(profile: Profile, record: Record) -> bool:
-    """Return whether *record* is sent, also or only, with another day. Records with equal identity have equal results."""
+    """Return whether *record* is sent with another day, in addition to its own or instead. Duplicates agree on this."""
     return _direction(profile, record)[0] != 0
 
 
 def moving_enabled(profile: Profile) -> bool:
-    """Return whether the profile has records that are sent with another day than their own."""
+    """Return whether the profile has records that are sent with a day other than their own."""
     return bool(profile.leaks or profile.strays)
 
 
@@ -69,7 +69,7 @@ def _with_neighbours(profile: Profile, day: date, now: datetime | None) -> Itera
 
 
 def _direction(profile: Profile, record: Record) -> tuple[int, bool]:
-    """Return the offset of the other day that *record* is sent with (0: none), and whether it is sent with its own day."""
+    """Return the offset of the other day that *record* is sent with (0: none), and whether its own day has it."""
     insert_id = text(record[3])
     if not insert_id or not moving_enabled(profile):
         return 0, True

@@ -1,7 +1,7 @@
 """Deterministic events: the same seed and day give the same records, whatever the requested range.
 
-A record has the values of the columns besides the text of the line, so that the truth need not be parsed from JSON. A
-duplicate is on the same day as its original, some hundred records later.
+Besides the text of the line, a record has the column values, so that the truth need not be parsed from JSON. A
+duplicate is on the same day as its original, a few hundred records later.
 """
 
 from array import array
@@ -21,8 +21,8 @@ class Sent(NamedTuple):
     """The lines that are sent for a record, if they differ from `{"event":…,"properties":…}`.
 
     Attributes:
-        lines: The line of the event, preceded by *rejects* lines that are not events.
-        repaired: Whether the line of the event is invalid JSON. The record has the values after repair.
+        lines: The event's line, preceded by *rejects* lines that are not events.
+        repaired: Whether the event's line is invalid JSON. The record has the repaired values.
         rejects: Number of lines that are not events.
     """
 
@@ -32,29 +32,31 @@ class Sent(NamedTuple):
 
 
 Record = tuple[int, bytes, bytes, bytes, int, bytes, Sent | None]
-"""Index of the event name; time, distinct_id and $insert_id as JSON text, empty if absent;
+"""The index of the event name; time, distinct_id and $insert_id as JSON text, empty if absent;
 mp_processing_time_ms; properties as JSON text; the lines that are sent, if they are unusual."""
 
 LATEST_HOURS = 40
-"""Maximum delay between the time of an event and its arrival, in hours."""
+"""The maximum delay between an event's time and its arrival, in hours."""
 
 _WEEKDAYS = (1.12, 1.15, 1.16, 1.14, 1.08, 0.70, 0.65)  # Monday first; the sum is 7
 _BATCH = 512
-_DISTANCE = 500  # duplicates that wait before the first of them is sent
+_DISTANCE = 500  # number of duplicates that are held back before the first one is sent
 _LATEST_MS = LATEST_HOURS * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The events of a project; rates are shares of the events, from 0 to 1.
+    """A project's events. Rates are shares of the events, from 0 to 1.
 
     Args:
-        seed: Seed for the events, the order of lines, and the requests that a fault with a probability applies to.
-        events_per_day: Events of an average day without duplicates, or a function that returns the events of a day.
+        seed: Seed for the events, the order of lines, and the choice of requests to which a fault with a probability
+            applies.
+        events_per_day: Number of events on an average day, not counting duplicates, or a function that returns the
+            number for a day.
         weekday_pattern: Whether weekends have fewer events than other days.
         first_day: First day with events.
         duplicates: Additional lines, most of which repeat the identity of an event.
-        missing_insert_id: Events without `$insert_id`; with *odd* it can also be null or empty.
+        missing_insert_id: Events without `$insert_id`; with *odd*, it can also be null or empty.
         late: Events that arrive up to 40 hours after their time.
         odd: Events with an unusual or missing time, distinct_id or `$insert_id`. Several exporters crash on these.
         awkward: Events with names, ids, values or line formats that break exporters, such as integers beyond 2^63 and
@@ -64,10 +66,10 @@ class Profile:
         long_line_bytes: Maximum size of a long line, not counting the usual properties.
         leaks: Events that are sent with their day and also with the day before or after. All have an `$insert_id`.
         strays: Events that are sent *only* with the day before or after their day.
-        timezone: IANA name of the time zone of a legacy project, whose times and days are local. None for a project in
-            UTC.
+        timezone: IANA name of a legacy project's time zone. The times and days of such a project are local. None for a
+            project in UTC.
         changes: Later changes to stored events.
-        visible_after: Delay in seconds between the processing of an event and its first appearance in a response.
+        visible_after: Delay in seconds between an event's processing and its first appearance in a response.
     """
 
     seed: int = 1
@@ -89,7 +91,7 @@ class Profile:
     visible_after: float = 0.0
 
     def events_on(self, day: date) -> int:
-        """Return the number of events of *day* without duplicates."""
+        """Return the number of events on *day*, not counting duplicates."""
         if day < self.first_day:
             return 0
         if callable(self.events_per_day):
@@ -128,7 +130,7 @@ def line(record: Record) -> bytes:
 
 
 def in_milliseconds(record: Record) -> Record:
-    """Return the record for a request with `time_in_ms`: a time in seconds is replaced by one in milliseconds."""
+    """Return the record for a request with `time_in_ms`: a time in seconds is converted to milliseconds."""
     name, time, distinct_id, insert_id, processed, properties, sent = record
     if not (time.isdigit() and len(time) == 10):
         return record
@@ -140,7 +142,7 @@ def in_milliseconds(record: Record) -> Record:
 
 
 def generated(profile: Profile, day: date) -> Iterator[Record]:
-    """Yield the records of a day, and duplicates of some of them."""
+    """Yield a day's records, and duplicates of some of them."""
     draw = Random(f"{profile.seed}:{day}")
     pieces = material(profile.seed)
     start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
@@ -164,7 +166,7 @@ def generated(profile: Profile, day: date) -> Iterator[Record]:
 def _batch(
     profile: Profile, start: int, clock: WallClock | None, draw: Random, size: int
 ) -> Iterator[tuple[Record, bytes]]:
-    """Yield records, each with the part of its properties without identity and processing time."""
+    """Yield records, each with its properties apart from identity and processing time."""
     bits = array("Q")
     bits.frombytes(draw.randbytes(24 * size))
     ids = draw.randbytes(16 * size).hex().encode()
@@ -198,7 +200,7 @@ def _second(start: int, when: int) -> int:
 
 
 def _picked(pieces: Material, what: int, more: int) -> tuple[int, bytes, bytes]:
-    """Return the index of a name, a distinct_id, and the properties that go with them."""
+    """Return the index of a name, a distinct_id, and the properties that belong to them."""
     name = DRAWN[what & 63]
     distinct_id, user = pieces.users[what >> 6 & 2047]
     parts = user, pieces.pages[more >> 32 & 255], pieces.details[name][what >> 17 & 63]
@@ -209,7 +211,7 @@ _NO_ID = (b"", b'""', b"null")
 
 
 def _odd(pick: int, time: bytes, distinct_id: bytes, insert_id: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return the three values, one of them replaced by an unusual value, which was observed or is possible."""
+    """Return the three values, with one of them replaced with an unusual value that was observed or is possible."""
     clock = datetime.fromtimestamp(int(time), UTC)
     abroad = clock + timedelta(hours=5, minutes=30)
     times = (

@@ -1,4 +1,4 @@
-"""Reads faults from a TOML file, which has a table `[[fault]]` for each fault, with the fields of `Fault` as keys."""
+"""Reads faults from a TOML file with a `[[fault]]` table for each fault. The keys are the fields of `Fault`."""
 
 import tomllib
 from datetime import date, datetime
@@ -8,16 +8,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mixpanel_export.simulator.faults import Fault
 
 NONE = "none"
-"""The text that means None in fields that are not text, because TOML has no null."""
+"""The text that stands for None in fields that are not text, because TOML has no null."""
 
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", date: "a date"}
 
 
 def read_faults(text: str) -> list[Fault]:
-    """Return the faults of a file, in the order of the file.
+    """Return the faults in a file, in file order.
 
     Raises:
-        ValueError: The file is not valid TOML, or a fault is not valid. The message gives its number, from 1.
+        ValueError: The file is not valid TOML, or a fault is not valid. The message gives the fault's number, counting
+            from 1.
     """
     file = tomllib.loads(text)
     entries = file.pop("fault", [])

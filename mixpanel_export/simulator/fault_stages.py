@@ -1,6 +1,6 @@
 """Faults in bodies. A stage is a generator that changes the lines before compression, or the bytes after it.
 
-A stage gets the size of the whole body in advance, so that the position of the fault is exact.
+A stage is given the size of the whole body in advance, so that the fault's position is exact.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault, Fault
 
-_SHORTEST_CUT = 2.5  # bytes; at least two remain, which may be white space and a brace
+_SHORTEST_CUT = 2.5  # bytes; at least two bytes remain, which may be white space and a brace
 
 Sleep = Callable[[float], Awaitable[None]]
 Pieces = AsyncGenerator[bytes, None]
@@ -59,7 +59,7 @@ async def _truncate(pieces: Pieces, size: int, fault: Fault, _: Sleep) -> Pieces
 
 
 async def _cut_line(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pieces:
-    """End the body inside a line. A client could not detect an end between two lines, or before the first byte."""
+    """End the body within a line. A client could not detect an end between two lines, or before the first byte."""
     pending = b""
     fault = replace(fault, position=max(fault.position, min(1.0, _SHORTEST_CUT / max(size, 1))))
     async with aclosing(_truncate(pieces, size, fault, sleep)) as part:
@@ -69,7 +69,7 @@ async def _cut_line(pieces: Pieces, size: int, fault: Fault, sleep: Sleep) -> Pi
             else:
                 yield pending
                 pending = piece
-    # Without its last brace, a line is not valid JSON.
+    # A line without its last brace is not valid JSON.
     yield pending.rstrip().removesuffix(b"}")
 
 

@@ -1,7 +1,7 @@
 """Faults: which failure to simulate, for which requests, and how often.
 
-To add a kind of fault, add its name to `Kind`, and an entry to one of three tables: `STATUS` in this module replaces the
-whole response, `LINES` and `WIRE` in `fault_stages` change the body.
+To add a kind of fault, add its name to `Kind`, and an entry to one of three tables: `STATUS` in this module replaces
+the whole response; `LINES` and `WIRE` in `fault_stages` change the body.
 """
 
 from collections import Counter
@@ -33,7 +33,7 @@ class Fault:
         kind: The kind of failure.
         first: First day that the fault applies to; None for no lower bound.
         last: Last day that the fault applies to; None for no upper bound.
-        probability: Share of the matching requests that fail, drawn from the simulator's seed.
+        probability: Share of the matching requests that fail; the choice depends on the simulator's seed.
         times: Maximum number of requests that fail; None for no maximum.
         after: Number of matching requests that succeed before the first failure.
         position: Position of the failure in the body, from 0 (before the first byte) to 1 (after the last byte).
@@ -90,9 +90,9 @@ class Fault:
 
 @dataclass(slots=True)
 class _Counts:
-    """The counters of one fault, by day; or under None if the fault has no *days*."""
+    """The counters of one fault, keyed by day, or by None if the fault has no *days*."""
 
-    fault: Fault  # keeps the object alive, because its id is a key
+    fault: Fault  # keeps the object alive, because its id is used as a key
     requests: int = 0
     matches: Counter[date | None] = field(default_factory=Counter)
     failures: Counter[date | None] = field(default_factory=Counter)
@@ -145,11 +145,11 @@ class FixedResponse:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class ConnectionResetFault(Exception):  # noqa: N818 - a simulated failure, not an error of the simulator
+class ConnectionResetFault(Exception):  # noqa: N818 - a simulated failure, not an error in the simulator
     """Tells the server to reset the connection."""
 
 
-class ConnectionClosedFault(Exception):  # noqa: N818 - a simulated failure, not an error of the simulator
+class ConnectionClosedFault(Exception):  # noqa: N818 - a simulated failure, not an error in the simulator
     """Tells the server to close the connection in the middle of the response."""
 
 
@@ -181,7 +181,7 @@ STATUS: dict[str, FixedResponse] = {
     "timeout_error": FixedResponse(400, '{"request": "/api/2.0/export", "error": "Timeout Error."}', _JSON),
     "redirect": FixedResponse(302, ""),
 }
-"""Responses without events. The texts were observed, except those for 413, 414, 416 and redirects."""
+"""Responses without events. The texts were observed, except for 413, 414, 416 and redirects."""
 
 BEFORE_HEAD: dict[str, type[Exception]] = {
     "reset_before_head": ConnectionResetFault,

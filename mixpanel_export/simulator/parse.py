@@ -1,4 +1,4 @@
-"""Parses the credentials and parameters of a request into a query, or a refusal. Pure functions."""
+"""Parses a request's credentials and parameters into a query or a refusal. Pure functions."""
 
 import base64
 import binascii
@@ -32,13 +32,13 @@ class Request:
 
     @property
     def with_other_slash(self) -> str:
-        """The target with a slash added to its path, or with the final slash of its path removed."""
+        """The target with a slash added to the path, or with the path's final slash removed."""
         path = self.path.removesuffix("/") if self.path.endswith("/") else self.path + "/"
         return urlsplit(self.target)._replace(path=path).geturl()
 
     @property
     def params(self) -> dict[str, str]:
-        """The query parameters. A repeated one has its last value."""
+        """The query parameters. If a key is repeated, the last value wins."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
     @property
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The credentials of a project, and how far back its plan allows exports.
+    """A project's credentials, and how far back its plan allows exports.
 
     With *legacy_secret*, the project also accepts this secret as the user name, without `project_id`. If *history_days* is
     None, there is no limit.
@@ -67,24 +67,24 @@ Shape = Literal["seen", "request", "error", "status", "text"]
 Subject = Literal[
     "from_date", "to_date", "event", "limit", "where", "project_id", "today", "history", "quota"
 ]
-"""The subject of a refusal: a parameter, a day after today, the plan's history, or the quota."""
+"""The subject of a refusal: a parameter, a day in the future, the plan's history, or the quota."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How invalid requests are refused, where Mixpanel does not document it, or varies.
+    """How invalid requests are refused, where Mixpanel's behaviour is undocumented or varies.
 
     Args:
-        wording: Replacement texts by the subject of the refusal.
+        wording: Replacement texts, keyed by the subject of the refusal.
         shape: "request" is JSON with the request and the text, "error" is JSON with the text, "status" is JSON with the
-            text and `"status": "error"`, "text" is plain text. "seen" is what was observed: plain text if a day is after
-            today, "request" otherwise.
+            text and `"status": "error"`, "text" is plain text. "seen" is what was observed: plain text if a day is in
+            the future, otherwise "request".
         unauthenticated: Response to wrong credentials.
-        missing_project_id: Status if a service account sends no project.
-        over_limit: What happens to a `limit` above 100,000: status 400, or the maximum instead.
-        longest_target: Maximum length of path and query in characters. Longer requests get status 414. None for no
-            maximum. The server reads at most 16 KB of a request's head.
-        rate_limit_headers: Whether a 429 response has `RateLimit` and `RateLimit-Policy`.
+        missing_project_id: Status if a service account sends no project id.
+        over_limit: What happens if `limit` is above 100,000: status 400, or the maximum is used instead.
+        longest_target: Maximum length of the path and query, in characters. Longer requests get status 414. None for
+            no maximum. The server reads at most 16 KB of a request's head.
+        rate_limit_headers: Whether a 429 response has the headers `RateLimit` and `RateLimit-Policy`.
     """
 
     wording: Mapping[Subject, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Rules:
     rate_limit_headers: bool = False
 
     def refusal(self, request: Request, subject: Subject, text: str, status: int = 400) -> FixedResponse:
-        """Return the refusal of *request* with *text*, or with the replacement from *wording*."""
+        """Refuse *request* with *text*, or with its replacement in *wording*."""
         text = self.wording.get(subject, text)
         match self.shape:
             case "text":
@@ -142,7 +142,7 @@ class _InvalidError(Exception):
 
 
 def denial(project: Project, request: Request, rules: Rules = DEFAULT_RULES) -> FixedResponse | None:
-    """Return the refusal if the credentials do not allow the request, else None."""
+    """Return a refusal if the credentials do not allow the request, else None."""
     username, secret = _credentials(request.headers.get("authorization", ""))
     project_id = request.params.get("project_id")
     if project.legacy_secret is not None and (username, secret) == (project.legacy_secret, ""):
@@ -183,7 +183,7 @@ def _check_bounds(project: Project, query: Query, today: date) -> None:
 
 
 def _credentials(header: str) -> tuple[str, str]:
-    """Return the user name and password. Mixpanel also accepts them without base64, and a secret without a colon."""
+    """Return the user name and password. As Mixpanel does, accept them without base64, and a secret without a colon."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() != "basic":
         return "", ""

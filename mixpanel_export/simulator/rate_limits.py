@@ -1,6 +1,6 @@
-"""Mixpanel's limits on exports for one project, on a clock that tests can control.
+"""Mixpanel's limits on a project's exports, with a clock that tests can control.
 
-The limits are 3 requests per second, 60 per rolling hour and 100 concurrent ones (docs: reference/rate-limits.mdx).
+The limits are 3 requests per second, 60 per rolling hour and 100 at a time (docs: reference/rate-limits.mdx).
 """
 
 import math
@@ -32,7 +32,7 @@ class Limits:
     _arrivals: deque[float] = field(default_factory=deque)
 
     def refusal(self) -> Refusal | None:
-        """Return the limit that one more request would exceed now, or None."""
+        """Return a refusal if one more request would exceed a limit now, else None."""
         now = self.clock()
         while self._arrivals and self._arrivals[0] <= now - HOUR:
             self._arrivals.popleft()
@@ -59,7 +59,7 @@ class Limits:
         return ("RateLimit-Policy", ", ".join(policy)), ("RateLimit", ", ".join(remaining))
 
     def _oldest_of(self, count: int) -> float:
-        """Return when the oldest of the last *count* counted requests arrived; minus infinity if there are fewer."""
+        """Return when the oldest of the last *count* counted requests arrived; minus infinity if there were fewer."""
         return self._arrivals[-count] if len(self._arrivals) >= count else -math.inf
 
     def count_arrival(self) -> None:

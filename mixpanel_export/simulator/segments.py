@@ -1,8 +1,8 @@
-"""Gzip members made of segments, which can be cached and sent in any order.
+"""Gzip members that consist of segments, which can be cached and sent in any order.
 
-A segment has some complete lines as raw deflate data, and their CRC. The data ends on a byte boundary and has no
-references to earlier data. A gzip member consists of a header, segments, an empty last block, and the CRC of all lines,
-which `crc32_combine` computes from those of the segments.
+A segment holds some complete lines as raw deflate data, with their CRC. The data ends on a byte boundary and does not
+refer to earlier data. A gzip member consists of a header, segments, an empty last block, and the CRC of all lines,
+which `crc32_combine` computes from the segments' CRCs.
 """
 
 import struct
@@ -14,14 +14,14 @@ from datetime import date
 from isal import isal_zlib
 
 SEGMENT_BYTES = 256 * 1024
-"""Minimum size of the lines in a segment, except in the last one of a day."""
+"""The minimum size of the lines in a segment, except in a day's last segment."""
 
 _LAST_BLOCK = b"\x03\x00"  # an empty block with the final bit and fixed codes (RFC 1951, 3.2.6)
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Compressed complete lines; `size` and `crc` are those of the lines before compression."""
+    """Compressed complete lines. `size` and `crc` refer to the lines before compression."""
 
     data: bytes
     size: int
@@ -81,7 +81,7 @@ class GzipMember:
 
 
 class DayCache:
-    """A cache of compressed days that evicts the least recently used ones above *limit* bytes."""
+    """A cache of compressed days. Beyond *limit* bytes, it evicts the least recently used days."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -99,7 +99,7 @@ class DayCache:
         return size <= self._limit
 
     def put(self, day: date, segments: list[Segment]) -> None:
-        """Cache *day*, and evict others if necessary."""
+        """Cache *day*, and evict other days if necessary."""
         self._days.setdefault(day, segments)
         self.size = sum(len(part.data) for segments in self._days.values() for part in segments)
         while self.size > self._limit:

@@ -37,7 +37,7 @@ async def serving(api: Api, port: int) -> AsyncIterator[str]:
             finally:
                 tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # An exception of the caller must not be wrapped in a group.
+        # An exception raised by the caller must not be wrapped in a group.
         if len(group.exceptions) > 1:
             raise
         raise group.exceptions[0] from None
@@ -66,7 +66,7 @@ class _Connection:
             return
 
     async def _request(self) -> h11.Request | None:
-        """Read one request and discard its body; return None at the end of the connection."""
+        """Read one request and discard its body. Return None at the end of the connection."""
         request: h11.Request | None = None
         while True:
             match event := self._http.next_event():

@@ -40,16 +40,16 @@ EVERYTHING = Selection()
 
 
 class Simulator:
-    """A simulated Mixpanel project, from which one can export without an account.
+    """A simulated Mixpanel project, from which you can export without an account.
 
     Events depend only on *seed*, the other content options and the day. Rates are shares from 0 to 1. Times are in
-    seconds. By default, a project sends what Mixpanel's documentation describes, including duplicates and events without
-    `$insert_id`. `odd`, `awkward`, `rejects` and the other content options add what the documentation does not describe,
-    but was observed or is possible.
+    seconds. By default, a project sends what Mixpanel's documentation describes, including duplicates and events
+    without `$insert_id`. `odd`, `awkward`, `rejects` and the other content options add undocumented content that was
+    observed or is possible.
 
     Args:
-        username: User name of the service account.
-        secret: Secret of the service account.
+        username: The service account's user name.
+        secret: The service account's secret.
         project_id: The id of the project.
         legacy_secret: A project secret that is also accepted, as a user name without a password.
         history_days: How many days back the plan allows exports; None for no limit.
@@ -61,18 +61,18 @@ class Simulator:
         first_byte: Time from a request to the first byte of its response.
         seconds_per_day: Time to transfer a day on one connection.
         bandwidth: Compressed bytes per second on each connection; None for no limit.
-        piece: Size of a chunk of the transfer in bytes, from 1 byte to 16 MB.
-        gzip_over: Bodies of more bytes than this are compressed if the client accepts gzip; -1 also compresses empty
-            ones.
-        gzip_member: Number of bytes of lines in each gzip member, which may divide lines; None for one member.
+        piece: Size of each chunk in the transfer, from 1 byte to 16 MB.
+        gzip_over: Bodies with more bytes than this are compressed if the client accepts gzip; with -1, even empty ones.
+        gzip_member: Number of bytes of lines in each gzip member, which may end within a line; None for a single
+            member.
         content_type: Content type of responses with events.
-        rules: How invalid requests are refused, where Mixpanel does not document it.
+        rules: How invalid requests are refused, where Mixpanel's behaviour is undocumented or varies.
         faults: The failures to simulate. `Simulator.faults` can be changed between requests.
         cache_bytes: Memory for compressed days, in bytes.
-        clock: Clock for the limits and the pace, in seconds from any origin.
+        clock: Clock for the limits and the pace, in seconds from an arbitrary origin.
         now: Returns the current time. Events that arrive later are not sent.
         sleep: Waits for a number of seconds on the same clock.
-        shuffled: Whether the order of the lines differs between any two responses. If not, it differs only for large
+        shuffled: Whether the order of the lines differs between any two responses. If False, it differs only for large
             days and for ranges of days.
         content: Options for the events: the fields of `mixpanel_export.simulator.events.Profile`.
 
@@ -133,7 +133,7 @@ class Simulator:
 
     @property
     def faults(self) -> list[Fault]:
-        """The failures to simulate. The first fault that applies to a request decides its outcome."""
+        """The failures to simulate. The first fault that applies to a request determines the outcome."""
         return self._api.faults
 
     @faults.setter
@@ -142,7 +142,7 @@ class Simulator:
 
     @property
     def requests(self) -> list[RequestLog]:
-        """Every export request, in order of arrival, whatever its outcome."""
+        """All export requests, in order of arrival, whatever the outcome."""
         return self._api.requests
 
     def requests_for(self, first: date, last: date | None = None) -> list[RequestLog]:
@@ -159,7 +159,7 @@ class Simulator:
 
     @property
     def in_progress(self) -> int:
-        """The number of requests whose events are being prepared or sent now."""
+        """The number of requests whose events are currently being prepared or sent."""
         return self._limits.in_progress
 
     def hits(self, fault: Fault) -> int:
@@ -171,7 +171,7 @@ class Simulator:
         return serving(self._api, port)
 
     def transport(self) -> httpx.AsyncBaseTransport:
-        """Return an httpx transport that responds as the server does, without a socket."""
+        """Return an httpx transport that responds like the server, but without a socket."""
         return Transport(self._api)
 
     def prepare(self, first: date, last: date) -> None:
@@ -187,7 +187,7 @@ class Simulator:
         where: str | None = None,
         as_utc: bool = False,
     ) -> Truth:
-        """Return the correct result of an export of these days now. It does not depend on the export's chunks.
+        """Return the correct result of exporting these days now. It does not depend on the export's chunks.
 
         With *as_utc*, times are not converted, as in an export that does not know the project's time zone.
 
@@ -209,7 +209,7 @@ class Simulator:
         where: str | None = None,
         as_utc: bool = False,
     ) -> Iterator[Row]:
-        """Yield the rows of a correct export of these days now. `truth` is their summary."""
+        """Yield the rows that exporting these days now should produce. `truth` summarizes them."""
         selection = Selection(None if events is None else frozenset(events), where)
         zone = UTC if as_utc else self._zone
         days = list(Query(first, last).days())
@@ -232,7 +232,7 @@ class Simulator:
         return selected(self.profile, day, self._now(), selection.events, where)
 
     def _own(self, day: date, selection: Selection) -> Iterator[Record]:
-        """Yield the records that are sent only with *day*. None has a duplicate on another day."""
+        """Yield the records that are sent only with *day*. None of them has a duplicate on another day."""
         records = self.records(day, selection)
         if not moving_enabled(self.profile):
             return records
@@ -246,7 +246,7 @@ class Simulator:
             )
 
     def _truth(self, day: date, selection: Selection, zone: tzinfo) -> Truth:
-        """Return the truth about the records that are sent only with *day*. It is cached when the day is final."""
+        """Return the truth about the records that are sent only with *day*. It is cached once the day is final."""
         if (day, selection, zone) in self._truths:
             return self._truths[day, selection, zone]
         truth = truth_of(self._own(day, selection), zone)

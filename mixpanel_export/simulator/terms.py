@@ -1,9 +1,9 @@
-"""The evaluation of `where` expressions. A term is a function from an event to a value.
+"""Evaluates `where` expressions. A term is a function from an event to a value.
 
-A value is a string, number, boolean, list, object or time, or undefined (None). Null is undefined too. The rules are
-documented (docs: reference/segmentation-expressions.mdx, docs/data-structure/property-reference/data-type.mdx): between
-different types, `==` is false and `!=` is true. Other operators are undefined for operands of the wrong type. An undefined
-condition counts as false. Strings and times can be ordered, like numbers.
+A value is a string, number, boolean, list, object or time, or undefined (None). Null is also undefined. The rules are
+documented (docs: reference/segmentation-expressions.mdx, docs/data-structure/property-reference/data-type.mdx).
+Between different types, `==` is false and `!=` is true. Other operators are undefined for operands of the wrong type.
+An undefined condition counts as false. Strings and times can be ordered, like numbers.
 
 Numbers are decimal. Comparisons are exact, and arithmetic has 50 significant digits. Mixpanel's arithmetic is binary.
 """
@@ -47,11 +47,11 @@ _DECIMAL = re.compile(r"\s*-?\d+(\.\d+)?([eE][+-]?\d+)?\s*", re.ASCII)
 _ROUNDING = {"floor": ROUND_FLOOR, "round": ROUND_HALF_UP, "ceil": ROUND_CEILING}
 _ARITHMETIC = Context(
     prec=50, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[]
-)  # an operation without a result gives NaN
+)  # an operation without a result yields NaN
 
 
 def number(text: str) -> Decimal:
-    """Return the exact number; or infinity or zero, if its exponent is too large for a decimal."""
+    """Return the exact number, or infinity or zero if its exponent is too large for a decimal."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -92,7 +92,7 @@ def name(name: str) -> Term:
 
 
 def event_property(source: str, key: str) -> Term:
-    """Return a term for a property of the event. User properties are undefined. `$time` is the time of the event."""
+    """Return a term for an event property. User properties are undefined. `$time` is the event's time."""
     if source != "user" and key == "$time":
         return lambda scope: event_time(scope.time)
     return (lambda scope: scope.properties.get(key)) if source == "properties" else constant(None)
@@ -129,7 +129,7 @@ def negative(term: Term) -> Term:
 
 
 def left_to_right(first: Term, rest: Sequence[tuple[str, Term]]) -> Term:
-    """Apply binary operators to *first* and the terms of *rest*, from left to right, without recursion."""
+    """Apply binary operators to *first* and the terms in *rest*, from left to right, without recursion."""
     if not rest:
         return first
     steps = [(_OPERATORS[operator], term) for operator, term in rest]
@@ -144,7 +144,7 @@ def left_to_right(first: Term, rest: Sequence[tuple[str, Term]]) -> Term:
 
 
 def any_item(name: str, items: Term, condition: Term) -> Term:
-    """`any(name, items, condition)`: whether the condition is true for an item of a list."""
+    """`any(name, items, condition)`: whether the condition is true for any item in a list."""
 
     def evaluate(scope: Scope) -> bool:
         values = items(scope)
@@ -213,7 +213,7 @@ FUNCTIONS: Mapping[str, Callable[[Term], Term]] = {
     "number": as_number,
     **{name: partial(rounded, name) for name in _ROUNDING},
 }
-"""Functions of one argument."""
+"""The functions with one argument."""
 
 
 def _equal(a: object, b: object) -> bool:

@@ -12,7 +12,7 @@ from mixpanel_export.simulator.parse import Request
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Responds like the server, and raises the same errors as httpx with a socket."""
+    """Responds like the server, and raises the same errors as httpx does with a socket."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -54,7 +54,7 @@ class Transport(httpx.AsyncBaseTransport):
 
 
 class _Stream(httpx.AsyncByteStream):
-    """The body of a response. Closing it ends the exchange."""
+    """A response body. Closing it ends the exchange."""
 
     def __init__(
         self, response: Response, request: httpx.Request, timeout: float | None, stack: AsyncExitStack
@@ -86,6 +86,6 @@ class _Stream(httpx.AsyncByteStream):
 
 
 async def _trace(request: httpx.Request, event: str) -> None:
-    """Report *event* as httpcore does, so that a client can wait for admission before its headers are sent."""
+    """Report *event* as httpcore does, so that a client can wait for admission before it sends its headers."""
     if trace := request.extensions.get("trace"):
         await trace(event, {"request": request})

@@ -1,9 +1,9 @@
-"""Computes the correct result of an export from the records, without code of an exporter.
+"""Computes the correct result of an export from the records, without using an exporter's code.
 
 The rules apply to every exporter of Mixpanel. Two events are duplicates if their name, distinct_id, time and $insert_id
-are equal as text. An event without $insert_id is never a duplicate. Of several duplicates, the one with the largest
-mp_processing_time_ms remains; if these are equal, the one whose properties are the greatest text. Invalid text is compared
-and stored after repair.
+are equal as text. An event without $insert_id is never a duplicate. Among duplicates, the one with the largest
+mp_processing_time_ms remains; if these are equal, the one whose properties have the greatest text. Invalid text is
+repaired before it is compared and stored.
 """
 
 import re
@@ -19,13 +19,13 @@ from mixpanel_export.simulator.events import Record
 from mixpanel_export.simulator.zone import EPOCH, utc_of
 
 MILLISECONDS_FROM = 10**11
-"""Numbers from this one on are milliseconds; smaller ones are seconds."""
+"""This number and larger ones are milliseconds; smaller ones are seconds."""
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class Row(NamedTuple):
-    """The row of an event in a table. `event_time` is naive UTC, `properties` is the exact text."""
+    """An event's row in a table. `event_time` is naive UTC; `properties` is the exact text."""
 
     event_name: str | None
     event_time: datetime | None
@@ -36,14 +36,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The correct result of an export of a range of days.
+    """The correct result of exporting a range of days.
 
     Attributes:
         rows: Number of events that are sent.
         distinct: Number of events after deduplication.
         checksum: Checksum of the events after deduplication.
-        rejects: Number of lines that are sent and are not events.
-        repaired: Number of events that are sent as invalid JSON.
+        rejects: Number of lines sent that are not events.
+        repaired: Number of events sent as invalid JSON.
     """
 
     rows: int = 0
@@ -58,7 +58,7 @@ class Truth:
         return self.rows - self.distinct
 
     def __add__(self, other: "Truth") -> "Truth":
-        """Add the truth of another range that has no event in common with this one."""
+        """Add the truth for another range that has no events in common with this one."""
         return Truth(
             self.rows + other.rows,
             self.distinct + other.distinct,
@@ -93,7 +93,7 @@ def deduplicated(records: Iterable[Record], zone: tzinfo = UTC) -> Iterator[Row]
             continue
         identity = (record[0], text(record[2]), text(record[1]), insert_id)
         best = winners.get(identity)
-        # The order of UTF-8 bytes is that of code points, so bytes can be compared.
+        # UTF-8 bytes sort in the same order as code points, so bytes can be compared.
         if best is None or record[4:6] > best[4:6]:
             winners[identity] = record
     for record in winners.values():
@@ -101,15 +101,15 @@ def deduplicated(records: Iterable[Record], zone: tzinfo = UTC) -> Iterator[Row]
 
 
 def row(record: Record, zone: tzinfo = UTC) -> Row:
-    """Return the row that a table has for the record."""
+    """Return the table row for the record."""
     name, time, distinct_id, insert_id, _, properties, _ = record
     return Row(NAMES[name], event_time(time, zone), text(distinct_id), text(insert_id), properties.decode())
 
 
 def event_time(value: bytes, zone: tzinfo = UTC) -> datetime | None:
-    """Return the time that a property `time` means in naive UTC; None if it cannot be parsed.
+    """Convert a property `time` to naive UTC; None if it cannot be parsed.
 
-    In a project with another *zone* the value is local time, unless it has its own offset.
+    In a project with another *zone*, the value is local time unless it has its own offset.
     """
     try:
         if value.isdigit() and len(value) == 10:
@@ -129,7 +129,7 @@ def _parsed_time(value: str) -> datetime | None:
         number = Decimal(value)
         if abs(number) < MILLISECONDS_FROM:
             return EPOCH + timedelta(seconds=int(number))
-        # Times beyond the year 9999 overflow anyway; the bound avoids huge integers.
+        # Times after the year 9999 overflow anyway; the bound avoids huge integers.
         return EPOCH + timedelta(milliseconds=int(min(max(number, Decimal("-1e15")), Decimal("1e15"))))
     try:
         return datetime.fromisoformat(value)

@@ -1,13 +1,13 @@
-"""Compiles a segmentation expression, the parameter `where`, to a predicate over events.
+"""Compiles a segmentation expression, the value of the parameter `where`, into a predicate on events.
 
     properties["plan"] == "team" and not defined(user["$email"]) or event["$time"] < datetime("2024-03-01")
 
 The parser reads the documented grammar (docs: reference/segmentation-expressions.mdx): properties, literals, lists,
 `+ - * / %`, comparisons, `in`, `and`, `or`, `not`, `floor`, `round`, `ceil`, `boolean`, `number`, `string` and
 `defined`. It also reads undocumented forms that clients of the export endpoint send: `user["x"]`, `event["$time"]`, `=`
-for `==`, words in upper case, `string(x, default)`, `any(X, list, condition)`, and `datetime` of an ISO time or of
-seconds since 1970. Mixpanel does not document precedence, so it is the same as in Python, and operators of one level
-apply from left to right. Everything else is refused, with a message that this is a limit of the simulator.
+for `==`, words in upper case, `string(x, default)`, `any(X, list, condition)`, and `datetime` with an ISO time or with
+seconds since 1970. Mixpanel does not document precedence, so it is the same as in Python, and operators with equal
+precedence apply from left to right. Everything else is refused, with a message that names this limit of the simulator.
 """
 
 import json
@@ -21,13 +21,13 @@ GRAMMAR = (
     "this simulator reads only the grammar of docs.mixpanel.com/reference/segmentation-expressions"
     ' and user["x"], event["$time"], any() and datetime()'
 )
-"""The end of every message about a refused expression."""
+"""The final part of every message about a refused expression."""
 
 MAX_DEPTH = 32
-"""Maximum nesting of parentheses, lists, calls, `not` and signs, far below the limit of Python's stack."""
+"""The maximum nesting of parentheses, lists, calls, `not` and signs, far below the limit of Python's stack."""
 
 MAX_ANY = 3
-"""Maximum nesting of `any`. Each level multiplies the work by the length of its list."""
+"""The maximum nesting of `any`. Each level multiplies the work by the length of its list."""
 
 Predicate = Callable[[bytes, bytes], bool]
 """Takes an event's `time` (empty if it has none) and `properties` as JSON text; returns whether the event matches."""
@@ -37,7 +37,7 @@ _TOKEN = re.compile(
     r"|(?P<word>[A-Za-z_]\w*)|(?P<sign>[=!<>]=|[-+*/%=<>()\[\],])|(?P<unknown>\S)",
     re.DOTALL | re.ASCII,
 )
-_SHOWN = 50  # the most characters of a token that a message shows
+_SHOWN = 50  # the maximum number of characters that a message shows from a token
 _FUNCTIONS = frozenset(
     {"defined", "datetime", "any", "boolean", "number", "string", "floor", "round", "ceil"}
 )
@@ -45,7 +45,7 @@ _RESERVED = _FUNCTIONS | {"and", "or", "not", "in", "true", "false", "properties
 
 
 class WhereError(ValueError):
-    """The expression cannot be parsed. The message has the token that caused the error."""
+    """The expression cannot be parsed. The message names the token that caused the error."""
 
 
 def compiled(expression: str) -> Predicate:
@@ -59,7 +59,7 @@ def compiled(expression: str) -> Predicate:
 
 
 class _Parser:
-    """A recursive descent parser, with a method for each level of precedence, from low to high."""
+    """A recursive descent parser with a method for each precedence level, from low to high."""
 
     def __init__(self, expression: str) -> None:
         self._tokens = _tokens(expression)
@@ -223,7 +223,7 @@ class _Parser:
 
 
 def _tokens(expression: str) -> Iterator[tuple[str, str]]:
-    """Yield the kind and text of each token, and finally of an end token."""
+    """Yield the kind and text of each token, followed by an end token."""
     for match in _TOKEN.finditer(expression):
         if match.lastgroup == "unknown":
             raise _unexpected(expression[match.start() :])

@@ -1,7 +1,8 @@
 """Time zones of legacy projects, where `time` is a local time written as if it were seconds since 1970 in UTC.
 
-At changes of daylight saving time, some local times occur twice and others are skipped. Both mean the later of their two
-possible times in UTC: the second occurrence, or a skipped time moved forward by the gap.
+When daylight saving time begins or ends, some local times are skipped and others occur twice. Both are taken as the
+later of the two possible times in UTC: a skipped time is moved forward by the gap, and a repeated time means its
+second occurrence.
 """
 
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -9,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - rows have naive UTC, like a TIMESTAMP column
 
-_STEP = 900  # seconds; clocks change only at quarters of an hour
+_STEP = 900  # seconds; clocks change only at multiples of a quarter of an hour
 _UNUSUAL_EVERY = 8
 
 
@@ -29,7 +30,7 @@ def utc_of(local: datetime, zone: tzinfo) -> datetime:
 
 
 class WallClock:
-    """Local times of *zone* on the day that begins at *start*. Local times are in seconds, as if since 1970 in UTC."""
+    """Local times in *zone* on the day that begins at *start*. They are in seconds, as if counted from 1970 in UTC."""
 
     def __init__(self, zone: tzinfo, start: int) -> None:
         self._zone = zone
@@ -38,7 +39,7 @@ class WallClock:
         ]
 
     def local_second(self, number: int, second: int) -> int:
-        """Return *second*; for every eighth *number*, move it to a local time that is repeated or skipped, if any."""
+        """Return *second*; for every eighth *number*, move it to a repeated or skipped local time, if there is one."""
         if not self._unusual or number % _UNUSUAL_EVERY:
             return second
         return self._unusual[second % len(self._unusual)] + second % _STEP
@@ -48,12 +49,12 @@ class WallClock:
         return second - min(self._offsets(second))
 
     def _offsets(self, second: int) -> list[int]:
-        """Return the two possible offsets from UTC in seconds; they are equal for most times."""
+        """Return the two possible offsets from UTC, in seconds. For most times, they are equal."""
         local = EPOCH + timedelta(seconds=second)
         ahead = (local.replace(tzinfo=self._zone, fold=fold).utcoffset() for fold in (0, 1))
         return [int(offset.total_seconds()) for offset in ahead if offset is not None]
 
 
 def today(moment: datetime, timezone: str | None) -> date:
-    """Return the date in the project's zone at *moment*."""
+    """Return the date at *moment* in the project's zone."""
     return moment.astimezone(zone_of(timezone)).date()
