@@ -4,12 +4,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from shell import WEEK, held_by_another, mpx, one_error
+from shell import ALL, WEEK, held_by_another, mpx, one_error
 
 from mixpanel_export import errors
 from mixpanel_export._error_base import ARGUMENTS
 from mixpanel_export.cli import in_options, option_of
-from mixpanel_export.cli.export import command as export
 from mixpanel_export.simulator import Simulator
 
 # Usage and other bad input
@@ -27,11 +26,9 @@ def test_errors_name_options_and_not_arguments() -> None:
 
 
 def test_every_argument_of_an_advice_is_an_option() -> None:
-    """What advice may name can be typed: each argument of an export is an option of `mpx export`."""
-    options = {name for parameter in export.params for name in parameter.opts}
-    assert {
-        option_of(argument) for argument in ARGUMENTS - {"force", "into", "path", "rebuild", "table"}
-    } <= options
+    """What advice may name can be typed: each argument but the file's path and the table is an option of a command."""
+    options = {name for command in ALL.values() for parameter in command.params for name in parameter.opts}
+    assert {option_of(argument) for argument in ARGUMENTS - {"path", "table"}} <= options
 
 
 @pytest.mark.usefixtures("env")
