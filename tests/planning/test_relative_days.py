@@ -83,3 +83,24 @@ def test_ranges_of_words_are_in_order(today: date) -> None:
     assert checked_days("yesterday", "today", today) == Chunk(today - timedelta(days=1), today)
     with pytest.raises(ArgumentError, match="is before the first day"):
         checked_days("today", "yesterday", today)
+
+
+@pytest.mark.parametrize(
+    "first, last, argument",
+    [
+        ("x", "2024-03-01", "from_date"),
+        ("2024-03-01", "x", "to_date"),
+        ("2024-03-02", "2024-03-01", "to_date"),
+    ],
+)
+def test_the_error_names_the_argument(first: str, last: str, argument: str) -> None:
+    """A date that is wrong is named by its argument, and a range in the wrong order by that of its end."""
+    with pytest.raises(ArgumentError) as caught:
+        checked_days(first, last, TODAY)
+    assert caught.value.argument == argument
+
+
+@given(day=todays)
+def test_a_single_day_is_a_range(day: date) -> None:
+    """The first and the last day may be the same."""
+    assert checked_days(day, day, TODAY) == Chunk(day, day)
