@@ -215,7 +215,7 @@ class AccountExistsError(ConfigError):
     code = "ACCOUNT_EXISTS"
 
     def __init__(self, account_name: str, message: str = "", **context: Unpack[Context]) -> None:
-        text = message or f"there is an account {account_name!r} already"
+        text = message or f"account {account_name!r} already exists"
         super().__init__(text, account_name=account_name, **context)
         self.account_name = account_name
 
@@ -326,7 +326,7 @@ class TableError(MixpanelDataError):
     """The table `table_name` cannot be used in this mode."""
 
     code = "TABLE_ERROR"
-    _sentence: ClassVar[str] = "table {} does not fit"
+    _sentence: ClassVar[str] = "table {} cannot be used"
 
     def __init__(self, table_name: str, message: str = "", **context: Unpack[Context]) -> None:
         super().__init__(message or self._sentence.format(table_name), table_name=table_name, **context)
@@ -337,7 +337,7 @@ class TableExistsError(TableError):
     """The table exists and the mode is `create`."""
 
     code = "TABLE_EXISTS"
-    _sentence = "table {} exists already"
+    _sentence = "table {} already exists"
 
 
 class TableFormatError(TableError):

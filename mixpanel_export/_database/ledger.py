@@ -73,7 +73,7 @@ class Ledger:
                 if limited and batch.status != "limited":
                     raise SelectionError(
                         f"table {self._table} has these days without a limit, and a limited export would replace them "
-                        "by fewer events",
+                        "with fewer events",
                         days=batch.days,
                         argument="limit",
                         advice="leave out $limit, or export into another table",
@@ -210,8 +210,8 @@ def check_batches(connection: Connection, table: str) -> dict[int, int]:
     known = {batch.number for batch in read_batches(connection, table) if batch.visible}
     for number in counts.keys() - known:
         raise LedgerMismatchError(
-            f"table {table} has {counts[number]} rows (export_batch {number}) that the ledger does not know, so "
-            "days may be there twice",
+            f"table {table} has {counts[number]} rows (export_batch {number}) that the ledger does not record, so "
+            "some days may be duplicated",
             batch=number,
             advice="delete these rows, or $replace the table",
         )

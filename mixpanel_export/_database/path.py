@@ -46,7 +46,7 @@ def database_path(db: str | Path) -> Path:
         path.absolute()
     except FileNotFoundError as error:
         raise DatabaseError(
-            f"{db} would be in the current folder, which does not exist any more",
+            f"{db} would be in the current folder, which no longer exists",
             advice="change to another folder, or use an absolute path",
             db_path=str(path),
         ) from error

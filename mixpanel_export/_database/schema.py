@@ -223,7 +223,7 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
     if not EVENT_COLUMNS.keys() <= types.keys():
         raise TableFormatError(
             table,
-            f"table {table} has other columns than an export's",
+            f"table {table} does not have an export's columns",
             advice="export into another table, or drop it",
         )
     if replacing:

@@ -17,7 +17,7 @@ def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
         credentials = job.parameters.credentials
         warnings.warn(
             AdvisoryWarning(
-                f"Mixpanel has no event for this export: {job.spec.selection}, region {credentials.region}",
+                f"Mixpanel has no events for this export: {job.spec.selection}, region {credentials.region}",
                 days=job.spec.days,
                 advice="check $events, $where, $project_id and $region",
             ),

@@ -110,8 +110,8 @@ async def export_events(
             as the later of the two possible times. `properties` keeps the original. None takes the zone from the
             credentials; "UTC" converts nothing.
         http2: Whether the server may choose HTTP/2. Each request still has its own connection.
-        flatten: Whether to bring the flat tables of the table up to date at the end, or to make one if there is none, as
-            `flatten_events` does. Those with the setting `auto` are brought up to date by every export.
+        flatten: Whether to update the table's flat tables at the end, or to create one if there is none, as
+            `flatten_events` does. Flat tables with the setting `auto` are updated by every export.
         transport: Replaces the network, for tests.
         now: The clock that decides which days are over.
 

@@ -43,7 +43,7 @@ class Job:
     allow_empty: bool
     """Whether a replacement without any event may replace a table that has rows."""
     flatten: bool
-    """Whether the flat tables are brought up to date, or one is made, even without the setting `auto`."""
+    """Whether to update the flat tables, or to create one, even without the setting `auto`."""
     now: Callable[[], datetime]
     tuning: Tuning
 

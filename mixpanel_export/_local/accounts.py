@@ -114,12 +114,12 @@ def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, d
         AccountExistsError, ConfigError: as `add_account`.
     """
     if not name.strip() or not name.isprintable():
-        raise ConfigError(f"{name!r} is no name for an account", advice="choose letters and digits")
+        raise ConfigError(f"{name!r} is not a valid account name", advice="choose letters and digits")
     default, accounts = read_accounts(path)
     if name in accounts and not replace:
         raise AccountExistsError(
             name,
-            f"there is an account {name!r} in {path} already",
+            f"{path} already has an account {name!r}",
             advice="choose another name, or pass $replace",
         )
     return default, accounts

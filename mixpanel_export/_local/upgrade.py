@@ -125,7 +125,7 @@ def _check_copy_names(connection: Connection, path: Path, tables: list[str]) -> 
     for table in tables:
         if table_exists(connection, _NEW + table):
             raise DatabaseError(
-                f"cannot upgrade {path}: the table {_NEW + table}, to which {table} would be copied, exists already",
+                f"cannot upgrade {path}: the table {_NEW + table}, to which {table} would be copied, already exists",
                 advice="rename or drop it, then try again",
                 db_path=str(path),
             )

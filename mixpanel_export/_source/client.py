@@ -213,7 +213,7 @@ def _not_connected(error: Exception, route: Route, days: Chunk | None) -> Networ
         )
     if unknown := _cause(error, socket.gaierror):
         return NetworkError(
-            f"the name of {route.peer} has no address ({unknown.strerror})",
+            f"no address was found for {route.peer} ({unknown.strerror})",
             days=days,
             advice=f"check the network, its name servers and {route.settings}",
         )

@@ -185,7 +185,7 @@ class EventsTable:
         if identity(self.path) != self._file:
             raise DatabaseError(
                 f"{self.path} was moved, removed or replaced during the export, so these days are not in the file that "
-                "has its name now",
+                "now has its name",
                 db_path=str(self.path),
                 days=days() if callable(days) else days,
                 advice="put the first file back and $resume, or export again",

@@ -22,7 +22,7 @@ def say_other_file(ctx: click.Context) -> None:
         return
     other = _default_file_of_python(ctx.params.get("account"), ctx.params.get("project_id"))
     if other is not None:
-        say(f"{other} exists too: Python's Workspace() uses it. Set MPX_DB to use one file in both.")
+        say(f"{other} also exists: Python's Workspace() uses it. Set MPX_DB to use one file in both.")
 
 
 def _default_file_of_python(account: str | None, project_id: str | None) -> Path | None:

@@ -54,7 +54,7 @@ Exit codes:
   1    a batch failed, or any other error
   2    wrong usage
   3    authentication or configuration failed
-  4    a table, account or file exists already or does not exist
+  4    a table, account or file already exists or does not exist
   5    batches failed for lack of quota only
   129  the terminal hung up
   130  interrupted

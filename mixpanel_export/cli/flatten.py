@@ -24,7 +24,7 @@ _SHOWN = 20  # names on one line
 
 
 def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
-    """Return the names of every occurrence of an option, or None without one."""
+    """Return the names from all occurrences of an option; None if there are none."""
     names = [name for value in values for name in names_in(value)]
     if values and not names:
         raise click.BadParameter("it names nothing; leave the option out to use all")
@@ -40,7 +40,7 @@ def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str
     multiple=True,
     callback=parse_names,
     metavar="KEYS",
-    help="Make columns of these properties only; separated by commas or as a JSON list.",
+    help="Make columns only for these properties; separated by commas or as a JSON list.",
 )
 @option(
     "--event",
@@ -50,7 +50,7 @@ def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str
     multiple=True,
     callback=parse_names,
     metavar="NAMES",
-    help="Take these events only; separated by commas or as a JSON list.",
+    help="Use only these events; separated by commas or as a JSON list.",
 )
 @option(
     "--per-event/--no-per-event",
@@ -64,7 +64,7 @@ def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str
     default=None,
     help="Update the flat table at the end of each export into TABLE.",
 )
-@option("--rebuild", section="What", is_flag=True, help="Make the table anew, with the narrowest types.")
+@option("--rebuild", section="What", is_flag=True, help="Rebuild the table, with the narrowest types.")
 @db_option
 @option("--json", "as_json", section="Output", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
@@ -83,9 +83,9 @@ def command(
 ) -> None:
     """Make a table with one typed column for each property of the events in TABLE, or bring it up to date.
 
-    A column is named like its property. Where DuckDB, which ignores case, would take the name for an earlier one, it gets
-    a number: Email, then email_2. Its type is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP, JSON or VARCHAR, the narrowest that holds
-    every value without changing it. The table _flat_columns describes the columns.
+    A column is named after its property. DuckDB ignores case, so a name that differs from an earlier one only in case gets
+    a number: Email, then email_2. The type is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP, JSON or VARCHAR, the narrowest that holds
+    every value unchanged. The table _flat_columns describes the columns.
 
     A second run reads only batches that are new or were changed. It adds columns and makes types wider, and never removes
     or renames a column. It keeps the options of the first run; to change --only or --event, add --rebuild.
@@ -114,7 +114,7 @@ def command(
 
 
 def flat_lines(result: "FlattenResult") -> list[str]:
-    """Return what was done, in a few lines."""
+    """Return a short summary of what was done."""
     read = f"{result.batches_read:,} batches read" if result.batches_read else "up to date"
     lines = [f"{result.table}: {result.rows:,} rows, {result.columns:,} properties, {read}"]
     if len(result.new_columns) < result.columns:

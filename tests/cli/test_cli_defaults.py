@@ -126,7 +126,7 @@ def test_without_settings_the_default_files_are_as_before(
     assert chosen_database() is None
     result = mpx("export", *WEEK)
     assert result.exit_code == 0
-    assert "exists too" not in result.stderr
+    assert "also exists" not in result.stderr
     assert query(tmp_path / "mixpanel.duckdb", "SELECT count(*) > 0 FROM events") == [(True,)]
     with Workspace() as workspace:
         assert workspace.db_path == tmp_path / ".mp" / "data" / "12345.db"
@@ -138,8 +138,8 @@ def test_without_settings_the_default_files_are_as_before(
         ["retry"],
         ["forget", "x"],
     ):
-        assert f"{workspace.db_path} exists too" in mpx(*words).stderr
-    assert "exists too" not in mpx("status", "mixpanel.duckdb").stderr
+        assert f"{workspace.db_path} also exists" in mpx(*words).stderr
+    assert "also exists" not in mpx("status", "mixpanel.duckdb").stderr
     assert mpx("export", *WEEK, "--resume", "--quiet").stderr == ""
 
 

@@ -268,7 +268,7 @@ def of_another_release(path: Path) -> None:
     [
         (broken, "is not a DuckDB database", "choose another path"),
         (short_of_rows, "but the ledger says", "append"),
-        (with_strange_rows, "that the ledger does not know", "delete these rows"),
+        (with_strange_rows, "that the ledger does not record", "delete these rows"),
         (of_another_release, "has version 99", "update mpx-export"),
     ],
 )

@@ -74,7 +74,7 @@ async def test_a_replacement_of_an_empty_table_may_be_empty(db: Path) -> None:
 async def test_an_export_without_any_event_warns_once(db: Path) -> None:
     """The warning names the selection, the project and the region."""
     with pytest.warns(
-        UserWarning, match="no event for this export: events Sign Upp of project 12345, region us"
+        UserWarning, match="no events for this export: events Sign Upp of project 12345, region us"
     ) as caught:
         await export(simulator(), db, events=["Sign Upp"])
     assert len(caught) == 1
