@@ -22,7 +22,6 @@ from mixpanel_export._database.schema import (
     check_ledger,
     check_no_view,
     columns_of,
-    comment_of,
     create_ledger,
     has_export_columns,
     name_in_database,
@@ -30,10 +29,10 @@ from mixpanel_export._database.schema import (
 )
 from mixpanel_export._flat.columns import BASE_COLUMNS, OTHER
 from mixpanel_export._flat.state import (
-    COMMENT,
     FlatTable,
     create_state,
     drop_flat_table,
+    drop_views,
     flat_tables,
     read_columns,
     write_table,
@@ -156,9 +155,16 @@ def flatten_after_export(connection: Connection, path: Path, table: str, *, alwa
 
 
 def refresh_flat_tables(connection: Connection, table: str) -> None:
-    """Read the batches of *table* again whose rows the caller's transaction has deleted, for its flat tables."""
+    """Read the batches of *table* again whose rows the caller's transaction has deleted, for its flat tables.
+
+    Raises:
+        TableFormatError: Somebody has changed the columns of a flat table.
+        LedgerMismatchError: *table* has rows that the ledger does not know.
+        duckdb.Error: DuckDB cannot read or write.
+    """
     for flat in flat_tables(connection, table):
         if table_exists(connection, flat.source):
+            _check_columns(connection, flat.name)
             done = update(connection, flat, unparsable=True, only_known=True)
             _update_views(connection, flat, done)
 
@@ -186,6 +192,7 @@ def _flatten(connection: Connection, source: str, request: Request, *, unparsabl
 
 def _update_views(connection: Connection, flat: FlatTable, done: Update) -> tuple[str, ...]:
     if not flat.per_event:
+        drop_views(connection, flat.name)
         return ()
     views = update_views(connection, flat.name, done.columns, done.batches, changed=bool(done.widened))
     return tuple(views.values())
@@ -228,7 +235,7 @@ def _check_name(connection: Connection, table: str) -> None:
     """Check that no table or view of the user has the name."""
     check_no_view(connection, table)
     name = name_in_database(connection, table)
-    if table_exists(connection, name) and comment_of(connection, name) != COMMENT:
+    if table_exists(connection, name) and all(flat.name != name for flat in flat_tables(connection)):
         raise TableExistsError(
             name,
             f"{name} is a table of your own, so it cannot be a flat table",

@@ -152,12 +152,18 @@ def drop_flat_tables(connection: Connection, table: str) -> None:
 
 def drop_flat_table(connection: Connection, flat: str) -> None:
     """Drop a flat table, its views, and its state. Call it in a transaction."""
-    for view in read_views(connection, flat).values():
-        if is_our_view(connection, view):
-            connection.execute(f"DROP VIEW {quoted(view)}")
+    drop_views(connection, flat)
     connection.execute(f"DROP TABLE IF EXISTS {quoted(flat)}")
     for table in _TABLES:
         connection.execute(f"DELETE FROM {table} WHERE flat_table = ?", [flat])
+
+
+def drop_views(connection: Connection, flat: str) -> None:
+    """Drop the views of a flat table. Views of the user that have their names stay."""
+    for view in read_views(connection, flat).values():
+        if is_our_view(connection, view):
+            connection.execute(f"DROP VIEW {quoted(view)}")
+    write_views(connection, flat, {})
 
 
 def read_views(connection: Connection, flat: str) -> dict[str, str]:
@@ -166,6 +172,15 @@ def read_views(connection: Connection, flat: str) -> dict[str, str]:
         "SELECT event_name, view_name FROM _flat_views WHERE flat_table = ? ORDER BY event_name", [flat]
     ).fetchall()
     return dict(rows)
+
+
+def write_views(connection: Connection, flat: str, views: Mapping[str, str]) -> None:
+    """Replace what is stored of the views."""
+    connection.execute("DELETE FROM _flat_views WHERE flat_table = ?", [flat])
+    connection.execute(
+        "INSERT INTO _flat_views SELECT ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
+        [flat, list(views.keys()), list(views.values())],
+    )
 
 
 def is_our_view(connection: Connection, view: str) -> bool:

@@ -30,7 +30,8 @@ _OWN_MARK = f"contains({_RAW}, '{MARK}')"
 def doubtful(*, unparsable: bool) -> str:
     """Return SQL for whether a row must be read in Python; *unparsable* also checks whether marks have broken the text."""
     broken = f"regexp_matches({_RAW}, '{_SUSPECT}') AND NOT json_valid({_MARKED})"
-    return f"({_OWN_MARK} OR ({broken}))" if unparsable else f"({_OWN_MARK})"
+    condition = f"{_OWN_MARK} OR ({broken})" if unparsable else _OWN_MARK
+    return f"coalesce({condition}, false)"
 
 
 def json_values(keys: Iterable[str], *, marked: bool) -> str:
@@ -99,9 +100,8 @@ def converted(text: str, column_type: str) -> str:
 
 def has_other_keys(keys: Iterable[str]) -> str:
     """Return SQL for whether a row has a key that is not among *keys*."""
-    return (
-        f"len(list_filter(json_keys(properties), lambda name: name NOT IN {_listed(map(literal, keys))})) > 0"
-    )
+    others = f"list_filter(json_keys(properties), lambda name: name NOT IN {_listed(map(literal, keys))})"
+    return f"coalesce(len({others}), 0) > 0"
 
 
 def literal(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.schema import columns_of, table_exists
 from mixpanel_export._flat.columns import BASE_COLUMNS, OTHER, Column
-from mixpanel_export._flat.state import COMMENT, is_our_view, read_views
+from mixpanel_export._flat.state import COMMENT, is_our_view, read_views, write_views
 from mixpanel_export._flat.values import literal
 
 
@@ -21,34 +21,42 @@ def update_views(
 ) -> dict[str, str]:
     """Create the view of each event of *batches*, and add columns to views; return the name of each event's view.
 
-    A view never loses a column. *changed* says that the types of columns have changed, so all views are made again.
+    If there are no views yet, or the user has dropped one, the views of all events are checked. A view never loses a
+    column. *changed* says that the types of columns have changed, so all views are made again.
     """
-    views = read_views(connection, flat)
-    for event, present in _columns_by_event(connection, flat, columns, batches).items():
+    views = _existing_views(connection, flat)
+    complete = views and len(views) == len(read_views(connection, flat))
+    present_columns = _columns_by_event(connection, flat, columns, batches if complete else None)
+    for event, present in sorted(present_columns.items()):
         if event not in views:
             views[event] = _new_name(connection, flat, event)
-            connection.execute("INSERT INTO _flat_views VALUES (?, ?, ?)", [flat, event, views[event]])
         names = _columns_of_view(connection, views[event])
         if changed or not present <= names or not names:
             _create_view(connection, flat, event, views[event], present | names)
     if changed:
         for event, view in views.items():
             _create_view(connection, flat, event, view, _columns_of_view(connection, view))
+    write_views(connection, flat, views)
     return views
 
 
+def _existing_views(connection: Connection, flat: str) -> dict[str, str]:
+    """Return the name of the view of each event, without views that the user has dropped or replaced."""
+    views = read_views(connection, flat)
+    return {event: view for event, view in views.items() if is_our_view(connection, view)}
+
+
 def _columns_by_event(
-    connection: Connection, flat: str, columns: Sequence[Column], batches: Sequence[int]
+    connection: Connection, flat: str, columns: Sequence[Column], batches: Sequence[int] | None
 ) -> dict[str, set[str]]:
-    """Return the columns that have a value, for each event of *batches*."""
+    """Return the columns that have a value, for each event of *batches*, or of all batches."""
     names = [column.name for column in columns]
     if OTHER in dict(columns_of(connection, flat)):
         names.append(OTHER)
-    if not batches:
-        return {}
+    condition = "true" if batches is None else f"export_batch IN (SELECT unnest({list(batches)}::INTEGER[]))"
     counts = "".join(f", count({quoted(name)})" for name in names)
     rows = connection.execute(
-        f"SELECT event_name{counts} FROM {quoted(flat)} WHERE export_batch IN ({', '.join(map(str, batches))}) GROUP BY event_name"
+        f"SELECT event_name{counts} FROM {quoted(flat)} WHERE event_name IS NOT NULL AND {condition} GROUP BY event_name"
     ).fetchall()
     return {
         event: {name for name, count in zip(names, values, strict=True) if count} for event, *values in rows
@@ -69,9 +77,7 @@ def _columns_of_view(connection: Connection, view: str) -> set[str]:
 
 
 def _create_view(connection: Connection, flat: str, event: str, view: str, names: set[str]) -> None:
-    """Create a view, with its columns in the order of the table. A table or view of the user with its name stays."""
-    if table_exists(connection, view) and not is_our_view(connection, view):
-        return
+    """Create a view, with its columns in the order of the table."""
     selected = [name for name, _ in columns_of(connection, flat) if name in BASE_COLUMNS or name in names]
     connection.execute(
         f"CREATE OR REPLACE VIEW {quoted(view)} AS SELECT {', '.join(map(quoted, selected))} FROM {quoted(flat)} "

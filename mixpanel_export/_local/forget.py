@@ -31,7 +31,7 @@ from mixpanel_export._database.schema import (
     table_exists,
 )
 from mixpanel_export._flat.flatten import refresh_flat_tables
-from mixpanel_export._flat.state import COMMENT
+from mixpanel_export._flat.state import flat_tables
 from mixpanel_export._ndjson import canonical, normalized
 from mixpanel_export.errors import ArgumentError, DatabaseError, TableFormatError, TableNotFoundError
 from mixpanel_export.results import ForgetResult, ForgottenTable
@@ -309,11 +309,16 @@ def _correct_strays(connection: Connection, table: str, rows: str) -> None:
 
 
 def _other_tables(connection: Connection) -> tuple[str, ...]:
-    """Return the other tables that name persons: the user's own, and those made by other programs."""
+    """Return the other tables that name persons: the user's own, and those made by other programs.
+
+    Flat tables are among them if the user has renamed them, or if their events table is gone.
+    """
+    refreshed = [flat.name for flat in flat_tables(connection) if table_exists(connection, flat.source)]
     rows = connection.execute(
         "SELECT DISTINCT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (database_name, schema_name, table_name) "
         f"WHERE column_name = 'distinct_id' AND {IN_MAIN} AND NOT starts_with(table_name, '_') "
         "AND table_name NOT IN (SELECT table_name FROM _export_batches) "
-        f"AND duckdb_tables.comment IS DISTINCT FROM '{COMMENT}' ORDER BY table_name"
+        "AND NOT list_contains(?::VARCHAR[], table_name) ORDER BY table_name",
+        [refreshed],
     ).fetchall()
     return tuple(name for (name,) in rows)

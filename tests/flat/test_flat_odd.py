@@ -1,0 +1,109 @@
+"""Flat tables that the user has changed, rows without properties, and views that begin late."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+from flats import equal, held, make_flat, sent, store
+from support import export, query, simulator
+
+from mixpanel_export import TableExistsError, TableFormatError, Workspace
+
+pytestmark = pytest.mark.anyio
+
+
+def columns(db: duckdb.DuckDBPyConnection, view: str) -> list[str]:
+    """Return the columns of a view, without those of the events table."""
+    return [name for name, *_ in db.execute(f'DESCRIBE "{view}"').fetchall()][5:]
+
+
+def test_rows_without_properties_stay() -> None:
+    """A row whose properties are NULL is in the table beside rows that are read in Python."""
+    with duckdb.connect() as db:
+        rows = ['{"a":1}', r'{"a":"\u0001","b":2}']
+        store(db, 1, rows)
+        db.execute("UPDATE events SET properties = NULL WHERE insert_id = '1-0'")
+        make_flat(db)
+        assert equal(held(db), sent({1: ["{}", rows[1]]}))
+
+
+def test_views_that_begin_late_have_all_columns() -> None:
+    """Views of a table that exists have the columns of all batches, as if they had been there from the beginning."""
+    with duckdb.connect() as db:
+        store(db, 1, ['{"a":1}'])
+        store(db, 2, ['{"b":1}'], event="Other")
+        make_flat(db)
+        assert make_flat(db, per_event=True).views == ("events_flat_event", "events_flat_other")
+        store(db, 3, ['{"c":1}'])
+        make_flat(db)
+        assert columns(db, "events_flat_event") == ["a", "c"]
+
+
+def test_a_view_that_the_user_dropped_returns_whole() -> None:
+    """It has all columns of its event again, under its name, or under another if the user has taken the name."""
+    with duckdb.connect() as db:
+        store(db, 1, ['{"a":1}'])
+        make_flat(db, per_event=True)
+        db.execute("DROP VIEW events_flat_event")
+        store(db, 2, ['{"b":1}'])
+        assert make_flat(db).views == ("events_flat_event",)
+        assert columns(db, "events_flat_event") == ["a", "b"]
+        db.execute("DROP VIEW events_flat_event; CREATE VIEW events_flat_event AS SELECT 42 AS answer")
+        assert make_flat(db).views == ("events_flat_event_2",)
+        assert db.execute("FROM events_flat_event").fetchall() == [(42,)]
+        make_flat(db, rebuild=True)
+        assert db.execute("FROM events_flat_event").fetchall() == [(42,)]
+
+
+def test_views_that_are_switched_off_are_dropped() -> None:
+    """Otherwise they would lack later columns; switched on again, they are made for all rows."""
+    with duckdb.connect() as db:
+        store(db, 1, ['{"a":1}'])
+        make_flat(db, per_event=True)
+        assert make_flat(db, per_event=False).views == ()
+        assert db.execute("SELECT count(*) FROM duckdb_views() WHERE view_name = 'events_flat_event'").fetchall() == [(0,)]  # fmt: skip
+        store(db, 2, ['{"a":"x","b":1}'], event="Other")
+        make_flat(db)
+        assert make_flat(db, per_event=True).views == ("events_flat_event", "events_flat_other")
+        assert columns(db, "events_flat_other") == ["a", "b"]
+
+
+def test_a_flat_table_that_the_user_renamed_is_the_users_own() -> None:
+    """It is not replaced; under the old name a new one is made."""
+    with duckdb.connect() as db:
+        store(db, 1, ['{"a":1}'])
+        make_flat(db)
+        db.execute("ALTER TABLE events_flat RENAME TO mine; UPDATE mine SET a = 42")
+        for rebuild in (False, True):
+            with pytest.raises(TableExistsError):
+                make_flat(db, into="mine", rebuild=rebuild)
+        make_flat(db)
+        assert equal(held(db), sent({1: ['{"a":1}']}))
+        assert db.execute("SELECT a FROM mine").fetchall() == [(42,)]
+
+
+async def test_forgetting_names_flat_tables_that_it_cannot_refresh(db: Path) -> None:
+    """A renamed one, and one whose events table is gone, are among the other tables that name persons."""
+    await export(simulator(), db, last="2024-03-01")
+    with Workspace(path=db) as workspace:
+        workspace.flatten(into="renamed")
+        workspace.flatten()
+        query(db, "ALTER TABLE renamed RENAME TO mine")
+        assert workspace.forget("nobody").other_tables == ("mine",)
+        query(db, "DROP TABLE events")
+        assert workspace.forget("nobody").other_tables == ("events_flat", "mine")
+
+
+async def test_forgetting_stops_at_a_changed_flat_table(db: Path) -> None:
+    """Nothing is removed if a flat table cannot follow."""
+    await export(simulator(), db, last="2024-03-01")
+    with Workspace(path=db) as workspace:
+        workspace.flatten()
+        ((person,),) = workspace.sql_rows("SELECT max(distinct_id) FROM events").rows
+        query(db, 'ALTER TABLE events_flat RENAME "$os" TO os')
+        before = query(db, "SELECT count(*) FROM events")
+        with pytest.raises(TableFormatError):
+            workspace.forget(person)
+        assert query(db, "SELECT count(*) FROM events") == before
+        workspace.flatten(rebuild=True)
+        assert workspace.forget(person).total > 0
