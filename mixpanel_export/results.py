@@ -280,17 +280,17 @@ class FlattenResult:
     rows: int
     """The rows of the flat table."""
     columns: int
-    """Its columns, without those of the events table."""
+    """The number of columns, not counting those that the events table also has."""
     new_columns: tuple[str, ...]
     """The columns that were added."""
     widened_columns: tuple[str, ...]
-    """The columns whose type is wider than before."""
+    """The columns whose type was widened."""
     batches_read: int
-    """The batches that were read, because they are new or were changed."""
+    """The number of batches that were read because they were new or had changed."""
     rest: bool = False
-    """Whether keys without a column are in the column `_other`, since there are more than 1,000 keys."""
+    """Whether some keys are in the column `_other`, because there are too many keys for a column each."""
     views: tuple[str, ...] = ()
-    """The views of single events."""
+    """The views for single events."""
     duration_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, object]:

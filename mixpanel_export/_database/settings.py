@@ -18,9 +18,8 @@ ROW_GROUP = 122_880
 """The number of rows that DuckDB compresses together. Fewer rows compress less well, and DuckDB may rewrite them."""
 
 _LEAST_MEMORY, _MOST_MEMORY = 96_000_000, 512_000_000  # bytes
-_OTHER_MEMORY = (
-    254_000_000  # bytes, measured with ten workers; includes libraries, blocks, mapped files and validation
-)
+# Bytes, measured with ten workers; includes libraries, blocks, mapped files and validation.
+_OTHER_MEMORY = 254_000_000
 _BASE_MEMORY = 160_000_000  # bytes that a load needs with any number of threads
 _THREAD_MEMORY = 100_000_000  # bytes; each inserting thread fills its own row group
 # With this optimizer, DuckDB 2.0 returns wrong or too few rows, or crashes, if a transaction deletes from a table,

@@ -238,7 +238,7 @@ class LocalDatabase(ABC):
         auto: bool | None = None,
         rebuild: bool = False,
     ) -> FlattenResult:
-        """Make a table with one typed column for each property, or bring it up to date; as `flatten_events`.
+        """Make a table with one typed column for each property, or update it, as `flatten_events` does.
 
         Example:
             workspace.flatten()

@@ -274,9 +274,8 @@ def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     ).fetchall()
     counted: dict[int, Counter[date | None]] = defaultdict(Counter)
     for batch, on, number in rows:
-        counted[batch][on if isinstance(on, date) else None] += (
-            number  # DuckDB supports more years than Python
-        )
+        # DuckDB supports more years than Python.
+        counted[batch][on if isinstance(on, date) else None] += number
     return dict(counted)
 
 

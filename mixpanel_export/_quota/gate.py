@@ -121,9 +121,8 @@ class Gate:
         self._paused_until = -math.inf
         self._refusals = 0  # in a row; 429s for requests that were in flight together count once
         self._last_refusal = -math.inf
-        self._waited_until = (
-            -math.inf
-        )  # waiting time before this moment has already been deducted from max_wait
+        # Waiting time before this moment has already been deducted from max_wait.
+        self._waited_until = -math.inf
         self._connect_lock = anyio.Lock()
         self._admit_lock = anyio.Lock()
 

@@ -40,9 +40,8 @@ CROWDED_SECOND = SECOND + 0.3
 """The window for the per-second limit while several processes send requests, because their travel times differ more."""
 
 _ACTIVE = 10.0  # seconds; a process that sent a request this recently is expected to send more
-_SHORT_TIMEOUT = (
-    0.1  # seconds to wait for the lock once a wait has timed out, because each request would wait again
-)
+# Seconds to wait for the lock once a wait has timed out, because each request would wait again.
+_SHORT_TIMEOUT = 0.1
 _STEP_BACK = 5.0  # seconds; rows may be dated this far in the future, because a user may set the clock back
 _TICK = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 

@@ -25,9 +25,8 @@ from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
 _WIRE = 256 << 10  # bytes that a worker thread decodes per call; each switch between threads costs time
 _PLAIN = 2 << 20  # bytes of lines after which the thread returns; a few compressed bytes can hold many lines
-_READ = (
-    64 << 10
-)  # bytes of an error body that are read; the body may repeat the request before it gives the reason
+# Bytes of an error body that are read; the body may repeat the request before it gives the reason.
+_READ = 64 << 10
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 
 

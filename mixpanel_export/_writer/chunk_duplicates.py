@@ -16,9 +16,8 @@ from mixpanel_export._writer.winners import MEMBERS, ROW_OVERHEAD, Candidate, du
 PAGE_SIZE = 2 << 20
 """The number of bytes of lines that are compared at a time."""
 
-_COMPRESSED_FACTOR = (
-    8  # pages of compressed chunks are larger, because each page decompresses the whole chunk
-)
+# Pages of compressed chunks are larger, because each page decompresses the whole chunk.
+_COMPRESSED_FACTOR = 8
 # The fields of a `Candidate` that can differ within a chunk.
 _CANDIDATES = f"""
 SELECT number, {NAME}, ids[1], ids[2], ids[3], TRY_CAST(ids[4] AS DOUBLE), properties

@@ -152,7 +152,7 @@ Exit codes:
     "--flatten",
     section="What",
     is_flag=True,
-    help="Then bring the flat tables up to date, or make one; see mpx flatten.",
+    help="Then update the flat tables, or make one; see mpx flatten.",
 )
 @option(
     "--project-timezone",

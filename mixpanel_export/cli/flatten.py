@@ -81,16 +81,16 @@ def command(
     db: str,
     as_json: bool,
 ) -> None:
-    """Make a table with one typed column for each property of the events in TABLE, or bring it up to date.
+    """Make a table with one typed column for each property of the events in TABLE, or update it.
 
     A column is named after its property. DuckDB ignores case, so a name that differs from an earlier one only in case gets
     a number: Email, then email_2. The type is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP, JSON or VARCHAR, the narrowest that holds
     every value unchanged. The table _flat_columns describes the columns.
 
-    A second run reads only batches that are new or were changed. It adds columns and makes types wider, and never removes
+    A second run reads only batches that are new or have changed. It adds columns and widens types, but never removes
     or renames a column. It keeps the options of the first run; to change --only or --event, add --rebuild.
 
-    The run is one transaction. If it is interrupted, the flat table is as it was before.
+    The run is one transaction. If it is interrupted, the flat table is unchanged.
     """
     from mixpanel_export._flat.flatten import flatten_events
     from mixpanel_export.sync import run_sync
