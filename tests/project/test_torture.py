@@ -10,7 +10,14 @@ from random import Random
 import pytest
 from examples import slow
 from torture.bugs import BUGS, ROOT
-from torture.child import CALLS, FORGET_STATEMENTS, POINTS, STATEMENTS, recorded_statements
+from torture.child import (
+    CALLS,
+    FLATTEN_STATEMENTS,
+    FORGET_STATEMENTS,
+    POINTS,
+    STATEMENTS,
+    recorded_statements,
+)
 from torture.fuzz import decode_mutations, export_mutation
 from torture.kills import kills
 from torture.plan import Plan
@@ -67,7 +74,7 @@ def test_the_calls_of_the_points_exist(path: str) -> None:
 
 def test_the_statements_of_the_points_are_run() -> None:
     """Each point in DuckDB names a statement that some schedule runs."""
-    patterns = STATEMENTS | FORGET_STATEMENTS
+    patterns = STATEMENTS | FORGET_STATEMENTS | FLATTEN_STATEMENTS
     missing = set(patterns)
     for seed in (4, 6):
         with recorded_statements() as statements:

@@ -66,6 +66,17 @@ FORGET_STATEMENTS = {
 }
 """Points of `Workspace.forget`, likewise."""
 
+FLATTEN_STATEMENTS = {
+    "flatten: find types": r"SELECT NULL AS g",
+    "flatten: create the table": r"CREATE TABLE \"",
+    "flatten: insert": r"INSERT INTO \"\w+\" \(event_name",
+    "flatten: write the columns": r"INSERT INTO _flat_columns",
+    "flatten: write the batches": r"INSERT INTO _flat_batches",
+    "flatten: commit": "COMMIT",
+    "flatten: checkpoint": "CHECKPOINT",
+}
+"""Points of `Workspace.flatten`, likewise."""
+
 CALLS = {
     "create the staging directory": "_writer.staging.Staging.__init__",
     "stage a start": "_writer.staging.Staging.start",
@@ -93,7 +104,15 @@ CALLS = {
 QUOTA_COMMIT = "commit the quota file"
 HALF_REMOVED = "half-way through removing the staging"
 RETRY_WAIT = "wait for a retry"
-POINTS = (*STATEMENTS, *FORGET_STATEMENTS, *CALLS, QUOTA_COMMIT, HALF_REMOVED, RETRY_WAIT)
+POINTS = (
+    *STATEMENTS,
+    *FORGET_STATEMENTS,
+    *FLATTEN_STATEMENTS,
+    *CALLS,
+    QUOTA_COMMIT,
+    HALF_REMOVED,
+    RETRY_WAIT,
+)
 ASYNCHRONOUS = frozenset(
     [
         HALF_REMOVED,
@@ -139,6 +158,14 @@ def forget(db: Path, person: str, point: Point, reply: Connection) -> None:
     with Workspace(path=db) as workspace:
         result = workspace.forget(person)
     reply.send(sum(table.events + table.hidden_rows for table in result.tables))
+
+
+def flatten(db: Path, table: str, point: Point, reply: Connection) -> None:
+    """Update the flat table of *table*, killed at *point*; send its number of rows."""
+    _arm(point)
+    with Workspace(path=db) as workspace:
+        result = workspace.flatten(table)
+    reply.send(result.rows)
 
 
 def work(job: ChildExport, reply: Connection) -> None:
@@ -266,7 +293,7 @@ def recorded_statements() -> Iterator[list[str]]:
 def _arm(point: Point) -> None:
     """Wrap what the point names."""
     trigger = _Trigger(point)
-    pattern = (STATEMENTS | FORGET_STATEMENTS).get(point.name)
+    pattern = (STATEMENTS | FORGET_STATEMENTS | FLATTEN_STATEMENTS).get(point.name)
     if pattern is not None:
         connect = duckdb.connect
         duckdb.connect = lambda *args, **options: _TriggeringConnection(  # type: ignore[assignment] # same interface

@@ -15,6 +15,7 @@ from mixpanel_export._database.schema import LEDGER_TABLES
 from mixpanel_export._local.reader import read_contents
 from mixpanel_export.simulator import Row
 
+from .flat import SUFFIX
 from .project import Selection
 
 _COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
@@ -76,13 +77,17 @@ def read(db: Path) -> Contents:
         winners = connection.execute("SELECT lost_to FROM _export_duplicates").fetchall()
         return Contents(
             _ledger(connection),
-            {name: _by_batch(connection, name, "export_batch") for name in names - _LEDGER_TABLES},
+            {name: _by_batch(connection, name, "export_batch") for name in names if _has_events(name)},
             _by_batch(connection, "_export_duplicates", "batch"),
             frozenset(batch for (batch,) in winners),
             _rejects(connection),
             _targets(connection),
             _missing(connection),
         )
+
+
+def _has_events(table: str) -> bool:
+    return table not in _LEDGER_TABLES and not table.startswith("_flat_") and not table.endswith(SUFFIX)
 
 
 def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[int, Entry]:

@@ -28,17 +28,20 @@ from mixpanel_export.simulator import Fault
 
 from .child import (
     ASYNCHRONOUS,
+    FLATTEN_STATEMENTS,
     FORGET_STATEMENTS,
     POINTS,
     RETRY_WAIT,
     ChildExport,
     Moment,
     Point,
+    flatten,
     forget,
     work,
 )
 from .contents import read
-from .project import Export, Mode, Project
+from .flat import check_flat_tables
+from .project import SHADOW, Export, Mode, Project
 from .schedules import ACCOUNT, Run, Tally
 from .state import Outcome
 from .violations import ViolationError, require
@@ -121,6 +124,14 @@ class KilledRun(Run):
                 removed in {None, expected}, "`forget` reports another number of events", removed, expected
             )
         self.model.check_unchanged(contents)
+
+    def kill_flatten(self, table: str, point: Point) -> None:
+        """Update the flat table of *table* in a child that dies at *point*; then complete the update and check it."""
+        child, receive = self._start(flatten, self.db, table, point)
+        _, killed = _reply_of(child, receive)
+        (self.tally.kills if killed else self.tally.missed)[point.name] += 1
+        self.model.check_unchanged(read(self.db))
+        check_flat_tables(self.db, auto=self.draw.random() < 0.5)
 
     def _start(self, work: Callable[..., None], *arguments: object) -> tuple[BaseProcess, Connection]:
         """Start *work* in a child, and return the child and what it sends."""
@@ -223,6 +234,9 @@ def kills(seed: int) -> Tally:
                     if point and point.name in FORGET_STATEMENTS:
                         _kill_forget(run, point)
                         continue
+                    if point and point.name in FLATTEN_STATEMENTS:
+                        _kill_flatten(run, point)
+                        continue
                     task, faults = _task(run, point)
                     killed = run.kill(task, faults, point)
                     if killed and draw.random() < 0.7:
@@ -248,10 +262,24 @@ def _kill_forget(run: KilledRun, point: Point) -> None:
     run.forget(person)
 
 
+def _kill_flatten(run: KilledRun, point: Point) -> None:
+    """Kill a child that updates a flat table, if there is a table, and complete the update."""
+    tables = [table for table in sorted(run.model.tables()) if table in read(run.db).tables]
+    tables = [table for table in tables if not table.startswith(SHADOW)]
+    if tables:
+        run.kill_flatten(run.draw.choice(tables), point)
+    else:
+        run.tally.missed[point.name] += 1
+
+
 def _prepare(run: Run, point: Point | None) -> None:
     """In half of the cases, and if *point* needs it, fill the file before the first kill."""
     name = point.name if point else ""
-    if name in FORGET_STATEMENTS or (name != _CREATION and run.draw.random() < 0.5):
+    if (
+        name in FORGET_STATEMENTS
+        or name in FLATTEN_STATEMENTS
+        or (name != _CREATION and run.draw.random() < 0.5)
+    ):
         run.export(run.project.export(mode="resume"))
         run.project.advance()
 

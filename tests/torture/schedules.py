@@ -20,6 +20,7 @@ from mixpanel_export._model import Chunk
 from mixpanel_export.simulator import Fault, checksum
 
 from .contents import read
+from .flat import check_flat_tables
 from .model import Model
 from .project import SHADOW, Export, Mode, Project
 from .settings import export, random_settings
@@ -76,6 +77,7 @@ class Run:
         self.db = folder / "torture.duckdb"
         self.settings = random_settings(draw)
         self.tally = Tally()
+        self._draw_flat = Random(draw.getstate()[1][0])  # flat tables change nothing else of a schedule
 
     def export(self, task: Export, faults: Sequence[Fault] = ()) -> Outcome:
         """Export in this process without a socket, and check the result."""
@@ -118,12 +120,20 @@ class Run:
             self.model.set_target(first, last)
             self.model.check_unchanged(read(self.db))
 
+    def flatten(self) -> None:
+        """Update the flat tables, and check them; perhaps let later exports do it, too."""
+        if any(not table.startswith(SHADOW) for table in self.model.tables()):
+            check_flat_tables(self.db, auto=self._draw_flat.random() < 0.5)
+            self.model.check_unchanged(read(self.db))
+
     def between_exports(self) -> None:
         """Perhaps forget persons or set target days; let time pass."""
         for _ in range(self.draw.choice([0, 0, 1, 2])):
             self.forget_someone()
         if self.draw.random() < 0.15:
             self.set_target()
+        if self._draw_flat.random() < 0.5:
+            self.flatten()
         self.project.advance()
 
     def staging(self) -> list[str]:
