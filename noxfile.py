@@ -10,7 +10,7 @@ nox.options.sessions = ["lint", "types", "tests", "coverage"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 DEV = nox.project.dependency_groups(PROJECT, "dev")
-BENCHMARKS = ["engine", "network", "memory", "growth", "empty", "cores", "startup"]
+BENCHMARKS = ["engine", "network", "memory", "growth", "empty", "cores", "startup", "flatten"]
 
 
 def _tools(*names: str) -> list[str]:
