@@ -78,11 +78,11 @@ def unused(name: str, used: Collection[str]) -> str:
     return candidate
 
 
-def new_keys(counts: Mapping[str, int], columns: Sequence[Column], limit: int) -> list[str]:
-    """Return the keys that become columns, the most frequent first, so that there are at most *limit* columns."""
+def new_keys(counts: Mapping[str, int], columns: Sequence[Column]) -> list[str]:
+    """Return the keys that become columns, the most frequent first, as long as there are fewer than `MAX_COLUMNS`."""
     existing = {column.key for column in columns}
     candidates = sorted(counts.keys() - existing, key=lambda key: (-counts[key], key))
-    return candidates[: max(0, limit - len(existing))]
+    return candidates[: max(0, MAX_COLUMNS - len(existing))]
 
 
 @dataclass(frozen=True, slots=True)

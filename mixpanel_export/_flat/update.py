@@ -59,14 +59,7 @@ class Update:
     """Whether rows that were read have keys without a column of their own."""
 
 
-def update(
-    connection: Connection,
-    flat: FlatTable,
-    *,
-    unparsable: bool = False,
-    only_known: bool = False,
-    max_columns: int = MAX_COLUMNS,
-) -> Update:
+def update(connection: Connection, flat: FlatTable, *, unparsable: bool, only_known: bool = False) -> Update:
     """Bring *flat* up to date, or create it.
 
     *unparsable* also handles rows whose text the fast queries break; without it, these raise an error of DuckDB. With
@@ -84,7 +77,7 @@ def update(
     source = Source(flat.source, pending.read, flat.events, unparsable)
     if not pending.read:
         return _without_reading(connection, flat, pending)
-    plan = _plan(connection, flat, source, now, max_columns)
+    plan = _plan(connection, flat, source, now)
     if plan.rereads:
         pending = Changes(tuple(sorted(now)), pending.gone)
         source = replace(source, batches=pending.read)
@@ -125,12 +118,10 @@ class _Plan:
         return [(old, new) for old, new in pairs if old.type != new.type]
 
 
-def _plan(
-    connection: Connection, flat: FlatTable, source: Source, now: Mapping[int, BatchState], limit: int
-) -> _Plan:
+def _plan(connection: Connection, flat: FlatTable, source: Source, now: Mapping[int, BatchState]) -> _Plan:
     old = read_columns(connection, flat.name)
-    counts = key_counts(connection, source, flat.only, len(old) + limit + 1)
-    added = named(new_keys(counts, old, limit), [column.name for column in old])
+    counts = key_counts(connection, source, flat.only, len(old) + MAX_COLUMNS + 1)
+    added = named(new_keys(counts, old), [column.name for column in old])
     columns = [*old, *added]
     kinds, doubtful = _kinds(connection, source, columns, now)
     columns = [replace(column, kinds=column.kinds | kinds.get(column.key, Kind.NONE)) for column in columns]
