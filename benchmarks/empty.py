@@ -71,7 +71,7 @@ class Case:
 def export(url: str, last: date, db: Path) -> int:
     """Export the days one by one, and return the number of failed batches."""
     settings: dict[str, Any] = {"db": db, "credentials": ACCOUNT, "api_url": url, "chunk_days": 1}
-    warnings.filterwarnings("ignore", ".*has no event for this export")
+    warnings.filterwarnings("ignore", ".*has no events for this export")
     return anyio.run(partial(export_events, FIRST, last, **settings, **UNLIMITED)).failed_batches
 
 

@@ -105,7 +105,7 @@ def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Observed:
             (_duplicates, "batches_to_compare"),
         )
     )
-    warnings.filterwarnings("ignore", ".*has no event for this export")  # the file without events
+    warnings.filterwarnings("ignore", ".*has no events for this export")  # the file without events
     keywords: dict[str, Any] = {"db": db, "credentials": ACCOUNT, "api_url": url} | LIMITS_OFF | options
     result = anyio.run(partial(export_events, *days, **keywords))
     if result.failed_batches:

@@ -56,15 +56,13 @@ class _Settings(TypedDict, total=False):
 class Workspace(LocalDatabase, NotImplementedHere):
     """A DuckDB file, and the Mixpanel project whose events are loaded into it.
 
-    Without *path*, `MPX_DB` names the file, or else `db` under `[defaults]` in the configuration file. If neither is
-    set, the file is mixpanel_data's default, `~/.mp/data/{project_id}.db`. The file is opened on first use, and
-    created if it is missing. It stays open until `close()`, and no other process can open it in the meantime. With
-    *read_only*, other processes can read the file, but the workspace cannot fetch. Only one thread at a time may use a
-    workspace.
+    Without *path*, `MPX_DB` names the file, or else `db` under `[defaults]` in the configuration file. If neither is set,
+    it is mixpanel_data's default, `~/.mp/data/{project_id}.db`. The file is opened on first use, and created if it is
+    missing. It stays open until `close()`, and no other process can open it in the meantime. With *read_only*, others
+    can read the file, but the workspace cannot fetch. Only one thread at a time may use a workspace.
 
     Without *credentials*, `resolve_credentials` finds them on first use. *project_id*, *region* and *project_timezone*
-    override those of the credentials. *http2* and *timeouts* are passed to `export_events`. *workspace_id* is accepted
-    for compatibility with mixpanel_data and has no effect.
+    override those of the credentials. *http2* and *timeouts* are passed to `export_events`. *workspace_id* has no effect.
 
     Example:
         with Workspace(path="events.duckdb") as workspace:
@@ -221,16 +219,14 @@ class Workspace(LocalDatabase, NotImplementedHere):
     ) -> FetchResult | ParallelFetchResult:
         """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
 
-        Dates are as in `export_events`. With *parallel*, the range is split into batches of *chunk_days* (None:
-        planned from the range, workers and quota), and up to *max_workers* (None: 10) of them are fetched at a time. A
-        failed batch is reported in the result, while the others continue. Without *parallel*, a single request fetches
-        all days, and an error is raised.
+        Dates are as in `export_events`. With *parallel*, the range is split into batches of *chunk_days* (None: planned
+        from the range, workers and quota), and up to *max_workers* (None: 10) of them are fetched at a time. A failed
+        batch is reported in the result. Without *parallel*, one request fetches all days, and its error is raised.
 
         The table must not exist, unless *append*, *replace* or *resume* is true. A replacement without any event is
         refused, unless *allow_empty* is true. An empty *events* list or *where* expression selects all events, like
         None. *limit* caps the number of events per request. A failed request is retried up to *retries* times. The
-        call waits up to *max_wait* seconds in total for the hourly quota. *batch_size* is accepted for compatibility
-        with mixpanel_data and has no effect.
+        call waits up to *max_wait* seconds in total for the hourly quota. *batch_size* has no effect.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.

@@ -6,8 +6,7 @@ Rows contain hosts, project ids and process ids, but no secrets.
 
 Each call opens and closes the file. This takes half a millisecond, and is safe if the file is deleted or replaced, or
 if a process forks. Writes are not synced to the disk: SQLite's journal keeps the file valid when a process is killed,
-and a file that a power failure damaged is renamed. Calls block while another process holds the lock, so run them in a
-worker thread.
+and a file damaged by a power failure is renamed. Calls block while another process holds the lock.
 
 Each process remembers its own requests, and adds those that the file lacks. If the file cannot be used, the process
 warns once and counts only its own requests. It adds them once the file can be used again.
