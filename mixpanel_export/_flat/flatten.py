@@ -27,6 +27,7 @@ from mixpanel_export._database.schema import (
     name_in_database,
     table_exists,
 )
+from mixpanel_export._database.settings import most_memory
 from mixpanel_export._flat.columns import BASE_COLUMNS, OTHER
 from mixpanel_export._flat.state import (
     FlatTable,
@@ -118,11 +119,10 @@ def flatten(connection: Connection, path: Path, request: Request) -> FlattenResu
         check_ledger(connection)
         source = _source(connection, request.source)
         try:
-            with transaction(connection):
-                return _flatten(connection, source, request, unparsable=False)
-        except duckdb.InvalidInputException:
-            with transaction(connection):
-                return _flatten(connection, source, request, unparsable=True)
+            return _flatten_in_transaction(connection, source, request)
+        except duckdb.OutOfMemoryException:
+            with most_memory(connection, 0):
+                return _flatten_in_transaction(connection, source, request)
 
 
 def check_flat_name(connection: Connection, path: Path, table: str) -> None:
@@ -167,6 +167,15 @@ def refresh_flat_tables(connection: Connection, table: str) -> None:
             _check_columns(connection, flat.name)
             done = update(connection, flat, unparsable=True, only_known=True)
             _update_views(connection, flat, done)
+
+
+def _flatten_in_transaction(connection: Connection, source: str, request: Request) -> FlattenResult:
+    try:
+        with transaction(connection):
+            return _flatten(connection, source, request, unparsable=False)
+    except duckdb.InvalidInputException:
+        with transaction(connection):
+            return _flatten(connection, source, request, unparsable=True)
 
 
 def _flatten(connection: Connection, source: str, request: Request, *, unparsable: bool) -> FlattenResult:

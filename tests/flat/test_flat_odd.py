@@ -8,6 +8,7 @@ from flats import equal, held, make_flat, sent, store
 from support import export, query, simulator
 
 from mixpanel_export import TableExistsError, TableFormatError, Workspace
+from mixpanel_export._database.connection import connected_for_export
 
 pytestmark = pytest.mark.anyio
 
@@ -107,3 +108,16 @@ async def test_forgetting_stops_at_a_changed_flat_table(db: Path) -> None:
         assert query(db, "SELECT count(*) FROM events") == before
         workspace.flatten(rebuild=True)
         assert workspace.forget(person).total > 0
+
+
+def test_long_texts_have_more_memory(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of an average of 10 kB can be flattened with the least memory with which they can be exported."""
+    monkeypatch.setenv("MPX_MEMORY_LIMIT", "96MB")
+    rows = [f'{{"text":"{"x" * 10_000}","number":{number}}}' for number in range(2048)]
+    with duckdb.connect(str(db)) as connection:
+        store(connection, 1, rows)
+    with connected_for_export(db) as connection:
+        assert make_flat(connection).rows == len(rows)
+        assert connection.execute("SELECT sum(number), sum(strlen(text)) FROM events_flat").fetchall() == [
+            (sum(range(2048)), 2048 * 10_000)
+        ]
