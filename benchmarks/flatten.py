@@ -132,7 +132,7 @@ def _reference(connection: Connection) -> None:
         connection.execute(f"ALTER TABLE reference ADD COLUMN {column}")
     connection.execute(
         f"INSERT INTO reference SELECT {base}, {values} "
-        f"FROM (SELECT {base}, {json_values(map(str, keys), marked=False)} AS v FROM events)"
+        f"FROM (SELECT {base}, {json_values(map(str, keys), 'none')} AS v FROM events)"
     )
 
 

@@ -11,6 +11,7 @@ from mixpanel_export._flat.columns import BASE_COLUMNS, BatchState
 from mixpanel_export._flat.kinds import Kind
 from mixpanel_export._flat.members import Member, members
 from mixpanel_export._flat.values import (
+    Marks,
     doubtful,
     has_minus_zero,
     has_other_keys,
@@ -87,7 +88,7 @@ def sampled_kinds(connection: Connection, source: Source, keys: Sequence[str]) -
         for batch in source.batches[::step]
     )
     connection.execute(f"CREATE OR REPLACE TEMP TABLE _flat_sample AS {' UNION ALL '.join(parts)}")
-    values = json_values(keys, marked=True)
+    values = json_values(keys, "all")
     return _aggregated(connection, f"SELECT {values} AS v FROM _flat_sample", keys)[None]
 
 
@@ -95,13 +96,13 @@ def kinds_by_batch(
     connection: Connection, source: Source, keys: Sequence[str]
 ) -> dict[int | None, dict[str, Kind]]:
     """Return the kinds of each key's values in each batch, without doubtful rows."""
-    rows = _rows_for_kinds(source, keys, marked=True)
+    rows = _rows_for_kinds(source, keys, "all")
     return _aggregated(connection, rows, keys, group="export_batch")
 
 
-def kinds_of(connection: Connection, source: Source, keys: Sequence[str], *, marked: bool) -> dict[str, Kind]:
+def kinds_of(connection: Connection, source: Source, keys: Sequence[str], marks: Marks) -> dict[str, Kind]:
     """Return the kinds of each key's values in all rows that are not doubtful."""
-    return _aggregated(connection, _rows_for_kinds(source, keys, marked=marked), keys)[None]
+    return _aggregated(connection, _rows_for_kinds(source, keys, marks), keys)[None]
 
 
 def special_rows(connection: Connection, source: Source) -> tuple[bool, bool]:
@@ -112,8 +113,8 @@ def special_rows(connection: Connection, source: Source) -> tuple[bool, bool]:
     return doubtful_rows, minus_zero
 
 
-def _rows_for_kinds(source: Source, keys: Iterable[str], *, marked: bool) -> str:
-    values = json_values(keys, marked=marked)
+def _rows_for_kinds(source: Source, keys: Iterable[str], marks: Marks) -> str:
+    values = json_values(keys, marks)
     return f"SELECT export_batch, {values} AS v {source.sql} AND NOT {source.doubtful}"
 
 

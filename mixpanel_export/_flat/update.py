@@ -38,7 +38,7 @@ from mixpanel_export._flat.state import (
     write_batch_states,
     write_columns,
 )
-from mixpanel_export._flat.values import converted, texts
+from mixpanel_export._flat.values import Marks, converted, texts
 
 _SAMPLED = 20_000  # rows from which on a sample first tells which columns are text anyway
 _BASE = ", ".join(BASE_COLUMNS)
@@ -162,12 +162,13 @@ def _kinds_in_sql(
     keys = _open(known)
     if not keys:
         return {}
+    marks: Marks = "all" if minus_zero else "inexact"
     if any(known[key] & Kind.REAL for key in keys):
-        return kinds_of(connection, source, keys, marked=True)
-    kinds = kinds_of(connection, source, keys, marked=False)
+        return kinds_of(connection, source, keys, marks)
+    kinds = kinds_of(connection, source, keys, "none")
     unsure = Kind.REAL | Kind.SHORT if minus_zero else Kind.REAL
     again = [key for key in keys if kinds[key] & unsure]
-    return kinds | kinds_of(connection, source, again, marked=True) if again else kinds
+    return kinds | kinds_of(connection, source, again, marks) if again else kinds
 
 
 def _open(kinds: Mapping[str, Kind]) -> list[str]:

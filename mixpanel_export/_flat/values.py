@@ -10,8 +10,12 @@ Python. In a list, a number is not suspect for a zero at its end: lists are equa
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 from mixpanel_export._flat.kinds import Kind, time_text
+
+Marks = Literal["all", "inexact", "none"]
+"""Which numbers are marked: all suspect ones, only those that a double may not hold, or none."""
 
 MARK = r"\u0001"
 """The mark as JSON writes it."""
@@ -24,6 +28,10 @@ _REWRITTEN = r"-?[0-9]+\.[0-9]+0\b|-?0\.0000[0-9]+|-0\s*[,}]"
 _SUSPECT = rf'("\s*:\s*)({_EXPONENT}|{_MANY_DIGITS}|{_REWRITTEN})|([\[,]\s*)({_EXPONENT}|{_MANY_DIGITS})'
 _RAW = "properties::VARCHAR"
 _MARKED = rf"""regexp_replace({_RAW}, '{_SUSPECT}', '\1\3"\\u0001\2\4"', 'g')"""
+# Enough to find kinds, where there is no -0: whether a zero at the end is left out does not matter then.
+_INEXACT_MARKED = (
+    rf"""regexp_replace({_RAW}, '("\s*:\s*)({_EXPONENT}|{_MANY_DIGITS})', '\1"\\u0001\2"', 'g')"""
+)
 _OWN_MARK = f"contains({_RAW}, '{MARK}')"
 
 
@@ -34,9 +42,10 @@ def doubtful(*, unparsable: bool) -> str:
     return f"coalesce({condition}, false)"
 
 
-def json_values(keys: Iterable[str], *, marked: bool) -> str:
-    """Return SQL for the list of the JSON texts of *keys*, with marks if *marked*."""
-    return f"json_extract({_MARKED if marked else _RAW}, {_pointers(keys)})::VARCHAR[]"
+def json_values(keys: Iterable[str], marks: Marks) -> str:
+    """Return SQL for the list of the JSON texts of *keys*."""
+    text = {"all": _MARKED, "inexact": _INEXACT_MARKED, "none": _RAW}[marks]
+    return f"json_extract({text}, {_pointers(keys)})::VARCHAR[]"
 
 
 def has_minus_zero() -> str:

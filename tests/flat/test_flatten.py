@@ -1,5 +1,6 @@
 """Flat tables of exported events: what is read again, what follows a deletion, and whose tables stay."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,12 @@ def test_the_state_describes_the_columns() -> None:
             "SELECT key, type, value_count, first_batch, last_batch, widened_by FROM _flat_columns ORDER BY key"
         )
         assert columns.fetchall() == [("a", "VARCHAR", 5, 1, 4, [4]), ("b", "BIGINT", 1, 4, 4, [])]
+
+
+def test_the_result_can_be_printed() -> None:
+    """As JSON, and as HTML in a notebook."""
+    with duckdb.connect() as db:
+        store(db, 1, ['{"a":1}'])
+        result = make_flat(db)
+        assert json.loads(json.dumps(result.to_dict()))["new_columns"] == ["a"]
+        assert "events_flat" in result._repr_html_()
