@@ -39,16 +39,14 @@ CROWDED_SECOND = SECOND + 0.3
 """The window for the per-second limit while several processes send requests, because their travel times differ more."""
 
 _ACTIVE = 10.0  # seconds; a process that sent a request this recently is expected to send more
-# Seconds to wait for the lock once a wait has timed out, because each request would wait again.
-_SHORT_TIMEOUT = 0.1
+_SHORT_TIMEOUT = 0.1  # seconds to wait for the lock after a time-out, because each request would wait again
 _STEP_BACK = 5.0  # seconds; rows may be dated this far in the future, because a user may set the clock back
 _TICK = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS entries (
     id TEXT PRIMARY KEY, host TEXT NOT NULL, project TEXT NOT NULL, kind TEXT NOT NULL, pid INTEGER NOT NULL,
     boot TEXT, elapsed REAL NOT NULL, wall REAL NOT NULL) WITHOUT ROWID"""
-# Adds or updates one of this process's requests. A refund may not have reached the file, and the wall clock may have
-# changed.
+# Adds or updates a request. A refund may not have reached the file, and the wall clock may have changed.
 _WRITE = """INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, wall = excluded.wall
     WHERE kind <> excluded.kind OR abs(wall - excluded.wall) > 1"""
@@ -206,8 +204,7 @@ class SharedQuota:
     def refund(self, ticket: str) -> View:
         """Stop counting a request against the hourly limit, because the server did not count it.
 
-        It still counts against the per-second limit, because it reached the server. A ticket older than an hour has no
-        effect.
+        It still counts against the per-second limit, because it arrived. Tickets older than an hour have no effect.
         """
         with self._lock:
             if ticket in self._own:

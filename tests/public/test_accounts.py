@@ -294,6 +294,6 @@ def test_a_file_that_cannot_be_changed_is_left(text: str, error: str, file: Path
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[0m"])
 def test_a_name_can_be_shown(name: str, file: Path) -> None:
     """Names that a terminal would not show are refused."""
-    with pytest.raises(ConfigError, match="no name for an account"):
+    with pytest.raises(ConfigError, match="not a valid account name"):
         add_account(file, name, NEW)
     assert _accounts.check_new(file, "a b", replace=False)[0] == "main"
