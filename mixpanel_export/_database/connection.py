@@ -21,6 +21,7 @@ _ADVICE = {
     "Corrupt database file": _DAMAGED,
     "Could not read enough bytes": _DAMAGED,
     "main key table": "drop what refers to the table",
+    "index depends on it": "drop the index",
     "Permission denied": "let this user write to the file and its folder, or choose another path",
 }
 _exporting: set[Path] = set()

@@ -28,7 +28,7 @@ from mixpanel_export._database.schema import (
     table_exists,
 )
 from mixpanel_export._database.settings import most_memory
-from mixpanel_export._flat.columns import BASE_COLUMNS, OTHER
+from mixpanel_export._flat.columns import BASE_COLUMNS, MAX_COLUMNS, OTHER
 from mixpanel_export._flat.state import (
     FlatTable,
     create_state,
@@ -95,7 +95,8 @@ async def flatten_events(
     export into *table* updates the flat table at its end. A further call without these arguments keeps their values.
 
     Raises:
-        ArgumentError: *into* begins with an underscore, or *only* or *events* differ from those of the existing table.
+        ArgumentError: *into* begins with an underscore, *only* names more than 1,000 keys, or *only* or *events* differ
+            from those of the existing table.
         DatabaseNotFoundError: There is no such file.
         DatabaseError: The file cannot be opened or written.
         TableNotFoundError: There is no such table.
@@ -106,6 +107,8 @@ async def flatten_events(
     """
     started = time.monotonic()
     request = Request(table, into, _names("only", only), _names("events", events), per_event, auto, rebuild)
+    if request.only and len(request.only) > MAX_COLUMNS:
+        raise ArgumentError("only", f"must be at most {MAX_COLUMNS:,} names, got {len(request.only):,}")
     path = database_path(db)
     check_there(path)
     async with entered_in_thread(connected_for_export(path)) as connection:

@@ -20,7 +20,8 @@ from mixpanel_export._flat.values import (
     literal,
 )
 
-_PAGE = 1000  # doubtful rows that Python holds at once
+_PAGE = 4_000_000  # bytes of doubtful rows that Python holds at once
+_ROW = 1_000  # bytes that Python needs for a row beside its text
 _SAMPLE_BATCHES = 8
 _SAMPLE_ROWS = 1000  # of each of these batches
 _BASE = ", ".join(BASE_COLUMNS)
@@ -145,16 +146,16 @@ class DoubtfulRows:
         self._connection = connection
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE _flat_doubtful AS "
-            f"SELECT row_number() OVER () AS number, {_BASE}, properties {source.sql} AND {self.condition}"
+            f"SELECT sum(strlen(properties) + {_ROW}) OVER (ROWS UNBOUNDED PRECEDING) // {_PAGE} AS page, "
+            f"{_BASE}, properties {source.sql} AND {self.condition}"
         )
 
     def __iter__(self) -> Iterator[list[tuple[Base, list[Member]]]]:
         """Yield some rows at a time."""
-        ((count,),) = self._connection.execute("SELECT count(*) FROM _flat_doubtful").fetchall()
-        for start in range(1, count + 1, _PAGE):
+        pages = self._connection.execute("SELECT DISTINCT page FROM _flat_doubtful ORDER BY page").fetchall()
+        for (page,) in pages:
             rows = self._connection.execute(
-                f"SELECT {_BASE}, properties::VARCHAR FROM _flat_doubtful "
-                f"WHERE number BETWEEN {start} AND {start + _PAGE - 1}"
+                f"SELECT {_BASE}, properties::VARCHAR FROM _flat_doubtful WHERE page = {page}"
             ).fetchall()
             yield [((*base,), members(text)) for *base, text in rows]
 

@@ -7,7 +7,14 @@ import pytest
 from flats import equal, held, make_flat, sent, store
 from support import export, query, simulator
 
-from mixpanel_export import TableExistsError, TableFormatError, Workspace
+from mixpanel_export import (
+    ArgumentError,
+    DatabaseError,
+    TableExistsError,
+    TableFormatError,
+    Workspace,
+    flatten_events,
+)
 from mixpanel_export._database.connection import connected_for_export
 
 pytestmark = pytest.mark.anyio
@@ -121,3 +128,40 @@ def test_long_texts_have_more_memory(db: Path, monkeypatch: pytest.MonkeyPatch) 
         assert connection.execute("SELECT sum(number), sum(strlen(text)) FROM events_flat").fetchall() == [
             (sum(range(2048)), 2048 * 10_000)
         ]
+
+
+def test_long_rows_that_are_read_in_python() -> None:
+    """Many of them are read some megabytes at a time, and none is left out."""
+    with duckdb.connect() as db:
+        rows = [f'{{"text":"\\u0001{"x" * 500_000}","number":{number}}}' for number in range(30)]
+        store(db, 1, [*rows, *['{"text":"\\u0001"}'] * 5_000])
+        make_flat(db)
+        assert db.execute("SELECT sum(number), sum(strlen(text)), count(*) FROM events_flat").fetchall() == [
+            (sum(range(30)), 30 * 500_001 + 5_000, 5_030)
+        ]
+
+
+def test_an_index_of_the_user_is_named_as_the_obstacle() -> None:
+    """DuckDB cannot make an indexed column wider; the table is as it was before, and goes on without the index."""
+    with duckdb.connect() as db:
+        store(db, 1, ['{"a":1}'])
+        make_flat(db)
+        db.execute("CREATE INDEX mine ON events_flat (a)")
+        store(db, 2, ['{"b":1}'])
+        make_flat(db)
+        store(db, 3, ['{"a":"x"}'])
+        with pytest.raises(DatabaseError) as caught:
+            make_flat(db)
+        assert "drop the index" in str(caught.value)
+        assert equal(held(db), sent({1: ['{"a":1}'], 2: ['{"b":1}']}))
+        db.execute("DROP INDEX mine")
+        make_flat(db)
+        assert equal(held(db), sent({1: ['{"a":1}'], 2: ['{"b":1}'], 3: ['{"a":"x"}']}))
+
+
+async def test_only_names_at_most_as_many_keys_as_columns(db: Path) -> None:
+    """Otherwise some of the named keys would have no column."""
+    await export(simulator(), db, last="2024-03-01")
+    with pytest.raises(ArgumentError) as caught:
+        await flatten_events(db, only=[f"key {number}" for number in range(1001)])
+    assert caught.value.argument == "only"

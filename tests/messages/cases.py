@@ -325,6 +325,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
     ),
     "one name in the place of several": steps(exists, flattened(only="a")),
     "no name at all": steps(exists, flattened(only=[])),
+    "more keys than columns": steps(exists, flattened(only=[f"key {number}" for number in range(1001)])),
     "a flat table that another transaction changes": steps(exists, flattened_meanwhile),
     # The command line
     "mpx: no property": shell("flatten", "--only", ","),
