@@ -123,7 +123,8 @@ def flatten(connection: Connection, path: Path, request: Request) -> FlattenResu
         source = _source(connection, request.source)
         try:
             return _flatten_in_transaction(connection, source, request)
-        except duckdb.OutOfMemoryException:
+        # A commit without enough memory is an error of the transaction.
+        except (duckdb.OutOfMemoryException, duckdb.TransactionException):
             with most_memory(connection, 0):
                 return _flatten_in_transaction(connection, source, request)
 
