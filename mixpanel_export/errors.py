@@ -1,6 +1,4 @@
-"""The errors of this package.
-
-The names and the hierarchy are those of mixpanel_data::
+"""The errors of this package. The names and the hierarchy are those of mixpanel_data::
 
     MixpanelDataError
     ├── APIError                    a request failed
@@ -22,7 +20,8 @@ The names and the hierarchy are those of mixpanel_data::
     ├── DateRangeTooLargeError
     ├── ExportRunningError          this process already exports into the file
     ├── LedgerMismatchError         the table differs from the ledger
-    ├── SelectionError              the table has these days with another selection └── TableError
+    ├── SelectionError              the table has these days with another selection
+    └── TableError
         ├── TableExistsError
         ├── TableFormatError
         └── TableNotFoundError
@@ -38,10 +37,7 @@ from mixpanel_export._error_base import Context, Problem, ResponseContext
 
 
 class ArgumentError(Problem, ValueError):
-    """An argument is out of range or of the wrong kind. This is a `ValueError`.
-
-    The sentence is `{argument} {reason}; {advice}`, such as `limit must be between 1 and 100000, got 0`.
-    """
+    """An argument is out of range or of the wrong kind; such as `limit must be between 1 and 100000, got 0`."""
 
     argument: str
 

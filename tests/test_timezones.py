@@ -283,8 +283,9 @@ def test_an_unknown_zone_costs_no_request(tmp_path: Path) -> None:
         asked.append(str(request.url))
         return b""
 
+    export = partial(export_from, answering(answer), tmp_path / "test.duckdb", "2024-03-01", "2024-03-01")
     with pytest.raises(ValueError, match="project_timezone"):
-        exported([], tmp_path / "test.duckdb", project_timezone="PDT", transport=answering(answer))
+        anyio.run(partial(export, project_timezone="PDT"))
     assert not asked
     assert not list(tmp_path.iterdir())
 

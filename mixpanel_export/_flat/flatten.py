@@ -219,7 +219,7 @@ def _source(connection: Connection, table: str) -> str:
     if not has_export_columns(connection, source):
         raise TableFormatError(
             source,
-            f"table {source} has other columns than an export's",
+            f"table {source} does not have an export's columns",
             advice="run `mpx upgrade` if mixpanel_data wrote it",
         )
     return source
