@@ -1,4 +1,6 @@
-"""The errors of this package. The names and the hierarchy are those of mixpanel_data::
+"""The errors of this package. Arguments out of range raise `ArgumentError`, a `ValueError`, before anything else happens.
+
+The names and the hierarchy are those of mixpanel_data::
 
     MixpanelDataError
     ├── APIError                    a request failed
@@ -25,8 +27,6 @@
         ├── TableExistsError
         ├── TableFormatError
         └── TableNotFoundError
-
-Arguments out of range raise `ArgumentError`, a `ValueError`, before anything else happens.
 """
 
 from collections.abc import Callable, Iterable, Mapping
