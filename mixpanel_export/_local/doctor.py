@@ -20,6 +20,7 @@ from mixpanel_export._database.ledger import Ledger, read_batches
 from mixpanel_export._database.path import database_path
 from mixpanel_export._database.schema import check_format, check_ledger, table_names
 from mixpanel_export._error_base import Problem
+from mixpanel_export._flat.state import flat_tables
 from mixpanel_export._model import Chunk
 from mixpanel_export._quota.shared import SharedQuota, key_of, quota_file
 from mixpanel_export._source.reach import ServerProbe
@@ -220,8 +221,10 @@ def _check_contents(connection: Connection, path: Path) -> Iterator[Finding]:
             "export into a new file",
         )
     check_ledger(connection)
+    flat = {table.name for table in flat_tables(connection)}
     for name in names:
-        yield from _check_table(connection, name)
+        if name not in flat:
+            yield from _check_table(connection, name)
 
 
 def _check_table(connection: Connection, table: str) -> Iterator[Finding]:

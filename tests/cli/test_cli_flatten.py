@@ -29,6 +29,12 @@ def test_what_was_done_is_printed(exported: Path) -> None:
     assert "up to date" in mpx("flatten", "--db", str(exported)).stdout
 
 
+def test_doctor_does_not_mistake_a_flat_table_for_a_changed_export(exported: Path) -> None:
+    """Its further columns are no reason for a warning."""
+    assert mpx("flatten").exit_code == 0
+    assert "events_flat" not in mpx("doctor", "--db", str(exported)).output
+
+
 def test_options_reach_the_table(exported: Path) -> None:
     """Keys, events, name and views, which a JSON list may name too."""
     words = ("--into", "wide", "--only", "$os,$city", "--event", '["Sign Up"]', "--per-event", "--auto")
