@@ -249,7 +249,7 @@ def _as_database_error(path: Path, error: Exception) -> DatabaseError:
             str(path),
             pid,
             f"{path} is in use by {holder}",
-            advice="close it there, or export into another file",
+            advice="close it there, or use another file",
         )
     if "not a valid DuckDB database" in text:
         return DatabaseError(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   mpx query "SELECT event_name, count(*) AS events FROM events GROUP BY ALL ORDER BY events DESC"
+  mpx query "SELECT properties.plan, count(*) FROM events GROUP BY ALL"
+  mpx query 'SELECT properties."$browser", count(*) FROM events GROUP BY ALL'
   mpx query "FROM events LIMIT 5" --json | jq .properties.plan
   mpx query - --csv --db app.duckdb < report.sql > report.csv
   mpx query --file report.sql -p event='Sign Up' -p since=2024-03-01
@@ -31,8 +33,11 @@ Examples:
   mpx query "FROM events" --parquet - | aws s3 cp - s3://bucket/events.parquet
 
 \b
-The file is opened read-only, and statements that would change it are refused. --json and --csv write UTF-8, and they
-write JSON columns as they were received. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file, 1 anything else.
+An events table has the columns event_name, event_time, distinct_id, insert_id, properties and
+export_batch. `mpx flatten` makes a table with a column for each property. The file is opened
+read-only, and statements that would change it are refused. --json and --csv write UTF-8, and they
+write JSON columns as they were received. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file,
+1 anything else.
 """
 
 _PATH_AS_KEY = re.compile(r"->>?\s*'(\$\w+)'")
