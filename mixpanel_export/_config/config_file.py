@@ -24,6 +24,7 @@ class Defaults:
     workers: int | None = None
     mode: str | None = None
     db: str | None = None
+    flatten: bool | None = None
 
 
 def config_file(environ: Mapping[str, str] | None = None) -> Path:
@@ -111,7 +112,7 @@ def chosen_database() -> str | None:
 def _expected(key: str, value: object) -> str | None:
     """Return a description of valid values; None if *value* is valid."""
     match key:
-        case "parallel":
+        case "parallel" | "flatten":
             return None if isinstance(value, bool) else "true or false"
         case "workers":
             right = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_WORKERS

@@ -46,7 +46,7 @@ Examples:
   mpx export --parallel --resume --quiet     # for cron: the days that the table lacks
 
 Credentials come from MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or from an account in ~/.mp/config.toml.
-[defaults] in that file decides what is not typed: parallel = true, workers = 10, mode = "resume", db = "events.duckdb".
+[defaults] in that file decides what is not typed: parallel = true, workers = 10, mode = "resume", flatten = true, db = "events.duckdb".
 
 \b
 Exit codes:
@@ -149,9 +149,11 @@ Exit codes:
     help="With --replace, allow a new table without any event.",
 )
 @option(
-    "--flatten",
+    "--flatten/--no-flatten",
     section="What",
-    is_flag=True,
+    setting="flatten",
+    default=False,
+    show_default=False,
     help="Then update the flat tables, or make one; see mpx flatten.",
 )
 @option(

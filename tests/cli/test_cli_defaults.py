@@ -57,6 +57,17 @@ def test_what_is_typed_comes_first(configure: Configure, sim: Simulator) -> None
     assert mpx("export", *WEEK, "--mode", "append", "--resume").exit_code == 2
 
 
+@pytest.mark.usefixtures("sim")
+def test_flat_tables_can_be_the_default(configure: Configure, tmp_path: Path) -> None:
+    """With flatten in the file each export makes a flat table, unless --no-flatten is typed."""
+    configure("[defaults]\nflatten = true\n")
+    assert mpx("export", "plain", *WEEK, "--no-flatten").exit_code == 0
+    assert mpx("export", *WEEK).exit_code == 0
+    tables = {name for (name,) in query(tmp_path / "events.duckdb", "SELECT table_name FROM duckdb_tables()")}
+    assert "events_flat" in tables
+    assert "plain_flat" not in tables
+
+
 def test_the_command_that_continues_keeps_no_parallel(configure: Configure, sim: Simulator) -> None:
     """Otherwise the file would make it another export."""
     configure("[defaults]\nparallel = true\n")
