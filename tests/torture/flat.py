@@ -1,6 +1,9 @@
 """Flat tables of a file: an update, killed or not, ends in the same rows as a table made from scratch."""
 
 from collections import Counter
+from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +30,26 @@ def check_flat_tables(db: Path, *, auto: bool) -> None:
 
 
 def _rows(workspace: Workspace, table: str) -> Counter[frozenset[Any]]:
-    """Return the rows of a flat table, each as the texts of its values by key."""
+    """Return the rows of a flat table, each as its values by key."""
     names = dict(
         workspace.sql_rows(f"SELECT column_name, key FROM _flat_columns WHERE flat_table = '{table}'").rows
     )
     result = workspace.sql_rows(f'FROM "{table}"')
     keys = [(name in names, names.get(name, name)) for name in result.columns]
     return Counter(
-        frozenset((key, str(value)) for key, value in zip(keys, row, strict=True) if value is not None)
+        frozenset(
+            (key, _comparable(value)) for key, value in zip(keys, row, strict=True) if value is not None
+        )
         for row in result.rows
     )
+
+
+def _comparable(value: Any) -> Decimal | str:
+    """Return *value* in a form that does not depend on the type of its column, which updates only make wider."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    with suppress(InvalidOperation):
+        if (number := Decimal(text)).is_finite():
+            return number
+    return text
