@@ -53,10 +53,6 @@ class Chunk:
         """Whether the two chunks have a day in common."""
         return self.first <= other.last and other.first <= self.last
 
-    def covers(self, other: "Chunk") -> bool:
-        """Whether this chunk includes every day of *other*."""
-        return self.first <= other.first and other.last <= self.last
-
     def borders(self, later: "Chunk") -> bool:
         """Whether the *later* chunk begins on the day after this one."""
         return later.first - self.last == timedelta(days=1)

@@ -135,10 +135,10 @@ class ColumnSummary:
     max: Any
     approx_unique: int
     avg: float | None
-    """None for columns without numbers; likewise `std`."""
+    """Like `std`, None for columns without numbers."""
     std: float | None
     q25: Any
-    """None for types without quartiles; likewise `q50` and `q75`."""
+    """Like `q50` and `q75`, None for types without quartiles."""
     q50: Any
     q75: Any
     count: int
@@ -244,7 +244,7 @@ class ColumnStatsResult:
     top_values: list[tuple[Any, int]] = field(default_factory=list)
     """The most frequent values, each with its count."""
     min: float | None = None
-    """None if the values are not numbers; likewise `max`, `mean` and `std`."""
+    """Like `max`, `mean` and `std`, None if the values are not numbers."""
     max: float | None = None
     mean: float | None = None
     std: float | None = None

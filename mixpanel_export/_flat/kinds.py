@@ -2,9 +2,6 @@
 
 from enum import IntFlag
 
-TYPES = ("BOOLEAN", "BIGINT", "DOUBLE", "TIMESTAMP", "JSON", "VARCHAR")
-"""The types that a column can have."""
-
 
 class Kind(IntFlag):
     """The kinds of a key's values, as a set. `null` has no kind."""

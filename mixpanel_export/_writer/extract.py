@@ -220,7 +220,7 @@ class ExtractionStatement:
         return ExtractedSegment(
             lines=index.lines,
             longest=index.longest,
-            spans=index.spans(np.arange(len(index.regular))),
+            spans=index.spans,
             properties=index.properties,
             columns=store(arrays),
             doubtful=(*segment.irregular(), *numbers[doubtful].tolist()),

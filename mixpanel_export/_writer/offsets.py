@@ -54,9 +54,10 @@ class LineIndex:
         """The size of the longest line, in bytes."""
         return int(np.diff(self.ends, prepend=0).max(initial=0))
 
-    def spans(self, places: Numbers) -> Offsets:
-        """Return where regular lines begin and end. *places* are their indexes among the regular lines."""
-        return np.stack((self.marks[places, 0] - len(BEGIN), self.ends[self.regular[places]]), axis=1)
+    @property
+    def spans(self) -> Offsets:
+        """Where each regular line begins and ends."""
+        return np.stack((self.marks[:, 0] - len(BEGIN), self.ends[self.regular]), axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Whoever mistypes a name is shown the one that was probably meant."""
+"""Suggestions for mistyped names."""
 
 from pathlib import Path
 

@@ -64,7 +64,7 @@ FORGET_STATEMENTS = {
     "forget: commit": "COMMIT",
     "forget: checkpoint": "CHECKPOINT",
 }
-"""Points of `Workspace.forget`, likewise."""
+"""Points of `Workspace.forget` in DuckDB, by a pattern for the start of the statement."""
 
 FLATTEN_STATEMENTS = {
     "flatten: find types": r"SELECT NULL AS g",
@@ -75,7 +75,7 @@ FLATTEN_STATEMENTS = {
     "flatten: commit": "COMMIT",
     "flatten: checkpoint": "CHECKPOINT",
 }
-"""Points of `Workspace.flatten`, likewise."""
+"""Points of `Workspace.flatten` in DuckDB, by a pattern for the start of the statement."""
 
 CALLS = {
     "create the staging directory": "_writer.staging.Staging.__init__",
