@@ -135,6 +135,16 @@ class Batch:
     error: str | None = None
     revision: int = 0
     """How often rows in the batch have been hidden, shown again or deleted since the commit."""
+    export: int | None = None
+    """The number of the first batch of the same export."""
+    queued_at: datetime | None = None
+    """As in `RequestTimes`, and so are the next four."""
+    connecting_at: datetime | None = None
+    connected_at: datetime | None = None
+    first_byte_at: datetime | None = None
+    received_at: datetime | None = None
+    validated_at: datetime | None = None
+    """When all lines were known to be events, in naive UTC."""
 
     @property
     def visible(self) -> bool:
@@ -156,6 +166,22 @@ class ChunkStart:
     """The batch number for the chunk's ledger row."""
     keep_rejects: bool = False
     """Whether to store lines that are not events as rejects. If not, the chunk is fetched once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTimes:
+    """The times of a chunk's last request, in naive UTC; None for what did not happen."""
+
+    queued_at: datetime | None = None
+    """When a worker was free, and the wait for the quota began."""
+    connecting_at: datetime | None = None
+    """When the quota allowed to connect."""
+    connected_at: datetime | None = None
+    """When the connection was open. The request may then wait for the quota again."""
+    first_byte_at: datetime | None = None
+    """When the first byte of the body arrived."""
+    received_at: datetime | None = None
+    """When the body was complete and its lines were staged."""
 
 
 Lines = tuple[bytes | memoryview, ...]
@@ -182,6 +208,7 @@ class ChunkEnd:
     """Compressed bytes that all attempts received."""
     size: int
     """The total size in bytes of all blocks since the last `ChunkStart`."""
+    times: RequestTimes = RequestTimes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +221,7 @@ class ChunkFailed:
     attempts: int
     bytes_read: int
     error: str
+    times: RequestTimes = RequestTimes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,13 @@ _COLUMNS = {
     "deduplicated": "deduped",
     "zone": "timezone",
     "revision": "revision",
+    "export": "export",
+    "queued_at": "queued_at",
+    "connecting_at": "connecting_at",
+    "connected_at": "connected_at",
+    "first_byte_at": "first_byte_at",
+    "received_at": "received_at",
+    "validated_at": "validated_at",
 }
 """The ledger column for each field of `Batch`, except `selection` and `days`, which have several columns each."""
 

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from mixpanel_export._database.connection import Connection, quoted, supports_zstd
 from mixpanel_export.errors import TableFormatError
 
-LEDGER_VERSION = 4
+LEDGER_VERSION = 5
 """The version of the ledger tables, stored in the comment on `_export_batches`.
 
-Version 2 has `_export_timeless` instead of `_export_strays`; version 1 has neither.
+Before version 5, batches have no number of their export and fewer times. Version 2 has `_export_timeless` instead of `_export_strays`; version 1 has neither.
 """
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
@@ -61,6 +61,13 @@ _LEDGER_COLUMNS = {
     "deduped": "BOOLEAN",
     "timezone": "VARCHAR",
     "revision": "INTEGER",
+    "export": "INTEGER",
+    "queued_at": "TIMESTAMP",
+    "connecting_at": "TIMESTAMP",
+    "connected_at": "TIMESTAMP",
+    "first_byte_at": "TIMESTAMP",
+    "received_at": "TIMESTAMP",
+    "validated_at": "TIMESTAMP",
 }
 _TARGET_DAYS_COLUMNS = {
     name: _LEDGER_COLUMNS[name]

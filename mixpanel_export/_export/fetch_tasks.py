@@ -143,7 +143,7 @@ class FetchTasks:
         self, chunk: Chunk, stats: ChunkStats, send: ObjectSendStream[Item]
     ) -> Verdict | None:
         """Submit the complete chunk, and return the verdict on it."""
-        end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.size)
+        end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.size, stats.times)
         verdict = await self._write_tasks.submit(end, send, empty_answer=stats.empty_answer)
         if isinstance(verdict, Committed):
             await self._report(chunk)
@@ -167,6 +167,7 @@ class FetchTasks:
             stats.attempts,
             stats.bytes_read,
             error.text(days=False),
+            stats.times,
         )
         await self._write_tasks.submit(failed, send)
         self._tracker.fail(chunk, error)

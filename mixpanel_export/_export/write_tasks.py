@@ -17,7 +17,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -44,6 +44,7 @@ from mixpanel_export._model import (
     Split,
     Verdict,
 )
+from mixpanel_export._timezones import naive_utc
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import Segment, StagedChunk, Staging
@@ -126,6 +127,7 @@ class WriteTasks:
         self._clock = clock
         self._tracker = tracker
         self._tuning = tuning
+        self._now = now
         self._writer = Writer(table, staging, now)
         self._replies: dict[Chunk, _Reply] = {}
         self._backlog = _Backlog(tuning.backlog, self._commit_now)
@@ -196,7 +198,8 @@ class WriteTasks:
         """Return the chunk if it is valid. Otherwise answer with the verdict."""
         self._warn_of_clock()
         if isinstance(validated, ValidatedChunk):
-            return validated
+            batch = replace(validated.batch, validated_at=naive_utc(self._now()))
+            return replace(validated, batch=batch)
         self._backlog.remove(staged.chunk)
         self._answer(validated)
         return None

@@ -5,18 +5,19 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
 import anyio
 import httpx
 
-from mixpanel_export._model import Chunk, Lines
+from mixpanel_export._model import Chunk, Lines, RequestTimes
 from mixpanel_export._quota.gate import Gate, MaxWaitExceeded, SlotExpired
 from mixpanel_export._quota.retry_policy import USUAL_PAUSES, History, Pauses, Wait, next_step
 from mixpanel_export._source.parameters import RequestParameters
 from mixpanel_export._source.request import fetch
+from mixpanel_export._timezones import naive_utc
 from mixpanel_export.errors import (
     APIError,
     AuthenticationError,
@@ -61,6 +62,8 @@ class ChunkStats:
     """Whether the current or successful attempt received no bytes; such a response cannot be proven complete."""
     waiting_for: str | None = None
     """What the chunk is waiting for between two attempts."""
+    times: RequestTimes = field(default_factory=RequestTimes)
+    """The times of the last attempt."""
 
 
 class Fetcher:
@@ -153,12 +156,17 @@ class Fetcher:
 
     async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
         def received(size: int) -> None:
+            if stats.empty_answer:
+                stats.times = replace(stats.times, first_byte_at=self._naive_now())
             stats.bytes_read += size
             stats.empty_answer = False
 
+        stats.times = RequestTimes(queued_at=self._naive_now())
         async with self._gate.admission() as admission:
+            stats.times = replace(stats.times, connecting_at=self._naive_now())
 
             async def admit() -> None:
+                stats.times = replace(stats.times, connected_at=self._naive_now())
                 await admission.admit()
                 stats.requested_at = self._now()
                 stats.attempts += 1
@@ -179,6 +187,10 @@ class Fetcher:
                 async for lines in blocks:
                     stats.size += sum(map(len, lines))
                     await sink.block(lines)
+            stats.times = replace(stats.times, received_at=self._naive_now())
+
+    def _naive_now(self) -> datetime:
+        return naive_utc(self._now())
 
 
 def is_final(error: MixpanelDataError) -> bool:

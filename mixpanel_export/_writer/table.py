@@ -7,7 +7,7 @@ a reader sees either the old table or the new one.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -132,6 +132,8 @@ class EventsTable:
             requested_at=naive_utc(failed.requested_at),
             finished=naive_utc(finished),
             error=failed.error,
+            export=self._export,
+            **asdict(failed.times),
         )
         with self.errors(str(failed.chunk)), transaction(self.connection):
             self._ledger.delete(self._ledger.superseded({batch.number: batch.days}, visible=False))
@@ -191,6 +193,11 @@ class EventsTable:
                 advice="put the first file back and $resume, or export again",
             )
 
+    @property
+    def _export(self) -> int | None:
+        """The number of this export's first batch."""
+        return self._numbers[0] if self._numbers else None
+
     def _prepare(self, *, anew: bool) -> None:
         with transaction(self.connection):
             create_ledger(self.connection)
@@ -206,7 +213,7 @@ class EventsTable:
     def _settle(self, group: Sequence[ValidatedChunk], now: Callable[[], datetime]) -> list[Committed]:
         """Write ledger rows for chunks that were just inserted, and resolve duplicates across batches."""
         finished = naive_utc(now())
-        batches = [replace(chunk.batch, finished=finished) for chunk in group]
+        batches = [replace(chunk.batch, finished=finished, export=self._export) for chunk in group]
         superseded = self._supersede({batch.number: batch.days for batch in batches})
         self._ledger.write(batches)
         straying = [

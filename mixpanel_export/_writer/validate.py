@@ -197,6 +197,7 @@ class Validator:
             attempts=staged.end.attempts,
             requested_at=naive_utc(staged.end.requested_at),
             **asdict(counts),
+            **asdict(staged.end.times),
         )
 
     def _status(self, staged: StagedChunk) -> Status:
