@@ -2,10 +2,12 @@
 
 To add a column to the ledger:
 
-1. Append it to `_LEDGER_COLUMNS`, and raise `LEDGER_VERSION`. An older release then refuses files that have the column.
+1. Append it to `_LEDGER_COLUMNS`, and raise `LEDGER_VERSION`. An older release then rejects files that have the column.
 2. Add a field with a default to `_model.Batch`, and the column's name to `_COLUMNS` in `ledger.py`.
+3. Set the field: for validated chunks in `_writer/validate.py`, for failed chunks and at the commit in
+   `_writer/table.py`, and for tables of mixpanel_data in `_local/upgrade.py`.
 
-`create_ledger` adds the column to old files, in the transaction that begins the next export. Commands that only read
+`create_ledger` adds the column to old files, in the transaction that starts the next export. Commands that only read
 do not change a file. If a file lacks the column, or a row has NULL in it, the `Batch` has the field's default.
 """
 
@@ -17,11 +19,12 @@ from mixpanel_export.errors import TableFormatError
 LEDGER_VERSION = 5
 """The version of the ledger tables, stored in the comment on `_export_batches`.
 
-Before version 5, batches have no number of their export and fewer times. Version 2 has `_export_timeless` instead of `_export_strays`; version 1 has neither.
+Versions before 5 do not record the number of the export, and record fewer times. Version 2 has `_export_timeless`
+instead of `_export_strays`; version 1 has neither.
 """
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
-"""The ledger tables that have a column `batch`."""
+"""The ledger tables with a `batch` column."""
 
 EVENT_COLUMNS = {
     "event_name": "VARCHAR",

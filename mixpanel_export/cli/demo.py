@@ -173,7 +173,7 @@ def _lines(outcome: Outcome, db: str) -> Iterator[str]:
     alone = FIRST_BYTE + days * SECONDS_PER_DAY
     yield f"exported  {result.total_rows:,} events in {result.duration_seconds:.1f} s with {requests} requests, up to {concurrent} at a time"
     received = result.total_rows + result.removed_duplicates
-    yield f"received  {received:,} events; {result.removed_duplicates:,} were duplicates, which Mixpanel may send too, and were removed"
+    yield f"received  {received:,} events, of which {result.removed_duplicates:,} duplicates were removed (Mixpanel can also send duplicates)"
     yield f"computed  one request would take {alone:.1f} s ({FIRST_BYTE} s to the first byte, {SECONDS_PER_DAY} s per day)"
     if outcome.exact:
         yield "compared  identical to the simulator's events in every column and in the text of properties"
