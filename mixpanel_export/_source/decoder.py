@@ -5,21 +5,21 @@ The lines do not depend on how the bytes are divided into pieces. A body that is
 Mixpanel sends status 200 before it streams the events. It sends no length, and reports a failure only through a last
 line that is not an event. So a body is complete if
 
-* every gzip member ends with the correct CRC and length, and nothing follows the last member; * the last non-blank
-line is an event.
+* every gzip member ends with the correct CRC and length, and nothing follows the last member;
+* the last non-blank line is an event.
 
 Other lines are not checked here, because the writer validates each line.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
-from isal import isal_zlib
+from isal import igzip_lib
 
 from mixpanel_export._model import Lines
 from mixpanel_export._ndjson import canonical
 from mixpanel_export.errors import LineTooLongError, TruncatedError
 
-_WIRE_PIECE = 256 << 10  # a thread waits for the GIL after each piece, so a few large pieces are faster
 _TAIL = 16 << 10  # bytes at the end of a block that usually hold its last line
 _PLAIN_PIECE = 2 << 20  # 1 KB of gzip can hold 1 MB, so the decompressed bytes need their own bound
 _SHOWN = 500  # bytes of a line that an error carries, as for any other error's body
@@ -31,7 +31,7 @@ class Gunzip:
 
     def __init__(self, max_piece: int = _PLAIN_PIECE) -> None:
         self._max_piece = max_piece
-        self._member = isal_zlib.decompressobj(wbits=31)
+        self._member = _member()
 
     def feed(self, wire: bytes) -> Iterator[bytes]:
         """Yield the plain bytes that are ready, at most *max_piece* at a time.
@@ -40,20 +40,27 @@ class Gunzip:
             TruncatedError: A member is corrupt, or other data follows the last one.
         """
         try:
-            for piece in _pieces(wire, _WIRE_PIECE):
-                yield from self._inflate(piece)
-        except isal_zlib.IsalError as error:  # type: ignore[misc] # its stub declares an instance
+            yield from self._inflate(wire)
+        except igzip_lib.IsalError as error:  # type: ignore[misc] # its stub declares an instance
             raise _truncated(f"the gzip stream of the response is corrupt ({error})") from error
 
     def _inflate(self, wire: bytes) -> Iterator[bytes]:
-        # The decompressor may hold back plain bytes even when all input is consumed. The trailer releases them.
         while wire:
             if self._member.eof:
-                self._member = isal_zlib.decompressobj(wbits=31)
+                self._member = _member()
+            yield from self._outputs(wire)
+            wire = self._member.unused_data if self._member.eof else b""
+
+    def _outputs(self, wire: bytes) -> Iterator[bytes]:
+        """Yield the plain bytes of *wire* until the member ends or needs more input."""
+        while True:
             plain = self._member.decompress(wire, self._max_piece)
-            wire = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             if plain:
                 yield plain
+            # If the output was full, the decompressor may hold back plain bytes even when all input is consumed.
+            if self._member.eof or (self._member.needs_input and len(plain) < self._max_piece):
+                return
+            wire = b""
 
     def close(self) -> None:
         """End the stream.
@@ -225,6 +232,11 @@ def _last_line(block: Lines) -> bytes:
             return line
         end = start
     return b""
+
+
+def _member() -> Any:
+    """Return the decompressor of one gzip member. It allocates its output at once, and so releases the GIL only once."""
+    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
 
 def _pieces(data: bytes, size: int) -> Iterator[bytes]:

@@ -93,14 +93,15 @@ def index_lines(text: bytes | memoryview) -> LineIndex:
     properties = quotes + len(BETWEEN)
     marks = np.stack((names, quotes, properties, last), axis=1)
     whole = (quotes > 0) & (properties < last) & (bytes_[last] == _BRACE)
-    whole[whole] = _equal(bytes_, starts[whole], BEGIN) & _equal(bytes_, quotes[whole], f"{BETWEEN}{{")
+    whole[whole] = _equal(text, starts[whole], BEGIN) & _equal(text, quotes[whole], f"{BETWEEN}{{")
     return LineIndex(ends, candidates[whole], marks[whole])
 
 
-def _equal(bytes_: NDArray[np.uint8], at: Offsets, text: str) -> NDArray[np.bool_]:
-    """Return, for each offset, whether *text* is there."""
-    flags = [bytes_.take(at + index) == byte for index, byte in enumerate(text.encode())]
-    equal: NDArray[np.bool_] = np.logical_and.reduce(flags)
+def _equal(text: bytes | memoryview, at: Offsets, expected: str) -> NDArray[np.bool_]:
+    """Return, for each offset, whether *expected* is there. Every offset leaves room for it."""
+    size = len(expected)
+    windows: NDArray[np.bytes_] = np.ndarray(max(0, len(text) - size + 1), f"S{size}", text, strides=1)
+    equal: NDArray[np.bool_] = windows[at] == expected.encode()
     return equal
 
 
