@@ -1,4 +1,4 @@
-"""The URL of the export endpoint, for a Mixpanel region or for another server."""
+"""The URLs of the APIs, for a Mixpanel region or for another server."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,14 @@ _HOSTS = {
     "eu": "https://data-eu.mixpanel.com",
     "in": "https://data-in.mixpanel.com",
 }
+# From openapi/query.openapi.yaml.
+_QUERY_HOSTS = {
+    "us": "https://mixpanel.com",
+    "eu": "https://eu.mixpanel.com",
+    "in": "https://in.mixpanel.com",
+}
 _EXPORT_PATH = "/api/2.0/export"
+_QUERY_PATH = "/api/query"
 _ADVICE = "set MPX_API_URL to https://HOST[:PORT]"
 _IPV4_LOOPBACK = IPv4Network("127.0.0.0/8")
 
@@ -40,9 +47,20 @@ def export_url(region: str, api_url: str | None = None, environ: Mapping[str, st
         ConfigError: There is no such region, the server's URL has more than a scheme, a host and a port, or the URL
             uses http for a host other than loopback.
     """
+    return _base(_HOSTS, region, api_url, environ) + _EXPORT_PATH
+
+
+def query_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """Return the Query API's URL, without a final slash, on the same servers as `export_url`; raises the same errors."""
+    return _base(_QUERY_HOSTS, region, api_url, environ) + _QUERY_PATH
+
+
+def _base(
+    hosts: Mapping[str, str], region: str, api_url: str | None, environ: Mapping[str, str] | None
+) -> str:
     check_region(region)
     base = api_url or variable("MPX_API_URL", environ)
-    return (_checked_base(base) if base else _HOSTS[region]) + _EXPORT_PATH
+    return _checked_base(base) if base else hosts[region]
 
 
 def _checked_base(api_url: str) -> str:

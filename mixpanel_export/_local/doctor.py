@@ -22,7 +22,8 @@ from mixpanel_export._database.schema import check_format, check_ledger, table_n
 from mixpanel_export._error_base import Problem
 from mixpanel_export._flat.state import flat_tables
 from mixpanel_export._model import Chunk
-from mixpanel_export._quota.shared import SharedQuota, key_of, quota_file
+from mixpanel_export._quota.file import quota_file
+from mixpanel_export._quota.shared import SharedQuota, key_of
 from mixpanel_export._source.reach import ServerProbe
 from mixpanel_export.credentials import (
     Credentials,

@@ -1,8 +1,9 @@
 """The gate: every request waits here until the quota allows it.
 
-Mixpanel allows a project 3 export requests per second and 60 per rolling hour (openapi/export.openapi.yaml). The
-planner limits the number of requests in a plan. The gate enforces the quota for all requests, including retries. A
-*slot* is the time from which the quota allows the next request.
+Mixpanel allows a project 3 export requests per second and 60 per rolling hour (openapi/export.openapi.yaml), and 60
+queries per hour, 5 of them at a time (openapi/query.openapi.yaml). Each of these quotas has its own gate. The planner
+limits the number of requests in a plan. The gate enforces the quota for all requests, including retries. A *slot* is
+the time from which the quota allows the next request.
 
 A cancelled caller never consumes quota, because there is no await between recording a request and returning to its
 caller.
@@ -11,7 +12,7 @@ caller.
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -123,6 +124,7 @@ class Gate:
         self._last_refusal = -math.inf
         # Waiting time before this moment has already been deducted from max_wait.
         self._waited_until = -math.inf
+        self._in_progress = anyio.Semaphore(quota.concurrent) if quota.concurrent else nullcontext()
         self._connect_lock = anyio.Lock()
         self._admit_lock = anyio.Lock()
 
@@ -153,7 +155,8 @@ class Gate:
         """Wait until the caller may connect. When the block ends, update the quota according to the error, if any.
 
         The caller may connect about two seconds before its slot, so that open connections do not idle for minutes. Only
-        one caller may connect for each slot.
+        one caller may connect for each slot. If the quota limits concurrent requests, the caller also waits until fewer
+        blocks than that are running.
 
         A block that ends before its request is admitted consumes no quota. After a `RateLimitError`, all requests
         pause for a while. A request that failed with a status in `UNCOUNTED` no longer counts against the hourly
@@ -163,15 +166,16 @@ class Gate:
             MaxWaitExceeded: The wait would be longer than `max_wait` allows.
         """
         admission = Admission(self._admit)
-        await self._wait_to_connect(admission)
-        try:
-            yield admission
-        except APIError as error:
-            if admission.ticket is not None:
-                await self._settle(admission.ticket, error)
-            raise
-        finally:
-            self._connecting.pop(admission, None)
+        async with self._in_progress:
+            await self._wait_to_connect(admission)
+            try:
+                yield admission
+            except APIError as error:
+                if admission.ticket is not None:
+                    await self._settle(admission.ticket, error)
+                raise
+            finally:
+                self._connecting.pop(admission, None)
         # A success resets the refusal count, unless another request was refused while this one was in flight.
         if admission.ticket is not None and admission.ticket.time >= self._last_refusal:
             self._refusals = 0
@@ -300,5 +304,5 @@ def gate_for(quota: Quota, url: str, project_id: str, pauses: Pauses = USUAL_PAU
     """Return the gate for the project's requests to *url*. It shares its quota with all other processes."""
     if not (quota.per_second or quota.per_hour):
         return Gate(quota, pauses=pauses)
-    shared = SharedQuota(key_of(url, project_id), quota.per_second, quota.per_hour)
+    shared = SharedQuota(key_of(url, project_id, quota.api), quota.per_second, quota.per_hour)
     return Gate(quota, shared=shared, pauses=pauses)

@@ -1,24 +1,32 @@
-"""The request limits: from arguments, from the environment, or Mixpanel's defaults."""
+"""The request limits of each API: from arguments, from the environment, or Mixpanel's defaults."""
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from mixpanel_export._config.environment import variable
 from mixpanel_export.errors import ArgumentError, ConfigError
 
+Api = Literal["export", "query"]
+"""An API of Mixpanel with a quota of its own: raw exports, or the Query API (event counts and profiles)."""
+
 _PER_SECOND, _PER_HOUR = 3, 60  # from openapi/export.openapi.yaml
+_QUERIES_PER_HOUR, _QUERIES_AT_ONCE = 60, 5  # from openapi/query.openapi.yaml
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How many requests an export may send, and how long it may wait for the quota."""
+    """How many requests an API allows, and how long a caller may wait for it."""
 
     per_second: int = _PER_SECOND
     """Requests per second; 0 for no limit."""
     per_hour: int = _PER_HOUR
     """Requests per rolling hour; 0 for no limit."""
     max_wait: float = math.inf
-    """The maximum time in seconds that the whole export may wait for the hourly quota, or after refused requests."""
+    """The maximum time in seconds that the whole call may wait for the hourly quota, or after refused requests."""
+    api: Api = "export"
+    concurrent: int = 0
+    """Requests of this process that may be in progress; 0 for no limit. Other processes are not counted."""
 
     def __post_init__(self) -> None:
         """Check the limits.
@@ -45,6 +53,18 @@ class Quota:
         if per_hour is None:
             per_hour = _limit_from("MPX_PER_HOUR", _PER_HOUR)
         return cls(per_second, per_hour, max_wait)
+
+    @classmethod
+    def for_queries(cls, per_hour: int | None = None, *, max_wait: float = math.inf) -> "Quota":
+        """Return the quota of the Query API. If *per_hour* is None, it is `MPX_QUERY_PER_HOUR`, or else Mixpanel's.
+
+        Raises:
+            ConfigError: The variable is not a whole number.
+            ArgumentError: The limit is negative.
+        """
+        if per_hour is None:
+            per_hour = _limit_from("MPX_QUERY_PER_HOUR", _QUERIES_PER_HOUR)
+        return cls(0, per_hour, max_wait, "query", _QUERIES_AT_ONCE)
 
 
 def _limit_from(name: str, default: int) -> int:

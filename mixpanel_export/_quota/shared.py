@@ -1,12 +1,8 @@
-"""The quota file: the requests that all of a user's processes on this machine have sent for a project.
+"""A project's quota: the requests that all of a user's processes on this machine have sent.
 
-Mixpanel counts all requests for a project together, so concurrent exports must do so as well. Each request is a row in
-a SQLite file. One transaction reads the rows, applies the limits, and either adds a row or returns how long to wait.
-Rows contain hosts, project ids and process ids, but no secrets.
-
-Each call opens and closes the file. This takes half a millisecond, and is safe if the file is deleted or replaced, or
-if a process forks. Writes are not synced to the disk: SQLite's journal keeps the file valid when a process is killed,
-and a file damaged by a power failure is renamed. Calls block while another process holds the lock.
+Mixpanel counts all of a project's requests to an API together, so concurrent processes must do so as well. Each API has
+a table in the quota file, and each request is a row. One transaction reads the rows, applies the limits, and either
+adds a row or returns how long to wait. Rows contain hosts, project ids and process ids, but no secrets.
 
 Each process remembers its own requests, and adds those that the file lacks. If the file cannot be used, the process
 warns once and counts only its own requests. It adds them once the file can be used again.
@@ -14,9 +10,7 @@ warns once and counts only its own requests. It adds them once the file can be u
 
 import os
 import sqlite3
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,13 +19,10 @@ from threading import Lock
 from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from platformdirs import user_state_path
-
-from mixpanel_export._config.environment import expanded, home, variable
-from mixpanel_export._files import file_to_write
 from mixpanel_export._quota.clock import Clock, Moment, system_clock
+from mixpanel_export._quota.file import QuotaFile, quota_file
+from mixpanel_export._quota.limits import Api
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, wait_needed
-from mixpanel_export.errors import AdvisoryWarning
 
 T = TypeVar("T")
 
@@ -39,49 +30,37 @@ CROWDED_SECOND = SECOND + 0.3
 """The window for the per-second limit while several processes send requests, because their travel times differ more."""
 
 _ACTIVE = 10.0  # seconds; a process that sent a request this recently is expected to send more
-_SHORT_TIMEOUT = 0.1  # seconds to wait for the lock after a time-out, because each request would wait again
 _STEP_BACK = 5.0  # seconds; rows may be dated this far in the future, because a user may set the clock back
 _TICK = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 
-_SCHEMA = """CREATE TABLE IF NOT EXISTS entries (
+_TABLES: dict[Api, str] = {"export": "entries", "query": "query_entries"}
+_SCHEMA = """CREATE TABLE IF NOT EXISTS {table} (
     id TEXT PRIMARY KEY, host TEXT NOT NULL, project TEXT NOT NULL, kind TEXT NOT NULL, pid INTEGER NOT NULL,
     boot TEXT, elapsed REAL NOT NULL, wall REAL NOT NULL) WITHOUT ROWID"""
 # Adds or updates a request. A refund may not have reached the file, and the wall clock may have changed.
-_WRITE = """INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+_WRITE = """INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, wall = excluded.wall
     WHERE kind <> excluded.kind OR abs(wall - excluded.wall) > 1"""
 # If the boot has no id, the column is NULL, and the comparison is false.
 _AGE = "CASE WHEN boot = :boot THEN :elapsed - elapsed ELSE :wall - wall END"
 _VALID = f"""CASE kind WHEN 'pause' THEN {_AGE} BETWEEN -:lifetime AND 0
     ELSE {_AGE} BETWEEN -:step_back AND :lifetime END"""
-_EXPIRE = f"DELETE FROM entries WHERE NOT {_VALID}"
-_READ = f"""SELECT kind, CASE WHEN boot = :boot THEN pid END, {_AGE} AS age FROM entries
+_EXPIRE = f"DELETE FROM {{table}} WHERE NOT {_VALID}"
+_READ = f"""SELECT kind, CASE WHEN boot = :boot THEN pid END, {_AGE} AS age FROM {{table}}
     WHERE host = :host AND project = :project AND {_VALID} ORDER BY age DESC"""
 
 
 class Key(NamedTuple):
-    """A project on a host. Each has its own quota. *project* is empty for credentials without a project id."""
+    """A project on a host, and an API. Each has its own quota. *project* is empty for credentials without a project id."""
 
     host: str
     project: str
+    api: Api = "export"
 
 
-def key_of(url: str, project_id: str) -> Key:
-    """Return the key of a project whose export endpoint is *url*."""
-    return Key(urlsplit(url).netloc.lower(), project_id)
-
-
-def quota_file() -> Path:
-    """Return the path of the quota file, in `MPX_STATE_DIR` or in the platform's state folder."""
-    name = variable("MPX_STATE_DIR")
-    return (expanded(name).absolute() if name else _default_folder()) / "quota.sqlite3"
-
-
-def _default_folder() -> Path:
-    try:
-        return user_state_path("mixpanel_export", appauthor=False)
-    except RuntimeError:  # `HOME` is empty, or there is no home directory; `_File` refuses the relative path
-        return (home() or Path("~")) / ".local" / "state" / "mixpanel_export"
+def key_of(url: str, project_id: str, api: Api = "export") -> Key:
+    """Return the key of a project's requests to *url*, an endpoint of *api*."""
+    return Key(urlsplit(url).netloc.lower(), project_id, api)
 
 
 class Request(NamedTuple):
@@ -162,7 +141,8 @@ class SharedQuota:
 
     *per_second* and *per_hour* are the limits, 0 for none. Each process applies its own limits to the requests of all
     processes. *second*, *crowded_second* and *hour* are the window lengths in seconds. *timeout* is how many seconds a
-    call waits for the lock. If the file cannot be used, there is one warning, and calls do not fail.
+    call waits for the lock. If the file cannot be used, there is one warning, and calls do not fail. Quotas with the same
+    *file* give that warning once.
     """
 
     def __init__(
@@ -177,8 +157,9 @@ class SharedQuota:
         crowded_second: float = CROWDED_SECOND,
         hour: float = HOUR,
         timeout: float = 2.0,
+        file: QuotaFile | None = None,
     ) -> None:
-        self._file = _File(path or quota_file(), timeout)
+        self._file = file or QuotaFile(path or quota_file(), timeout)
         self._key = key
         self._clock = clock or system_clock()
         self._second = Window(per_second, second)
@@ -223,12 +204,12 @@ class SharedQuota:
         if view.wait > 0:
             return view, None
         entry = self._entry("counted", now)
-        connection.execute(_WRITE, entry)
+        connection.execute(self._sql(_WRITE), entry)
         requests = (*view.requests, Request(0.0, entry.pid, counted=True))
         return replace(view, requests=requests, ticket=entry.id), entry
 
     def _view(self, connection: sqlite3.Connection, now: Moment) -> View:
-        rows = connection.execute(_READ, self._parameters(now)).fetchall()
+        rows = connection.execute(self._sql(_READ), self._parameters(now)).fetchall()
         requests = tuple(
             Request(max(0.0, age), pid, kind == "counted")
             for kind, pid, age in rows
@@ -240,10 +221,15 @@ class SharedQuota:
 
     def _entry(self, kind: _Kind, now: Moment, ahead: float = 0.0) -> _Entry:
         elapsed, wall = now.elapsed + ahead, now.wall + ahead
-        return _Entry(token_hex(8), *self._key, kind, os.getpid(), now.boot, elapsed, wall)
+        return _Entry(
+            token_hex(8), self._key.host, self._key.project, kind, os.getpid(), now.boot, elapsed, wall
+        )
 
     def _parameters(self, now: Moment) -> dict[str, object]:
         return {**self._key._asdict(), **now._asdict(), "lifetime": self._lifetime, "step_back": _STEP_BACK}
+
+    def _sql(self, statement: str) -> str:
+        return statement.format(table=_TABLES[self._key.api])
 
     def _run(self, work: Callable[[sqlite3.Connection, Moment], T], *, writing: bool = True) -> T:
         return self._file.run(partial(self._transacted, work), writing=writing)
@@ -256,11 +242,11 @@ class SharedQuota:
     ) -> T:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
-        connection.execute(_SCHEMA)
+        connection.execute(self._sql(_SCHEMA))
         now = self._clock()  # read while holding the lock, so that transaction times are in order
         if writing:
-            connection.executemany(_WRITE, self._own_entries(now))
-            connection.execute(_EXPIRE, self._parameters(now))
+            connection.executemany(self._sql(_WRITE), self._own_entries(now))
+            connection.execute(self._sql(_EXPIRE), self._parameters(now))
         result = work(connection, now)
         connection.execute("COMMIT")
         return result
@@ -277,74 +263,3 @@ class SharedQuota:
             else:
                 self._own[entry.id] = entry._replace(wall=now.wall - age)
         return self._own.values()
-
-
-class _File:
-    """Opens the quota file, or an empty in-memory database if the file cannot be used. Only the first failure warns."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        self._path = path
-        self._timeout = self._usual_timeout = timeout
-        self._seen = self._warned = False
-
-    def run(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        """Call *work* with a connection and whether it may write, and return its result."""
-        try:
-            return self._in_file(work, writing=writing)
-        except (sqlite3.Error, OSError) as error:
-            failure = error
-        if self._may_succeed_now(failure):
-            try:
-                return self._in_file(work, writing=writing)
-            except (sqlite3.Error, OSError) as error:
-                failure = error
-        self._warn(f"cannot be used ({failure})")
-        return _in_memory(work)
-
-    def _in_file(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        if (
-            not self._path.is_absolute()
-        ):  # `_default_folder` returns a relative path if the user has no home directory
-            raise FileNotFoundError("there is no home directory")
-        file_to_write(self._path)
-        exists = self._path.exists()
-        if not (exists or writing):
-            return _in_memory(work)
-        if writing:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None)) as connection:
-            result = work(connection, writing)
-        if self._seen and not exists:
-            self._warn("was deleted")
-        self._seen = True
-        self._timeout = self._usual_timeout
-        return result
-
-    def _may_succeed_now(self, failure: Exception) -> bool:
-        """Rename a damaged file, and return whether a second try may succeed. It cannot while the lock is held."""
-        match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # higher bits give details
-            case sqlite3.SQLITE_BUSY:
-                self._timeout = min(self._timeout, _SHORT_TIMEOUT)
-                return False
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                self._warn(f"is broken ({failure}) and is replaced by a new one")
-                with suppress(OSError):  # Windows refuses if another process has the file open
-                    self._path.replace(self._path.with_suffix(".broken"))
-        return True
-
-    def _warn(self, problem: str) -> None:
-        if self._warned:
-            return
-        self._warned = True
-        warnings.warn(
-            AdvisoryWarning(
-                f"the quota file {self._path} {problem}, so requests of other exports may not be counted",
-                advice="run one export of a project at a time",
-            ),
-            stacklevel=2,
-        )
-
-
-def _in_memory(work: Callable[[sqlite3.Connection, bool], T]) -> T:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        return work(connection, True)

@@ -1,4 +1,4 @@
-"""`mpx quota`: the hourly quota of a project, which processes used it, and when more becomes available."""
+"""`mpx quota`: the hourly quotas of a project, which processes used them, and when more becomes available."""
 
 import os
 import sys
@@ -23,8 +23,8 @@ Examples:
   mpx quota
   mpx quota --project 12345 --region eu --json
 
-The command makes no requests. It counts the requests of exports that this user ran on this machine. Mixpanel also
-counts requests from other machines and programs.
+Raw exports have one quota. Queries of event counts and profiles share another. The command makes no requests. It counts
+the requests that this user made on this machine. Mixpanel also counts requests from other machines and programs.
 """
 
 
@@ -51,22 +51,42 @@ def command(
     as_json: bool,
 ) -> None:
     """Show how many requests a project has left in the rolling hour, which processes used it, and when more come."""
+    from mixpanel_export._quota.file import QuotaFile, quota_file
+    from mixpanel_export._quota.limits import Quota
     from mixpanel_export._quota.shared import SharedQuota
     from mixpanel_export.cli.watch import messages
 
-    key = _key(project_id, region, account, api_url)
+    exports, queries = _keys(project_id, region, account, api_url)
     with messages(quiet=False, verbose=False):
-        view = SharedQuota(key, per_hour=per_hour).read()
+        file = QuotaFile(quota_file())
+        export_view = SharedQuota(exports, per_hour=per_hour, file=file).read()
+        query_view = SharedQuota(queries, 0, Quota.for_queries().per_hour, file=file).read()
     if as_json:
-        print_json(_as_dict(key, view))
+        print_json({**_as_dict(exports, export_view), "queries": _as_dict(queries, query_view)})
         return
-    click.echo("\n".join(aligned(list(_rows(key, view, datetime.now().astimezone())))))
+    now = datetime.now().astimezone()
+    rows = [("project", f"{exports.project or 'of a project secret'} on {exports.host}")]
+    rows += [("left", _left(export_view)), *_use(export_view, now)]
+    rows += [("queries", _left(query_view)), *_use(query_view, now)]
+    click.echo("\n".join(aligned(rows)))
 
 
-def _key(project_id: str | None, region: str | None, account: str | None, api_url: str | None) -> "Key":
-    """Return the quota key of the project that `mpx export` would export with these options."""
-    from mixpanel_export._config.endpoint import export_url
+def _keys(
+    project_id: str | None, region: str | None, account: str | None, api_url: str | None
+) -> "tuple[Key, Key]":
+    """Return the quota keys of the project that `mpx export` would export with these options."""
+    from mixpanel_export._config.endpoint import export_url, query_url
     from mixpanel_export._quota.shared import key_of
+
+    region, project = _project(project_id, region, account)
+    return (
+        key_of(export_url(region, api_url), project),
+        key_of(query_url(region, api_url), project, "query"),
+    )
+
+
+def _project(project_id: str | None, region: str | None, account: str | None) -> tuple[str, str]:
+    """Return the region and the id of the project."""
     from mixpanel_export.credentials import checked_project_id, resolve_credentials
     from mixpanel_export.errors import AccountNotFoundError, ConfigError
 
@@ -81,17 +101,18 @@ def _key(project_id: str | None, region: str | None, account: str | None, api_ur
         if not project_id:
             raise
         region = region or variable("MP_REGION") or "us"
-        return key_of(export_url(region.lower(), api_url), checked_project_id(project_id))
-    return key_of(export_url(credentials.region, api_url), credentials.project_id)
+        return region.lower(), checked_project_id(project_id)
+    return credentials.region, credentials.project_id
 
 
-def _rows(key: "Key", view: "View", now: datetime) -> Iterator[tuple[str, str]]:
-    yield "project", f"{key.project or 'of a project secret'} on {key.host}"
-    used = len(view.counted)
+def _left(view: "View") -> str:
     if view.remaining is None:
-        yield "left", f"no limit; {used} used in the last hour"
-    else:
-        yield "left", f"{view.remaining} of {view.hour.quota} requests this hour"
+        return f"no limit; {len(view.counted)} used in the last hour"
+    return f"{view.remaining} of {view.hour.quota} requests this hour"
+
+
+def _use(view: "View", now: datetime) -> Iterator[tuple[str, str]]:
+    """Yield who used the quota, how long it is paused, and when more becomes available."""
     for process, requests in _users(view).items():
         yield "used", f"{requests} by {_named(process)}"
     if view.pause:

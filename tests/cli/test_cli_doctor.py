@@ -22,7 +22,8 @@ from support import export, simulator
 from mixpanel_export._local import doctor as _doctor
 from mixpanel_export._local.doctor import Finding, check_program, finding_of, server_findings
 from mixpanel_export._quota.clock import system_clock
-from mixpanel_export._quota.shared import Key, SharedQuota, quota_file
+from mixpanel_export._quota.file import quota_file
+from mixpanel_export._quota.shared import Key, SharedQuota
 from mixpanel_export._source.reach import ServerProbe
 from mixpanel_export.cli import cli
 from mixpanel_export.errors import MixpanelDataError

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mixpanel_export._quota.clock import Moment, system_clock
-from mixpanel_export._quota.shared import Key, SharedQuota, quota_file
+from mixpanel_export._quota.file import quota_file
+from mixpanel_export._quota.shared import Key, SharedQuota
 from mixpanel_export.cli import cli
 
 US, EU = "data.mixpanel.com", "data-eu.mixpanel.com"
@@ -64,10 +65,11 @@ def use(requests: int, ago: float = 0.0) -> None:
 
 
 def test_where_nothing_was_asked_all_is_left() -> None:
-    """Two lines, no file, and no secret needed."""
+    """Three lines, no file, and no secret needed."""
     assert shown("--project", "12345") == [
         ("project", f"12345 on {US}"),
         ("left", "60 of 60 requests this hour"),
+        ("queries", "60 of 60 requests this hour"),
     ]
     assert not quota_file().exists()
 
@@ -135,11 +137,35 @@ def test_json_has_the_same_in_seconds() -> None:
         "pause_seconds",
         "more_in_seconds",
         "processes",
+        "queries",
     ]
     assert (printed["host"], printed["project_id"], printed["per_hour"]) == (US, "12345", 2)
     assert (printed["left"], printed["used"], printed["pause_seconds"]) == (0, 2, 0.0)
     assert printed["wait_seconds"] == pytest.approx(1800, abs=60)
     assert printed["more_in_seconds"] == pytest.approx([1800, 1800], abs=60)
+
+
+def test_queries_have_a_quota_of_their_own() -> None:
+    """Event counts and profiles share a quota, and use none of the exports'."""
+    use(2)
+    queries = SharedQuota(Key("mixpanel.com", "12345", "query"), 0, 60)
+    assert queries.take_slot().ticket
+    lines = shown("--project", "12345")
+    names = [name for name, _ in lines]
+    assert names == ["project", "left", "used", "more", "queries", "used", "more"]
+    assert [value for _, value in lines if "60 requests" in value] == [
+        "58 of 60 requests this hour",
+        "59 of 60 requests this hour",
+    ]
+    printed = as_json("--project", "12345")["queries"]
+    assert (printed["host"], printed["left"], printed["used"]) == ("mixpanel.com", 59, 1)
+
+
+def test_the_environment_limits_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`MPX_QUERY_PER_HOUR` is the limit of queries only."""
+    monkeypatch.setenv("MPX_QUERY_PER_HOUR", "7")
+    lines = dict(shown("--project", "12345"))
+    assert (lines["left"], lines["queries"]) == ("60 of 60 requests this hour", "7 of 7 requests this hour")
 
 
 def test_without_a_limit_nothing_has_to_come_back() -> None:

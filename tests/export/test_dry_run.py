@@ -20,7 +20,8 @@ from examples import slow
 from shell import held_by_another, served
 from support import export, ledger, query, simulator
 
-from mixpanel_export._quota.shared import Key, SharedQuota, quota_file
+from mixpanel_export._quota.file import quota_file
+from mixpanel_export._quota.shared import Key, SharedQuota
 from mixpanel_export.cli import cli
 from mixpanel_export.cli.report import plan_lines
 from mixpanel_export.results import ExportPlan

@@ -15,7 +15,8 @@ import quota_files
 from anyio import to_thread
 from quota_files import IN_CHILD, KEY, Clock, Open, one_warning, rows, taken
 
-from mixpanel_export._quota.shared import Key, SharedQuota, View, quota_file
+from mixpanel_export._quota.file import quota_file
+from mixpanel_export._quota.shared import Key, SharedQuota, View
 from mixpanel_export._quota.windows import HOUR, SECOND, Window
 
 clock = quota_files.clock

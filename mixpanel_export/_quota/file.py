@@ -1,0 +1,109 @@
+"""The quota file, a SQLite database in the user's state folder.
+
+Each call opens and closes the file. This takes half a millisecond, and is safe if the file is deleted or replaced, or
+if a process forks. Writes are not synced to the disk: SQLite's journal keeps the file valid when a process is killed,
+and a file damaged by a power failure is renamed. Calls block while another process holds the lock.
+"""
+
+import sqlite3
+import warnings
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from platformdirs import user_state_path
+
+from mixpanel_export._config.environment import expanded, home, variable
+from mixpanel_export._files import file_to_write
+from mixpanel_export.errors import AdvisoryWarning
+
+T = TypeVar("T")
+
+_SHORT_TIMEOUT = 0.1  # seconds to wait for the lock after a time-out, because each request would wait again
+
+
+def quota_file() -> Path:
+    """Return the path of the quota file, in `MPX_STATE_DIR` or in the platform's state folder."""
+    name = variable("MPX_STATE_DIR")
+    return (expanded(name).absolute() if name else _default_folder()) / "quota.sqlite3"
+
+
+def _default_folder() -> Path:
+    try:
+        return user_state_path("mixpanel_export", appauthor=False)
+    except (
+        RuntimeError
+    ):  # `HOME` is empty, or there is no home directory; `QuotaFile` refuses the relative path
+        return (home() or Path("~")) / ".local" / "state" / "mixpanel_export"
+
+
+class QuotaFile:
+    """Opens the quota file, or an empty in-memory database if the file cannot be used. Only the first failure warns."""
+
+    def __init__(self, path: Path, timeout: float = 2.0) -> None:
+        self._path = path
+        self._timeout = self._usual_timeout = timeout
+        self._seen = self._warned = False
+
+    def run(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
+        """Call *work* with a connection and whether it may write, and return its result."""
+        try:
+            return self._in_file(work, writing=writing)
+        except (sqlite3.Error, OSError) as error:
+            failure = error
+        if self._may_succeed_now(failure):
+            try:
+                return self._in_file(work, writing=writing)
+            except (sqlite3.Error, OSError) as error:
+                failure = error
+        self._warn(f"cannot be used ({failure})")
+        return _in_memory(work)
+
+    def _in_file(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
+        if (
+            not self._path.is_absolute()
+        ):  # `_default_folder` returns a relative path if the user has no home directory
+            raise FileNotFoundError("there is no home directory")
+        file_to_write(self._path)
+        exists = self._path.exists()
+        if not (exists or writing):
+            return _in_memory(work)
+        if writing:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None)) as connection:
+            result = work(connection, writing)
+        if self._seen and not exists:
+            self._warn("was deleted")
+        self._seen = True
+        self._timeout = self._usual_timeout
+        return result
+
+    def _may_succeed_now(self, failure: Exception) -> bool:
+        """Rename a damaged file, and return whether a second try may succeed. It cannot while the lock is held."""
+        match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # higher bits give details
+            case sqlite3.SQLITE_BUSY:
+                self._timeout = min(self._timeout, _SHORT_TIMEOUT)
+                return False
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                self._warn(f"is broken ({failure}) and is replaced by a new one")
+                with suppress(OSError):  # Windows refuses if another process has the file open
+                    self._path.replace(self._path.with_suffix(".broken"))
+        return True
+
+    def _warn(self, problem: str) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            AdvisoryWarning(
+                f"the quota file {self._path} {problem}, so requests of other exports may not be counted",
+                advice="run one export of a project at a time",
+            ),
+            stacklevel=2,
+        )
+
+
+def _in_memory(work: Callable[[sqlite3.Connection, bool], T]) -> T:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        return work(connection, True)
