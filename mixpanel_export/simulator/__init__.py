@@ -20,11 +20,12 @@ A test exports from `url` and compares the result with `simulator.truth(first, l
 examples of such tests, and an overview of the simulator.
 """
 
-from mixpanel_export.simulator.api import RequestLog
 from mixpanel_export.simulator.changes import Change
+from mixpanel_export.simulator.counts import Counting
 from mixpanel_export.simulator.faults import Fault
 from mixpanel_export.simulator.parse import Rules
+from mixpanel_export.simulator.reply import RequestLog
 from mixpanel_export.simulator.simulator import Simulator
 from mixpanel_export.simulator.truth import Row, Truth, checksum
 
-__all__ = ["Change", "Fault", "RequestLog", "Row", "Rules", "Simulator", "Truth", "checksum"]
+__all__ = ["Change", "Counting", "Fault", "RequestLog", "Row", "Rules", "Simulator", "Truth", "checksum"]

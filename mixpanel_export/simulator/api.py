@@ -1,14 +1,12 @@
-"""The export endpoint, without sockets. It turns a request into a response or a broken connection."""
+"""The endpoints, without sockets. They turn a request into a response or a broken connection."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
-from http.client import responses
 from math import ceil
-from typing import Literal
 
 from mixpanel_export.simulator.body import BodyMaker, Source
 from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Fault, FaultSelector, FixedResponse
@@ -22,63 +20,11 @@ from mixpanel_export.simulator.parse import (
     denial,
     parse,
 )
+from mixpanel_export.simulator.query_api import PATHS as QUERY_PATHS
+from mixpanel_export.simulator.query_api import QueryApi
 from mixpanel_export.simulator.rate_limits import Limits, Refusal
+from mixpanel_export.simulator.reply import RequestLog, Response, RetryAfter, logged, plain, response_headers
 from mixpanel_export.simulator.zone import today
-
-Headers = tuple[tuple[str, str], ...]
-RetryAfter = Literal["seconds", "date", "none"]
-
-
-@dataclass(slots=True)
-class RequestLog:
-    """One export request and its outcome.
-
-    Attributes:
-        number: Position in the order of arrival, counting from 1.
-        time: Arrival time on the simulator's clock.
-        params: Query parameters.
-        first: First day requested; None if the dates are invalid, or if the request was refused before they were read.
-        last: Last day requested; None in the same cases as *first*.
-        status: Status of the response; None until the response head is sent.
-        fault: Kind of the fault that applied, if any.
-        bytes_sent: Body bytes sent so far, as transferred.
-        finished: Whether the response ended as intended. A body that a fault shortens also counts as finished.
-        credentials: Whether the request had credentials.
-    """
-
-    number: int
-    time: float
-    params: dict[str, str]
-    first: date | None = None
-    last: date | None = None
-    status: int | None = None
-    fault: str | None = None
-    bytes_sent: int = 0
-    finished: bool = False
-    credentials: bool = False
-
-    @property
-    def empty_answer(self) -> bool:
-        """Whether the response had status 200 and no body."""
-        return self.status == 200 and self.finished and not self.bytes_sent
-
-    def overlaps(self, first: date, last: date) -> bool:
-        """Return whether the request was for any day from *first* to *last*."""
-        return self.first is not None and self.last is not None and self.first <= last and self.last >= first
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A response. Reading its pieces may raise a fault that breaks the connection."""
-
-    status: int
-    headers: Headers
-    pieces: AsyncGenerator[bytes, None]
-
-    @property
-    def reason(self) -> str:
-        """The reason phrase of the status line; empty for a status that HTTP does not define."""
-        return responses.get(self.status, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +39,7 @@ class Replies:
 
 @dataclass(slots=True)
 class Api:
-    """The export endpoint of one project."""
+    """The export endpoint of one project. It passes queries on to the Query API."""
 
     project: Project
     source: Source
@@ -102,6 +48,7 @@ class Api:
     selector: FaultSelector
     now: Callable[[], datetime]
     replies: Replies
+    queries: QueryApi
     rules: Rules = DEFAULT_RULES
     requests: list[RequestLog] = field(default_factory=list)
 
@@ -113,8 +60,12 @@ class Api:
             ConnectionResetFault: The connection must be reset; reading the body may raise this too.
             ConnectionClosedFault: The connection must be closed; reading the body may raise this too.
         """
+        if request.path in QUERY_PATHS and request.method == "GET":
+            async with self.queries.exchange(request) as response:
+                yield response
+            return
         if request.path not in PATHS or request.method != "GET":
-            async with aclosing(_text("Not found")) as pieces:
+            async with aclosing(plain("Not found")) as pieces:
                 yield Response(404, (("Content-Type", "text/plain"),), pieces)
             return
         log = RequestLog(len(self.requests) + 1, self.limits.clock(), request.params)
@@ -122,8 +73,8 @@ class Api:
         self.requests.append(log)
         decision = self._decide(request, log)
         if isinstance(decision, FixedResponse):
-            async with aclosing(_logged(_text(decision.body), log)) as pieces:
-                yield Response(decision.status, _headers(decision), pieces)
+            async with aclosing(logged(plain(decision.body), log)) as pieces:
+                yield Response(decision.status, response_headers(decision), pieces)
             return
         self.limits.begin()
         try:
@@ -191,7 +142,7 @@ class Api:
         maker = BodyMaker(self.source, query, fault, self.now(), log.number, stack)
         body = await maker.body(accepts_gzip=request.accepts_gzip)
         log.status = 200
-        pieces = _logged(body.pieces, log)
+        pieces = logged(body.pieces, log)
         stack.push_async_callback(pieces.aclose)
         encoding = (("Content-Encoding", "gzip"),) if body.gzip else ()
         return Response(200, (("Content-Type", self.replies.content_type), *encoding), pieces)
@@ -203,19 +154,3 @@ class Api:
             raise BEFORE_HEAD[fault.kind]
         if fault and fault.kind == "stall_before_head":
             await self.source.pace.sleep(fault.seconds)
-
-
-def _headers(response: FixedResponse) -> Headers:
-    retry_after = () if response.retry_after is None else (("Retry-After", response.retry_after),)
-    return (("Content-Type", response.content_type), *retry_after, *response.headers)
-
-
-async def _text(body: str) -> AsyncGenerator[bytes, None]:
-    yield body.encode()
-
-
-async def _logged(pieces: AsyncGenerator[bytes, None], log: RequestLog) -> AsyncGenerator[bytes, None]:
-    async for piece in pieces:
-        yield piece
-        log.bytes_sent += len(piece)
-    log.finished = True

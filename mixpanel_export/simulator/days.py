@@ -9,7 +9,7 @@ from zlib import crc32
 
 from mixpanel_export.simulator.awkward import awkward
 from mixpanel_export.simulator.changes import Change
-from mixpanel_export.simulator.content import text
+from mixpanel_export.simulator.content import NAMES, text
 from mixpanel_export.simulator.events import LATEST_HOURS, Profile, Record, generated
 
 _DAY = timedelta(days=1)
@@ -29,9 +29,11 @@ def settled_at(profile: Profile, day: date) -> datetime:
 
 def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iterator[Record]:
     """Yield the records that are sent for *day* at *now*; None means when the day is final."""
-    stream = _own(profile, day, now)
+    stream = stored(profile, day, now)
     if moving_enabled(profile):
         stream = _with_neighbours(profile, day, now)
+    if profile.not_exported:
+        stream = (record for record in stream if NAMES[record[0]] not in profile.not_exported)
     if now is None:
         return stream
     arrived_ms = int((now.timestamp() - profile.visible_after) * 1000)
@@ -48,7 +50,8 @@ def moving_enabled(profile: Profile) -> bool:
     return bool(profile.leaks or profile.strays)
 
 
-def _own(profile: Profile, day: date, now: datetime | None) -> Iterator[Record]:
+def stored(profile: Profile, day: date, now: datetime | None) -> Iterator[Record]:
+    """Yield a day's own records after the changes up to *now*, whether or not they have arrived or are sent."""
     stream = generated(profile, day)
     if profile.awkward or profile.rejects or profile.long_lines:
         stream = awkward(profile, day, stream)
@@ -59,11 +62,11 @@ def _own(profile: Profile, day: date, now: datetime | None) -> Iterator[Record]:
 
 
 def _with_neighbours(profile: Profile, day: date, now: datetime | None) -> Iterator[Record]:
-    for record in _own(profile, day, now):
+    for record in stored(profile, day, now):
         if _direction(profile, record)[1]:
             yield record
     for neighbour, towards in ((day - _DAY, 1), (day + _DAY, -1)):
-        for record in _own(profile, neighbour, now):
+        for record in stored(profile, neighbour, now):
             if _direction(profile, record)[0] == towards:
                 yield record
 

@@ -6,7 +6,7 @@ duplicate is on the same day as its original, a few hundred records later.
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from random import Random
@@ -70,6 +70,7 @@ class Profile:
             project in UTC.
         changes: Later changes to stored events.
         visible_after: Delay in seconds between an event's processing and its first appearance in a response.
+        not_exported: Names of events that the Query API counts, but exports never send.
     """
 
     seed: int = 1
@@ -89,6 +90,7 @@ class Profile:
     timezone: str | None = None
     changes: Sequence[Change] = ()
     visible_after: float = 0.0
+    not_exported: Collection[str] = ()
 
     def events_on(self, day: date) -> int:
         """Return the number of events on *day*, not counting duplicates."""
@@ -120,6 +122,7 @@ class Content(TypedDict, total=False):
     timezone: str | None
     changes: Sequence[Change]
     visible_after: float
+    not_exported: Collection[str]
 
 
 def line(record: Record) -> bytes:

@@ -1,6 +1,6 @@
-"""Mixpanel's limits on a project's exports, with a clock that tests can control.
+"""Mixpanel's limits on a project's requests to an API, with a clock that tests can control.
 
-The limits are 3 requests per second, 60 per rolling hour and 100 at a time (docs: reference/rate-limits.mdx).
+For exports, they are 3 requests per second, 60 per rolling hour and 100 at a time (docs: reference/rate-limits.mdx).
 """
 
 import math
@@ -17,6 +17,8 @@ class Refusal:
 
     error: str
     retry_after: int
+    concurrent: bool = False
+    """Whether the limit of concurrent requests is exceeded, rather than that of a window."""
 
 
 @dataclass(slots=True)
@@ -37,7 +39,7 @@ class Limits:
         while self._arrivals and self._arrivals[0] <= now - HOUR:
             self._arrivals.popleft()
         if self.concurrent and self.in_progress >= self.concurrent:
-            return Refusal("too many export requests in progress for this project", 1)
+            return Refusal("too many export requests in progress for this project", 1, concurrent=True)
         if self.per_second and self._oldest_of(self.per_second) > now - 1.0:
             return Refusal(f"too many export requests per second (limit {self.per_second})", 1)
         if self.per_hour and len(self._arrivals) >= self.per_hour:
@@ -47,15 +49,25 @@ class Limits:
             )
         return None
 
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        """Return the rate-limit headers of a 429 response, as the Query API sends them (source: mixpanel-headless)."""
+    @property
+    def used(self) -> int:
+        """The number of counted requests in the last hour, as of the last call of `refusal`."""
+        return len(self._arrivals)
+
+    def headers(self, concurrency_pause: int = 1) -> tuple[tuple[str, str], ...]:
+        """Return the rate-limit headers of a 429 response, as the Query API sends them (source: mixpanel-headless).
+
+        *concurrency_pause* is the time, in seconds, to wait after too many concurrent requests.
+        """
         policy, remaining = [], []
         if self.per_hour:
             policy.append(f'"project";q={self.per_hour};w={HOUR:.0f}')
             remaining.append(_remaining("project", self.per_hour - len(self._arrivals), HOUR))
         if self.concurrent:
             policy.append(f'"project-concurrency";q={self.concurrent};qu="concurrent-requests"')
-            remaining.append(_remaining("project-concurrency", self.concurrent - self.in_progress, 1))
+            remaining.append(
+                _remaining("project-concurrency", self.concurrent - self.in_progress, concurrency_pause)
+            )
         return ("RateLimit-Policy", ", ".join(policy)), ("RateLimit", ", ".join(remaining))
 
     def _oldest_of(self, count: int) -> float:

@@ -10,9 +10,10 @@ import anyio
 import h11
 from anyio.abc import SocketAttribute, SocketStream
 
-from mixpanel_export.simulator.api import Api, Response
+from mixpanel_export.simulator.api import Api
 from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault
 from mixpanel_export.simulator.parse import Request
+from mixpanel_export.simulator.reply import Response
 
 # struct linger: on, for zero seconds, so that closing the socket resets the connection.
 _LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)

@@ -9,13 +9,16 @@ from typing import NamedTuple, Unpack
 import anyio
 import httpx
 
-from mixpanel_export.simulator.api import Api, Replies, RequestLog, RetryAfter
+from mixpanel_export.simulator.api import Api, Replies
 from mixpanel_export.simulator.body import GZIP_OVER, Pace, Source, selected
+from mixpanel_export.simulator.counts import DEFAULT_COUNTING, Counting, Counts
 from mixpanel_export.simulator.days import moves_between_days, moving_enabled, settled_at
 from mixpanel_export.simulator.events import Content, Profile, Record, line
 from mixpanel_export.simulator.faults import Fault, FaultSelector
 from mixpanel_export.simulator.parse import DEFAULT_RULES, Project, Query, Rules
+from mixpanel_export.simulator.query_api import QueryApi
 from mixpanel_export.simulator.rate_limits import Limits
+from mixpanel_export.simulator.reply import RequestLog, RetryAfter
 from mixpanel_export.simulator.segments import DayCache
 from mixpanel_export.simulator.server import serving
 from mixpanel_export.simulator.transport import Transport
@@ -56,6 +59,9 @@ class Simulator:
         per_second: Maximum requests per second; 0 for no limit.
         per_hour: Maximum requests in a rolling hour; 0 for no limit.
         concurrent: Maximum concurrent requests; 0 for no limit.
+        queries_per_hour: Maximum requests to the Query API in a rolling hour; 0 for no limit.
+        queries_concurrent: Maximum concurrent requests to the Query API; 0 for no limit.
+        counting: How the Query API counts events.
         uncounted: Statuses of responses that do not count against the limits.
         limit_retry_after: Form of `Retry-After` in a 429 response.
         first_byte: Time from a request to the first byte of its response.
@@ -91,6 +97,9 @@ class Simulator:
         per_second: int = 3,
         per_hour: int = 60,
         concurrent: int = 100,
+        queries_per_hour: int = 60,
+        queries_concurrent: int = 5,
+        counting: Counting = DEFAULT_COUNTING,
         uncounted: frozenset[int] = frozenset({401, 402, 429}),
         limit_retry_after: RetryAfter = "seconds",
         first_byte: float = 0.0,
@@ -120,15 +129,13 @@ class Simulator:
         self._source = Source(self.profile, DayCache(cache_bytes), pace, shuffled)
         project = Project(username, secret, project_id, legacy_secret, history_days)
         replies = Replies(first_byte, limit_retry_after, uncounted, content_type)
+        selector = FaultSelector(self.profile.seed)
+        query_limits = Limits(clock, 0, queries_per_hour, queries_concurrent)
+        self._queries = QueryApi(
+            project, Counts(self.profile, counting), query_limits, selector, now, sleep, uncounted, rules
+        )
         self._api = Api(
-            project,
-            self._source,
-            self._limits,
-            list(faults),
-            FaultSelector(self.profile.seed),
-            now,
-            replies,
-            rules,
+            project, self._source, self._limits, list(faults), selector, now, replies, self._queries, rules
         )
 
     @property
@@ -139,6 +146,20 @@ class Simulator:
     @faults.setter
     def faults(self, faults: Sequence[Fault]) -> None:
         self._api.faults = list(faults)
+
+    @property
+    def query_faults(self) -> list[Fault]:
+        """The failures to simulate in the Query API. Kinds that change lines change its JSON text."""
+        return self._queries.faults
+
+    @query_faults.setter
+    def query_faults(self, faults: Sequence[Fault]) -> None:
+        self._queries.faults = list(faults)
+
+    @property
+    def query_requests(self) -> list[RequestLog]:
+        """All requests to the Query API, in order of arrival, whatever the outcome."""
+        return self._queries.requests
 
     @property
     def requests(self) -> list[RequestLog]:
@@ -199,6 +220,11 @@ class Simulator:
         days = list(Query(first, last).days())
         own = sum((self._truth(day, selection, zone) for day in days), Truth())
         return own + truth_of(self._moving(days, selection), zone)
+
+    def counts(self, day: date) -> dict[str, int]:
+        """Return the number of events that the Query API counts for *day* now, for each name that has any."""
+        users = self._queries.counts.users(day, self._now())
+        return {name: by_user.total() for name, by_user in users.items()}
 
     def rows(
         self,

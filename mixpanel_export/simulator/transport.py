@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack
 import anyio
 import httpx
 
-from mixpanel_export.simulator.api import Api, Response
+from mixpanel_export.simulator.api import Api
 from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault
 from mixpanel_export.simulator.parse import Request
+from mixpanel_export.simulator.reply import Response
 
 
 class Transport(httpx.AsyncBaseTransport):
