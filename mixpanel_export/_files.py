@@ -68,6 +68,18 @@ def file_to_write(path: Path) -> Path:
     return path.resolve()
 
 
+def delete(path: Path) -> bool:
+    """Delete a file if it exists. Return False if the system refuses.
+
+    Windows refuses while a file is open or mapped, for example by a virus scanner.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        return False
+    return True
+
+
 @contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield the path of a new file. When the block ends without an error, the new file replaces *path*.
@@ -119,7 +131,7 @@ def _install(new: Path, file: Path, *, private: bool) -> None:
 def _take_over(new: Path, file: Path) -> None:
     """Give *new* the owner, mode and access control lists of *file*."""
     before, now = file.stat(), new.stat()
-    if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+    if sys.platform != "win32" and (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
         os.chown(new, before.st_uid, before.st_gid)
     shutil.copystat(file, new)
     os.utime(new)

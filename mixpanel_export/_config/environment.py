@@ -4,11 +4,15 @@ A variable that is empty, or that holds only white space, counts as unset.
 """
 
 import os
+import sys
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from pathlib import Path
 
 from mixpanel_export.errors import ConfigError
+
+if sys.platform != "win32":
+    import pwd
 
 # Byte order marks: decoded, decoded with the wrong encoding, and as undecodable bytes that a shell passed on.
 _MARKS = ("\ufeff", "\xef\xbb\xbf", "\xff\xfe", "\xfe\xff", "\udcff\udcfe", "\udcfe\udcff")
@@ -52,8 +56,11 @@ def _stripped(text: str) -> str:
 
 
 def home() -> Path | None:
-    """Return the user's home directory; None if `HOME` is unset or empty and the system knows no such user."""
-    if os.environ.get("HOME") == "":
+    """Return the user's home directory; None if `HOME` is unset or empty and the system knows no such user.
+
+    Windows does not use `HOME`.
+    """
+    if sys.platform != "win32" and os.environ.get("HOME") == "":
         return _home_in_passwd()
     try:
         return Path.home()
@@ -61,13 +68,13 @@ def home() -> Path | None:
         return None
 
 
-def _home_in_passwd() -> Path | None:
-    try:
-        import pwd  # noqa: PLC0415 - POSIX only
+if sys.platform != "win32":
 
-        return Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except (ImportError, KeyError):
-        return None
+    def _home_in_passwd() -> Path | None:
+        try:
+            return Path(pwd.getpwuid(os.getuid()).pw_dir)
+        except KeyError:
+            return None
 
 
 def expanded(path: str | Path) -> Path:

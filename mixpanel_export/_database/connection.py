@@ -241,7 +241,10 @@ def _only_export_of_file(path: Path) -> Iterator[None]:
 def _as_database_error(path: Path, error: Exception) -> DatabaseError:
     """Convert a DuckDB or OS error to one of ours."""
     text = str(error)
-    if "Could not set lock" in text or "being used by another process" in text:
+    # On Windows, the system's part of the message is in the user's language. DuckDB adds who has the file open.
+    if any(
+        part in text for part in ("Could not set lock", "being used by another process", "already open in")
+    ):
         match = re.search(r"PID (\d+)", text)
         pid = int(match[1]) if match else None
         holder = f"process {pid}" if pid else "another process"

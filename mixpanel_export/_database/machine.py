@@ -1,6 +1,8 @@
 """Determines how much memory and how many processors this process may use, even inside a container."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,18 +16,34 @@ def memory_sizes() -> list[int]:
 
 def processors() -> int:
     """Return how many processors this process may use, according to its affinity and its control group's quota."""
-    try:
-        available = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Windows and macOS
-        available = os.cpu_count() or 1
+    # Windows and macOS report no affinity.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min([available, *_cgroup_processors(_CGROUP)])
 
 
 def _machine_memory() -> int:
+    if sys.platform == "win32":
+        status = _MemoryStatus(size=ctypes.sizeof(_MemoryStatus))
+        succeeded = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+        return status.physical if succeeded else 0
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not available on Windows
+    except (ValueError, OSError):  # the system does not report it
         return 0
+
+
+class _MemoryStatus(ctypes.Structure):
+    """The structure MEMORYSTATUSEX of the Windows API."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("physical", ctypes.c_uint64),
+        ("others", ctypes.c_uint64 * 6),
+    )
+
+    size: int
+    physical: int
 
 
 def _cgroup_memory() -> Iterator[int]:

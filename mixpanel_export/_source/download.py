@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import IO
 
 import httpx
 from anyio import to_thread
@@ -22,7 +22,7 @@ from mixpanel_export.errors import AdvisoryWarning
 
 async def download_events(
     days: Chunk,
-    file: BinaryIO,
+    file: IO[bytes],
     *,
     credentials: Credentials | None = None,
     events: Iterable[str] | None = None,
@@ -66,7 +66,7 @@ async def download_events(
 
 @dataclass(frozen=True, slots=True)
 class _FileSink:
-    file: BinaryIO
+    file: IO[bytes]
 
     async def restart(self) -> None:
         self.file.seek(0)

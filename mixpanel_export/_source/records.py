@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from mixpanel_export._model import Chunk
 from mixpanel_export._ndjson import canonical, loads, member_text, normalized
@@ -28,7 +28,7 @@ _ISO_TIME = re.compile(ISO_TIME)
 
 
 def iter_events(
-    download: Callable[[Chunk, int | None, BinaryIO], None],
+    download: Callable[[Chunk, int | None, IO[bytes]], None],
     chunks: Iterable[Chunk],
     *,
     raw: bool,

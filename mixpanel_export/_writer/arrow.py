@@ -14,6 +14,7 @@ from nanoarrow.ipc import InputStream, StreamWriter
 from numpy.typing import DTypeLike, NDArray
 
 from mixpanel_export._database.schema import EVENT_COLUMNS
+from mixpanel_export._files import delete
 from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export._writer.offsets import IndexedText, Offsets
 
@@ -102,7 +103,7 @@ class ExtractedColumns:
         self._arrays = []
         self._budget.release(self._size)
         self._size = 0
-        self._file.unlink(missing_ok=True)
+        delete(self._file)  # if it is in use, it is deleted with its folder
 
     def _write(self) -> None:
         with self._file.open("xb") as file, StreamWriter.from_writable(file) as writer:

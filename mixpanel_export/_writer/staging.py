@@ -24,6 +24,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 
 from mixpanel_export._database.settings import memory_limit
+from mixpanel_export._files import delete
 from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart, Lines
 from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export.errors import DatabaseError
@@ -188,6 +189,7 @@ class Staging:
             memory_limit() // _COLUMNS_SHARE if columns_memory is None else columns_memory
         )
         self._sizes: dict[Path, int] = {}
+        self._undeleted: list[Path] = []  # another program has them open; they are deleted later
         self._lock = Lock()
         self._names = count(1)
         self._open: dict[Chunk, _OpenChunk] = {}
@@ -310,9 +312,10 @@ class Staging:
             self._sizes[path] = self._sizes.get(path, 0) + size
 
     def _remove(self, files: Iterable[Path]) -> None:
-        for path in files:
-            path.unlink(missing_ok=True)
-            with self._lock:
+        with self._lock:
+            waiting = [*self._undeleted, *files]
+            self._undeleted = [path for path in waiting if not delete(path)]
+            for path in set(waiting).difference(self._undeleted):
                 self._sizes.pop(path, None)
 
 

@@ -194,7 +194,9 @@ def _write_parquet(connection: "Connection", sql: str, path: Path, parameters: d
     from mixpanel_export._local.reader import write_parquet
 
     if path == STANDARD_OUTPUT:
-        with TemporaryDirectory(prefix="mpx-") as folder:  # Parquet needs a seekable file
+        with TemporaryDirectory(
+            prefix="mpx-", ignore_cleanup_errors=True
+        ) as folder:  # Parquet needs a seekable file
             file = Path(folder, "rows.parquet")
             rows = write_parquet(connection, sql, file, parameters)
             with file.open("rb") as content:

@@ -1,9 +1,9 @@
 """Texts about an export. Nothing here prints."""
 
 import math
-import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -240,7 +240,7 @@ def _typed_options(ctx: click.Context, without: Collection[str]) -> Iterator[str
 
 def quoted(words: Sequence[str]) -> str:
     """Return *words* as a command line for the shell of this system."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def _days(days: DateRange) -> str:

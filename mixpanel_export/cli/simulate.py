@@ -1,7 +1,7 @@
 """`mpx simulate`: serve a simulated Mixpanel project on a loopback port."""
 
 import errno
-import os
+import sys
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -282,5 +282,5 @@ def _settings(url: str, timezone: str | None) -> str:
     }
     if timezone is not None:
         values["MPX_PROJECT_TIMEZONE"] = timezone
-    line = "$env:{} = '{}'" if os.name == "nt" else "export {}={}"
+    line = "$env:{} = '{}'" if sys.platform == "win32" else "export {}={}"
     return "\n".join(line.format(name, value) for name, value in values.items())

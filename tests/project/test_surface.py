@@ -44,7 +44,7 @@ LAYERS = {
     "_database": ("_config _files _model errors", "duckdb"),
     "_flat": ("_concurrency _database _tracebacks errors results", "duckdb"),
     "_writer": (
-        "_concurrency _database _model _ndjson _planning _timezones errors",
+        "_concurrency _database _files _model _ndjson _planning _timezones errors",
         "duckdb isal nanoarrow numpy",
     ),
     "_export": (
