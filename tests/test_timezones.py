@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 from zoneinfo import ZoneInfo
 
 import anyio
@@ -198,7 +198,7 @@ def exported(
 def streamed_rows(lines: Sequence[bytes], zone: str) -> list[tuple[datetime | None, str]]:
     """Return what `stream_events` yields of the same answer, as the table's rows."""
 
-    def download(_: Chunk, __: int | None, file: BinaryIO) -> None:
+    def download(_: Chunk, __: int | None, file: IO[bytes]) -> None:
         file.write(b"\n".join(lines))
 
     return [

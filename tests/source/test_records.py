@@ -1,7 +1,7 @@
 """One line of Mixpanel's answer as `stream_events` yields it, beside what DuckDB makes of the same text."""
 
 from datetime import UTC, date, datetime
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import pytest
 from hypothesis import given
@@ -171,7 +171,7 @@ def test_missing_properties_are_none() -> None:
 def test_lines_that_are_no_events_are_counted() -> None:
     """What is no event is left out with one warning that counts it; blank lines are nothing."""
 
-    def download(_: Chunk, __: int | None, file: BinaryIO) -> None:
+    def download(_: Chunk, __: int | None, file: IO[bytes]) -> None:
         file.write(b'{"event":"a","properties":{}}\n\n \r\noops\n{"event":"b","properties":{}}\n{}\n')
 
     with pytest.warns(UserWarning, match="2 lines") as caught:
