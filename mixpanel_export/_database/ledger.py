@@ -8,6 +8,7 @@ from typing import Any
 
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.schema import LEDGER_TABLES, check_ledger, create_ledger, table_exists
+from mixpanel_export._database.sync_changes import delete_changes
 from mixpanel_export._database.target_days import delete_target_days
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
@@ -183,6 +184,7 @@ class Ledger:
         """Delete all rows about the table from the ledger tables."""
         self.delete([batch.number for batch in self.batches()])
         delete_target_days(self._connection, self._table)
+        delete_changes(self._connection, self._table)
 
     def new_numbers(self, count: int) -> list[int]:
         """Return *count* new batch numbers, ascending and greater than all earlier ones."""

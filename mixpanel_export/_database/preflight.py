@@ -45,6 +45,8 @@ class ExportSpec:
     """Whether to remove duplicates."""
     limited: bool = False
     """Whether the export has a limit, so that events may be missing."""
+    accepted_losses: frozenset[date] | None = None
+    """Days that may lose over half of their events. None: replaced days are not compared, and may lose all events."""
 
     @property
     def fingerprint(self) -> str:

@@ -19,8 +19,8 @@ from mixpanel_export.errors import TableFormatError
 LEDGER_VERSION = 5
 """The version of the ledger tables, stored in the comment on `_export_batches`.
 
-Versions before 5 do not record the number of the export, and record fewer times. Version 2 has `_export_timeless`
-instead of `_export_strays`; version 1 has neither.
+Versions before 5 do not record the number of the export, record fewer times, and have no `_sync_changes`. Version 2
+has `_export_timeless` instead of `_export_strays`; version 1 has neither.
 """
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
@@ -76,6 +76,14 @@ _TARGET_DAYS_COLUMNS = {
     name: _LEDGER_COLUMNS[name]
     for name in ("table_name", "project", "events", "where", "from_date", "to_date")
 }
+_CHANGES_COLUMNS = {
+    "batch": "INTEGER",
+    **{name: _LEDGER_COLUMNS[name] for name in ("table_name", "project", "events", "where")},
+    "day": "DATE",
+    "checked_at": "TIMESTAMP",
+    **dict.fromkeys(("old_rows", "new_rows", "added", "removed", "rekeyed"), "BIGINT"),
+    "kept": "BOOLEAN",
+}
 PROFILES = "_export_profiles"
 """mixpanel_data's `_metadata` in an upgraded file. It lists the profile tables."""
 
@@ -112,6 +120,7 @@ def create_ledger(connection: Connection) -> None:
         ("_export_duplicates", {"batch": "INTEGER", "lost_to": "INTEGER", **EVENT_COLUMNS}),
         ("_export_strays", {"batch": "INTEGER", "event_time": "TIMESTAMP", "insert_id": "VARCHAR"}),
         ("_export_targets", _TARGET_DAYS_COLUMNS),
+        ("_sync_changes", _CHANGES_COLUMNS),
     ):
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({_definitions(columns)})")
         _add_missing_columns(connection, table, columns)

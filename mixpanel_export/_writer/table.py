@@ -25,9 +25,11 @@ from mixpanel_export._database.schema import (
     table_exists,
 )
 from mixpanel_export._database.settings import all_processors, most_memory, room_for_lines
+from mixpanel_export._database.sync_changes import clear_kept, write_changes
 from mixpanel_export._database.target_days import move_target_days, trim_target_days, widen_target_days
 from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
+from mixpanel_export._writer.changes import Comparison, compare
 from mixpanel_export._writer.cross_batch import (
     move_duplicates,
     record_missing_strays,
@@ -37,6 +39,7 @@ from mixpanel_export._writer.cross_batch import (
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, ValidatedChunk, first_line, insert
 from mixpanel_export._writer.repair import load_set_aside
+from mixpanel_export.changes import DayChange
 from mixpanel_export.errors import DatabaseError, TableError
 
 
@@ -63,6 +66,8 @@ class EventsTable:
         self.spec = spec
         self._file = identity(path)
         self._numbers: list[int] = []
+        self.changes: list[DayChange] = []
+        """How the committed and the refused batches differ from those that the table had, if they are compared."""
         with self.errors(str(spec.days)):
             state = check_before_export(connection, spec)
             self.name, self.filled, self.history = state.table, state.filled, state.history
@@ -110,10 +115,12 @@ class EventsTable:
                     self._create_filled()
                     insert(self.connection, self.filled, group)
                     self._record_target()
-                    return self._settle(group.chunks, now)
+                    committed, changes = self._settle(group.chunks, now)
             except UNLOADABLE as error:
                 out_of_memory = isinstance(error, duckdb.OutOfMemoryException)
                 raise UnloadableError(first_line(error), out_of_memory=out_of_memory) from error
+            self.changes += changes
+            return committed
 
     def fail(self, failed: ChunkFailed, finished: datetime) -> None:
         """Record the failure in the ledger, unless the export has a `limit`: its days would never count as exported."""
@@ -210,11 +217,26 @@ class EventsTable:
             else:
                 record_missing_strays(self.connection, self.filled, self.spec.zone)
 
-    def _settle(self, group: Sequence[ValidatedChunk], now: Callable[[], datetime]) -> list[Committed]:
-        """Write ledger rows for chunks that were just inserted, and resolve duplicates across batches."""
+    def _settle(
+        self, group: Sequence[ValidatedChunk], now: Callable[[], datetime]
+    ) -> tuple[list[Committed], list[DayChange]]:
+        """Write ledger rows for chunks that were just inserted, and resolve duplicates across batches.
+
+        Chunks that are refused for their losses are removed again.
+        """
         finished = naive_utc(now())
         batches = [replace(chunk.batch, finished=finished, export=self._export) for chunk in group]
-        superseded = self._supersede({batch.number: batch.days for batch in batches})
+        compared = self._compare(batches, finished)
+        refused = {number: comparison for number, comparison in compared.items() if comparison.refused}
+        accepted = [chunk for chunk in group if chunk.batch.number not in refused]
+        kept = [batch for batch in batches if batch.number in refused]
+        self._refuse(kept)
+        committed = self._settle_accepted(accepted, [batch for batch in batches if batch not in kept])
+        committed += [Committed(batch.days, refused[batch.number].old_rows) for batch in kept]
+        return committed, [change for comparison in compared.values() for change in comparison.days]
+
+    def _settle_accepted(self, group: Sequence[ValidatedChunk], batches: Sequence[Batch]) -> list[Committed]:
+        superseded = self._supersede({batch.number: batch.days for batch in batches}) if batches else []
         self._ledger.write(batches)
         straying = [
             batch.number for batch in batches if batch.deduplicated and batch.stray_rows + batch.untimed_rows
@@ -232,6 +254,35 @@ class EventsTable:
         return [
             Committed(batch.days, *counts[batch.number], batch.rejects, batch.repaired) for batch in batches
         ]
+
+    def _compare(self, batches: Sequence[Batch], now: datetime) -> dict[int, Comparison]:
+        """Compare new batches with those that they replace, and record the changes."""
+        accepted = self.spec.accepted_losses
+        if accepted is None:
+            return {}
+        compared = compare(
+            self.connection,
+            self.filled,
+            self.spec.zone,
+            new=batches,
+            old=self._ledger.for_selection(),
+            accepted=accepted,
+            now=now,
+        )
+        clear_kept(self.connection, self.filled, self.spec.selection, [batch.days for batch in batches])
+        changes = {number: comparison.days for number, comparison in compared.items()}
+        write_changes(self.connection, self.filled, self.spec.selection, changes)
+        return compared
+
+    def _refuse(self, batches: Sequence[Batch]) -> None:
+        """Delete the rows of new batches, so that the old ones stay, and earlier failures to fetch the same days."""
+        if batches:
+            numbers = [batch.number for batch in batches]
+            self.connection.execute(
+                f"DELETE FROM {quoted(self.filled)} WHERE export_batch IN (SELECT unnest(?))", [numbers]
+            )
+            days = {batch.number: batch.days for batch in batches}
+            self._ledger.delete(self._ledger.superseded(days, visible=False))
 
     def _record_target(self) -> None:
         """Add the requested days to the target days, unless the export has a `limit`."""

@@ -1,0 +1,64 @@
+"""The table `_sync_changes`: how the answers of syncs differed from the events that a table had. It holds counts only.
+
+A row with `kept` is the state of a day whose new answer was refused. It is replaced at the next check of that day.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+
+from mixpanel_export._database.connection import Connection
+from mixpanel_export._database.schema import table_exists
+from mixpanel_export._model import Batch, Chunk, Selection
+from mixpanel_export.changes import DayChange
+
+_SAME = """table_name = ? AND project = ? AND events IS NOT DISTINCT FROM ? AND "where" IS NOT DISTINCT FROM ?"""
+_COUNTS = "old_rows, new_rows, added, removed, rekeyed, kept"
+
+
+def write_changes(
+    connection: Connection, table: str, selection: Selection, changes: Mapping[int, Iterable[DayChange]]
+) -> None:
+    """Add the changes of each batch, keyed by the number of the batch with the new answer."""
+    for batch, of_batch in changes.items():
+        for change in of_batch:
+            values = [change.old_rows, change.new_rows, change.added, change.removed, change.rekeyed, change.kept]
+            connection.execute(
+                f"INSERT INTO _sync_changes VALUES ({', '.join('?' * 13)})",
+                [batch, *_key(table, selection), change.day, change.checked_at, *values],
+            )
+
+
+def clear_kept(connection: Connection, table: str, selection: Selection, days: Iterable[Chunk]) -> None:
+    """Delete the rows with `kept` of these days, because the days have a new answer."""
+    for chunk in days:
+        connection.execute(
+            f"DELETE FROM _sync_changes WHERE kept AND {_SAME} AND day BETWEEN ? AND ?",
+            [*_key(table, selection), chunk.first, chunk.last],
+        )
+
+
+def read_kept(
+    connection: Connection, table: str, selection: Selection, batches: Iterable[Batch]
+) -> dict[date, DayChange]:
+    """Return the days whose new answer was refused, unless one of the *batches* has replaced the old events since."""
+    if not table_exists(connection, "_sync_changes"):
+        return {}
+    rows = connection.execute(
+        f"SELECT batch, day, {_COUNTS}, checked_at FROM _sync_changes WHERE kept AND {_SAME} ORDER BY day, batch",
+        _key(table, selection),
+    ).fetchall()
+    visible = [batch for batch in batches if batch.visible]
+    return {
+        day: DayChange(day, *counts)
+        for number, day, *counts in rows
+        if not any(batch.number > number and batch.days.overlaps(Chunk(day, day)) for batch in visible)
+    }
+
+
+def delete_changes(connection: Connection, table: str) -> None:
+    """Delete the changes of the table, for all selections."""
+    connection.execute("DELETE FROM _sync_changes WHERE table_name = ?", [table])
+
+
+def _key(table: str, selection: Selection) -> list[str | None]:
+    return [table, selection.project, selection.events_json, selection.where]

@@ -1,0 +1,108 @@
+"""Compares the new answers for days with the events that the table has for them.
+
+All that Mixpanel delivered is compared, so the rows of both sides include those that `_export_duplicates` hides. Rows
+are compared by 64-bit hashes, so that memory does not depend on the length of names and ids. Events without an
+`$insert_id` cannot be re-keyed: one with another `distinct_id` is another event.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+from mixpanel_export._database.connection import Connection, quoted
+from mixpanel_export._model import Batch, Chunk
+from mixpanel_export.changes import DayChange
+
+_CHANGES = """
+WITH _parts(batch, part, side, first, last) AS (VALUES {parts}), _rows AS (
+    SELECT export_batch AS batch, event_name, event_time, insert_id, distinct_id FROM {table}
+    WHERE export_batch IN ({batches})
+    UNION ALL SELECT batch, event_name, event_time, insert_id, distinct_id FROM _export_duplicates
+    WHERE batch IN ({batches})
+), _events AS (
+    SELECT part, hash(event_name, event_time, insert_id) AS event, hash(distinct_id) AS person,
+        CASE WHEN first = last THEN first ELSE coalesce(greatest(first, least(last, {day})), first) END AS day,
+        coalesce(insert_id, '') <> '' AS has_id, count(*) FILTER (side > 0) AS new, count(*) FILTER (side < 0) AS old
+    FROM _rows JOIN _parts USING (batch) GROUP BY ALL
+), _keys AS (
+    SELECT part, day, sum(old) AS old, sum(new) AS new, bool_and(has_id) AS has_id,
+        sum(greatest(new - old, 0)) AS gain, sum(greatest(old - new, 0)) AS loss
+    FROM _events GROUP BY part, day, event
+), _counts AS (
+    SELECT part, day, old, new, gain, loss, if(has_id, least(gain, loss), 0) AS rekeyed FROM _keys
+)
+SELECT part, day, sum(old)::BIGINT, sum(new)::BIGINT, sum(gain - rekeyed)::BIGINT, sum(loss - rekeyed)::BIGINT,
+    sum(rekeyed)::BIGINT
+FROM _counts GROUP BY part, day ORDER BY part, day
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a new batch differs from the batches that it replaces."""
+
+    days: tuple[DayChange, ...]
+    """The days that differ. If the batch is refused, only those that lost events."""
+    refused: bool
+    """Whether a day lost over half of its events, so that the old batches stay."""
+    old_rows: int
+    """The rows of the replaced batches."""
+
+
+def compare(
+    connection: Connection,
+    table: str,
+    zone: str,
+    *,
+    new: Sequence[Batch],
+    old: Sequence[Batch],
+    accepted: frozenset[date],
+    now: datetime,
+) -> dict[int, Comparison]:
+    """Compare each batch in *new* with the batches in *old* that it replaces. The result has the numbers of *new*.
+
+    The rows of all batches are in the table. Losses on *accepted* days do not count. A batch that replaces nothing has
+    no comparison. *now* is naive and in UTC.
+    """
+    replaced = {
+        batch.number: [other for other in old if other.visible and _contains(batch, other)] for batch in new
+    }
+    parts = [
+        (number, batch.number, side, batch.days)
+        for batch in new
+        if (others := replaced[batch.number])
+        for number, side in [(batch.number, 1), *((other.number, -1) for other in others)]
+    ]
+    if not parts:
+        return {}
+    days: dict[int, list[DayChange]] = {part: [] for _, part, _, _ in parts}
+    for part, *counts in connection.execute(_query(table, zone, parts)).fetchall():
+        days[part].append(DayChange(*counts, kept=False, checked_at=now))
+    return {
+        part: _comparison(changes, accepted, sum(batch.rows for batch in replaced[part]))
+        for part, changes in days.items()
+    }
+
+
+def _query(table: str, zone: str, parts: Sequence[tuple[int, int, int, Chunk]]) -> str:
+    values = ", ".join(
+        f"({batch}, {part}, {side}, DATE '{days.first}', DATE '{days.last}')" for batch, part, side, days in parts
+    )
+    return _CHANGES.format(
+        table=quoted(table),
+        parts=values,
+        batches=", ".join(str(batch) for batch, *_ in parts),
+        day="event_time::DATE" if zone == "UTC" else f"timezone('{zone}', timezone('UTC', event_time))::DATE",
+    )
+
+
+def _comparison(changes: Sequence[DayChange], accepted: frozenset[date], old_rows: int) -> Comparison:
+    losses = [change for change in changes if change.is_loss and change.day not in accepted]
+    if losses:
+        return Comparison(tuple(replace(change, kept=True) for change in losses), True, old_rows)
+    different = [change for change in changes if change.added or change.removed or change.rekeyed]
+    return Comparison(tuple(different), False, old_rows)
+
+
+def _contains(batch: Batch, other: Batch) -> bool:
+    return batch.days.first <= other.days.first and other.days.last <= batch.days.last

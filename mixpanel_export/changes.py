@@ -1,0 +1,122 @@
+"""The values that a sync returns: what changed in Mixpanel since the days were fetched before."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from mixpanel_export._display import html_pairs
+from mixpanel_export.results import DateRange, ParallelFetchResult
+
+
+@dataclass(frozen=True, slots=True)
+class DayChange:
+    """How a new answer for a day differs from the events that the table had.
+
+    Events are compared by name, time, `$insert_id` and `distinct_id`. An event whose `distinct_id` alone differs, as
+    after an identity merge, is re-keyed: neither added nor removed.
+    """
+
+    day: date
+    old_rows: int
+    """Events before, including duplicates that another batch has in a newer version."""
+    new_rows: int
+    """Events in the new answer, counted in the same way."""
+    added: int
+    removed: int
+    rekeyed: int
+    kept: bool
+    """Whether the new answer was refused, because it has under half of the events. The table still has the old ones."""
+    checked_at: datetime
+    """When the new answer was compared, in naive UTC."""
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the new answer has under half of the events."""
+        return 2 * self.new_rows < self.old_rows
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return {
+            "day": str(self.day),
+            "old_rows": self.old_rows,
+            "new_rows": self.new_rows,
+            "added": self.added,
+            "removed": self.removed,
+            "rekeyed": self.rekeyed,
+            "kept": self.kept,
+            "checked_at": self.checked_at.isoformat(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """The result of a sync of one table and selection."""
+
+    table: str
+    days: DateRange
+    """The first and the last day that the table should have."""
+    fetched_days: int
+    """The number of days that were fetched, for the first time or again."""
+    requests: int
+    """The number of requests that were sent, retries included."""
+    changes: tuple[DayChange, ...]
+    """The days of this sync that differ from the table's earlier events, in order."""
+    kept: tuple[DayChange, ...]
+    """The days whose new answer was refused, in this sync or before, and not accepted since."""
+    export: ParallelFetchResult
+    """The rows by which the table grew, the failed days, and what else an export returns."""
+
+    @property
+    def added(self) -> int:
+        """The number of events added to days that the table had."""
+        return sum(change.added for change in self.changes if not change.kept)
+
+    @property
+    def removed(self) -> int:
+        """The number of events removed from days that the table had."""
+        return sum(change.removed for change in self.changes if not change.kept)
+
+    @property
+    def rekeyed(self) -> int:
+        """The number of events with a new `distinct_id`."""
+        return sum(change.rekeyed for change in self.changes if not change.kept)
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether any day failed."""
+        return self.export.has_failures
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields and the totals, ready for JSON."""
+        return {
+            "table": self.table,
+            "days": list(self.days),
+            "fetched_days": self.fetched_days,
+            "requests": self.requests,
+            "total_rows": self.export.total_rows,
+            "added": self.added,
+            "removed": self.removed,
+            "rekeyed": self.rekeyed,
+            "changes": [change.to_dict() for change in self.changes],
+            "kept": [change.to_dict() for change in self.kept],
+            "failed_date_ranges": [list(days) for days in self.export.failed_date_ranges],
+            "duration_seconds": self.export.duration_seconds,
+            "fetched_at": self.export.fetched_at.isoformat(),
+            "has_failures": self.has_failures,
+        }
+
+    def _repr_html_(self) -> str:
+        """Return HTML for a notebook."""
+        rows: list[tuple[str, object]] = [
+            ("table", self.table),
+            ("days", " to ".join(self.days)),
+            ("days fetched", f"{self.fetched_days:,}"),
+            ("rows added", f"{self.export.total_rows:,}"),
+        ]
+        counts = {"late events": self.added, "removed events": self.removed, "re-keyed": self.rekeyed}
+        rows += [(name, f"{count:,}") for name, count in counts.items() if count]
+        rows += [
+            ("kept", f"{change.day}: {change.old_rows:,} rows, {change.new_rows:,} in the new answer")
+            for change in self.kept
+        ]
+        rows += [("failed", " to ".join(days)) for days in self.export.failed_date_ranges]
+        return html_pairs(rows, "incomplete" if self.has_failures else "synchronized")
