@@ -8,10 +8,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mixpanel_export._export.engine import export_events
+    from mixpanel_export._export.sync_events import sync_events
     from mixpanel_export._flat.flatten import flatten_events
     from mixpanel_export._local.upgrade import upgrade_database
     from mixpanel_export._planning.planner import split_date_range
     from mixpanel_export._source.parameters import Timeouts
+    from mixpanel_export.changes import DayChange, SyncResult
     from mixpanel_export.credentials import Credentials
     from mixpanel_export.errors import (
         AccountExistsError,
@@ -87,6 +89,7 @@ __all__ = [
     "DatabaseLockedError",
     "DatabaseNotFoundError",
     "DateRangeTooLargeError",
+    "DayChange",
     "EventBreakdownResult",
     "EventStats",
     "ExportRunningError",
@@ -108,6 +111,7 @@ __all__ = [
     "SelectionError",
     "ServerError",
     "SummaryResult",
+    "SyncResult",
     "TableError",
     "TableExistsError",
     "TableFormatError",
@@ -125,6 +129,7 @@ __all__ = [
     "flatten_events",
     "run_sync",
     "split_date_range",
+    "sync_events",
     "upgrade_database",
 ]
 
@@ -146,6 +151,7 @@ _HOMES = {
     "DatabaseLockedError": "errors",
     "DatabaseNotFoundError": "errors",
     "DateRangeTooLargeError": "errors",
+    "DayChange": "changes",
     "EventBreakdownResult": "inspection",
     "EventStats": "inspection",
     "ExportRunningError": "errors",
@@ -167,6 +173,7 @@ _HOMES = {
     "SelectionError": "errors",
     "ServerError": "errors",
     "SummaryResult": "inspection",
+    "SyncResult": "changes",
     "TableError": "errors",
     "TableExistsError": "errors",
     "TableFormatError": "errors",
@@ -183,6 +190,7 @@ _HOMES = {
     "flatten_events": "_flat.flatten",
     "run_sync": "sync",
     "split_date_range": "_planning.planner",
+    "sync_events": "_export.sync_events",
     "upgrade_database": "_local.upgrade",
 }
 

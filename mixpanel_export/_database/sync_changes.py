@@ -11,7 +11,9 @@ from mixpanel_export._database.schema import table_exists
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.changes import DayChange
 
-_SAME = """table_name = ? AND project = ? AND events IS NOT DISTINCT FROM ? AND "where" IS NOT DISTINCT FROM ?"""
+_SAME = (
+    """table_name = ? AND project = ? AND events IS NOT DISTINCT FROM ? AND "where" IS NOT DISTINCT FROM ?"""
+)
 _COUNTS = "old_rows, new_rows, added, removed, rekeyed, kept"
 
 
@@ -21,7 +23,14 @@ def write_changes(
     """Add the changes of each batch, keyed by the number of the batch with the new answer."""
     for batch, of_batch in changes.items():
         for change in of_batch:
-            values = [change.old_rows, change.new_rows, change.added, change.removed, change.rekeyed, change.kept]
+            values = [
+                change.old_rows,
+                change.new_rows,
+                change.added,
+                change.removed,
+                change.rekeyed,
+                change.kept,
+            ]
             connection.execute(
                 f"INSERT INTO _sync_changes VALUES ({', '.join('?' * 13)})",
                 [batch, *_key(table, selection), change.day, change.checked_at, *values],

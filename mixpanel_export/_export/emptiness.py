@@ -1,19 +1,24 @@
 """Warns about an export without events, and about days that count as empty."""
 
 import warnings
+from collections.abc import Sequence
 
 from mixpanel_export._export.empty_answers import runs
 from mixpanel_export._export.job import Job
 from mixpanel_export._export.tracker import Tracker
-from mixpanel_export._model import Chunk
+from mixpanel_export._model import Batch, Chunk
 from mixpanel_export.errors import AdvisoryWarning
 
 
-def warn_of_emptiness(job: Job, tracker: Tracker) -> None:
-    """Warn, once, about an export without any event, or about days with two empty answers."""
+def warn_of_emptiness(job: Job, tracker: Tracker, known: Sequence[Batch] = ()) -> None:
+    """Warn, once, about an export without any event, or about days with two empty answers.
+
+    *known* are batches of the table. Their days are no news: a sync fetches them every night.
+    """
     fetched = tracker.batches_done + tracker.batches_failed
-    empty = tracker.empty_batches
-    if fetched and not tracker.rows and not tracker.errors:
+    in_table = [batch.days for batch in known if batch.visible]
+    empty = [chunk for chunk in tracker.empty_batches if not any(chunk.overlaps(days) for days in in_table)]
+    if fetched and not tracker.rows and not tracker.errors and not in_table:
         credentials = job.parameters.credentials
         warnings.warn(
             AdvisoryWarning(

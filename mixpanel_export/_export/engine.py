@@ -1,17 +1,19 @@
 """The async entry point. It checks the arguments, opens the database, plans the requests and runs the export."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
+import anyio
 import httpx
 from anyio import to_thread
 
 from mixpanel_export._concurrency import entered_in_thread, in_task, in_thread
-from mixpanel_export._database.connection import connected_for_export
+from mixpanel_export._database.connection import Connection, connected_for_export
 from mixpanel_export._database.preflight import Mode
 from mixpanel_export._database.settings import thread_count
 from mixpanel_export._export.callbacks import Callbacks, Reporter
@@ -31,9 +33,12 @@ from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import EventsTable
 from mixpanel_export._writer.validate import ClockCheck, validators_for
+from mixpanel_export.changes import DayChange
 from mixpanel_export.credentials import Credentials
-from mixpanel_export.errors import QueryError
+from mixpanel_export.errors import DatabaseLockedError, ExportRunningError, QueryError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
+
+_RETRY_INTERVAL = 0.2  # seconds between attempts to open a file that is in use
 
 
 @short_tracebacks_async
@@ -64,6 +69,7 @@ async def export_events(
     project_timezone: str | None = None,
     http2: bool = False,
     flatten: bool = False,
+    wait: float = 0.0,
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ParallelFetchResult:
@@ -112,6 +118,7 @@ async def export_events(
         http2: Whether the server may choose HTTP/2. Each request still has its own connection.
         flatten: Whether to update the table's flat tables at the end, or to create one if there is none, as
             `flatten_events` does. Flat tables with the setting `auto` are updated by every export.
+        wait: How long to wait, in seconds, while another export into the file is running or another process has it open.
         transport: Replaces the network, for tests.
         now: The clock that decides which days are over.
 
@@ -151,6 +158,7 @@ async def export_events(
         per_hour=per_hour,
         timeouts=timeouts,
         project_timezone=project_timezone,
+        wait=wait,
         now=now,
     )
     callbacks = Callbacks(on_batch_complete, on_progress)
@@ -165,14 +173,47 @@ async def run_job(
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> ParallelFetchResult:
     """Run a job in a separate task. Results and errors are as in `export_events`."""
-    return await in_task(partial(_run, job, callbacks, http2=http2, transport=transport))
+    return (await run(job, callbacks, http2=http2, transport=transport)).result
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job did."""
+
+    result: ParallelFetchResult
+    job: Job
+    """The job after its preparation."""
+    planned: Plan
+    changes: tuple[DayChange, ...]
+    """How new batches differ from those that the table had, if they were compared."""
+    kept: tuple[DayChange, ...]
+    """The days whose new answer was refused, now or in an earlier sync."""
+
+
+async def run(
+    job: Job,
+    callbacks: Callbacks,
+    *,
+    http2: bool = False,
+    transport: httpx.AsyncBaseTransport | None = None,
+    prepare: Callable[[Job, Connection], Job] | None = None,
+) -> Outcome:
+    """Run a job in a separate task. *prepare* completes the job with what only the file can tell."""
+    return await in_task(partial(_run, job, callbacks, prepare, http2=http2, transport=transport))
 
 
 async def _run(
-    job: Job, callbacks: Callbacks, *, http2: bool, transport: httpx.AsyncBaseTransport | None
-) -> ParallelFetchResult:
+    job: Job,
+    callbacks: Callbacks,
+    prepare: Callable[[Job, Connection], Job] | None,
+    *,
+    http2: bool,
+    transport: httpx.AsyncBaseTransport | None,
+) -> Outcome:
     started = time.monotonic()
-    async with entered_in_thread(connected_for_export(job.path)) as connection:
+    async with _connected(job) as connection:
+        if prepare is not None:
+            job = await in_thread(partial(prepare, job, connection), connection.interrupt)
         table = await to_thread.run_sync(EventsTable, connection, job.path, job.spec)
         if job.flatten:
             await in_thread(partial(check_flat_name, connection, job.path, table.name), table.interrupt)
@@ -191,16 +232,37 @@ async def _run(
             raise
         finish = partial(table.finish, whole=not tracker.errors, allow_empty=job.allow_empty)
         totals = await in_thread(finish, table.interrupt)
-        warn_of_emptiness(job, tracker)
+        warn_of_emptiness(job, tracker, known=batches if job.sync else ())
         flatten = partial(flatten_after_export, connection, job.path, table.name, always=job.flatten)
         await in_thread(flatten, table.interrupt)
-        return tracker.result(
+        result = tracker.result(
             table.name,
             totals.growth,
             totals.removed_duplicates,
             seconds=time.monotonic() - started,
             now=job.now(),
         )
+        kept = await in_thread(table.kept_days, table.interrupt) if job.sync else ()
+        return Outcome(result, job, planned, tuple(table.changes), tuple(kept))
+
+
+@asynccontextmanager
+async def _connected(job: Job) -> AsyncIterator[Connection]:
+    """Open the file. While another export or process uses it, try again for `job.wait` seconds."""
+    end = anyio.current_time() + job.wait
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                connection = await stack.enter_async_context(
+                    entered_in_thread(connected_for_export(job.path))
+                )
+                break
+            except (ExportRunningError, DatabaseLockedError):
+                left = end - anyio.current_time()
+                if left <= 0:
+                    raise
+                await anyio.sleep(min(_RETRY_INTERVAL, left))
+        yield connection
 
 
 async def _transfer(

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,10 +14,11 @@ from mixpanel_export._export.tuning import USUAL_TUNING, Tuning
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._planning.days import check_has_begun, checked_days, latest_day
 from mixpanel_export._planning.planner import Plan, first_open_day, plan
+from mixpanel_export._planning.refresh import Refresh, plan_sync
 from mixpanel_export._quota.gate import Gate, GateStatistics, gate_for
 from mixpanel_export._quota.limits import Quota
 from mixpanel_export._source.parameters import RequestParameters, Timeouts, checked_names, parameters_for
-from mixpanel_export._timezones import checked_zone, in_zone
+from mixpanel_export._timezones import checked_zone, in_zone, naive_utc
 from mixpanel_export.credentials import Credentials, resolve_credentials
 from mixpanel_export.errors import AdvisoryWarning, ArgumentError
 
@@ -27,6 +28,15 @@ MANY_WORKERS = 20
 _MOST_WORKERS = 100  # Mixpanel answers a larger number of simultaneous requests with 429
 _LONGEST_CHUNK = 100  # maximum days in one request, as in mixpanel_data
 _ANY_LENGTH = 1_000_000  # days in a chunk if its length is not limited
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSettings:
+    """What a sync fetches again."""
+
+    refresh: Refresh
+    checked: Mapping[date, datetime]
+    """When the days whose new answer was refused were last checked, in naive UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,10 @@ class Job:
     """Whether to update the flat tables, or to create one, even without the setting `auto`."""
     now: Callable[[], datetime]
     tuning: Tuning
+    wait: float = 0.0
+    """How long to wait, in seconds, for another export into the file or for another process that has it open."""
+    sync: SyncSettings | None = None
+    """What a sync fetches again; None for other exports."""
 
     async def plan(self, batches: Sequence[Batch], history: Sequence[Batch]) -> Plan:
         """Plan the requests with the quota that is left now.
@@ -54,6 +68,8 @@ class Job:
         only serve to estimate the number of events.
         """
         await self.gate.refresh()
+        if self.sync is not None:
+            return self._plan_sync(self.sync, batches)
         latest = latest_day(self.now())
         days = self.spec.days
         planned = plan(
@@ -71,6 +87,18 @@ class Job:
             return planned
         future = Chunk(latest + timedelta(days=1), days.last)
         return replace(planned, chunks=(*planned.chunks, future), future=(future,))
+
+    def _plan_sync(self, sync: SyncSettings, batches: Sequence[Batch]) -> Plan:
+        return plan_sync(
+            self.spec.days,
+            batches=batches,
+            checked=sync.checked,
+            refresh=sync.refresh,
+            now=naive_utc(self.now()),
+            first_open_day=first_open_day(in_zone(self.now(), self.spec.zone)),
+            workers=self.workers,
+            requests=_planned_requests(self.gate.statistics(), self.spec.days.length),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +127,7 @@ class ExportArguments:
     per_hour: int | None = None
     timeouts: Timeouts | None = None
     project_timezone: str | None = None
+    wait: float = 0.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @property
@@ -124,8 +153,9 @@ class ExportArguments:
             raise ArgumentError("where", "must not be empty", advice="leave it out to export all events")
         if self.retries < 0:
             raise ArgumentError("retries", f"must be 0 or more, got {self.retries}")
-        if not self.max_wait >= 0:
-            raise ArgumentError("max_wait", f"must be 0 or more seconds, got {self.max_wait}")
+        for name, seconds in (("max_wait", self.max_wait), ("wait", self.wait)):
+            if not seconds >= 0:
+                raise ArgumentError(name, f"must be 0 or more seconds, got {seconds}")
         if not self.single:
             self._check_parallel()
 
@@ -190,6 +220,7 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
         flatten=arguments.flatten,
         now=arguments.now,
         tuning=tuning,
+        wait=arguments.wait,
     )
 
 

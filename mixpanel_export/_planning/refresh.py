@@ -46,7 +46,7 @@ def plan_sync(
     days: Chunk,
     *,
     batches: Sequence[Batch],
-    refused: Mapping[date, datetime],
+    checked: Mapping[date, datetime],
     refresh: Refresh,
     now: datetime,
     first_open_day: date,
@@ -55,7 +55,7 @@ def plan_sync(
 ) -> Plan:
     """Decide which of *days* a sync fetches, and in which chunks.
 
-    *batches*, *workers*, *requests* and *first_open_day* are as in `plan`. *refused* has the time of the last check of
+    *batches*, *workers*, *requests* and *first_open_day* are as in `plan`. *checked* has the time of the last check of
     days whose new answer was refused, so that the old batch is still there. *now* and these times are naive and in UTC.
     """
     recent = days.last - timedelta(days=refresh.lookback - 1)
@@ -75,18 +75,18 @@ def plan_sync(
         and batch.days.overlaps(days)
         and not any(batch.days.overlaps(chunk) for chunk in base.chunks)
     ]
-    candidates.sort(key=lambda batch: (timedelta.max - _age(batch, refused, now), batch.days))
+    candidates.sort(key=lambda batch: (timedelta.max - _age(batch, checked, now), batch.days))
     accepted = [batch for batch in candidates if not refresh.accepted.isdisjoint(batch.days.dates)]
     others = [batch for batch in candidates if batch not in accepted]
     due = [batch for batch in others if batch.days.last >= recent]
-    due += _sweep([batch for batch in others if batch.days.last < recent], days.last, refused, now)
+    due += _sweep([batch for batch in others if batch.days.last < recent], days.last, checked, now)
     if refresh.budget is not None:
         due = due[: max(0, refresh.budget - len(base.chunks) - len(accepted))]
     return _extended(base, days, accepted + due)
 
 
 def _sweep(
-    batches: Sequence[Batch], last: date, refused: Mapping[date, datetime], now: datetime
+    batches: Sequence[Batch], last: date, checked: Mapping[date, datetime], now: datetime
 ) -> list[Batch]:
     """Return the batches that the sweep fetches now. *batches* are ordered by their last check.
 
@@ -94,15 +94,15 @@ def _sweep(
     """
     first = last - timedelta(days=SWEEP_DAYS - 1)
     swept = [batch for batch in batches if batch.days.last >= first]
-    ages = [_age(batch, refused, now) for batch in swept]
+    ages = [_age(batch, checked, now) for batch in swept]
     overdue = sum(age > timedelta(days=SWEEP_PERIOD) - _LEEWAY for age in ages)
     share = -(-len(swept) // SWEEP_PERIOD) - sum(age < _LEEWAY for age in ages)
     return swept[: max(overdue, share)]
 
 
-def _age(batch: Batch, refused: Mapping[date, datetime], now: datetime) -> timedelta:
+def _age(batch: Batch, checked: Mapping[date, datetime], now: datetime) -> timedelta:
     """Return how long ago the batch was last compared with Mixpanel; a check in the future, by a wrong clock, is none."""
-    checks = [refused[day] for day in batch.days.dates if day in refused]
+    checks = [checked[day] for day in batch.days.dates if day in checked]
     if batch.requested_at is not None:
         checks.append(batch.requested_at)
     return min((now - check for check in checks if check <= now), default=timedelta.max)

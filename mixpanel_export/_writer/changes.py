@@ -76,8 +76,9 @@ def compare(
     if not parts:
         return {}
     days: dict[int, list[DayChange]] = {part: [] for _, part, _, _ in parts}
-    for part, *counts in connection.execute(_query(table, zone, parts)).fetchall():
-        days[part].append(DayChange(*counts, kept=False, checked_at=now))
+    for part, day, *counts in connection.execute(_query(table, zone, parts)).fetchall():
+        old_rows, new_rows, added, removed, rekeyed = counts
+        days[part].append(DayChange(day, old_rows, new_rows, added, removed, rekeyed, False, now))
     return {
         part: _comparison(changes, accepted, sum(batch.rows for batch in replaced[part]))
         for part, changes in days.items()
@@ -86,7 +87,8 @@ def compare(
 
 def _query(table: str, zone: str, parts: Sequence[tuple[int, int, int, Chunk]]) -> str:
     values = ", ".join(
-        f"({batch}, {part}, {side}, DATE '{days.first}', DATE '{days.last}')" for batch, part, side, days in parts
+        f"({batch}, {part}, {side}, DATE '{days.first}', DATE '{days.last}')"
+        for batch, part, side, days in parts
     )
     return _CHANGES.format(
         table=quoted(table),

@@ -25,7 +25,7 @@ from mixpanel_export._database.schema import (
     table_exists,
 )
 from mixpanel_export._database.settings import all_processors, most_memory, room_for_lines
-from mixpanel_export._database.sync_changes import clear_kept, write_changes
+from mixpanel_export._database.sync_changes import clear_kept, read_kept, write_changes
 from mixpanel_export._database.target_days import move_target_days, trim_target_days, widen_target_days
 from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
@@ -79,6 +79,12 @@ class EventsTable:
         """Return the selection's ledger rows, for the planner."""
         with self.errors(str(self.spec.days)):
             return self._ledger.for_selection()
+
+    def kept_days(self) -> list[DayChange]:
+        """Return the days whose new answer was refused, in order."""
+        with self.errors(str(self.spec.days)):
+            selection, batches = self.spec.selection, self._ledger.for_selection()
+            return list(read_kept(self.connection, self.filled, selection, batches).values())
 
     def new_numbers(self, count: int) -> list[int]:
         """Return the numbers of *count* new batches, ascending."""

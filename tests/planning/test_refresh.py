@@ -33,7 +33,7 @@ def synced(
     return plan_sync(
         Chunk(START, day(last)),
         batches=batches,
-        refused=refused or {},
+        checked=refused or {},
         refresh=Refresh(
             lookback=lookback, budget=budget, accepted=frozenset(day(number) for number in accepted)
         ),

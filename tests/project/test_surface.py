@@ -24,6 +24,7 @@ LAYERS = {
     "_config": ("_files errors", "keyring"),
     "_display": ("", "pandas"),
     "results": ("_display errors", "pandas"),
+    "changes": ("_display results", ""),
     "inspection": ("_display results", "pandas"),
     "_model": ("", ""),
     "_ndjson": ("", ""),
@@ -41,14 +42,17 @@ LAYERS = {
         "_concurrency _config _model _ndjson _quota _timezones credentials errors",
         "anyio h2 httpx isal",
     ),
-    "_database": ("_config _files _model errors", "duckdb"),
+    "_database": ("_config _files _model changes errors", "duckdb"),
     "_flat": ("_concurrency _database _tracebacks errors results", "duckdb"),
     "_writer": (
-        "_concurrency _database _files _model _ndjson _planning _timezones errors",
+        "_concurrency _database _files _model _ndjson _planning _timezones changes errors",
         "duckdb isal nanoarrow numpy",
     ),
     "_export": (
-        "_concurrency _database _flat _model _planning _quota _source _timezones _tracebacks _writer credentials errors results",
+        (
+            "_concurrency _database _flat _model _planning _quota _source _timezones _tracebacks _writer changes credentials "
+            "errors results"
+        ),
         "anyio httpx",
     ),
     "sync": ("_concurrency", "anyio"),
@@ -62,7 +66,7 @@ LAYERS = {
         "",
     ),
     "__init__": (
-        "_export _flat _local _planning _source credentials errors inspection results sync workspace",
+        "_export _flat _local _planning _source changes credentials errors inspection results sync workspace",
         "",
     ),
     "simulator": ("", "anyio h11 httpx isal"),

@@ -1,0 +1,192 @@
+"""Brings a table up to date: fetches new days, and those that may have changed in Mixpanel."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from mixpanel_export._database.connection import Connection
+from mixpanel_export._database.ledger import read_batches
+from mixpanel_export._database.schema import check_ledger, name_in_database
+from mixpanel_export._database.sync_changes import read_kept
+from mixpanel_export._database.target_days import read_target_days
+from mixpanel_export._export.callbacks import Callbacks
+from mixpanel_export._export.engine import Outcome, run
+from mixpanel_export._export.job import ExportArguments, Job, SyncSettings, checked_job
+from mixpanel_export._export.tuning import USUAL_TUNING, Tuning
+from mixpanel_export._model import Batch, Chunk
+from mixpanel_export._planning.days import resolve_day
+from mixpanel_export._planning.refresh import Refresh
+from mixpanel_export._source.parameters import Timeouts
+from mixpanel_export._timezones import in_zone
+from mixpanel_export._tracebacks import short_tracebacks_async
+from mixpanel_export.changes import SyncResult
+from mixpanel_export.credentials import Credentials
+from mixpanel_export.errors import ArgumentError
+from mixpanel_export.results import BatchProgress, Progress
+
+_BUDGET_SHARE = 3  # a sync refetches days with a third of the hour's requests
+
+
+@short_tracebacks_async
+async def sync_events(
+    db: str | Path,
+    table: str = "events",
+    *,
+    since: str | date | None = None,
+    lookback: int = 5,
+    budget: int | None = None,
+    accept_loss: bool = False,
+    credentials: Credentials | None = None,
+    events: Iterable[str] | None = None,
+    where: str | None = None,
+    dedupe: bool = True,
+    max_workers: int = 10,
+    retries: int = 5,
+    max_wait: float = 86_400.0,
+    on_batch_complete: Callable[[BatchProgress], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    api_url: str | None = None,
+    per_second: int | None = None,
+    per_hour: int | None = None,
+    timeouts: Timeouts | None = None,
+    project_timezone: str | None = None,
+    http2: bool = False,
+    flatten: bool = False,
+    wait: float = 0.0,
+    transport: httpx.AsyncBaseTransport | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> SyncResult:
+    """Bring a table of the DuckDB file *db* up to date, until yesterday. Call it every night.
+
+    It fetches days that are missing, failed or open; the last *lookback* days, because events arrive late; and a part of
+    the last 30 days, so that each of them is fetched about once a week. Days are replaced whole, and the result says
+    which events were added, removed or re-keyed. The table `_sync_changes` keeps these counts.
+
+    A day whose new answer has under half of its events keeps the old ones. The result reports it in `kept`, now and in
+    each later sync, until a new answer has enough events or *accept_loss* is true.
+
+    *since* is the first day, in the forms of `export_events`. It is required for a table without target days; later syncs
+    take the first day from the file, and ignore it. The default *lookback* is 5 days, the longest delay that Mixpanel
+    accepts from clients; the weekly fetch finds events that are imported later. *budget* is the number of requests up to
+    which days are fetched again, by default a third of *per_hour*. Missing, failed and open days are always fetched.
+    *accept_loss* fetches the days in `kept` again, and replaces their events whatever the answer. The sync waits up to
+    *wait* seconds while another export into the file is running, or another process has it open. The other arguments are
+    as in `export_events`.
+
+    Raises:
+        ArgumentError: An argument is out of range, or *since* is missing. No request was sent.
+        MixpanelDataError: As `export_events`.
+
+    Example:
+        result = await sync_events("events.duckdb", since="2024-01-01")
+        print(result.added, result.removed, result.rekeyed, result.kept)
+    """
+    arguments = ExportArguments(
+        from_date="yesterday",
+        to_date="yesterday",
+        db=db,
+        table=table,
+        credentials=credentials,
+        events=events,
+        where=where,
+        max_workers=max_workers,
+        mode="resume",
+        dedupe=dedupe,
+        flatten=flatten,
+        retries=retries,
+        max_wait=max_wait,
+        api_url=api_url,
+        per_second=per_second,
+        per_hour=per_hour,
+        timeouts=timeouts,
+        project_timezone=project_timezone,
+        wait=wait,
+        now=now,
+    )
+    return await run_sync_job(
+        arguments,
+        Callbacks(on_batch_complete, on_progress),
+        since=since,
+        refresh=Refresh(lookback=lookback, budget=budget),
+        accept_loss=accept_loss,
+        http2=http2,
+        transport=transport,
+    )
+
+
+async def run_sync_job(
+    arguments: ExportArguments,
+    callbacks: Callbacks,
+    *,
+    since: str | date | None,
+    refresh: Refresh,
+    accept_loss: bool = False,
+    http2: bool = False,
+    transport: httpx.AsyncBaseTransport | None = None,
+    tuning: Tuning = USUAL_TUNING,
+) -> SyncResult:
+    """Run a sync. The days of *arguments* have no effect. Errors are as in `sync_events`."""
+    for name, value in (("lookback", refresh.lookback), ("budget", refresh.budget)):
+        if value is not None and value < 0:
+            raise ArgumentError(name, f"must be 0 or more, got {value}")
+    job = checked_job(arguments, tuning)
+    per_hour = job.gate.statistics().per_hour
+    if refresh.budget is None and per_hour:
+        refresh = replace(refresh, budget=max(1, per_hour // _BUDGET_SHARE))
+    today = in_zone(job.now(), job.spec.zone).date()
+    first = None if since is None else resolve_day(since, "since", today)
+    prepare = partial(_prepared, since=first, refresh=refresh, accept_loss=accept_loss)
+    return _result(await run(job, callbacks, http2=http2, transport=transport, prepare=prepare))
+
+
+def _prepared(
+    job: Job, connection: Connection, *, since: date | None, refresh: Refresh, accept_loss: bool
+) -> Job:
+    """Return the job with its days, which the file may determine, and with the days that were refused."""
+    check_ledger(connection)
+    table, selection = name_in_database(connection, job.spec.table), job.spec.selection
+    batches = [batch for batch in read_batches(connection, table) if batch.selection == selection]
+    target = read_target_days(connection).get((table, selection))
+    yesterday = in_zone(job.now(), job.spec.zone).date() - timedelta(days=1)
+    first = target.first if target else _first_day(batches) or since
+    if first is None:
+        raise ArgumentError(
+            "since",
+            f"is missing, because table {table} has no days of {selection} yet",
+            advice="pass the first day to fetch",
+        )
+    if first > yesterday:
+        raise ArgumentError(
+            "since",
+            f"{first} is after yesterday, {yesterday}, the last day that a sync fetches",
+            advice="check the clock of this machine, or wait until the day is over",
+        )
+    kept = read_kept(connection, table, selection, batches)
+    accepted = frozenset(kept) if accept_loss else frozenset[date]()
+    checked = {day: change.checked_at for day, change in kept.items()}
+    return replace(
+        job,
+        spec=replace(job.spec, days=Chunk(first, yesterday), accepted_losses=accepted),
+        sync=SyncSettings(refresh=replace(refresh, accepted=accepted), checked=checked),
+    )
+
+
+def _first_day(batches: Iterable[Batch]) -> date | None:
+    return min((batch.days.first for batch in batches if batch.status != "limited"), default=None)
+
+
+def _result(outcome: Outcome) -> SyncResult:
+    days = outcome.job.spec.days
+    return SyncResult(
+        table=outcome.result.table,
+        days=(str(days.first), str(days.last)),
+        fetched_days=sum(chunk.length for chunk in outcome.planned.chunks),
+        requests=outcome.job.gate.statistics().requests,
+        changes=tuple(sorted(outcome.changes, key=lambda change: change.day)),
+        kept=outcome.kept,
+        export=outcome.result,
+    )
