@@ -21,7 +21,7 @@ WITH _parts(batch, part, side, first, last) AS (VALUES {parts}), _rows AS (
     WHERE batch IN ({batches})
 ), _events AS (
     SELECT part, hash(event_name, event_time, insert_id) AS event, hash(distinct_id) AS person,
-        CASE WHEN first = last THEN first ELSE coalesce(greatest(first, least(last, {day})), first) END AS day,
+        CASE WHEN first = last OR event_time IS NULL THEN first ELSE greatest(first, least(last, {day})) END AS day,
         coalesce(insert_id, '') <> '' AS has_id, count(*) FILTER (side > 0) AS new, count(*) FILTER (side < 0) AS old
     FROM _rows JOIN _parts USING (batch) GROUP BY ALL
 ), _keys AS (
