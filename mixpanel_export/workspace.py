@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace as changed
 from datetime import date
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self, TypedDict, Unpack, overload
@@ -16,7 +15,6 @@ from mixpanel_export._compat import (
     check,
     check_limit,
     check_one_request,
-    default_path,
     filters_of,
     mode_of,
     resolved_days,
@@ -25,18 +23,18 @@ from mixpanel_export._compat import (
     stream_chunks,
     text_or_none,
 )
-from mixpanel_export._config.config_file import chosen_database
-from mixpanel_export._database.path import check_there, database_path
+from mixpanel_export._database.path import check_there
 from mixpanel_export._export.engine import export_events
-from mixpanel_export._local.file import LocalDatabase, size_and_birth
+from mixpanel_export._export.sync_events import sync_events
+from mixpanel_export._local.file import size_and_birth
+from mixpanel_export._project import Project
 from mixpanel_export._source.check import check_credentials
 from mixpanel_export._source.download import download_events
 from mixpanel_export._source.parameters import Timeouts, checked_names
 from mixpanel_export._source.records import iter_events
-from mixpanel_export._timezones import checked_zone
 from mixpanel_export._tracebacks import short_tracebacks
-from mixpanel_export.credentials import Credentials, account_used, checked_project_id, resolve_credentials
-from mixpanel_export.errors import ConfigError
+from mixpanel_export.changes import SyncResult
+from mixpanel_export.credentials import Credentials, account_used, resolve_credentials
 from mixpanel_export.inspection import WorkspaceInfo
 from mixpanel_export.progress import combined, draw
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
@@ -53,7 +51,7 @@ class _Settings(TypedDict, total=False):
     timeouts: Timeouts | None
 
 
-class Workspace(LocalDatabase, NotImplementedHere):
+class Workspace(Project, NotImplementedHere):
     """A DuckDB file, and the Mixpanel project whose events are loaded into it.
 
     Without *path*, `MPX_DB` names the file, or else `db` under `[defaults]` in the configuration file. If neither is set,
@@ -69,33 +67,6 @@ class Workspace(LocalDatabase, NotImplementedHere):
             workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-31", parallel=True)
             print(workspace.sql_scalar("SELECT count(*) FROM events"))
     """
-
-    def __init__(  # noqa: PLR0917 - mixpanel_data's order
-        self,
-        account: str | None = None,
-        project_id: str | None = None,
-        region: str | None = None,
-        path: str | Path | None = None,
-        read_only: bool = False,
-        workspace_id: int | None = None,  # noqa: ARG002 - mixpanel_data's
-        *,
-        credentials: Credentials | None = None,
-        api_url: str | None = None,
-        project_timezone: str | None = None,
-        http2: bool = False,
-        timeouts: Timeouts | None = None,
-    ) -> None:
-        super().__init__(read_only=read_only, folder_mode=0o700 if path is None else 0o777)
-        self._account = account
-        self._project_id = project_id
-        self._region = region
-        self._path = path
-        self._fixed_credentials = credentials
-        self._api_url = api_url
-        self._project_timezone = project_timezone
-        self._http2 = http2
-        self._timeouts = timeouts
-        self._only_opened = False
 
     @classmethod
     @short_tracebacks
@@ -166,14 +137,6 @@ class Workspace(LocalDatabase, NotImplementedHere):
             "region": credentials.region,
             "events_found": events,
         }
-
-    @property
-    def db_path(self) -> Path:
-        """The path of the database file, which may not exist yet."""
-        chosen = chosen_database() if self._path is None else self._path
-        if chosen is not None:
-            return database_path(chosen)
-        return default_path(checked_project_id(self._project_id or self._credentials.project_id))
 
     @overload
     def fetch_events(
@@ -271,6 +234,57 @@ class Workspace(LocalDatabase, NotImplementedHere):
         return result if parallel else result_of_one_request(result, days)
 
     @short_tracebacks
+    def sync(
+        self,
+        name: str = "events",
+        *,
+        since: str | date | None = None,
+        lookback: int = 5,
+        budget: int | None = None,
+        accept_loss: bool = False,
+        events: list[str] | None = None,
+        where: str | None = None,
+        flatten: bool = False,
+        progress: bool = True,
+        max_wait: float = 86_400.0,
+        wait: float = 0.0,
+    ) -> SyncResult:
+        """Bring table *name* up to date, until yesterday, as `sync_events` does. Call it every night.
+
+        The first sync needs the day *since*. An empty *events* list or *where* expression selects all events, like None.
+
+        Raises:
+            ArgumentError: An argument is out of range; this is a `ValueError`.
+            MixpanelDataError: The sync cannot start; its subclasses say why. The result reports days that failed.
+
+        Example:
+            result = workspace.sync(since="2024-01-01")
+            print(result.added, result.removed, result.rekeyed, result.kept)
+        """
+        events, where = filters_of(events, where)
+        with draw(enabled=progress, title=name) as watch:
+            return run_sync(
+                sync_events,
+                self._writable_path("fetch"),
+                name,
+                since=since,
+                lookback=lookback,
+                budget=budget,
+                accept_loss=accept_loss,
+                credentials=self._credentials,
+                events=events,
+                where=where,
+                max_wait=max_wait,
+                on_progress=watch,
+                api_url=self._api_url,
+                project_timezone=self._project_timezone,
+                http2=self._http2,
+                timeouts=self._timeouts,
+                flatten=flatten,
+                wait=wait,
+            )
+
+    @short_tracebacks
     def stream_events(
         self,
         *,
@@ -327,24 +341,4 @@ class Workspace(LocalDatabase, NotImplementedHere):
             tables=tables,
             size_mb=size_mb,
             created_at=created_at,
-        )
-
-    def _credentials_or_none(self) -> Credentials | None:
-        """Return the credentials; None if there are none, or if the file may belong to another project."""
-        try:
-            return None if self._only_opened else self._credentials
-        except ConfigError:
-            return None
-
-    @property
-    def _zone(self) -> str:
-        return checked_zone(self._project_timezone, self._credentials.project_timezone)
-
-    @cached_property
-    def _credentials(self) -> Credentials:
-        fixed = self._fixed_credentials
-        if fixed is None:
-            return resolve_credentials(self._account, project_id=self._project_id, region=self._region)
-        return changed(
-            fixed, project_id=self._project_id or fixed.project_id, region=self._region or fixed.region
         )

@@ -7,7 +7,7 @@ overwritten.
 
 import os
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
@@ -103,6 +103,23 @@ def set_defaults(path: Path, *, parallel: bool, mode: str) -> None:
         if not isinstance(config.get("defaults"), MutableMapping):
             config["defaults"] = tomlkit.table()
         cast("_Table", config["defaults"]).update(parallel=parallel, mode=mode)
+
+    _rewrite(path, lambda text: _changed(text, change))
+
+
+def set_sync_section(path: Path, name: str, values: Mapping[str, Any]) -> None:
+    """Write *values* as `[sync.NAME]` into the file *path*, in place of a section with that name.
+
+    Raises:
+        ConfigError: the file cannot be read or written.
+    """
+
+    def change(config: tomlkit.TOMLDocument) -> None:
+        if "sync" not in config:
+            config["sync"] = tomlkit.table(is_super_table=True)
+        section = tomlkit.table()
+        section.update(values)
+        cast("_Table", config["sync"])[name] = section
 
     _rewrite(path, lambda text: _changed(text, change))
 

@@ -35,6 +35,7 @@ COMMANDS = (
     "retry",
     "simulate",
     "status",
+    "sync",
     "upgrade",
 )
 
@@ -147,8 +148,8 @@ class Mpx(Suggesting):
         except BrokenPipeError:
             raise  # click exits quietly if nobody reads the output any more
         except (errors.MixpanelDataError, ValueError, OSError) as error:
-            _report(ctx, error, in_options(error))
-            ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+            report_error(ctx, error)
+            ctx.exit(exit_code_of(error))
         except (KeyboardInterrupt, Interrupted, click.Abort) as interrupt:
             if isinstance(interrupt, click.Abort) and not isinstance(
                 interrupt.__context__, KeyboardInterrupt
@@ -163,7 +164,14 @@ class Mpx(Suggesting):
             raise ending from interrupt
 
 
-def _report(ctx: click.Context, error: Exception, message: str) -> None:
+def exit_code_of(error: Exception) -> int:
+    """Return the exit code of a command that ends with *error*."""
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+
+
+def report_error(ctx: click.Context, error: Exception) -> None:
+    """Print an error on one line, or log it as JSON."""
+    message = in_options(error)
     if logs_json(ctx):
         code = error.code if isinstance(error, errors.MixpanelDataError) else _kind(error)
         log_event("error", code=code, message=message)

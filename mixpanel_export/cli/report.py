@@ -19,6 +19,7 @@ from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
 
 if TYPE_CHECKING:
     from mixpanel_export._model import Chunk, Selection
+    from mixpanel_export.changes import DayChange, SyncResult
 
 # The command that continues an export sets these options explicitly.
 _REPLACED = {"table", "from_date", "to_date", "days", "db", "mode", "append", "replace", "resume"}
@@ -192,6 +193,31 @@ def next_command(ctx: click.Context, requested: DateRange, failed: Sequence[Date
 def retry_command(ctx: click.Context) -> str:
     """Return the `mpx retry` command with the options from the command line."""
     return quoted([program(), "retry", ctx.params["db"], *_typed_options(ctx, {"db"})])
+
+
+def sync_command(ctx: click.Context, *more: str) -> str:
+    """Return the `mpx sync` command with the names and options from the command line, and the options *more*."""
+    typed = _typed_options(ctx, {"names", "accept_loss"})
+    return quoted([program(), "sync", *ctx.params["names"], *typed, *more])
+
+
+def sync_line(result: "SyncResult", title: str) -> str:
+    """Return the summary of a sync on one line."""
+    counts = {"added": result.added, "removed": result.removed, "re-keyed": result.rekeyed}
+    changed = ", ".join(f"{number:,} {word}" for word, number in counts.items() if number)
+    return (
+        f"{title}: {_count(result.fetched_days, 'day')} fetched with {_count(result.requests, 'request')}, "
+        f"{result.export.total_rows:+,} rows to {result.days[1]} in {result.export.duration_seconds:.1f} s; "
+        f"{changed or 'nothing changed'} in earlier days"
+    )
+
+
+def kept_line(change: "DayChange", title: str, command: str) -> str:
+    """Return the report on a day that lost events. *command* replaces what was kept."""
+    return (
+        f"{title}: {change.day} had {change.old_rows:,} events and now has {change.new_rows:,}, so the earlier ones are "
+        f"kept; to replace them: {command}"
+    )
 
 
 def export_command(

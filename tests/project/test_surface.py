@@ -61,8 +61,12 @@ LAYERS = {
         "duckdb pandas tomlkit",
     ),
     "auth": ("_config _local credentials", ""),
+    "_project": ("_compat _config _database _local _source _timezones credentials errors", ""),
     "workspace": (
-        "_compat _config _database _export _local _source _timezones _tracebacks credentials errors inspection progress results sync",
+        (
+            "_compat _database _export _local _project _source _tracebacks changes credentials inspection progress results "
+            "sync"
+        ),
         "",
     ),
     "__init__": (
@@ -72,7 +76,7 @@ LAYERS = {
     "simulator": ("", "anyio h11 httpx isal"),
     "cli": (
         (
-            "_compat _config _database _error_base _export _flat _local _model _planning _process _quota _source _suggestions _timezones credentials "
+            "_compat _config _database _error_base _export _flat _local _model _planning _process _quota _source _suggestions _timezones changes credentials "
             "errors inspection progress results simulator sync workspace"
         ),
         "anyio click",

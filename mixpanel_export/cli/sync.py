@@ -1,0 +1,265 @@
+"""`mpx sync`: bring tables up to date, every night."""
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixpanel_export.cli import Interrupted, complete, exit_code_of, print_json, report_error
+from mixpanel_export.cli.event_names import parse_events
+from mixpanel_export.cli.help import SectionedCommand
+from mixpanel_export.cli.log import log_event, logs_json
+from mixpanel_export.cli.options import (
+    credential_options,
+    db_option,
+    option,
+    output_options,
+    request_options,
+    wait_option,
+    workers_option,
+)
+from mixpanel_export.cli.report import kept_line, sync_command, sync_line
+from mixpanel_export.cli.run_export import Output, exit_code, print_failures, request_arguments
+from mixpanel_export.cli.sync_tasks import SyncTask, check_names, tasks_of_sections, tasks_of_table
+from mixpanel_export.cli.watch import messages, watching
+from mixpanel_export.errors import DatabaseLockedError, ExportRunningError, MixpanelDataError
+
+if TYPE_CHECKING:
+    from mixpanel_export.changes import SyncResult
+
+IN_USE = 6
+"""The exit code if another process uses the file."""
+
+EXAMPLES = """\b
+Examples:
+  mpx sync --since 2024-01-01        # the first time
+  mpx sync                           # every night
+  mpx sync --init                    # asks, and writes a section [sync.NAME] of the configuration file
+  mpx sync signups purchases --wait 10m
+  mpx sync --all --json
+
+A section says what to fetch, as the options do: account, project_id, region, db, table, events, where, since, lookback,
+budget and flatten. Without a name, the selections that the table has are fetched.
+
+Nothing is printed if all is well, except a summary on a terminal. The table _sync_changes has what changed, by day.
+
+\b
+Exit codes are those of mpx export, and:
+  1  a day failed, or lost over half of its events, which are kept until --accept-loss
+  6  another process uses the file; --wait waits for it
+"""
+
+
+@click.command(
+    "sync", cls=SectionedCommand, short_help="Bring tables up to date, every night.", epilog=EXAMPLES
+)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@option("--all", "everything", section="What", is_flag=True, help="Sync every section [sync.NAME].")
+@option("--init", is_flag=True, section="What", help="Ask what to sync, and write a section [sync.NAME].")
+@option(
+    "--since",
+    section="Days",
+    metavar="DATE",
+    help="First day, such as 2024-01-31 or -90d; only the first sync of a table needs it.",
+)
+@option(
+    "--lookback",
+    section="Days",
+    type=click.IntRange(0, 36_525),
+    metavar="DAYS",
+    show_default="5",
+    help="Fetch this many of the last days again, because events arrive late.",
+)
+@option(
+    "--budget",
+    section="Days",
+    type=click.IntRange(0),
+    metavar="N",
+    show_default="a third of --per-hour",
+    help="Requests up to which days are fetched again; each of the last 30 days about once a week.",
+)
+@option(
+    "--accept-loss",
+    section="Days",
+    is_flag=True,
+    help="Fetch days again that lost over half of their events, and replace what was kept.",
+)
+@option(
+    "--table",
+    section="What",
+    metavar="NAME",
+    default="events",
+    shell_complete=complete.tables,
+    help="Table to bring up to date.",
+)
+@option(
+    "-e",
+    "--events",
+    section="What",
+    multiple=True,
+    callback=parse_events,
+    metavar="A,B",
+    help="Sync only these events; repeatable. Needed once, as the table has them.",
+)
+@option(
+    "-w",
+    "--where",
+    section="What",
+    metavar="EXPR",
+    help="Sync only events that match this Mixpanel expression.",
+)
+@option(
+    "--flatten/--no-flatten",
+    section="What",
+    setting="flatten",
+    default=False,
+    show_default=False,
+    help="Then update the flat tables, or make one; see mpx flatten.",
+)
+@option(
+    "--project-timezone",
+    section="What",
+    metavar="ZONE",
+    help="Time zone of a project whose times are local, such as US/Pacific, instead of the account's.",
+)
+@workers_option
+@credential_options
+@request_options
+@db_option
+@wait_option
+@option("--json", "as_json", section="Output", is_flag=True, help="Print the results as a JSON list.")
+@output_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    names: tuple[str, ...],
+    everything: bool,
+    init: bool,
+    accept_loss: bool,
+    wait: float,
+    as_json: bool,
+    quiet: bool,
+    no_progress: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Bring the table of a DuckDB file, or the sections NAME of the configuration file, up to yesterday.
+
+    It fetches days that are missing, failed or open, the last days again, and a part of the last 30 days, because events
+    arrive late, change and are deleted. Days are replaced whole.
+    """
+    if init:
+        from mixpanel_export.cli.sync_setup import add_section
+
+        add_section(names)
+        return
+    check_names(ctx, names, everything=everything)
+    output = Output(as_json, quiet, no_progress, verbose)
+    with messages(quiet=quiet, verbose=verbose):
+        tasks = _tasks(names, everything, options)
+        run = partial(_sync, ctx, output=output, wait=wait, accept_loss=accept_loss, options=options)
+        outcomes = [run(task) for task in tasks]
+        if as_json:
+            print_json([result.to_dict() for results, _ in outcomes for result in results])
+    ctx.exit(next((code for _, code in outcomes if code), 0))
+
+
+def _tasks(names: tuple[str, ...], everything: bool, options: dict[str, Any]) -> list[SyncTask]:
+    task = SyncTask(
+        db=options["db"],
+        table=options["table"],
+        account=options["account"],
+        project_id=options["project_id"],
+        region=options["region"],
+        events=None if options["events"] is None else tuple(options["events"]),
+        where=options["where"],
+        since=options["since"],
+        lookback=options["lookback"],
+        budget=options["budget"],
+        flatten=options["flatten"],
+        zone=options["project_timezone"],
+    )
+    return tasks_of_sections(names, task) if names or everything else [task]
+
+
+def _sync(
+    ctx: click.Context,
+    task: SyncTask,
+    *,
+    output: Output,
+    wait: float,
+    accept_loss: bool,
+    options: dict[str, Any],
+) -> tuple[list["SyncResult"], int]:
+    """Run a task, and return its results and its exit code. An error does not stop the other tasks."""
+    from mixpanel_export.credentials import resolve_credentials
+
+    results: list[SyncResult] = []
+    try:
+        credentials = resolve_credentials(task.account, project_id=task.project_id, region=task.region)
+        # A section names its selection; without a section, the ledger does.
+        tasks = [task] if task.name else tasks_of_table(task, credentials, wait)
+        for each in tasks:
+            arguments = {"credentials": credentials, "accept_loss": accept_loss, "wait": wait, **options}
+            result = _fetch(ctx, each, output, arguments)
+            results.append(result)
+            _print_result(ctx, result, output, each)
+    except (MixpanelDataError, ValueError, OSError) as error:
+        report_error(ctx, error)
+        in_use = isinstance(error, DatabaseLockedError | ExportRunningError)
+        return results, IN_USE if in_use else exit_code_of(error)
+    code = exit_code([result.export for result in results])
+    return results, code or int(any(result.kept for result in results))
+
+
+def _fetch(ctx: click.Context, task: SyncTask, output: Output, arguments: dict[str, Any]) -> "SyncResult":
+    from mixpanel_export._export.sync_events import sync_events
+    from mixpanel_export.sync import run_sync
+
+    names = ("retries", "max_wait", "first_byte_timeout", "idle_timeout", "per_second", "per_hour", "api_url")
+    shown = not (output.quiet or output.no_progress) and (sys.stderr.isatty() or logs_json())
+    show = watching(task.title, shown=shown, bars=not output.verbose, forecast=not output.quiet)
+    try:
+        with show as (on_batch, on_progress):
+            return run_sync(
+                sync_events,
+                task.db,
+                task.table,
+                since=task.since,
+                lookback=5 if task.lookback is None else task.lookback,
+                budget=task.budget,
+                accept_loss=arguments["accept_loss"],
+                credentials=arguments["credentials"],
+                events=task.events,
+                where=task.where,
+                dedupe=task.deduped,
+                flatten=task.flatten,
+                project_timezone=task.zone,
+                max_workers=arguments["workers"] or 10,
+                http2=arguments["http2"],
+                wait=arguments["wait"],
+                on_batch_complete=on_batch,
+                on_progress=on_progress,
+                **request_arguments(**{name: arguments[name] for name in names}),
+            )
+    except KeyboardInterrupt as interrupt:
+        again = sync_command(ctx)
+        raise Interrupted(f"Interrupted; complete batches are kept. To continue: {again}") from interrupt
+
+
+def _print_result(ctx: click.Context, result: "SyncResult", output: Output, task: SyncTask) -> None:
+    if logs_json() and not output.quiet:
+        log_event("sync", section=task.name, **result.to_dict())
+    elif not (output.as_json or output.quiet) and sys.stdout.isatty():
+        click.echo(sync_line(result, task.title))
+    if result.has_failures:
+        print_failures(result.export, sync_command(ctx), output)
+    for change in result.kept:
+        text = kept_line(change, task.title, sync_command(ctx, "--accept-loss"))
+        if logs_json():
+            log_event("kept", section=task.name, message=text, **change.to_dict())
+        else:
+            click.echo(f"Error: {text}", err=True)

@@ -1,0 +1,59 @@
+"""`mpx sync --init`: asks what to sync, and writes it into the configuration file."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from mixpanel_export._config.environment import cleaned
+from mixpanel_export.cli import program
+from mixpanel_export.cli.complete import DEFAULT_DB
+from mixpanel_export.cli.event_names import names_in
+from mixpanel_export.cli.report import quoted
+
+
+def add_section(names: Sequence[str]) -> None:
+    """Ask for the values of a section, whose name may be in *names*, and write it.
+
+    Raises:
+        UsageError: There is no terminal, or *names* has several names.
+        ConfigError: The file cannot be read or written.
+    """
+    from mixpanel_export._config.config_file import chosen_database, config_file
+    from mixpanel_export._config.sync_sections import read_sync_sections
+    from mixpanel_export._local.accounts import set_sync_section
+    from mixpanel_export.credentials import read_accounts
+
+    if len(names) > 1:
+        raise click.UsageError("--init writes one section; name one")
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "--init asks on a terminal, and there is none; write [sync.NAME] into the file instead"
+        )
+    path = config_file()
+    sections = read_sync_sections(path)
+    default, accounts = read_accounts(path)
+    name = names[0] if names else _ask("Name of the section", "events")
+    if name in sections:
+        click.confirm(f"{path} has [sync.{name}]. Replace it?", abort=True, err=True)
+    values: dict[str, Any] = {
+        "account": _ask("Account", default, choices=sorted(accounts)) if accounts else None,
+        "db": _ask("DuckDB file", chosen_database() or DEFAULT_DB),
+        "table": _ask("Table", "events"),
+        "events": names_in(_ask("Events, separated by commas (empty: all)", "")) or None,
+        "since": _ask("First day", "-30d"),
+        "lookback": int(
+            click.prompt("Days to fetch again each time", default=5, type=click.IntRange(0), err=True)
+        ),
+    }
+    set_sync_section(path, name, {key: value for key, value in values.items() if value is not None})
+    click.echo(f"Wrote [sync.{name}] to {path}. To run it: `{quoted([program(), 'sync', name])}`.")
+
+
+def _ask(question: str, default: str, choices: Sequence[str] = ()) -> str:
+    kind = click.Choice(choices) if choices else None
+    shown = None if choices and not default else default  # an account must be chosen
+    return cleaned(
+        str(click.prompt(question, default=shown, show_default=bool(default), type=kind, err=True))
+    )

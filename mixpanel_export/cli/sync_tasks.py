@@ -1,0 +1,156 @@
+"""Determines what `mpx sync` keeps up to date: sections of the configuration file, or one table of a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from mixpanel_export._suggestions import did_you_mean
+from mixpanel_export.cli.open_database import open_read_only
+from mixpanel_export.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mixpanel_export._config.sync_sections import SyncSection
+    from mixpanel_export.credentials import Credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncTask:
+    """One table and selection to bring up to date."""
+
+    db: str
+    table: str = "events"
+    name: str | None = None
+    """The name of the section; None for a task from options."""
+    account: str | None = None
+    project_id: str | None = None
+    region: str | None = None
+    events: tuple[str, ...] | None = None
+    where: str | None = None
+    since: str | None = None
+    lookback: int | None = None
+    budget: int | None = None
+    flatten: bool = False
+    zone: str | None = None
+    deduped: bool = True
+
+    @property
+    def title(self) -> str:
+        """How messages name the task."""
+        return self.name or self.table
+
+
+def tasks_of_sections(names: Sequence[str], default: SyncTask) -> list[SyncTask]:
+    """Return the tasks of the sections with these *names*, or of all sections if there are none.
+
+    A section's missing keys have the values of *default*.
+
+    Raises:
+        ConfigError: The file has no such section, or a section is invalid.
+    """
+    from mixpanel_export._config.config_file import config_file
+    from mixpanel_export._config.sync_sections import read_sync_sections
+
+    path = config_file()
+    sections = read_sync_sections(path)
+    for name in names:
+        if name not in sections:
+            raise ConfigError(
+                f"there is no section [sync.{name}] in {path}",
+                advice=did_you_mean(name, sections) + "`mpx sync --init` adds one",
+            )
+    if not sections:
+        raise ConfigError(
+            f"there is no section [sync.NAME] in {path}", advice="add one with `mpx sync --init`"
+        )
+    return [_of_section(name, sections[name], default) for name in names or sections]
+
+
+def _of_section(name: str, section: "SyncSection", default: SyncTask) -> SyncTask:
+    return SyncTask(
+        name=name,
+        db=section.db or default.db,
+        table=section.table or "events",
+        account=section.account,
+        project_id=section.project_id,
+        region=section.region,
+        events=section.events,
+        where=section.where,
+        since=section.since,
+        lookback=default.lookback if section.lookback is None else section.lookback,
+        budget=default.budget if section.budget is None else section.budget,
+        flatten=default.flatten if section.flatten is None else section.flatten,
+    )
+
+
+def tasks_of_table(task: SyncTask, credentials: "Credentials", wait: float) -> list[SyncTask]:
+    """Return a task for each selection of the table that the ledger has; *task* itself if it has none.
+
+    If *task* has event names or a filter, only that selection is meant. The zone and the treatment of duplicates are
+    those of the table's newest batch.
+
+    Raises:
+        DatabaseLockedError: Another process still holds the file after *wait* seconds.
+    """
+    from dataclasses import replace
+
+    from mixpanel_export._database.coverage import coverages
+    from mixpanel_export._database.ledger import read_batches
+    from mixpanel_export._database.path import database_path, has_content
+    from mixpanel_export._database.schema import check_ledger
+    from mixpanel_export._model import Selection
+    from mixpanel_export._source.parameters import checked_names
+
+    if not has_content(database_path(task.db)):
+        return [task]
+    with open_read_only(task.db, wait) as connection:
+        check_ledger(connection)
+        known = coverages(read_batches(connection), {})
+    chosen = Selection(credentials.project_id, checked_names(task.events), task.where)
+    is_named = task.events is not None or task.where is not None
+    tasks = [
+        replace(
+            task,
+            table=coverage.table,
+            events=coverage.selection.events,
+            where=coverage.selection.where,
+            zone=task.zone or coverage.newest.zone,
+            deduped=coverage.newest.deduplicated,
+        )
+        for coverage in known
+        if coverage.table.lower() == task.table.lower()
+        and coverage.selection.project == credentials.project_id
+        and (coverage.selection == chosen or not is_named)
+    ]
+    return tasks or [task]
+
+
+def check_names(ctx: click.Context, names: Sequence[str], *, everything: bool) -> None:
+    """Refuse options that say what to fetch together with the names of sections, which say it too.
+
+    Raises:
+        UsageError: Such an option was typed.
+    """
+    from click.core import ParameterSource
+
+    from mixpanel_export.cli import option_of
+
+    if names and everything:
+        raise click.UsageError("--all means every section; leave out the names or --all")
+    for name in (
+        "since",
+        "db",
+        "table",
+        "events",
+        "where",
+        "account",
+        "project_id",
+        "region",
+        "project_timezone",
+    ):
+        typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if typed and (names or everything):
+            raise click.UsageError(
+                f"{option_of(name)} cannot be combined with a section, which says what to fetch; change the section"
+            )
