@@ -15,6 +15,7 @@ from mixpanel_export._config.config_file import config_file, read_config
 from mixpanel_export._config.endpoint import check_region
 from mixpanel_export._config.environment import cleaned, variable
 from mixpanel_export._config.masking import Masked, cleaned_secret, masked, text_problem, visible
+from mixpanel_export._config.secret_variable import secret_variable
 from mixpanel_export._config.system_keyring import read_secret
 from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export._timezones import checked_zone
@@ -127,7 +128,7 @@ def resolve_credentials(
     """Return the credentials to use. *project_id* and *region*, if given, override theirs.
 
     The sources are, in this order: the account named *account* in the configuration file, if given; `MP_USERNAME`,
-    `MP_SECRET`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`; the default account of the file. The file is
+    `MP_SECRET` or the file `MP_SECRET_FILE`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`; the default account of the file. The file is
     *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
 
     If *account* and the variables name different projects, `MPX_PREFER` (account or environment) decides. If it is unset,
@@ -181,7 +182,7 @@ def _variables(environ: Mapping[str, str] | None) -> dict[str, str]:
     """Return the variables that hold or select credentials. An unset variable is returned as ""."""
     names = [*_VARIABLES.values(), "MPX_PREFER"]
     values = {name: visible(variable(name, environ) or "") for name in names}
-    return values | {"MP_SECRET": Masked(values["MP_SECRET"])}
+    return values | {"MP_SECRET": secret_variable(environ)}
 
 
 def _account_to_use(

@@ -10,6 +10,7 @@ import httpx
 
 from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.ledger import read_batches
+from mixpanel_export._database.path import has_content
 from mixpanel_export._database.schema import check_ledger, name_in_database
 from mixpanel_export._database.sync_changes import read_kept
 from mixpanel_export._database.target_days import read_target_days
@@ -137,6 +138,8 @@ async def run_sync_job(
     per_hour = job.gate.statistics().per_hour
     if refresh.budget is None and per_hour:
         refresh = replace(refresh, budget=max(1, per_hour // _BUDGET_SHARE))
+    if since is None and not has_content(job.path):
+        raise _no_first_day(job)
     today = in_zone(job.now(), job.spec.zone).date()
     first = None if since is None else resolve_day(since, "since", today)
     prepare = partial(_prepared, since=first, refresh=refresh, accept_loss=accept_loss)
@@ -154,11 +157,7 @@ def _prepared(
     yesterday = in_zone(job.now(), job.spec.zone).date() - timedelta(days=1)
     first = target.first if target else _first_day(batches) or since
     if first is None:
-        raise ArgumentError(
-            "since",
-            f"is missing, because table {table} has no days of {selection} yet",
-            advice="pass the first day to fetch",
-        )
+        raise _no_first_day(job)
     if first > yesterday:
         raise ArgumentError(
             "since",
@@ -172,6 +171,14 @@ def _prepared(
         job,
         spec=replace(job.spec, days=Chunk(first, yesterday), accepted_losses=accepted),
         sync=SyncSettings(refresh=replace(refresh, accepted=accepted), checked=checked),
+    )
+
+
+def _no_first_day(job: Job) -> ArgumentError:
+    return ArgumentError(
+        "since",
+        f"is missing, because table {job.spec.table} has no days of {job.spec.selection} yet",
+        advice="pass the first day to fetch",
     )
 
 

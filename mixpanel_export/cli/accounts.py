@@ -64,7 +64,7 @@ def list_accounts(*, as_json: bool) -> None:
         click.echo("\n".join(_lines(default, accounts)))
     else:
         click.echo(f"{path} has no accounts; `{_command('add', 'NAME')}` adds one.", err=True)
-    if any(map(variable, ("MP_USERNAME", "MP_SECRET"))):
+    if any(map(variable, ("MP_USERNAME", "MP_SECRET", "MP_SECRET_FILE"))):
         click.echo("MP_USERNAME or MP_SECRET is set and takes precedence over the default account.", err=True)
 
 

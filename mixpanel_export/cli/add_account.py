@@ -21,8 +21,8 @@ Examples:
   mpx accounts add main --username svc.ab12cd.mp-service-account --project-id 12345
   mpx accounts add eu --username svc.ab12cd.mp-service-account --project-id 678 --region eu --secret-stdin
 
-On a terminal, the command asks for anything that is not given as an option. The secret is read from MP_SECRET if that
-is set, else from a prompt that does not show it, or with --secret-stdin from standard input:
+On a terminal, the command asks for anything that is not given as an option. The secret is read from MP_SECRET or
+the file MP_SECRET_FILE if one is set, else from a prompt that does not show it, or with --secret-stdin from standard input:
 `pass show mixpanel | mpx accounts add main --secret-stdin`.
 
 The account is tried with one request, which uses the hourly quota if Mixpanel accepts the account. If Mixpanel refuses
@@ -115,11 +115,13 @@ def _prompt(text: str, option: str) -> str:
 
 def _secret(*, from_stdin: bool) -> str:
     from mixpanel_export._config.masking import cleaned_secret
+    from mixpanel_export._config.secret_variable import secret_variable
 
-    secret = variable("MP_SECRET")
+    secret = secret_variable()
     if secret and not from_stdin:
-        click.echo("Using the secret in MP_SECRET.", err=True)
-        return cleaned_secret(secret)
+        name = "MP_SECRET" if variable("MP_SECRET") else "MP_SECRET_FILE"
+        click.echo(f"Using the secret in {name}.", err=True)
+        return secret
     if sys.stdin.isatty():
         return cleaned_secret(click.prompt("Secret (not shown)", hide_input=True, err=True))
     if from_stdin:

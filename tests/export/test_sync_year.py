@@ -1,0 +1,46 @@
+"""A sync every night: the table follows a project that changes, through outages, kills and wrong clocks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from nights import BUDGET, QUARTER, Project, nights
+
+
+async def live(project: Project) -> dict[str, object]:
+    """Spend all nights, and check the table after each week. Return figures about them."""
+    spent: list[int] = []
+    for number, night in enumerate(nights(project.seed, project.weeks)):
+        before = len(project.sim.requests)
+        result = await project.spend(night)
+        requests = len(project.sim.requests) - before
+        if night.is_good:
+            assert result is not None
+            assert not result.has_failures
+            assert requests == result.requests <= BUDGET
+            spent.append(requests)
+        if number % 7 == 6 and project.db.exists():
+            project.check()
+            week = number // 7
+            if week % QUARTER == QUARTER - 1 or week == project.weeks - 1:
+                assert project.is_exact(), f"after week {week}"
+    return {"requests_a_good_night": sum(spent) / len(spent), "stale_days_a_week": project.stale}
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_some_weeks(seed: int, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Every recent day is what Mixpanel had when it was last fetched, and after quiet weeks what it has now."""
+    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=5))
+    for name, value in figures.items():
+        record_property(name, value)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [2])
+def test_a_year(seed: int, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """The same for a year, with four quiet ends of a quarter."""
+    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=52))
+    for name, value in figures.items():
+        record_property(name, value)
