@@ -29,18 +29,20 @@ async def live(project: Project) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_some_weeks(seed: int, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+def test_some_weeks(
+    seed: int, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     """Every recent day is what Mixpanel had when it was last fetched, and after quiet weeks what it has now."""
     figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=5))
     for name, value in figures.items():
-        record_property(name, value)
+        record_testsuite_property(name, value)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [2])
-def test_a_year(seed: int, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+def test_a_year(seed: int, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]) -> None:
     """The same for a year, with four quiet ends of a quarter."""
     figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=52))
     for name, value in figures.items():
-        record_property(name, value)
+        record_testsuite_property(name, value)
