@@ -51,10 +51,10 @@ class Night:
 
 
 def changes(seed: int, weeks: int) -> Iterator[Change]:
-    """Yield imports, deletions, undone deletions and merges, of events up to 60 days old."""
+    """Yield imports, deletions, undone deletions and merges, of events up to 60 days old; none in the last weeks."""
     draw = Random(f"changes {seed}")
     for week in range(weeks):
-        if week % QUARTER >= QUARTER - 3:
+        if week % QUARTER >= QUARTER - 3 or week >= weeks - 3:
             continue
         for kind in ("late", "removed", "removed", "merged"):
             at = BEGIN + timedelta(days=7 * week + draw.randrange(7), hours=draw.randrange(24))

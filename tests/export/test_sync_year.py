@@ -33,7 +33,7 @@ def test_some_weeks(
     seed: int, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     """Every recent day is what Mixpanel had when it was last fetched, and after quiet weeks what it has now."""
-    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=5))
+    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=6))
     for name, value in figures.items():
         record_testsuite_property(name, value)
 
@@ -43,6 +43,6 @@ def test_some_weeks(
 @pytest.mark.parametrize("seed", [2])
 def test_a_year(seed: int, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]) -> None:
     """The same for a year, with four quiet ends of a quarter."""
-    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=52))
+    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=62))
     for name, value in figures.items():
         record_testsuite_property(name, value)
