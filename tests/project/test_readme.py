@@ -5,7 +5,7 @@ import re
 import runpy
 import tomllib
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from mixpanel_export._planning.planner import plan
 from mixpanel_export._quota import retry_policy
 from mixpanel_export.cli import COMMANDS, cli
 from mixpanel_export.cli.demo import FIRST_DAY, ODD
-from mixpanel_export.simulator import Simulator
+from mixpanel_export.simulator import Fault, Simulator
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "mixpanel_export"
@@ -49,6 +49,7 @@ def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     sim = simulator(
         events_per_day=5,
         per_hour=60,
+        now=lambda: datetime.now(UTC),
         username=options["--username"],
         project_id=options["--project-id"],
     )
@@ -146,11 +147,12 @@ def test_the_job_for_cron_is_silent_until_something_fails(sim: Simulator, tmp_pa
     match = re.fullmatch(r"((?:[\d*,/-]+ ){5}) *cd (\S+) && \.venv/bin/(mpx .*)\n", CRONTAB)
     assert match
     assert not re.search(r"(?<!\\)%", match[3])
-    daily = f"{match[3]} --to {LAST}"
-    assert [run(f"{daily} --from {FIRST}"), run(daily)] == ["", ""]
-    assert held(tmp_path / "mixpanel.duckdb") == truth(sim, FIRST, LAST)
-    later = mpx(*words_of(f"{match[3]} --to 2024-07-01"))
-    assert later.exit_code == 1
+    assert [run(f"{match[3]} --since -9d"), run(match[3])] == ["", ""]
+    first, last = (str(datetime.now(UTC).date() - timedelta(days=days)) for days in (9, 1))
+    assert held(tmp_path / "mixpanel.duckdb") == truth(sim, first, last)
+    sim.faults = [Fault("403")]
+    later = mpx(*words_of(match[3]))
+    assert later.exit_code == 3
     assert len(later.output.splitlines()) == 1
 
 
