@@ -150,7 +150,7 @@ def test_the_job_for_cron_is_silent_until_something_fails(sim: Simulator, tmp_pa
     assert [run(f"{match[3]} --since -9d"), run(match[3])] == ["", ""]
     first, last = (str(datetime.now(UTC).date() - timedelta(days=days)) for days in (9, 1))
     assert held(tmp_path / "mixpanel.duckdb") == truth(sim, first, last)
-    sim.faults = [Fault("403")]
+    sim.faults = [Fault("401")]
     later = mpx(*words_of(match[3]))
     assert later.exit_code == 3
     assert len(later.output.splitlines()) == 1
