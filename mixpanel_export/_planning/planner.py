@@ -48,7 +48,10 @@ class Plan:
     chunks: tuple[Chunk, ...]
     """All chunks, in date order."""
     fetch_order: tuple[Chunk, ...]
-    """The same chunks, the largest first, so that a large chunk does not run alone at the end."""
+    """The same chunks, the largest first, so that a large chunk does not run alone at the end.
+
+    Without known sizes, these are the longest ones, and among them the newest, because most projects grow.
+    """
     added: tuple[Chunk, ...] = ()
     """Days that the caller did not request, but that belong to a batch which the export replaces."""
     skipped: tuple[Chunk, ...] = ()
@@ -149,7 +152,9 @@ def plan(
     parts.sort(key=lambda part: part.start)
     return Plan(
         chunks=tuple(map(_chunk, parts)),
-        fetch_order=tuple(map(_chunk, sorted(parts, key=lambda part: -weight(part, weights)))),
+        fetch_order=tuple(
+            map(_chunk, sorted(parts, key=lambda part: (weight(part, weights), part.start), reverse=True))
+        ),
         added=tuple(map(_chunk, _runs(to_fetch.difference(requested)))),
         skipped=tuple(map(_chunk, _runs(set(requested) - to_fetch))),
         one_request_seconds=seconds if is_short else None,

@@ -56,12 +56,12 @@ def spans(requests: list[RequestLog]) -> list[tuple[date, date]]:
 
 @pytest.mark.anyio
 async def test_chunks_are_asked_for_in_the_plans_order(tmp_path: Path) -> None:
-    """In every event loop the longest chunks are asked for before the others, and equal ones by their days."""
+    """In every event loop, the longest chunks are requested first; among equally long ones, the newest."""
     sim = simulator(events_per_day=5)
     await export(sim, tmp_path / "test.duckdb", "2024-03-01", "2024-04-20")
     asked = spans(sim.requests)
     assert len(asked) == 10
-    assert asked == sorted(asked, key=lambda span: (span[0] - span[1], span[0]))
+    assert asked == sorted(asked, key=lambda span: (span[1] - span[0], span[0]), reverse=True)
 
 
 @pytest.mark.anyio
@@ -78,5 +78,5 @@ async def test_an_export_begins_with_the_days_that_had_most_events(tmp_path: Pat
         assert sorted(after) == sorted(before)
     else:
         days = [date.fromordinal(day) for day in range(large[0].toordinal(), large[1].toordinal() + 1)]
-        assert after[:3] == [(day, day) for day in days]
+        assert after[:3] == [(day, day) for day in reversed(days)]
         assert len(after) <= 10
