@@ -179,6 +179,11 @@ class FetchResult:
     fetched_at: datetime
 
     @property
+    def row_count(self) -> int:
+        """The same as `rows`; the examples of mixpanel_data use this name."""
+        return self.rows
+
+    @property
     def df(self) -> "pd.DataFrame":
         """An empty DataFrame, as in mixpanel_data; the rows are in the table. Requires the extra `pandas`."""
         return data_frame((), (), instead="Workspace.sql_rows")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -165,7 +166,7 @@ def test_jq_filters_the_result(db: Path, tmp_path: Path, monkeypatch: pytest.Mon
     program = tmp_path / "bin" / "jq"
     program.parent.mkdir()
     program.write_text(
-        '#!/bin/sh\n[ "$3" = bad ] && { echo "no such thing" >&2; exit 3; }\ncat >/dev/null; echo 5\n'
+        '#!/bin/sh\n[ "$2" = " bad" ] && { echo "no such thing" >&2; exit 3; }\ncat >/dev/null; echo 5\n'
     )
     monkeypatch.setenv("PATH", str(program.parent))
     missing = mpx("mp", "inspect", "tables", "--jq", ".[0]")
@@ -175,6 +176,39 @@ def test_jq_filters_the_result(db: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert result_of(mpx("mp", "inspect", "tables", "--jq", ".[0]")) == 5
     assert mpx("mp", "inspect", "tables", "--jq", "bad").exit_code == 3
     assert mpx("mp", "inspect", "tables", "--jq", ".", "-f", "csv").exit_code == 3
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize(
+    "expression, answer",
+    [(".[].name", "events"), ("map(.row_count > 0)", [True]), ("-(.[0].row_count) < 0", True)],
+)
+def test_jq_itself_filters_the_result(expression: str, answer: object, db: Path) -> None:
+    """The installed jq runs the expression, also one that begins like an option."""
+    del db
+    assert result_of(mpx("mp", "inspect", "tables", "--jq", expression)) == answer
+
+
+def test_the_file_is_named_before_or_after_the_command(sim: Simulator, tmp_path: Path) -> None:
+    """--db stands in either place, and the later one counts."""
+    other = str(tmp_path / "other.duckdb")
+    assert mpx("mp", "--db", str(tmp_path / "none"), "fetch", "events", "--db", other, *DAYS).exit_code == 0
+    count = "SELECT count(*) FROM events"
+    for words in (["--db", other, "query", "sql", count, "-s"], ["query", "sql", count, "-s", "--db", other]):
+        assert result_of(mpx("mp", *words)) == {"value": truth_rows(sim)}
+    assert result_of(mpx("mp", "inspect", "info", "--db", other))["path"] == other
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_table_is_an_option_or_an_argument(db: Path) -> None:
+    """Either names the table that a command inspects; both or neither is wrong usage."""
+    del db
+    for command in ("schema", "summarize", "breakdown", "keys"):
+        named = result_of(mpx("mp", "inspect", command, "events"))
+        assert named == result_of(mpx("mp", "inspect", command, "-t", "events"))
+    assert len(result_of(mpx("mp", "inspect", "sample", "events", "-n", "2"))) == 2
+    assert mpx("mp", "inspect", "keys").exit_code == 2
+    assert mpx("mp", "inspect", "keys", "events", "-t", "events").exit_code == 2
 
 
 @pytest.mark.parametrize(

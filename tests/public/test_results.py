@@ -157,6 +157,7 @@ def test_errors_come_out_of_other_processes_as_they_went_in(error: MixpanelDataE
 def test_a_fetch_of_no_range_has_none() -> None:
     """`date_range` stays None where there is none."""
     assert FetchResult("profiles", 3, "profiles", 1.5, None, AT).to_dict()["date_range"] is None
+    assert FETCH.row_count == FETCH.rows
 
 
 def test_a_fetch_has_no_rows_to_frame(monkeypatch: pytest.MonkeyPatch) -> None:

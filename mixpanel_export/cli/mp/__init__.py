@@ -3,14 +3,14 @@
 Options, results and exit codes are those of `mp`. A command without a counterpart says what to use instead.
 """
 
-from pathlib import Path
+from dataclasses import replace
 
 import click
 
 from mixpanel_export import errors
 from mixpanel_export._error_base import Problem
 from mixpanel_export.cli import one_line
-from mixpanel_export.cli.mp.common import Group, Settings, option_in_mp
+from mixpanel_export.cli.mp.common import Group, db_option, option_in_mp, settings_of
 from mixpanel_export.cli.mp.fetch import fetch
 from mixpanel_export.cli.mp.inspect import inspect
 from mixpanel_export.cli.mp.query import query
@@ -71,13 +71,7 @@ class Mp(Group):
 
 @click.group("mp", cls=Mp, short_help="Run a command line written for mixpanel_data's mp.", epilog=EXAMPLES)
 @option("-a", "--account", envvar="MP_ACCOUNT", metavar="NAME", help="Account to use.")
-@option(
-    "--db",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="PATH",
-    show_default="MPX_DB, or ~/.mp/data/PROJECT.db",
-    help="DuckDB file.",
-)
+@db_option
 @option("--workspace-id", type=int, metavar="ID", help="Has no effect.")
 @option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
 @option("-v", "--verbose", is_flag=True, help="Write a log to standard error.")
@@ -88,13 +82,12 @@ def command(
     /,
     *,
     account: str | None,
-    db: Path | None,
     workspace_id: int | None,  # noqa: ARG001 - mixpanel_data's
     quiet: bool,
     verbose: bool,
 ) -> None:
     """Run a command line written for mixpanel_data's `mp`."""
-    ctx.obj = Settings(account, db, quiet, verbose)
+    ctx.obj = replace(settings_of(ctx), account=account, quiet=quiet, verbose=verbose)
 
 
 command.add_command(fetch)

@@ -1,14 +1,16 @@
 """Shared by all `mpx mp` commands: the options before the command, groups, and the workspace."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mixpanel_export._error_base import ARGUMENTS
 from mixpanel_export.cli import option_of
 from mixpanel_export.cli.mp.missing import missing_command
+from mixpanel_export.cli.options import option
 
 if TYPE_CHECKING:
     from mixpanel_export.workspace import Workspace
@@ -40,6 +42,24 @@ class Group(click.Group):
 def settings_of(ctx: click.Context) -> Settings:
     """Return the options before the command."""
     return ctx.ensure_object(Settings)
+
+
+def db_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --db, which replaces the one before the command."""
+    return option(
+        "--db",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="PATH",
+        show_default="MPX_DB, or ~/.mp/data/PROJECT.db",
+        expose_value=False,
+        callback=_set_db,
+        help="DuckDB file.",
+    )(command)
+
+
+def _set_db(ctx: click.Context, _parameter: click.Parameter, db: Path | None) -> None:
+    if db is not None:
+        ctx.obj = replace(settings_of(ctx), db=db)
 
 
 def workspace_of(ctx: click.Context, *, read_only: bool = True) -> "Workspace":

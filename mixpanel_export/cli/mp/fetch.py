@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mixpanel_export.cli.event_names import parse_events
-from mixpanel_export.cli.mp.common import Group, settings_of, workspace_of
+from mixpanel_export.cli.mp.common import Group, db_option, settings_of, workspace_of
 from mixpanel_export.cli.mp.output import check_jq, format_options, plain_text, print_result
 from mixpanel_export.cli.options import option
 from mixpanel_export.cli.watch import messages, watching
@@ -50,6 +50,7 @@ def fetch() -> None:
 @option("--stdout", is_flag=True, help="Print the events as lines of JSON, and store nothing.")
 @option("--raw", is_flag=True, help="With --stdout, print Mixpanel's own objects.")
 @option("--batch-size", type=click.IntRange(100, 100_000), metavar="N", help="Has no effect.")
+@db_option
 @format_options
 @click.pass_context
 def events(ctx: click.Context, /, *, name: str, style: str, jq: str | None, **options: Any) -> None:

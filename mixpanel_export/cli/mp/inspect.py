@@ -1,11 +1,12 @@
 """`mpx mp inspect`: mixpanel_data's `mp inspect`, for the database and its tables."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import click
 
-from mixpanel_export.cli.mp.common import Group, workspace_of
+from mixpanel_export.cli.mp.common import Group, db_option, workspace_of
 from mixpanel_export.cli.mp.output import format_options, print_result
 from mixpanel_export.cli.options import option
 
@@ -27,12 +28,22 @@ def _command(name: str, short_help: str, example: str) -> Callable[[Callable[...
 
     def decorate(function: Callable[..., None]) -> click.Command:
         add = inspect.command(name, short_help=short_help, epilog=_EXAMPLE.format(example))
-        return add(click.pass_context(format_options(function)))
+        return add(click.pass_context(db_option(format_options(function))))
 
     return decorate
 
 
-_table = option("-t", "--table", required=True, metavar="NAME", help="Table to use.")
+def _table(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the option and the argument that name the table; the documents of `mp` use both."""
+
+    @wraps(function)
+    def with_table(ctx: click.Context, /, *, table: str | None, argument: str | None, **options: Any) -> None:
+        if (table is None) == (argument is None):
+            raise click.UsageError("name one table, such as -t events", ctx)
+        function(ctx, table=table or argument, **options)
+
+    with_option = option("-t", "--table", metavar="NAME", help="Table to use.")(with_table)
+    return click.argument("argument", metavar="[TABLE]", required=False)(with_option)
 
 
 @_command("info", "Print file, project and tables.", "info")

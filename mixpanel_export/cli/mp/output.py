@@ -66,7 +66,7 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 def _filtered(value: Any, jq: str) -> list[Any]:
     done = subprocess.run(  # noqa: S603 - the expression is one argument, and no shell reads it
-        [shutil.which("jq") or "jq", "-c", "--", jq],
+        [shutil.which("jq") or "jq", "-c", f" {jq}"],  # without the space, "-.n" would be an option
         input=json_text(value),
         capture_output=True,
         encoding="utf-8",

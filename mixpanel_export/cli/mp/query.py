@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from mixpanel_export._config.environment import decoded
-from mixpanel_export.cli.mp.common import Group, workspace_of
+from mixpanel_export.cli.mp.common import Group, db_option, workspace_of
 from mixpanel_export.cli.mp.output import format_options, print_result
 from mixpanel_export.cli.options import option
 from mixpanel_export.errors import ArgumentError, DatabaseNotFoundError
@@ -32,6 +32,7 @@ def query() -> None:
 @click.argument("statement", metavar="[SQL]", required=False)
 @option("-F", "--file", type=click.Path(path_type=Path), metavar="FILE", help="Read the SQL from a file.")
 @option("-s", "--scalar", is_flag=True, help="Print the first value of the first row.")
+@db_option
 @format_options
 @click.pass_context
 def sql(
