@@ -7,9 +7,7 @@ Without the index, or the cache, these tests fail: that a file opens is nothing 
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, Literal
 import pytest
 from examples import slow
 from support import COLUMNS, export, held, query, simulator, truth
+from tools import install, tools_folder
 
 from mixpanel_export._local.upgrade import upgrade_database
 from mixpanel_export.errors import TableFormatError
@@ -96,23 +95,6 @@ class Release:
         )
 
 
-def install(version: str, folder: Path) -> Path:
-    """Install the release below *folder* unless it is there, however many processes try at once."""
-    home = folder / f"{version}-{sys.implementation.cache_tag}"
-    if home.is_dir():
-        return home
-    with tempfile.TemporaryDirectory(dir=folder) as beside:
-        target = Path(beside, "release")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--only-binary", ":all:", "--target", str(target), f"duckdb=={version}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"cannot install DuckDB {version}: {done.stderr}"
-        with suppress(OSError):  # another process was quicker
-            target.rename(home)
-    assert home.is_dir()
-    return home
-
-
 @pytest.fixture
 def anyio_backend() -> str:
     """One event loop is enough: the files are what is tested."""
@@ -124,9 +106,12 @@ def release(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Release]:
     """Return a release of DuckDB by its version."""
-    cache = getattr(request.config, "cache", None)  # `-p no:cacheprovider` leaves none
-    folder = cache.mkdir("duckdb") if cache else tmp_path_factory.mktemp("duckdb")
-    return lambda version: Release(version, install(version, folder))
+    folder = tools_folder(request, tmp_path_factory)
+
+    def installed(version: str) -> Release:
+        return Release(version, install(folder, f"duckdb-{version}", "--no-deps", f"duckdb=={version}"))
+
+    return installed
 
 
 @pytest.mark.parametrize("version", ["1.4.5", *slow(sorted({*RELEASES} - {"1.4.5"}))])

@@ -74,6 +74,7 @@ LAYERS = {
         "",
     ),
     "simulator": ("", "anyio h11 httpx isal"),
+    "integrations": ("", ""),  # pages of documentation
     "cli": (
         (
             "_compat _config _database _error_base _export _flat _local _model _planning _process _quota _source _suggestions _timezones changes credentials "
@@ -83,7 +84,7 @@ LAYERS = {
     ),
     "__main__": ("_process cli", ""),
 }
-PUBLIC = {"simulator", "cli"}  # packages without an underscore
+PUBLIC = {"simulator", "cli", "integrations"}  # packages without an underscore
 
 LIBRARIES = {
     "anyio",

@@ -1,0 +1,11 @@
+"""Examples of how other systems run an export, or use its tables.
+
+Each module is a page of documentation: its docstring has complete files to copy, and it exports no names. The tests
+run these files with the system itself. `python -m pydoc mixpanel_export.integrations.systemd` shows a page.
+
+* `systemd`: a service and a timer that export every night
+* `github_actions`: a workflow that exports every night
+* `docker`: an image that exports as a user without privileges
+* `dbt`: sources and a model on the flat tables
+* `fastapi`: an HTTP service that starts exports, reports their progress and cancels them
+"""
