@@ -21,6 +21,7 @@ from mixpanel_export import (
     RateLimitError,
     SQLResult,
     SummaryResult,
+    SyncResult,
     TableInfo,
     TableSchema,
     Timeouts,
@@ -30,6 +31,7 @@ from mixpanel_export import (
     export_events,
     run_sync,
     split_date_range,
+    sync_events,
     upgrade_database,
 )
 
@@ -128,6 +130,8 @@ def looking_into_a_database() -> None:
 def the_rest() -> None:
     result = run_sync(export_events, "2024-01-01", "2024-01-31", db="events.duckdb", mode="append")
     assert_type(result, ParallelFetchResult)
+    synced = run_sync(sync_events, "events.duckdb", since="2024-01-01", lookback=7, accept_loss=True)
+    assert_type(synced, SyncResult)
     run_sync(export_events, "2024-01-01", "2024-01-31")  # type: ignore[call-arg]  # no database
     assert_type(split_date_range("2024-01-01", "2024-01-31", 7), list[tuple[str, str]])
     assert_type(mixpanel_export.__version__, str)

@@ -177,8 +177,8 @@ def _prepared(
 def _no_first_day(job: Job) -> ArgumentError:
     return ArgumentError(
         "since",
-        f"is missing, because table {job.spec.table} has no days of {job.spec.selection} yet",
-        advice="pass the first day to fetch",
+        f"is missing, and table {job.spec.table} has no days yet ({job.spec.selection})",
+        advice="pass the first day to fetch, such as 2024-01-31",
     )
 
 

@@ -169,9 +169,9 @@ def exit_code_of(error: Exception) -> int:
     return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
 
 
-def report_error(ctx: click.Context, error: Exception) -> None:
-    """Print an error on one line, or log it as JSON."""
-    message = in_options(error)
+def report_error(ctx: click.Context, error: Exception, title: str | None = None) -> None:
+    """Print an error on one line, or log it as JSON. The message begins with *title*."""
+    message = f"{title}: {in_options(error)}" if title else in_options(error)
     if logs_json(ctx):
         code = error.code if isinstance(error, errors.MixpanelDataError) else _kind(error)
         log_event("error", code=code, message=message)

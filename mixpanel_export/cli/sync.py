@@ -1,15 +1,17 @@
 """`mpx sync`: bring tables up to date, every night."""
 
+import re
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mixpanel_export.cli import Interrupted, complete, exit_code_of, print_json, report_error
 from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.help import SectionedCommand
-from mixpanel_export.cli.log import log_event, logs_json
+from mixpanel_export.cli.log import log_event, logs_json, say
 from mixpanel_export.cli.options import (
     credential_options,
     db_option,
@@ -206,13 +208,25 @@ def _sync(
             arguments = {"credentials": credentials, "accept_loss": accept_loss, "wait": wait, **options}
             result = _fetch(ctx, each, output, arguments)
             results.append(result)
+            _say_ignored(ctx, each, result, output)
             _print_result(ctx, result, output, each)
     except (MixpanelDataError, ValueError, OSError) as error:
-        report_error(ctx, error)
+        report_error(ctx, error, task.name)
         in_use = isinstance(error, DatabaseLockedError | ExportRunningError)
         return results, IN_USE if in_use else exit_code_of(error)
     code = exit_code([result.export for result in results])
     return results, code or int(any(result.kept for result in results))
+
+
+def _say_ignored(ctx: click.Context, task: SyncTask, result: "SyncResult", output: Output) -> None:
+    """Say that `--since` had no effect, if it names another day than the table's first."""
+    typed = ctx.get_parameter_source("since") is ParameterSource.COMMANDLINE
+    is_date = task.since is not None and re.fullmatch(r"\d{4}-\d{2}-\d{2}", task.since)
+    if typed and is_date and task.since != result.days[0] and not output.quiet:
+        command = f"mpx status --set-target {task.since}..{result.days[1]}"
+        say(
+            f"--since had no effect: table {result.table} begins on {result.days[0]}; to change that: {command}"
+        )
 
 
 def _fetch(ctx: click.Context, task: SyncTask, output: Output, arguments: dict[str, Any]) -> "SyncResult":

@@ -162,7 +162,9 @@ class Project:
     def _kill(self, night: Night) -> None:
         """Run the sync in a process that SIGKILL ends after some batches."""
         words = [self.db, self.seed, self.weeks, night.at.isoformat(), night.kill_after]
-        run([sys.executable, __file__, *map(str, words)], check=False)
+        environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        done = run([sys.executable, __file__, *map(str, words)], check=False, env=environ)
+        assert done.returncode in {-signal.SIGKILL, 0}  # 0: fewer batches were left
 
     def check(self) -> None:
         """Compare each recent day with what Mixpanel had when the table's answer for it was requested."""

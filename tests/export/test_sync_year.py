@@ -18,7 +18,8 @@ async def live(project: Project) -> dict[str, object]:
         if night.is_good:
             assert result is not None
             assert not result.has_failures
-            assert requests == result.requests <= BUDGET
+            assert requests == result.requests
+            assert requests - result.export.empty_batches <= BUDGET  # empty answers are requested again
             spent.append(requests)
         if number % 7 == 6 and project.db.exists():
             project.check()
@@ -43,6 +44,6 @@ def test_some_weeks(
 @pytest.mark.parametrize("seed", [2])
 def test_a_year(seed: int, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]) -> None:
     """The same for a year, with four quiet ends of a quarter."""
-    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=62))
+    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=52))
     for name, value in figures.items():
         record_testsuite_property(name, value)

@@ -53,6 +53,7 @@ from steps import (
     zone_of_utc,
 )
 from support import ACCOUNT, Body, answering, simulator
+from sync_cases import SYNC_CASES
 
 from mixpanel_export import Timeouts, Workspace, split_date_range
 from mixpanel_export._config.config_file import read_defaults
@@ -422,4 +423,5 @@ CASES: dict[str, Callable[[Place], Any]] = {
         (place.folder / "faults.toml").write_text("x = 1"),
         mpx("simulate", "--faults", str(place.folder / "faults.toml")),
     )[1],
+    **SYNC_CASES,
 }
