@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import duckdb
 
@@ -124,6 +125,18 @@ def roll_back(connection: Connection) -> None:
             return  # no transaction is open, or a full disk has made the database unusable until it is closed
         else:
             return
+
+
+def first_row(
+    connection: Connection, query: str, parameters: Sequence[object] = ()
+) -> tuple[Any, ...] | None:
+    """Return the first row of *query*, or None if it has none, and end the statement.
+
+    A result that is not read to its end would keep its transaction, and other connections could write no checkpoint.
+    """
+    row: tuple[Any, ...] | None = connection.execute(query, parameters).fetchone()
+    connection.execute("SELECT 1")  # replaces the result
+    return row
 
 
 def identity(path: Path) -> tuple[int, int] | None:

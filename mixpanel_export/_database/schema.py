@@ -13,7 +13,7 @@ do not change a file. If a file lacks the column, or a row has NULL in it, the `
 
 from collections.abc import Mapping
 
-from mixpanel_export._database.connection import Connection, quoted, supports_zstd
+from mixpanel_export._database.connection import Connection, first_row, quoted, supports_zstd
 from mixpanel_export.errors import TableFormatError
 
 LEDGER_VERSION = 5
@@ -171,17 +171,18 @@ def _next_batch(connection: Connection) -> int:
     """Return the first unused batch number, with which a re-created sequence starts."""
     if not table_exists(connection, "_export_batches"):
         return 1
-    row = connection.execute("SELECT coalesce(max(batch), 0) + 1 FROM _export_batches").fetchone()
+    row = first_row(connection, "SELECT coalesce(max(batch), 0) + 1 FROM _export_batches")
     return int(row[0]) if row else 1
 
 
 def table_exists(connection: Connection, table: str) -> bool:
     """Whether there is a table or view with this name, in upper or lower case."""
-    row = connection.execute(
+    row = first_row(
+        connection,
         f"SELECT count(*) FROM (SELECT table_name, schema_name, database_name FROM duckdb_tables() UNION ALL "
         f"SELECT view_name, schema_name, database_name FROM duckdb_views()) WHERE lower(table_name) = lower(?) AND {IN_MAIN}",
         [table],
-    ).fetchone()
+    )
     return bool(row and row[0])
 
 
@@ -207,10 +208,11 @@ def check_no_view(connection: Connection, table: str) -> None:
     Raises:
         TableFormatError: There is a view with this name.
     """
-    row = connection.execute(
+    row = first_row(
+        connection,
         f"SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND {IN_MAIN}",
         [table],
-    ).fetchone()
+    )
     if row and row[0]:
         raise TableFormatError(table, f"{table} is a view", advice="export into another table, or drop it")
 
@@ -274,12 +276,13 @@ def _column_change(columns: list[tuple[str, str]]) -> str | None:
 
 def _constraint(connection: Connection, table: str) -> str | None:
     """Return a constraint or unique index that events might violate; None if there is none."""
-    row = connection.execute(
+    row = first_row(
+        connection,
         f"SELECT 'the unique index ' || index_name FROM duckdb_indexes() WHERE table_name = $1 AND is_unique AND {IN_MAIN} "
         "UNION ALL SELECT 'the constraint ' || constraint_text FROM duckdb_constraints() "
         f"WHERE table_name = $1 AND {IN_MAIN}",
         [table],
-    ).fetchone()
+    )
     return str(row[0]) if row else None
 
 
@@ -290,15 +293,19 @@ def has_export_columns(connection: Connection, table: str) -> bool:
 
 def name_in_database(connection: Connection, table: str) -> str:
     """Return the table's name as the database spells it, because DuckDB ignores case."""
-    row = connection.execute(
-        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {IN_MAIN}", [table]
-    ).fetchone()
+    row = first_row(
+        connection,
+        f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND {IN_MAIN}",
+        [table],
+    )
     return str(row[0]) if row else table
 
 
 def comment_of(connection: Connection, table: str) -> str | None:
     """Return the comment on a table; None if the table has none or does not exist."""
-    row = connection.execute(
-        f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}", [table]
-    ).fetchone()
+    row = first_row(
+        connection,
+        f"SELECT comment FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}",
+        [table],
+    )
     return row[0] if row else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import duckdb
 
-from mixpanel_export._database.connection import connect, connected_for_export, quoted
+from mixpanel_export._database.connection import connect, connected_for_export, first_row, quoted
 from mixpanel_export._database.path import check_there
 from mixpanel_export._display import require_pandas
 from mixpanel_export._flat.flatten import flatten_events
@@ -97,7 +97,7 @@ class LocalDatabase(ABC):
     def sql_scalar(self, query: str) -> Any:
         """Run *query* and return the first value of its first row, or None if it has no rows; raises `QueryError`."""
         with query_errors():
-            row = self.connection.execute(query).fetchone()
+            row = first_row(self.connection, query)
         return row[0] if row else None
 
     @short_tracebacks

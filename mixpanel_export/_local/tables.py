@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import duckdb
 
-from mixpanel_export._database.connection import quoted, transaction
+from mixpanel_export._database.connection import first_row, quoted, transaction
 from mixpanel_export._database.ledger import delete_from_ledger
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import (
@@ -43,11 +43,12 @@ def tables_of(connection: duckdb.DuckDBPyConnection, *, own: bool = False) -> li
 
 def resolve_table(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     """Return the name of a table or view as the database spells it; raises `TableNotFoundError`."""
-    row = connection.execute(
+    row = first_row(
+        connection,
         f"SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() WHERE {IN_MAIN} UNION ALL "
         f"SELECT view_name FROM duckdb_views() WHERE {IN_MAIN}) WHERE lower(name) = lower(?)",
         [table],
-    ).fetchone()
+    )
     if row is None:
         raise _not_found(connection, table)
     return str(row[0])
@@ -85,10 +86,11 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, 
 def _droppable(connection: duckdb.DuckDBPyConnection, name: str, *, own: bool) -> str:
     if name.startswith("_"):
         raise ArgumentError("names", f"must not begin with _, as those of the ledger do, got {name}")
-    row = connection.execute(
+    row = first_row(
+        connection,
         f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) IN (lower(?), lower(?)) AND {IN_MAIN}",
         [name, SHADOW + name],
-    ).fetchone()
+    )
     if row is None:
         raise _not_found(connection, name)
     table = name_in_database(connection, str(row[0]).removeprefix(SHADOW))
@@ -113,7 +115,7 @@ def _visible(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    row = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()
+    row = first_row(connection, f"SELECT count(*) FROM {quoted(table)}")
     return int(row[0]) if row else 0
 
 
