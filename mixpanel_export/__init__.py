@@ -194,7 +194,7 @@ _HOMES = {
     "upgrade_database": "_local.upgrade",
 }
 
-# mixpanel_data's names that have no function here. They can be imported, but are not in `__all__`.
+# Names from mixpanel_data that have no function here. They can be imported, but are not in `__all__`.
 _ALIASES = {
     "EventNotFoundError": "exceptions",
     "JQLSyntaxError": "exceptions",

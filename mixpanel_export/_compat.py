@@ -1,4 +1,4 @@
-"""Converts mixpanel_data's arguments to those of `export_events`, and results to mixpanel_data's."""
+"""Converts mixpanel_data's arguments to arguments of `export_events`, and results to mixpanel_data's types."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,7 +76,7 @@ def check(name: str, value: int | None, minimum: int, maximum: int | None = None
     """Check that *value*, unless it is None, is from *minimum* to *maximum*.
 
     Raises:
-        ArgumentError: *value* is out of range. The message is that of mixpanel_data.
+        ArgumentError: *value* is out of range. mixpanel_data has the same message.
     """
     if value is not None and value < minimum:
         positive = name in {"chunk_days", "max_workers"}
@@ -95,13 +95,15 @@ def check_limit(limit: int | None, *, parallel: bool = False) -> None:
     """
     check("limit", limit, 1, 100_000)
     if parallel and limit is not None:
-        raise ArgumentError("limit", "cannot be used with parallel, as it caps each request, not the export")
+        raise ArgumentError(
+            "limit", "cannot be used with parallel, because it would limit each request, not the export"
+        )
 
 
 def filters_of(events: list[str] | None, where: str | None) -> tuple[list[str] | None, str | None]:
-    """Return the filters for `export_events`. As in mixpanel_data, an empty list and empty text select all events.
+    """Return the filters for `export_events`. As in mixpanel_data, an empty list and an empty string select all events.
 
-    Other empty iterables are returned unchanged and refused later, because an iterator may be empty by mistake.
+    Other empty iterables are returned unchanged and rejected later, because an iterator may be empty by mistake.
     """
     return None if isinstance(events, list | tuple) and not events else events, text_or_none(where)
 
@@ -112,7 +114,7 @@ def text_or_none(where: str | None) -> str | None:
 
 
 def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "append", "replace", "resume"]:
-    """Return the mode of `export_events` for mixpanel_data's three flags.
+    """Return the mode of `export_events` that corresponds to mixpanel_data's three flags.
 
     Raises:
         ArgumentError: More than one flag is true.
@@ -137,7 +139,7 @@ def stream_chunks(from_date: str | date, to_date: str | date, zone: str) -> list
     """Split the range into the chunks of a stream, each as long as one request may be.
 
     Raises:
-        ArgumentError: As `resolved_days`, or the last day has not begun anywhere.
+        ArgumentError: A date is invalid (see `resolved_days`), or the last day has not begun anywhere.
     """
     days = resolved_days(from_date, to_date, zone)
     check_has_begun(days.last, "to_date", datetime.now(UTC))
@@ -158,7 +160,7 @@ def stream_advice() -> Iterator[None]:
 
 
 def check_one_request(days: Chunk) -> None:
-    """Check that one request may ask for *days*.
+    """Check that one request may cover *days*.
 
     Raises:
         DateRangeTooLargeError: The range is too long for one request.
@@ -169,7 +171,7 @@ def check_one_request(days: Chunk) -> None:
             str(days.last),
             days.length,
             MAX_DAYS,
-            advice="make several requests with $parallel, or ask for fewer days at a time",
+            advice="send several requests with $parallel, or request fewer days at a time",
             argument="parallel",
         )
 
@@ -194,7 +196,7 @@ class NotImplementedHere:
     def fetch_profiles(self, *_arguments: object, **_options: object) -> NoReturn:
         """Raise `NotImplementedError`: profiles are not exported."""
         raise NotImplementedError(
-            "profiles are not exported; use Mixpanel's Engage API or the package mixpanel-utils"
+            "profiles are not exported; use Mixpanel's Engage API or the mixpanel-utils package"
         )
 
     def stream_profiles(self, *_arguments: object, **_options: object) -> NoReturn:

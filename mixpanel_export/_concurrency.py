@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 # Seconds. Interrupts are repeated, because an interrupt between two statements has no effect.
 _INTERRUPT_INTERVAL = 0.02
-_MAX_TRIES = 50  # if the call has not begun after this many, it was cancelled before a thread started it
+_MAX_TRIES = 50  # if the call has not started after this many, the wait for a thread was cancelled
 
 
 class InterruptedCall(Exception):  # noqa: N818 - the caller interrupted it
@@ -36,7 +36,7 @@ def call_back(callback: Callable[[V], T], value: V) -> T:
 
 
 def runs_callback(frame: FrameType | None) -> bool:
-    """Whether *frame*, which a signal interrupted, belongs to a user's callback. A callback may be stopped anywhere."""
+    """Whether the interrupted *frame* belongs to a user's callback. A callback may be stopped at any point."""
     while frame is not None and frame.f_code is not call_back.__code__:
         frame = frame.f_back
     return frame is not None
@@ -64,17 +64,17 @@ async def in_task(body: Callable[[], Awaitable[T]]) -> T:
 
 
 class _Call(Generic[T]):
-    """A call for a worker thread, which records whether the call has begun and ended.
+    """A call for a worker thread. It records whether it has started and whether it has ended.
 
-    If asyncio cancels the task that waits for the thread, the task has no other way to find out.
+    The task that waits for the thread has no other way to know, once asyncio has cancelled it.
     """
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
-        self._begun = self.ended = False
+        self._started = self.ended = False
 
     def __call__(self) -> T:
-        self._begun = True
+        self._started = True
         try:
             return self._call()
         finally:
@@ -84,7 +84,7 @@ class _Call(Generic[T]):
         """Interrupt the call repeatedly until it has ended. The wait cannot be cancelled."""
         with anyio.CancelScope(shield=True):
             for tries in count():
-                if self.ended or (not self._begun and tries > _MAX_TRIES):
+                if self.ended or (not self._started and tries > _MAX_TRIES):
                     return
                 interrupt()
                 await anyio.sleep(_INTERRUPT_INTERVAL)

@@ -16,7 +16,7 @@ def require_pandas(instead: str) -> None:
     """Check that pandas is installed.
 
     Raises:
-        ImportError: pandas is not installed. The message names *instead* as an alternative.
+        ImportError: pandas is not installed. The message suggests *instead* as an alternative.
     """
     if find_spec("pandas") is None:
         raise ImportError(

@@ -1,4 +1,4 @@
-"""The base of errors and warnings, which carry data: reason, advice, argument and days. `str()` makes one sentence."""
+"""The base class of errors and warnings, with reason, advice, argument and days. `str()` joins them into a sentence."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,9 +15,9 @@ _NAMED = re.compile(rf"\$({'|'.join(sorted(ARGUMENTS))})\b")
 
 
 class Advice(str):
-    """What to do about a problem. It refers to arguments by their Python names, or by the options on the command line.
+    """What to do about a problem. Arguments have their Python names, or are options when `mpx` prints the advice.
 
-    In *template*, `$max_wait` stands for the argument `max_wait`. `ARGUMENTS` has the possible names.
+    In *template*, `$max_wait` stands for the `max_wait` argument. `ARGUMENTS` has the possible names.
     """
 
     __slots__ = ("template",)
@@ -51,7 +51,7 @@ class Context(TypedDict, total=False):
 
 
 class ResponseContext(Context, total=False):
-    """The optional arguments of every `APIError`: those of `Problem`, the request and the response."""
+    """The optional arguments of every `APIError`: the arguments of `Problem`, the request and the response."""
 
     code: str | None
     status_code: int | None
@@ -63,10 +63,10 @@ class ResponseContext(Context, total=False):
 
 
 class Problem(Exception):  # noqa: N818 - the base of errors and warnings alike
-    """The base of our errors and warnings. Its text is one sentence: `{days}: {reason}; {advice}`.
+    """The base class of this package's errors and warnings. Its text is one sentence: `{days}: {reason}; {advice}`.
 
-    `reason` says what failed, and `advice` what to do next. `days` is any value whose `str()` names days, such as
-    `2024-01-01 to 2024-01-03`. `argument` is the name of the Python argument that is wrong or would help. All but
+    `reason` says what failed, and `advice` what to do next. `days` is any value whose `str()` lists days, such as
+    `2024-01-01 to 2024-01-03`. `argument` is the name of the Python argument that is wrong or would help. All except
     `reason` may be None.
     """
 
@@ -85,7 +85,7 @@ class Problem(Exception):  # noqa: N818 - the base of errors and warnings alike
         return self.text()
 
     def text(self, *, days: bool = True, advice: bool = True, name: Callable[[str], str] = str) -> str:
-        """Return the sentence, with or without *days* and *advice*. Arguments are called what *name* returns for them."""
+        """Return the sentence, with or without *days* and *advice*. *name* converts the names of arguments."""
         text = self._reason(name)
         if days and self.days is not None:
             text = f"{self.days}: {text}"

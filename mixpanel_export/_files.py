@@ -1,7 +1,7 @@
 """Writes files safely: replaces a file by renaming, or writes in place if renaming is impossible.
 
-Only regular files are written; devices, named pipes, sockets and directories are refused. An existing file keeps its
-owner, its mode and the symbolic links that lead to it.
+Only regular files are written; devices, named pipes, sockets and directories are rejected. An existing file keeps its
+owner, its mode and the symbolic links to it.
 """
 
 import errno
@@ -41,7 +41,7 @@ def kind_of(path: Path) -> str | None:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
 def remote_address(path: Path) -> str | None:
@@ -87,7 +87,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     A reader of *path* sees either the old contents or the new. Renaming is impossible if the file is a mount point, or
     if the folder or the owner may not be changed. In that case, the contents are copied into the old file.
 
-    With *private*, only the owner can ever read the new file. If that is impossible, an error is raised.
+    If *private* is true, only the owner can ever read the new file. If that is impossible, an error is raised.
 
     Raises:
         OSError: *path* is not a regular file, or cannot be written.

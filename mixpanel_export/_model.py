@@ -5,14 +5,15 @@ Fetch tasks send items to the writer over a memory object stream. A chunk's item
     (ChunkStart Block*)* (ChunkStart Block* ChunkEnd | ChunkFailed | ChunkSplit)
 
 Each `ChunkStart` restarts the chunk, and the writer discards earlier blocks. `ChunkEnd` is sent only for a response
-that is proven complete. The writer answers each `ChunkEnd`, `ChunkFailed` and `ChunkSplit` with a verdict. After a
+that is proven complete. The writer returns a verdict on each `ChunkEnd`, `ChunkFailed` and `ChunkSplit`. After a
 `ChunkSplit`, each piece is a chunk with its own items. The verdicts are:
 
 - `Committed`: the chunk's rows and its ledger row are in the database.
-- `Malformed`: some lines are not events, perhaps because of a transmission fault. The chunk is fetched once more.
-Lines that are malformed again are stored as rejects, and the chunk is committed. - `Unloadable`: DuckDB cannot load
-the chunk, for example for lack of memory. The chunk fails. - `Failed` and `Split`: the failure is in the ledger, or
-the pieces have batch numbers.
+- `Malformed`: some lines are not events, perhaps because of a transmission fault. The chunk is fetched again. If it
+  still has such lines, they are stored as rejects, and the chunk is committed.
+- `Unloadable`: DuckDB cannot load the chunk, for example because memory is too small. The chunk fails.
+- `Failed`: the failure is recorded in the ledger.
+- `Split`: the pieces have batch numbers.
 """
 
 import json
@@ -27,14 +28,14 @@ Status = Literal["complete", "open", "limited", "failed", "imported"]
 - `complete`: the table has all events of the days.
 - `open`: the last day ended less than 48 hours before the request, so `resume` fetches the batch again.
 - `limited`: the export had a `limit`, so events may be missing.
-- `failed`: the batch has no rows in the table. - `imported`: mixpanel_data wrote the rows, and nothing proves that
-they are complete.
+- `failed`: the batch has no rows in the table.
+- `imported`: mixpanel_data wrote the rows, and nothing proves that they are complete.
 """
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Chunk:
-    """The days that one request covers, from *first* to *last*, both inclusive. Also used for other date ranges."""
+    """The days of one request, from *first* to *last*, both inclusive. Also used for other date ranges."""
 
     first: date
     last: date
@@ -54,7 +55,7 @@ class Chunk:
         return self.first <= other.last and other.first <= self.last
 
     def borders(self, later: "Chunk") -> bool:
-        """Whether the *later* chunk begins on the day after this one."""
+        """Whether the *later* chunk starts on the day after this one."""
         return later.first - self.last == timedelta(days=1)
 
     def __str__(self) -> str:
@@ -63,7 +64,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which events an export requests."""
+    """The events that an export requests."""
 
     project: str
     events: tuple[str, ...] | None = None
@@ -109,7 +110,7 @@ class Batch:
     selection: Selection = Selection("")
     table: str = ""
     zone: str = "UTC"
-    """The project's time zone, in which the days begin and end."""
+    """The project's time zone, in which the days start and end."""
     deduplicated: bool = True
     """Whether duplicates were removed."""
     removed_duplicates: int = 0
@@ -138,13 +139,13 @@ class Batch:
     export: int | None = None
     """The number of the first batch of the same export."""
     queued_at: datetime | None = None
-    """As in `RequestTimes`, and so are the next four."""
+    """See `RequestTimes`, also for the next four fields."""
     connecting_at: datetime | None = None
     connected_at: datetime | None = None
     first_byte_at: datetime | None = None
     received_at: datetime | None = None
     validated_at: datetime | None = None
-    """When all lines were known to be events, in naive UTC."""
+    """When the validation of all lines ended, in naive UTC."""
 
     @property
     def visible(self) -> bool:
@@ -153,7 +154,7 @@ class Batch:
 
     @property
     def empty_answer(self) -> bool:
-        """Whether both answers were empty (status 200, no body), so that the days count as having no events."""
+        """Whether both responses were empty (status 200, no body). The days are then treated as days without events."""
         return self.status in {"complete", "open"} and not self.rows and not self.bytes_read
 
 
@@ -165,17 +166,17 @@ class ChunkStart:
     batch: int
     """The batch number for the chunk's ledger row."""
     keep_rejects: bool = False
-    """Whether to store lines that are not events as rejects. If not, the chunk is fetched once more."""
+    """Whether to store lines that are not events as rejects. Otherwise, such lines cause the chunk to be refetched."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTimes:
-    """The times of a chunk's last request, in naive UTC; None for what did not happen."""
+    """The times of a chunk's last request, in naive UTC. A time is None if the step was not reached."""
 
     queued_at: datetime | None = None
-    """When a worker was free, and the wait for the quota began."""
+    """When a worker was free, and the wait for the quota started."""
     connecting_at: datetime | None = None
-    """When the quota allowed to connect."""
+    """When the quota allowed the request to connect."""
     connected_at: datetime | None = None
     """When the connection was open. The request may then wait for the quota again."""
     first_byte_at: datetime | None = None
@@ -251,13 +252,13 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Verdict: *lines* lines of the chunk are not events, so the chunk should be fetched once more."""
+    """Verdict: *lines* lines of the chunk are not events, so the chunk should be fetched again."""
 
     chunk: Chunk
     lines: int
 
     def __str__(self) -> str:
-        return f"{self.chunk}: fetched once more, because {self.lines} lines are not events"
+        return f"{self.chunk}: fetching again, because {self.lines} lines are not events"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Validates, repairs, parses and normalizes a line of NDJSON in DuckDB's dialect of JSON. Pure functions.
 
 DuckDB's dialect allows trailing commas in objects and arrays, and `NaN` and `Infinity` in upper or lower case. As in
-DuckDB, nesting may be arbitrarily deep, so no function here is recursive. Python's parser is faster, so it is used for
+DuckDB, nesting may be arbitrarily deep, so the functions here are not recursive. Python's parser is faster, so it is used for
 text that it accepts.
 
 The canonical form of an event is `{"event":"…","properties":{…}}`, as Mixpanel writes it. Both values are copied from
@@ -33,7 +33,7 @@ _ANY_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SURROGATES = re.compile(
     r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a pair
     r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half a pair
-    r"|\\.",  # any other escape, so that the second backslash in `\\` does not begin one
+    r"|\\.",  # any other escape, so that the second backslash in `\\` does not start one
     re.DOTALL,
 )
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
@@ -59,8 +59,8 @@ class Canonical:
 def canonical(line: bytes) -> Canonical | None:
     """Return *line* in canonical form; None if it is not an event, even after a repair.
 
-    An event is a JSON object in which `event` is a string and `properties` is an object. If a key is repeated, the
-    first value counts.
+    An event is a JSON object in which `event` is a string and `properties` is an object. If a key is repeated, its
+    first value is used.
     """
     text = line.decode("utf-8", "surrogateescape")
     repaired = _repaired(text)
@@ -95,9 +95,9 @@ def scalar_texts(text: str, keys: Sequence[str]) -> list[str | None]:
 
 
 def loads(text: str) -> Any:
-    """Parse a JSON text. Integers that are too long for an int become Decimal.
+    """Parse JSON. Integers that are too long for an int become Decimal.
 
-    If a key occurs more than once, the first one counts.
+    If a key is repeated, its first value is used.
 
     Raises:
         ValueError: The text is not JSON in DuckDB's dialect.
@@ -141,7 +141,7 @@ def _repaired_string(string: str) -> str:
 def _members(text: str) -> dict[str, str]:
     """Return the keys of the JSON object *text*, each with the text of its value.
 
-    If a key occurs more than once, the first one counts.
+    If a key is repeated, its first value is used.
 
     Raises:
         ValueError: The text is not a JSON object.
@@ -185,10 +185,10 @@ def _after(text: str, at: int, lexeme: str) -> int:
 
 
 def _lexemes(text: str, at: int) -> Iterator[tuple[str, str, int]]:
-    """Yield the kind, the text and the end position of each lexeme in the value that begins at *at*.
+    """Yield the kind, the text and the end position of each lexeme in the value at position *at*.
 
     Raises:
-        ValueError: No valid value begins there.
+        ValueError: There is no valid value at that position.
     """
     closers: list[str] = []  # the closing brackets for the open objects and arrays
     state: _State = "value"
@@ -228,7 +228,7 @@ def _next_state(state: _State, kind: str, lexeme: str, closers: list[str]) -> _S
 
 
 def _parse_by_lexemes(text: str) -> Any:
-    """Parse a JSON text without recursion, for text that Python's parser rejects."""
+    """Parse JSON without recursion. This is used for text that Python's parser rejects."""
     root: list[Any] = []
     # The open objects and arrays, each with the key whose value comes next, if any.
     open_: list[tuple[dict[str, Any] | list[Any], list[str]]] = [(root, [])]

@@ -64,7 +64,7 @@ class Signals:
 
 
 def print_interrupted() -> None:
-    """Write one line to standard error, whatever state the program is in."""
+    """Write one line to standard error. This works in any state of the program."""
     try:
         os.write(2, b"Interrupted.\n")
     except OSError:
@@ -85,7 +85,7 @@ def open_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the process ends
-    # A character that the console's encoding lacks must not end an export.
+    # An export must not fail because the console's encoding lacks a character.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -19,16 +19,16 @@ ISO_TIME = (
     r"(?:[ T]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
     r"(Z|[+-][0-9]{2}(?::[0-9]{2}(?::[0-9]{2})?|[0-9]{2})?)?)?"
 )
-"""A regular expression for texts that mean a day or a time. It works in both Python and DuckDB.
+"""A regular expression for an ISO date or time. It works in both Python and DuckDB.
 
 Its groups are year, month, day, hour, minute, second, fraction and offset.
 """
 
-_SAMPLE = 300  # lines that are examined
+_SAMPLE = 300  # maximum number of lines to examine
 _MAX_LINE = 1 << 16  # bytes; longer lines are skipped
-_MIN_EVENTS = 20  # with fewer events, nothing is certain
-_QUARTER = 900  # seconds; delays are rounded to this, because events take some time to arrive
-# The offsets from UTC, in hours, of today's time zones that are not a whole number of hours.
+_MIN_EVENTS = 20  # fewer events prove nothing
+_QUARTER = 900  # seconds; delays are rounded to quarters of an hour, because events take some time to arrive
+# Offsets from UTC, in hours, that are in use today and are not whole hours.
 _FRACTIONS = frozenset({-9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 5.75, 6.5, 8.75, 9.5, 10.5, 12.75, 13.75})
 
 
@@ -36,7 +36,7 @@ def checked_zone(*names: str | None) -> str:
     """Return the first of *names* that is not None, or "UTC".
 
     Raises:
-        ArgumentError: The name is not a time zone. "localtime" is refused, because it means this machine's zone.
+        ArgumentError: The name is not a time zone. "localtime" is rejected, because it means this machine's zone.
     """
     name = next((name for name in names if name is not None), "UTC")
     if name != "UTC" and name not in available_timezones() - {"localtime"}:
@@ -47,8 +47,8 @@ def checked_zone(*names: str | None) -> str:
 def to_utc(local: datetime, zone: str) -> datetime:
     """Convert *local*, a naive local time in *zone*, to UTC. The result is aware.
 
-    When daylight saving time begins or ends, a local time may be skipped or occur twice. It is taken as the later of
-    the two possible times, as in DuckDB's `timezone`.
+    When daylight saving time starts or ends, a local time may be skipped or occur twice. The later of the two possible
+    times is returned, as in DuckDB's `timezone`.
 
     Raises:
         OverflowError: The result is outside the years 1 to 9999.
@@ -63,7 +63,7 @@ def in_zone(moment: datetime, zone: str) -> datetime:
 
 
 def naive_utc(moment: datetime) -> datetime:
-    """Return *moment* as a naive time in UTC, as tables store it. If *moment* is naive, it is in this machine's zone."""
+    """Convert *moment* to naive UTC, as stored in tables. A naive *moment* is assumed to be in this machine's zone."""
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
@@ -72,7 +72,7 @@ def _tzinfo(zone: str) -> tzinfo:
 
 
 def detect_offset(lines: Iterable[bytes]) -> float | None:
-    """Return the events' offset from UTC, in hours; None if the times are in UTC, or if it is not clear.
+    """Return the events' offset from UTC, in hours; None if the times are in UTC, or if the offset is unclear.
 
     The offset is the most frequent difference between an event's `time` and `mp_processing_time_ms`, the time at which
     Mixpanel processed the event, which is always UTC. More than half of the events must have this difference.

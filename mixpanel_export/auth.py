@@ -74,7 +74,7 @@ class ConfigManager:
         ]
 
     def get_account(self, name: str) -> AccountInfo:
-        """Return the account *name*; raises `AccountNotFoundError`."""
+        """Return the account *name*. Raises `AccountNotFoundError`."""
         accounts = {account.name: account for account in self.list_accounts()}
         if name not in accounts:
             raise account_not_found(name, self.config_path, accounts)
@@ -85,9 +85,9 @@ class ConfigManager:
         add_account(self.config_path, name, Credentials(username, secret, project_id, region))
 
     def remove_account(self, name: str) -> None:
-        """Remove the account *name*; raises `AccountNotFoundError`."""
+        """Remove the account *name*. Raises `AccountNotFoundError`."""
         remove_account(self.config_path, name)
 
     def set_default(self, name: str) -> None:
-        """Make the account *name* the default; raises `AccountNotFoundError`."""
+        """Make the account *name* the default. Raises `AccountNotFoundError`."""
         set_default(self.config_path, name)

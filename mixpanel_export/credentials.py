@@ -1,7 +1,7 @@
 """Credentials: from arguments first, then from the environment, then from the configuration file.
 
 Secrets are kept in `Credentials` only. Every repr masks them, so that a traceback with local variables does not show
-them, and no message quotes a value that may hold one.
+them. Messages never quote a value that may be a secret.
 """
 
 import os
@@ -45,7 +45,7 @@ class Credentials:
     secret: str
     """Masked in every repr. Pydantic's `SecretStr` is accepted as well; `get_secret_value()` returns the plain text."""
     project_id: str
-    """Required for a service account. With a project secret, it only names the default file and is not sent."""
+    """Required for a service account. With a project secret, it is not sent, and only determines the default file."""
     region: str = "us"
     """us, eu or in, in upper or lower case."""
     project_timezone: str | None = None
@@ -96,7 +96,7 @@ class Credentials:
 
 
 def checked_project_id(project_id: str) -> str:
-    """Return *project_id*, which becomes part of a file name. Raise `ConfigError` if it is not a possible id."""
+    """Return *project_id*, which becomes part of a file name. Raise `ConfigError` if it cannot be an id."""
     if not re.fullmatch(r"[A-Za-z0-9_-]*", project_id):
         raise ConfigError(
             f"{project_id!r} is not a project id",
@@ -125,19 +125,23 @@ def resolve_credentials(
     environ: Mapping[str, str] | None = None,
     config_path: Path | None = None,
 ) -> Credentials:
-    """Return the credentials to use. *project_id* and *region*, if given, override theirs.
+    """Return the credentials to use. *project_id* and *region*, if given, override the project and region found.
 
-    The sources are, in this order: the account named *account* in the configuration file, if given; `MP_USERNAME`,
-    `MP_SECRET` or the file `MP_SECRET_FILE`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`; the default account of the file. The file is
+    The sources are, in this order: the account *account* in the configuration file, if given; `MP_USERNAME`,
+    `MP_SECRET` or the file `MP_SECRET_FILE`, `MP_PROJECT_ID`, `MP_REGION` and `MPX_PROJECT_TIMEZONE`; the default
+    account of the file. The file is
     *config_path*, else `MP_CONFIG_PATH`, else `~/.mp/config.toml`.
 
-    If *account* and the variables name different projects, `MPX_PREFER` (account or environment) decides. If it is unset,
-    that is an error, unless *project_id* is given.
+    If *account* and the variables have different projects, `MPX_PREFER` (account or environment) decides. If it is
+    unset, `ConfigError` is raised, unless *project_id* is given.
 
-    Warns about a project secret without a user name, about a file that other users can read, and about a set
-    `MPX_PROJECT_TIMEZONE` that does not apply because the account comes from the file: a time zone belongs to a project
-    and comes from the same source. Raises `AccountNotFoundError` if the file has no such account, and `ConfigError` if
-    there are no usable credentials, or if they are ambiguous.
+    Warns about a project secret without a user name, and about a file that other users can read. Warns also if
+    `MPX_PROJECT_TIMEZONE` is ignored because the account comes from the file: a time zone belongs to a project, so both
+    come from the same source.
+
+    Raises:
+        AccountNotFoundError: The file has no such account.
+        ConfigError: There are no usable credentials, or they are ambiguous.
     """
     variables = _variables(environ)
     overrides = {"project_id": project_id, "region": region}
@@ -172,7 +176,7 @@ def account_used(
 ) -> str | None:
     """Return the name of the account that `resolve_credentials` uses, or None if it uses the environment.
 
-    Raises `ConfigError` as `resolve_credentials` does.
+    Raises the same errors as `resolve_credentials`.
     """
     chosen = _account_to_use(account, _variables(environ), environ, config_path)
     return chosen and chosen[1]
@@ -315,9 +319,10 @@ def _entry(table: Mapping[str, object]) -> dict[str, str]:
 
 
 def format_problem(credentials: Credentials) -> str | None:
-    """Return what looks wrong with the user name or the secret, without quoting it, or None.
+    """Describe what looks wrong with the user name or the secret, without quoting them; None if both look right.
 
-    The text is added to the error when Mixpanel refuses the credentials. Credentials that look wrong are still tried.
+    The description is added to the error if Mixpanel rejects the credentials. Credentials that look wrong are still
+    tried.
     """
     texts = {"the secret": str(credentials.secret), "the user name": credentials.username or ""}
     problems = [f"{name} {problem}" for name, text in texts.items() if (problem := text_problem(text))]

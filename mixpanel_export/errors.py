@@ -1,6 +1,6 @@
 """The errors of this package. Arguments out of range raise `ArgumentError`, a `ValueError`, before anything else happens.
 
-The names and the hierarchy are those of mixpanel_data::
+The names and the hierarchy are the same as in mixpanel_data::
 
     MixpanelDataError
     ├── APIError                    a request failed
@@ -9,7 +9,7 @@ The names and the hierarchy are those of mixpanel_data::
     │   ├── NetworkError            no connection, or it broke or stalled
     │   ├── QueryError              the request is invalid or not permitted
     │   │   └── FutureDateError     the last day has not begun yet
-    │   ├── RateLimitError          the project's quota is spent
+    │   ├── RateLimitError          the project's quota is used up
     │   ├── ServerError             a temporary failure, such as status 5xx
     │   └── TruncatedError          status 200, but the body is not proven complete
     ├── ConfigError                 credentials or settings are missing or invalid
@@ -49,7 +49,7 @@ class ArgumentError(Problem, ValueError):
 
 
 class AdvisoryWarning(Problem, UserWarning):
-    """A warning with its reason and advice as data."""
+    """A warning that carries its reason and its advice as data."""
 
 
 class MixpanelDataError(Problem):
@@ -87,7 +87,7 @@ class APIError(MixpanelDataError):
     """A request failed.
 
     `status_code` is None if no status line was received. `response_body` has at most the first 500 bytes of the body.
-    `request_method`, `request_url` and `request_params` are those of the request, without credentials, or None.
+    `request_method`, `request_url` and `request_params` describe the request, without credentials, or are None.
     `request_body` is None for all requests of this package.
     """
 
@@ -123,9 +123,9 @@ class LineTooLongError(APIError):
 
 
 class NetworkError(APIError):
-    """The connection could not be made, broke, or delivered no data for too long.
+    """The connection could not be opened, broke, or delivered no data for too long.
 
-    `mid_answer` is true if the response had begun, or did not begin in time; the amount of data may then be the cause.
+    `mid_answer` is true if the response had begun, or did not begin in time. The amount of data may then be the cause.
     """
 
     code = "HTTP_ERROR"
@@ -162,10 +162,10 @@ class FutureDateError(QueryError):
 
 
 class RateLimitError(APIError):
-    """The project's quota is spent. `retry_after` is in seconds, or None if the server named no time."""
+    """The project's quota is used up. `retry_after` is in seconds, or None if the server did not specify it."""
 
     code = "RATE_LIMITED"
-    _sentence = "the project's quota is spent"
+    _sentence = "the project's quota is used up"
     _status = 429
 
     def __init__(
@@ -179,7 +179,7 @@ class RateLimitError(APIError):
 class ServerError(APIError):
     """The server failed: status 5xx, 408, 409, 421, 425 or 499, or 400 if Mixpanel reports its own time-out.
 
-    `retry_after` is in seconds, or None if the server named no time.
+    `retry_after` is in seconds, or None if the server did not specify it.
     """
 
     code = "SERVER_ERROR"
@@ -250,7 +250,7 @@ class DatabaseError(MixpanelDataError):
 
 
 class DatabaseLockedError(DatabaseError):
-    """Another process holds the DuckDB file. `holding_pid` is None if DuckDB does not name the process."""
+    """Another process has the DuckDB file open. `holding_pid` is None if DuckDB does not report the process."""
 
     code = "DATABASE_LOCKED"
 
@@ -289,7 +289,7 @@ class DateRangeTooLargeError(MixpanelDataError):
         self.days_requested = days_requested
         self.max_days = max_days
         context.setdefault("days", f"{from_date} to {to_date}")
-        text = f"one request may ask for {max_days} days, not for {days_requested}"
+        text = f"one request can cover at most {max_days} days, got {days_requested}"
         super().__init__(text, details=dict(vars(self)), **context)  # the four attributes
 
 
@@ -300,7 +300,7 @@ class ExportRunningError(MixpanelDataError):
 
 
 class LedgerMismatchError(MixpanelDataError):
-    """The table lacks rows that the ledger records, or has rows that the ledger does not.
+    """The table lacks rows that the ledger records, or has rows that the ledger does not record.
 
     `batch` is the `export_batch` of the rows, or None if they have none.
     """

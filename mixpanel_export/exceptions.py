@@ -43,7 +43,7 @@ __all__ = [
 
 
 class EventNotFoundError(MixpanelDataError):
-    """mixpanel_data's error for an event name that the project does not have."""
+    """mixpanel_data's error for an unknown event name."""
 
     code = "EVENT_NOT_FOUND"
 

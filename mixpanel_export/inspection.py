@@ -53,10 +53,10 @@ class TableInfo:
 
     name: str
     type: str | None
-    """`events` or `profiles`; None if no export made the table."""
+    """`events` or `profiles`; None if the table was not exported."""
     row_count: int
     fetched_at: datetime | None
-    """Time of the last export, in UTC; None if no export made the table."""
+    """Time of the last export, in UTC; None if the table was not exported."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -100,9 +100,9 @@ class WorkspaceInfo:
 
     path: Path | None
     project_id: str
-    """`unknown` without credentials."""
+    """`unknown` if there are no credentials."""
     region: str
-    """`unknown` without credentials."""
+    """`unknown` if there are no credentials."""
     account: str | None
     """The account that the workspace was created with."""
     tables: list[str]
@@ -135,10 +135,10 @@ class ColumnSummary:
     max: Any
     approx_unique: int
     avg: float | None
-    """Like `std`, None for columns without numbers."""
+    """None for columns without numbers, like `std`."""
     std: float | None
     q25: Any
-    """Like `q50` and `q75`, None for types without quartiles."""
+    """None for types without quartiles, like `q50` and `q75`."""
     q50: Any
     q75: Any
     count: int
@@ -244,7 +244,7 @@ class ColumnStatsResult:
     top_values: list[tuple[Any, int]] = field(default_factory=list)
     """The most frequent values, each with its count."""
     min: float | None = None
-    """Like `max`, `mean` and `std`, None if the values are not numbers."""
+    """None if the values are not numbers, like `max`, `mean` and `std`."""
     max: float | None = None
     mean: float | None = None
     std: float | None = None
@@ -269,12 +269,12 @@ class ColumnStatsResult:
 
 @dataclass(frozen=True, slots=True)
 class UpgradedTable:
-    """A table that mixpanel_data wrote and that was converted."""
+    """A converted table of mixpanel_data."""
 
     name: str
     row_count: int
     date_ranges: tuple[DateRange, ...]
-    """The days that its events fall on, and those that mixpanel_data recorded."""
+    """The days of its events, and the days that mixpanel_data recorded."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""

@@ -11,7 +11,7 @@ from tqdm.std import tqdm
 from mixpanel_export.results import BatchProgress, Progress
 
 Watcher = Callable[[Progress], None]
-"""Receives the current totals of an export. Each call replaces the earlier ones, so missed calls do no harm."""
+"""Receives the current totals of an export. Each call supersedes the earlier ones, so missed calls do no harm."""
 
 _BATCHES = "{desc}: {n_fmt}/{total_fmt} batches |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]"
 _BATCHES_WAITING = _BATCHES.replace(
@@ -32,7 +32,7 @@ def can_draw(file: TextIO | None = None) -> bool:
 def draw(enabled: bool = True, title: str = "export", file: TextIO | None = None) -> Iterator[Watcher]:
     """Yield a callable that draws a `Progress` as two bars on *file* (default: standard error).
 
-    If *enabled* or `can_draw` is false, the callable does nothing. With `NO_COLOR` the bars have no colour.
+    If *enabled* or `can_draw` is false, the callable does nothing. If `NO_COLOR` is set, the bars have no colour.
     """
     if not (enabled and can_draw(file)):
         yield _ignore
@@ -96,7 +96,9 @@ def _countdown(seconds: float) -> str:
 def wire_line(progress: Progress) -> tuple[str, str]:
     """Return the second bar's text before the bytes (rows) and after them (quota, failures and wait)."""
     failed = f"{progress.batches_failed} failed" if progress.batches_failed else None
-    no_quota = progress.quota_left is None or progress.waiting_seconds is not None  # the wait names the quota
+    no_quota = (
+        progress.quota_left is None or progress.waiting_seconds is not None
+    )  # the wait mentions the quota
     left = None if no_quota else f"{progress.quota_left} requests left this hour"
     waits = _wait(progress, _countdown) if progress.waiting_for else None
     return f"{progress.rows:,} rows", ", ".join(filter(None, (left, failed, waits)))
@@ -212,7 +214,7 @@ def _has_lines(bar: "tqdm[NoReturn]") -> bool:
 
 
 def _in_notebook() -> bool:
-    """Whether this process is a notebook's kernel. Jupyter's server imports the same modules, so they do not tell."""
+    """Whether this process is a notebook's kernel. The imported modules do not tell, because Jupyter's server imports the same ones."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None  # IPython on a terminal has no kernel

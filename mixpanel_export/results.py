@@ -1,4 +1,4 @@
-"""The values that an export returns or passes to callbacks. Names, fields and order are mixpanel_data's where it has them."""
+"""The values that an export returns or passes to callbacks. Where mixpanel_data has them too, their fields are the same."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -30,7 +30,7 @@ class BatchProgress:
     """Rows of the batch in the table, without duplicates; 0 if it failed."""
     success: bool
     error: str | None = None
-    """The texts of `errors`."""
+    """The messages of `errors`."""
     errors: tuple[MixpanelDataError, ...] = field(default=(), compare=False, repr=False)
     """One error for each part of the batch that failed. Not in `to_dict()`."""
 
@@ -41,7 +41,7 @@ class BatchProgress:
     def error_text(self, name: Callable[[str], str]) -> str | None:
         """Return `error`, with each argument replaced by what *name* returns for it.
 
-        The text of an error begins with its days if they differ from those of the batch.
+        An error's message starts with its days if they differ from the batch's days.
         """
         days = self.from_date if self.from_date == self.to_date else f"{self.from_date} to {self.to_date}"
         texts = (error.text(days=str(error.days) != days, name=name) for error in self.errors)
@@ -98,7 +98,7 @@ class ParallelFetchResult:
     repaired: int = 0
     """Events whose JSON was repaired so that DuckDB accepts it. `_export_rejects` has the original lines."""
     empty_batches: int = 0
-    """Batches that Mixpanel answered twice without a body, and that therefore count as empty."""
+    """Batches with two empty responses, which are therefore treated as days without events."""
 
     @property
     def has_failures(self) -> bool:
@@ -143,23 +143,23 @@ class ParallelFetchResult:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """What an export would do now."""
+    """The plan of an export that has not run."""
 
     table: str
     date_ranges: tuple[DateRange, ...]
     """The days of each request, in date order."""
     skipped_date_ranges: tuple[DateRange, ...]
-    """Requested days that the table holds and that are final."""
+    """Requested days that are already complete in the table."""
     added_date_ranges: tuple[DateRange, ...]
-    """As in `ParallelFetchResult`."""
+    """See `ParallelFetchResult`."""
     days: int
     """The number of days in `date_ranges`."""
     quota_left: int | None
-    """As in `Progress`, before the first request."""
+    """See `Progress`; before the first request."""
     quota_wait: float
-    """As in `Progress`, before the first request."""
+    """See `Progress`; before the first request."""
     one_request_seconds: float | None = None
-    """The longest that one request for all days should take, if that is why so few are planned; else None."""
+    """The expected maximum duration of one request for all days, if that is why so few are planned; else None."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -224,24 +224,24 @@ class Progress:
     quota_left: int | None = None
     """Requests left in the rolling hour; None if unlimited."""
     quota_wait: float = 0.0
-    """Seconds that the quota will delay the remaining requests, not counting retries."""
+    """Seconds by which the quota will delay the remaining requests, not counting retries."""
     waiting_for: str | None = None
-    """What the export is waiting for, in a few words; None if it is not waiting."""
+    """The reason for the current wait, in a few words; None if the export is not waiting."""
     waiting_seconds: float | None = None
     """Seconds until the quota allows the next request; None if the export is not waiting for the quota."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForgottenTable:
-    """What `Workspace.forget` deleted from one table."""
+    """The result of `Workspace.forget` for one table."""
 
     table: str
     events: int
     """Rows deleted from the table."""
     hidden_rows: int
-    """Rows deleted from `_export_duplicates`, which holds duplicates of visible rows."""
+    """Rows deleted from `_export_duplicates`, which has duplicates of visible rows."""
     raw_lines: int
-    """Lines deleted from `_export_rejects`, which holds rejected lines and the original text of repaired ones."""
+    """Lines deleted from `_export_rejects`, which has rejected lines and the originals of repaired lines."""
     replacement: bool = False
     """Whether the rows belonged to an unfinished replacement of the table."""
 
@@ -252,13 +252,13 @@ class ForgottenTable:
 
 @dataclass(frozen=True, slots=True)
 class ForgetResult:
-    """What `Workspace.forget` deleted."""
+    """The result of `Workspace.forget`."""
 
     path: Path
     tables: tuple[ForgottenTable, ...]
     """The tables that were searched, by name."""
     other_tables: tuple[str, ...] = ()
-    """Tables with a column `distinct_id` that were not searched, because this program did not export them."""
+    """Tables with a `distinct_id` column that were not searched, because this package did not export them."""
 
     @property
     def total(self) -> int:
@@ -276,7 +276,7 @@ class ForgetResult:
 
 @dataclass(frozen=True, slots=True)
 class FlattenResult:
-    """What `Workspace.flatten` did."""
+    """The result of `Workspace.flatten`."""
 
     table: str
     """The flat table."""
@@ -285,7 +285,7 @@ class FlattenResult:
     rows: int
     """The rows of the flat table."""
     columns: int
-    """The number of columns, not counting those that the events table also has."""
+    """The number of columns, not counting the columns of the events table."""
     new_columns: tuple[str, ...]
     """The columns that were added."""
     widened_columns: tuple[str, ...]
@@ -293,9 +293,9 @@ class FlattenResult:
     batches_read: int
     """The number of batches that were read because they were new or had changed."""
     rest: bool = False
-    """Whether some keys are in the column `_other`, because there are too many keys for a column each."""
+    """Whether some keys are in the `_other` column, because there are too many keys for a column each."""
     views: tuple[str, ...] = ()
-    """The views for single events."""
+    """The views, each for one event name."""
     duration_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, object]:

@@ -168,7 +168,7 @@ class _Signals:
 
 
 def _cancellation_of_the_caller() -> Callable[[], bool]:
-    """Return a function that tells whether the blocked asyncio task has been cancelled since this call."""
+    """Return a function that returns whether the blocked asyncio task has been cancelled since this call."""
     try:
         task = asyncio.current_task()
     except RuntimeError:

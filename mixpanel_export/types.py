@@ -90,7 +90,7 @@ class ParallelProfileResult:
 
 @dataclass(frozen=True, slots=True)
 class TableMetadata:
-    """What mixpanel_data records about a table. This package records it in the ledger (`_export_batches`)."""
+    """mixpanel_data's record of a table. This package has a ledger (`_export_batches`) instead."""
 
     type: TableType
     fetched_at: datetime

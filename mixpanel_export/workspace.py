@@ -23,10 +23,10 @@ from mixpanel_export._compat import (
     stream_chunks,
     text_or_none,
 )
-from mixpanel_export._database.path import check_there
+from mixpanel_export._database.path import check_exists
 from mixpanel_export._export.engine import export_events
 from mixpanel_export._export.sync_events import sync_events
-from mixpanel_export._local.file import size_and_birth
+from mixpanel_export._local.file import size_and_creation_time
 from mixpanel_export._project import Project
 from mixpanel_export._source.check import check_credentials
 from mixpanel_export._source.download import download_events
@@ -54,13 +54,13 @@ class _Settings(TypedDict, total=False):
 class Workspace(Project, NotImplementedHere):
     """A DuckDB file, and the Mixpanel project whose events are loaded into it.
 
-    Without *path*, `MPX_DB` names the file, or else `db` under `[defaults]` in the configuration file. If neither is set,
-    it is mixpanel_data's default, `~/.mp/data/{project_id}.db`. The file is opened on first use, and created if it is
-    missing. It stays open until `close()`, and no other process can open it in the meantime. With *read_only*, others
-    can read the file, but the workspace cannot fetch. Only one thread at a time may use a workspace.
+    If *path* is None, the file is `MPX_DB`, or else `db` under `[defaults]` in the configuration file. If neither is
+    set, it is mixpanel_data's default, `~/.mp/data/{project_id}.db`. The file is opened on first use, and created if it
+    is missing. It stays open until `close()`, and meanwhile no other process can open it. If *read_only* is true, other
+    processes can read the file, but the workspace cannot fetch. Only one thread at a time may use a workspace.
 
-    Without *credentials*, `resolve_credentials` finds them on first use. *project_id*, *region* and *project_timezone*
-    override those of the credentials. *http2* and *timeouts* are passed to `export_events`. *workspace_id* has no effect.
+    If *credentials* is None, `resolve_credentials` is called on first use. *project_id*, *region* and *project_timezone*
+    override the credentials. *http2* and *timeouts* are passed to `export_events`. *workspace_id* has no effect.
 
     Example:
         with Workspace(path="events.duckdb") as workspace:
@@ -78,7 +78,7 @@ class Workspace(Project, NotImplementedHere):
             DatabaseError: The file cannot be opened.
         """
         workspace = cls(path=path, read_only=read_only)
-        check_there(workspace.db_path)
+        check_exists(workspace.db_path)
         workspace._only_opened = True
         _ = workspace.connection
         return workspace
@@ -118,7 +118,7 @@ class Workspace(Project, NotImplementedHere):
     @staticmethod
     @short_tracebacks
     def test_credentials(account: str | None = None, *, api_url: str | None = None) -> dict[str, Any]:
-        """Test the credentials that `resolve_credentials` finds, by requesting one of yesterday's events.
+        """Test the credentials that `resolve_credentials` returns, by requesting one of yesterday's events.
 
         Returns success (True), account (None for the environment), project_id, region and events_found (1, or 0 if the
         day has no events). The test counts as one request against the hourly quota.
@@ -126,7 +126,7 @@ class Workspace(Project, NotImplementedHere):
         Raises:
             ConfigError: There are no credentials, or no such account.
             AuthenticationError: Mixpanel does not accept them.
-            APIError: The test itself failed; its subclasses say why.
+            APIError: The test itself failed; the subclass tells why.
         """
         credentials = resolve_credentials(account)
         events = len(run_sync(check_credentials, credentials, api_url=api_url))
@@ -182,19 +182,19 @@ class Workspace(Project, NotImplementedHere):
     ) -> FetchResult | ParallelFetchResult:
         """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
 
-        Dates are as in `export_events`. With *parallel*, the range is split into batches of *chunk_days* (None: planned
-        from the range, workers and quota), and up to *max_workers* (None: 10) of them are fetched at a time. A failed
-        batch is reported in the result. Without *parallel*, one request fetches all days, and its error is raised.
+        Dates have the same forms as in `export_events`. If *parallel* is true, the range is split into batches of
+        *chunk_days* days (None: planned from the quota), and up to *max_workers* (None: 10) are fetched at a time. The
+        result reports failed batches. Otherwise, one request fetches all days, and its error is raised.
 
-        The table must not exist, unless *append*, *replace* or *resume* is true. A replacement without any event is
-        refused, unless *allow_empty* is true. An empty *events* list or *where* expression selects all events, like
-        None. *limit* caps the number of events per request. A failed request is retried up to *retries* times. The
-        call waits up to *max_wait* seconds in total for the hourly quota. *batch_size* has no effect.
+        The table must not exist, unless *append*, *replace* or *resume* is true. A table is not replaced with an empty
+        one, unless *allow_empty* is true. An empty *events* list or *where* expression selects all events, like None.
+        *limit* is the maximum number of events per request. A failed request is retried up to *retries* times. The call
+        waits up to *max_wait* seconds in total for the hourly quota. *batch_size* has no effect.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
-            DateRangeTooLargeError: Over 100 days without *parallel*.
-            MixpanelDataError: The export cannot start, or the only request failed; its subclasses say why.
+            DateRangeTooLargeError: The range is over 100 days, and *parallel* is false.
+            MixpanelDataError: The export cannot start, or the only request failed; the subclass tells why.
         """
         check("batch_size", batch_size, 100, 100_000)
         check("chunk_days", chunk_days, 1, MAX_DAYS)
@@ -299,17 +299,17 @@ class Workspace(Project, NotImplementedHere):
     ) -> Iterator[dict[str, Any]]:
         """Yield the events of the days from *from_date* to *to_date*, both inclusive, without storing them.
 
-        Yields Mixpanel's objects if *raw*. Otherwise yields dictionaries with event_name, event_time (aware, in UTC, or
-        None), distinct_id, insert_id and properties, with the values that a table would have. Duplicates are not
-        removed. Each chunk of up to 100 days is one request, which is sent when its first event is due. The response
-        is downloaded into an unnamed temporary file, and its events are yielded once it is proven complete. So an
-        error may be raised after events of earlier chunks have been yielded. Lines that are not events are skipped,
-        and one warning gives their number. *limit* caps the number of events in the stream; *retries* and *max_wait*
-        apply to each request.
+        If *raw* is true, events are Mixpanel's objects. Otherwise they are dictionaries with event_name, event_time
+        (aware, in UTC, or None), distinct_id, insert_id and properties, as in a table. Duplicates are not removed.
+
+        Each chunk of up to 100 days is one request, which is sent when its first event is needed. The response is
+        downloaded into an unnamed temporary file, and its events are yielded once it is proven complete. So an error may
+        be raised after events of earlier chunks. Lines that are not events are skipped, and one warning gives their
+        number. *limit* is the maximum number of events in total; *retries* and *max_wait* apply to each request.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
-            MixpanelDataError: A request failed; its subclasses say why.
+            MixpanelDataError: A request failed; the subclass tells why.
         """
         check_limit(limit)
         chunks = stream_chunks(from_date, to_date, self._zone)
@@ -331,7 +331,7 @@ class Workspace(Project, NotImplementedHere):
     def info(self) -> WorkspaceInfo:
         """Return the database's path, size, age and tables, and the project."""
         tables = [table.name for table in self.tables()]
-        size_mb, created_at = size_and_birth(self.db_path)
+        size_mb, created_at = size_and_creation_time(self.db_path)
         credentials = self._credentials_or_none()
         return WorkspaceInfo(
             path=self.db_path,

@@ -11,7 +11,7 @@ from mixpanel_export._files import kind_of
 from mixpanel_export.errors import ConfigError
 
 DEFAULT_MODES = ("create", "append", "resume")
-"""The modes that `[defaults]` and `MPX_MODE` may name. A replacement is never a default."""
+"""The possible modes in `[defaults]` and `MPX_MODE`. `replace` cannot be a default."""
 
 _MAX_WORKERS = 100
 
@@ -38,8 +38,8 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
     folder = home()
     if folder is None:
         raise ConfigError(
-            "there is no home directory, where the configuration file with the accounts would be",
-            advice="name a file in MP_CONFIG_PATH, or set MP_USERNAME, MP_SECRET and MP_PROJECT_ID instead",
+            "the configuration file with the accounts is in the home directory, and there is none",
+            advice="set MP_CONFIG_PATH to a file, or set MP_USERNAME, MP_SECRET and MP_PROJECT_ID instead",
         )
     return folder / ".mp" / "config.toml"
 
@@ -57,13 +57,13 @@ def read_config(path: Path) -> dict[str, Any]:
             return {}
         if kind := kind_of(path):
             raise ConfigError(
-                f"{path} is {kind}, not a configuration file", advice="name another file in MP_CONFIG_PATH"
+                f"{path} is {kind}, not a configuration file", advice="set MP_CONFIG_PATH to another file"
             )
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror})",
-            advice="let this user read it, or name another file in MP_CONFIG_PATH",
+            advice="give this user permission to read it, or set MP_CONFIG_PATH to another file",
         ) from error
     except ValueError as error:
         # The cause is dropped, because its frames contain the text of the file.
@@ -76,7 +76,7 @@ def read_defaults(path: Path) -> Defaults:
     """Return the `[defaults]` of the configuration file *path*.
 
     Raises:
-        ConfigError: As `read_config`, or a key in `[defaults]` is unknown or its value is invalid.
+        ConfigError: The file cannot be read (see `read_config`), or `[defaults]` has an unknown key or invalid value.
     """
     table = read_config(path).get("defaults", {})
     if not isinstance(table, dict):
@@ -97,10 +97,10 @@ def read_defaults(path: Path) -> Defaults:
 
 
 def chosen_database() -> str | None:
-    """Return the database file that `MPX_DB` names, or else `[defaults]`; None if neither names one.
+    """Return the database file from `MPX_DB`, or else from `[defaults]`; None if neither is set.
 
     Raises:
-        ConfigError: As `read_defaults`.
+        ConfigError: See `read_defaults`.
     """
     if named := variable("MPX_DB"):
         return named

@@ -41,7 +41,7 @@ def check_region(region: str) -> None:
 
 
 def export_url(region: str, api_url: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """Return the export endpoint's URL on the server *api_url*, else `MPX_API_URL`, else Mixpanel's for *region*.
+    """Return the URL of the export endpoint on *api_url*, else on `MPX_API_URL`, else on Mixpanel's server for *region*.
 
     Raises:
         ConfigError: There is no such region, the server's URL has more than a scheme, a host and a port, or the URL

@@ -1,6 +1,6 @@
 """Reads environment variables and the home directory.
 
-A variable that is empty, or that holds only white space, counts as unset.
+A variable that is empty, or has only white space, is treated as unset.
 """
 
 import os
@@ -56,7 +56,7 @@ def _stripped(text: str) -> str:
 
 
 def home() -> Path | None:
-    """Return the user's home directory; None if `HOME` is unset or empty and the system knows no such user.
+    """Return the user's home directory; None if `HOME` is unset or empty and the system does not know the user.
 
     Windows does not use `HOME`.
     """
@@ -80,7 +80,7 @@ if sys.platform != "win32":
 def expanded(path: str | Path) -> Path:
     """Return *path* with a leading `~` or `~user` replaced by that home directory.
 
-    As in a shell, an unknown user's name is left as it is.
+    As in a shell, `~user` is not replaced if the user is unknown.
 
     Raises:
         ConfigError: *path* begins with `~` and there is no home directory.

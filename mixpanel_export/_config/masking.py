@@ -37,7 +37,7 @@ def visible(text: str) -> str:
 
 
 def text_problem(text: str) -> str | None:
-    """Return what looks wrong with a user name or a secret, without quoting it; None if nothing does."""
+    """Describe what looks wrong with a user name or a secret, without quoting it; None if it looks right."""
     if re.match(r"\$\{?\w+\}?$|%\w+%$", text):
         return "looks like the name of a variable, not like its value"
     if re.search(r"\s", text):

@@ -10,7 +10,7 @@ _SERVICE = "mixpanel_export"
 
 
 def read_secret(username: str) -> Masked:
-    """Return the secret of a service account; raises `ConfigError` if the keyring has none or cannot be used."""
+    """Return the secret of a service account. Raises `ConfigError` if the keyring has none or cannot be used."""
     with _one_line_errors():
         import keyring  # noqa: PLC0415 - an extra
 
@@ -24,7 +24,7 @@ def read_secret(username: str) -> Masked:
 
 
 def store_secret(username: str, secret: str) -> None:
-    """Store the secret of a service account; raises `ConfigError` if the keyring cannot be used."""
+    """Store the secret of a service account. Raises `ConfigError` if the keyring cannot be used."""
     with _one_line_errors():
         import keyring  # noqa: PLC0415 - an extra
 
@@ -32,7 +32,7 @@ def store_secret(username: str, secret: str) -> None:
 
 
 def delete_secret(username: str) -> None:
-    """Delete the secret of a service account, if there is one; raises `ConfigError` as `store_secret`."""
+    """Delete the secret of a service account, if there is one. Raises `ConfigError` if the keyring cannot be used."""
     with _one_line_errors():
         import keyring  # noqa: PLC0415 - an extra
 
@@ -46,7 +46,7 @@ def _one_line_errors() -> Iterator[None]:
         from keyring.errors import KeyringError  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ConfigError(
-            "the system's keyring needs the package keyring, which is not installed",
+            "the system's keyring needs the keyring package, which is not installed",
             advice="install it with pip install 'mpx-export[keyring]'",
         ) from error
     try:

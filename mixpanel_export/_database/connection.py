@@ -1,4 +1,4 @@
-"""Connections to the DuckDB file, transactions, and SQL expressions that several folders need."""
+"""Connections to the DuckDB file, transactions, and SQL expressions that several folders use."""
 
 import os
 import re
@@ -21,17 +21,18 @@ _DAMAGED = "restore the damaged file from a copy, or choose another path"
 _ADVICE = {
     "Corrupt database file": _DAMAGED,
     "Could not read enough bytes": _DAMAGED,
-    "main key table": "drop what refers to the table",
+    "main key table": "drop the tables that refer to it",
     "index depends on it": "drop the index",
-    "Permission denied": "let this user write to the file and its folder, or choose another path",
+    "Permission denied": "give this user write permission to the file and its folder, or choose another path",
 }
+_USUAL_ADVICE = "free up disk space, or close whatever is using the database"
 _exporting: set[Path] = set()
 _exporting_lock = Lock()
 _create_lock = Lock()
 
 
 def connect(path: Path, *, read_only: bool = False) -> Connection:
-    """Open the database file. Create the file if it is missing or empty, unless *read_only*.
+    """Open the database file. Create the file if it is missing or empty, unless *read_only* is true.
 
     Raises:
         DatabaseLockedError: Another process has the file open.
@@ -55,7 +56,7 @@ def connected_for_export(path: Path) -> Iterator[Connection]:
 
     Raises:
         ExportRunningError: This process is already exporting into the file.
-        DatabaseError: As `connect`.
+        DatabaseError: See `connect`.
     """
     check_path(path)
     check_folder(path)
@@ -77,7 +78,7 @@ def connected_read_only(path: Path) -> Iterator[Connection]:
     """Open the file read-only. If it does not exist, open an empty in-memory database.
 
     Raises:
-        DatabaseError: As `connect`.
+        DatabaseError: See `connect`.
     """
     check_path(path)
     with connect(path, read_only=True) if has_content(path) else duckdb.connect() as connection:
@@ -148,9 +149,9 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def advice_on(reason: str) -> str | None:
-    """Return advice on a DuckDB error with the text *reason*; None if there is none."""
-    return next((advice for part, advice in _ADVICE.items() if part in reason), None)
+def advice_on(reason: str, otherwise: str = _USUAL_ADVICE) -> str:
+    """Return advice on a DuckDB error with the message *reason*; *otherwise* if there is no specific advice."""
+    return next((advice for part, advice in _ADVICE.items() if part in reason), otherwise)
 
 
 def quoted(identifier: str) -> str:
@@ -161,7 +162,7 @@ def quoted(identifier: str) -> str:
 def in_utc(local: str, zone: str) -> str:
     """Return SQL that converts *local*, an SQL expression for a local time in *zone*, to UTC.
 
-    When daylight saving time begins or ends, a local time may be skipped or occur twice. It is taken as the later of
+    When daylight saving time starts or ends, a local time may be skipped or occur twice. The result is then the later of
     the two possible times.
     """
     return local if zone == "UTC" else f"timezone('{zone}', {local})::TIMESTAMP"
@@ -176,17 +177,17 @@ def check_zone(connection: Connection, zone: str) -> None:
     row = connection.execute("SELECT name FROM pg_timezone_names() WHERE name = ?", [zone]).fetchone()
     if row is None:
         raise ValueError(
-            f"project_timezone {zone} is not known to DuckDB {duckdb.__version__}; use another name of that zone"
+            f"DuckDB {duckdb.__version__} does not know project_timezone {zone}; use another name for that zone"
         )
 
 
 def first_moment(day: str, zone: str) -> str:
-    """Return SQL for the UTC time at which a day begins in *zone*; *day* is an SQL expression for a date."""
+    """Return SQL for the UTC time at which a day starts in *zone*. *day* is an SQL expression for a date."""
     return in_utc(f"{day}::TIMESTAMP", zone)
 
 
 def last_moment(day: str, zone: str) -> str:
-    """Return SQL for the UTC time of the last microsecond of a day in *zone*; *day* is an SQL expression for a date."""
+    """Return SQL for the UTC time of the last microsecond of a day in *zone*. *day* is an SQL expression for a date."""
     return f"{in_utc(f'({day} + 1)::TIMESTAMP', zone)} - INTERVAL 1 MICROSECOND"
 
 
@@ -218,8 +219,8 @@ def _check_access(connection: Connection, path: Path) -> None:
 def _private_temp_folder(path: Path, connection: Connection) -> Iterator[None]:
     """Create DuckDB's folder for temporary data, which only this user can read; close *connection* at the end.
 
-    DuckDB writes data there that does not fit into memory. If DuckDB created the folder, all users could read it,
-    whatever the database file's mode.
+    DuckDB writes data there that does not fit into memory. If DuckDB created the folder, all users could read it, even
+    if the database file is private.
     """
     target = path.resolve()
     folder = target.with_name(f"{target.name}.tmp")
@@ -236,7 +237,7 @@ def _private_temp_folder(path: Path, connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _only_export_of_file(path: Path) -> Iterator[None]:
-    """Refuse a second export into the same file from this process while the block runs."""
+    """Reject a second export into the same file from this process while the block runs."""
     with _exporting_lock:
         if path in _exporting:
             raise ExportRunningError(
@@ -252,7 +253,7 @@ def _only_export_of_file(path: Path) -> Iterator[None]:
 
 
 def _as_database_error(path: Path, error: Exception) -> DatabaseError:
-    """Convert a DuckDB or OS error to one of ours."""
+    """Convert a DuckDB or OS error to a `DatabaseError`."""
     text = str(error)
     # On Windows, the system's part of the message is in the user's language. DuckDB adds who has the file open.
     if any(
@@ -265,7 +266,7 @@ def _as_database_error(path: Path, error: Exception) -> DatabaseError:
             str(path),
             pid,
             f"{path} is in use by {holder}",
-            advice="close it there, or use another file",
+            advice="close it in that process, or use another file",
         )
     if "not a valid DuckDB database" in text:
         return DatabaseError(
@@ -280,6 +281,6 @@ def _as_database_error(path: Path, error: Exception) -> DatabaseError:
     reason = (isinstance(error, OSError) and error.strerror) or text.splitlines()[0]
     return DatabaseError(
         f"cannot open {path}: {reason}",
-        advice=advice_on(text) or "choose another path",
+        advice=advice_on(text, "choose another path"),
         db_path=str(path),
     )

@@ -1,7 +1,7 @@
 """The status of each day of a table, and the days that are left to fetch. Pure functions.
 
-A day's status is that of the newest batch that includes the day, among batches of the same table and selection.
-`resume` uses the same rule.
+A day has the status of the newest batch that includes it, among the batches of the same table and selection. `resume`
+uses the same rule.
 """
 
 from collections import Counter
@@ -103,7 +103,7 @@ class Coverage:
 
     @property
     def to_fetch(self) -> tuple[Chunk, ...]:
-        """The ranges of days to export with `resume`. Each begins and ends with a day to fetch.
+        """The ranges of days to export with `resume`. Each starts and ends with a day to fetch.
 
         A range may include complete days, but no blocked, limited or imported days.
         """
@@ -111,12 +111,12 @@ class Coverage:
 
     @property
     def empty_answers(self) -> tuple[Chunk, ...]:
-        """The days that count as empty because both answers were empty."""
+        """The days with two empty responses, which are treated as days without events."""
         return tuple(join_days(day for day, batch in self._by_day.items() if batch.empty_answer))
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:
-        """The batches whose rows were deleted or added by somebody else. Imported batches are not compared."""
+        """The batches whose rows were added or deleted by hand. Imported batches are not compared."""
         if self.counts is None:
             return ()
         return tuple(
@@ -146,7 +146,7 @@ class Coverage:
         return max(self.batches, key=lambda row: row.number)
 
     def newest_of(self, days: Chunk) -> Batch:
-        """Return the newest ledger row for *days*, else for all days. It has the arguments for a repeated export."""
+        """Return the newest ledger row for *days*, or else for all days. A repeated export uses its arguments."""
         overlapping = (batch for batch in self.batches if batch.days.overlaps(days))
         return max(overlapping, key=lambda batch: batch.number, default=self.newest)
 
@@ -207,7 +207,7 @@ def _in_table(groups: Mapping[tuple[str, Selection], Sequence[Batch]], table: st
 
 
 def _may_share(row: Batch, selection: Selection) -> bool:
-    """Whether *row* may share events with *selection*, so that an export of its days would be refused."""
+    """Whether *row* may share events with *selection*, so that an export of its days would be rejected."""
     return row.visible and row.selection != selection and not row.selection.excludes(selection)
 
 

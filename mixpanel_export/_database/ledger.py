@@ -65,8 +65,8 @@ class Ledger:
         """Check that an export of *days* does not conflict with the batches of these days.
 
         Raises:
-            SelectionError: The table has days that were imported, that have another selection which may share events
-                with this one, or that have no limit although this export is *limited*.
+            SelectionError: The table has imported days, days with another selection that may share events with this one,
+                or days without a limit although this export is *limited*.
         """
         for batch in self.batches():
             if not batch.visible or not batch.days.overlaps(days):
@@ -114,17 +114,17 @@ class Ledger:
             )
 
     def check_rows(self, days: Chunk, *, compare_counts: bool) -> None:
-        """Check that each row of the table belongs to a batch. With *compare_counts*, also count the rows of *days*.
+        """Check that each row of the table belongs to a batch. If *compare_counts* is true, also count the rows of *days*.
 
         Raises:
-            LedgerMismatchError: A batch differs. The error names the first such batch.
+            LedgerMismatchError: A batch differs. The error reports the first such batch.
         """
         counts = check_batches(self._connection, self._table)
         for batch in self.for_selection() if compare_counts else ():
             rows = counts.get(batch.number, 0)
             if batch.visible and batch.days.overlaps(days) and rows != batch.rows:
                 raise LedgerMismatchError(
-                    f"table {self._table} has {rows:,} rows of batch {batch.number} but the ledger says {batch.rows:,}",
+                    f"table {self._table} has {rows:,} rows of batch {batch.number}, but the ledger has {batch.rows:,}",
                     batch=batch.number,
                     days=batch.days,
                     advice="export these days again with $append, which replaces the batch",
@@ -151,7 +151,7 @@ class Ledger:
     def superseded(self, newer: Mapping[int, Chunk], *, visible: bool) -> list[int]:
         """Return the numbers of this selection's older batches whose days all belong to one of the *newer* batches.
 
-        Unless *visible*, return only failed batches.
+        If *visible* is false, return only failed batches.
         """
         days = newer.values()
         rows = self._connection.execute(
@@ -206,10 +206,10 @@ def read_batches(connection: Connection, table: str | None = None) -> list[Batch
 
 
 def check_batches(connection: Connection, table: str) -> dict[int, int]:
-    """Check that each row of the table belongs to a batch; return the number of rows of each batch.
+    """Check that each row of the table belongs to a batch. Return the number of rows of each batch.
 
     Raises:
-        LedgerMismatchError: Names the first batch that the ledger does not know.
+        LedgerMismatchError: The table has rows of a batch that is not in the ledger. The error reports the first one.
     """
     counts = dict(
         connection.execute(

@@ -16,10 +16,10 @@ from mixpanel_export._config.environment import expanded
 from mixpanel_export.errors import DatabaseError, DatabaseNotFoundError
 
 STORAGE_VERSION = "v1.2.0"
-"""The oldest storage format with zstd compression; DuckDB 1.2 and all later releases read it (duckdb.org)."""
+"""The oldest storage format with zstd compression. DuckDB 1.2 and all later releases can read it (duckdb.org)."""
 
 _LOCAL_ADVICE = "use a file on this machine, such as events.duckdb"
-# Prefixes of names that DuckDB does not open as files. It would load an extension or connect to a service instead.
+# Prefixes that DuckDB does not treat as file names. It would load an extension or connect to a service instead.
 _NOT_FILES = {
     ":memory:": "a database in memory, which is lost when the export ends",
     "md:": "a MotherDuck database",
@@ -53,17 +53,17 @@ def database_path(db: str | Path) -> Path:
     return path
 
 
-def check_there(path: Path) -> None:
+def check_exists(path: Path) -> None:
     """Raise `DatabaseNotFoundError` if there is no file at *path*."""
     if not path.exists():
-        raise _nothing_there(path, f"there is no database {path}")
+        raise _not_found_error(path, f"there is no database {path}")
 
 
 def check_not_empty(path: Path) -> None:
     """Raise `DatabaseNotFoundError` if the file at *path* is missing, or is empty and so not a database yet."""
-    check_there(path)
+    check_exists(path)
     if path.stat().st_size == 0:
-        raise _nothing_there(path, f"{path} is empty")
+        raise _not_found_error(path, f"{path} is empty")
 
 
 def check_path(path: Path) -> None:
@@ -73,10 +73,10 @@ def check_path(path: Path) -> None:
         DatabaseError: DuckDB would open another path, or the folder does not exist.
     """
     _check_kind(path, str(path))
-    # DuckDB takes a backslash for a slash, and the text after a question mark for options.
+    # DuckDB treats a backslash as a slash, and text after a question mark as options.
     if os.name == "posix" and re.search(r"[\\?]", str(path)):
         raise DatabaseError(
-            f"DuckDB would take {path} for another path, because it has a backslash or a question mark",
+            f"DuckDB would open another path instead of {path}, which has a backslash or a question mark",
             advice="rename it, or choose another path",
             db_path=str(path),
         )
@@ -98,8 +98,8 @@ def check_folder(path: Path) -> None:
     folder = path.resolve().parent
     if not os.access(folder, os.W_OK):
         raise DatabaseError(
-            f"other files are written beside {path}, but this user may not write to {folder}",
-            advice="let this user write to the folder, or choose another path",
+            f"an export writes other files next to {path}, but this user may not write to {folder}",
+            advice="give this user write permission to the folder, or choose another path",
             db_path=str(path),
         )
 
@@ -117,7 +117,7 @@ def _check_kind(path: Path, name: str) -> None:
 
 
 def _problem_of(path: Path) -> str | None:
-    """Return why *path* cannot be a database file, to complete the sentence `PATH is …`; None if it can be one."""
+    """Return why *path* cannot be a database file, as the end of a sentence `PATH is …`; None if it can be one."""
     name = str(path).lower()
     if meaning := next((words for prefix, words in _NOT_FILES.items() if name.startswith(prefix)), None):
         return f"{meaning}, not a file"
@@ -147,8 +147,8 @@ def has_content(path: Path) -> bool:
 def create_database(path: Path) -> None:
     """Create an empty database at *path*.
 
-    Other processes see either no file or a complete one. A database that another process creates in the meantime is
-    not replaced.
+    Other processes see either no file or a complete one. If another process creates the database first, it is not
+    replaced.
     """
     target = path.resolve()  # keeps a symbolic link in place
     try:
@@ -165,7 +165,7 @@ def create_database(path: Path) -> None:
             else:
                 _move_into_place(new, target)
     except (duckdb.Error, OSError):
-        if not has_content(target):  # otherwise another process has created it in the meantime
+        if not has_content(target):  # otherwise another process has just created it
             raise
 
 
@@ -191,5 +191,5 @@ def _move_into_place(new: Path, target: Path) -> None:
             new.replace(target)
 
 
-def _nothing_there(path: Path, reason: str) -> DatabaseNotFoundError:
+def _not_found_error(path: Path, reason: str) -> DatabaseNotFoundError:
     return DatabaseNotFoundError(str(path), reason, advice="export into it first, or choose another path")

@@ -31,7 +31,7 @@ SHADOW = "_export_replace_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSpec:
-    """Which events an export loads, and into which table."""
+    """The events that an export loads, and the table for them."""
 
     table: str
     selection: Selection
@@ -40,7 +40,7 @@ class ExportSpec:
     zone: str = "UTC"
     """The project's time zone."""
     zone_is_known: bool = False
-    """Whether the caller named the zone. If not, times that look local cause a warning."""
+    """Whether the caller specified the zone. If not, times that look local cause a warning."""
     dedupe: bool = True
     """Whether to remove duplicates."""
     limited: bool = False
@@ -50,7 +50,7 @@ class ExportSpec:
 
     @property
     def fingerprint(self) -> str:
-        """Text that identifies the export that fills a shadow table. Only an export with the same text continues it."""
+        """A string that identifies the export that fills a shadow table. Only an export with the same string continues it."""
         days = [str(self.days.first), str(self.days.last)]
         selection = [self.selection.project, self.selection.events_json, self.selection.where]
         return json.dumps([*days, *selection, self.zone, self.dedupe, self.limited])
@@ -82,7 +82,7 @@ class State:
     batches: tuple[Batch, ...]
     """The selection's batches in the filled table."""
     history: tuple[Batch, ...]
-    """The selection's batches in the table to be replaced. They only serve to estimate the number of events."""
+    """The selection's batches in the table to be replaced. They are used only to estimate the number of events."""
     begins_anew: bool
     """Whether the export starts with an empty table: there is none yet, or only another export's shadow table."""
 
@@ -94,7 +94,7 @@ def check_before_export(connection: Connection, spec: ExportSpec) -> State:
         ValueError: DuckDB does not know the zone.
         TableExistsError, TableNotFoundError, TableFormatError: The table cannot be used in this mode.
         SelectionError: The table has days with an incompatible selection or zone.
-        LedgerMismatchError: The table's rows do not agree with the ledger.
+        LedgerMismatchError: The table's rows differ from the ledger.
     """
     check_zone(connection, spec.zone)
     table = name_in_database(connection, spec.table)

@@ -150,13 +150,13 @@ def check_ledger(connection: Connection) -> None:
         if version not in map(str, range(1, LEDGER_VERSION + 1)):
             raise TableFormatError(
                 "_export_batches",
-                f"the ledger of this database has version {version}, and this release knows {LEDGER_VERSION}",
+                f"the ledger of this database has version {version}, but this release supports up to {LEDGER_VERSION}",
                 advice="update mpx-export",
             )
 
 
 def is_table(connection: Connection, name: str) -> bool:
-    """Whether *name* is a table rather than a view. `_metadata` is either mixpanel_data's table or our view."""
+    """Whether *name* is a table rather than a view. `_metadata` may be mixpanel_data's table or this package's view."""
     rows = connection.execute(
         f"SELECT 1 FROM duckdb_tables() WHERE table_name = ? AND {IN_MAIN}", [name]
     ).fetchall()
@@ -233,7 +233,7 @@ def delete_foreign_metadata(connection: Connection, table: str) -> None:
 
 
 def check_format(connection: Connection, table: str, *, replacing: bool = False) -> None:
-    """Check that an export can add rows to the table, or replace it if *replacing*.
+    """Check that an export can add rows to the table, or replace it if *replacing* is true.
 
     Raises:
         TableFormatError: The table has different columns, or constraints or unique indexes. A table that mixpanel_data
@@ -244,7 +244,7 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
     if not EVENT_COLUMNS.keys() <= types.keys():
         raise TableFormatError(
             table,
-            f"table {table} does not have an export's columns",
+            f"table {table} does not have the columns of an exported table",
             advice="export into another table, or drop it",
         )
     if replacing:
@@ -252,22 +252,22 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
     if "export_batch" not in types:
         raise TableFormatError(
             table,
-            f"table {table} was made by mixpanel_data, so nothing can be added to it",
+            f"table {table} was created by mixpanel_data, so nothing can be added to it",
             advice="run `mpx upgrade` on the file, export into another table, or $replace it",
         )
     if change := _column_change(columns) or _constraint(connection, table):
         raise TableFormatError(
             table,
             f"table {table} has been changed: it has {change}, so nothing can be added to it",
-            advice="undo that, export into another table, or $replace it",
+            advice="undo the change, export into another table, or $replace it",
         )
 
 
 def _column_change(columns: list[tuple[str, str]]) -> str | None:
-    """Return how the columns differ from those of an export; None if they do not."""
+    """Describe how the columns differ from the columns of an exported table; None if they do not."""
     types = dict(columns)
     if others := sorted(types.keys() - _TABLE_COLUMNS.keys()):
-        return f"the column {', '.join(others)} besides an export's"
+        return f"an extra column, {others[0]}" if len(others) == 1 else f"extra columns, {', '.join(others)}"
     for name, kind in _TABLE_COLUMNS.items():
         if types[name] != kind:
             return f"{name} of type {types[name]} instead of {kind}"

@@ -17,7 +17,7 @@ from mixpanel_export.errors import ConfigError
 ROW_GROUP = 122_880
 """The number of rows that DuckDB compresses together. Fewer rows compress less well, and DuckDB may rewrite them."""
 
-_LEAST_MEMORY, _MOST_MEMORY = 96_000_000, 512_000_000  # bytes
+_MIN_MEMORY, _MAX_MEMORY = 96_000_000, 512_000_000  # bytes
 # Bytes, measured with ten workers; includes libraries, blocks, mapped files and validation.
 _OTHER_MEMORY = 254_000_000
 _BASE_MEMORY = 160_000_000  # bytes that a load needs with any number of threads
@@ -37,7 +37,7 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Apply the settings for bulk loading. At the end, checkpoint and restore them; no transaction may be open then."""
     settings = {
         "memory_limit": f"{memory_limit() >> 20}MiB",
-        # Otherwise, each inserting thread would wait for its turn.
+        # Otherwise, the inserting threads would wait for each other.
         "preserve_insertion_order": "false",
         # Otherwise, a checkpoint would rewrite the row groups of small commits in order to merge them.
         "max_vacuum_tasks": "0",
@@ -63,7 +63,7 @@ def bulk_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 @contextmanager
 def validation_database() -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield an in-memory database. Its statements run in the caller's thread and preserve the row order."""
-    limit = max(_LEAST_MEMORY, memory_limit() // 2)
+    limit = max(_MIN_MEMORY, memory_limit() // 2)
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{limit >> 20}MiB",
         "threads": "1",  # each validator has its own thread
@@ -98,11 +98,11 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
 @contextmanager
 def most_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
-    """For a last try, give DuckDB the maximum memory that it may use for lines of up to *longest* bytes.
+    """Give DuckDB the maximum memory for lines of up to *longest* bytes, for a final attempt.
 
     This may exceed `memory_limit`, but not half of the machine's memory.
     """
-    most = min([_MOST_MEMORY, *(size // 2 for size in memory_sizes())])
+    most = min([_MAX_MEMORY, *(size // 2 for size in memory_sizes())])
     with _changed_settings(connection, _one_thread_with(max(_memory_for_lines(longest), most))):
         yield
 
@@ -167,9 +167,9 @@ def memory_limit() -> int:
         ConfigError: A variable is not a size such as `512MB`, or is too small for a load.
     """
     limit, process = variable("MPX_MEMORY_LIMIT"), variable("MPX_PROCESS_MEMORY")
-    sizes = [_bytes_in("MPX_MEMORY_LIMIT", limit, _LEAST_MEMORY)] if limit else []
+    sizes = [_bytes_in("MPX_MEMORY_LIMIT", limit, _MIN_MEMORY)] if limit else []
     if process:
-        sizes.append(_bytes_in("MPX_PROCESS_MEMORY", process, _LEAST_MEMORY + _OTHER_MEMORY) - _OTHER_MEMORY)
+        sizes.append(_bytes_in("MPX_PROCESS_MEMORY", process, _MIN_MEMORY + _OTHER_MEMORY) - _OTHER_MEMORY)
     return min(sizes) if limit else min([*sizes, default_limit(memory_sizes(), processors())])
 
 
@@ -179,9 +179,9 @@ def default_limit(sizes: Sequence[int], cores: int) -> int:
     The default is a sixteenth of the memory, but at least 160 MB, and no more than *cores* threads can use. On small
     machines it is a quarter of the memory, but at least 96 MB, the minimum for a load.
     """
-    least = min(sizes, default=0)
-    limit = min(max(_BASE_MEMORY, least // 16), _BASE_MEMORY + cores * _THREAD_MEMORY)
-    return max(_LEAST_MEMORY, min([limit, *(size // 4 for size in sizes)]))
+    smallest = min(sizes, default=0)
+    limit = min(max(_BASE_MEMORY, smallest // 16), _BASE_MEMORY + cores * _THREAD_MEMORY)
+    return max(_MIN_MEMORY, min([limit, *(size // 4 for size in sizes)]))
 
 
 def thread_count() -> int:
@@ -203,33 +203,33 @@ def thread_count() -> int:
     return int(threads)
 
 
-def _threads(most: int) -> int:
-    """Return how many threads, at most *most*, have enough memory for a row group each."""
-    return max(1, min(most, (memory_limit() - _BASE_MEMORY) // _THREAD_MEMORY))
+def _threads(maximum: int) -> int:
+    """Return how many threads, at most *maximum*, have enough memory for a row group each."""
+    return max(1, min(maximum, (memory_limit() - _BASE_MEMORY) // _THREAD_MEMORY))
 
 
 def _disabled(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return the optimizers to disable: those that the application has already disabled, and `_UNSOUND`."""
+    """Return the optimizers to disable: `_UNSOUND`, and any that the application has already disabled."""
     ((before,),) = connection.execute("SELECT current_setting('disabled_optimizers')").fetchall()
     return ",".join(sorted({*filter(None, before.split(",")), _UNSOUND}))
 
 
 def _settable(value: object) -> str:
-    """Return text that restores the setting *value*. DuckDB truncates sizes to one decimal, so a digit is added."""
+    """Return a string that restores the setting *value*. DuckDB truncates sizes to one decimal, so a digit is added."""
     size = re.fullmatch(r"(\d+\.\d) (\w+)", str(value))
     if not size:
         return str(value)
     return "-1" if size[2] == "PiB" else f"{size[1]}5 {size[2]}"  # -1: no limit
 
 
-def _bytes_in(name: str, size: str, least: int) -> int:
-    """Convert *size*, the value of the variable *name*, to bytes. It must be at least *least*."""
+def _bytes_in(name: str, size: str, minimum: int) -> int:
+    """Convert *size*, the value of the variable *name*, to bytes. It must be at least *minimum*."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?(M|G)B", size, re.IGNORECASE)
     if not match:
         raise ConfigError(f"{name} must be a size such as 512MB or 2GB, got {size!r}")
     in_bytes = int(float(match[1]) * (1e6 if match[2] in "mM" else 1e9))
-    if in_bytes < least:
+    if in_bytes < minimum:
         raise ConfigError(
-            f"{name} must be {least // 1_000_000}MB or more, or nothing could be loaded, got {size!r}"
+            f"{name} must be at least {minimum // 1_000_000}MB, the minimum for a load, got {size!r}"
         )
     return in_bytes

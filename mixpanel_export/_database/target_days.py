@@ -1,7 +1,7 @@
 """The target days of a table and selection: all days that exports have requested, whether or not they were fetched.
 
-A target day without a batch counts as missing, even if an export was interrupted before it recorded anything about
-that day. Exports add target days and never remove any, except days that the project's plan does not include.
+A target day without a batch is missing, even if an export was interrupted before it recorded anything about that day.
+Exports add target days. They remove only days that the project's plan does not include.
 """
 
 from datetime import date

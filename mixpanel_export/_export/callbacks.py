@@ -30,7 +30,7 @@ class Callbacks:
 
 
 class Reporter:
-    """Calls the callbacks. If one raises an exception, the export fails with `CallbackError`, and calls no other.
+    """Calls the callbacks. If one raises an exception, the export fails with `CallbackError`, and no other is called.
 
     *staged_lines* returns the number of staged lines, which users see as rows while the export runs.
     """
@@ -117,7 +117,7 @@ class Reporter:
 
 
 def _quota_opens_in(gate: GateStatistics) -> float | None:
-    """Return the seconds until the quota allows the next request; None if no request has to wait noticeably."""
+    """Return the seconds until the quota allows the next request; None if the wait is too short to report."""
     if not gate.waiting or gate.next_slot_in <= _MIN_REPORTED_WAIT:
         return None
     return math.ceil(gate.next_slot_in)  # whole seconds, because each change is reported

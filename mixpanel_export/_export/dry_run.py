@@ -12,11 +12,11 @@ from mixpanel_export.results import DateRange, ExportPlan
 
 
 async def plan_export(job: Job) -> ExportPlan:
-    """Return what the job would do if it ran now. No request is sent, no quota is used and no file is changed.
+    """Return the plan of the job, as if it ran now. Nothing is requested or changed, and no quota is used.
 
     Raises:
-        ValueError, DatabaseError, LedgerMismatchError, SelectionError, TableError: As `export_events`, except for errors
-            that only a writable connection can detect.
+        ValueError, DatabaseError, LedgerMismatchError, SelectionError, TableError: See `export_events`. Errors that only
+            a writable connection can detect are not raised.
     """
     state = await to_thread.run_sync(_state_of, job)
     planned = await job.plan(state.batches, state.history)

@@ -1,4 +1,4 @@
-"""Warns about an export without events, and about days that count as empty."""
+"""Warns about an export without events, and about days with two empty responses."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from mixpanel_export.errors import AdvisoryWarning
 
 
 def warn_of_emptiness(job: Job, tracker: Tracker, known: Sequence[Batch] = ()) -> None:
-    """Warn, once, about an export without any event, or about days with two empty answers.
+    """Warn once about an export without events, or about days with two empty responses.
 
-    *known* are batches of the table. Their days are no news: a sync fetches them every night.
+    *known* are batches of the table. There is no warning about their days, because a sync fetches them every night.
     """
     fetched = tracker.batches_done + tracker.batches_failed
     in_table = [batch.days for batch in known if batch.visible]
@@ -32,7 +32,7 @@ def warn_of_emptiness(job: Job, tracker: Tracker, known: Sequence[Batch] = ()) -
         days = ", ".join(str(Chunk(run[0].first, run[-1].last)) for run in runs(empty))
         warnings.warn(
             AdvisoryWarning(
-                "Mixpanel answered twice without a body, so these days count as empty",
+                "both responses for these days were empty, so they are treated as days without events",
                 days=days,
                 advice="if they should have events, export them again with $append",
             ),

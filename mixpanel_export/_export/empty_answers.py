@@ -1,8 +1,9 @@
-"""Decides which chunks with an empty answer are requested again. Pure functions.
+"""Decides which chunks with an empty response are requested again. Pure functions.
 
-An *empty answer* has status 200 and no body. It may mean that the days have no events, or that the server failed
-before the first byte. The two cannot be distinguished. So every chunk with an empty answer is requested once more,
-after all other chunks. Adjacent chunks share one request. Days with two empty answers count as empty.
+An *empty response* has status 200 and no body. It may mean that the days have no events, or that the server failed
+before the first byte. The two cases cannot be distinguished. So every chunk with an empty response is requested again,
+after all other chunks. Adjacent chunks share one request. Days with two empty responses are treated as days without
+events.
 """
 
 from collections.abc import Sequence
@@ -17,19 +18,19 @@ MOST_REQUESTS = 5
 _USUAL_DAYS = 100  # maximum days in a second request, unless that would take too many requests
 
 Run = tuple[Chunk, ...]
-"""Chunks with empty answers that follow each other without a gap, in date order."""
+"""Adjacent chunks with empty responses, in date order."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecondRequests:
-    """The `runs` that are requested again, one request each, and the `skipped` chunks for which no request is left."""
+    """The `runs` that are requested again, one request each, and the `skipped` chunks that cannot be requested again."""
 
     runs: tuple[Run, ...]
     skipped: tuple[Chunk, ...]
 
 
 def second_requests(empty: Sequence[Chunk], most: int | None = MOST_REQUESTS) -> SecondRequests:
-    """Return how to request the chunks with *empty* answers again, in at most *most* requests.
+    """Plan how to request the chunks with *empty* responses again, in at most *most* requests.
 
     *empty* is sorted and disjoint. Each run of adjacent chunks is one request, or several of about 100 days each. If
     that takes too many requests, runs are not divided, and only the longest runs are requested.

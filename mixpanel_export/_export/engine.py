@@ -76,7 +76,7 @@ async def export_events(
     """Export the raw events of the days from *from_date* to *to_date* into a table of the DuckDB file *db*.
 
     The days are fetched in batches. A batch is in the table completely or not at all. The result lists the failed days
-    and their errors. After a failure or an interruption, the mode `resume` fetches what is missing.
+    and their errors. After a failure or an interruption, the mode `resume` fetches the missing days.
 
     Args:
         from_date: The first day: a date, or text such as `2024-01-31`, `today`, `yesterday`, `-30d`, `2w`, `2024-01` or
@@ -91,14 +91,15 @@ async def export_events(
             fully exported.
         max_workers: The maximum number of simultaneous requests.
         chunk_days: The number of days per request. None plans the requests from the quota.
-        one_request: Whether to fetch all days in one request. With `resume`, each run of missing days is one request. A
-            `limit` implies it.
+        one_request: Whether to fetch all days in one request. In the mode `resume`, each run of missing days is one
+            request. A `limit` implies it.
         mode: `create` requires that the table does not exist. `append` adds days, or fetches them again. `resume` fetches
             days that are missing, failed or not final. `replace` replaces the whole table at the end.
         dedupe: Whether to remove duplicates. Among events with the same name, `distinct_id`, `time` and `$insert_id`,
             the one that Mixpanel processed last is kept.
         allow_empty: Whether `replace` may replace a table that has rows with an empty one.
-        retries: How often a failed request is repeated. Days whose response breaks twice are fetched in smaller pieces.
+        retries: The maximum number of retries of a failed request. Days whose response breaks twice are fetched in smaller
+            pieces.
         max_wait: The maximum total wait for the hourly quota, in seconds. Days not fetched by then are recorded as
             failed.
         on_batch_complete: Called for each batch once it is committed or has failed.
@@ -112,13 +113,13 @@ async def export_events(
         timeouts: How long a request may go without progress.
         project_timezone: The IANA name of the project's zone, such as `US/Pacific`. Set it for a project that was created
             before 2023, whose times are local. Times that are numbers, or text without an offset, are then converted
-            to UTC, and a day is over when it is over in that zone. A local time that occurs twice, or never, is taken
-            as the later of the two possible times. `properties` keeps the original. None takes the zone from the
+            to UTC, and a day is over when it is over in that zone. For a local time that occurs twice, or never, the
+            later of the two possible times is used. `properties` keeps the original. None takes the zone from the
             credentials; "UTC" converts nothing.
         http2: Whether the server may choose HTTP/2. Each request still has its own connection.
-        flatten: Whether to update the table's flat tables at the end, or to create one if there is none, as
-            `flatten_events` does. Flat tables with the setting `auto` are updated by every export.
-        wait: How long to wait, in seconds, while another export into the file is running or another process has it open.
+        flatten: Whether to update the table's flat tables at the end, or to create one if there is none. See
+            `flatten_events`. Flat tables with the `auto` setting are updated by every export.
+        wait: The maximum wait, in seconds, while another export into the file is running or another process has it open.
         transport: Replaces the network, for tests.
         now: The clock that decides which days are over.
 
@@ -133,7 +134,7 @@ async def export_events(
         ConfigError: The credentials, proxies or certificates cannot be used. No request was sent.
         DatabaseError, ExportRunningError, LedgerMismatchError, SelectionError, TableError: The file or the table does
             not allow the export. No request was sent (unless the disk filled up during the export).
-        AuthenticationError, QueryError: Mixpanel refuses the whole export. Complete batches are kept.
+        AuthenticationError, QueryError: Mixpanel rejects the whole export. Complete batches are kept.
     """
     arguments = ExportArguments(
         from_date=from_date,
@@ -172,22 +173,22 @@ async def run_job(
     http2: bool = False,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> ParallelFetchResult:
-    """Run a job in a separate task. Results and errors are as in `export_events`."""
+    """Run a job in a separate task. The result and the errors are the same as for `export_events`."""
     return (await run(job, callbacks, http2=http2, transport=transport)).result
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job did."""
+    """The result of a job, with its plan and the changes that it found."""
 
     result: ParallelFetchResult
     job: Job
     """The job after its preparation."""
     planned: Plan
     changes: tuple[DayChange, ...]
-    """How new batches differ from those that the table had, if they were compared."""
+    """The differences between new batches and the batches in the table, if they were compared."""
     kept: tuple[DayChange, ...]
-    """The days whose new answer was refused, now or in an earlier sync."""
+    """The days whose new response was rejected, now or in an earlier sync."""
 
 
 async def run(
@@ -198,7 +199,7 @@ async def run(
     transport: httpx.AsyncBaseTransport | None = None,
     prepare: Callable[[Job, Connection], Job] | None = None,
 ) -> Outcome:
-    """Run a job in a separate task. *prepare* completes the job with what only the file can tell."""
+    """Run a job in a separate task. *prepare* completes the job with settings from the file."""
     return await in_task(partial(_run, job, callbacks, prepare, http2=http2, transport=transport))
 
 

@@ -60,8 +60,8 @@ class _Discard:
 class FetchTasks:
     """The tasks that fetch the chunks of a plan.
 
-    *numbers* maps each planned chunk to its batch number. *batches* are the selection's ledger rows. With
-    *hourly_quota*, at most `MOST_REQUESTS` requests are spent on empty answers.
+    *numbers* maps each planned chunk to its batch number. *batches* are the selection's ledger rows. If *hourly_quota*
+    is true, at most `MOST_REQUESTS` requests are used for empty responses.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class FetchTasks:
         self._hourly_quota = hourly_quota
 
     async def run(self, send: ObjectSendStream[Item]) -> None:
-        """Fetch and commit every chunk of the plan, then request the chunks with an empty answer again."""
+        """Fetch and commit every chunk of the plan, then request the chunks with an empty response again."""
         async with anyio.create_task_group() as tasks:
             for chunk in self._planned.fetch_order:
                 tasks.start_soon(self._export, chunk, send)
@@ -104,7 +104,7 @@ class FetchTasks:
                 tasks.start_soon(self._skip_empty, chunk, send)
 
     async def _export(self, chunk: Chunk, send: ObjectSendStream[Item], *, again: bool = False) -> None:
-        """Fetch and commit the chunk, in pieces if it is too large. *again* is true if an earlier answer was empty."""
+        """Fetch and commit the chunk, in pieces if it is too large. *again* is true if an earlier response was empty."""
         try:
             await self._fetch_until_committed(chunk, send, again=again)
         except ChunkTooLargeError:
@@ -125,7 +125,7 @@ class FetchTasks:
             sink = _StreamSink(ChunkStart(chunk, self._numbers[chunk], keep_rejects), send)
             stats = await self._fetcher.fetch(chunk, sink, splittable=splittable)
             if stats.empty_answer and not again:
-                _log.info("%s: empty answer; requesting it again after the other chunks", chunk)
+                _log.info("%s: empty response; requesting the chunk again after the other chunks", chunk)
                 self._tracker.postpone(chunk)
                 self._write_tasks.reconsider()
                 return
@@ -179,7 +179,7 @@ class FetchTasks:
             await self._reporter.report_batch(batch)
 
     async def _request_empty_again(self, run: Run, send: ObjectSendStream[Item]) -> None:
-        """Request a run of empty chunks again, in one request. If it has events, request each chunk by itself."""
+        """Request a run of empty chunks again, in one request. If it has events, request each chunk separately."""
         is_empty = len(run) > 1 and await self._request_all_at_once(Chunk(run[0].first, run[-1].last))
         async with anyio.create_task_group() as tasks:
             for chunk in run:
@@ -189,8 +189,8 @@ class FetchTasks:
                     tasks.start_soon(partial(self._export, again=True), chunk, send)
 
     async def _request_all_at_once(self, days: Chunk) -> bool:
-        """Request the *days* of a run in one request, and return whether the answer is empty again."""
-        _log.info("%s: requesting these days again in one request, because their answers were empty", days)
+        """Request the *days* of a run in one request, and return whether the response is empty again."""
+        _log.info("%s: requesting these days again in one request, because their responses were empty", days)
         try:
             stats = await self._fetcher.fetch(days, _Discard())
         except APIError as error:
@@ -206,8 +206,8 @@ class FetchTasks:
 
     async def _skip_empty(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
         error = TruncatedError(
-            f"Mixpanel answered without a body, and {MOST_REQUESTS} longer runs of such days were requested again, so "
-            "nothing proves that these days have no events",
+            f"the response was empty, which does not prove that these days have no events, and all {MOST_REQUESTS} "
+            "requests for a second check were used for longer runs of such days",
             days=chunk,
             advice="$resume to request them again",
             status_code=200,

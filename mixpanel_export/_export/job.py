@@ -1,4 +1,4 @@
-"""Checks the arguments of an export, and turns them into the job that a real run and a dry run share."""
+"""Checks the arguments of an export, and converts them into a job, for a real run or a dry run."""
 
 import re
 import warnings
@@ -25,7 +25,7 @@ from mixpanel_export.errors import AdvisoryWarning, ArgumentError
 MANY_WORKERS = 20
 """A higher number of workers causes a warning, because it is rarely faster at 3 requests per second."""
 
-_MOST_WORKERS = 100  # Mixpanel answers a larger number of simultaneous requests with 429
+_MAX_WORKERS = 100  # Mixpanel responds to more simultaneous requests with 429
 _LONGEST_CHUNK = 100  # maximum days in one request, as in mixpanel_data
 _ANY_LENGTH = 1_000_000  # days in a chunk if its length is not limited
 
@@ -51,9 +51,9 @@ class Job:
     chunk_days: int | None
     retries: int
     allow_empty: bool
-    """Whether a replacement without any event may replace a table that has rows."""
+    """Whether an empty replacement may replace a table that has rows."""
     flatten: bool
-    """Whether to update the flat tables, or to create one, even without the setting `auto`."""
+    """Whether to update the flat tables, or to create one, even if they do not have the `auto` setting."""
     now: Callable[[], datetime]
     tuning: Tuning
     wait: float = 0.0
@@ -62,10 +62,10 @@ class Job:
     """What a sync fetches again; None for other exports."""
 
     async def plan(self, batches: Sequence[Batch], history: Sequence[Batch]) -> Plan:
-        """Plan the requests with the quota that is left now.
+        """Plan the requests with the remaining quota.
 
         *batches* are the selection's ledger rows. *history* are the ledger rows of a table that will be replaced; they
-        only serve to estimate the number of events.
+        are used only to estimate the number of events.
         """
         await self.gate.refresh()
         if self.sync is not None:
@@ -165,12 +165,11 @@ class ExportArguments:
         if self.chunk_days is not None and not 1 <= self.chunk_days <= 100:
             raise ArgumentError("chunk_days", f"must be between 1 and 100, got {self.chunk_days}")
         if self.max_workers > MANY_WORKERS:
-            capped = (
-                f", and {_MOST_WORKERS} at a time, which are used" if self.max_workers > _MOST_WORKERS else ""
-            )
+            used = f"; only {_MAX_WORKERS} are used" if self.max_workers > _MAX_WORKERS else ""
             warnings.warn(
                 AdvisoryWarning(
-                    f"{self.max_workers} workers are no faster than {MANY_WORKERS}, as Mixpanel allows 3 requests a second{capped}",
+                    f"{self.max_workers} workers are no faster than {MANY_WORKERS}, because Mixpanel allows 3 requests per "
+                    f"second{used}",
                     advice="lower $max_workers",
                     argument="max_workers",
                 ),
@@ -182,7 +181,7 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
     """Return the job that the arguments describe.
 
     Raises:
-        ValueError, ConfigError: As `export_events`.
+        ValueError, ConfigError: See `export_events`.
     """
     arguments.check()
     names = checked_names(arguments.events)
@@ -213,7 +212,7 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
         ),
         parameters=parameters,
         gate=gate_for(quota, parameters.url, credentials.project_id, tuning.pauses),
-        workers=1 if arguments.single else min(arguments.max_workers, _MOST_WORKERS),
+        workers=1 if arguments.single else min(arguments.max_workers, _MAX_WORKERS),
         chunk_days=_ANY_LENGTH if arguments.single else arguments.chunk_days,
         retries=arguments.retries,
         allow_empty=arguments.allow_empty,
@@ -225,10 +224,10 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
 
 
 def _planned_requests(gate: GateStatistics, days: int) -> int | None:
-    """Return how many requests a plan may use: five sixths of those that are left. The others are reserved for retries.
+    """Return the number of requests that a plan may use: five sixths of the remaining ones. The others are for retries.
 
     Fetching long chunks is faster than waiting for the quota, but chunks of more than `_LONGEST_CHUNK` days break too
-    often. If the requests that are left are only enough for such chunks, the plan uses five sixths of a full hour's
+    often. If the remaining requests are enough only for such chunks, the plan uses five sixths of a full hour's
     requests, and the export waits for the quota.
     """
     if gate.remaining is None:

@@ -6,12 +6,11 @@
          ▲                                       │                  │
          └──────────────── verdicts ─────────────┴──────────────────┘
 
-`fetch_tasks` and `write_tasks` implement the two sides. Each fetch task waits for its chunk's verdict, and holds no
-limiter token in the meantime. All mutable state is in the tracker, in the replies that fetch tasks wait for, and in
-the backlog.
+`fetch_tasks` and `write_tasks` implement the two sides. Each fetch task waits for its chunk's verdict, without a limiter
+token. All mutable state is in the tracker, in the replies that fetch tasks wait for, and in the backlog.
 
 A cancellation may arrive at any point. It interrupts a running statement, whose transaction is rolled back, and waits
-for the statement's thread, so nothing is left behind.
+for the statement's thread. No task or thread remains.
 """
 
 import anyio
@@ -26,7 +25,7 @@ _STREAM_ITEMS = 4  # blocks that may wait for the staging task
 
 
 async def run_pipeline(fetch_tasks: FetchTasks, write_tasks: WriteTasks, reporter: Reporter) -> None:
-    """Fetch and commit every chunk, and report progress in the meantime."""
+    """Fetch and commit every chunk, and meanwhile report progress."""
     with raise_first_error():
         async with anyio.create_task_group() as reporting:
             reporting.start_soon(reporter.report_progress)

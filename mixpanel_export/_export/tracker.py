@@ -1,7 +1,7 @@
 """Tracks the state of an export's chunks, and computes the progress and the result.
 
-A chunk is decided when it is committed or given up. A chunk with an empty answer is postponed until it is requested
-again. A batch is a planned chunk, or all pieces of a planned chunk that was split. A batch is decided when all its
+A chunk is decided when it is committed or given up. A chunk with an empty response is postponed until it is requested
+again. Here, a batch is a planned chunk, or all pieces of a planned chunk that was split. A batch is decided when all its
 pieces are decided.
 """
 
@@ -28,9 +28,9 @@ class Tracker:
         self._empty_batches: set[Chunk] = set()
         self._taken: set[Chunk] = set()
         self.postponed: set[Chunk] = set()
-        """Chunks with an empty answer, which will be requested again."""
+        """Chunks with an empty response, which will be requested again."""
         self.errors: dict[Chunk, MixpanelDataError] = {}
-        """Why chunks were given up."""
+        """The error of each chunk that was given up."""
 
     def split(self, chunk: Chunk, pieces: Iterable[Chunk]) -> None:
         """Replace a chunk with its *pieces*."""
@@ -43,7 +43,7 @@ class Tracker:
             self._pending.add(piece)
 
     def commit(self, verdict: Committed, *, empty_answer: bool) -> None:
-        """Record that a chunk's rows are in the table. *empty_answer* is true if both answers were empty."""
+        """Record that a chunk's rows are in the table. *empty_answer* is true if both responses were empty."""
         self._committed[verdict.chunk] = verdict
         if empty_answer:
             self._empty_batches.add(self._batch_of[verdict.chunk])
@@ -56,11 +56,11 @@ class Tracker:
         self._decide(chunk)
 
     def postpone(self, chunk: Chunk) -> None:
-        """Record that a chunk's answer was empty."""
+        """Record that a chunk's response was empty."""
         self.postponed.add(chunk)
 
     def resume(self) -> list[Chunk]:
-        """Return the postponed chunks in date order, and count them as undecided again."""
+        """Return the postponed chunks in date order. They are undecided again."""
         chunks = sorted(self.postponed)
         self.postponed.clear()
         return chunks
@@ -98,11 +98,11 @@ class Tracker:
 
     @property
     def empty_batches(self) -> list[Chunk]:
-        """The batches with a chunk that had two empty answers, in date order."""
+        """The batches with a chunk that had two empty responses, in date order."""
         return sorted(self._empty_batches)
 
     def take_decided_batch(self, chunk: Chunk) -> Chunk | None:
-        """Return the chunk's batch the first time that the batch is found decided, else None.
+        """Return the chunk's batch if it is decided and has not been returned before; else None.
 
         Several pieces of a batch may be decided before their fetch tasks continue. Each task then sees a decided batch.
         """

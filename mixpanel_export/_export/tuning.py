@@ -11,7 +11,7 @@ class Tuning:
     """Sizes in bytes and times in seconds, unless a field says otherwise."""
 
     plain_budget: int = 4 << 30
-    """The number of staged bytes beyond which further segments are compressed."""
+    """The number of staged bytes beyond which more segments are compressed."""
     segment_size: int = 8 << 20
     """The number of bytes of lines that are read and validated in one step."""
     disk_floor: int = 64 << 20

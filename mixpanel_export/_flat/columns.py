@@ -15,15 +15,15 @@ BASE_COLUMNS = {
 """The columns that a flat table has in common with its events table."""
 
 OTHER = "_other"
-"""The column of properties that have no column of their own."""
+"""The column for properties that have no column of their own."""
 
 MAX_COLUMNS = 1000
-"""The most keys that become columns."""
+"""The maximum number of keys that become columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a flat table, and what is known of the values of its key."""
+    """A column of a flat table, and statistics of its key's values."""
 
     key: str
     name: str
@@ -43,7 +43,7 @@ class Column:
         return column_type(self.kinds)
 
     def with_counts(self, counts: Mapping[int, int], removed: int) -> "Column":
-        """Return the column after an update: *counts* are its values in each batch that was read."""
+        """Return the column after an update. *counts* has its number of values in each batch that was read."""
         batches = [batch for batch, count in counts.items() if count]
         known = [batch for batch in (self.first_batch, self.last_batch) if batch is not None]
         return replace(
@@ -57,8 +57,8 @@ class Column:
 def named(keys: Iterable[str], taken: Collection[str]) -> list[Column]:
     """Return a new column for each key.
 
-    The name is the key. The empty key is `_empty`. If DuckDB, which ignores case, would take the name for one that is
-    *taken*, or for a column of the events table, the name gets the first free number: `Email`, then `email_2`.
+    The name is the key, or `_empty` for the empty key. DuckDB ignores case. If the name is already *taken*, or is a
+    column of the events table, it gets the first free number: `Email`, then `email_2`.
     """
     used = {name.lower() for name in (*BASE_COLUMNS, OTHER, *taken)}
     columns = []
@@ -70,7 +70,7 @@ def named(keys: Iterable[str], taken: Collection[str]) -> list[Column]:
 
 
 def unused(name: str, used: Collection[str]) -> str:
-    """Return *name*, with a number if it is among *used*, names in lower case."""
+    """Return *name*, with a number if it is among the *used* names, which are in lower case."""
     number, candidate = 1, name
     while candidate.lower() in used:
         number += 1
@@ -79,7 +79,7 @@ def unused(name: str, used: Collection[str]) -> str:
 
 
 def new_keys(counts: Mapping[str, int], columns: Sequence[Column]) -> list[str]:
-    """Return the keys that become columns, the most frequent first, as long as there are fewer than `MAX_COLUMNS`."""
+    """Return the keys that become new columns, the most frequent first. There are at most `MAX_COLUMNS` columns."""
     existing = {column.key for column in columns}
     candidates = sorted(counts.keys() - existing, key=lambda key: (-counts[key], key))
     return candidates[: max(0, MAX_COLUMNS - len(existing))]
@@ -87,7 +87,7 @@ def new_keys(counts: Mapping[str, int], columns: Sequence[Column]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class BatchState:
-    """What identifies the rows of a batch. It differs whenever rows of the batch were added or removed."""
+    """Identifies the rows of a batch. The state changes whenever rows of the batch are added or removed."""
 
     revision: int
     """How often the ledger changed the rows of the batch."""
@@ -97,7 +97,7 @@ class BatchState:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The batches that an update concerns."""
+    """The batches that an update reads or deletes."""
 
     read: tuple[int, ...]
     """Batches to read: new ones, and changed ones, whose old rows are deleted first."""
@@ -106,7 +106,7 @@ class Changes:
 
 
 def changes(now: Mapping[int, BatchState], before: Mapping[int, BatchState]) -> Changes:
-    """Return which batches differ between the events table and the flat table."""
+    """Return the batches that differ between the events table and the flat table."""
     return Changes(
         read=tuple(sorted(batch for batch, state in now.items() if before.get(batch) != state)),
         gone=tuple(sorted(before.keys() - now.keys())),

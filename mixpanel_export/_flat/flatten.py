@@ -1,4 +1,4 @@
-"""The doors: `flatten_events` for callers, and what an export and a deletion of persons do to flat tables."""
+"""The functions for other folders: `flatten_events`, and updates of flat tables after exports and deletions."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from mixpanel_export._database.connection import (
     quoted,
     transaction,
 )
-from mixpanel_export._database.path import check_there, database_path
+from mixpanel_export._database.path import check_exists, database_path
 from mixpanel_export._database.schema import (
     check_ledger,
     check_no_view,
@@ -53,7 +53,7 @@ from mixpanel_export.results import FlattenResult
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a flat table should be. None leaves a setting as it is, or at its default for a new table."""
+    """The requested settings of a flat table. None keeps the table's setting, or the default of a new table."""
 
     source: str = "events"
     into: str | None = None
@@ -76,33 +76,33 @@ async def flatten_events(
     auto: bool | None = None,
     rebuild: bool = False,
 ) -> FlattenResult:
-    """Make a table with one typed column for each property of the events in *table*, or bring it up to date.
+    """Create or update a table with one typed column for each property of the events in *table*.
 
     The flat table is named *into* (default: `{table}_flat`). It has the columns event_name, event_time, distinct_id,
-    insert_id and export_batch, and one column for each key, named like the key. Where DuckDB, which ignores case, would
-    take that name for an earlier one, it gets a number: `Email`, then `email_2`. The empty key is `_empty`. At most
-    1,000 keys become columns, the most frequent first; the others are in the column `_other`.
+    insert_id and export_batch, and one column for each key, with the key as its name. DuckDB ignores case, so a name
+    that differs from an earlier one only in case gets a number: `Email`, then `email_2`. The empty key's column is
+    `_empty`. At most 1,000 keys become columns, the most frequent first; the others are in the `_other` column.
 
     The type of a column is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP (text such as `2024-01-31T12:00:00`), JSON (lists and
     objects) or VARCHAR, the narrowest that holds every value without changing it. In VARCHAR, a number has the text that
     Mixpanel sent. A column without a value is VARCHAR.
 
-    A further call reads only batches that are new or were changed. Columns are added and made wider, and never removed,
-    renamed or made narrower, unless *rebuild* makes the table anew. Everything is one transaction. The table
-    `_flat_columns` describes the columns.
+    A second call reads only batches that are new or have changed. It adds columns and widens types, but never removes,
+    renames or narrows a column, unless *rebuild* is true. Everything is one transaction. The `_flat_columns` table
+    describes the columns.
 
-    *only* restricts the keys, *events* the names of the events. *per_event* adds a view for each event. With *auto*, each
-    export into *table* updates the flat table at its end. A further call without these arguments keeps their values.
+    *only* restricts the keys, and *events* the event names. *per_event* adds a view for each event name. If *auto* is
+    true, each export into *table* updates the flat table. A later call without these arguments keeps their values.
 
     Raises:
-        ArgumentError: *into* begins with an underscore, *only* names more than 1,000 keys, or *only* or *events* differ
-            from those of the existing table.
+        ArgumentError: *into* begins with an underscore, *only* has more than 1,000 keys, or *only* or *events* differs
+            from the existing table's setting.
         DatabaseNotFoundError: There is no such file.
         DatabaseError: The file cannot be opened or written.
         TableNotFoundError: There is no such table.
         TableExistsError: *into* is a table that is not a flat table of *table*.
-        TableFormatError: The columns of *table* are not those of an export, or a newer release wrote the ledger.
-        LedgerMismatchError: *table* has rows that the ledger does not know.
+        TableFormatError: *table* does not have the columns of an exported table, or a newer release wrote the ledger.
+        LedgerMismatchError: *table* has rows that the ledger does not record.
         ExportRunningError: This process is exporting into the file.
     """
     started = time.monotonic()
@@ -110,30 +110,30 @@ async def flatten_events(
     if request.only and len(request.only) > MAX_COLUMNS:
         raise ArgumentError("only", f"must be at most {MAX_COLUMNS:,} names, got {len(request.only):,}")
     path = database_path(db)
-    check_there(path)
+    check_exists(path)
     async with entered_in_thread(connected_for_export(path)) as connection:
         result = await in_thread(partial(flatten, connection, path, request), connection.interrupt)
     return replace(result, duration_seconds=time.monotonic() - started)
 
 
 def flatten(connection: Connection, path: Path, request: Request) -> FlattenResult:
-    """Make or update the flat table of a request, in a transaction of its own. Raises as `flatten_events`."""
+    """Make or update the flat table of a request, in a separate transaction. Raises the same errors as `flatten_events`."""
     with _errors(path):
         check_ledger(connection)
         source = _source(connection, request.source)
         try:
             return _flatten_in_transaction(connection, source, request)
-        # A commit without enough memory is an error of the transaction.
+        # If memory is too small for the commit, DuckDB reports an error of the transaction.
         except (duckdb.OutOfMemoryException, duckdb.TransactionException):
             with most_memory(connection, 0):
                 return _flatten_in_transaction(connection, source, request)
 
 
 def check_flat_name(connection: Connection, path: Path, table: str) -> None:
-    """Check, before an export, that a flat table of *table* can be made.
+    """Check, before an export, that a flat table of *table* can be created.
 
     Raises:
-        TableExistsError, TableFormatError: Its name is that of a table or view of the user.
+        TableExistsError, TableFormatError: The user has a table or view with the flat table's name.
     """
     with _errors(path):
         if not flat_tables(connection, table):
@@ -141,10 +141,12 @@ def check_flat_name(connection: Connection, path: Path, table: str) -> None:
 
 
 def flatten_after_export(connection: Connection, path: Path, table: str, *, always: bool) -> None:
-    """Update the flat tables of *table* that have the setting `auto`; with *always* all, or make one if there is none.
+    """Update the flat tables of *table* that have the `auto` setting.
+
+    If *always* is true, update all flat tables of *table*, or create one if there is none.
 
     Raises:
-        MixpanelDataError: As `flatten_events`. The export itself is complete.
+        MixpanelDataError: See `flatten_events`. The export itself is complete.
     """
     with _errors(path):
         flats = flat_tables(connection, table)
@@ -159,11 +161,11 @@ def flatten_after_export(connection: Connection, path: Path, table: str, *, alwa
 
 
 def refresh_flat_tables(connection: Connection, table: str) -> None:
-    """Read the batches of *table* again whose rows the caller's transaction has deleted, for its flat tables.
+    """Update the flat tables of *table* for batches with rows that the caller's transaction has deleted.
 
     Raises:
-        TableFormatError: Somebody has changed the columns of a flat table.
-        LedgerMismatchError: *table* has rows that the ledger does not know.
+        TableFormatError: The columns of a flat table have been changed.
+        LedgerMismatchError: *table* has rows that the ledger does not record.
         duckdb.Error: DuckDB cannot read or write.
     """
     for flat in flat_tables(connection, table):
@@ -219,17 +221,19 @@ def _source(connection: Connection, table: str) -> str:
     if not has_export_columns(connection, source):
         raise TableFormatError(
             source,
-            f"table {source} does not have an export's columns",
+            f"table {source} does not have the columns of an exported table",
             advice="run `mpx upgrade` if mixpanel_data wrote it",
         )
     return source
 
 
 def _target(connection: Connection, source: str, request: Request) -> FlatTable:
-    """Return the flat table with its settings, after dropping it if it must be made anew."""
+    """Return the flat table with its settings, after dropping it if it must be rebuilt."""
     name = name_in_database(connection, request.into or f"{source}_flat")
     if name.startswith("_"):
-        raise ArgumentError("into", f"must not begin with _, as the names of internal tables do, got {name}")
+        raise ArgumentError(
+            "into", f"must not begin with _, which is reserved for internal tables, got {name}"
+        )
     _check_name(connection, name)
     stored = next((flat for flat in flat_tables(connection) if flat.name == name), None)
     if stored and stored.source != source:
@@ -245,24 +249,26 @@ def _target(connection: Connection, source: str, request: Request) -> FlatTable:
 
 
 def _check_name(connection: Connection, table: str) -> None:
-    """Check that no table or view of the user has the name."""
+    """Check that the user has no table or view with the name."""
     check_no_view(connection, table)
     name = name_in_database(connection, table)
     if table_exists(connection, name) and all(flat.name != name for flat in flat_tables(connection)):
         raise TableExistsError(
             name,
-            f"{name} is a table of your own, so it cannot be a flat table",
+            f"{name} is your own table, not a flat table",
             advice="choose another name with $into",
         )
 
 
 def _check_columns(connection: Connection, table: str) -> None:
-    """Check that nobody has changed the columns of a flat table."""
+    """Check that the columns of a flat table have not been changed."""
     known = [(column.name, column.type) for column in read_columns(connection, table)]
     there = [column for column in columns_of(connection, table) if column != (OTHER, "JSON")]
     if there != [*BASE_COLUMNS.items(), *known]:
         raise TableFormatError(
-            table, f"the columns of table {table} have been changed", advice="pass $rebuild to make it anew"
+            table,
+            f"the columns of table {table} have been changed",
+            advice="pass $rebuild to create it from scratch",
         )
 
 
@@ -273,7 +279,9 @@ def _check_settings(stored: FlatTable, request: Request) -> None:
     ):
         if new is not None and new != old:
             raise ArgumentError(
-                argument, f"differs from that of table {stored.name}", advice="pass $rebuild to make it anew"
+                argument,
+                f"differs from the setting of table {stored.name}",
+                advice="pass $rebuild to create it from scratch",
             )
 
 
@@ -295,13 +303,13 @@ def _names(argument: str, names: Iterable[str] | None) -> tuple[str, ...] | None
         raise ArgumentError(argument, f"must be a list of names, got {names!r}")
     unique = tuple(sorted(set(names)))
     if not unique or not all(isinstance(name, str) for name in unique):
-        raise ArgumentError(argument, "must be names, at least one")
+        raise ArgumentError(argument, "must contain at least one name")
     return unique
 
 
 @contextmanager
 def _errors(path: Path) -> Iterator[None]:
-    """Translate errors of DuckDB."""
+    """Convert DuckDB errors to `DatabaseError`."""
     try:
         yield
     except duckdb.InterruptException as error:
@@ -309,7 +317,7 @@ def _errors(path: Path) -> Iterator[None]:
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise DatabaseError(
-            f"cannot write the flat table ({reason}), so it is as it was before",
-            advice=f"{advice_on(reason) or 'make room or end what uses the database'}, then flatten again",
+            f"cannot write the flat table ({reason}), so it was not changed",
+            advice=f"{advice_on(reason)}, then flatten again",
             db_path=str(path),
         ) from error

@@ -11,13 +11,13 @@ class Kind(IntFlag):
     SHORT = 2
     """An integer of up to 15 characters, which a double represents exactly."""
     LONG = 4
-    """Another integer that fits into 64 bits."""
+    """Any other integer that fits into 64 bits."""
     REAL = 8
     """A number with a fraction or an exponent that a double represents: the shortest text of the double is equal."""
     NUMBER = 16
     """Any other number, such as one of 20 digits, or -0."""
     TIME = 32
-    """A text such as `2024-01-31T12:00:00`."""
+    """A string such as `2024-01-31T12:00:00`."""
     TEXT = 64
     NESTED = 128
     """A list or an object."""
@@ -35,7 +35,7 @@ _TYPES = (
 def column_type(kinds: Kind) -> str:
     """Return the narrowest type that holds all values of these *kinds* without changing one.
 
-    Further kinds never lead back to a narrower type. Without any value, the type is VARCHAR.
+    More kinds never lead to a narrower type. If there are no values, the type is VARCHAR.
     """
     if not kinds:
         return "VARCHAR"
@@ -43,14 +43,14 @@ def column_type(kinds: Kind) -> str:
 
 
 def is_final(kinds: Kind) -> bool:
-    """Whether no further value can change the type of the column."""
+    """Whether the type of the column is the widest, so that more values cannot change it."""
     return bool(kinds) and column_type(kinds) == "VARCHAR"
 
 
 def widening(old: str, new: str, column: str) -> str | None:
     """Return SQL that converts *column* from type *old* to the wider type *new*; None if the texts must be read again.
 
-    A double does not tell the text of its number.
+    A double does not preserve the text of its number.
     """
     if (old, new) == ("BIGINT", "DOUBLE"):
         return f"{column}::DOUBLE"
@@ -60,5 +60,5 @@ def widening(old: str, new: str, column: str) -> str | None:
 
 
 def time_text(time: str) -> str:
-    """Return SQL for the text of *time*, SQL for a timestamp that was read from such a text."""
+    """Return SQL for the text of *time*, which is SQL for a timestamp that was parsed from such a string."""
     return f"replace(({time})::VARCHAR, ' ', 'T')"

@@ -1,4 +1,4 @@
-"""Reads one JSON object in Python and keeps the text of each value. For the few rows that SQL cannot read exactly."""
+"""Parses a JSON object in Python and keeps the text of each value. Used for the few rows that SQL cannot read exactly."""
 
 import json
 import re
@@ -18,18 +18,18 @@ class Member:
 
     key: str
     json: str
-    """The value as it is written."""
+    """The JSON text of the value."""
 
     @property
     def text(self) -> str | None:
-        """The value as a column of text has it: strings decoded, `null` as None."""
+        """The value for a VARCHAR column: strings decoded, `null` as None."""
         if self.json.startswith('"'):
             return str(json.loads(self.json, strict=False))
         return None if self.json == "null" else self.json
 
     @property
     def marked(self) -> str:
-        """The value as `values.kind` expects it: a number with the mark, unless it is an integer that SQL can read."""
+        """The value as `values.kind` expects it: numbers have the mark, unless they are integers that SQL can read."""
         if self.json.startswith('"'):
             written = json.dumps(self.text, ensure_ascii=False)
             return '""' if written.startswith(f'"{MARK}') else written
@@ -42,7 +42,7 @@ class Member:
 
 
 def members(text: str) -> list[Member]:
-    """Return the members of *text*, a JSON object that DuckDB accepts. Of several equal keys, only the first counts."""
+    """Return the members of *text*, a JSON object that DuckDB accepts. If a key is repeated, its first value is used."""
     first: dict[str, Member] = {}
     for key, value in _members(text):
         name = str(json.loads(key, strict=False))
@@ -61,7 +61,7 @@ def _members(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _end_of_nested(text: str, start: int) -> int:
-    """Return where the list or object that begins at *start* ends."""
+    """Return the end position of the list or object at position *start*."""
     depth = 0
     for token in _TOKEN.finditer(text, start):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)

@@ -21,7 +21,7 @@ from mixpanel_export._flat.values import (
 )
 
 _PAGE = 4_000_000  # bytes of doubtful rows that Python holds at once
-_ROW = 1_000  # bytes that Python needs for a row beside its text
+_ROW = 1_000  # bytes that Python needs for a row, besides its text
 _SAMPLE_BATCHES = 8
 _SAMPLE_ROWS = 1000  # of each of these batches
 _BASE = ", ".join(BASE_COLUMNS)
@@ -32,13 +32,13 @@ Base = tuple[str | None, datetime | None, str | None, str | None, int]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows of an events table: those of some batches, and of some events."""
+    """The rows of an events table that belong to some batches and some event names."""
 
     table: str
     batches: tuple[int, ...]
     events: tuple[str, ...] | None
     unparsable: bool
-    """Whether rows are checked for marks that break their text, because some row has such a text."""
+    """Whether to check for rows in which marks would break the JSON, because there is such a row."""
 
     @property
     def sql(self) -> str:
@@ -62,7 +62,7 @@ def batch_states(connection: Connection, table: str) -> dict[int, BatchState]:
     """Return the state of each batch that has rows in the events table.
 
     Raises:
-        LedgerMismatchError: The table has rows that the ledger does not know.
+        LedgerMismatchError: The table has rows that the ledger does not record.
     """
     counts = check_batches(connection, table)
     revisions = {batch.number: batch.revision for batch in read_batches(connection, table)}
@@ -72,7 +72,7 @@ def batch_states(connection: Connection, table: str) -> dict[int, BatchState]:
 def key_counts(
     connection: Connection, source: Source, only: Iterable[str] | None, most: int
 ) -> dict[str, int]:
-    """Return the number of rows that have each of the keys *only*, or each of the *most* frequent keys."""
+    """Return the number of rows with each key in *only*, or with each of the *most* most frequent keys."""
     condition = "" if only is None else f"WHERE key IN ({', '.join(map(literal, only))})"
     rows = connection.execute(
         f"SELECT key, count(*) AS rows FROM (SELECT unnest(json_keys(properties)) AS key {source.sql}) {condition} "
@@ -123,7 +123,7 @@ def _aggregated(
     connection: Connection, rows: str, keys: Sequence[str], group: str = "NULL"
 ) -> dict[int | None, dict[str, Kind]]:
     """Return the kinds of each key's values in the list `v` of each group of *rows*."""
-    # One expression for all values is planned once, which takes some milliseconds.
+    # DuckDB plans one expression for all values once. Planning takes some milliseconds.
     kinds = f"list_transform(v, lambda value: {kind('value')})"
     values = "".join(f", bit_or(kinds[{place}])" for place in range(1, len(keys) + 1))
     result = connection.execute(
@@ -139,7 +139,7 @@ class DoubtfulRows:
     """Rows that are read in Python, in a temporary table."""
 
     def __init__(self, connection: Connection, source: Source, keys: Iterable[str] | None) -> None:
-        """Find the doubtful rows; with *keys*, also the rows that have other keys."""
+        """Find the doubtful rows. If *keys* is given, also find the rows that have other keys."""
         self.condition = source.doubtful
         if keys is not None:
             self.condition = f"({self.condition} OR {has_other_keys(keys)})"

@@ -1,4 +1,4 @@
-"""The tables `_flat_tables`, `_flat_columns`, `_flat_batches` and `_flat_views`: what is known of each flat table."""
+"""The state of each flat table, in the tables `_flat_tables`, `_flat_columns`, `_flat_batches` and `_flat_views`."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from mixpanel_export._flat.columns import BatchState, Column
 from mixpanel_export._flat.kinds import Kind
 
 COMMENT = "flat table of mixpanel_export"
-"""The comment of every flat table and view of ours. A table without it is the user's own."""
+"""The comment on every flat table and view of this package. A table without it is the user's own."""
 
 _TABLES = {
     "_flat_tables": "flat_table VARCHAR, source_table VARCHAR, only_keys VARCHAR, only_events VARCHAR, "
@@ -32,9 +32,9 @@ class FlatTable:
     only: tuple[str, ...] | None = None
     """The keys that may become columns; None for all."""
     events: tuple[str, ...] | None = None
-    """The names of the events that it has; None for all."""
+    """The event names that it includes; None for all."""
     per_event: bool = False
-    """Whether each event has a view."""
+    """Whether each event name has a view."""
     auto: bool = False
     """Whether each export into the events table updates it."""
 
@@ -71,7 +71,7 @@ def write_table(connection: Connection, flat: FlatTable) -> None:
 
 
 def read_columns(connection: Connection, flat: str) -> list[Column]:
-    """Return the columns of a flat table, without those of the events table, in the order in which they were added."""
+    """Return the property columns of a flat table, in the order in which they were added."""
     rows = connection.execute(
         "SELECT key, column_name, kinds, value_count, first_batch, last_batch, widened_by FROM _flat_columns "
         "WHERE flat_table = ? ORDER BY position",
@@ -84,7 +84,7 @@ def read_columns(connection: Connection, flat: str) -> list[Column]:
 
 
 def write_columns(connection: Connection, flat: str, columns: Sequence[Column]) -> None:
-    """Replace what is stored of the columns."""
+    """Replace the stored state of the columns."""
     connection.execute("DELETE FROM _flat_columns WHERE flat_table = ?", [flat])
     rows = [
         (
@@ -117,7 +117,7 @@ def write_columns(connection: Connection, flat: str, columns: Sequence[Column]) 
 
 
 def read_batch_states(connection: Connection, flat: str) -> dict[int, BatchState]:
-    """Return the state that each batch had when the flat table read it."""
+    """Return the state of each batch at the time when the flat table read it."""
     rows = connection.execute(
         "SELECT batch, revision, source_rows FROM _flat_batches WHERE flat_table = ?", [flat]
     ).fetchall()
@@ -127,7 +127,7 @@ def read_batch_states(connection: Connection, flat: str) -> dict[int, BatchState
 def write_batch_states(
     connection: Connection, flat: str, gone: Iterable[int], states: Mapping[int, BatchState]
 ) -> None:
-    """Delete the states of the batches *gone*, and replace those of *states*."""
+    """Delete the states of the batches in *gone*, and replace the states of the batches in *states*."""
     connection.execute(
         "DELETE FROM _flat_batches WHERE flat_table = ? AND batch IN (SELECT unnest(?::INTEGER[]))",
         [flat, [*gone, *states]],
@@ -159,7 +159,7 @@ def drop_flat_table(connection: Connection, flat: str) -> None:
 
 
 def drop_views(connection: Connection, flat: str) -> None:
-    """Drop the views of a flat table. Views of the user that have their names stay."""
+    """Drop the views of a flat table. The user's own views with the same names are kept."""
     for view in read_views(connection, flat).values():
         if is_our_view(connection, view):
             connection.execute(f"DROP VIEW {quoted(view)}")
@@ -167,7 +167,7 @@ def drop_views(connection: Connection, flat: str) -> None:
 
 
 def read_views(connection: Connection, flat: str) -> dict[str, str]:
-    """Return the name of the view of each event."""
+    """Return the view name for each event name."""
     rows = connection.execute(
         "SELECT event_name, view_name FROM _flat_views WHERE flat_table = ? ORDER BY event_name", [flat]
     ).fetchall()
@@ -175,7 +175,7 @@ def read_views(connection: Connection, flat: str) -> dict[str, str]:
 
 
 def write_views(connection: Connection, flat: str, views: Mapping[str, str]) -> None:
-    """Replace what is stored of the views."""
+    """Replace the stored names of the views."""
     connection.execute("DELETE FROM _flat_views WHERE flat_table = ?", [flat])
     connection.execute(
         "INSERT INTO _flat_views SELECT ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
@@ -184,7 +184,7 @@ def write_views(connection: Connection, flat: str, views: Mapping[str, str]) -> 
 
 
 def is_our_view(connection: Connection, view: str) -> bool:
-    """Whether there is a view of this name with our comment."""
+    """Whether there is a view with this name and this package's comment."""
     rows = connection.execute(
         f"SELECT comment FROM duckdb_views() WHERE view_name = ? AND {IN_MAIN}", [view]
     ).fetchall()

@@ -40,13 +40,13 @@ from mixpanel_export._flat.state import (
 )
 from mixpanel_export._flat.values import Marks, converted, texts
 
-_SAMPLED = 20_000  # rows from which on a sample first tells which columns are text anyway
+_SAMPLED = 20_000  # for more rows, a sample is read first, to find the columns that are VARCHAR in any case
 _BASE = ", ".join(BASE_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an update did to a flat table."""
+    """The result of an update of a flat table."""
 
     columns: tuple[Column, ...]
     new: tuple[str, ...]
@@ -56,17 +56,17 @@ class Update:
     batches: tuple[int, ...]
     """The batches that were read."""
     other_keys: bool
-    """Whether rows that were read have keys without a column of their own."""
+    """Whether any row that was read has keys without a column of their own."""
 
 
 def update(connection: Connection, flat: FlatTable, *, unparsable: bool, only_known: bool = False) -> Update:
     """Bring *flat* up to date, or create it.
 
-    *unparsable* also handles rows whose text the fast queries break; without it, these raise an error of DuckDB. With
-    *only_known*, only batches that the table has already are read again.
+    If *unparsable* is true, rows whose JSON the fast queries would break are handled. Otherwise, such a row raises an
+    error. If *only_known* is true, only batches that are already in the table are read again.
 
     Raises:
-        duckdb.InvalidInputException: There is such a row.
+        duckdb.InvalidInputException: A fast query broke the JSON of a row, and *unparsable* is false.
         duckdb.Error: DuckDB cannot read or write.
     """
     before = read_batch_states(connection, flat.name)
@@ -105,7 +105,7 @@ class _Plan:
     columns: tuple[Column, ...]
     """The old columns and then the new ones, with their future kinds."""
     rereads: bool
-    """Whether all rows must be written again, since a type is widened whose values do not tell the text."""
+    """Whether all rows must be written again, because the values of a widened column do not preserve their text."""
     other: bool
     """Whether rows have keys without a column."""
     doubtful: bool
@@ -113,7 +113,7 @@ class _Plan:
 
     @property
     def widened(self) -> list[tuple[Column, Column]]:
-        """The old columns whose type changes, with their future."""
+        """The old columns whose type changes, each with its new column."""
         pairs = zip(self.old, self.columns, strict=False)
         return [(old, new) for old, new in pairs if old.type != new.type]
 
@@ -157,7 +157,7 @@ def _kinds_in_sql(
 ) -> dict[str, Kind]:
     """Return the kinds of each key whose type is not final, in rows that are not doubtful.
 
-    Without marks, reading is faster, and sufficient for columns without fractions.
+    Reading without marks is faster, and sufficient for columns without fractions.
     """
     keys = _open(known)
     if not keys:
@@ -248,7 +248,7 @@ def _alter(connection: Connection, table: str, plan: _Plan) -> None:
     """Widen columns and add new ones."""
     for old, new in plan.widened:
         name = quoted(new.name)
-        # A column without values, or one whose rows are all written again, has nothing to convert.
+        # There is nothing to convert if a column has no values, or if all its rows are written again.
         sql = None if plan.rereads or not old.kinds else widening(old.type, new.type, name)
         connection.execute(
             f"ALTER TABLE {quoted(table)} ALTER COLUMN {name} TYPE {new.type} USING {sql or f'NULL::{new.type}'}"

@@ -1,12 +1,13 @@
 """SQL that reads properties without losing the text of a number.
 
-DuckDB's JSON functions parse numbers and write them again: 1E5 becomes 100000.0, and 0.1000000000000000055 becomes 0.1. A
-*suspect* number is one that may change that way. Before the text is parsed, each suspect number becomes a string that begins
-with the character U+0001, and afterwards a number again.
+DuckDB's JSON functions parse numbers and format them again: 1E5 becomes 100000.0, and 0.1000000000000000055 becomes 0.1. A
+*suspect* number is one that this may change. Before the text is parsed, each suspect number is *marked*: it becomes a string
+that starts with the character U+0001. Afterwards it becomes a number again.
 
-A suspect number inside a string would be replaced, too. Then the text is no JSON any more, since the quote before U+0001 ends
-the string. Rows with such a text, and rows with an escaped U+0001 of their own, are *doubtful*: `members` reads them in
-Python. In a list, a number is not suspect for a zero at its end: lists are equal as JSON, not as text.
+Text inside a string that looks like a suspect number would be marked, too. The text is then no longer JSON, because the quote
+before U+0001 ends the string. Rows with such text, and rows that already have an escaped U+0001, are *doubtful*: `members`
+reads them in Python. A number in a list is not suspect because of a trailing zero, because lists are compared as JSON, not as
+text.
 """
 
 from collections.abc import Iterable
@@ -15,20 +16,20 @@ from typing import Literal
 from mixpanel_export._flat.kinds import Kind, time_text
 
 Marks = Literal["all", "inexact", "none"]
-"""Which numbers are marked: all suspect ones, only those that a double may not hold, or none."""
+"""The numbers that are marked: all suspect ones, only numbers that a double may not represent, or none."""
 
 MARK = r"\u0001"
-"""The mark as JSON writes it."""
+"""The mark, as a JSON escape."""
 
 _EXPONENT = r"-?[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]+\b"
 _MANY_DIGITS = r"-?[0-9]+\.[0-9]{9,}|-?[0-9]{8,}\.[0-9]+"
-# A zero at the end, or several after the point, which DuckDB may leave out; and -0, which it does not take as a number.
-# The last one includes the next character, so that the text is no JSON any more.
+# A trailing zero, or several zeros after the point, which DuckDB may drop; and -0, which it does not parse as a number.
+# The pattern for -0 includes the next character, so that a mark in a string breaks the JSON.
 _REWRITTEN = r"-?[0-9]+\.[0-9]+0\b|-?0\.0000[0-9]+|-0\s*[,}]"
 _SUSPECT = rf'("\s*:\s*)({_EXPONENT}|{_MANY_DIGITS}|{_REWRITTEN})|([\[,]\s*)({_EXPONENT}|{_MANY_DIGITS})'
 _RAW = "properties::VARCHAR"
 _MARKED = rf"""regexp_replace({_RAW}, '{_SUSPECT}', '\1\3"\\u0001\2\4"', 'g')"""
-# Enough to find kinds, where there is no -0: whether a zero at the end is left out does not matter then.
+# Sufficient to find kinds if there is no -0, because a dropped trailing zero does not change the kind.
 _INEXACT_MARKED = (
     rf"""regexp_replace({_RAW}, '("\s*:\s*)({_EXPONENT}|{_MANY_DIGITS})', '\1"\\u0001\2"', 'g')"""
 )
@@ -36,14 +37,14 @@ _OWN_MARK = f"contains({_RAW}, '{MARK}')"
 
 
 def doubtful(*, unparsable: bool) -> str:
-    """Return SQL for whether a row must be read in Python; *unparsable* also checks whether marks have broken the text."""
+    """Return SQL for whether a row must be read in Python. If *unparsable* is true, it checks whether marks break the JSON."""
     broken = f"regexp_matches({_RAW}, '{_SUSPECT}') AND NOT json_valid({_MARKED})"
     condition = f"{_OWN_MARK} OR ({broken})" if unparsable else _OWN_MARK
     return f"coalesce({condition}, false)"
 
 
 def json_values(keys: Iterable[str], marks: Marks) -> str:
-    """Return SQL for the list of the JSON texts of *keys*."""
+    """Return SQL for the list of the values of *keys* as JSON."""
     text = {"all": _MARKED, "inexact": _INEXACT_MARKED, "none": _RAW}[marks]
     return f"json_extract({text}, {_pointers(keys)})::VARCHAR[]"
 
@@ -59,9 +60,9 @@ def texts(keys: Iterable[str]) -> str:
 
 
 def kind(value: str) -> str:
-    """Return SQL for the `Kind` of *value*, SQL for the JSON text of a value.
+    """Return SQL for the `Kind` of *value*, which is SQL for a value as JSON.
 
-    Without marks, a number may be REAL or SHORT that is NUMBER with them.
+    If suspect numbers are not marked, the kind of a number may be REAL or SHORT instead of NUMBER.
     """
     text = f"{value}[2:-2]"
     return f"""CASE
@@ -95,7 +96,7 @@ def _marked_kind(number: str) -> str:
 
 
 def converted(text: str, column_type: str) -> str:
-    """Return SQL that converts *text*, SQL for an item of `texts`, to the type that all values of the column fit."""
+    """Return SQL that converts *text*, which is SQL for an item of `texts`, to the column's type."""
     if column_type in {"BOOLEAN", "BIGINT", "TIMESTAMP"}:
         return f"{text}::{column_type}"
     number = f"CASE WHEN starts_with({text}, chr(1)) THEN {text}[2:]"
@@ -114,13 +115,13 @@ def has_other_keys(keys: Iterable[str]) -> str:
 
 
 def literal(text: str) -> str:
-    """Return SQL for a text. SQL itself cannot contain the character NUL."""
+    """Return *text* as an SQL literal. SQL itself cannot contain the character NUL."""
     quoted = "'" + text.replace("'", "''") + "'"
     return "(" + quoted.replace("\0", "' || chr(0) || '") + ")" if "\0" in text else quoted
 
 
 def _pointers(keys: Iterable[str]) -> str:
-    """Return SQL for the list of JSON pointers to *keys*. Unlike paths, pointers can name every key, also the empty one."""
+    """Return SQL for the list of JSON pointers to *keys*. Unlike paths, pointers support every key, even the empty one."""
     escaped = (key.replace("~", "~0").replace("/", "~1") for key in keys)
     return f"[{', '.join(literal(f'/{key}') for key in escaped)}]::VARCHAR[]"
 

@@ -1,4 +1,4 @@
-"""Views of a flat table, one for each event, with the columns that have a value for that event."""
+"""Views of a flat table, one for each event name, with the columns that have a value for that event."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from mixpanel_export._flat.values import literal
 
 
 def view_name(flat: str, event: str) -> str:
-    """Return the name of the view of an event before it is checked whether the name is free."""
+    """Return the view name for an event. The name may already be in use."""
     words = re.sub(r"\W+", "_", event.lower()).strip("_")
     return f"{flat}_{words or 'event'}"
 
@@ -19,10 +19,10 @@ def view_name(flat: str, event: str) -> str:
 def update_views(
     connection: Connection, flat: str, columns: Sequence[Column], batches: Sequence[int], *, changed: bool
 ) -> dict[str, str]:
-    """Create the view of each event of *batches*, and add columns to views; return the name of each event's view.
+    """Create a view for each event name in *batches*, and add columns to views. Return the view name for each event name.
 
-    If there are no views yet, or the user has dropped one, the views of all events are checked. A view never loses a
-    column. *changed* says that the types of columns have changed, so all views are made again.
+    If there are no views yet, or the user has dropped one, the views for all events are checked. A view never loses a
+    column. If *changed* is true, the types of columns have changed, so all views are created again.
     """
     views = _existing_views(connection, flat)
     complete = views and len(views) == len(read_views(connection, flat))
@@ -41,7 +41,7 @@ def update_views(
 
 
 def _existing_views(connection: Connection, flat: str) -> dict[str, str]:
-    """Return the name of the view of each event, without views that the user has dropped or replaced."""
+    """Return the view name for each event name, without views that the user has dropped or replaced."""
     views = read_views(connection, flat)
     return {event: view for event, view in views.items() if is_our_view(connection, view)}
 
@@ -49,7 +49,7 @@ def _existing_views(connection: Connection, flat: str) -> dict[str, str]:
 def _columns_by_event(
     connection: Connection, flat: str, columns: Sequence[Column], batches: Sequence[int] | None
 ) -> dict[str, set[str]]:
-    """Return the columns that have a value, for each event of *batches*, or of all batches."""
+    """Return the columns that have a value, for each event name in *batches*, or in all batches."""
     names = [column.name for column in columns]
     if OTHER in dict(columns_of(connection, flat)):
         names.append(OTHER)
@@ -77,7 +77,7 @@ def _columns_of_view(connection: Connection, view: str) -> set[str]:
 
 
 def _create_view(connection: Connection, flat: str, event: str, view: str, names: set[str]) -> None:
-    """Create a view, with its columns in the order of the table."""
+    """Create a view with its columns in the table's order."""
     selected = [name for name, _ in columns_of(connection, flat) if name in BASE_COLUMNS or name in names]
     connection.execute(
         f"CREATE OR REPLACE VIEW {quoted(view)} AS SELECT {', '.join(map(quoted, selected))} FROM {quoted(flat)} "

@@ -1,6 +1,6 @@
 """Changes the accounts in the configuration file, and nothing else in it.
 
-The file holds secrets, and other programs read it as well. So a new file, which only its owner can read, replaces the
+The file contains secrets, and other programs read it too. So a new file, which only its owner can read, replaces the
 old one in a single step. If the system does not allow that, as for a file mounted into a container, the old file is
 overwritten.
 """
@@ -36,9 +36,9 @@ def add_account(
 ) -> bool:
     """Write an account to the file *path*, which is created if needed. Return whether it is now the default account.
 
-    The first account becomes the default account; a later one does so only with *default*. With *replace*, the old
-    account's keys that are not credentials are kept. With *keyring*, the secret is stored in the system's keyring, not
-    in the file.
+    The first account becomes the default account; a later one does so only if *default* is true. If *replace* is true,
+    an existing account is replaced, but its keys other than credentials are kept. If *keyring* is true, the secret is
+    stored in the system's keyring, not in the file.
 
     Raises:
         AccountExistsError: There is an account with that name, and *replace* is False.
@@ -47,26 +47,26 @@ def add_account(
     was_default, accounts = check_new(path, name, replace=replace)
     if keyring:
         store_secret(credentials.username or "", credentials.secret)
-    becomes_default = default or not accounts or was_default == name
+    is_default = default or not accounts or was_default == name
 
     def change(config: tomlkit.TOMLDocument) -> None:
         table = _tables(config)
         if not isinstance(table.get(name), MutableMapping):
             table[name] = tomlkit.table()
         _fill(table[name], credentials, keyring=keyring)
-        if becomes_default:
+        if is_default:
             config["default"] = name
 
     _rewrite(path, lambda text: _changed(text, change))
-    return becomes_default
+    return is_default
 
 
 def remove_account(path: Path, name: str) -> bool:
     """Remove the account from the file *path*. Return whether it was the default account.
 
     Raises:
-        AccountNotFoundError: the file has no such account.
-        ConfigError: the file cannot be read or written.
+        AccountNotFoundError: The file has no such account.
+        ConfigError: The file cannot be read or written.
     """
     was_default = check_known(path, name) == name
     _, accounts = read_accounts(path)
@@ -82,7 +82,7 @@ def set_default(path: Path, name: str) -> None:
     """Make an account in the file *path* the default.
 
     Raises:
-        AccountNotFoundError, ConfigError: as `remove_account`.
+        AccountNotFoundError, ConfigError: See `remove_account`.
     """
     check_known(path, name)
 
@@ -96,7 +96,7 @@ def set_defaults(path: Path, *, parallel: bool, mode: str) -> None:
     """Write *parallel* and *mode* into `[defaults]` of the file *path*.
 
     Raises:
-        ConfigError: the file cannot be read or written.
+        ConfigError: The file cannot be read or written.
     """
 
     def change(config: tomlkit.TOMLDocument) -> None:
@@ -128,7 +128,7 @@ def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, d
     """Check that an account *name* can be added, and return the result of `read_accounts`.
 
     Raises:
-        AccountExistsError, ConfigError: as `add_account`.
+        AccountExistsError, ConfigError: See `add_account`.
     """
     if not name.strip() or not name.isprintable():
         raise ConfigError(f"{name!r} is not a valid account name", advice="choose letters and digits")
@@ -146,7 +146,7 @@ def check_known(path: Path, name: str) -> str:
     """Return the default account of a file, which must have the account *name*.
 
     Raises:
-        AccountNotFoundError, ConfigError: as `remove_account`.
+        AccountNotFoundError, ConfigError: See `remove_account`.
     """
     default, accounts = read_accounts(path)
     if name not in accounts:
@@ -186,11 +186,11 @@ def _rewrite(path: Path, change: Callable[[str], str]) -> None:
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror or error})",
-            advice="check its folder, or name another file in MP_CONFIG_PATH",
+            advice="check its folder, or set MP_CONFIG_PATH to another file",
         ) from error
     except _ShapeError:
         raise ConfigError(
-            f"`accounts` in {path} is not written as tables",
+            f"`accounts` in {path} does not consist of tables",
             advice="write each account under [accounts.NAME]",
         ) from None
 
@@ -230,7 +230,7 @@ def _comments_below(account: object) -> str:
 
 
 def _with_comments(before: str, after: str, comments: str) -> str:
-    """Return *after*, with *comments* inserted before the lines that both texts end with."""
+    """Return *after*, with *comments* inserted before the common last lines of *before* and *after*."""
     old, new = (re.findall(r"[^\n]*\n|[^\n]+", text) for text in (before, after))
     equal = takewhile(lambda lines: lines[0] == lines[1], zip(reversed(old), reversed(new), strict=False))
     place = len(new) - sum(1 for _ in equal)

@@ -17,13 +17,13 @@ from mixpanel_export._local.reader import (
     relation_of,
 )
 
-_PAGE = 9_999  # rows; the renderer shows no more at a time
-_ANY_WIDTH = 1_000_000  # columns; wide enough that no value is cut
+_PAGE = 9_999  # rows; the renderer cannot show more at a time
+_ANY_WIDTH = 1_000_000  # columns; wide enough for any value
 _NARROWEST = 8  # characters in a column, if all columns are to fit
 _FRAME = 3  # characters around each column's value
-_LINES = 4  # approximate maximum for a text
-_USUAL = 20  # minimum characters in a column, from which the text length follows
-_HARMLESS = "\n\u200c\u200d"  # the last two join characters, as in emoji
+_LINES = 4  # approximate maximum number of lines for a value
+_USUAL = 20  # minimum number of characters in a column, which determines the maximum text length
+_HARMLESS = "\n\u200c\u200d"  # the last two control how characters join, as in emoji
 _TABLE = "_mpx_rows"  # temporary
 _EXPLAIN = ["explain_key", "explain_value"]
 
@@ -43,7 +43,7 @@ def box_of(
 ) -> Box | None:
     """Run *sql* and render the first *rows* rows (0: all) of its last statement; None if that has no rows to show.
 
-    The table is at most *width* columns wide: long texts are cut, and values are wrapped. If that is not enough,
+    The table is at most *width* columns wide: long strings are shortened, and values are wrapped. If that is not enough,
     columns in the middle are left out. If *width* is None, each row is one line. Control characters are shown as
     escapes.
 
@@ -71,7 +71,7 @@ def _pages(connection: Connection, rows: int, width: int | None) -> Iterator[str
 
 
 def _fitted(page: duckdb.DuckDBPyRelation, width: int) -> str:
-    """Render *page*, at most *width* columns wide. Long texts are cut, so that they take only a few lines."""
+    """Render *page*, at most *width* columns wide. Long strings are shortened to a few lines."""
     number = len(page.columns)
     share = (width - 1) // number - _FRAME
     json_places = [place for place, kind in enumerate(page.types) if str(kind) == "JSON"]
@@ -90,7 +90,7 @@ def _lacks_columns(box: str) -> bool:
 
 
 def _cut(column: str, page: duckdb.DuckDBPyRelation, length: int) -> str:
-    """Return SQL for *column* that cuts texts to at most *length* characters."""
+    """Return SQL that shortens the strings in *column* to at most *length* characters."""
     name = quoted(column)
     if str(page.types[page.columns.index(column)]) not in {"VARCHAR", "JSON"}:
         return name
@@ -99,7 +99,7 @@ def _cut(column: str, page: duckdb.DuckDBPyRelation, length: int) -> str:
 
 
 def _with_json_types(text: str, places: Sequence[int]) -> str:
-    """Return the box with the type json in the header of the columns that were cut as text."""
+    """Return the box with the type json in the header of JSON columns that were shortened as text."""
     lines = text.split("\n")
     head = next(number for number, line in enumerate(lines) if line.startswith(("├", "└")))
     for place in places:

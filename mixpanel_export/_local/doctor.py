@@ -55,7 +55,7 @@ class Finding:
     state: State
     text: str
     advice: str | None = None
-    """What to do, if anything."""
+    """Advice; None if there is nothing to do."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -97,7 +97,7 @@ def _unmet(requirement: str) -> str | None:
     """Return the problem if a *requirement* is not installed or too old; else None."""
     parts = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?(?:>=([\d.]+))?", requirement)
     if not parts:
-        return None  # it belongs to an extra, or has another form
+        return None  # the requirement belongs to an extra, or has another form
     name, minimum = parts.groups()
     installed = _version_of(name)
     if installed and _numbers(installed) >= _numbers(minimum or ""):
@@ -130,21 +130,21 @@ def check_credentials(account: str | None) -> tuple[Credentials | None, list[Fin
 
 
 def server_findings(reached: ServerProbe) -> Iterator[Finding]:
-    """Report how the server answered, and whether the clocks agree."""
+    """Report how the server responded, and whether the clocks agree."""
     way = f"through the proxy {reached.proxy}" if reached.proxy else "without a proxy"
     how = f"{reached.tls or 'no TLS'}, {way}, status {reached.status} after {reached.seconds:.2f} s"
-    yield Finding("server", "ok", f"{reached.server} answers ({how})")
+    yield Finding("server", "ok", f"{reached.server} responds ({how})")
     if reached.ahead is None:
-        yield Finding("clock", "ok", "not compared, as the server sends no time")
+        yield Finding("clock", "ok", "not compared, because the server does not send the time")
     elif abs(reached.ahead) <= _MAX_CLOCK_DIFFERENCE + reached.uncertainty:
         seconds = _MAX_CLOCK_DIFFERENCE + reached.uncertainty
-        yield Finding("clock", "ok", f"within {seconds:.0f} s of the server's")
+        yield Finding("clock", "ok", f"within {seconds:.0f} s of the server's clock")
     else:
         side = "ahead of" if reached.ahead > 0 else "behind"
         yield Finding(
             "clock",
             "warning",
-            f"{abs(reached.ahead):.0f} s {side} the server's",
+            f"{abs(reached.ahead):.0f} s {side} the server's clock",
             "synchronize the clock (NTP), which decides which days are over",
         )
 
@@ -154,19 +154,19 @@ def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: 
     region, project = (credentials.region, credentials.project_id) if credentials else ("us", "")
     with _warnings_of("quota") as warned:
         try:
-            view = SharedQuota(key_of(export_url(region, api_url), project), per_hour=per_hour).read()
+            state = SharedQuota(key_of(export_url(region, api_url), project), per_hour=per_hour).read()
         except MixpanelDataError as error:
             return [finding_of("quota", "problem", error)]
     if warned:
         return warned
     if credentials is None:
         return [Finding("quota", "ok", f"{quota_file()} is usable")]
-    left = f"{view.remaining} of {per_hour} requests left this hour" if per_hour else "no hourly limit"
-    text = f"{left}, {len(view.counted)} used, according to {quota_file()}"
-    if view.wait < 60:
+    left = f"{state.remaining} of {per_hour} requests left this hour" if per_hour else "no hourly limit"
+    text = f"{left}, {len(state.counted)} used, according to {quota_file()}"
+    if state.wait < 60:
         return [Finding("quota", "ok", text)]
     return [
-        Finding("quota", "warning", text, f"an export would wait {view.wait / 60:.0f} min; see `mpx quota`")
+        Finding("quota", "warning", text, f"an export would wait {state.wait / 60:.0f} min; see `mpx quota`")
     ]
 
 
@@ -203,7 +203,9 @@ def _check_folder(folder: Path) -> Finding:
         advice = "grant the permission, or choose another path"
         return Finding("disk", "problem", f"this user may not write to {folder}", advice)
     if free < _LOW_DISK:
-        return Finding("disk", "warning", text, "free some space; an export also stores its downloads there")
+        return Finding(
+            "disk", "warning", text, "free up disk space; an export also stores its downloads there"
+        )
     return Finding("disk", "ok", text)
 
 
@@ -232,7 +234,7 @@ def _check_table(connection: Connection, table: str) -> Iterator[Finding]:
     try:
         check_format(connection, table, replacing=True)
     except TableFormatError:
-        return  # not written by an export
+        return  # not an exported table
     try:
         check_format(connection, table)
         _check_rows(connection, table)
@@ -253,7 +255,7 @@ def _check_rows(connection: Connection, table: str) -> None:
 
 @contextmanager
 def _warnings_of(topic: str) -> Iterator[list[Finding]]:
-    """Collect the warnings raised in the block as findings. The list is filled when the block ends."""
+    """Collect the warnings raised in the block as findings. The list is complete when the block ends."""
     findings: list[Finding] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

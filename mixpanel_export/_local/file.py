@@ -1,4 +1,4 @@
-"""The local half of a workspace: a DuckDB file and its tables. `Workspace` adds the exports from Mixpanel."""
+"""The local part of a workspace: a DuckDB file and its tables. `Workspace` adds exports from Mixpanel."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import duckdb
 
-from mixpanel_export._database.connection import connect, connected_for_export, first_row, quoted
-from mixpanel_export._database.path import check_there
+from mixpanel_export._database.connection import advice_on, connect, connected_for_export, first_row, quoted
+from mixpanel_export._database.path import check_exists
 from mixpanel_export._display import require_pandas
 from mixpanel_export._flat.flatten import flatten_events
 from mixpanel_export._local.forget import forget_persons
@@ -76,7 +76,7 @@ class LocalDatabase(ABC):
         if self._connection is None:
             path = self.db_path if self._read_only else self._writable_path("open it")
             if self._read_only:
-                check_there(path)
+                check_exists(path)
             self._connection = connect(path, read_only=self._read_only)
         return self._connection
 
@@ -84,7 +84,7 @@ class LocalDatabase(ABC):
     def sql(self, query: str) -> "pd.DataFrame":
         """Run *query* and return its rows as a pandas DataFrame.
 
-        Raises `QueryError` if the query fails, and `ImportError` without pandas.
+        Raises `QueryError` if the query fails, and `ImportError` if pandas is not installed.
 
         Example:
             workspace.sql("SELECT event_name, count(*) AS events FROM events GROUP BY ALL")
@@ -95,14 +95,14 @@ class LocalDatabase(ABC):
 
     @short_tracebacks
     def sql_scalar(self, query: str) -> Any:
-        """Run *query* and return the first value of its first row, or None if it has no rows; raises `QueryError`."""
+        """Run *query* and return the first value of its first row, or None if it has no rows. Raises `QueryError`."""
         with query_errors():
             row = first_row(self.connection, query)
         return row[0] if row else None
 
     @short_tracebacks
     def sql_rows(self, query: str) -> SQLResult:
-        """Run *query* and return its rows as tuples, with the column names; raises `QueryError`."""
+        """Run *query* and return its rows as tuples, with the column names. Raises `QueryError`."""
         with query_errors():
             cursor = self.connection.execute(query)
             return SQLResult([column[0] for column in cursor.description or ()], cursor.fetchall())
@@ -111,33 +111,33 @@ class LocalDatabase(ABC):
     def relation(self, query: str) -> duckdb.DuckDBPyRelation:
         """Return *query* as a DuckDB relation, which runs when it is converted: `.df()`, `.pl()`, `.arrow()`.
 
-        Raises `QueryError` if the query is invalid. Errors that occur while it runs are DuckDB's own.
+        Raises `QueryError` if the query is invalid. Errors that occur while it runs are DuckDB errors.
         """
         with query_errors():
             return self.connection.sql(query)
 
     @short_tracebacks
     def tables(self, *, all: bool = False) -> list[TableInfo]:  # noqa: A002 - keyword-only
-        """Return the exported tables by name. With *all*, your own tables are included, with the type None.
+        """Return the exported tables by name. If *all* is true, also return your own tables, with the type None.
 
-        Tables whose names begin with an underscore are internal and never listed.
+        Tables whose names begin with an underscore are internal and are never returned.
         """
         return tables_of(self.connection, own=all)
 
     @short_tracebacks
     def table_schema(self, table: str) -> TableSchema:
-        """Return the columns of a table or view; raises `TableNotFoundError`."""
+        """Return the columns of a table or view. Raises `TableNotFoundError`."""
         return schema_of(self.connection, table)
 
     @short_tracebacks
     def sample(self, table: str, n: int = 10) -> "pd.DataFrame":
-        """Return *n* random rows, or all if there are fewer; raises as `table_schema` and `sql`."""
+        """Return *n* random rows, or all if there are fewer. Raises the same errors as `table_schema` and `sql`."""
         name = resolve_table(self.connection, table)
         return self.sql(f"SELECT * FROM {quoted(name)} USING SAMPLE reservoir({int(n)} ROWS)")
 
     @short_tracebacks
     def summarize(self, table: str) -> SummaryResult:
-        """Return DuckDB's summary of each column: minimum, maximum, counts, quartiles; raises `TableNotFoundError`."""
+        """Return each column's minimum, maximum, counts and quartiles, from DuckDB. Raises `TableNotFoundError`."""
         return summary_of(self.connection, table)
 
     @short_tracebacks
@@ -150,7 +150,7 @@ class LocalDatabase(ABC):
 
     @short_tracebacks
     def property_keys(self, table: str, event: str | None = None) -> list[str]:
-        """Return the sorted keys of `properties` in all events, or in those named *event*.
+        """Return the sorted keys of `properties` in all events, or in all events named *event*.
 
         Raises `TableNotFoundError` if there is no such table, and `QueryError` if it does not hold events.
         """
@@ -171,18 +171,18 @@ class LocalDatabase(ABC):
     def drop(self, *names: str, force: bool = False) -> None:
         """Drop exported tables and their ledger entries in one transaction: all of them, or none.
 
-        The flat tables of a dropped table are dropped with it. A later `resume` exports a dropped table from the
-        beginning. With *force*, you can also drop your own tables.
+        The flat tables of a dropped table are dropped with it. A later `resume` exports a dropped table from scratch. If
+        *force* is true, you can also drop your own tables.
 
         Raises:
             TableNotFoundError: There is no such table.
-            TableFormatError: No export made the table, or a newer release of this program wrote the ledger.
+            TableFormatError: The table was not exported, or a newer release of this program wrote the ledger.
             ArgumentError: A name begins with an underscore, like an internal table's name.
             DatabaseError: The workspace is read-only, or another connection is changing the table.
             ExportRunningError: This process is exporting into the file.
         """
         path = self._writable_path("drop tables")
-        # This uses a separate connection, because the user may have begun a transaction on the other one.
+        # This uses a separate connection, because the user may have started a transaction on the other one.
         with connected_for_export(path) as connection:
             try:
                 drop_tables(connection, names, own=force)
@@ -190,30 +190,32 @@ class LocalDatabase(ABC):
                 reason = str(error).splitlines()[0]
                 raise DatabaseError(
                     f"cannot drop {', '.join(names)} ({reason}), so nothing was dropped",
-                    advice="end what uses the database, then try again",
+                    advice=f"{advice_on(reason)}, then try again",
                     db_path=str(path),
                 ) from error
 
     @short_tracebacks
-    def drop_all(self, type: Literal["events", "profiles"] | None = None) -> None:  # noqa: A002 - mixpanel_data's
-        """Drop all exported tables, or those of one *type*. Your own tables stay. Raises as `drop`."""
+    def drop_all(self, type: Literal["events", "profiles"] | None = None) -> None:  # noqa: A002 - the name of mixpanel_data
+        """Drop all exported tables, or all of one *type*. Your own tables are kept. Raises the same errors as `drop`."""
         self.drop(*(table.name for table in self.tables() if type in {None, table.type}))
 
     @short_tracebacks
     def forget(self, *distinct_ids: str, also: Iterable[str] = (), table: str | None = None) -> ForgetResult:
-        """Delete every event of the persons *distinct_ids* from all exported tables, or from *table*: all or nothing.
+        """Delete every event whose `distinct_id` is in *distinct_ids* from all exported tables, or only from *table*.
 
-        *also* may name further properties that hold one of the ids: `user_id` (`$user_id`), `device_id` (`$device_id`)
-        and `before_identity` (`$distinct_id_before_identity`). Hidden duplicates of these events, and raw lines in
-        which an id occurs, are also deleted. The ledger is updated to the rows that are left, so a later `resume`
-        refetches nothing. Your own tables are not searched; the result names those with a column `distinct_id`.
+        *also* selects additional properties to compare: `user_id` (`$user_id`), `device_id` (`$device_id`) and
+        `before_identity` (`$distinct_id_before_identity`). Hidden duplicates of these events, and raw lines in which an
+        id occurs, are also deleted. Either everything is deleted or nothing. The ledger is updated to match the
+        remaining rows, so a later `resume` does not refetch them. Your own tables are not searched; the result lists
+        your tables with a `distinct_id` column.
 
-        Delete the person in Mixpanel first. Fetching these days before Mixpanel has deleted the person brings the
-        person back; then call `forget` again. DuckDB marks rows as deleted and does not overwrite them: no query finds
-        them, but their bytes may remain in the file. A copy of the database (`COPY FROM DATABASE`) does not have them.
+        Delete the person in Mixpanel first. If an export refetches the days before Mixpanel has deleted the person, it
+        restores the events; then call `forget` again. DuckDB marks rows as deleted, but does not overwrite them at once:
+        queries no longer find them, but their bytes may remain in the file. A copy of the database (`COPY FROM
+        DATABASE`) does not have them.
 
         Raises:
-            ArgumentError: There is no id, an id is empty, or *also* has another name; this is a `ValueError`.
+            ArgumentError: There is no id, an id is empty, or *also* has an unknown value; this is a `ValueError`.
             DatabaseNotFoundError: There is no such file.
             DatabaseError: The file has no ledger, cannot be written, or is used by another process.
             TableNotFoundError: The ledger has no such table.
@@ -223,7 +225,7 @@ class LocalDatabase(ABC):
         Example:
             workspace.forget("user-1", "$device:4711", also=["user_id", "device_id"])
         """
-        check_there(self.db_path)
+        check_exists(self.db_path)
         return forget_persons(self._writable_path("forget persons"), distinct_ids, also, table)
 
     @short_tracebacks
@@ -238,13 +240,13 @@ class LocalDatabase(ABC):
         auto: bool | None = None,
         rebuild: bool = False,
     ) -> FlattenResult:
-        """Make a table with one typed column for each property, or update it, as `flatten_events` does.
+        """Create or update a table with one typed column for each property. See `flatten_events`.
 
         Example:
             workspace.flatten()
             workspace.sql('SELECT "$browser", count(*) FROM events_flat GROUP BY ALL')
         """
-        check_there(self.db_path)
+        check_exists(self.db_path)
         return run_sync(
             flatten_events,
             self._writable_path("flatten tables"),
@@ -258,12 +260,12 @@ class LocalDatabase(ABC):
         )
 
     def _writable_path(self, purpose: str) -> Path:
-        """Create the file's folder, and return the file's path; raises `DatabaseError` if it is read-only."""
+        """Create the file's folder, and return the file's path. Raises `DatabaseError` if the workspace is read-only."""
         path = self.db_path
         if self._read_only:
             raise DatabaseError(
-                f"{path} is open for reading only",
-                advice=f"use a Workspace without read_only to {purpose}",
+                f"{path} is open read-only",
+                advice=f"use a Workspace with read_only=False to {purpose}",
                 db_path=str(path),
             )
         try:
@@ -277,8 +279,8 @@ class LocalDatabase(ABC):
         return path
 
 
-def size_and_birth(path: Path) -> tuple[float, datetime | None]:
-    """Return a file's size in millions of bytes, and its creation time or None if the system does not record it."""
+def size_and_creation_time(path: Path) -> tuple[float, datetime | None]:
+    """Return a file's size in millions of bytes, and its creation time; None if the system does not record it."""
     status = path.stat()
     born = getattr(status, "st_birthtime", None)
     return status.st_size / 1_000_000, None if born is None else datetime.fromtimestamp(born, UTC)

@@ -1,6 +1,6 @@
-"""Deletes persons: their visible and hidden events, raw lines and rows of flat tables, in one transaction with the ledger.
+"""Deletes people's data: events, hidden duplicates, raw lines, rows of flat tables. One transaction updates the ledger too.
 
-A checkpoint follows. DuckDB marks rows as deleted and does not overwrite them, so their bytes may remain in the file.
+A checkpoint follows. DuckDB marks rows as deleted, but does not overwrite them, so their bytes may remain in the file.
 """
 
 import re
@@ -19,7 +19,7 @@ from mixpanel_export._database.connection import (
     quoted,
     transaction,
 )
-from mixpanel_export._database.path import check_there
+from mixpanel_export._database.path import check_exists
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import (
     IN_MAIN,
@@ -41,7 +41,7 @@ PROPERTIES = {
     "device_id": "$device_id",
     "before_identity": "$distinct_id_before_identity",
 }
-"""The properties that can be compared in addition to `distinct_id`, keyed by the name that callers use."""
+"""The properties that can be compared in addition to `distinct_id`, keyed by the values of *also*."""
 
 _FETCH_ROWS = 1000  # raw lines that Python fetches from DuckDB at a time
 
@@ -122,12 +122,13 @@ DELETE FROM _export_strays WHERE rowid IN (
 def forget_persons(
     path: Path, distinct_ids: Sequence[str], also: Iterable[str] = (), table: str | None = None
 ) -> ForgetResult:
-    """Delete every event of the persons *distinct_ids*: all of them, or none.
+    """Delete every event whose `distinct_id` is in *distinct_ids*. Either everything is deleted or nothing.
 
-    *also* names further properties to compare, keys of `PROPERTIES`. Without *table*, every exported table is searched.
+    *also* has keys of `PROPERTIES`, additional properties to compare. If *table* is None, all exported tables are
+    searched.
 
     Raises:
-        ArgumentError: An id is empty or not text, or *also* has another name.
+        ArgumentError: An id is empty or not a string, or *also* has an unknown key.
         DatabaseNotFoundError: There is no such file.
         DatabaseError: The file has no ledger, or cannot be opened or written.
         TableNotFoundError: The ledger has no such table.
@@ -135,7 +136,7 @@ def forget_persons(
         ExportRunningError: This process is exporting into the file.
     """
     paths = _checked(distinct_ids, also)
-    check_there(path)
+    check_exists(path)
     if path.stat().st_size == 0:
         raise _no_ledger(path)
     with connected_for_export(path) as connection:
@@ -160,17 +161,17 @@ def forget_persons(
 def _checked(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:
     """Return the JSON paths to compare. Error messages never contain an id."""
     if not distinct_ids:
-        raise ArgumentError("distinct_ids", "must not be missing")
+        raise ArgumentError("distinct_ids", "must contain at least one id")
     for distinct_id in distinct_ids:
         if not isinstance(distinct_id, str) or not distinct_id:
-            raise ArgumentError("distinct_ids", "must be texts that are not empty")
+            raise ArgumentError("distinct_ids", "must be non-empty strings")
         try:
             distinct_id.encode()
         except UnicodeEncodeError:
             raise ArgumentError("distinct_ids", "must be valid Unicode") from None
     names = dict.fromkeys(also)
     if not names.keys() <= PROPERTIES.keys():
-        raise ArgumentError("also", f"must be among {', '.join(PROPERTIES)}")
+        raise ArgumentError("also", f"must be one of {', '.join(PROPERTIES)}")
     return [f'$."{PROPERTIES[name]}"' for name in names]
 
 
@@ -191,7 +192,7 @@ def _errors(path: Path, what: str) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         raise DatabaseError(
             what.format(reason),
-            advice=f"{advice_on(reason) or 'end what uses the database'}, then try again",
+            advice=f"{advice_on(reason)}, then try again",
             db_path=str(path),
         ) from error
 
@@ -208,18 +209,18 @@ def _tables(connection: Connection, table: str | None) -> list[str]:
     chosen = [name for name in names if name in {own, SHADOW + own}]
     if not chosen:
         known = ", ".join(name for name in names if not name.startswith(SHADOW)) or "none"
-        raise TableNotFoundError(table, f"the ledger has no table {table}", advice=f"it has these: {known}")
+        raise TableNotFoundError(table, f"the ledger has no table {table}", advice=f"its tables are: {known}")
     return chosen
 
 
 def _match(paths: Sequence[str]) -> str:
-    """Return the SQL condition for the persons' rows. *paths* are constants in this module."""
+    """Return the SQL condition for the rows to delete. *paths* are constants in this module."""
     values = ["distinct_id", *(f"json_extract_string(properties, '{path}')" for path in paths)]
     return "(" + " OR ".join(f"{value} IN (FROM _export_ids)" for value in values) + ")"
 
 
 def _forget(connection: Connection, table: str, match: str, ids: Collection[str]) -> ForgottenTable:
-    """Delete the persons' rows of one table, in the caller's transaction."""
+    """Delete the matching rows of one table, in the caller's transaction."""
     rows = _rows(connection, table)
     connection.execute(_REMOVED.format(rows=rows, match=match))
     connection.execute(_HIDDEN.format(match=match), {"table": table})
@@ -257,7 +258,7 @@ def _delete(connection: Connection, table: str, matches: str) -> int:
 
 def _find_raw_lines(connection: Connection, table: str, ids: Collection[str]) -> None:
     """Fill the temporary table `_export_lines` with the raw lines in which an id occurs."""
-    # Within a longer word, it would be a different id.
+    # Within a longer word, the text would be part of a different id.
     occurs = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, ids))})(?![^\W_])").search
     matches: list[tuple[int, int, str]] = []
     cursor = connection.execute(_RAW_LINES, [table])
@@ -273,7 +274,7 @@ def _find_raw_lines(connection: Connection, table: str, ids: Collection[str]) ->
 
 
 def _texts(line: bytes) -> Iterator[str]:
-    """Yield a raw line as it is, then without escapes, and as DuckDB reads it if it is an event."""
+    """Yield a raw line unchanged, then without escapes, and as DuckDB parses it if it is an event."""
     text = line.decode("utf-8", "replace")
     yield text
     yield _unescaped(text)
@@ -295,7 +296,7 @@ def _character(escape: re.Match[str]) -> str:
 
 
 def _correct_strays(connection: Connection, table: str, rows: str) -> None:
-    """Recount the strays of the changed batches, and delete recorded strays that no longer have a row."""
+    """Count the strays of the changed batches again, and delete recorded strays that no longer have a row."""
     zones = connection.execute(
         "SELECT DISTINCT timezone FROM _export_batches WHERE table_name = ? AND outside_rows + timeless_rows > 0",
         [table],
@@ -309,9 +310,9 @@ def _correct_strays(connection: Connection, table: str, rows: str) -> None:
 
 
 def _other_tables(connection: Connection) -> tuple[str, ...]:
-    """Return the other tables that name persons: the user's own, and those made by other programs.
+    """Return all other tables with a `distinct_id` column: the user's own tables, and tables of other programs.
 
-    Flat tables are among them if the user has renamed them, or if their events table is gone.
+    They include flat tables that the user has renamed, or whose events table no longer exists.
     """
     refreshed = [flat.name for flat in flat_tables(connection) if table_exists(connection, flat.source)]
     rows = connection.execute(

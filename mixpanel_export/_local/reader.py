@@ -52,7 +52,7 @@ class Replacement:
 
     spec: ExportSpec
     complete_batches: int
-    """Batches that need not be fetched again."""
+    """The number of batches that need not be fetched again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ class Contents:
     coverages: tuple[Coverage, ...]
     replacements: tuple[Replacement, ...]
     others: tuple[str, ...]
-    """Tables that no export wrote."""
+    """Tables that were not exported."""
     unknown: Mapping[str, int]
-    """The number of rows that belong to no batch, for each exported table that has such rows."""
+    """The number of rows that do not belong to a batch, for each exported table that has such rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def reading(
 ) -> Iterator[Connection]:
     """Open the file read-only. If another process holds it, retry for *wait* seconds.
 
-    *on_wait* is called once, when the wait begins.
+    *on_wait* is called once, when the wait starts.
 
     Raises:
         DatabaseNotFoundError: There is no such file, or it is empty.
@@ -128,7 +128,7 @@ def _opened(
 
 
 def read_contents(connection: Connection) -> Contents:
-    """Return the file's contents; raises `TableFormatError` if a newer release wrote the ledger."""
+    """Return the file's contents. Raises `TableFormatError` if a newer release wrote the ledger."""
     check_ledger(connection)
     rows = read_batches(connection)
     zones = {row.table: row.zone for row in rows}
@@ -180,8 +180,8 @@ def write_parquet(
     The file appears once it is complete. An existing file is replaced, but its mode, owner and links are kept.
 
     Raises:
-        ValueError: As `run_query`.
-        OSError: the file cannot be written, or the query reads another file that cannot be read.
+        ValueError: See `run_query`.
+        OSError: The file cannot be written, or the query reads another file that cannot be read.
     """
     try:
         with replacing(path) as new:
@@ -195,7 +195,7 @@ def _copy_to_parquet(connection: Connection, sql: str, path: Path, parameters: P
     with one_line_errors():
         relation = interruptible(connection, partial(relation_of, connection, sql, parameters))
         if relation is None:
-            raise ValueError("SQL: there is no statement that has rows")
+            raise ValueError("SQL: no statement returns rows")
         literal = "'" + str(path).replace("'", "''") + "'"
         copy = f"COPY (\n{relation.sql_query()}\n) TO {literal} (FORMAT parquet, COMPRESSION zstd)"
         row = interruptible(connection, lambda: connection.execute(copy, dict(parameters) or None).fetchone())

@@ -25,7 +25,7 @@ _NUMBERS = {
 
 @contextmanager
 def query_errors() -> Iterator[None]:
-    """Convert DuckDB errors to `QueryError`, with DuckDB's text, which may have several lines."""
+    """Convert DuckDB errors to `QueryError`, with DuckDB's message, which may have several lines."""
     try:
         yield
     except duckdb.Error as error:
@@ -33,7 +33,7 @@ def query_errors() -> Iterator[None]:
 
 
 def summary_of(connection: duckdb.DuckDBPyConnection, table: str) -> SummaryResult:
-    """Return DuckDB's summary of each column; raises `TableNotFoundError`."""
+    """Return DuckDB's summary of each column. Raises `TableNotFoundError`."""
     name = schema_of(connection, table).table_name
     rows = connection.execute(
         "SELECT column_name, column_type, min, max, approx_unique, TRY_CAST(avg AS DOUBLE), TRY_CAST(std AS DOUBLE), "
@@ -48,7 +48,7 @@ def breakdown_of(connection: duckdb.DuckDBPyConnection, table: str) -> EventBrea
 
     Raises:
         TableNotFoundError: There is no such table.
-        QueryError: The table does not hold events.
+        QueryError: The table does not contain events.
     """
     name = _table_with(connection, table, "event_name", "event_time", "distinct_id")
     counted = "count(*), count(DISTINCT distinct_id), min(event_time), max(event_time)"
@@ -64,11 +64,11 @@ def breakdown_of(connection: duckdb.DuckDBPyConnection, table: str) -> EventBrea
 
 
 def property_keys_of(connection: duckdb.DuckDBPyConnection, table: str, event: str | None) -> list[str]:
-    """Return the sorted keys of `properties` in all events, or in those named *event*.
+    """Return the sorted keys of `properties` in all events, or in all events named *event*.
 
     Raises:
         TableNotFoundError: There is no such table.
-        QueryError: The table does not hold events.
+        QueryError: The table does not contain events.
     """
     needed = ["properties"] if event is None else ["properties", "event_name"]
     name = _table_with(connection, table, *needed)
@@ -112,8 +112,8 @@ def _table_with(connection: duckdb.DuckDBPyConnection, table: str, *columns: str
     missing = set(columns) - {column.name for column in schema.columns}
     if missing:
         raise QueryError(
-            f"table {schema.table_name} has no column {' or '.join(sorted(missing))}, so it does not hold events",
-            advice="name a table that does",
+            f"table {schema.table_name} has no column {' or '.join(sorted(missing))}, so it does not contain events",
+            advice="choose a table with events",
             status_code=0,
         )
     return schema.table_name

@@ -1,7 +1,7 @@
 """Lists, describes and drops the tables of a database.
 
-Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here. A table
-counts as exported if the ledger or mixpanel_data's `_metadata` names it. All other tables are the user's own.
+Tables whose names begin with an underscore are internal. They are not listed and cannot be dropped here. Exported
+tables are those in the ledger or in mixpanel_data's `_metadata`. All other tables are the user's own.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ _FETCHED = {
 
 
 def tables_of(connection: duckdb.DuckDBPyConnection, *, own: bool = False) -> list[TableInfo]:
-    """Return the exported tables by name; with *own*, include the user's own tables."""
+    """Return the exported tables by name. If *own* is true, also return the user's own tables."""
     exported = _exported(connection)
     names = [name for name in _visible(connection) if own or name in exported]
     return [
@@ -42,7 +42,7 @@ def tables_of(connection: duckdb.DuckDBPyConnection, *, own: bool = False) -> li
 
 
 def resolve_table(connection: duckdb.DuckDBPyConnection, table: str) -> str:
-    """Return the name of a table or view as the database spells it; raises `TableNotFoundError`."""
+    """Return the name of a table or view as the database spells it. Raises `TableNotFoundError`."""
     row = first_row(
         connection,
         f"SELECT name FROM (SELECT table_name AS name FROM duckdb_tables() WHERE {IN_MAIN} UNION ALL "
@@ -55,7 +55,7 @@ def resolve_table(connection: duckdb.DuckDBPyConnection, table: str) -> str:
 
 
 def schema_of(connection: duckdb.DuckDBPyConnection, table: str) -> TableSchema:
-    """Return the columns of a table or view; raises `TableNotFoundError`."""
+    """Return the columns of a table or view. Raises `TableNotFoundError`."""
     name = resolve_table(connection, table)
     columns = connection.execute(
         'SELECT name, type, NOT "notnull", pk FROM pragma_table_info(?) ORDER BY cid', [quoted(name)]
@@ -66,8 +66,8 @@ def schema_of(connection: duckdb.DuckDBPyConnection, table: str) -> TableSchema:
 def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, own: bool) -> None:
     """Drop tables and their ledger entries in one transaction: all of them, or none.
 
-    A table's flat tables are dropped with it, and so are the rows of an interrupted `replace`. Unless *own*, only
-    exported and flat tables are dropped.
+    A table's flat tables are dropped with it, and so are the rows of an interrupted `replace`. Only exported and flat
+    tables can be dropped, unless *own* is true.
 
     Raises:
         ArgumentError: A name belongs to an internal table.
@@ -85,7 +85,9 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, 
 
 def _droppable(connection: duckdb.DuckDBPyConnection, name: str, *, own: bool) -> str:
     if name.startswith("_"):
-        raise ArgumentError("names", f"must not begin with _, as those of the ledger do, got {name}")
+        raise ArgumentError(
+            "names", f"must not begin with _, which is reserved for internal tables, got {name}"
+        )
     row = first_row(
         connection,
         f"SELECT table_name FROM duckdb_tables() WHERE lower(table_name) IN (lower(?), lower(?)) AND {IN_MAIN}",
@@ -98,7 +100,7 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str, *, own: bool) -
     if not known and table_exists(connection, table):
         raise TableFormatError(
             table,
-            f"no export made table {table}, so nothing was dropped",
+            f"table {table} was not exported, so nothing was dropped",
             advice="pass $force to drop it anyway",
             argument="force",
         )
@@ -107,7 +109,7 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str, *, own: bool) -
 
 def _not_found(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:
     names = ", ".join(_visible(connection)) or "none"
-    return TableNotFoundError(table, advice=f"the database has these: {names}")
+    return TableNotFoundError(table, advice=f"the database has these tables: {names}")
 
 
 def _visible(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -122,7 +124,7 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
 def _exported(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, datetime]]:
     """Return the type of each exported table, and the time of its last export.
 
-    They are taken from the ledger and from mixpanel_data's `_metadata`. The result may include dropped tables.
+    The sources are the ledger and mixpanel_data's `_metadata`. The result may include dropped tables.
     """
     rows = [
         row

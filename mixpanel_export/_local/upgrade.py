@@ -22,7 +22,7 @@ from mixpanel_export._database.connection import (
 )
 from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import Ledger
-from mixpanel_export._database.path import check_there, database_path
+from mixpanel_export._database.path import check_exists, database_path
 from mixpanel_export._database.schema import (
     IN_MAIN,
     PROFILES,
@@ -48,7 +48,7 @@ _COLUMNS = [
     ("properties", "JSON"),
 ]
 _NEW = "_export_upgrade_"
-_UNKNOWN = Selection("(unknown)")  # the file does not name the project
+_UNKNOWN = Selection("(unknown)")  # the file does not record the project
 _EAST, _WEST = 14, 12  # the largest offsets from UTC in hours
 
 
@@ -62,7 +62,7 @@ class _Metadata:
     @property
     def day(self) -> str:
         """SQL for a row's day."""
-        # Times that Python cannot represent, such as infinity, count as 1970-01-01.
+        # Times that Python cannot represent, such as infinity, are treated as 1970-01-01.
         own = "CASE WHEN year(event_time) BETWEEN 1 AND 9999 THEN event_time::DATE ELSE DATE '1970-01-01' END"
         if self.days is None:
             return own
@@ -90,7 +90,7 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
         ExportRunningError: This process is exporting into the file.
     """
     path = database_path(path)
-    check_there(path)
+    check_exists(path)
     if path.stat().st_size == 0:
         raise _no_upgrade_error(path)
     with connected_for_export(path) as connection:
@@ -107,15 +107,15 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
             reason = str(error).splitlines()[0]
             raise DatabaseError(
                 f"cannot upgrade {path}, which is unchanged: {reason}",
-                advice=f"{advice_on(reason) or 'make room on the disk or free the file'}, then try again",
+                advice=f"{advice_on(reason)}, then try again",
                 db_path=str(path),
             ) from error
 
 
 def _no_upgrade_error(path: Path) -> DatabaseError:
     return DatabaseError(
-        f"{path} was not made by mixpanel_data, so there is nothing to upgrade in it",
-        advice="name a file such as ~/.mp/data/PROJECT.db",
+        f"{path} was not created by mixpanel_data, so there is nothing to upgrade",
+        advice="choose a file such as ~/.mp/data/PROJECT.db",
         db_path=str(path),
     )
 
@@ -162,9 +162,9 @@ def _read_metadata(connection: Connection) -> dict[str, _Metadata]:
 
 
 def _set_metadata_aside(connection: Connection) -> None:
-    """Make room for the view `_metadata`, which has a row for every table.
+    """Rename or drop the old table `_metadata`, because a view with this name is created.
 
-    The old table is dropped, or renamed if it still lists profile tables.
+    It is renamed if it lists profile tables.
     """
     if not is_table(connection, "_metadata"):
         return

@@ -1,8 +1,8 @@
 """Parses and checks days that callers pass as arguments. Pure functions.
 
 A day is a date, or text: `2024-01-31`, `today`, `yesterday`, `-30d` or `30d` (so many days ago), `-2w` or `2w` (so many
-weeks ago), `2024-03` and `last-month`. A month means its first day at the start of a range, and its last day at the
-end of a range.
+weeks ago), `2024-03` and `last-month`. A month is its first day at the start of a range, and its last day at the end
+of a range.
 """
 
 import re
@@ -16,7 +16,7 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 _AGO = re.compile(r"-?([0-9]{1,6})([dw])")
 _UNITS = {"d": 1, "w": 7}  # days
-_LARGEST_OFFSET = timedelta(hours=14)  # from UTC; a day begins first in zones with this offset
+_LARGEST_OFFSET = timedelta(hours=14)  # from UTC; a day starts first in zones with this offset
 
 
 def parse_day(day: str | date, argument: str) -> date:
@@ -36,7 +36,7 @@ def parse_day(day: str | date, argument: str) -> date:
 def resolve_day(day: str | date, argument: str, today: date, *, last: bool = False) -> date:
     """Return *day* as a date. Text may be in any of this module's formats.
 
-    *last* says whether the day ends a range. *argument* is the argument's name, for the error.
+    *last* is true if the day is the last one of a range. *argument* is the argument's name, for the error.
 
     Raises:
         ArgumentError: *day* has another format, or the calendar has no such day.
@@ -73,14 +73,16 @@ def checked_days(from_date: str | date, to_date: str | date, today: date) -> Chu
 
 
 def check_has_begun(day: date, argument: str, now: datetime) -> None:
-    """Raise an error if *day* has not begun in any time zone at *now*, which must be aware.
+    """Check that *day* has begun in at least one time zone at *now*, which must be aware.
 
     Raises:
-        ArgumentError: The day has not begun. The error names *argument* and the latest day that has begun.
+        ArgumentError: The day has not begun anywhere. The error contains *argument* and the latest day that has begun.
     """
     latest = latest_day(now)
     if day > latest:
-        raise ArgumentError(argument, f"{day} is in the future; the latest day anywhere on earth is {latest}")
+        raise ArgumentError(
+            argument, f"{day} is in the future; the current date is at most {latest}, in any time zone"
+        )
 
 
 def latest_day(now: datetime) -> date:
@@ -92,14 +94,14 @@ def _existing(iso: str, text: str, argument: str) -> date:
     try:
         return date.fromisoformat(iso)
     except ValueError as error:
-        raise ArgumentError(argument, f"must be a day that exists, got {text!r}") from error
+        raise ArgumentError(argument, f"must be an existing date, got {text!r}") from error
 
 
 def _days_before(today: date, days: int, text: str, argument: str) -> date:
     try:
         return today - timedelta(days=days)
     except OverflowError as error:
-        raise ArgumentError(argument, f"must be a day that exists, got {text!r}") from error
+        raise ArgumentError(argument, f"must be an existing date, got {text!r}") from error
 
 
 def _end_of_month(first: date) -> date:

@@ -3,11 +3,12 @@
 Every plan follows two rules:
 
 - Chunks do not overlap, and together they contain exactly the days to fetch.
-- No chunk begins or ends inside a batch whose rows are in the table, because only whole batches are replaced.
+- A batch with rows in the table is not divided between chunks, because only whole batches are replaced.
 
-Within these rules, all chunks have the same number of days, because the longest chunk decides when an export ends.
-Where possible, the number of chunks is a multiple of the number of workers; it leaves part of the hourly quota for
-retries. If earlier batches show that days differ much in size, chunks have the same number of expected events instead.
+Within these rules, all chunks have the same number of days, because the longest chunk determines the duration of an
+export. If possible, the number of chunks is a multiple of the number of workers, and part of the hourly quota is left
+for retries. If earlier batches show that the sizes of days differ much, chunks have the same number of expected events
+instead.
 
 In this module a day is an ordinal (`date.toordinal`), a run of consecutive days is a `range`, and a boundary is the
 ordinal of the first day after it.
@@ -53,7 +54,7 @@ class Plan:
     Without known sizes, these are the longest ones, and among them the newest, because most projects grow.
     """
     added: tuple[Chunk, ...] = ()
-    """Days that the caller did not request, but that belong to a batch which the export replaces."""
+    """Days that the caller did not request, but that belong to a batch that the export replaces."""
     skipped: tuple[Chunk, ...] = ()
     """Requested days that are already complete in the table."""
     one_request_seconds: float | None = None
@@ -105,23 +106,23 @@ def plan(
     requests: int | None = 50,
     first_open_day: date,
 ) -> Plan:
-    """Decide which of the days from *first* to *last*, both inclusive, to fetch, and in which chunks.
+    """Plan which of the days from *first* to *last*, both inclusive, to fetch, and in which chunks.
 
     *batches* are the ledger rows of this table and selection. Visible batches must not overlap. A visible batch with a
-    day to fetch is fetched as a whole, inside one chunk, so the plan may add days that were not requested. With
-    *skip_complete*, days whose newest batch is complete are not fetched.
+    day to fetch is fetched as a whole, inside one chunk, so the plan may add days that were not requested. If
+    *skip_complete* is true, days whose newest batch is complete are not fetched.
 
-    With *chunk_days*, chunks have that many days; a chunk that would end inside a batch ends with the batch. Without
-    *chunk_days*, chunks have equal lengths of at most a week, and their number is a multiple of *workers*. If that
-    takes more than *requests* requests (None: no limit), chunks are longer and fewer. From *first_open_day* on, each
-    day is a separate chunk.
+    If *chunk_days* is given, chunks have that many days; a chunk that would end inside a batch ends with the batch.
+    Otherwise, chunks have equal lengths of at most a week, and their number is a multiple of *workers*. If that takes
+    more than *requests* requests (None: no limit), chunks are longer and fewer. From *first_open_day* on, each day is a
+    separate chunk.
 
-    The number of events on each day is estimated from *batches* and from *history*, which are further ledger rows.
-    Chunks with equal numbers of events are used if they should save a tenth of the time. They are no more numerous
-    than chunks of equal length would be, and none is longer.
+    The number of events on each day is estimated from *batches* and from *history*, which are additional ledger rows.
+    Chunks with equal numbers of events are used if they should save a tenth of the time. There are at most as many as
+    chunks of equal length, and none is longer.
 
-    If there is a quota, the days are fewer than 30, and one request for all of them is expected to take under 10 seconds,
-    each run of days is one chunk. More requests would hardly save time, and would use quota that larger exports need.
+    Each run of days is one chunk if there is a quota, the days are fewer than 30, and one request for all of them is
+    expected to take under 10 seconds. More requests would hardly save time, and would use quota that larger exports need.
 
     Raises:
         ArgumentError: *chunk_days* is not positive.
@@ -247,7 +248,7 @@ def _quickest(
 def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int, requests: int | None) -> int:
     """Return the number of chunks for runs of *lengths* days.
 
-    The number is a multiple of *workers* if the quota allows. *separate* are the plan's other chunks, those with open
+    The number is a multiple of *workers* if the quota allows it. *separate* are the plan's other chunks, which have open
     days.
     """
     days = sum(lengths)

@@ -1,4 +1,4 @@
-"""Estimates the events per day from earlier batches, and divides days into parts of equal weight. Pure functions.
+"""Estimates the number of events per day from earlier batches, and divides days into parts of equal weight. Pure functions.
 
 A day's weight is its expected number of events; only ratios matter. As in the planner, days are ordinals and runs of
 days are ranges.
@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 Weights = Mapping[int, float]
 
-_EMPTY_DAY = 1 / 50  # the cost of a day without events, as a fraction of an average day's
+_EMPTY_DAY = 1 / 50  # the cost of a day without events, as a fraction of the cost of an average day
 _MAX_ALTERNATIVES = 200  # approximate; limits the time needed to plan many years without a quota
 _NEIGHBOURS = 3  # known days on either side whose median is the estimate for an unknown day
 

@@ -1,6 +1,6 @@
-"""The quota file, a SQLite database in the user's state folder.
+"""The quota file, an SQLite database in the user's state folder.
 
-Each call opens and closes the file. This takes half a millisecond, and is safe if the file is deleted or replaced, or
+Each call opens and closes the file. That takes half a millisecond, and is safe if the file is deleted or replaced, or
 if a process forks. Writes are not synced to the disk: SQLite's journal keeps the file valid when a process is killed,
 and a file damaged by a power failure is renamed. Calls block while another process holds the lock.
 """
@@ -20,7 +20,9 @@ from mixpanel_export.errors import AdvisoryWarning
 
 T = TypeVar("T")
 
-_SHORT_TIMEOUT = 0.1  # seconds to wait for the lock after a time-out, because each request would wait again
+_SHORT_TIMEOUT = (
+    0.1  # seconds to wait for the lock after one wait timed out, so that requests are not delayed
+)
 
 
 def quota_file() -> Path:
@@ -34,12 +36,12 @@ def _default_folder() -> Path:
         return user_state_path("mixpanel_export", appauthor=False)
     except (
         RuntimeError
-    ):  # `HOME` is empty, or there is no home directory; `QuotaFile` refuses the relative path
+    ):  # `HOME` is empty, or there is no home directory; `QuotaFile` rejects a relative path
         return (home() or Path("~")) / ".local" / "state" / "mixpanel_export"
 
 
 class QuotaFile:
-    """Opens the quota file, or an empty in-memory database if the file cannot be used. Only the first failure warns."""
+    """Opens the quota file, or an empty in-memory database if the file cannot be used. It warns once."""
 
     def __init__(self, path: Path, timeout: float = 2.0) -> None:
         self._path = path
@@ -61,9 +63,7 @@ class QuotaFile:
         return _in_memory(work)
 
     def _in_file(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        if (
-            not self._path.is_absolute()
-        ):  # `_default_folder` returns a relative path if the user has no home directory
+        if not self._path.is_absolute():  # see `_default_folder`
             raise FileNotFoundError("there is no home directory")
         file_to_write(self._path)
         exists = self._path.exists()
@@ -80,14 +80,14 @@ class QuotaFile:
         return result
 
     def _may_succeed_now(self, failure: Exception) -> bool:
-        """Rename a damaged file, and return whether a second try may succeed. It cannot while the lock is held."""
+        """Rename a damaged file, and return whether a retry may succeed. It cannot while another process has the lock."""
         match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # higher bits give details
             case sqlite3.SQLITE_BUSY:
                 self._timeout = min(self._timeout, _SHORT_TIMEOUT)
                 return False
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                self._warn(f"is broken ({failure}) and is replaced by a new one")
-                with suppress(OSError):  # Windows refuses if another process has the file open
+                self._warn(f"is damaged ({failure}) and was replaced by a new one")
+                with suppress(OSError):  # on Windows, another process may have the file open
                     self._path.replace(self._path.with_suffix(".broken"))
         return True
 
@@ -97,7 +97,7 @@ class QuotaFile:
         self._warned = True
         warnings.warn(
             AdvisoryWarning(
-                f"the quota file {self._path} {problem}, so requests of other exports may not be counted",
+                f"the quota file {self._path} {problem}, so requests of other exports may be missed",
                 advice="run one export of a project at a time",
             ),
             stacklevel=2,

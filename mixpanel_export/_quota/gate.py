@@ -22,7 +22,7 @@ from anyio import to_thread
 
 from mixpanel_export._quota.limits import Quota
 from mixpanel_export._quota.retry_policy import USUAL_PAUSES, Pauses, pause_after_refusal
-from mixpanel_export._quota.shared import SharedQuota, View, key_of
+from mixpanel_export._quota.shared import QuotaState, SharedQuota, key_of
 from mixpanel_export._quota.statuses import UNCOUNTED
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, time_for, wait_needed
 from mixpanel_export.errors import APIError, RateLimitError
@@ -33,14 +33,14 @@ _MAX_IDLE = 30.0  # seconds that an open connection may wait for admission
 
 
 class MaxWaitExceeded(Exception):  # noqa: N818 - callers translate it
-    """The caller would have to wait *seconds* for the quota, longer than `max_wait` allows."""
+    """The quota requires a wait of *seconds*, longer than `max_wait` allows."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the quota allows the next request in {seconds:.0f} s")
         self.seconds = seconds
 
 
-class SlotExpired(Exception):  # noqa: N818 - callers start again
+class SlotExpired(Exception):  # noqa: N818 - callers try again
     """Admission would take too long for an open connection. Close it, and request admission again."""
 
 
@@ -77,7 +77,7 @@ class GateStatistics:
     """A gate's counters at one moment."""
 
     requests: int
-    """Requests that this gate has admitted, including those that Mixpanel refused."""
+    """Requests that this gate has admitted, including requests that Mixpanel rejected."""
     per_hour: int
     """The limit per hour; 0 if unlimited."""
     remaining: int | None
@@ -112,12 +112,12 @@ class Gate:
         self._pauses = pauses
         self._clock = clock
         self._sleep = sleep
-        # Request times, oldest first: all in the last second, and those in the last hour that count.
+        # Request times, oldest first: all requests in the last second, and the counted requests in the last hour.
         self._sent: deque[float] = deque(maxlen=quota.per_second)
         self._counted: deque[float] = deque(maxlen=quota.per_hour)
         self._requests = 0
-        # Callers that may connect but have not been admitted yet, with the time from which they could. Each will use a
-        # slot.
+        # Callers that may connect but have not been admitted yet, each with the time from which it could connect. Each
+        # will use a slot.
         self._connecting: dict[Admission, float] = {}
         self._paused_until = -math.inf
         self._refusals = 0  # in a row; 429s for requests that were in flight together count once
@@ -176,7 +176,7 @@ class Gate:
                 raise
             finally:
                 self._connecting.pop(admission, None)
-        # A success resets the refusal count, unless another request was refused while this one was in flight.
+        # A success resets the count of 429s, unless another request got one while this one was in flight.
         if admission.ticket is not None and admission.ticket.time >= self._last_refusal:
             self._refusals = 0
 
@@ -190,10 +190,10 @@ class Gate:
                     self._sent.append(now)
                     self._counted.append(now)
                     return self._record(admission, Ticket(now))
-                view = await self._update(self._shared.take_slot)
-                if view.ticket is not None:
-                    return self._record(admission, Ticket(self._clock(), view.ticket))
-                await self._sleep_connected(view.wait)
+                state = await self._update(self._shared.take_slot)
+                if state.ticket is not None:
+                    return self._record(admission, Ticket(self._clock(), state.ticket))
+                await self._sleep_connected(state.wait)
 
     async def pause(self, seconds: float) -> None:
         """Admit no request for the next *seconds*. If pauses overlap, the longest applies."""
@@ -248,9 +248,9 @@ class Gate:
             await self._refund(ticket)
 
     def _refusal_pause(self, ticket: Ticket, retry_after: float | None) -> float:
-        """Return for how many seconds all requests pause after a refusal.
+        """Return for how many seconds all requests pause after a 429.
 
-        Requests that were in flight at the last refusal may also be refused. Their refusals do not double the pause.
+        Requests that were in flight at the last 429 may also get one. They do not double the pause again.
         """
         if ticket.time >= self._last_refusal:
             self._refusals += 1
@@ -268,15 +268,15 @@ class Gate:
             with suppress(ValueError):  # the request is older than an hour
                 self._counted.remove(ticket.time)
 
-    async def _update(self, call: Callable[[], View]) -> View:
-        """Run *call* in a worker thread, and adopt all processes' requests and pauses from its result."""
+    async def _update(self, call: Callable[[], QuotaState]) -> QuotaState:
+        """Run *call* in a worker thread. Its result replaces the known requests and pauses of all processes."""
         with anyio.CancelScope(shield=True):  # a recorded request must not be lost
-            view = await to_thread.run_sync(call)
+            state = await to_thread.run_sync(call)
         now = self._clock()
-        self._sent = deque((now - age for age in view.sent), maxlen=self._second.quota)
-        self._counted = deque((now - age for age in view.counted), maxlen=self._hour.quota)
-        self._paused_until = max(self._paused_until, now + view.pause)
-        return view
+        self._sent = deque((now - age for age in state.sent), maxlen=self._second.quota)
+        self._counted = deque((now - age for age in state.counted), maxlen=self._hour.quota)
+        self._paused_until = max(self._paused_until, now + state.pause)
+        return state
 
     def _remaining(self) -> int | None:
         if not self._hour.quota:

@@ -8,7 +8,7 @@ from mixpanel_export._config.environment import variable
 from mixpanel_export.errors import ArgumentError, ConfigError
 
 Api = Literal["export", "query"]
-"""An API of Mixpanel with a quota of its own: raw exports, or the Query API (event counts and profiles)."""
+"""A Mixpanel API with its own quota: raw exports, or the Query API (event counts and profiles)."""
 
 _PER_SECOND, _PER_HOUR = 3, 60  # from openapi/export.openapi.yaml
 _QUERIES_PER_HOUR, _QUERIES_AT_ONCE = 60, 5  # from openapi/query.openapi.yaml
@@ -16,14 +16,14 @@ _QUERIES_PER_HOUR, _QUERIES_AT_ONCE = 60, 5  # from openapi/query.openapi.yaml
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How many requests an API allows, and how long a caller may wait for it."""
+    """The limits on requests to an API, and on the wait for its quota."""
 
     per_second: int = _PER_SECOND
     """Requests per second; 0 for no limit."""
     per_hour: int = _PER_HOUR
     """Requests per rolling hour; 0 for no limit."""
     max_wait: float = math.inf
-    """The maximum time in seconds that the whole call may wait for the hourly quota, or after refused requests."""
+    """The maximum time in seconds that the whole call may wait for the hourly quota, or after rejected requests."""
     api: Api = "export"
     concurrent: int = 0
     """Requests of this process that may be in progress; 0 for no limit. Other processes are not counted."""
@@ -42,7 +42,7 @@ class Quota:
     def resolved(
         cls, per_second: int | None = None, per_hour: int | None = None, *, max_wait: float = math.inf
     ) -> "Quota":
-        """Return a quota. A limit of None comes from `MPX_PER_SECOND` or `MPX_PER_HOUR`, or else from Mixpanel.
+        """Return a quota. A limit of None is `MPX_PER_SECOND` or `MPX_PER_HOUR`, or else Mixpanel's limit.
 
         Raises:
             ConfigError: A variable is not a whole number.
@@ -56,7 +56,7 @@ class Quota:
 
     @classmethod
     def for_queries(cls, per_hour: int | None = None, *, max_wait: float = math.inf) -> "Quota":
-        """Return the quota of the Query API. If *per_hour* is None, it is `MPX_QUERY_PER_HOUR`, or else Mixpanel's.
+        """Return the quota of the Query API. If *per_hour* is None, it is `MPX_QUERY_PER_HOUR`, or else Mixpanel's limit.
 
         Raises:
             ConfigError: The variable is not a whole number.

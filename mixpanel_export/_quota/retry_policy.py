@@ -8,8 +8,8 @@
 | 400 `Timeout Error.` or a line over 64 MiB | split the chunk in two at once; if it cannot be split, retry or give up |
 | anything else | give up, because a retry would fail again |
 
-The server needs less time for a smaller chunk, and less is lost when a response breaks. After enough splits, only the
-day that causes the failure fails.
+The server needs less time for a smaller chunk, and a broken response costs less. After enough splits, only the day that
+causes the failure fails.
 """
 
 import random
@@ -104,7 +104,7 @@ def pause_after_refusal(
     pauses: Pauses = USUAL_PAUSES,
     draw: Draw = random.random,
 ) -> float:
-    """Return for how many seconds all requests pause after a 429. *refusals* is the number of 429s in a row.
+    """Return the pause in seconds for all requests after a 429. *refusals* is the number of 429s in a row.
 
     The pause is at least *retry_after*, the value of `Retry-After`. It grows if shorter pauses led to another 429.
     """

@@ -1,11 +1,11 @@
 """A project's quota: the requests that all of a user's processes on this machine have sent.
 
-Mixpanel counts all of a project's requests to an API together, so concurrent processes must do so as well. Each API has
-a table in the quota file, and each request is a row. One transaction reads the rows, applies the limits, and either
-adds a row or returns how long to wait. Rows contain hosts, project ids and process ids, but no secrets.
+Mixpanel counts all of a project's requests to an API together, so concurrent processes must also count them together.
+Each API has a table in the quota file, and each request is a row. One transaction reads the rows, applies the limits,
+and either adds a row or returns the necessary wait. Rows contain hosts, project ids and process ids, but no secrets.
 
-Each process remembers its own requests, and adds those that the file lacks. If the file cannot be used, the process
-warns once and counts only its own requests. It adds them once the file can be used again.
+Each process remembers its own requests, and adds any that are missing from the file. If the file cannot be used, the
+process warns once and counts only its own requests. It adds them when the file can be used again.
 """
 
 import os
@@ -26,12 +26,12 @@ from mixpanel_export._quota.windows import HOUR, SECOND, Window, wait_needed
 
 T = TypeVar("T")
 
-CROWDED_SECOND = SECOND + 0.3
-"""The window for the per-second limit while several processes send requests, because their travel times differ more."""
+SHARED_SECOND = SECOND + 0.3
+"""The window for the per-second limit while several processes send requests. Their travel times vary more."""
 
 _ACTIVE = 10.0  # seconds; a process that sent a request this recently is expected to send more
-_STEP_BACK = 5.0  # seconds; rows may be dated this far in the future, because a user may set the clock back
-_TICK = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
+_MAX_STEP_BACK = 5.0  # seconds by which a user may set the clock back, so that rows are dated in the future
+_MIN_EXTRA_WAIT = 1e-6  # seconds added to each wait, so that a rounding error does not cause another wait
 
 _TABLES: dict[Api, str] = {"export": "entries", "query": "query_entries"}
 _SCHEMA = """CREATE TABLE IF NOT EXISTS {table} (
@@ -51,7 +51,7 @@ _READ = f"""SELECT kind, CASE WHEN boot = :boot THEN pid END, {_AGE} AS age FROM
 
 
 class Key(NamedTuple):
-    """A project on a host, and an API. Each has its own quota. *project* is empty for credentials without a project id."""
+    """An API, and a project on a host. Each key has its own quota. *project* is empty if the credentials have no project."""
 
     host: str
     project: str
@@ -75,7 +75,7 @@ class Request(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class QuotaState:
     """The state of a project's quota at one moment."""
 
     requests: tuple[Request, ...]
@@ -85,7 +85,7 @@ class View:
     second: Window
     hour: Window
     ticket: str | None = None
-    """Identifies the request that `take_slot` recorded, for `refund`; None if no request was recorded."""
+    """The id of the request that `take_slot` recorded, for `refund`; None if it recorded no request."""
 
     @property
     def sent(self) -> tuple[float, ...]:
@@ -106,12 +106,12 @@ class View:
     def wait(self) -> float:
         """Seconds until the next request is allowed."""
         wait = max(self.pause, _wait(self.second, self.sent), _wait(self.hour, self.counted))
-        return wait and wait + _TICK
+        return wait and wait + _MIN_EXTRA_WAIT
 
     @property
-    def slots_free_in(self) -> tuple[float, ...]:
-        """Seconds until the hourly limit allows each further request, soonest first. A pause may last longer."""
-        # Processes with a higher limit may have sent more requests than this process's limit allows.
+    def seconds_until_free(self) -> tuple[float, ...]:
+        """Seconds until each used slot of the hourly limit is free again, soonest first. A pause may last longer."""
+        # A process with a higher limit may have sent more requests than this process's limit allows.
         excess = max(0, len(self.counted) - self.hour.quota)
         return tuple(self.hour.seconds - age for age in self.counted[excess:]) if self.hour.quota else ()
 
@@ -140,9 +140,8 @@ class SharedQuota:
     """A project's quota, shared by all processes. The methods block and are thread-safe.
 
     *per_second* and *per_hour* are the limits, 0 for none. Each process applies its own limits to the requests of all
-    processes. *second*, *crowded_second* and *hour* are the window lengths in seconds. *timeout* is how many seconds a
-    call waits for the lock. If the file cannot be used, there is one warning, and calls do not fail. Quotas with the same
-    *file* give that warning once.
+    processes. *second*, *shared_second* and *hour* are the window lengths in seconds. *timeout* is the maximum wait for
+    the lock, in seconds. If the file cannot be used, there is one warning for each *file*, and calls do not fail.
     """
 
     def __init__(
@@ -154,7 +153,7 @@ class SharedQuota:
         path: Path | None = None,
         clock: Clock | None = None,
         second: float = SECOND,
-        crowded_second: float = CROWDED_SECOND,
+        shared_second: float = SHARED_SECOND,
         hour: float = HOUR,
         timeout: float = 2.0,
         file: QuotaFile | None = None,
@@ -163,52 +162,52 @@ class SharedQuota:
         self._key = key
         self._clock = clock or system_clock()
         self._second = Window(per_second, second)
-        self._crowded_second = Window(per_second, crowded_second)
+        self._shared_second = Window(per_second, shared_second)
         self._hour = Window(per_hour, hour)
         self._lifetime = max(hour, HOUR)
-        self._own: dict[str, _Entry] = {}
+        self._own_entries: dict[str, _Entry] = {}
         self._lock = Lock()
 
-    def take_slot(self) -> View:
-        """Record a request if the limits allow one now. The view then has a ticket; otherwise `wait` is positive."""
+    def take_slot(self) -> QuotaState:
+        """Record a request if the limits allow one now. The state then has a ticket; otherwise `wait` is positive."""
         with self._lock:
-            view, entry = self._run(self._take_slot)
+            state, entry = self._run(self._take_slot)
             if entry is not None:
-                self._own[entry.id] = entry
-            return view
+                self._own_entries[entry.id] = entry
+            return state
 
-    def read(self) -> View:
+    def read(self) -> QuotaState:
         """Return the state of the quota. Nothing is recorded, created or written."""
         with self._lock:
-            return self._run(self._view, writing=False)
+            return self._run(self._state, writing=False)
 
-    def refund(self, ticket: str) -> View:
+    def refund(self, ticket: str) -> QuotaState:
         """Stop counting a request against the hourly limit, because the server did not count it.
 
         It still counts against the per-second limit, because it arrived. Tickets older than an hour have no effect.
         """
         with self._lock:
-            if ticket in self._own:
-                self._own[ticket] = self._own[ticket]._replace(kind="refunded")
-            return self._run(self._view)
+            if ticket in self._own_entries:
+                self._own_entries[ticket] = self._own_entries[ticket]._replace(kind="refunded")
+            return self._run(self._state)
 
-    def pause(self, seconds: float) -> View:
+    def pause(self, seconds: float) -> QuotaState:
         """Stop requests from all processes for *seconds*, at most an hour. If pauses overlap, the longest applies."""
         with self._lock:
             entry = self._entry("pause", self._clock(), min(seconds, self._hour.seconds))
-            self._own[entry.id] = entry
-            return self._run(self._view)
+            self._own_entries[entry.id] = entry
+            return self._run(self._state)
 
-    def _take_slot(self, connection: sqlite3.Connection, now: Moment) -> tuple[View, _Entry | None]:
-        view = self._view(connection, now)
-        if view.wait > 0:
-            return view, None
+    def _take_slot(self, connection: sqlite3.Connection, now: Moment) -> tuple[QuotaState, _Entry | None]:
+        state = self._state(connection, now)
+        if state.wait > 0:
+            return state, None
         entry = self._entry("counted", now)
         connection.execute(self._sql(_WRITE), entry)
-        requests = (*view.requests, Request(0.0, entry.pid, counted=True))
-        return replace(view, requests=requests, ticket=entry.id), entry
+        requests = (*state.requests, Request(0.0, entry.pid, counted=True))
+        return replace(state, requests=requests, ticket=entry.id), entry
 
-    def _view(self, connection: sqlite3.Connection, now: Moment) -> View:
+    def _state(self, connection: sqlite3.Connection, now: Moment) -> QuotaState:
         rows = connection.execute(self._sql(_READ), self._parameters(now)).fetchall()
         requests = tuple(
             Request(max(0.0, age), pid, kind == "counted")
@@ -216,8 +215,8 @@ class SharedQuota:
             if kind != "pause" and age < self._hour.seconds
         )
         pause = max((-age for kind, _, age in rows if kind == "pause"), default=0.0)
-        crowded = any(request.age < _ACTIVE and request.pid != os.getpid() for request in requests)
-        return View(requests, pause, self._crowded_second if crowded else self._second, self._hour)
+        shared = any(request.age < _ACTIVE and request.pid != os.getpid() for request in requests)
+        return QuotaState(requests, pause, self._shared_second if shared else self._second, self._hour)
 
     def _entry(self, kind: _Kind, now: Moment, ahead: float = 0.0) -> _Entry:
         elapsed, wall = now.elapsed + ahead, now.wall + ahead
@@ -226,15 +225,20 @@ class SharedQuota:
         )
 
     def _parameters(self, now: Moment) -> dict[str, object]:
-        return {**self._key._asdict(), **now._asdict(), "lifetime": self._lifetime, "step_back": _STEP_BACK}
+        return {
+            **self._key._asdict(),
+            **now._asdict(),
+            "lifetime": self._lifetime,
+            "step_back": _MAX_STEP_BACK,
+        }
 
     def _sql(self, statement: str) -> str:
         return statement.format(table=_TABLES[self._key.api])
 
     def _run(self, work: Callable[[sqlite3.Connection, Moment], T], *, writing: bool = True) -> T:
-        return self._file.run(partial(self._transacted, work), writing=writing)
+        return self._file.run(partial(self._in_transaction, work), writing=writing)
 
-    def _transacted(
+    def _in_transaction(
         self,
         work: Callable[[sqlite3.Connection, Moment], T],
         connection: sqlite3.Connection,
@@ -245,21 +249,21 @@ class SharedQuota:
         connection.execute(self._sql(_SCHEMA))
         now = self._clock()  # read while holding the lock, so that transaction times are in order
         if writing:
-            connection.executemany(self._sql(_WRITE), self._own_entries(now))
+            connection.executemany(self._sql(_WRITE), self._unexpired_entries(now))
             connection.execute(self._sql(_EXPIRE), self._parameters(now))
         result = work(connection, now)
         connection.execute("COMMIT")
         return result
 
-    def _own_entries(self, now: Moment) -> Iterable[_Entry]:
+    def _unexpired_entries(self, now: Moment) -> Iterable[_Entry]:
         """Return this process's entries that have not expired, with their wall times corrected.
 
         Within a process, the elapsed time is reliable even if the boot has no id.
         """
-        for entry in list(self._own.values()):
+        for entry in list(self._own_entries.values()):
             age = now.elapsed - entry.elapsed
             if age > (0.0 if entry.kind == "pause" else self._lifetime):
-                del self._own[entry.id]
+                del self._own_entries[entry.id]
             else:
-                self._own[entry.id] = entry._replace(wall=now.wall - age)
-        return self._own.values()
+                self._own_entries[entry.id] = entry._replace(wall=now.wall - age)
+        return self._own_entries.values()

@@ -11,7 +11,7 @@ SECOND = 1.0 + 0.1
 """The window for Mixpanel's per-second limit, in seconds, with a margin for travel times."""
 
 HOUR = 3600.0 + 5.0
-"""The window for Mixpanel's hourly limit, in seconds. The margin is larger, because a refusal may cost an hour."""
+"""The window for Mixpanel's hourly limit, in seconds. The margin is larger, because a 429 may cost an hour."""
 
 
 class Window(NamedTuple):

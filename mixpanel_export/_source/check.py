@@ -29,7 +29,7 @@ async def check_credentials(
     """Request at most *limit* of yesterday's events, and return their lines; none if that day has no events.
 
     If the call returns, the credentials are valid. It makes one attempt and does not wait for the quota. It counts as
-    one request against the hourly quota, but as none if Mixpanel refuses the credentials.
+    one request against the hourly quota, but is not counted if Mixpanel rejects the credentials.
 
     Raises:
         AuthenticationError: Mixpanel does not accept the credentials.
@@ -69,7 +69,7 @@ def _cannot_check_now(error: RateLimitError) -> RateLimitError:
 
 
 class _Lines:
-    """A sink that keeps the response's few lines."""
+    """A sink that collects the response's few lines."""
 
     def __init__(self) -> None:
         self.content = b""

@@ -1,4 +1,4 @@
-"""The HTTP client: proxy, certificates, keepalive and HTTP/2. Converts HTTP library errors to ours."""
+"""The HTTP client: proxy, certificates, keepalive and HTTP/2. Converts HTTP library errors to `APIError`."""
 
 import logging
 import socket
@@ -25,12 +25,12 @@ _CLOSED_BY_PEER = (ssl.SSLWantReadError, ssl.SSLEOFError)
 
 @dataclass(slots=True)
 class Route:
-    """Where a request's connection goes, for error messages."""
+    """The host, and any proxy, that a request connects to; for error messages."""
 
     host: str
     port: int
     setting: ProxySetting | None = None
-    """The proxy that the environment names for the host."""
+    """The environment's proxy for the host; None if there is none."""
     proxy: str | None = None
     """Host and port of the proxy used by the last connection; None if it went directly to the host."""
     answered: bool = False
@@ -53,12 +53,12 @@ class Route:
 
     @property
     def peer(self) -> str:
-        """The connection's peer, as messages name it."""
+        """The connection's peer, for messages."""
         return f"the proxy {self.proxy}" if self.proxy else self.host
 
     @property
     def settings(self) -> str:
-        """The setting that decides where the connection goes, as messages name it."""
+        """The setting that determines the connection's peer, for messages."""
         return self.setting.source if self.proxy and self.setting else "the API URL"
 
 
@@ -67,11 +67,11 @@ def new_client(
 ) -> httpx.AsyncClient:
     """Return a client for requests to *url*. Each request has its own connection.
 
-    Without *transport*, the client uses the proxy and the certificates from the environment. It speaks HTTP/1.1, or,
-    with *http2*, HTTP/2 if the server supports it.
+    If *transport* is None, the client uses the proxy and the certificates from the environment. It uses HTTP/1.1, or
+    HTTP/2 if *http2* is true and the server supports it.
 
     Raises:
-        ConfigError: The proxy or the certificates that the environment names cannot be used.
+        ConfigError: The environment's proxy or certificates cannot be used.
     """
     if transport is not None:
         return httpx.AsyncClient(transport=transport)
@@ -79,8 +79,8 @@ def new_client(
         certificates = httpx.create_ssl_context()
     except OSError as error:
         raise ConfigError(
-            f"the certificates that SSL_CERT_FILE names cannot be read ({error})",
-            advice="name a PEM file, or unset it",
+            f"the certificates in SSL_CERT_FILE cannot be read ({error})",
+            advice="set it to a PEM file, or unset it",
         ) from error
     if http2:
         # At debug level, hpack logs every header, including the credentials.
@@ -102,13 +102,13 @@ def _network_client(
         return client(proxy=proxy.url)
     except ImportError as error:
         raise ConfigError(
-            f"{proxy.source} names a SOCKS proxy, which needs the package socksio",
-            advice="pip install socksio, or name an HTTP proxy",
+            f"{proxy.source} is a SOCKS proxy, which needs the socksio package",
+            advice="run `pip install socksio`, or use an HTTP proxy",
         ) from error
     except (ValueError, httpx.InvalidURL):
         # httpx's message may contain part of the proxy's password.
         raise ConfigError(
-            f"the proxy that {proxy.source} names cannot be used",
+            f"the proxy in {proxy.source} cannot be used",
             advice="write it as http://[USER:PASSWORD@]HOST:PORT",
         ) from None
 
@@ -155,7 +155,7 @@ class _ResponseStream(httpx.AsyncByteStream):
 
 @contextmanager
 def as_api_errors(route: Route, days: Chunk | None = None) -> Iterator[None]:
-    """Convert HTTP library errors to ours. *days* are the days requested, if any."""
+    """Convert HTTP library errors to `APIError`. *days* are the requested days, if any."""
     try:
         yield
     except (
@@ -180,7 +180,7 @@ def _as_our_error(error: Exception, route: Route, days: Chunk | None) -> APIErro
             )
         case httpx.ProxyError():
             return NetworkError(
-                f"{route.peer} refuses the connection to {route.host} ({error})",
+                f"{route.peer} rejected the connection to {route.host} ({error})",
                 days=days,
                 advice=f"check {route.settings}, and what the proxy allows",
             )
@@ -207,7 +207,7 @@ def _as_our_error(error: Exception, route: Route, days: Chunk | None) -> APIErro
 def _not_connected(error: Exception, route: Route, days: Chunk | None) -> NetworkError:
     if isinstance(error, httpx.ConnectTimeout):
         return NetworkError(
-            f"no connection to {route.peer} in time",
+            f"timed out connecting to {route.peer}",
             days=days,
             advice=f"check the network, firewalls and {route.settings}",
         )
@@ -222,7 +222,7 @@ def _not_connected(error: Exception, route: Route, days: Chunk | None) -> Networ
         return NetworkError(
             f"no secure connection to {route.host} ({_ssl_reason(refused)}), so no credentials were sent",
             days=days,
-            advice="if a proxy or firewall signs certificates itself, name its authority's file in SSL_CERT_FILE",
+            advice="if a proxy or firewall signs certificates itself, set SSL_CERT_FILE to the file of its authority",
         )
     return NetworkError(
         f"cannot connect to {route.peer} ({str(error) or 'it closed the connection'})",
@@ -248,7 +248,7 @@ def _ssl_reason(error: ssl.SSLError) -> str:
 def _enable_keepalive(connection: socket.socket) -> None:
     """Let TCP probe a connection after a minute of idleness, and then every 30 seconds.
 
-    Some routers (NAT) drop a connection that stays idle for longer. If the system refuses the options, or the
+    Some routers (NAT) drop a connection that stays idle for longer. If the system rejects the options, or the
     connection is already closed, nothing changes.
     """
     with suppress(OSError):

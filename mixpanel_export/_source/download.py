@@ -38,12 +38,12 @@ async def download_events(
 ) -> None:
     """Request *days* once, and write the lines of the complete response to a seekable *file*.
 
-    An empty answer cannot be proven complete, so the days are requested once more. A second empty answer is accepted
+    An empty response cannot be proven complete, so the days are requested again. A second empty response is accepted
     with a warning.
 
     Raises:
-        ValueError, ConfigError: As `export_events`.
-        APIError: All attempts failed, or a further attempt cannot succeed.
+        ValueError, ConfigError: See `export_events`.
+        APIError: All attempts failed, or another attempt cannot succeed.
     """
     names = checked_names(events)
     credentials = credentials or resolve_credentials()
@@ -58,7 +58,7 @@ async def download_events(
             if stats.empty_answer:
                 stats = await fetcher.fetch(days, _FileSink(file))
             if stats.empty_answer:
-                text = "Mixpanel answered twice without a body, so these days are taken as empty"
+                text = "both responses for these days were empty, so they are treated as days without events"
                 warnings.warn(AdvisoryWarning(text, days=days), stacklevel=2)
 
     await in_task(download)

@@ -61,7 +61,7 @@ class ChunkStats:
     empty_answer: bool = True
     """Whether the current or successful attempt received no bytes; such a response cannot be proven complete."""
     waiting_for: str | None = None
-    """What the chunk is waiting for between two attempts."""
+    """The reason for the wait between two attempts; None if the chunk is not waiting."""
     times: RequestTimes = field(default_factory=RequestTimes)
     """The times of the last attempt."""
 
@@ -98,7 +98,7 @@ class Fetcher:
         """Fetch the whole chunk into *sink*, restarting it before each attempt.
 
         Raises:
-            APIError: All attempts failed, a further attempt cannot succeed, or the wait for the quota would exceed
+            APIError: All attempts failed, another attempt cannot succeed, or the wait for the quota would exceed
                 `max_wait`.
             ChunkTooLargeError: The chunk is *splittable*, and its pieces are more likely to succeed.
         """
@@ -123,7 +123,7 @@ class Fetcher:
     async def _handle_failure(
         self, error: APIError, history: History, stats: ChunkStats, *, splittable: bool
     ) -> None:
-        """Do what the retry policy says after a failed attempt."""
+        """Wait, split the chunk or give up after a failed attempt, according to the retry policy."""
         step = next_step(
             history,
             retries=self._retries,
@@ -132,7 +132,7 @@ class Fetcher:
         )
         match step:
             case Wait(seconds) if seconds > max(self._pauses.longest, self._gate.statistics().max_wait_left):
-                raise error  # the server asked for the pause, so it counts as a wait for the quota
+                raise error  # the server requested the pause, so it is treated like a wait for the quota
             case Wait(seconds):
                 _log.info("%s; next attempt in %.1f s", error.text(advice=False), seconds)
                 stats.waiting_for = f"a retry after: {error.text(days=False, advice=False)}"
@@ -149,7 +149,7 @@ class Fetcher:
     def _may_split(self) -> bool:
         """Whether a chunk may be split: there is no `limit`, and enough requests are left this hour.
 
-        With a `limit`, each piece would return up to that many events.
+        If there were a `limit`, each piece would return up to that many events.
         """
         remaining = self._gate.statistics().remaining
         return self._parameters.limit is None and (remaining is None or remaining >= _MIN_REMAINING)

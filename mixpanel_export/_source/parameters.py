@@ -12,13 +12,13 @@ from mixpanel_export._source.responses import LIST_ADVICE
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import ArgumentError
 
-# Characters; httpx refuses longer queries. If Mixpanel accepts only shorter ones, it answers 414.
+# Characters; httpx rejects longer queries. If Mixpanel accepts only shorter ones, it responds with 414.
 _LONGEST_QUERY = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How many seconds an attempt may go without progress before it fails."""
+    """The maximum times in seconds that an attempt may go without progress before it fails."""
 
     connect: float = 30.0
     """Seconds to open the connection, including TLS."""
@@ -95,7 +95,7 @@ def checked_names(events: Iterable[str] | None) -> tuple[str, ...] | None:
     """Return the event names sorted and without duplicates; None for all events. An iterator is consumed.
 
     Raises:
-        ArgumentError: *events* is a string, is empty, or contains something other than text.
+        ArgumentError: *events* is a string, is empty, or contains something other than strings.
     """
     if events is None:
         return None

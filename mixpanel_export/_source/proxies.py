@@ -12,11 +12,11 @@ _VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 @dataclass(frozen=True, slots=True)
 class ProxySetting:
-    """A proxy, and the setting that names it."""
+    """A proxy, and the setting that it comes from."""
 
     url: str
     source: str
-    """The environment variable that names the proxy, or "the system's proxy settings"."""
+    """The environment variable of the proxy, or "the system's proxy settings"."""
 
 
 def proxy_for(url: str) -> ProxySetting | None:

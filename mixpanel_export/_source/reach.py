@@ -1,4 +1,4 @@
-"""Checks that Mixpanel can be reached, and compares its clock with ours. Sends no credentials and uses no quota."""
+"""Checks that Mixpanel can be reached, and compares its clock with this machine's. Sends no credentials, uses no quota."""
 
 import time
 from collections.abc import Callable
@@ -13,13 +13,13 @@ import httpx
 
 from mixpanel_export._source.client import Route, as_api_errors, new_client
 
-_TIME_LIMIT = 20.0  # seconds; a slower connection is no use for an export
+_TIME_LIMIT = 20.0  # seconds; a slower connection is useless for an export
 _DATE_STEP = 1.0  # seconds; the resolution of the `Date` header
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProbe:
-    """What the response of a reachable server shows."""
+    """Facts about a reachable server, from its response."""
 
     server: str
     """Scheme, host and port."""
@@ -27,13 +27,13 @@ class ServerProbe:
     seconds: float
     """Seconds from the start of the connection to the response."""
     tls: str | None
-    """The TLS version; None without TLS."""
+    """The TLS version; None if TLS is not used."""
     proxy: str | None
-    """Host and port of the proxy; None without a proxy."""
+    """Host and port of the proxy; None if no proxy is used."""
     ahead: float | None
-    """How many seconds this machine's clock is ahead of the server's; None if the server sends no date."""
+    """The seconds by which this machine's clock is ahead of the server's; None if the server does not send the date."""
     uncertainty: float
-    """How many seconds `ahead` may be off, in either direction."""
+    """The maximum error of `ahead`, in seconds."""
 
 
 async def probe_server(
@@ -85,9 +85,9 @@ def _tls(response: httpx.Response) -> str | None:
 
 
 def _ahead(date: str | None, requested: datetime, took: float) -> tuple[float | None, float]:
-    """Return how far our clock is ahead of *date*, the response's date, and the uncertainty, both in seconds.
+    """Return the seconds by which this machine's clock is ahead of *date*, and the maximum error in seconds.
 
-    Our clock showed *requested* when the request was sent, *took* seconds before the response.
+    *date* is the response's date. The request was sent at *requested*, *took* seconds before the response.
     """
     uncertainty = (took + _DATE_STEP) / 2
     try:

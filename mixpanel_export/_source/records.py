@@ -1,6 +1,6 @@
 """Parses NDJSON lines into the dictionaries that `stream_events` yields.
 
-The values are the same as those that an export writes into the table for these lines.
+An export writes the same values into the table for these lines.
 """
 
 import re
@@ -37,7 +37,7 @@ def iter_events(
 ) -> Iterator[dict[str, Any]]:
     """Download one chunk after another, and yield its events. Warn at the end if some lines were not events.
 
-    *download* writes the lines of a complete response to a file. Its second argument is what is left of *limit*.
+    *download* writes the lines of a complete response to a file. Its second argument is the remaining part of *limit*.
     """
     __tracebackhide__ = True
     rejects = 0
@@ -87,10 +87,10 @@ def to_row(event: dict[str, Any], line: bytes, zone: str = "UTC") -> dict[str, A
 
 
 def event_time(value: object, zone: str = "UTC") -> datetime | None:
-    """Convert Mixpanel's property `time` to an aware time in UTC; None if it cannot be parsed.
+    """Convert Mixpanel's `time` property to an aware time in UTC; None if it cannot be parsed.
 
-    A number, or text with a number, means seconds since 1970, or milliseconds if its absolute value is at least 10^11.
-    Fractions are dropped. Other text must be an ISO date or time. Numbers, and text without an offset, are local times
+    A number, or a string with a number, is in seconds since 1970, or in milliseconds if its absolute value is at least
+    10^11. Fractions are dropped. Any other string must be an ISO date or time. Numbers, and text without an offset, are local times
     in *zone*, which `to_utc` converts.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -147,7 +147,7 @@ def _offset(text: str) -> timedelta:
 
 
 def _id(properties: dict[str, Any], key: str, line: bytes) -> str | None:
-    """Return an id as the table has it: text unchanged, anything else as the JSON that DuckDB writes."""
+    """Return an id as it is in the table: a string unchanged, any other value as the JSON that DuckDB writes."""
     value = properties.get(key)
     if value is None or isinstance(value, str):
         return value

@@ -1,6 +1,6 @@
-"""Makes one HTTP request for a chunk. Retries and the quota are handled elsewhere.
+"""Sends one HTTP request for a chunk. Retries and the quota are handled elsewhere.
 
-Every failure raises an error of this package.
+Every failure raises one of this package's errors.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -22,10 +22,12 @@ from mixpanel_export._source.responses import error_from_body, error_from_respon
 from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
-_WIRE = 256 << 10  # bytes that a worker thread decodes per call; each switch between threads costs time
-_PLAIN = 2 << 20  # bytes of lines after which the thread returns; a few compressed bytes can hold many lines
-# Bytes of an error body that are read; the body may repeat the request before it gives the reason.
-_READ = 64 << 10
+_WIRE_BATCH = 256 << 10  # bytes that a worker thread decodes per call; each switch between threads costs time
+_LINES_BATCH = (
+    2 << 20
+)  # bytes of lines after which the thread returns; a few compressed bytes can hold many lines
+# Maximum number of bytes to read from an error body. The body may repeat the request before it gives the reason.
+_MAX_ERROR_BODY = 64 << 10
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
 
 
@@ -42,14 +44,15 @@ async def fetch(
     """Request *chunk* once, and yield its lines block by block.
 
     *admit* is awaited once, after the connection is opened and before the request is sent. *received* is called with
-    the size of each piece from the wire. *threads* limits the number of decoding threads. *now* (aware) decides which
-    days a limited history includes. The response is complete only if the iterator ends without an error.
+    the size of each piece from the wire. *threads* limits the number of decoding threads. *now* returns the current time
+    (aware), from which an error about the plan's history computes the first allowed day. The response is complete only
+    if the iterator ends without an error.
 
     Raises:
         APIError: The attempt failed. Discard the lines that were yielded.
     """
     route = Route.to(parameters.url)
-    with _described(parameters, chunk), as_api_errors(route, chunk):
+    with _adding_request_to_errors(parameters, chunk), as_api_errors(route, chunk):
         request = client.build_request(
             "GET", parameters.url, params=parameters.for_days(chunk), headers=_HEADERS
         )
@@ -67,8 +70,8 @@ async def fetch(
 
 
 @contextmanager
-def _described(parameters: RequestParameters, chunk: Chunk) -> Iterator[None]:
-    """Add the request to its errors. The credentials are in a header, not in the parameters."""
+def _adding_request_to_errors(parameters: RequestParameters, chunk: Chunk) -> Iterator[None]:
+    """Add the request to errors raised in the block. The credentials are in a header, not in the parameters."""
     try:
         yield
     except APIError as error:
@@ -119,26 +122,26 @@ async def _body(
     threads: anyio.CapacityLimiter | None,
 ) -> AsyncGenerator[Lines]:
     """Yield the lines of a body. Worker threads decode them; the event loop only passes references."""
-    with _as_incomplete(parameters, chunk):
+    with _converting_incomplete(parameters, chunk):
         decoder = BodyDecoder(response.headers.get("content-encoding"))
-    async with _drained(response.aiter_raw()) as pieces:
+    async with _closing_pieces(response.aiter_raw()) as pieces:
         while wire := await _gather(pieces, parameters.timeouts.idle, received):
             blocks = _decoded(decoder, wire)
             while True:
-                with _as_incomplete(parameters, chunk):
-                    lines = await to_thread.run_sync(_take, blocks, limiter=threads)
+                with _converting_incomplete(parameters, chunk):
+                    lines = await to_thread.run_sync(_next_batch, blocks, limiter=threads)
                 if lines:
                     yield lines
-                if sum(map(len, lines)) < _PLAIN:
+                if sum(map(len, lines)) < _LINES_BATCH:
                     break
-    with _as_incomplete(parameters, chunk):
+    with _converting_incomplete(parameters, chunk):
         rest = await to_thread.run_sync(decoder.close, limiter=threads)
     for lines in rest:
         yield lines
 
 
 async def _gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[int], None]) -> list[bytes]:
-    """Return the next pieces from the wire, about `_WIRE` bytes in total, or none at the end of the body.
+    """Return the next pieces from the wire, about `_WIRE_BATCH` bytes in total, or none at the end of the body.
 
     Raises:
         TimeoutError: Nothing arrived for *idle* seconds. The error may come late by up to a quarter of that time.
@@ -147,7 +150,7 @@ async def _gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[
     size = 0
     renewal = monotonic() + idle / 4
     with anyio.fail_after(idle * 1.25) as silence:
-        while size < _WIRE and (piece := await anext(pieces, None)) is not None:
+        while size < _WIRE_BATCH and (piece := await anext(pieces, None)) is not None:
             if monotonic() > renewal:  # each renewal sets a timer
                 silence.deadline = anyio.current_time() + idle * 1.25
                 renewal = monotonic() + idle / 4
@@ -162,20 +165,20 @@ def _decoded(decoder: BodyDecoder, wire: Sequence[bytes]) -> Iterator[Lines]:
     yield from decoder.feed(b"".join(wire))
 
 
-def _take(blocks: Iterator[Lines]) -> Lines:
-    """Join the next blocks into one of at least `_PLAIN` bytes. Only the last one may be smaller."""
+def _next_batch(blocks: Iterator[Lines]) -> Lines:
+    """Join the next blocks into one of at least `_LINES_BATCH` bytes. Only the last one may be smaller."""
     lines: list[bytes | memoryview] = []
     size = 0
     for block in blocks:
         lines += block
         size += sum(map(len, block))
-        if size >= _PLAIN:
+        if size >= _LINES_BATCH:
             break
     return tuple(lines)
 
 
 @contextmanager
-def _as_incomplete(parameters: RequestParameters, chunk: Chunk) -> Iterator[None]:
+def _converting_incomplete(parameters: RequestParameters, chunk: Chunk) -> Iterator[None]:
     """Add the chunk's days to errors about incomplete bodies, and mask the secret."""
     try:
         yield
@@ -190,12 +193,12 @@ async def _error(
     body = bytearray()
     try:
         with anyio.fail_after(parameters.timeouts.idle):
-            async with _drained(response.aiter_raw()) as pieces:
+            async with _closing_pieces(response.aiter_raw()) as pieces:
                 await _read_beginning(pieces, response.headers.get("content-encoding"), body)
     except (TimeoutError, httpx.HTTPError):
         if response.status_code not in UNCOUNTED:
             raise
-    text = redacted(body[:_READ].decode("utf-8", "replace"), parameters.credentials)
+    text = redacted(body[:_MAX_ERROR_BODY].decode("utf-8", "replace"), parameters.credentials)
     hint = format_problem(parameters.credentials)
     retry_after = response.headers.get("retry-after")
     return error_from_response(response.status_code, text, retry_after, chunk, now, hint=hint)
@@ -206,24 +209,24 @@ async def _read_beginning(
 ) -> None:
     """Append to *body* as much of the beginning of a response as can be read.
 
-    httpx would decode every encoding that the server names, and decompress each piece in one go. So a thousand bytes
-    could become a million.
+    httpx's own decoding is not used. It would accept any encoding that the server chooses, and it decompresses each
+    piece completely, so a thousand bytes could become a million.
     """
     with suppress(TruncatedError):
         gunzip = gunzip_for(content_encoding)
         async for wire in pieces:
             for plain in gunzip.feed(wire) if gunzip else (wire,):
                 body += plain
-                if len(body) >= _READ:
+                if len(body) >= _MAX_ERROR_BODY:
                     return
 
 
 @asynccontextmanager
-async def _drained(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
+async def _closing_pieces(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
     """Close *pieces* at the end of the block.
 
-    httpx's iterators are nested generators. Closing the outer one would leave the inner ones to the garbage collector.
-    Cancelling a read ends all of them.
+    httpx's iterators are nested generators. If only the outer one were closed, the garbage collector would have to close
+    the inner ones. Cancelling a read closes all of them.
     """
     try:
         yield pieces

@@ -1,4 +1,4 @@
-"""Turns failed and incomplete responses into errors, each with a reason and advice."""
+"""Converts failed and incomplete responses into errors, each with a reason and advice."""
 
 import base64
 import json
@@ -23,11 +23,13 @@ from mixpanel_export.errors import (
     TruncatedError,
 )
 
-LIST_ADVICE = "fetch some of the $events at a time and $append them to the same table, or leave $events out and select in SQL"
+LIST_ADVICE = (
+    "fetch a few $events at a time and $append them to the same table, or leave out $events and select in SQL"
+)
 """Advice on too many event names for one request."""
 
-_SHOWN = 500  # bytes of a body that an error carries
-_EXCERPT = 80  # characters of an incomplete body that a message shows
+_MAX_BODY = 500  # bytes of a body in an error
+_EXCERPT = 80  # characters of an incomplete body in a message
 _AUTHENTICATION = "Unable to authenticate request"  # sent with status 400, and sometimes with 200
 _TIMEOUT = "Timeout Error"  # Mixpanel reports its own time-out with status 400
 _FUTURE = "to_date cannot be later than today"
@@ -39,11 +41,11 @@ def error_from_response(
 ) -> APIError:
     """Return the error for a response with a status other than 200 that arrived at *now*, which must be aware.
 
-    *hint* says what looks wrong with the credentials, if anything.
+    *hint* describes what looks wrong with the credentials, if anything.
     """
-    shown = body.encode()[:_SHOWN].decode("utf-8", "ignore")
+    shown = body.encode()[:_MAX_BODY].decode("utf-8", "ignore")
     message = _message(body)
-    reason = f"Mixpanel answered {status}: {message[:_SHOWN] or 'no text'}"
+    reason = f"Mixpanel responded with status {status}: {message[:_MAX_BODY] or '(empty)'}"
     if status == httpx.codes.UNAUTHORIZED or _AUTHENTICATION in message:
         return _not_authenticated(status, shown, chunk, hint)
     if status == httpx.codes.TOO_MANY_REQUESTS:
@@ -108,7 +110,7 @@ def error_from_body(
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` header means: a number or an HTTP date; None for anything else."""
+    """Parse a `Retry-After` header, a number of seconds or an HTTP date. Return seconds; None for any other value."""
     if not value:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
@@ -144,7 +146,7 @@ def _not_authenticated(status: int, body: str, chunk: Chunk, hint: str | None) -
 def _rate_limit_advice(message: str) -> str:
     if "in progress" in message:
         return "wait for the project's other exports, or lower $max_workers"
-    return "the project's quota is spent, so wait, or lower $per_second and $per_hour"
+    return "the project's quota is used up, so wait, or lower $per_second and $per_hour"
 
 
 def _first_day(message: str, now: datetime) -> date | None:
@@ -154,15 +156,15 @@ def _first_day(message: str, now: datetime) -> date | None:
 
 
 def _history_advice(first: date) -> str:
-    return f"the plan's history begins with {first}, so use that or a later day as $from_date"
+    return f"the plan's history starts on {first}, so use that day or a later one as $from_date"
 
 
 def _query_advice(status: int) -> str:
     match status:
         case 402:
-            return "check the plan: it does not include this call, or a bill is due"
+            return "check the plan: it does not include exports, or a payment is due"
         case 403:
-            return "check the account's role in the project, and which days the plan includes"
+            return "check the account's role in the project, and the days that the plan includes"
         case 404:
             return "check the $region and the API URL"
         case 413 | 414:

@@ -34,7 +34,7 @@ account, and none if not.
 Exit codes:
   0  accepted
   3  not accepted
-  5  no request left to find out
+  5  not tested, because the quota is used up
   1  any other error
 """
 

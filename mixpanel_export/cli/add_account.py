@@ -1,4 +1,4 @@
-"""`mpx accounts add`: asks for what is missing, tries the account, and stores it."""
+"""`mpx accounts add`: asks for missing values, tests the account, and stores it."""
 
 import sys
 from datetime import UTC, datetime
@@ -21,12 +21,12 @@ Examples:
   mpx accounts add main --username svc.ab12cd.mp-service-account --project-id 12345
   mpx accounts add eu --username svc.ab12cd.mp-service-account --project-id 678 --region eu --secret-stdin
 
-On a terminal, the command asks for anything that is not given as an option. The secret is read from MP_SECRET or
-the file MP_SECRET_FILE if one is set, else from a prompt that does not show it, or with --secret-stdin from standard input:
+On a terminal, the command asks for values that were not passed as options. The secret is read from MP_SECRET or the
+file MP_SECRET_FILE if one of them is set, or else from a hidden prompt. With --secret-stdin, it is read from standard input:
 `pass show mixpanel | mpx accounts add main --secret-stdin`.
 
-The account is tried with one request, which uses the hourly quota if Mixpanel accepts the account. If Mixpanel refuses
-it, nothing is stored. If it cannot be tried now, it is stored anyway.
+The account is tested with one request, which counts against the hourly quota if Mixpanel accepts the account. If
+Mixpanel rejects it, nothing is stored. If it cannot be tested now, it is stored anyway.
 """
 
 _REGIONS = click.Choice(["us", "eu", "in"], case_sensitive=False)
@@ -60,9 +60,11 @@ _SAMPLE = 100  # number of yesterday's events that are checked for times in UTC
 )
 @click.option("--secret-stdin", is_flag=True, help="Read the secret from standard input.")
 @click.option("--keyring", is_flag=True, help="Store the secret in the system's keyring (extra `keyring`).")
-@click.option("--replace", is_flag=True, help="Replace an account of that name.")
-@click.option("--default", is_flag=True, help="Make it the default account, as the first one always is.")
-@click.option("--no-test", is_flag=True, help="Do not try the account.")
+@click.option("--replace", is_flag=True, help="Replace the account if it already exists.")
+@click.option(
+    "--default", is_flag=True, help="Make it the default account. The first account is always the default."
+)
+@click.option("--no-test", is_flag=True, help="Do not test the account.")
 @api_url_option
 def add(
     *,
@@ -161,7 +163,7 @@ def _zone(text: str) -> str:
 
 
 def _try(credentials: "Credentials", api_url: str | None) -> str:
-    """Try the account, and return the result in words.
+    """Test the account, and return the result as a sentence.
 
     Raises:
         AuthenticationError: Mixpanel does not accept the account.
@@ -176,7 +178,7 @@ def _try(credentials: "Credentials", api_url: str | None) -> str:
     except AuthenticationError:
         raise
     except APIError as error:
-        return f"It could not be tried: {in_options(error)}."
+        return f"It could not be tested: {in_options(error)}."
     _check_zone(credentials.project_timezone, events)
     return f"Mixpanel accepts it; yesterday (UTC) has {'events' if events else 'no events'}."
 
@@ -194,14 +196,14 @@ def _check_zone(zone: str | None, events: list[bytes]) -> None:
 
 
 def _offer_defaults(path: Path) -> None:
-    """Offer to make exports parallel and resuming in `[defaults]`, unless the file already sets that."""
+    """Offer to add `parallel` and `mode` to `[defaults]`, unless the file already sets them."""
     from mixpanel_export._config.config_file import read_defaults
     from mixpanel_export._local.accounts import set_defaults
 
     defaults = read_defaults(path)
     if not sys.stdin.isatty() or defaults.parallel is not None or defaults.mode is not None:
         return
-    question = "Let every export be parallel and continue its table, as with --parallel --resume?"
+    question = "Should every export run with --parallel --resume by default?"
     if click.confirm(question, default=True, err=True):
         set_defaults(path, parallel=True, mode="resume")
         click.echo(

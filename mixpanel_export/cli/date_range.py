@@ -38,7 +38,7 @@ def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk 
     If neither the options nor the ledger determines the first day, the user is asked, provided there is a terminal.
 
     Raises:
-        ArgumentError, UsageError: As `chosen_days`.
+        ArgumentError, UsageError: See `chosen_days`.
     """
     from mixpanel_export._compat import text_or_none
     from mixpanel_export._model import Selection
@@ -69,8 +69,8 @@ def chosen_days(
 ) -> "Chunk | None":
     """Return the days from *first* to *last*, or the *number* of days up to *last*; None if no day is left to fetch.
 
-    Without *last*, the range ends yesterday, or on *first* if that is later. Without *first* and *number*, it begins
-    on the day that *first_missing* returns.
+    If *last* is None, the range ends yesterday, or on *first* if that is later. If *first* and *number* are None, it
+    begins on the day that *first_missing* returns.
 
     Raises:
         ArgumentError: A day is invalid, or *last* is before *first*.
@@ -97,7 +97,7 @@ def chosen_days(
 def first_missing_day(db: str, table: str, selection: "Selection") -> date | None:
     """Return the first day to fetch: the first that is missing, failed or open, else the day after the last one.
 
-    None if the table has been dropped, or if the ledger has no days of *selection* in it.
+    Return None if the table has been dropped, or if the ledger has no days of *selection* in it.
     """
     from mixpanel_export._database.coverage import RowsPerDay, coverages
     from mixpanel_export._database.ledger import read_batches

@@ -35,7 +35,7 @@ def _default_file_of_python(account: str | None, project_id: str | None) -> Path
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they concern the secret, which is not used here
+            warnings.simplefilter("ignore")  # the warnings concern the secret, which is not used here
             project = resolve_credentials(account, project_id=project_id).project_id
         path = default_path(project)
     except ConfigError:

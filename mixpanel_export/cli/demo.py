@@ -30,9 +30,9 @@ Examples:
 FIRST_DAY = date(2024, 1, 1)
 TABLE = "events"
 PROJECT = "demo-"  # prefix, followed by the number of events per day
-# Seconds. Slow enough that the server limits the export, as Mixpanel does; fast enough to watch.
+# Seconds. The server is slow enough to limit the export's speed, as Mixpanel does, and fast enough to watch.
 FIRST_BYTE, SECONDS_PER_DAY = 0.5, 0.8
-ODD = 0.002  # share of events with an unusual or missing time or id, to show that these are exported exactly as well
+ODD = 0.002  # share of events with an unusual or missing time or id, which must also be exported exactly
 
 TOP_EVENTS = f"SELECT event_name, count(*) AS events FROM {TABLE} GROUP BY ALL ORDER BY events DESC LIMIT 4"
 ROWS = f"SELECT event_name, event_time, distinct_id, insert_id, properties::VARCHAR FROM {TABLE}"
@@ -84,7 +84,7 @@ def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_prog
 
 
 def _check_own(db: str) -> None:
-    """Raise `TableExistsError` if the file has an events table that no demo wrote."""
+    """Raise `TableExistsError` if the file's events table was not written by a demo."""
     from mixpanel_export._database.path import database_path
     from mixpanel_export.workspace import Workspace
 
@@ -98,7 +98,9 @@ def _check_own(db: str) -> None:
         projects = workspace.connection.execute(PROJECTS).fetchall() if recorded else []
     if not projects or not all((project or "").startswith(PROJECT) for (project,) in projects):
         raise TableExistsError(
-            TABLE, f"{db} has an events table that is not the demo's", advice="choose another --db"
+            TABLE,
+            f"{db} has an events table that was not written by `mpx demo`",
+            advice="choose another --db",
         )
 
 
@@ -108,8 +110,8 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
     from mixpanel_export.workspace import Workspace
 
     last = FIRST_DAY + timedelta(days=days - 1)
-    # The project id depends on the number of events, so that an interrupted demo is continued only with the same
-    # number.
+    # The project id contains the number of events, so that a demo with another number does not continue an
+    # interrupted one.
     project_id = f"{PROJECT}{events_per_day}"
     simulator = Simulator(
         events_per_day=events_per_day,

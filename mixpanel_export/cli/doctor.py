@@ -1,4 +1,4 @@
-"""`mpx doctor`: find problems on this machine, and how to fix them."""
+"""`mpx doctor`: finds problems on this machine, and explains how to fix them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ The command changes nothing, sends no credentials and uses no quota.
 
 \b
 Exit codes:
-  0  no problem, though perhaps warnings
-  1  a problem
+  0  no problems (warnings are possible)
+  1  at least one problem
 """
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -56,8 +56,8 @@ def command(
 ) -> None:
     """Check versions, credentials, network, clock, quota file and DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
-    Each problem is shown with advice on how to fix it. Whether Mixpanel accepts the credentials is not checked,
-    because that costs a request; use mpx accounts test.
+    Each problem is shown with advice on how to fix it. The command does not check whether Mixpanel accepts the
+    credentials, because that costs a request; use mpx accounts test.
     """
     say_other_file(ctx)
     findings = []

@@ -16,12 +16,12 @@ def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[st
         return None
     names = [name for value in values for name in names_in(value)]
     if not names:
-        raise click.BadParameter("no event is named; leave the option out to export all events")
+        raise click.BadParameter("the list has no event names; leave the option out to export all events")
     return list(dict.fromkeys(names))
 
 
 def names_in(value: str) -> list[str]:
-    """Return the names in the value of an option, which are separated by commas or a JSON list."""
+    """Return the names in an option's value, which is a JSON list or names separated by commas."""
     if not value.lstrip().startswith("["):
         return [name.strip() for name in value.split(",") if name.strip()]
     try:

@@ -43,10 +43,11 @@ Examples:
   mpx export signups --from 2024-01-01 --to 2024-01-07 -e 'Sign Up,Log In' --db app.duckdb
   mpx export --from 2023-01 --to last-month --parallel --dry-run
   mpx export --days 30 --parallel --resume
-  mpx export --parallel --resume --quiet     # for cron: the days that the table lacks
+  mpx export --parallel --resume --quiet     # for cron: fetches the missing days
 
 Credentials come from MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or from an account in ~/.mp/config.toml.
-[defaults] in that file decides what is not typed: parallel = true, workers = 10, mode = "resume", flatten = true, db = "events.duckdb".
+Options that are not given come from [defaults] in that file, such as parallel = true, workers = 10, mode = "resume",
+flatten = true and db = "events.duckdb".
 
 \b
 Exit codes:
@@ -55,7 +56,7 @@ Exit codes:
   2    wrong usage
   3    authentication or configuration failed
   4    a table, account or file already exists or does not exist
-  5    batches failed for lack of quota only
+  5    batches failed, all of them because the quota was used up
   129  the terminal hung up
   130  interrupted
   143  terminated
@@ -71,7 +72,7 @@ Exit codes:
     "from_date",
     section="Days",
     metavar="DATE",
-    show_default="the first day that the table lacks",
+    show_default="the first missing day",
     help="First day: 2024-01-31, today, yesterday, -30d (days ago), 2w (weeks ago), 2024-01 or last-month.",
 )
 @option(
@@ -115,7 +116,7 @@ Exit codes:
     show_envvar=True,
     setting="mode",
     default="create",
-    help="Mode to use without --resume, --append and --replace; create makes a new table.",
+    help="Mode if --resume, --append and --replace are not given; create requires that TABLE does not exist.",
 )
 @option(
     "-e",
@@ -146,7 +147,7 @@ Exit codes:
     "--allow-empty",
     section="What",
     is_flag=True,
-    help="With --replace, allow a new table without any event.",
+    help="Allow --replace to install a table without events.",
 )
 @option(
     "--flatten/--no-flatten",
@@ -154,13 +155,13 @@ Exit codes:
     setting="flatten",
     default=False,
     show_default=False,
-    help="Then update the flat tables, or make one; see mpx flatten.",
+    help="After the export, update the flat tables, or create one; see mpx flatten.",
 )
 @option(
     "--project-timezone",
     section="What",
     metavar="ZONE",
-    help="Time zone of a project whose times are local, such as US/Pacific, instead of the account's.",
+    help="Time zone of a project whose times are local, such as US/Pacific, instead of the account's time zone.",
 )
 @option(
     "-p",
@@ -171,7 +172,7 @@ Exit codes:
     setting="parallel",
     default=False,
     show_default=False,
-    help="Make several requests at a time; needed by --workers and --chunk-days.",
+    help="Send several requests at a time; required by --workers and --chunk-days.",
 )
 @workers_option
 @chunk_days_option
@@ -182,7 +183,7 @@ Exit codes:
     "--dry-run",
     section="Output",
     is_flag=True,
-    help="Print the planned requests and the estimated wait; request and change nothing.",
+    help="Print the planned requests and the estimated wait. Nothing is requested or changed.",
 )
 @option(
     "--json", "as_json", section="Output", is_flag=True, help="Print the result as JSON to standard output."
@@ -204,7 +205,7 @@ def command(ctx: click.Context, /, **_: Any) -> None:
         if days is None:
             if not options.quiet:
                 say(
-                    f"Nothing to fetch: {options.table} in {options.db} has every day until {options.to_date or 'yesterday'}."
+                    f"Nothing to fetch: {options.table} in {options.db} already has every day up to {options.to_date or 'yesterday'}."
                 )
             return
         if options.events and not options.quiet:
@@ -290,7 +291,7 @@ def _arguments(options: Options, credentials: "Credentials", days: "Chunk") -> d
 
 
 def _check_one_request(options: Options, days: "Chunk") -> None:
-    """Refuse more days than one request may cover, and suggest --parallel for a long range."""
+    """Reject a range that is too long for one request, and suggest --parallel for a long one."""
     from mixpanel_export._compat import check_one_request
 
     try:
@@ -301,11 +302,11 @@ def _check_one_request(options: Options, days: "Chunk") -> None:
             + (
                 "add --parallel, or set MPX_PARALLEL=1 to always export in parallel"
                 if options.limit is None
-                else "ask for fewer days, as --limit needs one request"
+                else "request fewer days, because --limit needs a single request"
             )
         ) from error
     if days.length > 7 and options.limit is None and not options.quiet:
-        say(f"Exporting {days.length} days with one request; --parallel makes several at a time.")
+        say(f"Exporting {days.length} days with one request; --parallel sends several at a time.")
 
 
 def _print_plan(options: Options, plan: ExportPlan) -> None:

@@ -27,11 +27,11 @@ def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str
     """Return the names from all occurrences of an option; None if there are none."""
     names = [name for value in values for name in names_in(value)]
     if values and not names:
-        raise click.BadParameter("it names nothing; leave the option out to use all")
+        raise click.BadParameter("the list is empty; leave the option out to use all")
     return names or None
 
 
-@click.command("flatten", short_help="Make a table with a typed column for each property.", epilog=EXAMPLES)
+@click.command("flatten", short_help="Create a table with a typed column for each property.", epilog=EXAMPLES)
 @click.argument("table", default="events", shell_complete=complete.tables)
 @option("--into", section="What", metavar="NAME", show_default="TABLE_flat", help="Name of the flat table.")
 @option(
@@ -40,7 +40,7 @@ def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str
     multiple=True,
     callback=parse_names,
     metavar="KEYS",
-    help="Make columns only for these properties; separated by commas or as a JSON list.",
+    help="Create columns only for these properties; separated by commas or as a JSON list.",
 )
 @option(
     "--event",
@@ -56,7 +56,7 @@ def parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[str
     "--per-event/--no-per-event",
     section="What",
     default=None,
-    help="Also make a view for each event, with the columns that it uses.",
+    help="Also create a view for each event name, with the columns that it uses.",
 )
 @option(
     "--auto/--no-auto",
@@ -81,7 +81,7 @@ def command(
     db: str,
     as_json: bool,
 ) -> None:
-    """Make a table with one typed column for each property of the events in TABLE, or update it.
+    """Create or update a table with one typed column for each property of the events in TABLE.
 
     A column is named after its property. DuckDB ignores case, so a name that differs from an earlier one only in case gets
     a number: Email, then email_2. The type is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP, JSON or VARCHAR, the narrowest that holds
@@ -114,7 +114,7 @@ def command(
 
 
 def flat_lines(result: "FlattenResult") -> list[str]:
-    """Return a short summary of what was done."""
+    """Return a short summary of the result."""
     read = f"{result.batches_read:,} batches read" if result.batches_read else "up to date"
     lines = [f"{result.table}: {result.rows:,} rows, {result.columns:,} properties, {read}"]
     if len(result.new_columns) < result.columns:

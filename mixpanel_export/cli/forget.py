@@ -1,4 +1,4 @@
-"""`mpx forget`: delete the events of persons."""
+"""`mpx forget`: delete people's events."""
 
 from typing import TYPE_CHECKING
 
@@ -19,15 +19,15 @@ Examples:
   mpx forget user-1 '$device:4711' --also user_id --also device_id --db app.duckdb
   mpx forget user-1 --json | jq '.tables[].events'
 
-Exit code 0 means that no event of these persons is left in the tables, even if there was none before.
+Exit code 0 means that the tables have no events of these people, even if they had none before.
 """
 
 _NOTES = """\
-Delete the person in Mixpanel too: until Mixpanel has done so, fetching these days again brings the person back.
-No query finds deleted rows, but their bytes can stay in the file. A copy made with COPY FROM DATABASE does not have them."""
+Delete these people in Mixpanel too. Until Mixpanel has deleted them, an export that refetches their days restores the events.
+Queries no longer find the deleted rows, but their bytes can stay in the file. A copy made with COPY FROM DATABASE does not have them."""
 
 
-@click.command("forget", short_help="Delete the events of persons.", epilog=EXAMPLES)
+@click.command("forget", short_help="Delete people's events.", epilog=EXAMPLES)
 @click.argument("distinct_ids", metavar="DISTINCT_ID...", nargs=-1, required=True)
 @option(
     "--also",
@@ -48,17 +48,17 @@ def command(
     table: str | None,
     as_json: bool,
 ) -> None:
-    """Delete every event of the persons DISTINCT_ID from all exported tables, in one transaction.
+    """Delete every event whose distinct_id is DISTINCT_ID from all exported tables, in one transaction.
 
-    This includes their hidden duplicates, and the rejected and repaired lines in which an id occurs. The ledger is
-    adjusted, so mpx export --resume finds nothing to fetch. Your own tables are not searched.
+    This includes hidden duplicates, and rejected or repaired lines in which the id occurs. The ledger is adjusted, so
+    mpx export --resume does not fetch these days again. Your own tables are not searched.
 
-    Delete the person in Mixpanel first. Fetching these days before Mixpanel has deleted the person brings the person
-    back; then run mpx forget again.
+    Delete the person in Mixpanel first. If an export refetches these days before Mixpanel has deleted the person, it
+    restores the events; then run mpx forget again.
 
-    DuckDB marks deleted rows and does not overwrite them. No query finds them, but their bytes can stay in the file,
-    where somebody who reads it byte by byte can find them. A copy of the database into a new file (ATTACH, then COPY
-    FROM DATABASE) does not have them.
+    DuckDB marks deleted rows, but does not overwrite them at once. Queries no longer find them, but anybody who reads
+    the file byte by byte can. A copy of the database into a new file (ATTACH, then COPY FROM DATABASE) does not have
+    them.
     """
     from mixpanel_export._database.path import database_path
     from mixpanel_export._local.forget import forget_persons
@@ -86,7 +86,7 @@ def _lines(result: "ForgetResult") -> list[str]:
     width = max(len(row[0]) for row in rows)
     lines = [f"{name:<{width}}" + "".join(f"{number:>13}" for number in numbers) for name, *numbers in rows]
     if not result.total:
-        lines.append(f"Nothing matched in {result.path}, so nothing was removed.")
+        lines.append(f"{result.path} has no matching events, so nothing was removed.")
     if result.other_tables:
-        lines.append(f"Not searched, as mpx did not export them: {', '.join(result.other_tables)}")
+        lines.append(f"Not searched, because mpx did not export them: {', '.join(result.other_tables)}")
     return lines

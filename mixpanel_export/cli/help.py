@@ -26,7 +26,7 @@ WIDTH = 100
 
 
 class FromEnvironment(click.Parameter):
-    """A parameter whose environment variable is read as `variable` reads it.
+    """A parameter that reads its environment variable with `variable`.
 
     If neither the command line nor the environment has a value, the value is that of *setting* under `[defaults]` in
     the configuration file. Help texts and completion do not read the file.
@@ -60,7 +60,7 @@ def _defaults(ctx: click.Context) -> "Defaults":
 
 
 class DatabaseArgument(FromEnvironment, click.Argument):
-    """The argument that names the database, which `--db` (`named_db_option`) may name instead."""
+    """The database argument. The option `--db` (`named_db_option`) can be used instead."""
 
     def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
         value, source = super().consume_value(ctx, opts)
@@ -68,7 +68,9 @@ class DatabaseArgument(FromEnvironment, click.Argument):
         if named is None:
             return value, source
         if source is ParameterSource.COMMANDLINE and value != named:
-            raise click.UsageError(f"the argument {value} and --db {named} are two files; name one", ctx)
+            raise click.UsageError(
+                f"the argument {value} and --db {named} are different files; give only one of them", ctx
+            )
         return named, ParameterSource.COMMANDLINE
 
 

@@ -83,7 +83,7 @@ api_url_option = option(
     envvar="MPX_API_URL",
     show_envvar=True,
     metavar="URL",
-    help="Server to use instead of Mixpanel's.",
+    help="Server to use instead of Mixpanel.",
 )
 per_hour_option = option(
     "--per-hour",
@@ -119,7 +119,7 @@ _CREDENTIALS = (
         "--project-id",
         section="Connection",
         metavar="ID",
-        help="Project to export, instead of the account's.",
+        help="Project to export, instead of the account's project.",
     ),
     region_option,
 )
@@ -149,7 +149,7 @@ _REQUESTS = (
         type=click.IntRange(0),
         default=5,
         metavar="N",
-        help="Retries of a request that fails.",
+        help="Maximum number of retries of a failed request.",
     ),
     option(
         "--first-byte-timeout",
@@ -176,7 +176,7 @@ _OUTPUT = (
         "--quiet",
         section="Output",
         is_flag=True,
-        help="Print nothing but errors, and with --json the result.",
+        help="Print only errors, and the result if --json is given.",
     ),
     option("--no-progress", section="Output", is_flag=True, help="Hide the bars and the line per batch."),
     option(
@@ -184,14 +184,14 @@ _OUTPUT = (
         "--verbose",
         section="Output",
         is_flag=True,
-        help="Write a log to standard error, instead of bars.",
+        help="Write a log to standard error instead of drawing bars.",
     ),
     log_format_option,
 )
 
 
 def db_argument(command: Command) -> Command:
-    """Add the argument DB, and the option --db for the same file."""
+    """Add the argument DB, and the option `--db`, which sets the same file."""
     return _db_argument(named_db_option(command))
 
 

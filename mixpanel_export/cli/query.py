@@ -34,10 +34,10 @@ Examples:
 
 \b
 An events table has the columns event_name, event_time, distinct_id, insert_id, properties and
-export_batch. `mpx flatten` makes a table with a column for each property. The file is opened
-read-only, and statements that would change it are refused. --json and --csv write UTF-8, and they
-write JSON columns as they were received. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file,
-1 anything else.
+export_batch. `mpx flatten` creates a table with a column for each property. The file is opened
+read-only, and statements that would change it are rejected. --json and --csv write UTF-8, and
+they write JSON columns as they were received. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such
+file, 1 any other error.
 """
 
 _PATH_AS_KEY = re.compile(r"->>?\s*'(\$\w+)'")
@@ -80,7 +80,7 @@ def parse_parameters(
     pairs = [value.partition("=") for value in values]
     for name, equals, _ in pairs:
         if not (equals and name.isidentifier()):
-            raise click.BadParameter(f"{name + equals!r} is not a name with a value; write it as name=value")
+            raise click.BadParameter(f"{name + equals!r} is not a parameter; write it as NAME=VALUE")
     return {name: value for name, _, value in pairs}
 
 
@@ -102,13 +102,15 @@ def parse_parameters(
     help="Value of $NAME in the SQL, as text; repeatable.",
 )
 @db_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, as jq reads them.")
-@click.option("--csv", "as_csv", is_flag=True, help='CSV with a header; NULL is empty, empty text is "".')
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for jq.")
+@click.option(
+    "--csv", "as_csv", is_flag=True, help='Print CSV with a header; NULL is empty, and an empty string is "".'
+)
 @click.option(
     "--parquet",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write a Parquet file, or replace it; - is standard output.",
+    help="Write a Parquet file, replacing an existing one; - is standard output.",
 )
 @click.option(
     "--rows",
@@ -137,7 +139,7 @@ def command(
     The file is not changed. The README describes the tables that an export writes.
     """
     if as_json + as_csv + (parquet is not None) > 1:
-        raise click.UsageError("--json, --csv and --parquet exclude each other; choose one")
+        raise click.UsageError("--json, --csv and --parquet cannot be combined; choose one")
     if parquet is not None:
         _check_parquet(parquet, db)
     text = _text_of(sql, file)
@@ -179,7 +181,7 @@ def _check_parquet(parquet: Path, db: str) -> None:
     # Unlike Path.resolve, realpath does not raise an error for a symlink loop.
     output, file = (os.path.realpath(path) for path in (parquet, database))
     if output in {file, f"{file}.wal"} or _is_same(parquet, database):
-        raise click.UsageError("--parquet names the database, which it would replace; choose another file")
+        raise click.UsageError("--parquet would replace the database; choose another file")
     if parquet == STANDARD_OUTPUT and sys.stdout.isatty():
         raise click.UsageError(
             "--parquet - would write binary data to the terminal; redirect it into a file or a pipe"
@@ -246,7 +248,7 @@ def _has_frames(encoding: str | None) -> bool:
     return True
 
 
-def text_value(column: str, kind: str) -> str:  # noqa: ARG001 - as `json_value`
+def text_value(column: str, kind: str) -> str:  # noqa: ARG001 - the signature of `json_value`
     """Return SQL that converts a column to the text that DuckDB shows."""
     return f"{column}::VARCHAR"
 

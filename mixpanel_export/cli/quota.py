@@ -1,4 +1,4 @@
-"""`mpx quota`: the hourly quotas of a project, which processes used them, and when more becomes available."""
+"""`mpx quota`: the hourly quotas of a project, which processes used them, and when more requests become available."""
 
 import os
 import sys
@@ -16,15 +16,15 @@ from mixpanel_export.cli.options import account_option, api_url_option, per_hour
 from mixpanel_export.cli.report import aligned
 
 if TYPE_CHECKING:
-    from mixpanel_export._quota.shared import Key, View
+    from mixpanel_export._quota.shared import Key, QuotaState
 
 EXAMPLES = """\b
 Examples:
   mpx quota
   mpx quota --project 12345 --region eu --json
 
-Raw exports have one quota. Queries of event counts and profiles share another. The command makes no requests. It counts
-the requests that this user made on this machine. Mixpanel also counts requests from other machines and programs.
+Raw exports have one quota; queries of event counts and profiles share another. The command sends no requests. It counts
+requests that this user sent from this machine. Mixpanel also counts requests from other machines and programs.
 """
 
 
@@ -34,7 +34,7 @@ the requests that this user made on this machine. Mixpanel also counts requests 
     "--project-id",
     "project_id",
     metavar="ID",
-    help="Project to show, instead of the account's; needs no secret.",
+    help="Project to show, instead of the account's project; no secret is needed.",
 )
 @region_option
 @account_option
@@ -50,7 +50,7 @@ def command(
     per_hour: int,
     as_json: bool,
 ) -> None:
-    """Show how many requests a project has left in the rolling hour, which processes used it, and when more come."""
+    """Show how many requests a project has left in the rolling hour, which processes used them, and when more are available."""
     from mixpanel_export._quota.file import QuotaFile, quota_file
     from mixpanel_export._quota.limits import Quota
     from mixpanel_export._quota.shared import SharedQuota
@@ -59,15 +59,15 @@ def command(
     exports, queries = _keys(project_id, region, account, api_url)
     with messages(quiet=False, verbose=False):
         file = QuotaFile(quota_file())
-        export_view = SharedQuota(exports, per_hour=per_hour, file=file).read()
-        query_view = SharedQuota(queries, 0, Quota.for_queries().per_hour, file=file).read()
+        export_state = SharedQuota(exports, per_hour=per_hour, file=file).read()
+        query_state = SharedQuota(queries, 0, Quota.for_queries().per_hour, file=file).read()
     if as_json:
-        print_json({**_as_dict(exports, export_view), "queries": _as_dict(queries, query_view)})
+        print_json({**_as_dict(exports, export_state), "queries": _as_dict(queries, query_state)})
         return
     now = datetime.now().astimezone()
     rows = [("project", f"{exports.project or 'of a project secret'} on {exports.host}")]
-    rows += [("left", _left(export_view)), *_use(export_view, now)]
-    rows += [("queries", _left(query_view)), *_use(query_view, now)]
+    rows += [("left", _left(export_state)), *_use(export_state, now)]
+    rows += [("queries", _left(query_state)), *_use(query_state, now)]
     click.echo("\n".join(aligned(rows)))
 
 
@@ -92,7 +92,9 @@ def _project(project_id: str | None, region: str | None, account: str | None) ->
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they concern the secret, which this command does not use
+            warnings.simplefilter(
+                "ignore"
+            )  # the warnings concern the secret, which this command does not use
             credentials = resolve_credentials(account, project_id=project_id, region=region)
     except AccountNotFoundError:
         raise
@@ -105,31 +107,28 @@ def _project(project_id: str | None, region: str | None, account: str | None) ->
     return credentials.region, credentials.project_id
 
 
-def _left(view: "View") -> str:
-    if view.remaining is None:
-        return f"no limit; {len(view.counted)} used in the last hour"
-    return f"{view.remaining} of {view.hour.quota} requests this hour"
+def _left(state: "QuotaState") -> str:
+    if state.remaining is None:
+        return f"no limit; {len(state.counted)} used in the last hour"
+    return f"{state.remaining} of {state.hour.quota} requests this hour"
 
 
-def _use(view: "View", now: datetime) -> Iterator[tuple[str, str]]:
-    """Yield who used the quota, how long it is paused, and when more becomes available."""
-    for process, requests in _users(view).items():
-        yield "used", f"{requests} by {_named(process)}"
-    if view.pause:
-        yield "paused", f"until {_at(now, view.pause)}, as Mixpanel requested"
-    if view.slots_free_in:
-        first, last = view.slots_free_in[0], view.slots_free_in[-1]
-        yield (
-            "more",
-            f"from {_at(now, first)}" + (f", all by {_at(now, last)}" if len(view.slots_free_in) > 1 else ""),
-        )
+def _use(state: "QuotaState", now: datetime) -> Iterator[tuple[str, str]]:
+    """Yield the processes that used the quota, the end of a pause, and the times when more requests are available."""
+    for process, requests in _users(state).items():
+        yield "used", f"{requests} by {_process_words(process)}"
+    if state.pause:
+        yield "paused", f"until {_at(now, state.pause)}, as Mixpanel requested"
+    if waits := state.seconds_until_free:
+        last = f", all by {_at(now, waits[-1])}" if len(waits) > 1 else ""
+        yield "more", f"from {_at(now, waits[0])}{last}"
 
 
-def _users(view: "View") -> Counter[int | None]:
-    return Counter(request.pid for request in view.requests if request.counted)
+def _users(state: "QuotaState") -> Counter[int | None]:
+    return Counter(request.pid for request in state.requests if request.counted)
 
 
-def _named(process: int | None) -> str:
+def _process_words(process: int | None) -> str:
     if process is None:
         return "processes before the last restart of the machine"
     running = _is_running(process)
@@ -156,22 +155,22 @@ def _at(now: datetime, seconds: float) -> str:
     return f"{clock} (in {away})"
 
 
-def _as_dict(key: "Key", view: "View") -> dict[str, object]:
+def _as_dict(key: "Key", state: "QuotaState") -> dict[str, object]:
     return {
         "host": key.host,
         "project_id": key.project,
-        "per_hour": view.hour.quota,
-        "left": view.remaining,
-        "used": len(view.counted),
-        "wait_seconds": round(view.wait, 1),
-        "pause_seconds": round(view.pause, 1),
-        "more_in_seconds": [round(seconds, 1) for seconds in view.slots_free_in],
+        "per_hour": state.hour.quota,
+        "left": state.remaining,
+        "used": len(state.counted),
+        "wait_seconds": round(state.wait, 1),
+        "pause_seconds": round(state.pause, 1),
+        "more_in_seconds": [round(seconds, 1) for seconds in state.seconds_until_free],
         "processes": [
             {
                 "pid": process,
                 "requests": requests,
                 "running": False if process is None else _is_running(process),
             }
-            for process, requests in _users(view).items()
+            for process, requests in _users(state).items()
         ],
     }

@@ -1,4 +1,4 @@
-"""Texts about an export. Nothing here prints."""
+"""Formats messages about an export. Nothing here prints."""
 
 import math
 import shlex
@@ -29,7 +29,9 @@ def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> lis
     """Return an export's summary. *replaced* is the number of rows that replaced earlier ones."""
     batches = result.successful_batches + result.failed_batches
     done = (
-        f"{result.successful_batches} of {batches}" if batches else "none to fetch; the table has these days"
+        f"{result.successful_batches} of {batches}"
+        if batches
+        else "none to fetch; the table already has these days"
     )
     added = f"{result.total_rows:,}" + (f" (and {replaced:,} replaced)" if replaced > 0 else "")
     rows = [
@@ -51,7 +53,9 @@ def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
         ("database", db),
         (
             "requests",
-            f"{len(ranges)}, for {_count(plan.days, 'day')}" if ranges else "none; the table has these days",
+            f"{len(ranges)}, for {_count(plan.days, 'day')}"
+            if ranges
+            else "none; the table already has these days",
         ),
         *_plan_remarks(plan),
         (
@@ -69,12 +73,15 @@ def _plan_remarks(plan: ExportPlan) -> Iterator[tuple[str, str]]:
     if plan.one_request_seconds is not None and plan.date_ranges:
         yield (
             "why so few",
-            f"one request for all days should take at most {math.ceil(plan.one_request_seconds)} s, by earlier batches",
+            f"one request for all days should take at most {math.ceil(plan.one_request_seconds)} s, judging by earlier batches",
         )
     if plan.skipped_date_ranges:
-        yield "skipped", ", ".join(map(_days, plan.skipped_date_ranges)) + " (the table has them)"
+        yield "skipped", ", ".join(map(_days, plan.skipped_date_ranges)) + " (already in the table)"
     if plan.added_date_ranges:
-        yield "days added", ", ".join(map(_days, plan.added_date_ranges)) + " (an earlier batch holds them)"
+        yield (
+            "days added",
+            ", ".join(map(_days, plan.added_date_ranges)) + " (in the same batch as a requested day)",
+        )
 
 
 def _forecast(quota_wait: float, max_wait: float) -> str:
@@ -83,7 +90,7 @@ def _forecast(quota_wait: float, max_wait: float) -> str:
     if not quota_wait:
         return "no wait for the quota"
     return f"about {in_words(quota_wait)} of waiting for the quota" + (
-        f", longer than the {in_words(max_wait)} of --max-wait" if quota_wait > max_wait else ""
+        f", more than --max-wait ({in_words(max_wait)}) allows" if quota_wait > max_wait else ""
     )
 
 
@@ -100,7 +107,10 @@ def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
 def remarks(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
     """Yield less common facts about an export; most exports have none."""
     if result.added_date_ranges:
-        yield "days added", ", ".join(map(_days, result.added_date_ranges)) + " (an earlier batch held them)"
+        yield (
+            "days added",
+            ", ".join(map(_days, result.added_date_ranges)) + " (in the same batch as a requested day)",
+        )
     if result.removed_duplicates:
         yield "duplicates", f"{result.removed_duplicates:,} removed"
     if result.rejects:
@@ -110,7 +120,7 @@ def remarks(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
 
 
 def failure_lines(result: ParallelFetchResult, command: str, *, replacing: bool = False) -> list[str]:
-    """Return the summary of an export with failed batches. *command* is the one that fetches the rest."""
+    """Return the summary of an export with failed batches. *command* fetches the remaining days."""
     batches = result.successful_batches + result.failed_batches
     lines = [f"{result.failed_batches} of {batches} batches failed:"]
     lines += [f"  {days}: {reason}" for days, reason in _failures(result)]
@@ -138,7 +148,7 @@ def failure_line(result: ParallelFetchResult, command: str) -> str:
 
 
 def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
-    """Yield the days and the reason of each failure. Failures for lack of quota, often many, are merged into one."""
+    """Yield the days and the reason of each failure. Failures because the quota is used up are merged into one."""
     late = []
     for days, error in zip(result.failed_date_ranges, result.errors, strict=True):
         if isinstance(error, RateLimitError):
@@ -148,7 +158,7 @@ def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
     if late:
         yield (
             ", ".join(map(_days, _joined(late))),
-            "the quota is spent, and --max-wait is too short to wait for more",
+            "the quota is used up, and --max-wait is too short",
         )
 
 

@@ -46,8 +46,8 @@ Examples:
   mpx retry app.duckdb --table signups --max-wait 2h
   mpx retry app.duckdb --quiet              # for cron: silent unless something fails
 
-`mpx status` shows what would be fetched. Days that were exported with --limit, or imported from another program, are
-not fetched again. Exit codes are those of `mpx export`; if there is nothing to fetch, the exit code is 0.
+`mpx status` shows the days that would be fetched. Days that were exported with --limit, or imported from another
+program, are not fetched again. Exit codes are those of `mpx export`; if there is nothing to fetch, the exit code is 0.
 """
 
 
@@ -133,7 +133,7 @@ def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
 
 
 def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
-    """Yield what to fetch, for one *table* or for all. Dropped tables are not fetched again.
+    """Yield a task for each selection of one *table*, or of all tables. Dropped tables are not fetched again.
 
     Raises:
         TableNotFoundError: The ledger has no such table.
@@ -143,7 +143,7 @@ def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
             table,
             f"the ledger has no table {table}",
             advice=did_you_mean(table, (coverage.table for coverage in contents.coverages))
-            + "`mpx status` shows those it has",
+            + "`mpx status` lists its tables",
         )
     for coverage in contents.coverages:
         if table in {None, coverage.table} and not coverage.dropped:

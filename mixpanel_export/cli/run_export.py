@@ -16,7 +16,7 @@ from mixpanel_export.results import BatchProgress, ParallelFetchResult
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What an export prints."""
+    """The options that control an export's output."""
 
     as_json: bool
     quiet: bool
@@ -105,7 +105,7 @@ def print_failures(
 
 
 def exit_code(results: list[ParallelFetchResult]) -> int:
-    """Return 0 if nothing failed, 5 if all failures are for lack of quota, else 1."""
+    """Return 0 if nothing failed, 5 if the quota being used up is the only reason for failures, else 1."""
     failed = [error for result in results for error in result.errors]
     if not any(result.has_failures for result in results):
         return 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Example, in one terminal:
   mpx simulate --events-per-day 5000 --first-byte 0.5 --seconds-per-day 0.5
-and in another, after the lines that it prints:
+In another terminal, run the lines that it prints, and then:
   mpx export --from 2024-01-01 --to 2024-03-30 --parallel
 
 The file for --faults has one table per fault. The first fault that matches a request is applied. Every key except kind
@@ -196,7 +196,7 @@ def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "l
     section="Limits",
     type=click.Choice(["seconds", "date", "none"]),
     default="seconds",
-    help="Form of the header Retry-After.",
+    help="Format of the Retry-After header.",
 )
 @option(
     "--history-days",
@@ -210,7 +210,7 @@ def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "l
     "--legacy-secret",
     section="Server",
     metavar="SECRET",
-    help="Project secret to accept as well, as the user name, without password and project id.",
+    help="Project secret that is also accepted, as the user name, without password and project id.",
 )
 @option(
     "--faults",
@@ -221,9 +221,9 @@ def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "l
     help="TOML file of faults; see below.",
 )
 def command(**settings: Any) -> None:
-    """Serve a simulated Mixpanel project on 127.0.0.1 until Ctrl-C, which is exit code 0.
+    """Serve a simulated Mixpanel project on 127.0.0.1 until Ctrl-C is pressed; the exit code is then 0.
 
-    It answers as Mixpanel does, including limits and `where`. The same seed gives the same events.
+    The server responds like Mixpanel, including limits and `where`. The same seed gives the same events.
     """
     from mixpanel_export.sync import run_sync
 

@@ -96,7 +96,7 @@ def _set_target(db: str, table: str | None, text: str, wait: float) -> None:
 
 
 def _target_days(text: str) -> "Chunk":
-    """Return the days that *text* names; raises `click.BadParameter`."""
+    """Parse a range of days such as `2024-01-01..2024-12-30`. Raises `click.BadParameter`."""
     from mixpanel_export._planning.days import checked_days
     from mixpanel_export.errors import ArgumentError
 
@@ -120,7 +120,7 @@ def _raise_not_found(table: str, contents: "Contents") -> None:
         table,
         f"the ledger has no table {table}",
         advice=did_you_mean(table, (coverage.table for coverage in contents.coverages))
-        + "leave out --table to see those it has",
+        + "leave out --table to see all tables",
     )
 
 
@@ -150,7 +150,7 @@ def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
     yield "selection", str(coverage.selection) + ("" if zone == "UTC" else f", days of {zone}")
     yield "days", f"{coverage.days[0].day} to {coverage.days[-1].day}"
     if coverage.dropped:
-        yield "dropped", "the table does not exist, so none of these days is held"
+        yield "dropped", "the table does not exist, so the file has none of these days"
     yield "rows", f"{coverage.total_rows:,}" + _without_day(coverage)
     if coverage.last_export:
         yield "last export", f"{coverage.last_export:%Y-%m-%d %H:%M} UTC, {_ago(coverage.last_export)}"
@@ -172,7 +172,7 @@ def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
     if coverage.empty_answers:
         yield (
             "empty answers",
-            f"{', '.join(map(str, coverage.empty_answers))}: answered twice without a body, taken as empty",
+            f"{', '.join(map(str, coverage.empty_answers))}: two empty responses, so treated as days without events",
         )
 
 
@@ -205,7 +205,9 @@ def _failures(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
 def _mismatches(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
     """Yield the batches whose rows were changed by hand."""
     for mismatch in coverage.mismatches:
-        words = f"the ledger counts {mismatch.ledger_rows:,} rows in batch {mismatch.batch}, the table has "
+        words = (
+            f"the ledger counts {mismatch.ledger_rows:,} rows in batch {mismatch.batch}, but the table has "
+        )
         yield ""
         yield from _wrapped(
             f"{mismatch.days}: {words}{mismatch.table_rows:,}; to fetch these days again:", width

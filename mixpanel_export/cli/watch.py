@@ -30,22 +30,22 @@ _TOTALS = (
 
 
 class WaitLines:
-    """Decides when a wait is printed: once, when it begins, but not within a minute of the previous wait's line."""
+    """Decides whether to print a line about a wait. Each wait has at most one line, and lines are a minute apart."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._printed: float | None = None  # time of the last line
-        self._told = False  # whether the current wait has a line
+        self._has_line = False  # whether the current wait has a line
 
     def due(self, waiting_for: str | None) -> bool:
         """Whether to print a line about *waiting_for* now. If so, the caller must print it."""
         if waiting_for is None:
-            self._told = False
+            self._has_line = False
             return False
         now = self._clock()
-        if self._told or (self._printed is not None and now - self._printed < WAIT_LINE_EVERY):
+        if self._has_line or (self._printed is not None and now - self._printed < WAIT_LINE_EVERY):
             return False
-        self._printed, self._told = now, True
+        self._printed, self._has_line = now, True
         return True
 
 

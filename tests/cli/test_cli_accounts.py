@@ -254,7 +254,7 @@ def test_a_new_account_is_tried_before_it_is_stored(sim: Simulator, path: Path) 
     sim.faults = [Fault("503")]
     result = mpx("add", "unknown", *DEMO, typed="demo-secret\n")
     assert result.exit_code == 0
-    assert "could not be tried" in result.stdout
+    assert "could not be tested" in result.stdout
     assert set(read_accounts(path)[1]) == {"demo", "good", "unknown"}
 
 

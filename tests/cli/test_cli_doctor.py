@@ -216,11 +216,11 @@ def reached(ahead: float | None, **changes: Any) -> ServerProbe:
 @pytest.mark.parametrize(
     "ahead, state, text",
     [
-        (0.4, "ok", "within 6 s of the server's"),
-        (-5.5, "ok", "within 6 s of the server's"),
-        (5.7, "warning", "6 s ahead of the server's"),
-        (-3600.0, "warning", "3600 s behind the server's"),
-        (None, "ok", "not compared, as the server sends no time"),
+        (0.4, "ok", "within 6 s of the server's clock"),
+        (-5.5, "ok", "within 6 s of the server's clock"),
+        (5.7, "warning", "6 s ahead of the server's clock"),
+        (-3600.0, "warning", "3600 s behind the server's clock"),
+        (None, "ok", "not compared, because the server does not send the time"),
     ],
 )
 def test_a_clock_that_is_wrong_is_a_warning(ahead: float | None, state: str, text: str) -> None:
@@ -233,7 +233,7 @@ def test_a_clock_that_is_wrong_is_a_warning(ahead: float | None, state: str, tex
 def test_the_way_to_the_server_is_told() -> None:
     """TLS and proxy, as these are what differs between networks."""
     server, _ = server_findings(reached(None))
-    assert server.text == "https://x answers (TLSv1.3, without a proxy, status 404 after 0.25 s)"
+    assert server.text == "https://x responds (TLSv1.3, without a proxy, status 404 after 0.25 s)"
     server, _ = server_findings(reached(None, tls=None, proxy="10.0.0.1:3128"))
     assert "no TLS, through the proxy 10.0.0.1:3128" in server.text
 
@@ -268,7 +268,7 @@ def of_another_release(path: Path) -> None:
     "harm, text, advice",
     [
         (broken, "is not a DuckDB database", "choose another path"),
-        (short_of_rows, "but the ledger says", "append"),
+        (short_of_rows, "but the ledger has", "append"),
         (with_strange_rows, "that the ledger does not record", "delete these rows"),
         (of_another_release, "has version 99", "update mpx-export"),
     ],
@@ -296,7 +296,7 @@ def test_mixpanel_datas_table_is_a_warning(db: Path) -> None:
     columns = "event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR PRIMARY KEY"
     change(db, f"CREATE TABLE old ({columns}, properties JSON)")
     (warning,) = report().wrong()
-    assert (warning.state, "table old was made by mixpanel_data" in warning.text) == ("warning", True)
+    assert (warning.state, "table old was created by mixpanel_data" in warning.text) == ("warning", True)
     (table,) = [db.with_name("alone.duckdb")]
     change(table, f"CREATE TABLE old ({columns}, properties JSON)")
     assert [found.state for found in report(str(table)).wrong()] == ["warning"]

@@ -78,7 +78,7 @@ def test_no_progress_leaves_the_batches_out() -> None:
     """`--no-progress` silences batches, not hints."""
     result = mpx("export", *NINE_DAYS, "--no-progress")
     assert result.stderr.splitlines() == [
-        "Exporting 9 days with one request; --parallel makes several at a time."
+        "Exporting 9 days with one request; --parallel sends several at a time."
     ]
 
 

@@ -65,9 +65,9 @@ def test_retries_waits_and_failures_are_events(sim: Simulator) -> None:
     found = events(result.stderr)
     assert {"wait", "retry"} <= {event["event"] for event in found}
     wait = next(event for event in found if event["event"] == "wait")
-    assert wait["waiting_for"].startswith("a retry after: Mixpanel answered 500")
+    assert wait["waiting_for"].startswith("a retry after: Mixpanel responded with status 500")
     (failed,) = [event for event in found if event.get("success") is False]
-    assert "Mixpanel answered 500" in failed["error"]
+    assert "Mixpanel responded with status 500" in failed["error"]
     end = found[-1]
     assert (end["event"], end["failed_batches"]) == ("result", 1)
     assert [error["code"] for error in end["errors"]] == ["SERVER_ERROR"]
@@ -218,7 +218,9 @@ def test_quiet_is_one_line_when_something_failed(sim: Simulator) -> None:
     result = mpx("export", *NINE_DAYS, *THREES, "--retries", "0", "-q")
     assert result.exit_code == 1
     line = one_error(result)
-    assert line.startswith("Error: 2 of 3 batches failed: 2024-03-04 to 2024-03-06: Mixpanel answered 500")
+    assert line.startswith(
+        "Error: 2 of 3 batches failed: 2024-03-04 to 2024-03-06: Mixpanel responded with status 500"
+    )
     assert " (and 1 other range). To fetch the rest: mpx export events --from 2024-03-04" in line
     again = mpx("export", *NINE_DAYS, *THREES, *JSON, "--retries", "0", "-q", "--resume")
     assert [event["event"] for event in events(again.stderr)] == ["result"]

@@ -176,7 +176,7 @@ def test_parquet_never_takes_the_place_of_the_database(db: Path, monkeypatch: py
     for name in (str(db), db.name, f"../{db.parent.name}/{db.name}"):
         result = mpx("query", "FROM t", "--parquet", name)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "names the database" in one_error(result)
+        assert "would replace the database" in one_error(result)
         assert query(db, "SELECT count(*) FROM t") == [(3,)]
 
 

@@ -159,7 +159,9 @@ def test_what_is_printed_fixes_what_failed(sim: Simulator, db: Path) -> None:
     selection = ["-e", "Sign Up,it's", "--where", 'properties["plan"] == "free"']
     mpx("export", "some", *NINE_DAYS, *ONE_A_REQUEST, *selection)
     shown = mpx("status")
-    assert "2024-03-03 to 2024-03-04 failed: Mixpanel answered 500" in " ".join(shown.stdout.split())
+    assert "2024-03-03 to 2024-03-04 failed: Mixpanel responded with status 500" in " ".join(
+        shown.stdout.split()
+    )
     *failures, retry = commands(shown.stdout)
     assert retry == ["mpx", "retry", str(db)]
     assert failures[0][:7] == [
@@ -182,7 +184,7 @@ def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Pa
     shown = mpx("status").stdout
     (command,) = commands(shown)
     assert "2024-03-05: the ledger counts " in shown
-    assert ", the table has " in " ".join(shown.split())
+    assert ", but the table has " in " ".join(shown.split())
     assert mpx(*command[1:]).exit_code == 0
     assert held(db) == truth(sim)
 

@@ -110,7 +110,7 @@ def test_what_the_quota_leaves_no_time_for_is_fetched_later(sim: Simulator, db: 
     assert lines[:3] == [
         "9 requests planned, 4 left this hour: expect about 2 h",
         "5 of 9 batches failed:",
-        "  2024-03-05 to 2024-03-09: the quota is spent, and --max-wait is too short to wait for more",
+        "  2024-03-05 to 2024-03-09: the quota is used up, and --max-wait is too short",
     ]
     assert lines[3] in {
         "To fetch the rest, in 60 min:",
@@ -128,10 +128,11 @@ def test_days_that_are_late_are_told_in_one_line() -> None:
     ranges = [("2024-02-27", "2024-02-28"), ("2024-02-29", "2024-02-29"), ("2024-03-02", "2024-03-02")]
     fields: dict[str, object] = {"failed_batches": 3, "failed_date_ranges": tuple(ranges)}
     lines = failure_lines(a_result(**fields, errors=(late, late, late)), "mpx …")
-    late_days = (
-        "  2024-02-27 to 2024-02-29, 2024-03-02 to 2024-03-02: the quota is spent, and --max-wait is too "
-    )
-    assert lines[1:3] == [f"{late_days}short to wait for more", "To fetch the rest, in 10 min:"]
+    days = "2024-02-27 to 2024-02-29, 2024-03-02 to 2024-03-02"
+    assert lines[1:3] == [
+        f"  {days}: the quota is used up, and --max-wait is too short",
+        "To fetch the rest, in 10 min:",
+    ]
     lines = failure_lines(a_result(**fields, errors=(late, errors.ServerError("broke"), late)), "mpx …")
     assert lines[1] == "  2024-02-29 to 2024-02-29: broke"
     assert lines[2].startswith("  2024-02-27 to 2024-02-28, 2024-03-02 to 2024-03-02: the quota")

@@ -163,7 +163,7 @@ def test_it_is_a_small_table_and_a_line_a_request() -> None:
     ]  # fmt: skip
     assert result.stdout.splitlines()[2:] == [
         "requests  3, for 5 days",
-        "skipped   2024-03-05 to 2024-03-06 (the table has them)",
+        "skipped   2024-03-05 to 2024-03-06 (already in the table)",
         "quota     59 requests left this hour",
         "estimate  no wait for the quota",
         "  2024-03-01 to 2024-03-03  3 days",
@@ -172,7 +172,7 @@ def test_it_is_a_small_table_and_a_line_a_request() -> None:
     ]
     assert result.stderr == "Dry run: nothing was requested, and no file was changed.\n"
     assert mpx(*MIDDLE, "--resume", "--dry-run", "-q").stderr == ""
-    assert "none; the table has these days" in mpx(*MIDDLE, "--resume", "--dry-run").stdout
+    assert "none; the table already has these days" in mpx(*MIDDLE, "--resume", "--dry-run").stdout
 
 
 def test_the_estimate_is_that_of_the_quota(url: str) -> None:
@@ -186,7 +186,7 @@ def test_the_estimate_is_that_of_the_quota(url: str) -> None:
     assert len(plan["date_ranges"]) == 7
     assert 3500 < plan["quota_wait"] <= 3605
     estimate = mpx(*WEEK, "-p", "--chunk-days", "1", "--dry-run", "--max-wait", "30m").stdout.splitlines()[4]
-    assert estimate == "estimate  about 60 min of waiting for the quota, longer than the 30 min of --max-wait"
+    assert estimate == "estimate  about 60 min of waiting for the quota, more than --max-wait (30 min) allows"
 
 
 def test_an_unlimited_project_has_no_estimate() -> None:
@@ -194,7 +194,7 @@ def test_an_unlimited_project_has_no_estimate() -> None:
     plan = ExportPlan("t", (("2024-03-01", "2024-03-02"),), (), (("2024-03-02", "2024-03-02"),), 2, None, 0)
     assert plan_lines(plan, "x.duckdb", 0)[2:] == [
         "requests    1, for 2 days",
-        "days added  2024-03-02 to 2024-03-02 (an earlier batch holds them)",
+        "days added  2024-03-02 to 2024-03-02 (in the same batch as a requested day)",
         "quota       no limit",
         "estimate    no wait for the quota",
         "  2024-03-01 to 2024-03-02  2 days",

@@ -81,7 +81,9 @@ async def test_days_that_are_silent_twice_are_believed_and_reported(db: Path) ->
     """One warning names the days, the result counts the batches, and the ledger has them as complete."""
     sim = simulator()
     transport = _Silenced(sim, lambda asked, _: day(2) <= asked[0] <= asked[1] <= day(4))
-    with pytest.warns(UserWarning, match="^2024-03-03 to 2024-03-05: Mixpanel answered twice") as caught:
+    with pytest.warns(
+        UserWarning, match="^2024-03-03 to 2024-03-05: both responses for these days were empty"
+    ) as caught:
         result = await export(sim, db, chunk_days=1, transport=transport)
     assert len(caught) == 1
     assert (result.empty_batches, result.successful_batches, result.failed_batches) == (3, 9, 0)

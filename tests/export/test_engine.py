@@ -229,9 +229,9 @@ async def test_a_stall_is_given_up_and_the_chunk_fetched_again(db: Path) -> None
     "options,message",
     [
         ({"first": "2024-3-01"}, "from_date must be a day"),
-        ({"last": "2024-02-30"}, "to_date must be a day that exists"),
+        ({"last": "2024-02-30"}, "to_date must be an existing date"),
         ({"first": "2024-03-10"}, "before the first day"),
-        ({"first": "2024-06-03", "last": "2024-06-03"}, "latest day anywhere on earth is 2024-06-02"),
+        ({"first": "2024-06-03", "last": "2024-06-03"}, "the current date is at most 2024-06-02"),
         ({"mode": "overwrite"}, "mode must be one of create, append, replace, resume"),
         ({"max_workers": 0}, "max_workers must be positive"),
         ({"chunk_days": 0}, "chunk_days must be between 1 and 100"),
@@ -266,7 +266,7 @@ async def test_the_latest_day_anywhere_is_asked_for(db: Path) -> None:
 
 async def test_many_workers_are_warned_of_once(db: Path) -> None:
     """More workers than the rate can feed are allowed, with one warning."""
-    with pytest.warns(UserWarning, match="3 requests a second") as caught:
+    with pytest.warns(UserWarning, match="3 requests per second") as caught:
         await export(simulator(), db, max_workers=21)
     assert len(caught) == 1
 

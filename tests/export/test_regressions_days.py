@@ -163,7 +163,7 @@ async def test_days_before_the_plans_history_stop_the_export_and_name_the_first_
 ) -> None:
     """Nothing is clamped: the error has the first day of the plan's history, with which it works."""
     sim = simulator(history_days=90, rules=Rules(shape=shape))
-    with pytest.raises(QueryError, match=r"the plan's history begins with 2024-03-03"):
+    with pytest.raises(QueryError, match=r"the plan's history starts on 2024-03-03"):
         await export(sim, db, "2024-02-01", "2024-03-09", max_workers=1, chunk_days=10)
     assert len(sim.requests) == 1
     await export(sim, db, "2024-03-03", "2024-03-09", mode="resume")

@@ -196,7 +196,7 @@ async def test_what_may_not_be_written_is_an_error(file: int | None, folder: int
     said = in_child(NOBODY, db)
     assert len(said) == 1
     assert str(db) in said[0]
-    assert "let this user write to the file and its folder" in said[0]
+    assert "give this user write permission to the file and its folder" in said[0]
     assert staging(db) == []
     if file is not None:
         assert held(db) == truth(sim, last="2024-03-02")

@@ -327,7 +327,7 @@ def test_what_cannot_be_searched_is_an_error(tmp_path: Path, full: Path) -> None
         with pytest.raises(DatabaseError, match="no ledger"):
             forget(path, ID)
     assert empty.stat().st_size == 0
-    with Workspace.open(full) as workspace, pytest.raises(DatabaseError, match="reading only"):
+    with Workspace.open(full) as workspace, pytest.raises(DatabaseError, match="read-only"):
         workspace.forget(ID)
     with held_by_another(full), pytest.raises(DatabaseLockedError):
         forget(full, ID)

@@ -30,7 +30,7 @@ from mixpanel_export import (
     Workspace,
     WorkspaceInfo,
 )
-from mixpanel_export._local.file import size_and_birth
+from mixpanel_export._local.file import size_and_creation_time
 from mixpanel_export._local.statistics import stats_of
 
 db = databases.db
@@ -276,7 +276,7 @@ def test_the_birth_of_a_file_is_told_where_it_is_known() -> None:
     born = datetime(2023, 11, 14, 22, 13, 20, 500_000, tzinfo=UTC)
     for found, expected in ((kept, (3.0, born)), (unknown, (3.5, None))):
         file: Any = SimpleNamespace(stat=lambda found=found: found)
-        assert size_and_birth(file) == expected
+        assert size_and_creation_time(file) == expected
 
 
 def test_open_wants_a_file(tmp_path: Path) -> None:

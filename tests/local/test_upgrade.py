@@ -380,7 +380,7 @@ def test_a_table_that_others_refer_to_is_left_with_what_to_do(old: Path) -> None
     """DuckDB drops no table that a foreign key names, and room on the disk would not help."""
     query(old, "CREATE TABLE mine (id VARCHAR REFERENCES events(insert_id))")
     before = rows(old)
-    with pytest.raises(DatabaseError, match=r"unchanged: .*; drop what refers to the table"):
+    with pytest.raises(DatabaseError, match=r"unchanged: .*; drop the tables that refer to it"):
         upgrade_database(old)
     assert rows(old) == before
 
@@ -400,7 +400,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         upgrade_database(tmp_path / "none.db")
     file = tmp_path / "x.db"
     file.touch()
-    with pytest.raises(DatabaseError, match="not made by mixpanel_data"):
+    with pytest.raises(DatabaseError, match="not created by mixpanel_data"):
         upgrade_database(file)
     assert file.stat().st_size == 0
     file.write_text("text " * 5000, encoding="utf-8")
@@ -409,7 +409,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     file.unlink()
     with duckdb.connect(str(file)) as connection:
         connection.execute("CREATE TABLE events AS SELECT 1 AS n")
-    with pytest.raises(DatabaseError, match="not made by mixpanel_data"):
+    with pytest.raises(DatabaseError, match="not created by mixpanel_data"):
         upgrade_database(file)
     assert query(file, "FROM events") == [(1,)]
     assert query(file, "SELECT table_name FROM duckdb_tables()") == [("events",)]
@@ -461,4 +461,4 @@ def test_the_command_fails_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.db").touch()
     foreign = mpx(str(tmp_path / "x.db"))
     assert (foreign.exit_code, foreign.stderr.count("\n")) == (1, 1)
-    assert "not made by mixpanel_data" in foreign.stderr
+    assert "not created by mixpanel_data" in foreign.stderr

@@ -43,7 +43,7 @@ def test_a_day_is_read_as_written(text: str) -> None:
 def test_anything_else_is_no_day(text: str | date) -> None:
     """Other ways to write a date are refused with one sentence that shows what was given."""
     with pytest.raises(
-        ValueError, match=r"^from_date must be (YYYY-MM-DD|a day that exists), got '"
+        ValueError, match=r"^from_date must be (YYYY-MM-DD|an existing date), got '"
     ) as caught:
         parse_day(text, "from_date")
     assert str(caught.value).endswith(f"got {str(text)!r}")

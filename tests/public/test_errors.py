@@ -16,7 +16,7 @@ from mixpanel_export.errors import AdvisoryWarning
 
 PACKAGE = Path(mixpanel_export.__file__).parent
 SPENT = RateLimitError(
-    "Mixpanel answered 429",
+    "Mixpanel responded with status 429",
     advice="wait, or lower $per_second and $per_hour",
     argument="per_hour",
     days="2024-01-01 to 2024-01-03",
@@ -29,10 +29,14 @@ def option(name: str) -> str:
 
 def test_an_error_is_one_sentence() -> None:
     """Days, reason and advice make one sentence, each part can be left out, and arguments get other names."""
-    whole = "2024-01-01 to 2024-01-03: Mixpanel answered 429; wait, or lower per_second and per_hour"
+    whole = (
+        "2024-01-01 to 2024-01-03: Mixpanel responded with status 429; wait, or lower per_second and per_hour"
+    )
     assert str(SPENT) == SPENT.message == SPENT.to_dict()["message"] == whole
-    assert SPENT.text(days=False) == "Mixpanel answered 429; wait, or lower per_second and per_hour"
-    assert SPENT.text(days=False, advice=False) == SPENT.reason == "Mixpanel answered 429"
+    assert (
+        SPENT.text(days=False) == "Mixpanel responded with status 429; wait, or lower per_second and per_hour"
+    )
+    assert SPENT.text(days=False, advice=False) == SPENT.reason == "Mixpanel responded with status 429"
     assert SPENT.text(days=False, name=option).endswith("; wait, or lower --per_second and --per_hour")
     assert (str(SPENT.advice), SPENT.argument) == ("wait, or lower per_second and per_hour", "per_hour")
 

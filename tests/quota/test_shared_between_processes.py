@@ -106,7 +106,7 @@ def test_an_hour_that_is_spent_is_spent_for_all(tmp_path: Path) -> None:
     missing = [sum(row[2] == "failed" for row in ledger(share.db)) for share in parts]
     assert sum(missing) == 2
     assert [code for code, _ in results] == [5 if failed else 0 for failed in missing], results
-    assert all(("the quota is spent" in text) == (code == 5) for code, text in results)
+    assert all(("the quota is used up" in text) == (code == 5) for code, text in results)
     later = simulator()
     with served(later) as env:
         unlimited = {**env, "MPX_PER_HOUR": "0", "MPX_PER_SECOND": "0"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from quota_files import KEY, Clock, Open, rows, taken
 
 from mixpanel_export._quota.clock import system_clock
-from mixpanel_export._quota.shared import Key, Request, SharedQuota, View, key_of
+from mixpanel_export._quota.shared import Key, QuotaState, Request, SharedQuota, key_of
 from mixpanel_export._quota.windows import HOUR, SECOND, Window
 
 clock = quota_files.clock
@@ -153,8 +153,8 @@ def test_a_refund_frees_the_hour_for_all_and_keeps_the_pace(handle: Open, clock:
     one, other = handle(1, 1), handle(1, 1)
     ticket = taken(one)
     assert other.take_slot().wait == pytest.approx(HOUR, abs=1e-3)
-    view = one.refund(ticket)
-    assert (view.remaining, view.sent, view.counted) == (1, (0.0,), ())
+    state = one.refund(ticket)
+    assert (state.remaining, state.sent, state.counted) == (1, (0.0,), ())
     assert other.take_slot().wait == pytest.approx(SECOND, abs=1e-3)
     clock.pass_(SECOND)
     assert taken(other)
@@ -174,17 +174,17 @@ def test_all_processes_of_a_project_pause_together(handle: Open, clock: Clock) -
     assert other.read().pause == HOUR
 
 
-def test_a_view_says_when_places_come() -> None:
+def test_a_state_gives_the_times_of_free_slots() -> None:
     """Who allows less than was sent waits until enough is past; a pause and the second are waited for, too."""
     requests = tuple(Request(age, None, counted=age != 25) for age in (50.0, 40.0, 30.0, 25.0, 20.0, 1.0))
-    wide = View(requests, 0.0, Window(0, 2.0), Window(6, 60.0))
-    assert (wide.remaining, wide.wait, wide.slots_free_in) == (1, 0.0, (10.0, 20.0, 30.0, 40.0, 59.0))
-    narrow = View(requests, 0.0, Window(1, 2.0), Window(3, 60.0))
-    assert (narrow.remaining, narrow.slots_free_in) == (0, (30.0, 40.0, 59.0))
+    wide = QuotaState(requests, 0.0, Window(0, 2.0), Window(6, 60.0))
+    assert (wide.remaining, wide.wait, wide.seconds_until_free) == (1, 0.0, (10.0, 20.0, 30.0, 40.0, 59.0))
+    narrow = QuotaState(requests, 0.0, Window(1, 2.0), Window(3, 60.0))
+    assert (narrow.remaining, narrow.seconds_until_free) == (0, (30.0, 40.0, 59.0))
     assert narrow.wait == pytest.approx(30.0)
-    assert View(requests, 45.0, Window(1, 2.0), Window(0, 60.0)).wait == pytest.approx(45.0)
-    free = View(requests, 0.0, Window(1, 2.0), Window(0, 60.0))
-    assert (free.remaining, free.slots_free_in) == (None, ())
+    assert QuotaState(requests, 45.0, Window(1, 2.0), Window(0, 60.0)).wait == pytest.approx(45.0)
+    free = QuotaState(requests, 0.0, Window(1, 2.0), Window(0, 60.0))
+    assert (free.remaining, free.seconds_until_free) == (None, ())
     assert free.wait == pytest.approx(1.0)
 
 
@@ -203,10 +203,10 @@ def test_a_clock_that_is_set_hurts_nobody_who_goes_on(
     clock.pass_(1000.0)
     clock.wall += step
     taken(quota)
-    view = quota.take_slot()
-    assert view.ticket is None
-    assert view.wait == pytest.approx(HOUR - 1000.0, abs=1e-3)
-    clock.pass_(view.wait)
+    state = quota.take_slot()
+    assert state.ticket is None
+    assert state.wait == pytest.approx(HOUR - 1000.0, abs=1e-3)
+    clock.pass_(state.wait)
     assert taken(quota)
 
 
@@ -237,9 +237,9 @@ def test_what_cannot_be_of_this_hour_is_forgotten(
     clock.wall += jump
     later = handle(0, 1, key=Key(KEY.host, "2"))
     taken(later)
-    view = handle(0, 1).read()
-    assert view.remaining == left
-    assert all(age >= 0 for age in view.sent)
+    state = handle(0, 1).read()
+    assert state.remaining == left
+    assert all(age >= 0 for age in state.sent)
     assert len(rows(path)) == 2 - left + (1 if jump == -3.0 else 0)
 
 

@@ -16,7 +16,7 @@ from anyio import to_thread
 from quota_files import IN_CHILD, KEY, Clock, Open, one_warning, rows, taken
 
 from mixpanel_export._quota.file import quota_file
-from mixpanel_export._quota.shared import Key, SharedQuota, View
+from mixpanel_export._quota.shared import Key, QuotaState, SharedQuota
 from mixpanel_export._quota.windows import HOUR, SECOND, Window
 
 clock = quota_files.clock
@@ -43,7 +43,7 @@ def test_the_file_is_private_and_where_the_environment_says(
 
 def test_looking_creates_nothing(handle: Open, path: Path) -> None:
     """Where no export ever ran, the whole hour is left, and stays so without a trace."""
-    assert handle().read() == View((), 0.0, Window(0, SECOND), Window(3, HOUR))
+    assert handle().read() == QuotaState((), 0.0, Window(0, SECOND), Window(3, HOUR))
     assert not path.parent.exists()
 
 
@@ -74,7 +74,7 @@ def test_a_broken_file_is_moved_aside_and_begun_anew(handle: Open, path: Path, g
     living.refund(tickets[0])
     path.write_bytes(garbage)
     with one_warning(
-        r"the quota file .*quota\.sqlite3 is broken .* and is replaced by a new one.*run one export"
+        r"the quota file .*quota\.sqlite3 is damaged .* and was replaced by a new one.*run one export"
     ):
         assert taken(fresh)
     assert path.with_suffix(".broken").read_bytes() == garbage

@@ -12,7 +12,7 @@ import pytest
 import quota_files
 from quota_files import IN_CHILD, KEY, Clock, Open, rows, taken
 
-from mixpanel_export._quota.shared import CROWDED_SECOND, SharedQuota
+from mixpanel_export._quota.shared import SHARED_SECOND, SharedQuota
 from mixpanel_export._quota.windows import SECOND
 
 clock = quota_files.clock
@@ -40,10 +40,10 @@ def test_where_others_ask_too_the_second_is_longer(
     clock.pass_(SECOND)
     assert taken(quota)
     monkeypatch.setattr("os.getpid", lambda: pid + 1)
-    assert quota.read().wait == pytest.approx(CROWDED_SECOND, abs=1e-3)
+    assert quota.read().wait == pytest.approx(SHARED_SECOND, abs=1e-3)
     clock.pass_(SECOND)
     assert quota.take_slot().ticket is None
-    clock.pass_(CROWDED_SECOND - SECOND + 1e-3)
+    clock.pass_(SHARED_SECOND - SECOND + 1e-3)
     assert taken(quota)
     clock.pass_(10.0)
     taken(quota)
@@ -59,7 +59,7 @@ def start(path: Path, code: str) -> subprocess.Popen[str]:
 def test_ten_processes_exceed_no_window(path: Path) -> None:
     """Ten processes that want 30 places, with 4 in 0.1 s and 12 in 0.9 s, get them, and no faster."""
     code = (
-        "quota = SharedQuota(Key('h', 'p'), 4, 12, path=path, second=0.1, crowded_second=0.1, hour=0.9)\n"
+        "quota = SharedQuota(Key('h', 'p'), 4, 12, path=path, second=0.1, shared_second=0.1, hour=0.9)\n"
         "for _ in range(3):\n"
         "    while not (view := quota.take_slot()).ticket: time.sleep(view.wait)\n"
     )

@@ -71,7 +71,7 @@ async def test_a_proxy_that_refuses_is_named(
     async with proxying(Proxy(refusal)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         said = await refused("https://data.example" + PATH, http2)
-    assert f"the proxy 127.0.0.1:{proxy.port} refuses the connection" in said
+    assert f"the proxy 127.0.0.1:{proxy.port} rejected the connection" in said
     assert "to data.example (407 Proxy Authentication Required)" in said
     assert "check HTTPS_PROXY, and what" in said
 

@@ -143,7 +143,7 @@ async def test_an_error_that_repeats_a_long_request_is_understood() -> None:
     )
     respx.get(URL).mock(return_value=httpx.Response(400, text=body))
     with pytest.raises(
-        FutureDateError, match="Mixpanel answered 400: to_date cannot be later than today; use"
+        FutureDateError, match="Mixpanel responded with status 400: to_date cannot be later than today; use"
     ) as caught:
         await fetched(RequestParameters(URL, ACCOUNT, ALL))
     assert len(caught.value.response_body or "") == 500

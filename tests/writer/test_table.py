@@ -125,7 +125,7 @@ def test_a_table_of_somebody_else_is_refused(
 ) -> None:
     """A table with other columns is neither added to nor replaced."""
     connection.execute("CREATE TABLE events (a INTEGER)")
-    with pytest.raises(TableFormatError, match="an export's columns"):
+    with pytest.raises(TableFormatError, match="the columns of an exported table"):
         new_table(connection, db, mode)
 
 

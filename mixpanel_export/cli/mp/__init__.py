@@ -1,6 +1,6 @@
 """`mpx mp`: runs command lines written for mixpanel_data's `mp`.
 
-Options, results and exit codes are those of `mp`. A command without a counterpart says what to use instead.
+Options, results and exit codes are those of `mp`. A command without a counterpart prints an alternative.
 """
 
 from dataclasses import replace
@@ -17,12 +17,12 @@ from mixpanel_export.cli.mp.query import query
 from mixpanel_export.cli.options import option
 
 EXAMPLES = """\b
-Write mpx mp for mp:
+Write mpx mp instead of mp:
   mp fetch events      exports events; with --stdout [--raw] it prints them
   mp query sql         runs SQL
   mp inspect           info, tables, schema, sample, summarize, breakdown, keys, column, drop, drop-all
   mp auth              use mpx accounts: list, add, remove, default, test
-  other commands       use other Mixpanel APIs, which this program does not; each says what to use instead
+  other commands       use other Mixpanel APIs, which mpx does not support; each prints an alternative
 
 \b
 Examples:
@@ -36,7 +36,7 @@ Exit codes, which differ from those of other mpx commands:
   2    authentication failed, a prompt was declined, or an option is unknown
   3    an argument or SQL is wrong
   4    a table, account or file does not exist
-  5    the quota is spent
+  5    the quota is used up
   130  interrupted
 """
 
@@ -82,7 +82,7 @@ def command(
     /,
     *,
     account: str | None,
-    workspace_id: int | None,  # noqa: ARG001 - mixpanel_data's
+    workspace_id: int | None,  # noqa: ARG001 - an option of mixpanel_data
     quiet: bool,
     verbose: bool,
 ) -> None:

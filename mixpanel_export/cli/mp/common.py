@@ -32,7 +32,7 @@ class Settings:
 
 
 class Group(click.Group):
-    """A group of `mp`. A command without a counterpart says what to use instead."""
+    """A command group of `mp`. A command without a counterpart prints an alternative."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         group = "" if self.name == "mp" else self.name or ""

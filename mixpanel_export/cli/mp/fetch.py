@@ -41,8 +41,8 @@ def fetch() -> None:
 @option("-l", "--limit", type=click.IntRange(1, 100_000), metavar="N", help="At most N events.")
 @option("--replace", is_flag=True, help="Replace the table, atomically.")
 @option("--append", is_flag=True, help="Add days to the table.")
-@option("--no-progress", is_flag=True, help="Hide the progress.")
-@option("-p", "--parallel", is_flag=True, help="Make several requests at a time.")
+@option("--no-progress", is_flag=True, help="Do not show the progress.")
+@option("-p", "--parallel", is_flag=True, help="Send several requests at a time.")
 @option("--workers", type=click.IntRange(1), metavar="N", show_default="10", help="Requests at a time.")
 @option(
     "--chunk-days", type=click.IntRange(1, 100), metavar="N", show_default="planned", help="Days per request."

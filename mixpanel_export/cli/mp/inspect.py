@@ -63,7 +63,7 @@ def tables(ctx: click.Context, /, *, style: str, jq: str | None) -> None:
 @_command("schema", "List the columns of a table.", "schema -t events")
 @_table
 @option("--sample", is_flag=True, help="Has no effect.")
-def schema(ctx: click.Context, /, *, table: str, sample: bool, style: str, jq: str | None) -> None:  # noqa: ARG001 - mixpanel_data's
+def schema(ctx: click.Context, /, *, table: str, sample: bool, style: str, jq: str | None) -> None:  # noqa: ARG001 - an option of mixpanel_data
     """List the columns of a table with their types."""
     with workspace_of(ctx) as workspace:
         description = workspace.table_schema(table)
@@ -124,7 +124,9 @@ def column(ctx: click.Context, /, *, table: str, column: str, top: int, style: s
 
 @_command("drop", "Drop a table.", "drop -t events --force")
 @_table
-@option("--force", is_flag=True, help="Do not ask for confirmation, and allow tables that no export made.")
+@option(
+    "--force", is_flag=True, help="Do not ask for confirmation, and also drop tables that were not exported."
+)
 def drop(ctx: click.Context, /, *, table: str, force: bool, style: str, jq: str | None) -> None:
     """Drop a table and its ledger entries."""
     _confirm(ctx, f"Drop table '{table}'?", force=force)
@@ -135,9 +137,9 @@ def drop(ctx: click.Context, /, *, table: str, force: bool, style: str, jq: str 
 
 @_command("drop-all", "Drop all exported tables.", "drop-all --type events --force")
 @option("-t", "--type", "kind", type=click.Choice(["events", "profiles"]), help="Only tables of this type.")
-@option("--force", is_flag=True, help="Do not ask.")
+@option("--force", is_flag=True, help="Do not ask for confirmation.")
 def drop_all(ctx: click.Context, /, *, kind: Any, force: bool, style: str, jq: str | None) -> None:
-    """Drop all exported tables. Your own tables stay."""
+    """Drop all exported tables. Your own tables are not dropped."""
     with workspace_of(ctx, read_only=False) as workspace:
         count = sum(kind in {None, table.type} for table in workspace.tables())
         _confirm(ctx, f"Drop all {count} tables{f' of type {kind!r}' if kind else ''}?", force=force)

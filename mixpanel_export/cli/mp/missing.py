@@ -1,4 +1,4 @@
-"""Names a replacement for each `mp` command that has no counterpart here."""
+"""Suggests a replacement for each `mp` command that has no counterpart here."""
 
 import click
 
@@ -24,7 +24,7 @@ MISSING = {
             "experiments", "flags", "lexicon", "lookup-tables", "reports", "schemas", "webhooks",
         ), _APP),
     },
-    "fetch": {"profiles": "Mixpanel's Engage API or the package mixpanel-utils"},
+    "fetch": {"profiles": "Mixpanel's Engage API or the mixpanel-utils package"},
     "query": {
         **dict.fromkeys(("activity-feed", "event-counts", "jql", "property-counts", "segmentation"), _SQL),
         **dict.fromkeys((
@@ -40,11 +40,11 @@ MISSING = {
         "properties": "`mpx mp inspect keys` on exported events",
     },
 }  # fmt: skip
-"""For each group, its commands that are missing here, and what to use instead."""
+"""Maps each command group to its missing commands and their replacements."""
 
 
 def missing_command(group: str, name: str) -> click.Command | None:
-    """Return a command that says what to use instead of `mp GROUP NAME`; None if `mp` has no such command."""
+    """Return a command that prints the replacement for `mp GROUP NAME`; None if `mp` has no such command."""
     instead = MISSING.get(group, {}).get(name)
     if instead is None:
         return None
@@ -52,7 +52,7 @@ def missing_command(group: str, name: str) -> click.Command | None:
     def refuse(arguments: tuple[str, ...]) -> None:
         account_command = _ACCOUNTS.get(arguments[0]) if name == "auth" and arguments else None
         path = f"{group} {name}".strip()
-        raise click.ClickException(f"`mp {path}` is not in this program; use {account_command or instead}")
+        raise click.ClickException(f"`mp {path}` is not available in mpx; use {account_command or instead}")
 
     return click.Command(
         name,

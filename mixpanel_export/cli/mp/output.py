@@ -49,7 +49,7 @@ def print_result(value: Any, style: str, jq: str | None) -> None:
     """Print a dictionary or a list in the format *style*, filtered with *jq* if given.
 
     Raises:
-        ArgumentError: As `check_jq`, or the expression is wrong.
+        ArgumentError: The format cannot be filtered (see `check_jq`), or the expression is wrong.
     """
     check_jq(style, jq)
     if jq is not None:

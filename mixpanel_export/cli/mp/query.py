@@ -48,7 +48,7 @@ def sql(
     """Run SQL on the database, which is opened read-only, and print the rows."""
     text = statement if file is None else _content(file)
     if text is None:
-        raise ArgumentError("file", "or a query is missing")
+        raise ArgumentError("file", "or a query is required")
     with workspace_of(ctx) as workspace:
         if not scalar:
             print_result(workspace.sql_rows(text).to_dicts(), style, jq)
