@@ -77,13 +77,13 @@ class State:
 
     table: str
     """The table name, as the database spells it."""
-    filled: str
+    target_table: str
     """The table that the export fills: `table`, or the shadow table of a replacement."""
     batches: tuple[Batch, ...]
-    """The selection's batches in the filled table."""
+    """The selection's batches in the target table."""
     history: tuple[Batch, ...]
     """The selection's batches in the table to be replaced. They are used only to estimate the number of events."""
-    begins_anew: bool
+    starts_empty: bool
     """Whether the export starts with an empty table: there is none yet, or only another export's shadow table."""
 
 
@@ -100,24 +100,24 @@ def check_before_export(connection: Connection, spec: ExportSpec) -> State:
     table = name_in_database(connection, spec.table)
     _check_table(connection, table, spec.mode)
     check_ledger(connection)
-    filled = SHADOW + table if spec.mode == "replace" else table
-    ledger = Ledger(connection, filled, spec.selection, spec.zone)
-    if not table_exists(connection, filled):
+    target_table = SHADOW + table if spec.mode == "replace" else table
+    ledger = Ledger(connection, target_table, spec.selection, spec.zone)
+    if not table_exists(connection, target_table):
         fits = False
     elif spec.mode == "replace":
-        fits = _shadow_fits(connection, filled, ledger, spec)
+        fits = _shadow_fits(connection, target_table, ledger, spec)
     else:
         fits = True
         ledger.check_zone()
         ledger.check_selection(spec.days, limited=spec.limited)
         ledger.check_rows(spec.days, compare_counts=spec.mode == "resume")
-    replaced = Ledger(connection, table, spec.selection, spec.zone) if filled != table else None
+    replaced = Ledger(connection, table, spec.selection, spec.zone) if target_table != table else None
     return State(
         table=table,
-        filled=filled,
+        target_table=target_table,
         batches=tuple(ledger.for_selection()) if fits else (),
         history=tuple(replaced.for_selection()) if replaced else (),
-        begins_anew=not fits,
+        starts_empty=not fits,
     )
 
 
@@ -153,7 +153,7 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
 
 
 def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, spec: ExportSpec) -> bool:
-    """Whether the same export filled the shadow table, and its rows agree with the ledger."""
+    """Whether the same export target_table the shadow table, and its rows agree with the ledger."""
     if comment_of(connection, shadow) != spec.fingerprint:
         return False
     try:

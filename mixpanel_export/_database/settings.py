@@ -84,7 +84,7 @@ def set_session(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 @contextmanager
-def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
+def memory_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
     """Give DuckDB more memory and a single thread while it reads lines of up to *longest* bytes.
 
     Several operators hold copies of a line. If *longest* is small, the settings stay as they are.
@@ -97,7 +97,7 @@ def room_for_lines(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
 
 @contextmanager
-def most_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
+def maximum_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Iterator[None]:
     """Give DuckDB the maximum memory for lines of up to *longest* bytes, for a final attempt.
 
     This may exceed `memory_limit`, but not half of the machine's memory.
@@ -116,7 +116,7 @@ def all_processors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 @contextmanager
-def room_for_columns(connection: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
+def memory_for_columns(connection: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
     """Give DuckDB more memory and a single thread while it fills a table with many columns.
 
     DuckDB holds at least one block of each column. With few columns, nothing changes.

@@ -231,7 +231,7 @@ async def _run(
             if error.first_day is not None:
                 await in_thread(partial(table.trim_target_days, error.first_day), table.interrupt)
             raise
-        finish = partial(table.finish, whole=not tracker.errors, allow_empty=job.allow_empty)
+        finish = partial(table.finish, complete=not tracker.errors, allow_empty=job.allow_empty)
         totals = await in_thread(finish, table.interrupt)
         warn_of_emptiness(job, tracker, known=batches if job.sync else ())
         flatten = partial(flatten_after_export, connection, job.path, table.name, always=job.flatten)

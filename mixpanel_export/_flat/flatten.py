@@ -27,7 +27,7 @@ from mixpanel_export._database.schema import (
     name_in_database,
     table_exists,
 )
-from mixpanel_export._database.settings import most_memory
+from mixpanel_export._database.settings import maximum_memory
 from mixpanel_export._flat.columns import BASE_COLUMNS, MAX_COLUMNS, OTHER
 from mixpanel_export._flat.state import (
     FlatTable,
@@ -125,7 +125,7 @@ def flatten(connection: Connection, path: Path, request: Request) -> FlattenResu
             return _flatten_in_transaction(connection, source, request)
         # If memory is too small for the commit, DuckDB reports an error of the transaction.
         except (duckdb.OutOfMemoryException, duckdb.TransactionException):
-            with most_memory(connection, 0):
+            with maximum_memory(connection, 0):
                 return _flatten_in_transaction(connection, source, request)
 
 

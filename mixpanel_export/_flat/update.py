@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from mixpanel_export._database.connection import Connection, quoted, supports_zstd
 from mixpanel_export._database.schema import columns_of, table_exists
-from mixpanel_export._database.settings import room_for_columns
+from mixpanel_export._database.settings import memory_for_columns
 from mixpanel_export._flat.columns import (
     BASE_COLUMNS,
     MAX_COLUMNS,
@@ -214,7 +214,7 @@ def _apply(
     else:
         removed = {}
         _create(connection, flat.name, plan.columns, other=plan.other)
-    with room_for_columns(connection, len(plan.columns)):
+    with memory_for_columns(connection, len(plan.columns)):
         _insert(connection, flat.name, plan, source)
     counts = _counts(connection, flat.name, plan.columns, pending.read)
     columns = tuple(

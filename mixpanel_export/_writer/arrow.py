@@ -40,13 +40,13 @@ _ARROW_TYPES = {"VARCHAR": na.string(), "TIMESTAMP": na.timestamp("us")}
 _EXTRACTED = {name: _ARROW_TYPES[kind] for name, kind in EVENT_COLUMNS.items() if name != "properties"}
 _COLUMNS = na.c_schema(na.struct(_EXTRACTED))
 LINE = na.c_schema(na.struct({"line": _PARTS, "number": na.int64()}))
-"""The schema of a regular line: `line`, a list of four texts (the first is the event name, the third the properties),
+"""The schema of a regular line: `line`, a list of four strings (the first is the event name, the third the properties),
 and `number`."""
 
 EVENT = na.c_schema(
     na.struct({"payload": _PAYLOAD, "keep": na.bool_(), "export_batch": na.int32(), **_EXTRACTED})
 )
-"""The schema of an event: `payload`, a list of two texts (the first is the properties); `keep`, whether to insert the
+"""The schema of an event: `payload`, a list of two strings (the first is the properties); `keep`, whether to insert the
 event; `export_batch`, its batch number; and the extracted columns."""
 
 COLUMNS = tuple(_EXTRACTED)
@@ -59,7 +59,7 @@ FORMATS = [column.format for column in _COLUMNS.children]
 class ExtractedColumns:
     """The extracted columns of a segment's regular lines.
 
-    They stay in memory if *budget* has room, and otherwise go to *file*, which must not exist yet.
+    They stay in memory if *budget* has enough bytes left. Otherwise they go to *file*, which must not exist yet.
     """
 
     def __init__(self, arrays: Sequence[Any], budget: MemoryBudget, file: Path) -> None:
@@ -125,7 +125,7 @@ def fetch_arrays(relation: duckdb.DuckDBPyRelation) -> list[Any]:
     """Execute *relation* and return its rows as arrays.
 
     Raises:
-        duckdb.Error: As for any statement.
+        duckdb.Error: The statement failed.
     """
     try:
         return list(na.c_array_stream(relation))
@@ -163,9 +163,9 @@ def line_arrays(segment: IndexedText) -> Iterator[object]:
 
 
 def _texts(schema: object, text: bytes | memoryview, marks: Offsets, first: int, count: int) -> object:
-    """Return an array that divides *text* at *marks*. Each row is a list of texts.
+    """Return an array that divides *text* at *marks*. Each row is a list of strings.
 
-    Each text ends where the next one begins, in the same row or the next. The last text ends with *text*.
+    Each string ends where the next one starts, in the same row or the next. The last string ends with *text*.
     """
     parts = marks.shape[1]
     offsets = marks[first : first + count + 1].ravel()[: parts * count + 1]
@@ -200,7 +200,7 @@ def _size(column: Any) -> int:
 def _as_duckdb_error(error: RuntimeError) -> duckdb.Error:
     """Return the DuckDB error behind a nanoarrow error.
 
-    nanoarrow keeps only a DuckDB error's text, so this function restores the type.
+    nanoarrow keeps only a DuckDB error's message, so this function restores the type.
     """
     _, _, text = str(error).partition(": ")
     return next(

@@ -61,7 +61,7 @@ class ArrowSource:
             raise self._error
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Return a stream of the rows that are left. *requested_schema* is ignored, as the protocol allows."""
+        """Return a stream of the remaining rows. *requested_schema* is ignored, as the protocol allows."""
         stream = _Stream(*self._callbacks, None)
         self._streams.append(stream)  # keeps it alive, because the capsule does not
         return _new_capsule(ctypes.addressof(stream), b"arrow_array_stream", None)

@@ -1,4 +1,4 @@
-"""Finds duplicates within a chunk. Only lines whose keys recur are read again and compared."""
+"""Finds duplicates within a chunk. Only lines with recurring keys are read again and compared."""
 
 from collections.abc import Iterator, Sequence
 
@@ -56,7 +56,7 @@ def duplicate_places(
 def _candidates(statement: PreparedRead, lines: IndexedText, keys: NDArray[np.uint64]) -> Iterator[Candidate]:
     rows = statement.rows(line_arrays(lines))
     if [place for place, *_ in rows] != lines.numbers.tolist():
-        raise LoadError("DuckDB compared other lines, or read them in another order; please report this")
+        raise LoadError("DuckDB read different lines, or in a different order; please report this")
     for key, (place, *row) in zip(keys.tolist(), rows, strict=True):
         yield key, *row, True, 0, place
 

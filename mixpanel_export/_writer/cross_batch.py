@@ -2,14 +2,14 @@
 
 Duplicates within a chunk are removed before it is inserted, and batches that can share an event have disjoint days. So
 an event can be in two batches only if it is a stray in one of them: a row whose time is missing or lies outside its
-batch's days. `_export_strays` holds the time and `insert_id` of every stray, whether its row is visible or hidden.
-This small table shows which other batches may share events with a new batch, and at which times.
+batch's days. `_export_strays` has the time and `insert_id` of every stray, whether its row is visible or hidden. This
+small table determines the other batches that may share events with a new batch, and the times of these events.
 
-A duplicate is moved rather than deleted, because it becomes visible again when its winner's batch is replaced. So the
+A duplicate is moved rather than deleted, because it becomes visible again if its winner's batch is replaced. So the
 table's contents do not depend on the order in which batches arrive.
 
-SQL compares only keys, and each query reads fewer rows than the one before. Python then compares the few rows that
-remain, including their `properties`. Everything runs inside the caller's transaction.
+SQL compares only keys, and each query reads fewer rows than the one before. Python then compares the few remaining rows,
+including their `properties`. Everything runs inside the caller's transaction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ _FETCH_ROWS = 1000  # rows that Python exchanges with DuckDB at a time
 _COLUMNS = ", ".join(EVENT_COLUMNS)
 
 # Names in these queries begin with an underscore, because an events table's name cannot. DuckDB reads times much
-# faster than texts, so each query reads the `insert_id` of as few rows as possible.
+# faster than strings, so each query reads the `insert_id` of as few rows as possible.
 
 _RECORD = """
 INSERT INTO _export_strays SELECT {batch}, event_time, insert_id FROM {rows} WHERE rowid IN (
@@ -91,12 +91,12 @@ JOIN {table} AS _events ON _events.rowid = id WHERE export_batch IN ({batches})
 
 
 def record_strays(connection: Connection, table: str, zone: str, batches: Iterable[int]) -> None:
-    """Record the strays of *batches* in the table. The batches must be in the ledger; their days are in *zone*."""
+    """Record the strays of *batches*, which must be in the ledger. Their days are in *zone*."""
     _record(connection, quoted(table), "export_batch", zone, batches)
 
 
 def record_missing_strays(connection: Connection, table: str, zone: str) -> None:
-    """Record the strays, hidden rows included, of batches written by an older release."""
+    """Record the strays, including hidden rows, of batches that an older release wrote."""
     batches = _numbers(connection, _UNRECORDED, [table])
     record_strays(connection, table, zone, batches)
     _record(connection, "_export_duplicates", "batch", zone, batches)
@@ -164,7 +164,7 @@ def _record(connection: Connection, rows: str, batch: str, zone: str, batches: I
 
 
 def _store_losers(connection: Connection, losers: Iterator[tuple[int, int, int]]) -> bool:
-    """Write the *losers* into `_export_losers` in portions. Return whether there are any."""
+    """Write the *losers* into `_export_losers`, some at a time. Return whether there are any."""
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE _export_losers (id BIGINT, batch INTEGER, winner INTEGER)"
     )

@@ -19,6 +19,6 @@ class MemoryBudget:
             return True
 
     def release(self, size: int) -> None:
-        """Give *size* reserved bytes back."""
+        """Release *size* reserved bytes."""
         with self._lock:
             self._free += size

@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from mixpanel_export._database.connection import Connection
-from mixpanel_export._database.settings import room_for_lines
+from mixpanel_export._database.settings import memory_for_lines
 from mixpanel_export._writer.arrow import fetch_arrays
 from mixpanel_export._writer.arrow_stream import ArrowSource
 
@@ -32,13 +32,13 @@ class PreparedRead:
 
     def room_for_lines(self, longest: int) -> AbstractContextManager[None]:
         """Give DuckDB the memory that it needs to read lines of up to *longest* bytes."""
-        return room_for_lines(self._connection, longest)
+        return memory_for_lines(self._connection, longest)
 
     def arrays(self, lines: Iterable[object]) -> list[Any]:
         """Run the statement over the arrays that *lines* yields, and return its rows as arrays.
 
         Raises:
-            duckdb.Error: As for any statement.
+            duckdb.Error: The statement failed.
             Exception: The error that *lines* raised.
         """
         with self._reading(lines):
@@ -48,7 +48,7 @@ class PreparedRead:
         """Run the statement over the arrays that *lines* yields, and return its rows.
 
         Raises:
-            duckdb.Error: As for any statement.
+            duckdb.Error: The statement failed.
             Exception: The error that *lines* raised.
         """
         with self._reading(lines):

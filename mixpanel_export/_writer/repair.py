@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from mixpanel_export._database.connection import Connection
-from mixpanel_export._database.settings import room_for_lines
+from mixpanel_export._database.settings import memory_for_lines
 from mixpanel_export._ndjson import Canonical, canonical
 from mixpanel_export._writer.extract import LoadError
 from mixpanel_export._writer.staging import StagedChunk, Staging
@@ -18,15 +18,13 @@ _PAGE = 1 << 20  # bytes of lines that DuckDB checks at a time
 def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], staging: Staging) -> StagedChunk:
     """Rewrite the chunk with its *doubtful* lines in canonical form. Lines that are not events are rejected.
 
-    The original text of rejected and repaired lines is set aside for `_export_rejects`.
+    The originals of rejected and repaired lines are stored in a file for `_export_rejects`.
 
     Raises:
         LoadError: The chunk was already repaired, or lines are missing.
     """
     if staged.set_aside:
-        raise LoadError(
-            f"DuckDB refuses lines of {staged.chunk} that were repaired before; please report this"
-        )
+        raise LoadError(f"DuckDB rejects repaired lines of {staged.chunk}; please report this")
     aside = staging.side_file(staged)
     counts = {"rejected": 0, "repaired": 0, "blank": 0}
 
@@ -51,8 +49,8 @@ def repair(connection: Connection, staged: StagedChunk, doubtful: set[int], stag
     return replace(repaired, rejects=counts["rejected"], repaired=counts["repaired"])
 
 
-def load_set_aside(connection: Connection, staged: StagedChunk) -> None:
-    """Insert the lines that `repair` set aside into `_export_rejects`."""
+def load_rejects(connection: Connection, staged: StagedChunk) -> None:
+    """Insert the original lines that `repair` stored into `_export_rejects`."""
     if staged.set_aside is None:
         return
     connection.execute(
@@ -89,7 +87,7 @@ def _pages(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes
 
 def _are_json(connection: Connection, lines: Sequence[bytes]) -> list[bool]:
     """Return, for each line, whether DuckDB can parse it. A list keeps the order of the lines; a table may not."""
-    with room_for_lines(connection, max(map(len, lines), default=0)):
+    with memory_for_lines(connection, max(map(len, lines), default=0)):
         ((flags,),) = connection.execute(
             "SELECT list_transform(?::VARCHAR[], lambda line: json_valid(line))",
             [[line.decode() for line in lines]],

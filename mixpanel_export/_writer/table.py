@@ -1,8 +1,8 @@
 """The DuckDB destination: loads validated chunks into one events table.
 
 If the process is killed, the file contains only complete batches with their ledger rows, because both are committed in
-one transaction. `replace` fills a shadow table that has its own ledger rows, and swaps it in with one transaction, so
-a reader sees either the old table or the new one.
+one transaction. `replace` fills a shadow table that has its own ledger rows. One transaction then replaces the old table
+with it, so a reader sees either the old table or the new one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from mixpanel_export._database.schema import (
     delete_foreign_metadata,
     table_exists,
 )
-from mixpanel_export._database.settings import all_processors, most_memory, room_for_lines
+from mixpanel_export._database.settings import all_processors, maximum_memory, memory_for_lines
 from mixpanel_export._database.sync_changes import clear_kept, read_kept, write_changes
 from mixpanel_export._database.target_days import move_target_days, trim_target_days, widen_target_days
 from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
@@ -38,14 +38,14 @@ from mixpanel_export._writer.cross_batch import (
 )
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, ValidatedChunk, first_line, insert
-from mixpanel_export._writer.repair import load_set_aside
+from mixpanel_export._writer.repair import load_rejects
 from mixpanel_export.changes import DayChange
 from mixpanel_export.errors import DatabaseError, TableError
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What an export changed in its table."""
+    """An export's changes to its table."""
 
     growth: int
     """Rows by which the table grew; with `replace`, the rows of the new table."""
@@ -59,7 +59,7 @@ class EventsTable:
         """Check that the table allows the export, and prepare the ledger.
 
         Raises:
-            ValueError, TableError, SelectionError, LedgerMismatchError: As `check_before_export`; the file is unchanged.
+            ValueError, TableError, SelectionError, LedgerMismatchError: See `check_before_export`. The file is unchanged.
         """
         self.connection = connection
         self.path = path
@@ -67,43 +67,45 @@ class EventsTable:
         self._file = identity(path)
         self._numbers: list[int] = []
         self.changes: list[DayChange] = []
-        """How the committed and the refused batches differ from those that the table had, if they are compared."""
-        with self.errors(str(spec.days)):
+        """The differences between fetched batches and the batches in the table, if they are compared."""
+        with self.converted_errors(str(spec.days)):
             state = check_before_export(connection, spec)
-            self.name, self.filled, self.history = state.table, state.filled, state.history
-            self._ledger = Ledger(connection, self.filled, spec.selection, spec.zone)
-            self._prepare(anew=state.begins_anew)
+            self.name, self.target_table, self.history = state.table, state.target_table, state.history
+            self._ledger = Ledger(connection, self.target_table, spec.selection, spec.zone)
+            self._prepare(starts_empty=state.starts_empty)
             self._rows_before = self._count(self.name) if spec.mode in {"append", "resume"} else 0
 
     def batches(self) -> list[Batch]:
         """Return the selection's ledger rows, for the planner."""
-        with self.errors(str(self.spec.days)):
+        with self.converted_errors(str(self.spec.days)):
             return self._ledger.for_selection()
 
     def kept_days(self) -> list[DayChange]:
-        """Return the days whose new answer was refused, in order."""
-        with self.errors(str(self.spec.days)):
+        """Return the days whose new response was rejected, in order."""
+        with self.converted_errors(str(self.spec.days)):
             selection, batches = self.spec.selection, self._ledger.for_selection()
-            return list(read_kept(self.connection, self.filled, selection, batches).values())
+            return list(read_kept(self.connection, self.target_table, selection, batches).values())
 
     def new_numbers(self, count: int) -> list[int]:
         """Return the numbers of *count* new batches, ascending."""
-        with self.errors(str(self.spec.days)):
+        with self.converted_errors(str(self.spec.days)):
             numbers = self._ledger.new_numbers(count)
         self._numbers += numbers
         return numbers
 
-    def load(self, group: Group, now: Callable[[], datetime], *, last_try: bool = False) -> list[Committed]:
-        """Load the chunks and their ledger rows in one transaction. The *last_try* may use more memory.
+    def load(
+        self, group: Group, now: Callable[[], datetime], *, final_attempt: bool = False
+    ) -> list[Committed]:
+        """Load the chunks and their ledger rows in one transaction. The *final_attempt* may use more memory.
 
-        Chunks that are added to the group in the meantime are also loaded.
+        Chunks that are added to the group meanwhile are also loaded.
 
         Raises:
             UnloadableError: DuckDB cannot load one of the chunks.
             DatabaseError: DuckDB cannot write. None of the group's rows are in the table.
             InterruptedCall: `interrupt` was called. None of the group's rows are in the table.
         """
-        memory = most_memory if last_try else room_for_lines
+        memory = maximum_memory if final_attempt else memory_for_lines
         threads = all_processors if group.on_all_processors else nullcontext
 
         def days() -> str:
@@ -111,25 +113,25 @@ class EventsTable:
                 map(str, join_days(day for chunk in group.chunks for day in chunk.batch.days.dates))
             )
 
-        with self.errors(days):
+        with self.converted_errors(days):
             try:
                 with (
                     threads(self.connection),
                     memory(self.connection, group.longest),
                     transaction(self.connection),
                 ):
-                    self._create_filled()
-                    insert(self.connection, self.filled, group)
+                    self._create_target_table()
+                    insert(self.connection, self.target_table, group)
                     self._record_target()
-                    committed, changes = self._settle(group.chunks, now)
+                    committed, changes = self._record_in_ledger(group.chunks, now)
             except UNLOADABLE as error:
                 out_of_memory = isinstance(error, duckdb.OutOfMemoryException)
                 raise UnloadableError(first_line(error), out_of_memory=out_of_memory) from error
             self.changes += changes
             return committed
 
-    def fail(self, failed: ChunkFailed, finished: datetime) -> None:
-        """Record the failure in the ledger, unless the export has a `limit`: its days would never count as exported."""
+    def record_failure(self, failed: ChunkFailed, finished: datetime) -> None:
+        """Record the failure in the ledger, unless the export has a `limit`, whose days are never considered exported."""
         if self.spec.limited:
             return
         batch = Batch(
@@ -137,7 +139,7 @@ class EventsTable:
             days=failed.chunk,
             status="failed",
             selection=self.spec.selection,
-            table=self.filled,
+            table=self.target_table,
             zone=self.spec.zone,
             deduplicated=self.spec.dedupe,
             bytes_read=failed.bytes_read,
@@ -148,24 +150,24 @@ class EventsTable:
             export=self._export,
             **asdict(failed.times),
         )
-        with self.errors(str(failed.chunk)), transaction(self.connection):
+        with self.converted_errors(str(failed.chunk)), transaction(self.connection):
             self._ledger.delete(self._ledger.superseded({batch.number: batch.days}, visible=False))
             self._ledger.write([batch])
             self._record_target()
 
-    def finish(self, *, whole: bool, allow_empty: bool = False) -> Totals:
-        """Swap the replacement in if the export is *whole*. Return what the export changed in the table.
+    def finish(self, *, complete: bool, allow_empty: bool = False) -> Totals:
+        """Replace the old table with the shadow table if the export is *complete*. Return the changes to the table.
 
-        If the export is not whole, the old table stays in place, and the shadow table is kept for the next attempt.
+        If the export is not complete, the old table is unchanged, and the shadow table is kept for the next attempt.
 
         Raises:
             TableError: The replacement has no rows, the old table has some, and *allow_empty* is false.
         """
-        with self.errors(str(self.spec.days)):
+        with self.converted_errors(str(self.spec.days)):
             counts = self._ledger.counts(self._numbers)
             removed = sum(duplicates for _, duplicates in counts.values())
-            if self.filled != self.name:
-                if not whole:
+            if self.target_table != self.name:
+                if not complete:
                     return Totals(0, removed)
                 if not allow_empty:
                     self._check_not_emptied()
@@ -173,37 +175,36 @@ class EventsTable:
             return Totals(self._count(self.name) - self._rows_before, removed)
 
     def trim_target_days(self, first: date) -> None:
-        """Remove the days before *first* from the target days. The plan does not include them."""
-        with self.errors(str(self.spec.days)), transaction(self.connection):
-            trim_target_days(self.connection, self.filled, self.spec.selection, first)
+        """Remove the days before *first* from the target days, because the project's plan does not include them."""
+        with self.converted_errors(str(self.spec.days)), transaction(self.connection):
+            trim_target_days(self.connection, self.target_table, self.spec.selection, first)
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread, if any."""
         self.connection.interrupt()
 
     @contextmanager
-    def errors(self, days: str | Callable[[], str]) -> Iterator[None]:
-        """Convert DuckDB errors, and detect a database file that was moved or replaced. The errors name *days*."""
+    def converted_errors(self, days: str | Callable[[], str]) -> Iterator[None]:
+        """Convert DuckDB errors, and detect a database file that was moved or replaced. *days* are in the errors."""
         try:
             yield
         except duckdb.InterruptException as error:
             raise InterruptedCall from error
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
-            advice = advice_on(reason) or "make room or free the file"
             raise DatabaseError(
-                f"Write failed: {reason}, and only the batches in the ledger are in the table",
+                f"cannot write to the table ({reason}); it contains only the batches recorded in the ledger",
                 db_path=str(self.path),
                 days=days() if callable(days) else days,
-                advice=f"{advice}, then $resume",
+                advice=f"{advice_on(reason)}, then $resume",
             ) from error
         if identity(self.path) != self._file:
             raise DatabaseError(
-                f"{self.path} was moved, removed or replaced during the export, so these days are not in the file that "
-                "now has its name",
+                f"{self.path} was moved, removed or replaced during the export, so these days were not written to the file "
+                "now at that path",
                 db_path=str(self.path),
                 days=days() if callable(days) else days,
-                advice="put the first file back and $resume, or export again",
+                advice="put the original file back and $resume, or export again",
             )
 
     @property
@@ -211,24 +212,24 @@ class EventsTable:
         """The number of this export's first batch."""
         return self._numbers[0] if self._numbers else None
 
-    def _prepare(self, *, anew: bool) -> None:
+    def _prepare(self, *, starts_empty: bool) -> None:
         with transaction(self.connection):
             create_ledger(self.connection)
-            if anew:
-                if self.filled != self.name:
-                    self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.filled)}")
-                # With `resume`, days that failed before the table existed are still fetched.
+            if starts_empty:
+                if self.target_table != self.name:
+                    self.connection.execute(f"DROP TABLE IF EXISTS {quoted(self.target_table)}")
+                # In the mode `resume`, days that failed before the table existed are still fetched.
                 if self.spec.mode != "resume" or any(batch.visible for batch in self._ledger.batches()):
                     self._ledger.delete_all()
             else:
-                record_missing_strays(self.connection, self.filled, self.spec.zone)
+                record_missing_strays(self.connection, self.target_table, self.spec.zone)
 
-    def _settle(
+    def _record_in_ledger(
         self, group: Sequence[ValidatedChunk], now: Callable[[], datetime]
     ) -> tuple[list[Committed], list[DayChange]]:
         """Write ledger rows for chunks that were just inserted, and resolve duplicates across batches.
 
-        Chunks that are refused for their losses are removed again.
+        Chunks that are rejected because events are missing are removed again.
         """
         finished = naive_utc(now())
         batches = [replace(chunk.batch, finished=finished, export=self._export) for chunk in group]
@@ -237,55 +238,55 @@ class EventsTable:
         accepted = [chunk for chunk in group if chunk.batch.number not in refused]
         kept = [batch for batch in batches if batch.number in refused]
         self._refuse(kept)
-        committed = self._settle_accepted(accepted, [batch for batch in batches if batch not in kept])
+        committed = self._record_accepted(accepted, [batch for batch in batches if batch not in kept])
         committed += [Committed(batch.days, refused[batch.number].old_rows) for batch in kept]
         return committed, [change for comparison in compared.values() for change in comparison.days]
 
-    def _settle_accepted(self, group: Sequence[ValidatedChunk], batches: Sequence[Batch]) -> list[Committed]:
+    def _record_accepted(self, group: Sequence[ValidatedChunk], batches: Sequence[Batch]) -> list[Committed]:
         superseded = self._supersede({batch.number: batch.days for batch in batches}) if batches else []
         self._ledger.write(batches)
-        straying = [
+        with_strays = [
             batch.number for batch in batches if batch.deduplicated and batch.stray_rows + batch.untimed_rows
         ]
-        record_strays(self.connection, self.filled, self.spec.zone, straying)
+        record_strays(self.connection, self.target_table, self.spec.zone, with_strays)
         for chunk in group:
-            load_set_aside(self.connection, chunk.staged)
+            load_rejects(self.connection, chunk.staged)
         numbers = [batch.number for batch in batches]
         changed = list(numbers) if self.spec.dedupe else []
         if superseded:
-            changed += restore(self.connection, self.filled, superseded)
+            changed += restore(self.connection, self.target_table, superseded)
         project, zone = self.spec.selection.project, self.spec.zone
-        move_duplicates(self.connection, self.filled, project, zone, changed)
+        move_duplicates(self.connection, self.target_table, project, zone, changed)
         counts = self._ledger.counts(numbers)
         return [
             Committed(batch.days, *counts[batch.number], batch.rejects, batch.repaired) for batch in batches
         ]
 
     def _compare(self, batches: Sequence[Batch], now: datetime) -> dict[int, Comparison]:
-        """Compare new batches with those that they replace, and record the changes."""
+        """Compare new batches with the batches that they replace, and record the changes."""
         accepted = self.spec.accepted_losses
         if accepted is None:
             return {}
         compared = compare(
             self.connection,
-            self.filled,
+            self.target_table,
             self.spec.zone,
             new=batches,
             old=self._ledger.for_selection(),
             accepted=accepted,
             now=now,
         )
-        clear_kept(self.connection, self.filled, self.spec.selection, [batch.days for batch in batches])
+        clear_kept(self.connection, self.target_table, self.spec.selection, [batch.days for batch in batches])
         changes = {number: comparison.days for number, comparison in compared.items()}
-        write_changes(self.connection, self.filled, self.spec.selection, changes)
+        write_changes(self.connection, self.target_table, self.spec.selection, changes)
         return compared
 
     def _refuse(self, batches: Sequence[Batch]) -> None:
-        """Delete the rows of new batches, so that the old ones stay, and earlier failures to fetch the same days."""
+        """Delete the rows of new batches, so that the old batches stay. Delete also earlier failures for the same days."""
         if batches:
             numbers = [batch.number for batch in batches]
             self.connection.execute(
-                f"DELETE FROM {quoted(self.filled)} WHERE export_batch IN (SELECT unnest(?))", [numbers]
+                f"DELETE FROM {quoted(self.target_table)} WHERE export_batch IN (SELECT unnest(?))", [numbers]
             )
             days = {batch.number: batch.days for batch in batches}
             self._ledger.delete(self._ledger.superseded(days, visible=False))
@@ -293,43 +294,44 @@ class EventsTable:
     def _record_target(self) -> None:
         """Add the requested days to the target days, unless the export has a `limit`."""
         if not self.spec.limited:
-            widen_target_days(self.connection, self.filled, self.spec.selection, self.spec.days)
+            widen_target_days(self.connection, self.target_table, self.spec.selection, self.spec.days)
 
     def _supersede(self, newer: Mapping[int, Chunk]) -> list[int]:
         older = self._ledger.superseded(newer, visible=True)
         if older:
             self.connection.execute(
-                f"DELETE FROM {quoted(self.filled)} WHERE export_batch IN (SELECT unnest(?))", [older]
+                f"DELETE FROM {quoted(self.target_table)} WHERE export_batch IN (SELECT unnest(?))", [older]
             )
             self._ledger.delete(older)
         return older
 
-    def _create_filled(self) -> None:
-        create_events_table(self.connection, self.filled)
-        if self.filled != self.name:
+    def _create_target_table(self) -> None:
+        create_events_table(self.connection, self.target_table)
+        if self.target_table != self.name:
             fingerprint = self.spec.fingerprint.replace("'", "''")
-            self.connection.execute(f"COMMENT ON TABLE {quoted(self.filled)} IS '{fingerprint}'")
+            self.connection.execute(f"COMMENT ON TABLE {quoted(self.target_table)} IS '{fingerprint}'")
 
     def _swap(self) -> None:
-        old, new = quoted(self.name), quoted(self.filled)
+        old, new = quoted(self.name), quoted(self.target_table)
         with transaction(self.connection):
-            create_events_table(self.connection, self.filled)
+            create_events_table(self.connection, self.target_table)
             self.connection.execute(f"COMMENT ON TABLE {new} IS NULL")
             self.connection.execute(f"DROP TABLE IF EXISTS {old}")
             self.connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
             Ledger(self.connection, self.name, self.spec.selection, self.spec.zone).delete_all()
             delete_foreign_metadata(self.connection, self.name)
             self.connection.execute(
-                "UPDATE _export_batches SET table_name = ? WHERE table_name = ?", [self.name, self.filled]
+                "UPDATE _export_batches SET table_name = ? WHERE table_name = ?",
+                [self.name, self.target_table],
             )
-            move_target_days(self.connection, self.filled, self.name)
+            move_target_days(self.connection, self.target_table, self.name)
 
     def _check_not_emptied(self) -> None:
         old_rows = self._count(self.name)
-        if old_rows and not self._count(self.filled):
+        if old_rows and not self._count(self.target_table):
             raise TableError(
                 self.name,
-                f"the replacement has no event at all, so table {self.name} keeps its {old_rows:,} rows",
+                f"the replacement has no events, so table {self.name} keeps its {old_rows:,} rows",
                 days=self.spec.days,
                 argument="allow_empty",
                 advice="check $events, $where and the project, or pass $allow_empty",

@@ -3,7 +3,7 @@
 Validators read only Arrow arrays, so they can use a separate in-memory database, whose settings no application can
 change.
 
-A chunk with doubtful lines (see `extract`) is either repaired line by line or fetched once more.
+A chunk with doubtful lines (see `extract`) is either repaired line by line or fetched again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ import duckdb
 import numpy as np
 
 from mixpanel_export._database.connection import Connection, first_moment, last_moment
-from mixpanel_export._database.settings import most_memory, validation_database
+from mixpanel_export._database.settings import maximum_memory, validation_database
 from mixpanel_export._model import Batch, Chunk, Malformed, Status, Unloadable
 from mixpanel_export._planning.planner import is_open
 from mixpanel_export._timezones import detect_offset, in_zone, naive_utc
@@ -37,7 +37,7 @@ from mixpanel_export._writer.table import EventsTable
 
 T = TypeVar("T")
 
-_CLOCK_SAMPLES = 20  # number of chunks; local times would be apparent in each of them
+_CLOCK_SAMPLES = 20  # number of chunks; each chunk would show local times
 
 
 class ClockCheck:
@@ -63,8 +63,8 @@ class Validator:
     ) -> None:
         self._connection = connection
         self._spec = table.spec
-        self._table = table.filled
-        self._errors = table.errors
+        self._table = table.target_table
+        self._errors = table.converted_errors
         self._staging = staging
         self._clock = clock
         self._extraction = ExtractionStatement(connection, table.spec.zone)
@@ -89,7 +89,7 @@ class Validator:
         """Return the validated chunk or a verdict. If a verdict is returned, the chunk's files have been removed.
 
         *segments* are the results of `extract` for the chunk's segments. A chunk with lines that are not events is
-        `Malformed`, unless its rejects are to be kept. A chunk that DuckDB cannot read is `Unloadable`.
+        `Malformed`, unless its rejects should be stored. A chunk that DuckDB cannot read is `Unloadable`.
 
         Raises:
             DatabaseError: DuckDB or the file system fails.
@@ -172,7 +172,7 @@ class Validator:
         try:
             return read()
         except duckdb.OutOfMemoryException:
-            with most_memory(self._connection, longest):
+            with maximum_memory(self._connection, longest):
                 return read()
 
     def _days(self, chunk: Chunk) -> tuple[datetime, datetime]:

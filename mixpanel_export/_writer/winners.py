@@ -1,8 +1,9 @@
 """Decides which of several rows with the same identity to keep. Pure functions.
 
 The identity of a row is its event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row
-without an `$insert_id` is never a duplicate. The winner is the row that Mixpanel processed last; among equals, it is
-the row with the greatest text. So the result does not depend on the order in which rows or batches arrive.
+without an `$insert_id` is never a duplicate. The winner is the row that Mixpanel processed last. If several rows were
+processed last, it is the row whose text sorts last. So the result does not depend on the order in which rows or batches
+arrive.
 """
 
 import re
@@ -60,7 +61,7 @@ def duplicates(pages: Iterable[Iterable[Candidate]]) -> Iterator[tuple[int, int,
     for page in pages:
         for candidate in page:
             _compare(by_identity, candidate)
-        # The next page may have further rows with the last key.
+        # The next page may have more rows with the last key.
         last = max((rows.key for rows in by_identity.values()), default=0)
         yield from chain.from_iterable(one.result() for one in by_identity.values() if one.key < last)
         by_identity = {identity: one for identity, one in by_identity.items() if one.key == last}
@@ -91,7 +92,7 @@ def _compare(by_identity: dict[_Identity, _EqualRows], candidate: Candidate) -> 
 
 
 def _as_sent(number: int, texts: list[str | None], properties: str) -> list[str | None]:
-    """Return an identity's *texts* as they are written in the row's *properties*."""
+    """Return an identity's *texts* as they are in the row's *properties*."""
     if not _REWRITTEN.search("\n".join(filter(None, texts))):
         return texts
     try:

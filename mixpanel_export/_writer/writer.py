@@ -33,21 +33,21 @@ class Writer:
                 group.wait_until_closed()
                 if len(group.chunks) > 1:
                     return [verdict for chunk in group.chunks for verdict in self.commit(Group(chunk))]
-                return [self._last_try(group, error)]
+                return [self._final_attempt(group, error)]
             for chunk in group.chunks:
                 self._discard(chunk)
             return [*committed]
 
     def fail(self, failed: ChunkFailed) -> None:
         """Record that a chunk was given up."""
-        self._table.fail(failed, self._now())
+        self._table.record_failure(failed, self._now())
 
-    def _last_try(self, group: Group, error: UnloadableError) -> Committed | Unloadable:
+    def _final_attempt(self, group: Group, error: UnloadableError) -> Committed | Unloadable:
         (chunk,) = group.chunks
         try:
             if not error.out_of_memory:
                 raise error
-            (committed,) = self._table.load(group, self._now, last_try=True)
+            (committed,) = self._table.load(group, self._now, final_attempt=True)
         except UnloadableError as last_error:
             return Unloadable(chunk.batch.days, last_error.reason)
         else:

@@ -1,6 +1,6 @@
 """Adds awkward content, which breaks exporters, to plain events.
 
-Each piece is the text that is sent. If an exporter must repair it, the text to store is written next to it. A repair
+Each piece is the text that is sent. If an exporter must repair it, the repaired text is next to it. A repair
 replaces each lone surrogate, each byte that is not valid UTF-8, and each raw control byte with U+FFFD.
 """
 
@@ -106,7 +106,7 @@ _BROKEN = (
 _SECOND = b'"time":1,"distinct_id":"second","$insert_id":"second","time":"yesterday","$insert_id":null'
 _PIECES = (*(_same(piece.encode()) for piece in _SOUND), *_BROKEN)
 
-# @ stands for the event's original value, without quotes.
+# @ is replaced with the event's original value, without quotes.
 _TIMES = tuple(map(_same, (
     b"", b"null", b"true", b"[]", b"{}", b'""', b"0", b"-1", b"-@", b"@123", b"-@123", b"@.0E0", b"1.5E9",
     b'"@"', b'"@123"', b'"-@"', b'"later"', b'"1_000"', b"123456789012345678901234567890",

@@ -35,7 +35,7 @@ Segments = AsyncGenerator[Segment, None]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast bodies are sent, and the sizes of their pieces; see `Simulator`."""
+    """The speed at which bodies are sent, and the sizes of their pieces; see `Simulator`."""
 
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
@@ -81,7 +81,7 @@ class Source:
                 pass
 
     async def _wait(self, started: float, days: float) -> None:
-        """Wait until *days* days should have been sent, if the first one began at *started*."""
+        """Wait until *days* days should have been sent, if the first one started at *started*."""
         remaining = started + days * self.pace.seconds_per_day - self.pace.clock()
         await (self.pace.sleep(remaining) if self.pace.seconds_per_day and remaining > 0 else checkpoint())
 
@@ -271,7 +271,7 @@ async def _member(segments: AsyncIterable[Segment], crc_error: int = 0) -> Piece
 
 
 async def _members(segments: AsyncIterable[Segment], size: int) -> Pieces:
-    """Yield gzip members with *size* bytes of lines each, which may end within a line. Without lines, yield one."""
+    """Yield gzip members with *size* bytes of lines each, which may end within a line. If there are no lines, yield one."""
     empty = True
     async with aclosing(_plain(segments)) as lines, aclosing(_resized(lines, size)) as pieces:
         async for piece in pieces:

@@ -2,7 +2,7 @@
 
 Each piece is text as Mixpanel sends it, so generating events requires no serialization. Some pieces are difficult for
 exporters: raw line separators in strings, decimals beyond the precision of a double, escapes that a JSON library would
-write differently, and keys that resemble those that an exporter searches for.
+write differently, and keys that resemble the keys that an exporter searches for.
 """
 
 import json
@@ -114,7 +114,7 @@ def material(seed: int) -> Material:
 
 
 def text(value: bytes) -> str | None:
-    """Return a JSON scalar as text: strings without quotes, None for null or absent values, anything else as written."""
+    """Return a JSON scalar as text: strings without quotes, None for null or absent values, any other value unchanged."""
     if value in {b"", b"null"}:
         return None
     if value[0] != ord('"'):

@@ -1,6 +1,6 @@
 """The records that are sent for a day: its own events after all changes, and events from the adjacent days.
 
-generated ─ awkward content ─ changes ─ exchange with adjacent days ─ only those that have arrived
+generated ─ awkward content ─ changes ─ exchange with adjacent days ─ without records that have not arrived
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _WHOLE = 0x10000
 
 
 def settled_at(profile: Profile, day: date) -> datetime:
-    """Return the time from which the response for *day* is final: all events have arrived, and no change follows."""
+    """Return the time from which the response for *day* is final: all events have arrived, and all changes have happened."""
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=24 + LATEST_HOURS + 1)
     if profile.timezone:
         end += _DAY  # a local day may end up to a day later than in UTC
@@ -28,7 +28,7 @@ def settled_at(profile: Profile, day: date) -> datetime:
 
 
 def records(profile: Profile, day: date, *, now: datetime | None = None) -> Iterator[Record]:
-    """Yield the records that are sent for *day* at *now*; None means when the day is final."""
+    """Yield the records that are sent for *day* at *now*. None means the time when the day is final."""
     stream = stored(profile, day, now)
     if moving_enabled(profile):
         stream = _with_neighbours(profile, day, now)

@@ -1,6 +1,6 @@
 """Deterministic events: the same seed and day give the same records, whatever the requested range.
 
-Besides the text of the line, a record has the column values, so that the truth need not be parsed from JSON. A
+Besides the text of the line, a record has the column values, so that the expected result need not be parsed from JSON. A
 duplicate is on the same day as its original, a few hundred records later.
 """
 
@@ -214,7 +214,7 @@ _NO_ID = (b"", b'""', b"null")
 
 
 def _odd(pick: int, time: bytes, distinct_id: bytes, insert_id: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return the three values, with one of them replaced with an unusual value that was observed or is possible."""
+    """Return the three values, one of them replaced with an unusual value that was observed or is possible."""
     clock = datetime.fromtimestamp(int(time), UTC)
     abroad = clock + timedelta(hours=5, minutes=30)
     times = (

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mixpanel_export.simulator.faults import Fault
 
 NONE = "none"
-"""The text that stands for None in fields that are not text, because TOML has no null."""
+"""The string that means None in fields that are not strings, because TOML has no null."""
 
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", date: "a date"}
 

@@ -1,4 +1,4 @@
-"""Faults: which failure to simulate, for which requests, and how often.
+"""Faults: the failures to simulate, the requests that fail, and the number of failures.
 
 To add a kind of fault, add its name to `Kind`, and an entry to one of three tables: `STATUS` in this module replaces
 the whole response; `LINES` and `WIRE` in `fault_stages` change the body.
@@ -25,9 +25,9 @@ Kind = Literal[
 class Fault:
     """A failure for requests that include any day from *first* to *last*.
 
-    `Fault("empty_200", days=(d1, d2), times=1)` causes one empty answer for each of the two days: the first request for
-    a day gets status 200 without a body, and the next one gets the events, however the client combines days into
-    requests.
+    `Fault("empty_200", days=(d1, d2), times=1)` causes one empty response for each of the two days: the first request
+    for a day gets status 200 without a body, and the next one gets the events. It does not matter how the client
+    combines days into requests.
 
     Args:
         kind: The kind of failure.
@@ -181,11 +181,11 @@ STATUS: dict[str, FixedResponse] = {
     "timeout_error": FixedResponse(400, '{"request": "/api/2.0/export", "error": "Timeout Error."}', _JSON),
     "redirect": FixedResponse(302, ""),
 }
-"""Responses without events. The texts were observed, except for 413, 414, 416 and redirects."""
+"""Responses without events. Their bodies were observed, except for 413, 414, 416 and redirects."""
 
 BEFORE_HEAD: dict[str, type[Exception]] = {
     "reset_before_head": ConnectionResetFault,
     "close_before_head": ConnectionClosedFault,
 }
 GZIP_ONLY = frozenset({"truncated_gzip", "corrupt_crc", "trailing_garbage", "two_members", "empty_body"})
-"""Kinds that apply only to requests that accept gzip. The body is then compressed, whatever its size."""
+"""Kinds that apply only to requests that accept gzip. The body is then always compressed."""

@@ -50,10 +50,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project's credentials, and how far back its plan allows exports.
+    """A project's credentials, and the number of days of history that its plan allows.
 
-    With *legacy_secret*, the project also accepts this secret as the user name, without `project_id`. If *history_days* is
-    None, there is no limit.
+    The project also accepts *legacy_secret*, if given, as the user name, without `project_id`. If *history_days* is None,
+    there is no limit.
     """
 
     username: str
@@ -72,7 +72,7 @@ Subject = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How invalid requests are refused, where Mixpanel's behaviour is undocumented or varies.
+    """The responses to invalid requests, where Mixpanel's behaviour is undocumented or varies.
 
     Args:
         wording: Replacement texts, keyed by the subject of the refusal.
@@ -96,7 +96,7 @@ class Rules:
     rate_limit_headers: bool = False
 
     def refusal(self, request: Request, subject: Subject, text: str, status: int = 400) -> FixedResponse:
-        """Refuse *request* with *text*, or with its replacement in *wording*."""
+        """Return a refusal with *text*, or with its replacement in *wording*."""
         text = self.wording.get(subject, text)
         match self.shape:
             case "text":
@@ -183,7 +183,7 @@ def _check_bounds(project: Project, query: Query, today: date) -> None:
 
 
 def _credentials(header: str) -> tuple[str, str]:
-    """Return the user name and password. As Mixpanel does, accept them without base64, and a secret without a colon."""
+    """Return the user name and password. Like Mixpanel, accept them without base64, and a secret without a colon."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() != "basic":
         return "", ""

@@ -20,12 +20,12 @@ class RequestLog:
         number: Position in the order of arrival, counting from 1.
         time: Arrival time on the simulator's clock.
         params: Query parameters.
-        first: First day requested; None if the dates are invalid, or if the request was refused before they were read.
+        first: First day requested; None if the dates are invalid, or if the request was rejected before they were read.
         last: Last day requested; None in the same cases as *first*.
         status: Status of the response; None until the response head is sent.
         fault: Kind of the fault that applied, if any.
         bytes_sent: Body bytes sent so far, as transferred.
-        finished: Whether the response ended as intended. A body that a fault shortens also counts as finished.
+        finished: Whether the response ended as intended, which includes a body that a fault shortens.
         credentials: Whether the request had credentials.
     """
 

@@ -63,7 +63,7 @@ class Simulator:
         queries_concurrent: Maximum concurrent requests to the Query API; 0 for no limit.
         counting: How the Query API counts events.
         uncounted: Statuses of responses that do not count against the limits.
-        limit_retry_after: Form of `Retry-After` in a 429 response.
+        limit_retry_after: Format of `Retry-After` in a 429 response.
         first_byte: Time from a request to the first byte of its response.
         seconds_per_day: Time to transfer a day on one connection.
         bandwidth: Compressed bytes per second on each connection; None for no limit.
@@ -72,7 +72,7 @@ class Simulator:
         gzip_member: Number of bytes of lines in each gzip member, which may end within a line; None for a single
             member.
         content_type: Content type of responses with events.
-        rules: How invalid requests are refused, where Mixpanel's behaviour is undocumented or varies.
+        rules: The responses to invalid requests, where Mixpanel's behaviour is undocumented or varies.
         faults: The failures to simulate. `Simulator.faults` can be changed between requests.
         cache_bytes: Memory for compressed days, in bytes.
         clock: Clock for the limits and the pace, in seconds from an arbitrary origin.
@@ -163,19 +163,19 @@ class Simulator:
 
     @property
     def requests(self) -> list[RequestLog]:
-        """All export requests, in order of arrival, whatever the outcome."""
+        """All export requests, successful or not, in order of arrival."""
         return self._api.requests
 
     def requests_for(self, first: date, last: date | None = None) -> list[RequestLog]:
         """Return the requests for any day from *first* to *last* (default: *first* alone), in order of arrival.
 
-        Requests that were refused before their dates were read, such as those over a limit, are not included.
+        Requests that were rejected before their dates were read, such as requests over a limit, are not included.
         """
         return [log for log in self.requests if log.overlaps(first, first if last is None else last)]
 
     @property
     def max_concurrent(self) -> int:
-        """The maximum number of concurrent requests so far. Requests without events, such as refused ones, do not count."""
+        """The maximum number of concurrent requests so far. Requests without events, such as rejected ones, do not count."""
         return self._limits.max_in_progress
 
     @property
@@ -210,7 +210,7 @@ class Simulator:
     ) -> Truth:
         """Return the correct result of exporting these days now. It does not depend on the export's chunks.
 
-        With *as_utc*, times are not converted, as in an export that does not know the project's time zone.
+        If *as_utc* is true, times are not converted, as in an export that does not know the project's time zone.
 
         Raises:
             ValueError: *where* is malformed.
@@ -258,21 +258,21 @@ class Simulator:
         return selected(self.profile, day, self._now(), selection.events, where)
 
     def _own(self, day: date, selection: Selection) -> Iterator[Record]:
-        """Yield the records that are sent only with *day*. None of them has a duplicate on another day."""
+        """Yield the records that are sent only with *day*. They have no duplicates on other days."""
         records = self.records(day, selection)
         if not moving_enabled(self.profile):
             return records
         return (record for record in records if not moves_between_days(self.profile, record))
 
     def _moving(self, days: Sequence[date], selection: Selection) -> Iterator[Record]:
-        """Yield the records that may be sent with more than one of *days*, once for each time they are sent."""
+        """Yield the records that may be sent with more than one of *days*, as often as they are sent."""
         for day in days if moving_enabled(self.profile) else ():
             yield from (
                 record for record in self.records(day, selection) if moves_between_days(self.profile, record)
             )
 
     def _truth(self, day: date, selection: Selection, zone: tzinfo) -> Truth:
-        """Return the truth about the records that are sent only with *day*. It is cached once the day is final."""
+        """Return the expected result for the records that are sent only with *day*. It is cached once the day is final."""
         if (day, selection, zone) in self._truths:
             return self._truths[day, selection, zone]
         truth = truth_of(self._own(day, selection), zone)

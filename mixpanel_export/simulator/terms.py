@@ -3,7 +3,7 @@
 A value is a string, number, boolean, list, object or time, or undefined (None). Null is also undefined. The rules are
 documented (docs: reference/segmentation-expressions.mdx, docs/data-structure/property-reference/data-type.mdx).
 Between different types, `==` is false and `!=` is true. Other operators are undefined for operands of the wrong type.
-An undefined condition counts as false. Strings and times can be ordered, like numbers.
+An undefined condition is treated as false. Strings and times can be ordered, like numbers.
 
 Numbers are decimal. Comparisons are exact, and arithmetic has 50 significant digits. Mixpanel's arithmetic is binary.
 """
@@ -32,7 +32,7 @@ from mixpanel_export.simulator.zone import EPOCH
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The values that a term can use: an event's time (JSON text) and properties, and the list items named by `any`."""
+    """The values that a term can use: an event's time (JSON text) and properties, and the list items of `any`."""
 
     time: bytes
     properties: Mapping[str, object]
@@ -70,7 +70,7 @@ def moment(value: str | Decimal) -> datetime:
     """Return the time in naive UTC, from an ISO time (in UTC unless it has an offset) or from seconds since 1970.
 
     Raises:
-        ValueError: The text is not a time.
+        ValueError: The string is not a time.
         OverflowError: The time is outside the years 1 to 9999.
     """
     if isinstance(value, str):
@@ -166,7 +166,7 @@ def as_boolean(term: Term) -> Term:
 
 
 def as_number(term: Term) -> Term:
-    """`number(x)`: undefined for text that is not a decimal, and for lists, objects and moments."""
+    """`number(x)`: undefined for strings that are not decimals, and for lists, objects and times."""
 
     def evaluate(scope: Scope) -> Decimal | None:
         match term(scope):
@@ -180,7 +180,7 @@ def as_number(term: Term) -> Term:
 
 
 def as_string(term: Term, default: Term) -> Term:
-    """`string(x, default)`: numbers without an exponent; undefined for lists, objects and moments."""
+    """`string(x, default)`: numbers without an exponent; undefined for lists, objects and times."""
 
     def evaluate(scope: Scope) -> object:
         match term(scope):

@@ -1,8 +1,8 @@
 """Computes the correct result of an export from the records, without using an exporter's code.
 
 The rules apply to every exporter of Mixpanel. Two events are duplicates if their name, distinct_id, time and $insert_id
-are equal as text. An event without $insert_id is never a duplicate. Among duplicates, the one with the largest
-mp_processing_time_ms remains; if these are equal, the one whose properties have the greatest text. Invalid text is
+are equal as text. An event without $insert_id is never a duplicate. Among duplicates, the event with the largest
+mp_processing_time_ms remains; if these are equal, the event whose properties, as text, sort last. Invalid text is
 repaired before it is compared and stored.
 """
 
@@ -74,7 +74,7 @@ def checksum(rows: Iterable[tuple[str | None, datetime | None, str | None, str |
 
 
 def truth_of(records: Iterable[Record], zone: tzinfo = UTC) -> Truth:
-    """Return the truth about *records* in a project with the time zone *zone*. An iterator is consumed."""
+    """Return the correct result for *records* in a project with the time zone *zone*. An iterator is consumed."""
     counter = _Counter(records)
     distinct = total = 0
     for row in deduplicated(counter, zone):
@@ -107,9 +107,9 @@ def row(record: Record, zone: tzinfo = UTC) -> Row:
 
 
 def event_time(value: bytes, zone: tzinfo = UTC) -> datetime | None:
-    """Convert a property `time` to naive UTC; None if it cannot be parsed.
+    """Convert a `time` property to naive UTC; None if it cannot be parsed.
 
-    In a project with another *zone*, the value is local time unless it has its own offset.
+    If *zone* is not UTC, a value without an offset is local time in *zone*.
     """
     try:
         if value.isdigit() and len(value) == 10:
@@ -124,7 +124,7 @@ def event_time(value: bytes, zone: tzinfo = UTC) -> datetime | None:
 
 
 def _parsed_time(value: str) -> datetime | None:
-    """Return the time in *value*, naive if it has no offset, or None."""
+    """Parse the time in *value*, naive if it has no offset; None if it is not a time."""
     if _NUMBER.fullmatch(value):
         number = Decimal(value)
         if abs(number) < MILLISECONDS_FROM:

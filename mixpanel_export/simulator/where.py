@@ -1,4 +1,4 @@
-"""Compiles a segmentation expression, the value of the parameter `where`, into a predicate on events.
+"""Compiles a segmentation expression, the value of the `where` parameter, into a predicate on events.
 
     properties["plan"] == "team" and not defined(user["$email"]) or event["$time"] < datetime("2024-03-01")
 

@@ -50,7 +50,7 @@ def endless(connection):
     connection.execute("SELECT count(*) FROM range(1_000_000_000_000) a(x) WHERE sin(x) > 2")
 
 """
-IN_COMMIT = LONG + "then(_store, 'load_set_aside', lambda connection: endless(connection))\nmain()"
+IN_COMMIT = LONG + "then(_store, 'load_rejects', lambda connection: endless(connection))\nmain()"
 IN_SWAP = LONG + "then(_store, 'delete_foreign_metadata', lambda connection: endless(connection))\nmain()"
 IN_CLEANUP = (
     LONG + "from threading import Event\nthen(_staging.Staging, 'close', lambda _: Event().wait())\nmain()"

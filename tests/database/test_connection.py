@@ -24,7 +24,7 @@ from mixpanel_export._database.connection import (
     transaction,
 )
 from mixpanel_export._database.path import create_database
-from mixpanel_export._database.settings import default_limit, memory_limit, most_memory, room_for_lines
+from mixpanel_export._database.settings import default_limit, maximum_memory, memory_for_lines, memory_limit
 from mixpanel_export.errors import ConfigError, DatabaseError, DatabaseLockedError, ExportRunningError
 
 SETTINGS = ("memory_limit", "preserve_insertion_order", "max_vacuum_tasks", "disabled_optimizers")
@@ -272,9 +272,9 @@ def test_long_lines_get_room_for_the_while(db: Path) -> None:
     """Only lines over the usual length raise the limit, and only while they are read."""
     with connected_for_export(db) as connection:
         usual = settings(connection)
-        with room_for_lines(connection, 1 << 20):
+        with memory_for_lines(connection, 1 << 20):
             assert settings(connection) == usual
-        with room_for_lines(connection, 40 << 20):
+        with memory_for_lines(connection, 40 << 20):
             assert settings(connection) != usual
         assert settings(connection) == usual
 
@@ -314,12 +314,12 @@ def refusing(*_: object) -> None:
 def test_more_room_is_never_less_and_ends_where_it_began(db: Path) -> None:
     """Inside the room for long lines, the last resort takes none away, and what comes after it has as much as before."""
     limit = "SELECT current_setting('memory_limit')"
-    with connected_for_export(db) as connection, room_for_lines(connection, 40 << 20):
+    with connected_for_export(db) as connection, memory_for_lines(connection, 40 << 20):
         before = connection.execute(limit).fetchone()
-        with most_memory(connection, 40 << 20):
+        with maximum_memory(connection, 40 << 20):
             assert connection.execute(limit).fetchone() == before
         assert connection.execute(limit).fetchone() == before
-        with most_memory(connection, 1 << 20):
+        with maximum_memory(connection, 1 << 20):
             assert connection.execute(limit).fetchone() != before
         assert connection.execute(limit).fetchone() == before
 
@@ -331,7 +331,7 @@ def test_room_ends_without_an_error_where_an_application_holds_more(
     monkeypatch.setenv("MPX_MEMORY_LIMIT", "96MB")
     with closing(connect(db)) as own:
         own.execute("SET GLOBAL temp_directory = ''")
-        with connected_for_export(db) as connection, room_for_lines(connection, 40 << 20):
+        with connected_for_export(db) as connection, memory_for_lines(connection, 40 << 20):
             own.execute(
                 "CREATE TEMP TABLE t AS SELECT hash(i) AS a, hash(i + 1) AS b FROM range(12000000) AS r(i)"
             )

@@ -88,7 +88,7 @@ async def test_a_file_that_is_gone_is_never_a_success(change: Callable[[Path], o
 async def test_a_file_that_was_moved_can_be_put_back_and_completed(db: Path) -> None:
     """What had been committed is in it, whole batches, and resume fetches the rest."""
     sim = simulator()
-    with pytest.raises(errors.DatabaseError, match="put the first file back"):
+    with pytest.raises(errors.DatabaseError, match="put the original file back"):
         await export(sim, db, on_batch_complete=lambda _: moved(db) if db.exists() else None, **NINE_CHUNKS)
     db.with_name("elsewhere.duckdb").rename(db)
     assert whole_batches(db)

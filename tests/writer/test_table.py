@@ -84,7 +84,7 @@ def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
     for _ in range(2):
         table = new_table(connection, db, "append")
         table.number(DAYS[:1]).close()
-        table.fail(ChunkFailed(DAYS[0], table.numbers[DAYS[0]], NOW, 6, 0, "it broke"), NOW)
+        table.record_failure(ChunkFailed(DAYS[0], table.numbers[DAYS[0]], NOW, 6, 0, "it broke"), NOW)
     assert [(batch.number, batch.status) for batch in table.batches()] == [(1, "complete"), (3, "failed")]
     assert connection.execute("SELECT error, attempts FROM _export_batches WHERE batch = 3").fetchone() == (
         "it broke",
@@ -156,7 +156,7 @@ def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
         staging = table.number(DAYS)
         group = [staged(table, staging, chunk, lines(2)) for chunk in (DAYS[0], DAYS[3])]
         committed(table, group, staging)
-        table.fail(ChunkFailed(DAYS[4], table.numbers[DAYS[4]], NOW, 1, 0, "x"), NOW)
+        table.record_failure(ChunkFailed(DAYS[4], table.numbers[DAYS[4]], NOW, 1, 0, "x"), NOW)
         staging.close()
     found = query(db, "SELECT table_name, type, from_date, to_date, row_count, missing_days FROM _metadata")
     assert found == [("events", "events", date(2024, 3, 1), date(2024, 3, 4), 4, 3)]
@@ -175,7 +175,7 @@ def test_replacing_a_table_of_mixpanel_data_ends_its_record(
     table = new_table(connection, db, "replace")
     staging = table.number(DAYS[:1])
     committed(table, [staged(table, staging, DAYS[0], lines(3))], staging)
-    assert table.finish(whole=True) == Totals(growth=3, removed_duplicates=0)
+    assert table.finish(complete=True) == Totals(growth=3, removed_duplicates=0)
     assert connection.execute("FROM _metadata").fetchall() == [("profiles", 6)]
 
 

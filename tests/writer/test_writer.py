@@ -194,11 +194,13 @@ class _RefusingTable(NumberedTable):
         self._out_of_memory = out_of_memory
         self.tries: list[tuple[list[int], bool]] = []
 
-    def load(self, group: Group, now: Callable[[], datetime], *, last_try: bool = False) -> list[Committed]:
-        self.tries.append(([chunk.batch.number for chunk in group.chunks], last_try))
+    def load(
+        self, group: Group, now: Callable[[], datetime], *, final_attempt: bool = False
+    ) -> list[Committed]:
+        self.tries.append(([chunk.batch.number for chunk in group.chunks], final_attempt))
         if self._unloadable in {chunk.batch.days for chunk in group.chunks}:
             raise UnloadableError("too large", out_of_memory=self._out_of_memory)
-        return super().load(group, now, last_try=last_try)
+        return super().load(group, now, final_attempt=final_attempt)
 
 
 @pytest.mark.parametrize("out_of_memory", [True, False])
@@ -217,7 +219,7 @@ def test_each_chunk_of_a_group_that_fails_is_tried_alone(
     assert not list(staging.directory.iterdir())
 
 
-def test_the_last_try_has_the_most_memory(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+def test_the_final_attempt_has_the_maximum_memory(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
     """A load has the memory that its own lines need, and on the last try more."""
     limits: list[float] = []
 
@@ -231,9 +233,9 @@ def test_the_last_try_has_the_most_memory(connection: duckdb.DuckDBPyConnection,
     long = b'{"event":"e","properties":{"filler":"%s"}}\n' % (b"x" * (6 << 20))
     texts = zip(DAYS, (lines(1), long, lines(2)), strict=False)
     chunks = validated(table, [staged(table, staging, chunk, text) for chunk, text in texts], staging)
-    for chunk, last_try in zip(chunks, (False, False, True), strict=True):
+    for chunk, final_attempt in zip(chunks, (False, False, True), strict=True):
         assert isinstance(chunk, ValidatedChunk)
-        table.load(Group(chunk), measured, last_try=last_try)
+        table.load(Group(chunk), measured, final_attempt=final_attempt)
     usual, long_line, last = limits
     assert usual < long_line
     assert usual < last
