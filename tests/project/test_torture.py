@@ -4,7 +4,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
+from datetime import timedelta
 from importlib import import_module
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -21,8 +23,11 @@ from torture.child import (
 from torture.fuzz import decode_mutations, export_mutation
 from torture.kills import kills
 from torture.plan import Plan
-from torture.schedules import schedule
+from torture.project import Export
+from torture.schedules import Run, schedule
 from torture.settings import random_settings
+
+from mixpanel_export.simulator import Fault
 
 
 @pytest.mark.parametrize("seed", [*range(3), *slow(range(3, 8))])
@@ -31,6 +36,20 @@ def test_the_table_is_exact_after_every_step(seed: int) -> None:
     tally = schedule(seed)
     assert tally.failures == []
     assert tally.exports
+
+
+def test_a_forgotten_person_stays_away_from_a_continued_replacement(tmp_path: Path) -> None:
+    """A replacement that failed and continues keeps complete days without the person, and the torture accepts it."""
+    run = Run(Random(3), tmp_path, stable=True)
+    run.project.now += timedelta(days=30)  # all days are final
+    first, last = run.project.days[0], run.project.days[-1]
+    options = {"retries": 0, "chunk_days": 1, "project_timezone": run.project.zone}
+    replacement = Export("events", "replace", first, last, options=options)
+    assert run.export(replacement, [Fault("500", first=last)]).failed
+    person = run.model.persons()[0]
+    run.forget(person)
+    run.replace_all()
+    assert person in run.model.persons()
 
 
 if os.name == "posix":  # kills need SIGKILL and fork
