@@ -48,6 +48,7 @@ class FetchOptions(TypedDict, total=False):
     retries: int
     on_progress: Callable[[Progress], object] | None
     max_wait: float
+    flatten: bool
 
 
 def default_path(project_id: str) -> Path:

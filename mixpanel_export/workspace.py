@@ -55,9 +55,10 @@ class Workspace(Project, NotImplementedHere):
     """A DuckDB file, and the Mixpanel project whose events are loaded into it.
 
     If *path* is None, the file is `MPX_DB`, or else `db` under `[defaults]` in the configuration file. If neither is
-    set, it is mixpanel_data's default, `~/.mp/data/{project_id}.db`. The file is opened on first use, and created if it
-    is missing. It stays open until `close()`, and meanwhile no other process can open it. If *read_only* is true, other
-    processes can read the file, but the workspace cannot fetch. Only one thread at a time may use a workspace.
+    set, it is mixpanel_data's default, `~/.mp/data/{project_id}.db`. Other values under `[defaults]` only affect
+    `mpx`. The file is opened on first use, and created if it is missing. It stays open until `close()`, and meanwhile
+    no other process can open it. If *read_only* is true, other processes can read the file, but the workspace cannot
+    fetch. Only one thread at a time may use a workspace.
 
     If *credentials* is None, `resolve_credentials` is called on first use. *project_id*, *region* and *project_timezone*
     override the credentials. *http2* and *timeouts* are passed to `export_events`. *workspace_id* has no effect.
@@ -179,6 +180,7 @@ class Workspace(Project, NotImplementedHere):
         retries: int = 5,
         on_progress: Callable[[Progress], object] | None = None,
         max_wait: float = 86_400.0,
+        flatten: bool = False,
     ) -> FetchResult | ParallelFetchResult:
         """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
 
@@ -189,7 +191,9 @@ class Workspace(Project, NotImplementedHere):
         The table must not exist, unless *append*, *replace* or *resume* is true. A table is not replaced with an empty
         one, unless *allow_empty* is true. An empty *events* list or *where* expression selects all events, like None.
         *limit* is the maximum number of events per request. A failed request is retried up to *retries* times. The call
-        waits up to *max_wait* seconds in total for the hourly quota. *batch_size* has no effect.
+        waits up to *max_wait* seconds in total for the hourly quota. If *flatten* is true, the table's flat tables are
+        updated at the end, or one is created; those with the setting `auto` are always updated. *batch_size* has no
+        effect.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
@@ -230,6 +234,7 @@ class Workspace(Project, NotImplementedHere):
                 project_timezone=self._project_timezone,
                 http2=self._http2,
                 timeouts=self._timeouts,
+                flatten=flatten,
             )
         return result if parallel else result_of_one_request(result, days)
 

@@ -329,3 +329,17 @@ def test_the_errors_are_mixpanel_datas(served: Served) -> None:
     with pytest.raises(MixpanelDataError) as caught:
         served.workspace.fetch_events(**DAYS, append=True)
     assert caught.value.code == "TABLE_NOT_FOUND"
+
+
+def test_a_fetch_updates_the_flat_tables_on_request(served: Served) -> None:
+    """With *flatten*, a flat table is made; later fetches update it only if they are told to, or if it has `auto`."""
+    workspace = served.workspace
+    flat, all_rows = "SELECT count(*) FROM events_flat", "SELECT count(*) FROM events"
+    workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-02", flatten=True)
+    first = workspace.sql_scalar(flat)
+    assert first == workspace.sql_scalar(all_rows) > 0
+    workspace.fetch_events(from_date="2024-01-03", to_date="2024-01-03", append=True)
+    assert workspace.sql_scalar(flat) == first
+    workspace.flatten(auto=True)
+    workspace.fetch_events(from_date="2024-01-04", to_date="2024-01-04", append=True)
+    assert workspace.sql_scalar(flat) == workspace.sql_scalar(all_rows) > first
