@@ -78,6 +78,9 @@ assert ConfigManager().resolve_credentials().region == Credentials("u", "s", "1"
 
 found = mp.Workspace.test_credentials()
 assert found["success"] and found["project_id"] == "12345" and found["region"] == "us", found
+ConfigManager().add_account("second", "demo.mp-service-account", "demo-secret", "12345", "us")
+assert mp.Workspace.test_credentials("second")["account"] == "second"
+assert [account.name for account in ConfigManager().list_accounts()] == ["second"]
 
 batches = []
 with mp.Workspace() as ws:
@@ -94,6 +97,9 @@ with mp.Workspace() as ws:
         name="views", from_date="2024-01-01", to_date="2024-01-07", events=["Page View"],
         where='properties["plan"] == "free" or not defined(properties["plan"])', progress=False,
     )
+    capped = ws.fetch_events("few", from_date="2024-01-01", to_date="2024-01-07", limit=5, progress=False)
+    assert capped.rows == capped.row_count == ws.sql_scalar("SELECT count(*) FROM few") <= 5, capped
+    ws.drop("few")
     try:
         ws.fetch_events("events", from_date="2024-01-01", to_date="2024-01-07", progress=False)
     except mp.TableExistsError as error:
@@ -148,9 +154,16 @@ with mp.Workspace() as ws:
     answer["streamed"] = [len(streamed), sorted(streamed[0])]
     raw = next(iter(ws.stream_events(from_date="2024-01-01", to_date="2024-01-02", raw=True)))
     answer["raw"] = sorted(raw)
+    chosen = dict(from_date="2024-01-01", to_date="2024-01-07", events=["Page View"], where='properties["plan"] == "free"')
+    plans = [event["properties"]["plan"] for event in ws.stream_events(**chosen, limit=3)]
+    assert plans and set(plans) == {"free"} and len(plans) <= 3, plans
 
 with mp.Workspace.open(path) as ws:
     assert len(ws.sql("SELECT * FROM views")) == tables["views"].row_count
+with mp.Workspace.open(path, read_only=False) as ws:
+    ws.sql("CREATE TABLE mine AS SELECT 1 AS n")
+with mp.Workspace("second", "12345", "us", path, True, 7) as ws:
+    assert ws.info().account == "second" and ws.sql_rows("FROM mine").rows == [(1,)]
 with mp.Workspace(path=path, read_only=True) as ws:
     assert [table.name for table in ws.tables()] == ["events", "views"]
 
@@ -160,8 +173,11 @@ assert [table.name for table in ws.tables()] == ["events"]
 try:
     ws.drop("views")
 except mp.TableNotFoundError:
+    ws.drop_all(type="profiles")
+    assert len(ws.tables()) == 1
     ws.drop_all(type="events")
 assert ws.tables() == []
+ws.drop_all()
 try:
     ws.event_breakdown("events")
 except mp.TableNotFoundError:
@@ -172,8 +188,8 @@ except mp.QueryError:
     pass
 ws.close()
 
-for temporary in (mp.Workspace.ephemeral, mp.Workspace.memory):
-    with temporary() as ws:
+for temporary, account in ((mp.Workspace.ephemeral, "second"), (mp.Workspace.memory, None)):
+    with temporary(account, project_id="12345", region="us") as ws:
         ws.fetch_events(from_date="2024-01-01", to_date="2024-01-02", progress=False)
         assert ws.sql_scalar("SELECT COUNT(*) FROM events") > 0
         where = ws.db_path
