@@ -15,7 +15,7 @@ _NAMED = re.compile(rf"\$({'|'.join(sorted(ARGUMENTS))})\b")
 
 
 class Advice(str):
-    """What to do about a problem. Arguments have their Python names, or are options when `mpx` prints the advice.
+    """Advice on a problem. Arguments have their Python names, or are options when `mpx` prints the advice.
 
     In *template*, `$max_wait` stands for the `max_wait` argument. `ARGUMENTS` has the possible names.
     """
@@ -38,7 +38,7 @@ class Advice(str):
         return frozenset(_NAMED.findall(self.template))
 
     def worded(self, name: Callable[[str], str]) -> str:
-        """Return the advice, with each argument replaced by what *name* returns for it."""
+        """Return the advice, with *name* applied to each argument."""
         return _NAMED.sub(lambda match: name(match[1]), self.template)
 
 

@@ -61,7 +61,7 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
 
 
 def wait_line(progress: Progress, encoding: str = "utf-8") -> str:
-    """Return one line about what an export waits for. If *encoding* has no ellipsis, three dots are used."""
+    """Return one line about an export's current wait. If *encoding* has no ellipsis, three dots are used."""
     return f"  {'…' if _can_print('…', encoding) else '...'} {_wait(progress, in_words)}"
 
 
@@ -105,7 +105,7 @@ def wire_line(progress: Progress) -> tuple[str, str]:
 
 
 def _wait(progress: Progress, duration: Callable[[float], str]) -> str:
-    """Return what the export waits for and, if known, for how long."""
+    """Return the reason for the export's wait and, if known, its duration."""
     waiting_for = " ".join((progress.waiting_for or "").split())
     seconds = progress.waiting_seconds
     return f"waiting for {waiting_for}" + ("" if seconds is None else f", {duration(seconds)}")

@@ -39,7 +39,7 @@ class BatchProgress:
             object.__setattr__(self, "error", self.error_text(str))
 
     def error_text(self, name: Callable[[str], str]) -> str | None:
-        """Return `error`, with each argument replaced by what *name* returns for it.
+        """Return `error`, with *name* applied to each argument.
 
         An error's message starts with its days if they differ from the batch's days.
         """

@@ -170,7 +170,7 @@ class FetchTasks:
             stats.times,
         )
         await self._write_tasks.submit(failed, send)
-        self._tracker.fail(chunk, error)
+        self._tracker.record_failure(chunk, error)
         await self._report(chunk)
 
     async def _report(self, chunk: Chunk) -> None:

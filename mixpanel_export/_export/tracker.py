@@ -49,7 +49,7 @@ class Tracker:
             self._empty_batches.add(self._batch_of[verdict.chunk])
         self._decide(verdict.chunk)
 
-    def fail(self, chunk: Chunk, error: MixpanelDataError) -> None:
+    def record_failure(self, chunk: Chunk, error: MixpanelDataError) -> None:
         """Record that a chunk was given up."""
         self.errors[chunk] = error
         self._failed_batches.add(self._batch_of[chunk])

@@ -1,4 +1,4 @@
-"""The columns of a flat table: their names, and what an update changes. Pure functions."""
+"""The columns of a flat table: their names, and the changes in an update. Pure functions."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ class Column:
     last_batch: int | None = None
     """The highest number of a batch with a value."""
     widened_by: tuple[int, ...] = ()
-    """The batches whose values made the type wider than before."""
+    """The batches with values that widened the type."""
 
     @property
     def type(self) -> str:

@@ -303,7 +303,7 @@ def _insert(connection: Connection, table: str, plan: _Plan, source: Source) -> 
 
 
 def _insert_doubtful(connection: Connection, table: str, plan: _Plan, doubtful: DoubtfulRows) -> None:
-    """Insert the rows that were read in Python, whose texts have no marks."""
+    """Insert the rows that were read in Python. Their values have no marks."""
     columns = {name: f"unnest(?::{kind}[])" for name, kind in BASE_COLUMNS.items()}
     columns |= {quoted(column.name): f"unnest(?::VARCHAR[])::{column.type}" for column in plan.columns}
     if plan.other:

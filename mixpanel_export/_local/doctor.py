@@ -1,4 +1,4 @@
-"""The checks of `mpx doctor`. They change nothing and send no request."""
+"""The checks of `mpx doctor`. They do not change or request anything."""
 
 import os
 import platform

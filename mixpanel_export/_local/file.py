@@ -144,7 +144,7 @@ class LocalDatabase(ABC):
     def event_breakdown(self, table: str) -> EventBreakdownResult:
         """Return events, users and times for each event name, the most frequent first.
 
-        Raises `TableNotFoundError` if there is no such table, and `QueryError` if it does not hold events.
+        Raises `TableNotFoundError` if there is no such table, and `QueryError` if it does not contain events.
         """
         return breakdown_of(self.connection, table)
 
@@ -152,7 +152,7 @@ class LocalDatabase(ABC):
     def property_keys(self, table: str, event: str | None = None) -> list[str]:
         """Return the sorted keys of `properties` in all events, or in all events named *event*.
 
-        Raises `TableNotFoundError` if there is no such table, and `QueryError` if it does not hold events.
+        Raises `TableNotFoundError` if there is no such table, and `QueryError` if it does not contain events.
         """
         return property_keys_of(self.connection, table, event)
 

@@ -185,7 +185,7 @@ def _no_ledger(path: Path) -> DatabaseError:
 
 @contextmanager
 def _errors(path: Path, what: str) -> Iterator[None]:
-    """Convert DuckDB errors. *what* has a placeholder for the reason."""
+    """Convert DuckDB errors. *what* is the message, with a placeholder for the reason."""
     try:
         yield
     except duckdb.Error as error:

@@ -93,7 +93,7 @@ class GateStatistics:
 class Gate:
     """Admits requests in the order in which they arrive, and no faster than the quota allows.
 
-    With *shared*, requests from other processes also count. *clock* and *sleep* work in seconds.
+    If *shared* is given, requests from other processes also count. *clock* and *sleep* work in seconds.
     """
 
     def __init__(

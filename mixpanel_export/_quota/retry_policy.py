@@ -86,7 +86,7 @@ def next_step(
     pauses: Pauses = USUAL_PAUSES,
     draw: Draw = random.random,
 ) -> Step:
-    """Decide what to do after the last failure. The same chunk is retried at most *retries* times."""
+    """Return the next step after the last failure. The same chunk is retried at most *retries* times."""
     error = history.last
     if splittable and (history.interruptions >= _MAX_INTERRUPTIONS or _is_due_to_size(error)):
         return "split"

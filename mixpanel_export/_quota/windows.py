@@ -1,4 +1,4 @@
-"""Computes how long a request must wait for rate limits. Pure functions.
+"""Computes the waits that rate limits require. Pure functions.
 
 Mixpanel counts requests when they arrive. Travel times vary, so more requests may arrive within a second than were
 sent within it. To allow for that, each window here is slightly longer than Mixpanel's.

@@ -28,8 +28,8 @@ async def check_credentials(
 ) -> list[bytes]:
     """Request at most *limit* of yesterday's events, and return their lines; none if that day has no events.
 
-    If the call returns, the credentials are valid. It makes one attempt and does not wait for the quota. It counts as
-    one request against the hourly quota, but is not counted if Mixpanel rejects the credentials.
+    If the call returns, the credentials are valid. It makes one attempt and does not wait for the quota. It uses one
+    request of the hourly quota, or none if Mixpanel rejects the credentials.
 
     Raises:
         AuthenticationError: Mixpanel does not accept the credentials.

@@ -182,7 +182,7 @@ def _as_our_error(error: Exception, route: Route, days: Chunk | None) -> APIErro
             return NetworkError(
                 f"{route.peer} rejected the connection to {route.host} ({error})",
                 days=days,
-                advice=f"check {route.settings}, and what the proxy allows",
+                advice=f"check {route.settings}, and the proxy's rules",
             )
         case httpx.ConnectError() | httpx.ConnectTimeout():
             return _not_connected(error, route, days)

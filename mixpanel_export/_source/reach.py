@@ -1,4 +1,4 @@
-"""Checks that Mixpanel can be reached, and compares its clock with this machine's. Sends no credentials, uses no quota."""
+"""Checks that Mixpanel can be reached, and compares its clock with this machine's. Credentials and quota are not used."""
 
 import time
 from collections.abc import Callable

@@ -61,7 +61,7 @@ def list_accounts(*, as_json: bool) -> None:
     if as_json:
         print_json([_as_dict(name, entry, default=name == default) for name, entry in accounts.items()])
     elif accounts:
-        click.echo("\n".join(_lines(default, accounts)))
+        click.echo("\n".join(_account_lines(default, accounts)))
     else:
         click.echo(f"{path} has no accounts; `{_command('add', 'NAME')}` adds one.", err=True)
     if any(map(variable, ("MP_USERNAME", "MP_SECRET", "MP_SECRET_FILE"))):
@@ -79,7 +79,7 @@ def _as_dict(name: str, entry: Mapping[str, str], *, default: bool) -> dict[str,
     }
 
 
-def _lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> list[str]:
+def _account_lines(default: str, accounts: Mapping[str, Mapping[str, str]]) -> list[str]:
     head = ["", "account", "user name", "project", "region", "time zone"]
     rows = [head]
     for name, entry in accounts.items():

@@ -70,7 +70,7 @@ def chosen_days(
     """Return the days from *first* to *last*, or the *number* of days up to *last*; None if no day is left to fetch.
 
     If *last* is None, the range ends yesterday, or on *first* if that is later. If *first* and *number* are None, it
-    begins on the day that *first_missing* returns.
+    starts on the day that *first_missing* returns.
 
     Raises:
         ArgumentError: A day is invalid, or *last* is before *first*.

@@ -13,10 +13,10 @@ def say_database(ctx: click.Context) -> None:
     """Print which file the command uses, unless the command line names it, and mention another default file."""
     if ctx.get_parameter_source("db") is not ParameterSource.COMMANDLINE:
         say(f"Database: {ctx.params['db']}")
-    say_other_file(ctx)
+    mention_other_default(ctx)
 
 
-def say_other_file(ctx: click.Context) -> None:
+def mention_other_default(ctx: click.Context) -> None:
     """Print the default file of `Workspace()`, if it exists and the user did not choose this command's file."""
     if ctx.get_parameter_source("db") is not ParameterSource.DEFAULT:
         return

@@ -32,7 +32,9 @@ TABLE = "events"
 PROJECT = "demo-"  # prefix, followed by the number of events per day
 # Seconds. The server is slow enough to limit the export's speed, as Mixpanel does, and fast enough to watch.
 FIRST_BYTE, SECONDS_PER_DAY = 0.5, 0.8
-ODD = 0.002  # share of events with an unusual or missing time or id, which must also be exported exactly
+UNUSUAL_SHARE = (
+    0.002  # share of events with an unusual or missing time or id, which must also be exported exactly
+)
 
 TOP_EVENTS = f"SELECT event_name, count(*) AS events FROM {TABLE} GROUP BY ALL ORDER BY events DESC LIMIT 4"
 ROWS = f"SELECT event_name, event_time, distinct_id, insert_id, properties::VARCHAR FROM {TABLE}"
@@ -58,7 +60,7 @@ class Outcome:
     "--db",
     default="mpx-demo.duckdb",
     metavar="PATH",
-    help="DuckDB file; the table `events` of an earlier demo is replaced.",
+    help="DuckDB file; the `events` table of an earlier demo is replaced.",
 )
 @option("--days", type=click.IntRange(1, 365), metavar="N", default=90, help="Days to export.")
 @option(
@@ -72,18 +74,18 @@ def command(ctx: click.Context, db: str, days: int, events_per_day: int, no_prog
 
     The demo needs no account and no network. The simulator runs in this process, on 127.0.0.1, with Mixpanel's limits.
     """
-    _check_own(db)
+    _check_table(db)
     say(f"Exporting {days} days from a simulated Mixpanel on 127.0.0.1 into {db}.")
     with messages(quiet=False, verbose=False):
         outcome = _run(db, days, events_per_day, shown=not no_progress)
     if logs_json():
         log_result(outcome.result)
-    click.echo("\n".join(_lines(outcome, db)))
+    click.echo("\n".join(_summary_lines(outcome, db)))
     if not outcome.exact:
         ctx.exit(1)
 
 
-def _check_own(db: str) -> None:
+def _check_table(db: str) -> None:
     """Raise `TableExistsError` if the file's events table was not written by a demo."""
     from mixpanel_export._database.path import database_path
     from mixpanel_export.workspace import Workspace
@@ -115,7 +117,7 @@ def _run(db: str, days: int, events_per_day: int, *, shown: bool) -> Outcome:
     project_id = f"{PROJECT}{events_per_day}"
     simulator = Simulator(
         events_per_day=events_per_day,
-        odd=ODD,
+        odd=UNUSUAL_SHARE,
         username=USERNAME,
         secret=SECRET,
         project_id=project_id,
@@ -156,7 +158,7 @@ async def _export(
 
 
 def is_exact(simulator: "Simulator", last: date, workspace: "Workspace") -> bool:
-    """Whether the table holds exactly the simulator's events, with every column and the properties text compared."""
+    """Whether the table holds exactly the simulator's events, comparing every column and the text of the properties."""
     from mixpanel_export.simulator import checksum
 
     truth = simulator.truth(FIRST_DAY, last)
@@ -169,14 +171,14 @@ def is_exact(simulator: "Simulator", last: date, workspace: "Workspace") -> bool
     return checksum(rows()) == truth.checksum
 
 
-def _lines(outcome: Outcome, db: str) -> Iterator[str]:
+def _summary_lines(outcome: Outcome, db: str) -> Iterator[str]:
     result, days = outcome.result, outcome.days
     requests, concurrent = len(outcome.simulator.requests), outcome.simulator.max_concurrent
-    alone = FIRST_BYTE + days * SECONDS_PER_DAY
+    single_request_seconds = FIRST_BYTE + days * SECONDS_PER_DAY
     yield f"exported  {result.total_rows:,} events in {result.duration_seconds:.1f} s with {requests} requests, up to {concurrent} at a time"
     received = result.total_rows + result.removed_duplicates
     yield f"received  {received:,} events, of which {result.removed_duplicates:,} duplicates were removed (Mixpanel can also send duplicates)"
-    yield f"computed  one request would take {alone:.1f} s ({FIRST_BYTE} s to the first byte, {SECONDS_PER_DAY} s per day)"
+    yield f"computed  one request would take {single_request_seconds:.1f} s ({FIRST_BYTE} s to the first byte, {SECONDS_PER_DAY} s per day)"
     if outcome.exact:
         yield "compared  identical to the simulator's events in every column and in the text of properties"
     else:

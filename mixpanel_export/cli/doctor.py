@@ -10,7 +10,7 @@ import click
 from mixpanel_export._config.environment import expanded, variable
 from mixpanel_export._error_base import Advice
 from mixpanel_export.cli import option_of, print_json
-from mixpanel_export.cli.default_file import say_other_file
+from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.options import account_option, api_url_option, db_argument, per_hour_option
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def command(
     Each problem is shown with advice on how to fix it. The command does not check whether Mixpanel accepts the
     credentials, because that costs a request; use mpx accounts test.
     """
-    say_other_file(ctx)
+    mention_other_default(ctx)
     findings = []
     for finding in _findings(expanded(db), account, api_url, per_hour, offline=offline):
         findings.append(finding)
@@ -86,12 +86,12 @@ def _findings(
     if offline:
         yield _doctor.Finding("server", "ok", "not checked, because of --offline")
     else:
-        yield from _ask(credentials, api_url)
+        yield from _check_server(credentials, api_url)
     yield from _doctor.check_database(db)
     yield from _doctor.check_quota(credentials, api_url, per_hour)
 
 
-def _ask(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
+def _check_server(credentials: "Credentials | None", api_url: str | None) -> Iterator["Finding"]:
     from mixpanel_export._config.endpoint import export_url
     from mixpanel_export._local.doctor import finding_of, server_findings
     from mixpanel_export._source.reach import probe_server

@@ -6,7 +6,7 @@ import click
 
 from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.date_range import RangeOptions, days_to_export
-from mixpanel_export.cli.default_file import say_other_file
+from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.event_names import parse_events, suggest_names
 from mixpanel_export.cli.export_options import Options, export_options
 from mixpanel_export.cli.help import SectionedCommand
@@ -199,7 +199,7 @@ def command(ctx: click.Context, /, **_: Any) -> None:
     output = Output(options.as_json, options.quiet, options.no_progress, options.verbose)
     with messages(quiet=options.quiet, verbose=options.verbose):
         if not options.quiet:
-            say_other_file(ctx)
+            mention_other_default(ctx)
         credentials = _credentials(options)
         days = days_to_export(_range_options(options), credentials)
         if days is None:

@@ -68,11 +68,11 @@ def command(
         print_json(result.to_dict())
         return
     say_database(ctx)
-    click.echo("\n".join(_lines(result)))
+    click.echo("\n".join(_summary_lines(result)))
     click.echo(_NOTES, err=True)
 
 
-def _lines(result: "ForgetResult") -> list[str]:
+def _summary_lines(result: "ForgetResult") -> list[str]:
     rows = [("table", "events", "hidden rows", "raw lines")]
     rows += [
         (

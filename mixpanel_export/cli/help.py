@@ -28,7 +28,7 @@ WIDTH = 100
 class FromEnvironment(click.Parameter):
     """A parameter that reads its environment variable with `variable`.
 
-    If neither the command line nor the environment has a value, the value is that of *setting* under `[defaults]` in
+    If neither the command line nor the environment has a value, the value is *setting* under `[defaults]` in
     the configuration file. Help texts and completion do not read the file.
     """
 

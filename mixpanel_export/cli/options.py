@@ -206,7 +206,7 @@ def request_options(command: Command) -> Command:
 
 
 def output_options(command: Command) -> Command:
-    """Add the options that control what an export prints while it runs."""
+    """Add the options that control an export's output while it runs."""
     return _with(_OUTPUT, command)
 
 

@@ -118,7 +118,7 @@ def _use(state: "QuotaState", now: datetime) -> Iterator[tuple[str, str]]:
     for process, requests in _users(state).items():
         yield "used", f"{requests} by {_process_words(process)}"
     if state.pause:
-        yield "paused", f"until {_at(now, state.pause)}, as Mixpanel requested"
+        yield "paused", f"until {_at(now, state.pause)}, at Mixpanel's request"
     if waits := state.seconds_until_free:
         last = f", all by {_at(now, waits[-1])}" if len(waits) > 1 else ""
         yield "more", f"from {_at(now, waits[0])}{last}"

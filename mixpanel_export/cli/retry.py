@@ -8,7 +8,7 @@ import click
 
 from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.cli import print_json
-from mixpanel_export.cli.default_file import say_other_file
+from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
 from mixpanel_export.cli.open_database import open_read_only
@@ -47,7 +47,7 @@ Examples:
   mpx retry app.duckdb --quiet              # for cron: silent unless something fails
 
 `mpx status` shows the days that would be fetched. Days that were exported with --limit, or imported from another
-program, are not fetched again. Exit codes are those of `mpx export`; if there is nothing to fetch, the exit code is 0.
+program, are not fetched again. Exit codes are the same as for `mpx export`; if there is nothing to fetch, the exit code is 0.
 """
 
 
@@ -104,7 +104,7 @@ def command(
     output = Output(as_json, quiet, no_progress, verbose)
     with messages(quiet=quiet, verbose=verbose):
         if not quiet:
-            say_other_file(ctx)
+            mention_other_default(ctx)
         with open_read_only(db) as connection:
             contents = read_contents(connection)
         tasks = list(tasks_of(contents, table))

@@ -12,7 +12,7 @@ import click
 from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.cli import one_line, print_json, program
 from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
-from mixpanel_export.cli.default_file import say_other_file
+from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_argument, option, table_option, wait_option
 from mixpanel_export.cli.report import export_command, quoted
@@ -37,7 +37,7 @@ Statuses of a day:
   limited   exported with --limit, so it may be incomplete
   imported  written by another program
 
-The command makes no requests.
+The command sends no requests.
 """
 
 _SHOWN_FAILURES = 8
@@ -65,7 +65,7 @@ def command(
     """
     from mixpanel_export._local.reader import read_contents
 
-    say_other_file(ctx)
+    mention_other_default(ctx)
     if set_target is not None:
         _set_target(db, table, set_target, wait)
     with open_read_only(db, wait) as connection:

@@ -70,11 +70,11 @@ def watching(
         with draw(title=title or table) as watch:
             yield _ignore, watch
     else:
-        yield _lines()
+        yield _line_printers()
 
 
 class _Forecast:
-    """Prints once, on the first progress report, how long the quota will delay the export."""
+    """Prints the expected delay due to the quota, once, on the first progress report."""
 
     def __init__(self) -> None:
         self._done = False
@@ -129,7 +129,7 @@ class Events:
         log_event(name, table=self._table, **{key: values[key] for key in keys})
 
 
-def _lines() -> tuple[BatchWatcher, ProgressWatcher]:
+def _line_printers() -> tuple[BatchWatcher, ProgressWatcher]:
     from mixpanel_export.progress import batch_line, wait_line
 
     waits, forecast = WaitLines(), _Forecast()

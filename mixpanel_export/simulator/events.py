@@ -1,4 +1,4 @@
-"""Deterministic events: the same seed and day give the same records, whatever the requested range.
+"""Deterministic events: the same seed and day give the same records, for any requested range.
 
 Besides the text of the line, a record has the column values, so that the expected result need not be parsed from JSON. A
 duplicate is on the same day as its original, a few hundred records later.
@@ -56,7 +56,7 @@ class Profile:
         weekday_pattern: Whether weekends have fewer events than other days.
         first_day: First day with events.
         duplicates: Additional lines, most of which repeat the identity of an event.
-        missing_insert_id: Events without `$insert_id`; with *odd*, it can also be null or empty.
+        missing_insert_id: Events without `$insert_id`. If *odd* is positive, it can also be null or empty.
         late: Events that arrive up to 40 hours after their time.
         odd: Events with an unusual or missing time, distinct_id or `$insert_id`. Several exporters crash on these.
         awkward: Events with names, ids, values or line formats that break exporters, such as integers beyond 2^63 and

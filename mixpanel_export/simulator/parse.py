@@ -77,11 +77,11 @@ class Rules:
     Args:
         wording: Replacement texts, keyed by the subject of the refusal.
         shape: "request" is JSON with the request and the text, "error" is JSON with the text, "status" is JSON with the
-            text and `"status": "error"`, "text" is plain text. "seen" is what was observed: plain text if a day is in
-            the future, otherwise "request".
+            text and `"status": "error"`, "text" is plain text. "seen" is the observed behaviour: plain text if a day
+            is in the future, otherwise "request".
         unauthenticated: Response to wrong credentials.
         missing_project_id: Status if a service account sends no project id.
-        over_limit: What happens if `limit` is above 100,000: status 400, or the maximum is used instead.
+        over_limit: The reaction to a `limit` above 100,000: status 400, or the maximum is used instead.
         longest_target: Maximum length of the path and query, in characters. Longer requests get status 414. None for
             no maximum. The server reads at most 16 KB of a request's head.
         rate_limit_headers: Whether a 429 response has the headers `RateLimit` and `RateLimit-Policy`.

@@ -22,7 +22,7 @@ from mixpanel_export.simulator.reply import RequestLog, RetryAfter
 from mixpanel_export.simulator.segments import DayCache
 from mixpanel_export.simulator.server import serving
 from mixpanel_export.simulator.transport import Transport
-from mixpanel_export.simulator.truth import Row, Truth, deduplicated, truth_of
+from mixpanel_export.simulator.truth import Row, Truth, deduplicated, expected_result
 from mixpanel_export.simulator.where import compiled
 from mixpanel_export.simulator.zone import zone_of
 
@@ -167,7 +167,7 @@ class Simulator:
         return self._api.requests
 
     def requests_for(self, first: date, last: date | None = None) -> list[RequestLog]:
-        """Return the requests for any day from *first* to *last* (default: *first* alone), in order of arrival.
+        """Return the requests for any day from *first* to *last* (default: only *first*), in order of arrival.
 
         Requests that were rejected before their dates were read, such as requests over a limit, are not included.
         """
@@ -219,7 +219,7 @@ class Simulator:
         zone = UTC if as_utc else self._zone
         days = list(Query(first, last).days())
         own = sum((self._truth(day, selection, zone) for day in days), Truth())
-        return own + truth_of(self._moving(days, selection), zone)
+        return own + expected_result(self._moving(days, selection), zone)
 
     def counts(self, day: date) -> dict[str, int]:
         """Return the number of events that the Query API counts for *day* now, for each name that has any."""
@@ -275,7 +275,7 @@ class Simulator:
         """Return the expected result for the records that are sent only with *day*. It is cached once the day is final."""
         if (day, selection, zone) in self._truths:
             return self._truths[day, selection, zone]
-        truth = truth_of(self._own(day, selection), zone)
+        truth = expected_result(self._own(day, selection), zone)
         if settled_at(self.profile, day) <= self._now():
             self._truths[day, selection, zone] = truth
         return truth

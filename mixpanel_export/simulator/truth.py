@@ -73,7 +73,7 @@ def checksum(rows: Iterable[tuple[str | None, datetime | None, str | None, str |
     return sum(map(_digest, rows)) % 2**128
 
 
-def truth_of(records: Iterable[Record], zone: tzinfo = UTC) -> Truth:
+def expected_result(records: Iterable[Record], zone: tzinfo = UTC) -> Truth:
     """Return the correct result for *records* in a project with the time zone *zone*. An iterator is consumed."""
     counter = _Counter(records)
     distinct = total = 0

@@ -7,7 +7,7 @@ The parser reads the documented grammar (docs: reference/segmentation-expression
 `defined`. It also reads undocumented forms that clients of the export endpoint send: `user["x"]`, `event["$time"]`, `=`
 for `==`, words in upper case, `string(x, default)`, `any(X, list, condition)`, and `datetime` with an ISO time or with
 seconds since 1970. Mixpanel does not document precedence, so it is the same as in Python, and operators with equal
-precedence apply from left to right. Everything else is refused, with a message that names this limit of the simulator.
+precedence apply from left to right. Everything else is rejected, with a message about this limit of the simulator.
 """
 
 import json
@@ -21,7 +21,7 @@ GRAMMAR = (
     "this simulator reads only the grammar of docs.mixpanel.com/reference/segmentation-expressions"
     ' and user["x"], event["$time"], any() and datetime()'
 )
-"""The final part of every message about a refused expression."""
+"""The final part of every message about a rejected expression."""
 
 MAX_DEPTH = 32
 """The maximum nesting of parentheses, lists, calls, `not` and signs, far below the limit of Python's stack."""
@@ -45,7 +45,7 @@ _RESERVED = _FUNCTIONS | {"and", "or", "not", "in", "true", "false", "properties
 
 
 class WhereError(ValueError):
-    """The expression cannot be parsed. The message names the token that caused the error."""
+    """The expression cannot be parsed. The message contains the token that caused the error."""
 
 
 def compiled(expression: str) -> Predicate:

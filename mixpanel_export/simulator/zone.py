@@ -1,6 +1,6 @@
 """Time zones of legacy projects, where `time` is a local time written as if it were seconds since 1970 in UTC.
 
-When daylight saving time begins or ends, some local times are skipped and others occur twice. Both are taken as the
+When daylight saving time starts or ends, some local times are skipped and others occur twice. Both are taken as the
 later of the two possible times in UTC: a skipped time is moved forward by the gap, and a repeated time means its
 second occurrence.
 """

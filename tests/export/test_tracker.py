@@ -64,7 +64,7 @@ class Model:
             tracker.split(piece, halves)
             self.pieces[batch] = sorted([*(one for one in self.pieces[batch] if one != piece), *halves])
         elif step == "fail":
-            tracker.fail(piece, ServerError(f"{piece} failed"))
+            tracker.record_failure(piece, ServerError(f"{piece} failed"))
             self.outcomes[piece] = "failed"
         else:
             rows = 0 if step == "empty" else number
@@ -109,8 +109,8 @@ def test_a_batch_is_reported_with_all_its_pieces() -> None:
     tracker.split(batches[1], halves)
     tracker.split(halves[1], quarters)
     errors: list[MixpanelDataError] = [ServerError("first"), ServerError("second")]
-    tracker.fail(quarters[1], errors[1])
-    tracker.fail(quarters[0], errors[0])
+    tracker.record_failure(quarters[1], errors[1])
+    tracker.record_failure(quarters[0], errors[0])
     tracker.commit(Committed(halves[0], 5), empty_answer=False)
     progress = tracker.progress(batches[1])
     assert (progress.batch_index, progress.total_batches, progress.rows) == (1, 2, 5)
@@ -135,8 +135,8 @@ def test_the_result_sums_up() -> None:
     tracker = Tracker(Plan(batches, batches, added=(chunk(0, 1),)))
     errors = ServerError("late"), ServerError("early")
     tracker.commit(Committed(batches[1], 7, rejects=2, repaired=3), empty_answer=False)
-    tracker.fail(batches[2], errors[0])
-    tracker.fail(batches[0], errors[1])
+    tracker.record_failure(batches[2], errors[0])
+    tracker.record_failure(batches[0], errors[1])
     result = tracker.result("events", 9, 4, seconds=1.5, now=NOW)
     assert (result.table, result.total_rows, result.removed_duplicates) == ("events", 9, 4)
     assert (result.successful_batches, result.failed_batches, result.empty_batches) == (1, 2, 0)

@@ -18,7 +18,7 @@ import mixpanel_export
 from mixpanel_export._planning.planner import plan
 from mixpanel_export._quota import retry_policy
 from mixpanel_export.cli import COMMANDS, cli
-from mixpanel_export.cli.demo import FIRST_DAY, ODD
+from mixpanel_export.cli.demo import FIRST_DAY, UNUSUAL_SHARE
 from mixpanel_export.simulator import Fault, Simulator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,7 +161,9 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     small, *_ = mpx("demo", "--days", "1", "--events-per-day", "20").stdout.partition("\n\n")
     assert re.sub(r"[\d.,]+", "N", DEMO_OUTPUT.strip()) == re.sub(r"[\d.,]+", "N", small)
-    events = sum(1 for _ in Simulator(odd=ODD, events_per_day=2000).rows(FIRST_DAY, date(2024, 3, 30)))
+    events = sum(
+        1 for _ in Simulator(odd=UNUSUAL_SHARE, events_per_day=2000).rows(FIRST_DAY, date(2024, 3, 30))
+    )
     assert f" {events:,} events " in DEMO_OUTPUT
 
 

@@ -1,6 +1,6 @@
 """`mpx mp`: runs command lines written for mixpanel_data's `mp`.
 
-Options, results and exit codes are those of `mp`. A command without a counterpart prints an alternative.
+Options, results and exit codes are the same as for `mp`. A command without a counterpart prints an alternative.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ Examples:
   mpx mp inspect breakdown -t events --format table
 
 \b
-Exit codes, which differ from those of other mpx commands:
+Exit codes, which differ from other mpx commands:
   0    success
   1    a batch failed, or any other error
   2    authentication failed, a prompt was declined, or an option is unknown

@@ -107,7 +107,7 @@ def breakdown(ctx: click.Context, /, *, table: str, style: str, jq: str | None) 
 @_table
 @option("-e", "--event", metavar="NAME", help="Only events of this name.")
 def keys(ctx: click.Context, /, *, table: str, event: str | None, style: str, jq: str | None) -> None:
-    """List the keys of the column `properties`."""
+    """List the keys of the `properties` column."""
     with workspace_of(ctx) as workspace:
         print_result(workspace.property_keys(table, event=event), style, jq)
 

@@ -60,7 +60,7 @@ def print_result(value: Any, style: str, jq: str | None) -> None:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return *value* as JSON; times and dates are ISO text, and other unknown values are text."""
+    """Return *value* as JSON; times and dates are ISO strings, and other unknown values are strings."""
     return json.dumps(value, indent=indent, default=plain_text, ensure_ascii=False)
 
 
@@ -120,7 +120,7 @@ def _main(item: Any) -> object:
 
 
 def _rows(value: Any) -> tuple[list[str], list[list[Any]]]:
-    """Return *value* as column names and rows. Values that are not dictionaries form a column `value`."""
+    """Return *value* as column names and rows. Values that are not dictionaries form a `value` column."""
     items = value if isinstance(value, list) else [value]
     if not items or not isinstance(items[0], dict):
         return ["value"], [[item] for item in items]
@@ -141,7 +141,7 @@ def _cell(value: Any, booleans: tuple[str, str]) -> str:
 
 
 def plain_text(value: object) -> str:
-    """Return a time or a date as ISO text, and any other value as `str`."""
+    """Return a time or a date as an ISO string, and any other value as `str`."""
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
