@@ -102,8 +102,8 @@ def maximum_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
     This may exceed `memory_limit`, but not half of the machine's memory.
     """
-    most = min([_MAX_MEMORY, *(size // 2 for size in memory_sizes())])
-    with _changed_settings(connection, _one_thread_with(max(_memory_for_lines(longest), most))):
+    maximum = min([_MAX_MEMORY, *(size // 2 for size in memory_sizes())])
+    with _changed_settings(connection, _one_thread_with(max(_memory_for_lines(longest), maximum))):
         yield
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from mixpanel_export._model import Chunk
 
-MOST_REQUESTS = 5
+MAX_REQUESTS = 5
 """The maximum number of second requests in an export with an hourly quota."""
 
 _USUAL_DAYS = 100  # maximum days in a second request, unless that would take too many requests
@@ -29,19 +29,19 @@ class SecondRequests:
     skipped: tuple[Chunk, ...]
 
 
-def second_requests(empty: Sequence[Chunk], most: int | None = MOST_REQUESTS) -> SecondRequests:
-    """Plan how to request the chunks with *empty* responses again, in at most *most* requests.
+def second_requests(empty: Sequence[Chunk], max_requests: int | None = MAX_REQUESTS) -> SecondRequests:
+    """Plan how to request the chunks with *empty* responses again, in at most *max_requests* requests.
 
     *empty* is sorted and disjoint. Each run of adjacent chunks is one request, or several of about 100 days each. If
     that takes too many requests, runs are not divided, and only the longest runs are requested.
     """
     empty_runs = runs(empty)
     parts = [part for run in empty_runs for part in _divided(run)]
-    if most is None or len(parts) <= most:
+    if max_requests is None or len(parts) <= max_requests:
         return SecondRequests(tuple(parts), ())
     by_length = sorted(empty_runs, key=_days, reverse=True)
-    skipped = [chunk for run in by_length[most:] for chunk in run]
-    return SecondRequests(tuple(by_length[:most]), tuple(sorted(skipped)))
+    skipped = [chunk for run in by_length[max_requests:] for chunk in run]
+    return SecondRequests(tuple(by_length[:max_requests]), tuple(sorted(skipped)))
 
 
 def runs(chunks: Sequence[Chunk]) -> list[Run]:

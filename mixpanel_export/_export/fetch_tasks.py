@@ -11,7 +11,7 @@ from anyio.abc import ObjectSendStream
 from anyio.lowlevel import checkpoint
 
 from mixpanel_export._export.callbacks import Reporter
-from mixpanel_export._export.empty_answers import MOST_REQUESTS, Run, second_requests
+from mixpanel_export._export.empty_answers import MAX_REQUESTS, Run, second_requests
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.write_tasks import WriteTasks
 from mixpanel_export._model import (
@@ -61,7 +61,7 @@ class FetchTasks:
     """The tasks that fetch the chunks of a plan.
 
     *numbers* maps each planned chunk to its batch number. *batches* are the selection's ledger rows. If *hourly_quota*
-    is true, at most `MOST_REQUESTS` requests are used for empty responses.
+    is true, at most `MAX_REQUESTS` requests are used for empty responses.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FetchTasks:
             for chunk in self._planned.future:
                 tasks.start_soon(self._give_up, chunk, _future_error(chunk), send)
         empty = self._tracker.resume()
-        requests = second_requests(empty, MOST_REQUESTS if self._hourly_quota else None)
+        requests = second_requests(empty, MAX_REQUESTS if self._hourly_quota else None)
         async with anyio.create_task_group() as tasks:
             for run in requests.runs:
                 tasks.start_soon(self._request_empty_again, run, send)
@@ -206,7 +206,7 @@ class FetchTasks:
 
     async def _skip_empty(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
         error = TruncatedError(
-            f"the response was empty, which does not prove that these days have no events, and all {MOST_REQUESTS} "
+            f"the response was empty, which does not prove that these days have no events, and all {MAX_REQUESTS} "
             "requests for a second check were used for longer runs of such days",
             days=chunk,
             advice="$resume to request them again",

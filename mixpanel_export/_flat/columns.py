@@ -54,7 +54,7 @@ class Column:
         )
 
 
-def named(keys: Iterable[str], taken: Collection[str]) -> list[Column]:
+def new_columns(keys: Iterable[str], taken: Collection[str]) -> list[Column]:
     """Return a new column for each key.
 
     The name is the key, or `_empty` for the empty key. DuckDB ignores case. If the name is already *taken*, or is a
@@ -63,13 +63,13 @@ def named(keys: Iterable[str], taken: Collection[str]) -> list[Column]:
     used = {name.lower() for name in (*BASE_COLUMNS, OTHER, *taken)}
     columns = []
     for key in keys:
-        name = unused(key.replace("\0", "␀") or "_empty", used)
+        name = unused_name(key.replace("\0", "␀") or "_empty", used)
         used.add(name.lower())
         columns.append(Column(key, name))
     return columns
 
 
-def unused(name: str, used: Collection[str]) -> str:
+def unused_name(name: str, used: Collection[str]) -> str:
     """Return *name*, with a number if it is among the *used* names, which are in lower case."""
     number, candidate = 1, name
     while candidate.lower() in used:

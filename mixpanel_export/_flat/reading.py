@@ -70,13 +70,13 @@ def batch_states(connection: Connection, table: str) -> dict[int, BatchState]:
 
 
 def key_counts(
-    connection: Connection, source: Source, only: Iterable[str] | None, most: int
+    connection: Connection, source: Source, only: Iterable[str] | None, max_keys: int
 ) -> dict[str, int]:
-    """Return the number of rows with each key in *only*, or with each of the *most* most frequent keys."""
+    """Return the number of rows with each key in *only*, or with each of the *max_keys* most frequent keys."""
     condition = "" if only is None else f"WHERE key IN ({', '.join(map(literal, only))})"
     rows = connection.execute(
         f"SELECT key, count(*) AS rows FROM (SELECT unnest(json_keys(properties)) AS key {source.sql}) {condition} "
-        f"GROUP BY key ORDER BY rows DESC, key LIMIT {most}"
+        f"GROUP BY key ORDER BY rows DESC, key LIMIT {max_keys}"
     ).fetchall()
     return dict(rows)
 
@@ -101,7 +101,7 @@ def kinds_by_batch(
     return _aggregated(connection, rows, keys, group="export_batch")
 
 
-def kinds_of(connection: Connection, source: Source, keys: Sequence[str], marks: Marks) -> dict[str, Kind]:
+def all_kinds(connection: Connection, source: Source, keys: Sequence[str], marks: Marks) -> dict[str, Kind]:
     """Return the kinds of each key's values in all rows that are not doubtful."""
     return _aggregated(connection, _rows_for_kinds(source, keys, marks), keys)[None]
 
@@ -174,7 +174,7 @@ class DoubtfulRows:
         return result
 
 
-def joined(*kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+def joined_kinds(*kinds: Mapping[str, Kind]) -> dict[str, Kind]:
     """Return the union of the kinds of each key."""
     result: dict[str, Kind] = defaultdict(lambda: Kind.NONE)
     for some in kinds:

@@ -14,7 +14,7 @@ from mixpanel_export._flat.columns import (
     Changes,
     Column,
     changes,
-    named,
+    new_columns,
     new_keys,
 )
 from mixpanel_export._flat.kinds import Kind, column_type, is_final, widening
@@ -22,11 +22,11 @@ from mixpanel_export._flat.members import other_members
 from mixpanel_export._flat.reading import (
     DoubtfulRows,
     Source,
+    all_kinds,
     batch_states,
-    joined,
+    joined_kinds,
     key_counts,
     kinds_by_batch,
-    kinds_of,
     sampled_kinds,
     special_rows,
 )
@@ -38,7 +38,7 @@ from mixpanel_export._flat.state import (
     write_batch_states,
     write_columns,
 )
-from mixpanel_export._flat.values import Marks, converted, texts
+from mixpanel_export._flat.values import Marks, conversion, texts
 
 _SAMPLED = 20_000  # for more rows, a sample is read first, to find the columns that are VARCHAR in any case
 _BASE = ", ".join(BASE_COLUMNS)
@@ -121,7 +121,7 @@ class _Plan:
 def _plan(connection: Connection, flat: FlatTable, source: Source, now: Mapping[int, BatchState]) -> _Plan:
     old = read_columns(connection, flat.name)
     counts = key_counts(connection, source, flat.only, len(old) + MAX_COLUMNS + 1)
-    added = named(new_keys(counts, old), [column.name for column in old])
+    added = new_columns(new_keys(counts, old), [column.name for column in old])
     columns = [*old, *added]
     kinds, doubtful = _kinds(connection, source, columns, now)
     columns = [replace(column, kinds=column.kinds | kinds.get(column.key, Kind.NONE)) for column in columns]
@@ -145,11 +145,11 @@ def _kinds(
     """Return the kinds of each key whose type is not final, and whether there are doubtful rows."""
     known = {column.key: column.kinds for column in columns}
     if sum(now[batch].source_rows for batch in source.batches) > _SAMPLED:
-        known = joined(known, sampled_kinds(connection, source, _open(known)))
+        known = joined_kinds(known, sampled_kinds(connection, source, _open(known)))
     doubtful, minus_zero = special_rows(connection, source)
     if doubtful:
-        known = joined(known, *DoubtfulRows(connection, source, None).kinds().values())
-    return joined(known, _kinds_in_sql(connection, source, known, minus_zero=minus_zero)), doubtful
+        known = joined_kinds(known, *DoubtfulRows(connection, source, None).kinds().values())
+    return joined_kinds(known, _kinds_in_sql(connection, source, known, minus_zero=minus_zero)), doubtful
 
 
 def _kinds_in_sql(
@@ -164,11 +164,11 @@ def _kinds_in_sql(
         return {}
     marks: Marks = "all" if minus_zero else "inexact"
     if any(known[key] & Kind.REAL for key in keys):
-        return kinds_of(connection, source, keys, marks)
-    kinds = kinds_of(connection, source, keys, "none")
+        return all_kinds(connection, source, keys, marks)
+    kinds = all_kinds(connection, source, keys, "none")
     unsure = Kind.REAL | Kind.SHORT if minus_zero else Kind.REAL
     again = [key for key in keys if kinds[key] & unsure]
-    return kinds | kinds_of(connection, source, again, marks) if again else kinds
+    return kinds | all_kinds(connection, source, again, marks) if again else kinds
 
 
 def _open(kinds: Mapping[str, Kind]) -> list[str]:
@@ -188,7 +188,8 @@ def _widening_batches(
             batch
             for batch in source.batches
             if column_type(
-                joined(*(part.get(batch, {}) for part in parts)).get(column.key, Kind.NONE) | column.kinds
+                joined_kinds(*(part.get(batch, {}) for part in parts)).get(column.key, Kind.NONE)
+                | column.kinds
             )
             != column.type
         )
@@ -266,7 +267,7 @@ def _delete(
     if not batches:
         return {}
     counts = _counts(connection, table, columns, batches)
-    connection.execute(f"DELETE FROM {quoted(table)} WHERE export_batch IN ({_listed(batches)})")
+    connection.execute(f"DELETE FROM {quoted(table)} WHERE export_batch IN ({_sql_list(batches)})")
     return {key: sum(some.values()) for key, some in counts.items()}
 
 
@@ -276,7 +277,7 @@ def _counts(
     """Return the number of values of each key in each batch."""
     values = "".join(f", count({quoted(column.name)})" for column in columns)
     rows = connection.execute(
-        f"SELECT export_batch{values} FROM {quoted(table)} WHERE export_batch IN ({_listed(batches)}) GROUP BY export_batch"
+        f"SELECT export_batch{values} FROM {quoted(table)} WHERE export_batch IN ({_sql_list(batches)}) GROUP BY export_batch"
     ).fetchall()
     return {column.key: {row[0]: row[place] for row in rows} for place, column in enumerate(columns, start=1)}
 
@@ -290,7 +291,7 @@ def _insert(connection: Connection, table: str, plan: _Plan, source: Source) -> 
     values = ", ".join(
         [
             _BASE,
-            *(converted(f"v[{place}]", column.type) for place, column in enumerate(plan.columns, start=1)),
+            *(conversion(f"v[{place}]", column.type) for place, column in enumerate(plan.columns, start=1)),
         ]
     )
     condition = f" AND NOT {doubtful.condition}" if doubtful else ""
@@ -319,5 +320,5 @@ def _insert_doubtful(connection: Connection, table: str, plan: _Plan, doubtful: 
         connection.execute(statement, [list(column) for column in zip(*rows, strict=True)])
 
 
-def _listed(batches: Iterable[int]) -> str:
+def _sql_list(batches: Iterable[int]) -> str:
     return ", ".join(map(str, batches))

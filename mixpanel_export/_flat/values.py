@@ -95,7 +95,7 @@ def _marked_kind(number: str) -> str:
         WHEN to_json(TRY_CAST({number} AS DOUBLE))::VARCHAR = {number} THEN {Kind.REAL:d} ELSE {Kind.NUMBER:d} END"""
 
 
-def converted(text: str, column_type: str) -> str:
+def conversion(text: str, column_type: str) -> str:
     """Return SQL that converts *text*, which is SQL for an item of `texts`, to the column's type."""
     if column_type in {"BOOLEAN", "BIGINT", "TIMESTAMP"}:
         return f"{text}::{column_type}"
@@ -110,7 +110,7 @@ def converted(text: str, column_type: str) -> str:
 
 def has_other_keys(keys: Iterable[str]) -> str:
     """Return SQL for whether a row has a key that is not among *keys*."""
-    others = f"list_filter(json_keys(properties), lambda name: name NOT IN {_listed(map(literal, keys))})"
+    others = f"list_filter(json_keys(properties), lambda name: name NOT IN {_sql_list(map(literal, keys))})"
     return f"coalesce(len({others}), 0) > 0"
 
 
@@ -126,5 +126,5 @@ def _pointers(keys: Iterable[str]) -> str:
     return f"[{', '.join(literal(f'/{key}') for key in escaped)}]::VARCHAR[]"
 
 
-def _listed(items: Iterable[str]) -> str:
+def _sql_list(items: Iterable[str]) -> str:
     return f"({', '.join(items)})"

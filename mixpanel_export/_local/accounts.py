@@ -57,7 +57,7 @@ def add_account(
         if is_default:
             config["default"] = name
 
-    _rewrite(path, lambda text: _changed(text, change))
+    _rewrite(path, lambda text: _apply_change(text, change))
     return is_default
 
 
@@ -89,7 +89,7 @@ def set_default(path: Path, name: str) -> None:
     def change(config: tomlkit.TOMLDocument) -> None:
         config["default"] = name
 
-    _rewrite(path, lambda text: _changed(text, change))
+    _rewrite(path, lambda text: _apply_change(text, change))
 
 
 def set_defaults(path: Path, *, parallel: bool, mode: str) -> None:
@@ -104,7 +104,7 @@ def set_defaults(path: Path, *, parallel: bool, mode: str) -> None:
             config["defaults"] = tomlkit.table()
         cast("_Table", config["defaults"]).update(parallel=parallel, mode=mode)
 
-    _rewrite(path, lambda text: _changed(text, change))
+    _rewrite(path, lambda text: _apply_change(text, change))
 
 
 def set_sync_section(path: Path, name: str, values: Mapping[str, Any]) -> None:
@@ -121,7 +121,7 @@ def set_sync_section(path: Path, name: str, values: Mapping[str, Any]) -> None:
         section.update(values)
         cast("_Table", config["sync"])[name] = section
 
-    _rewrite(path, lambda text: _changed(text, change))
+    _rewrite(path, lambda text: _apply_change(text, change))
 
 
 def check_new(path: Path, name: str, *, replace: bool) -> tuple[str, dict[str, dict[str, str]]]:
@@ -199,7 +199,7 @@ class _ShapeError(Exception):
     """The accounts of the file are not tables."""
 
 
-def _changed(text: str, change: _Change) -> str:
+def _apply_change(text: str, change: _Change) -> str:
     config = tomlkit.parse(text)
     accounts = config.get("accounts", {})
     if not isinstance(accounts, MutableMapping) or isinstance(accounts, InlineTable):
@@ -216,8 +216,8 @@ def _without(text: str, name: str, *, default: bool) -> str:
         nonlocal comments
         comments = _comments_below(_tables(config).pop(name))
 
-    rest = _with_comments(text, _changed(text, remove), comments)
-    return _changed(rest, lambda config: config.pop("default")) if default else rest
+    rest = _with_comments(text, _apply_change(text, remove), comments)
+    return _apply_change(rest, lambda config: config.pop("default")) if default else rest
 
 
 def _comments_below(account: object) -> str:

@@ -118,8 +118,8 @@ def move_duplicates(
     batches = batches_to_compare(connection, table, project, zone, new)
     if len(batches) < 2:
         return
-    terms = {"table": quoted(table), "batches": _listed(batches)}
-    shared = f"min(batch) <> max(batch) AND bool_or(batch IN ({_listed(new)}))"
+    terms = {"table": quoted(table), "batches": _sql_list(batches)}
+    shared = f"min(batch) <> max(batch) AND bool_or(batch IN ({_sql_list(new)}))"
     connection.execute(_CANDIDATES.format(shared=shared, overhead=ROW_OVERHEAD, page_size=page_size, **terms))
     pages = _numbers(connection, "SELECT DISTINCT page FROM _export_candidates ORDER BY page")
     losers = duplicates(
@@ -135,7 +135,7 @@ def move_duplicates(
 
 def restore(connection: Connection, table: str, replaced: Sequence[int]) -> list[int]:
     """Make the duplicates of rows in the *replaced* batches visible again. Return the batches of these duplicates."""
-    hidden = f"FROM _export_duplicates WHERE lost_to IN ({_listed(replaced)})"
+    hidden = f"FROM _export_duplicates WHERE lost_to IN ({_sql_list(replaced)})"
     batches = _numbers(connection, f"SELECT DISTINCT batch {hidden}")
     if batches:
         connection.execute(f"INSERT INTO {quoted(table)} SELECT {_COLUMNS}, batch {hidden}")
@@ -149,7 +149,7 @@ def batches_to_compare(
 ) -> list[int]:
     """Return the batches that may share events with *new* batches. The times of these events go to `_export_times`."""
     connection.execute(_EXTENTS.format(**_days(zone)), [table, project])
-    listed = _listed(new)
+    listed = _sql_list(new)
     spans = connection.execute(f"FROM _export_extents WHERE batch IN ({listed})").fetchall() if new else []
     days = [f"event_time BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{last}'" for _, first, last in spans]
     terms = {"new": listed, "new_days": " OR ".join(days)}
@@ -159,7 +159,7 @@ def batches_to_compare(
 
 
 def _record(connection: Connection, rows: str, batch: str, zone: str, batches: Iterable[int]) -> None:
-    if listed := _listed(batches):
+    if listed := _sql_list(batches):
         connection.execute(_RECORD.format(rows=rows, batch=batch, batches=listed, **_days(zone)))
 
 
@@ -195,7 +195,7 @@ def _days(zone: str) -> dict[str, str]:
     return {"first": first_moment("from_date", zone), "last": last_moment("to_date", zone)}
 
 
-def _listed(batches: Iterable[int]) -> str:
+def _sql_list(batches: Iterable[int]) -> str:
     return ", ".join(map(str, batches))
 
 

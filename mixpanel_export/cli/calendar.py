@@ -60,23 +60,23 @@ def signs_for(encoding: str | None) -> Signs:
 def calendar_lines(coverage: "Coverage", signs: Signs, width: int) -> list[str]:
     """Return the calendar and its legend, at most *width* columns wide; *width* must be at least 39."""
     days = coverage.days
-    most = max(day.rows for day in days)
+    max_rows = max(day.rows for day in days)
     draw = _days if len(days) <= FEW_DAYS else _months
-    return [*draw(days, signs, most, width), "", *_legend(coverage, signs, most, width)]
+    return [*draw(days, signs, max_rows, width), "", *_legend(coverage, signs, max_rows, width)]
 
 
-def _days(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Iterator[str]:
+def _days(days: Sequence["Day"], signs: Signs, max_rows: int, width: int) -> Iterator[str]:
     """Yield one line per day, with a bar for its rows."""
-    figures = len(f"{most:,}")
+    figures = len(f"{max_rows:,}")
     # Some consoles wrap when the last column is used.
     room = max(1, width - 1 - len("2024-01-01 Mon # complete ") - figures - 1)
     for day in days:
         sign = _coloured(signs.of(day.status), day.status)
-        bar = signs.bar * math.ceil(room * day.rows / most) if most else ""
+        bar = signs.bar * math.ceil(room * day.rows / max_rows) if max_rows else ""
         yield f"{day.day:%Y-%m-%d %a} {sign} {day.status:<8} {day.rows:>{figures},} {bar}".rstrip()
 
 
-def _months(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Iterator[str]:
+def _months(days: Sequence["Day"], signs: Signs, max_rows: int, width: int) -> Iterator[str]:
     """Yield one line per month: a character per day, then the row counts beside or below the days."""
     ruler = "1   5    10   15   20   25   30 "
     beside = width >= _NARROW
@@ -85,7 +85,7 @@ def _months(days: Sequence["Day"], signs: Signs, most: int, width: int) -> Itera
         month_days = list(some)
         total = _short(sum(day.rows for day in month_days))
         calendar = _by_day(month_days, lambda day: _coloured(signs.of(day.status), day.status))
-        bars = _by_day(month_days, lambda day: _height(day.rows, most, signs.heights))
+        bars = _by_day(month_days, lambda day: _height(day.rows, max_rows, signs.heights))
         if beside:
             yield f"{month} {calendar}  {bars} {total:>6}".rstrip()
         else:
@@ -98,11 +98,11 @@ def _by_day(days: Sequence["Day"], sign: "Callable[[Day], str]") -> str:
     return "".join(of.get(number, " ") for number in range(1, _MONTH + 1))
 
 
-def _height(rows: int, most: int, heights: str) -> str:
-    return heights[math.ceil(rows * len(heights) / most) - 1] if rows else " "
+def _height(rows: int, max_rows: int, heights: str) -> str:
+    return heights[math.ceil(rows * len(heights) / max_rows) - 1] if rows else " "
 
 
-def _legend(coverage: "Coverage", signs: Signs, most: int, width: int) -> Iterator[str]:
+def _legend(coverage: "Coverage", signs: Signs, max_rows: int, width: int) -> Iterator[str]:
     words = [
         (_coloured(signs.of(status), status), f"{status} {coverage.statuses[status]}")
         for status in [*_STATUSES, *sorted(set(coverage.statuses) - set(_STATUSES))]
@@ -116,8 +116,8 @@ def _legend(coverage: "Coverage", signs: Signs, most: int, width: int) -> Iterat
         line += ("   " if used else "") + f"{sign} {word}"
         used += len(word) + (5 if used else 2)
     yield line
-    if most and len(coverage.days) > FEW_DAYS:
-        yield f"{signs.heights[0]}-{signs.heights[-1]} rows per day, up to {most:,}"
+    if max_rows and len(coverage.days) > FEW_DAYS:
+        yield f"{signs.heights[0]}-{signs.heights[-1]} rows per day, up to {max_rows:,}"
 
 
 def _coloured(sign: str, status: str) -> str:

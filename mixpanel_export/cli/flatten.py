@@ -118,9 +118,9 @@ def flat_lines(result: "FlattenResult") -> list[str]:
     read = f"{result.batches_read:,} batches read" if result.batches_read else "up to date"
     lines = [f"{result.table}: {result.rows:,} rows, {result.columns:,} properties, {read}"]
     if len(result.new_columns) < result.columns:
-        lines += _named("New columns", result.new_columns)
-    lines += _named("Wider columns", result.widened_columns)
-    lines += _named("Views", result.views)
+        lines += _name_list("New columns", result.new_columns)
+    lines += _name_list("Wider columns", result.widened_columns)
+    lines += _name_list("Views", result.views)
     if result.rest:
         lines.append(
             f"{result.table} has a column for the most frequent properties; the others are in _other."
@@ -128,6 +128,6 @@ def flat_lines(result: "FlattenResult") -> list[str]:
     return lines
 
 
-def _named(title: str, names: tuple[str, ...]) -> list[str]:
+def _name_list(title: str, names: tuple[str, ...]) -> list[str]:
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return [f"{title}: {', '.join(names[:_SHOWN])}{more}"] if names else []

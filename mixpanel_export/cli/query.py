@@ -142,7 +142,7 @@ def command(
         raise click.UsageError("--json, --csv and --parquet cannot be combined; choose one")
     if parquet is not None:
         _check_parquet(parquet, db)
-    text = _text_of(sql, file)
+    text = _read_sql(sql, file)
     if not text.strip():
         raise click.UsageError("there is no SQL to run")
     if key := _PATH_AS_KEY.search(text):
@@ -156,7 +156,7 @@ def command(
             _show(ctx, connection, text, parameters, rows)
 
 
-def _text_of(sql: str | None, file: Path | None) -> str:
+def _read_sql(sql: str | None, file: Path | None) -> str:
     """Return the SQL from the argument, from standard input if the argument is `-`, or from *file*."""
     if (sql is None) == (file is None):
         raise click.UsageError(
@@ -225,18 +225,18 @@ def _write_lines(connection: "Connection", sql: str, parameters: dict[str, str],
 
 
 def _show(
-    ctx: click.Context, connection: "Connection", sql: str, parameters: dict[str, str], most: int
+    ctx: click.Context, connection: "Connection", sql: str, parameters: dict[str, str], max_rows: int
 ) -> None:
     from mixpanel_export._local.box import box_of
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    box = box_of(connection, sql, parameters, rows=most, width=width)
+    box = box_of(connection, sql, parameters, rows=max_rows, width=width)
     if box is None:
         return
     for page in box.pages:
         click.echo(page if _has_frames(sys.stdout.encoding) else page.translate(_PLAIN))
     if box.more:
-        click.echo(f"The first {most} rows; --rows 0 shows all, --json or --csv writes all.", err=True)
+        click.echo(f"The first {max_rows} rows; --rows 0 shows all, --json or --csv writes all.", err=True)
     say_database(ctx)
 
 

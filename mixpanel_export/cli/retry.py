@@ -206,12 +206,12 @@ def _fetch(ctx: click.Context, arguments: dict[str, Any], output: Output, *, htt
 def _check_project(task: Task, credentials: "Credentials") -> None:
     if task.selection.project != credentials.project_id:
         raise ConfigError(
-            f"table {task.table} holds events of {_named(task.selection.project)}, but the credentials are for "
-            f"{_named(credentials.project_id)}",
+            f"table {task.table} holds events of {_project_words(task.selection.project)}, but the credentials are for "
+            f"{_project_words(credentials.project_id)}",
             advice="choose other credentials with --account or --project-id, or another table with --table",
             days=task.days,
         )
 
 
-def _named(project: str) -> str:
+def _project_words(project: str) -> str:
     return f"project {project}" if project else "the project of a project secret"

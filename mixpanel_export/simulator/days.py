@@ -57,7 +57,7 @@ def stored(profile: Profile, day: date, now: datetime | None) -> Iterator[Record
         stream = awkward(profile, day, stream)
     for number, change in enumerate(profile.changes):
         if change.applies_to(day):
-            stream = _changed(stream, change, f"{profile.seed}:{number}".encode(), now)
+            stream = _apply_change(stream, change, f"{profile.seed}:{number}".encode(), now)
     return stream
 
 
@@ -84,19 +84,21 @@ def _direction(profile: Profile, record: Record) -> tuple[int, bool]:
     return (1 if hashed & _WHOLE else -1), pick < leaks
 
 
-def _changed(stream: Iterator[Record], change: Change, salt: bytes, now: datetime | None) -> Iterator[Record]:
+def _apply_change(
+    stream: Iterator[Record], change: Change, salt: bytes, now: datetime | None
+) -> Iterator[Record]:
     match change.kind:
         case "late":
             return _late(stream, change, salt)
         case "removed" if change.in_effect(now):
-            return (record for record in stream if not _chosen(record[3] or record[5], change, salt))
+            return (record for record in stream if not _is_affected(record[3] or record[5], change, salt))
         case "merged" if change.in_effect(now):
             return _merged(stream, change, salt)
         case _:
             return stream
 
 
-def _chosen(key: bytes, change: Change, salt: bytes) -> bool:
+def _is_affected(key: bytes, change: Change, salt: bytes) -> bool:
     return crc32(key, crc32(salt)) % _WHOLE < change.share * _WHOLE
 
 
@@ -104,7 +106,7 @@ def _late(stream: Iterator[Record], change: Change, salt: bytes) -> Iterator[Rec
     at = int(change.at.timestamp() * 1000)
     for record in stream:
         name, time, distinct_id, insert_id, processed, properties, sent = record
-        if sent is None and processed < at and _chosen(insert_id or properties, change, salt):
+        if sent is None and processed < at and _is_affected(insert_id or properties, change, salt):
             properties = properties.replace(b"%d" % processed, b"%d" % at)[:-1] + b',"$import":true}'
             yield name, time, distinct_id, insert_id, at, properties, None
         else:
@@ -114,7 +116,7 @@ def _late(stream: Iterator[Record], change: Change, salt: bytes) -> Iterator[Rec
 def _merged(stream: Iterator[Record], change: Change, salt: bytes) -> Iterator[Record]:
     for record in stream:
         name, time, distinct_id, insert_id, processed, properties, sent = record
-        if sent is None and distinct_id.startswith(b'"$device:') and _chosen(distinct_id, change, salt):
+        if sent is None and distinct_id.startswith(b'"$device:') and _is_affected(distinct_id, change, salt):
             user = b'"user-%d"' % (crc32(distinct_id) % 2048)
             properties = b"".join(
                 (

@@ -41,10 +41,10 @@ def _fault(entry: dict[str, Any]) -> Fault:
         raise ValueError(f"unknown key {unknown[0]}; the keys are {', '.join(fields)}")
     if "kind" not in entry:
         raise ValueError("kind is missing")
-    return Fault(**{key: _converted(key, value, fields[key]) for key, value in entry.items()})
+    return Fault(**{key: _convert_value(key, value, fields[key]) for key, value in entry.items()})
 
 
-def _converted(key: str, value: object, hint: object) -> Any:
+def _convert_value(key: str, value: object, hint: object) -> Any:
     """Convert *value* to *hint*, the type of the field *key*."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
@@ -53,7 +53,7 @@ def _converted(key: str, value: object, hint: object) -> Any:
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{key} must be a list, not {value!r}")
-        return tuple(_converted(key, item, get_args(hint)[0]) for item in value)
+        return tuple(_convert_value(key, item, get_args(hint)[0]) for item in value)
     types = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
     optional = NoneType in get_args(hint)
     if optional and value == NONE and str not in types:

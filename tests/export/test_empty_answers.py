@@ -9,7 +9,7 @@ import httpx
 import pytest
 from support import Body, export, held, ledger, query, simulator, truth
 
-from mixpanel_export._export.empty_answers import MOST_REQUESTS
+from mixpanel_export._export.empty_answers import MAX_REQUESTS
 from mixpanel_export.errors import TruncatedError
 from mixpanel_export.simulator import Fault, Simulator
 
@@ -109,7 +109,7 @@ async def test_days_for_which_no_request_is_left_have_failed(db: Path) -> None:
     transport = _Silenced(sim, lambda asked, _: asked[0] in {day(number) for number in numbers})
     last = str(day(11))
     result = await export(sim, db, last=last, chunk_days=1, transport=transport, per_hour=100, max_workers=12)
-    assert len(transport.requests) == 12 + MOST_REQUESTS
+    assert len(transport.requests) == 12 + MAX_REQUESTS
     (failed,) = result.failed_date_ranges
     (error,) = result.errors
     assert isinstance(error, TruncatedError)
