@@ -1,4 +1,4 @@
-"""Shows results in notebooks: as DataFrames, if pandas is installed, and as HTML tables with escaped contents."""
+"""Shows results in notebooks: as DataFrames, if pandas is installed, and as HTML with escaped contents."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -49,6 +49,12 @@ def html_table(
     if len(rows) > max_rows:
         shown = f"the first {max_rows} of {shown}"
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{shown}</p>"
+
+
+def html_frame(page: str, title: str) -> str:
+    """Return HTML that shows a whole HTML page in a frame, in which it can run scripts but reach nothing outside."""
+    style = "width: 100%; height: 80vh; border: 0"
+    return f'<iframe srcdoc="{escape(page)}" title="{escape(title)}" sandbox="allow-scripts" style="{style}"></iframe>'
 
 
 def _cell(value: object) -> str:

@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixpanel_export._display import data_frame, html_pairs, html_table
+from mixpanel_export._display import data_frame, html_frame, html_pairs, html_table
+from mixpanel_export._files import replacing
 from mixpanel_export.results import DateRange
 
 if TYPE_CHECKING:
@@ -310,3 +311,26 @@ def _rows(kind: type[Any], values: Sequence[object]) -> tuple[list[str], list[li
 
 def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A page about a database: its days, events, properties and requests. In a notebook, it is shown in a frame."""
+
+    title: str
+    html: str = field(repr=False)
+    """The whole page. It needs no other file and no network."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page into a file, replacing an existing one, and return the path; raises `OSError`.
+
+        Example:
+            workspace.report().save("events.html")
+        """
+        with replacing(Path(path)) as new:
+            new.write_text(self.html, encoding="utf-8")
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        """Return HTML for a notebook. The frame keeps the page's styles and scripts apart from the notebook's."""
+        return html_frame(self.html, self.title)

@@ -14,6 +14,7 @@ from mixpanel_export._database.path import check_exists
 from mixpanel_export._display import require_pandas
 from mixpanel_export._flat.flatten import flatten_events
 from mixpanel_export._local.forget import forget_persons
+from mixpanel_export._local.report import report_of
 from mixpanel_export._local.statistics import (
     breakdown_of,
     property_keys_of,
@@ -27,6 +28,7 @@ from mixpanel_export.errors import DatabaseError
 from mixpanel_export.inspection import (
     ColumnStatsResult,
     EventBreakdownResult,
+    Report,
     SQLResult,
     SummaryResult,
     TableInfo,
@@ -166,6 +168,24 @@ class LocalDatabase(ABC):
         Raises `TableNotFoundError` if there is no such table, and `QueryError` if *column* is invalid.
         """
         return stats_of(self.connection, table, column, top_n)
+
+    @short_tracebacks
+    def report(self, table: str | None = None, *, examples: bool = False) -> Report:
+        """Return an HTML page about the exported tables, or about one *table*; needs the extra `report`.
+
+        It shows the status of each day, events and users over time, the properties, duplicates, rejected lines, the
+        requests of the last export, and the ledger. With *examples*, it also has values of properties, ids and lines,
+        which may be personal data. Names of events and properties are always in it.
+
+        Raises:
+            ConfigError: The extra `report` is not installed.
+            TableNotFoundError: The ledger has no such table.
+            TableFormatError: A newer release of this program wrote the ledger.
+
+        Example:
+            workspace.report().save("events.html")
+        """
+        return report_of(self.connection, self.db_path, table, examples=examples)
 
     @short_tracebacks
     def drop(self, *names: str, force: bool = False) -> None:

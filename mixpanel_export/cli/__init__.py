@@ -32,12 +32,15 @@ COMMANDS = (
     "mp",
     "query",
     "quota",
+    "report",
     "retry",
     "simulate",
     "status",
     "sync",
     "upgrade",
 )
+
+_MODULES = {"report": "report_page"}  # `cli.report` has the texts about an export
 
 # The first matching class decides.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -129,7 +132,8 @@ class Mpx(Suggesting):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"mixpanel_export.cli.{cmd_name}").command
+        module = _MODULES.get(cmd_name, cmd_name)
+        command: click.Command = import_module(f"mixpanel_export.cli.{module}").command
         return command
 
     def invoke(self, ctx: click.Context) -> object:

@@ -235,6 +235,8 @@ def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator
     if not contents.coverages:
         first = quoted([program(), "export", "--from", "DATE", "--to", "DATE", "--db", db])
         yield f"{db} has no exported events yet. To export: {first}"
+    else:
+        yield f"To see charts: {quoted([program(), 'report', db])}"
     retry = _retry(chosen, contents, db)
     if retry:
         yield "To fetch failed, missing and open days:"

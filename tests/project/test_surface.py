@@ -25,7 +25,7 @@ LAYERS = {
     "_display": ("", "pandas"),
     "results": ("_display errors", "pandas"),
     "changes": ("_display results", ""),
-    "inspection": ("_display results", "pandas"),
+    "inspection": ("_display _files results", "pandas"),
     "_model": ("", ""),
     "_ndjson": ("", ""),
     "_concurrency": ("", "anyio"),
@@ -44,6 +44,7 @@ LAYERS = {
     ),
     "_database": ("_config _files _model changes errors", "duckdb"),
     "_flat": ("_concurrency _database _tracebacks errors results", "duckdb"),
+    "_report": ("_database _flat _model", "altair jinja2 markupsafe vl_convert"),
     "_writer": (
         "_concurrency _database _files _model _ndjson _planning _timezones changes errors",
         "duckdb isal nanoarrow numpy",
@@ -57,7 +58,7 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_concurrency _config _database _display _error_base _files _flat _model _ndjson _quota _source _timezones _tracebacks credentials errors inspection results sync",
+        "_concurrency _config _database _display _error_base _files _flat _model _ndjson _quota _report _source _timezones _tracebacks credentials errors inspection results sync",
         "duckdb pandas tomlkit",
     ),
     "auth": ("_config _local credentials", ""),
@@ -87,6 +88,7 @@ LAYERS = {
 PUBLIC = {"simulator", "cli", "integrations"}  # packages without an underscore
 
 LIBRARIES = {
+    "altair",
     "anyio",
     "click",
     "duckdb",
@@ -94,7 +96,9 @@ LIBRARIES = {
     "h2",
     "httpx",
     "isal",
+    "jinja2",
     "keyring",
+    "markupsafe",
     "nanoarrow",
     "numpy",
     "pandas",
@@ -102,6 +106,7 @@ LIBRARIES = {
     "tomlkit",
     "tqdm",
     "trio",
+    "vl_convert",
 }
 
 

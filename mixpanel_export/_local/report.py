@@ -1,0 +1,43 @@
+"""The report of `Workspace.report` and `mpx report`."""
+
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+import duckdb
+
+from mixpanel_export._local.reader import read_contents
+from mixpanel_export._report.build import collect
+from mixpanel_export.errors import ConfigError, TableNotFoundError
+from mixpanel_export.inspection import Report
+
+_NEEDED = ("altair", "jinja2", "vl_convert")
+
+
+def report_of(
+    connection: duckdb.DuckDBPyConnection, path: Path, table: str | None = None, *, examples: bool = False
+) -> Report:
+    """Return a page about the exported tables, or about one *table*.
+
+    Raises:
+        ConfigError: The extra `report` is not installed.
+        TableNotFoundError: The ledger has no such table.
+        TableFormatError: A newer release of this program wrote the ledger.
+    """
+    if not all(map(find_spec, _NEEDED)):
+        raise ConfigError(
+            "a report needs the packages altair, jinja2 and vl-convert-python, which are not installed",
+            advice="install them with pip install 'mpx-export[report]'",
+        )
+    from mixpanel_export._report.page import render  # noqa: PLC0415 - an extra
+
+    contents = read_contents(connection)
+    coverages = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
+    if table is not None and not coverages:
+        raise TableNotFoundError(
+            table, f"the ledger has no table {table}", advice="leave out $table to see those it has"
+        )
+    with connection.cursor() as cursor:  # with settings of its own
+        cursor.execute("SET enable_progress_bar = false")
+        data = collect(cursor, path, coverages, examples=examples, now=datetime.now(UTC))
+    return Report(title=f"Report of {path.name}", html=render(data))

@@ -1,0 +1,53 @@
+"""The calendar of a table's days. Pure functions."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from mixpanel_export._database.coverage import Coverage, Failure
+from mixpanel_export._model import Selection
+from mixpanel_export._report.model import SILENT, STATUSES, Calendar, CalendarDay, FailedDays
+from mixpanel_export._report.personal import reason_of
+
+MOST_DAYS = 3_660
+"""The most days that a calendar shows."""
+
+_MOST_FAILURES = 50
+
+
+def calendar_of(coverage: Coverage, *, examples: bool) -> Calendar:
+    """Return the calendar of one table and selection."""
+    silent = {day for days in coverage.empty_answers for day in days.dates}
+    days = [
+        CalendarDay(day.day, SILENT if day.day in silent else day.status, day.rows) for day in coverage.days
+    ]
+    counts = Counter(day.status for day in days)
+    return Calendar(
+        selection=_words(coverage.selection, examples=examples),
+        days=tuple(days[-MOST_DAYS:]),
+        counts=tuple((status, counts[status]) for status in STATUSES if counts[status]),
+        failures=_failures(coverage.failures, examples=examples),
+        earlier_days=max(0, len(days) - MOST_DAYS),
+    )
+
+
+def _words(selection: Selection, *, examples: bool) -> str:
+    """Return the selection in words. A filter is only mentioned, because it may name a person."""
+    if examples or selection.where is None:
+        return str(selection)
+    return f"{Selection(selection.project, selection.events)} with a filter"
+
+
+def _failures(failures: Sequence[Failure], *, examples: bool) -> tuple[FailedDays, ...]:
+    """Return the newest failures, newest first; those with the same reason on adjacent days are one."""
+    rows: list[FailedDays] = []
+    for failure in failures:
+        reason = reason_of(failure.error, examples=examples) or ""
+        rows.append(FailedDays(failure.days.first, failure.days.last, reason))
+    joined = rows[:1]
+    for before, row in pairwise(rows):
+        if before.reason == row.reason and (row.first - before.last).days == 1:
+            joined[-1] = FailedDays(joined[-1].first, row.last, row.reason)
+        else:
+            joined.append(row)
+    return tuple(reversed(joined[-_MOST_FAILURES:]))

@@ -1,0 +1,219 @@
+"""The charts, as Vega-Lite specifications. Importing this module needs the extra `report`.
+
+Colours are CSS variables of the page, so that one chart suits light, dark and print. Legends, titles and tables of the
+same numbers are HTML, which screen readers can read.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from functools import cache
+from itertools import accumulate
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from mixpanel_export._report.model import STACKED, Activity, Bucket, Timeline, Usage
+from mixpanel_export._report.requests import PHASES
+
+Spec = dict[str, Any]
+
+OTHER = "other events"
+
+_HEIGHT = 190  # pixels
+_LOW = 110  # pixels
+_WIDEST = 40  # pixels of a bar
+_ROW = 16  # pixels of a row of the timeline
+_MUTED = "var(--muted)"
+_CONFIG = {
+    "background": "transparent",
+    "font": "inherit",
+    "aria": False,
+    "padding": 0,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": _MUTED,
+        "titleColor": _MUTED,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "domain": False,
+        "ticks": False,
+        "gridColor": "var(--line)",
+        "labelPadding": 6,
+    },
+    "axisX": {"grid": False, "ticks": True, "tickColor": "var(--line)", "labelFlush": True},
+}
+
+
+@cache
+def javascript() -> str:
+    """Return the code of Vega, Vega-Lite and Vega-Embed. It defines `vegaEmbed`, and loads nothing."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+
+
+def series_colour(place: int, count: int) -> str:
+    """Return the CSS colour of the series at *place* of *count*. The last one is that of all other events."""
+    return "var(--series-other)" if place == count - 1 else f"var(--series-{place + 1})"
+
+
+def events_chart(activity: Activity) -> Spec:
+    """Return bars of the events of each bucket, stacked by name."""
+    names = [*(name.name for name in activity.names[:STACKED]), OTHER]
+    colours = [series_colour(place, len(names)) for place in range(len(names))]
+    rows = [
+        _span(bucket, activity) | {"place": place, "count": count, "top": top}
+        for bucket in activity.buckets
+        for place, (count, top) in enumerate(_stacked((*bucket.by_name, bucket.others)))
+        if count
+    ]
+    chart = (
+        _bars(activity)
+        .transform_calculate(base="datum.top - datum.count", name=f"{json.dumps(names)}[datum.place]")
+        .encode(
+            y=_amount("top"),
+            y2="base:Q",
+            color=_colours("place", list(range(len(names))), colours),
+            tooltip=[_day(activity), alt.Tooltip("name:N", title="event"), _number("count", "events")],
+        )
+    )
+    return _finished(chart, rows, _HEIGHT)
+
+
+def users_chart(activity: Activity) -> Spec:
+    """Return bars of the users of each bucket."""
+    rows = [_span(bucket, activity) | {"users": bucket.users} for bucket in activity.buckets]
+    chart = _bars(activity).encode(
+        y=_amount("users"),
+        y2=alt.datum(0),
+        color=alt.value("var(--series-1)"),
+        tooltip=[_day(activity), _number("users", "users")],
+    )
+    return _finished(chart, rows, _HEIGHT)
+
+
+def timeline_chart(timeline: Timeline) -> Spec:
+    """Return a bar of phases for each batch of the last export."""
+    rows = [
+        {
+            "first": str(row.batch.days.first),
+            "days": str(row.batch.days),
+            "phase": phase.name,
+            "begin": phase.begin,
+            "end": phase.end,
+            "seconds": phase.seconds,
+        }
+        for row in timeline.rows
+        for phase in row.phases
+    ]
+    order = [str(row.batch.days.first) for row in timeline.rows]
+    chart = (
+        alt.Chart(alt.NamedData("rows"))
+        .mark_rect()
+        .encode(
+            x=alt.X("begin:Q", title="seconds", axis=alt.Axis(grid=True, tickCount=6, labelOverlap="greedy")),
+            x2="end:Q",
+            y=alt.Y("first:O", title=None, sort=order, scale=alt.Scale(paddingInner=0.25)),
+            color=_colours("phase", list(PHASES), list(map(phase_colour, PHASES))),
+            tooltip=["days:N", "phase:N", alt.Tooltip("seconds:Q", format=",.3f")],
+        )
+    )
+    return _finished(chart, rows, _ROW * max(3, len(order)))
+
+
+def requests_chart(usage: Sequence[Usage]) -> Spec:
+    """Return bars of the requests of each day."""
+    rows = [{"day": str(day.day), "amount": day.requests} for day in usage]
+    return _by_day(rows, _number("amount", "requests"), "var(--series-1)")
+
+
+def bytes_chart(usage: Sequence[Usage]) -> Spec:
+    """Return bars of the megabytes of each day."""
+    rows = [{"day": str(day.day), "amount": day.bytes_read / 1e6} for day in usage]
+    return _by_day(rows, alt.Tooltip("amount:Q", title="MB", format=",.1f"), "var(--series-3)")
+
+
+def phase_colour(name: str) -> str:
+    """Return the CSS colour of a phase."""
+    return f"var(--phase-{PHASES.index(name) + 1})"
+
+
+def _by_day(rows: list[dict[str, Any]], amount: alt.Tooltip, colour: str) -> Spec:
+    chart = (
+        alt.Chart(alt.NamedData("rows"))
+        .mark_bar(color=colour, width=alt.ExprRef(f"min({_WIDEST}, bandwidth('x'))"))
+        .encode(
+            x=alt.X(
+                "day:O",
+                title=None,
+                axis=alt.Axis(labelAngle=0, labelOverlap="greedy"),
+                scale=alt.Scale(paddingInner=0.2),
+            ),
+            y=_amount("amount"),
+            tooltip=["day:N", amount],
+        )
+    )
+    return _finished(chart, rows, _LOW)
+
+
+def _bars(activity: Activity) -> alt.Chart:
+    """Return a chart with a bar for each bucket, on an axis of all days, so that days without events are gaps."""
+    begin, end = map(_utc, (activity.first, activity.last + timedelta(days=1)))
+    chart: alt.Chart = (
+        alt.Chart(alt.NamedData("rows"))
+        .mark_rect(stroke="var(--surface)", strokeWidth=0.4)
+        .encode(
+            x=alt.X(
+                "begin:T",
+                title=None,
+                scale=alt.Scale(type="utc", domainMin=begin, domainMax=end),
+                axis=alt.Axis(format="%-d %b %Y", tickCount=6, labelOverlap="greedy"),
+            ),
+            x2="end:T",
+        )
+    )
+    return chart
+
+
+def _span(bucket: Bucket, activity: Activity) -> dict[str, Any]:
+    """Return where the bar of a bucket begins and ends. The first and the last may be cut off."""
+    begin = max(bucket.first, activity.first)
+    end = min(bucket.last, activity.last) + timedelta(days=1)
+    return {"begin": _milliseconds(begin), "end": _milliseconds(end)}
+
+
+def _stacked(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield each count with the sum up to and including it."""
+    return zip(counts, accumulate(counts), strict=True)
+
+
+def _milliseconds(day: date) -> int:
+    """Return the beginning of a day as JavaScript writes it. In UTC, a day is the same for every reader."""
+    return (day - date(1970, 1, 1)).days * 86_400_000
+
+
+def _utc(day: date) -> alt.DateTime:
+    return alt.DateTime(year=day.year, month=day.month, date=day.day, utc=True)
+
+
+def _day(activity: Activity) -> alt.Tooltip:
+    return alt.Tooltip("begin:T", title=activity.unit, timeUnit="utcyearmonthdate", format="%Y-%m-%d")
+
+
+def _number(field: str, title: str) -> alt.Tooltip:
+    return alt.Tooltip(f"{field}:Q", title=title, format=",")
+
+
+def _amount(field: str) -> alt.Y:
+    return alt.Y(f"{field}:Q", title=None, stack=None, axis=alt.Axis(format="~s", tickCount=4, minExtent=36))
+
+
+def _colours(field: str, domain: list[Any], colours: list[str]) -> alt.Color:
+    return alt.Color(f"{field}:N", legend=None, scale=alt.Scale(domain=domain, range=colours))
+
+
+def _finished(chart: alt.Chart, rows: list[dict[str, Any]], height: int) -> Spec:
+    # The rows are added last, because altair would validate each of them.
+    spec = chart.properties(width="container", height=height).to_dict()
+    return spec | {"datasets": {"rows": rows}, "config": _CONFIG}

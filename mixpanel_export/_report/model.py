@@ -1,0 +1,270 @@
+"""What a report shows. Every number here is a number that the database or its ledger has.
+
+Values that may be personal data (ids, properties, raw lines, filters, texts of failures) are None unless the report
+has examples. Names of events and properties are always shown.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+from mixpanel_export._model import Batch
+
+SILENT = "silent"
+"""The status of a day for which Mixpanel answered twice without a body, so that it counts as having no events."""
+
+STATUSES = ("complete", "open", "failed", "missing", SILENT, "limited", "imported")
+"""Every status of a day, in the order of legends."""
+
+STACKED = 6
+"""The number of event names that the chart of events tells apart."""
+
+BucketUnit = Literal["day", "week", "month"]
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarDay:
+    """A day of the calendar."""
+
+    day: date
+    status: str
+    """One of `STATUSES`."""
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDays:
+    """Consecutive days that failed for the same reason."""
+
+    first: date
+    last: date
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The days of one table and one selection."""
+
+    selection: str
+    """Which events were requested, in words."""
+    days: tuple[CalendarDay, ...]
+    """The newest days, in order."""
+    counts: tuple[tuple[str, int], ...]
+    """The number of days with each status that occurs, in the order of `STATUSES`, over all days."""
+    failures: tuple[FailedDays, ...]
+    earlier_days: int
+    """How many earlier days are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The events of a day, a week or a month."""
+
+    first: date
+    last: date
+    events: int
+    users: int
+    """The number of different `distinct_id`s, without NULL."""
+    by_name: tuple[int, ...]
+    """The events with each of the first `STACKED` names of `Activity.names`."""
+
+    @property
+    def others(self) -> int:
+        """The events with other names."""
+        return self.events - sum(self.by_name)
+
+
+@dataclass(frozen=True, slots=True)
+class EventName:
+    """An event name and its number of events."""
+
+    name: str
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Events and users over time."""
+
+    unit: BucketUnit
+    first: date
+    last: date
+    """The calendar's first and last day."""
+    buckets: tuple[Bucket, ...]
+    """The buckets with events, in order."""
+    names: tuple[EventName, ...]
+    """The most frequent names, the most frequent first."""
+    other_names: int
+    """The number of names that are not among `names`."""
+    events: int
+    users: int
+    outside: int
+    """The number of events without a time, or with a time outside the calendar's days."""
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A property: how many events have a value, and of which types the values are."""
+
+    key: str
+    type: str
+    values: int
+    """The number of values, without `null`."""
+    share: float
+    """The share of events that have a value, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """The properties of the events, the most frequent first."""
+
+    rows: tuple[Property, ...]
+    others: int
+    """The number of properties that are not among `rows`."""
+    events: int
+    """The number of events that were counted."""
+    flat_table: str | None
+    """The flat table that the numbers are from; None if they were counted in the events table."""
+    is_restricted: bool = False
+    """Whether the flat table has only some events or some properties."""
+    total_events: int = 0
+    """The number of events in the table. If it is larger than `events`, the numbers are from a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """An event that another batch has in a newer version."""
+
+    event_name: str | None
+    day: date | None
+    batch: int
+    newer_batch: int | None
+    distinct_id: str | None = None
+    insert_id: str | None = None
+    properties: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A line that is not an event (`rejected`), or the original of a repaired event (`repaired`)."""
+
+    reason: str
+    batch: int
+    first: date
+    last: date
+    """The days of the batch."""
+    size: int
+    """The size of the line in bytes."""
+    line: str | None = None
+    """The beginning of the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Duplicates, rejected lines and repaired events."""
+
+    removed: int
+    """Removed duplicates, within a batch or across batches."""
+    across: int
+    """The duplicates across batches, which are in `_export_duplicates`."""
+    rejected: int
+    repaired: int
+    across_by_name: tuple[tuple[str | None, int], ...]
+    """The event names with the most duplicates across batches."""
+    duplicates: tuple[Duplicate, ...]
+    """Examples."""
+    rejects: tuple[Reject, ...]
+    """Examples of rejected lines and of repaired events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a batch's time. Times are seconds since the export's first request began to wait for the quota."""
+
+    name: str
+    begin: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """The duration."""
+        return self.end - self.begin
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineRow:
+    """The last request of one batch, and what happened to its answer."""
+
+    batch: Batch
+    phases: tuple[Phase, ...]
+
+    def seconds(self, name: str) -> float:
+        """Return the time spent in the phases named *name*."""
+        return sum(phase.seconds for phase in self.phases if phase.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The batches of the last export, in the order of their requests."""
+
+    rows: tuple[TimelineRow, ...]
+    others: int
+    """The number of batches that are left out."""
+    began: datetime | None
+    """When the first request began to wait for the quota, in naive UTC; None if the ledger has no such times."""
+    seconds: float
+    """From `began` to the last commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the ledger's batches cost on one day, in UTC."""
+
+    day: date
+    requests: int
+    bytes_read: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A row of the ledger."""
+
+    batch: Batch
+    reason: str | None
+    """Why the batch failed; without examples, only as far as it has no data."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableReport:
+    """All that the report shows of one events table."""
+
+    name: str
+    zone: str
+    exists: bool
+    last_export: datetime | None
+    """In naive UTC."""
+    calendars: tuple[Calendar, ...]
+    """One for each selection."""
+    activity: Activity
+    properties: Properties
+    quality: Quality
+    timeline: Timeline
+    usage: tuple[Usage, ...]
+    ledger: tuple[LedgerRow, ...]
+    """The newest batches, newest first."""
+    batches: int
+    """The number of batches in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """All that a page shows."""
+
+    file_name: str
+    created: datetime
+    """Aware."""
+    tables: tuple[TableReport, ...]
+    other_tables: tuple[str, ...]
+    """Exported tables that are left out."""
+    examples: bool
+    """Whether the page has values that may be personal data."""

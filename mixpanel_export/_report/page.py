@@ -1,0 +1,198 @@
+"""Renders a report as one HTML page. Importing this module needs the extra `report`."""
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mixpanel_export._report import charts
+from mixpanel_export._report.model import (
+    STACKED,
+    Activity,
+    Calendar,
+    CalendarDay,
+    ReportData,
+    TableReport,
+    Timeline,
+)
+from mixpanel_export._report.requests import PHASES
+
+T = TypeVar("T")
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_LEVELS = 4  # shades of complete days
+_FEW = 8  # properties
+_SHOWN_PROPERTIES = 30
+_SHOWN_BATCHES = 15
+_MINUTE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """A day of the calendar as a table cell."""
+
+    status: str
+    rows: int
+    level: str
+    """A CSS class for the number of rows of a complete day, after a space."""
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Month:
+    name: str
+    cells: tuple[_Cell | None, ...]
+    """The days 1 to 31; None for days that are not in the calendar."""
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _DayCounts:
+    complete: int
+    """Days that are complete or silent."""
+    open: int
+    absent: int
+    """Days that failed or are missing."""
+    total: int
+
+
+def render(data: ReportData) -> str:
+    """Return the page. It loads nothing: a content security policy allows its own scripts only, and no requests."""
+    bundle, script = charts.javascript(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    return _environment().get_template("page.html.jinja").render(
+        data=data,
+        version=version("mpx-export"),
+        css=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our file
+        bundle=Markup(bundle),  # noqa: S704 - the library's code
+        script=Markup(script),  # noqa: S704 - our file
+        script_hashes=Markup(f"{_hash(bundle)} {_hash(script)}"),  # noqa: S704 - base64
+        stacked=STACKED,
+        stacked_count=lambda activity: len(activity.names[:STACKED]) + 1,
+        phases=PHASES,
+        shown_properties=_SHOWN_PROPERTIES,
+        shown_batches=_SHOWN_BATCHES,
+    )  # fmt: skip
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "months": _months,
+        "halves": _halves,
+        "to_fetch": _has_days_to_fetch,
+        "day_counts": _day_counts,
+        "other_events": _other_events,
+        "shell_quoted": shlex.quote,
+        "total": _total,
+        "percent": _percent,
+        "moment": _moment,
+        "seconds": _seconds,
+        "size": _size,
+        "series_colour": charts.series_colour,
+        "phase_colour": charts.phase_colour,
+        "events_chart": _as_json(charts.events_chart),
+        "users_chart": _as_json(charts.users_chart),
+        "timeline_chart": _as_json(charts.timeline_chart),
+        "requests_chart": _as_json(charts.requests_chart),
+        "bytes_chart": _as_json(charts.bytes_chart),
+    }
+    return environment
+
+
+def _as_json(chart: Callable[[Any], charts.Spec]) -> Callable[[Any], Markup]:
+    """Return a function that returns a chart as JSON inside of a `script` element, which it cannot end."""
+
+    def text(value: object) -> Markup:
+        return Markup(json.dumps(chart(value), separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704
+
+    return text
+
+
+def _hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _months(calendar: Calendar) -> Iterator[_Month]:
+    most = max((day.rows for day in calendar.days), default=0)
+    for name, group in groupby(calendar.days, key=lambda day: f"{day.day:%Y-%m}"):
+        days = {day.day.day: day for day in group}
+        cells = tuple(_cell(days[number], most) if number in days else None for number in range(1, 32))
+        yield _Month(name, cells, sum(day.rows for day in days.values()))
+
+
+def _cell(day: CalendarDay, most: int) -> _Cell:
+    level = ceil(_LEVELS * day.rows / most) if most else 0
+    shade = f" v{level}" if day.status == "complete" and level < _LEVELS else ""
+    return _Cell(day.status, day.rows, shade, f"{day.day:%a %Y-%m-%d}: {day.status}, {day.rows:,} events")
+
+
+def _day_counts(table: TableReport) -> _DayCounts:
+    counts: dict[str, int] = {}
+    for calendar in table.calendars:
+        for status, count in calendar.counts:
+            counts[status] = counts.get(status, 0) + count
+    return _DayCounts(
+        complete=counts.get("complete", 0) + counts.get("silent", 0),
+        open=counts.get("open", 0),
+        absent=counts.get("failed", 0) + counts.get("missing", 0),
+        total=sum(counts.values()),
+    )
+
+
+def _halves(rows: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """Return the rows for two tables side by side. A few rows are one table."""
+    middle = max(_FEW, ceil(len(rows) / 2))
+    return rows[:middle], rows[middle:]
+
+
+def _has_days_to_fetch(counts: Sequence[tuple[str, int]]) -> bool:
+    return any(status in {"failed", "missing", "open"} for status, _ in counts)
+
+
+def _other_events(activity: Activity) -> int:
+    """Return the events of the chart with other names than the stacked ones."""
+    return sum(bucket.others for bucket in activity.buckets)
+
+
+def _total(timeline: Timeline, phase: str) -> float:
+    return sum(row.seconds(phase) for row in timeline.rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < _MINUTE:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes:,} min {rest:02} s"
+
+
+def _size(size: int) -> str:
+    """Return a number of bytes in megabytes or kilobytes."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"

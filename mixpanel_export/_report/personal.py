@@ -1,0 +1,20 @@
+"""Keeps values of events out of a report without examples. Pure functions."""
+
+_SHOWN = 300  # characters of a property text, a raw line or a reason
+
+
+def reason_of(error: str | None, *, examples: bool) -> str | None:
+    """Return why a batch failed.
+
+    An error may quote a response, a value or a filter, always after its first colon. So without *examples*, the text
+    ends there.
+    """
+    if error is None:
+        return None
+    text = " ".join(error.split())
+    return beginning(text) if examples else beginning(text.partition(": ")[0])
+
+
+def beginning(text: str) -> str:
+    """Return the beginning of a text."""
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -1,0 +1,88 @@
+"""The properties of events: how many events have a value, and of which types the values are.
+
+A flat table knows this of every event. Without one, a sample of the events is counted, because the text of every event
+would have to be parsed.
+"""
+
+from mixpanel_export._database.connection import Connection, quoted
+from mixpanel_export._flat.state import FlatTable, flat_tables
+from mixpanel_export._report.model import Properties, Property
+
+SAMPLE = 20_000
+"""About how many events are counted without a flat table. If a table has fewer events, all are."""
+
+_MOST = 150  # properties that are shown
+
+_TYPES = {
+    "BOOLEAN": "boolean",
+    "UBIGINT": "integer",
+    "BIGINT": "integer",
+    "HUGEINT": "integer",
+    "DOUBLE": "number",
+    "VARCHAR": "text",
+    "ARRAY": "list",
+    "OBJECT": "object",
+}
+"""The name of each type that `json_each` distinguishes."""
+
+
+def read_properties(connection: Connection, table: str, events: int) -> Properties:
+    """Return the properties of a table with so many *events*."""
+    flat = _best(flat_tables(connection, table))
+    return _from_flat(connection, flat, events) if flat else _from_sample(connection, table, events)
+
+
+def _best(tables: list[FlatTable]) -> FlatTable | None:
+    """Return the flat table that has the most: all properties and all events, if there is such a one."""
+    return min(tables, key=_restrictions, default=None)
+
+
+def _restrictions(flat: FlatTable) -> int:
+    return (flat.only is not None) + (flat.events is not None)
+
+
+def _from_flat(connection: Connection, flat: FlatTable, total: int) -> Properties:
+    ((events,),) = connection.execute(f"SELECT count(*) FROM {quoted(flat.name)}").fetchall()
+    rows = connection.execute(
+        "SELECT key, type, value_count, count(*) OVER () FROM _flat_columns WHERE flat_table = ? "
+        f"ORDER BY value_count DESC, key LIMIT {_MOST}",
+        [flat.name],
+    ).fetchall()
+    return Properties(
+        rows=tuple(Property(key, kind, values, _share(values, events)) for key, kind, values, _ in rows),
+        others=rows[0][3] - len(rows) if rows else 0,
+        events=events,
+        flat_table=flat.name,
+        is_restricted=_restrictions(flat) > 0,
+        total_events=total,
+    )
+
+
+def _from_sample(connection: Connection, table: str, total: int) -> Properties:
+    every = -(-total // SAMPLE) or 1
+    sample = f"(SELECT rowid, properties FROM {quoted(table)} WHERE rowid % {every} = 0)"
+    ((events,),) = connection.execute(f"SELECT count(*) FROM {sample}").fetchall()
+    rows = connection.execute(
+        "SELECT key, list_sort(list_distinct(list(type) FILTER (type <> 'NULL'))), count(DISTINCT events.rowid) FILTER (type <> 'NULL') AS n, "
+        f"count(*) OVER () FROM {sample} AS events, json_each(events.properties) GROUP BY key ORDER BY n DESC, key LIMIT {_MOST}"
+    ).fetchall()
+    return Properties(
+        rows=tuple(
+            Property(key, _type_words(types), values, _share(values, events))
+            for key, types, values, _ in rows
+        ),
+        others=rows[0][3] - len(rows) if rows else 0,
+        events=events,
+        flat_table=None,
+        total_events=total,
+    )
+
+
+def _type_words(types: list[str] | None) -> str:
+    """Return the names of JSON types, such as `integer or text`."""
+    names = dict.fromkeys(_TYPES.get(name, name.lower()) for name in types or [])
+    return " or ".join(names) or "null"
+
+
+def _share(values: int, events: int) -> float:
+    return values / events if events else 0.0

@@ -1,0 +1,70 @@
+"""The requests of the last export, what requests cost on each day, and the ledger. Pure functions over its rows."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+
+from mixpanel_export._model import Batch
+from mixpanel_export._report.model import LedgerRow, Phase, Timeline, TimelineRow, Usage
+from mixpanel_export._report.personal import reason_of
+
+PHASES = ("quota wait", "connection", "first byte", "transfer", "validation", "commit")
+"""The phases of a request, in order."""
+
+_MOST_ROWS = 60  # of a timeline
+_MOST_BATCHES = 200  # of the ledger
+
+
+def timeline_of(batches: Sequence[Batch]) -> Timeline:
+    """Return the timeline of the last export. Batches of older releases have no times."""
+    last = max((batch.export for batch in batches if batch.export is not None), default=None)
+    rows = sorted(
+        ((batch.queued_at, batch) for batch in batches if batch.export == last and batch.queued_at),
+        key=lambda row: (row[0], row[1].number),
+    )
+    if last is None or not rows:
+        return Timeline((), 0, None, 0.0)
+    began = rows[0][0]
+    ends = [batch.finished for _, batch in rows if batch.finished]
+    return Timeline(
+        rows=tuple(TimelineRow(batch, tuple(_phases(batch, began))) for _, batch in rows[:_MOST_ROWS]),
+        others=max(0, len(rows) - _MOST_ROWS),
+        began=began,
+        seconds=(max(ends, default=began) - began).total_seconds(),
+    )
+
+
+def _phases(batch: Batch, began: datetime) -> Iterator[Phase]:
+    """Yield the phases of a batch's last request. The phase in which a request failed ends with the batch."""
+    steps = (
+        ("quota wait", batch.queued_at, batch.connecting_at),
+        ("connection", batch.connecting_at, batch.connected_at),
+        ("quota wait", batch.connected_at, batch.requested_at),
+        ("first byte", batch.requested_at, batch.first_byte_at),
+        ("transfer", batch.first_byte_at, batch.received_at),
+        ("validation", batch.received_at, batch.validated_at),
+        ("commit", batch.validated_at, batch.finished),
+    )
+    for name, begin, end in steps:
+        ending = end or batch.finished
+        if begin and ending and ending >= begin:
+            yield Phase(name, (begin - began).total_seconds(), (ending - began).total_seconds())
+        if not end:
+            return
+
+
+def usage_of(batches: Sequence[Batch]) -> tuple[Usage, ...]:
+    """Return the requests and bytes of each day, in UTC, on which the last request of a batch was sent."""
+    requests: defaultdict[date, int] = defaultdict(int)
+    sizes: defaultdict[date, int] = defaultdict(int)
+    for batch in batches:
+        if batch.requested_at:
+            requests[batch.requested_at.date()] += batch.attempts
+            sizes[batch.requested_at.date()] += batch.bytes_read
+    return tuple(Usage(day, requests[day], sizes[day]) for day in sorted(requests))
+
+
+def ledger_of(batches: Sequence[Batch], *, examples: bool) -> tuple[LedgerRow, ...]:
+    """Return the newest batches, newest first."""
+    newest = sorted(batches, key=lambda batch: batch.number, reverse=True)[:_MOST_BATCHES]
+    return tuple(LedgerRow(batch, reason_of(batch.error, examples=examples)) for batch in newest)

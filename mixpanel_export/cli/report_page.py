@@ -1,0 +1,71 @@
+"""`mpx report`: a page about a file."""
+
+from pathlib import Path
+
+import click
+
+from mixpanel_export.cli.default_file import say_other_file
+from mixpanel_export.cli.open_database import open_read_only
+from mixpanel_export.cli.options import db_argument, option, table_option, wait_option
+
+EXAMPLES = """\b
+Examples:
+  mpx report --open
+  mpx report app.duckdb --out app.html
+  mpx report --out - | gzip > report.html.gz
+"""
+
+
+@click.command("report", short_help="Write an HTML page that shows what a file holds.", epilog=EXAMPLES)
+@db_argument
+@table_option
+@option(
+    "--out",
+    section="Output",
+    metavar="FILE",
+    show_default="DB-report.html in this folder",
+    help="File to write; - is standard output.",
+)
+@option("--open", "show", section="Output", is_flag=True, help="Open the page in a browser.")
+@option(
+    "--examples",
+    section="Output",
+    is_flag=True,
+    help="Include values of properties, ids and lines, which may be personal data.",
+)
+@wait_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    db: str,
+    table: str | None,
+    out: str | None,
+    show: bool,
+    examples: bool,
+    wait: float,
+) -> None:
+    """Write an HTML page about DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
+
+    The page shows the status of each day, events and users over time, the properties, duplicates, rejected and
+    repaired lines, the requests of the last export, and the ledger. It is one file, which needs no network.
+
+    Without --examples, the page has no values of properties and no ids. It always has the names of events and
+    properties. The command needs the extra report: pip install 'mpx-export[report]'.
+    """
+    from mixpanel_export._database.path import database_path
+    from mixpanel_export._local.report import report_of
+
+    say_other_file(ctx)
+    path = database_path(db)
+    if show and out == "-":
+        raise click.UsageError("--open needs a file, and --out - is standard output")
+    with open_read_only(db, wait) as connection:
+        report = report_of(connection, path, table, examples=examples)
+    if out == "-":
+        click.echo(report.html)
+        return
+    page = report.save(out or f"{path.stem}-report.html")
+    click.echo(page)
+    if show:
+        click.launch(Path(page).absolute().as_uri())

@@ -1,0 +1,204 @@
+"""The page: its structure, its size, and what it may load. A browser is not needed here."""
+
+import base64
+import hashlib
+import importlib.util
+import json
+import re
+from collections import Counter
+from datetime import date, timedelta
+from html import escape, unescape
+from itertools import pairwise
+from pathlib import Path
+
+import duckdb
+import pytest
+from pages import ALL, NAMES, Page, create_database, day, report_data
+
+from mixpanel_export import ConfigError, Report, TableNotFoundError, Workspace
+from mixpanel_export._database.ledger import Ledger
+from mixpanel_export._database.schema import create_ledger
+from mixpanel_export._model import Batch, Chunk
+from mixpanel_export._report.page import render
+
+MOST = 3_000_000  # bytes of a page
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return create_database(tmp_path / "events.duckdb")
+
+
+def page_of(path: Path) -> Page:
+    return Page(render(report_data(path)))
+
+
+def test_ids_are_unique_and_references_lead_somewhere(path: Path) -> None:
+    """Each id occurs once, and each label, chart and link of the page has its target."""
+    page = page_of(path)
+    assert [name for name, count in Counter(page.ids).items() if count > 1] == []
+    links = [str(attributes["href"])[1:] for tag, attributes in page.attributes if tag == "a"]
+    assert {*page.references, *links} <= set(page.ids)
+
+
+def test_headings_have_an_order(path: Path) -> None:
+    """There is one title, and no level of a heading is skipped."""
+    headings = page_of(path).headings
+    assert headings.count(1) == 1
+    assert headings[0] == 1
+    assert all(later - earlier <= 1 for earlier, later in pairwise(headings))
+
+
+def test_every_table_has_a_caption(path: Path) -> None:
+    """A screen reader announces what each table shows, and what its rows and columns are."""
+    page = page_of(path)
+    assert "" not in page.tables
+    scopes = [attributes.get("scope") for tag, attributes in page.attributes if tag == "th"]
+    assert set(scopes) == {"row", "col"}
+
+
+def test_charts_have_a_name_and_their_numbers(path: Path) -> None:
+    """Each chart is an image with a label, and its specification has its rows."""
+    page = page_of(path)
+    charts = [name for name in page.scripts if name and name.endswith("-chart")]
+    assert len(charts) == 5 * 2
+    labels = [attributes for tag, attributes in page.attributes if attributes.get("role") == "img"]
+    assert len(labels) == len(charts)
+    assert all(attributes["aria-label"] for attributes in labels)
+    for name in charts:
+        spec = json.loads(page.scripts[name])
+        assert spec["datasets"]["rows"]
+        assert spec["data"] == {"name": "rows"}
+
+
+def test_the_page_loads_nothing(path: Path) -> None:
+    """No element names another file, and the content security policy allows the page's own scripts only."""
+    page = page_of(path)
+    for _, attributes in page.attributes:
+        assert not {"src", "srcset", "poster", "background"} & attributes.keys()
+        assert str(attributes.get("href", "#")).startswith("#")
+    (policy,) = [
+        str(a["content"]) for _, a in page.attributes if a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    scripts = re.findall("<script>(.*?)</script>", page.source, re.DOTALL)
+    assert len(scripts) == 2
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert policy.startswith("default-src 'none'; script-src ")
+    assert re.findall("sha256-([^']+)'", policy) == hashes
+    assert "url(" not in page.source.partition("</style>")[0]
+    assert "@import" not in page.source
+
+
+def test_names_are_text(path: Path) -> None:
+    """Event names and keys are escaped in HTML, and cannot end a script."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            "UPDATE events SET event_name = '</script><i>', properties = '{\"</script><b>\":1}'"
+        )
+    page = page_of(path)
+    assert "</script><i>" not in page.source
+    assert "</script><b>" not in page.source
+    assert escape("</script><i>") in page.source
+    assert "</script><b>" in [
+        row[0] for row in page.tables["Properties, with the share of events that have a value"] if row
+    ]
+
+
+def test_a_page_is_bounded(tmp_path: Path) -> None:
+    """Hundreds of batches, thousands of names and properties, and sixty years, make a page of less than 3 MB."""
+    path = create_database(tmp_path / "events.duckdb")
+    with duckdb.connect(str(path)) as connection:
+        days = [date(1960, 1, 1) + timedelta(days=90 * place) for place in range(250)]
+        Ledger(connection, "events", ALL, "UTC").write(
+            Batch(100 + place, Chunk(on, on), "complete", table="events", selection=ALL, attempts=1, export=9)
+            for place, on in enumerate(days)
+        )
+        connection.execute(
+            "INSERT INTO events SELECT repeat('long name ', 20) || i % 3000, DATE '2014-01-01' + (i % 3650)::INTEGER, "
+            "'u' || i, NULL, json_object(repeat('key', 30) || (i % 2000), i), 1 FROM range(20000) r(i)"
+        )
+    source = render(report_data(path, examples=True))
+    assert len(source.encode()) < MOST
+    assert "earlier days are left out" in source
+    assert "other names" in source
+    assert "rarer properties are left out" in source
+
+
+def test_an_empty_file_has_a_page(tmp_path: Path) -> None:
+    """A file without exported events says how to export some."""
+    path = tmp_path / "empty.duckdb"
+    duckdb.connect(str(path)).close()
+    with Workspace.open(path) as workspace:
+        html = workspace.report().html
+    assert "The file has no exported events yet" in html
+
+
+def test_a_failed_export_has_a_page(tmp_path: Path) -> None:
+    """A ledger that has only a failed batch, and no table, has a page with the failed days."""
+    path = tmp_path / "failed.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        create_ledger(connection)
+        failed = Batch(
+            1, Chunk(day(1), day(3)), "failed", error="no answer: x", table="events", selection=ALL
+        )
+        Ledger(connection, "events", ALL, "UTC").write([failed])
+    page = page_of(path)
+    assert "2024-03-01 to 2024-03-03" in page.source
+    assert page.tables["Batches of the ledger"][1][-1] == "no answer"
+
+
+def test_a_dropped_table_has_a_page(path: Path) -> None:
+    """A table that was dropped with SQL keeps its ledger on the page."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE events")
+    assert "The table does not exist any more" in page_of(path).source
+
+
+def test_a_report_of_one_table(path: Path) -> None:
+    """A name restricts the report to one table; an unknown name is an error."""
+    with Workspace.open(path) as workspace:
+        assert "Table filtered" not in workspace.report("events").html
+        assert "Table filtered" in workspace.report().html
+        with pytest.raises(TableNotFoundError) as caught:
+            workspace.report("nothing")
+    assert caught.value.table_name == "nothing"
+
+
+def test_a_report_can_be_saved_and_shown(path: Path, tmp_path: Path) -> None:
+    """`save` writes the page; in a notebook, the page is in a frame that may run scripts and reach nothing else."""
+    with Workspace.open(path) as workspace:
+        report = workspace.report()
+    assert isinstance(report, Report)
+    saved = report.save(tmp_path / "page.html")
+    assert saved.read_text(encoding="utf-8") == report.html
+    (frame,) = Page(report._repr_html_()).attributes
+    assert frame[0] == "iframe"
+    assert frame[1]["sandbox"] == "allow-scripts"
+    assert unescape(str(frame[1]["srcdoc"])) == unescape(report.html)
+
+
+def test_a_report_changes_no_setting(path: Path) -> None:
+    """The workspace's own connection keeps its settings, and stays open."""
+    with Workspace.open(path) as workspace:
+        before = workspace.sql_rows("SELECT name, value FROM duckdb_settings()").rows
+        workspace.report()
+        assert workspace.sql_rows("SELECT name, value FROM duckdb_settings()").rows == before
+
+
+def test_the_extra_is_needed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without altair, the error says what to install."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "mixpanel_export._local.report.find_spec", lambda name: None if name == "altair" else find(name)
+    )
+    with Workspace.open(path) as workspace, pytest.raises(ConfigError) as caught:
+        workspace.report()
+    assert "mpx-export[report]" in (caught.value.advice or "")
+
+
+def test_the_names_of_the_chart_are_the_most_frequent(path: Path) -> None:
+    """The chart tells six names apart; the others share one colour."""
+    page = page_of(path)
+    rows = json.loads(page.scripts["table-1-events-chart"])["datasets"]["rows"]
+    assert {row["place"] for row in rows} == set(range(7))
+    assert len(NAMES) > 6
