@@ -48,6 +48,7 @@ from steps import (
     unused_zone,
     upgraded,
     with_keyring,
+    without_altair,
     without_keyring,
     written_to,
     zone_of_utc,
@@ -382,6 +383,11 @@ CASES: dict[str, Callable[[Place], Any]] = {
         exists, lambda place: mpx("query", "SELECT 1", "--db", str(place.db), "--parquet", str(place.db))
     ),
     "mpx status: no such table": steps(exists, lambda place: mpx("status", str(place.db), "--table", "none")),
+    "mpx report: no such table": steps(exists, lambda place: mpx("report", str(place.db), "--table", "none")),
+    "mpx report: a browser without a file": steps(
+        exists, lambda place: mpx("report", str(place.db), "--open", "--out", "-")
+    ),
+    "no packages for reports": steps(exists, without_altair),
     "mpx retry: no such table": steps(exists, lambda place: mpx("retry", str(place.db), "--table", "none")),
     "mpx retry: another project": steps(
         lambda place: place.failing(Fault("500")),

@@ -369,3 +369,9 @@ def without_keyring(place: Place) -> Any:
     for module in ("keyring", "keyring.errors"):
         place.monkeypatch.setitem(sys.modules, module, None)
     return store_secret("svc.1", "s")
+
+
+def without_altair(place: Place) -> Any:
+    """Make a report where the package altair is not installed."""
+    place.monkeypatch.setitem(sys.modules, "altair", None)
+    return place.workspace().report()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -29,7 +30,7 @@ def day(number: int) -> date:
     return date(2024, 3, number)
 
 
-def times(number: int) -> dict[str, datetime]:
+def times(number: int) -> dict[str, Any]:
     """Return the times of a request that began *number* seconds after noon, with a different length for each phase."""
     noon = datetime(2024, 6, 1, 12)
     names = ("queued_at", "connecting_at", "connected_at", "requested_at", "first_byte_at", "received_at")

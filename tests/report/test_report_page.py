@@ -2,9 +2,9 @@
 
 import base64
 import hashlib
-import importlib.util
 import json
 import re
+import sys
 from collections import Counter
 from datetime import date, timedelta
 from html import escape, unescape
@@ -187,10 +187,7 @@ def test_a_report_changes_no_setting(path: Path) -> None:
 
 def test_the_extra_is_needed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without altair, the error says what to install."""
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        "mixpanel_export._local.report.find_spec", lambda name: None if name == "altair" else find(name)
-    )
+    monkeypatch.setitem(sys.modules, "altair", None)
     with Workspace.open(path) as workspace, pytest.raises(ConfigError) as caught:
         workspace.report()
     assert "mpx-export[report]" in (caught.value.advice or "")
