@@ -1,4 +1,4 @@
-"""Sessions for developers: `nox` runs the checks; `nox -s torture`, `mutation`, `bench` or `demo` runs the others."""
+"""Sessions for developers: `nox` runs the checks; `nox -s torture`, `mutation`, `bench`, `browser` or `demo` runs the others."""
 
 import nox
 
@@ -74,6 +74,20 @@ def bench(session: nox.Session) -> None:
     session.install(".", *nox.project.dependency_groups(PROJECT, "bench"))
     for script in [*scripts, "bars"]:
         session.run("python", f"benchmarks/{script}.py", *session.posargs[not everything :])
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Open reports in Chromium, which the system must have, with axe-core from npm. Prints where the screenshots are."""
+    session.install(".", *DEV)
+    folder = session.create_tmp()
+    packages = ("puppeteer-core@24", "axe-core@4")
+    session.run("npm", "install", "--silent", "--prefix", folder, *packages, external=True)
+    environment = {"NODE_PATH": f"{folder}/node_modules", "MPX_SCREENSHOTS": folder}
+    session.run(
+        "python", "-P", "-m", "pytest", "tests/report/in_browser.py", *session.posargs, env=environment
+    )
+    session.log(f"The screenshots are in {folder}.")
 
 
 @nox.session
