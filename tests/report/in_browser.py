@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from pages import create_database, report_data
+from report_pages import create_database, report_data
 
 from mixpanel_export._report.page import render
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
-from pages import CONTROL, create_database
+from report_pages import CONTROL, create_database
 from shell import mpx
 
 

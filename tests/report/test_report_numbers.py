@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from pages import Page, create_database, day, report_data, store_events
+from report_pages import Page, create_database, day, report_data, store_events
 
 from mixpanel_export import Workspace
 from mixpanel_export._report.activity import unit_for

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from pages import ALL, NAMES, Page, create_database, day, report_data
+from report_pages import ALL, NAMES, Page, create_database, day, report_data
 
 from mixpanel_export import ConfigError, Report, TableNotFoundError, Workspace
 from mixpanel_export._database.ledger import Ledger

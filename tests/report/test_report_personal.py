@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pages import CONTROL, create_database, report_data
+from report_pages import CONTROL, create_database, report_data
 
 from mixpanel_export import Workspace
 from mixpanel_export._report.page import render
