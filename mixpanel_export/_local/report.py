@@ -35,7 +35,7 @@ def report_of(
     coverages = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
     if table is not None and not coverages:
         raise TableNotFoundError(
-            table, f"the ledger has no table {table}", advice="leave out $table to see those it has"
+            table, f"the ledger has no table {table}", advice="leave out $table to see all tables"
         )
     with connection.cursor() as cursor:  # with settings of its own
         cursor.execute("SET enable_progress_bar = false")
