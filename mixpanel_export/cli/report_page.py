@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mixpanel_export.cli.default_file import say_other_file
+from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_argument, option, table_option, wait_option
 
@@ -56,7 +56,7 @@ def command(
     from mixpanel_export._database.path import database_path
     from mixpanel_export._local.report import report_of
 
-    say_other_file(ctx)
+    mention_other_default(ctx)
     path = database_path(db)
     if show and out == "-":
         raise click.UsageError("--open needs a file, and --out - is standard output")
