@@ -49,6 +49,7 @@ class FetchOptions(TypedDict, total=False):
     on_progress: Callable[[Progress], object] | None
     max_wait: float
     flatten: bool
+    wait: float
 
 
 def default_path(project_id: str) -> Path:

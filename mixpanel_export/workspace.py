@@ -181,6 +181,7 @@ class Workspace(Project, NotImplementedHere):
         on_progress: Callable[[Progress], object] | None = None,
         max_wait: float = 86_400.0,
         flatten: bool = False,
+        wait: float = 0.0,
     ) -> FetchResult | ParallelFetchResult:
         """Fetch the events of the days from *from_date* to *to_date*, both inclusive, into table *name*.
 
@@ -191,7 +192,8 @@ class Workspace(Project, NotImplementedHere):
         The table must not exist, unless *append*, *replace* or *resume* is true. A table is not replaced with an empty
         one, unless *allow_empty* is true. An empty *events* list or *where* expression selects all events, like None.
         *limit* is the maximum number of events per request. A failed request is retried up to *retries* times. The call
-        waits up to *max_wait* seconds in total for the hourly quota. If *flatten* is true, the table's flat tables are
+        waits up to *max_wait* seconds in total for the hourly quota, and up to *wait* seconds while another export into
+        the file is running. If *flatten* is true, the table's flat tables are
         updated at the end, or one is created; those with the setting `auto` are always updated. *batch_size* has no
         effect.
 
@@ -228,6 +230,7 @@ class Workspace(Project, NotImplementedHere):
                 allow_empty=allow_empty,
                 retries=retries,
                 max_wait=max_wait,
+                wait=wait,
                 on_batch_complete=on_batch_complete,
                 on_progress=combined(watch, on_progress),
                 api_url=self._api_url,

@@ -29,7 +29,7 @@ async def live(project: Project) -> dict[str, object]:
     return {"requests_a_good_night": sum(spent) / len(spent), "stale_days_a_week": project.stale}
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [382])
 def test_some_weeks(
     seed: int, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:

@@ -1,5 +1,6 @@
 """`Workspace.sync`, and exports that wait for each other."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from shell import held_by_another
 from support import export, held, simulator, truth
 from workspaces import Served
 
+from mixpanel_export import Workspace
 from mixpanel_export.errors import ArgumentError, DatabaseLockedError, ExportRunningError
 from mixpanel_export.simulator import checksum
 
@@ -34,6 +36,23 @@ def test_a_workspace_syncs_with_an_open_connection(served: Served) -> None:
     ).fetchall()
     assert checksum(rows) == served.simulator.truth(first, yesterday).checksum
     assert "synchronized" in again._repr_html_()
+
+
+def test_two_threads_share_a_file(served: Served) -> None:
+    """With `wait`, the fetches of two workspaces into one file queue."""
+
+    def fetch(table: str) -> int:
+        with Workspace(
+            path=served.workspace.db_path, credentials=workspaces.CREDENTIALS, api_url=served.url
+        ) as workspace:
+            fetched = workspace.fetch_events(
+                table, from_date="2024-01-01", to_date="2024-01-02", progress=False, wait=60.0
+            )
+            return fetched.rows
+
+    with ThreadPoolExecutor() as threads:
+        rows = list(threads.map(fetch, ("a", "b", "c")))
+    assert len(set(rows)) == 1
 
 
 async def test_two_exports_into_one_file_queue(db: Path) -> None:
