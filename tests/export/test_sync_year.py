@@ -29,12 +29,12 @@ async def live(project: Project) -> dict[str, object]:
     return {"requests_a_good_night": sum(spent) / len(spent), "stale_days_a_week": project.stale}
 
 
-@pytest.mark.parametrize("seed", [382])
+@pytest.mark.parametrize("seed", [638])
 def test_some_weeks(
     seed: int, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     """Every recent day is what Mixpanel had when it was last fetched, and after quiet weeks what it has now."""
-    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=6))
+    figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=4))
     for name, value in figures.items():
         record_testsuite_property(name, value)
 
