@@ -193,9 +193,8 @@ class Workspace(Project, NotImplementedHere):
         one, unless *allow_empty* is true. An empty *events* list or *where* expression selects all events, like None.
         *limit* is the maximum number of events per request. A failed request is retried up to *retries* times. The call
         waits up to *max_wait* seconds in total for the hourly quota, and up to *wait* seconds while another export into
-        the file is running. If *flatten* is true, the table's flat tables are
-        updated at the end, or one is created; those with the setting `auto` are always updated. *batch_size* has no
-        effect.
+        the file is running. If *flatten* is true, the table's flat tables are updated at the end, or one is created;
+        those with the setting `auto` are always updated. *batch_size* has no effect.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.
@@ -266,8 +265,7 @@ class Workspace(Project, NotImplementedHere):
             MixpanelDataError: The sync cannot start; its subclasses say why. The result reports days that failed.
 
         Example:
-            result = workspace.sync(since="2024-01-01")
-            print(result.added, result.removed, result.rekeyed, result.kept)
+            print(workspace.sync(since="2024-01-01").changes)
         """
         events, where = filters_of(events, where)
         with draw(enabled=progress, title=name) as watch:
