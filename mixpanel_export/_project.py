@@ -15,16 +15,16 @@ from mixpanel_export.errors import ConfigError
 
 
 class Project(LocalDatabase):
-    """A database file, and the settings with which events are fetched into it. `Workspace` describes them."""
+    """A database file, and the settings for fetching events into it. `Workspace` describes them."""
 
-    def __init__(  # noqa: PLR0917 - mixpanel_data's order
+    def __init__(  # noqa: PLR0917 - the order is the same as in mixpanel_data
         self,
         account: str | None = None,
         project_id: str | None = None,
         region: str | None = None,
         path: str | Path | None = None,
         read_only: bool = False,
-        workspace_id: int | None = None,  # noqa: ARG002 - mixpanel_data's
+        workspace_id: int | None = None,  # noqa: ARG002 - an argument of mixpanel_data
         *,
         credentials: Credentials | None = None,
         api_url: str | None = None,

@@ -1,4 +1,4 @@
-"""The values that a sync returns: what changed in Mixpanel since the days were fetched before."""
+"""The values that a sync returns: the changes in Mixpanel since the days were last fetched."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -9,28 +9,28 @@ from mixpanel_export.results import DateRange, ParallelFetchResult
 
 @dataclass(frozen=True, slots=True)
 class DayChange:
-    """How a new answer for a day differs from the events that the table had.
+    """The differences between a new response for a day and the events that were in the table.
 
-    Events are compared by name, time, `$insert_id` and `distinct_id`. An event whose `distinct_id` alone differs, as
-    after an identity merge, is re-keyed: neither added nor removed.
+    Events are compared by name, time, `$insert_id` and `distinct_id`. If only the `distinct_id` differs, for example
+    after an identity merge, the event is *re-keyed*: neither added nor removed.
     """
 
     day: date
     old_rows: int
-    """Events before, including duplicates that another batch has in a newer version."""
+    """Number of earlier events, including duplicates that another batch has in a newer version."""
     new_rows: int
-    """Events in the new answer, counted in the same way."""
+    """Number of events in the new response, counted in the same way."""
     added: int
     removed: int
     rekeyed: int
     kept: bool
-    """Whether the new answer was refused, because it has under half of the events. The table still has the old ones."""
+    """Whether the new response was rejected, because it has under half of the events. The table has the old events."""
     checked_at: datetime
-    """When the new answer was compared, in naive UTC."""
+    """When the new response was compared, in naive UTC."""
 
     @property
     def is_loss(self) -> bool:
-        """Whether the new answer has under half of the events."""
+        """Whether the new response has under half of the events."""
         return 2 * self.new_rows < self.old_rows
 
     def to_dict(self) -> dict[str, object]:
@@ -61,18 +61,18 @@ class SyncResult:
     changes: tuple[DayChange, ...]
     """The days of this sync that differ from the table's earlier events, in order."""
     kept: tuple[DayChange, ...]
-    """The days whose new answer was refused, in this sync or before, and not accepted since."""
+    """The days whose new response was rejected, in this sync or earlier, and has not been accepted since."""
     export: ParallelFetchResult
-    """The rows by which the table grew, the failed days, and what else an export returns."""
+    """The result of the export: the rows by which the table grew, the failed days, and more."""
 
     @property
     def added(self) -> int:
-        """The number of events added to days that the table had."""
+        """The number of events added to days that were already in the table."""
         return sum(change.added for change in self.changes if not change.kept)
 
     @property
     def removed(self) -> int:
-        """The number of events removed from days that the table had."""
+        """The number of events removed from days that were already in the table."""
         return sum(change.removed for change in self.changes if not change.kept)
 
     @property
@@ -115,7 +115,7 @@ class SyncResult:
         counts = {"late events": self.added, "removed events": self.removed, "re-keyed": self.rekeyed}
         rows += [(name, f"{count:,}") for name, count in counts.items() if count]
         rows += [
-            ("kept", f"{change.day}: {change.old_rows:,} rows, {change.new_rows:,} in the new answer")
+            ("kept", f"{change.day}: {change.old_rows:,} rows, {change.new_rows:,} in the new response")
             for change in self.kept
         ]
         rows += [("failed", " to ".join(days)) for days in self.export.failed_date_ranges]

@@ -256,7 +256,7 @@ class Workspace(Project, NotImplementedHere):
         max_wait: float = 86_400.0,
         wait: float = 0.0,
     ) -> SyncResult:
-        """Bring table *name* up to date, until yesterday, as `sync_events` does. Call it every night.
+        """Bring table *name* up to date, through yesterday; see `sync_events`. Call it every night.
 
         The first sync needs the day *since*. An empty *events* list or *where* expression selects all events, like None.
 

@@ -1,4 +1,4 @@
-"""Reads the secret from `MP_SECRET`, or from the file that `MP_SECRET_FILE` names, as container platforms mount secrets."""
+"""Reads the secret from `MP_SECRET`, or from the file in `MP_SECRET_FILE`, because container platforms mount secrets as files."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def secret_variable(environ: Mapping[str, str] | None = None) -> Masked:
     except OSError as error:
         raise ConfigError(
             f"the secret in MP_SECRET_FILE, {name}, cannot be read ({error.strerror})",
-            advice="let this user read the file, or set MP_SECRET",
+            advice="give this user permission to read the file, or set MP_SECRET",
         ) from error
     except UnicodeDecodeError:
         # The cause is dropped, because it contains the secret.

@@ -1,4 +1,4 @@
-"""Reads the sections `[sync.NAME]` of the configuration file: what `mpx sync NAME` keeps up to date."""
+"""Reads the sections `[sync.NAME]` of the configuration file: the tables that `mpx sync NAME` keeps up to date."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -38,7 +38,7 @@ def read_sync_sections(path: Path) -> dict[str, SyncSection]:
     tables = read_config(path).get("sync", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise ConfigError(
-            f"`sync` in {path} is not a table of tables", advice="write each section as [sync.NAME]"
+            f"`sync` in {path} does not consist of tables", advice="write each section as [sync.NAME]"
         )
     return {name: _section(table, f"[sync.{name}] in {path}") for name, table in tables.items()}
 
@@ -81,4 +81,4 @@ def _expected(key: str, value: object) -> str | None:
         case "since":
             return None if is_text or hasattr(value, "isoformat") else "a day, such as 2024-01-31"
         case _:
-            return None if is_text else "text"
+            return None if is_text else "a non-empty string"

@@ -1,6 +1,6 @@
-"""The table `_sync_changes`: how the answers of syncs differed from the events that a table had. It holds counts only.
+"""The table `_sync_changes`: the differences that syncs found, as counts for each day.
 
-A row with `kept` is the state of a day whose new answer was refused. It is replaced at the next check of that day.
+If `kept` is true, the new response for the day was rejected. The row is replaced at the next check of that day.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,9 +20,9 @@ _COUNTS = "old_rows, new_rows, added, removed, rekeyed, kept"
 def write_changes(
     connection: Connection, table: str, selection: Selection, changes: Mapping[int, Iterable[DayChange]]
 ) -> None:
-    """Add the changes of each batch, keyed by the number of the batch with the new answer."""
-    for batch, of_batch in changes.items():
-        for change in of_batch:
+    """Add the changes of each batch, keyed by the number of the new batch."""
+    for batch, batch_changes in changes.items():
+        for change in batch_changes:
             values = [
                 change.old_rows,
                 change.new_rows,
@@ -38,7 +38,7 @@ def write_changes(
 
 
 def clear_kept(connection: Connection, table: str, selection: Selection, days: Iterable[Chunk]) -> None:
-    """Delete the rows with `kept` of these days, because the days have a new answer."""
+    """Delete the rows with `kept` for these days, because there is a new response for them."""
     for chunk in days:
         connection.execute(
             f"DELETE FROM _sync_changes WHERE kept AND {_SAME} AND day BETWEEN ? AND ?",
@@ -49,7 +49,7 @@ def clear_kept(connection: Connection, table: str, selection: Selection, days: I
 def read_kept(
     connection: Connection, table: str, selection: Selection, batches: Iterable[Batch]
 ) -> dict[date, DayChange]:
-    """Return the days whose new answer was refused, unless one of the *batches* has replaced the old events since."""
+    """Return the days whose new response was rejected, unless one of the *batches* has replaced the old events since."""
     if not table_exists(connection, "_sync_changes"):
         return {}
     rows = connection.execute(

@@ -1,4 +1,4 @@
-"""The target days of a table and selection: all days that exports have requested, whether or not they were fetched.
+"""The target days of a table and selection: all days that exports have requested, fetched or not.
 
 A target day without a batch is missing, even if an export was interrupted before it recorded anything about that day.
 Exports add target days. They remove only days that the project's plan does not include.

@@ -1,4 +1,4 @@
-"""Brings a table up to date: fetches new days, and those that may have changed in Mixpanel."""
+"""Brings a table up to date: fetches new days, and days that may have changed in Mixpanel."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -29,7 +29,7 @@ from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import ArgumentError
 from mixpanel_export.results import BatchProgress, Progress
 
-_BUDGET_SHARE = 3  # a sync refetches days with a third of the hour's requests
+_BUDGET_SHARE = 3  # a sync uses a third of the hourly quota to refetch days
 
 
 @short_tracebacks_async
@@ -61,26 +61,26 @@ async def sync_events(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> SyncResult:
-    """Bring a table of the DuckDB file *db* up to date, until yesterday. Call it every night.
+    """Bring a table of the DuckDB file *db* up to date, through yesterday. Call it every night.
 
     It fetches days that are missing, failed or open; the last *lookback* days, because events arrive late; and a part of
-    the last 30 days, so that each of them is fetched about once a week. Days are replaced whole, and the result says
-    which events were added, removed or re-keyed. The table `_sync_changes` keeps these counts.
+    the last 30 days, so that each of them is refetched about once a week. Whole batches are replaced. The result counts
+    the events that were added, removed or re-keyed, and the `_sync_changes` table stores these counts.
 
-    A day whose new answer has under half of its events keeps the old ones. The result reports it in `kept`, now and in
-    each later sync, until a new answer has enough events or *accept_loss* is true.
+    If a new response for a day has under half of its events, the old events are kept. The result reports the day in
+    `kept`, in this sync and in each later one, until a new response has enough events or *accept_loss* is true.
 
-    *since* is the first day, in the forms of `export_events`. It is required for a table without target days; later syncs
-    take the first day from the file, and ignore it. The default *lookback* is 5 days, the longest delay that Mixpanel
-    accepts from clients; the weekly fetch finds events that are imported later. *budget* is the number of requests up to
-    which days are fetched again, by default a third of *per_hour*. Missing, failed and open days are always fetched.
-    *accept_loss* fetches the days in `kept` again, and replaces their events whatever the answer. The sync waits up to
-    *wait* seconds while another export into the file is running, or another process has it open. The other arguments are
-    as in `export_events`.
+    *since* is the first day, in the same forms as in `export_events`. It is required for a table without target days.
+    Later syncs take the first day from the file, and ignore *since*. The default *lookback* is 5 days, the longest delay
+    that Mixpanel accepts from clients; the weekly refetch finds events that are imported later. *budget* is the maximum
+    number of requests with which days are refetched, by default a third of *per_hour*. Missing, failed and open days are
+    always fetched. If *accept_loss* is true, the days in `kept` are refetched, and their events are replaced in any case.
+    The sync waits up to *wait* seconds while another export into the file is running, or another process has it open.
+    See `export_events` for the other arguments.
 
     Raises:
         ArgumentError: An argument is out of range, or *since* is missing. No request was sent.
-        MixpanelDataError: As `export_events`.
+        MixpanelDataError: See `export_events`.
 
     Example:
         result = await sync_events("events.duckdb", since="2024-01-01")
@@ -130,7 +130,7 @@ async def run_sync_job(
     transport: httpx.AsyncBaseTransport | None = None,
     tuning: Tuning = USUAL_TUNING,
 ) -> SyncResult:
-    """Run a sync. The days of *arguments* have no effect. Errors are as in `sync_events`."""
+    """Run a sync. The days in *arguments* have no effect. Raises the same errors as `sync_events`."""
     for name, value in (("lookback", refresh.lookback), ("budget", refresh.budget)):
         if value is not None and value < 0:
             raise ArgumentError(name, f"must be 0 or more, got {value}")
@@ -149,7 +149,7 @@ async def run_sync_job(
 def _prepared(
     job: Job, connection: Connection, *, since: date | None, refresh: Refresh, accept_loss: bool
 ) -> Job:
-    """Return the job with its days, which the file may determine, and with the days that were refused."""
+    """Return the job with its days, which the file may determine, and with the days whose response was rejected."""
     check_ledger(connection)
     table, selection = name_in_database(connection, job.spec.table), job.spec.selection
     batches = [batch for batch in read_batches(connection, table) if batch.selection == selection]

@@ -1,14 +1,14 @@
-"""Plans a sync: which days it fetches again, besides those that `resume` fetches. Pure functions.
+"""Plans a sync: the days that it refetches, in addition to the days that `resume` fetches. Pure functions.
 
 Events arrive late, identity merges change the `distinct_id` of old events, and deletions remove events. So a sync
-fetches days again although the table has them:
+refetches days that are already in the table:
 
 - the lookback: the last few days, in every sync;
-- the sweep: each day of the last 30, about once a week. Each sync takes a seventh of these batches, those that were
+- the sweep: each of the last 30 days, about once a week. Each sync refetches the seventh of these batches that was
   checked longest ago.
 
-Days are fetched in the batches that the table has, because only whole batches are replaced. Days of the lookback that
-the table lacks become batches of one day.
+Days are refetched in the batches that the table has, because only whole batches are replaced. Days of the lookback that
+are missing from the table become batches of one day.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,27 +19,27 @@ from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.planner import Plan, plan
 
 SWEEP_DAYS = 30
-"""The number of days, up to the last one, that the sweep covers."""
+"""The number of days that the sweep covers, up to the last day."""
 
 SWEEP_PERIOD = 7
-"""The number of days in which the sweep fetches each of its batches once."""
+"""The number of days in which the sweep refetches each of its batches once."""
 
-_LEEWAY = timedelta(hours=12)  # the runs of two nights do not begin at the same second
+_LEEWAY = timedelta(hours=12)  # nightly syncs do not start at exactly the same time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refresh:
-    """How much a sync fetches again."""
+    """The settings that determine the days that a sync refetches."""
 
     lookback: int = 5
-    """The number of last days that every sync fetches."""
+    """The number of most recent days that every sync refetches."""
     budget: int | None = None
-    """The number of requests up to which batches are fetched again; None for no limit.
+    """The maximum number of requests with which batches are refetched; None for no limit.
 
-    Missing, failed and open days are always fetched. Their requests count.
+    Missing, failed and open days are always fetched, and their requests count against this number.
     """
     accepted: frozenset[date] = frozenset()
-    """Days whose batches are fetched in any case."""
+    """Days whose batches are always refetched."""
 
 
 def plan_sync(
@@ -53,10 +53,11 @@ def plan_sync(
     workers: int = 10,
     requests: int | None = 50,
 ) -> Plan:
-    """Decide which of *days* a sync fetches, and in which chunks.
+    """Plan which of *days* a sync fetches, and in which chunks.
 
-    *batches*, *workers*, *requests* and *first_open_day* are as in `plan`. *checked* has the time of the last check of
-    days whose new answer was refused, so that the old batch is still there. *now* and these times are naive and in UTC.
+    See `plan` for *batches*, *workers*, *requests* and *first_open_day*. *checked* has the time of the last check for
+    days whose new response was rejected, so that the table has the old batch. *now* and these times are naive and in
+    UTC.
     """
     recent = days.last - timedelta(days=refresh.lookback - 1)
     base = plan(
@@ -88,9 +89,9 @@ def plan_sync(
 def _sweep(
     batches: Sequence[Batch], last: date, checked: Mapping[date, datetime], now: datetime
 ) -> list[Batch]:
-    """Return the batches that the sweep fetches now. *batches* are ordered by their last check.
+    """Return the batches that the sweep refetches now. *batches* are ordered by their last check.
 
-    These are the batches that were checked a week ago or earlier, but at least a seventh of all in a day.
+    These are all batches that were checked a week ago or earlier, and at least a seventh of the batches per day.
     """
     first = last - timedelta(days=SWEEP_DAYS - 1)
     swept = [batch for batch in batches if batch.days.last >= first]
@@ -101,7 +102,7 @@ def _sweep(
 
 
 def _age(batch: Batch, checked: Mapping[date, datetime], now: datetime) -> timedelta:
-    """Return how long ago the batch was last compared with Mixpanel; a check in the future, by a wrong clock, is none."""
+    """Return the time since the batch was last compared with Mixpanel. A check in the future, due to a wrong clock, is ignored."""
     checks = [checked[day] for day in batch.days.dates if day in checked]
     if batch.requested_at is not None:
         checks.append(batch.requested_at)
@@ -131,7 +132,7 @@ def _extended(base: Plan, days: Chunk, batches: Sequence[Batch]) -> Plan:
 
 
 def _without(spans: Sequence[Chunk], chunks: Collection[Chunk]) -> list[Chunk]:
-    """Return the days of *spans* that are in none of *chunks*, as runs of consecutive days."""
+    """Return the days of *spans* that are not in any of *chunks*, as runs of consecutive days."""
     runs: list[Chunk] = []
     for day in (day for span in spans for day in span.dates):
         if any(chunk.first <= day <= chunk.last for chunk in chunks):

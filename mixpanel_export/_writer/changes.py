@@ -1,8 +1,8 @@
-"""Compares the new answers for days with the events that the table has for them.
+"""Compares new responses for days with the events that the table has for these days.
 
-All that Mixpanel delivered is compared, so the rows of both sides include those that `_export_duplicates` hides. Rows
-are compared by 64-bit hashes, so that memory does not depend on the length of names and ids. Events without an
-`$insert_id` cannot be re-keyed: one with another `distinct_id` is another event.
+All events from Mixpanel are compared, so both sides include the rows in `_export_duplicates`. Rows are compared by
+64-bit hashes, so that memory does not depend on the length of names and ids. Events without an `$insert_id` cannot be
+re-keyed: if the `distinct_id` differs, it is a different event.
 """
 
 from collections.abc import Sequence
@@ -39,10 +39,10 @@ FROM _counts GROUP BY part, day ORDER BY part, day
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a new batch differs from the batches that it replaces."""
+    """The differences between a new batch and the batches that it replaces."""
 
     days: tuple[DayChange, ...]
-    """The days that differ. If the batch is refused, only those that lost events."""
+    """The days that differ. If the batch is rejected, only the days that lost over half of their events."""
     refused: bool
     """Whether a day lost over half of its events, so that the old batches stay."""
     old_rows: int
@@ -59,10 +59,10 @@ def compare(
     accepted: frozenset[date],
     now: datetime,
 ) -> dict[int, Comparison]:
-    """Compare each batch in *new* with the batches in *old* that it replaces. The result has the numbers of *new*.
+    """Compare each batch in *new* with the batches in *old* that it replaces. The result is keyed by batch number.
 
-    The rows of all batches are in the table. Losses on *accepted* days do not count. A batch that replaces nothing has
-    no comparison. *now* is naive and in UTC.
+    The rows of all batches must be in the table. Losses on *accepted* days are ignored. A batch that replaces no other
+    batch is not in the result. *now* is naive and in UTC.
     """
     replaced = {
         batch.number: [other for other in old if other.visible and _contains(batch, other)] for batch in new

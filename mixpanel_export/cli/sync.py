@@ -1,4 +1,4 @@
-"""`mpx sync`: bring tables up to date, every night."""
+"""`mpx sync`: brings tables up to date, every night."""
 
 import re
 import sys
@@ -37,19 +37,19 @@ EXAMPLES = """\b
 Examples:
   mpx sync --since 2024-01-01        # the first time
   mpx sync                           # every night
-  mpx sync --init                    # asks, and writes a section [sync.NAME] of the configuration file
+  mpx sync --init                    # asks questions, and writes a section [sync.NAME] of the configuration file
   mpx sync signups purchases --wait 10m
   mpx sync --all --json
 
-A section says what to fetch, as the options do: account, project_id, region, db, table, events, where, since, lookback,
-budget and flatten. Without a name, the selections that the table has are fetched.
+A section has the same keys as the options: account, project_id, region, db, table, events, where, since, lookback, budget
+and flatten. If no section is given, all selections in the table are synced.
 
-Nothing is printed if all is well, except a summary on a terminal. The table _sync_changes has what changed, by day.
+On success, only a summary is printed, and only on a terminal. The table _sync_changes has the changes, by day.
 
 \b
-Exit codes are those of mpx export, and:
-  1  a day failed, or lost over half of its events, which are kept until --accept-loss
-  6  another process uses the file; --wait waits for it
+Exit codes are the same as for mpx export, and:
+  1  a day failed, or its new response has under half of its events; the old events are kept until --accept-loss
+  6  another process uses the file; use --wait to wait for it
 """
 
 
@@ -58,12 +58,17 @@ Exit codes are those of mpx export, and:
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @option("--all", "everything", section="What", is_flag=True, help="Sync every section [sync.NAME].")
-@option("--init", is_flag=True, section="What", help="Ask what to sync, and write a section [sync.NAME].")
+@option(
+    "--init",
+    is_flag=True,
+    section="What",
+    help="Ask for the table and its days, and write a section [sync.NAME].",
+)
 @option(
     "--since",
     section="Days",
     metavar="DATE",
-    help="First day, such as 2024-01-31 or -90d; only the first sync of a table needs it.",
+    help="First day, such as 2024-01-31 or -90d; required only for the first sync of a table.",
 )
 @option(
     "--lookback",
@@ -71,7 +76,7 @@ Exit codes are those of mpx export, and:
     type=click.IntRange(0, 36_525),
     metavar="DAYS",
     show_default="5",
-    help="Fetch this many of the last days again, because events arrive late.",
+    help="Number of most recent days to refetch, because events arrive late.",
 )
 @option(
     "--budget",
@@ -79,13 +84,13 @@ Exit codes are those of mpx export, and:
     type=click.IntRange(0),
     metavar="N",
     show_default="a third of --per-hour",
-    help="Requests up to which days are fetched again; each of the last 30 days about once a week.",
+    help="Maximum number of requests to refetch days; each of the last 30 days is refetched about once a week.",
 )
 @option(
     "--accept-loss",
     section="Days",
     is_flag=True,
-    help="Fetch days again that lost over half of their events, and replace what was kept.",
+    help="Refetch days that lost over half of their events, and replace the old events.",
 )
 @option(
     "--table",
@@ -102,7 +107,7 @@ Exit codes are those of mpx export, and:
     multiple=True,
     callback=parse_events,
     metavar="A,B",
-    help="Sync only these events; repeatable. Needed once, as the table has them.",
+    help="Sync only these events; repeatable. Only the first sync needs them.",
 )
 @option(
     "-w",
@@ -117,13 +122,13 @@ Exit codes are those of mpx export, and:
     setting="flatten",
     default=False,
     show_default=False,
-    help="Then update the flat tables, or make one; see mpx flatten.",
+    help="After the sync, update the flat tables, or create one; see mpx flatten.",
 )
 @option(
     "--project-timezone",
     section="What",
     metavar="ZONE",
-    help="Time zone of a project whose times are local, such as US/Pacific, instead of the account's.",
+    help="Time zone of a project whose times are local, such as US/Pacific, instead of the account's time zone.",
 )
 @workers_option
 @credential_options
@@ -148,10 +153,10 @@ def command(
     verbose: bool,
     **options: Any,
 ) -> None:
-    """Bring the table of a DuckDB file, or the sections NAME of the configuration file, up to yesterday.
+    """Bring a table, or the tables of the sections NAME in the configuration file, up to date, through yesterday.
 
-    It fetches days that are missing, failed or open, the last days again, and a part of the last 30 days, because events
-    arrive late, change and are deleted. Days are replaced whole.
+    The command fetches days that are missing, failed or open. It refetches the last days and a part of the last 30 days,
+    because events arrive late, change and are deleted. Whole batches are replaced.
     """
     if init:
         from mixpanel_export.cli.sync_setup import add_section
@@ -202,7 +207,7 @@ def _sync(
     results: list[SyncResult] = []
     try:
         credentials = resolve_credentials(task.account, project_id=task.project_id, region=task.region)
-        # A section names its selection; without a section, the ledger does.
+        # A section has its selection; otherwise, the selections come from the ledger.
         tasks = [task] if task.name else tasks_of_table(task, credentials, wait)
         for each in tasks:
             arguments = {"credentials": credentials, "accept_loss": accept_loss, "wait": wait, **options}
@@ -219,13 +224,13 @@ def _sync(
 
 
 def _say_ignored(ctx: click.Context, task: SyncTask, result: "SyncResult", output: Output) -> None:
-    """Say that `--since` had no effect, if it names another day than the table's first."""
+    """Print that `--since` had no effect, if it differs from the table's first day."""
     typed = ctx.get_parameter_source("since") is ParameterSource.COMMANDLINE
     is_date = task.since is not None and re.fullmatch(r"\d{4}-\d{2}-\d{2}", task.since)
     if typed and is_date and task.since != result.days[0] and not output.quiet:
         command = f"mpx status --set-target {task.since}..{result.days[1]}"
         say(
-            f"--since had no effect: table {result.table} begins on {result.days[0]}; to change that: {command}"
+            f"--since had no effect: table {result.table} starts on {result.days[0]}; to change that: {command}"
         )
 
 

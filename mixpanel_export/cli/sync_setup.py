@@ -1,4 +1,4 @@
-"""`mpx sync --init`: asks what to sync, and writes it into the configuration file."""
+"""`mpx sync --init`: asks for a table and its days, and writes them into the configuration file."""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from mixpanel_export.cli.report import quoted
 
 
 def add_section(names: Sequence[str]) -> None:
-    """Ask for the values of a section, whose name may be in *names*, and write it.
+    """Ask for the values of a section, and write it. *names* may have the section's name.
 
     Raises:
         UsageError: There is no terminal, or *names* has several names.
@@ -26,10 +26,10 @@ def add_section(names: Sequence[str]) -> None:
     from mixpanel_export.credentials import read_accounts
 
     if len(names) > 1:
-        raise click.UsageError("--init writes one section; name one")
+        raise click.UsageError("--init writes one section; give at most one name")
     if not sys.stdin.isatty():
         raise click.UsageError(
-            "--init asks on a terminal, and there is none; write [sync.NAME] into the file instead"
+            "there is no terminal for the questions of --init; write [sync.NAME] into the configuration file instead"
         )
     path = config_file()
     sections = read_sync_sections(path)
@@ -44,7 +44,9 @@ def add_section(names: Sequence[str]) -> None:
         "events": names_in(_ask("Events, separated by commas (empty: all)", "")) or None,
         "since": _ask("First day", "-30d"),
         "lookback": int(
-            click.prompt("Days to fetch again each time", default=5, type=click.IntRange(0), err=True)
+            click.prompt(
+                "Number of recent days to refetch each time", default=5, type=click.IntRange(0), err=True
+            )
         ),
     }
     set_sync_section(path, name, {key: value for key, value in values.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Determines what `mpx sync` keeps up to date: sections of the configuration file, or one table of a file."""
+"""Determines the tables that `mpx sync` brings up to date, from sections of the configuration file or from options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,14 +37,14 @@ class SyncTask:
 
     @property
     def title(self) -> str:
-        """How messages name the task."""
+        """The name of the task in messages."""
         return self.name or self.table
 
 
 def tasks_of_sections(names: Sequence[str], default: SyncTask) -> list[SyncTask]:
     """Return the tasks of the sections with these *names*, or of all sections if there are none.
 
-    A section's missing keys have the values of *default*.
+    Missing keys of a section have the values of *default*.
 
     Raises:
         ConfigError: The file has no such section, or a section is invalid.
@@ -85,10 +85,10 @@ def _of_section(name: str, section: "SyncSection", default: SyncTask) -> SyncTas
 
 
 def tasks_of_table(task: SyncTask, credentials: "Credentials", wait: float) -> list[SyncTask]:
-    """Return a task for each selection of the table that the ledger has; *task* itself if it has none.
+    """Return a task for each of the table's selections in the ledger; *task* itself if there are none.
 
-    If *task* has event names or a filter, only that selection is meant. The zone and the treatment of duplicates are
-    those of the table's newest batch.
+    If *task* has event names or a filter, only that selection is used. The zone and the removal of duplicates are the
+    same as for the table's newest batch.
 
     Raises:
         DatabaseLockedError: Another process still holds the file after *wait* seconds.
@@ -127,7 +127,7 @@ def tasks_of_table(task: SyncTask, credentials: "Credentials", wait: float) -> l
 
 
 def check_names(ctx: click.Context, names: Sequence[str], *, everything: bool) -> None:
-    """Refuse options that say what to fetch together with the names of sections, which say it too.
+    """Reject options that select events or a file if sections are given, because the sections select them.
 
     Raises:
         UsageError: Such an option was typed.
@@ -137,7 +137,7 @@ def check_names(ctx: click.Context, names: Sequence[str], *, everything: bool) -
     from mixpanel_export.cli import option_of
 
     if names and everything:
-        raise click.UsageError("--all means every section; leave out the names or --all")
+        raise click.UsageError("--all selects every section; leave out the names or --all")
     for name in (
         "since",
         "db",
@@ -152,5 +152,5 @@ def check_names(ctx: click.Context, names: Sequence[str], *, everything: bool) -
         typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if typed and (names or everything):
             raise click.UsageError(
-                f"{option_of(name)} cannot be combined with a section, which says what to fetch; change the section"
+                f"{option_of(name)} cannot be combined with a section; set it in the section instead"
             )

@@ -1,7 +1,7 @@
-"""Examples of how other systems run an export, or use its tables.
+"""Examples for other systems that run exports or use their tables.
 
-Each module is a page of documentation: its docstring has complete files to copy, and it exports no names. The tests
-run these files with the system itself. `python -m pydoc mixpanel_export.integrations.systemd` shows a page.
+Each module is a page of documentation, without code: its docstring has complete files to copy. The tests run these files
+with the system itself. `python -m pydoc mixpanel_export.integrations.systemd` shows a page.
 
 * `systemd`: a service and a timer that export every night
 * `github_actions`: a workflow that exports every night

@@ -1,7 +1,7 @@
-"""dbt: sources and a model on the flat tables, with the adapter dbt-duckdb.
+"""dbt: sources and a model on the flat tables, with the dbt-duckdb adapter.
 
-`mpx flatten --auto` makes the table `events_flat`, which every later sync updates. dbt writes into a file of its own
-and attaches the exported file read-only. `profiles.yml`:
+`mpx flatten --auto` creates the `events_flat` table, which every later sync updates. dbt writes into a separate file, and
+attaches the exported file read-only. `profiles.yml`:
 
 ```yaml
 mixpanel:

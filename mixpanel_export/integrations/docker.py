@@ -25,7 +25,7 @@ docker run --rm --env-file mpx.env --volume mixpanel:/data mpx sync --since 2024
 docker run --rm --env-file mpx.env --volume mixpanel:/data mpx
 ```
 
-`mpx.env` has the credentials. Make it readable for yourself only:
+`mpx.env` has the credentials. Make it readable only by yourself:
 
 ```text
 MP_USERNAME=svc.ab12cd.mp-service-account
@@ -34,7 +34,7 @@ MP_PROJECT_ID=12345
 MP_REGION=us
 ```
 
-The volume has the database `mixpanel.duckdb` and the quota file. To use a folder of the machine instead, add
+The volume has the `mixpanel.duckdb` database and the quota file. To use a folder on the host instead, add
 `--user "$(id -u):$(id -g)" --env HOME=/data` and `--volume /srv/mixpanel:/data`. `docker stop` keeps
 all complete batches. DuckDB gets a part of the container's memory, so an export respects `--memory`.
 """

@@ -1,9 +1,9 @@
 """GitHub Actions: a workflow that exports every night.
 
 Save this file as `.github/workflows/mixpanel.yml` in a private repository that contains a copy of this project. The
-database is kept in the repository's cache, where everybody who can read the repository can read it. GitHub deletes a
-cache that was not used for seven days, and the oldest ones if all caches exceed the repository's limit. The next run
-then exports everything again.
+database is stored in the repository's cache, so everybody who can read the repository can read it. GitHub deletes a
+cache that has not been used for seven days, and deletes the oldest caches if their total size exceeds the repository's
+limit. The next run then exports everything again.
 
 ```yaml
 name: mixpanel
@@ -48,6 +48,6 @@ jobs:
           key: mixpanel-${{ github.run_id }}-${{ github.run_attempt }}
 ```
 
-The file is saved even if some days failed, and the next run fetches only these days. The schedule is in UTC. Each run
-has a new machine, so the quota file is empty: do not run other exports in the hour before.
+The file is saved even if some days failed, and the next run fetches only the missing days. The schedule is in UTC. Each
+run uses a new machine, where the quota file is empty. So do not run other exports in the hour before.
 """

@@ -52,8 +52,8 @@ sudo systemctl daemon-reload
 sudo systemctl enable --now mixpanel.timer
 ```
 
-`Persistent=yes` makes up for a night in which the machine was off. systemd starts no second run while one is
-active. `systemctl status mixpanel` shows the last run, and `journalctl -u mixpanel` shows its errors. If a day
-failed, the exit code is 1, so systemd reports the service as failed, and `OnFailure=` can notify you. `systemctl stop
-mixpanel` keeps all complete batches.
+With `Persistent=yes`, a run that was missed while the machine was off is started later. systemd does not start a second
+run while one is active. `systemctl status mixpanel` shows the last run, and `journalctl -u mixpanel` shows its errors. If
+a day failed, the exit code is 1, so systemd reports the service as failed, and `OnFailure=` can notify you.
+`systemctl stop mixpanel` keeps all complete batches.
 """

@@ -1,4 +1,4 @@
-"""The endpoints, without sockets. They turn a request into a response or a broken connection."""
+"""The endpoints, without sockets. They convert a request into a response or a broken connection."""
 
 import json
 from collections.abc import AsyncIterator, Callable

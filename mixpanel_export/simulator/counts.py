@@ -1,9 +1,8 @@
-"""Counts the stored events by name and day, as the Query API does.
+"""Counts the stored events by name and day, like the Query API.
 
-Documented are the identity by which reports remove duplicates, the looser identity of compaction
-(docs: reference/event-deduplication.md), and days without events that are left out of an answer
-(docs: openapi/query.openapi.yaml). It is inferred that the Query API counts as reports do, and in the project's
-reporting time zone.
+Three facts are documented: the identity by which reports remove duplicates, the looser identity of compaction
+(docs: reference/event-deduplication.md), and that responses omit days without events (docs: openapi/query.openapi.yaml).
+It is inferred that the Query API counts like reports, in the project's reporting time zone.
 """
 
 from collections import Counter, defaultdict
@@ -27,14 +26,15 @@ Users = dict[Cell, Counter[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """How the Query API counts events.
+    """The rules by which the Query API counts events.
 
     Args:
-        duplicates: Which events count once. "identical": those with the same name, distinct_id, time and `$insert_id`.
-            "compacted": those with the same name, distinct_id, day and `$insert_id`. "none": every event counts.
+        duplicates: The events that are counted once. "identical": events with the same name, distinct_id, time and
+            `$insert_id`. "compacted": events with the same name, distinct_id, day and `$insert_id`. "none": every event
+            is counted.
         timezone: IANA name of the project's reporting time zone; None for the zone of its events.
         delay: Seconds from an event's processing until it is counted; None for the delay of exports.
-        zeros: Whether an answer has days without events, and names without any.
+        zeros: Whether a response includes days without events, and names without events.
     """
 
     duplicates: Literal["identical", "compacted", "none"] = "identical"

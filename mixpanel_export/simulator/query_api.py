@@ -1,7 +1,7 @@
 """The endpoints of the Query API for event counts, without sockets.
 
-Their limits are 60 requests per rolling hour and 5 at a time (docs: reference/rate-limits.mdx). A refusal has the text
-and the headers that were observed. Answers without events are not documented; see `Counting`.
+Their limits are 60 requests per rolling hour and 5 at a time (docs: reference/rate-limits.mdx). Refusals have the text
+and the headers that were observed. Responses without events are not documented; see `Counting`.
 """
 
 import gzip
@@ -98,7 +98,7 @@ class QueryApi:
         return query, fault
 
     def _query(self, request: Request) -> Query | FixedResponse:
-        """Return the days and names that the request is about, or a refusal."""
+        """Return the requested days and names, or a refusal."""
         params = request.params
         day = today(self.now(), self.counts.counting.timezone or self.counts.profile.timezone)
         if params.get("type", "general") not in {"general", "unique", "average"}:
@@ -108,7 +108,7 @@ class QueryApi:
         if request.path in NAMES:
             return Query(day - timedelta(days=_NAMES_DAYS - 1), day)
         if params.get("unit", "day") != "day":
-            return _invalid("the simulator knows the unit day only")
+            return _invalid("the simulator supports only the unit day")
         if "event" not in params:
             return _invalid("missing required parameter: event")
         return parse(self.project, request, day, self.rules)
@@ -154,7 +154,7 @@ class QueryApi:
         return Response(200, (("Content-Type", "application/json"), *encoding), pieces)
 
     async def _pieces(self, wire: bytes, fault: Fault | None) -> AsyncGenerator[bytes, None]:
-        """Yield the body as the fault changes it on the wire."""
+        """Yield the body with the fault's changes on the wire."""
         if fault is None or fault.kind not in WIRE:
             yield wire
             return
@@ -166,7 +166,7 @@ class QueryApi:
                 yield piece
 
     async def _text(self, body: bytes, fault: Fault | None) -> bytes:
-        """Return the body as the fault changes its text."""
+        """Return the body with the fault's changes to its text."""
         if fault is None or fault.kind not in LINES:
             return body
         async with (

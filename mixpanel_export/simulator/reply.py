@@ -76,7 +76,7 @@ async def plain(body: str | bytes) -> AsyncGenerator[bytes, None]:
 
 
 async def logged(pieces: AsyncGenerator[bytes, None], log: RequestLog) -> AsyncGenerator[bytes, None]:
-    """Yield *pieces*, and log how many bytes were sent."""
+    """Yield *pieces*, and log the number of bytes sent."""
     async for piece in pieces:
         yield piece
         log.bytes_sent += len(piece)

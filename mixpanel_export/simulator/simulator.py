@@ -55,13 +55,13 @@ class Simulator:
         secret: The service account's secret.
         project_id: The id of the project.
         legacy_secret: A project secret that is also accepted, as a user name without a password.
-        history_days: How many days back the plan allows exports; None for no limit.
+        history_days: Number of past days that the plan allows to export; None for no limit.
         per_second: Maximum requests per second; 0 for no limit.
         per_hour: Maximum requests in a rolling hour; 0 for no limit.
         concurrent: Maximum concurrent requests; 0 for no limit.
         queries_per_hour: Maximum requests to the Query API in a rolling hour; 0 for no limit.
         queries_concurrent: Maximum concurrent requests to the Query API; 0 for no limit.
-        counting: How the Query API counts events.
+        counting: The rules by which the Query API counts events.
         uncounted: Statuses of responses that do not count against the limits.
         limit_retry_after: Format of `Retry-After` in a 429 response.
         first_byte: Time from a request to the first byte of its response.
@@ -158,7 +158,7 @@ class Simulator:
 
     @property
     def query_requests(self) -> list[RequestLog]:
-        """All requests to the Query API, in order of arrival, whatever the outcome."""
+        """All requests to the Query API, successful or not, in order of arrival."""
         return self._queries.requests
 
     @property
