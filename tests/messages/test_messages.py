@@ -129,7 +129,7 @@ def cleaned(line: str, folder: Path) -> str:
         (r"port \d+", "port 8080"),
         (r"computed checksum .* location \d+", "(DuckDB's text)"),
         (
-            r"(IO|Catalog|Binder|Constraint|Parser|TransactionContext) Error: .*?(?=, and only|\), so|; |$)",
+            r"(IO|Catalog|Binder|Constraint|Parser|TransactionContext) Error: .*?(?=\), so|\); |; |$)",
             "(DuckDB's text)",
         ),
     ):
