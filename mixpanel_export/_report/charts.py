@@ -24,6 +24,9 @@ OTHER = "other events"
 _HEIGHT = 190  # pixels
 _LOW = 110  # pixels
 _WIDEST = 40  # pixels of a bar
+_LEAST_DAYS = 14  # on an axis, because the bars of few days would be blocks
+_LONG = 60  # days
+_MOST_TICKS = 7
 _ROW = 16  # pixels of a row of the timeline
 _MUTED = "var(--muted)"
 _CONFIG = {
@@ -129,9 +132,9 @@ def requests_chart(usage: Sequence[Usage]) -> Spec:
 
 
 def bytes_chart(usage: Sequence[Usage]) -> Spec:
-    """Return bars of the megabytes of each day."""
-    rows = [{"day": str(day.day), "amount": day.bytes_read / 1e6} for day in usage]
-    return _by_day(rows, alt.Tooltip("amount:Q", title="MB", format=",.1f"), "var(--series-3)")
+    """Return bars of the bytes of each day."""
+    rows = [{"day": str(day.day), "amount": day.bytes_read} for day in usage]
+    return _by_day(rows, _number("amount", "bytes"), "var(--series-3)")
 
 
 def phase_colour(name: str) -> str:
@@ -147,7 +150,7 @@ def _by_day(rows: list[dict[str, Any]], amount: alt.Tooltip, colour: str) -> Spe
             x=alt.X(
                 "day:O",
                 title=None,
-                axis=alt.Axis(labelAngle=0, labelOverlap="greedy"),
+                axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=10),
                 scale=alt.Scale(paddingInner=0.2),
             ),
             y=_amount("amount"),
@@ -157,9 +160,21 @@ def _by_day(rows: list[dict[str, Any]], amount: alt.Tooltip, colour: str) -> Spe
     return _finished(chart, rows, _LOW)
 
 
+def ticks(first: date, last: date) -> list[date]:
+    """Return at most `_MOST_TICKS` days for the labels of an axis; in long ranges, the first days of months."""
+    days = (last - first).days + 1
+    if days > _LONG:
+        months = (last.year - first.year) * 12 + last.month - first.month
+        step = -(-months // _MOST_TICKS) or 1
+        starts = (first.month + number for number in range(1, months + 1, step))
+        return [date(first.year + (month - 1) // 12, (month - 1) % 12 + 1, 1) for month in starts]
+    step = -(-days // _MOST_TICKS)
+    return [first + timedelta(days=number) for number in range(0, days, step)]
+
+
 def _bars(activity: Activity) -> alt.Chart:
     """Return a chart with a bar for each bucket, on an axis of all days, so that days without events are gaps."""
-    begin, end = map(_utc, (activity.first, activity.last + timedelta(days=1)))
+    end = max(activity.last + timedelta(days=1), activity.first + timedelta(days=_LEAST_DAYS))
     chart: alt.Chart = (
         alt.Chart(alt.NamedData("rows"))
         .mark_rect(stroke="var(--surface)", strokeWidth=0.4)
@@ -167,8 +182,13 @@ def _bars(activity: Activity) -> alt.Chart:
             x=alt.X(
                 "begin:T",
                 title=None,
-                scale=alt.Scale(type="utc", domainMin=begin, domainMax=end),
-                axis=alt.Axis(format="%-d %b %Y", tickCount=6, labelOverlap="greedy"),
+                scale=alt.Scale(type="utc", domainMin=_utc(activity.first), domainMax=_utc(end)),
+                axis=alt.Axis(
+                    format="%-d %b %Y",
+                    values=[_utc(day) for day in ticks(activity.first, activity.last)],
+                    labelOverlap="greedy",
+                    labelSeparation=10,
+                ),
             ),
             x2="end:T",
         )
@@ -206,7 +226,12 @@ def _number(field: str, title: str) -> alt.Tooltip:
 
 
 def _amount(field: str) -> alt.Y:
-    return alt.Y(f"{field}:Q", title=None, stack=None, axis=alt.Axis(format="~s", tickCount=4, minExtent=36))
+    return alt.Y(
+        f"{field}:Q",
+        title=None,
+        stack=None,
+        axis=alt.Axis(format="~s", tickCount=4, tickMinStep=1, minExtent=36),
+    )
 
 
 def _colours(field: str, domain: list[Any], colours: list[str]) -> alt.Color:

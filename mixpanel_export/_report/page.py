@@ -133,15 +133,21 @@ def _hash(script: str) -> str:
 
 
 def _months(calendar: Calendar) -> Iterator[_Month]:
-    most = max((day.rows for day in calendar.days), default=0)
+    usual = _usual_rows(calendar.days)
     for name, group in groupby(calendar.days, key=lambda day: f"{day.day:%Y-%m}"):
         days = {day.day.day: day for day in group}
-        cells = tuple(_cell(days[number], most) if number in days else None for number in range(1, 32))
+        cells = tuple(_cell(days[number], usual) if number in days else None for number in range(1, 32))
         yield _Month(name, cells, sum(day.rows for day in days.values()))
 
 
-def _cell(day: CalendarDay, most: int) -> _Cell:
-    level = ceil(_LEVELS * day.rows / most) if most else 0
+def _usual_rows(days: Sequence[CalendarDay]) -> int:
+    """Return the rows of a day that only one of ten exceeds, so that one large day does not make all others pale."""
+    rows = sorted(day.rows for day in days if day.rows)
+    return rows[len(rows) * 9 // 10] if rows else 0
+
+
+def _cell(day: CalendarDay, usual: int) -> _Cell:
+    level = min(_LEVELS, ceil(_LEVELS * day.rows / usual)) if usual else 0
     shade = f" v{level}" if day.status == "complete" and level < _LEVELS else ""
     return _Cell(day.status, day.rows, shade, f"{day.day:%a %Y-%m-%d}: {day.status}, {day.rows:,} events")
 

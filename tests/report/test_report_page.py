@@ -13,12 +13,15 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from report_pages import ALL, NAMES, Page, create_database, day, report_data
 
 from mixpanel_export import ConfigError, Report, TableNotFoundError, Workspace
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import create_ledger
 from mixpanel_export._model import Batch, Chunk
+from mixpanel_export._report.charts import ticks
 from mixpanel_export._report.page import render
 
 MOST = 3_000_000  # bytes of a page
@@ -199,3 +202,26 @@ def test_the_names_of_the_chart_are_the_most_frequent(path: Path) -> None:
     rows = json.loads(page.scripts["table-1-events-chart"])["datasets"]["rows"]
     assert {row["place"] for row in rows} == set(range(7))
     assert len(NAMES) > 6
+
+
+@pytest.mark.parametrize(
+    "first, last, expected",
+    [
+        (day(1), day(1), [day(1)]),
+        (day(1), day(3), [day(1), day(2), day(3)]),
+        (day(1), day(28), [day(1), day(5), day(9), day(13), day(17), day(21), day(25)]),
+        (date(2023, 11, 5), date(2024, 2, 9), [date(2023, 12, 1), date(2024, 1, 1), date(2024, 2, 1)]),
+    ],
+)
+def test_an_axis_labels_days_or_months(first: date, last: date, expected: list[date]) -> None:
+    """A short range has labels at equal distances, a long one at the beginnings of months."""
+    assert ticks(first, last) == expected
+
+
+@given(st.dates(date(1990, 1, 1), date(2060, 1, 1)), st.integers(0, 4000))
+def test_an_axis_has_few_labels(first: date, days: int) -> None:
+    """However long the range is, there are one to seven labels, all of them inside."""
+    last = first + timedelta(days=days)
+    labels = ticks(first, last)
+    assert 1 <= len(labels) <= 7
+    assert all(first <= label <= last for label in labels)
