@@ -2,14 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from mixpanel_export.cli import program
 from mixpanel_export.cli.duration import duration_words
 from mixpanel_export.cli.log import say
-from mixpanel_export.errors import DatabaseLockedError
+from mixpanel_export.errors import ConfigError, DatabaseLockedError
 
 if TYPE_CHECKING:
     from mixpanel_export._local.reader import Connection
+    from mixpanel_export._quota.processes import Usage
+
+_SHORT = 5.0  # seconds; a shorter wait for the quota is not mentioned
+_LONG = 3_500.0  # seconds; older requests may be missing from the quota file
 
 
 @contextmanager
@@ -27,26 +33,58 @@ def open_read_only(db: str, wait: float | None = None) -> Iterator["Connection"]
     seconds = wait or 0.0
 
     def report(error: DatabaseLockedError) -> None:
-        say(f"{db} is in use by {_holder(error)}; waiting up to {duration_words(seconds)}.")
+        usage = _usage(error.holding_pid)
+        say(f"{db} is in use by {_holder(error, usage)}; waiting up to {duration_words(seconds)}.")
 
     try:
         with reading(database_path(db), wait=seconds, on_wait=report) as connection:
             yield connection
     except DatabaseLockedError as error:
-        still, after = (" still", f" after {duration_words(wait)}") if wait else ("", "")
+        usage = _usage(error.holding_pid)
+        after = f" after {duration_words(wait)}" if wait else ""
         raise DatabaseLockedError(
             error.db_path,
             error.holding_pid,
-            f"{db} is{still} in use by {_holder(error)}{after}",
-            advice=f"{_advice(wait)}, or close the file in that process",
+            f"{db} is {'still ' if wait else ''}in use{after} by {_holder(error, usage)}",
+            advice=f"{_advice(wait)}, or {_way_out(usage)}",
         ) from error
 
 
-def _holder(error: DatabaseLockedError) -> str:
-    return f"process {error.holding_pid}" if error.holding_pid else "another process"
+def _usage(pid: int | None) -> "Usage | None":
+    """Return what the process exports; None if it is not known to export."""
+    from mixpanel_export._quota.limits import Quota
+    from mixpanel_export._quota.processes import usages_of
+
+    try:
+        usages = usages_of(pid, Quota.resolved(None, None).per_hour) if pid else []
+    except (ConfigError, ValueError):
+        return None
+    return max(usages, key=lambda usage: usage.wait, default=None)
+
+
+def _holder(error: DatabaseLockedError, usage: "Usage | None") -> str:
+    if usage is None:
+        return f"process {error.holding_pid}" if error.holding_pid else "another process"
+    since = "for about an hour or longer" if usage.first > _LONG else f"since {_clock(-usage.first)}"
+    project = f"project {usage.project}" if usage.project else "a project"
+    spent = f" and has no request left until {_clock(usage.wait)}" if usage.wait > _SHORT else ""
+    return f"process {error.holding_pid}, which has exported {project} {since}{spent}"
+
+
+def _clock(seconds: float) -> str:
+    """Return the local time *seconds* from now, to the minute."""
+    return (datetime.now().astimezone() + timedelta(seconds=seconds)).strftime("%H:%M")
 
 
 def _advice(wait: float | None) -> str:
     if wait is None:
         return "try again later"
     return "wait longer" if wait else "wait for it with --wait 10m"
+
+
+def _way_out(usage: "Usage | None") -> str:
+    if usage is None:
+        return "close the file in that process"
+    return (
+        f"interrupt that export, which keeps its complete batches, and continue it with `{program()} retry`"
+    )
