@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from types import MappingProxyType
 
+from mixpanel_export._database.target_days import LoadOptions, Target
 from mixpanel_export._model import Batch, Chunk, Selection
 
 MISSING = "missing"
@@ -57,10 +58,10 @@ class Coverage:
     table: str
     selection: Selection
     batches: tuple[Batch, ...]
-    """The ledger rows of this table and selection."""
+    """The ledger rows of this table and selection; none if an export was interrupted before its first batch."""
     counts: RowsPerDay | None
     """The row counts in the table; None if the table does not exist."""
-    target_days: Chunk | None = None
+    target: Target | None = None
     """The target days: all days that exports have requested."""
     imported: frozenset[date] = frozenset()
     """Days whose rows mixpanel_data wrote. They are not missing."""
@@ -72,7 +73,7 @@ class Coverage:
         """All days with a batch, and all missing days, in order."""
         newest = self._by_day
         expected = [day for day, row in newest.items() if row.status != "limited"]
-        expected += [self.target_days.first, self.target_days.last] if self.target_days else []
+        expected += [self.target.days.first, self.target.days.last] if self.target else []
         days = set(newest)
         if expected:
             days.update(set(Chunk(min(expected), max(expected)).dates) - self.imported)
@@ -141,14 +142,19 @@ class Coverage:
         return max((row.finished for row in self.batches if row.finished), default=None)
 
     @property
-    def newest(self) -> Batch:
-        """The newest ledger row."""
-        return max(self.batches, key=lambda row: row.number)
+    def zone(self) -> str:
+        """The time zone in which the days begin and end."""
+        return self._options_of(self.batches).zone
 
-    def newest_of(self, days: Chunk) -> Batch:
-        """Return the newest ledger row for *days*, or else for all days. A repeated export uses its arguments."""
-        overlapping = (batch for batch in self.batches if batch.days.overlaps(days))
-        return max(overlapping, key=lambda batch: batch.number, default=self.newest)
+    def options_for(self, days: Chunk) -> LoadOptions:
+        """Return how to load *days*: as the newest batch of these days did, else as the newest batch of all days."""
+        return self._options_of([row for row in self.batches if row.days.overlaps(days)] or self.batches)
+
+    def _options_of(self, batches: Sequence[Batch]) -> LoadOptions:
+        if batches:
+            newest = max(batches, key=lambda row: row.number)
+            return LoadOptions(newest.zone, newest.deduplicated)
+        return (self.target and self.target.options) or LoadOptions()
 
     @property
     def dropped(self) -> bool:
@@ -179,26 +185,28 @@ class Coverage:
 def coverages(
     rows: Iterable[Batch],
     counts: Mapping[str, RowsPerDay],
-    target_days: Mapping[tuple[str, Selection], Chunk] = MappingProxyType({}),
+    targets: Mapping[tuple[str, Selection], Target] = MappingProxyType({}),
 ) -> tuple[Coverage, ...]:
-    """Return the coverage of each table and selection, ordered by table and first batch.
+    """Return the coverage of each table and selection that has batches or a target, ordered by table and first batch.
 
     *rows* are ledger rows. *counts* has the row counts of each existing table.
     """
     groups: dict[tuple[str, Selection], list[Batch]] = {}
     for row in sorted(rows, key=lambda row: (row.table, row.number)):
         groups.setdefault((row.table, row.selection), []).append(row)
+    for key in targets:
+        groups.setdefault(key, [])
     return tuple(
         Coverage(
             table,
             selection,
             tuple(batches),
             counts.get(table),
-            target_days.get((table, selection)),
+            targets.get((table, selection)),
             _days_of(row for row in _in_table(groups, table) if row.status == "imported"),
             _days_of(row for row in _in_table(groups, table) if _may_share(row, selection)),
         )
-        for (table, selection), batches in groups.items()
+        for (table, selection), batches in sorted(groups.items(), key=lambda item: item[0][0])
     )
 
 

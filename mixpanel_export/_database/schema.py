@@ -19,8 +19,8 @@ from mixpanel_export.errors import TableFormatError
 LEDGER_VERSION = 5
 """The version of the ledger tables, stored in the comment on `_export_batches`.
 
-Versions before 5 do not record the number of the export, record fewer times, and have no `_sync_changes`. Version 2
-has `_export_timeless` instead of `_export_strays`; version 1 has neither.
+Versions before 5 do not record the number of the export and the options of the target days, record fewer times, and have
+no `_sync_changes`. Version 2 has `_export_timeless` instead of `_export_strays`; version 1 has neither.
 """
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
@@ -74,7 +74,7 @@ _LEDGER_COLUMNS = {
 }
 _TARGET_DAYS_COLUMNS = {
     name: _LEDGER_COLUMNS[name]
-    for name in ("table_name", "project", "events", "where", "from_date", "to_date")
+    for name in ("table_name", "project", "events", "where", "from_date", "to_date", "timezone", "deduped")
 }
 _CHANGES_COLUMNS = {
     "batch": "INTEGER",

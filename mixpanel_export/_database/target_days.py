@@ -1,10 +1,14 @@
 """The target days of a table and selection: all days that exports have requested, fetched or not.
 
-A target day without a batch is missing, even if an export was interrupted before it recorded anything about that day.
-Exports add target days. They remove only days that the project's plan does not include.
+A target day without a batch counts as missing, even if an export was interrupted before it recorded anything about
+that day. An export records its target days when Mixpanel has accepted its account and selection. Exports add target
+days and never remove any, except days that the project's plan does not include.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.schema import table_exists
@@ -15,43 +19,87 @@ _SAME = (
 )
 
 
-def read_target_days(connection: Connection) -> dict[tuple[str, Selection], Chunk]:
-    """Return the target days for each table and selection that has any."""
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How an export loads events, apart from their selection."""
+
+    zone: str = "UTC"
+    """The project's time zone, in which the days begin and end."""
+    deduplicated: bool = True
+    """Whether duplicates are removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The target days of a table and selection."""
+
+    days: Chunk
+    options: LoadOptions | None = None
+    """How the newest export of these days loaded them; None if no export has recorded it."""
+
+
+def read_targets(connection: Connection) -> dict[tuple[str, Selection], Target]:
+    """Return the target of each table and selection that has one."""
     if not table_exists(connection, "_export_targets"):
         return {}
-    rows = connection.execute(
-        'SELECT table_name, project, events, "where", from_date, to_date FROM _export_targets'
-    ).fetchall()
+    cursor = connection.execute("FROM _export_targets")
+    names = [name for name, *_ in cursor.description or ()]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     return {
-        (table, Selection.from_ledger(project, events, where)): Chunk(first, last)
-        for table, project, events, where, first, last in rows
+        (row["table_name"], Selection.from_ledger(row["project"], row["events"], row["where"])): _target(row)
+        for row in rows
     }
 
 
-def widen_target_days(connection: Connection, table: str, selection: Selection, days: Chunk) -> None:
-    """Add *days* to the target days, together with any days in between."""
-    current = read_target_days(connection).get((table, selection), days)
-    set_target_days(
-        connection, table, selection, Chunk(min(current.first, days.first), max(current.last, days.last))
-    )
+def _target(row: Mapping[str, Any]) -> Target:
+    zone = row.get("timezone")  # files of older releases lack it
+    options = None if zone is None else LoadOptions(zone, row["deduped"])
+    return Target(Chunk(row["from_date"], row["to_date"]), options)
+
+
+def is_target(connection: Connection, table: str, selection: Selection, target: Target) -> bool:
+    """Whether the target days include those of *target*, and the newest export loaded them with the same options."""
+    current = read_targets(connection).get((table, selection))
+    return current is not None and current == _widened(current, target)
+
+
+def widen_target_days(connection: Connection, table: str, selection: Selection, target: Target) -> None:
+    """Add the days of *target* to the target days, together with any days in between."""
+    current = read_targets(connection).get((table, selection))
+    wider = target if current is None else _widened(current, target)
+    if wider != current:
+        _write(connection, table, selection, wider)
+
+
+def _widened(current: Target, target: Target) -> Target:
+    first, last = min(current.days.first, target.days.first), max(current.days.last, target.days.last)
+    return replace(target, days=Chunk(first, last))
 
 
 def trim_target_days(connection: Connection, table: str, selection: Selection, first: date) -> None:
     """Remove the days before *first* from the target days."""
-    current = read_target_days(connection).get((table, selection))
-    if current and current.first < first:
-        set_target_days(
-            connection, table, selection, Chunk(first, current.last) if first <= current.last else None
-        )
+    current = read_targets(connection).get((table, selection))
+    if current and current.days.first < first:
+        days = Chunk(first, current.days.last) if first <= current.days.last else None
+        set_target_days(connection, table, selection, days)
 
 
 def set_target_days(connection: Connection, table: str, selection: Selection, days: Chunk | None) -> None:
     """Replace the target days with *days*; None removes them."""
+    current = read_targets(connection).get((table, selection))
+    options = current.options if current else None
+    _write(connection, table, selection, Target(days, options) if days else None)
+
+
+def _write(connection: Connection, table: str, selection: Selection, target: Target | None) -> None:
     key = [table, selection.project, selection.events_json, selection.where]
     connection.execute(f"DELETE FROM _export_targets WHERE {_SAME}", key)
-    if days is not None:
+    if target is not None:
+        options = [target.options.zone, target.options.deduplicated] if target.options else [None, None]
         connection.execute(
-            "INSERT INTO _export_targets VALUES (?, ?, ?, ?, ?, ?)", [*key, days.first, days.last]
+            'INSERT INTO _export_targets (table_name, project, events, "where", from_date, to_date, timezone, deduped) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [*key, target.days.first, target.days.last, *options],
         )
 
 

@@ -55,7 +55,12 @@ from mixpanel_export.errors import AdvisoryWarning
 
 _log = logging.getLogger("mixpanel_export")
 
-Ready = ValidatedChunk | ChunkFailed | ChunkSplit
+
+class _Accepted:
+    """Mixpanel has accepted the account and the selection, because a response has lines or is complete."""
+
+
+Ready = ValidatedChunk | ChunkFailed | ChunkSplit | _Accepted
 
 
 @dataclass(slots=True)
@@ -173,8 +178,12 @@ class WriteTasks:
         validation: Validation,
         ready: MemoryObjectSendStream[Ready],
     ) -> None:
+        accepted = False
         with items, ready, closing(validation):
             async for item in items:
+                if isinstance(item, Block | ChunkEnd) and not accepted:
+                    accepted = True
+                    await ready.send(_Accepted())
                 match item:
                     case ChunkStart():
                         await validation.abandon(item.chunk)
@@ -279,8 +288,10 @@ class WriteTasks:
             and group.longest <= USUAL_LINE
         )
 
-    async def _record(self, item: ChunkFailed | ChunkSplit) -> None:
-        if isinstance(item, ChunkFailed):
+    async def _record(self, item: ChunkFailed | ChunkSplit | _Accepted) -> None:
+        if isinstance(item, _Accepted):
+            await in_thread(self._table.record_target, self._table.interrupt)
+        elif isinstance(item, ChunkFailed):
             await in_thread(partial(self._writer.fail, item), self._table.interrupt)
             self._answer(Failed(item.chunk))
         else:

@@ -23,7 +23,7 @@ from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.path import check_not_empty
 from mixpanel_export._database.preflight import SHADOW, ExportSpec
 from mixpanel_export._database.schema import check_ledger, comment_of, has_export_columns, table_names
-from mixpanel_export._database.target_days import read_target_days
+from mixpanel_export._database.target_days import read_targets
 from mixpanel_export._files import replacing
 from mixpanel_export._model import Batch
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError
@@ -137,7 +137,13 @@ def read_contents(connection: Connection) -> Contents:
     counted = {table: _rows_per_day(connection, table, zones[table]) for table in ours}
     return Contents(
         coverages=coverages(
-            [row for row in rows if not row.table.startswith(SHADOW)], counted, read_target_days(connection)
+            [row for row in rows if not row.table.startswith(SHADOW)],
+            counted,
+            {
+                key: target
+                for key, target in read_targets(connection).items()
+                if not key[0].startswith(SHADOW)
+            },
         ),
         replacements=tuple(_replacements(connection, tables, rows)),
         others=tuple(table for table in tables if table not in ours and not table.startswith("_")),

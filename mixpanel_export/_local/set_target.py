@@ -7,7 +7,7 @@ from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.path import check_not_empty
 from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import check_ledger, create_ledger
-from mixpanel_export._database.target_days import set_target_days
+from mixpanel_export._database.target_days import read_targets, set_target_days
 from mixpanel_export._model import Chunk
 from mixpanel_export.errors import TableNotFoundError
 
@@ -24,10 +24,11 @@ def change_target_days(path: Path, days: Chunk, table: str | None = None) -> Non
     check_not_empty(path)
     with connected_for_export(path) as connection:
         check_ledger(connection)
+        known = {(batch.table, batch.selection) for batch in read_batches(connection)}
         pairs = {
-            (batch.table, batch.selection)
-            for batch in read_batches(connection)
-            if table in {None, batch.table} and not batch.table.startswith(SHADOW)
+            (name, selection)
+            for name, selection in known | read_targets(connection).keys()
+            if table in {None, name} and not name.startswith(SHADOW)
         }
         if not pairs:
             raise TableNotFoundError(

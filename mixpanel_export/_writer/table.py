@@ -26,7 +26,14 @@ from mixpanel_export._database.schema import (
 )
 from mixpanel_export._database.settings import all_processors, maximum_memory, memory_for_lines
 from mixpanel_export._database.sync_changes import clear_kept, read_kept, write_changes
-from mixpanel_export._database.target_days import move_target_days, trim_target_days, widen_target_days
+from mixpanel_export._database.target_days import (
+    LoadOptions,
+    Target,
+    is_target,
+    move_target_days,
+    trim_target_days,
+    widen_target_days,
+)
 from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
 from mixpanel_export._writer.changes import Comparison, compare
@@ -174,6 +181,17 @@ class EventsTable:
                 self._swap()
             return Totals(self._count(self.name) - self._rows_before, removed)
 
+    def record_target(self) -> None:
+        """Add the requested days to the target days. Mixpanel must have accepted the account and the selection.
+
+        With a `limit`, nothing is recorded, because the days would never count as exported.
+        """
+        with self.converted_errors(str(self.spec.days)):
+            known = is_target(self.connection, self.target_table, self.spec.selection, self._target)
+            if not (known or self.spec.limited):
+                with transaction(self.connection):
+                    self._record_target()
+
     def trim_target_days(self, first: date) -> None:
         """Remove the days before *first* from the target days, because the project's plan does not include them."""
         with self.converted_errors(str(self.spec.days)), transaction(self.connection):
@@ -294,7 +312,11 @@ class EventsTable:
     def _record_target(self) -> None:
         """Add the requested days to the target days, unless the export has a `limit`."""
         if not self.spec.limited:
-            widen_target_days(self.connection, self.target_table, self.spec.selection, self.spec.days)
+            widen_target_days(self.connection, self.target_table, self.spec.selection, self._target)
+
+    @property
+    def _target(self) -> Target:
+        return Target(self.spec.days, LoadOptions(self.spec.zone, self.spec.dedupe))
 
     def _supersede(self, newer: Mapping[int, Chunk]) -> list[int]:
         older = self._ledger.superseded(newer, visible=True)

@@ -148,8 +148,8 @@ def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
     for coverage in contents.coverages:
         if table in {None, coverage.table} and not coverage.dropped:
             for days in coverage.to_fetch:
-                last = coverage.newest_of(days)
-                yield Task(coverage.table, days, coverage.selection, last.zone, last.deduplicated)
+                options = coverage.options_for(days)
+                yield Task(coverage.table, days, coverage.selection, options.zone, options.deduplicated)
 
 
 def _arguments(

@@ -41,6 +41,7 @@ The command sends no requests.
 """
 
 _SHOWN_FAILURES = 8
+_SHOWN_RANGES = 10
 _MAX_TARGET_DAYS = 36_525  # a mistyped year must not draw a calendar of thousands of years
 
 
@@ -146,8 +147,8 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
 def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
     yield "table", coverage.table
-    zone = coverage.newest.zone
-    yield "selection", str(coverage.selection) + ("" if zone == "UTC" else f", days of {zone}")
+    zone = "" if coverage.zone == "UTC" else f", days of {coverage.zone}"
+    yield "selection", f"{coverage.selection}{zone}"
     yield "days", f"{coverage.days[0].day} to {coverage.days[-1].day}"
     if coverage.dropped:
         yield "dropped", "the table does not exist, so the file has none of these days"
@@ -169,11 +170,29 @@ def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
     ):
         if number:
             yield name, f"{number:,} {where}"
+    if not coverage.dropped:
+        yield from _days_to_fetch(coverage)
     if coverage.empty_answers:
         yield (
             "empty answers",
             f"{', '.join(map(str, coverage.empty_answers))}: two empty responses, so treated as days without events",
         )
+
+
+def _days_to_fetch(coverage: "Coverage") -> Iterator[tuple[str, str]]:
+    """Yield each status whose days are still to be fetched, with their number and the first ranges."""
+    from mixpanel_export._database.coverage import join_days
+
+    for status in ("missing", "failed", "open"):
+        number = coverage.statuses[status]
+        if number:
+            ranges = list(join_days(day.day for day in coverage.days if day.status == status))
+            more = len(ranges) - _SHOWN_RANGES
+            rest = (
+                f", and {more} more {'ranges' if more > 1 else 'range'}; --json has all" if more > 0 else ""
+            )
+            days = ", ".join(map(str, ranges[:_SHOWN_RANGES]))
+            yield status, f"{number:,} {'days' if number > 1 else 'day'}: {days}{rest}"
 
 
 def _without_day(coverage: "Coverage") -> str:
@@ -216,9 +235,15 @@ def _mismatches(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
 
 
 def _command(coverage: "Coverage", db: str, days: Any, mode: str = "--resume") -> str:
-    last = coverage.newest_of(days)
+    options = coverage.options_for(days)
     return export_command(
-        coverage.table, days, db, coverage.selection, zone=last.zone, deduped=last.deduplicated, mode=mode
+        coverage.table,
+        days,
+        db,
+        coverage.selection,
+        zone=options.zone,
+        deduped=options.deduplicated,
+        mode=mode,
     )
 
 
@@ -284,14 +309,13 @@ def _as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> dict[st
 
 
 def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
-    newest = coverage.newest
     last = coverage.last_export
     return {
         "table": coverage.table,
         "project_id": coverage.selection.project,
         "events": coverage.selection.events and list(coverage.selection.events),
         "where": coverage.selection.where,
-        "timezone": newest.zone,
+        "timezone": coverage.zone,
         "dropped": coverage.dropped,
         "from_date": str(coverage.days[0].day),
         "to_date": str(coverage.days[-1].day),
@@ -301,8 +325,8 @@ def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
         "removed_duplicates": sum(row.removed_duplicates for row in coverage.batches),
         "rejects": sum(row.rejects for row in coverage.batches),
         "repaired": sum(row.repaired for row in coverage.batches),
-        "target": coverage.target_days
-        and {"from_date": str(coverage.target_days.first), "to_date": str(coverage.target_days.last)},
+        "target": coverage.target
+        and {"from_date": str(coverage.target.days.first), "to_date": str(coverage.target.days.last)},
         "empty_answers": [
             {"from_date": str(days.first), "to_date": str(days.last)} for days in coverage.empty_answers
         ],

@@ -15,6 +15,7 @@ from mixpanel_export._database.coverage import (
     RowsPerDay,
     coverages,
 )
+from mixpanel_export._database.target_days import LoadOptions, Target
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._planning.planner import plan
 
@@ -104,8 +105,22 @@ def test_each_table_and_selection_is_by_itself() -> None:
 
 def test_days_are_asked_for_as_they_were() -> None:
     """Their own rows tell how, however other days were asked for since; missing days are like the newest."""
-    found = coverage(row(1, 0, 1), row(2, 1, 1, "failed", deduplicated=False), row(3, 4, 4))
-    assert [found.newest_of(Chunk(day(n), day(n))).number for n in (0, 1, 2, 4)] == [1, 2, 3, 3]
+    found = coverage(
+        row(1, 0, 1), row(2, 1, 1, "failed", deduplicated=False), row(3, 4, 4, zone="Asia/Tokyo")
+    )
+    options = [found.options_for(Chunk(day(number), day(number))) for number in (0, 1, 2, 4)]
+    assert [option.deduplicated for option in options] == [True, False, True, True]
+    assert [option.zone for option in options] == ["UTC", "UTC", "Asia/Tokyo", "Asia/Tokyo"]
+
+
+def test_a_target_without_batches_has_missing_days() -> None:
+    """They are to be fetched as the interrupted export requested them."""
+    target = Target(Chunk(day(2), day(4)), LoadOptions("Asia/Tokyo", deduplicated=False))
+    (found,) = coverages([], {}, {("events", ALL): target})
+    assert (statuses(found), found.to_fetch) == ("mmm", (target.days,))
+    assert found.options_for(target.days) == target.options
+    assert (found.zone, found.total_rows, found.last_export) == ("Asia/Tokyo", 0, None)
+    assert not found.dropped
 
 
 def test_failures_of_one_kind_are_one() -> None:
@@ -139,7 +154,6 @@ def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:
     assert [known.rows for known in found.days] == [8, 10]
     assert (found.total_rows, found.rows_without_day, found.mismatches) == (20, 2, ())
     assert found.last_export == datetime(2024, 3, 1, 12, 2)
-    assert found.newest.number == 2
 
 
 def test_rows_that_were_changed_by_hand_are_a_mismatch() -> None:

@@ -9,7 +9,7 @@ import pytest
 from shell import held_by_another, mpx, one_error
 from support import NOW, export, query, simulator
 
-from mixpanel_export._database.target_days import read_target_days
+from mixpanel_export._database.target_days import LoadOptions, Target, read_targets
 from mixpanel_export._local.reader import read_contents, reading
 from mixpanel_export._model import Chunk, Selection
 from mixpanel_export.errors import AuthenticationError, QueryError
@@ -70,7 +70,7 @@ async def test_a_limited_export_has_no_target(db: Path) -> None:
     """Its days never count."""
     await export(simulator(), db, limit=5)
     with reading(db) as connection:
-        assert read_target_days(connection) == {}
+        assert read_targets(connection) == {}
 
 
 async def test_a_refused_account_leaves_no_target(db: Path) -> None:
@@ -78,7 +78,7 @@ async def test_a_refused_account_leaves_no_target(db: Path) -> None:
     with pytest.raises(AuthenticationError):
         await export(simulator(faults=[Fault("401", times=100)]), db)
     with reading(db) as connection:
-        assert read_target_days(connection) == {}
+        assert read_targets(connection) == {}
 
 
 async def test_replace_sets_the_target_anew(db: Path) -> None:
@@ -87,8 +87,8 @@ async def test_replace_sets_the_target_anew(db: Path) -> None:
     await export(sim, db)
     await export(sim, db, FIRST, "2024-03-03", mode="replace")
     with reading(db) as connection:
-        assert read_target_days(connection) == {
-            ("events", ALL): Chunk(date.fromisoformat(FIRST), date(2024, 3, 3))
+        assert read_targets(connection) == {
+            ("events", ALL): Target(Chunk(date.fromisoformat(FIRST), date(2024, 3, 3)), LoadOptions())
         }
 
 
@@ -100,8 +100,8 @@ async def test_days_before_the_plans_history_leave_the_target(db: Path) -> None:
         await export(sim, db, str(today - timedelta(days=103)), str(today - timedelta(days=90)), chunk_days=1)
     assert caught.value.first_day == today - timedelta(days=100)
     with reading(db) as connection:
-        targets = read_target_days(connection)
-    assert all(target.first >= today - timedelta(days=100) for target in targets.values())
+        targets = read_targets(connection)
+    assert all(target.days.first >= today - timedelta(days=100) for target in targets.values())
 
 
 async def test_the_target_can_be_set(db: Path) -> None:

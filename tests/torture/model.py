@@ -97,6 +97,7 @@ class Model:
         self._targets.check_step(
             task,
             contents,
+            refused=expected.refusal is not None,
             anew=expected.anew and expected.refusal is None,
             killed=outcome == Outcome(),
             recorded=bool(new),

@@ -15,23 +15,36 @@ Span = tuple[date, date]
 
 
 class TargetDays:
-    """The target days after each step: all days that exports with a new ledger row requested, and those between."""
+    """The target days after each step: all days that exports requested, and those between.
+
+    An export without a new ledger row may have recorded its days or not.
+    """
 
     def __init__(self) -> None:
         self._spans: dict[Key, Span] = {}
 
     def set_all(self, keys: Collection[Key], span: Span) -> None:
         """Set the target days of *keys*, as `mpx status --set-target` does for every exported table."""
-        self._spans.update({key: span for key in keys if not key[0].startswith(SHADOW)})
+        known = {*keys, *self._spans}
+        self._spans.update({key: span for key in known if not key[0].startswith(SHADOW)})
 
     def check_step(
-        self, task: Export, contents: Contents, *, anew: bool, killed: bool, recorded: bool, swapped: bool
+        self,
+        task: Export,
+        contents: Contents,
+        *,
+        refused: bool,
+        anew: bool,
+        killed: bool,
+        recorded: bool,
+        swapped: bool,
     ) -> None:
         """Compare the target days after an export with what they must be, and take them over.
 
         Args:
             task: The export.
             contents: The file after the export.
+            refused: Whether the checks had to refuse the export.
             anew: Whether the export had to discard what the table held before.
             killed: Whether the export ended before its result, so that it may not have come to that.
             recorded: Whether the export left a ledger row.
@@ -41,15 +54,15 @@ class TargetDays:
         before = dict(self._spans)
         cleared = {other: span for other, span in before.items() if other[0] != task.target}
         span = (task.first, task.last)
+        spans = dict(cleared if anew else before)
+        first, last = spans.get(key, span)
+        spans[key] = (min(first, task.first), max(last, task.last))
         if recorded:
-            spans = cleared if anew else before
-            first, last = spans.get(key, span)
-            spans[key] = (min(first, task.first), max(last, task.last))
             candidates = [spans]
         elif anew:
-            candidates = [cleared, before] if killed else [cleared]
+            candidates = [spans, cleared, before] if killed else [spans, cleared]
         else:
-            candidates = [before]
+            candidates = [before] if refused else [spans, before]
         if swapped:
             candidates = [_moved(spans, task.target, task.table) for spans in candidates]
         require(contents.targets in candidates, "other target days", contents.targets, *candidates)
@@ -58,7 +71,7 @@ class TargetDays:
     def check(self, contents: Contents) -> None:
         """Compare the target days, and the missing days that the status of the file reports."""
         require(contents.targets == self._spans, "the target days changed", contents.targets, self._spans)
-        by_key: dict[Key, list[Entry]] = {}
+        by_key: dict[Key, list[Entry]] = {key: [] for key in self._spans if not key[0].startswith(SHADOW)}
         for entry in contents.ledger.values():
             if not entry.table.startswith(SHADOW):
                 by_key.setdefault((entry.table, entry.selection), []).append(entry)
