@@ -83,6 +83,11 @@ class Selection:
         )
 
     @property
+    def names(self) -> list[str] | None:
+        """The event names as a list; None for all events."""
+        return None if self.events is None else list(self.events)
+
+    @property
     def events_json(self) -> str | None:
         """The event names as the ledger stores them."""
         return None if self.events is None else json.dumps(self.events, ensure_ascii=False)

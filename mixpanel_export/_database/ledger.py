@@ -89,6 +89,7 @@ class Ledger:
             elif not batch.selection.excludes(self._selection):
                 raise SelectionError(
                     f"table {self._table} has {batch.selection}, which may share events with {self._selection}",
+                    details={"table_events": batch.selection.names, "table_where": batch.selection.where},
                     days=batch.days,
                     advice="export into another table, or $replace this one",
                 )

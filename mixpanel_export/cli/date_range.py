@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -30,6 +31,8 @@ class RangeOptions:
     where: str | None
     project_timezone: str | None
     may_ask: bool
+    other_file: Callable[[], Path | None] = lambda: None
+    """Returns another file that the user may have meant."""
 
 
 def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk | None":
@@ -38,7 +41,8 @@ def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk 
     If neither the options nor the ledger determines the first day, the user is asked, provided there is a terminal.
 
     Raises:
-        ArgumentError, UsageError: See `chosen_days`.
+        ArgumentError: See `chosen_days`.
+        UsageError: See `chosen_days`; or the first day is unknown and there is no terminal.
     """
     from mixpanel_export._compat import text_or_none
     from mixpanel_export._model import Selection
@@ -48,14 +52,18 @@ def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk 
     zone = checked_zone(options.project_timezone, credentials.project_timezone)
     today = in_zone(datetime.now(UTC), zone).date()
 
-    def first_missing() -> date | None:
+    def first_missing() -> date:
         selection = Selection(
             credentials.project_id, checked_names(options.events), text_or_none(options.where)
         )
         day = first_missing_day(options.db, options.table, selection)
-        if day is None and options.may_ask and sys.stdin.isatty() and sys.stderr.isatty():
+        if day is not None:
+            return day
+        if options.may_ask and sys.stdin.isatty() and sys.stderr.isatty():
             return _prompted_first_day(today)
-        return day
+        raise click.UsageError(
+            f"--from is missing, and {_why_unknown(options)}; pass --from, such as 2024-01-31 or -30d, or choose a file with --db"
+        )
 
     return chosen_days(options.first, options.last, options.number, today, first_missing)
 
@@ -65,7 +73,7 @@ def chosen_days(
     last: str | None,
     number: int | None,
     today: date,
-    first_missing: Callable[[], date | None],
+    first_missing: Callable[[], date],
 ) -> "Chunk | None":
     """Return the days from *first* to *last*, or the *number* of days up to *last*; None if no day is left to fetch.
 
@@ -74,7 +82,7 @@ def chosen_days(
 
     Raises:
         ArgumentError: A day is invalid, or *last* is before *first*.
-        UsageError: Both *first* and *number* are given, or neither is and *first_missing* returns None.
+        UsageError: Both *first* and *number* are given, or *first_missing* raises it.
     """
     from mixpanel_export._model import Chunk
     from mixpanel_export._planning.days import checked_days, resolve_day
@@ -86,8 +94,6 @@ def chosen_days(
         return Chunk(resolve_day(f"{number - 1}d", "days", end), end)
     if first is None:
         missing = first_missing()
-        if missing is None:
-            raise click.UsageError(f"--from is missing: {_FIRST_DAY}; or use --days 30")
         return Chunk(missing, end) if missing <= end else None
     if last is None:
         end = max(end, resolve_day(first, "from_date", today))
@@ -103,20 +109,41 @@ def first_missing_day(db: str, table: str, selection: "Selection") -> date | Non
     from mixpanel_export._database.ledger import read_batches
     from mixpanel_export._database.path import database_path, has_content
     from mixpanel_export._database.schema import check_ledger, table_names
-    from mixpanel_export._database.target_days import read_target_days
+    from mixpanel_export._database.target_days import read_targets
 
     if not has_content(database_path(db)):
         return None
     with open_read_only(db) as connection:
         check_ledger(connection)
         exists: dict[str, RowsPerDay] = {name: {} for name in table_names(connection)}
-        known = coverages(read_batches(connection), exists, read_target_days(connection))
+        known = coverages(read_batches(connection), exists, read_targets(connection))
     for coverage in known:
         same_table = coverage.table.lower() == table.lower()
         if same_table and coverage.selection == selection and not coverage.dropped:
             days = coverage.to_fetch
             return days[0].first if days else coverage.days[-1].day + timedelta(days=1)
     return None
+
+
+def _why_unknown(options: RangeOptions) -> str:
+    """Return why the ledger does not determine the first day."""
+    from mixpanel_export._database.path import database_path, has_content
+    from mixpanel_export._database.schema import table_names
+
+    path = database_path(options.db).absolute()
+    if has_content(path):
+        with open_read_only(options.db) as connection:
+            exists = options.table.lower() in map(str.lower, table_names(connection))
+        selection = " of these events" if options.events or options.where else ""
+        reason = (
+            f"{path} has no days{selection} in table {options.table}"
+            if exists
+            else f"{path} has no table {options.table}"
+        )
+    else:
+        reason = f"there is no file {path}"
+    other = options.other_file()
+    return f"{reason} (but {other} exists)" if other else reason
 
 
 def _prompted_first_day(today: date) -> date:

@@ -16,11 +16,16 @@ def say_database(ctx: click.Context) -> None:
     mention_other_default(ctx)
 
 
+def other_default_file(ctx: click.Context) -> Path | None:
+    """Return the default file of `Workspace()`, if it exists and the user did not choose this command's file."""
+    if ctx.get_parameter_source("db") is not ParameterSource.DEFAULT:
+        return None
+    return _default_file_of_python(ctx.params.get("account"), ctx.params.get("project_id"))
+
+
 def mention_other_default(ctx: click.Context) -> None:
     """Print the default file of `Workspace()`, if it exists and the user did not choose this command's file."""
-    if ctx.get_parameter_source("db") is not ParameterSource.DEFAULT:
-        return
-    other = _default_file_of_python(ctx.params.get("account"), ctx.params.get("project_id"))
+    other = other_default_file(ctx)
     if other is not None:
         say(f"{other} also exists: Python's Workspace() uses it. Set MPX_DB to use one file in both.")
 

@@ -1,13 +1,17 @@
 """`mpx export`: export the events of a range of days into a DuckDB file."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.date_range import RangeOptions, days_to_export
-from mixpanel_export.cli.default_file import mention_other_default
-from mixpanel_export.cli.event_names import parse_events, suggest_names
+from mixpanel_export.cli.default_file import other_default_file, mention_other_default
+from mixpanel_export.cli.event_names import check_names, parse_events
 from mixpanel_export.cli.export_options import Options, export_options
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
@@ -20,7 +24,7 @@ from mixpanel_export.cli.options import (
     request_options,
     workers_option,
 )
-from mixpanel_export.cli.report import next_command, plan_lines
+from mixpanel_export.cli.report import next_command, plan_lines, selection_advice
 from mixpanel_export.cli.run_export import (
     Output,
     exit_code,
@@ -30,7 +34,7 @@ from mixpanel_export.cli.run_export import (
     request_arguments,
 )
 from mixpanel_export.cli.watch import messages
-from mixpanel_export.errors import DateRangeTooLargeError
+from mixpanel_export.errors import DateRangeTooLargeError, SelectionError
 from mixpanel_export.results import ExportPlan
 
 if TYPE_CHECKING:
@@ -128,6 +132,12 @@ Exit codes:
     help="Export only these events; repeatable. Write names with commas as a JSON list: '[\"a,b\"]'.",
 )
 @option(
+    "--allow-new-events",
+    section="What",
+    is_flag=True,
+    help="Do not question names in --events that resemble others and are not in the file.",
+)
+@option(
     "-w",
     "--where",
     section="What",
@@ -201,23 +211,30 @@ def command(ctx: click.Context, /, **_: Any) -> None:
         if not options.quiet:
             mention_other_default(ctx)
         credentials = _credentials(options)
-        days = days_to_export(_range_options(options), credentials)
+        days = days_to_export(_range_options(options, partial(other_default_file, ctx)), credentials)
         if days is None:
             if not options.quiet:
                 say(
                     f"Nothing to fetch: {options.table} in {options.db} already has every day up to {options.to_date or 'yesterday'}."
                 )
             return
-        if options.events and not options.quiet:
-            suggest_names(options.events, options.db)
+        if options.events:
+            check_names(
+                options.events,
+                options.db,
+                credentials.project_id,
+                allowed=options.allow_new_events,
+                may_ask=not options.quiet,
+            )
         arguments = _arguments(options, credentials, days)
-        if options.dry_run:
-            _print_plan(options, _plan(arguments))
-            return
         requested = str(days.first), str(days.last)
-        fetched = fetch(
-            arguments, output, http2=options.http2, next_command=lambda: next_command(ctx, requested)
-        )
+        with _options_in_advice(options):
+            if options.dry_run:
+                _print_plan(options, _plan(arguments))
+                return
+            fetched = fetch(
+                arguments, output, http2=options.http2, next_command=lambda: next_command(ctx, requested)
+            )
         result = fetched.result
         if options.as_json:
             print_json(result.to_dict())
@@ -227,13 +244,28 @@ def command(ctx: click.Context, /, **_: Any) -> None:
     ctx.exit(exit_code([result]))
 
 
+@contextmanager
+def _options_in_advice(options: Options) -> Iterator[None]:
+    """Add the options of the table's selection to the advice of a `SelectionError`."""
+    try:
+        yield
+    except SelectionError as error:
+        words = selection_advice(error, options.events, options.where)
+        if words is None:
+            raise
+        rest = error.advice.template if error.advice else ""
+        raise SelectionError(
+            error.reason, error.code, error.details, advice=f"{words} to continue it, {rest}", days=error.days
+        ) from error
+
+
 def _credentials(options: Options) -> "Credentials":
     from mixpanel_export.credentials import resolve_credentials
 
     return resolve_credentials(options.account, project_id=options.project_id, region=options.region)
 
 
-def _range_options(options: Options) -> RangeOptions:
+def _range_options(options: Options, other_file: Callable[[], Path | None]) -> RangeOptions:
     return RangeOptions(
         options.from_date,
         options.to_date,
@@ -244,6 +276,7 @@ def _range_options(options: Options) -> RangeOptions:
         options.where,
         options.project_timezone,
         may_ask=not options.quiet,
+        other_file=other_file,
     )
 
 

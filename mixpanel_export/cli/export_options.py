@@ -38,6 +38,7 @@ class Options:
     http2: bool
     no_dedupe: bool
     allow_empty: bool
+    allow_new_events: bool
     flatten: bool
     dry_run: bool
     as_json: bool

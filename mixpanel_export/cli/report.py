@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from mixpanel_export.cli import in_options, program
 from mixpanel_export.cli.duration import duration_words
 from mixpanel_export.cli.event_names import event_words
-from mixpanel_export.errors import RateLimitError
+from mixpanel_export.errors import RateLimitError, SelectionError
 from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
 
 if TYPE_CHECKING:
@@ -253,6 +253,26 @@ def export_command(
     for option, value in values.items():
         words += [option, value] if value else []
     return quoted(words if deduped else [*words, "--no-dedupe"])
+
+
+def selection_advice(error: SelectionError, events: Sequence[str] | None, where: str | None) -> str | None:
+    """Return the options that export the table's own selection; None if the error is about something else.
+
+    *events* and *where* are the values of this export's options.
+    """
+    if "table_events" not in error.details:
+        return None
+    table_events, table_where = error.details["table_events"], error.details["table_where"]
+    words = []
+    if isinstance(table_events, list) and table_events != events:
+        words.append(f"use {quoted(['--events', event_words(table_events)])}")
+    elif table_events is None and events is not None:
+        words.append("leave out --events")
+    if isinstance(table_where, str) and table_where != where:
+        words.append(f"use {quoted(['--where', table_where])}")
+    elif table_where is None and where is not None:
+        words.append("leave out --where")
+    return " and ".join(words) or None
 
 
 def _typed_options(ctx: click.Context, without: Collection[str]) -> Iterator[str]:

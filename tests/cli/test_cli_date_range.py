@@ -1,5 +1,7 @@
 """The days that `mpx export` requests if it is told few of them, or none."""
 
+import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +30,7 @@ def ranges(sim: Simulator) -> set[tuple[str, str]]:
     return {(str(request.first), str(request.last)) for request in sim.requests}
 
 
-def no_day() -> date | None:
+def no_day() -> date:
     raise AssertionError("the ledger must not be asked")
 
 
@@ -121,6 +123,35 @@ def test_without_a_table_the_first_day_is_asked_for_on_a_terminal_only(db: Path)
     assert result.exit_code == 2
     assert "-30d" in one_error(result)
     assert not db.exists()
+
+
+def test_a_job_in_another_folder_learns_what_is_missing(
+    env: Mapping[str, str], sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the file that is not there, and the default file of Python if that exists, also if quiet."""
+    monkeypatch.delenv("MPX_DB")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / ".mp" / "data" / "12345.db"
+    other.parent.mkdir(parents=True)
+    error = one_error(mpx("export", *PARALLEL, "--quiet"))
+    assert str(tmp_path / "mixpanel.duckdb") in error
+    assert str(other) not in error
+    other.touch()
+    error = one_error(mpx("export", *PARALLEL, "--quiet"))
+    assert {str(tmp_path / "mixpanel.duckdb"), str(other)} <= set(re.findall(r"[^\s()]+", error))
+    assert not sim.requests
+    assert not Path("mixpanel.duckdb").exists()
+
+
+@pytest.mark.usefixtures("env")
+def test_a_missing_table_is_named(sim: Simulator, db: Path) -> None:
+    """The file is there, and has other tables."""
+    assert mpx("export", "--from", "-3d", "--to", "-3d").exit_code == 0
+    sim.requests.clear()
+    error = one_error(mpx("export", "signups", "--resume"))
+    assert {str(db), "signups"} <= set(re.findall(r"[^\s;]+", error))
+    assert not sim.requests
 
 
 @pytest.mark.usefixtures("env")

@@ -1,11 +1,14 @@
 """Suggestions for mistyped names."""
 
+import sys
 from pathlib import Path
 
 import pytest
-from shell import WEEK, mpx, one_error
+from shell import WEEK, mpx, one_error, typed
+from support import query
 
 from mixpanel_export._suggestions import closest
+from mixpanel_export.simulator import Simulator
 
 
 def test_only_similar_names_are_suggested() -> None:
@@ -39,8 +42,67 @@ def test_a_typo_gets_a_suggestion(words: list[str], suggestion: str, tmp_path: P
 
 
 @pytest.mark.usefixtures("env")
-def test_an_event_that_the_file_does_not_have_gets_a_suggestion() -> None:
-    """Mixpanel does not say that a name is unknown, so the file's events are all that can be compared."""
+def test_a_mistyped_event_costs_no_request(sim: Simulator, db: Path) -> None:
+    """Complete days without the name refuse it where nobody can be asked; a flag, and then a repetition, allow it."""
     assert mpx("export", *WEEK).exit_code == 0
-    assert "did you mean 'Sign Up'?" in mpx("export", "some", *WEEK, "-e", "SignUp").stderr
+    sim.requests.clear()
+    some = ["export", "some", *WEEK, "--resume", "-e", "SignUp"]
+    for more in ([], ["--quiet"], ["--dry-run"]):
+        result = mpx(*some, *more)
+        assert result.exit_code == 2
+        error = one_error(result)
+        assert all(words in error for words in ("'SignUp'", "'Sign Up'?", "--allow-new-events"))
+    assert not sim.requests
+    assert query(db, "SELECT DISTINCT table_name FROM _export_targets") == [("events",)]
+    assert mpx(*some, "--allow-new-events").exit_code == 0
+    assert mpx(*some).exit_code == 0
+
+
+@pytest.mark.usefixtures("env")
+def test_a_new_event_is_not_questioned() -> None:
+    """Neither is a known one, nor any name for another project."""
+    assert mpx("export", *WEEK).exit_code == 0
     assert "did you mean" not in mpx("export", "others", *WEEK, "-e", "Sign Up,New Event").stderr
+    other = mpx("export", "other", *WEEK, "-e", "SignUp", "--project-id", "777", "--dry-run")
+    assert (other.exit_code, "did you mean" in other.stderr) == (0, False)
+
+
+@pytest.mark.usefixtures("env")
+def test_selected_events_only_suggest(sim: Simulator) -> None:
+    """Days with some events do not prove that another name is wrong."""
+    assert mpx("export", *WEEK, "-e", "Sign Up").exit_code == 0
+    result = mpx("export", "some", *WEEK, "-e", "SignUp")
+    assert (result.exit_code, len(sim.requests) > 1) == (0, True)
+    assert "did you mean 'Sign Up'?" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+@pytest.mark.parametrize("answer, code", [("n", 1), ("y", 0)])
+@pytest.mark.usefixtures("env")
+def test_a_terminal_asks_about_a_mistyped_event(answer: str, code: int, sim: Simulator) -> None:
+    """The default is no."""
+    assert mpx("export", *WEEK).exit_code == 0
+    sim.requests.clear()
+    typed(["export", "some", *WEEK, "-e", "SignUp"], [(b"[y/N]:", answer)], exit_code=code)
+    assert bool(sim.requests) == (code == 0)
+
+
+@pytest.mark.parametrize(
+    "first, second, option",
+    [
+        (["-e", "Sign Up,Page View"], [], "--events 'Page View,Sign Up'"),
+        (["-e", "a,b", "--allow-new-events"], ["-e", "a"], "--events a,b"),
+        ([], ["-e", "Sign Up"], "leave out --events"),
+        (["--where", 'properties["plan"] == "free"'], [], '--where \'properties["plan"] == "free"\''),
+        ([], ["--where", "true"], "leave out --where"),
+    ],
+)
+@pytest.mark.usefixtures("env")
+def test_another_selection_gets_the_options_of_the_table(
+    first: list[str], second: list[str], option: str
+) -> None:
+    """What the error advises continues the table."""
+    mpx("export", *WEEK, *first)
+    result = mpx("export", *WEEK, "--append", *second)
+    assert result.exit_code == 1
+    assert option in one_error(result)
