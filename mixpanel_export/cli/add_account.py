@@ -1,7 +1,10 @@
 """`mpx accounts add`: asks for missing values, tests the account, and stores it."""
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace as with_changes
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  mpx accounts add main
+  mpx accounts add
   mpx accounts add main --username svc.ab12cd.mp-service-account --project-id 12345
   mpx accounts add eu --username svc.ab12cd.mp-service-account --project-id 678 --region eu --secret-stdin
 
@@ -31,18 +34,54 @@ Mixpanel rejects it, nothing is stored. If it cannot be tested now, it is stored
 
 _REGIONS = click.Choice(["us", "eu", "in"], case_sensitive=False)
 _SAMPLE = 100  # number of yesterday's events that are checked for times in UTC
+_MOST_SECRETS = 3  # times that a refused secret may be typed
+
+
+def _username(text: str) -> str:
+    """Return the user name; raises `click.BadParameter` if it is not a possible one."""
+    name = text.strip()
+    if not name or ":" in name:
+        raise click.BadParameter("a user name has at least one character, and no colon")
+    return name
+
+
+def _project_id(text: str) -> str:
+    """Return the project id; raises `click.BadParameter` if it is not a number."""
+    number = text.strip()
+    if not (number.isascii() and number.isdecimal()):
+        raise click.BadParameter(f"{number!r} is not a project id, which is a number such as 12345")
+    return number
+
+
+def _checking(
+    check: Callable[[str], str],
+) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Return a callback that checks an option's value with *check*."""
+
+    def callback(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+        return None if value is None else check(value)
+
+    return callback
 
 
 @click.command("add", short_help="Add or replace an account.", epilog=EXAMPLES)
-@click.argument("name")
+@click.argument("name", required=False)
 @option(
     "--username",
     envvar="MP_USERNAME",
     metavar="NAME",
     show_envvar=True,
+    callback=_checking(_username),
     help="User name of the service account.",
 )
-@option("--project-id", envvar="MP_PROJECT_ID", metavar="ID", show_envvar=True, help="Number of the project.")
+@option(
+    "--project-id",
+    envvar="MP_PROJECT_ID",
+    metavar="ID",
+    show_envvar=True,
+    callback=_checking(_project_id),
+    help="Number of the project.",
+)
 @option(
     "--region",
     type=_REGIONS,
@@ -68,7 +107,7 @@ _SAMPLE = 100  # number of yesterday's events that are checked for times in UTC
 @api_url_option
 def add(
     *,
-    name: str,
+    name: str | None,
     username: str | None,
     project_id: str | None,
     region: str | None,
@@ -80,23 +119,26 @@ def add(
     no_test: bool,
     api_url: str | None,
 ) -> None:
-    """Add the service account NAME to the configuration file, which only its owner can then read."""
+    """Add a service account to the configuration file, which only its owner can then read. NAME is for --account."""
     from mixpanel_export._config.config_file import config_file
-    from mixpanel_export._local.accounts import add_account, check_new
+    from mixpanel_export._local.accounts import add_account
     from mixpanel_export.credentials import Credentials
 
     path = config_file()
-    check_new(path, name, replace=replace)  # before any prompt
-    username = username or _prompt("User name of the service account", "--username")
-    project_id = project_id or _prompt("Project id", "--project-id")
+    name = _checked_name(path, name, replace=replace)  # before any other prompt
+    username = username or _prompt("User name of the service account", "--username", _username)
+    project_id = project_id or _prompt("Project id", "--project-id", _project_id)
+    secret = _secret(from_stdin=secret_stdin)
     credentials = Credentials(
-        username.strip(),
-        _secret(from_stdin=secret_stdin),
-        project_id.strip(),
+        username,
+        secret or _typed_secret(),
+        project_id,
         (region or _asked_region()).lower(),
         project_timezone or _asked_zone(),
     )
-    tried = "" if no_test else _try(credentials, api_url)
+    tried = ""
+    if not no_test:
+        credentials, tried = _tried(credentials, api_url, attempts=1 if secret else _MOST_SECRETS)
     is_default = add_account(path, name, credentials, replace=replace, default=default, keyring=keyring)
     facts = f"project {credentials.project_id}, {credentials.region}" + (
         ", the default" if is_default else ""
@@ -109,13 +151,55 @@ def _advice(name: str) -> str:
     return f"To test it: `{quoted([program(), 'accounts', 'test', name])}`."
 
 
-def _prompt(text: str, option: str) -> str:
+def _checked_name(path: Path, name: str | None, *, replace: bool) -> str:
+    """Return the name of the account, which is asked for if it is None.
+
+    Raises:
+        AccountExistsError, ConfigError: As `check_new`.
+    """
+    from mixpanel_export._local.accounts import check_new
+    from mixpanel_export.credentials import read_accounts
+
+    if name is None:
+        taken = "main" in read_accounts(path)[1]
+        check = partial(_new_name, path, replace=replace)
+        return _prompt("Name for the account", "NAME", check, default=None if taken else "main")
+    check_new(path, name, replace=replace)
+    return name
+
+
+def _new_name(path: Path, text: str, *, replace: bool) -> str:
+    from mixpanel_export._local.accounts import check_new
+    from mixpanel_export.errors import AccountExistsError, ConfigError
+
+    try:
+        check_new(path, text, replace=replace)
+    except (AccountExistsError, ConfigError) as error:
+        raise click.BadParameter(in_options(error)) from error
+    return text
+
+
+def _prompt(text: str, option: str, check: Callable[[str], str], default: str | None = None) -> str:
+    """Ask on the terminal until *check* accepts the answer."""
     if not sys.stdin.isatty():
         raise click.UsageError(f"{option} is missing, and there is no terminal for a prompt")
-    return str(click.prompt(text, err=True))
+    return str(click.prompt(text, default=default, value_proc=check, err=True))
 
 
-def _secret(*, from_stdin: bool) -> str:
+def _typed_secret(text: str = "Secret (not shown)") -> str:
+    from mixpanel_export._config.masking import cleaned_secret
+
+    def check(answer: str) -> str:
+        secret = cleaned_secret(answer)
+        if not secret:
+            raise click.BadParameter("the secret is empty")
+        return secret
+
+    return cleaned_secret(click.prompt(text, hide_input=True, value_proc=check, err=True))
+
+
+def _secret(*, from_stdin: bool) -> str | None:
+    """Return the secret from the environment or standard input; None if it must be typed on the terminal."""
     from mixpanel_export._config.masking import cleaned_secret
     from mixpanel_export._config.secret_variable import secret_variable
 
@@ -125,7 +209,7 @@ def _secret(*, from_stdin: bool) -> str:
         click.echo(f"Using the secret in {name}.", err=True)
         return secret
     if sys.stdin.isatty():
-        return cleaned_secret(click.prompt("Secret (not shown)", hide_input=True, err=True))
+        return None
     if from_stdin:
         return cleaned_secret(_first_line(sys.stdin.buffer.read()))
     raise click.UsageError(
@@ -160,6 +244,25 @@ def _zone(text: str) -> str:
         return checked_zone(text.strip())
     except ValueError as error:
         raise click.BadParameter(f"there is no time zone {text!r}") from error
+
+
+def _tried(credentials: "Credentials", api_url: str | None, *, attempts: int) -> tuple["Credentials", str]:
+    """Try the account, and return the accepted credentials with the result in words.
+
+    If Mixpanel refuses the account, the secret is asked for again, up to the number of *attempts*.
+
+    Raises:
+        AuthenticationError, ConfigError: As `_try`.
+    """
+    from mixpanel_export.errors import AuthenticationError
+
+    for _ in range(attempts - 1):
+        try:
+            return credentials, _try(credentials, api_url)
+        except AuthenticationError as error:
+            click.echo(f"Error: {in_options(error)}", err=True)
+        credentials = with_changes(credentials, secret=_typed_secret("Secret again (not shown)"))
+    return credentials, _try(credentials, api_url)
 
 
 def _try(credentials: "Credentials", api_url: str | None) -> str:

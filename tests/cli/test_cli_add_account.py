@@ -1,0 +1,88 @@
+"""`mpx accounts add` on a terminal: each answer is checked at once, and only a wrong one is asked for again."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from shell import mpx, one_error, typed
+
+from mixpanel_export.credentials import read_accounts, resolve_credentials
+from mixpanel_export.simulator import Simulator
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind"),
+    pytest.mark.usefixtures("env"),
+]
+
+USER = (b"account:", "demo.mp-service-account")
+REST = [(b"[us]:", ""), (b"[y/N]:", ""), (b"[Y/n]:", "n")]
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration file, with nothing else configured."""
+    for name in [name for name in os.environ if name.startswith("MP_") and name != "MP_CONFIG_PATH"]:
+        monkeypatch.delenv(name)
+    return tmp_path / "config.toml"
+
+
+def test_every_answer_is_checked_at_once(config: Path) -> None:
+    """Name, user name, project, secret and region: a wrong answer repeats its own question only."""
+    asked = [
+        (b"[main]:", ""),
+        (b"account:", "a:b"),
+        USER,
+        (b"id:", "my project"),
+        (b"id:", "12345"),
+        (b"(not shown):", "  "),
+        (b"(not shown):", "demo-secret"),
+        (b"[us]:", "mars"),
+        *REST,
+    ]
+    shown = typed(["accounts", "add"], asked)
+    assert "Mixpanel accepts it" in shown
+    assert shown.count("Error: ") == 4
+    found = resolve_credentials("main", config_path=config)
+    assert (found.username, found.project_id, found.region) == (USER[1], "12345", "us")
+
+
+def test_a_refused_secret_is_asked_for_again(config: Path, sim: Simulator) -> None:
+    """The other answers stay, and the account is stored with the secret that Mixpanel accepts."""
+    asked = [(b"[main]:", "demo"), USER, (b"id:", "12345"), (b"(not shown):", "wrong"), *REST[:2]]
+    shown = typed(["accounts", "add"], [*asked, (b"again (not shown):", "demo-secret"), REST[2]])
+    assert "Mixpanel does not accept" in shown
+    assert len(sim.requests) == 2
+    assert resolve_credentials("demo", config_path=config).secret == "demo-secret"
+
+
+def test_three_refused_secrets_are_an_error(config: Path) -> None:
+    """Nothing is stored, and the exit code is that of a refused account."""
+    asked = [USER, (b"id:", "12345"), (b"(not shown):", "wrong"), *REST[:2]]
+    again = (b"again (not shown):", "wrong")
+    typed(["accounts", "add", "demo"], [*asked, again, again], exit_code=3)
+    assert not config.exists()
+
+
+def test_a_name_that_is_taken_is_asked_for_again(config: Path) -> None:
+    """The first account may be called main, and a second one needs another name."""
+    config.write_text('[accounts.main]\nsecret = "s"\n', encoding="utf-8")
+    config.chmod(0o600)
+    asked = [(b"Name for the account:", "main"), (b"Name for the account:", "second"), USER]
+    shown = typed(
+        ["accounts", "add", "--no-test"], [*asked, (b"id:", "12345"), (b"(not shown):", "x"), *REST]
+    )
+    assert "--replace" in shown
+    assert set(read_accounts(config)[1]) == {"main", "second"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["add"], ["add", "x", "--username", "a:b"], ["add", "x", "--project-id", "../1"], ["add", "x", "--username", ""]],
+)  # fmt: skip
+def test_without_a_terminal_a_wrong_or_missing_answer_is_an_error(words: list[str], config: Path) -> None:
+    """Nothing is asked, and nothing is written."""
+    result = mpx("accounts", *words)
+    assert result.exit_code == 2
+    assert one_error(result)
+    assert not config.exists()
