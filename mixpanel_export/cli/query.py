@@ -14,9 +14,9 @@ import click
 
 from mixpanel_export._config.environment import decoded
 from mixpanel_export.cli.default_file import say_database
-from mixpanel_export.cli.log import say
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_option, wait_option
+from mixpanel_export.cli.query_hints import say_how_to_write_keys, say_unknown_keys
 
 if TYPE_CHECKING:
     from mixpanel_export._local.reader import Connection, QueryResult
@@ -40,7 +40,6 @@ they write JSON columns as they were received. Exit codes: 0 ok, 2 wrong SQL or 
 file, 1 any other error.
 """
 
-_PATH_AS_KEY = re.compile(r"->>?\s*'(\$\w+)'")
 _PLAIN = str.maketrans("─│┌┬┐├┼┤└┴┘…", "-|+++++++++.")
 _OPTION_WITH_VALUE = re.compile(r"(--[a-z][a-z-]*|-p\w+)=")
 STANDARD_OUTPUT = Path("-")
@@ -145,8 +144,7 @@ def command(
     text = _read_sql(sql, file)
     if not text.strip():
         raise click.UsageError("there is no SQL to run")
-    if key := _PATH_AS_KEY.search(text):
-        say(f"""DuckDB reads '{key[1]}' as a path; the key {key[1]} is written '$."{key[1]}"'.""")
+    say_how_to_write_keys(text, parameters)
     with open_read_only(db, wait) as connection:
         if parquet is not None:
             _write_parquet(connection, text, parquet, parameters)
@@ -237,6 +235,7 @@ def _show(
         click.echo(page if _has_frames(sys.stdout.encoding) else page.translate(_PLAIN))
     if box.more:
         click.echo(f"The first {max_rows} rows; --rows 0 shows all, --json or --csv writes all.", err=True)
+    say_unknown_keys(connection, sql)
     say_database(ctx)
 
 

@@ -1,0 +1,90 @@
+"""Finds property keys in SQL that no event has, although a similar key exists. DuckDB returns NULL for such keys."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mixpanel_export._database.connection import Connection, quoted
+from mixpanel_export._database.schema import has_export_columns, table_exists, table_names
+from mixpanel_export._suggestions import closest
+
+_WINDOWS = 10
+_WINDOW_ROWS = 1_000  # with ten windows, a sample takes about 0.03 s in a table of any size
+
+_TEXT = r"'((?:[^']|'')+)'"
+_NAMES = re.compile(r'\bproperties\s*\.\s*(?:"((?:[^"]|"")+)"|([A-Za-z_]\w*)\b(?!\s*\())')
+_TEXTS = re.compile(
+    rf"\bproperties\s*(?:->>?|\[)\s*{_TEXT}|\bjson_\w+\s*\(\s*(?:\w+\.)?properties\s*,\s*{_TEXT}"
+)
+_PATH = re.compile(r'\$\.(?:"([^"]+)"|(\w+))')
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownKey:
+    """A key that no event of the sample has."""
+
+    key: str
+    similar: str
+    """The most similar key of the sample."""
+    sampled: int | None
+    """The number of events in the sample; None if all events were read."""
+
+
+def unknown_keys(connection: Connection, sql: str) -> list[UnknownKey]:
+    """Return the keys of `properties` in *sql* that no event has and that resemble a key that events have.
+
+    The events of the tables that *sql* names are sampled. Keys in a flat table are known as well.
+    """
+    keys = dict.fromkeys(_keys_in(sql))
+    tables = [
+        name for name in table_names(connection) if re.search(rf"\b{re.escape(name)}\b", sql, re.IGNORECASE)
+    ]
+    tables = [name for name in tables if has_export_columns(connection, name)]
+    if not (keys and tables):
+        return []
+    sizes = [_size(connection, name) for name in tables]
+    known = {key for name, size in zip(tables, sizes, strict=True) for key in _known(connection, name, size)}
+    most = _WINDOWS * _WINDOW_ROWS
+    sampled = None if max(sizes) <= most else sum(min(size, most) for size in sizes)
+    return [
+        UnknownKey(key, similar, sampled)
+        for key in keys
+        if key not in known and (similar := closest(key, known))
+    ]
+
+
+def _keys_in(sql: str) -> Iterator[str]:
+    """Yield the first key of each access to `properties`."""
+    for match in _NAMES.finditer(sql):
+        yield match[1].replace('""', '"') if match[1] else match[2]
+    for match in _TEXTS.finditer(sql):
+        text = (match[1] or match[2]).replace("''", "'")
+        path = _PATH.match(text)
+        if path:
+            yield path[1] or path[2]
+        elif not text.startswith(("$", "/")):  # a path or a JSON pointer
+            yield text
+
+
+def _size(connection: Connection, table: str) -> int:
+    """Return the table's number of rows, including deleted ones."""
+    ((last,),) = connection.execute(f"SELECT max(rowid) FROM {quoted(table)}").fetchall()
+    return 0 if last is None else int(last) + 1
+
+
+def _known(connection: Connection, table: str, size: int) -> set[str]:
+    """Return the keys in a sample of the table's events, and the keys of its flat tables."""
+    starts = (
+        (0,) if size <= _WINDOWS * _WINDOW_ROWS else (size * window // _WINDOWS for window in range(_WINDOWS))
+    )
+    rows = size if size <= _WINDOWS * _WINDOW_ROWS else _WINDOW_ROWS
+    windows = " OR ".join(f"rowid BETWEEN {start} AND {start + rows - 1}" for start in starts)
+    sql = f"SELECT DISTINCT unnest(json_keys(properties)) FROM {quoted(table)} WHERE {windows}"
+    known = {key for (key,) in connection.execute(sql).fetchall()}
+    if table_exists(connection, "_flat_columns"):
+        columns = connection.execute(
+            "SELECT key FROM _flat_columns JOIN _flat_tables USING (flat_table) WHERE source_table = ?",
+            [table],
+        )
+        known.update(key for (key,) in columns.fetchall())
+    return known
