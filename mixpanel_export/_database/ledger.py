@@ -125,7 +125,7 @@ class Ledger:
             rows = counts.get(batch.number, 0)
             if batch.visible and batch.days.overlaps(days) and rows != batch.rows:
                 raise LedgerMismatchError(
-                    f"table {self._table} has {rows:,} rows of batch {batch.number}, but the ledger has {batch.rows:,}",
+                    f"table {self._table} has {rows:,} rows of batch {batch.number}, but the batch had {batch.rows:,} when it was exported",
                     batch=batch.number,
                     days=batch.days,
                     advice="export these days again with $append, which replaces the batch",
@@ -220,8 +220,8 @@ def check_batches(connection: Connection, table: str) -> dict[int, int]:
     known = {batch.number for batch in read_batches(connection, table) if batch.visible}
     for number in counts.keys() - known:
         raise LedgerMismatchError(
-            f"table {table} has {counts[number]} rows (export_batch {number}) that the ledger does not record, so "
-            "some days may be duplicated",
+            f"table {table} has {counts[number]:,} rows that no export added (export_batch {number}), so some days may be "
+            "duplicated",
             batch=number,
             advice="delete these rows, or $replace the table",
         )

@@ -14,8 +14,10 @@ from mixpanel_export._database.schema import (
     comment_of,
     name_in_database,
     table_exists,
+    table_names,
 )
 from mixpanel_export._model import Batch, Chunk, Selection
+from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.errors import (
     LedgerMismatchError,
     TableExistsError,
@@ -136,8 +138,12 @@ def _check_table(connection: Connection, table: str, mode: Mode) -> None:
             table,
             f"table {table} does not exist, so nothing can be appended",
             argument="append",
-            advice="leave out $append to create it",
+            advice=f"{did_you_mean(table, _public_names(connection))}leave out $append to create it",
         )
+
+
+def _public_names(connection: Connection) -> list[str]:
+    return [name for name in table_names(connection) if not name.startswith("_")]
 
 
 def _exists_error(connection: Connection, table: str) -> TableExistsError:

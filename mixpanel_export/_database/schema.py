@@ -150,7 +150,7 @@ def check_ledger(connection: Connection) -> None:
         if version not in map(str, range(1, LEDGER_VERSION + 1)):
             raise TableFormatError(
                 "_export_batches",
-                f"the ledger of this database has version {version}, but this release supports up to {LEDGER_VERSION}",
+                f"a newer release of mpx-export wrote this database (format {version}; this release reads up to {LEDGER_VERSION})",
                 advice="update mpx-export",
             )
 

@@ -26,6 +26,7 @@ from mixpanel_export._database.schema import (
     has_export_columns,
     name_in_database,
     table_exists,
+    table_names,
 )
 from mixpanel_export._database.settings import maximum_memory
 from mixpanel_export._flat.columns import BASE_COLUMNS, MAX_COLUMNS, OTHER
@@ -40,6 +41,7 @@ from mixpanel_export._flat.state import (
 )
 from mixpanel_export._flat.update import Update, update
 from mixpanel_export._flat.views import update_views
+from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export.errors import (
     ArgumentError,
@@ -217,7 +219,8 @@ def _source(connection: Connection, table: str) -> str:
     """Return the name of the events table as the database spells it."""
     source = name_in_database(connection, table)
     if not table_exists(connection, source):
-        raise TableNotFoundError(source, advice="export it first")
+        names = [name for name in table_names(connection) if has_export_columns(connection, name)]
+        raise TableNotFoundError(source, advice=f"{did_you_mean(source, names)}export it first")
     if not has_export_columns(connection, source):
         raise TableFormatError(
             source,

@@ -33,6 +33,7 @@ from mixpanel_export._database.schema import (
 from mixpanel_export._flat.flatten import refresh_flat_tables
 from mixpanel_export._flat.state import flat_tables
 from mixpanel_export._ndjson import canonical, normalized
+from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.errors import ArgumentError, DatabaseError, TableFormatError, TableNotFoundError
 from mixpanel_export.results import ForgetResult, ForgottenTable
 
@@ -177,7 +178,7 @@ def _checked(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:
 
 def _no_ledger(path: Path) -> DatabaseError:
     return DatabaseError(
-        f"{path} has no ledger, so nothing was removed",
+        f"{path} has no exported events, so nothing was removed",
         advice="run `mpx upgrade` if mixpanel_data wrote the file, or choose another one",
         db_path=str(path),
     )
@@ -208,8 +209,11 @@ def _tables(connection: Connection, table: str | None) -> list[str]:
     own = name_in_database(connection, table)
     chosen = [name for name in names if name in {own, SHADOW + own}]
     if not chosen:
-        known = ", ".join(name for name in names if not name.startswith(SHADOW)) or "none"
-        raise TableNotFoundError(table, f"the ledger has no table {table}", advice=f"its tables are: {known}")
+        known = [name for name in names if not name.startswith(SHADOW)]
+        listed = f"choose one of these: {', '.join(known)}" if known else "export into it first"
+        raise TableNotFoundError(
+            table, f"there is no exported table {table}", advice=did_you_mean(table, known) + listed
+        )
     return chosen
 
 

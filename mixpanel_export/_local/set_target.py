@@ -9,6 +9,7 @@ from mixpanel_export._database.preflight import SHADOW
 from mixpanel_export._database.schema import check_ledger, create_ledger
 from mixpanel_export._database.target_days import read_targets, set_target_days
 from mixpanel_export._model import Chunk
+from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.errors import TableNotFoundError
 
 
@@ -25,16 +26,14 @@ def change_target_days(path: Path, days: Chunk, table: str | None = None) -> Non
     with connected_for_export(path) as connection:
         check_ledger(connection)
         known = {(batch.table, batch.selection) for batch in read_batches(connection)}
-        pairs = {
-            (name, selection)
-            for name, selection in known | read_targets(connection).keys()
-            if table in {None, name} and not name.startswith(SHADOW)
-        }
+        known |= read_targets(connection).keys()
+        exported = {pair for pair in known if not pair[0].startswith(SHADOW)}
+        pairs = {(name, selection) for name, selection in exported if table in {None, name}}
         if not pairs:
             raise TableNotFoundError(
                 table or "",
                 f"{path} has no exported table{f' {table}' if table else ''}",
-                advice="export into it first",
+                advice=f"{did_you_mean(table or '', (name for name, _ in exported))}export into it first",
             )
         with transaction(connection):
             create_ledger(connection)

@@ -21,6 +21,7 @@ from mixpanel_export._database.schema import (
     table_names,
 )
 from mixpanel_export._flat.state import COMMENT, drop_flat_tables
+from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.errors import ArgumentError, TableFormatError, TableNotFoundError
 from mixpanel_export.inspection import ColumnInfo, TableInfo, TableSchema
 
@@ -108,8 +109,9 @@ def _droppable(connection: duckdb.DuckDBPyConnection, name: str, *, own: bool) -
 
 
 def _not_found(connection: duckdb.DuckDBPyConnection, table: str) -> TableNotFoundError:
-    names = ", ".join(_visible(connection)) or "none"
-    return TableNotFoundError(table, advice=f"the database has these tables: {names}")
+    names = _visible(connection)
+    listed = f"choose one of the file's tables: {', '.join(names)}" if names else "the file has no tables"
+    return TableNotFoundError(table, advice=did_you_mean(table, names) + listed)
 
 
 def _visible(connection: duckdb.DuckDBPyConnection) -> list[str]:

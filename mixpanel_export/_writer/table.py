@@ -211,7 +211,7 @@ class EventsTable:
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise DatabaseError(
-                f"cannot write to the table ({reason}); it contains only the batches recorded in the ledger",
+                f"cannot write to the table ({reason}); it contains only the batches that were committed before",
                 db_path=str(self.path),
                 days=days() if callable(days) else days,
                 advice=f"{advice_on(reason)}, then $resume",

@@ -50,8 +50,8 @@ def command(
 ) -> None:
     """Delete every event whose distinct_id is DISTINCT_ID from all exported tables, in one transaction.
 
-    This includes hidden duplicates, and rejected or repaired lines in which the id occurs. The ledger is adjusted, so
-    mpx export --resume does not fetch these days again. Your own tables are not searched.
+    This includes hidden duplicates, and rejected or repaired lines in which the id occurs. mpx export --resume does not
+    fetch these days again. Your own tables are not searched.
 
     Delete the person in Mixpanel first. If an export refetches these days before Mixpanel has deleted the person, it
     restores the events; then run mpx forget again.

@@ -97,7 +97,7 @@ def command(
 ) -> None:
     """Fetch every failed, open or missing day of the tables in DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
-    The ledger records the table, the selection and the time zone of each day. mpx status --help explains the statuses.
+    The file records the table, the selection and the time zone of each day. mpx status --help explains the statuses.
     """
     from mixpanel_export._local.reader import read_contents
 
@@ -141,7 +141,7 @@ def tasks_of(contents: "Contents", table: str | None = None) -> Iterator[Task]:
     if table is not None and not any(coverage.table == table for coverage in contents.coverages):
         raise TableNotFoundError(
             table,
-            f"the ledger has no table {table}",
+            f"there is no exported table {table}",
             advice=did_you_mean(table, (coverage.table for coverage in contents.coverages))
             + "`mpx status` lists its tables",
         )

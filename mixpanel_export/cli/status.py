@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,11 +15,12 @@ from mixpanel_export.cli.calendar import Signs, calendar_lines, signs_for
 from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_argument, option, table_option, wait_option
-from mixpanel_export.cli.report import export_command, quoted
+from mixpanel_export.cli.report import quoted
+from mixpanel_export.cli.status_json import command_for, command_for_rest, continue_command, status_as_dict
 
 if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage
-    from mixpanel_export._local.reader import Contents, Replacement
+    from mixpanel_export._local.reader import Contents
     from mixpanel_export._model import Chunk
 
 EXAMPLES = """\b
@@ -75,7 +76,7 @@ def command(
     if table is not None and not chosen:
         _raise_not_found(table, contents)
     if as_json:
-        print_json(_as_dict(db, chosen, contents))
+        print_json(status_as_dict(db, chosen, contents))
         return
     signs = signs_for(sys.stdout.encoding)
     width = get_terminal_size().columns
@@ -119,7 +120,7 @@ def _raise_not_found(table: str, contents: "Contents") -> None:
 
     raise TableNotFoundError(
         table,
-        f"the ledger has no table {table}",
+        f"there is no exported table {table}",
         advice=did_you_mean(table, (coverage.table for coverage in contents.coverages))
         + "leave out --table to see all tables",
     )
@@ -216,7 +217,7 @@ def _failures(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
         yield ""
     for failure in failures[:_SHOWN_FAILURES]:
         yield from _wrapped(f"{failure.days} failed: {one_line(failure.error)}", width)
-        yield f"  {_command(coverage, db, failure.days)}"
+        yield f"  {command_for(coverage, db, failure.days)}"
     if len(failures) > _SHOWN_FAILURES:
         yield f"and {len(failures) - _SHOWN_FAILURES} more; --json prints all"
 
@@ -224,27 +225,12 @@ def _failures(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
 def _mismatches(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
     """Yield the batches whose rows were changed by hand."""
     for mismatch in coverage.mismatches:
-        words = (
-            f"the ledger counts {mismatch.ledger_rows:,} rows in batch {mismatch.batch}, but the table has "
-        )
+        words = f"batch {mismatch.batch} had {mismatch.ledger_rows:,} rows when it was exported, and now has "
         yield ""
         yield from _wrapped(
             f"{mismatch.days}: {words}{mismatch.table_rows:,}; to fetch these days again:", width
         )
-        yield f"  {_command(coverage, db, mismatch.days, '--append')}"
-
-
-def _command(coverage: "Coverage", db: str, days: Any, mode: str = "--resume") -> str:
-    options = coverage.options_for(days)
-    return export_command(
-        coverage.table,
-        days,
-        db,
-        coverage.selection,
-        zone=options.zone,
-        deduped=options.deduplicated,
-        mode=mode,
-    )
+        yield f"  {command_for(coverage, db, mismatch.days, '--append')}"
 
 
 def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:
@@ -254,7 +240,7 @@ def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator
     for replacement in contents.replacements:
         kept = replacement.complete_batches
         yield f"The replacement of {replacement.spec.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
-        yield f"  {_continue_command(replacement, db)}"
+        yield f"  {continue_command(replacement, db)}"
     if contents.others:
         yield f"Other tables: {', '.join(contents.others)}"
     if not contents.coverages:
@@ -262,94 +248,7 @@ def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator
         yield f"{db} has no exported events yet. To export: {first}"
     else:
         yield f"To see charts: {quoted([program(), 'report', db])}"
-    retry = _retry(chosen, contents, db)
+    retry = command_for_rest(chosen, contents, db)
     if retry:
         yield "To fetch failed, missing and open days:"
         yield f"  {retry}"
-
-
-def _retry(chosen: "list[Coverage]", contents: "Contents", db: str) -> str | None:
-    """Return the command that fetches the remaining days of the *chosen* tables, or None."""
-    if not any(coverage.to_fetch and not coverage.dropped for coverage in chosen):
-        return None
-    tables = {coverage.table for coverage in chosen}
-    only = [] if tables == {coverage.table for coverage in contents.coverages} else ["--table", *tables]
-    return quoted([program(), "retry", db, *only])
-
-
-def _continue_command(replacement: "Replacement", db: str) -> str:
-    spec = replacement.spec
-    return export_command(
-        spec.table,
-        spec.days,
-        db,
-        spec.selection,
-        zone=spec.zone,
-        deduped=spec.dedupe,
-        mode="--replace",
-    )
-
-
-def _as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> dict[str, Any]:
-    return {
-        "database": db,
-        "tables": [_table_as_dict(coverage, db) for coverage in chosen],
-        "replacements": [
-            {
-                "table": replacement.spec.table,
-                "kept": replacement.complete_batches,
-                "command": _continue_command(replacement, db),
-            }
-            for replacement in contents.replacements
-        ],
-        "other_tables": list(contents.others),
-        "unknown_rows": dict(contents.unknown),
-        "command": _retry(chosen, contents, db),
-    }
-
-
-def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
-    last = coverage.last_export
-    return {
-        "table": coverage.table,
-        "project_id": coverage.selection.project,
-        "events": coverage.selection.events and list(coverage.selection.events),
-        "where": coverage.selection.where,
-        "timezone": coverage.zone,
-        "dropped": coverage.dropped,
-        "from_date": str(coverage.days[0].day),
-        "to_date": str(coverage.days[-1].day),
-        "rows": coverage.total_rows,
-        "outside_rows": coverage.rows_without_day,
-        "last_export": last and last.replace(tzinfo=UTC).isoformat(),
-        "removed_duplicates": sum(row.removed_duplicates for row in coverage.batches),
-        "rejects": sum(row.rejects for row in coverage.batches),
-        "repaired": sum(row.repaired for row in coverage.batches),
-        "target": coverage.target
-        and {"from_date": str(coverage.target.days.first), "to_date": str(coverage.target.days.last)},
-        "empty_answers": [
-            {"from_date": str(days.first), "to_date": str(days.last)} for days in coverage.empty_answers
-        ],
-        "statuses": dict(coverage.statuses),
-        "calendar": [{"day": str(day.day), "status": day.status, "rows": day.rows} for day in coverage.days],
-        "failures": [
-            {
-                "from_date": str(failure.days.first),
-                "to_date": str(failure.days.last),
-                "error": failure.error,
-                "command": _command(coverage, db, failure.days),
-            }
-            for failure in coverage.failures
-        ],
-        "mismatches": [
-            {
-                "batch": mismatch.batch,
-                "from_date": str(mismatch.days.first),
-                "to_date": str(mismatch.days.last),
-                "rows_in_ledger": mismatch.ledger_rows,
-                "rows_in_table": mismatch.table_rows,
-                "command": _command(coverage, db, mismatch.days, "--append"),
-            }
-            for mismatch in coverage.mismatches
-        ],
-    }

@@ -183,8 +183,7 @@ def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Pa
     query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
     shown = mpx("status").stdout
     (command,) = commands(shown)
-    assert "2024-03-05: the ledger counts " in shown
-    assert ", but the table has " in " ".join(shown.split())
+    assert "2024-03-05: batch " in shown
     assert mpx(*command[1:]).exit_code == 0
     assert held(db) == truth(sim)
 

@@ -324,7 +324,7 @@ def test_what_cannot_be_searched_is_an_error(tmp_path: Path, full: Path) -> None
     foreign = tmp_path / "foreign.duckdb"
     duckdb.connect(str(foreign)).close()
     for path in (empty, foreign):
-        with pytest.raises(DatabaseError, match="no ledger"):
+        with pytest.raises(DatabaseError, match="no exported events"):
             forget(path, ID)
     assert empty.stat().st_size == 0
     with Workspace.open(full) as workspace, pytest.raises(DatabaseError, match="read-only"):

@@ -42,8 +42,8 @@ LAYERS = {
         "_concurrency _config _model _ndjson _quota _timezones credentials errors",
         "anyio h2 httpx isal",
     ),
-    "_database": ("_config _files _model changes errors", "duckdb"),
-    "_flat": ("_concurrency _database _tracebacks errors results", "duckdb"),
+    "_database": ("_config _files _model _suggestions changes errors", "duckdb"),
+    "_flat": ("_concurrency _database _suggestions _tracebacks errors results", "duckdb"),
     "_report": ("_database _flat _model", "altair jinja2 markupsafe vl_convert"),
     "_writer": (
         "_concurrency _database _files _model _ndjson _planning _timezones changes errors",
@@ -58,7 +58,7 @@ LAYERS = {
     ),
     "sync": ("_concurrency", "anyio"),
     "_local": (
-        "_concurrency _config _database _display _error_base _files _flat _model _ndjson _quota _report _source _timezones _tracebacks credentials errors inspection results sync",
+        "_concurrency _config _database _display _error_base _files _flat _model _ndjson _quota _report _source _suggestions _timezones _tracebacks credentials errors inspection results sync",
         "duckdb pandas tomlkit",
     ),
     "auth": ("_config _local credentials", ""),

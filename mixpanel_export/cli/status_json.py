@@ -1,0 +1,115 @@
+"""The JSON of `mpx status`, and the commands that it suggests."""
+
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from mixpanel_export.cli import program
+from mixpanel_export.cli.report import export_command, quoted
+
+if TYPE_CHECKING:
+    from mixpanel_export._database.coverage import Coverage
+    from mixpanel_export._local.reader import Contents, Replacement
+    from mixpanel_export._model import Chunk
+
+
+def status_as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> dict[str, Any]:
+    """Return what the file holds, with the commands that fetch the rest."""
+    return {
+        "database": db,
+        "tables": [_table_as_dict(coverage, db) for coverage in chosen],
+        "replacements": [
+            {
+                "table": replacement.spec.table,
+                "kept": replacement.complete_batches,
+                "command": continue_command(replacement, db),
+            }
+            for replacement in contents.replacements
+        ],
+        "other_tables": list(contents.others),
+        "unknown_rows": dict(contents.unknown),
+        "command": command_for_rest(chosen, contents, db),
+    }
+
+
+def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
+    last = coverage.last_export
+    return {
+        "table": coverage.table,
+        "project_id": coverage.selection.project,
+        "events": coverage.selection.events and list(coverage.selection.events),
+        "where": coverage.selection.where,
+        "timezone": coverage.zone,
+        "dropped": coverage.dropped,
+        "from_date": str(coverage.days[0].day),
+        "to_date": str(coverage.days[-1].day),
+        "rows": coverage.total_rows,
+        "outside_rows": coverage.rows_without_day,
+        "last_export": last and last.replace(tzinfo=UTC).isoformat(),
+        "removed_duplicates": sum(row.removed_duplicates for row in coverage.batches),
+        "rejects": sum(row.rejects for row in coverage.batches),
+        "repaired": sum(row.repaired for row in coverage.batches),
+        "target": coverage.target
+        and {"from_date": str(coverage.target.days.first), "to_date": str(coverage.target.days.last)},
+        "empty_answers": [
+            {"from_date": str(days.first), "to_date": str(days.last)} for days in coverage.empty_answers
+        ],
+        "statuses": dict(coverage.statuses),
+        "calendar": [{"day": str(day.day), "status": day.status, "rows": day.rows} for day in coverage.days],
+        "failures": [
+            {
+                "from_date": str(failure.days.first),
+                "to_date": str(failure.days.last),
+                "error": failure.error,
+                "command": command_for(coverage, db, failure.days),
+            }
+            for failure in coverage.failures
+        ],
+        "mismatches": [
+            {
+                "batch": mismatch.batch,
+                "from_date": str(mismatch.days.first),
+                "to_date": str(mismatch.days.last),
+                "rows_in_ledger": mismatch.ledger_rows,
+                "rows_in_table": mismatch.table_rows,
+                "command": command_for(coverage, db, mismatch.days, "--append"),
+            }
+            for mismatch in coverage.mismatches
+        ],
+    }
+
+
+def command_for(coverage: "Coverage", db: str, days: "Chunk", mode: str = "--resume") -> str:
+    """Return the command that fetches *days* as they were requested."""
+    options = coverage.options_for(days)
+    return export_command(
+        coverage.table,
+        days,
+        db,
+        coverage.selection,
+        zone=options.zone,
+        deduped=options.deduplicated,
+        mode=mode,
+    )
+
+
+def command_for_rest(chosen: "list[Coverage]", contents: "Contents", db: str) -> str | None:
+    """Return the command that fetches the remaining days of the *chosen* tables, or None."""
+    if not any(coverage.to_fetch and not coverage.dropped for coverage in chosen):
+        return None
+    tables = {coverage.table for coverage in chosen}
+    only = [] if tables == {coverage.table for coverage in contents.coverages} else ["--table", *tables]
+    return quoted([program(), "retry", db, *only])
+
+
+def continue_command(replacement: "Replacement", db: str) -> str:
+    """Return the command that continues an unfinished replacement."""
+    spec = replacement.spec
+    return export_command(
+        spec.table,
+        spec.days,
+        db,
+        spec.selection,
+        zone=spec.zone,
+        deduped=spec.dedupe,
+        mode="--replace",
+    )
