@@ -148,7 +148,8 @@ def typed(words: list[str], asked: Iterable[tuple[bytes, str]], exit_code: int =
         os.close(end)
         shown = b""
         for prompt, answer in asked:
-            while not shown.rstrip().endswith(prompt):
+            answered = len(shown)
+            while not shown[answered:].rstrip().endswith(prompt):
                 shown += os.read(terminal, 1024)
             os.write(terminal, f"{answer}\n".encode())
         shown += b"".join(_rest(terminal))

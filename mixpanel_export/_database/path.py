@@ -56,14 +56,14 @@ def database_path(db: str | Path) -> Path:
 def check_exists(path: Path) -> None:
     """Raise `DatabaseNotFoundError` if there is no file at *path*."""
     if not path.exists():
-        raise _not_found_error(path, f"there is no database {path}")
+        raise _not_found_error(path, f"there is no database {path.absolute()}")
 
 
 def check_not_empty(path: Path) -> None:
     """Raise `DatabaseNotFoundError` if the file at *path* is missing, or is empty and so not a database yet."""
     check_exists(path)
     if path.stat().st_size == 0:
-        raise _not_found_error(path, f"{path} is empty")
+        raise _not_found_error(path, f"{path.absolute()} is empty")
 
 
 def check_path(path: Path) -> None:

@@ -260,7 +260,7 @@ def _tried(credentials: "Credentials", api_url: str | None, *, attempts: int) ->
         try:
             return credentials, _try(credentials, api_url)
         except AuthenticationError as error:
-            click.echo(f"Error: {in_options(error)}", err=True)
+            click.echo(f"Error: {in_options(error, days=False)}", err=True)
         credentials = with_changes(credentials, secret=_typed_secret("Secret again (not shown)"))
     return credentials, _try(credentials, api_url)
 

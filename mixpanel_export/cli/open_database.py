@@ -40,14 +40,19 @@ def open_read_only(db: str, wait: float | None = None) -> Iterator["Connection"]
         with reading(database_path(db), wait=seconds, on_wait=report) as connection:
             yield connection
     except DatabaseLockedError as error:
-        usage = _usage(error.holding_pid)
-        after = f" after {duration_words(wait)}" if wait else ""
-        raise DatabaseLockedError(
-            error.db_path,
-            error.holding_pid,
-            f"{db} is {'still ' if wait else ''}in use{after} by {_holder(error, usage)}",
-            advice=f"{_advice(wait)}, or {_way_out(usage)}",
-        ) from error
+        raise explained(error, db, wait) from error
+
+
+def explained(error: DatabaseLockedError, db: str, wait: float | None = None) -> DatabaseLockedError:
+    """Return the error with what is known about the process that holds the file, and with advice for the shell."""
+    usage = _usage(error.holding_pid)
+    after = f" after {duration_words(wait)}" if wait else ""
+    return DatabaseLockedError(
+        error.db_path,
+        error.holding_pid,
+        f"{db} is {'still ' if wait else ''}in use{after} by {_holder(error, usage)}",
+        advice=f"{_advice(wait)}, or {_way_out(usage, db)}",
+    )
 
 
 def _usage(pid: int | None) -> "Usage | None":
@@ -68,7 +73,7 @@ def _holder(error: DatabaseLockedError, usage: "Usage | None") -> str:
     since = "for about an hour or longer" if usage.first > _LONG else f"since {_clock(-usage.first)}"
     project = f"project {usage.project}" if usage.project else "a project"
     spent = f" and has no request left until {_clock(usage.wait)}" if usage.wait > _SHORT else ""
-    return f"process {error.holding_pid}, which has exported {project} {since}{spent}"
+    return f"process {error.holding_pid}, which has been exporting {project} {since}{spent}"
 
 
 def _clock(seconds: float) -> str:
@@ -82,9 +87,10 @@ def _advice(wait: float | None) -> str:
     return "wait longer" if wait else "wait for it with --wait 10m"
 
 
-def _way_out(usage: "Usage | None") -> str:
+def _way_out(usage: "Usage | None", db: str) -> str:
+    from mixpanel_export.cli.report import quoted
+
     if usage is None:
         return "close the file in that process"
-    return (
-        f"interrupt that export, which keeps its complete batches, and continue it with `{program()} retry`"
-    )
+    command = quoted([program(), "retry", db])
+    return f"interrupt that export, which keeps its complete batches, and continue it with `{command}`"

@@ -35,4 +35,9 @@ def say_unknown_keys(connection: "Connection", sql: str) -> None:
 
     for unknown in unknown_keys(connection, sql):
         events = "No event" if unknown.sampled is None else f"None of {unknown.sampled:,} sampled events"
-        say(f"{events} has the property {unknown.key!r}; did you mean {unknown.similar!r}?")
+        written = _how_to_write(unknown.similar) if unknown.similar.startswith("$") else ""
+        say(f"{events} has the property {unknown.key!r}; did you mean {unknown.similar!r}?{written}")
+
+
+def _how_to_write(key: str) -> str:
+    return f""" It is written properties->>'$."{key}"'."""

@@ -8,9 +8,10 @@ import click
 
 from mixpanel_export.cli import Interrupted, in_options
 from mixpanel_export.cli.log import log_event, logs_json
+from mixpanel_export.cli.open_database import explained
 from mixpanel_export.cli.report import failure_line, failure_lines, remarks, result_lines
 from mixpanel_export.cli.watch import BatchWatcher, watching
-from mixpanel_export.errors import RateLimitError
+from mixpanel_export.errors import DatabaseLockedError, RateLimitError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult
 
 
@@ -51,6 +52,8 @@ def fetch(
                 on_progress=on_progress,
                 http2=http2,
             )
+    except DatabaseLockedError as error:
+        raise explained(error, str(arguments["db"])) from error
     except KeyboardInterrupt as interrupt:
         message = f"Interrupted; complete batches are kept. To continue: {next_command()}"
         raise Interrupted(message) from interrupt
