@@ -146,16 +146,24 @@ def typed(words: list[str], asked: Iterable[tuple[bytes, str]], exit_code: int =
         [*MPX, *words], stdin=end, stdout=end, stderr=end, start_new_session=True
     ) as process:
         os.close(end)
-        shown = b""
-        for prompt, answer in asked:
-            answered = len(shown)
-            while not shown[answered:].rstrip().endswith(prompt):
-                shown += os.read(terminal, 1024)
-            os.write(terminal, f"{answer}\n".encode())
-        shown += b"".join(_rest(terminal))
+        try:
+            shown = _dialog(terminal, asked)
+        except BaseException:
+            process.kill()  # it still waits for an answer
+            raise
     os.close(terminal)
     assert process.returncode == exit_code
     return shown.decode()
+
+
+def _dialog(terminal: int, asked: Iterable[tuple[bytes, str]]) -> bytes:
+    shown = b""
+    for prompt, answer in asked:
+        answered = len(shown)
+        while not shown[answered:].rstrip().endswith(prompt):
+            shown += os.read(terminal, 1024)
+        os.write(terminal, f"{answer}\n".encode())
+    return shown + b"".join(_rest(terminal))
 
 
 def _rest(terminal: int) -> Iterator[bytes]:

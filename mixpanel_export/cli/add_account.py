@@ -131,14 +131,14 @@ def add(
     secret = _secret(from_stdin=secret_stdin)
     credentials = Credentials(
         username,
-        secret or _typed_secret(),
+        _typed_secret() if secret is None else secret,
         project_id,
         (region or _asked_region()).lower(),
         project_timezone or _asked_zone(),
     )
     tried = ""
     if not no_test:
-        credentials, tried = _tried(credentials, api_url, attempts=1 if secret else _MOST_SECRETS)
+        credentials, tried = _tried(credentials, api_url, attempts=_MOST_SECRETS if secret is None else 1)
     is_default = add_account(path, name, credentials, replace=replace, default=default, keyring=keyring)
     facts = f"project {credentials.project_id}, {credentials.region}" + (
         ", the default" if is_default else ""

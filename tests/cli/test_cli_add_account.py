@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,18 +11,18 @@ from shell import mpx, one_error, typed
 from mixpanel_export.credentials import read_accounts, resolve_credentials
 from mixpanel_export.simulator import Simulator
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind"),
-    pytest.mark.usefixtures("env"),
-]
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind"
+)
 
 USER = (b"account:", "demo.mp-service-account")
 REST = [(b"[us]:", ""), (b"[y/N]:", ""), (b"[Y/n]:", "n")]
 
 
 @pytest.fixture(autouse=True)
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The configuration file, with nothing else configured."""
+def config(env: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration file, with no other account configured."""
+    assert env
     for name in [name for name in os.environ if name.startswith("MP_") and name != "MP_CONFIG_PATH"]:
         monkeypatch.delenv(name)
     return tmp_path / "config.toml"
