@@ -142,9 +142,9 @@ class Coverage:
         return max((row.finished for row in self.batches if row.finished), default=None)
 
     @property
-    def zone(self) -> str:
-        """The time zone in which the days begin and end."""
-        return self._options_of(self.batches).zone
+    def options(self) -> LoadOptions:
+        """How the newest batch was loaded; without batches, how the target days are to be loaded."""
+        return self._options_of(self.batches)
 
     def options_for(self, days: Chunk) -> LoadOptions:
         """Return how to load *days*: as the newest batch of these days did, else as the newest batch of all days."""

@@ -13,7 +13,7 @@ from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.path import has_content
 from mixpanel_export._database.schema import check_ledger, name_in_database
 from mixpanel_export._database.sync_changes import read_kept
-from mixpanel_export._database.target_days import read_target_days
+from mixpanel_export._database.target_days import read_targets
 from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.engine import Outcome, run
 from mixpanel_export._export.job import ExportArguments, Job, SyncSettings, checked_job
@@ -153,9 +153,9 @@ def _prepared(
     check_ledger(connection)
     table, selection = name_in_database(connection, job.spec.table), job.spec.selection
     batches = [batch for batch in read_batches(connection, table) if batch.selection == selection]
-    target = read_target_days(connection).get((table, selection))
+    target = read_targets(connection).get((table, selection))
     yesterday = in_zone(job.now(), job.spec.zone).date() - timedelta(days=1)
-    first = target.first if target else _first_day(batches) or since
+    first = target.days.first if target else _first_day(batches) or since
     if first is None:
         raise _no_first_day(job)
     if first > yesterday:

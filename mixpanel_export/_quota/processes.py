@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixpanel_export._quota.clock import system_clock
-from mixpanel_export._quota.shared import Key, SharedQuota, quota_file
+from mixpanel_export._quota.file import quota_file
+from mixpanel_export._quota.shared import Key, SharedQuota
 
 _KEYS = "SELECT DISTINCT host, project FROM entries WHERE pid = ? AND boot = ?"
 

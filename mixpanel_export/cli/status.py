@@ -148,7 +148,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
 def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
     yield "table", coverage.table
-    zone = "" if coverage.zone == "UTC" else f", days of {coverage.zone}"
+    zone = "" if coverage.options.zone == "UTC" else f", days of {coverage.options.zone}"
     yield "selection", f"{coverage.selection}{zone}"
     yield "days", f"{coverage.days[0].day} to {coverage.days[-1].day}"
     if coverage.dropped:

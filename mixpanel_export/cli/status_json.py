@@ -38,7 +38,7 @@ def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
         "project_id": coverage.selection.project,
         "events": coverage.selection.events and list(coverage.selection.events),
         "where": coverage.selection.where,
-        "timezone": coverage.zone,
+        "timezone": coverage.options.zone,
         "dropped": coverage.dropped,
         "from_date": str(coverage.days[0].day),
         "to_date": str(coverage.days[-1].day),

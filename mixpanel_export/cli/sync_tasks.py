@@ -99,6 +99,7 @@ def tasks_of_table(task: SyncTask, credentials: "Credentials", wait: float) -> l
     from mixpanel_export._database.ledger import read_batches
     from mixpanel_export._database.path import database_path, has_content
     from mixpanel_export._database.schema import check_ledger
+    from mixpanel_export._database.target_days import read_targets
     from mixpanel_export._model import Selection
     from mixpanel_export._source.parameters import checked_names
 
@@ -106,7 +107,7 @@ def tasks_of_table(task: SyncTask, credentials: "Credentials", wait: float) -> l
         return [task]
     with open_read_only(task.db, wait) as connection:
         check_ledger(connection)
-        known = coverages(read_batches(connection), {})
+        known = coverages(read_batches(connection), {}, read_targets(connection))
     chosen = Selection(credentials.project_id, checked_names(task.events), task.where)
     is_named = task.events is not None or task.where is not None
     tasks = [
@@ -115,8 +116,8 @@ def tasks_of_table(task: SyncTask, credentials: "Credentials", wait: float) -> l
             table=coverage.table,
             events=coverage.selection.events,
             where=coverage.selection.where,
-            zone=task.zone or coverage.newest.zone,
-            deduped=coverage.newest.deduplicated,
+            zone=task.zone or coverage.options.zone,
+            deduped=coverage.options.deduplicated,
         )
         for coverage in known
         if coverage.table.lower() == task.table.lower()

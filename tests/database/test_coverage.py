@@ -119,7 +119,7 @@ def test_a_target_without_batches_has_missing_days() -> None:
     (found,) = coverages([], {}, {("events", ALL): target})
     assert (statuses(found), found.to_fetch) == ("mmm", (target.days,))
     assert found.options_for(target.days) == target.options
-    assert (found.zone, found.total_rows, found.last_export) == ("Asia/Tokyo", 0, None)
+    assert (found.options.zone, found.total_rows, found.last_export) == ("Asia/Tokyo", 0, None)
     assert not found.dropped
 
 
