@@ -1,23 +1,9 @@
-"""Event names on the command line: the values of `--events`.
-
-Mixpanel accepts any name. A mistyped name would use requests, and its days would count as complete. So a name is
-questioned if it resembles an event of the project and does not occur in days that were exported completely.
-"""
+"""Event names on the command line: the values of `--events`."""
 
 import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
-
-from mixpanel_export._suggestions import closest
-from mixpanel_export.cli.log import say
-from mixpanel_export.cli.open_database import open_read_only
-
-if TYPE_CHECKING:
-    from mixpanel_export._database.connection import Connection
-    from mixpanel_export._model import Batch
 
 
 def parse_events(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
@@ -47,69 +33,3 @@ def event_words(events: Sequence[str]) -> str:
     """Return *events* as one value of `--events`: separated by commas, or as a JSON list if a name requires it."""
     plain = all("," not in name and name == name.strip() and not name.startswith("[") for name in events)
     return ",".join(events) if plain else json.dumps(list(events), ensure_ascii=False)
-
-
-def check_names(events: Sequence[str], db: str, project: str, *, allowed: bool, may_ask: bool) -> None:
-    """Question each of *events* that resembles an event of the project in the file, but is not one.
-
-    If the file has complete days of all events, such a name is probably mistyped: the user must confirm it on the
-    terminal, or with the option (*allowed*). A name of an earlier export is not questioned. If the file has only
-    selected events, the suggestion is printed.
-
-    Raises:
-        UsageError: A name is questionable, and the user cannot be asked, because there is no terminal or not *may_ask*.
-        Abort: The user does not confirm a name.
-    """
-    known, requested, certain = _known_names(db, project)
-    for name in events:
-        match = None if name in known | requested else closest(name, known | requested)
-        if match is None:
-            continue
-        doubt = (
-            f"{db} has no event {name!r}{' on its complete days' if certain else ''}; did you mean {match!r}?"
-        )
-        if not certain or allowed:
-            say(doubt)
-        elif may_ask and sys.stdin.isatty() and sys.stderr.isatty():
-            click.confirm(f"{doubt} Export {name!r} anyway?", abort=True, err=True)
-        else:
-            raise click.UsageError(f"{doubt} To export {name!r} anyway, add --allow-new-events")
-
-
-def _known_names(db: str, project: str) -> tuple[set[str], set[str], bool]:
-    """Return the project's event names in the file's tables and in its selections, and whether some days are complete.
-
-    If some days were exported completely, with all events, the names in the tables are from these days.
-    """
-    from mixpanel_export._database.ledger import read_batches
-    from mixpanel_export._database.path import database_path, has_content
-    from mixpanel_export._database.target_days import read_targets
-
-    if not has_content(database_path(db)):
-        return set(), set(), False
-    with open_read_only(db) as connection:
-        batches = [batch for batch in read_batches(connection) if batch.selection.project == project]
-        whole = [batch for batch in batches if _has_all_events(batch)]
-        selections = {batch.selection for batch in batches}
-        selections.update(
-            selection for _, selection in read_targets(connection) if selection.project == project
-        )
-        requested = {name for selection in selections for name in selection.events or ()}
-        return set(_names_in(connection, whole or batches)), requested, bool(whole)
-
-
-def _has_all_events(batch: "Batch") -> bool:
-    return batch.status == "complete" and batch.selection.events is None and batch.selection.where is None
-
-
-def _names_in(connection: "Connection", batches: "Iterable[Batch]") -> Iterator[str]:
-    from mixpanel_export._database.connection import quoted
-    from mixpanel_export._database.schema import has_export_columns
-
-    numbers: dict[str, list[int]] = {}
-    for batch in batches:
-        numbers.setdefault(batch.table, []).append(batch.number)
-    for table, chosen in numbers.items():
-        if has_export_columns(connection, table):
-            sql = f"SELECT DISTINCT event_name FROM {quoted(table)} WHERE export_batch IN (SELECT unnest(?))"
-            yield from (name for (name,) in connection.execute(sql, [chosen]).fetchall() if name)

@@ -11,9 +11,10 @@ import click
 from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.date_range import RangeOptions, days_to_export
 from mixpanel_export.cli.default_file import other_default_file, mention_other_default
-from mixpanel_export.cli.event_names import check_names, parse_events
+from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.export_options import Options, export_options
 from mixpanel_export.cli.help import SectionedCommand
+from mixpanel_export.cli.known_events import check_names
 from mixpanel_export.cli.log import say
 from mixpanel_export.cli.options import (
     chunk_days_option,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mixpanel_export.cli import program
 from mixpanel_export.cli.duration import duration_words
 from mixpanel_export.cli.log import say
+from mixpanel_export.cli.report import quoted
 from mixpanel_export.errors import ConfigError, DatabaseLockedError
 
 if TYPE_CHECKING:
@@ -88,8 +89,6 @@ def _advice(wait: float | None) -> str:
 
 
 def _way_out(usage: "Usage | None", db: str) -> str:
-    from mixpanel_export.cli.report import quoted
-
     if usage is None:
         return "close the file in that process"
     command = quoted([program(), "retry", db])

@@ -352,6 +352,17 @@ CASES: dict[str, Callable[[Place], Any]] = {
         configured(DEFAULT_ACCOUNT), shell("export", *WEEK, "--days", "7")
     ),
     "mpx: a replacement without a first day": shell("export", "--replace"),
+    "mpx: a mistyped event": steps(
+        configured(DEFAULT_ACCOUNT),
+        exists,
+        lambda place: mpx("export", "new", *WEEK, "-e", "SignUp", "--db", str(place.db)),
+    ),
+    "mpx: another selection than the table's": steps(
+        configured(DEFAULT_ACCOUNT),
+        exists,
+        lambda place: mpx("export", *WEEK, "--append", "-e", "Sign Up", "--db", str(place.db)),
+    ),
+    "mpx: a mistyped table": steps(exists, lambda place: mpx("flatten", "evnts", "--db", str(place.db))),
     "mpx: a file in use": in_use(lambda place: mpx("status", str(place.db))),
     "mpx: a file in use for too long": in_use(lambda place: mpx("status", str(place.db), "--wait", "0.1s")),
     "mpx: a command without --wait and a file in use": in_use(lambda place: mpx("retry", str(place.db))),
@@ -412,6 +423,11 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx mp: --jq with a wrong expression": steps(steps(exists, failing_jq), inspected("--jq", "x")),
     "mpx mp: a command without counterpart": shell("mp", "query", "funnel", "123"),
     "mpx accounts add: no user name": shell("accounts", "add", "main"),
+    "mpx accounts add: no name": shell("accounts", "add"),
+    "mpx accounts add: a colon in the user name": shell("accounts", "add", "main", "--username", "u:v"),
+    "mpx accounts add: a project that is no number": shell(
+        "accounts", "add", "main", "--username", "u", "--project-id", "x"
+    ),
     "mpx accounts add: no secret": shell("accounts", "add", "main", "--username", "u", "--project-id", "1"),
     "mpx accounts add: a secret that is no text": shell(
         "accounts", "add", "main", "--username", "u", "--project-id", "1", "--secret-stdin", typed=b"\xff"
