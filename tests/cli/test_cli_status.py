@@ -323,7 +323,7 @@ def test_a_file_in_use_names_the_process_and_the_option(db: Path) -> None:
         waited = mpx("status", str(db), "--wait", "0.1s")
         assert waited.exit_code == 1
         assert f"in use by process {holder.pid}; waiting up to 0.1s." in waited.stderr.splitlines()[0]
-        assert f"process {holder.pid} after 0.1s" in waited.stderr.splitlines()[1]
+        assert f"after 0.1s by process {holder.pid}" in waited.stderr.splitlines()[1]
 
 
 def test_a_file_that_becomes_free_is_shown(db: Path) -> None:
