@@ -53,7 +53,7 @@ def _table(
     batches = [batch for coverage in coverages for batch in coverage.batches]
     calendars = tuple(calendar_of(coverage, examples=examples) for coverage in coverages)
     exists = any(coverage.counts is not None for coverage in coverages)
-    zone = coverages[0].newest.zone
+    zone = coverages[0].options.zone
     days = [day.day for calendar in calendars for day in calendar.days]
     first, last = min(days), max(days)
     activity = read_activity(connection, name, zone, first, last) if exists else no_activity(first, last)

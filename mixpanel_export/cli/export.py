@@ -10,7 +10,7 @@ import click
 
 from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.date_range import RangeOptions, days_to_export
-from mixpanel_export.cli.default_file import other_default_file, mention_other_default
+from mixpanel_export.cli.default_file import mention_other_default, other_default_file
 from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.export_options import Options, export_options
 from mixpanel_export.cli.help import SectionedCommand

@@ -11,7 +11,7 @@ import duckdb
 
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import create_events_table, create_ledger
-from mixpanel_export._database.target_days import widen_target_days
+from mixpanel_export._database.target_days import LoadOptions, Target, widen_target_days
 from mixpanel_export._local.reader import read_contents
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._report.build import collect
@@ -80,7 +80,7 @@ def create_database(path: Path) -> Path:
             f"INSERT INTO _export_duplicates SELECT 1, 2, event_name, event_time, '{CONTROL}', '{CONTROL}', properties "
             "FROM events LIMIT 4"
         )
-        widen_target_days(connection, "events", ALL, Chunk(day(1), day(6)))
+        widen_target_days(connection, "events", ALL, Target(Chunk(day(1), day(6)), LoadOptions()))
     return path
 
 
