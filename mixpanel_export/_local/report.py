@@ -26,7 +26,7 @@ def report_of(
     """
     if not all(map(find_spec, _NEEDED)):
         raise ConfigError(
-            "a report needs the packages altair, jinja2 and vl-convert-python, which are not installed",
+            "a report needs the packages altair, jinja2 and vl-convert-python",
             advice="install them with pip install 'mpx-export[report]'",
         )
     from mixpanel_export._report.page import render  # noqa: PLC0415 - an extra
@@ -37,7 +37,7 @@ def report_of(
         raise TableNotFoundError(
             table, f"the ledger has no table {table}", advice="leave out $table to see all tables"
         )
-    with connection.cursor() as cursor:  # with settings of its own
+    with connection.cursor() as cursor:  # with its own settings
         cursor.execute("SET enable_progress_bar = false")
         data = collect(cursor, path, coverages, examples=examples, now=datetime.now(UTC))
     return Report(title=f"Report of {path.name}", html=render(data))

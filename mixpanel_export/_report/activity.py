@@ -6,20 +6,20 @@ from datetime import date, timedelta
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._report.model import STACKED, Activity, Bucket, BucketUnit, EventName
 
-_MOST_NAMES = 20
-_MOST_BUCKETS = 370  # bars in a chart
+_MAX_NAMES = 20
+_MAX_BUCKETS = 370  # bars in a chart
 
 
 def read_activity(connection: Connection, table: str, zone: str, first: date, last: date) -> Activity:
     """Return the activity of a table from *first* to *last*, days in *zone*.
 
-    Distinct users are counted by grouping, which DuckDB can do on disk, so memory stays bounded.
+    Distinct users are counted by grouping, which DuckDB can do on disk, so memory is limited.
     """
     unit = unit_for((last - first).days + 1)
     source = quoted(table)
     names = connection.execute(
         f"SELECT event_name, count(*) FROM {source} WHERE event_name IS NOT NULL "
-        f"GROUP BY event_name ORDER BY count(*) DESC, event_name LIMIT {_MOST_NAMES}"
+        f"GROUP BY event_name ORDER BY count(*) DESC, event_name LIMIT {_MAX_NAMES}"
     ).fetchall()
     ((events, other_names),) = connection.execute(
         f"SELECT (SELECT count(*) FROM {source}), (SELECT count(*) FROM (SELECT DISTINCT event_name FROM {source} "
@@ -49,21 +49,21 @@ def no_activity(first: date, last: date) -> Activity:
 
 
 def unit_for(days: int) -> BucketUnit:
-    """Return the unit in which *days* days make a chart of at most `_MOST_BUCKETS` bars, or months."""
-    if days <= _MOST_BUCKETS:
+    """Return the smallest unit for which *days* days have at most `_MAX_BUCKETS` bars; months if there is none."""
+    if days <= _MAX_BUCKETS:
         return "day"
-    return "week" if days <= 7 * _MOST_BUCKETS else "month"
+    return "week" if days <= 7 * _MAX_BUCKETS else "month"
 
 
 def _last_day(first: date, unit: BucketUnit) -> date:
-    """Return the last day of the bucket that begins with *first*."""
+    """Return the last day of the bucket that starts on *first*."""
     if unit == "month":
         return first.replace(day=monthrange(first.year, first.month)[1])
     return first + timedelta(days=6 if unit == "week" else 0)
 
 
 def _dated(source: str, zone: str, unit: BucketUnit, first: date, last: date) -> str:
-    """Return SQL for the events of these days, with the first day of the bucket of each."""
+    """Return SQL for the events of these days, each with the first day of its bucket."""
     local = "event_time" if zone == "UTC" else f"timezone('{zone}', timezone('UTC', event_time))"
     return (
         f"(SELECT date_trunc('{unit}', {local})::DATE AS first, event_name, distinct_id FROM {source} "

@@ -21,9 +21,9 @@ _NO_PROPERTIES = Properties(rows=(), others=0, events=0, flat_table=None)
 def collect(
     connection: Connection, path: Path, coverages: Iterable[Coverage], *, examples: bool, now: datetime
 ) -> ReportData:
-    """Return the data of a report on the tables that *coverages* describe.
+    """Return the data of a report on the tables in *coverages*.
 
-    Without *examples*, the data have no value of a property, no id and no line of a response.
+    If *examples* is false, the data do not include values of properties, ids or lines of responses.
     """
     tables = _by_table(coverages)
     names = list(tables)

@@ -10,7 +10,7 @@ from mixpanel_export._report.model import SILENT, STATUSES, Calendar, CalendarDa
 from mixpanel_export._report.personal import reason_of
 
 MOST_DAYS = 3_660
-"""The most days that a calendar shows."""
+"""The maximum number of days in a calendar."""
 
 _MOST_FAILURES = 50
 
@@ -32,14 +32,14 @@ def calendar_of(coverage: Coverage, *, examples: bool) -> Calendar:
 
 
 def _words(selection: Selection, *, examples: bool) -> str:
-    """Return the selection in words. A filter is only mentioned, because it may name a person."""
+    """Describe the selection. A filter is mentioned but not shown, because it may contain personal data."""
     if examples or selection.where is None:
         return str(selection)
     return f"{Selection(selection.project, selection.events)} with a filter"
 
 
 def _failures(failures: Sequence[Failure], *, examples: bool) -> tuple[FailedDays, ...]:
-    """Return the newest failures, newest first; those with the same reason on adjacent days are one."""
+    """Return the newest failures, newest first. Failures on adjacent days with the same reason are merged."""
     rows: list[FailedDays] = []
     for failure in failures:
         reason = reason_of(failure.error, examples=examples) or ""

@@ -1,7 +1,7 @@
-"""The charts, as Vega-Lite specifications. Importing this module needs the extra `report`.
+"""The charts, as Vega-Lite specifications. Importing this module requires the extra `report`.
 
-Colours are CSS variables of the page, so that one chart suits light, dark and print. Legends, titles and tables of the
-same numbers are HTML, which screen readers can read.
+Colours are CSS variables of the page, so that a chart works in light mode, dark mode and print. Legends, titles and tables
+with the same numbers are HTML, which screen readers can read.
 """
 
 import json
@@ -52,17 +52,17 @@ _CONFIG = {
 
 @cache
 def javascript() -> str:
-    """Return the code of Vega, Vega-Lite and Vega-Embed. It defines `vegaEmbed`, and loads nothing."""
+    """Return the code of Vega, Vega-Lite and Vega-Embed. It defines `vegaEmbed`, and does not load other files."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def series_colour(place: int, count: int) -> str:
-    """Return the CSS colour of the series at *place* of *count*. The last one is that of all other events."""
+    """Return the CSS colour of the series at *place* of *count*. The last one is for all other events."""
     return "var(--series-other)" if place == count - 1 else f"var(--series-{place + 1})"
 
 
 def events_chart(activity: Activity) -> Spec:
-    """Return bars of the events of each bucket, stacked by name."""
+    """Return a bar chart of the events in each bucket, stacked by name."""
     names = [*(name.name for name in activity.names[:STACKED]), OTHER]
     colours = [series_colour(place, len(names)) for place in range(len(names))]
     rows = [
@@ -85,7 +85,7 @@ def events_chart(activity: Activity) -> Spec:
 
 
 def users_chart(activity: Activity) -> Spec:
-    """Return bars of the users of each bucket."""
+    """Return a bar chart of the users in each bucket."""
     rows = [_span(bucket, activity) | {"users": bucket.users} for bucket in activity.buckets]
     chart = _bars(activity).encode(
         y=_amount("users"),
@@ -97,7 +97,7 @@ def users_chart(activity: Activity) -> Spec:
 
 
 def timeline_chart(timeline: Timeline) -> Spec:
-    """Return a bar of phases for each batch of the last export."""
+    """Return a chart with a bar of phases for each batch of the last export."""
     rows = [
         {
             "first": str(row.batch.days.first),
@@ -126,13 +126,13 @@ def timeline_chart(timeline: Timeline) -> Spec:
 
 
 def requests_chart(usage: Sequence[Usage]) -> Spec:
-    """Return bars of the requests of each day."""
+    """Return a bar chart of the requests on each day."""
     rows = [{"day": str(day.day), "amount": day.requests} for day in usage]
     return _by_day(rows, _number("amount", "requests"), "var(--series-1)")
 
 
 def bytes_chart(usage: Sequence[Usage]) -> Spec:
-    """Return bars of the bytes of each day."""
+    """Return a bar chart of the bytes on each day."""
     rows = [{"day": str(day.day), "amount": day.bytes_read} for day in usage]
     return _by_day(rows, _number("amount", "bytes"), "var(--series-3)")
 
@@ -197,7 +197,7 @@ def _bars(activity: Activity) -> alt.Chart:
 
 
 def _span(bucket: Bucket, activity: Activity) -> dict[str, Any]:
-    """Return where the bar of a bucket begins and ends. The first and the last may be cut off."""
+    """Return the start and the end of a bucket's bar. The first and the last bar may be shortened."""
     begin = max(bucket.first, activity.first)
     end = min(bucket.last, activity.last) + timedelta(days=1)
     return {"begin": _milliseconds(begin), "end": _milliseconds(end)}
@@ -209,7 +209,7 @@ def _stacked(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _milliseconds(day: date) -> int:
-    """Return the beginning of a day as JavaScript writes it. In UTC, a day is the same for every reader."""
+    """Return the start of a day in JavaScript's format. In UTC, a day is the same for every reader."""
     return (day - date(1970, 1, 1)).days * 86_400_000
 
 

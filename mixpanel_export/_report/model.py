@@ -1,6 +1,6 @@
-"""What a report shows. Every number here is a number that the database or its ledger has.
+"""The data of a report. All numbers come from the database or its ledger.
 
-Values that may be personal data (ids, properties, raw lines, filters, texts of failures) are None unless the report
+Values that may be personal data (ids, properties, raw lines, filters, messages of failures) are None unless the report
 has examples. Names of events and properties are always shown.
 """
 
@@ -11,13 +11,13 @@ from typing import Literal
 from mixpanel_export._model import Batch
 
 SILENT = "silent"
-"""The status of a day for which Mixpanel answered twice without a body, so that it counts as having no events."""
+"""The status of a day with two empty responses, which is treated as a day without events."""
 
 STATUSES = ("complete", "open", "failed", "missing", SILENT, "limited", "imported")
 """Every status of a day, in the order of legends."""
 
 STACKED = 6
-"""The number of event names that the chart of events tells apart."""
+"""The number of event names that the chart of events distinguishes."""
 
 BucketUnit = Literal["day", "week", "month"]
 
@@ -46,14 +46,14 @@ class Calendar:
     """The days of one table and one selection."""
 
     selection: str
-    """Which events were requested, in words."""
+    """A description of the requested events."""
     days: tuple[CalendarDay, ...]
     """The newest days, in order."""
     counts: tuple[tuple[str, int], ...]
     """The number of days with each status that occurs, in the order of `STATUSES`, over all days."""
     failures: tuple[FailedDays, ...]
     earlier_days: int
-    """How many earlier days are left out."""
+    """The number of earlier days that are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ class Bucket:
     users: int
     """The number of different `distinct_id`s, without NULL."""
     by_name: tuple[int, ...]
-    """The events with each of the first `STACKED` names of `Activity.names`."""
+    """The number of events with each of the first `STACKED` names in `Activity.names`."""
 
     @property
     def others(self) -> int:
-        """The events with other names."""
+        """The number of events with other names."""
         return self.events - sum(self.by_name)
 
 
@@ -104,7 +104,7 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """A property: how many events have a value, and of which types the values are."""
+    """A property, with the number and the types of its values."""
 
     key: str
     type: str
@@ -124,11 +124,11 @@ class Properties:
     events: int
     """The number of events that were counted."""
     flat_table: str | None
-    """The flat table that the numbers are from; None if they were counted in the events table."""
+    """The flat table that the numbers come from; None if they were counted in the events table."""
     is_restricted: bool = False
     """Whether the flat table has only some events or some properties."""
     total_events: int = 0
-    """The number of events in the table. If it is larger than `events`, the numbers are from a sample."""
+    """The number of events in the table. If it is larger than `events`, the numbers come from a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Reject:
     size: int
     """The size of the line in bytes."""
     line: str | None = None
-    """The beginning of the line."""
+    """The start of the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of a batch's time. Times are seconds since the export's first request began to wait for the quota."""
+    """A part of a batch's time. Times are in seconds since the export's first request started to wait for the quota."""
 
     name: str
     begin: float
@@ -193,7 +193,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class TimelineRow:
-    """The last request of one batch, and what happened to its answer."""
+    """The last request of one batch, and the processing of its response."""
 
     batch: Batch
     phases: tuple[Phase, ...]
@@ -211,14 +211,14 @@ class Timeline:
     others: int
     """The number of batches that are left out."""
     began: datetime | None
-    """When the first request began to wait for the quota, in naive UTC; None if the ledger has no such times."""
+    """When the first request started to wait for the quota, in naive UTC; None if the ledger does not have these times."""
     seconds: float
     """From `began` to the last commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the ledger's batches cost on one day, in UTC."""
+    """The requests and bytes of the ledger's batches on one day, in UTC."""
 
     day: date
     requests: int
@@ -231,12 +231,12 @@ class LedgerRow:
 
     batch: Batch
     reason: str | None
-    """Why the batch failed; without examples, only as far as it has no data."""
+    """Why the batch failed. If the report has no examples, parts that may quote data are removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableReport:
-    """All that the report shows of one events table."""
+    """The report's data on one events table."""
 
     name: str
     zone: str
@@ -258,7 +258,7 @@ class TableReport:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """All that a page shows."""
+    """The data of a page."""
 
     file_name: str
     created: datetime

@@ -1,4 +1,4 @@
-"""Renders a report as one HTML page. Importing this module needs the extra `report`."""
+"""Renders a report as one HTML page. Importing this module requires the extra `report`."""
 
 import base64
 import hashlib
@@ -61,7 +61,7 @@ class _Month:
 @dataclass(frozen=True, slots=True)
 class _DayCounts:
     complete: int
-    """Days that are complete or silent."""
+    """Days that are complete or empty."""
     open: int
     absent: int
     """Days that failed or are missing."""
@@ -69,7 +69,7 @@ class _DayCounts:
 
 
 def render(data: ReportData) -> str:
-    """Return the page. It loads nothing: a content security policy allows its own scripts only, and no requests."""
+    """Return the page. It does not load anything: its content security policy allows only its own scripts, and no requests."""
     bundle, script = charts.javascript(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     return _environment().get_template("page.html.jinja").render(
         data=data,
@@ -119,7 +119,7 @@ def _environment() -> Environment:
 
 
 def _as_json(chart: Callable[[Any], charts.Spec]) -> Callable[[Any], Markup]:
-    """Return a function that returns a chart as JSON inside of a `script` element, which it cannot end."""
+    """Return a function that returns a chart as JSON for a `script` element. The JSON cannot end the element."""
 
     def text(value: object) -> Markup:
         return Markup(json.dumps(chart(value), separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704
@@ -166,7 +166,7 @@ def _day_counts(table: TableReport) -> _DayCounts:
 
 
 def _halves(rows: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
-    """Return the rows for two tables side by side. A few rows are one table."""
+    """Return the rows for two tables side by side. If there are only a few rows, there is one table."""
     middle = max(_FEW, ceil(len(rows) / 2))
     return rows[:middle], rows[middle:]
 
@@ -176,7 +176,7 @@ def _has_days_to_fetch(counts: Sequence[tuple[str, int]]) -> bool:
 
 
 def _other_events(activity: Activity) -> int:
-    """Return the events of the chart with other names than the stacked ones."""
+    """Return the number of the chart's events whose names are not stacked."""
     return sum(bucket.others for bucket in activity.buckets)
 
 

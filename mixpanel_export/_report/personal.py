@@ -1,13 +1,13 @@
-"""Keeps values of events out of a report without examples. Pure functions."""
+"""Removes values of events from a report without examples. Pure functions."""
 
-_SHOWN = 300  # characters of a property text, a raw line or a reason
+_SHOWN = 300  # maximum characters of properties, a raw line or a reason
 
 
 def reason_of(error: str | None, *, examples: bool) -> str | None:
     """Return why a batch failed.
 
-    An error may quote a response, a value or a filter, always after its first colon. So without *examples*, the text
-    ends there.
+    An error may quote a response, a value or a filter, but only after its first colon. So if *examples* is false, the
+    reason ends there.
     """
     if error is None:
         return None
@@ -16,5 +16,5 @@ def reason_of(error: str | None, *, examples: bool) -> str | None:
 
 
 def beginning(text: str) -> str:
-    """Return the beginning of a text."""
+    """Return the start of *text*."""
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

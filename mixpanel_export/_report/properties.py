@@ -1,7 +1,7 @@
-"""The properties of events: how many events have a value, and of which types the values are.
+"""The properties of events, with the number and the types of their values.
 
-A flat table knows this of every event. Without one, a sample of the events is counted, because the text of every event
-would have to be parsed.
+A flat table has these facts for every event. If there is none, a sample of the events is counted, because the text of
+each event must be parsed.
 """
 
 from mixpanel_export._database.connection import Connection, quoted
@@ -9,9 +9,9 @@ from mixpanel_export._flat.state import FlatTable, flat_tables
 from mixpanel_export._report.model import Properties, Property
 
 SAMPLE = 20_000
-"""About how many events are counted without a flat table. If a table has fewer events, all are."""
+"""The approximate number of events that are counted if there is no flat table. Smaller tables are counted completely."""
 
-_MOST = 150  # properties that are shown
+_MAX_PROPERTIES = 150  # properties that are shown
 
 _TYPES = {
     "BOOLEAN": "boolean",
@@ -27,13 +27,13 @@ _TYPES = {
 
 
 def read_properties(connection: Connection, table: str, events: int) -> Properties:
-    """Return the properties of a table with so many *events*."""
+    """Return the properties of a table. *events* is its number of events."""
     flat = _best(flat_tables(connection, table))
     return _from_flat(connection, flat, events) if flat else _from_sample(connection, table, events)
 
 
 def _best(tables: list[FlatTable]) -> FlatTable | None:
-    """Return the flat table that has the most: all properties and all events, if there is such a one."""
+    """Return the most complete flat table, preferably one with all properties and all events."""
     return min(tables, key=_restrictions, default=None)
 
 
@@ -45,7 +45,7 @@ def _from_flat(connection: Connection, flat: FlatTable, total: int) -> Propertie
     ((events,),) = connection.execute(f"SELECT count(*) FROM {quoted(flat.name)}").fetchall()
     rows = connection.execute(
         "SELECT key, type, value_count, count(*) OVER () FROM _flat_columns WHERE flat_table = ? "
-        f"ORDER BY value_count DESC, key LIMIT {_MOST}",
+        f"ORDER BY value_count DESC, key LIMIT {_MAX_PROPERTIES}",
         [flat.name],
     ).fetchall()
     return Properties(
@@ -64,7 +64,7 @@ def _from_sample(connection: Connection, table: str, total: int) -> Properties:
     ((events,),) = connection.execute(f"SELECT count(*) FROM {sample}").fetchall()
     rows = connection.execute(
         "SELECT key, list_sort(list_distinct(list(type) FILTER (type <> 'NULL'))), count(DISTINCT events.rowid) FILTER (type <> 'NULL') AS n, "
-        f"count(*) OVER () FROM {sample} AS events, json_each(events.properties) GROUP BY key ORDER BY n DESC, key LIMIT {_MOST}"
+        f"count(*) OVER () FROM {sample} AS events, json_each(events.properties) GROUP BY key ORDER BY n DESC, key LIMIT {_MAX_PROPERTIES}"
     ).fetchall()
     return Properties(
         rows=tuple(

@@ -11,11 +11,11 @@ from mixpanel_export._report.personal import beginning
 
 _EXAMPLES = 10  # of each kind
 _NAMES = 10
-_LINE = 1200  # bytes that are read of a raw line; a character has up to four bytes
+_LINE = 1200  # maximum bytes to read from a raw line; a character has up to four bytes
 
 
 def read_quality(connection: Connection, table: str, batches: Sequence[Batch], *, examples: bool) -> Quality:
-    """Return what was removed, rejected and repaired in *batches*, the ledger rows of a table."""
+    """Return the duplicates, rejects and repairs in *batches*, the ledger rows of a table."""
     own = "batch IN (SELECT batch FROM _export_batches WHERE table_name = ?)"
     duplicates: list[Duplicate] = []
     names: list[tuple[Any, ...]] = []

@@ -1,4 +1,4 @@
-"""The requests of the last export, what requests cost on each day, and the ledger. Pure functions over its rows."""
+"""The requests of the last export, the requests and bytes on each day, and the ledger. Pure functions of its rows."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,8 @@ from mixpanel_export._report.personal import reason_of
 PHASES = ("quota wait", "connection", "first byte", "transfer", "validation", "commit")
 """The phases of a request, in order."""
 
-_MOST_ROWS = 60  # of a timeline
-_MOST_BATCHES = 200  # of the ledger
+_MAX_ROWS = 60  # of a timeline
+_MAX_BATCHES = 200  # of the ledger
 
 
 def timeline_of(batches: Sequence[Batch]) -> Timeline:
@@ -27,8 +27,8 @@ def timeline_of(batches: Sequence[Batch]) -> Timeline:
     began = rows[0][0]
     ends = [batch.finished for _, batch in rows if batch.finished]
     return Timeline(
-        rows=tuple(TimelineRow(batch, tuple(_phases(batch, began))) for _, batch in rows[:_MOST_ROWS]),
-        others=max(0, len(rows) - _MOST_ROWS),
+        rows=tuple(TimelineRow(batch, tuple(_phases(batch, began))) for _, batch in rows[:_MAX_ROWS]),
+        others=max(0, len(rows) - _MAX_ROWS),
         began=began,
         seconds=(max(ends, default=began) - began).total_seconds(),
     )
@@ -66,5 +66,5 @@ def usage_of(batches: Sequence[Batch]) -> tuple[Usage, ...]:
 
 def ledger_of(batches: Sequence[Batch], *, examples: bool) -> tuple[LedgerRow, ...]:
     """Return the newest batches, newest first."""
-    newest = sorted(batches, key=lambda batch: batch.number, reverse=True)[:_MOST_BATCHES]
+    newest = sorted(batches, key=lambda batch: batch.number, reverse=True)[:_MAX_BATCHES]
     return tuple(LedgerRow(batch, reason_of(batch.error, examples=examples)) for batch in newest)

@@ -1,4 +1,4 @@
-"""`mpx report`: a page about a file."""
+"""`mpx report`: writes an HTML page about a file."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ Examples:
 """
 
 
-@click.command("report", short_help="Write an HTML page that shows what a file holds.", epilog=EXAMPLES)
+@click.command("report", short_help="Write an HTML page about a file's events and exports.", epilog=EXAMPLES)
 @db_argument
 @table_option
 @option(
@@ -48,10 +48,10 @@ def command(
     """Write an HTML page about DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
     The page shows the status of each day, events and users over time, the properties, duplicates, rejected and
-    repaired lines, the requests of the last export, and the ledger. It is one file, which needs no network.
+    repaired lines, the requests of the last export, and the ledger. It is a single file that works offline.
 
-    Without --examples, the page has no values of properties and no ids. It always has the names of events and
-    properties. The command needs the extra report: pip install 'mpx-export[report]'.
+    Without --examples, the page does not have values of properties or ids. It always has the names of events and
+    properties. The command requires the extra report: pip install 'mpx-export[report]'.
     """
     from mixpanel_export._database.path import database_path
     from mixpanel_export._local.report import report_of

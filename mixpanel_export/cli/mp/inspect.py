@@ -34,12 +34,12 @@ def _command(name: str, short_help: str, example: str) -> Callable[[Callable[...
 
 
 def _table(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the option and the argument that name the table; the documents of `mp` use both."""
+    """Add an option and an argument for the table's name, because the documentation of `mp` uses both."""
 
     @wraps(function)
     def with_table(ctx: click.Context, /, *, table: str | None, argument: str | None, **options: Any) -> None:
         if (table is None) == (argument is None):
-            raise click.UsageError("name one table, such as -t events", ctx)
+            raise click.UsageError("give one table, such as -t events", ctx)
         function(ctx, table=table or argument, **options)
 
     with_option = option("-t", "--table", metavar="NAME", help="Table to use.")(with_table)
