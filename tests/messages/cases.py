@@ -417,6 +417,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "mpx mp: two modes": shell("mp", "fetch", "events", *WEEK, "--append", "--replace"),
     "mpx mp: --raw alone": shell("mp", "fetch", "events", *WEEK, "--raw"),
     "mpx mp: no SQL": shell("mp", "query", "sql"),
+    "mpx mp: no table": shell("mp", "inspect", "schema"),
     "mpx mp: no file with SQL": shell("mp", "query", "sql", "--file", "none.sql"),
     "mpx mp: --jq with CSV": steps(exists, inspected("--jq", ".", "--format", "csv")),
     "mpx mp: --jq without jq": steps(steps(exists, environment(PATH="")), inspected("--jq", ".")),
