@@ -24,7 +24,7 @@ no `_sync_changes`. Version 2 has `_export_timeless` instead of `_export_strays`
 """
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
-"""The ledger tables with a `batch` column."""
+"""The tables whose rows belong to a batch, and are deleted with it. The rows of `_sync_changes` outlive their batch."""
 
 EVENT_COLUMNS = {
     "event_name": "VARCHAR",

@@ -1,5 +1,6 @@
 """A sync every night: the table follows a project that changes, through outages, kills and wrong clocks."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from nights import BUDGET, QUARTER, Project, nights
 async def live(project: Project) -> dict[str, object]:
     """Spend all nights, and check the table after each week. Return figures about them."""
     spent: list[int] = []
+    cpu: list[float] = []  # of the simulator, too
     for number, night in enumerate(nights(project.seed, project.weeks)):
-        before = len(project.sim.requests)
+        before, started = len(project.sim.requests), time.process_time()
         result = await project.spend(night)
         requests = len(project.sim.requests) - before
         if night.is_good:
@@ -21,12 +23,17 @@ async def live(project: Project) -> dict[str, object]:
             assert requests == result.requests
             assert requests - result.export.empty_batches <= BUDGET  # empty answers are requested again
             spent.append(requests)
+            cpu.append(time.process_time() - started)
         if number % 7 == 6 and project.db.exists():
             project.check()
             week = number // 7
             if week % QUARTER == QUARTER - 1 or week == project.weeks - 1:
                 assert project.is_exact(), f"after week {week}"
-    return {"requests_a_good_night": sum(spent) / len(spent), "stale_days_a_week": project.stale}
+    return {
+        "requests_a_good_night": sum(spent) / len(spent),
+        "cpu_seconds_a_good_night": sum(cpu) / len(cpu),
+        "stale_days_a_week": project.stale,
+    }
 
 
 @pytest.mark.parametrize("seed", [638])
