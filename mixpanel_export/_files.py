@@ -69,9 +69,9 @@ def file_to_write(path: Path) -> Path:
 
 
 def delete(path: Path) -> bool:
-    """Delete a file if it exists. Return False if the system refuses.
+    """Delete a file if it exists. Return False if the system does not allow it.
 
-    Windows refuses while a file is open or mapped, for example by a virus scanner.
+    Windows does not allow it while a file is open or mapped, for example by a virus scanner.
     """
     try:
         path.unlink(missing_ok=True)

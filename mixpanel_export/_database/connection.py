@@ -133,7 +133,7 @@ def first_row(
 ) -> tuple[Any, ...] | None:
     """Return the first row of *query*, or None if it has none, and end the statement.
 
-    A result that is not read to its end would keep its transaction, and other connections could write no checkpoint.
+    An unread result would keep its transaction open, so other connections could not write a checkpoint.
     """
     row: tuple[Any, ...] | None = connection.execute(query, parameters).fetchone()
     connection.execute("SELECT 1")  # replaces the result
@@ -255,7 +255,7 @@ def _only_export_of_file(path: Path) -> Iterator[None]:
 def _as_database_error(path: Path, error: Exception) -> DatabaseError:
     """Convert a DuckDB or OS error to a `DatabaseError`."""
     text = str(error)
-    # On Windows, the system's part of the message is in the user's language. DuckDB adds who has the file open.
+    # On Windows, the system's part of the message is in the user's language. DuckDB adds the process that has the file open.
     if any(
         part in text for part in ("Could not set lock", "being used by another process", "already open in")
     ):

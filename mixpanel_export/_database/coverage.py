@@ -143,11 +143,11 @@ class Coverage:
 
     @property
     def options(self) -> LoadOptions:
-        """How the newest batch was loaded; without batches, how the target days are to be loaded."""
+        """The options of the newest batch; if there are no batches, the options for the target days."""
         return self._options_of(self.batches)
 
     def options_for(self, days: Chunk) -> LoadOptions:
-        """Return how to load *days*: as the newest batch of these days did, else as the newest batch of all days."""
+        """Return the options of the newest batch for *days*, or else of the newest batch for all days."""
         return self._options_of([row for row in self.batches if row.days.overlaps(days)] or self.batches)
 
     def _options_of(self, batches: Sequence[Batch]) -> LoadOptions:

@@ -1,8 +1,8 @@
 """The target days of a table and selection: all days that exports have requested, fetched or not.
 
-A target day without a batch counts as missing, even if an export was interrupted before it recorded anything about
-that day. An export records its target days when Mixpanel has accepted its account and selection. Exports add target
-days and never remove any, except days that the project's plan does not include.
+A target day without a batch is missing, even if an export was interrupted before it recorded anything about that day. An
+export records its target days once Mixpanel has accepted its account and selection. Exports add target days. They remove
+only days that the project's plan does not include.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ _SAME = (
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How an export loads events, apart from their selection."""
+    """The options with which an export loads events, apart from the selection."""
 
     zone: str = "UTC"
-    """The project's time zone, in which the days begin and end."""
+    """The project's time zone, in which the days start and end."""
     deduplicated: bool = True
     """Whether duplicates are removed."""
 
@@ -35,7 +35,7 @@ class Target:
 
     days: Chunk
     options: LoadOptions | None = None
-    """How the newest export of these days loaded them; None if no export has recorded it."""
+    """The options of the newest export of these days; None if they were not recorded."""
 
 
 def read_targets(connection: Connection) -> dict[tuple[str, Selection], Target]:
@@ -52,13 +52,13 @@ def read_targets(connection: Connection) -> dict[tuple[str, Selection], Target]:
 
 
 def _target(row: Mapping[str, Any]) -> Target:
-    zone = row.get("timezone")  # files of older releases lack it
+    zone = row.get("timezone")  # missing in files of older releases
     options = None if zone is None else LoadOptions(zone, row["deduped"])
     return Target(Chunk(row["from_date"], row["to_date"]), options)
 
 
 def is_target(connection: Connection, table: str, selection: Selection, target: Target) -> bool:
-    """Whether the target days include those of *target*, and the newest export loaded them with the same options."""
+    """Whether the target days include the days of *target*, and the newest export loaded them with the same options."""
     current = read_targets(connection).get((table, selection))
     return current is not None and current == _widened(current, target)
 

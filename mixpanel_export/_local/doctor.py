@@ -145,7 +145,7 @@ def server_findings(reached: ServerProbe) -> Iterator[Finding]:
             "clock",
             "warning",
             f"{abs(reached.ahead):.0f} s {side} the server's clock",
-            "synchronize the clock (NTP), which decides which days are over",
+            "synchronize the clock (NTP), because it determines which days are over",
         )
 
 

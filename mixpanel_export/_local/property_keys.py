@@ -1,4 +1,4 @@
-"""Finds property keys in SQL that no event has, although a similar key exists. DuckDB returns NULL for such keys."""
+"""Finds unknown property keys in SQL that resemble existing keys. DuckDB returns NULL for unknown keys."""
 
 import re
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ _PATH = re.compile(r'\$\.(?:"([^"]+)"|(\w+))')
 
 @dataclass(frozen=True, slots=True)
 class UnknownKey:
-    """A key that no event of the sample has."""
+    """A key that does not occur in the sample of events."""
 
     key: str
     similar: str
-    """The most similar key of the sample."""
+    """The most similar key in the sample."""
     sampled: int | None
     """The number of events in the sample; None if all events were read."""
 
 
 def unknown_keys(connection: Connection, sql: str) -> list[UnknownKey]:
-    """Return the keys of `properties` in *sql* that no event has and that resemble a key that events have.
+    """Return the unknown keys of `properties` in *sql* that resemble a known key.
 
-    The events of the tables that *sql* names are sampled. Keys in a flat table are known as well.
+    Known keys come from a sample of the events in the tables that occur in *sql*, and from flat tables.
     """
     keys = dict.fromkeys(_keys_in(sql))
     tables = [
@@ -44,8 +44,8 @@ def unknown_keys(connection: Connection, sql: str) -> list[UnknownKey]:
         return []
     sizes = [_size(connection, name) for name in tables]
     known = {key for name, size in zip(tables, sizes, strict=True) for key in _known(connection, name, size)}
-    most = _WINDOWS * _WINDOW_ROWS
-    sampled = None if max(sizes) <= most else sum(min(size, most) for size in sizes)
+    sample = _WINDOWS * _WINDOW_ROWS
+    sampled = None if max(sizes) <= sample else sum(min(size, sample) for size in sizes)
     return [
         UnknownKey(key, similar, sampled)
         for key in keys
@@ -62,7 +62,7 @@ def _keys_in(sql: str) -> Iterator[str]:
         path = _PATH.match(text)
         if path:
             yield path[1] or path[2]
-        elif not text.startswith(("$", "/")):  # a path or a JSON pointer
+        elif not text.startswith(("$", "/")):  # neither a path nor a JSON pointer
             yield text
 
 

@@ -1,6 +1,6 @@
 """Parses and checks days that callers pass as arguments. Pure functions.
 
-A day is a date, or text: `2024-01-31`, `today`, `yesterday`, `-30d` or `30d` (so many days ago), `-2w` or `2w` (so many
+A day is a date, or text: `2024-01-31`, `today`, `yesterday`, `-30d` or `30d` (30 days ago), `-2w` or `2w` (two
 weeks ago), `2024-03` and `last-month`. A month is its first day at the start of a range, and its last day at the end
 of a range.
 """

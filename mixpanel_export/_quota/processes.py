@@ -1,4 +1,4 @@
-"""What a process is exporting, according to the quota file."""
+"""Finds the projects that a process is exporting, according to the quota file."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Usage:
     """A process's requests for a project in the last hour."""
 
     project: str
-    """The project id; empty for credentials without one."""
+    """The project id; empty if the credentials have none."""
     first: float
     """Seconds since the first of these requests."""
     wait: float
@@ -42,7 +42,7 @@ def _usages(pid: int, per_hour: int, file: Path) -> Iterator[Usage]:
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         keys = connection.execute(_KEYS, [pid, clock().boot]).fetchall()
     for key in keys:
-        view = SharedQuota(Key(*key), 0, per_hour, path=file, clock=clock).read()
-        ages = [request.age for request in view.requests if request.pid == pid]
+        state = SharedQuota(Key(*key), 0, per_hour, path=file, clock=clock).read()
+        ages = [request.age for request in state.requests if request.pid == pid]
         if ages:
-            yield Usage(key[1], max(ages), view.wait)
+            yield Usage(key[1], max(ages), state.wait)

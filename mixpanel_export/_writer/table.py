@@ -184,7 +184,7 @@ class EventsTable:
     def record_target(self) -> None:
         """Add the requested days to the target days. Mixpanel must have accepted the account and the selection.
 
-        With a `limit`, nothing is recorded, because the days would never count as exported.
+        If the export has a `limit`, nothing is recorded, because its days are never considered exported.
         """
         with self.converted_errors(str(self.spec.days)):
             known = is_target(self.connection, self.target_table, self.spec.selection, self._target)

@@ -34,22 +34,22 @@ Mixpanel rejects it, nothing is stored. If it cannot be tested now, it is stored
 
 _REGIONS = click.Choice(["us", "eu", "in"], case_sensitive=False)
 _SAMPLE = 100  # number of yesterday's events that are checked for times in UTC
-_MOST_SECRETS = 3  # times that a refused secret may be typed
+_MAX_SECRETS = 3  # maximum number of attempts to type a secret
 
 
 def _username(text: str) -> str:
-    """Return the user name; raises `click.BadParameter` if it is not a possible one."""
+    """Return the user name. Raises `click.BadParameter` if it is not valid."""
     name = text.strip()
     if not name or ":" in name:
-        raise click.BadParameter("a user name has at least one character, and no colon")
+        raise click.BadParameter("a user name must not be empty or contain a colon")
     return name
 
 
 def _project_id(text: str) -> str:
-    """Return the project id; raises `click.BadParameter` if it is not a number."""
+    """Return the project id. Raises `click.BadParameter` if it is not a number."""
     number = text.strip()
     if not (number.isascii() and number.isdecimal()):
-        raise click.BadParameter(f"{number!r} is not a project id, which is a number such as 12345")
+        raise click.BadParameter(f"{number!r} is not a project id; use a number such as 12345")
     return number
 
 
@@ -119,7 +119,7 @@ def add(
     no_test: bool,
     api_url: str | None,
 ) -> None:
-    """Add a service account to the configuration file, which only its owner can then read. NAME is for --account."""
+    """Add a service account to the configuration file, which only its owner can then read. NAME is the name for --account."""
     from mixpanel_export._config.config_file import config_file
     from mixpanel_export._local.accounts import add_account
     from mixpanel_export.credentials import Credentials
@@ -138,7 +138,7 @@ def add(
     )
     tried = ""
     if not no_test:
-        credentials, tried = _tried(credentials, api_url, attempts=_MOST_SECRETS if secret is None else 1)
+        credentials, tried = _tried(credentials, api_url, attempts=_MAX_SECRETS if secret is None else 1)
     is_default = add_account(path, name, credentials, replace=replace, default=default, keyring=keyring)
     facts = f"project {credentials.project_id}, {credentials.region}" + (
         ", the default" if is_default else ""
@@ -152,10 +152,10 @@ def _advice(name: str) -> str:
 
 
 def _checked_name(path: Path, name: str | None, *, replace: bool) -> str:
-    """Return the name of the account, which is asked for if it is None.
+    """Return the account's name. If it is None, ask for it.
 
     Raises:
-        AccountExistsError, ConfigError: As `check_new`.
+        AccountExistsError, ConfigError: See `check_new`.
     """
     from mixpanel_export._local.accounts import check_new
     from mixpanel_export.credentials import read_accounts
@@ -231,7 +231,7 @@ def _asked_region() -> str:
 
 
 def _asked_zone() -> str | None:
-    """Ask for the time zone of a legacy project, whose times are local. Other projects need none."""
+    """Ask for the time zone of a legacy project, whose times are local. Return None for other projects."""
     if not sys.stdin.isatty() or not click.confirm("Was the project created before 2023?", err=True):
         return None
     return str(click.prompt("Its time zone, such as US/Pacific, or UTC", value_proc=_zone, err=True))
@@ -247,12 +247,12 @@ def _zone(text: str) -> str:
 
 
 def _tried(credentials: "Credentials", api_url: str | None, *, attempts: int) -> tuple["Credentials", str]:
-    """Try the account, and return the accepted credentials with the result in words.
+    """Test the account, and return the accepted credentials and the result as a sentence.
 
-    If Mixpanel refuses the account, the secret is asked for again, up to the number of *attempts*.
+    If Mixpanel rejects the account, the user is asked for the secret again, for at most *attempts* attempts.
 
     Raises:
-        AuthenticationError, ConfigError: As `_try`.
+        AuthenticationError, ConfigError: See `_try`.
     """
     from mixpanel_export.errors import AuthenticationError
 

@@ -136,7 +136,7 @@ Exit codes:
     "--allow-new-events",
     section="What",
     is_flag=True,
-    help="Do not question names in --events that resemble others and are not in the file.",
+    help="Do not ask about names in --events that are not in the file but resemble other names.",
 )
 @option(
     "-w",

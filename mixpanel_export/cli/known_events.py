@@ -1,7 +1,7 @@
-"""Questions event names that are probably mistyped.
+"""Asks about event names that are probably mistyped.
 
-Mixpanel accepts any name. A mistyped name would use requests, and its days would count as complete. So a name is
-questioned if it resembles an event of the project and does not occur in days that were exported completely.
+Mixpanel accepts any name. A mistyped name would waste requests, and its days would be recorded as complete. So the user
+must confirm a name that resembles an event of the project, but does not occur in days that were exported completely.
 """
 
 import sys
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def check_names(events: Sequence[str], db: str, project: str, *, allowed: bool, may_ask: bool) -> None:
-    """Question each of *events* that resembles an event of the project in the file, but is not one.
+    """Check each of *events* that resembles an event of the project in the file, but is not one.
 
-    If the file has complete days of all events, such a name is probably mistyped: the user must confirm it on the
-    terminal, or with the option (*allowed*). A name of an earlier export is not questioned. If the file has only
-    selected events, the suggestion is printed.
+    If the file has complete days with all events, such a name is probably mistyped. The user must then confirm it on
+    the terminal, unless *allowed* is true. A name from an earlier export needs no confirmation. If the file has only
+    selected events, a suggestion is printed.
 
     Raises:
-        UsageError: A name is questionable, and the user cannot be asked, because there is no terminal or not *may_ask*.
+        UsageError: A name needs confirmation, but there is no terminal, or *may_ask* is false.
         Abort: The user does not confirm a name.
     """
     known, requested, certain = _known_names(db, project)
@@ -47,9 +47,9 @@ def check_names(events: Sequence[str], db: str, project: str, *, allowed: bool, 
 
 
 def _known_names(db: str, project: str) -> tuple[set[str], set[str], bool]:
-    """Return the project's event names in the file's tables and in its selections, and whether some days are complete.
+    """Return the project's event names in the tables, those in selections, and whether some days are complete.
 
-    If some days were exported completely, with all events, the names in the tables are from these days.
+    If some days were exported completely, with all events, the names in the tables come from these days.
     """
     from mixpanel_export._database.ledger import read_batches
     from mixpanel_export._database.path import database_path, has_content

@@ -23,7 +23,7 @@ _LONG = 3_500.0  # seconds; older requests may be missing from the quota file
 def open_read_only(db: str, wait: float | None = None) -> Iterator["Connection"]:
     """Open the file for reading. If another process holds it, retry for *wait* seconds.
 
-    *wait* is None for commands without the option --wait.
+    *wait* is None for commands without the `--wait` option.
 
     Raises:
         DatabaseLockedError: Another process still holds the file.
@@ -45,7 +45,7 @@ def open_read_only(db: str, wait: float | None = None) -> Iterator["Connection"]
 
 
 def explained(error: DatabaseLockedError, db: str, wait: float | None = None) -> DatabaseLockedError:
-    """Return the error with what is known about the process that holds the file, and with advice for the shell."""
+    """Return the error with facts about the process that holds the file, and with advice for the shell."""
     usage = _usage(error.holding_pid)
     after = f" after {duration_words(wait)}" if wait else ""
     return DatabaseLockedError(
@@ -57,7 +57,7 @@ def explained(error: DatabaseLockedError, db: str, wait: float | None = None) ->
 
 
 def _usage(pid: int | None) -> "Usage | None":
-    """Return what the process exports; None if it is not known to export."""
+    """Return the usage of the project that the process exports; None if it does not seem to export."""
     from mixpanel_export._quota.limits import Quota
     from mixpanel_export._quota.processes import usages_of
 
@@ -73,7 +73,7 @@ def _holder(error: DatabaseLockedError, usage: "Usage | None") -> str:
         return f"process {error.holding_pid}" if error.holding_pid else "another process"
     since = "for about an hour or longer" if usage.first > _LONG else f"since {_clock(-usage.first)}"
     project = f"project {usage.project}" if usage.project else "a project"
-    spent = f" and has no request left until {_clock(usage.wait)}" if usage.wait > _SHORT else ""
+    spent = f" and has no requests left until {_clock(usage.wait)}" if usage.wait > _SHORT else ""
     return f"process {error.holding_pid}, which has been exporting {project} {since}{spent}"
 
 

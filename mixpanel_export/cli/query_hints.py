@@ -15,7 +15,7 @@ _EMPTY = re.compile(r"\bproperties(?:\.(?=\s*(?:[,)=]|$|FROM\b|AS\b))|\s*->>?\s*
 
 
 def say_how_to_write_keys(sql: str, parameters: Collection[str]) -> None:
-    """Print how to write keys that begin with `$`, if DuckDB or the shell takes them for something else."""
+    """Print how to write keys that begin with `$`, if DuckDB or the shell would interpret them differently."""
     keys = {match[1]: f"'{match[1]}' as a path" for match in _PATH.finditer(sql)}
     for match in _PARAMETER.finditer(sql):
         if match[1].removeprefix("$") not in parameters:
@@ -30,7 +30,7 @@ def say_how_to_write_keys(sql: str, parameters: Collection[str]) -> None:
 
 
 def say_unknown_keys(connection: "Connection", sql: str) -> None:
-    """Print a suggestion for each key of `properties` that no event has, although a similar key exists."""
+    """Print a suggestion for each unknown key of `properties` that resembles an existing key."""
     from mixpanel_export._local.property_keys import unknown_keys
 
     for unknown in unknown_keys(connection, sql):

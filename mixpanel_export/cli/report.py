@@ -163,7 +163,7 @@ def _failures(result: ParallelFetchResult) -> Iterator[tuple[str, str]]:
 
 
 def _when(result: ParallelFetchResult) -> str:
-    """Return when to continue, if that depends on the quota alone."""
+    """Return when to continue, if that depends only on the quota."""
     from mixpanel_export.progress import in_words
 
     waits = [error.retry_after for error in result.errors if isinstance(error, RateLimitError)]
@@ -223,7 +223,7 @@ def sync_line(result: "SyncResult", title: str) -> str:
 
 
 def kept_line(change: "DayChange", title: str, command: str) -> str:
-    """Return the report on a day that lost events. *command* replaces what was kept."""
+    """Return the report on a day that lost events. *command* replaces the old events."""
     return (
         f"{title}: {change.day} had {change.old_rows:,} events and now has {change.new_rows:,}, so the earlier ones are "
         f"kept; to replace them: {command}"
@@ -256,7 +256,7 @@ def export_command(
 
 
 def selection_advice(error: SelectionError, events: Sequence[str] | None, where: str | None) -> str | None:
-    """Return the options that export the table's own selection; None if the error is about something else.
+    """Return the options that export the table's own selection; None if the error has another cause.
 
     *events* and *where* are the values of this export's options.
     """

@@ -108,7 +108,7 @@ def print_failures(
 
 
 def exit_code(results: list[ParallelFetchResult]) -> int:
-    """Return 0 if nothing failed, 5 if the quota being used up is the only reason for failures, else 1."""
+    """Return 0 if nothing failed, 5 if the quota was used up and nothing else failed, else 1."""
     failed = [error for result in results for error in result.errors]
     if not any(result.has_failures for result in results):
         return 0

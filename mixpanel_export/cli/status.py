@@ -181,7 +181,7 @@ def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
 
 
 def _days_to_fetch(coverage: "Coverage") -> Iterator[tuple[str, str]]:
-    """Yield each status whose days are still to be fetched, with their number and the first ranges."""
+    """Yield each status of days that must still be fetched, with their number and the first ranges."""
     from mixpanel_export._database.coverage import join_days
 
     for status in ("missing", "failed", "open"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def status_as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> dict[str, Any]:
-    """Return what the file holds, with the commands that fetch the rest."""
+    """Return the contents of the file, with the commands that fetch the remaining days."""
     return {
         "database": db,
         "tables": [_table_as_dict(coverage, db) for coverage in chosen],

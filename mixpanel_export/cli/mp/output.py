@@ -37,12 +37,12 @@ def check_jq(style: str, jq: str | None) -> None:
     """Check that a result in the format *style* can be filtered with *jq*, if given.
 
     Raises:
-        ArgumentError: The format is not JSON, or the program jq is not installed.
+        ArgumentError: The format is not JSON, or jq is not installed.
     """
     if jq is not None and style not in {"json", "jsonl"}:
         raise ArgumentError("jq", "needs --format json or jsonl")
     if jq is not None and shutil.which("jq") is None:
-        raise ArgumentError("jq", "needs the program jq", advice="install it, or leave the option out")
+        raise ArgumentError("jq", "requires the jq program", advice="install it, or leave the option out")
 
 
 def print_result(value: Any, style: str, jq: str | None) -> None:
