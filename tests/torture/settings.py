@@ -42,8 +42,8 @@ class Settings:
         """Return the values of the module attributes that are no parameters of an export."""
         return {
             "_source.request.BodyDecoder": partial(BodyDecoder, block_size=self.block_size),
-            "_source.request._WIRE": self.wire_size,
-            "_source.request._PLAIN": 8 * self.wire_size,
+            "_source.request._WIRE_BATCH": self.wire_size,
+            "_source.request._LINES_BATCH": 8 * self.wire_size,
         }
 
 
