@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mixpanel_export._local.upgrade import upgrade_database
     from mixpanel_export._planning.planner import split_date_range
     from mixpanel_export._source.parameters import Timeouts
+    from mixpanel_export._verify.verify import verify_events
     from mixpanel_export.changes import DayChange, SyncResult
     from mixpanel_export.credentials import Credentials
     from mixpanel_export.errors import (
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         Progress,
     )
     from mixpanel_export.sync import run_sync
+    from mixpanel_export.verification import CountDifference, VerifyResult
     from mixpanel_export.workspace import Workspace
 
     __version__: str
@@ -85,6 +87,7 @@ __all__ = [
     "ColumnStatsResult",
     "ColumnSummary",
     "ConfigError",
+    "CountDifference",
     "Credentials",
     "DatabaseError",
     "DatabaseLockedError",
@@ -124,6 +127,7 @@ __all__ = [
     "TruncatedError",
     "UpgradeResult",
     "UpgradedTable",
+    "VerifyResult",
     "Workspace",
     "WorkspaceInfo",
     "__version__",
@@ -133,6 +137,7 @@ __all__ = [
     "split_date_range",
     "sync_events",
     "upgrade_database",
+    "verify_events",
 ]
 
 # These are imported on first use, so that importing the package is quick and loads no other library.
@@ -148,6 +153,7 @@ _HOMES = {
     "ColumnStatsResult": "inspection",
     "ColumnSummary": "inspection",
     "ConfigError": "errors",
+    "CountDifference": "verification",
     "Credentials": "credentials",
     "DatabaseError": "errors",
     "DatabaseLockedError": "errors",
@@ -187,6 +193,7 @@ _HOMES = {
     "TruncatedError": "errors",
     "UpgradeResult": "inspection",
     "UpgradedTable": "inspection",
+    "VerifyResult": "verification",
     "Workspace": "workspace",
     "WorkspaceInfo": "inspection",
     "export_events": "_export.engine",
@@ -195,6 +202,7 @@ _HOMES = {
     "split_date_range": "_planning.planner",
     "sync_events": "_export.sync_events",
     "upgrade_database": "_local.upgrade",
+    "verify_events": "_verify.verify",
 }
 
 # Names from mixpanel_data that have no function here. They can be imported, but are not in `__all__`.

@@ -1,6 +1,8 @@
-"""The file and the project of a `Workspace`."""
+"""The file and the project of a `Workspace`, and the comparison of both."""
 
+from collections.abc import Iterable
 from dataclasses import replace as changed
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -10,8 +12,12 @@ from mixpanel_export._database.path import database_path
 from mixpanel_export._local.file import LocalDatabase
 from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._timezones import checked_zone
+from mixpanel_export._tracebacks import short_tracebacks
+from mixpanel_export._verify.verify import verify_events
 from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ConfigError
+from mixpanel_export.sync import run_sync
+from mixpanel_export.verification import VerifyResult
 
 
 class Project(LocalDatabase):
@@ -51,6 +57,44 @@ class Project(LocalDatabase):
         if chosen is not None:
             return database_path(chosen)
         return default_path(checked_project_id(self._project_id or self._credentials.project_id))
+
+    @short_tracebacks
+    def verify(
+        self,
+        name: str = "events",
+        *,
+        from_date: str | date | None = None,
+        to_date: str | date | None = None,
+        reporting_timezone: str | None = None,
+        tolerance: float = 0.0,
+        ignore: Iterable[str] = (),
+        retries: int = 5,
+        max_wait: float = 86_400.0,
+    ) -> VerifyResult:
+        """Compare table *name* with Mixpanel's own counts, for each event and day, as `verify_events` does.
+
+        Raises:
+            ArgumentError: An argument is out of range, or the table has none of the days; this is a `ValueError`.
+            MixpanelDataError: The table cannot be verified, or a request failed; the subclass tells why.
+
+        Example:
+            result = workspace.verify(reporting_timezone="US/Pacific")
+            print(result.verified, result.failed_days, result.unexplained)
+        """
+        return run_sync(
+            verify_events,
+            self.db_path,
+            name,
+            from_date=from_date,
+            to_date=to_date,
+            credentials=self._credentials,
+            reporting_timezone=reporting_timezone,
+            tolerance=tolerance,
+            ignore=ignore,
+            retries=retries,
+            max_wait=max_wait,
+            api_url=self._api_url,
+        )
 
     def _credentials_or_none(self) -> Credentials | None:
         """Return the credentials; None if there are none, or if the file may belong to another project."""

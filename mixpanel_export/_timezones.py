@@ -32,15 +32,15 @@ _QUARTER = 900  # seconds; delays are rounded to quarters of an hour, because ev
 _FRACTIONS = frozenset({-9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 5.75, 6.5, 8.75, 9.5, 10.5, 12.75, 13.75})
 
 
-def checked_zone(*names: str | None) -> str:
-    """Return the first of *names* that is not None, or "UTC".
+def checked_zone(*names: str | None, argument: str = "project_timezone") -> str:
+    """Return the first of *names* that is not None, or "UTC". *argument* is the argument's name, for the error.
 
     Raises:
         ArgumentError: The name is not a time zone. "localtime" is rejected, because it means this machine's zone.
     """
     name = next((name for name in names if name is not None), "UTC")
     if name != "UTC" and name not in available_timezones() - {"localtime"}:
-        raise ArgumentError("project_timezone", f"must be an IANA name such as US/Pacific, got {name!r}")
+        raise ArgumentError(argument, f"must be an IANA name such as US/Pacific, got {name!r}")
     return name
 
 

@@ -13,6 +13,9 @@ from mixpanel_export._database.target_days import delete_target_days
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export.errors import LedgerMismatchError, SelectionError
 
+UNKNOWN_PROJECT = "(unknown)"
+"""The project of batches that mixpanel_data wrote, because its files do not name it."""
+
 _COLUMNS = {
     "number": "batch",
     "table": "table_name",

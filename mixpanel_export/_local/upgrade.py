@@ -21,7 +21,7 @@ from mixpanel_export._database.connection import (
     transaction,
 )
 from mixpanel_export._database.coverage import join_days
-from mixpanel_export._database.ledger import Ledger
+from mixpanel_export._database.ledger import UNKNOWN_PROJECT, Ledger
 from mixpanel_export._database.path import check_exists, database_path
 from mixpanel_export._database.schema import (
     IN_MAIN,
@@ -48,7 +48,7 @@ _COLUMNS = [
     ("properties", "JSON"),
 ]
 _NEW = "_export_upgrade_"
-_UNKNOWN = Selection("(unknown)")  # the file does not record the project
+_UNKNOWN = Selection(UNKNOWN_PROJECT)
 _EAST, _WEST = 14, 12  # the largest offsets from UTC in hours
 
 

@@ -1,7 +1,8 @@
-"""Checks credentials with the cheapest request that proves them valid."""
+"""Requests a few events: to check credentials, or to find out whether exports have events of some names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import httpx
 
@@ -11,7 +12,7 @@ from mixpanel_export._quota.gate import gate_for
 from mixpanel_export._quota.limits import Quota
 from mixpanel_export._source.client import new_client
 from mixpanel_export._source.fetcher import Fetcher
-from mixpanel_export._source.parameters import Timeouts, parameters_for
+from mixpanel_export._source.parameters import RequestParameters, Timeouts, parameters_for
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import RateLimitError
 
@@ -42,18 +43,55 @@ async def check_credentials(
     parameters = parameters_for(
         credentials, Selection(credentials.project_id), limit=limit, api_url=api_url, timeouts=_TIMEOUTS
     )
-    sink = _Lines()
-
-    async def check() -> None:
-        async with new_client(parameters.url, transport) as client:
-            gate = gate_for(Quota.resolved(max_wait=0.0), parameters.url, credentials.project_id)
-            fetcher = Fetcher(client, parameters, gate, workers=1, retries=0, now=now)
-            await fetcher.fetch(Chunk(yesterday, yesterday), sink)
-
+    quota = Quota.resolved(max_wait=0.0)
+    fetch = partial(
+        _lines, parameters, Chunk(yesterday, yesterday), quota, retries=0, transport=transport, now=now
+    )
     try:
-        await in_task(check)
+        return await in_task(fetch)
     except RateLimitError as error:
         raise _cannot_check_now(error) from error
+
+
+async def sends_events(
+    credentials: Credentials,
+    names: Sequence[str],
+    days: Chunk,
+    quota: Quota,
+    *,
+    retries: int,
+    api_url: str | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    now: Callable[[], datetime],
+) -> bool:
+    """Whether an export of *days* has any of the events *names*. An empty answer is requested once more.
+
+    Raises:
+        APIError: The request failed.
+        ArgumentError: The names do not fit into a request.
+    """
+    selection = Selection(credentials.project_id, tuple(sorted(names)))
+    parameters = parameters_for(credentials, selection, limit=1, api_url=api_url)
+    for _ in range(2):
+        if await _lines(parameters, days, quota, retries=retries, transport=transport, now=now):
+            return True
+    return False
+
+
+async def _lines(
+    parameters: RequestParameters,
+    days: Chunk,
+    quota: Quota,
+    *,
+    retries: int,
+    transport: httpx.AsyncBaseTransport | None,
+    now: Callable[[], datetime],
+) -> list[bytes]:
+    """Request the few events that *parameters* allow, and return their lines."""
+    sink = _Lines()
+    async with new_client(parameters.url, transport) as client:
+        gate = gate_for(quota, parameters.url, parameters.credentials.project_id)
+        await Fetcher(client, parameters, gate, workers=1, retries=retries, now=now).fetch(days, sink)
     return sink.content.split(b"\n")[:-1]
 
 

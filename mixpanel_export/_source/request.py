@@ -56,11 +56,11 @@ async def fetch(
         request = client.build_request(
             "GET", parameters.url, params=parameters.for_days(chunk), headers=_HEADERS
         )
-        response = await _send(client, parameters, request, admit, route)
+        response = await send_request(client, parameters, request, admit, route)
         route.answered = True
         try:
             if response.status_code != httpx.codes.OK:
-                raise await _error(response, parameters, chunk, now())
+                raise await error_of(response, parameters, chunk, now())
             async with aclosing(_body(response, parameters, chunk, received, threads)) as blocks:
                 async for block in blocks:
                     yield block
@@ -80,13 +80,14 @@ def _adding_request_to_errors(parameters: RequestParameters, chunk: Chunk) -> It
         raise
 
 
-async def _send(
+async def send_request(
     client: httpx.AsyncClient,
     parameters: RequestParameters,
     request: httpx.Request,
     admit: Callable[[], Awaitable[None]],
     route: Route,
 ) -> httpx.Response:
+    """Send *request*, with *admit* as in `fetch`. The caller reads and closes the response."""
     admitted = False
     with anyio.fail_after(None) as answer:
 
@@ -124,8 +125,8 @@ async def _body(
     """Yield the lines of a body. Worker threads decode them; the event loop only passes references."""
     with _converting_incomplete(parameters, chunk):
         decoder = BodyDecoder(response.headers.get("content-encoding"))
-    async with _closing_pieces(response.aiter_raw()) as pieces:
-        while wire := await _gather(pieces, parameters.timeouts.idle, received):
+    async with closing_pieces(response.aiter_raw()) as pieces:
+        while wire := await gather(pieces, parameters.timeouts.idle, received):
             blocks = _decoded(decoder, wire)
             while True:
                 with _converting_incomplete(parameters, chunk):
@@ -140,7 +141,7 @@ async def _body(
         yield lines
 
 
-async def _gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[int], None]) -> list[bytes]:
+async def gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[int], None]) -> list[bytes]:
     """Return the next pieces from the wire, about `_WIRE_BATCH` bytes in total, or none at the end of the body.
 
     Raises:
@@ -187,13 +188,14 @@ def _converting_incomplete(parameters: RequestParameters, chunk: Chunk) -> Itera
         raise error_from_body(error, parameters.credentials, chunk) from error.with_traceback(None)
 
 
-async def _error(
+async def error_of(
     response: httpx.Response, parameters: RequestParameters, chunk: Chunk, now: datetime
 ) -> APIError:
+    """Return the error for a response with a status other than 200, after reading the beginning of its body."""
     body = bytearray()
     try:
         with anyio.fail_after(parameters.timeouts.idle):
-            async with _closing_pieces(response.aiter_raw()) as pieces:
+            async with closing_pieces(response.aiter_raw()) as pieces:
                 await _read_beginning(pieces, response.headers.get("content-encoding"), body)
     except (TimeoutError, httpx.HTTPError):
         if response.status_code not in UNCOUNTED:
@@ -222,7 +224,7 @@ async def _read_beginning(
 
 
 @asynccontextmanager
-async def _closing_pieces(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
+async def closing_pieces(pieces: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
     """Close *pieces* at the end of the block.
 
     httpx's iterators are nested generators. If only the outer one were closed, the garbage collector would have to close

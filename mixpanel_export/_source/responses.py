@@ -109,6 +109,32 @@ def error_from_body(
     )
 
 
+def error_in_answer(text: str, days: Chunk, *, hint: str | None = None) -> APIError:
+    """Return the error for an answer of the Query API with status 200 that has an error instead of a value.
+
+    *hint* is as in `error_from_response`.
+    """
+    shown = text.encode()[:_MAX_BODY].decode("utf-8", "ignore")
+    message = _message(text)
+    if _AUTHENTICATION in message:
+        return _not_authenticated(httpx.codes.OK, shown, days, hint)
+    if message == text.strip():
+        return TruncatedError(
+            f"the response is not complete JSON: {shown[:_EXCERPT] or 'no text'}",
+            days=days,
+            advice="try again later",
+            status_code=httpx.codes.OK,
+            response_body=shown,
+        )
+    return ServerError(
+        f"Mixpanel responded with status 200 and the error: {message[:_MAX_BODY]}",
+        days=days,
+        advice="try again later",
+        status_code=httpx.codes.OK,
+        response_body=shown,
+    )
+
+
 def parse_retry_after(value: str | None) -> float | None:
     """Parse a `Retry-After` header, a number of seconds or an HTTP date. Return seconds; None for any other value."""
     if not value:

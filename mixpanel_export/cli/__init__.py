@@ -38,6 +38,7 @@ COMMANDS = (
     "status",
     "sync",
     "upgrade",
+    "verify",
 )
 
 _MODULES = {"report": "report_page"}  # `cli.report` has the texts about an export

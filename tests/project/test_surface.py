@@ -26,6 +26,7 @@ LAYERS = {
     "results": ("_display errors", "pandas"),
     "changes": ("_display results", ""),
     "inspection": ("_display _files results", "pandas"),
+    "verification": ("_display", ""),
     "_model": ("", ""),
     "_ndjson": ("", ""),
     "_concurrency": ("", "anyio"),
@@ -49,6 +50,10 @@ LAYERS = {
         "_concurrency _database _files _model _ndjson _planning _timezones changes errors",
         "duckdb isal nanoarrow numpy",
     ),
+    "_verify": (
+        "_concurrency _config _database _model _planning _quota _source _timezones _tracebacks credentials errors verification",
+        "duckdb httpx",
+    ),
     "_export": (
         (
             "_concurrency _database _flat _model _planning _quota _source _timezones _tracebacks _writer changes credentials "
@@ -62,7 +67,10 @@ LAYERS = {
         "duckdb pandas tomlkit",
     ),
     "auth": ("_config _local credentials", ""),
-    "_project": ("_compat _config _database _local _source _timezones credentials errors", ""),
+    "_project": (
+        "_compat _config _database _local _source _timezones _tracebacks _verify credentials errors sync verification",
+        "",
+    ),
     "workspace": (
         (
             "_compat _database _export _local _project _source _tracebacks changes credentials inspection progress results "
@@ -71,15 +79,18 @@ LAYERS = {
         "",
     ),
     "__init__": (
-        "_export _flat _local _planning _source changes credentials errors inspection results sync workspace",
+        (
+            "_export _flat _local _planning _source _verify changes credentials errors inspection results sync verification "
+            "workspace"
+        ),
         "",
     ),
     "simulator": ("", "anyio h11 httpx isal"),
     "integrations": ("", ""),  # pages of documentation
     "cli": (
         (
-            "_compat _config _database _error_base _export _flat _local _model _planning _process _quota _source _suggestions _timezones changes credentials "
-            "errors inspection progress results simulator sync workspace"
+            "_compat _config _database _error_base _export _flat _local _model _planning _process _quota _source _suggestions _timezones _verify changes credentials "
+            "errors inspection progress results simulator sync verification workspace"
         ),
         "anyio click",
     ),

@@ -1,0 +1,204 @@
+"""Finds the differences between the counts of a table and those of Mixpanel, and explains them. Pure functions.
+
+Documented (docs: reference/event-deduplication.md) are that reports count events with the same name, distinct_id, time
+and `$insert_id` once, and that compaction, which may run hours or weeks later or never, removes events with the same
+name, distinct_id, day and `$insert_id`. It is inferred that the Query API counts as reports do. If it counts duplicates
+instead, the surplus of a batch must be the number of duplicates that the export removed.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from mixpanel_export._model import Batch
+from mixpanel_export._verify.scope import ComparedDay, Part
+from mixpanel_export._verify.table_counts import Cell, TableCounts
+from mixpanel_export.verification import CountDifference, Explanation
+
+_OFFSETS = range(-12, 15)  # hours from UTC
+_VANISHED = 0.1  # share of the differences that may be left under another offset
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An event and a day whose counts differ."""
+
+    name: str
+    day: ComparedDay
+    rows: int
+    events: int
+
+    @property
+    def surplus(self) -> int:
+        """How many more events Mixpanel counts than the table has rows."""
+        return self.events - self.rows
+
+    @property
+    def cell(self) -> Cell:
+        """The event name and the day."""
+        return self.name, self.day.day
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What may explain differences."""
+
+    table: TableCounts
+    mergeable: Mapping[Cell, int]
+    """How many rows compaction would remove, by name and day."""
+    hidden: Collection[str]
+    """The names that Mixpanel counts and its exports do not have."""
+
+
+def differences(
+    part: Part, rows: Mapping[Cell, int], events: Mapping[Cell, int], ignored: Collection[str] = ()
+) -> list[Difference]:
+    """Return the differences of a part, also those on days that are not reported, in order."""
+    names = sorted({name for name, _ in (*rows, *events) if part.includes(name)} - set(ignored))
+    return [
+        Difference(name, part.days[day], rows.get((name, day), 0), events.get((name, day), 0))
+        for day in sorted(part.days)
+        for name in names
+        if rows.get((name, day), 0) != events.get((name, day), 0)
+    ]
+
+
+def explained(part: Part, found: Sequence[Difference], evidence: Evidence) -> Iterator[CountDifference]:
+    """Yield the differences of the days that are reported, each with its explanation."""
+    duplicates = set(_duplicates(part, found, evidence))
+    untimed = set(_untimed(found, evidence.table))
+    for difference in found:
+        if part.reports(difference.day.day):
+            explanation = _explanation(difference, evidence)
+            if explanation is None and difference.cell in untimed:
+                explanation = "untimed"
+            elif explanation is None and difference.cell in duplicates:
+                explanation = "duplicates"
+            yield CountDifference(
+                difference.name,
+                str(difference.day.day),
+                difference.rows,
+                difference.events,
+                explanation or ("old" if difference.day.old else None),
+            )
+
+
+def _explanation(difference: Difference, evidence: Evidence) -> Explanation | None:
+    """Return what explains a difference by itself."""
+    day, surplus = difference.day, difference.surplus
+    if surplus > 0 and difference.name in evidence.hidden:
+        return "hidden"
+    if surplus > 0 and day.open:
+        return "open"
+    unchanged = evidence.table.changed.isdisjoint(day.batches)
+    return "merged" if unchanged and 0 < -surplus <= evidence.mergeable.get(difference.cell, 0) else None
+
+
+def _duplicates(part: Part, found: Iterable[Difference], evidence: Evidence) -> Iterator[Cell]:
+    """Yield the differences of days whose surplus is the number of removed duplicates.
+
+    The two may differ by rows that belong to other days: those that another batch has in a newer version, which may be
+    one event sent with two days, and those whose time is outside the days of their batch, which may have had a
+    duplicate. Rows without a time may be part of the surplus.
+    """
+    by_day: defaultdict[date, list[Difference]] = defaultdict(list)
+    for difference in found:
+        if difference.name not in evidence.hidden:
+            by_day[difference.day.day].append(difference)
+    for days in _groups(part):
+        numbers = {number for day in days for number in day.batches} & part.batches.keys()
+        if not (_are_whole(part, days) and numbers.isdisjoint(evidence.table.changed)):
+            continue
+        here = [difference for day in days for difference in by_day[day.day]]
+        surplus = sum(difference.surplus for difference in here)
+        bounds = [_duplicate_bounds(part.batches[number], evidence.table) for number in numbers]
+        fewest, most = sum(few for few, _ in bounds), sum(many for _, many in bounds)
+        if fewest <= surplus <= most and all(each.surplus > 0 for each in here):
+            yield from (difference.cell for difference in here)
+
+
+def _duplicate_bounds(batch: Batch, table: TableCounts) -> tuple[int, int]:
+    """Return how many more events Mixpanel has than the batch has rows on its days, if it counts duplicates."""
+    untimed = sum(count for (_, number), count in table.untimed.items() if number == batch.number)
+    elsewhere = table.hidden.get(batch.number, 0) + batch.stray_rows
+    return batch.removed_duplicates - elsewhere, batch.removed_duplicates + untimed
+
+
+def _groups(part: Part) -> Iterator[list[ComparedDay]]:
+    """Yield the days of the part in groups, so that no two groups share a batch."""
+    group: list[ComparedDay] = []
+    batches: set[int] = set()
+    for _, day in sorted(part.days.items()):
+        if group and batches.isdisjoint(day.batches):
+            yield group
+            group, batches = [], set()
+        group.append(day)
+        batches |= day.batches
+    if group:
+        yield group
+
+
+def _are_whole(part: Part, days: Sequence[ComparedDay]) -> bool:
+    """Whether *days* contain all days of their batches."""
+    touched = {each for day in days for each in day.table_days.dates}
+    numbers = {number for day in days for number in day.batches} & part.batches.keys()
+    return all(touched.issuperset(part.batches[number].days.dates) for number in numbers)
+
+
+def _untimed(found: Iterable[Difference], table: TableCounts) -> Iterator[Cell]:
+    """Yield the differences that rows without a time explain: those of one name and batch, if there are enough rows."""
+    by_batches: defaultdict[tuple[str, frozenset[int]], list[Difference]] = defaultdict(list)
+    for difference in found:
+        if difference.surplus > 0:
+            by_batches[difference.name, difference.day.batches].append(difference)
+    for (name, batches), those in by_batches.items():
+        rows = sum(table.untimed.get((name, number), 0) for number in batches - table.changed)
+        if sum(difference.surplus for difference in those) <= rows:
+            yield from (difference.cell for difference in those)
+
+
+def failed_days(
+    reported: Iterable[CountDifference], events: Mapping[Cell, int], tolerance: float
+) -> list[date]:
+    """Return the days whose unexplained differences exceed *tolerance*, a share of Mixpanel's events on the day."""
+    wrong: Counter[date] = Counter()
+    for difference in reported:
+        if difference.explanation is None:
+            wrong[date.fromisoformat(difference.day)] += abs(difference.difference)
+    total: Counter[date] = Counter()
+    for (_, day), count in events.items():
+        total[day] += count
+    return sorted(day for day, count in wrong.items() if count > tolerance * total[day])
+
+
+def likely_offset(
+    hours: Mapping[str, Mapping[datetime, int]],
+    events: Mapping[Cell, int],
+    days: Sequence[date],
+    current: int,
+) -> float | None:
+    """Return the offset from UTC, in hours, under which the table agrees with Mixpanel on *days*; None if there is none.
+
+    *hours* has the rows of some names by hour in UTC, also of the days before and after *days*. *current* is the
+    disagreement about these names in the current zone, in events.
+    """
+    wrong = {offset: _disagreement(hours, events, days, offset) for offset in _OFFSETS}
+    best = min(wrong, key=lambda offset: (wrong[offset], abs(offset)))
+    return float(best) if wrong[best] <= _VANISHED * current else None
+
+
+def _disagreement(
+    hours: Mapping[str, Mapping[datetime, int]],
+    events: Mapping[Cell, int],
+    days: Sequence[date],
+    offset: int,
+) -> int:
+    chosen = set(days)
+    rows: Counter[Cell] = Counter()
+    for name, counts in hours.items():
+        for hour, count in counts.items():
+            day = (hour + timedelta(hours=offset)).date()
+            if day in chosen:
+                rows[name, day] += count
+    return sum(abs(events.get((name, day), 0) - rows[name, day]) for name in hours for day in chosen)

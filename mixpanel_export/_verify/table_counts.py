@@ -1,0 +1,228 @@
+"""Reads a table: its coverage, and its rows by event name and day."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+
+from mixpanel_export._concurrency import InterruptedCall
+from mixpanel_export._database.connection import Connection, check_zone, connect, quoted
+from mixpanel_export._database.coverage import Coverage, coverages
+from mixpanel_export._database.ledger import UNKNOWN_PROJECT, read_batches
+from mixpanel_export._database.path import check_not_empty
+from mixpanel_export._database.schema import (
+    check_ledger,
+    has_export_columns,
+    name_in_database,
+    table_exists,
+)
+from mixpanel_export._database.target_days import read_targets
+from mixpanel_export._model import Chunk
+from mixpanel_export._timezones import naive_utc, to_utc
+from mixpanel_export.errors import (
+    DatabaseError,
+    DatabaseLockedError,
+    SelectionError,
+    TableFormatError,
+    TableNotFoundError,
+)
+
+T = TypeVar("T")
+
+Cell = tuple[str, date]
+"""An event name, and a day in the reporting time zone."""
+
+_ROWS = """
+SELECT event_name, {day} AS day, count(*) FROM {table}
+WHERE event_time >= ? AND event_time < ? AND coalesce(export_batch, -1) NOT IN (SELECT unnest(?::INTEGER[]))
+GROUP BY ALL
+"""
+_HOURS = _ROWS.replace("{day}", "date_trunc('hour', event_time)")
+# Rows that compaction makes one: they differ in their time. Equal rows are no such rows, unless duplicates were kept.
+_MERGEABLE = """
+SELECT event_name, day, sum(times - 1)::BIGINT FROM (
+    SELECT event_name, {day} AS day, {times} AS times FROM {table}
+    WHERE event_time >= ? AND event_time < ? AND insert_id <> ''
+        AND coalesce(export_batch, -1) NOT IN (SELECT unnest(?::INTEGER[]))
+    GROUP BY event_name, {day}, distinct_id, insert_id
+) WHERE times > 1 GROUP BY ALL
+"""
+_BATCHES = """
+SELECT coalesce(export_batch, -1), count(*), count(*) FILTER (event_time IS NULL) FROM {table} GROUP BY ALL
+"""
+_HIDDEN = "SELECT batch, count(*) FROM _export_duplicates GROUP BY ALL"
+_UNTIMED = """
+SELECT event_name, export_batch, count(*) FROM {table} WHERE event_time IS NULL GROUP BY ALL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TableCoverage:
+    """What the ledger says about a table and a project."""
+
+    table: str
+    """The table's name as the database spells it."""
+    coverages: tuple[Coverage, ...]
+    """One for each selection of the project."""
+    others: tuple[int, ...]
+    """The batches of other projects."""
+    zone: str
+    deduplicated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableCounts:
+    """The rows of a table, without those of other projects."""
+
+    rows: Mapping[Cell, int]
+    names: frozenset[str]
+    """All event names of the table, on any day."""
+    untimed: Mapping[tuple[str, int], int]
+    """The rows without a time, by name and batch."""
+    hidden: Mapping[int, int]
+    """The rows that another batch has in a newer version, by batch."""
+    changed: frozenset[int]
+    """The batches whose rows differ in number from the ledger, so that nothing in the ledger explains a difference."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Connection]:
+    """Open the file read-only, or as this process has it open already.
+
+    Raises:
+        DatabaseNotFoundError: There is no such file, or it is empty.
+        DatabaseError: The file cannot be opened or read.
+    """
+    check_not_empty(path)
+    try:
+        connection = connect(path, read_only=True)
+    except DatabaseLockedError:
+        raise
+    except DatabaseError:
+        connection = connect(path)  # DuckDB refuses two modes in one process
+    with connection:
+        yield connection
+
+
+def read(path: Path, call: Callable[[Connection], T], connection: Connection) -> T:
+    """Return what *call* reads; raises `DatabaseError` if DuckDB fails."""
+    try:
+        return call(connection)
+    except duckdb.InterruptException as error:
+        raise InterruptedCall from error
+    except duckdb.Error as error:
+        raise DatabaseError(
+            f"reading from {path} failed: {' '.join(str(error).split())}",
+            advice="check the disk and the file",
+            db_path=str(path),
+        ) from error
+
+
+def read_coverage(connection: Connection, table: str, project: str) -> TableCoverage:
+    """Return what the ledger says about a table and a project.
+
+    Raises:
+        TableNotFoundError: There is no such table.
+        TableFormatError: The table does not have an export's columns, or a newer release wrote the ledger.
+        SelectionError: The table has no days of the project.
+    """
+    check_ledger(connection)
+    name = name_in_database(connection, table)
+    if not table_exists(connection, name):
+        raise TableNotFoundError(name, advice="export it first")
+    if not has_export_columns(connection, name):
+        raise TableFormatError(name, f"table {name} was not exported", advice="export its events first")
+    batches = read_batches(connection, name)
+    targets = {key: days for key, days in read_targets(connection).items() if key[0] == name}
+    all_coverages = coverages(batches, {name: {}}, targets)
+    ours = tuple(each for each in all_coverages if each.selection.project in {project, UNKNOWN_PROJECT})
+    if not ours:
+        known = sorted({coverage.selection.project for coverage in all_coverages})
+        raise SelectionError(
+            f"table {name} has no days of project {project}",
+            advice=f"use an account of project {known[0]}" if known else "export them first",
+        )
+    return TableCoverage(
+        name,
+        ours,
+        tuple(batch.number for batch in batches if batch.selection.project not in {project, UNKNOWN_PROJECT}),
+        ours[-1].options.zone,
+        all(batch.deduplicated for coverage in ours for batch in coverage.batches),
+    )
+
+
+def read_counts(connection: Connection, table: TableCoverage, days: Chunk, zone: str) -> TableCounts:
+    """Return the rows of *days* in *zone*, and what the file knows about rows that have no day.
+
+    Raises:
+        ValueError: DuckDB does not know the zone.
+    """
+    check_zone(connection, zone)
+    source = quoted(table.table)
+    rows = connection.execute(
+        _ROWS.format(table=source, day=_day(zone)), _parameters(table, days, zone)
+    ).fetchall()
+    names = connection.execute(f"SELECT DISTINCT event_name FROM {source}").fetchall()
+    untimed = connection.execute(_UNTIMED.format(table=source)).fetchall()
+    has_hidden = table_exists(connection, "_export_duplicates")  # the first releases did not have it
+    hidden = connection.execute(_HIDDEN).fetchall() if has_hidden else []
+    return TableCounts(
+        {(name, day): count for name, day, count in rows},
+        frozenset(name for (name,) in names),
+        {(name, batch): count for name, batch, count in untimed},
+        dict(hidden),
+        _changed(connection, table),
+    )
+
+
+def _changed(connection: Connection, table: TableCoverage) -> frozenset[int]:
+    """Return the batches whose rows somebody changed: all of them if the table has rows of unknown batches."""
+    found = connection.execute(_BATCHES.format(table=quoted(table.table))).fetchall()
+    rows = {number: (count, untimed) for number, count, untimed in found}
+    batches = {each.number: each for part in table.coverages for each in part.batches if each.visible}
+    if rows.keys() - batches.keys() - set(table.others):
+        return frozenset(batches)
+    return frozenset(
+        number
+        for number, batch in batches.items()
+        for count, untimed in (rows.get(number, (0, 0)),)
+        if batch.status != "imported" and (count != batch.rows or untimed > batch.untimed_rows)
+    )
+
+
+def read_mergeable(connection: Connection, table: TableCoverage, days: Chunk, zone: str) -> Counter[Cell]:
+    """Return how many rows of *days* Mixpanel's compaction would remove: all but one with the same id on a day."""
+    times = "count(DISTINCT event_time)" if table.deduplicated else "count(*)"
+    sql = _MERGEABLE.format(table=quoted(table.table), day=_day(zone), times=times)
+    found = connection.execute(sql, _parameters(table, days, zone)).fetchall()
+    return Counter({(name, day): count for name, day, count in found})
+
+
+def read_hours(
+    connection: Connection, table: TableCoverage, days: Chunk, names: Collection[str]
+) -> dict[str, dict[datetime, int]]:
+    """Return the rows of *days* in UTC by name and hour, for *names*."""
+    sql = _HOURS.format(table=quoted(table.table))
+    hours: defaultdict[str, dict[datetime, int]] = defaultdict(dict)
+    for name, hour, count in connection.execute(sql, _parameters(table, days, "UTC")).fetchall():
+        if name in names:
+            hours[name][hour] = count
+    return hours
+
+
+def _day(zone: str) -> str:
+    return "event_time::DATE" if zone == "UTC" else f"timezone('{zone}', timezone('UTC', event_time))::DATE"
+
+
+def _parameters(table: TableCoverage, days: Chunk, zone: str) -> list[object]:
+    return [_begin(days.first, zone), _begin(days.last + timedelta(days=1), zone), list(table.others)]
+
+
+def _begin(day: date, zone: str) -> datetime:
+    """Return the naive UTC time at which a day begins in *zone*."""
+    return naive_utc(to_utc(datetime(day.year, day.month, day.day), zone))  # noqa: DTZ001 - a local time

@@ -1,0 +1,246 @@
+"""The async entry point: compares a table with Mixpanel's own counts."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from mixpanel_export._concurrency import entered_in_thread, in_task, in_thread
+from mixpanel_export._database.connection import Connection
+from mixpanel_export._model import Chunk
+from mixpanel_export._quota.gate import gate_for
+from mixpanel_export._quota.limits import Quota
+from mixpanel_export._source.check import sends_events
+from mixpanel_export._source.client import new_client
+from mixpanel_export._source.event_counts import Counts, common_names, event_counts, name_groups
+from mixpanel_export._source.query_api import QueryApi
+from mixpanel_export._tracebacks import short_tracebacks_async
+from mixpanel_export._verify.compare import (
+    Difference,
+    Evidence,
+    differences,
+    explained,
+    failed_days,
+    likely_offset,
+)
+from mixpanel_export._verify.job import Job, checked_job
+from mixpanel_export._verify.scope import Scope, refetch_days, scope_of, skipped_days
+from mixpanel_export._verify.table_counts import (
+    Cell,
+    TableCounts,
+    TableCoverage,
+    opened,
+    read,
+    read_counts,
+    read_coverage,
+    read_hours,
+    read_mergeable,
+)
+from mixpanel_export.credentials import Credentials
+from mixpanel_export.verification import CountDifference, VerifyResult
+
+T = TypeVar("T")
+
+_LONGEST_EXPORT = 100  # days in one request
+_MARGIN = timedelta(days=1)
+
+
+@short_tracebacks_async
+async def verify_events(
+    db: str | Path,
+    table: str = "events",
+    *,
+    from_date: str | date | None = None,
+    to_date: str | date | None = None,
+    credentials: Credentials | None = None,
+    reporting_timezone: str | None = None,
+    tolerance: float = 0.0,
+    ignore: Iterable[str] = (),
+    retries: int = 5,
+    max_wait: float = 86_400.0,
+    api_url: str | None = None,
+    per_hour: int | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> VerifyResult:
+    """Compare the rows of a table with Mixpanel's own counts, for each event name and day.
+
+    The counts come from the Query API (`GET /api/query/events`, with `type=general` and `unit=day`), which has a quota
+    of its own: 60 requests per hour, 5 at a time. One request covers up to 200 names. Another one asks for the most
+    common names, to find events that the table lacks altogether; an export request then shows whether exports have
+    them. The table is only read.
+
+    Documented by Mixpanel are the requests and their answers; that reports count events with the same name,
+    `distinct_id`, `time` and `$insert_id` once; and that its compaction, at an unknown time, removes events that differ
+    only in their time within a day. Inferred are that the Query API counts as reports do, and that its days are those of
+    the project's reporting time zone. Differences that these rules, an early export, events without a time, or the age of
+    a day explain are reported with an `Explanation`, and fail no day. Mixpanel may change days over 30 days old.
+
+    Args:
+        db: The path of the DuckDB file.
+        table: The table name. It may hold selections of event names, and no filter.
+        from_date: The first day, as in `export_events`. None means 30 days ago.
+        to_date: The last day, inclusive. None means yesterday. Days that the table does not have are not compared.
+        credentials: None takes them from the environment or the configuration file.
+        reporting_timezone: The IANA name of the time zone in the project's settings, in which Mixpanel counts days. None
+            means the time zone of the table's days: `project_timezone`, or UTC. It does not change `event_time`.
+        tolerance: The share of a day's events, from 0 to 1, that may differ without an explanation.
+        ignore: Event names that are not compared.
+        retries: How often a failed request is repeated.
+        max_wait: The maximum total wait for the hourly quota, in seconds.
+        api_url: The server, as in `export_events`.
+        per_hour: The maximum number of queries per hour; 0 means no limit. None means `MPX_QUERY_PER_HOUR`, or 60.
+        transport: Replaces the network, for tests.
+        now: The clock that decides which days are over.
+
+    Raises:
+        ValueError: An argument is out of range, or the table has none of the days.
+        ConfigError: The credentials, proxies or certificates cannot be used.
+        DatabaseError, TableError: The file or the table cannot be read.
+        SelectionError: The table was exported with a filter, or does not have the project.
+        APIError: A request failed. RateLimitError: The quota would delay it longer than *max_wait*.
+
+    Example:
+        result = await verify_events("events.duckdb")
+        print(result.verified, result.unexplained)
+    """
+    job = checked_job(
+        db,
+        table,
+        from_date=from_date,
+        to_date=to_date,
+        credentials=credentials,
+        reporting_timezone=reporting_timezone,
+        tolerance=tolerance,
+        ignore=ignore,
+        retries=retries,
+        max_wait=max_wait,
+        api_url=api_url,
+        per_hour=per_hour,
+        now=now,
+    )
+    return await run_job(job, transport)
+
+
+async def run_job(job: Job, transport: httpx.AsyncBaseTransport | None = None) -> VerifyResult:
+    """Run a verification in a separate task. Results and errors are as in `verify_events`."""
+    return await in_task(partial(_verify, job, transport))
+
+
+async def _verify(job: Job, transport: httpx.AsyncBaseTransport | None) -> VerifyResult:
+    started = time.monotonic()
+    table = await _read(job, partial(read_coverage, table=job.table, project=job.credentials.project_id))
+    scope = scope_of(table.coverages, job.from_date, job.to_date, job.zone, job.now())
+    counts = await _read(job, partial(read_counts, table=table, days=scope.days, zone=scope.zone))
+    async with new_client(job.parameters.url, transport) as client:
+        gate = gate_for(job.quota, job.parameters.url, job.credentials.project_id, job.pauses)
+        api = QueryApi(client, job.parameters, gate, retries=job.retries, pauses=job.pauses, now=job.now)
+        events = await _mixpanel_counts(job, api, scope, counts)
+    found = [differences(part, counts.rows, events, job.ignored) for part in scope.parts]
+    mergeable: Mapping[Cell, int] = {}
+    if any(difference.surplus < 0 for its in found for difference in its):
+        mergeable = await _read(job, partial(read_mergeable, table=table, days=scope.days, zone=scope.zone))
+    hidden = await _hidden_names(job, scope, [each for its in found for each in its], counts, transport)
+    evidence = Evidence(counts, mergeable, hidden)
+    reported = [
+        difference
+        for part, its in zip(scope.parts, found, strict=True)
+        for difference in explained(part, its, evidence)
+    ]
+    reported.sort(key=lambda difference: (difference.day, difference.event))
+    compared = _reported_cells(scope, {*counts.rows, *events}, job.ignored)
+    failed = failed_days(reported, {cell: events.get(cell, 0) for cell in compared}, job.tolerance)
+    return VerifyResult(
+        table=table.table,
+        from_date=str(scope.requested.first),
+        to_date=str(scope.requested.last),
+        timezone=scope.zone,
+        days=len(scope.reported),
+        events=len({name for name, _ in compared}),
+        table_rows=sum(counts.rows.get(cell, 0) for cell in compared),
+        mixpanel_events=sum(events.get(cell, 0) for cell in compared),
+        differences=tuple(reported),
+        failed_days=tuple(map(str, failed)),
+        skipped_date_ranges=_as_text(skipped_days(scope)),
+        refetch_date_ranges=_as_text(refetch_days(scope, failed)),
+        utc_offset=await _likely_offset(job, scope, table, events, reported),
+        requests=api.requests,
+        duration_seconds=time.monotonic() - started,
+    )
+
+
+async def _read(job: Job, call: Callable[[Connection], T]) -> T:
+    """Return what *call* reads from the file, in a worker thread. The file is open only for that time."""
+    async with entered_in_thread(opened(job.path)) as connection:
+        return await in_thread(partial(read, job.path, call, connection), connection.interrupt)
+
+
+async def _mixpanel_counts(job: Job, api: QueryApi, scope: Scope, counts: TableCounts) -> Counts:
+    """Return Mixpanel's counts of the table's names, and of names that the table lacks."""
+    selected = {name for part in scope.parts for name in part.events or ()}
+    names = {name for name in counts.names | selected if scope.includes(name)} - job.ignored
+    events = await event_counts(api, sorted(names), scope.days)
+    if any(part.events is None for part in scope.parts):
+        others = set(await common_names(api, scope.days)) - names - job.ignored
+        events |= await event_counts(api, sorted(others), scope.days)
+    return events
+
+
+async def _hidden_names(
+    job: Job,
+    scope: Scope,
+    found: Sequence[Difference],
+    counts: TableCounts,
+    transport: httpx.AsyncBaseTransport | None,
+) -> set[str]:
+    """Return the names that Mixpanel counts and its exports do not have."""
+    missing = [each for each in found if each.name not in counts.names and each.day.day in scope.reported]
+    hidden: set[str] = set()
+    for names in name_groups(sorted({each.name for each in missing})):
+        days = [each.day.table_days for each in missing if each.name in names]
+        last = max(chunk.last for chunk in days)
+        first = max(min(chunk.first for chunk in days), last - timedelta(days=_LONGEST_EXPORT - 1))
+        if not await sends_events(
+            job.credentials,
+            names,
+            Chunk(first, last),
+            Quota.resolved(max_wait=job.max_wait),
+            retries=job.retries,
+            api_url=job.api_url,
+            transport=transport,
+            now=job.now,
+        ):
+            hidden.update(names)
+    return hidden
+
+
+async def _likely_offset(
+    job: Job, scope: Scope, table: TableCoverage, events: Counts, reported: Sequence[CountDifference]
+) -> float | None:
+    """Return the offset from UTC under which unexplained differences vanish, if there is one."""
+    inner = scope.reported[1:-1]  # the days beside these are in the table
+    days = {str(day) for day in inner}
+    unexplained = [each for each in reported if each.explanation is None and each.day in days]
+    if not unexplained:
+        return None
+    names = {each.event for each in unexplained}
+    around = Chunk(inner[0] - _MARGIN, inner[-1] + _MARGIN)
+    hours = await _read(job, partial(read_hours, table=table, days=around, names=names))
+    return likely_offset(hours, events, inner, sum(abs(each.difference) for each in unexplained))
+
+
+def _reported_cells(scope: Scope, cells: Iterable[Cell], ignored: frozenset[str]) -> set[Cell]:
+    return {
+        (name, day)
+        for part in scope.parts
+        for name, day in cells
+        if part.reports(day) and part.includes(name) and name not in ignored
+    }
+
+
+def _as_text(days: Iterable[Chunk]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(chunk.first), str(chunk.last)) for chunk in days)

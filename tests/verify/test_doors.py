@@ -1,0 +1,212 @@
+"""`mpx verify` and `Workspace.verify`: output, exit codes, commands that mend, and several processes."""
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from projects import change
+from shell import MPX, environment, mpx, one_error, run_mpx, words_of
+from support import ACCOUNT, query, simulator
+
+from mixpanel_export import VerifyResult, Workspace
+from mixpanel_export.simulator import Counting, Simulator
+
+TODAY = datetime.now(UTC).date()
+FIRST, LAST = TODAY - timedelta(days=20), TODAY - timedelta(days=11)  # the commands use the machine's clock
+RANGE = ["--from", str(FIRST), "--to", str(LAST)]
+MISSING = f"DELETE FROM events WHERE event_time::DATE = '{FIRST + timedelta(days=4)}'"
+
+
+def day(number: int) -> date:
+    """Return a day of the table, counting from 0."""
+    return FIRST + timedelta(days=number)
+
+
+@pytest.fixture
+def sim() -> Simulator:
+    """A project of the last weeks, all of whose events have a time."""
+    return recent()
+
+
+def recent(**options: Any) -> Simulator:
+    return simulator(**({"events_per_day": 50, "odd": 0.0, "now": lambda: datetime.now(UTC)} | options))
+
+
+@pytest.fixture
+def exported_env(env: Mapping[str, str], db: Path) -> Mapping[str, str]:
+    """An environment with a complete table in *db*."""
+    assert mpx("export", *RANGE, "--quiet").exit_code == 0
+    return env
+
+
+@pytest.mark.usefixtures("exported_env")
+def test_a_complete_table_is_exit_code_0() -> None:
+    """A few lines say what was compared; with --quiet there are none."""
+    result = mpx("verify", *RANGE)
+    assert result.exit_code == 0
+    lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
+    assert lines.keys() == {"table", "days", "events", "verified"}
+    assert lines["verified"].strip() == "yes"
+    assert f"{FIRST} to {LAST}, in UTC: 10 compared" in lines["days"]
+    quiet = mpx("verify", *RANGE, "--quiet")
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+@pytest.mark.usefixtures("exported_env")
+def test_a_day_that_differs_is_exit_code_1_and_a_command_that_mends_it(db: Path) -> None:
+    """The output has the day with its numbers, and running the command makes the table complete."""
+    change(db, MISSING)
+    result = mpx("verify", *RANGE, "--quiet")
+    assert result.exit_code == 1
+    assert re.search(rf"^{day(4)}  Page View +0 +\d+ +\+\d+$", result.stdout, re.MULTILINE)
+    (command,) = [line for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert mpx(*words_of(command.strip()), "--quiet").exit_code == 0
+    assert mpx("verify", *RANGE, "--quiet").exit_code == 0
+
+
+@pytest.mark.usefixtures("exported_env")
+def test_json_has_the_whole_result(db: Path) -> None:
+    """On standard output, with the exit code of the text."""
+    change(db, MISSING)
+    result = mpx("verify", *RANGE, "--json")
+    assert result.exit_code == 1
+    printed = json.loads(result.stdout)
+    assert printed["verified"] is False
+    assert printed["failed_days"] == [str(day(4))]
+    assert printed["refetch_date_ranges"] == [[str(day(4)), str(day(4))]]
+    assert {each["day"] for each in printed["differences"]} == {str(day(4))}
+    assert list(printed["differences"][0]) == ["event", "day", "table_rows", "mixpanel_events", "explanation"]
+
+
+@pytest.mark.usefixtures("exported_env")
+def test_many_differences_are_shown_in_part(db: Path) -> None:
+    """The largest ones, and the number of the others."""
+    change(db, "DELETE FROM events")
+    lines = mpx("verify", *RANGE).stdout.splitlines()
+    assert sum(bool(re.match(r"\d{4}-", line)) for line in lines) == 20
+    assert any(re.fullmatch(r"and \d+ smaller differences; --json has all", line) for line in lines)
+
+
+@pytest.mark.usefixtures("exported_env")
+def test_a_tolerance_is_a_share_or_a_percentage(db: Path) -> None:
+    """`1` and `100%` mean the same; other texts are refused."""
+    change(db, MISSING)
+    assert mpx("verify", *RANGE, "--tolerance", "99.9%").exit_code == 1
+    for share in ("100%", "1", "1.0"):
+        assert mpx("verify", *RANGE, "--tolerance", share).exit_code == 0
+    for share in ("101%", "-1", "much"):
+        assert mpx("verify", *RANGE, "--tolerance", share).exit_code == 2
+
+
+@pytest.mark.usefixtures("exported_env")
+def test_events_can_be_ignored(db: Path) -> None:
+    """Names are given as in `mpx export`."""
+    change(db, "DELETE FROM events WHERE event_name IN ('Page View', 'Sign Up')")
+    assert mpx("verify", *RANGE, "--ignore", "Page View").exit_code == 1
+    assert mpx("verify", *RANGE, "--ignore", "Page View", "--ignore", '["Sign Up"]').exit_code == 0
+
+
+def test_a_likely_zone_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option that it names then helps, and has an environment variable."""
+    sim = recent(events_per_day=300, counting=Counting(timezone="Asia/Tokyo"))
+    with environment(sim, tmp_path, monkeypatch):
+        assert mpx("export", *RANGE, "--quiet").exit_code == 0
+        result = mpx("verify", *RANGE)
+        assert result.exit_code == 1
+        assert "UTC+9. " in result.stdout
+        assert "--reporting-timezone" in result.stdout
+        assert mpx("verify", *RANGE, "--reporting-timezone", "Asia/Tokyo").exit_code == 0
+        assert mpx("verify", *RANGE, env={"MPX_REPORTING_TIMEZONE": "Asia/Tokyo"}).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "words, code",
+    [
+        (["--from", "2023-02-01", "--to", "2023-02-02"], 2),
+        (["nothing"], 4),
+        (["--db", "nothing.duckdb"], 4),
+        (["--reporting-timezone", "Mars"], 2),
+        (["--account", "nobody"], 4),
+    ],
+)
+@pytest.mark.usefixtures("exported_env")
+def test_what_cannot_be_verified_is_one_line(words: list[str], code: int) -> None:
+    """With the exit codes of an export."""
+    result = mpx("verify", "--quiet", *words)
+    assert result.exit_code == code
+    one_error(result)
+
+
+def workspace(sim_url: str, db: Path) -> Workspace:
+    return Workspace(path=db, credentials=ACCOUNT, api_url=sim_url)
+
+
+def checked(result: VerifyResult) -> None:
+    assert result.verified
+    assert result.days == 10
+    assert "verified" in result._repr_html_()
+
+
+def test_a_workspace_verifies_its_open_file(exported_env: Mapping[str, str], db: Path) -> None:
+    """Also while its connection is open for writing, read-only, or closed, and inside a running loop."""
+    url = exported_env["MPX_API_URL"]
+    with workspace(url, db) as writable:
+        checked(writable.verify(from_date=FIRST, to_date=LAST))
+        assert writable.sql_scalar("SELECT count(*) FROM events")
+        checked(writable.verify(from_date=FIRST, to_date=LAST))
+
+        async def in_loop() -> VerifyResult:
+            return writable.verify(from_date=FIRST, to_date=LAST)
+
+        checked(asyncio.run(in_loop()))
+    with Workspace(path=db, credentials=ACCOUNT, api_url=url, read_only=True) as reader:
+        assert reader.sql_scalar("SELECT count(*) FROM events")
+        checked(reader.verify(from_date=FIRST, to_date=LAST))
+
+
+def test_the_result_has_its_numbers_in_a_notebook(exported_env: Mapping[str, str], db: Path) -> None:
+    """Failed days are named."""
+    change(db, MISSING)
+    with workspace(exported_env["MPX_API_URL"], db) as opened:
+        result = opened.verify(from_date=FIRST, to_date=LAST)
+    assert str(day(4)) in result._repr_html_()
+    assert "not verified" in result._repr_html_()
+
+
+def started(env: Mapping[str, str], db: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start verifications of one file that do not wait for the quota."""
+    for _ in range(3):
+        words = ["verify", *RANGE, "--db", str(db), "--max-wait", "0", "--quiet", "--tolerance", "1"]
+        yield subprocess.Popen([*MPX, *words], env=env, stderr=subprocess.PIPE)
+
+
+def test_processes_share_the_quota_of_queries(
+    exported_env: Mapping[str, str], sim: Simulator, db: Path
+) -> None:
+    """Three verifications of two requests each fit into an hour of five only in part, and none is refused."""
+    env = dict(exported_env) | {"MPX_QUERY_PER_HOUR": "5"}
+    codes = []
+    for process in list(started(env, db)):
+        process.communicate(timeout=100)
+        codes.append(process.returncode)
+    assert set(codes) == {0, 5}
+    assert len(sim.query_requests) == 5
+    assert {log.status for log in sim.query_requests} == {200}
+    shown = run_mpx("quota", env=env).stdout.decode()
+    assert "0 of 5 requests this hour" in shown
+
+
+def test_an_imported_file_can_be_verified(exported_env: Mapping[str, str], db: Path) -> None:
+    """Days that mixpanel_data wrote, which nothing else proves complete."""
+    query(db, "UPDATE _export_batches SET status = 'imported', project = '(unknown)'")
+    with workspace(exported_env["MPX_API_URL"], db) as opened:
+        checked(opened.verify(from_date=FIRST, to_date=LAST))
+    change(db, MISSING)
+    with workspace(exported_env["MPX_API_URL"], db) as opened:
+        assert opened.verify(from_date=FIRST, to_date=LAST).failed_days == (str(day(4)),)

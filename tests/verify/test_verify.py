@@ -1,0 +1,89 @@
+"""Tables that agree with Mixpanel's counts, for any project and any way to export it, and how a verification is made."""
+
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+import pytest
+from examples import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from projects import FIRST, LAST, exported, project, verified, verify
+
+from mixpanel_export import VerifyResult
+from mixpanel_export.simulator import Counting
+
+pytestmark = pytest.mark.anyio
+
+ZONES = ["UTC", "US/Pacific", "Asia/Kolkata", "Pacific/Kiritimati"]
+PROJECTS = st.fixed_dictionaries({
+    "seed": st.integers(0, 99),
+    "events_per_day": st.integers(0, 60),
+    "duplicates": st.sampled_from([0.0, 0.02, 0.5]),
+    "missing_insert_id": st.sampled_from([0.0, 0.3]),
+    "odd": st.sampled_from([0.0, 0.1]),
+    "awkward": st.sampled_from([0.0, 0.1]),
+    "rejects": st.sampled_from([0.0, 0.05]),
+    "leaks": st.sampled_from([0.0, 0.1]),
+    "timezone": st.sampled_from([None, "US/Pacific", "Australia/Lord_Howe"]),
+})  # fmt: skip
+EXPORTS = st.fixed_dictionaries({
+    "chunk_days": st.sampled_from([1, 3, 10]),
+    "dedupe": st.booleans(),
+    "events": st.sampled_from([None, ["Page View", "Sign Up", "No Such Event"]]),
+})  # fmt: skip
+
+
+def compared(
+    content: dict[str, Any], options: dict[str, Any], counting: Counting, **verification: Any
+) -> VerifyResult:
+    """Export a project into a file, and verify it."""
+    sim = project(**content, counting=counting)
+    options = options | {"project_timezone": content["timezone"]}
+    with TemporaryDirectory() as folder:
+        db = Path(folder, "events.duckdb")
+        anyio.run(partial(exported, sim, db, **options))
+        return verify(sim, db, **verification)
+
+
+@given(PROJECTS, EXPORTS, st.sampled_from(["identical", "compacted"]), st.booleans())
+@examples(12, 60)
+def test_no_complete_table_differs(content: Any, options: Any, duplicates: Any, zeros: bool) -> None:
+    """Whatever the events are and however they were exported, nothing is unexplained."""
+    result = compared(content, options, Counting(duplicates, zeros=zeros))
+    assert result.unexplained == ()
+    assert result.verified
+    assert result.days == 10
+
+
+@given(PROJECTS, st.sampled_from([1, 3, 10]))
+@examples(6, 40)
+def test_duplicates_that_mixpanel_counts_are_explained(content: Any, chunk_days: int) -> None:
+    """A server that counts every line agrees with the table and the numbers of removed duplicates."""
+    content |= {"leaks": 0.0}  # an event that two days have is no duplicate, and the ledger counts it as one
+    result = compared(content, {"chunk_days": chunk_days}, Counting("none"))
+    assert result.unexplained == ()
+
+
+@given(PROJECTS, EXPORTS, st.sampled_from(ZONES))
+@examples(6, 40)
+def test_another_reporting_zone_is_another_way_to_count_days(content: Any, options: Any, zone: str) -> None:
+    """With the zone that Mixpanel counts in, nothing differs; days that touch others than those exported are left out."""
+    result = compared(content, options, Counting(timezone=zone), reporting_timezone=zone)
+    assert result.unexplained == ()
+    assert result.timezone == zone
+    assert 8 <= result.days <= 10
+
+
+async def test_a_complete_table_is_verified(db: Path) -> None:
+    """Every event name and day is compared, and none differs."""
+    sim = project()
+    result = await verified(sim, await exported(sim, db))
+    assert result.verified
+    assert result.differences == ()
+    rows = sim.truth(FIRST, LAST).distinct
+    assert (result.days, result.table_rows, result.mixpanel_events) == (10, rows, rows)
+    assert result.events == len({row.event_name for row in sim.rows(FIRST, LAST)})
+    assert (result.timezone, result.requests) == ("UTC", 2)
