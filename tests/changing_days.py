@@ -1,4 +1,4 @@
-"""A project whose days change between exports, and what a table must hold of it."""
+"""A project whose days change between exports, and the contents that a table must then have."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Settings for all tests, and what the tests of `mpx` export from and into."""
+"""Settings for all tests, and the project and database of the `mpx` tests."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

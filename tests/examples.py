@@ -1,4 +1,4 @@
-"""How much is tried: the core run takes few examples and cases where each is expensive, the full run takes all."""
+"""The number of examples: the core run tries few where each is expensive; the full run tries all."""
 
 from collections.abc import Iterable
 

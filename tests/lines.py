@@ -1,4 +1,4 @@
-"""Exports of a single day whose lines a test writes itself."""
+"""Exports of a single day whose lines are written by the test."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files as mixpanel_data wrote them."""
+"""Databases as mixpanel_data wrote them."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

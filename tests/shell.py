@@ -1,4 +1,4 @@
-"""Shared by the tests of `mpx`: command lines in this process and in others, and an environment to export from."""
+"""Shared by the tests of `mpx`: command lines in this process and in others, and an environment for exports."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""What the tests of the writer share: a table, and chunks that are staged, validated and committed into it."""
+"""Shared by the tests of the writer: a table, and chunks that are staged, validated and committed into it."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime

@@ -1,4 +1,4 @@
-"""Tasks and threads: what cancellation does to a call in a thread, and which error leaves a group."""
+"""Tasks and threads: the effect of cancellation on a call in a thread, and the error that a task group raises."""
 
 import asyncio
 from collections.abc import Iterable, Iterator

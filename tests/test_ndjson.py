@@ -1,4 +1,4 @@
-"""Lines of another shape, lines that have to be repaired, and JSON as DuckDB reads and writes it."""
+"""Irregular lines, lines that need repair, and JSON as DuckDB reads and writes it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A legacy project's times: converted where its zone is known, and noticed where it is not."""
+"""The times of legacy projects: converted if the zone is known, and noticed if it is not."""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Wall clocks of legacy projects become UTC: the rule against DuckDB's own, and the whole way into the table."""
+"""Local times of legacy projects become UTC: compared with DuckDB's own conversion, up to the table."""
 
 import json
 from collections.abc import Iterator, Sequence

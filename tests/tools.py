@@ -1,4 +1,4 @@
-"""Programs and other releases of libraries, which tests install from the package index."""
+"""Programs, and other releases of libraries, that tests install from the package index."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`mpx` as a whole: exit codes, help, names, and processes that are interrupted."""
+"""`mpx` as a whole: exit codes, help, names, and interrupted processes."""
 
 import re
 import shlex

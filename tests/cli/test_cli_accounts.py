@@ -1,4 +1,4 @@
-"""`mpx accounts`: secrets come in by three ways, none of them an argument, and never go out."""
+"""`mpx accounts`: secrets can be entered in three ways, never as an argument, and are never printed."""
 
 import json
 import os

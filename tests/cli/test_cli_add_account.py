@@ -1,4 +1,4 @@
-"""`mpx accounts add` on a terminal: each answer is checked at once, and only a wrong one is asked for again."""
+"""`mpx accounts add` on a terminal: each answer is checked immediately, and only an invalid one is asked for again."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Completion in the shells that click knows: commands, options, accounts, tables and files."""
+"""Shell completion of commands, options, accounts, tables and files."""
 
 import os
 import shutil

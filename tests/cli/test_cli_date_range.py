@@ -1,4 +1,4 @@
-"""The days that `mpx export` requests if it is told few of them, or none."""
+"""The days that `mpx export` requests if one or both dates are not given."""
 
 import re
 from collections.abc import Mapping

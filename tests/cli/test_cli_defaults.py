@@ -1,4 +1,4 @@
-"""What `mpx` does without flags: `[defaults]` of the configuration file, and variables before it."""
+"""The defaults of `mpx`: `[defaults]` in the configuration file, and environment variables, which override it."""
 
 from collections.abc import Callable
 from pathlib import Path

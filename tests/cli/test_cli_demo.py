@@ -1,4 +1,4 @@
-"""`mpx demo`: what a person sees in the first minute."""
+"""`mpx demo`: what a new user sees in the first minute."""
 
 import re
 from datetime import date

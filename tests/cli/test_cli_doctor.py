@@ -1,4 +1,4 @@
-"""`mpx doctor`: each thing that may be wrong is found, told with its remedy, and changed by nobody."""
+"""`mpx doctor`: it finds each problem, prints a remedy, and changes nothing."""
 
 import json
 import os

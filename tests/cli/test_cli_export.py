@@ -1,4 +1,4 @@
-"""The output of `mpx export`, its modes and its selections, as a shell sees them."""
+"""The output, modes and selections of `mpx export`."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What `mpx export` prints about failed batches and days to fetch later."""
+"""What `mpx export` prints about failed batches, and about days to fetch later."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`mpx flatten`: what was done is printed, and the options reach the table."""
+"""`mpx flatten`: its output, and its options."""
 
 import json
 from collections.abc import Mapping

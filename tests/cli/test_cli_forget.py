@@ -1,4 +1,4 @@
-"""`mpx forget`: persons are deleted, and what was deleted is printed."""
+"""`mpx forget`: people are deleted, and the number of deleted events is printed."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A file that an export holds: the error says which export, since when, and when it may go on."""
+"""A database that an export is using: the error names the export, its start, and when it may continue."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""`--log-format json`, and what cron sees: every line of standard error is for machines, or there is none."""
+"""`--log-format json` and quiet runs under cron: standard error is machine-readable, or empty."""
 
 import json
 import shlex

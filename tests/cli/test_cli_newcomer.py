@@ -1,4 +1,4 @@
-"""The first minutes: an account, and yesterday's events."""
+"""The first minutes of a new user: an account, and yesterday's events."""
 
 import os
 import sys

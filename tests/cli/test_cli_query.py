@@ -1,4 +1,4 @@
-"""`mpx query`: one answer, as a table for people or exactly for other programs."""
+"""`mpx query`: its result, as a table for people or in exact form for programs."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Hints of `mpx query` about property keys: how keys with `$` are written, and keys that no event has."""
+"""Hints of `mpx query` about property keys: how to write keys with `$`, and keys that no event has."""
 
 import json
 from pathlib import Path

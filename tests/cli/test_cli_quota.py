@@ -1,4 +1,4 @@
-"""`mpx quota`: the same project that an export would take, what is left of its hour, and when more comes."""
+"""`mpx quota`: the project that an export would use, the requests left in its hour, and when more become free."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`mpx retry`: what the ledger says is not there for good, and nothing else, fetched as it was asked for."""
+"""`mpx retry` fetches exactly the days that the ledger says are missing, with the options of the original export."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`mpx simulate` as a shell sees it: what it serves, what it says, and what it takes for a mistake."""
+"""`mpx simulate`: what it serves and prints, and which arguments it rejects."""
 
 import dataclasses
 import gzip

@@ -1,4 +1,4 @@
-"""`mpx status`: what people see of what a file has, on any terminal, and the commands that it prints."""
+"""`mpx status`: what it prints about a database on any terminal, and the commands that it suggests."""
 
 import json
 import re

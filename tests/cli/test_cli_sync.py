@@ -1,4 +1,4 @@
-"""`mpx sync`: silent when all is well, one line when not, and sections of the configuration file."""
+"""`mpx sync`: silent if nothing is wrong, one line otherwise; and the sections of the configuration file."""
 
 import json
 import sys

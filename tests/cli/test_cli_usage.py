@@ -1,4 +1,4 @@
-"""Bad arguments, settings and files are one line of `mpx`, and cost no request."""
+"""Invalid arguments, settings and files: `mpx` prints one line, and sends no request."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Help is correct: every command explains its options, and accepts its examples."""
+"""The help is correct: every command explains its options, and its examples are accepted."""
 
 import re
 

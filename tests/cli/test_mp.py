@@ -1,4 +1,4 @@
-"""`mpx mp`: command lines of mixpanel_data run, with its results, formats and exit codes."""
+"""`mpx mp`: mixpanel_data's command lines work, with its results, formats and exit codes."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Signals: Ctrl-C and SIGTERM at every stage of `mpx export`, and any signal whose handler raises in `run_sync`."""
+"""Signals: Ctrl-C and SIGTERM at every stage of `mpx export`, and signals whose handler raises inside `run_sync`."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The DuckDB file: how it is made, opened, shared, and what the errors say."""
+"""The DuckDB file: how it is created, opened and shared, and the errors."""
 
 import os
 import subprocess

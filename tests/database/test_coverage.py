@@ -1,4 +1,4 @@
-"""The calendar of a ledger: the newest row of each day decides, and what is to be fetched is what `resume` fetches."""
+"""The calendar of a ledger: the newest row of each day decides; the days to fetch are those that `resume` fetches."""
 
 from datetime import date, datetime, timedelta
 from typing import Any

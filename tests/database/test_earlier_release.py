@@ -1,4 +1,4 @@
-"""A file of the release before opens, shows the same, and is completed as if it were new."""
+"""A database of the previous release opens, shows the same data, and can be completed like a new one."""
 
 import json
 import lzma

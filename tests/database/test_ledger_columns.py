@@ -1,4 +1,4 @@
-"""Ledgers of older releases, which lack columns: they are read as they are, and the next export adds the columns."""
+"""Ledgers of older releases that lack columns are read unchanged; the next export adds the columns."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rolling back where no transaction is left, so that the first error is the one that is reported."""
+"""Rolling back when no transaction is open, so that the first error is the one reported."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Careless calls: iterators of names, typos that would empty a table, days in the future."""
+"""Mistakes in calls: iterators of names, typos that would empty a table, days in the future."""
 
 from collections.abc import Callable, Iterable
 from datetime import date, timedelta

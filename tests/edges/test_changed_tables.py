@@ -1,4 +1,4 @@
-"""Tables that somebody has changed: what keeps rows out is named before any request."""
+"""Tables that a user has changed: the error names what prevents inserts, before any request."""
 
 import shutil
 from functools import partial

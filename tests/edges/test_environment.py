@@ -1,4 +1,4 @@
-"""The environment: variables that are set and empty, and credentials with what tools add to them."""
+"""The environment: variables that are set but empty, and credentials with extra characters that tools add."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Files: what stands at a path is looked at before anything is written there, and keeps what it is."""
+"""Files: a path is checked before anything is written to it, and an existing file is not damaged."""
 
 import os
 import shutil

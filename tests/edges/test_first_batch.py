@@ -1,4 +1,4 @@
-"""An export that ends before its first batch leaves its days to `mpx retry`."""
+"""If an export ends before its first batch, `mpx retry` fetches its days."""
 
 import json
 from datetime import UTC, date, datetime

@@ -1,4 +1,4 @@
-"""A database behind a symbolic link: everything happens beside the file, nothing beside the link."""
+"""A database behind a symbolic link: temporary files are created beside the file, not beside the link."""
 
 import sys
 from functools import partial

@@ -1,4 +1,4 @@
-"""Paths and texts that cannot be used: each is one error before any request, and nothing is made."""
+"""Unusable paths and texts: each causes one error before any request, and no file is created."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Windows and macOS, as far as another system can give their answers: files, locks, clocks, signals, memory."""
+"""Windows and macOS, as far as another system can simulate them: files, locks, clocks, signals, memory."""
 
 import ctypes
 import errno

@@ -1,4 +1,4 @@
-"""Processes: no home, closed streams, signals at awkward moments."""
+"""Processes: no home directory, closed streams, signals at awkward moments."""
 
 import json
 import os

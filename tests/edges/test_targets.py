@@ -1,4 +1,4 @@
-"""The ledger knows which days were asked for, also after an export that was interrupted early."""
+"""The ledger knows which days were requested, even after an export that was interrupted early."""
 
 import json
 from datetime import date, timedelta

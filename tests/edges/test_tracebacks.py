@@ -1,4 +1,4 @@
-"""Tracebacks: an error leaves a public function as itself, also in a notebook."""
+"""Tracebacks: a public function raises its error without internal exceptions around it, also in a notebook."""
 
 import subprocess
 import sys

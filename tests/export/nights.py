@@ -1,4 +1,4 @@
-"""Nights of syncs against a project whose events change, on machines that fail: everything from one seed."""
+"""Nightly syncs of a project whose events change, on machines that fail, all derived from one seed."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Nine days of March on a simulator, for the tests of known ways to lose or double events."""
+"""Nine days of March on a simulator, for the tests of known ways to lose or duplicate events."""
 
 from collections.abc import Iterator
 from datetime import date

@@ -1,4 +1,4 @@
-"""Syncs over a simulator's transport, on a clock that tests move."""
+"""Syncs over a simulator's transport, on a clock that tests control."""
 
 from collections.abc import Callable
 from datetime import datetime

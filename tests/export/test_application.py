@@ -1,4 +1,4 @@
-"""An application that uses the database, in the same process, while an export fills it."""
+"""An application that uses the database while an export in the same process fills it."""
 
 from contextlib import ExitStack, closing
 from dataclasses import replace

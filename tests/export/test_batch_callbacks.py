@@ -1,4 +1,4 @@
-"""What callbacks are told, and what an exception or a cancellation inside one does."""
+"""The arguments of callbacks, and the effects of an exception or a cancellation inside one."""
 
 import asyncio
 import subprocess

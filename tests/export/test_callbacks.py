@@ -1,4 +1,4 @@
-"""What `on_progress` is told of the quota while an export runs."""
+"""What `on_progress` reports about the quota while an export runs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`mpx export --dry-run`: what it says is what the export would do, and it does nothing itself."""
+"""`mpx export --dry-run`: it describes exactly what the export would do, and changes nothing."""
 
 import json
 import os

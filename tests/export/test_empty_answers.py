@@ -1,4 +1,4 @@
-"""Empty answers: each is requested once more, neighbours together; two empty answers are taken as no events and reported."""
+"""Empty responses: each chunk is requested once more, together with its neighbours; two mean that it has no events."""
 
 from collections.abc import Callable
 from datetime import date, timedelta

@@ -1,4 +1,4 @@
-"""`export_events`, end to end: the simulator on one side, a real DuckDB file on the other."""
+"""`export_events` from end to end, with the simulator and a real DuckDB file."""
 
 import errno
 from datetime import date

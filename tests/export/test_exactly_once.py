@@ -1,4 +1,4 @@
-"""Every event exactly once, whatever the server and the user do between two exports."""
+"""Every event is in the table exactly once, whatever the server and the user do between two exports."""
 
 import json
 from collections import Counter

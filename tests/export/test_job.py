@@ -1,4 +1,4 @@
-"""What an export is asked to do, as far as no other test asks it through a door."""
+"""The arguments of an export that no test of the public interface covers."""
 
 from datetime import date
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The four modes, selections and limits: what each does to the table, and what it refuses."""
+"""The four modes, selections and limits: how each changes the table, and what it rejects."""
 
 from datetime import date, timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the machine may withhold: room, files, permissions and patience; and what is left behind when a caller stops."""
+"""Missing resources: disk space, files, permissions and time; and what is left behind when a caller stops."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Which chunks with empty answers are requested again, and in which requests."""
+"""Which chunks with empty responses are requested again, and in which requests."""
 
 from datetime import date, timedelta
 from itertools import pairwise

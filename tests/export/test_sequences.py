@@ -1,4 +1,4 @@
-"""Every event exactly once, in any sequence of exports while the project changes."""
+"""Every event is in the table exactly once after any sequence of exports of a changing project."""
 
 from collections.abc import Iterator
 from datetime import date, timedelta

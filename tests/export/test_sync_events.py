@@ -1,4 +1,4 @@
-"""A sync brings a table to yesterday, and reports what changed in Mixpanel."""
+"""A sync completes a table up to yesterday, and reports what changed in Mixpanel."""
 
 import warnings
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A sync every night: the table follows a project that changes, through outages, kills and wrong clocks."""
+"""A sync every night for a year: the table follows a changing project, through outages, kills and wrong clocks."""
 
 import time
 from collections.abc import Callable

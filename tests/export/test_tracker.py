@@ -1,4 +1,4 @@
-"""The tracker: which chunks are decided, against a model that recounts everything after each step."""
+"""The tracker knows which chunks are decided; compared with a model that recounts everything after each step."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta

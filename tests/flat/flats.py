@@ -1,4 +1,4 @@
-"""Databases with events that tests choose, and a model of what a flat table of them must hold."""
+"""Databases with events that tests choose, and a model of the rows that a flat table of them must have."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Flat tables that the user has changed, rows without properties, and views that begin late."""
+"""Flat tables that the user has changed, rows without properties, and views with a later start."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every value of every key is in the flat table, whatever was sent, in whatever order."""
+"""The flat table has every value of every key, whatever was sent, in whatever order."""
 
 import json
 from typing import Any

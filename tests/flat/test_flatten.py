@@ -1,4 +1,4 @@
-"""Flat tables of exported events: what is read again, what follows a deletion, and whose tables stay."""
+"""Flat tables of exported events: which rows are read again, deletions, and tables that are not ours."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""dbt: with the real program, the sources are read, and the model has the events of each day."""
+"""dbt: the real program reads the sources, and the model has the events of each day."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""FastAPI: over the real framework, an export starts, shows its progress, ends, and can be cancelled."""
+"""FastAPI: with the real framework, an export starts, shows its progress, ends, and can be cancelled."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

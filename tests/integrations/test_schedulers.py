@@ -1,4 +1,4 @@
-"""systemd, GitHub Actions and Docker: their own programs accept the files, and the commands in them export exactly."""
+"""systemd, GitHub Actions and Docker: their own programs accept the files, whose commands export correctly."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tables are dropped with all that is recorded of them, or not at all."""
+"""A table is dropped together with everything recorded about it, or not at all."""
 
 from datetime import datetime
 from pathlib import Path

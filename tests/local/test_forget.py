@@ -1,4 +1,4 @@
-"""Persons are deleted from every exported table, and the ledger agrees with what is left."""
+"""People are deleted from every exported table, and the ledger matches the remaining rows."""
 
 import json
 import multiprocessing

@@ -1,4 +1,4 @@
-"""A workspace's methods leave no statement open, so other connections of the process can write a checkpoint."""
+"""A workspace's methods leave no statement open, so other connections in the process can write a checkpoint."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Looking into a file: without changing it, as soon as it is free, and with errors that name what is wrong."""
+"""Reading a database: unchanged, as soon as it is free, and with errors that name the problem."""
 
 import os
 import signal

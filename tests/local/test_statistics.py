@@ -1,4 +1,4 @@
-"""What a workspace says of its own database, and how it is opened."""
+"""What a workspace reports about its own database, and how it opens it."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Databases of mixpanel_data become ours: every row, what is known of them, and nothing if it does not work."""
+"""Databases of mixpanel_data are upgraded: with every row and all that is known about them, or not at all."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Steps that make something go wrong: in the package, in a file, or on the command line."""
+"""Steps that cause an error: in the package, in a file, or on the command line."""
 
 import socket
 import ssl

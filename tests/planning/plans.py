@@ -1,4 +1,4 @@
-"""Days by number, ledger rows over them, and plans made of them."""
+"""Days by number, ledger rows over them, and plans for them."""
 
 from collections.abc import Iterable
 from datetime import date, timedelta

@@ -1,4 +1,4 @@
-"""Days are read, split into chunks, and open until they are over for 48 hours."""
+"""Days are parsed and divided into chunks, and stay open until 48 hours after their end."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo

@@ -1,4 +1,4 @@
-"""Small projects get few requests: more would hardly save time, and would take quota from larger exports."""
+"""Small projects need few requests: more would hardly save time, and would use quota that larger exports need."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""A plan fetches exactly the days it should, in chunks that suit the workers, the quota and the ledger."""
+"""A plan fetches exactly the right days, in chunks that suit the workers, the quota and the ledger."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta

@@ -1,4 +1,4 @@
-"""A sync fetches what is missing, the last days again, and each day of the last month about once a week."""
+"""A sync fetches missing days, the last days again, and each day of the last month about once a week."""
 
 from collections.abc import Sequence
 from dataclasses import replace

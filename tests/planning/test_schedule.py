@@ -1,4 +1,4 @@
-"""How near plans come to the best possible, and that what the benchmarks call the best possible is it."""
+"""How close plans come to the optimum, and a proof of the benchmarks' optimum."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta

@@ -1,4 +1,4 @@
-"""A plan puts expected events before days: large days stand alone and come first, and no plan gets slower."""
+"""Plans balance expected events, not days: large days get their own chunks and come first; no plan gets slower."""
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""What earlier batches tell of the events of other days, and cuts of days that weigh the same."""
+"""What earlier batches tell about the events of other days, and divisions into equal weights."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The documents of the tests are correct: tests, folders and options that they name exist, and nothing is missing."""
+"""The documents of the tests are correct: tests, folders and options that they name exist, and none is missing."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""What may be seen from outside, and what may see what inside."""
+"""What is public, and which modules may import which."""
 
 import ast
 import subprocess

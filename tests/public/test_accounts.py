@@ -1,4 +1,4 @@
-"""The configuration file is changed by one account at a time, and in one step: nothing else in it is touched."""
+"""The configuration file is changed by one account at a time, in one step, and nothing else in it changes."""
 
 import os
 import tomllib

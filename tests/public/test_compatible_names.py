@@ -1,4 +1,4 @@
-"""Submodules, names and exception constructors of mixpanel_data, also those that this package does not use."""
+"""Submodules, names and exception constructors of mixpanel_data, including those that this package does not use."""
 
 import copy
 import pickle

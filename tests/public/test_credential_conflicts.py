@@ -1,4 +1,4 @@
-"""An account that is named and complete variables of another project are not mixed up silently."""
+"""A named account and variables of another project are never silently combined."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where credentials come from, what is refused, and that a secret is never shown."""
+"""Where credentials come from, which are rejected, and that a secret is never shown."""
 
 import os
 import traceback

@@ -1,4 +1,4 @@
-"""A script written for mixpanel_data runs with only its import changed, and finds the signatures that it knows."""
+"""A script for mixpanel_data runs if only its import is changed, and finds the same signatures."""
 
 import ast
 import inspect

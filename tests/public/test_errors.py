@@ -1,4 +1,4 @@
-"""Errors: one sentence for people, its parts as data."""
+"""Errors: one sentence for people, and its parts as data."""
 
 import ast
 import copy

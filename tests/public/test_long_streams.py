@@ -1,4 +1,4 @@
-"""`stream_events` over any number of days: chunk after chunk, each proven, with advice that can be followed."""
+"""`stream_events` over any number of days: chunk by chunk, each proven complete, with advice that works."""
 
 import inspect
 from collections.abc import Iterator

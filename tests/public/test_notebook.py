@@ -1,4 +1,4 @@
-"""A notebook executed for real: a kernel whose loop runs, its bars, its tables, and its interrupt."""
+"""A real notebook: a kernel whose loop is running, progress bars, tables, and interrupts."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Bars and lines: what people see of an export."""
+"""Progress bars and lines: what people see of an export."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""The values that users receive have mixpanel_data's fields, in its order."""
+"""Results have mixpanel_data's fields, in its order."""
 
 import copy
 import json

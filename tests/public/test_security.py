@@ -1,4 +1,4 @@
-"""What is kept from whom: secrets from every reader, the database from every name, the machine from every server."""
+"""Security: secrets are never shown, names cannot inject SQL, and a server cannot harm the machine."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""Blocking calls of async functions: from plain code, inside running loops, on worker threads, interrupted."""
+"""Blocking calls of async functions: from plain code, inside running loops, on worker threads, and interrupted."""
 
 import asyncio
 import signal

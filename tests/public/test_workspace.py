@@ -1,4 +1,4 @@
-"""The blocking door, end to end: a real socket, a real DuckDB file, callers with and without a loop."""
+"""The blocking interface from end to end: a real socket, a real DuckDB file, callers with and without a loop."""
 
 import json
 from collections.abc import Callable

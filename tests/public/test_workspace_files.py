@@ -1,4 +1,4 @@
-"""SQL, tables and files of a workspace: read-only, locked by others, closed."""
+"""SQL, tables and files of a workspace: read-only, locked by other processes, closed."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A gate on a clock that only sleeping moves, and requests that pass it."""
+"""A gate on a clock that only sleeping advances, and requests that pass it."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress

@@ -1,4 +1,4 @@
-"""Handles of a quota file on a clock that is set by hand."""
+"""Handles of a quota file, on a clock that the test sets."""
 
 import sqlite3
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""When a caller may connect, and how long it waits: for the hour, after refusals, and for other processes."""
+"""When a request may be sent, and how long it waits: for the hour, after refusals, and for other processes."""
 
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The quota as the user sets it."""
+"""Quota limits that the user sets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Exports that wait: hours of quota, refusals, pauses that the server names, and `max_wait`."""
+"""Exports that wait: for the hourly quota, after refusals, for pauses that the server requests; and `max_wait`."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime

@@ -1,4 +1,4 @@
-"""The quota of the Query API, beside that of exports: in one file, on its own gate, 5 requests at a time."""
+"""The quota of the Query API, separate from that of exports: in the same file, with its own gate of 5 at a time."""
 
 import sqlite3
 from contextlib import closing, suppress

@@ -1,4 +1,4 @@
-"""What follows a failed attempt: every failure has its step, every wait its bounds."""
+"""What follows a failed attempt: each failure has its reaction, and each wait its limits."""
 
 from collections.abc import Callable
 from functools import reduce

@@ -1,4 +1,4 @@
-"""The limits of a quota that is shared hold for all sequences of calls and clocks."""
+"""The limits of a shared quota hold for all sequences of calls and clocks."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The quota file: private, repaired when broken, never an obstacle."""
+"""The quota file: private, repaired if it is damaged, and never an obstacle."""
 
 import os
 import sqlite3

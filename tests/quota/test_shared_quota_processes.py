@@ -1,4 +1,4 @@
-"""Threads and processes that share a quota file, also when they are killed."""
+"""Threads and processes that share a quota file, even if they are killed."""
 
 import os
 import sqlite3

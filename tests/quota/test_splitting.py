@@ -1,4 +1,4 @@
-"""Chunks that break are fetched in pieces."""
+"""Chunks whose responses break are fetched in pieces."""
 
 from datetime import date
 from itertools import pairwise

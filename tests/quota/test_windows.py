@@ -1,4 +1,4 @@
-"""Rate limits as arithmetic: a request waits exactly as long as the windows demand."""
+"""Rate limits as arithmetic: a request waits exactly as long as the windows require."""
 
 import pytest
 from hypothesis import given

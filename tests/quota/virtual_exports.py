@@ -1,4 +1,4 @@
-"""Exports on a clock that leaps, and what the simulator saw of them."""
+"""Exports on a clock that jumps ahead, and what the simulator saw of them."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import date, timedelta

@@ -1,4 +1,4 @@
-"""A database with every status of a day, and what the tests read from a page."""
+"""A database with a day of every status, and what tests read from a page."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace

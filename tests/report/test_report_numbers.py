@@ -1,4 +1,4 @@
-"""The numbers of a report equal those of SQL."""
+"""The numbers in a report equal those of SQL."""
 
 from datetime import date
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page: its structure, its size, and what it may load. A browser is not needed here."""
+"""The page: its structure, its size, and what it may load. No browser is needed here."""
 
 import base64
 import hashlib

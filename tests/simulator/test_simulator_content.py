@@ -1,4 +1,4 @@
-"""Awkward content, rejects and long lines, compared with a reference that reads the lines alone."""
+"""Unusual content, rejects and long lines, compared with a reference that only reads the lines."""
 
 import json
 from collections import Counter

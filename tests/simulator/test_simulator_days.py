@@ -1,4 +1,4 @@
-"""What belongs to a day: local clocks of legacy projects, events of neighbouring days, and later changes."""
+"""Which events belong to a day: local clocks of legacy projects, events of neighbouring days, and later changes."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The simulator's plain events and the truth about them, compared with an independent computation."""
+"""The simulator's plain events and its truth about them, compared with an independent computation."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The simulator's README and docstring are correct: their blocks run in a test suite of somebody else."""
+"""The simulator's README and docstring are correct: their blocks run in another project's test suite."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What the simulator's export endpoint accepts, refuses and selects."""
+"""Which requests the simulator's export endpoint accepts or refuses, and which events it selects."""
 
 import json
 from datetime import date

@@ -1,4 +1,4 @@
-"""The simulator's `where`: which events an expression matches, and what is refused."""
+"""The simulator's `where`: which events an expression matches, and which expressions are refused."""
 
 import json
 import operator

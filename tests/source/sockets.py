@@ -1,4 +1,4 @@
-"""One request over a real socket, what a server answers, and an authority that signs its certificate."""
+"""One request over a real socket, the server's response, and an authority that signs its certificate."""
 
 import gzip
 from collections.abc import Awaitable, Callable

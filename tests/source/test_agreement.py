@@ -1,4 +1,4 @@
-"""`stream_events` and the table say the same of every line, whatever it is."""
+"""`stream_events` and the table agree on every line."""
 
 import json
 from collections import Counter

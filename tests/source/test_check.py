@@ -1,4 +1,4 @@
-"""Whether credentials work is told by one request, which takes what it must of the quota and no more."""
+"""One request tells whether credentials work; it counts towards the quota, and nothing more is used."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Connections over real sockets: TLS, HTTP/2, and what is said where there is none."""
+"""Connections over real sockets: TLS, HTTP/2, and the errors if there is no connection."""
 
 import socket
 from contextlib import aclosing

@@ -1,4 +1,4 @@
-"""Wire bytes become exactly the lines that were sent, or an error: never fewer lines."""
+"""The decoder returns exactly the lines that were sent, or raises an error; it never returns fewer lines."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What a server breaks of HTTP/2 is a broken connection."""
+"""A server that violates HTTP/2 is treated as a broken connection."""
 
 import pytest
 import sockets

@@ -1,4 +1,4 @@
-"""Which proxy a request uses, and which hosts `NO_PROXY` exempts, in every form that people write."""
+"""Which proxy a request uses, and which hosts `NO_PROXY` exempts, in every notation that people use."""
 
 import anyio
 import pytest

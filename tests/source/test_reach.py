@@ -1,4 +1,4 @@
-"""Whether a server can be reached, and what its clock says: over real sockets, and without credentials."""
+"""Whether a server can be reached, and the time on its clock: over real sockets, and without credentials."""
 
 import ssl
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""One line of Mixpanel's answer as `stream_events` yields it, beside what DuckDB makes of the same text."""
+"""A line of Mixpanel's response as `stream_events` yields it, and as DuckDB reads the same text."""
 
 from datetime import UTC, date, datetime
 from typing import IO, Any

@@ -1,4 +1,4 @@
-"""One attempt over HTTP: what is asked, what an answer means, and how failures are named."""
+"""One attempt over HTTP: the request, the meaning of each response, and the names of failures."""
 
 import gzip
 import inspect

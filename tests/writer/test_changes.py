@@ -1,4 +1,4 @@
-"""The comparison of new batches with those that they replace."""
+"""New batches are compared with those that they replace."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which lines of a chunk are to be inserted, against a model that compares each with every other one."""
+"""Which lines of a chunk to insert, compared with a model that compares every pair of lines."""
 
 import json
 from collections import Counter

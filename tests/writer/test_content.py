@@ -1,4 +1,4 @@
-"""What reaches the table of what the server sent: every event, as text, whatever its line looks like."""
+"""How the server's content reaches the table: every event, as text, whatever its line looks like."""
 
 import json
 from collections import Counter

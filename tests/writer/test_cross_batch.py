@@ -1,4 +1,4 @@
-"""Duplicates across batches, against a model that compares every row with every other one."""
+"""Duplicates across batches, compared with a model that compares every pair of rows."""
 
 import json
 from collections import Counter

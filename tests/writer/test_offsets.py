@@ -1,4 +1,4 @@
-"""Lines are cut where name and properties lie, whatever else is among them."""
+"""The offsets of event names and properties are correct, whatever else a line has."""
 
 import json
 

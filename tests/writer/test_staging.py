@@ -1,4 +1,4 @@
-"""Chunks on their way, as files."""
+"""Chunks in the staging directory."""
 
 import os
 from datetime import UTC, date, datetime

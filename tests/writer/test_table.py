@@ -1,4 +1,4 @@
-"""StagedChunk chunks and a table: what is refused, what is noticed, and what an error leaves behind."""
+"""Loading chunks into a table: what is rejected, what is reported, and what an error leaves behind."""
 
 import re
 from datetime import date, datetime

@@ -1,4 +1,4 @@
-"""Which of several rows with one identity wins, whatever order and pages they come in."""
+"""Which of several rows with the same identity wins, in any order and any pages."""
 
 import json
 from collections.abc import Iterable, Iterator

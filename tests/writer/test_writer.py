@@ -1,4 +1,4 @@
-"""Groups of chunks: what is committed together, what is tried alone, and what an error leaves behind."""
+"""Groups of chunks: which are committed together, which are tried alone, and what an error leaves behind."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
