@@ -6,21 +6,21 @@ from typing import Literal
 from mixpanel_export._display import html_pairs
 
 Explanation = Literal["open", "duplicates", "merged", "untimed", "hidden", "old"]
-"""Why the counts of an event and a day may differ although the table is right.
+"""Why the counts of an event on a day may differ although the table is correct.
 
 - `open`: the day was exported less than 48 hours after its end, and Mixpanel has received more events since. The next
   `resume` fetches it again.
-- `duplicates`: Mixpanel counts duplicates that the export removed. The numbers agree exactly.
-- `merged`: the table has events that differ only in their time within the day. Mixpanel's compaction makes one of them.
-- `untimed`: the table has such events without a time, so on no day.
-- `hidden`: Mixpanel counts the event, and its export has none of them.
-- `old`: the day is over 30 days old. Mixpanel may have changed it since.
+- `duplicates`: Mixpanel counts duplicates that the export removed. The numbers match exactly.
+- `merged`: the table has events that differ only in their time within the day. Mixpanel's compaction merges them.
+- `untimed`: the table has enough of these events without a time, which therefore belong to no day.
+- `hidden`: Mixpanel counts the event but does not export it.
+- `old`: the day is over 30 days old, so Mixpanel may have changed it since.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class CountDifference:
-    """An event and a day whose counts differ."""
+    """An event name and a day whose counts differ."""
 
     event: str
     day: str
@@ -32,7 +32,7 @@ class CountDifference:
 
     @property
     def difference(self) -> int:
-        """How many more events Mixpanel counts; negative if the table has more."""
+        """How many more events Mixpanel counts than the table has; negative if the table has more."""
         return self.mixpanel_events - self.table_rows
 
 
@@ -44,7 +44,7 @@ class VerifyResult:
     from_date: str
     to_date: str
     timezone: str
-    """The reporting time zone, in which the days begin and end."""
+    """The reporting time zone, which the days are in."""
     days: int
     """The number of days that were compared."""
     events: int
@@ -54,20 +54,20 @@ class VerifyResult:
     mixpanel_events: int
     """The events that Mixpanel counts on these days."""
     differences: tuple[CountDifference, ...]
-    """All differences, in the order of days."""
+    """All differences, ordered by day."""
     failed_days: tuple[str, ...]
     """Days whose unexplained differences exceed the tolerance."""
     skipped_date_ranges: tuple[tuple[str, str], ...]
-    """Days that were not compared, because the table does not have them, or has them with a limit only."""
+    """Days that were not compared, because the table does not have them, or only has them with a `limit`."""
     refetch_date_ranges: tuple[tuple[str, str], ...]
-    """The days to export again: those of the table that `failed_days` touch."""
+    """The days to export again: those of the table that `failed_days` overlap."""
     utc_offset: float | None
-    """The offset from UTC, in hours, under which almost all unexplained differences vanish; None if there is none.
+    """The offset from UTC, in hours, at which almost all unexplained differences disappear; None if there is none.
 
     The project's reporting time zone then probably differs from `timezone`.
     """
     requests: int
-    """Requests to the Query API."""
+    """The number of requests to the Query API."""
     duration_seconds: float
 
     @property

@@ -1,7 +1,7 @@
 """The properties of events, with the number and the types of their values.
 
-A flat table has these facts for every event. If there is none, a sample of the events is counted, because the text of
-each event must be parsed.
+A flat table has this information for every event. If there is none, only a sample of the events is counted, because
+the text of each event must be parsed.
 """
 
 from mixpanel_export._database.connection import Connection, quoted
@@ -9,9 +9,9 @@ from mixpanel_export._flat.state import FlatTable, flat_tables
 from mixpanel_export._report.model import Properties, Property
 
 SAMPLE = 20_000
-"""The approximate number of events that are counted if there is no flat table. Smaller tables are counted completely."""
+"""The approximate size of the sample, in events. Smaller tables are counted completely."""
 
-_MAX_PROPERTIES = 150  # properties that are shown
+_MAX_PROPERTIES = 150  # the maximum number of properties to show
 
 _TYPES = {
     "BOOLEAN": "boolean",
@@ -23,7 +23,7 @@ _TYPES = {
     "ARRAY": "list",
     "OBJECT": "object",
 }
-"""The name of each type that `json_each` distinguishes."""
+"""The words for DuckDB's JSON types, as `json_each` returns them."""
 
 
 def read_properties(connection: Connection, table: str, events: int) -> Properties:

@@ -1,4 +1,4 @@
-"""Requests a few events: to check credentials, or to find out whether exports have events of some names."""
+"""Requests a few events, to check credentials or to find out whether Mixpanel exports events of some names."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -64,7 +64,7 @@ async def sends_events(
     transport: httpx.AsyncBaseTransport | None = None,
     now: Callable[[], datetime],
 ) -> bool:
-    """Whether an export of *days* has any of the events *names*. An empty answer is requested once more.
+    """Whether an export of *days* has any of the events *names*. After an empty response, the request is repeated once.
 
     Raises:
         APIError: The request failed.

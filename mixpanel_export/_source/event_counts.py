@@ -1,7 +1,7 @@
 """Mixpanel's own counts of events, by name and day.
 
-Documented (openapi/query.openapi.yaml) are the requests, the form of the answers, and that an answer leaves out days
-without events. It is inferred that names without events are left out in the same way.
+Mixpanel documents (openapi/query.openapi.yaml) the requests, the form of the responses, and that a response omits days
+without events. We infer that it also omits names without events.
 """
 
 import json
@@ -16,11 +16,11 @@ from mixpanel_export._source.query_api import QueryApi
 from mixpanel_export.errors import TruncatedError
 
 Counts = dict[tuple[str, date], int]
-"""The number of events, by name and day. A name and day without events is missing."""
+"""The number of events by name and day, without zeros."""
 
-_MOST_NAMES = 200  # in one request
-_LONGEST_NAMES = 4_000  # characters of the names in one request; servers limit the length of a URL
-_LISTED_NAMES = 10_000
+_MAX_NAMES = 200  # in one request
+_MAX_NAME_BYTES = 4_000  # in one request; servers limit the length of a URL
+_MAX_COMMON_NAMES = 10_000
 
 
 async def event_counts(api: QueryApi, names: Sequence[str], days: Chunk) -> Counts:
@@ -31,9 +31,9 @@ async def event_counts(api: QueryApi, names: Sequence[str], days: Chunk) -> Coun
     """
     counts: Counts = {}
 
-    async def count(some: Sequence[str]) -> None:
+    async def count(group: Sequence[str]) -> None:
         params = {
-            "event": json.dumps(some, ensure_ascii=False),
+            "event": json.dumps(group, ensure_ascii=False),
             "type": "general",
             "unit": "day",
             "from_date": str(days.first),
@@ -43,8 +43,8 @@ async def event_counts(api: QueryApi, names: Sequence[str], days: Chunk) -> Coun
 
     with raise_first_error():
         async with anyio.create_task_group() as tasks:
-            for some in name_groups(names):
-                tasks.start_soon(count, some)
+            for group in name_groups(names):
+                tasks.start_soon(count, group)
     return counts
 
 
@@ -54,10 +54,10 @@ async def common_names(api: QueryApi, days: Chunk) -> list[str]:
     Raises:
         APIError: The request failed.
     """
-    answer = await api.get("/events/names", {"type": "general", "limit": str(_LISTED_NAMES)}, days)
-    if not isinstance(answer, list) or not all(isinstance(name, str) for name in answer):
-        raise _unexpected(answer, days)
-    return answer
+    response = await api.get("/events/names", {"type": "general", "limit": str(_MAX_COMMON_NAMES)}, days)
+    if not isinstance(response, list) or not all(isinstance(name, str) for name in response):
+        raise _unexpected(response, days)
+    return response
 
 
 def name_groups(names: Sequence[str]) -> Iterator[list[str]]:
@@ -65,7 +65,7 @@ def name_groups(names: Sequence[str]) -> Iterator[list[str]]:
     group: list[str] = []
     length = 0
     for name in names:
-        if group and (len(group) == _MOST_NAMES or length + len(name.encode()) > _LONGEST_NAMES):
+        if group and (len(group) == _MAX_NAMES or length + len(name.encode()) > _MAX_NAME_BYTES):
             yield group
             group, length = [], 0
         group.append(name)
@@ -74,21 +74,21 @@ def name_groups(names: Sequence[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _counts_in(answer: object, days: Chunk) -> Counts:
-    """Return the counts in an answer.
+def _counts_in(response: object, days: Chunk) -> Counts:
+    """Return the counts in an response.
 
     Raises:
-        TruncatedError: The answer has another form.
+        TruncatedError: The response does not have the documented form.
     """
     try:
         return {
             (name, date.fromisoformat(day[:10])): _whole(count)
-            for name, by_day in answer["data"]["values"].items()  # type: ignore[index] # checked by the except clause
+            for name, by_day in response["data"]["values"].items()  # type: ignore[index] # checked by the except clause
             for day, count in by_day.items()
             if count
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _unexpected(answer, days) from error
+        raise _unexpected(response, days) from error
 
 
 def _whole(count: object) -> int:
@@ -97,8 +97,8 @@ def _whole(count: object) -> int:
     return int(count)
 
 
-def _unexpected(answer: object, days: Chunk) -> TruncatedError:
-    text = json.dumps(answer)[:500]
+def _unexpected(response: object, days: Chunk) -> TruncatedError:
+    text = json.dumps(response)[:500]
     return TruncatedError(
         f"the response does not have the documented form: {text[:80]}",
         days=days,

@@ -1,4 +1,4 @@
-"""Requests to Mixpanel's Query API, whose answers are JSON. They are retried like exports, under a quota of their own."""
+"""Requests to Mixpanel's Query API, which returns JSON. They are retried like exports, and have their own quota."""
 
 import json
 import logging
@@ -18,16 +18,15 @@ from mixpanel_export._source.decoder import gunzip_for
 from mixpanel_export._source.fetcher import max_wait_error
 from mixpanel_export._source.parameters import RequestParameters
 from mixpanel_export._source.request import closing_pieces, error_of, gather, send_request
-from mixpanel_export._source.responses import error_in_answer, redacted
+from mixpanel_export._source.responses import error_in_success, redacted
 from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, RateLimitError, TruncatedError
 
 _log = logging.getLogger("mixpanel_export")
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip"}
-_LARGEST = 64 << 20  # bytes of an answer
-_SHOWN = 500  # bytes of an answer that an error carries
-_HOURLY = "in the last hour"  # in the refusal of a request that exceeds the hourly quota
+_MAX_BODY = 64 << 20  # bytes
+_HOURLY = "in the last hour"  # part of the error of a request that exceeds the hourly quota
 
 
 @dataclass(slots=True)
@@ -36,19 +35,19 @@ class QueryApi:
 
     client: httpx.AsyncClient
     parameters: RequestParameters
-    """The URL that all paths begin with, the credentials and the timeouts."""
+    """The URL that precedes all paths, the credentials and the timeouts."""
     gate: Gate
     retries: int = 5
     pauses: Pauses = USUAL_PAUSES
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     requests: int = 0
-    """Requests that were sent, including those that failed."""
+    """The number of requests sent, including those that failed."""
 
     async def get(self, path: str, params: Mapping[str, str], days: Chunk) -> Any:
-        """Request *path*, and return the JSON value of the answer. *days* are the days in it, for error messages.
+        """Request *path*, and return the JSON value of the response. *days* are its days, for error messages.
 
         Raises:
-            APIError: All attempts failed, a further attempt cannot succeed, or the wait for the quota would exceed
+            APIError: All attempts failed, another attempt cannot succeed, or the wait for the quota would exceed
                 `max_wait`.
         """
         history = History()
@@ -98,11 +97,11 @@ class QueryApi:
             raise
 
     async def _value(self, response: httpx.Response, days: Chunk) -> Any:
-        """Return the JSON value of a response; raise its error if it has none."""
+        """Return the JSON value of a response. Raises the response's error if it has none."""
         if response.status_code != httpx.codes.OK:
             error = await error_of(response, self.parameters, days, self.now())
             if isinstance(error, RateLimitError) and _HOURLY in str(error):
-                error.retry_after = None  # it would be a whole hour, but requests become available one by one
+                error.retry_after = None  # it says a whole hour, but requests become available one by one
             raise error
         body = await self._body(response, days)
         text = redacted(body.decode("utf-8", "replace"), self.parameters.credentials)
@@ -112,7 +111,7 @@ class QueryApi:
             value = None
         if isinstance(value, list) or (isinstance(value, dict) and not isinstance(value.get("error"), str)):
             return value
-        raise error_in_answer(text, days, hint=format_problem(self.parameters.credentials))
+        raise error_in_success(text, days, hint=format_problem(self.parameters.credentials))
 
     async def _body(self, response: httpx.Response, days: Chunk) -> bytes:
         try:
@@ -134,5 +133,5 @@ class QueryApi:
 
 
 def _check_size(body: bytearray) -> None:
-    if len(body) > _LARGEST:
-        raise TruncatedError(f"the response is larger than the maximum of {_LARGEST} bytes")
+    if len(body) > _MAX_BODY:
+        raise TruncatedError(f"the response is larger than the maximum of {_MAX_BODY} bytes")

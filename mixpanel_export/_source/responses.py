@@ -109,8 +109,8 @@ def error_from_body(
     )
 
 
-def error_in_answer(text: str, days: Chunk, *, hint: str | None = None) -> APIError:
-    """Return the error for an answer of the Query API with status 200 that has an error instead of a value.
+def error_in_success(text: str, days: Chunk, *, hint: str | None = None) -> APIError:
+    """Return the error for a response of the Query API that has status 200 but an error instead of a value.
 
     *hint* is as in `error_from_response`.
     """

@@ -1,9 +1,9 @@
 """Finds the differences between the counts of a table and those of Mixpanel, and explains them. Pure functions.
 
-Documented (docs: reference/event-deduplication.md) are that reports count events with the same name, distinct_id, time
-and `$insert_id` once, and that compaction, which may run hours or weeks later or never, removes events with the same
-name, distinct_id, day and `$insert_id`. It is inferred that the Query API counts as reports do. If it counts duplicates
-instead, the surplus of a batch must be the number of duplicates that the export removed.
+Mixpanel documents (docs: reference/event-deduplication.md) that its reports count events with the same name,
+distinct_id, time and `$insert_id` once, and that its compaction, which may run hours or weeks later or never, keeps only
+one of the events with the same name, distinct_id, day and `$insert_id`. We infer that the Query API counts like reports.
+If it counts duplicates instead, the surplus of a batch must equal the number of duplicates that the export removed.
 """
 
 from collections import Counter, defaultdict
@@ -17,12 +17,12 @@ from mixpanel_export._verify.table_counts import Cell, TableCounts
 from mixpanel_export.verification import CountDifference, Explanation
 
 _OFFSETS = range(-12, 15)  # hours from UTC
-_VANISHED = 0.1  # share of the differences that may be left under another offset
+_REMAINING_SHARE = 0.1  # the share of the differences that may remain under the likely offset
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An event and a day whose counts differ."""
+    """An event name and a day whose counts differ."""
 
     name: str
     day: ComparedDay
@@ -42,19 +42,19 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What may explain differences."""
+    """The facts that may explain differences."""
 
     table: TableCounts
     mergeable: Mapping[Cell, int]
     """How many rows compaction would remove, by name and day."""
     hidden: Collection[str]
-    """The names that Mixpanel counts and its exports do not have."""
+    """The names that Mixpanel counts but does not export."""
 
 
 def differences(
     part: Part, rows: Mapping[Cell, int], events: Mapping[Cell, int], ignored: Collection[str] = ()
 ) -> list[Difference]:
-    """Return the differences of a part, also those on days that are not reported, in order."""
+    """Return the differences of a part in order, including those on days that are not reported."""
     names = sorted({name for name, _ in (*rows, *events) if part.includes(name)} - set(ignored))
     return [
         Difference(name, part.days[day], rows.get((name, day), 0), events.get((name, day), 0))
@@ -85,7 +85,7 @@ def explained(part: Part, found: Sequence[Difference], evidence: Evidence) -> It
 
 
 def _explanation(difference: Difference, evidence: Evidence) -> Explanation | None:
-    """Return what explains a difference by itself."""
+    """Return the explanation of a difference that needs no other differences, if there is one."""
     day, surplus = difference.day, difference.surplus
     if surplus > 0 and difference.name in evidence.hidden:
         return "hidden"
@@ -96,11 +96,11 @@ def _explanation(difference: Difference, evidence: Evidence) -> Explanation | No
 
 
 def _duplicates(part: Part, found: Iterable[Difference], evidence: Evidence) -> Iterator[Cell]:
-    """Yield the differences of days whose surplus is the number of removed duplicates.
+    """Yield the differences of days whose surplus equals the number of removed duplicates.
 
-    The two may differ by rows that belong to other days: those that another batch has in a newer version, which may be
-    one event sent with two days, and those whose time is outside the days of their batch, which may have had a
-    duplicate. Rows without a time may be part of the surplus.
+    The two numbers may differ because of rows that belong to other days: rows that another batch has in a newer version
+    (perhaps one event that was sent with two days), and rows whose time is outside the days of their batch (perhaps with
+    duplicates). Rows without a time may also be part of the surplus.
     """
     by_day: defaultdict[date, list[Difference]] = defaultdict(list)
     for difference in found:
@@ -119,14 +119,14 @@ def _duplicates(part: Part, found: Iterable[Difference], evidence: Evidence) -> 
 
 
 def _duplicate_bounds(batch: Batch, table: TableCounts) -> tuple[int, int]:
-    """Return how many more events Mixpanel has than the batch has rows on its days, if it counts duplicates."""
+    """Return the least and the greatest surplus of a batch's days if Mixpanel counts duplicates."""
     untimed = sum(count for (_, number), count in table.untimed.items() if number == batch.number)
     elsewhere = table.hidden.get(batch.number, 0) + batch.stray_rows
     return batch.removed_duplicates - elsewhere, batch.removed_duplicates + untimed
 
 
 def _groups(part: Part) -> Iterator[list[ComparedDay]]:
-    """Yield the days of the part in groups, so that no two groups share a batch."""
+    """Yield the days of the part in groups that share no batch."""
     group: list[ComparedDay] = []
     batches: set[int] = set()
     for _, day in sorted(part.days.items()):
@@ -147,7 +147,7 @@ def _are_whole(part: Part, days: Sequence[ComparedDay]) -> bool:
 
 
 def _untimed(found: Iterable[Difference], table: TableCounts) -> Iterator[Cell]:
-    """Yield the differences that rows without a time explain: those of one name and batch, if there are enough rows."""
+    """Yield the differences that rows without a time explain: all of one name and batch, if there are enough such rows."""
     by_batches: defaultdict[tuple[str, frozenset[int]], list[Difference]] = defaultdict(list)
     for difference in found:
         if difference.surplus > 0:
@@ -178,14 +178,14 @@ def likely_offset(
     days: Sequence[date],
     current: int,
 ) -> float | None:
-    """Return the offset from UTC, in hours, under which the table agrees with Mixpanel on *days*; None if there is none.
+    """Return the offset from UTC, in hours, at which the table agrees with Mixpanel on *days*; None if there is none.
 
-    *hours* has the rows of some names by hour in UTC, also of the days before and after *days*. *current* is the
-    disagreement about these names in the current zone, in events.
+    *hours* has the number of rows by name and hour in UTC, and includes the day before and the day after *days*.
+    *current* is the number of events by which these names differ in the current zone.
     """
     wrong = {offset: _disagreement(hours, events, days, offset) for offset in _OFFSETS}
     best = min(wrong, key=lambda offset: (wrong[offset], abs(offset)))
-    return float(best) if wrong[best] <= _VANISHED * current else None
+    return float(best) if wrong[best] <= _REMAINING_SHARE * current else None
 
 
 def _disagreement(

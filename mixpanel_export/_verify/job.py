@@ -58,7 +58,7 @@ def checked_job(
     per_hour: int | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Job:
-    """Check the arguments of `verify_events`. Raises what it raises before the first request."""
+    """Check the arguments of `verify_events`. The errors are those that it raises before the first request."""
     path = database_path(db)
     check_exists(path)
     if not 0 <= tolerance <= 1:

@@ -1,7 +1,7 @@
-"""Which days and event names of a table are compared. Pure functions.
+"""Decides which days and event names of a table are compared. Pure functions.
 
-Mixpanel counts by days in the project's reporting time zone. If the table's days are in another zone, such a day touches
-two days of the table.
+Mixpanel counts events per day in the project's reporting time zone. If the table's days are in another zone, such a day
+overlaps two days of the table.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +15,7 @@ from mixpanel_export._timezones import in_zone, to_utc
 from mixpanel_export.errors import ArgumentError, SelectionError
 
 OLD_AFTER = 30
-"""Days after which Mixpanel may have changed a day, so that differences count as explained."""
+"""The age of a day, in days, above which Mixpanel may have changed it, so that differences count as explained."""
 
 _USUAL_DAYS = 30
 _NOT_COMPARED = frozenset({"limited", "none"})  # "none": the table does not have the day
@@ -27,22 +27,22 @@ class ComparedDay:
 
     day: date
     table_days: Chunk
-    """The days of the table that it touches."""
+    """The days of the table that it overlaps."""
     batches: frozenset[int]
-    """The batches that have those days."""
+    """The batches of those days."""
     open: bool
     old: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is compared of one selection."""
+    """The days and names of one selection that are compared."""
 
     events: frozenset[str] | None
     """The names; None for all."""
     days: Mapping[date, ComparedDay]
     requested: Chunk
-    """The days to report. `days` also has the other days of their batches, to compare numbers of duplicates."""
+    """The days to report. `days` also has the other days of their batches, to compare the numbers of duplicates."""
     batches: Mapping[int, Batch]
 
     def includes(self, name: str) -> bool:
@@ -56,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is compared of a table."""
+    """The days and names of a table that are compared."""
 
     requested: Chunk
     zone: str
@@ -85,7 +85,7 @@ def scope_of(
     zone: str | None,
     now: datetime,
 ) -> Scope:
-    """Return what is compared of a table, given the coverages of its selections. The other arguments are as in `Job`.
+    """Return the scope of a verification, given the coverages of the table's selections. The other arguments are as in `Job`.
 
     Raises:
         ArgumentError: A day is invalid, or the table has none of the days.
@@ -105,7 +105,7 @@ def scope_of(
         days = [day.day for coverage in coverages for day in coverage.days]
         raise ArgumentError(
             "from_date",
-            f"must reach days that the table has ({Chunk(min(days), max(days))}), and {requested} has none of them",
+            f"must be within the table's days, {Chunk(min(days), max(days))}; {requested} is not",
             advice="pass $from_date and $to_date",
         )
     return Scope(requested, zone, tuple(parts))
@@ -117,25 +117,25 @@ def skipped_days(scope: Scope) -> list[Chunk]:
 
 
 def refetch_days(scope: Scope, failed: Collection[date]) -> list[Chunk]:
-    """Return the days to export again: those of the table that the *failed* days touch."""
+    """Return the days to export again: those of the table that the *failed* days overlap."""
     touched = [part.days[day].table_days for part in scope.parts for day in failed if day in part.days]
     return list(join_days({day for days in touched for day in days.dates}))
 
 
 def table_days(day: date, zone: str, table_zone: str) -> Chunk:
-    """Return the days in *table_zone* that *day*, in *zone*, touches."""
+    """Return the days in *table_zone* that *day*, in *zone*, overlaps."""
     if zone == table_zone:
         return Chunk(day, day)
-    begins = to_utc(_midnight(day), zone)
-    ends = to_utc(_midnight(day + timedelta(days=1)), zone) - timedelta(microseconds=1)
-    return Chunk(in_zone(begins, table_zone).date(), in_zone(ends, table_zone).date())
+    start = to_utc(_midnight(day), zone)
+    end = to_utc(_midnight(day + timedelta(days=1)), zone) - timedelta(microseconds=1)
+    return Chunk(in_zone(start, table_zone).date(), in_zone(end, table_zone).date())
 
 
 def _check_no_filter(coverage: Coverage, requested: Chunk) -> None:
     if coverage.selection.where is not None:
         raise SelectionError(
-            f"table {coverage.table} was exported with the filter {coverage.selection.where}, and Mixpanel counts "
-            "events without a filter only",
+            f"table {coverage.table} was exported with the filter {coverage.selection.where}, which Mixpanel's counts "
+            "do not support",
             days=requested,
             advice="verify a table without a filter",
         )

@@ -43,7 +43,8 @@ WHERE event_time >= ? AND event_time < ? AND coalesce(export_batch, -1) NOT IN (
 GROUP BY ALL
 """
 _HOURS = _ROWS.replace("{day}", "date_trunc('hour', event_time)")
-# Rows that compaction makes one: they differ in their time. Equal rows are no such rows, unless duplicates were kept.
+# Rows that compaction would merge into one, because they differ only in their time. Exact duplicates do not count, unless
+# the export kept duplicates.
 _MERGEABLE = """
 SELECT event_name, day, sum(times - 1)::BIGINT FROM (
     SELECT event_name, {day} AS day, {times} AS times FROM {table}
@@ -66,7 +67,7 @@ class TableCoverage:
     """What the ledger says about a table and a project."""
 
     table: str
-    """The table's name as the database spells it."""
+    """The table's name, in the database's spelling."""
     coverages: tuple[Coverage, ...]
     """One for each selection of the project."""
     others: tuple[int, ...]
@@ -77,7 +78,7 @@ class TableCoverage:
 
 @dataclass(frozen=True, slots=True)
 class TableCounts:
-    """The rows of a table, without those of other projects."""
+    """The numbers of rows of a table, without those of other projects."""
 
     rows: Mapping[Cell, int]
     names: frozenset[str]
@@ -85,14 +86,14 @@ class TableCounts:
     untimed: Mapping[tuple[str, int], int]
     """The rows without a time, by name and batch."""
     hidden: Mapping[int, int]
-    """The rows that another batch has in a newer version, by batch."""
+    """The number of rows in each batch of which another batch has a newer version."""
     changed: frozenset[int]
-    """The batches whose rows differ in number from the ledger, so that nothing in the ledger explains a difference."""
+    """The batches whose number of rows differs from the ledger, so the ledger cannot explain their differences."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Connection]:
-    """Open the file read-only, or as this process has it open already.
+    """Open the file read-only, or in the mode in which this process already has it open.
 
     Raises:
         DatabaseNotFoundError: There is no such file, or it is empty.
@@ -104,13 +105,13 @@ def opened(path: Path) -> Iterator[Connection]:
     except DatabaseLockedError:
         raise
     except DatabaseError:
-        connection = connect(path)  # DuckDB refuses two modes in one process
+        connection = connect(path)  # DuckDB does not open a file in two modes in one process
     with connection:
         yield connection
 
 
 def read(path: Path, call: Callable[[Connection], T], connection: Connection) -> T:
-    """Return what *call* reads; raises `DatabaseError` if DuckDB fails."""
+    """Return the result of *call*. Raises `DatabaseError` if DuckDB fails."""
     try:
         return call(connection)
     except duckdb.InterruptException as error:
@@ -157,7 +158,7 @@ def read_coverage(connection: Connection, table: str, project: str) -> TableCove
 
 
 def read_counts(connection: Connection, table: TableCoverage, days: Chunk, zone: str) -> TableCounts:
-    """Return the rows of *days* in *zone*, and what the file knows about rows that have no day.
+    """Count the rows of *days*, which are in *zone*, and the rows without a day.
 
     Raises:
         ValueError: DuckDB does not know the zone.
@@ -181,7 +182,7 @@ def read_counts(connection: Connection, table: TableCoverage, days: Chunk, zone:
 
 
 def _changed(connection: Connection, table: TableCoverage) -> frozenset[int]:
-    """Return the batches whose rows somebody changed: all of them if the table has rows of unknown batches."""
+    """Return the batches whose rows the user has changed: all batches if the table has rows of unknown batches."""
     found = connection.execute(_BATCHES.format(table=quoted(table.table))).fetchall()
     rows = {number: (count, untimed) for number, count, untimed in found}
     batches = {each.number: each for part in table.coverages for each in part.batches if each.visible}
@@ -196,7 +197,7 @@ def _changed(connection: Connection, table: TableCoverage) -> frozenset[int]:
 
 
 def read_mergeable(connection: Connection, table: TableCoverage, days: Chunk, zone: str) -> Counter[Cell]:
-    """Return how many rows of *days* Mixpanel's compaction would remove: all but one with the same id on a day."""
+    """Return how many rows of *days* Mixpanel's compaction would remove: all but one of those with the same ids and day."""
     times = "count(DISTINCT event_time)" if table.deduplicated else "count(*)"
     sql = _MERGEABLE.format(table=quoted(table.table), day=_day(zone), times=times)
     found = connection.execute(sql, _parameters(table, days, zone)).fetchall()
@@ -206,7 +207,7 @@ def read_mergeable(connection: Connection, table: TableCoverage, days: Chunk, zo
 def read_hours(
     connection: Connection, table: TableCoverage, days: Chunk, names: Collection[str]
 ) -> dict[str, dict[datetime, int]]:
-    """Return the rows of *days* in UTC by name and hour, for *names*."""
+    """Count the rows of *names* by hour, for *days* in UTC."""
     sql = _HOURS.format(table=quoted(table.table))
     hours: defaultdict[str, dict[datetime, int]] = defaultdict(dict)
     for name, hour, count in connection.execute(sql, _parameters(table, days, "UTC")).fetchall():
@@ -220,9 +221,9 @@ def _day(zone: str) -> str:
 
 
 def _parameters(table: TableCoverage, days: Chunk, zone: str) -> list[object]:
-    return [_begin(days.first, zone), _begin(days.last + timedelta(days=1), zone), list(table.others)]
+    return [_start(days.first, zone), _start(days.last + timedelta(days=1), zone), list(table.others)]
 
 
-def _begin(day: date, zone: str) -> datetime:
-    """Return the naive UTC time at which a day begins in *zone*."""
+def _start(day: date, zone: str) -> datetime:
+    """Return the naive UTC time at which a day starts in *zone*."""
     return naive_utc(to_utc(datetime(day.year, day.month, day.day), zone))  # noqa: DTZ001 - a local time

@@ -69,28 +69,28 @@ async def verify_events(
 ) -> VerifyResult:
     """Compare the rows of a table with Mixpanel's own counts, for each event name and day.
 
-    The counts come from the Query API (`GET /api/query/events`, with `type=general` and `unit=day`), which has a quota
-    of its own: 60 requests per hour, 5 at a time. One request covers up to 200 names. Another one asks for the most
-    common names, to find events that the table lacks altogether; an export request then shows whether exports have
-    them. The table is only read.
+    The counts come from the Query API (`GET /api/query/events`, with `type=general` and `unit=day`), which has its own
+    quota: 60 requests per hour, 5 at a time. One request covers up to 200 names. Another request asks for the most
+    common names, to find events that the table lacks altogether; then an export request shows whether Mixpanel exports
+    them. The table is not changed.
 
-    Documented by Mixpanel are the requests and their answers; that reports count events with the same name,
-    `distinct_id`, `time` and `$insert_id` once; and that its compaction, at an unknown time, removes events that differ
-    only in their time within a day. Inferred are that the Query API counts as reports do, and that its days are those of
-    the project's reporting time zone. Differences that these rules, an early export, events without a time, or the age of
-    a day explain are reported with an `Explanation`, and fail no day. Mixpanel may change days over 30 days old.
+    Mixpanel documents the requests and responses; that reports count events with the same name, `distinct_id`, `time`
+    and `$insert_id` once; and that its compaction, at an unknown time, keeps one of the events that differ only in their
+    time within a day. We infer that the Query API counts like reports, and that its days are in the project's reporting
+    time zone. A difference that is explained by these rules, an early export, events without a time, or the age of the
+    day (Mixpanel may change days over 30 days old) is reported with an `Explanation`, and does not make its day fail.
 
     Args:
         db: The path of the DuckDB file.
-        table: The table name. It may hold selections of event names, and no filter.
+        table: The table name. Its exports may select event names, but not use a filter.
         from_date: The first day, as in `export_events`. None means 30 days ago.
         to_date: The last day, inclusive. None means yesterday. Days that the table does not have are not compared.
         credentials: None takes them from the environment or the configuration file.
         reporting_timezone: The IANA name of the time zone in the project's settings, in which Mixpanel counts days. None
             means the time zone of the table's days: `project_timezone`, or UTC. It does not change `event_time`.
         tolerance: The share of a day's events, from 0 to 1, that may differ without an explanation.
-        ignore: Event names that are not compared.
-        retries: How often a failed request is repeated.
+        ignore: Event names not to compare.
+        retries: The number of times a failed request is repeated.
         max_wait: The maximum total wait for the hourly quota, in seconds.
         api_url: The server, as in `export_events`.
         per_hour: The maximum number of queries per hour; 0 means no limit. None means `MPX_QUERY_PER_HOUR`, or 60.
@@ -101,7 +101,7 @@ async def verify_events(
         ValueError: An argument is out of range, or the table has none of the days.
         ConfigError: The credentials, proxies or certificates cannot be used.
         DatabaseError, TableError: The file or the table cannot be read.
-        SelectionError: The table was exported with a filter, or does not have the project.
+        SelectionError: The table was exported with a filter, or has no events of the project.
         APIError: A request failed. RateLimitError: The quota would delay it longer than *max_wait*.
 
     Example:
@@ -127,7 +127,7 @@ async def verify_events(
 
 
 async def run_job(job: Job, transport: httpx.AsyncBaseTransport | None = None) -> VerifyResult:
-    """Run a verification in a separate task. Results and errors are as in `verify_events`."""
+    """Run a verification in a separate task. The result and the errors are those of `verify_events`."""
     return await in_task(partial(_verify, job, transport))
 
 
@@ -174,13 +174,13 @@ async def _verify(job: Job, transport: httpx.AsyncBaseTransport | None) -> Verif
 
 
 async def _read(job: Job, call: Callable[[Connection], T]) -> T:
-    """Return what *call* reads from the file, in a worker thread. The file is open only for that time."""
+    """Return the result of *call*, which reads the file in a worker thread. The file is open only for that time."""
     async with entered_in_thread(opened(job.path)) as connection:
         return await in_thread(partial(read, job.path, call, connection), connection.interrupt)
 
 
 async def _mixpanel_counts(job: Job, api: QueryApi, scope: Scope, counts: TableCounts) -> Counts:
-    """Return Mixpanel's counts of the table's names, and of names that the table lacks."""
+    """Return Mixpanel's counts of the names in the table, and of common names that the table lacks."""
     selected = {name for part in scope.parts for name in part.events or ()}
     names = {name for name in counts.names | selected if scope.includes(name)} - job.ignored
     events = await event_counts(api, sorted(names), scope.days)
@@ -197,7 +197,7 @@ async def _hidden_names(
     counts: TableCounts,
     transport: httpx.AsyncBaseTransport | None,
 ) -> set[str]:
-    """Return the names that Mixpanel counts and its exports do not have."""
+    """Return the names that Mixpanel counts but does not export."""
     missing = [each for each in found if each.name not in counts.names and each.day.day in scope.reported]
     hidden: set[str] = set()
     for names in name_groups(sorted({each.name for each in missing})):
@@ -221,8 +221,8 @@ async def _hidden_names(
 async def _likely_offset(
     job: Job, scope: Scope, table: TableCoverage, events: Counts, reported: Sequence[CountDifference]
 ) -> float | None:
-    """Return the offset from UTC under which unexplained differences vanish, if there is one."""
-    inner = scope.reported[1:-1]  # the days beside these are in the table
+    """Return the offset from UTC at which unexplained differences disappear, if there is one."""
+    inner = scope.reported[1:-1]  # the table also has the days before and after these
     days = {str(day) for day in inner}
     unexplained = [each for each in reported if each.explanation is None and each.day in days]
     if not unexplained:

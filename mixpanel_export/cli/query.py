@@ -46,13 +46,13 @@ STANDARD_OUTPUT = Path("-")
 
 
 class QueryCommand(click.Command):
-    """A command whose SQL may begin with `-`: an argument that contains white space is never an option."""
+    """A command whose SQL may start with `-`: an argument that contains white space is never an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, self._with_sql_last(args))
 
     def _with_sql_last(self, args: list[str]) -> list[str]:
-        """Move SQL that looks like an option behind `--`, which ends the options."""
+        """If the SQL looks like an option, move it to the end, after `--`."""
         valued = {
             name
             for option in self.params
@@ -232,14 +232,14 @@ def _show(
     if box is None:
         return
     for page in box.pages:
-        click.echo(page if _has_frames(sys.stdout.encoding) else page.translate(_PLAIN))
+        click.echo(page if _can_encode_frames(sys.stdout.encoding) else page.translate(_PLAIN))
     if box.more:
         click.echo(f"The first {max_rows} rows; --rows 0 shows all, --json or --csv writes all.", err=True)
     say_unknown_keys(connection, sql)
     say_database(ctx)
 
 
-def _has_frames(encoding: str | None) -> bool:
+def _can_encode_frames(encoding: str | None) -> bool:
     try:
         "".join(map(chr, _PLAIN)).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

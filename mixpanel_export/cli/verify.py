@@ -1,4 +1,4 @@
-"""`mpx verify`: compare a table with Mixpanel's own counts."""
+"""`mpx verify`: compares a table with Mixpanel's own counts."""
 
 import re
 from collections import Counter
@@ -28,23 +28,23 @@ Examples:
   mpx verify --json | jq '.failed_days'
 
 \b
-Explanations, which fail no day:
-  open        exported less than 48 hours after the day's end, and more has arrived since
+Explanations; an explained difference does not make its day fail:
+  open        exported less than 48 hours after the day's end; more events have arrived since
   duplicates  Mixpanel counts exactly the duplicates that the export removed
-  merged      the table has events that differ only in their time; compaction makes one of them
-  untimed     the table has such events without a time, so on no day
-  hidden      Mixpanel counts the event, and its export has none of them
+  merged      the table has events that differ only in their time; Mixpanel merges them
+  untimed     the table has enough of these events without a time, so on no day
+  hidden      Mixpanel counts the event but does not export it
   old         the day is over 30 days old, so Mixpanel may have changed it
 
 \b
 Exit codes:
-  0  no day differs beyond the tolerance
+  0  no day differs by more than the tolerance
   1  a day does, or any other error
   2 to 5, 130  as in mpx export
 """
 
-_SHOWN = 20  # lines of differences
-_WIDEST = 40  # characters of an event name
+_MAX_DIFFERENCES = 20
+_MAX_NAME = 40  # characters
 
 
 def _parse_share(_ctx: click.Context, _option: click.Parameter, text: str) -> float:
@@ -69,7 +69,7 @@ def _parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[st
     section="Days",
     metavar="DATE",
     show_default="30 days ago",
-    help="First day, in the forms of mpx export.",
+    help="First day, written as in mpx export.",
 )
 @option(
     "--to", "to_date", section="Days", metavar="DATE", show_default="yesterday", help="Last day, inclusive."
@@ -97,7 +97,7 @@ def _parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[st
     multiple=True,
     metavar="A,B",
     callback=_parse_names,
-    help="Events that are not compared; repeatable. Write names with commas as a JSON list.",
+    help="Events not to compare; repeatable. Write names that contain commas as a JSON list.",
 )
 @option(
     "--per-hour",
@@ -146,9 +146,9 @@ def command(
 ) -> None:
     """Compare the rows of TABLE with Mixpanel's own counts, for each event name and day.
 
-    Prints the days that differ, and the commands that export them again. Only days under 30 days old must agree, because
-    Mixpanel changes older ones. The counts come from the Query API, which has a quota of its own (see mpx quota); one
-    request covers 200 event names.
+    Prints the days that differ, and commands that export them again. Days over 30 days old do not fail, because Mixpanel
+    changes them. The counts come from the Query API, which has its own quota (see mpx quota); one request covers 200
+    event names.
     """
     from mixpanel_export._verify.verify import verify_events
     from mixpanel_export.credentials import resolve_credentials
@@ -168,7 +168,7 @@ def command(
 
 
 def _summary(result: "VerifyResult") -> list[str]:
-    """Return what was compared, and how it ended."""
+    """Return what was compared, and the result."""
     days = f"{result.from_date} to {result.to_date}"
     rows = [
         ("table", result.table),
@@ -193,7 +193,7 @@ def _differences(result: "VerifyResult") -> Iterator[str]:
     unexplained = result.unexplained
     if not unexplained:
         return
-    shown = sorted(unexplained, key=lambda each: -abs(each.difference))[:_SHOWN]
+    shown = sorted(unexplained, key=lambda each: -abs(each.difference))[:_MAX_DIFFERENCES]
     shown.sort(key=lambda each: (each.day, each.event))
     rows = [("day", "event", "table", "Mixpanel", "difference"), *map(_row, shown)]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -202,12 +202,12 @@ def _differences(result: "VerifyResult") -> Iterator[str]:
         names = f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}"
         yield names + "".join(f"  {row[column]:>{widths[column]}}" for column in (2, 3, 4))
     if len(shown) < len(unexplained):
-        yield f"and {len(unexplained) - len(shown):,} smaller differences; --json has all"
+        yield f"and {len(unexplained) - len(shown):,} smaller differences; --json prints all"
 
 
 def _row(difference: "CountDifference") -> tuple[str, str, str, str, str]:
     name = " ".join(difference.event.split())
-    name = name if len(name) <= _WIDEST else name[: _WIDEST - 1] + "…"
+    name = name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
     return (
         difference.day,
         name,
@@ -218,12 +218,12 @@ def _row(difference: "CountDifference") -> tuple[str, str, str, str, str]:
 
 
 def _advice(result: "VerifyResult", db: str, project: str) -> Iterator[str]:
-    """Yield what to do about the days that failed."""
+    """Yield advice on the days that failed."""
     if result.utc_offset is not None:
         yield ""
         yield (
-            f"Almost all differences vanish if days begin at UTC{result.utc_offset:+g}. Pass the time zone in the project's "
-            "settings as --reporting-timezone."
+            f"Almost all differences disappear if the time zone is UTC{result.utc_offset:+g}. Pass the time zone in the "
+            "project's settings as --reporting-timezone."
         )
     commands = list(_commands(result, db, project))
     if commands:
