@@ -29,6 +29,7 @@ from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import ArgumentError
 from mixpanel_export.results import BatchProgress, Progress
 
+_MAX_LOOKBACK = 36_525  # days
 _BUDGET_SHARE = 3  # a sync uses a third of the hourly quota to refetch days
 
 
@@ -131,9 +132,10 @@ async def run_sync_job(
     tuning: Tuning = USUAL_TUNING,
 ) -> SyncResult:
     """Run a sync. The days in *arguments* have no effect. Raises the same errors as `sync_events`."""
-    for name, value in (("lookback", refresh.lookback), ("budget", refresh.budget)):
-        if value is not None and value < 0:
-            raise ArgumentError(name, f"must be 0 or more, got {value}")
+    if not 0 <= refresh.lookback <= _MAX_LOOKBACK:
+        raise ArgumentError("lookback", f"must be between 0 and {_MAX_LOOKBACK} days, got {refresh.lookback}")
+    if refresh.budget is not None and refresh.budget < 0:
+        raise ArgumentError("budget", f"must be 0 or more, got {refresh.budget}")
     job = checked_job(arguments, tuning)
     per_hour = job.gate.statistics().per_hour
     if refresh.budget is None and per_hour:

@@ -60,6 +60,7 @@ def plan_sync(
     UTC.
     """
     recent = days.last - timedelta(days=refresh.lookback - 1)
+    first_alone = max(recent, days.last - timedelta(days=SWEEP_DAYS - 1))
     base = plan(
         days.first,
         days.last,
@@ -67,7 +68,7 @@ def plan_sync(
         skip_complete=True,
         workers=workers,
         requests=requests,
-        first_open_day=min(first_open_day, recent),
+        first_open_day=min(first_open_day, first_alone),
     )
     candidates = [
         batch

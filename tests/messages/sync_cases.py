@@ -43,6 +43,7 @@ SYNC_CASES: dict[str, Callable[[Place], Any]] = {
     "sync_events: no first day": syncing(),
     "sync_events: a first day that is not over": syncing(since="2024-06-01"),
     "sync_events: a negative lookback": syncing(since="2024-05-01", lookback=-1),
+    "sync_events: a negative budget": syncing(since="2024-05-01", budget=-1),
     "mpx sync: no first day": section(""),
     "mpx sync: sections that are no tables": steps(
         configured(f"sync = 1\n{DEFAULT_ACCOUNT}"), shell("sync", "--all")

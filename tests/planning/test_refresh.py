@@ -142,6 +142,13 @@ def test_the_first_sync_fetches_recent_days_alone() -> None:
     assert days_of(planned.chunks) == list(range(60))
 
 
+def test_a_long_lookback_does_not_fetch_each_day_alone() -> None:
+    """At most a month of days that the table lacks become batches of one day."""
+    planned = synced([], last=364, lookback=365)
+    assert len(planned.chunks) <= 50
+    assert [chunk.length for chunk in planned.chunks[-30:]] == [1] * 30
+
+
 def test_the_oldest_check_comes_first() -> None:
     """The sweep takes whole batches in the order of their last check; a time in the future counts as never."""
     batches = [
