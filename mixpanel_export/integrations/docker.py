@@ -4,7 +4,8 @@ Save this file as `Dockerfile` in a copy of this project:
 
 ```dockerfile
 FROM python:3.13-slim AS build
-COPY . /src
+COPY pyproject.toml README.md LICENSE /src/
+COPY mixpanel_export /src/mixpanel_export
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir /src
 
 FROM python:3.13-slim
