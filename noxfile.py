@@ -1,4 +1,7 @@
-"""Sessions for developers: `nox` runs the checks; `nox -s torture`, `mutation`, `bench`, `browser` or `demo` runs the others."""
+"""Sessions for developers: `nox` runs the checks; `nox --list` shows the others, such as `build` and `torture`."""
+
+import shutil
+from pathlib import Path
 
 import nox
 
@@ -10,6 +13,8 @@ nox.options.sessions = ["lint", "types", "tests", "coverage"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 DEV = nox.project.dependency_groups(PROJECT, "dev")
+EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
+DIST = Path("dist").absolute()
 BENCHMARKS = ["engine", "network", "memory", "growth", "empty", "cores", "startup", "flatten"]
 
 
@@ -28,9 +33,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types, also in tests and benchmarks."""
+    """Check the types, also in tests and benchmarks, and those of the package for other systems."""
     session.install(".", *DEV)
     session.run("mypy")
+    for system in ("win32", "darwin"):
+        # What only another system runs counts as unreachable.
+        session.run("mypy", "--platform", system, "--no-warn-unreachable", "mixpanel_export")
 
 
 @nox.session(python=PYTHONS, tags=["tests"])
@@ -39,6 +47,48 @@ def tests(session: nox.Session) -> None:
     session.install(".", *DEV)
     # Outside the checkout, so that the installed wheel is imported.
     session.run("python", "-P", "-m", "pytest", "-n", "2", *session.posargs)
+
+
+@nox.session(venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the oldest libraries that pyproject.toml allows."""
+    session.install("--resolution", "lowest-direct", f".[{','.join(EXTRAS)}]")
+    session.install(*DEV)  # keeps the libraries that are installed
+    session.run("python", "-P", "-m", "pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build an sdist, and a wheel from it, into dist/. Then each available Python installs both and runs the demo."""
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.install("build", "twine")
+    session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", *map(str, DIST.iterdir()))
+    for python in PYTHONS:
+        for package in ("whl", "tar.gz"):
+            session.notify(f"install-{python}(package='{package}')")
+    for extra in EXTRAS:
+        session.notify(f"extra(name='{extra}')")
+
+
+@nox.session(python=PYTHONS, default=False)
+@nox.parametrize("package", ["whl", "tar.gz"])
+def install(session: nox.Session, package: str) -> None:
+    """Install a file that `build` has built into a new environment, and run the demo."""
+    (file,) = DIST.glob(f"*.{package}")
+    session.install(str(file))
+    session.chdir(session.create_tmp())  # outside the checkout, so that the installed package is imported
+    session.run("mpx", "demo", "--days", "9")
+
+
+@nox.session(default=False)
+@nox.parametrize("name", EXTRAS)
+def extra(session: nox.Session, name: str) -> None:
+    """Install the wheel that `build` has built with one extra into a new environment, and run the demo."""
+    (file,) = DIST.glob("*.whl")
+    session.install(f"{file}[{name}]")
+    session.chdir(session.create_tmp())
+    session.run("mpx", "demo", "--days", "9")
 
 
 @nox.session
