@@ -6,6 +6,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "types", "tests", "coverage"]
