@@ -116,7 +116,7 @@ class AuthenticationError(APIError):
 class LineTooLongError(APIError):
     """The status was 200, but a line exceeds the maximum length, so a retry is pointless. Nothing is stored.
 
-    `response_body` has the beginning of that line.
+    `response_body` has the start of that line.
     """
 
     code = "LINE_TOO_LONG"

@@ -210,7 +210,7 @@ class FetchResult:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The state of a running export: totals since it began, never increments."""
+    """The state of a running export: totals since its start, never increments."""
 
     batches: int = 0
     batches_done: int = 0

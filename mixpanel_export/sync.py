@@ -45,9 +45,9 @@ def run_sync(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwa
     """Call *async_fn* and block until it returns, even inside a running asyncio or trio loop.
 
     Exceptions of the call are raised here. If a signal handler raises an exception, as on Ctrl-C, the call is cancelled,
-    and the handler's exception is raised once the call has ended. In a thread without a loop, a second signal has no effect, since the
-    clean-up is short. In a thread with a loop, the second handler's exception is raised immediately, while the call
-    ends in its helper thread.
+    and the handler's exception is raised once the call has ended. In a thread without a loop, a second signal has no
+    effect, since the clean-up is short. In a thread with a loop, the second handler's exception is raised immediately,
+    while the call ends in its helper thread.
 
     Example:
         result = run_sync(export_events, "2024-01-01", "2024-01-31", db="events.duckdb", credentials=credentials)

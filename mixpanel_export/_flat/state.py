@@ -117,7 +117,7 @@ def write_columns(connection: Connection, flat: str, columns: Sequence[Column]) 
 
 
 def read_batch_states(connection: Connection, flat: str) -> dict[int, BatchState]:
-    """Return the state of each batch at the time when the flat table read it."""
+    """Return the state that each batch had when the flat table read it."""
     rows = connection.execute(
         "SELECT batch, revision, source_rows FROM _flat_batches WHERE flat_table = ?", [flat]
     ).fetchall()

@@ -13,7 +13,7 @@ from mixpanel_export._database.connection import advice_on, connect, connected_f
 from mixpanel_export._database.path import check_exists
 from mixpanel_export._display import require_pandas
 from mixpanel_export._flat.flatten import flatten_events
-from mixpanel_export._local.forget import forget_persons
+from mixpanel_export._local.forget import forget_people
 from mixpanel_export._local.report import report_of
 from mixpanel_export._local.statistics import (
     breakdown_of,
@@ -246,7 +246,7 @@ class LocalDatabase(ABC):
             workspace.forget("user-1", "$device:4711", also=["user_id", "device_id"])
         """
         check_exists(self.db_path)
-        return forget_persons(self._writable_path("forget persons"), distinct_ids, also, table)
+        return forget_people(self._writable_path("forget people"), distinct_ids, also, table)
 
     @short_tracebacks
     def flatten(

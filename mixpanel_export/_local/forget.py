@@ -120,7 +120,7 @@ DELETE FROM _export_strays WHERE rowid IN (
 """
 
 
-def forget_persons(
+def forget_people(
     path: Path, distinct_ids: Sequence[str], also: Iterable[str] = (), table: str | None = None
 ) -> ForgetResult:
     """Delete every event whose `distinct_id` is in *distinct_ids*. Either everything is deleted or nothing.

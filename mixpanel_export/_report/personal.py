@@ -1,6 +1,6 @@
 """Removes values of events from a report without examples. Pure functions."""
 
-_SHOWN = 300  # maximum characters of properties, a raw line or a reason
+_MAX_TEXT = 300  # characters of properties, a raw line or a reason
 
 
 def reason_of(error: str | None, *, examples: bool) -> str | None:
@@ -12,9 +12,9 @@ def reason_of(error: str | None, *, examples: bool) -> str | None:
     if error is None:
         return None
     text = " ".join(error.split())
-    return beginning(text) if examples else beginning(text.partition(": ")[0])
+    return shortened(text) if examples else shortened(text.partition(": ")[0])
 
 
-def beginning(text: str) -> str:
-    """Return the start of *text*."""
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+def shortened(text: str) -> str:
+    """Return *text*, cut off after `_MAX_TEXT` characters."""
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"

@@ -23,9 +23,8 @@ from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
 _WIRE_BATCH = 256 << 10  # bytes that a worker thread decodes per call; each switch between threads costs time
-_LINES_BATCH = (
-    2 << 20
-)  # bytes of lines after which the thread returns; a few compressed bytes can hold many lines
+# Bytes of lines after which the worker thread returns. A few compressed bytes can expand to many lines.
+_LINES_BATCH = 2 << 20
 # Maximum number of bytes to read from an error body. The body may repeat the request before it gives the reason.
 _MAX_ERROR_BODY = 64 << 10
 _HEADERS = {"Accept": "text/plain", "Accept-Encoding": "gzip"}
@@ -89,14 +88,14 @@ async def send_request(
 ) -> httpx.Response:
     """Send *request*, with *admit* as in `fetch`. The caller reads and closes the response."""
     admitted = False
-    with anyio.fail_after(None) as answer:
+    with anyio.fail_after(None) as first_byte:
 
         async def admit_once() -> None:
             nonlocal admitted
             if not admitted:
                 admitted = True
                 await admit()
-                answer.deadline = anyio.current_time() + parameters.timeouts.first_byte
+                first_byte.deadline = anyio.current_time() + parameters.timeouts.first_byte
 
         async def trace(event: str, info: dict[str, Any]) -> None:
             route.observe(event, info)
@@ -145,7 +144,7 @@ async def gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[
     """Return the next pieces from the wire, about `_WIRE_BATCH` bytes in total, or none at the end of the body.
 
     Raises:
-        TimeoutError: Nothing arrived for *idle* seconds. The error may come late by up to a quarter of that time.
+        TimeoutError: Nothing arrived for *idle* seconds. The error may be late by up to a quarter of that time.
     """
     wire: list[bytes] = []
     size = 0
@@ -191,12 +190,12 @@ def _converting_incomplete(parameters: RequestParameters, chunk: Chunk) -> Itera
 async def error_of(
     response: httpx.Response, parameters: RequestParameters, chunk: Chunk, now: datetime
 ) -> APIError:
-    """Return the error for a response with a status other than 200, after reading the beginning of its body."""
+    """Return the error for a response with a status other than 200, after reading the start of its body."""
     body = bytearray()
     try:
         with anyio.fail_after(parameters.timeouts.idle):
             async with closing_pieces(response.aiter_raw()) as pieces:
-                await _read_beginning(pieces, response.headers.get("content-encoding"), body)
+                await _read_start(pieces, response.headers.get("content-encoding"), body)
     except (TimeoutError, httpx.HTTPError):
         if response.status_code not in UNCOUNTED:
             raise
@@ -206,12 +205,10 @@ async def error_of(
     return error_from_response(response.status_code, text, retry_after, chunk, now, hint=hint)
 
 
-async def _read_beginning(
-    pieces: AsyncIterator[bytes], content_encoding: str | None, body: bytearray
-) -> None:
-    """Append to *body* as much of the beginning of a response as can be read.
+async def _read_start(pieces: AsyncIterator[bytes], content_encoding: str | None, body: bytearray) -> None:
+    """Append the start of a response to *body*, as far as it can be read.
 
-    httpx's own decoding is not used. It would accept any encoding that the server chooses, and it decompresses each
+    httpx's own decoding is not used, because it accepts any encoding that the server chooses, and it decompresses each
     piece completely, so a thousand bytes could become a million.
     """
     with suppress(TruncatedError):

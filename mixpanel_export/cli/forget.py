@@ -56,14 +56,14 @@ def command(
     Delete the person in Mixpanel first. If an export refetches these days before Mixpanel has deleted the person, it
     restores the events; then run mpx forget again.
 
-    DuckDB marks deleted rows, but does not overwrite them at once. Queries no longer find them, but anybody who reads
+    DuckDB marks deleted rows, but does not overwrite them immediately. Queries no longer find them, but anyone who reads
     the file byte by byte can. A copy of the database into a new file (ATTACH, then COPY FROM DATABASE) does not have
     them.
     """
     from mixpanel_export._database.path import database_path
-    from mixpanel_export._local.forget import forget_persons
+    from mixpanel_export._local.forget import forget_people
 
-    result = forget_persons(database_path(db), distinct_ids, also, table)
+    result = forget_people(database_path(db), distinct_ids, also, table)
     if as_json:
         print_json(result.to_dict())
         return

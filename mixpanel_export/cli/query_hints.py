@@ -26,7 +26,7 @@ def say_how_to_write_keys(sql: str, parameters: Collection[str]) -> None:
             f"""or properties."{key}" as JSON."""
         )
     if _EMPTY.search(sql):
-        say("A key is missing after properties. In double quotes the shell replaces $name, so use --file.")
+        say("A key is missing after properties. The shell replaces $name in double quotes, so use --file.")
 
 
 def say_unknown_keys(connection: "Connection", sql: str) -> None:

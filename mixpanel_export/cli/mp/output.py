@@ -40,7 +40,7 @@ def check_jq(style: str, jq: str | None) -> None:
         ArgumentError: The format is not JSON, or jq is not installed.
     """
     if jq is not None and style not in {"json", "jsonl"}:
-        raise ArgumentError("jq", "needs --format json or jsonl")
+        raise ArgumentError("jq", "requires --format json or jsonl")
     if jq is not None and shutil.which("jq") is None:
         raise ArgumentError("jq", "requires the jq program", advice="install it, or leave the option out")
 
