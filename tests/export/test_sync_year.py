@@ -1,5 +1,6 @@
 """A sync every night for a year: the table follows a changing project, through outages, kills and wrong clocks."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import anyio
 import pytest
 from nights import BUDGET, QUARTER, Project, nights
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 
 
 async def live(project: Project) -> dict[str, object]:
