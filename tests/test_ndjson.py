@@ -153,7 +153,7 @@ mutated = st.builds(
 texts = values | mutated | st.lists(st.sampled_from(SYMBOLS), max_size=6).map("".join)
 
 
-@examples(core=40, full=100)
+@examples(core=20, full=100)
 @given(st.lists(texts, min_size=1, max_size=200))
 def test_json_is_what_duckdb_takes_for_json(texts: list[str]) -> None:
     """A text is parsed if and only if DuckDB accepts it."""
@@ -172,7 +172,7 @@ def is_json(text: str) -> bool:
     return True
 
 
-@examples(core=40, full=100)
+@examples(core=20, full=100)
 @given(
     st.lists(
         values

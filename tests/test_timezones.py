@@ -14,7 +14,7 @@ import anyio
 import duckdb
 import httpx
 import pytest
-from examples import examples
+from examples import examples, slow
 from hypothesis import given
 from hypothesis import strategies as st
 from support import ACCOUNT, answering, export_from, ledger, query
@@ -74,7 +74,7 @@ def duckdbs(zone: str, times: Sequence[datetime]) -> list[datetime]:
 
 
 @given(st.sampled_from(ZONES), st.lists(TIMES, min_size=1, max_size=50))
-@examples(core=40, full=100)
+@examples(core=20, full=100)
 def test_the_rule_is_duckdbs(zone: str, times: list[datetime]) -> None:
     """For all zones and times the moment is the one that DuckDB finds for the table."""
     assert duckdbs(zone, times) == [to_utc(time, zone).replace(tzinfo=None) for time in times]
@@ -220,7 +220,7 @@ def forms(time: datetime) -> Iterator[object]:
 
 
 @pytest.mark.parametrize(
-    "zone", ["UTC", "US/Pacific", "Europe/Dublin", "Asia/Kathmandu", "Pacific/Apia", "Etc/GMT+12"]
+    "zone", ["Europe/Dublin", "Pacific/Apia", *slow(["UTC", "US/Pacific", "Asia/Kathmandu", "Etc/GMT+12"])]
 )
 def test_the_table_agrees_with_the_stream(zone: str, tmp_path: Path) -> None:
     """In each form, zone and season, and around changes of the clocks, table and stream have the same rows."""
@@ -257,11 +257,15 @@ def test_properties_keep_the_local_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "argument, account, used",
     [
-        (None, None, "UTC"),
         (None, "Asia/Tokyo", "Asia/Tokyo"),
-        ("US/Pacific", "Asia/Tokyo", "US/Pacific"),
         ("UTC", "Asia/Tokyo", "UTC"),
-        ("US/Pacific", None, "US/Pacific"),
+        *slow(
+            [
+                (None, None, "UTC"),
+                ("US/Pacific", "Asia/Tokyo", "US/Pacific"),
+                ("US/Pacific", None, "US/Pacific"),
+            ]
+        ),
     ],
 )
 def test_the_argument_wins_over_the_account(
@@ -304,12 +308,10 @@ def test_one_table_has_one_zone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "zone, hour, status",
     [
-        ("UTC", 23, "open"),
-        ("UTC", 24, "complete"),
         ("Asia/Tokyo", 14, "open"),
-        ("Asia/Tokyo", 15, "complete"),
-        ("US/Pacific", 31, "open"),
         ("US/Pacific", 32, "complete"),
+        *slow([("UTC", 23, "open"), ("UTC", 24, "complete")]),
+        *slow([("Asia/Tokyo", 15, "complete"), ("US/Pacific", 31, "open")]),
     ],
 )
 def test_a_day_is_over_when_it_is_over_in_the_project(

@@ -63,23 +63,20 @@ def test_a_resume_afterwards_has_nothing_to_do(exported: Path) -> None:
     assert query(exported, "SELECT max(batch) = count(*) FROM _export_batches") == [(True,)]
 
 
-@pytest.mark.parametrize(
-    "words, code",
-    [
+def test_what_cannot_be_done_is_an_error(exported: Path) -> None:
+    """With the exit code of its kind, and without the id."""
+    assert exported.exists()
+    for words, code in (
         ([ID, "--db", "none.duckdb"], 4),
         ([ID, "--table", "none"], 4),
         ([""], 2),
         ([ID, "--also", "$user_id"], 2),
         ([], 2),
-    ],
-)
-def test_what_cannot_be_done_is_an_error(exported: Path, words: list[str], code: int) -> None:
-    """With the exit code of its kind, and without the id."""
-    assert exported.exists()
-    result = mpx("forget", *words)
-    assert result.exit_code == code
-    assert not result.stdout
-    assert ID not in result.stderr
+    ):
+        result = mpx("forget", *words)
+        assert result.exit_code == code
+        assert not result.stdout
+        assert ID not in result.stderr
 
 
 def test_a_file_in_use_is_an_error(exported: Path) -> None:

@@ -113,7 +113,7 @@ def test_json_columns_are_as_they_were_sent(db: Path) -> None:
 
 
 @given(st.lists(st.tuples(TEXT | st.none(), TEXT | st.none(), st.integers(-(2**63), 2**63 - 1)), max_size=5))
-@examples(core=15, full=60)
+@examples(core=8, full=60)
 def test_json_and_csv_give_back_any_text(rows: list[tuple[str | None, str | None, int]]) -> None:
     """Every value is read back as it is, in order; CSV's NULL is empty, and empty text is not."""
     with duckdb.connect() as connection:

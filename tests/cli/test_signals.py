@@ -117,12 +117,12 @@ def wait_for(word: str, process: "subprocess.Popen[str]") -> None:
 @pytest.mark.parametrize(
     "stage,number",
     [
-        ("commit", signal.SIGINT),
         ("swap", signal.SIGINT),
         ("download", signal.SIGTERM),
-        ("download", signal.SIGHUP),
-        *slow((stage, signal.SIGINT) for stage in STAGES if stage not in {"commit", "swap"}),
-        *slow(("commit", number) for number in (signal.SIGTERM, signal.SIGHUP)),
+        *slow((stage, signal.SIGINT) for stage in STAGES if stage != "swap"),
+        *slow(
+            [("download", signal.SIGHUP), *(("commit", number) for number in (signal.SIGTERM, signal.SIGHUP))]
+        ),
     ],
 )
 def test_a_signal_ends_every_stage_in_good_order(

@@ -57,7 +57,7 @@ def test_status_shows_the_same(db: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*overlap:UserWarning")
-@pytest.mark.parametrize("mode", ["resume", "append", *slow(["replace"])])
+@pytest.mark.parametrize("mode", ["resume", *slow(["append", "replace"])])
 def test_a_file_of_the_release_before_becomes_what_a_fresh_export_gives(
     mode: str, db: Path, fresh: Path
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from examples import slow
 from shell import mpx, one_error
 from support import export, query, simulator
 
@@ -28,7 +29,7 @@ SQL = {
 
 
 @pytest.mark.parametrize("sql", SQL)
-@pytest.mark.parametrize("order", ["first", "last", "between"])
+@pytest.mark.parametrize("order", ["between", *slow(["first", "last"])])
 def test_sql_that_begins_with_a_dash_is_sql(sql: str, order: str, db: Path) -> None:
     """An argument with white space in it is no option, wherever it stands between options."""
     query(db, "CREATE TABLE t AS SELECT 1")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from examples import slow
 from support import TUNING, export, held, simulator, truth
 
 from mixpanel_export.results import BatchProgress
@@ -17,7 +18,10 @@ ONE_BY_ONE = replace(TUNING, group_wait=0.0)
 
 @pytest.mark.parametrize(
     "setting",
-    ["lock_configuration = true", "threads = 3", "memory_limit = '60MB'", "TimeZone = 'Asia/Kolkata'"],
+    [
+        "memory_limit = '60MB'",
+        *slow(["lock_configuration = true", "threads = 3", "TimeZone = 'Asia/Kolkata'"]),
+    ],
 )
 async def test_a_setting_that_it_changes_costs_no_day(setting: str, db: Path) -> None:
     """The export does not rely on later changes of DuckDB's settings."""

@@ -116,7 +116,7 @@ async def test_a_callback_that_lets_a_cancellation_out_stops_the_export(db: Path
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("milliseconds", [0, 60, 120, 200, *slow(range(20, 300, 20))])
+@pytest.mark.parametrize("milliseconds", [60, 200, *slow(range(0, 300, 20))])
 async def test_asyncios_own_cancellation_cleans_up_too(db: Path, milliseconds: int) -> None:
     """`asyncio.timeout` at any moment leaves no lock, no staging, no setting and no part of a batch."""
     sim = simulator()

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("account_in_environment
 sim = regressions.sim
 
 
-@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
+@pytest.mark.parametrize("separator", ["\u2028", *slow(["\u2029", "\u0085"])])
 async def test_only_a_newline_ends_a_line(db: Path, separator: str) -> None:
     """What other readers of lines cut at stands inside a string, untouched."""
     properties = f'{{"text":"before{separator}after"}}'
@@ -32,7 +32,7 @@ async def test_only_a_newline_ends_a_line(db: Path, separator: str) -> None:
     assert query(db, "SELECT count(*) FROM _export_rejects") == [(0,)]
 
 
-@pytest.mark.parametrize("control", [b"\x0b", b"\r", b"\xc2", *slow([b"\x0c", b"\x1c", b"\x1d", b"\x1e"])])
+@pytest.mark.parametrize("control", [b"\r", b"\xc2", *slow([b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e"])])
 async def test_a_byte_that_json_forbids_costs_no_event(db: Path, control: bytes) -> None:
     """Where such a byte stands in a string, the event is there without it, and the line as it was beside it."""
     line = b'{"event":"e","properties":{"text":"before' + control + b'after"}}'
@@ -45,10 +45,14 @@ async def test_a_byte_that_json_forbids_costs_no_event(db: Path, control: bytes)
 @pytest.mark.parametrize(
     "properties",
     [
-        '{"a":null,"b":"undefined","c":"<null>","d":"<undefined>","e":""}',
         '{"k":1,"K":2,"$k":3,"k ":4,"":5,"a.b":6,"\\"":7,"🎈":8}',
-        '{"list":[1,"two",null,{"three":[[]]}],"object":{"list":[{}]}}',
-        '{"same":1,"same":"two"}',
+        *slow(
+            [
+                '{"a":null,"b":"undefined","c":"<null>","d":"<undefined>","e":""}',
+                '{"list":[1,"two",null,{"three":[[]]}],"object":{"list":[{}]}}',
+                '{"same":1,"same":"two"}',
+            ]
+        ),
     ],
 )
 async def test_properties_of_every_shape_stay_as_they_were_sent(db: Path, properties: str) -> None:
@@ -59,7 +63,7 @@ async def test_properties_of_every_shape_stay_as_they_were_sent(db: Path, proper
 
 
 @pytest.mark.parametrize(
-    "name", ["$identify", "", *slow(["$merge", "$create_alias", "$hotshard_events", "$ae_session"])]
+    "name", ["$identify", *slow(["", "$merge", "$create_alias", "$hotshard_events", "$ae_session"])]
 )
 async def test_events_of_mixpanels_own_are_exported_too(db: Path, name: str) -> None:
     """Nothing is left out by its name."""
@@ -77,7 +81,9 @@ async def test_the_content_type_changes_nothing(db: Path, content_type: str) -> 
     assert held(db) == truth(sim)
 
 
-@pytest.mark.parametrize("options", [{}, {"gzip_over": 0}, {"gzip_over": 1 << 30}, {"gzip_member": 3000}])
+@pytest.mark.parametrize(
+    "options", [{}, {"gzip_member": 3000}, *slow([{"gzip_over": 0}, {"gzip_over": 1 << 30}])]
+)
 async def test_compressed_and_plain_answers_mix(db: Path, options: dict[str, int]) -> None:
     """Small days come plain and others compressed, or all alike, or in members: each answer is read as what it is."""
     sim = simulator(events_per_day=lambda day: 1 if day.day % 2 else 50, **options)
@@ -108,7 +114,7 @@ async def test_fragments_of_a_line_are_never_joined(db: Path) -> None:
     assert {line for (line,) in query(db, "SELECT line FROM _export_rejects")} == set(halves)
 
 
-@pytest.mark.parametrize("piece", [1, 7, 16 << 20])
+@pytest.mark.parametrize("piece", [1, *slow([7, 16 << 20])])
 async def test_characters_cut_between_pieces_arrive_whole(db: Path, piece: int) -> None:
     """Where the transfer cuts lines, characters and the gzip stream makes no difference."""
     sim = simulator(piece=piece, events_per_day=20)
@@ -136,7 +142,7 @@ async def test_a_number_that_json_does_not_have_costs_no_event(db: Path, constan
     assert texts(db) == {f'{{"a":{constant}}}': 1}
 
 
-@pytest.mark.parametrize("chunk_days, requests", [(1, 1), (9, 4)])
+@pytest.mark.parametrize("chunk_days, requests", [(9, 4), *slow([(1, 1)])])
 async def test_a_line_beyond_the_maximum_fails_its_day_only(chunk_days: int, requests: int, db: Path) -> None:
     """A line over 64 MiB is named with the maximum and its beginning; a longer chunk is split down to its day."""
     long = '{"event":"Monster","properties":{"text":"' + "x" * (64 << 20) + '"}}'

@@ -165,5 +165,5 @@ def _days(first: date, last: date) -> Iterator[date]:
     return (first + timedelta(days=day) for day in range((last - first).days + 1))
 
 
-Exports.TestCase.settings = settings(examples(core=5, full=40), stateful_step_count=12)
+Exports.TestCase.settings = settings(examples(core=3, full=40), stateful_step_count=12)
 TestExports = Exports.TestCase

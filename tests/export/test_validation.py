@@ -143,7 +143,7 @@ async def test_an_attempt_that_ends_early_leaves_nothing(
     plain=st.sampled_from([0, 1000, 1 << 30]),
     backend=st.sampled_from(["asyncio", "trio"]),
 )
-@examples(core=20, full=200)
+@examples(core=8, full=200)
 def test_each_complete_attempt_has_one_result(
     steps: list[tuple[Chunk, str]],
     failed: set[Chunk],

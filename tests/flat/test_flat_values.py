@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import duckdb
+from examples import examples
 from flats import equal, held, make_flat, remove, sent, store, types
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -77,6 +78,7 @@ def batches(draw: st.DrawFn) -> list[list[str]]:
 
 
 @given(batches(), st.data())
+@examples(core=8, full=100)
 @example([['{"a":0,"a":-0}']], None)
 @example([['{"a":1}'], ['{"a":1.10}', '{"a":-0}'], ['{"a":"x,1.50"}']], None)
 @example([['{"a":0.5,"b":1E5}'], ['{"a":9007199254740993,"b":"\\u0001"}']], None)

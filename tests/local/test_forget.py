@@ -15,7 +15,7 @@ from typing import Any, Self
 import duckdb
 import httpx
 import pytest
-from examples import examples
+from examples import examples, slow
 from hypothesis import given
 from hypothesis import strategies as st
 from old_files import made, noons
@@ -132,7 +132,7 @@ EVENTS = st.lists(
     ids=st.sets(PERSONS, min_size=1),
     user=st.booleans(),
 )
-@examples(core=5, full=30)
+@examples(core=3, full=30)
 def test_the_table_is_the_table_without_the_persons(
     days: dict[str, list[bytes]], ids: set[str], user: bool
 ) -> None:
@@ -284,9 +284,7 @@ def test_a_table_that_was_dropped_by_hand_leaves_nothing_of_the_person(full: Pat
     "change",
     [
         "RENAME distinct_id TO person",
-        "RENAME event_time TO moment",
-        "ALTER properties TYPE VARCHAR",
-        "DROP export_batch",
+        *slow(["RENAME event_time TO moment", "ALTER properties TYPE VARCHAR", "DROP export_batch"]),
     ],
 )
 def test_a_table_whose_columns_were_changed_is_an_error(change: str, full: Path) -> None:
@@ -348,12 +346,13 @@ def test_an_export_that_runs_is_not_disturbed(db: Path, days: dict[str, list[byt
     assert forget(db, ID).total > 0
 
 
-@pytest.mark.parametrize("ids", [(), ("",), (ID, ""), ("\ud800",), (42,)])
-def test_an_id_must_be_a_text(full: Path, ids: tuple[Any, ...]) -> None:
+def test_an_id_must_be_a_text(full: Path) -> None:
     """An empty id would mean every event without one. No message has an id."""
-    with pytest.raises(ArgumentError) as caught:
-        forget(full, *ids)
-    assert ID not in str(caught.value)
+    wrong: list[tuple[Any, ...]] = [(), ("",), (ID, ""), ("\ud800",), (42,)]
+    for ids in wrong:
+        with pytest.raises(ArgumentError) as caught:
+            forget(full, *ids)
+        assert ID not in str(caught.value)
     with pytest.raises(ArgumentError) as caught:
         forget(full, ID, also=["$user_id"])
     assert caught.value.argument == "also"

@@ -30,7 +30,7 @@ from torture.settings import random_settings
 from mixpanel_export.simulator import Fault
 
 
-@pytest.mark.parametrize("seed", [*range(3), *slow(range(3, 8))])
+@pytest.mark.parametrize("seed", [0, *slow(range(1, 8))])
 def test_the_table_is_exact_after_every_step(seed: int) -> None:
     """Exports in all modes, each under random faults, leave complete batches and in the end exactly the truth."""
     tally = schedule(seed)
@@ -54,7 +54,7 @@ def test_a_forgotten_person_stays_away_from_a_continued_replacement(tmp_path: Pa
 
 if os.name == "posix":  # kills need SIGKILL and fork
 
-    @pytest.mark.parametrize("seed", [*range(3), *slow(range(3, 8))])
+    @pytest.mark.parametrize("seed", [*range(2), *slow(range(2, 8))])
     def test_a_killed_export_leaves_complete_batches(seed: int) -> None:
         """Wherever an export is killed, its file has complete batches, and the next export fetches exactly the rest."""
         tally = kills(seed)

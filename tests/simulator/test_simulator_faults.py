@@ -9,6 +9,7 @@ from typing import Any, get_args
 import anyio
 import httpx
 import pytest
+from examples import slow
 from reference import event_in
 
 from mixpanel_export.simulator import Fault, Simulator
@@ -418,7 +419,7 @@ async def test_a_cut_at_the_end_of_a_line_is_moved(at: int) -> None:
     assert cut.lines[:1] == whole.lines[:1]
 
 
-@pytest.mark.parametrize("position", [0.0, 0.001, *(number / 40 for number in range(1, 40)), 1.0])
+@pytest.mark.parametrize("position", [0.0, 0.001, 0.5, 1.0, *slow(number / 40 for number in range(1, 40))])
 async def test_the_last_line_of_a_cut_body_is_never_an_event(position: float) -> None:
     """Wherever the cut is, and whatever white space surrounds the lines, the body ends with part of a line."""
     sim = simulator(Fault("cut_line", position=position), awkward=1.0, events_per_day=200, gzip_over=10**9)

@@ -156,7 +156,7 @@ lines = st.one_of(
 )  # fmt: skip
 
 
-@examples(core=10, full=50)
+@examples(core=5, full=50)
 @given(lines=st.lists(lines, max_size=40), zone=st.sampled_from(["UTC", "US/Pacific"]))
 def test_any_lines(lines: list[bytes], zone: str) -> None:
     """Rows, and lines that are no events, are the same for all times, ids and shapes."""

@@ -125,7 +125,7 @@ def unique_lines(staging: Staging, chunk: StagedChunk, page_size: int = PAGE_SIZ
     budget=st.sampled_from([1, 1 << 30]),
     page=st.sampled_from([1, 1500, 8 << 20]),
 )
-@examples(core=25, full=100)
+@examples(core=12, full=100)
 def test_of_equal_events_the_winner_is_kept(
     sent: list[Event], cuts: list[int], budget: int, page: int
 ) -> None:

@@ -242,7 +242,7 @@ UNTIMED, LOST = (Event("a", hour, "", "i", 1, "") for hour in (None, -400000))
     page_size=st.sampled_from([1, 1500, 16 << 20]),
     older=st.booleans(),
 )
-@examples(core=25, full=100)
+@examples(core=12, full=100)
 def test_each_event_is_visible_once(
     connection: duckdb.DuckDBPyConnection,
     commits: list[dict[date, list[Event]]],
