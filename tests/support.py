@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import httpx
 
+from mixpanel_export._database.connection import quoted
 from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.engine import run_job
 from mixpanel_export._export.job import ExportArguments, checked_job
@@ -89,7 +90,7 @@ def _running() -> duckdb.DuckDBPyConnection:
 def opened(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a file by attaching it, because starting another DuckDB takes 20 ms of CPU time. Close it at the end."""
     path = str(db.absolute()).replace("'", "''")
-    name = f'"{db.stem}"'
+    name = quoted(db.stem)
     with _attaching, _running().cursor() as connection:
         connection.execute(f"ATTACH '{path}' AS {name}; USE {name}")
         try:

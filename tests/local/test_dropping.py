@@ -190,6 +190,7 @@ def test_a_table_that_took_the_name_of_a_fetched_one_is_the_users(tmp_path: Path
         assert workspace.tables(all=True) == [TableInfo("one", None, 1, None)]
 
 
+@pytest.mark.usefixtures("account_in_environment")
 def test_dropping_what_is_listed_leaves_tables_of_the_user(tmp_path: Path) -> None:
     """`tables` lists exported tables only, and `drop` refuses others, unless it is told to."""
     db = tmp_path / "x.duckdb"
