@@ -63,6 +63,8 @@ UNION ALL SELECT '_metadata: ' || list(_metadata ORDER BY table_name)::VARCHAR F
 ORDER BY 1
 """
 
+STORAGE = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -151,7 +153,7 @@ async def test_a_file_of_an_older_release_takes_an_export(
     assert not result.has_failures
     assert again.total_rows == 0
     assert held(db, "fetched") == maker.held(db, "fetched") == truth(sim)
-    assert storage in query(db, "SELECT tags['storage_version'] FROM duckdb_databases()")[0][0]
+    assert storage in query(db, STORAGE)[0][0]
     if beside == "alone":
         assert maker.run(db, "SELECT table_name, row_count FROM _metadata") == [
             ["fetched", result.total_rows]
@@ -186,7 +188,7 @@ def test_a_file_that_was_upgraded_is_still_its_makers(
     before, profiles = maker.held(db), maker.run(db, "FROM profiles ORDER BY distinct_id")
     (table,) = upgrade_database(db).tables
     assert (table.name, table.row_count) == ("events", 5000)
-    assert storage in query(db, "SELECT tags['storage_version'] FROM duckdb_databases()")[0][0]
+    assert storage in query(db, STORAGE)[0][0]
     assert maker.held(db) == held(db) == before
     assert maker.run(db, "FROM profiles ORDER BY distinct_id") == profiles
     assert maker.run(db, "SELECT table_name, row_count FROM _metadata ORDER BY ALL") == [
