@@ -47,7 +47,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests against the installed package, on each available Python. `-- -m ''` adds the slow tests."""
     session.install(".", *DEV)
     # Outside the checkout, so that the installed wheel is imported.
-    session.run("python", "-P", "-m", "pytest", "-n", "2", *session.posargs)
+    session.run("python", "-P", "-m", "pytest", "-n", "4", *session.posargs)
 
 
 @nox.session(venv_backend="uv")
@@ -97,7 +97,7 @@ def coverage(session: nox.Session) -> None:
     """Run the tests under coverage, and fail if it is lower than pyproject.toml requires."""
     session.install("-e", ".", *DEV)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-n", "2", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "-n", "4", *session.posargs)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
