@@ -15,7 +15,7 @@ CHANGES = {
     "ALTER TABLE events ALTER event_time TYPE VARCHAR": "event_time of type VARCHAR instead of TIMESTAMP",
     "ALTER TABLE events ALTER properties TYPE VARCHAR": "properties of type VARCHAR instead of JSON",
     "ALTER TABLE events ALTER export_batch TYPE BIGINT": "export_batch of type BIGINT instead of INTEGER",
-    "ALTER TABLE events ADD COLUMN mine INTEGER": "the column mine besides",
+    "ALTER TABLE events ADD COLUMN mine INTEGER": "column, mine",
     "CREATE OR REPLACE TABLE events AS SELECT export_batch, * EXCLUDE export_batch FROM events": "another order",
     "CREATE UNIQUE INDEX mine ON events (distinct_id, event_time, insert_id, event_name, export_batch)": "unique index mine",
     "ALTER TABLE events ALTER export_batch SET NOT NULL": "constraint NOT NULL",
