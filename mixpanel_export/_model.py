@@ -272,6 +272,8 @@ class Unloadable:
 
     chunk: Chunk
     reason: str
+    needed_memory: int | None = None
+    """The memory that DuckDB probably needs for the chunk, in bytes; None if memory was not the problem."""
 
     def __str__(self) -> str:
         return f"{self.chunk}: {self.reason}"

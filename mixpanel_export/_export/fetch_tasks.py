@@ -132,10 +132,12 @@ class FetchTasks:
             match await self._finish_chunk(chunk, stats, send):
                 case Malformed():
                     keep_rejects = True
-                case Unloadable(_, reason):
-                    raise DatabaseError(
-                        reason, db_path=str(self._path), days=chunk, advice="$resume to try these days again"
-                    )
+                case Unloadable(_, reason, needed_memory):
+                    advice = "$resume to try these days again"
+                    if needed_memory is not None:
+                        megabytes = round(needed_memory / 1e6)
+                        advice = f"set MPX_MEMORY_LIMIT={megabytes}MB, then $resume to try these days again"
+                    raise DatabaseError(reason, db_path=str(self._path), days=chunk, advice=advice)
                 case _:
                     return
 

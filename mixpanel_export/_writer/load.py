@@ -26,7 +26,7 @@ UNLOADABLE = (
 )
 """Errors caused by one chunk rather than by the database."""
 
-
+_BASE_MEMORY = 64_000_000  # bytes that a commit needs in addition to its rows
 _VALUES = ", ".join("payload[1]" if name == "properties" else name for name in EVENT_COLUMNS)
 _INSERT = f"INSERT INTO {{table}} SELECT {_VALUES}, export_batch FROM {LINES} WHERE keep"
 
@@ -34,10 +34,12 @@ _INSERT = f"INSERT INTO {{table}} SELECT {_VALUES}, export_batch FROM {LINES} WH
 class UnloadableError(Exception):
     """A chunk in the group cannot be loaded. None of the group's rows are in the table."""
 
-    def __init__(self, reason: str, *, out_of_memory: bool) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.out_of_memory = out_of_memory
+    def __init__(self, error: Exception, size: int) -> None:
+        """Convert *error*, which occurred while *size* bytes of lines were loaded."""
+        super().__init__(str(error))
+        self.reason = first_line(error)
+        self.needed_memory = _BASE_MEMORY + size * 5 // 4 if lacks_memory(error) else None
+        """The memory that DuckDB probably needs, in bytes; None if memory was not the problem."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +94,11 @@ def _arrays(chunk: ValidatedChunk) -> Iterator[object]:
         keep = chunk.keep[start : start + columns.rows]
         yield from columns.joined_with(segment.text(), spans, keep, chunk.batch.number)
         start += columns.rows
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether DuckDB had too little memory. If it runs out during a commit, it reports an error of the transaction."""
+    return isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in str(error)
 
 
 def first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ with it, so a reader sees either the old table or the new one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -44,7 +44,7 @@ from mixpanel_export._writer.cross_batch import (
     restore,
 )
 from mixpanel_export._writer.group import Group
-from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, ValidatedChunk, first_line, insert
+from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, ValidatedChunk, insert, lacks_memory
 from mixpanel_export._writer.repair import load_rejects
 from mixpanel_export.changes import DayChange
 from mixpanel_export.errors import DatabaseError, TableError
@@ -122,20 +122,25 @@ class EventsTable:
 
         with self.converted_errors(days):
             try:
-                with (
-                    threads(self.connection),
-                    memory(self.connection, group.longest),
-                    transaction(self.connection),
-                ):
-                    self._create_target_table()
-                    insert(self.connection, self.target_table, group)
-                    self._record_target()
-                    committed, changes = self._record_in_ledger(group.chunks, now)
-            except UNLOADABLE as error:
-                out_of_memory = isinstance(error, duckdb.OutOfMemoryException)
-                raise UnloadableError(first_line(error), out_of_memory=out_of_memory) from error
+                with threads(self.connection), memory(self.connection, group.longest):
+                    with transaction(self.connection):
+                        self._create_target_table()
+                        insert(self.connection, self.target_table, group)
+                        self._record_target()
+                        committed, changes = self._record_in_ledger(group.chunks, now)
+                    if final_attempt:
+                        self._checkpoint()
+            except (*UNLOADABLE, duckdb.TransactionException) as error:
+                if isinstance(error, duckdb.TransactionException) and not lacks_memory(error):
+                    raise
+                raise UnloadableError(error, group.size) from error
             self.changes += changes
             return committed
+
+    def _checkpoint(self) -> None:
+        """Write a checkpoint while there is enough memory for it. A later one could fail, which closes the database."""
+        with suppress(duckdb.TransactionException):  # another connection of the application may be writing
+            self.connection.execute("CHECKPOINT")
 
     def record_failure(self, failed: ChunkFailed, finished: datetime) -> None:
         """Record the failure in the ledger, unless the export has a `limit`, whose days are never considered exported."""

@@ -45,11 +45,11 @@ class Writer:
     def _final_attempt(self, group: Group, error: UnloadableError) -> Committed | Unloadable:
         (chunk,) = group.chunks
         try:
-            if not error.out_of_memory:
+            if error.needed_memory is None:
                 raise error
             (committed,) = self._table.load(group, self._now, final_attempt=True)
         except UnloadableError as last_error:
-            return Unloadable(chunk.batch.days, last_error.reason)
+            return Unloadable(chunk.batch.days, last_error.reason, last_error.needed_memory)
         else:
             return committed
         finally:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from random import Random
 from threading import Event, Thread
 
 import duckdb
@@ -199,7 +200,8 @@ class _RefusingTable(NumberedTable):
     ) -> list[Committed]:
         self.tries.append(([chunk.batch.number for chunk in group.chunks], final_attempt))
         if self._unloadable in {chunk.batch.days for chunk in group.chunks}:
-            raise UnloadableError("too large", out_of_memory=self._out_of_memory)
+            kind = duckdb.OutOfMemoryException if self._out_of_memory else duckdb.InvalidInputException
+            raise UnloadableError(kind("too large"), 1_000_000)
         return super().load(group, now, final_attempt=final_attempt)
 
 
@@ -213,7 +215,9 @@ def test_each_chunk_of_a_group_that_fails_is_tried_alone(
     chunks = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:3]], staging)
     group = [chunk for chunk in chunks if isinstance(chunk, ValidatedChunk)]
     verdicts = Writer(table, staging, now).commit(group_of(group))
-    assert verdicts == [Committed(DAYS[0], 3), Unloadable(DAYS[1], "too large"), Committed(DAYS[2], 3)]
+    memory = 65_250_000 if out_of_memory else None
+    unloadable = Unloadable(DAYS[1], "Write failed: too large", memory)
+    assert verdicts == [Committed(DAYS[0], 3), unloadable, Committed(DAYS[2], 3)]
     last_tries = [([2], True)] if out_of_memory else []
     assert table.tries == [([1, 2, 3], False), ([1], False), ([2], False), *last_tries, ([3], False)]
     assert not list(staging.directory.iterdir())
@@ -239,3 +243,22 @@ def test_the_final_attempt_has_the_maximum_memory(connection: duckdb.DuckDBPyCon
     usual, long_line, last = limits
     assert usual < long_line
     assert usual < last
+
+
+def test_a_commit_that_lacks_memory_is_tried_again_with_more(
+    connection: duckdb.DuckDBPyConnection, db: Path
+) -> None:
+    """DuckDB then reports an error of the transaction. The rows of the final attempt are in the file, not in the log."""
+    table = new_table(connection, db)
+    staging = table.number(DAYS)
+    draw = Random(1)
+    filler = draw.randbytes(60_000).hex()
+    many = b"".join(
+        b'{"event":"e","properties":{"filler":"%s"}}\n' % (filler[place:] + filler[:place]).encode()
+        for place in (draw.randrange(len(filler)) for _ in range(400))
+    )
+    connection.execute("SET GLOBAL memory_limit = '30MB'")
+    connection.execute("SET GLOBAL threads = 1")
+    verdicts = committed(table, [staged(table, staging, DAYS[0], many)], staging)
+    assert verdicts == [Committed(DAYS[0], 400)]
+    assert not db.with_name(f"{db.name}.wal").exists()
