@@ -5,9 +5,9 @@ one transaction. `replace` fills a shadow table that has its own ledger rows. On
 with it, so a reader sees either the old table or the new one.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from mixpanel_export._database.schema import (
     table_exists,
 )
 from mixpanel_export._database.settings import all_processors, maximum_memory, memory_for_lines
-from mixpanel_export._database.sync_changes import clear_kept, read_kept, write_changes
+from mixpanel_export._database.sync_changes import read_kept
 from mixpanel_export._database.target_days import (
     LoadOptions,
     Target,
@@ -34,18 +34,14 @@ from mixpanel_export._database.target_days import (
     trim_target_days,
     widen_target_days,
 )
-from mixpanel_export._model import Batch, Chunk, ChunkFailed, Committed
+from mixpanel_export._model import Batch, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
-from mixpanel_export._writer.changes import Comparison, compare
+from mixpanel_export._writer.batch_records import BatchRecords
 from mixpanel_export._writer.cross_batch import (
-    move_duplicates,
     record_missing_strays,
-    record_strays,
-    restore,
 )
 from mixpanel_export._writer.group import Group
-from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, ValidatedChunk, insert, lacks_memory
-from mixpanel_export._writer.repair import load_rejects
+from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, insert, lacks_memory
 from mixpanel_export.changes import DayChange
 from mixpanel_export.errors import DatabaseError, TableError
 
@@ -79,6 +75,7 @@ class EventsTable:
             state = check_before_export(connection, spec)
             self.name, self.target_table, self.history = state.table, state.target_table, state.history
             self._ledger = Ledger(connection, self.target_table, spec.selection, spec.zone)
+            self._records = BatchRecords(connection, self.target_table, spec, self._ledger)
             self._prepare(starts_empty=state.starts_empty)
             self._rows_before = self._count(self.name) if spec.mode in {"append", "resume"} else 0
 
@@ -127,7 +124,7 @@ class EventsTable:
                         self._create_target_table()
                         insert(self.connection, self.target_table, group)
                         self._record_target()
-                        committed, changes = self._record_in_ledger(group.chunks, now)
+                        committed, changes = self._records.write(group.chunks, naive_utc(now()), self._export)
                     if final_attempt:
                         self._checkpoint()
             except (*UNLOADABLE, duckdb.TransactionException) as error:
@@ -247,73 +244,6 @@ class EventsTable:
             else:
                 record_missing_strays(self.connection, self.target_table, self.spec.zone)
 
-    def _record_in_ledger(
-        self, group: Sequence[ValidatedChunk], now: Callable[[], datetime]
-    ) -> tuple[list[Committed], list[DayChange]]:
-        """Write ledger rows for chunks that were just inserted, and resolve duplicates across batches.
-
-        Chunks that are rejected because events are missing are removed again.
-        """
-        finished = naive_utc(now())
-        batches = [replace(chunk.batch, finished=finished, export=self._export) for chunk in group]
-        compared = self._compare(batches, finished)
-        refused = {number: comparison for number, comparison in compared.items() if comparison.refused}
-        accepted = [chunk for chunk in group if chunk.batch.number not in refused]
-        kept = [batch for batch in batches if batch.number in refused]
-        self._refuse(kept)
-        committed = self._record_accepted(accepted, [batch for batch in batches if batch not in kept])
-        committed += [Committed(batch.days, refused[batch.number].old_rows) for batch in kept]
-        return committed, [change for comparison in compared.values() for change in comparison.days]
-
-    def _record_accepted(self, group: Sequence[ValidatedChunk], batches: Sequence[Batch]) -> list[Committed]:
-        superseded = self._supersede({batch.number: batch.days for batch in batches}) if batches else []
-        self._ledger.write(batches)
-        with_strays = [
-            batch.number for batch in batches if batch.deduplicated and batch.stray_rows + batch.untimed_rows
-        ]
-        record_strays(self.connection, self.target_table, self.spec.zone, with_strays)
-        for chunk in group:
-            load_rejects(self.connection, chunk.staged)
-        numbers = [batch.number for batch in batches]
-        changed = list(numbers) if self.spec.dedupe else []
-        if superseded:
-            changed += restore(self.connection, self.target_table, superseded)
-        project, zone = self.spec.selection.project, self.spec.zone
-        move_duplicates(self.connection, self.target_table, project, zone, changed)
-        counts = self._ledger.counts(numbers)
-        return [
-            Committed(batch.days, *counts[batch.number], batch.rejects, batch.repaired) for batch in batches
-        ]
-
-    def _compare(self, batches: Sequence[Batch], now: datetime) -> dict[int, Comparison]:
-        """Compare new batches with the batches that they replace, and record the changes."""
-        accepted = self.spec.accepted_losses
-        if accepted is None:
-            return {}
-        compared = compare(
-            self.connection,
-            self.target_table,
-            self.spec.zone,
-            new=batches,
-            old=self._ledger.for_selection(),
-            accepted=accepted,
-            now=now,
-        )
-        clear_kept(self.connection, self.target_table, self.spec.selection, [batch.days for batch in batches])
-        changes = {number: comparison.days for number, comparison in compared.items()}
-        write_changes(self.connection, self.target_table, self.spec.selection, changes)
-        return compared
-
-    def _refuse(self, batches: Sequence[Batch]) -> None:
-        """Delete the rows of new batches, so that the old batches stay. Delete also earlier failures for the same days."""
-        if batches:
-            numbers = [batch.number for batch in batches]
-            self.connection.execute(
-                f"DELETE FROM {quoted(self.target_table)} WHERE export_batch IN (SELECT unnest(?))", [numbers]
-            )
-            days = {batch.number: batch.days for batch in batches}
-            self._ledger.delete(self._ledger.superseded(days, visible=False))
-
     def _record_target(self) -> None:
         """Add the requested days to the target days, unless the export has a `limit`."""
         if not self.spec.limited:
@@ -322,15 +252,6 @@ class EventsTable:
     @property
     def _target(self) -> Target:
         return Target(self.spec.days, LoadOptions(self.spec.zone, self.spec.dedupe))
-
-    def _supersede(self, newer: Mapping[int, Chunk]) -> list[int]:
-        older = self._ledger.superseded(newer, visible=True)
-        if older:
-            self.connection.execute(
-                f"DELETE FROM {quoted(self.target_table)} WHERE export_batch IN (SELECT unnest(?))", [older]
-            )
-            self._ledger.delete(older)
-        return older
 
     def _create_target_table(self) -> None:
         create_events_table(self.connection, self.target_table)

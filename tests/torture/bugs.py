@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "rows are committed before their ledger row": {
-        "_writer/table.py": (
+        "_writer/batch_records.py": (
             "        self._ledger.write(batches)\n",
-            "        self.connection.commit(); self.connection.begin()\n        self._ledger.write(batches)\n",
+            "        self._connection.commit(); self._connection.begin()\n        self._ledger.write(batches)\n",
         ),
     },
     "a retry keeps the blocks that were staged": {

@@ -92,7 +92,7 @@ CALLS = {
     "swap": "_writer.table.EventsTable._swap",
     "add to a group while it is loaded": "_writer.group.Group.add",
     "close a group while it is loaded": "_writer.group.Group.close",
-    "write the ledger of a loaded group": "_writer.table.EventsTable._record_in_ledger",
+    "write the ledger of a loaded group": "_writer.batch_records.BatchRecords.write",
     "take from the quota": "_quota.shared.SharedQuota.take_slot",
     "refund to the quota": "_quota.shared.SharedQuota.refund",
     "pause all processes": "_quota.shared.SharedQuota.pause",
