@@ -117,21 +117,24 @@ class EventsTable:
                 map(str, join_days(day for chunk in group.chunks for day in chunk.batch.days.dates))
             )
 
-        with self.converted_errors(days):
+        with (
+            self.converted_errors(days),
+            threads(self.connection),
+            memory(self.connection, group.longest),
+        ):
             try:
-                with threads(self.connection), memory(self.connection, group.longest):
-                    with transaction(self.connection):
-                        self._create_target_table()
-                        insert(self.connection, self.target_table, group)
-                        self._record_target()
-                        committed, changes = self._records.write(group.chunks, naive_utc(now()), self._export)
-                    if final_attempt:
-                        self._checkpoint()
+                with transaction(self.connection):
+                    self._create_target_table()
+                    insert(self.connection, self.target_table, group)
+                    self._record_target()
+                    committed, changes = self._records.write(group.chunks, naive_utc(now()), self._export)
             except (*UNLOADABLE, duckdb.TransactionException) as error:
                 if isinstance(error, duckdb.TransactionException) and not lacks_memory(error):
                     raise
                 raise UnloadableError(error, group.size) from error
             self.changes += changes
+            if final_attempt:
+                self._checkpoint()
             return committed
 
     def _checkpoint(self) -> None:
