@@ -38,7 +38,7 @@ def types(session: nox.Session) -> None:
     session.install(".", *DEV)
     session.run("mypy")
     for system in ("win32", "darwin"):
-        # What only another system runs counts as unreachable.
+        # mypy treats code for other systems as unreachable.
         session.run("mypy", "--platform", system, "--no-warn-unreachable", "mixpanel_export")
 
 

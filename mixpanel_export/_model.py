@@ -158,7 +158,7 @@ class Batch:
         return self.status != "failed"
 
     @property
-    def empty_answer(self) -> bool:
+    def empty_response(self) -> bool:
         """Whether both responses were empty (status 200, no body). The days are then treated as days without events."""
         return self.status in {"complete", "open"} and not self.rows and not self.bytes_read
 

@@ -111,9 +111,9 @@ class Coverage:
         return tuple(_ranges(self.days, self.blocked))
 
     @property
-    def empty_answers(self) -> tuple[Chunk, ...]:
+    def empty_responses(self) -> tuple[Chunk, ...]:
         """The days with two empty responses, which are treated as days without events."""
-        return tuple(join_days(day for day, batch in self._by_day.items() if batch.empty_answer))
+        return tuple(join_days(day for day, batch in self._by_day.items() if batch.empty_response))
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 
-from mixpanel_export._export.empty_answers import runs
+from mixpanel_export._export.empty_responses import runs
 from mixpanel_export._export.job import Job
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._model import Batch, Chunk

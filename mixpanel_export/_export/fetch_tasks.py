@@ -11,7 +11,7 @@ from anyio.abc import ObjectSendStream
 from anyio.lowlevel import checkpoint
 
 from mixpanel_export._export.callbacks import Reporter
-from mixpanel_export._export.empty_answers import MAX_REQUESTS, Run, second_requests
+from mixpanel_export._export.empty_responses import MAX_REQUESTS, Run, second_requests
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.write_tasks import WriteTasks
 from mixpanel_export._model import (
@@ -124,7 +124,7 @@ class FetchTasks:
         while True:
             sink = _StreamSink(ChunkStart(chunk, self._numbers[chunk], keep_rejects), send)
             stats = await self._fetcher.fetch(chunk, sink, splittable=splittable)
-            if stats.empty_answer and not again:
+            if stats.empty_response and not again:
                 _log.info("%s: empty response; requesting the chunk again after the other chunks", chunk)
                 self._tracker.postpone(chunk)
                 self._write_tasks.reconsider()
@@ -146,7 +146,7 @@ class FetchTasks:
     ) -> Verdict | None:
         """Submit the complete chunk, and return the verdict on it."""
         end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.size, stats.times)
-        verdict = await self._write_tasks.submit(end, send, empty_answer=stats.empty_answer)
+        verdict = await self._write_tasks.submit(end, send, empty_response=stats.empty_response)
         if isinstance(verdict, Committed):
             await self._report(chunk)
         return verdict
@@ -200,7 +200,7 @@ class FetchTasks:
                 raise
             return False
         stats.size = 0
-        return stats.empty_answer
+        return stats.empty_response
 
     async def _commit_empty(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
         await send.send(ChunkStart(chunk, self._numbers[chunk]))

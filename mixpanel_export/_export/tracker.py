@@ -42,10 +42,10 @@ class Tracker:
             self._pieces[batch].add(piece)
             self._pending.add(piece)
 
-    def commit(self, verdict: Committed, *, empty_answer: bool) -> None:
-        """Record that a chunk's rows are in the table. *empty_answer* is true if both responses were empty."""
+    def commit(self, verdict: Committed, *, empty_response: bool) -> None:
+        """Record that a chunk's rows are in the table. *empty_response* is true if both responses were empty."""
         self._committed[verdict.chunk] = verdict
-        if empty_answer:
+        if empty_response:
             self._empty_batches.add(self._batch_of[verdict.chunk])
         self._decide(verdict.chunk)
 

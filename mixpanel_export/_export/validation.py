@@ -1,6 +1,6 @@
 """Extracts the segments of arriving chunks, and validates each chunk once all its segments are extracted.
 
-Each validator works on one segment at a time. Chunks that began earlier take priority, so that they can be committed
+Each validator works on one segment at a time. Chunks that started earlier take priority, so that they can be committed
 while others are still arriving.
 """
 
@@ -37,7 +37,7 @@ class _Attempt:
     staged: StagedChunk | None = None
     """The complete chunk; None while the chunk is arriving."""
     running: int = 0
-    """The number of segments that are being extracted."""
+    """The number of segments that are being extracted now."""
     is_abandoned: bool = False
     stopped: anyio.Event = field(default_factory=anyio.Event)
 
@@ -103,7 +103,7 @@ class Validation:
 
     def _wait(self, attempt: _Attempt, segment: Segment | None) -> None:
         heappush(self._waiting, (attempt.number, len(attempt.results), attempt, segment))
-        # The validators may have ended before their sender, whose next await then raises the error or the cancellation.
+        # If the validators have ended because of an error, the caller's next await raises the error or is cancelled.
         with suppress(anyio.BrokenResourceError):
             self._added.send_nowait(None)
 

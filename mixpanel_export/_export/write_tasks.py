@@ -5,10 +5,10 @@
     items ──▶ stage ──segments──▶ validate ──ready──▶ commit
 
 Segments are extracted while the rest of their chunk is still arriving (see `validation`). Validation and insertion
-overlap: the first ready chunk starts a group, one statement inserts the whole group, and further chunks join the group
+overlap: the first ready chunk starts a group, one statement inserts the whole group, and more chunks join the group
 until it is large or old, or no chunk is left. Then the group is committed.
 
-A channel ends when its last sender closes it, so these tasks end one after the other. Channels are closed without an
+A channel ends when its last sender closes it, so these tasks end one after another. Channels are closed without an
 await, because a cancellation during the await would hide the original error.
 """
 
@@ -67,8 +67,8 @@ Ready = ValidatedChunk | ChunkFailed | ChunkSplit | _Accepted
 class _Reply:
     """Where the sender of a chunk waits for the chunk's verdict."""
 
-    empty_answer: bool
-    """Whether both answers for the chunk were empty."""
+    empty_response: bool
+    """Whether both responses for the chunk were empty."""
     arrived: anyio.Event = field(default_factory=anyio.Event)
     verdict: Verdict | None = None
 
@@ -76,24 +76,24 @@ class _Reply:
 class _Backlog:
     """Counts the bytes in complete, uncommitted chunks. *on_wait* is called before each wait for a commit."""
 
-    def __init__(self, most: int, on_wait: Callable[[], None]) -> None:
-        self._most = most
+    def __init__(self, max_size: int, on_wait: Callable[[], None]) -> None:
+        self._max_size = max_size
         self._on_wait = on_wait
         self._sizes: dict[Chunk, int] = {}
         self._total = 0
         self._removed = anyio.Event()
         self.is_waited_for = False
-        """Whether staging is waiting for a commit. If it is, no group should wait for further chunks."""
+        """Whether staging is waiting for a commit. If it is, no group should wait for more chunks."""
 
     async def add(self, chunk: StagedChunk) -> None:
-        """Count a complete chunk. Wait first while there are too many bytes."""
-        while self._total > self._most:
+        """Count a complete chunk. First, wait until the total is within the limit."""
+        while self._total > self._max_size:
             await self._wait()
         self._sizes[chunk.chunk] = chunk.size
         self._total += chunk.size
 
     async def shrink(self) -> bool:
-        """Wait until a chunk is removed. Return False if there is no chunk to wait for."""
+        """Wait until a chunk is removed. Return False, without waiting, if there is no chunk."""
         if not self._sizes:
             return False
         await self._wait()
@@ -154,10 +154,10 @@ class WriteTasks:
         item: ChunkEnd | ChunkFailed | ChunkSplit,
         send: ObjectSendStream[Item],
         *,
-        empty_answer: bool = False,
+        empty_response: bool = False,
     ) -> Verdict | None:
         """Send the last item of a chunk, and return the verdict, which the tracker has recorded by then."""
-        reply = self._replies[item.chunk] = _Reply(empty_answer)
+        reply = self._replies[item.chunk] = _Reply(empty_response)
         await send.send(item)
         await reply.arrived.wait()
         return reply.verdict
@@ -204,7 +204,7 @@ class WriteTasks:
                         await ready.send(item)
 
     def _answer_unless_valid(self, staged: StagedChunk, validated: Validated) -> ValidatedChunk | None:
-        """Return the chunk if it is valid. Otherwise answer with the verdict."""
+        """Return the chunk if it is valid. Otherwise, send its verdict."""
         self._warn_of_clock()
         if isinstance(validated, ValidatedChunk):
             batch = replace(validated.batch, validated_at=naive_utc(self._now()))
@@ -219,7 +219,7 @@ class WriteTasks:
         return self._staging.add(block), self._staging.free_disk()
 
     async def _wait_for_disk(self) -> None:
-        """Wait for commits while the disk is nearly full. Without any chunk to commit, the next write may fail."""
+        """Wait for commits while the disk is nearly full. If there is no chunk to commit, the next write may fail."""
         while await to_thread.run_sync(self._staging.free_disk) < self._tuning.disk_floor:
             if not await self._backlog.shrink():
                 return
@@ -278,7 +278,7 @@ class WriteTasks:
         return next_item
 
     def _may_grow(self, group: Group) -> bool:
-        """Whether further chunks may join the group. In a large group, they would wait a long time for the commit."""
+        """Whether more chunks may join the group. In a large group, they would wait a long time for the commit."""
         return (
             group.is_open
             and not self._backlog.is_waited_for
@@ -303,8 +303,8 @@ class WriteTasks:
         _log.info("%s", verdict)
         reply = self._replies.pop(verdict.chunk)
         if isinstance(verdict, Committed):
-            # The tracker records it immediately, because the next group does not wait for chunks that are decided.
-            self._tracker.commit(verdict, empty_answer=reply.empty_answer)
+            # The tracker records it immediately, because the next group must not wait for a chunk that has a verdict.
+            self._tracker.commit(verdict, empty_response=reply.empty_response)
         reply.verdict = verdict
         reply.arrived.set()
 

@@ -17,7 +17,7 @@ _MOST_FAILURES = 50
 
 def calendar_of(coverage: Coverage, *, examples: bool) -> Calendar:
     """Return the calendar of one table and selection."""
-    silent = {day for days in coverage.empty_answers for day in days.dates}
+    silent = {day for days in coverage.empty_responses for day in days.dates}
     days = [
         CalendarDay(day.day, SILENT if day.day in silent else day.status, day.rows) for day in coverage.days
     ]

@@ -5,7 +5,7 @@ The lines do not depend on how the bytes are divided into pieces. A body that is
 Mixpanel sends status 200 before it streams the events. It sends no length, and reports a failure only through a last
 line that is not an event. So a body is complete if
 
-* every gzip member ends with the correct CRC and length, and nothing follows the last member;
+* every gzip member ends with the correct CRC and length, and nothing follows the last member; and
 * the last non-blank line is an event.
 
 Other lines are not checked here, because the writer validates each line.
@@ -22,7 +22,7 @@ from mixpanel_export.errors import LineTooLongError, TruncatedError
 
 _TAIL = 16 << 10  # bytes at the end of a block that usually hold its last line
 _PLAIN_PIECE = 2 << 20  # 1 KB of gzip can hold 1 MB, so the decompressed bytes need their own bound
-_SHOWN = 500  # bytes of a line that an error carries, as for any other error's body
+_MAX_QUOTED = 500  # bytes of a line that an error quotes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -88,7 +88,7 @@ class LineBlocks:
         Raises:
             LineTooLongError: A line has more than *max_line* bytes, not counting its newline.
         """
-        # A line within a piece cannot be longer than the piece, so only the line that began before it is checked.
+        # A line within one piece cannot be too long, so only a line that started in an earlier piece is checked.
         for piece in _pieces(plain, min(_PLAIN_PIECE, self._max_line)):
             self._add(piece)
             if self._whole >= self._block_size:
@@ -102,11 +102,11 @@ class LineBlocks:
         first = piece.find(b"\n")
         more = len(piece) if first < 0 else first
         if self._size - self._whole + more > self._max_line:
-            begun = (b"".join(self._pieces)[self._whole :] + piece[:more])[:_SHOWN]
+            start = (b"".join(self._pieces)[self._whole :] + piece[:more])[:_MAX_QUOTED]
             raise LineTooLongError(
                 f"a line of the response is longer than the maximum of {self._max_line} bytes",
                 status_code=200,
-                response_body=begun.decode(errors="replace"),
+                response_body=start.decode(errors="replace"),
             )
         if first >= 0:
             self._whole = self._size + piece.rfind(b"\n") + 1
@@ -138,9 +138,8 @@ class BodyDecoder:
     ) -> None:
         self._gunzip = gunzip_for(content_encoding)
         self._blocks = LineBlocks(block_size, max_line=max_line)
-        self._start: bytes | None = (
-            b""  # the start of the body, as long as it may be part of a byte order mark; then None
-        )
+        # The start of the body, while it may still be an incomplete byte order mark; then None.
+        self._start: bytes | None = b""
         self._last = b""
 
     def feed(self, wire: bytes) -> Iterator[Lines]:
@@ -150,18 +149,18 @@ class BodyDecoder:
 
         Raises:
             TruncatedError: The gzip stream is corrupt.
-            LineTooLongError: A line has more than *max_line* bytes; `response_body` holds its beginning.
+            LineTooLongError: A line has more than *max_line* bytes; `response_body` has its start.
         """
         for plain in self._gunzip.feed(wire) if self._gunzip else (wire,):
             for block in self._blocks.feed(self._without_mark(plain)):
                 yield self._hand_out(block)
 
     def close(self) -> Iterator[Lines]:
-        """Return the rest as at most one block, which ends with a newline. All checks are made before this returns.
+        """Return the rest as at most one block, which ends with a newline. Everything is checked before this returns.
 
         Raises:
             TruncatedError: The body is not proven complete. If its last line is not an event, `response_body` has the
-                beginning of that line, because Mixpanel may have written the reason there.
+                start of that line, because Mixpanel may have written the reason there.
         """
         if self._gunzip:
             self._gunzip.close()
@@ -172,7 +171,7 @@ class BodyDecoder:
         if last and not event_line(last):
             raise _truncated(
                 "the last line of the response is not an event",
-                last[:_SHOWN].decode(errors="replace").strip(),
+                last[:_MAX_QUOTED].decode(errors="replace").strip(),
             )
         return iter([(rest,)] if rest else [])
 
@@ -194,7 +193,7 @@ class BodyDecoder:
 def event_line(line: bytes) -> bool:
     """Whether *line* is an event: a JSON object in which `event` is a string and `properties` is an object.
 
-    If a key is repeated, the first value counts. Invalid UTF-8, lone surrogates and raw control bytes inside strings
+    If a key is repeated, its first value is used. Invalid UTF-8, lone surrogates and raw control bytes inside strings
     are accepted, because the writer repairs them. Nesting may be arbitrarily deep.
     """
     return canonical(line) is not None
@@ -213,7 +212,7 @@ def gunzip_for(content_encoding: str | None) -> Gunzip | None:
             return Gunzip()
         case _:
             raise _truncated(
-                f"the response has the content encoding {content_encoding!r}, and only gzip was requested"
+                f"the response has the content encoding {content_encoding!r}, but only gzip was requested"
             )
 
 
@@ -235,7 +234,7 @@ def _last_line(block: Lines) -> bytes:
 
 
 def _member() -> Any:
-    """Return the decompressor of one gzip member. It allocates its output at once, and so releases the GIL only once."""
+    """Return a decompressor for one gzip member. It allocates all its output first, so it releases the GIL only once."""
     return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
 

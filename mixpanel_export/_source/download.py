@@ -55,9 +55,9 @@ async def download_events(
             gate = gate_for(Quota.resolved(max_wait=max_wait), parameters.url, credentials.project_id)
             fetcher = Fetcher(client, parameters, gate, workers=1, retries=retries, now=now)
             stats = await fetcher.fetch(days, _FileSink(file))
-            if stats.empty_answer:
+            if stats.empty_response:
                 stats = await fetcher.fetch(days, _FileSink(file))
-            if stats.empty_answer:
+            if stats.empty_response:
                 text = "both responses for these days were empty, so they are treated as days without events"
                 warnings.warn(AdvisoryWarning(text, days=days), stacklevel=2)
 

@@ -58,7 +58,7 @@ class ChunkStats:
     """Bytes received on the wire."""
     size: int = 0
     """Bytes of lines in the current or successful attempt."""
-    empty_answer: bool = True
+    empty_response: bool = True
     """Whether the current or successful attempt received no bytes; such a response cannot be proven complete."""
     waiting_for: str | None = None
     """The reason for the wait between two attempts; None if the chunk is not waiting."""
@@ -156,10 +156,10 @@ class Fetcher:
 
     async def _attempt(self, chunk: Chunk, stats: ChunkStats, sink: Sink) -> None:
         def received(size: int) -> None:
-            if stats.empty_answer:
+            if stats.empty_response:
                 stats.times = replace(stats.times, first_byte_at=self._naive_now())
             stats.bytes_read += size
-            stats.empty_answer = False
+            stats.empty_response = False
 
         stats.times = RequestTimes(queued_at=self._naive_now())
         async with self._gate.admission() as admission:
@@ -173,7 +173,7 @@ class Fetcher:
                 _log.debug("%s: attempt %d", chunk, stats.attempts)
 
             await sink.restart()
-            stats.size, stats.empty_answer = 0, True
+            stats.size, stats.empty_response = 0, True
             response = fetch(
                 self._client,
                 self._parameters,

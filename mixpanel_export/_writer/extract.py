@@ -1,6 +1,6 @@
 """Extracts every column except `properties` from a segment's lines, as Arrow arrays, without a Python object per event.
 
-`properties` stays a span of the line's text, because all of DuckDB's JSON functions rewrite numbers and escapes. A
+`properties` stays a span of the line's text, because DuckDB's JSON functions all rewrite numbers and escapes. A
 line is *doubtful* if it is not regular (see `offsets`) or DuckDB cannot parse it.
 """
 
@@ -97,16 +97,16 @@ class ExtractedSegment:
     lines: int
     """The number of newlines."""
     longest: int
-    """The bytes of the longest line."""
+    """The size of the longest line, in bytes."""
     spans: Offsets
-    """Where each regular line begins and ends."""
+    """Where each regular line starts and ends."""
     properties: Offsets
-    """Where the properties of each regular line begin and end."""
+    """Where the properties of each regular line start and end."""
     columns: ExtractedColumns
     doubtful: tuple[int, ...]
     """The numbers of the doubtful lines in the segment."""
     keys: NDArray[np.uint64]
-    """The key of each regular line, 0 without an `insert_id`. Duplicates have equal keys."""
+    """The key of each regular line; 0 if it has no `insert_id`. Duplicates have equal keys."""
     stray_places: Numbers
     """The places of events whose time is outside the days of the chunk."""
     stray_times: NDArray[np.int64]
@@ -133,7 +133,7 @@ class Extraction:
         }
 
     def recurring(self) -> tuple[Numbers, NDArray[np.uint64]]:
-        """Return the positions of the regular lines whose keys recur, ordered by key, and their keys."""
+        """Return the places of the regular lines whose keys recur, and those keys, in the order of the keys."""
         keys = np.concatenate([np.empty(0, np.uint64), *(segment.keys for segment in self.segments)])
         ordered = np.sort(keys)
         recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
@@ -175,9 +175,9 @@ class RowCounts:
 
 
 class ExtractionStatement:
-    """The SQL that extracts columns. Times without an offset are taken to be in *zone*.
+    """The SQL that extracts columns. Times without an offset are in *zone*.
 
-    The fast statement raises an error if a line is invalid. Then a slower statement identifies the invalid lines.
+    The fast statement fails if any line is invalid. Then a slower statement identifies the invalid lines.
     """
 
     def __init__(self, connection: Connection, zone: str) -> None:
@@ -193,17 +193,17 @@ class ExtractionStatement:
     ) -> ExtractedSegment:
         """Extract the columns of the lines in *text*.
 
-        *days* are the first and the last moment of the chunk's days. *store* gets arrays that begin with `COLUMNS`.
+        *days* are the first and the last moment of the chunk's days. *store* gets arrays whose first fields are `COLUMNS`.
 
         Raises:
             LoadError: DuckDB did not read every regular line.
-            duckdb.Error: As for any statement.
+            duckdb.Error: The statement failed.
         """
         index = index_lines(text)
         segment = IndexedText(text, index, index.regular.astype(np.int64))
         arrays = self._arrays(segment)
         if any(column_formats(array) != _FORMATS for array in arrays):
-            raise LoadError("DuckDB returned Arrow arrays of another layout; please report this")
+            raise LoadError("DuckDB returned Arrow arrays with an unexpected layout; please report this")
         numbers = np.concatenate(
             [segment.numbers[:0], *(values(array, _NUMBER, np.int64) for array in arrays)]
         )
@@ -211,7 +211,7 @@ class ExtractionStatement:
         numbers[doubtful] = -1 - numbers[doubtful]
         if not np.array_equal(numbers, segment.numbers):
             raise LoadError(
-                f"DuckDB read {len(numbers)} of {len(segment.numbers)} lines, or in another order; please report this"
+                f"DuckDB read {len(numbers)} of {len(segment.numbers)} lines, or in the wrong order; please report this"
             )
         times = np.concatenate([np.empty(0, np.int64), *(values(array, _TIME, np.int64) for array in arrays)])
         timed = np.concatenate([np.empty(0, np.bool_), *(not_null(array, _TIME) for array in arrays)])
@@ -234,11 +234,11 @@ class ExtractionStatement:
 
     def _arrays(self, segment: IndexedText) -> list[Any]:
         """Return the rows of `_EXTRACT` for a segment."""
-        with self._fast.room_for_lines(segment.index.longest):
+        with self._fast.memory_for_lines(segment.index.longest):
             try:
                 return self._fast.arrays(line_arrays(segment))
             except (duckdb.InvalidInputException, duckdb.ConversionException, UnicodeDecodeError):
-                # UnicodeDecodeError: DuckDB's message quotes bytes that are not UTF-8.
+                # UnicodeDecodeError: DuckDB's own error message quotes bytes that are not UTF-8.
                 return self._careful.arrays(line_arrays(segment))
 
 

@@ -11,7 +11,7 @@ from mixpanel_export._writer.load import ValidatedChunk
 class Group:
     """Chunks that are loaded in one transaction.
 
-    A group may grow while its first chunks are being loaded. Iterating over an open group waits for further chunks.
+    A group may grow while its first chunks are being loaded. Iterating over an open group waits for more chunks.
 
     The group stays open until `close`, but for *open_for* seconds at most. The limit prevents a deadlock: a callback
     may block the event loop with a statement that waits for the group to be loaded, and only the event loop calls

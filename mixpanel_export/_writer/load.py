@@ -50,7 +50,7 @@ class ValidatedChunk:
     batch: Batch
     """The ledger row that the chunk will have."""
     properties: tuple[Offsets, ...]
-    """Where the properties of each regular line begin and end in its segment."""
+    """Where the properties of each regular line start and end in its segment."""
     columns: tuple[ExtractedColumns, ...]
     """The extracted columns of each segment."""
     keep: NDArray[np.bool_]
@@ -102,5 +102,5 @@ def lacks_memory(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return why a chunk cannot be loaded, on one line."""
+    """Return why a chunk cannot be loaded, on one line that starts as in mixpanel_data."""
     return f"Write failed: {str(error).splitlines()[0]}"

@@ -1,4 +1,4 @@
-"""Finds the byte offsets of lines, event names and properties in a text of whole lines. Nothing is parsed or copied.
+"""Finds the byte offsets of lines, event names and properties in whole lines. Nothing is parsed or copied.
 
 numpy finds the offsets, and Arrow's layout lets DuckDB read the text in place. A *regular* line has the form that
 Mixpanel uses, `{"event":"…","properties":{…}}`. DuckDB checks whether the name and the properties are valid.
@@ -16,7 +16,7 @@ Offsets = NDArray[np.int32]
 BEGIN, BETWEEN = '{"event":"', '","properties":'
 """The text before the event name, and the text between the name and the properties, as Mixpanel writes them."""
 
-_LEAST = len(f"{BEGIN}{BETWEEN}{{}}}}\n")
+_MIN_LINE = len(f"{BEGIN}{BETWEEN}{{}}}}\n")
 _PIECE = 1 << 20
 _USUAL_NAME = 512  # bytes; Mixpanel's limit is 255 characters
 _QUOTE, _BACKSLASH, _BRACE, _SPACE, _RETURN, _NEWLINE = b'"\\} \r\n'
@@ -37,7 +37,7 @@ class LineIndex:
     regular: Offsets
     """The line numbers of the regular lines, counted from 0."""
     marks: Offsets
-    """Where the four parts of each regular line begin: the name, the text after it, the properties, and the rest."""
+    """Where the four parts of each regular line start: the name, the text after it, the properties, and the rest."""
 
     @property
     def lines(self) -> int:
@@ -46,7 +46,7 @@ class LineIndex:
 
     @property
     def properties(self) -> Offsets:
-        """Where the properties of each regular line begin and end."""
+        """Where the properties of each regular line start and end."""
         return self.marks[:, 2:].copy()
 
     @property
@@ -56,7 +56,7 @@ class LineIndex:
 
     @property
     def spans(self) -> Offsets:
-        """Where each regular line begins and ends."""
+        """Where each regular line starts and ends."""
         return np.stack((self.marks[:, 0] - len(BEGIN), self.ends[self.regular]), axis=1)
 
 
@@ -85,7 +85,7 @@ def index_lines(text: bytes | memoryview) -> LineIndex:
     bytes_ = np.frombuffer(text, dtype=np.uint8)
     ends = _newlines(bytes_) + 1
     starts = np.concatenate((np.zeros(1, dtype=np.int32), ends[:-1]))
-    candidates = np.flatnonzero(ends - starts >= _LEAST).astype(np.int32)
+    candidates = np.flatnonzero(ends - starts >= _MIN_LINE).astype(np.int32)
     starts, last = starts[candidates], ends[candidates] - 2
     last -= bytes_[last] == _RETURN
     names = starts + len(BEGIN)
@@ -106,7 +106,7 @@ def _equal(text: bytes | memoryview, at: Offsets, expected: str) -> NDArray[np.b
 
 
 def _newlines(bytes_: NDArray[np.uint8]) -> Offsets:
-    """Return where the newlines are. Small pieces are searched, so that the flags fit into the processor's cache."""
+    """Return where the newlines are. The bytes are searched in pieces, so that the flags fit into the CPU's cache."""
     pieces = [
         np.flatnonzero(bytes_[start : start + _PIECE] == _NEWLINE).astype(np.int32) + np.int32(start)
         for start in range(0, len(bytes_), _PIECE)
@@ -115,14 +115,14 @@ def _newlines(bytes_: NDArray[np.uint8]) -> Offsets:
 
 
 def _ends_of_strings(text: bytes | memoryview, starts: Offsets, lasts: Offsets) -> Offsets:
-    """Return where the JSON strings that begin at *starts* have their closing quotes.
+    """Return the offsets of the closing quotes of the JSON strings that start at *starts*.
 
     A string without a closing quote before its offset in *lasts* yields 0 or a later offset.
     """
     bytes_ = np.frombuffer(text, dtype=np.uint8)
     at = starts.copy()
     for _ in range(_USUAL_NAME):
-        # A backslash before the last newline would lead beyond the text; with `clip`, the newline is read again.
+        # A backslash before the last newline would lead past the end of the text; `clip` reads the newline again.
         steps = _STEPS.take(bytes_.take(at, mode="clip"))
         if not steps.any():
             break

@@ -30,8 +30,8 @@ class PreparedRead:
         connection.register(lines, self._source)
         connection.execute(f"PREPARE _export_{name} AS {statement.replace(LINES, lines)}")
 
-    def room_for_lines(self, longest: int) -> AbstractContextManager[None]:
-        """Give DuckDB the memory that it needs to read lines of up to *longest* bytes."""
+    def memory_for_lines(self, longest: int) -> AbstractContextManager[None]:
+        """Let DuckDB use the memory that it needs to read lines of up to *longest* bytes."""
         return memory_for_lines(self._connection, longest)
 
     def arrays(self, lines: Iterable[object]) -> list[Any]:

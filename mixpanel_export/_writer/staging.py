@@ -4,8 +4,8 @@ The database never has rows of an incomplete chunk, so a chunk that restarts cos
 
 The directory holds customer data. It has mode 0700 and the process id in its name, and is removed when the export
 ends. It is on the database's disk, because the system's temporary folder is often in memory. If a process is killed,
-the next export into the same database removes the directory that the process left. That export holds DuckDB's lock, so
-no other process can still be using the directory.
+the next export into the same database removes the directory that the process left behind. That export holds DuckDB's
+lock, so no other process can still be using the directory.
 """
 
 import mmap
@@ -29,10 +29,10 @@ from mixpanel_export._model import Block, Chunk, ChunkEnd, ChunkStart, Lines
 from mixpanel_export._writer.memory import MemoryBudget
 from mixpanel_export.errors import DatabaseError
 
-_LEAST_FREE = 64 << 20  # bytes; an export is refused if less disk space is free
+_MIN_FREE = 64 << 20  # bytes; an export does not start if less disk space is free
 _COLUMNS_SHARE = 40  # extracted columns may use a fortieth of DuckDB's memory limit
 _SEGMENT = 8 << 20  # bytes
-_BEGINNING = 1 << 20  # bytes that `first_lines` reads
+_FIRST_LINES = 1 << 20  # bytes that `first_lines` reads
 _NEWLINE = b"\n"[0]
 
 
@@ -61,7 +61,7 @@ class Segment:
             file.seek(self.start)
             stored = file.read(self.stored)
         try:
-            text = igzip.decompress(stored)  # type: ignore[no-untyped-call] # isal has no types
+            text = igzip.decompress(stored)  # type: ignore[no-untyped-call] # isal has no type hints
         except isal_zlib.IsalError as error:  # type: ignore[misc] # its stub declares an instance
             raise OSError(f"{self.path.name} is damaged") from error
         if len(text) != self.size:
@@ -107,13 +107,13 @@ class StagedChunk:
         for number, segment in enumerate(self.segments):
             if number in spans:
                 text = segment.text()
-                yield from (bytes(text[begin:end]) for begin, end in spans[number])
+                yield from (bytes(text[start:end]) for start, end in spans[number])
 
     def first_lines(self) -> list[bytes]:
-        """Return lines from the beginning of the chunk."""
+        """Return lines from the start of the chunk."""
         if not self.segments:
             return []
-        return bytes(self.segments[0].text()[:_BEGINNING]).splitlines()[:-1]
+        return bytes(self.segments[0].text()[:_FIRST_LINES]).splitlines()[:-1]
 
     def all_lines(self) -> Iterator[bytes]:
         """Yield every line with its newline."""
@@ -123,7 +123,7 @@ class StagedChunk:
 
 @dataclass(slots=True, eq=False)
 class _OpenChunk:
-    """A chunk that is being staged. `segment` is the segment that is growing."""
+    """A chunk that is being staged. `segment` is the one that is growing."""
 
     batch: int
     keep_rejects: bool
@@ -144,7 +144,7 @@ class _OpenChunk:
         return stored
 
     def end_segment(self, *, compress_next: bool = False) -> Segment:
-        """Begin the next segment. Return the previous one, which is complete and can be read."""
+        """Start the next segment. Return the previous one, which is complete and can be read."""
         self.file.flush()
         segment = self.segment
         self.segments.append(segment)
@@ -173,11 +173,11 @@ class Staging:
         for stale in database.parent.glob(f"{escape(prefix)}*"):
             shutil.rmtree(stale, ignore_errors=True)
         free = shutil.disk_usage(database.parent).free
-        if free < _LEAST_FREE:
+        if free < _MIN_FREE:
             raise DatabaseError(
                 f"the disk of {database} has only {free >> 20} MiB free, too little to stage an export",
                 db_path=str(database),
-                advice="free some space",
+                advice="free up disk space",
             )
         self._database = database
         self.directory = database.parent / f"{prefix}{os.getpid()}"
@@ -189,7 +189,7 @@ class Staging:
             memory_limit() // _COLUMNS_SHARE if columns_memory is None else columns_memory
         )
         self._sizes: dict[Path, int] = {}
-        self._undeleted: list[Path] = []  # another program has them open; they are deleted later
+        self._undeleted: list[Path] = []  # files that another program has open; they are deleted later
         self._lock = Lock()
         self._names = count(1)
         self._open: dict[Chunk, _OpenChunk] = {}
@@ -288,7 +288,7 @@ class Staging:
             raise DatabaseError(
                 f"cannot stage beside {self._database} ({reason})",
                 db_path=str(self._database),
-                advice="make room or free the folder, then $resume",
+                advice="free up disk space or make the folder writable, then $resume",
             ) from error
 
     def close(self) -> None:

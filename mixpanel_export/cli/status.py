@@ -173,10 +173,10 @@ def _facts(coverage: "Coverage") -> Iterator[tuple[str, str]]:
             yield name, f"{number:,} {where}"
     if not coverage.dropped:
         yield from _days_to_fetch(coverage)
-    if coverage.empty_answers:
+    if coverage.empty_responses:
         yield (
             "empty answers",
-            f"{', '.join(map(str, coverage.empty_answers))}: two empty responses, so treated as days without events",
+            f"{', '.join(map(str, coverage.empty_responses))}: two empty responses, so treated as days without events",
         )
 
 
@@ -190,7 +190,9 @@ def _days_to_fetch(coverage: "Coverage") -> Iterator[tuple[str, str]]:
             ranges = list(join_days(day.day for day in coverage.days if day.status == status))
             more = len(ranges) - _SHOWN_RANGES
             rest = (
-                f", and {more} more {'ranges' if more > 1 else 'range'}; --json has all" if more > 0 else ""
+                f", and {more} more {'ranges' if more > 1 else 'range'}; --json prints all"
+                if more > 0
+                else ""
             )
             days = ", ".join(map(str, ranges[:_SHOWN_RANGES]))
             yield status, f"{number:,} {'days' if number > 1 else 'day'}: {days}{rest}"

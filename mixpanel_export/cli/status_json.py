@@ -51,7 +51,7 @@ def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
         "target": coverage.target
         and {"from_date": str(coverage.target.days.first), "to_date": str(coverage.target.days.last)},
         "empty_answers": [
-            {"from_date": str(days.first), "to_date": str(days.last)} for days in coverage.empty_answers
+            {"from_date": str(days.first), "to_date": str(days.last)} for days in coverage.empty_responses
         ],
         "statuses": dict(coverage.statuses),
         "calendar": [{"day": str(day.day), "status": day.status, "rows": day.rows} for day in coverage.days],

@@ -144,7 +144,7 @@ def test_silent_days_are_runs() -> None:
         row(1, 0, 0, **usual), row(2, 1, 2, **usual), row(3, 4, 4, **usual), row(4, 6, 6, **usual),
         row(5, 6, 6), row(6, 7, 7, rows=0, bytes_read=20), row(7, 8, 8, "failed"),
     )  # fmt: skip
-    assert found.empty_answers == (Chunk(day(0), day(2)), Chunk(day(4), day(4)))
+    assert found.empty_responses == (Chunk(day(0), day(2)), Chunk(day(4), day(4)))
 
 
 def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_export._export.empty_answers import second_requests
+from mixpanel_export._export.empty_responses import second_requests
 from mixpanel_export._model import Chunk
 
 FIRST = date(2024, 3, 1)

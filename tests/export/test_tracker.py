@@ -68,7 +68,7 @@ class Model:
             self.outcomes[piece] = "failed"
         else:
             rows = 0 if step == "empty" else number
-            tracker.commit(Committed(piece, rows, rejects=1, repaired=2), empty_answer=step == "empty")
+            tracker.commit(Committed(piece, rows, rejects=1, repaired=2), empty_response=step == "empty")
             self.outcomes[piece] = step
 
     def check(self, tracker: Tracker) -> None:
@@ -111,7 +111,7 @@ def test_a_batch_is_reported_with_all_its_pieces() -> None:
     errors: list[MixpanelDataError] = [ServerError("first"), ServerError("second")]
     tracker.record_failure(quarters[1], errors[1])
     tracker.record_failure(quarters[0], errors[0])
-    tracker.commit(Committed(halves[0], 5), empty_answer=False)
+    tracker.commit(Committed(halves[0], 5), empty_response=False)
     progress = tracker.progress(batches[1])
     assert (progress.batch_index, progress.total_batches, progress.rows) == (1, 2, 5)
     assert (progress.from_date, progress.to_date) == ("2024-03-05", "2024-03-08")
@@ -125,7 +125,7 @@ def test_a_batch_whose_pieces_are_decided_together_is_taken_once() -> None:
     tracker = Tracker(Plan((batch,), (batch,)))
     tracker.split(batch, halves)
     for half in halves:
-        tracker.commit(Committed(half, 1), empty_answer=False)
+        tracker.commit(Committed(half, 1), empty_response=False)
     assert [tracker.take_decided_batch(half) for half in halves] == [batch, None]
 
 
@@ -134,7 +134,7 @@ def test_the_result_sums_up() -> None:
     batches = chunk(0), chunk(4), chunk(8)
     tracker = Tracker(Plan(batches, batches, added=(chunk(0, 1),)))
     errors = ServerError("late"), ServerError("early")
-    tracker.commit(Committed(batches[1], 7, rejects=2, repaired=3), empty_answer=False)
+    tracker.commit(Committed(batches[1], 7, rejects=2, repaired=3), empty_response=False)
     tracker.record_failure(batches[2], errors[0])
     tracker.record_failure(batches[0], errors[1])
     result = tracker.result("events", 9, 4, seconds=1.5, now=NOW)

@@ -1,4 +1,4 @@
-"""The package that is built: one version, the files that belong in it, and true metadata."""
+"""The built package: one version number, exactly the right files, and correct metadata."""
 
 import re
 import subprocess

@@ -17,7 +17,7 @@ from mixpanel_export.simulator import Simulator
 
 FIRST, LAST = date(2024, 5, 3), date(2024, 5, 12)
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
-"""Under 30 days after the first day."""
+"""Less than 30 days after the first day."""
 
 
 def project(**options: Any) -> Simulator:
@@ -46,7 +46,7 @@ async def verified(sim: Simulator, db: Path, **options: Any) -> VerifyResult:
 
 
 def verify(sim: Simulator, db: Path, **options: Any) -> VerifyResult:
-    """Do the same from code that cannot await."""
+    """Do the same from synchronous code."""
     return anyio.run(partial(verified, sim, db, **options))
 
 
@@ -61,11 +61,11 @@ def wrong(result: VerifyResult) -> Mapping[tuple[str, str], int]:
 
 
 def explanations(result: VerifyResult) -> set[str]:
-    """Return the explanations that occur."""
+    """Return the explanations in the result."""
     return {each.explanation for each in result.differences if each.explanation is not None}
 
 
 def change(db: Path, *statements: str) -> None:
-    """Change the file with SQL, as nobody should."""
+    """Change the file with SQL, as users should not."""
     for statement in statements:
         query(db, statement)

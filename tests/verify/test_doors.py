@@ -1,4 +1,4 @@
-"""`mpx verify` and `Workspace.verify`: output, exit codes, commands that mend, and several processes."""
+"""`mpx verify` and `Workspace.verify`: output, exit codes, the suggested commands, and several processes."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ def exported_env(env: Mapping[str, str], db: Path) -> Mapping[str, str]:
 
 @pytest.mark.usefixtures("exported_env")
 def test_a_complete_table_is_exit_code_0() -> None:
-    """A few lines say what was compared; with --quiet there are none."""
+    """A few lines tell what was compared; with --quiet, nothing is printed."""
     result = mpx("verify", *RANGE)
     assert result.exit_code == 0
     lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
@@ -60,7 +60,7 @@ def test_a_complete_table_is_exit_code_0() -> None:
 
 @pytest.mark.usefixtures("exported_env")
 def test_a_day_that_differs_is_exit_code_1_and_a_command_that_mends_it(db: Path) -> None:
-    """The output has the day with its numbers, and running the command makes the table complete."""
+    """The output has the day and its numbers, and the suggested command completes the table."""
     change(db, MISSING)
     result = mpx("verify", *RANGE, "--quiet")
     assert result.exit_code == 1
@@ -72,7 +72,7 @@ def test_a_day_that_differs_is_exit_code_1_and_a_command_that_mends_it(db: Path)
 
 @pytest.mark.usefixtures("exported_env")
 def test_json_has_the_whole_result(db: Path) -> None:
-    """On standard output, with the exit code of the text."""
+    """JSON goes to standard output, with the same exit code as text."""
     change(db, MISSING)
     result = mpx("verify", *RANGE, "--json")
     assert result.exit_code == 1
@@ -86,7 +86,7 @@ def test_json_has_the_whole_result(db: Path) -> None:
 
 @pytest.mark.usefixtures("exported_env")
 def test_many_differences_are_shown_in_part(db: Path) -> None:
-    """The largest ones, and the number of the others."""
+    """The largest differences are printed, and the number of the others."""
     change(db, "DELETE FROM events")
     lines = mpx("verify", *RANGE).stdout.splitlines()
     assert sum(bool(re.match(r"\d{4}-", line)) for line in lines) == 20
@@ -95,7 +95,7 @@ def test_many_differences_are_shown_in_part(db: Path) -> None:
 
 @pytest.mark.usefixtures("exported_env")
 def test_a_tolerance_is_a_share_or_a_percentage(db: Path) -> None:
-    """`1` and `100%` mean the same; other texts are refused."""
+    """`1` and `100%` mean the same; other texts are rejected."""
     change(db, MISSING)
     assert mpx("verify", *RANGE, "--tolerance", "99.9%").exit_code == 1
     for share in ("100%", "1", "1.0"):
@@ -106,14 +106,14 @@ def test_a_tolerance_is_a_share_or_a_percentage(db: Path) -> None:
 
 @pytest.mark.usefixtures("exported_env")
 def test_events_can_be_ignored(db: Path) -> None:
-    """Names are given as in `mpx export`."""
+    """Names are written as in `mpx export`."""
     change(db, "DELETE FROM events WHERE event_name IN ('Page View', 'Sign Up')")
     assert mpx("verify", *RANGE, "--ignore", "Page View").exit_code == 1
     assert mpx("verify", *RANGE, "--ignore", "Page View", "--ignore", '["Sign Up"]').exit_code == 0
 
 
 def test_a_likely_zone_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The option that it names then helps, and has an environment variable."""
+    """The option that the advice names solves the problem, and has an environment variable."""
     sim = recent(events_per_day=300, counting=Counting(timezone="Asia/Tokyo"))
     with environment(sim, tmp_path, monkeypatch):
         assert mpx("export", *RANGE, "--quiet").exit_code == 0
@@ -137,7 +137,7 @@ def test_a_likely_zone_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 )
 @pytest.mark.usefixtures("exported_env")
 def test_what_cannot_be_verified_is_one_line(words: list[str], code: int) -> None:
-    """With the exit codes of an export."""
+    """The exit codes are those of an export."""
     result = mpx("verify", "--quiet", *words)
     assert result.exit_code == code
     one_error(result)
@@ -154,7 +154,7 @@ def checked(result: VerifyResult) -> None:
 
 
 def test_a_workspace_verifies_its_open_file(exported_env: Mapping[str, str], db: Path) -> None:
-    """Also while its connection is open for writing, read-only, or closed, and inside a running loop."""
+    """A workspace verifies while its connection is open for writing, read-only or closed, and inside a running loop."""
     url = exported_env["MPX_API_URL"]
     with workspace(url, db) as writable:
         checked(writable.verify(from_date=FIRST, to_date=LAST))
@@ -189,7 +189,7 @@ def started(env: Mapping[str, str], db: Path) -> Iterator["subprocess.Popen[byte
 def test_processes_share_the_quota_of_queries(
     exported_env: Mapping[str, str], sim: Simulator, db: Path
 ) -> None:
-    """Three verifications of two requests each fit into an hour of five only in part, and none is refused."""
+    """Of three verifications with two requests each, not all fit into an hourly quota of five; no request is refused."""
     env = dict(exported_env) | {"MPX_QUERY_PER_HOUR": "5"}
     codes = []
     for process in list(started(env, db)):
@@ -203,7 +203,7 @@ def test_processes_share_the_quota_of_queries(
 
 
 def test_an_imported_file_can_be_verified(exported_env: Mapping[str, str], db: Path) -> None:
-    """Days that mixpanel_data wrote, which nothing else proves complete."""
+    """Days that mixpanel_data wrote, which cannot be proven complete in another way."""
     query(db, "UPDATE _export_batches SET status = 'imported', project = '(unknown)'")
     with workspace(exported_env["MPX_API_URL"], db) as opened:
         checked(opened.verify(from_date=FIRST, to_date=LAST))

@@ -43,7 +43,7 @@ async def test_an_open_day_may_have_received_more_events(db: Path) -> None:
 
 @pytest.mark.parametrize("kind, sign", [("late", 1), ("removed", -1)])
 async def test_changes_after_the_export_are_found_and_mended(kind: Any, sign: int, db: Path) -> None:
-    """Late events and deletions fail their days, and exporting those days again mends the table."""
+    """Late events and deletions make their days fail, and exporting those days again corrects the table."""
     clock = Clock(LATER - timedelta(days=1))
     sim = project(now=clock, changes=[Change(kind, LATER, first=day(4), last=day(6))], duplicates=0.0)
     await exported(sim, db)
@@ -59,7 +59,7 @@ async def test_changes_after_the_export_are_found_and_mended(kind: Any, sign: in
 
 
 async def test_a_failed_day_differs(db: Path) -> None:
-    """Events of days that could not be exported are missing, and `resume` mends that."""
+    """Events of days that could not be exported are missing, and `resume` fetches them."""
     sim = project()
     sim.faults = [Fault("500", days=(day(4),))]
     await exported(sim, db, chunk_days=1, retries=0)
@@ -71,7 +71,7 @@ async def test_a_failed_day_differs(db: Path) -> None:
 
 
 async def test_duplicates_that_mixpanel_counts_explain_an_exact_surplus(db: Path) -> None:
-    """One row less, and the surplus is no longer the number of removed duplicates."""
+    """If one row is missing, the surplus is not the number of removed duplicates."""
     sim = project(duplicates=0.3, counting=Counting("none"))
     result = await verified(sim, await exported(sim, db))
     assert result.verified
@@ -94,7 +94,7 @@ async def test_duplicates_are_counted_for_whole_batches(db: Path) -> None:
 
 
 async def test_compaction_explains_a_lack(db: Path) -> None:
-    """Events that differ only in their time become one at Mixpanel, never more than the table has of them."""
+    """Mixpanel merges events that differ only in their time, never more than the table has of them."""
     sim = project(duplicates=0.5, counting=Counting("compacted"))
     result = await verified(sim, await exported(sim, db))
     assert (result.verified, explanations(result)) == (True, {"merged"})
@@ -109,7 +109,7 @@ async def test_events_without_a_time_are_on_no_day(db: Path) -> None:
 
 
 async def test_events_that_exports_never_have_are_hidden(db: Path) -> None:
-    """Two export requests without an answer are the proof; a table without the event alone is none."""
+    """Two empty export responses prove it; a table without the event does not."""
     hiding = project(not_exported=["Sign Up"])
     await exported(hiding, db)
     requests = len(hiding.requests)
@@ -125,7 +125,7 @@ async def test_events_that_exports_never_have_are_hidden(db: Path) -> None:
 
 
 async def test_days_over_30_days_old_may_differ(db: Path) -> None:
-    """Mixpanel changes them; the difference is shown and fails nothing."""
+    """Mixpanel changes old days; the difference is shown, but the day does not fail."""
     sim = project()
     await exported(sim, db)
     change(db, f"DELETE FROM events WHERE event_time::DATE IN ('{day(2)}', '{day(4)}')")
@@ -136,7 +136,7 @@ async def test_days_over_30_days_old_may_differ(db: Path) -> None:
 
 
 async def test_another_zone_is_suggested(db: Path) -> None:
-    """If days that begin at another time agree, the result has that time."""
+    """If the counts agree with another offset from UTC, the result has that offset."""
     sim = project(events_per_day=300, counting=Counting(timezone="Asia/Tokyo"))
     await exported(sim, db)
     result = await verified(sim, db)
@@ -148,7 +148,7 @@ async def test_another_zone_is_suggested(db: Path) -> None:
 
 
 async def test_no_zone_is_suggested_for_other_differences(db: Path) -> None:
-    """A day without rows is no matter of time zones."""
+    """A time zone does not explain a day without rows."""
     sim = project(events_per_day=300)
     await exported(sim, db)
     change(db, f"DELETE FROM events WHERE event_time::DATE = '{day(4)}'")
@@ -156,7 +156,7 @@ async def test_no_zone_is_suggested_for_other_differences(db: Path) -> None:
 
 
 async def test_a_tolerance_is_a_share_of_a_day(db: Path) -> None:
-    """A day fails only beyond it, and the difference is unexplained all the same."""
+    """A day fails only if it exceeds the tolerance; the difference is unexplained in both cases."""
     sim = project(events_per_day=1000, weekday_pattern=False, duplicates=0.0)
     await exported(sim, db)
     change(
@@ -170,7 +170,7 @@ async def test_a_tolerance_is_a_share_of_a_day(db: Path) -> None:
 
 
 async def test_ignored_events_are_not_compared(db: Path) -> None:
-    """Neither those of the table nor those that it lacks."""
+    """They are not compared, whether or not the table has them."""
     sim = project()
     await exported(sim, db, events=["Page View", "Sign Up"])
     change(db, "DELETE FROM events WHERE event_name = 'Page View'")
@@ -180,7 +180,7 @@ async def test_ignored_events_are_not_compared(db: Path) -> None:
 
 
 async def test_selections_are_compared_with_their_names(db: Path) -> None:
-    """Two selections with other days: each name on the days of its selection."""
+    """With two selections of different days, each name is compared on the days of its selection."""
     sim = project()
     await exported(sim, db, events=["Page View"])
     await export(sim, db, day(3), day(5), events=["Sign Up"], mode="append")
@@ -192,7 +192,7 @@ async def test_selections_are_compared_with_their_names(db: Path) -> None:
 
 
 async def test_a_filter_is_refused(db: Path) -> None:
-    """Mixpanel's counts know no filter; a table of other projects has nothing to compare."""
+    """Mixpanel's counts do not support filters; a table of other projects has nothing to compare."""
     sim = project()
     await exported(sim, db, where='properties["$browser"] == "Chrome"')
     with pytest.raises(SelectionError, match="filter"):
@@ -204,7 +204,7 @@ async def test_a_filter_is_refused(db: Path) -> None:
 
 
 async def test_limited_days_and_days_beyond_the_table_are_skipped(db: Path) -> None:
-    """What the table does not have, or only in part, is named and not compared."""
+    """Days that the table does not have completely are listed and not compared."""
     sim = project()
     await exported(sim, db)
     await export(sim, db, day(12), day(12), mode="append", limit=5)
@@ -218,7 +218,7 @@ async def test_limited_days_and_days_beyond_the_table_are_skipped(db: Path) -> N
 
 
 async def test_the_last_30_days_are_the_default(db: Path) -> None:
-    """Without days, they are the last 30 that are over."""
+    """If no days are given, the last 30 days before today are compared."""
     sim = project()
     await export(sim, db, date(2024, 4, 1), date(2024, 5, 31))
     result = await verified(sim, db, from_date=None, to_date=None)
@@ -240,7 +240,7 @@ async def test_the_last_30_days_are_the_default(db: Path) -> None:
     ],
 )
 async def test_arguments_are_checked(options: dict[str, Any], argument: str, db: Path) -> None:
-    """Before the first request, with the name of the argument."""
+    """The error is raised before the first request, and names the argument."""
     sim = project()
     await exported(sim, db)
     with pytest.raises(ArgumentError) as caught:
@@ -250,7 +250,7 @@ async def test_arguments_are_checked(options: dict[str, Any], argument: str, db:
 
 
 async def test_only_exported_tables_are_verified(db: Path) -> None:
-    """Missing tables and tables of others have no counts to compare."""
+    """Missing tables and the user's own tables cannot be compared."""
     sim = project()
     await exported(sim, db)
     query(db, "CREATE TABLE mine (a INTEGER)")

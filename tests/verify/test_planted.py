@@ -116,7 +116,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("difference", PLANTED)
 def test_each_planted_difference_is_found(difference: Planted, complete: Path, db: Path) -> None:
-    """The days are exactly those that were changed, and nothing explains the difference."""
+    """Exactly the changed days are found, and nothing explains the difference."""
     shutil.copy(complete, db)
     change(db, *difference.statements)
     result = verify(project(duplicates=0.1), db)

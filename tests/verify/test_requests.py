@@ -1,4 +1,4 @@
-"""How a verification speaks to the Query API: few requests, retries, errors, and the quota."""
+"""The requests of a verification to the Query API: their number, retries, errors, and the quota."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ KINDS: list[Any] = [
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_request_that_fails_is_repeated(kind: Any, db: Path) -> None:
-    """After each kind of failure, the result is that of a server without any."""
+    """After each kind of failure, the result is the same as without failures."""
     sim = project(events_per_day=200)
     await exported(sim, db)
     sim.query_faults = [Fault(kind, times=2)]
@@ -81,7 +81,7 @@ async def test_a_failure_that_stays_is_an_error(kind: Any, error: type[errors.AP
 
 
 async def test_a_wrong_secret_is_an_authentication_error(db: Path) -> None:
-    """As everywhere else."""
+    """The error has the same class as in an export."""
     sim = project()
     await exported(sim, db)
     with pytest.raises(errors.AuthenticationError):
@@ -103,7 +103,7 @@ async def test_a_wrong_secret_is_an_authentication_error(db: Path) -> None:
     ],
 )
 async def test_an_answer_of_another_form_is_an_error(answer: object, db: Path) -> None:
-    """No number is guessed."""
+    """Responses of another form are errors; no number is guessed."""
     await exported(project(), db)
 
     def handle(_: httpx.Request) -> httpx.Response:
@@ -142,12 +142,12 @@ def test_names_are_requested_in_few_groups(names: list[str]) -> None:
 
 
 def test_a_name_that_is_too_long_has_a_group_of_its_own() -> None:
-    """The server decides about it."""
+    """A very long name is sent; the server decides whether to accept it."""
     assert list(name_groups(["a", "b" * 5000, "c"])) == [["a"], ["b" * 5000], ["c"]]
 
 
 async def test_many_names_need_few_requests_5_at_a_time(db: Path) -> None:
-    """A thousand names are five requests, and a sixth asks for the names of the last month."""
+    """A thousand names take five requests, and a sixth asks for the names of the last month."""
     sim = project(queries_concurrent=5)
     await exported(sim, db)
 
@@ -161,7 +161,7 @@ async def test_many_names_need_few_requests_5_at_a_time(db: Path) -> None:
 
 
 async def test_a_spent_quota_is_waited_for_or_refused(db: Path) -> None:
-    """Without patience, a verification ends before it sends what the quota does not allow."""
+    """If `max_wait` is short, a verification ends before it sends a request that the quota does not allow."""
     sim = project()
     await exported(sim, db)
     with pytest.raises(errors.RateLimitError) as caught:
@@ -172,7 +172,7 @@ async def test_a_spent_quota_is_waited_for_or_refused(db: Path) -> None:
 
 
 async def test_exports_and_queries_use_separate_quotas(db: Path) -> None:
-    """A verification sends no request of the exports' quota, unless events may be hidden."""
+    """A verification uses the exports' quota only if events may be hidden."""
     sim = project()
     await exported(sim, db)
     before = len(sim.requests)
@@ -181,7 +181,7 @@ async def test_exports_and_queries_use_separate_quotas(db: Path) -> None:
 
 
 async def test_another_machine_may_use_up_the_quota(db: Path) -> None:
-    """A refusal is waited out, and does not count as a failed attempt."""
+    """After a refusal, the request waits; the refusal does not count as a failed attempt."""
     sim = project()
     await exported(sim, db)
     sim.query_faults = [Fault("429", times=8, retry_after=None)]

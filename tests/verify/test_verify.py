@@ -1,4 +1,4 @@
-"""Tables that agree with Mixpanel's counts, for any project and any way to export it, and how a verification is made."""
+"""Tables that agree with Mixpanel's counts, for any project and any way to export it."""
 
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_duplicates_that_mixpanel_counts_are_explained(content: Any, chunk_days:
 @given(PROJECTS, EXPORTS, st.sampled_from(ZONES))
 @examples(6, 40)
 def test_another_reporting_zone_is_another_way_to_count_days(content: Any, options: Any, zone: str) -> None:
-    """With the zone that Mixpanel counts in, nothing differs; days that touch others than those exported are left out."""
+    """In Mixpanel's zone, nothing differs; days that overlap days that were not exported are left out."""
     result = compared(content, options, Counting(timezone=zone), reporting_timezone=zone)
     assert result.unexplained == ()
     assert result.timezone == zone

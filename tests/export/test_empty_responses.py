@@ -9,7 +9,7 @@ import httpx
 import pytest
 from support import Body, export, held, ledger, query, simulator, truth
 
-from mixpanel_export._export.empty_answers import MAX_REQUESTS
+from mixpanel_export._export.empty_responses import MAX_REQUESTS
 from mixpanel_export.errors import TruncatedError
 from mixpanel_export.simulator import Fault, Simulator
 
