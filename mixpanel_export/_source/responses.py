@@ -120,7 +120,7 @@ def error_in_success(text: str, days: Chunk, *, hint: str | None = None) -> APIE
         return _not_authenticated(httpx.codes.OK, shown, days, hint)
     if message == text.strip():
         return TruncatedError(
-            f"the response is not complete JSON: {shown[:_EXCERPT] or 'no text'}",
+            f"the response is not complete JSON: {shown[:_EXCERPT] or '(empty)'}",
             days=days,
             advice="try again later",
             status_code=httpx.codes.OK,

@@ -55,6 +55,7 @@ from steps import (
 )
 from support import ACCOUNT, Body, answering, simulator
 from sync_cases import SYNC_CASES
+from verify_cases import VERIFY_CASES
 
 from mixpanel_export import Timeouts, Workspace, split_date_range
 from mixpanel_export._config.config_file import read_defaults
@@ -447,4 +448,5 @@ CASES: dict[str, Callable[[Place], Any]] = {
         mpx("simulate", "--faults", str(place.folder / "faults.toml")),
     )[1],
     **SYNC_CASES,
+    **VERIFY_CASES,
 }
