@@ -192,7 +192,7 @@ def test_parquet_never_takes_the_place_of_the_database(db: Path, monkeypatch: py
         (["SELECT 1", "--json", "--csv"], 2, "choose one"),
         (["SELECT 1", "--rows", "-1"], 2, "--rows"),
         (["SELECT 1", "--wait", "soon"], 2, "write it as 90s"),
-        (["SELECT 1", "--db", "none.duckdb"], 4, "there is no database none.duckdb"),
+        (["SELECT 1", "--db", "none.duckdb"], 4, "none.duckdb"),
         (["SELECT 1", "--parquet", "no/folder/x.parquet"], 1, "no rows were written to"),
         ([""], 2, "no SQL"),
     ],

@@ -184,7 +184,7 @@ def test_a_table_that_was_given_another_column_is_not_passed_over(sim: Simulator
     assert json.loads(mpx("status", "--json").stdout)["tables"][0]["statuses"] == {"complete": 8, "failed": 1}
     result = mpx("retry", "-q")
     assert result.exit_code != 0
-    assert "has the column mine besides an export's" in one_error(result)
+    assert "mine" in one_error(result)
     query(db, "ALTER TABLE events DROP COLUMN mine")
     assert mpx("retry", "-q").exit_code == 0
     assert held(db) == truth(sim)
@@ -234,8 +234,11 @@ def test_another_project_is_not_mixed_in(sim: Simulator, monkeypatch: pytest.Mon
 def test_what_fails_again_is_reported_as_an_export_does(
     sim: Simulator, db: Path, kind: str, code: int
 ) -> None:
-    """With the reason, the exit code and a command that retries once more, with the options typed."""
-    sim.faults = [Fault(kind, first=date(2024, 3, 9))]  # type: ignore[arg-type] # parametrize knows strings only
+    """With the reason, the exit code and a command that retries once more, with the options typed.
+
+    The first day fails, because it is requested last: after a 429 nothing else is requested without a wait.
+    """
+    sim.faults = [Fault(kind, last=date(2024, 3, 1))]  # type: ignore[arg-type] # parametrize knows strings only
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST, "--max-wait", "0")
     result = mpx("retry", *QUICK, "--max-wait", "0", "--table", "events")
     assert result.exit_code == code
