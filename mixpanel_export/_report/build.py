@@ -9,6 +9,7 @@ from mixpanel_export._database.coverage import Coverage
 from mixpanel_export._report.activity import no_activity, read_activity
 from mixpanel_export._report.calendars import calendar_of
 from mixpanel_export._report.model import Properties, ReportData, TableReport
+from mixpanel_export._report.personal import for_report
 from mixpanel_export._report.properties import read_properties
 from mixpanel_export._report.quality import read_quality
 from mixpanel_export._report.requests import ledger_of, timeline_of, usage_of
@@ -50,7 +51,7 @@ def _by_table(coverages: Iterable[Coverage]) -> Mapping[str, Sequence[Coverage]]
 def _table(
     connection: Connection, name: str, coverages: Sequence[Coverage], *, examples: bool
 ) -> TableReport:
-    batches = [batch for coverage in coverages for batch in coverage.batches]
+    batches = [for_report(batch, examples=examples) for coverage in coverages for batch in coverage.batches]
     calendars = tuple(calendar_of(coverage, examples=examples) for coverage in coverages)
     exists = any(coverage.counts is not None for coverage in coverages)
     zone = coverages[0].options.zone
@@ -68,6 +69,6 @@ def _table(
         quality=read_quality(connection, name, batches, examples=examples),
         timeline=timeline_of(batches),
         usage=usage_of(batches),
-        ledger=ledger_of(batches, examples=examples),
+        ledger=ledger_of(batches),
         batches=len(batches),
     )

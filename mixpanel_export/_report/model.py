@@ -226,15 +226,6 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """A row of the ledger."""
-
-    batch: Batch
-    reason: str | None
-    """Why the batch failed. If the report has no examples, parts that may quote data are removed."""
-
-
-@dataclass(frozen=True, slots=True)
 class TableReport:
     """The report's data on one events table."""
 
@@ -250,7 +241,7 @@ class TableReport:
     quality: Quality
     timeline: Timeline
     usage: tuple[Usage, ...]
-    ledger: tuple[LedgerRow, ...]
+    ledger: tuple[Batch, ...]
     """The newest batches, newest first."""
     batches: int
     """The number of batches in the ledger."""

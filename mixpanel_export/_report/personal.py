@@ -1,18 +1,28 @@
 """Removes values of events from a report without examples. Pure functions."""
 
+from dataclasses import replace
+
+from mixpanel_export._model import Batch, Selection
+
 _MAX_TEXT = 300  # characters of properties, a raw line or a reason
 
 
 def reason_of(error: str | None, *, examples: bool) -> str | None:
     """Return why a batch failed.
 
-    An error may quote a response, a value or a filter, but only after its first colon. So if *examples* is false, the
-    reason ends there.
+    An error may quote a response, a value or a filter, always after its first colon. So without *examples*, the text
+    ends there.
     """
     if error is None:
         return None
     text = " ".join(error.split())
     return shortened(text) if examples else shortened(text.partition(": ")[0])
+
+
+def for_report(batch: Batch, *, examples: bool) -> Batch:
+    """Return the ledger row. Without *examples*, it has neither a filter nor data that its error quotes."""
+    selection = batch.selection if examples else Selection(batch.selection.project)
+    return replace(batch, error=reason_of(batch.error, examples=examples), selection=selection)
 
 
 def shortened(text: str) -> str:

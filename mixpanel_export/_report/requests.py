@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 
 from mixpanel_export._model import Batch
-from mixpanel_export._report.model import LedgerRow, Phase, Timeline, TimelineRow, Usage
-from mixpanel_export._report.personal import reason_of
+from mixpanel_export._report.model import Phase, Timeline, TimelineRow, Usage
 
 PHASES = ("quota wait", "connection", "first byte", "transfer", "validation", "commit")
 """The phases of a request, in order."""
@@ -64,7 +63,6 @@ def usage_of(batches: Sequence[Batch]) -> tuple[Usage, ...]:
     return tuple(Usage(day, requests[day], sizes[day]) for day in sorted(requests))
 
 
-def ledger_of(batches: Sequence[Batch], *, examples: bool) -> tuple[LedgerRow, ...]:
+def ledger_of(batches: Sequence[Batch]) -> tuple[Batch, ...]:
     """Return the newest batches, newest first."""
-    newest = sorted(batches, key=lambda batch: batch.number, reverse=True)[:_MAX_BATCHES]
-    return tuple(LedgerRow(batch, reason_of(batch.error, examples=examples)) for batch in newest)
+    return tuple(sorted(batches, key=lambda batch: batch.number, reverse=True)[:_MAX_BATCHES])

@@ -24,6 +24,7 @@ def test_no_value_is_in_the_page(path: Path, flat: bool) -> None:
     data = report_data(path)
     assert len(data.tables) == 2
     assert CONTROL not in render(data)
+    assert CONTROL not in repr(data)
     assert str(path.parent) not in render(data)
 
 
