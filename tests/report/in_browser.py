@@ -16,10 +16,11 @@ import duckdb
 import pytest
 from report_pages import create_database, report_data
 
+from mixpanel_export import Report
 from mixpanel_export._report.page import render
 
 SCRIPT = Path(__file__).with_suffix(".cjs")
-PAGES = ("small", "long", "empty")
+PAGES = ("small", "long", "empty", "notebook")
 VIEWS = [(page, width, scheme) for page in PAGES for width in (390, 1440) for scheme in ("light", "dark")]
 pytestmark = pytest.mark.timeout(1200)
 
@@ -35,7 +36,7 @@ def chromium() -> str:
 
 
 def write_pages(folder: Path) -> list[Path]:
-    """Write a page of a few days, one of two years with long names, and one of a file without events."""
+    """Write a page of a few days, one of two years with long names, one of a file without events, and a notebook."""
     small = create_database(folder / "small.duckdb")
     long = create_database(folder / "long.duckdb")
     with duckdb.connect(str(long)) as connection:
@@ -51,7 +52,11 @@ def write_pages(folder: Path) -> list[Path]:
     for database in (small, long, empty):
         pages.append(database.with_suffix(".html"))
         pages[-1].write_text(render(report_data(database, examples=database == long)), encoding="utf-8")
-    return pages
+    notebook = folder / "notebook.html"
+    report = Report("Report of small.duckdb", pages[0].read_text(encoding="utf-8"))
+    head = '<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>Notebook</title>'
+    notebook.write_text(head + report._repr_html_(), encoding="utf-8")
+    return [*pages, notebook]
 
 
 @cache
@@ -73,8 +78,7 @@ def test_the_console_is_empty(page: str, width: int, scheme: str) -> None:
 @each_view
 def test_nothing_is_requested(page: str, width: int, scheme: str) -> None:
     """The browser requests the file itself and nothing else."""
-    (request,) = visits()[page, width, scheme]["requests"]
-    assert request.startswith("file://")
+    assert visits()[page, width, scheme]["requests"] == ["file"]
 
 
 @each_view
@@ -107,6 +111,6 @@ def test_every_chart_is_drawn(page: str, width: int, scheme: str) -> None:
     view = visits()[page, width, scheme]
     assert len(view["charts"]) == (0 if page == "empty" else 10)
     assert all(marks > 1 for marks in view["charts"])
-    if page == "small":
+    if page in {"small", "notebook"}:
         assert "Mar 2024" in view["labels"][0]
         assert "Feb 2024" not in view["labels"][0]

@@ -1,5 +1,6 @@
 """The numbers in a report equal those of SQL."""
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,23 @@ def test_the_page_prints_these_numbers(path: Path) -> None:
     assert ["rare", "text", "43", "25.3 %", ""] in properties
     assert ["2024-03-06", "3,000,000"] not in properties
     assert page.tables["Requests and bytes per day"][1][2] == "3,001,000"
+
+
+def test_the_charts_have_these_numbers(path: Path) -> None:
+    """The bars of the chart of events add up to the events of SQL, by day and by name."""
+    page = Page(render(report_data(path)))
+    rows = json.loads(page.scripts["table-1-events-chart"])["datasets"]["rows"]
+    names = [name.name for name in report_data(path).tables[0].activity.names[:STACKED]]
+    bars = [(row["begin"], names[row["place"]], row["count"]) for row in rows if row["place"] < STACKED]
+    assert sorted(bars) == query(
+        path,
+        "SELECT epoch_ms(date_trunc('day', event_time)) AS d, event_name, count(*) FROM events WHERE event_time > '2024-01-01' "
+        f"AND event_name IN ({', '.join(f'$${name}$$' for name in names)}) "
+        "GROUP BY ALL ORDER BY ALL",
+    )
+    users = json.loads(page.scripts["table-1-users-chart"])["datasets"]["rows"]
+    assert [(row["begin"], row["users"]) for row in users] == query(
+        path,
+        "SELECT epoch_ms(date_trunc('day', event_time)) AS d, count(DISTINCT distinct_id) FROM events "
+        "WHERE event_time > '2024-01-01' GROUP BY ALL ORDER BY ALL",
+    )
