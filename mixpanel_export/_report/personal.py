@@ -10,8 +10,8 @@ _MAX_TEXT = 300  # characters of properties, a raw line or a reason
 def reason_of(error: str | None, *, examples: bool) -> str | None:
     """Return why a batch failed.
 
-    An error may quote a response, a value or a filter, always after its first colon. So without *examples*, the text
-    ends there.
+    An error may quote a response, a value or a filter, but only after its first colon. So if *examples* is false, the
+    reason ends there.
     """
     if error is None:
         return None
@@ -20,7 +20,7 @@ def reason_of(error: str | None, *, examples: bool) -> str | None:
 
 
 def for_report(batch: Batch, *, examples: bool) -> Batch:
-    """Return the ledger row. Without *examples*, it has neither a filter nor data that its error quotes."""
+    """Return *batch*. If *examples* is false, remove its filter, and the parts of its error that may quote data."""
     selection = batch.selection if examples else Selection(batch.selection.project)
     return replace(batch, error=reason_of(batch.error, examples=examples), selection=selection)
 
