@@ -267,10 +267,10 @@ def of_another_release(path: Path) -> None:
 @pytest.mark.parametrize(
     "harm, text, advice",
     [
-        (broken, "is not a DuckDB database", "choose another path"),
-        (short_of_rows, "but the ledger has", "append"),
-        (with_strange_rows, "that the ledger does not record", "delete these rows"),
-        (of_another_release, "has version 99", "update mpx-export"),
+        (broken, "events.duckdb", "choose another path"),
+        (short_of_rows, "42 rows of batch 1", "append"),
+        (with_strange_rows, "43 rows", "delete these rows"),
+        (of_another_release, "99", "update mpx-export"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_a_problem(

@@ -89,7 +89,7 @@ def test_an_empty_answer_is_not_believed_at_once(served: Served) -> None:
 def test_two_empty_answers_are_believed_with_a_warning(served: Served) -> None:
     """The warning names the days, which are skipped."""
     served.simulator.faults = [Fault("empty_200", last=FIRST_CHUNK[1])]
-    with pytest.warns(UserWarning, match="2023-01-01 to 2023-04-10.*twice"):
+    with pytest.warns(UserWarning, match="2023-01-01 to 2023-04-10"):
         rows = sum(1 for _ in served.workspace.stream_events(**YEAR))
     assert rows == served.simulator.truth(date(2023, 4, 11), date(2023, 12, 31)).rows
 

@@ -152,7 +152,7 @@ def test_a_read_only_workspace_reads(served: Served) -> None:
     path = served.workspace.db_path
     with Workspace(path=path, read_only=True, credentials=CREDENTIALS, api_url=served.url) as workspace:
         assert checksum_of(workspace) == served.simulator.truth(FIRST, LAST).checksum
-        with pytest.raises(DatabaseError, match="without read_only to fetch"):
+        with pytest.raises(DatabaseError, match="read_only"):
             workspace.fetch_events(**DAYS, resume=True)
         with pytest.raises(duckdb.Error):
             workspace.connection.execute("DROP TABLE events")
