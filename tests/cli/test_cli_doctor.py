@@ -267,7 +267,7 @@ def of_another_release(path: Path) -> None:
 @pytest.mark.parametrize(
     "harm, text, advice",
     [
-        (broken, "events.duckdb", "choose another path"),
+        (broken, "not a DuckDB database", "choose another path"),
         (short_of_rows, "42 rows of batch 1", "append"),
         (with_strange_rows, "43 rows", "delete these rows"),
         (of_another_release, "99", "update mpx-export"),
