@@ -59,7 +59,7 @@ def command(
     mention_other_default(ctx)
     path = database_path(db)
     if show and out == "-":
-        raise click.UsageError("--open needs a file, and --out - is standard output")
+        raise click.UsageError("--open requires a file, but --out - is standard output")
     with open_read_only(db, wait) as connection:
         report = report_of(connection, path, table, examples=examples)
     if out == "-":

@@ -1,7 +1,7 @@
 """GitHub Actions: a workflow that exports every night.
 
 Save this file as `.github/workflows/mixpanel.yml` in a private repository that contains a copy of this project. The
-database is stored in the repository's cache, so everybody who can read the repository can read it. GitHub deletes a
+database is stored in the repository's cache, so everyone who can read the repository can read it. GitHub deletes a
 cache that has not been used for seven days, and deletes the oldest caches if their total size exceeds the repository's
 limit. The next run then exports everything again.
 

@@ -24,8 +24,8 @@ EVENTS = frozenset(f"{root}/events{slash}" for root in _ROOTS for slash in ("", 
 NAMES = frozenset(f"{root}/events/names{slash}" for root in _ROOTS for slash in ("", "/"))
 PATHS = EVENTS | NAMES
 
-_MOST_NAMES = 255  # the default of `limit` (docs: openapi/query.openapi.yaml)
-_NAMES_DAYS = 31  # days in which the most common names are counted
+_MAX_NAMES = 255  # the default of `limit` (docs: openapi/query.openapi.yaml)
+_COMMON_NAMES_DAYS = 31  # the days in which the most common names are counted
 _CONCURRENCY_PAUSE = 10  # seconds in `Retry-After`, as observed
 _GZIP_OVER = 1400
 _HELP = (
@@ -106,7 +106,7 @@ class QueryApi:
         if not params.get("limit", "1").isdecimal():
             return _invalid("invalid limit")
         if request.path in NAMES:
-            return Query(day - timedelta(days=_NAMES_DAYS - 1), day)
+            return Query(day - timedelta(days=_COMMON_NAMES_DAYS - 1), day)
         if params.get("unit", "day") != "day":
             return _invalid("the simulator supports only the unit day")
         if "event" not in params:
@@ -198,7 +198,7 @@ class QueryApi:
         for day in query.days():
             for name, users in self.counts.users(day, self.now()).items():
                 totals[name] = totals.get(name, 0) + users.total()
-        limit = int(request.params.get("limit", _MOST_NAMES))
+        limit = int(request.params.get("limit", _MAX_NAMES))
         return sorted(totals, key=lambda name: (-totals[name], name))[:limit]
 
 
