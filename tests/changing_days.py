@@ -76,7 +76,7 @@ def _rank(line: Line) -> tuple[int, str]:
 
 @dataclass
 class Server:
-    """A project whose days hold what a test puts there; it notes what it was asked for."""
+    """A project whose days contain what a test puts there. It records the requested days."""
 
     days: dict[date, list[Line]] = field(default_factory=lambda: {day: [] for day in DAYS})
     asked: list[tuple[date, date]] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Server:
 
 
 def run(server: Server, db: Path, first: date, last: date, **options: Any) -> ParallelFetchResult:
-    """Export days of *server*, with requests of one day each unless told otherwise."""
+    """Export days of *server*, by default with one request per day."""
     arguments: dict[str, Any] = {"transport": server.transport(), "chunk_days": 1} | options
     return anyio.run(partial(export_from, db=db, first=first, last=last, **arguments))
 

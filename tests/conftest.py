@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_quota(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Give each test a quota file of its own, as all talk to the same few hosts."""
+    """Give each test a separate quota file, because all use the same few hosts."""
     monkeypatch.setenv("MPX_STATE_DIR", str(tmp_path_factory.mktemp("state")))
 
 

@@ -13,7 +13,7 @@ END = b'{"event":"end","properties":{}}'
 
 
 def lines_of(*lines: bytes) -> httpx.MockTransport:
-    """Return a transport that answers with these lines and the last one."""
+    """Return a transport that responds with these lines and the last one."""
     return answering(lambda _: b"\n".join([*lines, END]))
 
 

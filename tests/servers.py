@@ -31,7 +31,7 @@ Misdeed = Callable[["Http2", int], Awaitable[None]]
 
 @dataclass
 class Server:
-    """A TLS server on loopback that hands requests on to *behind*; *misdeed* spoils an answer over HTTP/2."""
+    """A TLS server on loopback that forwards requests to *behind*; *misdeed* damages a response over HTTP/2."""
 
     behind: httpx.AsyncBaseTransport
     offers: tuple[str, ...] = ("h2", "http/1.1")
@@ -58,7 +58,7 @@ class Server:
         self.left += 1
 
     async def http1(self, stream: ByteStream) -> None:
-        """Answer the requests of one connection by HTTP/1.1."""
+        """Respond to the requests of one connection over HTTP/1.1."""
         while True:
             head = await head_of(stream)
             method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
@@ -74,7 +74,7 @@ class Server:
     async def answer(
         self, method: str, target: str, headers: dict[str, str]
     ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
-        """Ask *behind*, and yield its answer with the pieces of its body."""
+        """Ask *behind*, and yield its response with the pieces of its body."""
         request = httpx.Request(method, f"https://localhost{target}", headers=headers)
         self.requests.append(request)
         response = await self.behind.handle_async_request(request)
@@ -113,7 +113,7 @@ class Http2:
             tasks.cancel_scope.cancel()
 
     async def answered(self, event: h2.events.RequestReceived) -> None:
-        """Answer, and close the connection if that fails."""
+        """Respond, and close the connection if that fails."""
         try:
             await self.answer(event)
         except GONE:
@@ -196,7 +196,7 @@ async def head_of(stream: ByteStream) -> bytes:
 async def copied(
     source: ByteStream, target: ByteStream, scope: anyio.CancelScope, spoils: bool = False
 ) -> None:
-    """Hand on what comes until either end is gone, then end *scope*."""
+    """Forward data until either end closes, then end *scope*."""
     passed = 0
     with suppress(*GONE):
         async for data in source:

@@ -108,7 +108,7 @@ ALL = dict(commands())
 
 
 def words_of(line: str) -> list[str]:
-    """Return the arguments that the program gets from a line for the shell."""
+    """Return the arguments that the program gets from a command line."""
     words = shlex.split(line, comments=True)
     return list(takewhile(lambda word: word not in {"|", "<", ">"}, words))[1:]
 
@@ -133,12 +133,12 @@ NINE_DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
 
 
 def small_table(result: Result) -> dict[str, str]:
-    """Return what standard output says, by its names."""
+    """Return the lines of standard output by their labels."""
     return {line[:10].rstrip(): line[10:].strip() for line in result.stdout.splitlines()}
 
 
 def typed(words: list[str], asked: Iterable[tuple[bytes, str]], exit_code: int = 0) -> str:
-    """Run `mpx` on a terminal, where each prompt gets its answer, and return what the terminal shows."""
+    """Run `mpx` on a terminal, where each prompt gets its answer, and return the terminal's text."""
     import pty  # noqa: PLC0415 - Windows has none
 
     terminal, end = pty.openpty()

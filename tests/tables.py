@@ -63,7 +63,7 @@ def new_table(
 def staged(
     table: NumberedTable, staging: Staging, chunk: Chunk, lines: bytes, *, keep_rejects: bool = False
 ) -> StagedChunk:
-    """Stage *lines* as the answer for *chunk*, whose events are its own."""
+    """Stage *lines* as the response for *chunk*, whose days contain their events."""
     lines = lines.replace(b'"$insert_id":"', b'"$insert_id":"%d-' % chunk.first.day)
     staging.start(ChunkStart(chunk, table.numbers[chunk], keep_rejects))
     staging.add(Block(chunk, (lines,)))

@@ -62,7 +62,7 @@ async def test_asyncios_cancellation_of_every_task_waits_for_the_thread() -> Non
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_context_that_is_cancelled_while_it_is_entered_is_left() -> None:
-    """Entering in a thread goes on when the task is cancelled, so what it took is given back."""
+    """Entering in a thread continues when the task is cancelled, so its resources are released."""
     entering, go_on, left = Event(), Event(), Event()
 
     @contextmanager
@@ -87,14 +87,14 @@ async def test_a_context_that_is_cancelled_while_it_is_entered_is_left() -> None
 
 
 async def test_a_commit_that_has_ended_is_not_interrupted() -> None:
-    """What the call returns comes back, and nothing is interrupted afterwards."""
+    """The call's result is returned, and nothing is interrupted afterwards."""
     store = Stoppable()
     assert await in_thread(lambda: 7, store.interrupt) == 7
     assert not store._stopped.is_set()
 
 
 async def test_an_error_of_the_call_leaves_as_itself() -> None:
-    """Nobody has to look into a group for it."""
+    """The caller does not have to search a group for it."""
     store = Stoppable()
 
     def fail() -> None:
@@ -118,6 +118,6 @@ def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
     ],
 )
 def test_the_first_error_leaves_alone(errors: Iterable[BaseException], leaves: type[BaseException]) -> None:
-    """Of several failures the first leaves as itself, but an interrupt goes before any."""
+    """Of several errors, the first is raised, but an interrupt takes precedence."""
     with pytest.raises(leaves), raise_first_error():
         raise group(*errors)

@@ -44,7 +44,7 @@ def test_what_is_no_event(line: bytes) -> None:
 )
 @pytest.mark.parametrize("end", ["", ",", ' , "more": [1,] '])
 def test_the_text_of_the_properties_is_kept(properties: str, end: str) -> None:
-    """Whatever the shape of the line, the properties are the text that was sent, however deep and with every comma."""
+    """Whatever the shape of the line, the properties are exactly the text that was sent, at any depth."""
     line = f' {{"properties" : {properties}, "event":"e"{end}}} '
     shaped = f'{{"event":"e","properties":{properties}}}'
     assert canonical(line.encode()) == Canonical(shaped.encode(), repaired=False)
@@ -83,7 +83,7 @@ def is_sound(line: bytes) -> bool:
 @example(b'"text"')
 @example(b"\xff")
 def test_any_bytes_are_an_event_or_not(line: bytes) -> None:
-    """No bytes make it raise, what it returns is JSON, and it refuses no line that is an event."""
+    """The function never raises an error, returns JSON, and rejects no line that is an event."""
     for noisy in (line, b'{"event":"e","properties":{"a":' + line + b"}}"):
         shape = canonical(noisy)
         assert shape is not None or not is_sound(noisy)

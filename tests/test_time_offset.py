@@ -41,7 +41,7 @@ async def test_a_legacy_projects_times_become_utc(db: Path, zone: str, days: tup
 
 
 async def test_an_event_outside_its_day_is_known_by_the_projects_clock(db: Path) -> None:
-    """Days begin where the project's clock says so: events that two of them deliver are shown once."""
+    """Days start at the project's midnight; an event that two of them deliver is visible once."""
     sim = legacy(leaks=0.2)
     await export(sim, db, *MARCH, project_timezone="US/Pacific", now=lambda: LATER, chunk_days=1)
     assert held(db) == truth(sim, *MARCH)
@@ -55,7 +55,7 @@ async def _outside_rows(db: Path) -> int:
 
 @pytest.mark.parametrize("zone,hours", [("US/Pacific", "-7"), ("Asia/Kolkata", r"\+5.5")])
 async def test_times_that_look_local_are_warned_of_once(db: Path, zone: str, hours: str) -> None:
-    """Without the zone the export is what it would be for UTC, and one warning names the option."""
+    """Without the zone, the export is the same as for UTC, and one warning names the option."""
     sim = legacy(zone)
     with pytest.warns(UserWarning, match=f"{hours} hours off UTC.*project_timezone") as warned:
         await export(sim, db, *JULY, now=lambda: LATER, chunk_days=1)
@@ -113,7 +113,7 @@ def test_an_offset_is_what_a_zone_can_have_and_most_events_show(
 
 
 def test_only_events_that_were_tracked_live_tell() -> None:
-    """Imported events come whenever they like, and lines that are no events tell nothing."""
+    """The times of imported events mean nothing, nor do lines that are not events."""
     late = [7 * 3600.0] * 40
     junk = [b"text", b"[1]", b"null", b'{"event":"e"}', b"[" * 10_000, b'{"properties":{"time":"x"}}']
     for number in ("1e400", "-1e400", "NaN", "9" * 400):

@@ -100,14 +100,14 @@ def test_the_clock_shows_the_time_again(local: tuple[str, datetime]) -> None:
 
 @given(LOCAL, st.integers(1, 36 * 60))
 def test_order_is_kept_where_the_earlier_time_exists(local: tuple[str, datetime], minutes: int) -> None:
-    """For all times that clocks show, what they show later is later, also across an hour that comes twice."""
+    """For all local times, a later local time is later in UTC, even in an hour that occurs twice."""
     zone, time = local
     if not skipped(zone, time):
         assert to_utc(time, zone) < to_utc(time + timedelta(minutes=minutes), zone)
 
 
 def skipped(zone: str, time: datetime) -> bool:
-    """Whether clocks in *zone* never show *time*: neither reading of it shows it again."""
+    """Whether clocks in *zone* never show *time*: neither interpretation of it shows it again."""
     readings = (time.replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC) for fold in (0, 1))
     return all(in_zone(moment, zone).replace(tzinfo=None) != time for moment in readings)
 
@@ -127,7 +127,7 @@ def skipped(zone: str, time: datetime) -> bool:
     ],
 )
 def test_a_time_is_the_later_of_its_readings(zone: str, local: datetime, utc: datetime) -> None:
-    """A skipped time moves beyond the gap, one that comes twice is the second, and all others are plain."""
+    """A skipped time moves to after the gap, one that occurs twice is the second, and all others are unambiguous."""
     assert to_utc(local, zone) == utc
 
 
@@ -164,14 +164,14 @@ def test_anything_else_is_no_zone(name: str) -> None:
 
 
 def test_the_first_name_counts() -> None:
-    """The first name that is given wins, even where it says UTC, and none at all is UTC."""
+    """The first name that is given wins, even if it is UTC; the default is UTC."""
     assert checked_zone("UTC", "US/Pacific") == "UTC"
     assert checked_zone(None, "US/Pacific") == "US/Pacific"
     assert checked_zone(None, None) == checked_zone(None) == "UTC"
 
 
 def test_a_clock_shows_the_same_moment() -> None:
-    """A moment keeps being that moment, whatever clock shows it."""
+    """Converting a moment to another zone does not change it."""
     moment = datetime(2024, 1, 1, 7, tzinfo=UTC)
     shown = in_zone(moment, "US/Pacific")
     assert shown == moment
@@ -189,14 +189,14 @@ def line(time: object) -> bytes:
 def exported(
     lines: Sequence[bytes], db: Path, first: str = "2024-03-01", **options: Any
 ) -> list[tuple[Any, ...]]:
-    """Return times and properties of a table after an export to 1 March whose answers have these lines."""
+    """Return times and properties of a table after an export up to 1 March whose responses have these lines."""
     transport = answering(lambda _: b"\n".join(lines))
     anyio.run(partial(export_from, transport, db, first, "2024-03-01", **options))
     return query(db, "SELECT event_time, properties::VARCHAR FROM events")
 
 
 def streamed_rows(lines: Sequence[bytes], zone: str) -> list[tuple[datetime | None, str]]:
-    """Return what `stream_events` yields of the same answer, as the table's rows."""
+    """Return what `stream_events` yields from the same response, as table rows."""
 
     def download(_: Chunk, __: int | None, file: IO[bytes]) -> None:
         file.write(b"\n".join(lines))
@@ -239,7 +239,7 @@ def test_the_table_agrees_with_the_stream(zone: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "Etc/GMT+12"])
 def test_odd_times_agree_too(zone: str, tmp_path: Path) -> None:
-    """What is no time, or none of the years 1 to 9999 in UTC, is NULL in the table and None in the stream."""
+    """An invalid time, or one outside the years 1 to 9999 in UTC, is NULL in the table and None in the stream."""
     years = [-62_135_596_800, -62_135_596_800_000, "0001-01-01", 253_402_300_799_999, "9999-12-31T23:59:59"]
     beyond = ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00", 1e300, -(10**15)]
     others = [-(10**10), 0, "yesterday", "now", "infinity", "", None, True, [0]]
@@ -271,7 +271,7 @@ def test_properties_keep_the_local_time(tmp_path: Path) -> None:
 def test_the_argument_wins_over_the_account(
     argument: str | None, account: str | None, used: str, tmp_path: Path
 ) -> None:
-    """The argument decides, else the account, else it is UTC; the ledger says what was used."""
+    """The argument wins, then the account; the default is UTC. The ledger records the zone."""
     db = tmp_path / "test.duckdb"
     credentials = replace(ACCOUNT, project_timezone=account)
     found = exported([line(0)], db, credentials=credentials, project_timezone=argument)
@@ -280,7 +280,7 @@ def test_the_argument_wins_over_the_account(
 
 
 def test_an_unknown_zone_costs_no_request(tmp_path: Path) -> None:
-    """A name that is no zone is refused before anything is asked or written."""
+    """An unknown zone is rejected before anything is requested or written."""
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> bytes:
@@ -317,7 +317,7 @@ def test_one_table_has_one_zone(tmp_path: Path) -> None:
 def test_a_day_is_over_when_it_is_over_in_the_project(
     zone: str, hour: int, status: str, tmp_path: Path
 ) -> None:
-    """1 March is final when it has been over for 48 hours by the project's clock, *hour* hours after 3 March began."""
+    """1 March is final 48 hours after its end in the project's zone, *hour* hours after the start of 3 March."""
     db = tmp_path / "test.duckdb"
     now = datetime(2024, 3, 3, tzinfo=UTC) + timedelta(hours=hour)
     exported([line(0)], db, project_timezone=zone, now=lambda: now.astimezone(ZoneInfo("Asia/Kathmandu")))

@@ -76,7 +76,7 @@ def test_help_is_quick() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_help_and_every_command_an_example(name: str) -> None:
-    """Nobody has to read the source to use an option."""
+    """The options can be used without reading the source."""
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
     assert all(option.help for option in command.params if isinstance(option, click.Option))
@@ -154,7 +154,7 @@ def test_a_reader_that_goes_away_is_no_traceback(env: Mapping[str, str]) -> None
 
 @pytest.mark.parametrize("ending", ["SystemExit(130)", "KeyboardInterrupt()"])
 def test_an_interrupted_command_ends_whatever_threads_are_left(ending: str) -> None:
-    """Ctrl-C pressed again may leave threads that nobody ends any more; the process does not wait for them."""
+    """Pressing Ctrl-C again may leave threads that never end; the process does not wait for them."""
     code = f"""
 import threading
 from mixpanel_export import cli

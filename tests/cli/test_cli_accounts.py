@@ -82,7 +82,7 @@ def stored(path: Path, name: str) -> tuple[str | None, str, str, str]:
 
 
 def test_without_a_file_it_says_how_to_begin(path: Path) -> None:
-    """No accounts are no error, and nothing is created."""
+    """Having no accounts is not an error, and no file is created."""
     result = mpx("list")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == f"{path} has no accounts; `mpx accounts add NAME` adds one.\n"
@@ -123,7 +123,7 @@ def test_a_secret_comes_by_standard_input(path: Path) -> None:
 
 
 def test_a_secret_comes_by_the_environment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables of an export fill an account, and it is said where the secret is from."""
+    """The variables of an export provide the account, and the output names the source of the secret."""
     for name, value in {
         "USERNAME": "svc.env",
         "SECRET": f"{SECRET}\n",
@@ -139,7 +139,7 @@ def test_a_secret_comes_by_the_environment(path: Path, monkeypatch: pytest.Monke
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 @pytest.mark.parametrize("option", [[], ["--secret-stdin"]])
 def test_a_secret_that_is_typed_is_not_shown(option: list[str], path: Path) -> None:
-    """On a terminal what is missing is asked for, and the secret is typed blind, whatever standard input is called."""
+    """On a terminal, missing values are prompted for, and the secret is not echoed, however standard input is encoded."""
     asked = (
         (b"account:", "svc.typed"),
         (b"Project id:", "4"),
@@ -161,7 +161,7 @@ def test_a_secret_that_is_typed_is_not_shown(option: list[str], path: Path) -> N
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 @pytest.mark.usefixtures("config")
 def test_a_removal_is_asked_about(path: Path) -> None:
-    """On a terminal an account goes only when somebody says yes, as its secret goes with it."""
+    """On a terminal, removal of an account and its secret requires confirmation."""
     assert "Aborted" in typed(["accounts", "remove", "old"], [(b"[y/N]:", "n")], exit_code=1)
     assert path.read_text(encoding="utf-8") == CONFIG
     assert "Removed old." in typed(["accounts", "remove", "old"], [(b"[y/N]:", "y")])
@@ -186,7 +186,7 @@ def test_a_removal_is_asked_about(path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_one_line(words: list[str], code: int, text: str, config: Path) -> None:
-    """Nothing is asked for in vain, nothing is written, and the exit code says of what kind it is."""
+    """No unnecessary prompts appear, nothing is written, and the exit code tells the kind of error."""
     typed = "x\n" if "Mars" in words else ""
     assert text in one_error(mpx(*words, typed=typed), code)
     assert config.read_text(encoding="utf-8") == CONFIG
@@ -203,7 +203,7 @@ def test_an_account_is_replaced_on_request(path: Path) -> None:
 
 @pytest.mark.usefixtures("config")
 def test_the_default_is_shown_changed_and_missed() -> None:
-    """It can be asked for and chosen, and when it is removed that is said."""
+    """The default can be printed and changed, and removing it prints a notice."""
     assert mpx("default").stdout == "main\n"
     assert mpx("default", "old").stdout == "old is the default account.\n"
     assert mpx("remove", "main", "--yes").stdout == "Removed main.\n"
@@ -235,7 +235,7 @@ def sim(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
 
 
 def test_an_account_is_tried_with_one_request(sim: Simulator) -> None:
-    """Mixpanel's answer is told, with the keys of mixpanel_data's `test_credentials` as JSON."""
+    """Mixpanel's response is printed; as JSON, it has the keys of mixpanel_data's `test_credentials`."""
     result = mpx("test", "demo")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith("Mixpanel accepts account demo: project 12345, us; yesterday (UTC) has ")
@@ -246,7 +246,7 @@ def test_an_account_is_tried_with_one_request(sim: Simulator) -> None:
 
 
 def test_a_new_account_is_tried_before_it_is_stored(sim: Simulator, path: Path) -> None:
-    """What Mixpanel refuses is not stored; what cannot be tried now is stored, and the reason is told."""
+    """An account that Mixpanel rejects is not stored; one that cannot be tested now is stored, and the reason is printed."""
     result = mpx("add", "good", *DEMO, typed="demo-secret\n")
     assert (result.exit_code, len(sim.requests)) == (0, 1)
     assert "Mixpanel accepts it" in result.stdout
@@ -287,6 +287,6 @@ def test_without_a_name_it_tries_what_an_export_would_use(
 
 @pytest.mark.parametrize("fault, code", [("429", 5), ("402", 1), ("503", 1), ("auth_text_200", 3)])
 def test_other_answers_have_their_exit_codes(fault: str, code: int, sim: Simulator) -> None:
-    """Refused, not now, and not possible are three different things to a script."""
+    """Rejected, not tested now, and impossible have different exit codes."""
     sim.faults = [Fault(fault)]  # type: ignore[arg-type] # a kind
     one_error(mpx("test"), code)

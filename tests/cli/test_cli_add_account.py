@@ -29,7 +29,7 @@ def config(env: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_answer_is_checked_at_once(config: Path) -> None:
-    """Name, user name, project, secret and region: a wrong answer repeats its own question only."""
+    """Name, user name, project, secret and region: an invalid answer repeats only its own question."""
     asked = [
         (b"[main]:", ""),
         (b"account:", "a:b"),
@@ -49,7 +49,7 @@ def test_every_answer_is_checked_at_once(config: Path) -> None:
 
 
 def test_a_refused_secret_is_asked_for_again(config: Path, sim: Simulator) -> None:
-    """The other answers stay, and the account is stored with the secret that Mixpanel accepts."""
+    """The other answers are kept, and the account is stored with the secret that Mixpanel accepts."""
     asked = [(b"[main]:", "demo"), USER, (b"id:", "12345"), (b"(not shown):", "wrong"), *REST[:2]]
     shown = typed(["accounts", "add"], [*asked, (b"again (not shown):", "demo-secret"), REST[2]])
     assert "Mixpanel does not accept" in shown

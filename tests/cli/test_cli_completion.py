@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def asked(shell: str, *words: str) -> list[list[str]]:
-    """Return what the shell is told of the last of *words*, one list an offer: kind, value, and help where it has it."""
+    """Return the completions of the last of *words*, each as a list: kind, value, and help if there is any."""
     line = ["mpx", *words]
     environ = {
         "_MPX_COMPLETE": f"{shell}_complete",
@@ -65,7 +65,7 @@ def values(shell: str, *words: str) -> list[str]:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_each_shell_gets_a_script_for_its_start_up(shell: str) -> None:
-    """What the script calls back is this program, with the variable that this program looks at."""
+    """The script calls this program back, with the variable that this program reads."""
     result = CliRunner().invoke(cli, [], prog_name="mpx", env={"_MPX_COMPLETE": f"{shell}_source"})
     assert result.exit_code == 0
     assert f"_MPX_COMPLETE={shell}_complete" in result.stdout
@@ -118,7 +118,7 @@ def test_tables_are_offered_of_the_file_that_is_meant(folder: Path, monkeypatch:
 
 
 def test_what_cannot_be_read_offers_nothing(folder: Path) -> None:
-    """Neither a broken file nor one that is not there writes a traceback into somebody's command line."""
+    """A damaged or missing file prints no traceback into the user's command line."""
     assert values("zsh", "export", "") == []
     (folder / "mixpanel.duckdb").write_bytes(b"no database" * 1000)
     assert values("zsh", "export", "") == []

@@ -71,7 +71,7 @@ def test_an_export_continues_where_the_table_ends(sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_an_empty_filter_is_no_other_selection(sim: Simulator) -> None:
-    """`--where ''` exports all events, so the ledger tells the first day."""
+    """`--where ''` exports all events, so the ledger determines the first day."""
     assert mpx("export", "--from", "-9d", "--to", "-5d", *PARALLEL).exit_code == 0
     sim.requests.clear()
     assert mpx("export", "--to", "-4d", "--where", "", *PARALLEL).exit_code == 0
@@ -98,7 +98,7 @@ def test_an_export_begins_at_a_failed_day(sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_complete_table_costs_no_request(sim: Simulator, db: Path) -> None:
-    """Where no day is left, the command says so and succeeds."""
+    """If no day is left to fetch, the command prints that and succeeds."""
     assert mpx("export", "--from", "-9d", "--to", "-5d", *PARALLEL).exit_code == 0
     before = held(db)
     sim.requests.clear()
@@ -109,7 +109,7 @@ def test_a_complete_table_costs_no_request(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_each_selection_has_its_own_first_day(sim: Simulator) -> None:
-    """The days of other events tell nothing, so the first day must be said."""
+    """The days of other events do not determine the first day, so it must be given."""
     assert mpx("export", "-e", "Sign Up", "--from", "-9d", "--to", "-5d", *PARALLEL).exit_code == 0
     sim.requests.clear()
     assert "--from" in one_error(mpx("export", "-e", "Page View", *PARALLEL))
@@ -118,7 +118,7 @@ def test_each_selection_has_its_own_first_day(sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_without_a_table_the_first_day_is_asked_for_on_a_terminal_only(db: Path) -> None:
-    """A script gets an error that shows how to say it."""
+    """A script gets an error that shows how to give the first day."""
     result = mpx("export")
     assert result.exit_code == 2
     assert "-30d" in one_error(result)

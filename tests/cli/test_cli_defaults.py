@@ -36,7 +36,7 @@ def test_an_export_takes_its_habits_from_the_file(configure: Configure, sim: Sim
 def test_variables_come_before_the_file(
     configure: Configure, sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MPX_PARALLEL and MPX_MODE replace what the file says."""
+    """MPX_PARALLEL and MPX_MODE override the file."""
     configure('[defaults]\nparallel = true\nmode = "resume"\n')
     monkeypatch.setenv("MPX_PARALLEL", "0")
     monkeypatch.setenv("MPX_MODE", "create")
@@ -100,7 +100,7 @@ def test_settings_that_cannot_be_meant_are_refused(configure: Configure, sim: Si
 
 
 def test_help_does_not_depend_on_the_file(configure: Configure) -> None:
-    """A broken file does not keep anybody from reading the help."""
+    """A damaged file does not prevent the help from being printed."""
     configure("[defaults]\nparalel = true")
     assert mpx("export", "--help").exit_code == 0
 

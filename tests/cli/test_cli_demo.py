@@ -31,7 +31,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_demo_needs_no_account_and_can_be_run_again(db: Path) -> None:
-    """It exports, compares, computes, answers a question, and replaces what an earlier one left."""
+    """It exports, compares, computes, runs a query, and replaces the table of an earlier demo."""
     CliRunner().invoke(cli, [*ONE_DAY, "--db", str(db)])
     result = CliRunner().invoke(cli, ["demo", "--days", "3", "--events-per-day", "40", "--db", str(db)])
     assert result.exit_code == 0, result.output
@@ -45,7 +45,7 @@ def test_the_demo_needs_no_account_and_can_be_run_again(db: Path) -> None:
 
 
 def test_a_comparison_that_fails_is_an_exit_code(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A demo that lost something must not look like one that did not."""
+    """A demo that lost events does not look like a successful one."""
     # An export would have to be wrong to differ from the truth.
     monkeypatch.setattr(Simulator, "truth", lambda *_: Truth(1, 1, 1))
     result = CliRunner().invoke(cli, [*ONE_DAY, "--db", str(db), "--no-progress"])
@@ -66,7 +66,7 @@ def test_a_comparison_that_fails_is_an_exit_code(db: Path, monkeypatch: pytest.M
     ],
 )
 def test_the_demo_leaves_an_events_table_that_is_not_its_own(made: str, db: Path) -> None:
-    """Somebody's events are not replaced by made-up ones: one line says so, and nothing is written."""
+    """A user's events are not replaced by generated ones: one line says so, and nothing is written."""
     query(db, made)
     before = db.read_bytes()
     result = CliRunner().invoke(cli, [*ONE_DAY, "--db", str(db)])
@@ -77,7 +77,7 @@ def test_the_demo_leaves_an_events_table_that_is_not_its_own(made: str, db: Path
 
 
 def test_the_demo_may_share_a_file_with_other_tables(db: Path) -> None:
-    """Only a table of its own name is in the way."""
+    """Only a table with the same name prevents the demo."""
     query(db, "CREATE TABLE visits AS SELECT 1 AS id")
     result = CliRunner().invoke(cli, [*ONE_DAY, "--db", str(db)])
     assert result.exit_code == 0, result.output

@@ -81,7 +81,7 @@ class Report(NamedTuple):
 
 
 def report(*words: str, offline: bool = True) -> Report:
-    """Return what the command finds; without the network, where that is not the matter."""
+    """Return what the command finds; without the network, unless the test is about the network."""
     result = mpx("--json", *(["--offline"] if offline else []), *words)
     printed = json.loads(result.stdout)
     assert list(printed) == ["ok", "findings"]
@@ -139,7 +139,7 @@ def test_what_is_found_says_what_there_is(db: Path) -> None:
 
 
 def test_without_network_the_rest_is_still_looked_at() -> None:
-    """An address that nobody answers is one problem, with the advice of an export."""
+    """A server that does not respond is one problem, with the advice of an export."""
     found = report("--api-url", "http://127.0.0.1:1", offline=False)
     server = found.only("server")
     assert (found.exit_code, server.state) == (1, "problem")
@@ -150,7 +150,7 @@ def test_without_network_the_rest_is_still_looked_at() -> None:
 
 
 def test_a_url_that_is_none_is_a_problem() -> None:
-    """Settings that cannot be used are told like everything else."""
+    """Settings that cannot be used are reported like any other problem."""
     found = report("--api-url", "http://mixpanel.example", offline=False)
     assert found.only("server").state == "problem"
     assert found.only("quota").state == "problem"
@@ -174,7 +174,7 @@ def test_no_credentials_are_a_problem(words: tuple[str, ...], text: str, folder:
 
 
 def test_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its account goes first, and a project secret in it is warned of."""
+    """The account in the environment comes first, and a project secret in it causes a warning."""
     monkeypatch.setenv("MP_SECRET", SECRET)
     monkeypatch.setenv("MP_PROJECT_ID", "5")
     account, warning = report().findings["credentials"]
@@ -188,7 +188,7 @@ def test_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has these bits")
 def test_a_file_that_others_may_read_is_a_warning(folder: Path) -> None:
-    """A warning is no problem, and says what to type."""
+    """A warning is not a problem, and includes the command that fixes it."""
     (folder / "config.toml").chmod(0o644)
     found = report()
     warning = found.findings["credentials"][1]
@@ -224,7 +224,7 @@ def reached(ahead: float | None, **changes: Any) -> ServerProbe:
     ],
 )
 def test_a_clock_that_is_wrong_is_a_warning(ahead: float | None, state: str, text: str) -> None:
-    """More than a few seconds beyond what the comparison leaves in doubt."""
+    """A difference of more than a few seconds, beyond the uncertainty of the comparison, is a warning."""
     _, clock = server_findings(reached(ahead))
     assert (clock.topic, clock.state, clock.text) == ("clock", state, text)
     assert (clock.advice is None) == (state == "ok")
@@ -276,7 +276,7 @@ def of_another_release(path: Path) -> None:
 def test_what_is_wrong_with_a_file_is_a_problem(
     harm: Callable[[Path], None], text: str, advice: str, db: Path
 ) -> None:
-    """The problem is told as an export would, with what to do, before any export fails at it."""
+    """The problem and the advice are those of an export, before any export fails because of it."""
     harm(db)
     found = report()
     (problem,) = found.wrong()
@@ -286,13 +286,13 @@ def test_what_is_wrong_with_a_file_is_a_problem(
 
 
 def test_a_table_that_was_dropped_and_others_tables_are_no_matter(db: Path) -> None:
-    """What the ledger says of a table that is not there is nothing wrong, nor are the user's own tables."""
+    """Ledger rows of a dropped table and the user's own tables are not problems."""
     change(db, "DROP TABLE events; CREATE TABLE mine AS SELECT 1 AS one")
     assert report().wrong() == []
 
 
 def test_mixpanel_datas_table_is_a_warning(db: Path) -> None:
-    """Nothing can be added to it, and that is worth knowing before an export says so."""
+    """Nothing can be appended to such a table, so the user is warned before an export fails."""
     columns = "event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, insert_id VARCHAR PRIMARY KEY"
     change(db, f"CREATE TABLE old ({columns}, properties JSON)")
     (warning,) = report().wrong()
@@ -349,7 +349,7 @@ def test_a_disk_without_room_or_leave_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_spent_hour_is_a_warning() -> None:
-    """With when an export would go on."""
+    """The warning says when an export would continue."""
     clock = system_clock()
     half_an_hour_ago = clock()._replace(elapsed=clock().elapsed - 1800, wall=clock().wall - 1800)
     quota = SharedQuota(Key("data.mixpanel.com", "7"), 0, 0, clock=lambda: half_an_hour_ago)
@@ -369,7 +369,7 @@ def test_a_project_without_a_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_quota_file_that_cannot_be_used_is_a_warning() -> None:
-    """Exports do without it, but two at a time would not know of each other."""
+    """Exports work without the file, but two at the same time would not know about each other."""
     quota_file().mkdir(parents=True)
     warning = report().only("quota")
     assert (warning.state, "cannot be used" in warning.text) == ("warning", True)
@@ -380,7 +380,7 @@ def test_a_quota_file_that_cannot_be_used_is_a_warning() -> None:
 
 
 def test_a_library_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was downgraded behind pip's back, or taken away, is told with the command that mends it."""
+    """A library that was downgraded or removed without pip is reported with the command that fixes it."""
     versions = {"mpx-export": "0.1.0", "duckdb": "1.2.9", "anyio": "4.10.0rc1", "click": "8.1"}
 
     def known(name: str) -> str:
@@ -407,7 +407,7 @@ def test_a_library_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_an_error_says_becomes_text_and_advice() -> None:
-    """Reason and advice of an error stand apart; other errors have no advice."""
+    """The reason and the advice of an error are separate; other errors have no advice."""
     error = MixpanelDataError("it broke", advice="mend it; or not")
     assert finding_of("x", "problem", error) == Finding("x", "problem", "it broke", "mend it; or not")
     assert finding_of("x", "problem", ValueError("it broke")).advice is None

@@ -25,7 +25,7 @@ from mixpanel_export.simulator import Fault, Simulator
 
 @pytest.mark.usefixtures("env")
 def test_a_parallel_export_ends_in_a_small_table(sim: Simulator, db: Path) -> None:
-    """The file holds exactly the simulator's events, and standard output says what was done."""
+    """The file contains exactly the simulator's events, and standard output has the summary."""
     result = mpx("export", *NINE_DAYS, "--parallel")
     assert result.exit_code == 0
     assert held(db) == truth(sim)
@@ -105,7 +105,7 @@ def test_verbose_logs_instead_of_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_the_zone_is_an_option_before_a_variable(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--project-timezone` wins over MPX_PROJECT_TIMEZONE, and the ledger says which zone it was."""
+    """`--project-timezone` overrides MPX_PROJECT_TIMEZONE, and the ledger records the zone."""
     monkeypatch.setenv("MPX_PROJECT_TIMEZONE", "Asia/Tokyo")
     assert mpx("export", "variable", *WEEK).exit_code == 0
     assert mpx("export", "option", *WEEK, "--project-timezone", "US/Pacific").exit_code == 0
@@ -140,7 +140,7 @@ def test_the_command_that_goes_on_keeps_the_zone(sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_without_parallel_there_is_one_request(sim: Simulator, db: Path) -> None:
-    """The whole range is one request, and over a week a hint says that there is a faster way."""
+    """The whole range is one request; if it has more than a week, a hint mentions a faster way."""
     result = mpx("export", *NINE_DAYS)
     assert result.exit_code == 0
     assert len(sim.requests) == 1
@@ -161,7 +161,7 @@ def test_over_100_days_need_parallel(sim: Simulator) -> None:
 @pytest.mark.parametrize("kind, code", [("400", 1), ("401", 3), ("403", 1)])
 @pytest.mark.usefixtures("env")
 def test_a_refused_export_exits_with_its_error(sim: Simulator, kind: str, code: int) -> None:
-    """Where Mixpanel refuses the export as a whole there is one error line, and the exit code of its kind."""
+    """If Mixpanel rejects the whole export, there is one error line, and the exit code of its kind."""
     sim.faults = [Fault(kind)]  # type: ignore[arg-type] # parametrize knows strings only
     result = mpx("export", *WEEK, "--retries", "0", "--no-progress")
     assert result.exit_code == code
@@ -170,7 +170,7 @@ def test_a_refused_export_exits_with_its_error(sim: Simulator, kind: str, code: 
 
 @pytest.mark.usefixtures("env")
 def test_a_single_request_that_fails_is_reported_as_a_batch(sim: Simulator, db: Path) -> None:
-    """The result, the summary and the command that goes on are there as with `--parallel`."""
+    """The result, the summary and the command to continue are the same as with `--parallel`."""
     sim.faults = [Fault("500")]
     result = mpx("export", *WEEK, "--retries", "0", "--no-progress", "--json")
     assert result.exit_code == 1
@@ -186,7 +186,7 @@ def test_a_single_request_that_fails_is_reported_as_a_batch(sim: Simulator, db: 
 
 @pytest.mark.usefixtures("env")
 def test_a_limit_caps_the_one_request(db: Path) -> None:
-    """`--limit` stores at most that many events, and no hint says to add what excludes it."""
+    """`--limit` stores at most that many events, and no hint suggests options that it excludes."""
     result = mpx("export", *NINE_DAYS, "--limit", "5", "--no-dedupe")
     assert result.exit_code == 0
     assert query(db, "SELECT count(*) FROM events") == [(5,)]
@@ -216,7 +216,7 @@ def test_events_select_by_name(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_an_unknown_event_is_an_empty_success(db: Path) -> None:
-    """Mixpanel does not know which names exist, so nothing found is no error."""
+    """Mixpanel does not report unknown names, so an empty result is not an error."""
     result = mpx("export", *WEEK, "-e", "No Such Event")
     assert result.exit_code == 0
     assert query(db, "SELECT count(*) FROM events") == [(0,)]
@@ -224,7 +224,7 @@ def test_an_unknown_event_is_an_empty_success(db: Path) -> None:
 
 @given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, unique=True))
 def test_any_event_names_survive_the_command_line(names: list[str]) -> None:
-    """The one value that stands for a list of names is read back as that list."""
+    """The one value for a list of names is parsed back into the same list."""
     option = cli.get_command(click.Context(cli), "export")
     assert option is not None
     assert parse_events(click.Context(option), option.params[0], (event_words(names),)) == names
@@ -266,7 +266,7 @@ def test_resume_with_nothing_to_fetch_says_so(sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_rows_that_take_the_place_of_earlier_ones_are_said_to(db: Path) -> None:
-    """Days fetched again add nothing to the table, which must not look as if nothing had come."""
+    """Days that are fetched again add no rows to the table; the output must not look as if nothing was received."""
     mpx("export", *WEEK)
     rows = query(db, "SELECT count(*) FROM events")[0][0]
     result = mpx("export", *WEEK, "--append")
@@ -278,7 +278,7 @@ def test_rows_that_take_the_place_of_earlier_ones_are_said_to(db: Path) -> None:
 
 
 def test_a_plan_says_why_it_has_few_requests() -> None:
-    """Where earlier batches predict a short export; otherwise there is no such line."""
+    """The reason is printed if earlier batches predict a short export, and only then."""
     plan = ExportPlan("events", (("2024-03-01", "2024-03-10"),), (), (), 10, 50, 0.0, 3.2)
     assert any("at most 4 s" in line for line in plan_lines(plan, "x.duckdb", 60.0))
     assert not any(

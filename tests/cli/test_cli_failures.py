@@ -41,7 +41,7 @@ def test_a_failed_batch_is_reported_with_the_command_that_fetches_it(sim: Simula
 
 @pytest.mark.usefixtures("env")
 def test_where_all_batches_fail_the_last_line_says_that_nothing_came(sim: Simulator) -> None:
-    """The last line is what a person or a cron mail reads first."""
+    """The last line is what users and readers of cron mails read first."""
     sim.faults = [Fault("500")]
     result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3", "--retries", "0", "--json")
     assert result.exit_code == 1
@@ -51,7 +51,7 @@ def test_where_all_batches_fail_the_last_line_says_that_nothing_came(sim: Simula
 
 @pytest.mark.usefixtures("env")
 def test_a_failure_is_told_once(sim: Simulator) -> None:
-    """The line of the batch says that it failed, and the summary at the end says why."""
+    """The line of the batch says that it failed, and the final summary says why."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3", "--retries", "0")
     assert result.exit_code == 1
@@ -61,7 +61,7 @@ def test_a_failure_is_told_once(sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_failed_replacement_is_asked_for_again_as_a_whole(sim: Simulator, db: Path) -> None:
-    """The old table stays until the new one is whole, and the printed command gets it there."""
+    """The old table stays until the new one is complete, and the printed command completes it."""
     mpx("export", *WEEK)
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3", "--replace", "--retries", "0")
@@ -94,7 +94,7 @@ def a_result(**fields: object) -> ParallelFetchResult:
 
 
 def test_remarks_appear_when_there_is_something_to_remark() -> None:
-    """Days added, duplicates, rejects and repairs are said, and only then."""
+    """Added days, duplicates, rejects and repairs are printed only if there are any."""
     assert len(result_lines(a_result(), "x.duckdb")) == 5
     lines = result_lines(
         a_result(
@@ -113,14 +113,14 @@ def test_remarks_appear_when_there_is_something_to_remark() -> None:
 
 
 def test_one_kept_batch_is_not_several() -> None:
-    """A failed replacement says what is kept in plain grammar."""
+    """The summary of a failed replacement uses the singular for one batch."""
     failed = a_result(failed_batches=1, failed_date_ranges=(("a", "b"),), errors=(errors.ServerError("x"),))
     assert "; 1 batch is kept, " in failure_lines(failed, "mpx …", replacing=True)[2]
     assert not any("kept" in line for line in failure_lines(failed, "mpx …"))
 
 
 def test_an_error_of_several_lines_stays_one_line() -> None:
-    """A server's answer may have line breaks; the summary keeps a line for each range."""
+    """A server's response may have line breaks; the summary has one line for each range."""
     result = a_result(
         failed_batches=1,
         failed_date_ranges=(("2024-01-01", "2024-01-02"),),

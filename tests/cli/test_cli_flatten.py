@@ -30,7 +30,7 @@ def test_what_was_done_is_printed(exported: Path) -> None:
 
 
 def test_doctor_does_not_mistake_a_flat_table_for_a_changed_export(exported: Path) -> None:
-    """Its further columns are no reason for a warning."""
+    """Its additional columns cause no warning."""
     assert mpx("flatten").exit_code == 0
     assert "events_flat" not in mpx("doctor", "--db", str(exported)).output
 

@@ -15,7 +15,7 @@ ID = "zebra-9f31"
 
 @pytest.fixture
 def exported(env: Mapping[str, str], db: Path) -> Path:
-    """A file with three days, of which nine events are the person's."""
+    """A database with three days; nine of the events are the person's."""
     assert env["MPX_DB"] == str(db)
     assert mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", "--quiet").exit_code == 0
     query(db, f"UPDATE events SET distinct_id = '{ID}' WHERE rowid IN (SELECT rowid FROM events LIMIT 9)")
@@ -23,7 +23,7 @@ def exported(env: Mapping[str, str], db: Path) -> Path:
 
 
 def test_what_was_deleted_is_printed(exported: Path) -> None:
-    """Standard output has a line for each table; standard error says what to know."""
+    """Standard output has a line for each table; standard error has the notes."""
     result = mpx("forget", ID, "nobody")
     assert result.exit_code == 0
     header, row = result.stdout.splitlines()
@@ -36,7 +36,7 @@ def test_what_was_deleted_is_printed(exported: Path) -> None:
 
 
 def test_nothing_matched_is_no_failure(exported: Path) -> None:
-    """Exit code 0, and a line that says so; tables that were not searched are named."""
+    """The exit code is 0, and a line says so; tables that were not searched are named."""
     query(exported, "CREATE TABLE mine AS SELECT distinct_id FROM events")
     result = mpx("forget", "nobody", "--also", "user_id", "--also", "device_id")
     assert result.exit_code == 0

@@ -70,7 +70,7 @@ def test_a_system_without_a_keyring_is_one_line(monkeypatch: pytest.MonkeyPatch)
 def test_a_secret_that_the_keyring_lost_is_one_line(
     backend: InMemory, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error says how to store it again."""
+    """The error says how to store the secret again."""
     assert mpx(*ADD, given="demo-secret\n").exit_code == 0
     backend.secrets.clear()
     monkeypatch.delenv("MP_USERNAME")

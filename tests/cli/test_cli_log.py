@@ -109,7 +109,7 @@ def test_the_demo_is_told_in_events(tmp_path: Path) -> None:
 )
 @pytest.mark.usefixtures("env")
 def test_an_error_is_an_event_with_its_code(words: list[str], code: int, error: str) -> None:
-    """The last line says what went wrong; the exit code is as without."""
+    """The last line has the error; the exit code is the same as without the option."""
     result = mpx("export", *NINE_DAYS, *JSON, *words)
     assert result.exit_code == code
     last = events(result.stderr)[-1]
@@ -119,7 +119,7 @@ def test_an_error_is_an_event_with_its_code(words: list[str], code: int, error: 
 
 @pytest.mark.usefixtures("env")
 def test_hints_warnings_and_the_log_are_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever would have been a line for people, which one warning in a million must not break."""
+    """Every line for people becomes a JSON line, even an unusual warning."""
     assert events(mpx("export", *NINE_DAYS, *JSON).stderr)[0]["event"] == "note"
 
     def resolve(*_: object, **__: object) -> None:
@@ -179,7 +179,7 @@ def test_without_progress_there_is_the_plan_and_the_result(sim: Simulator) -> No
 
 
 def test_ctrl_c_is_an_event(sim: Simulator, env: Mapping[str, str], db: Path) -> None:
-    """With what to type to go on; the exit code is 130."""
+    """The event has the command to continue; the exit code is 130."""
     sim.faults = [Fault("stall", first=date(2024, 3, 4), last=date(2024, 3, 4))]
     with subprocess.Popen(
         [*MPX, "export", *NINE_DAYS, *THREES, *JSON], env=env, stderr=subprocess.PIPE, text=True
@@ -213,7 +213,7 @@ def test_quiet_is_silent_when_all_went_well(db: Path, sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_quiet_is_one_line_when_something_failed(sim: Simulator) -> None:
-    """The first reason, how many others there are, and the command, on standard error alone."""
+    """Standard error has the first reason, the number of other failures, and the command."""
     sim.faults = [Fault("500", first=date(2024, 3, 4), last=date(2024, 3, 9))]
     result = mpx("export", *NINE_DAYS, *THREES, "--retries", "0", "-q")
     assert result.exit_code == 1

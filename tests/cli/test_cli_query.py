@@ -115,7 +115,7 @@ def test_json_columns_are_as_they_were_sent(db: Path) -> None:
 @given(st.lists(st.tuples(TEXT | st.none(), TEXT | st.none(), st.integers(-(2**63), 2**63 - 1)), max_size=5))
 @examples(core=8, full=60)
 def test_json_and_csv_give_back_any_text(rows: list[tuple[str | None, str | None, int]]) -> None:
-    """Every value is read back as it is, in order; CSV's NULL is empty, and empty text is not."""
+    """Every value can be read back, in order; in CSV, NULL is empty and empty text is quoted."""
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE t (a VARCHAR, b VARCHAR, c BIGINT)")
         if rows:
@@ -134,7 +134,7 @@ def test_json_and_csv_give_back_any_text(rows: list[tuple[str | None, str | None
 
 
 def test_csv_is_read_by_duckdb_as_it_was(db: Path, tmp_path: Path) -> None:
-    """NULL and empty text, commas, quotes and line breaks are told apart by the reader that wrote the same."""
+    """DuckDB's CSV reader distinguishes NULL, empty text, commas, quotes and line breaks."""
     sql = "SELECT * FROM (VALUES (NULL, 'a,b'), ('', 'a\"b'), (' x ', e'a\\nb')) AS v(a, b)"
     file = tmp_path / "out.csv"
     file.write_bytes(mpx("query", sql, "--csv").stdout_bytes)
@@ -146,7 +146,7 @@ def test_csv_is_read_by_duckdb_as_it_was(db: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_utf_8_with_plain_newlines(db: Path) -> None:
-    """Whatever the console's encoding is."""
+    """The encoding of the console does not matter."""
     env = {"MPX_DB": str(db), "PYTHONIOENCODING": "cp1252"}
     for option, expected in (("--json", '{"a": "日本"}\n'), ("--csv", "a\n日本\n")):
         command = [*MPX, "query", "SELECT '日本' AS a", option]
@@ -171,7 +171,7 @@ def test_parquet_is_written_to_a_file(tmp_path: Path) -> None:
 
 
 def test_parquet_never_takes_the_place_of_the_database(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the file is called, it is refused, and the tables are there as before."""
+    """The file is refused under any name, and the tables are unchanged."""
     monkeypatch.chdir(db.parent)
     for name in (str(db), db.name, f"../{db.parent.name}/{db.name}"):
         result = mpx("query", "FROM t", "--parquet", name)
@@ -207,7 +207,7 @@ def test_what_is_wrong_is_one_line(words: list[str], code: int, says: str) -> No
 
 @pytest.mark.usefixtures("db")
 def test_statements_without_rows_print_nothing() -> None:
-    """Settings and comments are no answer; a plan is one."""
+    """Settings and comments have no result; a query plan is one."""
     for sql in ("SET threads = 1", "/* nothing */", "SET threads = 1; -- and nothing"):
         for words in ([], ["--json"]):
             result = mpx("query", sql, *words)
@@ -349,7 +349,7 @@ def test_a_file_in_use_is_waited_for(db: Path) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_traceback(db: Path) -> None:
-    """`mpx query … --json | head -1` ends quietly, however much was still to come."""
+    """`mpx query … --json | head -1` ends quietly, however many rows are left."""
     with subprocess.Popen(
         [*MPX, "query", "FROM range(1000000)", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

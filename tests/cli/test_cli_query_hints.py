@@ -67,7 +67,7 @@ def test_a_mistyped_key_is_found_however_it_is_accessed(access: str, db: Path) -
     ],
 )
 def test_keys_that_exist_or_resemble_none_are_not_questioned(sql: str, db: Path) -> None:
-    """A key of the user's own data, a path or another table says nothing about the events."""
+    """Keys of the user's own data, paths and other tables are not compared with the events."""
     assert unknown(db, sql) == []
 
 
@@ -79,7 +79,7 @@ def test_a_table_without_rows_suggests_nothing(db: Path) -> None:
 
 
 def test_a_large_table_is_sampled_in_all_its_parts(db: Path) -> None:
-    """Newer events may have other keys. The number of sampled events is told, because a rare key may exist."""
+    """Newer events may have other keys. The number of sampled events is printed, because a rare key may exist."""
     with duckdb.connect(str(db)) as connection:
         add(connection, 60_000, city="Berlin")
         add(connection, 60_000, country="Chile")
@@ -93,7 +93,7 @@ def test_a_large_table_is_sampled_in_all_its_parts(db: Path) -> None:
 
 @pytest.mark.usefixtures("db")
 def test_the_hint_is_for_people() -> None:
-    """It stands below the table, and a program that reads lines or files does not get it."""
+    """It is printed below the table, and not in the output for programs."""
     sql = "SELECT properties.cty FROM events"
     shown = mpx("query", sql)
     assert (shown.exit_code, "did you mean 'city'?" in shown.stderr) == (0, True)
@@ -117,7 +117,7 @@ def test_the_hint_is_for_people() -> None:
 )
 @pytest.mark.usefixtures("db")
 def test_a_key_with_a_dollar_gets_a_hint_if_it_is_not_read(access: str, code: int) -> None:
-    """What the hint says is read."""
+    """The suggested spelling can be read."""
     result = mpx("query", f"SELECT {access} FROM events")
     assert result.exit_code == code
     assert ("""properties->>'$."$city"'""" in result.stderr) == (code != 0)

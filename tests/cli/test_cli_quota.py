@@ -38,7 +38,7 @@ def mpx(*words: str) -> Result:
 
 
 def shown(*words: str) -> list[tuple[str, str]]:
-    """Return what standard output says, by its names."""
+    """Return the lines of standard output by their labels."""
     result = mpx(*words)
     assert (result.exit_code, result.stderr) == (0, "")
     return [(line[:7].rstrip(), line[7:].strip()) for line in result.stdout.splitlines()]
@@ -75,7 +75,7 @@ def test_where_nothing_was_asked_all_is_left() -> None:
 
 
 def test_it_shows_what_is_left_who_used_it_and_when_more_comes() -> None:
-    """Requests are counted by process, and each place comes back an hour after its request."""
+    """Requests are counted by process, and each is available again an hour later."""
     use(2, ago=1805.0)
     use(1, ago=5.0)
     lines = dict(shown("--project", "12345"))
@@ -106,7 +106,7 @@ def test_a_process_is_running_or_ended() -> None:
 
 
 def test_requests_of_an_earlier_boot_are_nobodys() -> None:
-    """After a restart of the machine process ids mean nothing, but the hour goes on."""
+    """After a restart of the machine, process ids mean nothing, but the hour continues."""
     clock = system_clock()
     earlier = SharedQuota(Key(US, "12345"), clock=lambda: clock()._replace(boot="another"))
     assert earlier.take_slot().ticket
@@ -115,7 +115,7 @@ def test_requests_of_an_earlier_boot_are_nobodys() -> None:
 
 
 def test_a_pause_is_shown_with_its_end() -> None:
-    """While Mixpanel asked for patience, what is left does not help."""
+    """During a pause that Mixpanel requested, the remaining quota cannot be used."""
     SharedQuota(Key(US, "12345")).pause(600.0)
     lines = dict(shown("--project", "12345"))
     assert lines["left"] == "60 of 60 requests this hour"
@@ -217,7 +217,7 @@ def test_the_project_is_the_one_that_an_export_takes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Options go before the environment and the file, and where there are no credentials the project is enough."""
+    """Options take precedence over the environment and the file; without credentials, the project is enough."""
     there(tmp_path / "config.toml", monkeypatch)
     printed = as_json(*words.split())
     assert (printed["host"], printed["project_id"]) == (host, project)
@@ -234,7 +234,7 @@ def test_the_project_is_the_one_that_an_export_takes(
     ],
 )
 def test_what_names_no_project_is_one_line(words: str, code: int, text: str) -> None:
-    """Wrong options and missing settings are told as an export tells them."""
+    """Invalid options and missing settings cause the same errors as in an export."""
     result = mpx(*words.split())
     assert result.exit_code == code
     (line,) = result.stderr.splitlines()
@@ -243,7 +243,7 @@ def test_what_names_no_project_is_one_line(words: str, code: int, text: str) -> 
 
 
 def test_a_file_that_cannot_be_used_is_one_line() -> None:
-    """The warning is for people, and the answer is what this process knows: nothing."""
+    """The warning is for people; the output is what this process knows, namely nothing."""
     quota_file().mkdir(parents=True)
     result = mpx("--project", "5")
     assert result.exit_code == 0

@@ -39,7 +39,7 @@ def test_what_failed_or_is_missing_is_fetched_and_nothing_else(sim: Simulator, d
 
 @pytest.mark.usefixtures("env")
 def test_open_days_are_fetched_until_they_are_complete(sim: Simulator, db: Path) -> None:
-    """A day that had not been over for 48 hours comes again, in the place of what was there."""
+    """A day that was exported less than 48 hours after its end is fetched again, and replaces its rows."""
     last = datetime.now(UTC).date() - timedelta(days=1)
     days = ["--from", str(last - timedelta(days=4)), "--to", str(last)]
     mpx("export", *days, *ONE_A_REQUEST)
@@ -51,7 +51,7 @@ def test_open_days_are_fetched_until_they_are_complete(sim: Simulator, db: Path)
 
 @pytest.mark.usefixtures("env")
 def test_each_selection_is_fetched_as_it_was_asked_for(sim: Simulator, db: Path) -> None:
-    """Tables, events, `where`, zone and duplicates are those of the ledger, whatever is configured now."""
+    """Tables, events, `where`, zone and deduplication are those in the ledger, whatever the configuration is now."""
     sim.faults = [Fault("500", first=date(2024, 3, 4), last=date(2024, 3, 5))]
     free = 'properties["plan"] == "free"'
     mpx("export", "a", *NINE_DAYS, *ONE_A_REQUEST, "-e", "Sign Up, Page View", "--where", free)
@@ -66,7 +66,7 @@ def test_each_selection_is_fetched_as_it_was_asked_for(sim: Simulator, db: Path)
 
 @pytest.mark.usefixtures("env")
 def test_days_that_kept_duplicates_keep_them(sim: Simulator, db: Path) -> None:
-    """How the days were asked for that failed counts, whatever other days were asked for afterwards."""
+    """The options of the failed days are used, whatever options were used later for other days."""
     sim.faults = [Fault("500", first=date(2024, 3, 2), last=date(2024, 3, 2))]
     mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", *ONE_A_REQUEST, "--no-dedupe")
     sim.faults = []
@@ -78,7 +78,7 @@ def test_days_that_kept_duplicates_keep_them(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_days_of_overlapping_selections_do_not_stop_the_others(sim: Simulator, db: Path) -> None:
-    """What an export would refuse is left alone, and all else is fetched."""
+    """Days that an export would reject are left alone, and all others are fetched."""
     for day in ("2024-03-01", "2024-03-03"):
         mpx("export", "a", "--from", day, "--to", day, "--resume", "-q", "-e", "Sign Up")
     mpx("export", "a", "--from", "2024-03-02", "--to", "2024-03-02", "--append", "-q")
@@ -91,7 +91,7 @@ def test_days_of_overlapping_selections_do_not_stop_the_others(sim: Simulator, d
 
 @pytest.mark.usefixtures("env")
 def test_what_failed_before_there_was_a_table_is_not_forgotten(sim: Simulator, db: Path) -> None:
-    """Where only some of it has come, as after a kill, the rest is still known to be wanted."""
+    """If only some days were exported, for example because of a kill, the other days are still fetched."""
     sim.faults = [Fault("500")]
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
     sim.faults = []
@@ -103,7 +103,7 @@ def test_what_failed_before_there_was_a_table_is_not_forgotten(sim: Simulator, d
 
 @pytest.mark.usefixtures("env")
 def test_one_table_can_be_chosen(sim: Simulator, db: Path) -> None:
-    """The others stay as they are; one that the ledger does not know is exit code 4, without a request."""
+    """The other tables are unchanged; a table that is not in the ledger is exit code 4, without a request."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     mpx("export", "a", *NINE_DAYS, *ONE_A_REQUEST)
     mpx("export", "b", *NINE_DAYS, *ONE_A_REQUEST)
@@ -120,7 +120,7 @@ def test_one_table_can_be_chosen(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_with_nothing_to_fetch_it_says_so(sim: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 0, one line on standard error and no request, nor credentials; quiet is silent, JSON an empty list."""
+    """Exit code 0, one line on standard error, no request and no credentials; quiet prints nothing, JSON an empty list."""
     mpx("export", *NINE_DAYS, "-q")
     before = len(sim.requests)
     monkeypatch.delenv("MP_SECRET")
@@ -134,7 +134,7 @@ def test_with_nothing_to_fetch_it_says_so(sim: Simulator, db: Path, monkeypatch:
 
 @pytest.mark.usefixtures("env")
 def test_a_file_without_events_is_not_called_complete(sim: Simulator, db: Path) -> None:
-    """Nor is one whose replacement was interrupted."""
+    """Nor is a file whose replacement was interrupted."""
     query(db, "CREATE TABLE mine AS SELECT 1")
     assert "no exported events yet" in mpx("retry").stderr
     mpx("export", *NINE_DAYS, "-q")
@@ -152,7 +152,7 @@ def test_a_file_without_events_is_not_called_complete(sim: Simulator, db: Path) 
 )
 @pytest.mark.usefixtures("env")
 def test_what_was_changed_by_hand_is_not_called_complete(sql: str, db: Path) -> None:
-    """There is nothing that `resume` would fetch, so a line says where to look, and quiet is quiet."""
+    """`resume` would fetch nothing, so a line says where to look; quiet prints nothing."""
     mpx("export", *NINE_DAYS, "-q")
     query(db, sql)
     assert "is incomplete; see mpx status" in mpx("retry").stderr
@@ -161,7 +161,7 @@ def test_what_was_changed_by_hand_is_not_called_complete(sql: str, db: Path) -> 
 
 @pytest.mark.usefixtures("env")
 def test_a_table_that_was_dropped_stays_away(sim: Simulator, db: Path) -> None:
-    """Nobody who dropped a table wants it back; one that could not be made yet is."""
+    """A table that the user dropped is not created again; one that could not be created yet is."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     mpx("export", "dropped", *NINE_DAYS, *ONE_A_REQUEST)
     mpx("export", "never", "--from", "2024-03-09", "--to", "2024-03-09", *ONE_A_REQUEST)
@@ -192,7 +192,7 @@ def test_a_table_that_was_given_another_column_is_not_passed_over(sim: Simulator
 
 @pytest.mark.usefixtures("env")
 def test_a_look_stays_a_look(sim: Simulator) -> None:
-    """Days fetched with --limit are not fetched in full, nor is what lies between them and others."""
+    """Days fetched with --limit are not fetched in full, nor are the days between them and others."""
     mpx("export", "--from", "2024-01-01", "--to", "2024-01-01", "--limit", "3", "-q")
     mpx("export", *NINE_DAYS, "--append", "-q")
     before = len(sim.requests)
@@ -202,7 +202,7 @@ def test_a_look_stays_a_look(sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_look_that_failed_is_not_fetched_in_full(sim: Simulator, db: Path) -> None:
-    """Nobody waits for these days, and what an earlier look brought stays."""
+    """These days are not expected, and the rows of an earlier limited export stay."""
     look = ["export", "--from", "2024-03-01", "--to", "2024-03-01", "--limit", "3", "--retries", "0", "-q"]
     mpx(*look)
     sim.faults = [Fault("500")]

@@ -41,7 +41,7 @@ def mpx(*words: str) -> Result:
 
 
 def mistake(*words: str) -> str:
-    """Return the one line that is all that `mpx simulate` says of wrong usage."""
+    """Return the one line that `mpx simulate` prints for invalid usage."""
     result = mpx("simulate", *words)
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
@@ -176,7 +176,7 @@ def test_the_plan_reaches_back_so_many_days() -> None:
 
 
 def test_a_project_may_have_any_number_of_days() -> None:
-    """Days beyond the calendar are no mistake."""
+    """Days beyond the calendar are not an error."""
     with running("--days", "999999999", "--events-per-day", "20") as settings:
         assert len(get(settings).content) > 1000
 
@@ -234,7 +234,7 @@ def test_a_fault_file_must_be_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Mars/Olympus", "../passwd", "US", ""])
 def test_a_zone_must_be_there(name: str) -> None:
-    """A zone that nobody knows is wrong usage."""
+    """An unknown zone is a usage error."""
     assert "there is no time zone" in mistake("--timezone", name)
 
 

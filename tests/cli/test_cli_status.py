@@ -33,7 +33,7 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the commands that a text tells to type."""
+    """Return the commands that the text suggests."""
     return [shlex.split(line) for line in text.splitlines() if line.startswith("  mpx ")]
 
 
@@ -118,7 +118,7 @@ def test_a_narrow_terminal_has_the_bars_below() -> None:
     st.integers(39, 200),
 )
 def test_no_line_is_wider_than_the_terminal(days: str, rows: list[int], signs: Signs, width: int) -> None:
-    """Whatever there is to draw; and every day is drawn, with a sign of its own for each status."""
+    """Every day is drawn, with a different sign for each status."""
     found = coverage(days, rows)
     lines = drawn(found, signs, width)
     if width >= 54:  # where a few days' words and figures have room
@@ -133,7 +133,7 @@ def test_no_line_is_wider_than_the_terminal(days: str, rows: list[int], signs: S
     [("utf-8", UNICODE), ("utf-16", UNICODE), ("cp1252", ASCII), ("cp437", ASCII), ("ascii", ASCII), (None, ASCII), ("x", ASCII)],
 )  # fmt: skip
 def test_signs_are_those_that_the_console_can_print(encoding: str | None, signs: Signs) -> None:
-    """A console of Windows without Unicode gets letters and digits."""
+    """A Windows console without Unicode gets letters and digits."""
     assert signs_for(encoding) is signs
 
 
@@ -142,7 +142,7 @@ def test_signs_are_those_that_the_console_can_print(encoding: str | None, signs:
     [(0, "just now"), (1, "1 minute ago"), (59, "59 minutes ago"), (60, "1 hour ago"), (1440, "1 day ago"), (4400, "3 days ago"), (-5, "just now")],
 )  # fmt: skip
 def test_the_last_export_is_so_long_ago(minutes: int, words: str) -> None:
-    """In the largest unit that it has had one of; a clock that was set back is no past."""
+    """The largest suitable unit is used; a time in the future, after the clock was set back, is not negative."""
     assert _ago(datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=minutes, seconds=5)) == words
 
 
@@ -151,7 +151,7 @@ def test_the_last_export_is_so_long_ago(minutes: int, words: str) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_what_is_printed_fixes_what_failed(sim: Simulator, db: Path) -> None:
-    """Each failure stands with its reason and a command; the commands make the table exact, and then there is none."""
+    """Each failure has its reason and a command; the commands complete the table, and then none is printed."""
     sim.faults = [
         Fault("500", first=date(2024, 3, 3), last=date(2024, 3, 4)),
         Fault("503", first=date(2024, 3, 7), last=date(2024, 3, 7)),
@@ -219,7 +219,7 @@ def test_a_replacement_that_is_not_finished_is_told_with_its_command(sim: Simula
 
 @pytest.mark.usefixtures("env")
 def test_a_table_that_was_dropped_is_nothing_to_fetch(db: Path) -> None:
-    """It is said to be gone, and no command brings it back unasked."""
+    """The table is reported as dropped, and no command creates it again."""
     mpx("export", *NINE_DAYS)
     query(db, "DROP TABLE events")
     shown = mpx("status").stdout
@@ -247,7 +247,7 @@ def test_json_has_each_day_and_each_command(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_many_failures_are_counted(db: Path) -> None:
-    """A screenful has a command each; how many others there are is said."""
+    """A screenful of failures have commands; the number of the others is printed."""
     mpx("export", "--from", "2024-03-01", "--to", "2024-03-01")
     for number in range(1, 13):
         query(
@@ -263,7 +263,7 @@ def test_many_failures_are_counted(db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_file_without_exports_says_how_to_begin(db: Path) -> None:
-    """Tables that are no export's are named, and the first command is."""
+    """Tables that were not exported are named, and so is the first command to run."""
     query(db, "CREATE TABLE visits AS SELECT 1 AS x")
     shown = mpx("status").stdout
     assert "Other tables: visits" in shown
@@ -272,7 +272,7 @@ def test_a_file_without_exports_says_how_to_begin(db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_one_table_can_be_chosen() -> None:
-    """And one that the ledger does not know is exit code 4."""
+    """A table that is not in the ledger is exit code 4."""
     mpx("export", "a", *NINE_DAYS)
     mpx("export", "b", *NINE_DAYS)
     assert re.findall(r"^table +(\w)$", mpx("status").stdout, re.MULTILINE) == ["a", "b"]
@@ -314,7 +314,7 @@ def test_a_console_prints_what_it_can(env: Mapping[str, str], encoding: str, sig
 
 
 def test_a_file_in_use_names_the_process_and_the_option(db: Path) -> None:
-    """Exit code 1 and one line; with --wait a second line says before that somebody waits, and for how long."""
+    """Exit code 1 and one line; with --wait, another line first says how long the command waits, and for whom."""
     with held_by_another(db) as holder:
         result = mpx("status", str(db))
         assert result.exit_code == 1
@@ -327,7 +327,7 @@ def test_a_file_in_use_names_the_process_and_the_option(db: Path) -> None:
 
 
 def test_a_file_that_becomes_free_is_shown(db: Path) -> None:
-    """A real process waits for another one, and goes on when that has ended."""
+    """A real process waits for another one, and continues when that has ended."""
     with (
         held_by_another(db) as holder,
         subprocess.Popen(

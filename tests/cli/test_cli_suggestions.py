@@ -33,7 +33,7 @@ def test_only_similar_names_are_suggested() -> None:
 )
 @pytest.mark.usefixtures("env")
 def test_a_typo_gets_a_suggestion(words: list[str], suggestion: str, tmp_path: Path) -> None:
-    """Commands, options, tables and accounts: the error says what exists."""
+    """For commands, options, tables and accounts, the error says what exists."""
     (tmp_path / "config.toml").write_text('[accounts.main]\nsecret = "s"\n', encoding="utf-8")
     assert mpx("export", *WEEK).exit_code == 0
     result = mpx(*words)
@@ -43,7 +43,7 @@ def test_a_typo_gets_a_suggestion(words: list[str], suggestion: str, tmp_path: P
 
 @pytest.mark.usefixtures("env")
 def test_a_mistyped_event_costs_no_request(sim: Simulator, db: Path) -> None:
-    """Complete days without the name refuse it where nobody can be asked; a flag, and then a repetition, allow it."""
+    """If complete days lack the name and there is no terminal, it is rejected; a flag or an earlier export allows it."""
     assert mpx("export", *WEEK).exit_code == 0
     sim.requests.clear()
     some = ["export", "some", *WEEK, "--resume", "-e", "SignUp"]
@@ -60,7 +60,7 @@ def test_a_mistyped_event_costs_no_request(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_new_event_is_not_questioned() -> None:
-    """Neither is a known one, nor any name for another project."""
+    """Nor is a known one, or any name for another project."""
     assert mpx("export", *WEEK).exit_code == 0
     assert "did you mean" not in mpx("export", "others", *WEEK, "-e", "Sign Up,New Event").stderr
     other = mpx("export", "other", *WEEK, "-e", "SignUp", "--project-id", "777", "--dry-run")
@@ -80,7 +80,7 @@ def test_selected_events_only_suggest(sim: Simulator) -> None:
 @pytest.mark.parametrize("answer, code", [("n", 1), ("y", 0)])
 @pytest.mark.usefixtures("env")
 def test_a_terminal_asks_about_a_mistyped_event(answer: str, code: int, sim: Simulator) -> None:
-    """The default is no."""
+    """The default answer is no."""
     assert mpx("export", *WEEK).exit_code == 0
     sim.requests.clear()
     typed(["export", "some", *WEEK, "-e", "SignUp"], [(b"[y/N]:", answer)], exit_code=code)
@@ -101,7 +101,7 @@ def test_a_terminal_asks_about_a_mistyped_event(answer: str, code: int, sim: Sim
 def test_another_selection_gets_the_options_of_the_table(
     first: list[str], second: list[str], option: str
 ) -> None:
-    """What the error advises continues the table."""
+    """The command in the error's advice continues the table."""
     mpx("export", *WEEK, *first)
     result = mpx("export", *WEEK, "--append", *second)
     assert result.exit_code == 1

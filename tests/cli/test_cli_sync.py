@@ -30,7 +30,7 @@ def configured(folder: Path, text: str) -> None:
 
 
 def test_two_nights(sim: Simulator, db: Path) -> None:
-    """The first sync needs a day, a later one nothing; neither prints anything where nobody looks."""
+    """The first sync needs a day, later ones need nothing; neither prints anything without a terminal."""
     assert "--since" in one_error(missing := mpx("sync"))
     assert (missing.exit_code, db.exists(), sim.requests) == (2, False, [])
     for words in (("--since", str(ago(9))), ()):
@@ -148,7 +148,7 @@ def test_mistakes_cost_no_request(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 def test_init_asks_and_writes_a_section(sim: Simulator, db: Path, tmp_path: Path) -> None:
-    """The answers are in the file, whose other contents stay, and the section can be used; a terminal shows a summary."""
+    """The answers are in the file, whose other contents stay, and the section works; a terminal shows a summary."""
     configured(tmp_path, "# mine\n[defaults]\nparallel = true\n")
     questions = [
         (b"[events]:", "nightly"),

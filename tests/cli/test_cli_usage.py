@@ -15,7 +15,7 @@ from mixpanel_export.simulator import Simulator
 
 
 def test_errors_name_options_and_not_arguments() -> None:
-    """The command line names options where Python names arguments; the reason stays as it is."""
+    """The command line names options where Python names arguments; the reason is the same."""
     spent = errors.RateLimitError(
         "no from_date\nhelps", advice="lower $max_workers or $per_hour", days="2024-01-01"
     )
@@ -33,7 +33,7 @@ def test_every_argument_of_an_advice_is_an_option() -> None:
 
 @pytest.mark.usefixtures("env")
 def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
-    """The library names its arguments, and the shell's door its own."""
+    """The library names its arguments, and the command line names its options."""
     swapped = mpx("export", "--from", "2024-03-02", "--to", "2024-03-01", "--parallel")
     assert one_error(swapped).startswith("Error: --to 2024-03-01")
     assert "leave out --append" in one_error(mpx("export", *WEEK, "--append"))
@@ -90,7 +90,7 @@ def test_wrong_usage_is_one_line_and_costs_no_request(sim: Simulator, words: lis
 
 @pytest.mark.usefixtures("env")
 def test_days_in_the_future_are_refused(sim: Simulator) -> None:
-    """A range of days that have begun nowhere on earth is refused."""
+    """A range of days that have not begun in any time zone is rejected."""
     day = str((datetime.now(UTC) + timedelta(days=2)).date())
     result = mpx("export", "--from", day, "--to", day, "--parallel")
     assert result.exit_code == 2
@@ -134,7 +134,7 @@ def test_settings_that_cannot_work_cost_no_request(
 
 @pytest.mark.usefixtures("env")
 def test_a_path_that_does_not_exist_is_an_error(sim: Simulator, tmp_path: Path) -> None:
-    """A mistyped folder is said before anything is fetched."""
+    """A mistyped folder is reported before anything is fetched."""
     result = mpx("export", *WEEK, "--db", str(tmp_path / "no" / "folder" / "x.duckdb"))
     assert result.exit_code == 1
     assert "folder" in one_error(result)
@@ -143,7 +143,7 @@ def test_a_path_that_does_not_exist_is_an_error(sim: Simulator, tmp_path: Path) 
 
 @pytest.mark.usefixtures("env")
 def test_a_file_of_another_kind_is_an_error(sim: Simulator, db: Path) -> None:
-    """What is no DuckDB file is left as it is."""
+    """A file that is not a DuckDB database is left unchanged."""
     db.write_text("a,b\n1,2\n" * 2000, encoding="utf-8")
     result = mpx("export", *WEEK)
     assert result.exit_code == 1

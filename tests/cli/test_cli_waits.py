@@ -43,7 +43,7 @@ def test_the_pace_of_the_quota_is_no_wait() -> None:
 
 
 def test_waits_are_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line says what the export waits for."""
+    """One line says what the export is waiting for."""
     with watching("events") as (_, show):
         show(Progress(batches=2))
         show(Progress(batches=2, waiting_for="a retry after: spent,\nhe said"))
@@ -66,7 +66,7 @@ def test_waits_are_silent_where_nothing_is_shown(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_a_long_wait_is_forecast_once(capsys: pytest.CaptureFixture[str], shown: bool) -> None:
-    """Off a terminal the line comes first, and also where batches are not shown; later ones would not be true."""
+    """Without a terminal, the line comes first, even if batches are not shown; later ones would not be true."""
     with watching("events", shown=shown) as (_, show):
         show(Progress(batches=50, quota_left=12, quota_wait=3480))
         show(Progress(batches=50, quota_left=11, quota_wait=3470))
@@ -75,7 +75,7 @@ def test_a_long_wait_is_forecast_once(capsys: pytest.CaptureFixture[str], shown:
 
 @pytest.mark.usefixtures("env")
 def test_a_retry_leaves_a_trace_in_a_log(sim: Simulator) -> None:
-    """An export that comes late says why."""
+    """The log explains why an export took longer."""
     sim.faults = [Fault("500", times=1)]
     result = mpx("export", *WEEK)
     assert result.exit_code == 0
@@ -91,7 +91,7 @@ def test_a_retry_leaves_a_trace_in_a_log(sim: Simulator) -> None:
 @pytest.mark.parametrize("other, code", [("429", 5), ("500", 1)])
 @pytest.mark.usefixtures("env")
 def test_only_the_quota_is_exit_code_5(sim: Simulator, words: list[str], other: str, code: int) -> None:
-    """A script may wait and go on where every failure is the quota's, in one request or many."""
+    """If the quota caused every failure, a script may wait and continue, with one request or many."""
     sim.faults = [Fault(other, first=date(2024, 3, 9)), Fault("429", last=date(2024, 3, 6))]  # type: ignore[arg-type] # parametrize knows strings only
     result = mpx("export", *NINE_DAYS, *words, "--retries", "0", "--max-wait", "0", "-q")
     assert result.exit_code == code
@@ -100,7 +100,7 @@ def test_only_the_quota_is_exit_code_5(sim: Simulator, words: list[str], other: 
 
 @pytest.mark.usefixtures("env")
 def test_what_the_quota_leaves_no_time_for_is_fetched_later(sim: Simulator, db: Path) -> None:
-    """Exit code 5, one line for all those days, and a command that says when and keeps the limits typed."""
+    """Exit code 5, one line for all those days, and a command with the earliest time that keeps the limits."""
     words = ["-p", "--chunk-days", "1", "--per-hour", "4", "--max-wait", "0.5m", "--idle-timeout", "90"]
     result = mpx("export", *NINE_DAYS, *words, "--no-progress")
     assert result.exit_code == 5
@@ -123,7 +123,7 @@ def test_what_the_quota_leaves_no_time_for_is_fetched_later(sim: Simulator, db: 
 
 
 def test_days_that_are_late_are_told_in_one_line() -> None:
-    """Days that follow each other are one range; other failures keep a line each, and decide when to go on."""
+    """Consecutive days are one range; other failures have their own lines, and determine when to continue."""
     late = errors.RateLimitError("no request left", retry_after=600.0)
     ranges = [("2024-02-27", "2024-02-28"), ("2024-02-29", "2024-02-29"), ("2024-03-02", "2024-03-02")]
     fields: dict[str, object] = {"failed_batches": 3, "failed_date_ranges": tuple(ranges)}
@@ -163,6 +163,6 @@ def test_durations_are_written_as_people_do(text: str, seconds: float) -> None:
 
 @given(st.integers(0, 10**9).map(lambda thousandths: thousandths / 1000))
 def test_any_duration_survives_the_command_line(seconds: float) -> None:
-    """What the command that goes on says of a duration is read back as the same."""
+    """The duration in the suggested command is parsed back into the same duration."""
     words = duration_words(seconds)
     assert parse_duration(click.Context(click.Command("any")), click.Option(["--any"]), words) == seconds

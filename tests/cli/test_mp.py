@@ -162,7 +162,7 @@ def test_other_results_have_the_formats_too(style: str, capsys: pytest.CaptureFi
 
 @pytest.mark.skipif(os.name != "posix", reason="the stand-in for jq is a script")
 def test_jq_filters_the_result(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program gets the expression and the JSON; its lines are the result, one alone as it is."""
+    """The program gets the expression and the JSON; its output lines are the result."""
     program = tmp_path / "bin" / "jq"
     program.parent.mkdir()
     program.write_text(
@@ -190,7 +190,7 @@ def test_jq_itself_filters_the_result(expression: str, answer: object, db: Path)
 
 
 def test_the_file_is_named_before_or_after_the_command(sim: Simulator, tmp_path: Path) -> None:
-    """--db stands in either place, and the later one counts."""
+    """--db may be in either place; the later one wins."""
     other = str(tmp_path / "other.duckdb")
     assert mpx("mp", "--db", str(tmp_path / "none"), "fetch", "events", "--db", other, *DAYS).exit_code == 0
     count = "SELECT count(*) FROM events"
@@ -201,7 +201,7 @@ def test_the_file_is_named_before_or_after_the_command(sim: Simulator, tmp_path:
 
 
 def test_a_table_is_an_option_or_an_argument(db: Path) -> None:
-    """Either names the table that a command inspects; both or neither is wrong usage."""
+    """Either names the table that a command inspects; both or neither is a usage error."""
     del db
     for command in ("schema", "summarize", "breakdown", "keys"):
         named = result_of(mpx("mp", "inspect", command, "events"))
@@ -229,7 +229,7 @@ def test_a_table_is_an_option_or_an_argument(db: Path) -> None:
     ],
 )
 def test_wrong_usage_has_the_exit_codes_of_mp(words: list[str], code: int, sim: Simulator) -> None:
-    """One line says what is wrong, and nothing is requested."""
+    """One line describes the error, and nothing is requested."""
     result = mpx("mp", "-q", *words)
     assert (result.exit_code, result.stdout, sim.requests) == (code, "", [])
     assert result.stderr.splitlines()[-1].startswith("Error: ")
@@ -247,13 +247,13 @@ def test_refused_requests_have_the_exit_codes_of_mp(kind: Any, code: int, sim: S
 
 @pytest.mark.parametrize("words", [f"{group} {name}".split() for group in MISSING for name in MISSING[group]])
 def test_what_is_missing_says_what_to_use(words: list[str]) -> None:
-    """Commands of `mp` without a counterpart end with an error and a hint, whatever their options."""
+    """Commands of `mp` without a counterpart fail with an error and a hint, whatever their options."""
     result = mpx("mp", *words, "any", "--from", "2024-01-01")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "; use " in result.stderr
 
 
 def test_an_unknown_command_is_one(sim: Simulator) -> None:
-    """It is neither here nor in `mp`."""
+    """It exists neither here nor in `mp`."""
     assert mpx("mp", "nothing").exit_code == 2
     assert "mpx accounts default" in mpx("mp", "auth", "switch", "main").stderr

@@ -93,7 +93,7 @@ def words_of(mode: str) -> list[str]:
 
 @contextmanager
 def started(code: str, words: list[str], env: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
-    """Run *code* as a program in a process group of its own, as a shell does."""
+    """Run *code* as a program in a separate process group, as a shell does."""
     command = [sys.executable, "-c", code, *words]
     with subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -128,7 +128,7 @@ def wait_for(word: str, process: "subprocess.Popen[str]") -> None:
 def test_a_signal_ends_every_stage_in_good_order(
     stage: str, number: signal.Signals, sim: Simulator, env: Mapping[str, str], db: Path
 ) -> None:
-    """The exit code is the shells', the last line says how to go on, no staging stays, and that line completes it."""
+    """The exit code is that of a shell, the last line says how to continue, no staging is left, and that command works."""
     code, fault, settings, sign = STAGES[stage]
     if stage == "swap":
         assert mpx("export", *DAYS, "-q", env=env).exit_code == 0
@@ -154,7 +154,7 @@ def test_a_signal_ends_every_stage_in_good_order(
 def test_a_second_signal_ends_the_program_at_once(
     number: signal.Signals, sim: Simulator, env: Mapping[str, str], db: Path
 ) -> None:
-    """While a clean-up that never ends is under way; the next export removes what it left."""
+    """The signal arrives during a clean-up that never ends; the next export removes what is left."""
     sim.faults = [Fault("stall")]
     with started(IN_CLEANUP, words_of("create"), env) as process:
         wait_for("attempt 1", process)
@@ -193,7 +193,7 @@ except KeyboardInterrupt:
 def test_a_script_that_is_interrupted_twice_ends(
     way: str, sim: Simulator, env: Mapping[str, str], db: Path
 ) -> None:
-    """Whenever the two come, the script ends by itself, leaves no staging, and the next run completes the table."""
+    """Whenever the signals arrive, the script ends, leaves no staging, and the next run completes the table."""
     draw = random.Random(way)
     sim.faults = [Fault("stall", after=4)]
     with started(SCRIPT, [way, str(db)], env) as process:
@@ -232,7 +232,7 @@ def handling() -> Iterator[Handling]:
 
 
 class Endless:
-    """A call that never ends, and takes steps to clean up; a signal comes before it waits and at each step."""
+    """A call that never ends and cleans up in steps; a signal arrives before it waits and at each step."""
 
     def __init__(self, number: signal.Signals) -> None:
         self._number = number
@@ -276,7 +276,7 @@ def test_what_a_handler_raises_leaves(handling: Handling) -> None:
 def test_a_handler_that_raises_nothing_changes_nothing(
     where: Callable[[Callable[[], object]], object], handling: Handling
 ) -> None:
-    """It is called, and the call goes on to its value."""
+    """The handler is called, and the call continues and returns its value."""
     came: list[int] = []
     handling(signal.SIGTERM, lambda number, _: came.append(number))
 

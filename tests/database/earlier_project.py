@@ -68,7 +68,7 @@ def lines_of(day: date, *, late: bool) -> list[bytes]:
 
 
 class Project:
-    """Answers requests; a day that *fails* is refused."""
+    """Answers requests; requests for a day in *fails* are refused."""
 
     def __init__(self, *, late: bool, fails: date | None = None) -> None:
         self.days: list[date] = []

@@ -56,7 +56,7 @@ def settings(connection: duckdb.DuckDBPyConnection) -> dict[str, object]:
 
 
 def test_a_new_file_has_the_oldest_storage_version_with_zstd(db: Path) -> None:
-    """Files are created for every DuckDB from 1.2, whatever characters their name has."""
+    """Files are created for every DuckDB from 1.2 on, whatever characters their names have."""
     with closing(connect(db)) as connection:
         assert supports_zstd(connection)
     assert query(
@@ -65,7 +65,7 @@ def test_a_new_file_has_the_oldest_storage_version_with_zstd(db: Path) -> None:
 
 
 def test_an_older_file_is_known_to_lack_zstd(db: Path) -> None:
-    """A file of an older storage version is not asked for what it cannot hold."""
+    """A file with an older storage version is not used for what it cannot store."""
     with duckdb.connect() as outside:
         name = str(db).replace("'", "''")
         outside.execute(f"ATTACH '{name}' AS old (STORAGE_VERSION 'v1.0.0')")
@@ -80,7 +80,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_database_is_left_alone(db: Path) -> None:
-    """The error says what it is not, and the file is as it was."""
+    """The error says so, and the file is unchanged."""
     db.write_text("hello" * 1000)
     with pytest.raises(DatabaseError, match="is not a DuckDB database") as caught:
         connect(db)
@@ -88,20 +88,20 @@ def test_a_file_that_is_no_database_is_left_alone(db: Path) -> None:
 
 
 def test_a_folder_is_no_database(tmp_path: Path) -> None:
-    """The error says what it is."""
+    """The error says so."""
     with pytest.raises(DatabaseError, match=r"is a directory, not a regular file"):
         connect(tmp_path)
 
 
 def test_the_process_that_holds_the_file_is_named(db: Path) -> None:
-    """A locked file says by whom."""
+    """The error about a locked file names the process."""
     with held_elsewhere(db) as pid, pytest.raises(DatabaseLockedError, match=f"process {pid}") as caught:
         connect(db)
     assert caught.value.holding_pid == pid
 
 
 def test_a_read_only_connection_of_this_process_is_named(db: Path) -> None:
-    """DuckDB cannot open a file twice in different ways, and the error says what to close."""
+    """DuckDB cannot open a file twice in different modes, and the error says what to close."""
     connect(db).close()
     with closing(connect(db, read_only=True)), pytest.raises(DatabaseError, match="close that connection"):
         connect(db)
@@ -169,7 +169,7 @@ with connected_for_export(Path(sys.argv[1])) as connection:
 
 
 def test_rows_are_found_by_their_ids(db: Path) -> None:
-    """Rows that an export looks up by `rowid` are those that it means, whatever its transaction wrote before."""
+    """Rows that an export finds by `rowid` are the intended ones, whatever its transaction wrote before."""
     # In a process of its own, as DuckDB may crash instead of finding wrong rows.
     looked_up = subprocess.run(
         [sys.executable, "-c", LOOK_UPS, str(db)], capture_output=True, text=True, check=False
@@ -202,7 +202,7 @@ def test_the_default_of_memory_follows_the_machine(sizes: list[int], cores: int,
 def test_memory_and_threads_are_what_the_environment_says(
     db: Path, given: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has more memory or cores than a modest guess, or wants fewer used, says so."""
+    """Users can set more memory or processors than the cautious default, or fewer."""
     monkeypatch.setenv("MPX_MEMORY_LIMIT", given)
     monkeypatch.setenv("MPX_THREADS", "1")
     assert memory_limit() == size
@@ -212,7 +212,7 @@ def test_memory_and_threads_are_what_the_environment_says(
 
 
 def test_the_memory_of_the_process_bounds_that_of_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DuckDB gets what the rest of an export leaves; it never gets more than its own limit or default."""
+    """DuckDB gets the memory that the rest of an export leaves, but never more than its own limit or default."""
     default = memory_limit()
     monkeypatch.setenv("MPX_PROCESS_MEMORY", "350MB")
     assert memory_limit() == 96_000_000
@@ -240,7 +240,7 @@ def test_the_memory_of_the_process_bounds_that_of_duckdb(monkeypatch: pytest.Mon
 def test_settings_that_mean_nothing_are_refused(
     db: Path, variable: str, given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the environment says wrongly is named, before anything is asked for."""
+    """An invalid setting in the environment is named before the first request."""
     monkeypatch.setenv(variable, given)
     with pytest.raises(ConfigError, match=f"{variable} must be .*{given}"), connected_for_export(db):
         pass
@@ -249,7 +249,7 @@ def test_settings_that_mean_nothing_are_refused(
 def test_lines_of_kilobytes_are_loaded_where_the_usual_memory_is_too_little(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole buffers of such lines pass through the load at a time; a chunk that does not fit gets more room."""
+    """Whole buffers of such lines are loaded at a time; a chunk that does not fit gets more memory."""
     monkeypatch.setenv("MPX_MEMORY_LIMIT", "96MB")
     line = b'{"event":"a","properties":{"time":1709251200,"n":%d,"text":"%s"}}\n'
     body = b"".join(line % (number, b"%08x" % number * 1000) for number in range(6000))
@@ -280,7 +280,7 @@ def test_long_lines_get_room_for_the_while(db: Path) -> None:
 
 
 def test_who_creates_the_file_too_late_leaves_it_alone(db: Path) -> None:
-    """Of two processes that find no file, the slower one must not take away what the quicker one writes."""
+    """If two processes find no file, the slower one does not delete the file that the faster one writes."""
     with connected_for_export(db) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS n")
         before = db.stat().st_ino
@@ -312,7 +312,7 @@ def refusing(*_: object) -> None:
 
 
 def test_more_room_is_never_less_and_ends_where_it_began(db: Path) -> None:
-    """Inside the room for long lines, the last resort takes none away, and what comes after it has as much as before."""
+    """Inside the memory for long lines, the maximum does not reduce it, and afterwards the setting is as before."""
     limit = "SELECT current_setting('memory_limit')"
     with connected_for_export(db) as connection, memory_for_lines(connection, 40 << 20):
         before = connection.execute(limit).fetchone()
@@ -340,7 +340,7 @@ def test_room_ends_without_an_error_where_an_application_holds_more(
 
 
 def test_a_transaction_that_fails_leaves_nothing(db: Path) -> None:
-    """What the block did is rolled back, whatever it raised, also where DuckDB has ended it already."""
+    """The block is rolled back whatever it raised, even if DuckDB has already ended the transaction."""
     with closing(connect(db)) as connection:
         connection.execute("CREATE TABLE t (i INTEGER)")
         for error in (KeyboardInterrupt, LookupError):
@@ -382,7 +382,7 @@ def test_an_application_that_forbids_files_is_told_before_anything_is_asked(db: 
 
 
 def test_a_locked_configuration_is_one_of_our_errors(db: Path) -> None:
-    """Where the application forbids settings, the export says so instead of running with others."""
+    """If the application forbids settings, the export raises an error instead of running with other settings."""
     with closing(connect(db)) as own:
         own.execute("SET lock_configuration = true")
         with (

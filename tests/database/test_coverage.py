@@ -58,7 +58,7 @@ def test_the_newest_row_of_a_day_decides() -> None:
 
 
 def test_a_day_is_missing_between_known_ones_only() -> None:
-    """Nothing is said of days before the first and after the last, nor between them and a look at some other days."""
+    """Days before the first and after the last are not missing, nor are days between them and a limited export."""
     found = coverage(row(1, 3, 3), row(2, 5, 5), row(3, 40, 41, "limited"))
     assert [known.day for known in found.days] == [day(3), day(4), day(5), day(40), day(41)]
     assert statuses(found) == "cmcll"
@@ -66,7 +66,7 @@ def test_a_day_is_missing_between_known_ones_only() -> None:
 
 
 def test_what_was_limited_or_imported_is_not_fetched() -> None:
-    """Ranges end before such days, and go on behind them."""
+    """Ranges end before such days and continue after them."""
     found = coverage(row(1, 0, 0, "failed"), row(2, 2, 2, "limited"), row(3, 5, 5), row(4, 6, 6, "open"))
     assert found.to_fetch == (Chunk(day(0), day(1)), Chunk(day(3), day(6)))
     assert coverage(row(1, 0, 3), row(2, 1, 1, "imported")).to_fetch == ()
@@ -81,7 +81,7 @@ def test_days_of_another_program_are_missing_nowhere() -> None:
 
 
 def test_days_of_a_selection_that_may_share_events_are_not_fetched_beside_it() -> None:
-    """`resume` would refuse them, whether they are missing or failed; disjoint events stand in nobody's way."""
+    """`resume` would reject them, whether they are missing or failed; disjoint events do not block days."""
     some, others = Selection("12345", ("A",)), Selection("12345", ("B",))
     failed, known = row(1, 1, 2, "failed", selection=some), row(2, 7, 7, selection=some)
     all_events, disjoint = row(3, 2, 4), row(3, 2, 4, selection=others)
@@ -124,7 +124,7 @@ def test_a_target_without_batches_has_missing_days() -> None:
 
 
 def test_failures_of_one_kind_are_one() -> None:
-    """Days that follow each other and failed alike are told once, without the days that each reason names."""
+    """Consecutive days that failed for the same reason are one failure, without the days in each reason."""
     found = coverage(
         row(1, 0, 1, "failed"), row(2, 2, 2, "failed"), row(3, 3, 3, "failed", error="else"), row(4, 4, 4),
         row(5, 5, 5, "failed", error=None), row(6, 7, 7, "failed", error=None),
@@ -138,7 +138,7 @@ def test_failures_of_one_kind_are_one() -> None:
 
 
 def test_silent_days_are_runs() -> None:
-    """Days that were answered without a body are told as runs, unless a newer batch has events."""
+    """Days whose responses had no body are reported as ranges, unless a newer batch has events."""
     usual: dict[str, Any] = {"rows": 0, "bytes_read": 0}
     found = coverage(
         row(1, 0, 0, **usual), row(2, 1, 2, **usual), row(3, 4, 4, **usual), row(4, 6, 6, **usual),
@@ -157,7 +157,7 @@ def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:
 
 
 def test_rows_that_were_changed_by_hand_are_a_mismatch() -> None:
-    """A batch is to have the rows that the ledger says; a failed one has none, and an imported one is not vouched for."""
+    """A batch should have the rows in the ledger; a failed one has none, and an imported one is not compared."""
     rows = row(1, 0, 0), row(2, 1, 2), row(3, 3, 3, "failed"), row(4, 4, 4, "imported")
     found = coverage(*rows, counted={2: {day(1): 4}})
     assert found.mismatches == (
@@ -167,7 +167,7 @@ def test_rows_that_were_changed_by_hand_are_a_mismatch() -> None:
 
 
 def test_only_what_needs_nothing_is_whole() -> None:
-    """A day to be fetched, or rows changed by hand, are not; what was dropped, or left as it is on purpose, is."""
+    """A table with days to fetch or changed rows is not complete; one that was dropped or limited on purpose is."""
     there: RowsPerDay = {1: {day(0): 10}, 2: {day(2): 10}}
     assert coverage(row(1, 0, 0), row(2, 2, 2, "limited"), counted=there).is_complete
     assert not coverage(row(1, 0, 0), row(2, 2, 2), counted=there).is_complete
@@ -176,7 +176,7 @@ def test_only_what_needs_nothing_is_whole() -> None:
 
 
 def test_a_table_that_is_gone_was_dropped_if_it_was_there() -> None:
-    """An export all of whose batches failed has made no table, and nobody has dropped it."""
+    """An export whose batches all failed created no table, so no table was dropped."""
     assert coverage(row(1, 0, 0)).dropped
     assert not coverage(row(1, 0, 0)).mismatches
     assert not coverage(row(1, 0, 0, "failed")).dropped
@@ -214,5 +214,5 @@ def test_resume_over_the_ranges_fetches_all_that_is_to_be_fetched(rows: list[Bat
 
 @pytest.mark.parametrize("status", ["complete", "limited", "imported"])
 def test_there_is_nothing_to_fetch_of_what_is_there(status: str) -> None:
-    """Such days alone give no range."""
+    """Such days alone form no range."""
     assert coverage(row(1, 0, 3, status)).to_fetch == ()

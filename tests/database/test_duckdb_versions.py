@@ -68,7 +68,7 @@ STORAGE = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release of DuckDB in a folder of its own."""
+    """A release of DuckDB in its own folder."""
 
     version: str
     folder: Path

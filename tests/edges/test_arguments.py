@@ -31,7 +31,7 @@ SQL = {
 @pytest.mark.parametrize("sql", SQL)
 @pytest.mark.parametrize("order", ["between", *slow(["first", "last"])])
 def test_sql_that_begins_with_a_dash_is_sql(sql: str, order: str, db: Path) -> None:
-    """An argument with white space in it is no option, wherever it stands between options."""
+    """An argument with white space is not an option, wherever it is among the options."""
     query(db, "CREATE TABLE t AS SELECT 1")
     options = ["--db", str(db), "--json"]
     words = {"first": [sql, *options], "last": [*options, sql], "between": [*options[:2], sql, *options[2:]]}[
@@ -42,7 +42,7 @@ def test_sql_that_begins_with_a_dash_is_sql(sql: str, order: str, db: Path) -> N
 
 
 def test_values_of_options_stay_values(tmp_path: Path) -> None:
-    """Whether they stand in a word of their own or not, and with white space or not."""
+    """They may be separate words or not, and may have white space or not."""
     db = tmp_path / "a b.duckdb"
     query(db, "CREATE TABLE t AS SELECT 1 AS a")
     for words in (["--db", str(db)], [f"--db={db}"]):
@@ -62,7 +62,7 @@ def test_an_unknown_option_is_still_one(db: Path) -> None:
 def test_a_list_that_no_request_can_carry_is_refused_before_any(
     env: Mapping[str, str], sim: Simulator, db: Path
 ) -> None:
-    """2,500 names: the error counts them and says what to do, and names the option."""
+    """With 2,500 names, the error has their number, the advice, and the option."""
     names = [f"An Event With Number {number}" for number in range(2500)]
     result = mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", "--events", json.dumps(names))
     assert result.exit_code == 2

@@ -40,7 +40,7 @@ async def test_names_may_come_from_any_iterable(db: Path, names: Callable[[], It
 
 @pytest.mark.parametrize("names", ["Sign Up", b"Sign Up", [], iter(()), [1], [None], 5])
 async def test_names_that_select_nothing_are_refused(db: Path, names: Any) -> None:
-    """A string, an exhausted iterator and values that are no text cost no request and leave no file."""
+    """A string, an exhausted iterator and values that are not text cause no request and leave no file."""
     sim = simulator()
     with pytest.raises(ArgumentError) as caught:
         await export(sim, db, events=names)
@@ -81,7 +81,7 @@ async def test_an_export_without_any_event_warns_once(db: Path) -> None:
 
 
 async def test_days_in_the_future_have_failed_and_the_others_are_exported(db: Path) -> None:
-    """Days that have begun nowhere are one named failure without a request; `resume` fetches them later."""
+    """Days that have not begun anywhere are one failure without a request; `resume` fetches them later."""
     sim = simulator(first_day=date(2024, 5, 1))
     today = NOW.date()
     last = today + timedelta(days=10)

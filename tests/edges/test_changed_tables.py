@@ -33,7 +33,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("change", [*[*CHANGES][::3], *slow([*[*CHANGES][1::3], *[*CHANGES][2::3]])])
 @pytest.mark.parametrize("mode", ["append", *slow(["resume"])])
 def test_a_change_that_keeps_rows_out_is_named(change: str, mode: str, exported: Path, db: Path) -> None:
-    """Before any request, and the table is left as it is."""
+    """The error comes before any request, and the table is unchanged."""
     shutil.copy(exported, db)
     query(db, change)
     sim, before = simulator(duplicates=0), query(db, "SELECT count(*) FROM events")

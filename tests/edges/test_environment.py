@@ -33,7 +33,7 @@ ENVIRON = {
 def test_variables_that_are_empty_are_not_set(
     empty: str, env: Mapping[str, str], sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them at once: an export is what it is without them, and so is what is read of it."""
+    """With all variables empty, an export and its settings are the same as without them."""
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "home"
     home.mkdir()
@@ -148,7 +148,7 @@ SUSPICIOUS = {
 def test_a_refused_secret_that_looks_wrong_says_so(
     secret: str, env: Mapping[str, str], sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error of a refusal and `mpx doctor --offline` say what looks wrong, and never show it."""
+    """The error about the rejection and `mpx doctor --offline` describe the problem without showing the secret."""
     monkeypatch.setenv("MP_SECRET", secret)
     sim.faults = [Fault("401")]
     refused = mpx("export", *DAYS)
@@ -161,7 +161,7 @@ def test_a_refused_secret_that_looks_wrong_says_so(
 
 
 def test_a_secret_that_looks_right_is_not_doubted(env: Mapping[str, str], sim: Simulator) -> None:
-    """Neither where Mixpanel refuses it nor by the doctor."""
+    """Neither the error nor the doctor comments on it."""
     sim.faults = [Fault("401")]
     assert "looks" not in one_error(mpx("export", *DAYS))
     assert "the secret" not in mpx("doctor", "--offline").stdout
@@ -170,7 +170,7 @@ def test_a_secret_that_looks_right_is_not_doubted(env: Mapping[str, str], sim: S
 def test_a_user_name_that_looks_wrong_is_doubted_too(
     env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The finding is a warning, which is no problem."""
+    """The finding is a warning, not a problem."""
     monkeypatch.setenv("MP_USERNAME", "$MP_USER")
     assert "the user name looks like the name of a variable" in mpx("doctor", "--offline").stdout
 

@@ -67,7 +67,7 @@ def test_an_upgrade_keeps_mode_and_owner(db: Path) -> None:
 def test_a_new_file_has_the_mode_of_the_umask(
     umask: int, mode: int, env: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """Databases and Parquet files get what the umask says; what is staged beside them is the owner's alone."""
+    """Databases and Parquet files have the mode of the umask; staged files are readable only by the owner."""
     db, file = tmp_path / "new.duckdb", tmp_path / "new.parquet"
     assert run_mpx("export", *DAYS, "--db", str(db), env=env, umask=umask).returncode == 0
     done = run_mpx("query", "FROM events", "--db", str(db), "--parquet", str(file), env=env, umask=umask)
@@ -113,7 +113,7 @@ def test_nothing_beside_a_private_database_can_be_read_by_others(
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
 def test_parquet_keeps_link_mode_and_owner(mode: int, db: Path, tmp_path: Path) -> None:
-    """What the link leads to is replaced; the link stays one."""
+    """The target of the link is replaced; the link stays."""
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     (tmp_path / "far").mkdir()
     file, link = tmp_path / "far" / "out.parquet", tmp_path / "link.parquet"

@@ -50,7 +50,7 @@ KINDS = [fifo, unix_socket, folder, device]
 
 @pytest.fixture(params=KINDS)
 def thing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Something in the current folder that is no regular file; the test fails if it is another one afterwards."""
+    """Something in the current folder that is not a regular file; the test fails if it is changed."""
     monkeypatch.chdir(tmp_path)
     path = Path("thing")
     request.param(path)
@@ -88,7 +88,7 @@ def test_parquet_leaves_what_is_no_file(thing: Path, tmp_path_factory: pytest.Te
 
 
 def test_accounts_leave_what_is_no_file(thing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The configuration file is a file; whether it is read or written, the error says what stands there."""
+    """The configuration must be a file; when it is read or written, the error says what is at its path."""
     monkeypatch.setenv("MP_CONFIG_PATH", str(thing))
     monkeypatch.setenv("MP_SECRET", "s")
     add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test")
@@ -147,7 +147,7 @@ def test_what_is_no_file_on_this_machine_is_one_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It says what the name means and what to use; nothing is made, loaded or requested."""
+    """The error says what the name means and what to use; nothing is created, loaded or requested."""
     monkeypatch.chdir(tmp_path)
     words = {
         "export": ["export", *DAYS, "--db", db],
@@ -166,7 +166,7 @@ def test_what_is_no_file_on_this_machine_is_one_error(
 
 @pytest.mark.parametrize("db", [":memory:", "md:x", "s3://bucket/x"])
 def test_the_library_refuses_it_too(db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By every door."""
+    """The whole public interface refuses it."""
     monkeypatch.chdir(tmp_path)
     calls: list[Callable[[], object]] = [
         lambda: anyio.run(lambda: export(simulator(), Path(db))),

@@ -46,7 +46,7 @@ def test_staged_rows_lie_beside_the_file(hops: int, created: bool, tmp_path: Pat
 
 
 def test_the_doctor_looks_at_the_disk_of_the_file(tmp_path: Path) -> None:
-    """Where the link lies, nothing is written."""
+    """Nothing is written where the link is."""
     (tmp_path / "file").mkdir()
     link = tmp_path / "events.duckdb"
     link.symlink_to(tmp_path / "file" / "events.duckdb")

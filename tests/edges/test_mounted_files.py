@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_a_mounted_file_as_it_was(
 def test_without_a_rename_the_file_is_written_in_place(
     db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever keeps the rename from happening, the file has the new content, and nothing stays beside it."""
+    """If the file cannot be renamed, it has the new content, and no temporary file is left."""
 
     def busy(*_: object) -> None:
         raise OSError(16, "Device or resource busy")

@@ -39,7 +39,7 @@ WORDS = {
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The current folder has some things in it, which it must have still, and no others."""
+    """The current folder has some files, which must still be there, and no others."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "dangling").symlink_to(tmp_path / "missing" / "x.duckdb")
@@ -93,7 +93,7 @@ def test_credentials_that_are_no_text_are_one_error(
 
 
 def test_a_folder_that_is_gone_is_one_error(env: Mapping[str, str], tmp_path: Path) -> None:
-    """The current folder was removed by somebody else."""
+    """Another process removed the current folder."""
     bare = {name: value for name, value in env.items() if name != "MPX_DB"}
     (tmp_path / "gone").mkdir()
     for words in (["export", *DAYS], ["query", "SELECT 1"], ["status"]):
@@ -115,7 +115,7 @@ def test_a_configuration_is_a_file_on_this_machine(
 
 
 def test_sql_may_come_in_any_encoding(env: Mapping[str, str], tmp_path: Path) -> None:
-    """UTF-16 with its mark as PowerShell writes it, and UTF-8 where the locale knows only ASCII."""
+    """UTF-16 with a byte order mark, as PowerShell writes it, and UTF-8 if the locale only has ASCII."""
     query(tmp_path / "t.duckdb", "CREATE TABLE t AS SELECT 1 AS x")
     words = ("--db", str(tmp_path / "t.duckdb"), "--json")
     done = run_mpx("query", "-", *words, env=env, input="SELECT 'é' AS a".encode("utf-16"))

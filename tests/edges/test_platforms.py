@@ -36,7 +36,7 @@ System = Callable[[str], None]
 
 @pytest.fixture
 def system(monkeypatch: pytest.MonkeyPatch) -> System:
-    """Return a function that makes the package believe that it runs on another system."""
+    """Return a function that simulates another system for the package."""
     return partial(monkeypatch.setattr, sys, "platform")
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_another_program_has_open_is_overwritten(
 def test_a_locked_file_is_recognized_in_every_language(
     text: str, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows says in the user's language that a file is in use."""
+    """Windows reports in the user's language that a file is in use."""
     duckdb.connect(str(db)).close()
 
     def refused(*_: object, **__: object) -> None:
@@ -178,7 +178,7 @@ def test_processors_are_counted_without_an_affinity(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("gib", [0, 1, 64])
 def test_windows_reports_its_memory(gib: int, system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DuckDB gets a share of it; where the call fails, DuckDB gets what suits a small machine."""
+    """DuckDB gets a share of it; if the call fails, DuckDB gets an amount for a small machine."""
 
     def fill_in(pointer: Any) -> int:
         status = pointer._obj
@@ -195,7 +195,7 @@ def test_windows_reports_its_memory(gib: int, system: System, monkeypatch: pytes
 
 
 def test_windows_names_its_boot_in_the_registry(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All processes have the same clock; without the entry, there is no id."""
+    """All processes use the same clock; without the entry, there is no id."""
     winreg: Any = SimpleNamespace(
         HKEY_LOCAL_MACHINE=0,
         OpenKey=lambda _root, _path: nullcontext(),
@@ -232,7 +232,7 @@ def test_macos_names_its_boot_in_a_system_setting(
 
 
 def test_command_lines_are_quoted_for_the_shell_of_windows(system: System) -> None:
-    """`cmd` knows no single quotes."""
+    """`cmd` does not support single quotes."""
     words = ["mpx", "export", "--db", r"C:\My Data\events.duckdb"]
     assert quoted(words) == r"mpx export --db 'C:\My Data\events.duckdb'"
     system("win32")

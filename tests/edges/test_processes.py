@@ -68,7 +68,7 @@ def test_a_user_without_a_home_needs_none(
 
 
 def run_as_a_stranger(commands: Iterable[Sequence[str]], env: Mapping[str, str], cwd: Path) -> str:
-    """Return what the commands print on standard error, with a line for the exit code of each."""
+    """Return the commands' standard error, with a line for each exit code."""
     words = json.dumps([*commands])
     done = subprocess.run(
         [sys.executable, "-c", STRANGER, words], env=env, cwd=cwd, capture_output=True, text=True, check=True
@@ -77,7 +77,7 @@ def run_as_a_stranger(commands: Iterable[Sequence[str]], env: Mapping[str, str],
 
 
 def test_what_needs_a_home_says_so(env: Mapping[str, str], tmp_path: Path) -> None:
-    """Without credentials, or with a path that begins with ~, there is one error that says what to do."""
+    """Without credentials, or with a path that begins with ~, one error says what to do."""
     bare = {
         name: value
         for name, value in env.items()
@@ -106,7 +106,7 @@ CLOSED = ["2>&-", ">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"]
 def test_closed_streams_change_nothing(
     redirection: str, env: Mapping[str, str], sim: Simulator, db: Path
 ) -> None:
-    """The work is done and exit codes hold; what would be said goes nowhere, least of all into the database."""
+    """The work is done, and the exit codes are correct; messages are not written into other files."""
     for words, code in (
         (["export", *DAYS, "--verbose"], 0),
         (["export", *DAYS], 4),
@@ -135,7 +135,7 @@ def test_a_reader_that_goes_does_not_stop_an_export(env: Mapping[str, str], sim:
 
 
 def test_a_full_standard_output_is_an_error(env: Mapping[str, str], sim: Simulator, db: Path) -> None:
-    """What was asked for could not be said, so the exit code is not 0; the rows are there."""
+    """The output could not be written, so the exit code is not 0; the rows are in the table."""
     done = redirected(">/dev/full", "export", *DAYS, "--json", env=env)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Error: ")
@@ -147,7 +147,7 @@ def test_a_full_standard_output_is_an_error(env: Mapping[str, str], sim: Simulat
 
 
 def test_a_hangup_that_is_ignored_stays_ignored(env: Mapping[str, str], sim: Simulator, db: Path) -> None:
-    """As under `nohup`: the export goes on to its end."""
+    """As under `nohup`, the export continues to its end."""
     sim.faults = [Fault("stall_before_head", seconds=1.5, times=1)]
     command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *MPX, "export", *DAYS, "--verbose"]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
@@ -172,7 +172,7 @@ time.sleep(60)
 def test_a_signal_during_imports_is_one_line(
     module: str, number: signal.Signals, env: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """Whichever library is being imported, there is no traceback, and the exit code is the shells'."""
+    """Whichever library is being imported, there is no traceback, and the exit code is that of a shell."""
     (tmp_path / "slow").mkdir()
     (tmp_path / "slow" / f"{module}.py").write_text(SLOW_IMPORT, encoding="utf-8")
     path = os.pathsep.join([str(tmp_path / "slow"), *filter(None, [env.get("PYTHONPATH")])])
@@ -214,7 +214,7 @@ def test_a_signal_at_the_secret_prompt_is_one_line(
 
 
 def test_no_is_no_interruption(env: Mapping[str, str], tmp_path: Path) -> None:
-    """An answer of no, or the end of the input, is exit code 1."""
+    """If the answer is no, or the input ends, the exit code is 1."""
     config = tmp_path / "config.toml"
     add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test")
     assert run_mpx(*add, env=env).returncode == 0

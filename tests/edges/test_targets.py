@@ -148,7 +148,7 @@ async def test_a_target_is_set_once_the_file_is_free(db: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b""])
 async def test_a_target_is_not_set_in_a_file_that_has_none(content: bytes | None, db: Path) -> None:
-    """A file that is missing stays missing, and an empty one stays empty; the exit code says that there is none."""
+    """A missing file stays missing, and an empty one stays empty; the exit code reports it."""
     if content is not None:
         db.write_bytes(content)
     result = mpx("status", str(db), "--set-target", "2024-03-01..2024-03-05")
@@ -158,7 +158,7 @@ async def test_a_target_is_not_set_in_a_file_that_has_none(content: bytes | None
 
 
 async def test_a_target_is_not_set_for_a_table_that_no_export_wrote(db: Path) -> None:
-    """The ledger decides, so a table of the user's own is refused and the file stays as it is."""
+    """Only tables in the ledger count, so the user's own table is refused and the file is unchanged."""
     query(db, "CREATE TABLE mine AS SELECT 1")
     for words in ([], ["--table", "mine"]):
         assert mpx("status", str(db), "--set-target", "2024-03-01..2024-03-05", *words).exit_code == 4

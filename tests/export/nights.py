@@ -46,7 +46,7 @@ class Night:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing goes wrong."""
+        """Whether nothing fails."""
         return not (self.faults or self.asleep or self.clock or self.kill_after)
 
 
@@ -96,7 +96,7 @@ def nights(seed: int, weeks: int) -> Iterator[Night]:
 
 @dataclass
 class Project:
-    """A project, a file, and what is known about the answers in the file."""
+    """A project, a database, and what is known about the responses in it."""
 
     db: Path
     seed: int
@@ -172,7 +172,7 @@ class Project:
         assert done.returncode in {-signal.SIGKILL, 0}  # 0: fewer batches were left
 
     def check(self) -> None:
-        """Compare each recent day with what Mixpanel had when the table's answer for it was requested."""
+        """Compare each recent day with Mixpanel's events when the table's response was requested."""
         today = self.now
         stale = 0
         for number in range(1, WINDOW + 1):

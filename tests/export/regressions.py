@@ -16,7 +16,7 @@ DAYS: dict[str, Any] = {"from_date": str(FIRST), "to_date": str(LAST)}
 
 @pytest.fixture
 def sim() -> Simulator:
-    """A simulator whose clock stands still."""
+    """A simulator whose clock does not advance."""
     return simulator()
 
 

@@ -23,7 +23,7 @@ FIFTH = date(2024, 3, 5)
 
 
 async def test_every_batch_is_told_once_and_one_at_a_time(db: Path) -> None:
-    """`on_batch_complete` is awaited for each batch, never for two at once, with its place in date order."""
+    """`on_batch_complete` is awaited for each batch, one at a time, with its index in date order."""
     sim = simulator(faults=[Fault("500", first=FIFTH, last=FIFTH)])
     told: list[BatchProgress] = []
     inside = 0
@@ -46,7 +46,7 @@ async def test_every_batch_is_told_once_and_one_at_a_time(db: Path) -> None:
 
 
 async def test_a_callback_that_raises_stops_the_export_and_keeps_what_is_committed(db: Path) -> None:
-    """The caller gets the callback's own exception, and resume completes the table."""
+    """The caller gets the callback's own exception, and `resume` completes the table."""
     sim = simulator()
 
     def refuse(batch: BatchProgress) -> None:
@@ -74,7 +74,7 @@ async def test_a_callback_cannot_start_another_export_into_the_file(db: Path) ->
 
 
 async def test_progress_is_totals(db: Path) -> None:
-    """Progress never goes back in batches and ends with everything done."""
+    """The number of batches never decreases, and at the end everything is done."""
     sim = simulator(first_byte=0.15)
     seen: list[Progress] = []
     await export(sim, db, on_progress=seen.append, max_workers=3, per_hour=60)
@@ -147,7 +147,7 @@ async def test_progress_counts_no_rows_that_were_given_up(db: Path) -> None:
 
 
 def test_a_callback_may_end_the_process(db: Path) -> None:
-    """`sys.exit` in a callback leaves with its code, and the file whole."""
+    """`sys.exit` in a callback ends the process with its code; the database is intact."""
     code = (
         "import sys, anyio\\n"
         "from pathlib import Path\\n"

@@ -11,11 +11,11 @@ pytestmark = pytest.mark.anyio
 
 
 class StopError(Exception):
-    """Somebody has seen enough."""
+    """The callback does not want to continue."""
 
 
 async def test_a_spent_hour_holds_nobody_up_who_has_been_admitted(tmp_path: Path) -> None:
-    """While the last answer comes, nothing waits for the quota, whatever is left of it."""
+    """While the last response arrives, nothing waits for the quota, whatever is left of it."""
     seen: list[Progress] = []
     sim = simulator(first_byte=0.5)
     await export(sim, tmp_path / "x.duckdb", one_request=True, per_hour=1, on_progress=seen.append)
@@ -25,7 +25,7 @@ async def test_a_spent_hour_holds_nobody_up_who_has_been_admitted(tmp_path: Path
 
 
 async def test_a_wait_for_the_quota_is_told_in_whole_seconds(tmp_path: Path) -> None:
-    """The first progress knows the whole wait, later ones how long the next request has to wait yet."""
+    """The first progress has the whole wait, later ones the wait of the next request."""
     seen: list[Progress] = []
 
     def look(progress: Progress) -> None:

@@ -123,7 +123,7 @@ def asked(sim: Simulator, since: int = 0) -> list[list[str]]:
 def test_the_plan_is_what_the_export_then_does(
     sim: Simulator, db: Path, before: list[list[str]], words: list[str]
 ) -> None:
-    """In every mode and whatever the table has, the requests of the plan are those that are made."""
+    """In every mode, and for every table, the planned requests are those that are sent."""
     for earlier in before:
         assert mpx(*earlier).exit_code == 0
         if earlier[0] == "dropped":
@@ -176,7 +176,7 @@ def test_it_is_a_small_table_and_a_line_a_request() -> None:
 
 
 def test_the_estimate_is_that_of_the_quota(url: str) -> None:
-    """Requests of other exports count, the plan is made for what is left, and the wait is told."""
+    """Requests of other exports count, the plan uses the remaining quota, and the wait is printed."""
     quota = SharedQuota(Key(urlsplit(url).netloc, "12345"), 0, 0)
     for _ in range(59):
         quota.take_slot()
@@ -190,7 +190,7 @@ def test_the_estimate_is_that_of_the_quota(url: str) -> None:
 
 
 def test_an_unlimited_project_has_no_estimate() -> None:
-    """Words stay true where there is no limit, and where an earlier batch has to come again."""
+    """The text is correct without a limit, and if an earlier batch must be fetched again."""
     plan = ExportPlan("t", (("2024-03-01", "2024-03-02"),), (), (("2024-03-02", "2024-03-02"),), 2, None, 0)
     assert plan_lines(plan, "x.duckdb", 0)[2:] == [
         "requests    1, for 2 days",
@@ -222,7 +222,7 @@ def test_without_a_file_it_plans_from_nothing_and_makes_none(
 @pytest.mark.parametrize("mode", ["--resume", "--append", "--replace"])
 @pytest.mark.usefixtures("url")
 def test_it_changes_no_file_and_takes_no_quota(sim: Simulator, db: Path, mode: str) -> None:
-    """Database and quota file stay as they are, byte for byte, also where the export would begin anew."""
+    """The database and the quota file stay identical, even if the export would replace the table."""
     mpx(*WEEK)
     mpx("dropped", *WEEK)
     with duckdb.connect(str(db)) as connection:
@@ -285,7 +285,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_the_export_would_refuse_is_refused_alike(
     sim: Simulator, db: Path, exported: Path, sql: str, words: list[str]
 ) -> None:
-    """The same line and exit code, whatever is wrong with table, selection or ledger, and no request."""
+    """The line and the exit code are the same for every error in the table, selection or ledger; nothing is requested."""
     shutil.copy(exported, db)
     if sql:
         query(db, sql)
@@ -303,7 +303,7 @@ def test_what_the_export_would_refuse_is_refused_alike(
 @pytest.mark.parametrize("content", [None, b"a,b\n1,2\n" * 2000])
 @pytest.mark.usefixtures("url")
 def test_a_file_that_cannot_be_one_is_refused_alike(db: Path, content: bytes | None) -> None:
-    """A folder that is not there, or a file of another kind, is told as by the export."""
+    """A missing folder and a file of another kind cause the same error as an export."""
     if content is None:
         db.parent.rmdir()
     else:
@@ -314,7 +314,7 @@ def test_a_file_that_cannot_be_one_is_refused_alike(db: Path, content: bytes | N
 
 @pytest.mark.usefixtures("url")
 def test_a_file_that_another_process_writes_is_refused_alike(db: Path, exported: Path) -> None:
-    """The line names the process, as what it writes cannot be planned with."""
+    """The error names the process, because no plan is possible while it writes."""
     shutil.copy(exported, db)
     with held_by_another(db) as holder:
         result = mpx(*WEEK, "--resume", "--dry-run")

@@ -24,7 +24,7 @@ def day(number: int) -> date:
 
 
 class _Silenced(httpx.AsyncBaseTransport):
-    """Answers as *sim* does, but without a body while *empty* says so of the request's days."""
+    """Responds like *sim*, but without a body if *empty* is true for the request's days."""
 
     def __init__(self, sim: Simulator, empty: Callable[[Days, int], bool]) -> None:
         self._answers = sim.transport()
@@ -41,14 +41,14 @@ class _Silenced(httpx.AsyncBaseTransport):
 
 
 def once(*numbers: int) -> Callable[[Days, int], bool]:
-    """Silence the first answer for each of these single days."""
+    """Make the first response for each of these single days empty."""
     days = {day(number) for number in numbers}
     return lambda asked, count: count == 1 and asked[0] == asked[1] and asked[0] in days
 
 
 @pytest.mark.parametrize("number", [0, 4, 8])
 async def test_a_day_that_was_silent_once_loses_nothing(db: Path, number: int) -> None:
-    """Wherever a day with an empty answer lies, it is requested again, and its events arrive."""
+    """The day is requested again, wherever it is, and its events arrive."""
     sim = simulator()
     transport = _Silenced(sim, once(number))
     result = await export(sim, db, chunk_days=1, transport=transport)
@@ -59,7 +59,7 @@ async def test_a_day_that_was_silent_once_loses_nothing(db: Path, number: int) -
 
 @pytest.mark.parametrize("options", [{"one_request": True}, {"limit": 100_000}])
 async def test_a_single_request_that_was_silent_once_loses_nothing(db: Path, options: dict[str, Any]) -> None:
-    """One request for the whole range is asked again too."""
+    """A single request for the whole range is also repeated."""
     sim = simulator()
     transport = _Silenced(sim, lambda _, count: count == 1)
     await export(sim, db, transport=transport, **options)
@@ -68,7 +68,7 @@ async def test_a_single_request_that_was_silent_once_loses_nothing(db: Path, opt
 
 
 async def test_neighbours_that_were_silent_once_are_fetched_one_by_one(db: Path) -> None:
-    """They are requested together, and as that answer has a body, each is fetched again."""
+    """They are requested together; that response has a body, so each day is fetched again."""
     sim = simulator()
     transport = _Silenced(sim, once(2, 3, 4))
     await export(sim, db, chunk_days=1, transport=transport)
@@ -94,7 +94,7 @@ async def test_days_that_are_silent_twice_are_believed_and_reported(db: Path) ->
 
 
 async def test_an_empty_project_is_one_more_request(db: Path) -> None:
-    """Days with empty answers are requested together, and committed together."""
+    """Days with empty responses are requested together and committed together."""
     sim = simulator(events_per_day=0)
     result = await export(sim, db, chunk_days=1)
     assert len(sim.requests) == 10
@@ -103,7 +103,7 @@ async def test_an_empty_project_is_one_more_request(db: Path) -> None:
 
 
 async def test_days_for_which_no_request_is_left_have_failed(db: Path) -> None:
-    """Of more runs than second requests, the rest is a named failure, never believed; resume completes it."""
+    """If there are more runs than second requests, the others fail and are not treated as empty; resume fetches them."""
     sim = simulator()
     numbers = [0, 2, 4, 6, 8, 10]
     transport = _Silenced(sim, lambda asked, _: asked[0] in {day(number) for number in numbers})

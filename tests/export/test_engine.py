@@ -90,7 +90,7 @@ async def test_at_most_as_many_requests_at_once_as_workers(db: Path) -> None:
 
 @pytest.mark.parametrize("kind", [*OFTEN, *slow(sorted({*PASSING} - {*OFTEN}))])
 async def test_a_fault_that_passes_leaves_no_trace(db: Path, kind: Any) -> None:
-    """Whatever goes wrong once per chunk, the table is exact and each batch succeeds."""
+    """If each chunk has one failure of any kind, the table is exact and each batch succeeds."""
     fault = Fault(kind, times=3, retry_after=0)
     sim = simulator(faults=[fault])
     days = "2024-03-04", "2024-03-06"
@@ -102,7 +102,7 @@ async def test_a_fault_that_passes_leaves_no_trace(db: Path, kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", HARMLESS)
 async def test_an_unusual_but_whole_answer_is_taken_at_once(db: Path, kind: Any) -> None:
-    """An odd shape of a whole body costs no further request and no event."""
+    """A complete body of unusual form costs no additional request and no event."""
     sim = simulator(faults=[Fault(kind)])
     await export(sim, db)
     assert len(sim.requests) == 9
@@ -111,7 +111,7 @@ async def test_an_unusual_but_whole_answer_is_taken_at_once(db: Path, kind: Any)
 
 @pytest.mark.parametrize("kind", [*STAYING, *slow(sorted({*PASSING} - {*STAYING, "garbage_line", "429"}))])
 async def test_a_fault_that_stays_fails_its_batch_only_and_resume_completes(db: Path, kind: Any) -> None:
-    """A day that always breaks is reported, nothing of it is stored, and resume fetches that day alone."""
+    """A day that always breaks is reported, none of it is stored, and `resume` fetches only that day."""
     sim = simulator(faults=[Fault(kind, retry_after=0, first=FIFTH, last=FIFTH)])
     result = await export(sim, db, retries=2)
     assert result.failed_date_ranges == (("2024-03-05", "2024-03-05"),)
@@ -182,7 +182,7 @@ async def test_removed_duplicates_are_counted(db: Path) -> None:
 
 
 class _Held(httpx.AsyncBaseTransport):
-    """Answers as *sim* does, but keeps the request for *day* back until `released`."""
+    """Responds like *sim*, but delays the request for *day* until `released`."""
 
     def __init__(self, sim: Simulator, day: date) -> None:
         self._answers = sim.transport()
@@ -214,7 +214,7 @@ async def test_a_valid_chunk_is_committed_while_others_take_long(db: Path) -> No
 
 @pytest.mark.parametrize("after", [0.05, 0.3, *slow([0.0, 0.6])])
 async def test_cancelling_leaves_whole_batches_and_nothing_else(db: Path, after: float) -> None:
-    """A cancelled export is gone with its staging, and what it committed is whole."""
+    """A cancelled export leaves no staging, and the batches that it committed are complete."""
     sim = simulator(events_per_day=500, first_byte=0.1)
     with anyio.move_on_after(after):
         await export(sim, db, max_workers=2)
@@ -224,7 +224,7 @@ async def test_cancelling_leaves_whole_batches_and_nothing_else(db: Path, after:
 
 
 async def test_a_stall_is_given_up_and_the_chunk_fetched_again(db: Path) -> None:
-    """A server that goes silent before or within its answer costs one attempt."""
+    """A server that stalls before or during its response costs one attempt."""
     stalls = [Fault("stall", times=1), Fault("stall_before_head", times=1)]
     sim = simulator(faults=stalls)
     result = await export(sim, db, timeouts=Timeouts(first_byte=0.5, idle=0.5))
@@ -318,7 +318,7 @@ async def test_unknown_event_names_are_an_empty_success(db: Path) -> None:
 
 
 async def test_a_429_pauses_every_fetcher(db: Path) -> None:
-    """After one 429 nobody asks before its `Retry-After` is over, and the request is given back to the hour."""
+    """After one 429, no request is sent before its `Retry-After` is over, and the request does not count."""
     sim = simulator(faults=[Fault("429", times=1, retry_after=1.0)])
     seen: list[Progress] = []
     async with sim.serve() as url:
@@ -342,7 +342,7 @@ async def test_chunks_larger_than_every_size_are_exact(db: Path) -> None:
 
 
 async def test_a_download_restarts_its_file(tmp_path: Path) -> None:
-    """`download_events` leaves exactly the lines of one whole answer, however many attempts it took."""
+    """`download_events` writes exactly the lines of one complete response, however many attempts it needed."""
     sim = simulator(faults=[Fault("cut_line", times=2)])
     with (tmp_path / "lines.ndjson").open("w+b") as file:
         await download_events(
@@ -356,7 +356,7 @@ async def test_a_download_restarts_its_file(tmp_path: Path) -> None:
 async def test_a_full_disk_is_one_error_and_resume_completes(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the file system refuses while staging stops the export with words, not with an OSError."""
+    """An error of the file system during staging stops the export with a message, not with an OSError."""
     sim = simulator()
     files = count()
 

@@ -28,7 +28,7 @@ STRAY = Line("a", 24, "d", "i", 1)  # of the second day, sent with the first too
 
 
 def test_an_event_that_two_batches_have_is_shown_once(db: Path) -> None:
-    """The row whose time lies outside its batch's days gives way, and both batches count what they hold."""
+    """The row whose time is outside its batch's days is hidden, and both batches count their rows."""
     server = Server()
     server.days[DAYS[0]] = [STRAY, Line("a", 1, "d", "j", 1)]
     server.days[DAYS[1]] = [STRAY]
@@ -40,7 +40,7 @@ def test_an_event_that_two_batches_have_is_shown_once(db: Path) -> None:
 
 @pytest.mark.parametrize("late", [0, 1])
 def test_the_better_of_two_versions_wins_across_batches(db: Path, late: int) -> None:
-    """The version that was processed last is shown, whichever batch has it and comes first."""
+    """The version that Mixpanel processed last is visible, whichever batch has it, in any order."""
     server = Server()
     versions = [STRAY, STRAY._replace(processed=2, note="newer")]
     server.days[DAYS[0]], server.days[DAYS[1]] = [versions[late]], [versions[1 - late]]
@@ -131,7 +131,7 @@ def test_a_file_with_an_older_ledger_knows_its_strays(
 
 
 def test_events_without_an_insert_id_are_all_kept(db: Path) -> None:
-    """Nothing says that two such events are one, inside a batch or across."""
+    """Two such events cannot be identified as one, within a batch or across batches."""
     server = Server()
     nameless = STRAY._replace(insert_id=None)
     server.days |= {DAYS[0]: [nameless, nameless], DAYS[1]: [nameless]}
@@ -178,7 +178,7 @@ def test_a_number_is_compared_as_it_was_sent(db: Path) -> None:
 
 
 def test_an_answer_that_was_empty_once_is_whole_the_second_time(db: Path) -> None:
-    """What the second answer brings is what the table gets."""
+    """The table gets the events of the second response."""
     server = Server()
     server.days |= {day: [Line("a", 24 * number, "d", "i", 1)] for number, day in enumerate(DAYS[:3])}
     kept, answer = dict(server.days), server._answer
@@ -202,7 +202,7 @@ def _body(lines: Iterable[Line]) -> bytes:
 
 @pytest.mark.parametrize("first", ["{rows}terminated early", "garbage\n{rows}"])
 def test_an_empty_answer_after_a_broken_one_is_not_believed_at_once(db: Path, first: str) -> None:
-    """Where an earlier attempt brought events, an answer without a byte does not make the day empty."""
+    """If an earlier attempt received events, an empty response does not make the day empty."""
     body = _body(_rows_of(5))
     answers = iter([first.encode().replace(b"{rows}", body), b"", body])
     run(Server(), db, DAYS[0], DAYS[0], transport=answering(lambda _: next(answers)))
@@ -210,7 +210,7 @@ def test_an_empty_answer_after_a_broken_one_is_not_believed_at_once(db: Path, fi
 
 
 def test_an_empty_answer_for_days_that_have_rows_is_not_believed_at_once(db: Path) -> None:
-    """Rows that the table has of a day are not dropped for one answer without a byte, but for two they are."""
+    """One empty response does not delete a day's rows in the table; two do."""
     held = _rows_of(3)
     answers = iter([_body(held), b"", _body(held), b"", b""])
     transport = answering(lambda _: next(answers))
@@ -222,7 +222,7 @@ def test_an_empty_answer_for_days_that_have_rows_is_not_believed_at_once(db: Pat
 
 
 def test_what_a_shared_second_look_brings_is_fetched_day_by_day(db: Path) -> None:
-    """Where the common look is not empty, each of its days is asked for again."""
+    """If the shared second response is not empty, each of its days is requested again."""
     server, answer = Server(), Server._answer
     server.days = {day: [Line("a", 24 * number, "d", "i", 1)] for number, day in enumerate(DAYS)}
 
@@ -271,7 +271,7 @@ def test_ids_in_duckdbs_dialect_of_json_are_compared_as_they_were_sent(db: Path)
 
 @pytest.mark.parametrize("kilobytes,number", [(6 << 10, 12), *slow([(1024, 60), (64, 1500)])])
 def test_duplicates_of_any_size_are_found(db: Path, kilobytes: int, number: int) -> None:
-    """Pairs of long events that only their text tells apart fit into the memory that DuckDB is given."""
+    """Pairs of long events that differ only in their text fit into DuckDB's memory limit."""
     text = "0123456789abcdef" * (kilobytes * 64)
     body = b"".join(
         b'{"event":"a","properties":{"time":1709251200,"$insert_id":"%d","n":%d,"text":"%s"}}\n'

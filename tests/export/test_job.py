@@ -23,7 +23,7 @@ THIRTY_DAYS = "2024-03-01", "2024-03-30"
 def test_a_plan_spends_what_is_left_of_the_hour_and_a_reserve_stays(
     sent: int, days: int, planned: int
 ) -> None:
-    """Five of six requests that are left are planned, unless their chunks would be too long; then a whole hour's."""
+    """Five of six remaining requests are planned, unless the chunks would be too long; then those of a whole hour."""
 
     async def asked() -> int | None:
         gate = Gate(Quota(0, 60))
@@ -67,7 +67,7 @@ async def test_chunks_are_asked_for_in_the_plans_order(tmp_path: Path) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ["replace", "append"])
 async def test_an_export_begins_with_the_days_that_had_most_events(tmp_path: Path, mode: str) -> None:
-    """What batches told is used when they are fetched again; in their own place whole, for a new table day by day."""
+    """The sizes of earlier batches are used: for whole batches that are replaced, and day by day for a new table."""
     sim, db = simulator(events_per_day=busy), tmp_path / "test.duckdb"
     await export(sim, db, *THIRTY_DAYS)
     await export(sim, db, *THIRTY_DAYS, mode=mode)

@@ -38,7 +38,7 @@ async def test_append_wants_a_table(db: Path) -> None:
 
 
 async def test_append_adds_other_days(db: Path) -> None:
-    """Appending the days after those held gives both."""
+    """The table then has both ranges of days."""
     sim = simulator()
     await export(sim, db)
     result = await export(sim, db, "2024-03-10", "2024-03-12", mode="append")
@@ -47,7 +47,7 @@ async def test_append_adds_other_days(db: Path) -> None:
 
 
 async def test_append_of_days_held_replaces_whole_batches(db: Path) -> None:
-    """Days that cut earlier batches are widened to their borders, which the result says, and nothing doubles."""
+    """Days that would divide earlier batches are extended to the batches' ends, as reported; no event is duplicated."""
     sim = simulator()
     await export(sim, db, chunk_days=3)
     result = await export(sim, db, "2024-03-02", "2024-03-05", mode="append")
@@ -130,7 +130,7 @@ async def test_days_that_were_not_final_are_fetched_again(db: Path) -> None:
 
 
 async def test_selections_that_share_no_event_share_a_table(db: Path) -> None:
-    """Two disjoint lists of event names stand side by side; a list that overlaps is refused before any request."""
+    """Two disjoint lists of event names can share a table; an overlapping list is rejected before any request."""
     sim = simulator()
     names = sorted({row[0] for row in sim.rows(date(2024, 3, 1), date(2024, 3, 9)) if row[0] is not None})
     one, other = names[:2], names[2:4]
@@ -155,7 +155,7 @@ async def test_a_limited_export_never_counts_as_having_the_days(db: Path) -> Non
 
 
 async def test_a_limited_export_does_not_replace_whole_days(db: Path) -> None:
-    """A limit over days that are held in full is refused before any request."""
+    """A limit for days that are complete in the table is rejected before any request."""
     sim = simulator()
     await export(sim, db)
     with pytest.raises(SelectionError, match="limit"):

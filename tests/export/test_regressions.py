@@ -36,7 +36,7 @@ url = regressions.url
 
 
 def by_call(url: str, db: Path) -> bool:
-    """Export through `export_events`; whether it says that all went well."""
+    """Export through `export_events`; return whether it succeeded."""
     days = DAYS["from_date"], DAYS["to_date"]
     return not run_sync(export_events, *days, db=db, chunk_days=3, retries=1, api_url=url).has_failures
 
@@ -58,7 +58,7 @@ def by_one_request(url: str, db: Path) -> bool:
 
 
 def by_shell(url: str, db: Path) -> bool:
-    """The same through `mpx export`, which says it by its exit code."""
+    """The same through `mpx export`, whose exit code tells whether it succeeded."""
     words = (
         f"export --from 2024-03-01 --to 2024-03-09 --chunk-days 3 -p --retries 1 --api-url {url} --db".split()
     )
@@ -87,7 +87,7 @@ async def check_that_only_its_day_fails(sim: Simulator, fault: Fault, db: Path) 
 def test_a_terminated_early_trailer_is_never_a_success(
     sim: Simulator, url: str, db: Path, door: Callable[[str, Path], bool]
 ) -> None:
-    """Through every door an export whose stream ends in words fails, and of those days nothing is stored."""
+    """In every interface, an export whose stream ends with an error text fails, and no row of those days is stored."""
     sim.faults = [Fault("terminated_early", first=FIFTH, last=FIFTH)]
     assert not door(url, db)
     with Workspace(path=db, api_url=url) as workspace:
@@ -119,7 +119,7 @@ def test_a_terminated_early_trailer_is_never_a_success(
 )
 @pytest.mark.parametrize("events", [*slow([3]), 40])
 async def test_no_last_line_but_an_event_is_an_end(db: Path, fault: Fault, events: int) -> None:
-    """Whatever the last line is, compressed or not: no event, no success, and no row or reject of that body."""
+    """If the last line is not an event, compressed or not, the export fails, and no row or reject of the body is stored."""
     await check_that_only_its_day_fails(simulator(events_per_day=events), fault, db)
 
 
@@ -137,7 +137,7 @@ async def test_a_damaged_gzip_stream_is_never_a_success(db: Path, kind: Any, pos
 
 
 async def test_part_of_a_batch_is_never_kept(db: Path) -> None:
-    """Of a batch that breaks just before its end no row stays, not even of its whole days."""
+    """If a batch breaks just before its end, no row of it stays, not even those of whole days."""
     sim = simulator(faults=[Fault("cut_line", FIFTH, FIFTH, position=0.99)])
     result = await export(sim, db, chunk_days=3, retries=0)
     assert result.failed_date_ranges == (("2024-03-04", "2024-03-06"),)
@@ -150,7 +150,7 @@ async def test_part_of_a_batch_is_never_kept(db: Path) -> None:
 
 
 async def test_an_error_line_never_becomes_an_event(db: Path) -> None:
-    """An error among the events is no event of an empty name in 1970, and no reason to take the rest on trust."""
+    """An error among the events does not become an unnamed event in 1970, and the rest of the body is not trusted."""
     asked = 0
 
     def answer(_: httpx.Request) -> bytes:
@@ -188,7 +188,7 @@ async def test_a_retry_never_doubles_events_without_an_insert_id(db: Path, kind:
 
 @pytest.mark.parametrize("kind", ["reset", "terminated_early"])
 def test_a_stream_never_yields_an_event_twice(sim: Simulator, url: str, db: Path, kind: Any) -> None:
-    """After an attempt that came far `stream_events` yields each line of the whole answer once."""
+    """After an attempt that broke late, `stream_events` yields each line of the complete response once."""
     sim.faults = [Fault(kind, times=2, position=0.9)]
     with Workspace(path=db, api_url=url) as workspace:
         streamed = Counter(event["properties"].get("$insert_id") for event in workspace.stream_events(**DAYS))
@@ -207,7 +207,7 @@ def version(event: str, time: int, distinct_id: str, processed: int) -> bytes:
 
 
 async def test_events_that_share_an_insert_id_all_stay(db: Path) -> None:
-    """An `$insert_id` alone identifies nothing: another name, time or user is another event."""
+    """An `$insert_id` alone does not identify an event: another name, time or user is another event."""
     lines = [
         version("a", 1, "u", 5),
         version("b", 1, "u", 5),
@@ -221,21 +221,21 @@ async def test_events_that_share_an_insert_id_all_stay(db: Path) -> None:
 
 @pytest.mark.parametrize("order", [(5, 7, 6), *slow([((7, 6, 5),), ((6, 5, 7),)])])
 async def test_of_the_versions_of_an_event_the_newest_stays(db: Path, order: Sequence[int]) -> None:
-    """Whichever is sent first, the version that Mixpanel processed last is the one in the table."""
+    """In any order, the version that Mixpanel processed last is in the table."""
     result = await export_lines(db, *[version("a", 1, "u", processed) for processed in order])
     assert result.removed_duplicates == 2
     assert [json.loads(text)["mp_processing_time_ms"] for text in texts(db)] == [7]
 
 
 async def test_equal_lines_without_an_insert_id_all_stay(db: Path) -> None:
-    """Nothing says that they are one event, so each of them is a row."""
+    """They cannot be identified as one event, so each is a row."""
     line = b'{"event":"e","properties":{"time":1,"distinct_id":"u"}}'
     result = await export_lines(db, line, line, line)
     assert (result.total_rows, result.removed_duplicates) == (4, 0)
 
 
 async def test_events_that_are_sent_with_a_neighbouring_day_are_there_once(db: Path) -> None:
-    """Whether a day's answer holds events of other days too, or alone: the table has each of them once."""
+    """The table has each event once, whether or not a day's response also has events of other days."""
     sim = simulator(leaks=0.2, strays=0.1, events_per_day=60)
     await export(sim, db, chunk_days=1)
     assert sum(rows for (rows,) in ledger(db, "outside_rows")) > 0
@@ -243,7 +243,7 @@ async def test_events_that_are_sent_with_a_neighbouring_day_are_there_once(db: P
 
 
 async def test_nothing_of_a_failed_attempt_stays(db: Path) -> None:
-    """Where the second answer has other events in another order, the table has those of the second alone."""
+    """If the second response has different events in a different order, the table has only those of the second."""
     bodies = iter([[b"1", b"2", b"3"], [b"3", b"4"]])
     ends = iter([b"terminated early", END])
 

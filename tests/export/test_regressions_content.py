@@ -25,7 +25,7 @@ sim = regressions.sim
 
 @pytest.mark.parametrize("separator", ["\u2028", *slow(["\u2029", "\u0085"])])
 async def test_only_a_newline_ends_a_line(db: Path, separator: str) -> None:
-    """What other readers of lines cut at stands inside a string, untouched."""
+    """Characters that other readers treat as line ends are preserved inside strings."""
     properties = f'{{"text":"before{separator}after"}}'
     await export_lines(db, f'{{"event":"e","properties":{properties}}}'.encode())
     assert texts(db) == {properties: 1}
@@ -34,7 +34,7 @@ async def test_only_a_newline_ends_a_line(db: Path, separator: str) -> None:
 
 @pytest.mark.parametrize("control", [b"\r", b"\xc2", *slow([b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e"])])
 async def test_a_byte_that_json_forbids_costs_no_event(db: Path, control: bytes) -> None:
-    """Where such a byte stands in a string, the event is there without it, and the line as it was beside it."""
+    """If a string has such a byte, the event is stored without it, and the original line is stored separately."""
     line = b'{"event":"e","properties":{"text":"before' + control + b'after"}}'
     result = await export_lines(db, line)
     assert (result.repaired, result.rejects, result.total_rows) == (1, 0, 2)
@@ -75,7 +75,7 @@ async def test_events_of_mixpanels_own_are_exported_too(db: Path, name: str) -> 
     "content_type", ["text/plain; charset=iso-8859-1", *slow(["application/json", "text/html"])]
 )
 async def test_the_content_type_changes_nothing(db: Path, content_type: str) -> None:
-    """Lines are UTF-8 whatever the header says they are."""
+    """Lines are UTF-8, whatever the header says."""
     sim = simulator(content_type=content_type)
     await export(sim, db)
     assert held(db) == truth(sim)
@@ -85,7 +85,7 @@ async def test_the_content_type_changes_nothing(db: Path, content_type: str) -> 
     "options", [{}, {"gzip_member": 3000}, *slow([{"gzip_over": 0}, {"gzip_over": 1 << 30}])]
 )
 async def test_compressed_and_plain_answers_mix(db: Path, options: dict[str, int]) -> None:
-    """Small days come plain and others compressed, or all alike, or in members: each answer is read as what it is."""
+    """Small days may be plain and others compressed, or in several members: each response is read correctly."""
     sim = simulator(events_per_day=lambda day: 1 if day.day % 2 else 50, **options)
     result = await export(sim, db, chunk_days=1)
     assert (result.failed_batches, len(sim.requests)) == (0, 9)

@@ -40,7 +40,7 @@ SHAPES = ["seen", "error", *slow(["request", "status", "text"])]
 
 @pytest.mark.parametrize("kind", ["400", "402", *slow(["403", "404"])])
 async def test_a_refusal_is_not_retried(db: Path, kind: Any) -> None:
-    """What the server refuses costs one request, and its words reach the caller with the status."""
+    """A rejection by the server costs one request, and the caller gets its text and status."""
     sim = simulator(faults=[Fault(kind, text="because & therefore " + "x" * 1000)])
     with pytest.raises(QueryError, match=f"{kind}.*because & therefore") as caught:
         await export(sim, db, max_workers=1)
@@ -50,7 +50,7 @@ async def test_a_refusal_is_not_retried(db: Path, kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["auth_text_400", *slow(["401", "auth_text_200"])])
 async def test_denied_credentials_cost_one_request_and_hint_at_the_region(db: Path, kind: Any) -> None:
-    """In each way in which Mixpanel says so: no retry, no data, and the region among the things to check."""
+    """However Mixpanel reports it: no retry, no data, and advice to check the region."""
     sim = simulator(faults=[Fault(kind)])
     with pytest.raises(AuthenticationError, match=r"region \(us, eu or in\)"):
         await export(sim, db, max_workers=1)
@@ -103,7 +103,7 @@ async def test_a_where_expression_reaches_the_server_as_it_is(db: Path, where: s
 
 @pytest.mark.parametrize("shape", ["request", "error", "status", "text"])
 async def test_a_malformed_where_expression_stops_the_export(db: Path, shape: Any) -> None:
-    """Whatever its wording, a 400 costs one request, leaves no table, and says where to look."""
+    """Whatever its text, a 400 costs one request, creates no table, and the error says where to look."""
     sim = simulator(rules=Rules(shape=shape, wording={"where": "no such selector"}))
     with pytest.raises(QueryError, match=r"400.*no such selector.*check the dates, events and where"):
         await export(sim, db, where='properties["$city" ==', max_workers=1)
@@ -112,7 +112,7 @@ async def test_a_malformed_where_expression_stops_the_export(db: Path, shape: An
 
 
 async def test_an_empty_answer_that_is_an_error_is_no_empty_day(db: Path) -> None:
-    """An error object that is the whole body of a 200 is reported with its words."""
+    """The text of an error object that is the whole body of a 200 is reported."""
     sim = simulator(faults=[Fault("error_line", FIFTH, FIFTH, position=0)])
     result = await export(sim, db, retries=0, chunk_days=1)
     assert result.failed_date_ranges == (ONE_DAY,)
@@ -171,7 +171,7 @@ async def test_days_before_the_plans_history_stop_the_export_and_name_the_first_
 
 
 async def test_midnight_during_an_export_changes_nothing_of_its_plan(db: Path) -> None:
-    """The days are those of the start, and the day that was today at its request is not held to be final."""
+    """The days are those of the start, and the day that was today at its request is not final."""
     hours = iter(range(1, 1000))
     sim = simulator()
     late = datetime(2024, 6, 1, 20, tzinfo=UTC)
@@ -217,7 +217,7 @@ async def test_the_latest_event_does_not_say_where_to_resume(db: Path, hole: dat
 
 @pytest.mark.parametrize("mode", ["create", "replace", *slow(["append", "resume"])])
 async def test_days_without_events_make_a_table(db: Path, mode: str) -> None:
-    """A table of no rows is there where there were no events, whatever the mode."""
+    """If there are no events, a table without rows is created, in every mode."""
     sim = simulator(first_day=date(2025, 1, 1))
     if mode == "append":
         await export(sim, db, "2024-02-01", "2024-02-03")
@@ -260,7 +260,7 @@ async def test_no_index_stands_between_an_event_and_its_table(db: Path) -> None:
 
 @pytest.mark.parametrize("call", [4, *slow([1])])
 async def test_a_callback_that_raises_neither_hangs_the_export_nor_loses_a_batch(db: Path, call: int) -> None:
-    """Its exception ends the export, each batch in the ledger is whole, and resume brings the rest."""
+    """The callback's exception ends the export, each batch in the ledger is complete, and `resume` fetches the rest."""
     sim = simulator()
     told: list[BatchProgress] = []
 
@@ -302,7 +302,7 @@ async def test_years_fit_into_an_hour_of_quota(db: Path) -> None:
 
 
 class Hanging(httpx.AsyncBaseTransport):
-    """A network that never answers, and says when so many requests wait for it."""
+    """A network that never responds, and signals when enough requests wait for it."""
 
     def __init__(self, enough: int) -> None:
         self.asked = 0
@@ -318,7 +318,7 @@ class Hanging(httpx.AsyncBaseTransport):
 
 
 async def test_cancelling_does_not_wait_for_pending_batches(db: Path) -> None:
-    """An export that is cancelled ends although its requests hang, and sends none for the days to come."""
+    """A cancelled export ends although its requests hang, and sends no more requests."""
     network = Hanging(enough=2)
     async with anyio.create_task_group() as tasks:
 
@@ -333,7 +333,7 @@ async def test_cancelling_does_not_wait_for_pending_batches(db: Path) -> None:
 
 @pytest.mark.parametrize("retry_after", ["date", *slow(["seconds", "none"])])
 async def test_a_429_is_waited_for(db: Path, retry_after: Any) -> None:
-    """However it is worded, a spent quota is no failure of the batch and no empty answer."""
+    """Whatever its text, a 429 is neither a failure of the batch nor an empty response."""
     fault = Fault("429", times=4, retry_after=0)
     sim = simulator(faults=[fault], limit_retry_after=retry_after)
     result = await export(sim, db, max_workers=1, retries=4)
@@ -344,7 +344,7 @@ async def test_a_429_is_waited_for(db: Path, retry_after: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["500", "timeout_error", *slow(["502", "503", "504"])])
 async def test_every_failure_of_the_server_is_tried_again(db: Path, kind: Any) -> None:
-    """500 no less than 503, and a time-out of its own although it says 400; the page is never read as rows."""
+    """500 and 503 are retried, and a timeout that has status 400; the error page is never read as rows."""
     sim = simulator(faults=[Fault(kind, times=3, retry_after=0)])
     result = await export(sim, db)
     assert (result.failed_batches, result.rejects, len(sim.requests)) == (0, 0, 12)
@@ -352,7 +352,7 @@ async def test_every_failure_of_the_server_is_tried_again(db: Path, kind: Any) -
 
 
 async def test_a_slow_answer_is_not_cut_off_while_bytes_arrive(db: Path) -> None:
-    """Only silence is bounded, so an answer may take longer than every time-out."""
+    """Only silence has a limit, so a response may take longer than every timeout."""
     sim = simulator(events_per_day=60, bandwidth=6000, piece=1000)
     result = await export(sim, db, *ONE_DAY, timeouts=Timeouts(connect=2, first_byte=2, idle=2), retries=0)
     sent = sum(request.bytes_sent for request in sim.requests)

@@ -46,7 +46,7 @@ def staging(db: Path) -> list[Path]:
 
 
 def whole_batches(db: Path) -> bool:
-    """Whether the table has exactly the rows that the ledger says, batch by batch."""
+    """Whether the table has exactly the rows in the ledger, for each batch."""
     rows = query(db, "SELECT export_batch, count(*) FROM events GROUP BY ALL ORDER BY ALL")
     return rows == query(
         db, 'SELECT batch, "rows" FROM _export_batches WHERE "rows" > 0 AND status <> \'failed\' ORDER BY ALL'
@@ -72,7 +72,7 @@ def folder_moved(db: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody move a file that is open")
 @pytest.mark.parametrize("change", [Path.unlink, replaced, *slow([moved, folder_moved])])
 async def test_a_file_that_is_gone_is_never_a_success(change: Callable[[Path], object], db: Path) -> None:
-    """A database that is moved, removed or replaced while rows are committed to it is an error that says so."""
+    """If the database is moved, removed or replaced during commits, the error says so."""
     told: list[BatchProgress] = []
 
     def after_the_second(batch: BatchProgress) -> None:
@@ -86,7 +86,7 @@ async def test_a_file_that_is_gone_is_never_a_success(change: Callable[[Path], o
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody move a file that is open")
 async def test_a_file_that_was_moved_can_be_put_back_and_completed(db: Path) -> None:
-    """What had been committed is in it, whole batches, and resume fetches the rest."""
+    """It has all batches that were committed, and `resume` fetches the rest."""
     sim = simulator()
     with pytest.raises(errors.DatabaseError, match="put the original file back"):
         await export(sim, db, on_batch_complete=lambda _: moved(db) if db.exists() else None, **NINE_CHUNKS)
@@ -99,7 +99,7 @@ async def test_a_file_that_was_moved_can_be_put_back_and_completed(db: Path) -> 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 async def test_a_damaged_file_is_an_error_that_says_so(damage: str, db: Path) -> None:
-    """It costs no request, and the file stays as it is for whoever can mend it."""
+    """No request is sent, and the file is left unchanged so that it can be repaired."""
     sim = simulator()
     await export(sim, db, last="2024-03-05")
     asked = len(sim.requests)
@@ -143,7 +143,7 @@ NOBODY = "if os.geteuid() == 0:\n    os.seteuid(65534)  # root may write anywher
 
 
 def in_child(less: str, *words: object) -> list[str]:
-    """Return what an export of nine days with *less* says of its failure."""
+    """Return the error of an export of nine days with less of the resource *less*."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD.replace("{less}", less), *map(str, words)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
@@ -159,7 +159,7 @@ def in_child(less: str, *words: object) -> list[str]:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("room", [700_000, *slow([100_000, 300_000])])
 async def test_no_room_is_one_error_and_resume_completes(room: int, db: Path) -> None:
-    """Wherever it runs out, in the staging or in the database: the file opens, holds whole batches, and goes on."""
+    """Whether staging or the database runs out of space, the file opens, has complete batches, and can be continued."""
     sim = simulator(events_per_day=2000)
     await export(sim, db, last="2024-03-02")
     said = in_child(SMALL_FILES, db, room)
@@ -173,7 +173,7 @@ async def test_no_room_is_one_error_and_resume_completes(room: int, db: Path) ->
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can look into, unlike pytest's own."""
+    """A folder that every user can read, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -187,7 +187,7 @@ def open_folder() -> Iterator[Path]:
     "file,folder", [(None, 0o555), (0o444, 0o777), *slow([(0o444, 0o555), (0o666, 0o555)])]
 )
 async def test_what_may_not_be_written_is_an_error(file: int | None, folder: int, open_folder: Path) -> None:
-    """A folder or a file without write permission is named, with what helps, and keeps what it has."""
+    """A folder or file without write permission is named, with advice, and its contents are unchanged."""
     db, sim = open_folder / "events.duckdb", simulator(events_per_day=2000)
     if file is not None:
         await export(sim, db, last="2024-03-02")
@@ -206,7 +206,7 @@ async def test_what_may_not_be_written_is_an_error(file: int | None, folder: int
 
 
 async def test_after_a_callback_raised_none_is_made(db: Path) -> None:
-    """Batches that wait for their turn to be told of are not told of any more, and none of them is lost."""
+    """Batches that have not been reported yet are no longer reported, and none of them is lost."""
     sim = simulator()
     told: list[BatchProgress] = []
 
@@ -224,7 +224,7 @@ async def test_after_a_callback_raised_none_is_made(db: Path) -> None:
 
 
 async def test_a_callback_that_blocks_the_loop_loses_nothing(db: Path) -> None:
-    """The export waits for it, as it must, and all the same brings every batch and tells of each once."""
+    """The export waits for it, and still commits every batch and reports each once."""
     sim, blocked = simulator(), threading.Event()
     told: list[BatchProgress] = []
 

@@ -43,7 +43,7 @@ DAY = st.sampled_from(DAYS)
 
 
 class Exports(RuleBasedStateMachine):
-    """The server changes, exports of all modes follow, and a model says what the table must hold."""
+    """The server changes, exports of all modes follow, and a model determines the table's contents."""
 
     def __init__(self) -> None:
         super().__init__()

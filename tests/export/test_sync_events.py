@@ -22,7 +22,7 @@ NIGHT = datetime(2024, 3, 5, 6, tzinfo=UTC)  # after the last of DAYS
 
 
 def event(hour: int, person: str = "p", insert_id: str | None = "i", name: str = "a") -> Line:
-    """Return an event with an id of its own."""
+    """Return an event with a unique id."""
     return Line(name, hour, person, insert_id and f"{insert_id}{hour}", 1)
 
 
@@ -64,7 +64,7 @@ async def test_the_first_sync_needs_a_day_and_later_ones_none(db: Path) -> None:
 
 
 async def test_late_removed_and_merged_events_are_reported(db: Path) -> None:
-    """The result and `_sync_changes` have the numbers of each day; a merge is neither an addition nor a removal."""
+    """The result and `_sync_changes` have the numbers for each day; a merge is neither an addition nor a removal."""
     server = full()
     await sync(server.transport(), db, NIGHT, since="2024-03-01")
     first, second, third, _ = DAYS
@@ -151,7 +151,7 @@ async def test_a_batch_of_several_days_is_kept_whole(db: Path) -> None:
 
 
 async def test_a_refused_day_is_no_longer_failed(db: Path) -> None:
-    """After a night without network a day has failed; an answer that is refused ends that."""
+    """A day fails during a night without network; when its response is later rejected, it is no longer failed."""
     server = full()
     await sync(server.transport(), db, NIGHT, since="2024-03-01")
     offline = httpx.MockTransport(lambda _: httpx.Response(503))
@@ -174,7 +174,7 @@ async def test_an_empty_day_is_no_news_the_second_time(db: Path) -> None:
 
 
 async def test_a_replaced_table_forgets_what_was_kept(db: Path) -> None:
-    """Whatever else replaces the old rows of a kept day ends its report."""
+    """If the old rows of a kept day are replaced, the day is no longer reported."""
     server = full()
     await sync(server.transport(), db, NIGHT, since="2024-03-01")
     server.days[DAYS[0]] = []

@@ -43,7 +43,7 @@ async def live(project: Project) -> dict[str, object]:
 def test_some_weeks(
     seed: int, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
-    """Every recent day is what Mixpanel had when it was last fetched, and after quiet weeks what it has now."""
+    """Every recent day has the events of its last fetch, and after quiet weeks Mixpanel's current events."""
     figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=4))
     for name, value in figures.items():
         record_testsuite_property(name, value)

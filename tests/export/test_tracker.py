@@ -72,7 +72,7 @@ class Model:
             self.outcomes[piece] = step
 
     def check(self, tracker: Tracker) -> None:
-        """Compare everything that the tracker tells."""
+        """Compare all values of the tracker."""
         outcomes = {batch: self.outcomes_of(batch) for batch in self.batches}
         decided = [batch for batch in self.batches if None not in outcomes[batch]]
         failed = [batch for batch in self.batches if "failed" in outcomes[batch]]
@@ -91,7 +91,7 @@ class Model:
 
 @given(count=st.integers(1, 4), steps=STEPS)
 def test_every_number_is_that_of_a_recount(count: int, steps: list[tuple[str, int]]) -> None:
-    """After any steps, all that the tracker tells agrees with a recount of all chunks."""
+    """After any steps, all values of the tracker agree with a recount of all chunks."""
     batches = tuple(chunk(4 * number) for number in range(count))
     tracker = Tracker(Plan(batches, batches))
     model = Model(batches, {batch: [batch] for batch in batches})
@@ -120,7 +120,7 @@ def test_a_batch_is_reported_with_all_its_pieces() -> None:
 
 
 def test_a_batch_whose_pieces_are_decided_together_is_taken_once() -> None:
-    """Each piece is the last one, and only the first that asks gets the batch."""
+    """Each piece could be the last one; only the first call gets the batch."""
     batch, halves = chunk(0), (chunk(0, 2), chunk(2, 2))
     tracker = Tracker(Plan((batch,), (batch,)))
     tracker.split(batch, halves)

@@ -124,7 +124,7 @@ async def test_segments_are_extracted_while_their_chunk_arrives(tmp_path: Path) 
 async def test_an_attempt_that_ends_early_leaves_nothing(
     tmp_path: Path, validators: int, pause: float
 ) -> None:
-    """The result has the rows of the last attempt only, whatever was extracted of the ones before."""
+    """The result has the rows of the last attempt only, whatever was extracted from earlier ones."""
     async with validating(tmp_path / "db", validators) as chunks:
         for count in (8, 3, 1, 7):
             await chunks.begin(DAYS[0], *BLOCKS[:count])

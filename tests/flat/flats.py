@@ -26,7 +26,7 @@ class Number(str):
 
 
 def store(connection: Connection, batch: int, properties: Iterable[str], *, event: str = "Event") -> None:
-    """Add a batch whose events have these *properties*, JSON texts. The `insert_id` of each tells batch and place."""
+    """Add a batch whose events have these *properties*, JSON texts. Each `insert_id` contains the batch and the position."""
     rows = list(properties)
     day = Chunk(date(2024, 1, 1), date(2024, 1, 1))
     ids = [f"{batch}-{place}" for place in range(len(rows))]

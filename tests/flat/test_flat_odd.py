@@ -91,7 +91,7 @@ def test_a_flat_table_that_the_user_renamed_is_the_users_own() -> None:
 
 
 async def test_forgetting_names_flat_tables_that_it_cannot_refresh(db: Path) -> None:
-    """A renamed one, and one whose events table is gone, are among the other tables that name persons."""
+    """A renamed flat table, and one whose events table is missing, are listed as tables that were not searched."""
     await export(simulator(), db, last="2024-03-01")
     with Workspace(path=db) as workspace:
         workspace.flatten(into="renamed")
@@ -142,7 +142,7 @@ def test_long_rows_that_are_read_in_python() -> None:
 
 
 def test_an_index_of_the_user_is_named_as_the_obstacle() -> None:
-    """DuckDB cannot make an indexed column wider; the table is as it was before, and goes on without the index."""
+    """DuckDB cannot widen an indexed column; the table is unchanged, and can be updated once the index is dropped."""
     with duckdb.connect() as db:
         store(db, 1, ['{"a":1}'])
         make_flat(db)

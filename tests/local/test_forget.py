@@ -159,7 +159,7 @@ def test_the_table_is_the_table_without_the_persons(
 
 @pytest.fixture
 def days() -> dict[str, list[bytes]]:
-    """Events of two persons, duplicates across batches, strays, and lines that are no events."""
+    """Events of two people, duplicates across batches, strays, and lines that are not events."""
     return {
         FIRST: [
             line(1), line(2, LAST), line(3, None), line(4, person="other"), line(5, "2020-01-01", "other"),
@@ -214,7 +214,7 @@ def test_resume_requests_nothing_and_append_brings_the_person_back(
 
 
 def test_a_hidden_row_with_the_identity_of_a_removed_one_goes_too(db: Path) -> None:
-    """Without it the person's event would be shown again once the batch of the winner is replaced."""
+    """Otherwise the person's event would become visible when the winner's batch is replaced."""
     loser = line(1, LAST, "d", mp_processing_time_ms=1)
     winner = line(1, LAST, "d", mp_processing_time_ms=2, **{"$user_id": ID})
     load(db, {FIRST: [loser, line(8, FIRST, "other")], LAST: [winner, line(9, LAST, "other")]})
@@ -234,7 +234,7 @@ def test_a_hidden_row_with_the_identity_of_a_removed_one_goes_too(db: Path) -> N
     ],
 )
 def test_further_properties_are_compared_on_demand(db: Path, name: str, key: str) -> None:
-    """Each name stands for one property."""
+    """Each name selects one property."""
     load(db, {FIRST: [line(1, person="a", **{key: ID}), line(2, person="b")]})
     others = {"user_id", "device_id", "before_identity"} - {name}
     assert forget(db, ID, also=others).total == 0
@@ -248,7 +248,7 @@ class StopError(Exception):
 def test_every_table_and_an_unfinished_replacement_are_searched(
     db: Path, days: dict[str, list[bytes]]
 ) -> None:
-    """All exported tables are, but for a given name only that table; other tables are named and left alone."""
+    """All exported tables are searched, or only the given one; other tables are listed and unchanged."""
 
     def stop(_: BatchProgress) -> None:
         raise StopError
@@ -414,7 +414,7 @@ def _die(db: Path, statement: int) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_a_kill_leaves_everything_or_nothing(db: Path, days: dict[str, list[bytes]], tmp_path: Path) -> None:
-    """Whichever statement a kill precedes, the file is as it was or as it should become."""
+    """Before whichever statement the process is killed, the file is in its old or its new state."""
     load(db, days)
     before = contents(db)
     template = db.read_bytes()
@@ -437,7 +437,7 @@ def test_a_kill_leaves_everything_or_nothing(db: Path, days: dict[str, list[byte
 
 
 def test_the_bytes_are_in_the_file_until_it_is_copied(db: Path, tmp_path: Path) -> None:
-    """Deletion and checkpoint leave bytes of the id in the file; a copy has none, and exports go on in it."""
+    """After deletion and a checkpoint, the file still has bytes of the id; a copy has none, and can be exported into."""
     sim = simulator(events_per_day=2000)
     run_sync(export, sim, db, FIRST, LAST, chunk_days=1)
     with closing(duckdb.connect(str(db))) as connection:

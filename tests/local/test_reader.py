@@ -45,7 +45,7 @@ def as_text(column: str, kind: str) -> str:
 
 
 def test_a_file_that_becomes_free_is_opened(db: Path) -> None:
-    """Who waits is told once for whom, and reads as soon as the other process has let go."""
+    """A reader is told once whom it waits for, and reads as soon as the other process has closed the file."""
     told: list[DatabaseLockedError] = []
     looks = 0
 
@@ -64,7 +64,7 @@ def test_a_file_that_becomes_free_is_opened(db: Path) -> None:
 
 
 def test_a_wait_ends_with_its_time(db: Path) -> None:
-    """The last look is at the end of the time, not before, and the error names the process."""
+    """The last attempt is at the end of the time, not earlier, and the error names the process."""
     now = 0.0
 
     def sleep(seconds: float) -> None:
@@ -82,7 +82,7 @@ def test_a_wait_ends_with_its_time(db: Path) -> None:
 
 
 def test_readers_share_a_file(db: Path) -> None:
-    """Two that only look do not wait for each other."""
+    """Two readers do not wait for each other."""
     duckdb.connect(str(db)).close()
     with reading(db), reading(db) as connection:
         assert run_query(connection, "SELECT 1", as_text) is not None
@@ -96,7 +96,7 @@ def test_a_file_that_is_not_there_is_not_made(db: Path) -> None:
 
 
 def test_a_file_whose_writer_was_killed_can_be_looked_into(db: Path) -> None:
-    """What was committed and is in DuckDB's log only is seen, and the file stays as it is."""
+    """Committed rows that are only in DuckDB's log are visible, and the file is unchanged."""
     code = (
         f"import duckdb, os; c = duckdb.connect({str(db)!r}); c.execute('SET checkpoint_threshold = \\'1GB\\'');"
         "c.execute('CREATE TABLE t AS SELECT 1 AS x'); os.kill(os.getpid(), 9) if hasattr(os, 'fork') else os._exit(9)"
@@ -151,7 +151,7 @@ def test_wrong_sql_is_one_line(db: Path, sql: str, says: str) -> None:
 
 
 def test_what_is_not_the_sqls_fault_names_the_file(db: Path) -> None:
-    """Another file that cannot be read is an error of its own kind."""
+    """Another file that cannot be read causes a different kind of error."""
     duckdb.connect(str(db)).close()
     with pytest.raises(DatabaseError, match=r"reading from .* failed: IO Error"), reading(db) as connection:
         run_query(connection, "FROM 'nope.parquet'", as_text)
@@ -176,7 +176,7 @@ def test_what_is_not_the_sqls_fault_names_the_file(db: Path) -> None:
 def test_any_statement_with_rows_can_be_asked(
     db: Path, sql: str, columns: tuple[str, ...], rows: list[tuple[str | None, ...]]
 ) -> None:
-    """The rows are those of the last statement, in its order, whatever its columns are called."""
+    """The rows are those of the last statement, in its order, whatever its columns are named."""
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     with reading(db) as connection:
         answer = run_query(connection, sql, as_text)
@@ -215,7 +215,7 @@ def test_parquet_is_there_when_it_is_whole(db: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_a_long_query(db: Path) -> None:
-    """Long before the answer, whether DuckDB has begun with it or not."""
+    """The query ends long before its result, whether or not DuckDB has started it."""
     duckdb.connect(str(db)).close()
     with reading(db) as connection:
 
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_a_long_query(db: Path) -> None:
 
 
 def test_a_table_that_has_taken_the_name_of_an_exports_is_another(db: Path) -> None:
-    """The export's was dropped, whatever is called so now."""
+    """The exported table was dropped, so the new table is the user's."""
     with connected_for_export(db) as connection:
         create_ledger(connection)
         Ledger(connection, "events", Selection("1"), "UTC").write(
@@ -248,7 +248,7 @@ def test_a_table_that_has_taken_the_name_of_an_exports_is_another(db: Path) -> N
 
 @pytest.mark.anyio
 async def test_the_contents_are_the_ledgers(db: Path) -> None:
-    """Tables, selections, an unfinished replacement and the tables that no export made are told apart."""
+    """Tables, selections, an unfinished replacement and tables that were not exported are distinguished."""
     sim = simulator()
     await export(sim, db, last="2024-03-03")
     await export(sim, db, first="2024-03-06", last="2024-03-07", mode="append")
@@ -268,7 +268,7 @@ async def test_the_contents_are_the_ledgers(db: Path) -> None:
 
 
 def test_a_newer_ledger_is_refused(db: Path) -> None:
-    """What it means cannot be known."""
+    """Its meaning is unknown."""
     query(
         db,
         "CREATE TABLE _export_batches (x INTEGER); COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 99'",
@@ -319,6 +319,6 @@ def test_rows_belong_to_the_day_that_clocks_of_the_zone_show(
 def test_times_far_away_are_counted(
     memory: duckdb.DuckDBPyConnection, time: str, zone: str, day: date | None
 ) -> None:
-    """Before 1970 days are rounded down, too, and a day that Python does not know is none, not an error."""
+    """Days before 1970 are also rounded down, and a day outside Python's range is None, not an error."""
     memory.execute(f"CREATE OR REPLACE TABLE t AS SELECT TIMESTAMP '{time}' AS event_time, 1 AS export_batch")
     assert _rows_per_day(memory, "t", zone) == {1: {day: 1}}

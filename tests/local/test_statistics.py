@@ -139,7 +139,7 @@ def test_column_statistics(workspace: Workspace) -> None:
 
 
 def test_column_statistics_of_an_expression(workspace: Workspace) -> None:
-    """An expression works as a column does, whatever its operators bind, and numbers have a spread."""
+    """An expression works like a column, whatever operators it has, and numbers have a standard deviation."""
     plan = workspace.column_stats("events", "properties->>'plan'")
     assert (plan.count, plan.null_count, plan.null_pct) == (3, 2, 40.0)
     assert plan.top_values == [("free", 2), ("pro", 1)]
@@ -212,7 +212,7 @@ def test_a_missing_table_is_named_with_those_that_are_there(
 def test_what_a_query_gets_wrong_is_mixpanel_datas_error(
     ask: Callable[[Workspace], object], message: str, workspace: Workspace
 ) -> None:
-    """What DuckDB, or a table that holds no events, has against a question is a `QueryError` that says so."""
+    """An error of DuckDB, or a table without events, is a `QueryError` with the reason."""
     with pytest.raises(QueryError, match=message):
         ask(workspace)
 
@@ -237,7 +237,7 @@ def test_a_relation_is_duckdbs(workspace: Workspace) -> None:
 def test_frames_without_pandas_name_the_extra(
     ask: Callable[[Workspace], object], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where pandas is not installed, each frame says which extra brings it."""
+    """If pandas is not installed, the error of each frame names the extra."""
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"mpx-export\[pandas\]"):
         ask(workspace)
@@ -270,7 +270,7 @@ def test_info_tells_where_and_what(db: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_birth_of_a_file_is_told_where_it_is_known() -> None:
-    """A file system that keeps the time of creation is believed, one that does not is not guessed at."""
+    """The creation time of a file is returned if the file system records it, and is not guessed otherwise."""
     kept = SimpleNamespace(st_size=3_000_000, st_birthtime=1_700_000_000.5)
     unknown = SimpleNamespace(st_size=3_500_000)
     born = datetime(2023, 11, 14, 22, 13, 20, 500_000, tzinfo=UTC)
@@ -306,7 +306,7 @@ def test_open_reads_unless_told_otherwise(db: Path) -> None:
 
 
 def test_a_workspace_is_opened_when_it_is_needed(tmp_path: Path) -> None:
-    """Making a workspace touches neither files nor credentials, and nor does leaving it."""
+    """Creating or closing a workspace uses neither files nor credentials."""
     with Workspace(account="nobody", path=tmp_path / "deep" / "x.duckdb"):
         assert list(tmp_path.iterdir()) == []
     with Workspace(path=tmp_path / "x.duckdb", read_only=True):
@@ -318,7 +318,7 @@ def test_a_workspace_is_opened_when_it_is_needed(tmp_path: Path) -> None:
 def test_a_temporary_workspace_leaves_nothing(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its file is where the system keeps such files, for this user only, and goes in the end, also after an error."""
+    """Its file is in the temporary folder, readable by this user only, and is removed at the end or after an error."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with getattr(Workspace, kind)() as workspace:
         workspace.connection.execute("CREATE TABLE mine AS SELECT 1 AS n")

@@ -46,7 +46,7 @@ def rows(db: Path, table: str = "events") -> list[tuple[Any, ...]]:
 
 
 def imported(db: Path) -> list[tuple[Any, ...]]:
-    """Return what the ledger has of the imported batches, and how many rows the table has of each."""
+    """Return the imported batches in the ledger, and the number of rows of each in the table."""
     return query(
         db,
         "SELECT from_date::VARCHAR, to_date::VARCHAR, rows, (SELECT count(*) FROM events WHERE export_batch = batch) "
@@ -61,7 +61,7 @@ def old(tmp_path: Path) -> Path:
 
 
 def test_every_row_is_kept_as_it_was(old: Path) -> None:
-    """The five columns hold what they held, the sixth names the imported batch, and the key is gone."""
+    """The five columns are unchanged, the sixth has the imported batch, and the primary key is removed."""
     before = rows(old)
     result = upgrade_database(old)
     assert result.tables == (UpgradedTable("events", 9, (CLAIMED,)),)
@@ -73,7 +73,7 @@ def test_every_row_is_kept_as_it_was(old: Path) -> None:
 
 
 def test_the_upgraded_table_is_listed_as_fetched(old: Path) -> None:
-    """The table is one of events, fetched when mixpanel_data says, and `_metadata` is the view that exports keep."""
+    """It is a table of events with mixpanel_data's time of the fetch, and `_metadata` is the view that exports maintain."""
     upgrade_database(old)
     with Workspace.open(old) as workspace:
         (table,) = workspace.tables()
@@ -84,7 +84,7 @@ def test_the_upgraded_table_is_listed_as_fetched(old: Path) -> None:
 
 
 def test_everything_else_in_the_file_stays(old: Path) -> None:
-    """Profiles with what `_metadata` says of them, the user's own tables and views are what they were."""
+    """Profiles with their rows in `_metadata`, and the user's own tables and views, are unchanged."""
     with duckdb.connect(str(old)) as connection:
         connection.execute(PROFILES)
         connection.execute(
@@ -120,7 +120,7 @@ async def test_metadata_keeps_the_rows_of_events_beside_profiles(old: Path) -> N
 
 
 def test_all_tables_go_together(old: Path) -> None:
-    """Several tables of events are upgraded in one go, each with batches of its own."""
+    """Several tables of events are upgraded together, each with separate batches."""
     made(old, noons("2024-02-01", 3), table="february", claim=("2024-02-01", "2024-02-03"))
     result = upgrade_database(old)
     assert [(table.name, table.row_count) for table in result.tables] == [("events", 9), ("february", 3)]
@@ -131,7 +131,7 @@ def test_all_tables_go_together(old: Path) -> None:
 
 
 def test_upgrading_twice_changes_nothing(old: Path) -> None:
-    """The second time there is nothing to do, and it says so."""
+    """The second call has nothing to do, and says so."""
     upgrade_database(old)
     everything = rows(old), ledger(old, "*")
     assert upgrade_database(str(old)).tables == ()
@@ -148,7 +148,7 @@ def test_a_table_that_mixpanel_data_makes_afterwards_is_upgraded_too(old: Path) 
 
 
 def test_without_claims_the_days_of_the_rows_are_imported(tmp_path: Path) -> None:
-    """A table that `_metadata` knows nothing of, as a fetch that broke off left it, has the days that it has rows of."""
+    """A table that is not in `_metadata`, for example after an interrupted fetch, gets the days of its rows."""
     times = [*noons("2024-03-01", 2), *noons("2024-03-05", 1)]
     old = made(tmp_path / "x.db", times, claim=None)
     (table,) = upgrade_database(old).tables
@@ -191,7 +191,7 @@ def test_a_table_of_the_user_is_not_mixed_in(old: Path) -> None:
 
 
 def test_rows_on_unclaimed_days_are_batches_of_their_own(tmp_path: Path) -> None:
-    """What lies beyond the clocks of the claimed days is imported as well, so nobody fetches it a second time."""
+    """Rows outside the recorded days are imported too, so their days are not fetched again."""
     west = datetime(2024, 3, 10, 11, 59)
     east = datetime(2024, 2, 29, 10)
     odd = datetime(1970, 1, 1)
@@ -299,7 +299,7 @@ async def test_times_of_a_legacy_project_are_not_mixed(old: Path) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ["append", "resume", "create"])
 async def test_before_the_upgrade_the_error_names_it(mode: str, old: Path) -> None:
-    """An export into mixpanel_data's own table says what to run."""
+    """The error of an export into mixpanel_data's table names the command to run."""
     with pytest.raises(TableExistsError if mode == "create" else TableFormatError, match="mpx upgrade"):
         await export(simulator(), old, mode=mode)
 
@@ -356,7 +356,7 @@ def upgraded_but_killed(db: Path, statements: int) -> "subprocess.CompletedProce
 
 @pytest.mark.parametrize("part", [*slow([0.1, 0.7]), 0.4, 1.0])
 def test_a_killed_upgrade_leaves_the_old_file(part: float, old: Path, tmp_path: Path) -> None:
-    """Killed before any statement up to the commit, the file holds what it held, and the next upgrade finishes it."""
+    """Killed before any statement up to the commit, the upgrade changes nothing, and the next one completes."""
     whole = upgraded_but_killed(Path(shutil.copy(old, tmp_path / "copy.db")), 1_000_000)
     last = int(whole.stdout) - 1  # the commit
     before = rows(old)
@@ -371,7 +371,7 @@ def test_a_killed_upgrade_leaves_the_old_file(part: float, old: Path, tmp_path: 
 
 
 def test_what_cannot_be_written_leaves_the_old_file(old: Path) -> None:
-    """An error of DuckDB on the way is one of ours that says that nothing has changed, and nothing has."""
+    """A DuckDB error during the upgrade becomes an error that says that nothing was changed, which is true."""
     with duckdb.connect(str(old)) as connection:
         connection.execute("CREATE VIEW _export_rejects AS SELECT 1")
     before = rows(old), query(old, "SELECT sql FROM duckdb_tables() ORDER BY 1")
@@ -399,7 +399,7 @@ def test_a_newer_ledger_is_refused(old: Path) -> None:
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    """What mixpanel_data did not make is named and left alone: no file, an empty one, text, somebody's tables."""
+    """Files that mixpanel_data did not create are named and unchanged: none, an empty one, text, a user's tables."""
     with pytest.raises(DatabaseNotFoundError, match=r"none\.db"):
         upgrade_database(tmp_path / "none.db")
     file = tmp_path / "x.db"
@@ -421,7 +421,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_in_use_is_refused(old: Path) -> None:
-    """Where another process holds the file, the error says so."""
+    """If another process has the file open, the error says so."""
     holder = (
         "import sys, duckdb\nwith duckdb.connect(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
     )
@@ -440,7 +440,7 @@ def mpx(*words: str) -> Result:
 
 
 def test_the_command_says_what_it_did(old: Path) -> None:
-    """`mpx upgrade` names each table with its rows and days; a second time it says that there is nothing to do."""
+    """`mpx upgrade` prints each table with its rows and days; a second call prints that there is nothing to do."""
     done = mpx(str(old))
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == "events: 9 rows upgraded, imported 2024-03-01 to 2024-03-09\n"

@@ -93,7 +93,7 @@ class Place:
 
 
 def refused(status: int, body: str) -> Callable[[Place], Sequence[Exception]]:
-    """Return a case for an answer of Mixpanel to a request for two days."""
+    """Return a case for Mixpanel's response to a request for two days."""
     days = Chunk(date(2024, 3, 1), date(2024, 3, 2))
     return lambda _: [error_from_response(status, body, None, days, NOW)]
 
@@ -137,7 +137,7 @@ def old_file(place: Place) -> None:
 
 
 def steps(*cases: Callable[[Place], Any]) -> Callable[[Place], Any]:
-    """Return a case of several, of which the last one goes wrong."""
+    """Return a case with several steps, of which the last one fails."""
 
     def case(place: Place) -> Any:
         return [step(place) for step in cases][-1]
@@ -150,7 +150,7 @@ def upgraded(place: Place) -> None:
 
 
 def forgotten(*ids: str, **options: Any) -> Callable[[Place], Any]:
-    """Forget persons."""
+    """Forget people."""
     return lambda place: place.workspace().forget(*ids, **options)
 
 
@@ -169,7 +169,7 @@ def flattened_meanwhile(place: Place) -> None:
 
 
 def written_to(change: str) -> Callable[[Place], Any]:
-    """Forget every person while a transaction of another connection changes the ledger."""
+    """Forget every person while another connection's transaction changes the ledger."""
 
     def case(place: Place) -> None:
         with closing(duckdb.connect(str(place.db))) as other:
@@ -234,7 +234,7 @@ def twice_at_once(place: Place) -> None:
 
 
 def moved_away(place: Place) -> None:
-    """An export whose file is replaced while Mixpanel answers."""
+    """An export whose file is replaced while Mixpanel responds."""
     other = place.folder / "other.duckdb"
     duckdb.connect(str(other)).close()
 
@@ -295,7 +295,7 @@ def readonly_folder(place: Place) -> None:
 
 
 def seven_silent_days(place: Place) -> Sequence[Exception]:
-    """The errors of an export that gets no body for every other day."""
+    """The errors of an export that gets an empty response for every other day."""
 
     def body(request: httpx.Request) -> bytes:
         day = date.fromisoformat(request.url.params["from_date"]).day
@@ -337,7 +337,7 @@ def no_hour_to_check(_: Place) -> None:
 
 
 def through_network(place: Place, **options: Any) -> Any:
-    """An export without a transport of its own."""
+    """An export without a custom transport."""
     return place.failing(transport=None, api_url="https://127.0.0.1:9", **options)
 
 

@@ -52,7 +52,7 @@ NOT_PROVOKED = {
 def test_every_message_reads_as_it_is_recorded(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """What goes wrong is told in the recorded words, and each place that makes a message is reached by some case."""
+    """Errors have the recorded wording, and each place that creates a message is reached by a case."""
     sites: set[Site] = set()
     entries = [HEADER]
     for number, name in enumerate(CASES):
@@ -71,7 +71,7 @@ def test_every_message_reads_as_it_is_recorded(
 
 
 def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch, sites: set[Site]) -> None:
-    """Make *folder* the only place that settings come from, and note in *sites* where messages are made."""
+    """Make *folder* the only source of settings, and record in *sites* where messages are created."""
     for name in [name for name in os.environ if name.startswith(("MP_", "MPX_")) or name.lower() in PROXIES]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)

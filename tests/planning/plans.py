@@ -45,14 +45,14 @@ def held(batch: int, first: int, last: int, status: str = "complete", rows: int 
 
 
 def daily(rows: Iterable[int]) -> list[Batch]:
-    """Return the ledger of an export that fetched every day alone."""
+    """Return the ledger of an export that fetched every day separately."""
     return [held(number, number, number, rows=each) for number, each in enumerate(rows)]
 
 
 def fresh(
     days: int, *, workers: int = 10, requests: int | None = 50, open_days: int = 0
 ) -> tuple[Chunk, ...]:
-    """Plan *days* days of which nothing is held and the last *open_days* are open."""
+    """Plan *days* days that are not in the table; the last *open_days* are open."""
     return plan(
         START,
         day(days - 1),
@@ -85,7 +85,7 @@ def resumed(
 
 
 def appended(*rows: Batch, first: int = 0, last: int = 29, chunk_days: int | None = None) -> Plan:
-    """Plan the days from *first* to *last* whatever *rows* vouch for."""
+    """Plan the days from *first* to *last*, whatever days *rows* have."""
     return plan(
         day(first), day(last), batches=rows, skip_complete=False, chunk_days=chunk_days, first_open_day=NEVER
     )

@@ -66,7 +66,7 @@ def test_splitting_is_counting_off(first: date, days: int, chunk_days: int) -> N
 
 
 def test_splitting_by_default_is_weekly() -> None:
-    """Chunks have seven days where nothing else is said."""
+    """By default, chunks have seven days."""
     assert split_date_range("2024-01-01", "2024-01-15") == [
         ("2024-01-01", "2024-01-07"),
         ("2024-01-08", "2024-01-14"),
@@ -76,7 +76,7 @@ def test_splitting_by_default_is_weekly() -> None:
 
 
 def test_what_cannot_be_split_is_refused() -> None:
-    """A reversed range, a chunk without days and a malformed date are told apart."""
+    """A reversed range, a chunk without days and a malformed date have different errors."""
     with pytest.raises(
         ValueError, match=r"^from_date must not be after to_date, got 2024-01-02 and 2024-01-01$"
     ):

@@ -34,7 +34,7 @@ def planned(days: int, *batches: Batch, requests: int | None = 50, chunk_days: i
 
 
 def test_ten_short_days_cost_one_request() -> None:
-    """Where the ledger predicts under ten seconds for all days, there is one request, and the plan says why."""
+    """If the ledger predicts under ten seconds for all days, there is one request, and the plan has the reason."""
     short = planned(10, took(0.5))
     assert spans(short.chunks) == [(10, 19)]
     assert short.one_request_seconds == 5.0
@@ -59,7 +59,7 @@ def test_thirty_days_are_many_and_chosen_lengths_are_kept() -> None:
 
 
 def test_open_days_stay_requests_of_their_own() -> None:
-    """They are fetched again soon, and then each is replaced alone."""
+    """They will soon be fetched again, and then each is replaced separately."""
     chunks = plan(day(10), day(19), batches=[took(0.1)], skip_complete=True, first_open_day=day(18)).chunks
     assert spans(chunks) == [(10, 17), (18, 18), (19, 19)]
 

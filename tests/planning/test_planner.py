@@ -39,7 +39,7 @@ from mixpanel_export._planning.planner import (
     ],
 )
 def test_ten_workers_and_a_budget_of_fifty(days: int, chunks: int, shortest: int, longest: int) -> None:
-    """Even chunks come in whole waves of the workers and none has over a week unless the quota needs it."""
+    """The number of even chunks is a multiple of the workers, and none exceeds a week unless the quota requires it."""
     planned = fresh(days)
     assert len(planned) == chunks
     assert (min(sizes(planned)), max(sizes(planned))) == (shortest, longest)
@@ -69,7 +69,7 @@ def test_ten_workers_and_a_budget_of_fifty(days: int, chunks: int, shortest: int
     ],
 )
 def test_waves_that_fit_the_quota(days: int, workers: int, requests: int | None, chunks: int) -> None:
-    """Where the waves wanted do not fit, as many whole waves as fit are planned, or the whole quota."""
+    """If the intended chunks do not fit into the quota, the largest multiple that fits is planned, or the whole quota."""
     assert len(fresh(days, workers=workers, requests=requests)) == chunks
 
 
@@ -102,7 +102,7 @@ def test_fresh_plans_cover_evenly_within_the_quota(days: int, workers: int, requ
     ],
 )
 def test_open_days_stand_alone(days: int, open_days: int, chunks: list[int]) -> None:
-    """Each open day is a chunk of its own, so that fetching it again later replaces nothing else."""
+    """Each open day is a separate chunk, so that fetching it again replaces nothing else."""
     planned = fresh(days, open_days=open_days)
     assert days_of(planned) == list(range(days))
     assert sizes(planned) == chunks
@@ -117,7 +117,7 @@ def test_open_days_count_against_the_quota() -> None:
 
 
 def test_nothing_is_fetched_where_all_is_vouched_for() -> None:
-    """Days whose newest batch is complete are left alone, whatever older rows say."""
+    """Days whose newest batch is complete are not fetched, whatever older rows say."""
     rows = [held(5, 0, 9), held(1, 5, 12, "failed"), held(2, 10, 29), held(0, 0, 29, "failed")]
     assert resumed(*rows) == Plan(chunks=(), fetch_order=(), skipped=(Chunk(day(0), day(29)),))
 
@@ -131,7 +131,7 @@ def test_only_complete_vouches(status: str) -> None:
 
 
 def test_the_greatest_batch_decides_not_the_last_in_the_list() -> None:
-    """The ledger's rows may come in any order."""
+    """The ledger's rows may be in any order."""
     rows = [held(2, 3, 3, "failed"), held(1, 3, 3)]
     assert days_of(resumed(*rows, last=3).chunks) == [0, 1, 2, 3]
     assert days_of(resumed(*reversed(rows), last=3).chunks) == [0, 1, 2, 3]
@@ -140,14 +140,14 @@ def test_the_greatest_batch_decides_not_the_last_in_the_list() -> None:
 
 
 def test_a_batch_is_fetched_whole_when_one_of_its_days_failed_later() -> None:
-    """Where a newer row failed, the older batch whose rows the table shows is replaced as a whole."""
+    """If a newer row failed, the older batch whose rows are visible is replaced as a whole."""
     wanted = resumed(held(1, 0, 9), held(2, 4, 4, "failed"), held(3, 10, 29))
     assert spans(wanted.chunks) == [(0, 9)]
     assert wanted.added == ()
 
 
 def test_days_outside_are_added_on_both_sides() -> None:
-    """Batches that reach out of the days asked for widen the plan to their borders, and it says so."""
+    """Batches that extend beyond the requested days widen the plan, which reports the added days."""
     rows = [held(1, -20, -4), held(2, -3, 2), held(3, 27, 33), held(4, 34, 50), held(5, -30, -21, "failed")]
     wanted = appended(*rows)
     assert spans(wanted.added) == [(-3, -1), (30, 33)]
@@ -171,7 +171,7 @@ def test_a_batch_may_fill_the_range() -> None:
 
 
 def test_even_edges_move_to_the_nearer_end_of_a_batch() -> None:
-    """An edge that would cut a batch goes to its nearer end, on a tie to the later one."""
+    """A boundary that would divide a batch moves to the batch's nearer end; to the later one if they are equally near."""
     assert spans(appended(held(1, 2, 5)).chunks)[:3] == [(0, 1), (2, 5), (6, 8)]
     assert spans(appended(held(1, 0, 4)).chunks)[:3] == [(0, 4), (5, 5), (6, 8)]
     assert spans(appended(held(1, 2, 3)).chunks)[:3] == [(0, 3), (4, 5), (6, 8)]
@@ -186,7 +186,7 @@ def test_fetching_again_keeps_equal_batches() -> None:
 
 
 def test_fixed_chunks_move_their_edge_later() -> None:
-    """With a number of days an edge that would cut a batch goes to the batch's end, and counting starts anew."""
+    """With a fixed number of days, such a boundary moves to the batch's end, and the next chunk starts there."""
     assert spans(appended(held(1, 5, 9), held(2, 10, 11), last=20, chunk_days=6).chunks) == [
         (0, 9),
         (10, 15),
@@ -226,7 +226,7 @@ def test_fixed_chunks_are_mixpanel_datas(days: int, chunk_days: int, open_days: 
 
 
 def test_holes_share_the_chunks_by_length() -> None:
-    """Runs of days between held ones get chunks by their lengths, each at least one."""
+    """Missing runs of days get chunks in proportion to their lengths, each at least one."""
     wanted = resumed(held(1, 20, 29), held(2, 31, 39), last=49)
     assert sizes(wanted.chunks) == [3, 3, 4, 3, 3, 4, 1, 3, 3, 4]
     assert days_of(wanted.chunks) == [*range(20), 30, *range(40, 50)]
@@ -251,7 +251,7 @@ def test_open_batches_stay_whole_and_alone() -> None:
 
 
 def test_by_default_there_are_ten_workers_fifty_requests_and_an_empty_ledger() -> None:
-    """The defaults are those of an export that says nothing about them."""
+    """The defaults are those of an export without these arguments."""
     assert len(plan(START, day(364), skip_complete=False, first_open_day=NEVER).chunks) == 50
     assert len(plan(START, day(29), skip_complete=False, first_open_day=NEVER).chunks) == 10
     assert len(plan(START, day(399), skip_complete=False, workers=1, first_open_day=NEVER).chunks) == 50
@@ -320,7 +320,7 @@ def test_every_plan_keeps_its_promises(
     requests: int | None,
     open_day: int,
 ) -> None:
-    """Exactly the days to be fetched, once each; no batch cut; what was added is told; open days alone."""
+    """Exactly the days to fetch, once each; no batch is divided; added days are reported; open days are separate."""
     asked = range(first, first + days)
     made = plan(
         day(first),
@@ -394,7 +394,7 @@ def chunk(first: int, last: int) -> Chunk:
     ],
 )
 def test_a_chunk_in_two_pieces(whole: Chunk, held: list[Chunk], pieces: tuple[Chunk, Chunk] | None) -> None:
-    """The pieces are as even as can be and leave batches that have rows whole; some chunks cannot be split."""
+    """The pieces are as even as possible and do not divide visible batches; some chunks cannot be split."""
     rows = [Batch(number, days, "complete") for number, days in enumerate(held)]
     assert split_in_two(whole, rows) == pieces
     failed = [Batch(9, whole, "failed")]

@@ -150,7 +150,7 @@ def test_a_long_lookback_does_not_fetch_each_day_alone() -> None:
 
 
 def test_the_oldest_check_comes_first() -> None:
-    """The sweep takes whole batches in the order of their last check; a time in the future counts as never."""
+    """The sweep takes whole batches in the order of their last check; a check in the future is ignored."""
     batches = [
         checked(1, 0, 39, 40),
         checked(2, 40, 43, 50),
@@ -165,7 +165,7 @@ def test_the_oldest_check_comes_first() -> None:
 
 
 def test_a_refused_day_is_checked_in_turn() -> None:
-    """A day whose new answer was refused counts as checked, so that it does not use the budget every night."""
+    """A day whose new response was rejected counts as checked, so that it does not use the budget every night."""
     batches = [checked(1 + number, number, number, 50) for number in range(30, 55)]
     batches += [checked(number, number, number, 59) for number in range(55, 60)]
     batches.insert(0, checked(1, 0, 29, 50))
@@ -177,7 +177,7 @@ def test_a_refused_day_is_checked_in_turn() -> None:
 
 
 def test_accepted_days_are_fetched_whatever_the_budget() -> None:
-    """The batches of accepted days come before the budget."""
+    """The batches of accepted days take precedence over the budget."""
     batches = [checked(1, 0, 9, 59), checked(2, 10, 54, 59)]
     batches += [checked(number, number, number, 59) for number in range(55, 60)]
     planned = synced(batches, lookback=0, budget=0, accepted=[3])

@@ -70,7 +70,7 @@ def test_an_age_counts_days_or_weeks_back(today: date, age: int) -> None:
 
 @given(todays)
 def test_last_month_ends_where_this_month_begins(today: date) -> None:
-    """It is a whole month, and the same range as its year and number."""
+    """It is a whole month, and the same range as when it is given by year and number."""
     days = checked_days("last-month", "last-month", today)
     assert days.first.day == 1
     assert days.last + timedelta(days=1) == today.replace(day=1)

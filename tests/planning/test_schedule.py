@@ -38,7 +38,7 @@ rules = st.builds(
 
 @given(days=st.lists(st.floats(0.125, 9), min_size=1, max_size=5), rules=rules)
 def test_the_best_possible_lies_between_its_bounds(days: list[float], rules: Rules) -> None:
-    """No schedule is shorter than the bound, and one is as short as is said to be known."""
+    """No schedule is shorter than the lower bound, and one is as short as claimed."""
     best = shortest(days, rules)
     assert lower_bound(days, rules) <= best + MILLISECOND
     assert best_known(days, rules) >= best - MILLISECOND

@@ -31,7 +31,7 @@ SPIKE = [7] * 17 + [90] + [7] * 12
 
 
 def replaced(rows: Sequence[int], history: Sequence[Batch] = (), **options: Any) -> Plan:
-    """Plan all days of *rows* anew, with the history given, or one that knows every day."""
+    """Plan all days of *rows* again, with the given history or a history of every day."""
     usual: dict[str, Any] = {
         "skip_complete": False,
         "first_open_day": NEVER,
@@ -41,7 +41,7 @@ def replaced(rows: Sequence[int], history: Sequence[Batch] = (), **options: Any)
 
 
 def test_a_day_that_is_expected_to_be_large_stands_alone_and_comes_first() -> None:
-    """A day of as many events as nine others is no part of a chunk of three, and nothing waits for it in the end."""
+    """A day with as many events as nine others is not in a chunk of three days, and does not run last."""
     made = replaced(SPIKE)
     assert spans(made.fetch_order)[0] == (17, 17)
     assert days_of(made.chunks) == list(range(30))
@@ -49,7 +49,7 @@ def test_a_day_that_is_expected_to_be_large_stands_alone_and_comes_first() -> No
 
 
 def test_a_batch_that_was_large_is_cut_finely() -> None:
-    """Nobody knows which day of it was large, so each of its days is a chunk, and among the first."""
+    """It is unknown which of its days was large, so each is a separate chunk, among the first."""
     before = [held(n, 3 * n, 3 * n + 2, rows=sum(SPIKE[3 * n : 3 * n + 3])) for n in range(10)]
     made = replaced(SPIKE, before)
     assert sorted(spans(made.fetch_order)[:3]) == [(15, 15), (16, 16), (17, 17)]
@@ -57,7 +57,7 @@ def test_a_batch_that_was_large_is_cut_finely() -> None:
 
 
 def test_a_batch_that_binds_stays_whole_however_large() -> None:
-    """Batches whose rows are in the table are fetched whole, the largest first."""
+    """Batches with rows in the table are fetched as a whole, the largest first."""
     before = [held(n, 3 * n, 3 * n + 2, rows=sum(SPIKE[3 * n : 3 * n + 3])) for n in range(10)]
     made = plan(day(0), day(29), batches=before, skip_complete=False, first_open_day=NEVER)
     assert sizes(made.chunks) == [3] * 10
@@ -66,13 +66,13 @@ def test_a_batch_that_binds_stays_whole_however_large() -> None:
 
 @pytest.mark.parametrize("status", ["failed", "limited"])
 def test_batches_that_are_not_whole_tell_nothing(status: str) -> None:
-    """What a failed or limited batch says of its rows is not how many events its days have."""
+    """The row count of a failed or limited batch is not the number of events on its days."""
     history = [held(n, n, n, status, rows=each) for n, each in enumerate(SPIKE)]
     assert replaced(SPIKE, history).chunks == fresh(30)
 
 
 def test_what_is_there_tells_of_events_too_and_newer_batches_know_better() -> None:
-    """Open batches count, and of two that tell of a day the greater number decides, wherever it stands."""
+    """Open batches count; if two batches include a day, the one with the higher number counts, in any order."""
     tells = [held(n, n, n, "open", rows=each) for n, each in enumerate(SPIKE)]
     assert replaced(SPIKE, tells).chunks == replaced(SPIKE).chunks
     earlier = [held(-1 - n, n, n, rows=5000 * (n % 2)) for n in range(30)]
@@ -80,7 +80,7 @@ def test_what_is_there_tells_of_events_too_and_newer_batches_know_better() -> No
 
 
 def test_open_days_keep_their_chunks_beside_what_is_cut_by_events() -> None:
-    """Days that stand alone take nothing from the chunks that closed days may have."""
+    """Separate open days do not reduce the number of chunks for closed days."""
     rows = [0] * 15 + [100] * 15
     made = replaced([*rows, 0, 0, 0], first_open_day=day(30))
     assert sizes(made.chunks[-3:]) == [1, 1, 1]
@@ -113,7 +113,7 @@ def test_new_days_are_expected_to_follow_the_week() -> None:
 
 
 def test_empty_days_before_a_beginning_make_room_for_the_others() -> None:
-    """Days before a project began take few chunks, though none longer than a week, and the others get the rest."""
+    """Days before a project's start get few chunks, though none longer than a week, and the others get the rest."""
     made = replaced([0] * 15 + [100] * 15)
     assert max(len([number for number in days_of([chunk]) if number >= 15]) for chunk in made.chunks) == 2
     assert len(made.chunks) <= 10
@@ -139,7 +139,7 @@ def slowest(chunks: Iterable[Chunk], rows: Sequence[int], workers: int) -> Fract
 def test_what_is_expected_never_makes_a_plan_slower(
     rows: list[int], workers: int, requests: int | None, draw: Random
 ) -> None:
-    """Cut by events: each day once, no more chunks, none of more days, and sooner done; whatever the rows' order."""
+    """Weighted plans have each day once, no more chunks, none with more days, and a shorter time; in any order of rows."""
     even = fresh(len(rows), workers=workers, requests=requests)
     made = replaced(rows, workers=workers, requests=requests)
     assert days_of(made.chunks) == list(range(len(rows)))

@@ -33,7 +33,7 @@ def test_without_events_nothing_is_expected(told: Told) -> None:
 
 
 def test_a_batch_shares_its_rows_evenly() -> None:
-    """A batch of several days tells only their sum."""
+    """Only the sum of a batch of several days is known."""
     assert expected([(range(4), 12), (range(4, 5), 7)], 0, 3, 4) == [3, 3, 7]
 
 
@@ -43,12 +43,12 @@ def test_a_later_batch_knows_better() -> None:
 
 
 def test_an_empty_day_weighs_a_fiftieth_of_the_average() -> None:
-    """A day is never for nothing, so that empty ones do not all come into one chunk."""
+    """No day is free, so empty days do not all end up in one chunk."""
     assert expected_weights(alone(0, 100), [0, 1]) == {0: 1.0, 1: 101.0}
 
 
 def test_an_unknown_day_is_like_the_same_weekday_nearby() -> None:
-    """It is expected to have the median of the nearest three on either side that were fetched alone."""
+    """Its estimate is the median of the nearest three on either side that were fetched separately."""
     weeks = [10, 20, 30, 40, 50, 60, 70, 80]
     told = [
         batch for week, rows in enumerate(weeks) for batch in alone(rows, 1, 1, 1, 1, 1, 1, first=7 * week)
@@ -58,18 +58,18 @@ def test_an_unknown_day_is_like_the_same_weekday_nearby() -> None:
 
 
 def test_an_outlier_does_not_come_again() -> None:
-    """One large day among its like says nothing of the days to come."""
+    """One large day among similar ones does not affect the estimates of later days."""
     assert expected(alone(*[5] * 28, 9000, *[5] * 6), 35, 42) == [5, 5]
 
 
 def test_batches_of_several_days_tell_of_no_weekday() -> None:
-    """Where no batch has one day, the nearest days of any kind speak for those that are unknown."""
+    """If no batch has exactly one day, unknown days get the median of the nearest days."""
     told = [(range(4), 40), (range(4, 8), 80), (range(12, 16), 4000)]
     assert expected(told, 8, 11, 16, 17) == [(20 + 1000) / 2, (20 + 1000) / 2, 1000, 1000]
 
 
 def test_a_later_batch_of_several_days_forgets_the_weekday() -> None:
-    """A day that was fetched alone and then again with others tells of its weekday no more."""
+    """A day that was fetched separately and then again with others does not count for its weekday."""
     told = [*alone(70), (range(2), 20), *alone(90, 50, first=2)]
     assert expected(told, 7) == [50]
 
@@ -82,7 +82,7 @@ def test_where_nothing_is_known_days_weigh_the_same() -> None:
 
 @pytest.mark.parametrize("workers, seconds", [(1, 20), (2, 10), (3, 8), (4, 8), (9, 8)])
 def test_workers_take_the_heaviest_first(workers: int, seconds: int) -> None:
-    """What is left goes to whoever is free first."""
+    """The first free worker takes the next part."""
     weights = {0: 2.0, 1: 2.0, 2: 8.0, 3: 3.0, 4: 5.0}
     assert makespan([range(day, day + 1) for day in weights], weights, workers) == seconds
 
@@ -114,7 +114,7 @@ def test_every_run_gets_a_chunk_and_none_more_than_it_can_use(
     most=st.integers(0, 50),
 )
 def test_cuts_are_even_in_weight(weights: list[int], hole: int, batches: list[int], most: int) -> None:
-    """Each day once, batches whole, no more chunks than asked for, and none heavier than its share by a whole piece."""
+    """Each day once, no batch divided, no more chunks than requested, and none heavier than its share by a whole part."""
     days = len(weights)
     known = {day: float(each) for day, each in enumerate(weights)}
     runs = [run for run in (range(min(hole, days)), range(hole + 1, days)) if run]

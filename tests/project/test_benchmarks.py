@@ -35,7 +35,7 @@ def test_a_bar_is_met_up_to_its_limit(bar: Bar, value: float, *, met: bool) -> N
 
 
 def test_the_unrounded_median_decides() -> None:
-    """The median of the rounds is compared before rounding, whatever the extremes."""
+    """The medians of the rounds are compared before rounding, whatever the extremes."""
     table = bars_table([BarResult(MOST, (0.9, 1.0, 1.2)), BarResult(LEAST, (0.5, 0.996, 1.6))])
     _, _, met, missed = table.splitlines()
     assert met == "| most | ≤ 1.1 | 1.00 (0.90 to 1.20) | met | 1 |"

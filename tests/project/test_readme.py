@@ -187,7 +187,7 @@ def test_the_test_command_follows_its_marker() -> None:
 
 
 def test_completion_is_a_script() -> None:
-    """The shell gets a script from the line for completion."""
+    """The command in the README prints a completion script."""
     (variable, source), *more = re.findall(r'`eval "\$\((\w+)=(\w+) mpx\)"`', TEXT)
     result = CliRunner().invoke(cli, [], prog_name="mpx", env={variable: source})
     assert not more

@@ -148,7 +148,7 @@ def module_name(path: Path) -> str:
 
 
 def imports_of(source: Path) -> tuple[set[str], set[str]]:
-    """What of ours and what of others' the file imports: top-level names, the standard library left out."""
+    """Return the package's modules and other top-level names that the file imports, without the standard library."""
     ours: set[str] = set()
     theirs: set[str] = set()
     for module in modules_named_in(source):
@@ -168,7 +168,7 @@ def sources_of(layer: str) -> list[Path]:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_imports_point_one_way(layer: str) -> None:
-    """A folder imports only what its row allows, and of ours only what stands above it in the table."""
+    """A folder imports only what its row in the table allows, and of this package only folders above it."""
     may_ours, may_theirs = LAYERS[layer]
     for source in sources_of(layer):
         ours, theirs = imports_of(source)
@@ -180,7 +180,7 @@ def test_imports_point_one_way(layer: str) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_allowance_is_used(layer: str) -> None:
-    """What a row allows is imported by some module of the folder, so that the table tells how things are."""
+    """Everything that a row allows is imported by some module of the folder, so the table is accurate."""
     sources = [imports_of(source) for source in sources_of(layer)]
     may_ours, may_theirs = LAYERS[layer]
     assert set(may_ours.split()) <= set().union(*(ours for ours, _ in sources))
@@ -206,7 +206,7 @@ def test_no_folder_has_an_import_circle() -> None:
 
 
 def test_the_source_needs_neither_duckdb_nor_numpy() -> None:
-    """Importing all of `_source` loads neither, directly or not, so that other engines can use it."""
+    """Importing all of `_source` loads neither, so that other engines can use it."""
     modules = [module_name(path) for path in sources_of("_source")]
     code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -234,7 +234,7 @@ def test_every_public_name_can_be_had() -> None:
 
 
 def test_every_error_is_public() -> None:
-    """Whatever an export raises on purpose can be caught by a name of the package."""
+    """Every error that an export raises on purpose has a public name."""
     defined = {
         name for name, value in vars(errors).items() if isinstance(value, type) and name.endswith("Error")
     }

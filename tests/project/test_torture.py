@@ -63,7 +63,7 @@ if os.name == "posix":  # kills need SIGKILL and fork
 
 
 def test_a_mutated_body_is_an_error_or_exactly_its_lines() -> None:
-    """Whatever happens to the bytes of a body, no line is lost, doubled or changed without an error."""
+    """Whatever happens to the bytes of a body, no line is lost, duplicated or changed without an error."""
     tally = decode_mutations(1, 2000)
     assert tally.failures == []
     assert tally.mutations == 2000
@@ -76,7 +76,7 @@ def test_a_mutated_body_is_stored_exactly_or_not_at_all(seed: int) -> None:
 
 
 def test_a_point_without_a_kill_is_reported() -> None:
-    """A full run that has no kill at a point names this point, whichever it is."""
+    """If a full run never kills a process at a point, the point is named."""
     plan = Plan(seed=1, schedules=0, kills=200, files=0, mutations=0, written=0)
     everywhere = Counter(dict.fromkeys(POINTS, 10))
     assert not plan.missing(everywhere)

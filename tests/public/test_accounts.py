@@ -91,7 +91,7 @@ def test_the_first_account_is_the_default(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has these bits")
 def test_nobody_else_ever_may_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folder and file are the owner's alone from their creation, whatever the umask, and stay so."""
+    """Only the owner can ever read the folder and the file, from their creation on, whatever the umask."""
     seen: list[int] = []
     fsync = os.fsync
 
@@ -123,7 +123,7 @@ def test_adding_leaves_every_line_as_it_was(file: Path) -> None:
 
 
 def test_an_account_is_overwritten_only_on_request(file: Path) -> None:
-    """A name that is taken is an error and the file unchanged; replaced, the account keeps what is not ours."""
+    """An existing name is an error, and the file is unchanged; when replaced, the account keeps unknown entries."""
     with pytest.raises(AccountExistsError, match=r"'main'.*choose another name") as caught:
         add_account(file, "main", NEW)
     assert caught.value.account_name == "main"
@@ -156,7 +156,7 @@ def test_removing_takes_the_account_and_nothing_else(file: Path) -> None:
 
 
 def test_removing_the_default_says_so(file: Path) -> None:
-    """Nobody is the default then, and the comment of the next account is still above it."""
+    """Then there is no default, and the comment of the next account is still above it."""
     assert remove_account(file, "main")
     assert "default" not in config_in(file)
     text = file.read_text(encoding="utf-8")
@@ -245,13 +245,13 @@ def test_whatever_else_is_in_the_file_stays(
 
 
 def comments_in(text: str) -> list[str]:
-    """Return the comments that stand between tables, sorted, as an account moves to another place."""
+    """Return the comments between tables, sorted, because an account may move."""
     lines = (line.strip(" ") for line in text.split("\n"))
     return sorted(line for line in lines if line.startswith("#") and "of this account" not in line)
 
 
 def test_a_link_stays_a_link(file: Path, tmp_path: Path) -> None:
-    """What the link leads to is changed, as with files that are kept in a repository of settings."""
+    """The target of the link is changed, for example in a repository of settings."""
     link = tmp_path / "link.toml"
     link.symlink_to(file)
     add_account(link, "new", NEW)
@@ -282,7 +282,7 @@ def test_what_fails_half_way_leaves_the_old_file(file: Path, monkeypatch: pytest
     ],
 )
 def test_a_file_that_cannot_be_changed_is_left(text: str, error: str, file: Path) -> None:
-    """The error names the file and says how to write it, and shows no secret."""
+    """The error names the file and the advice, and shows no secret."""
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=error) as caught:
         add_account(file, "new", NEW)

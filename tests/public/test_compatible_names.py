@@ -85,7 +85,7 @@ def test_errors_are_made_as_in_mixpanel_data(
 
 
 def test_a_suggestion_is_a_detail(tmp_path: Path) -> None:
-    """What to do next is in the details, as in mixpanel_data, and the error says the same."""
+    """The advice is in the details, as in mixpanel_data, and in the message."""
     with pytest.raises(errors.DatabaseNotFoundError) as caught:
         Workspace.open(tmp_path / "none.db")
     assert caught.value.details["suggestion"] == caught.value.advice

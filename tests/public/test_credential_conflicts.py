@@ -37,7 +37,7 @@ def test_two_projects_are_refused_by_name(config: Path) -> None:
 
 @pytest.mark.parametrize("prefer, project, account", [("account", "7", "b"), ("Environment", "42", None)])
 def test_a_variable_decides(prefer: str, project: str, account: str | None, config: Path) -> None:
-    """`MPX_PREFER` says which of both is used, and both functions agree."""
+    """`MPX_PREFER` selects one of the two, and both functions agree."""
     source: dict[str, Any] = {"environ": VARIABLES | {"MPX_PREFER": prefer}, "config_path": config}
     assert resolve_credentials("b", **source).project_id == project
     assert account_used("b", **source) == account

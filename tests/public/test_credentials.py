@@ -77,7 +77,7 @@ def test_no_rendering_shows_the_secret(show: Callable[[Credentials], str]) -> No
 
 
 def test_no_traceback_shows_the_secret(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A traceback with local variables shows no secret, whatever makes the credentials unusable."""
+    """A traceback with local variables shows no secret, whatever is wrong with the credentials."""
     for name, value in (ENVIRON | {"MP_REGION": "mars"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as wrong_region:
@@ -105,7 +105,7 @@ def test_no_traceback_shows_the_secret(config: Path, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_unusable_values_are_refused_with_a_remedy(arguments: tuple[str, ...], remedy: str) -> None:
-    """Values with which no request could succeed raise an error that says what to set."""
+    """Values with which no request could succeed raise an error with advice."""
     with pytest.raises(ConfigError, match=remedy) as caught:
         Credentials(*arguments)
     assert SECRET not in str(caught.value)
@@ -141,7 +141,7 @@ def test_the_default_file_is_in_the_home_folder(config: Path, monkeypatch: pytes
 
 
 def test_the_account_that_is_used_can_be_named(config: Path) -> None:
-    """By name, by default, or none where the environment goes first; what is not there raises the same."""
+    """By name, by default, or None if the environment takes precedence; a missing account raises the same error."""
     assert account_used("other", environ=ENVIRON | {"MP_PROJECT_ID": "8"}, config_path=config) == "other"
     assert account_used(environ={"MP_CONFIG_PATH": str(config)}) == "main"
     assert account_used(environ=ENVIRON, config_path=config) is None
@@ -161,7 +161,7 @@ def test_accounts_are_read_with_their_secrets_masked(config: Path) -> None:
 
 
 def test_arguments_override_every_source(config: Path) -> None:
-    """An explicit project or region wins over whatever source the credentials come from."""
+    """An explicit project or region overrides every source of the credentials."""
     from_file = resolve_credentials("main", project_id="9", region="eu", environ={}, config_path=config)
     from_environment = resolve_credentials(project_id="9", region="in", environ=ENVIRON)
     assert (from_file.project_id, from_file.region) == ("9", "eu")
@@ -185,7 +185,7 @@ def test_the_zone_comes_from_where_the_project_comes(config: Path) -> None:
 
 @pytest.mark.parametrize("account", ["main", None])
 def test_a_variable_for_the_zone_is_not_ignored_silently(account: str | None, config: Path) -> None:
-    """Where an account of the file names no zone, the variable is not applied to it, and one warning says so."""
+    """If an account in the file has no zone, the variable does not apply to it, and one warning says so."""
     environ = {"MPX_PROJECT_TIMEZONE": "US/Pacific"}
     with pytest.warns(UserWarning, match=r"MPX_PROJECT_TIMEZONE .* 'main'") as caught:
         found = resolve_credentials(account, environ=environ, config_path=config)
@@ -201,7 +201,7 @@ def test_an_argument_can_supply_the_missing_project() -> None:
 
 
 def test_space_around_a_variable_does_not_count() -> None:
-    """The newline that a secret read from a file keeps is no part of it."""
+    """The newline of a secret that was read from a file is not part of it."""
     environ = {name: f"{value}\n" for name, value in ENVIRON.items()}
     assert resolve_credentials(environ=environ) == resolve_credentials(environ=ENVIRON)
 
@@ -209,7 +209,7 @@ def test_space_around_a_variable_does_not_count() -> None:
 @pytest.mark.parametrize("missing", ["MP_SECRET", "MP_PROJECT_ID"])
 @pytest.mark.parametrize("how", ["unset", "empty"])
 def test_a_half_set_environment_names_what_is_missing(missing: str, how: str, config: Path) -> None:
-    """A user name without secret or project is an error that names the variable, not a reason to look on."""
+    """A user name without a secret or a project is an error that names the variable; the search does not continue."""
     environ = {name: value for name, value in ENVIRON.items() if name != missing}
     if how == "empty":
         environ[missing] = ""
@@ -245,7 +245,7 @@ def test_an_unknown_account_lists_the_known_ones(config: Path) -> None:
 
 
 def test_an_account_without_any_file_is_not_found(tmp_path: Path) -> None:
-    """A named account is not replaced by the environment where there is no file."""
+    """A named account is not replaced by the environment if there is no file."""
     with pytest.raises(AccountNotFoundError) as caught:
         resolve_credentials("main", environ=ENVIRON, config_path=tmp_path / "none.toml")
     assert caught.value.available_accounts == []
@@ -273,7 +273,7 @@ def test_a_faulty_file_is_named(text: str, remedy: str, config: Path) -> None:
 
 
 def test_a_file_that_others_may_read_warns_once(config: Path) -> None:
-    """Where files have such bits, one warning says that others may read the secrets and how to stop it."""
+    """If the platform has file modes, one warning says that others can read the secrets, and how to prevent it."""
     config.chmod(0o644)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -375,7 +375,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=5).map("".join))
 def test_clear_text_never_leaves_the_machine(text: str) -> None:
-    """Whatever is given after http://, a client that follows the result stays on loopback."""
+    """Whatever follows http://, a client that uses the result connects only to loopback."""
     try:
         url = export_url("us", f"http://{text}")
     except ConfigError:

@@ -253,7 +253,7 @@ def test_methods_are_called_as_before() -> None:
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_the_results_are_mixpanel_datas(name: str) -> None:
-    """Each result has the same fields in the same order; what is new stands behind them."""
+    """Each result has the same fields in the same order; new fields follow them."""
     kind = getattr(mixpanel_export, name)
     fields = RESULTS[name].split()
     assert list(kind.__dataclass_fields__)[: len(fields)] == fields
@@ -262,7 +262,7 @@ def test_the_results_are_mixpanel_datas(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def answer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the script printed, and the simulator that it talked to."""
+    """The output of the script, and the simulator that it used."""
     home = tmp_path_factory.mktemp("home")
     simulator = Simulator(events_per_day=30, per_second=0, per_hour=0)
     program = SCRIPT.replace("mixpanel_data", "mixpanel_export")
@@ -293,7 +293,7 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_script_for_mixpanel_data_runs_with_its_import_changed(
     answer: tuple[dict[str, Any], Simulator, Path],
 ) -> None:
-    """Every local method answers with what the simulator sent, in mixpanel_data's file, which is closed again."""
+    """Every local method returns the simulator's data, in mixpanel_data's file, which is closed at the end."""
     told, simulator, home = answer
     truth = simulator.truth(date(2024, 1, 1), date(2024, 1, 31))
     file = home / ".mp" / "data" / "12345.db"

@@ -28,7 +28,7 @@ def option(name: str) -> str:
 
 
 def test_an_error_is_one_sentence() -> None:
-    """Days, reason and advice make one sentence, each part can be left out, and arguments get other names."""
+    """Days, reason and advice form one sentence, each part can be omitted, and argument names can be converted."""
     whole = (
         "2024-01-01 to 2024-01-03: Mixpanel responded with status 429; wait, or lower per_second and per_hour"
     )
@@ -73,7 +73,7 @@ def test_advice_survives_copies_and_processes(problem: Problem) -> None:
 
 
 def test_advice_leaves_other_dollars() -> None:
-    """Only the names of arguments stand for something."""
+    """Only the names of arguments are replaced."""
     assert Advice("see $HOME, $insert_id, $from_dates, $$") == "see $HOME, $insert_id, $from_dates, $$"
 
 

@@ -79,7 +79,7 @@ def test_a_limit_counts_over_all_chunks(served: Served) -> None:
 
 
 def test_an_empty_answer_is_not_believed_at_once(served: Served) -> None:
-    """After an answer without a body, the chunk is requested again, and has its events."""
+    """After an empty response, the chunk is requested again, and has its events."""
     served.simulator.faults = [Fault("empty_200", times=1)]
     rows = sum(1 for _ in served.workspace.stream_events(**YEAR))
     assert rows == served.simulator.truth(date(2023, 1, 1), date(2023, 12, 31)).rows
@@ -96,7 +96,7 @@ def test_two_empty_answers_are_believed_with_a_warning(served: Served) -> None:
 
 @pytest.mark.parametrize("kind", ["402", "403", "413", "429", "cut_line", "timeout_error"])
 def test_advice_names_arguments_that_a_stream_has(kind: Any, served: Served) -> None:
-    """No error of a stream says to change an argument of other functions."""
+    """No error of a stream suggests an argument of other functions."""
     known = {
         name
         for call in (Workspace.stream_events, Workspace.__init__)
@@ -112,7 +112,7 @@ def test_advice_names_arguments_that_a_stream_has(kind: Any, served: Served) -> 
 
 
 def test_too_few_requests_of_the_hour_end_a_stream(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says to wait longer, and this is an argument of streams."""
+    """The error suggests a longer wait, with an argument that streams have."""
     monkeypatch.setenv("MPX_PER_HOUR", "1")
     stream = served.workspace.stream_events(**YEAR, max_wait=0)
     with pytest.raises(RateLimitError) as caught:

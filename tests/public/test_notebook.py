@@ -52,7 +52,7 @@ CELLS = [BEGIN, INTERRUPTED, LEFT, RESUMED, QUERIED, AWAITED, END]
 
 @dataclass(frozen=True)
 class Executed:
-    """What the notebook is after its cells, what they left behind, and the truth."""
+    """The notebook after its cells, their files, and the truth."""
 
     notebook: Any
     folder: Path
@@ -87,7 +87,7 @@ class Executed:
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Executed:
-    """A notebook that a stalled day holds up until somebody interrupts its kernel, and that goes on then."""
+    """A notebook that waits for a stalled day until its kernel is interrupted, and then continues."""
     folder = tmp_path_factory.mktemp("notebook")
     sim = simulator(faults=[Fault("stall", first=STALLED, last=STALLED)])
     told = socket.create_server(("127.0.0.1", 0))
@@ -110,7 +110,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Executed:
 
 @contextmanager
 def _surroundings(folder: Path, sim: Simulator) -> Iterator[None]:
-    """Serve *sim*, and let the environment be that of somebody who exports from it in notebooks."""
+    """Serve *sim*, and set the environment for exports from it in notebooks."""
     with (
         pytest.MonkeyPatch.context() as patch,
         start_blocking_portal() as portal,
@@ -157,7 +157,7 @@ async def _execute(
     interrupt: Callable[[AsyncKernelManager], Awaitable[None]] | None = None,
     mended: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run the cells in a kernel; *interrupt* it in the one for that, after which things are *mended*."""
+    """Run the cells in a kernel; *interrupt* it in the cell for that, after which the server is *mended*."""
     client = NotebookClient(
         notebook,
         kernel_name="python3",
@@ -179,7 +179,7 @@ async def _execute(
 
 
 def test_an_interrupt_stops_the_export_as_ctrl_c_does(executed: Executed) -> None:
-    """KeyboardInterrupt reaches the cell, alone; complete batches are kept, and no thread goes on behind it."""
+    """KeyboardInterrupt reaches the cell; complete batches are kept, and no thread continues."""
     (error,) = [output for output in executed.outputs(INTERRUPTED) if output.output_type == "error"]
     assert error.ename == "KeyboardInterrupt"
     assert "During handling" not in "".join(error.traceback)
@@ -211,19 +211,19 @@ def test_bars_are_widgets_that_end_as_the_export_did(executed: Executed) -> None
 
 
 def test_values_are_shown_as_tables(executed: Executed) -> None:
-    """Exports and rows are HTML below their cell, text is text, and the table of a fetch names what it filled."""
+    """Exports and rows are HTML below their cell, text stays text, and the table of a fetch names its table."""
     assert "<caption>exported</caption>" in executed.table(RESUMED)
     assert re.findall(r"<td[^>]*>(.*?)</td>", executed.table(QUERIED))[1:] == ["<em>NULL</em>", "&lt;b&gt;"]
 
 
 def test_a_notebook_may_also_await(executed: Executed) -> None:
-    """The async door takes the kernel's own loop."""
+    """The async functions use the kernel's own loop."""
     assert "rows added" in executed.table(AWAITED)
     assert held(executed.folder / "awaited.duckdb") == truth(executed.sim, "2024-03-01", "2024-03-02")
 
 
 def test_nothing_is_warned_of(executed: Executed) -> None:
-    """Neither our code nor what draws the bars says anything on standard error, nor does any other cell fail."""
+    """Neither this package nor the progress bars write to standard error, and no other cell fails."""
     shown = [output for cell in executed.notebook.cells for output in cell.outputs]
     assert [output.text for output in shown if output.get("name") == "stderr"] == []
     assert sum(output.output_type == "error" for output in shown) == 1
@@ -231,7 +231,7 @@ def test_nothing_is_warned_of(executed: Executed) -> None:
 
 @pytest.mark.slow
 def test_a_notebook_without_widgets_exports_too(tmp_path: Path) -> None:
-    """Its one bar is a line of text; neither tqdm nor DuckDB, which both draw widgets, keep the export from being made."""
+    """Its progress bar is a line of text; tqdm and DuckDB, which both use widgets, do not prevent the export."""
     blocked = "import sys\nsys.modules['ipywidgets'] = None\nfrom mixpanel_export import Workspace"
     days = "from_date='2024-03-01', to_date='2024-03-09'"
     fetched = f"Workspace(path='plain.duckdb').fetch_events({days}, parallel=True)"

@@ -25,7 +25,7 @@ FAILED = BatchProgress("2024-01-15", "2024-01-21", 2, 13, 0, success=False, erro
 
 
 class Terminal(io.StringIO):
-    """A text file that says it is a terminal."""
+    """A text file that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -37,20 +37,20 @@ def test_a_finished_batch_is_one_line_as_mixpanel_data_wrote_it() -> None:
 
 
 def test_a_failed_batch_says_why() -> None:
-    """The error stands where the rows would."""
+    """The error is in the place of the rows."""
     assert batch_line(FAILED) == "  ✗ Batch 3/13: 2024-01-15 to 2024-01-21 failed: no connection"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "cp437", "no-such-encoding"])
 def test_marks_become_words_where_the_encoding_lacks_them(encoding: str) -> None:
-    """A console of an old code page gets `ok` and `failed`."""
+    """A console with an old code page gets `ok` and `failed`."""
     assert batch_line(DONE, encoding) == "  ok Batch 3/13: 2024-01-15 to 2024-01-21 (123 rows)"
     assert batch_line(FAILED, encoding).startswith("  failed Batch 3/13:")
 
 
 @given(st.sampled_from(["ascii", "cp1252", "utf-8", "cp437", "utf-16"]), st.booleans())
 def test_a_line_can_always_be_printed(encoding: str, success: bool) -> None:
-    """Whatever the encoding, what the line itself adds can be encoded."""
+    """The line's own characters can be encoded in every encoding."""
     batch = BatchProgress("2024-01-01", "2024-01-02", 0, 1, 5, success=success, error="broke")
     assert batch_line(batch, encoding).encode(encoding)
 
@@ -65,7 +65,7 @@ def test_the_wire_line_names_quota_failures_and_the_wait() -> None:
 
 
 def test_a_wait_for_the_quota_stands_without_what_is_left_of_it() -> None:
-    """The wait says it already, and the line stays short."""
+    """The wait already implies it, and the line stays short."""
     progress = Progress(rows=5, quota_left=0, batches_failed=1, waiting_for="the quota", waiting_seconds=2640)
     assert wire_line(progress) == ("5 rows", "1 failed, waiting for the quota, 44:00")
 
@@ -81,7 +81,7 @@ def test_the_bar_counts_down(seconds: float, shown: str) -> None:
 
 @pytest.mark.parametrize("encoding, mark", [("utf-8", "…"), ("cp1252", "…"), ("ascii", "...")])
 def test_a_wait_is_one_line_in_any_encoding(encoding: str, mark: str) -> None:
-    """A console of an old code page gets three points, and what the server said keeps to the line."""
+    """A console with an old code page gets three dots, and the server's text stays on the line."""
     waits = Progress(waiting_for="the quota", waiting_seconds=30)
     assert wait_line(waits, encoding) == f"  {mark} waiting for the quota, 30 s"
     waits = Progress(waiting_for="a retry after: it\n  broke")
@@ -108,12 +108,12 @@ def test_durations_are_in_words(seconds: float, words: str) -> None:
     ],
 )
 def test_a_long_wait_is_forecast(batches: int, left: int | None, wait: float, line: str | None) -> None:
-    """One line says how many requests meet how much of the hour, or a pause, and when they will be through."""
+    """One line has the number of requests, the remaining quota or a pause, and the expected end."""
     assert forecast_line(Progress(batches=batches, quota_left=left, quota_wait=wait)) == line
 
 
 def test_a_wait_for_the_quota_hides_what_it_makes_untrue() -> None:
-    """Neither the pace so far nor an end computed from it are shown while nothing may be asked for."""
+    """Neither the current rate nor an end computed from it is shown while no request is allowed."""
     terminal = Terminal()
     with draw(file=terminal) as watch:
         watch(Progress(batches=50, batches_done=10, bytes_read=5000))
@@ -129,7 +129,7 @@ def test_a_wait_for_the_quota_hides_what_it_makes_untrue() -> None:
 
 
 def test_the_forecast_stands_above_the_bars_once() -> None:
-    """It is a line of its own, which later progress does not repeat."""
+    """It is a separate line, which later progress does not repeat."""
     terminal = Terminal()
     with draw(title="signups", file=terminal) as watch:
         watch(Progress(batches=50, quota_left=12, quota_wait=3480))
@@ -140,7 +140,7 @@ def test_the_forecast_stands_above_the_bars_once() -> None:
 
 
 def test_the_wire_line_is_short_when_nothing_holds_it_up() -> None:
-    """An unlimited export that moves says how many rows it has and no more."""
+    """An unlimited export that is not waiting shows only its number of rows."""
     assert wire_line(Progress(rows=5)) == ("5 rows", "")
 
 
@@ -159,7 +159,7 @@ def test_bars_show_the_totals_they_were_given_last() -> None:
 
 
 def test_rows_may_fall_when_a_batch_is_given_up() -> None:
-    """A total lower than the one before is drawn as it is."""
+    """A total that is lower than before is displayed as it is."""
     terminal = Terminal()
     with draw(file=terminal) as watch:
         watch(Progress(batches=2, batches_done=1, rows=500, bytes_read=900))
@@ -193,7 +193,7 @@ def test_bars_wait_for_the_first_batch(progress: Progress | None) -> None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_nothing_is_drawn_off_a_terminal(enabled: bool) -> None:
-    """A log file gets no control characters, whether or not bars were wished for."""
+    """A log file gets no control characters, whether or not bars were requested."""
     file = io.StringIO()
     with draw(enabled, file=file) as watch:
         watch(Progress(batches=2, batches_done=1))
@@ -209,7 +209,7 @@ def test_nothing_is_drawn_where_it_is_not_wished_for() -> None:
 
 
 def test_bars_are_closed_when_the_export_raises() -> None:
-    """The cursor is left below the bars, so that the error begins on a line of its own."""
+    """The cursor is below the bars, so that the error starts on a new line."""
     terminal = Terminal()
 
     def broken_export() -> None:
@@ -231,7 +231,7 @@ def run_in_shell(monkeypatch: pytest.MonkeyPatch, shell: object) -> None:
 
 @pytest.mark.parametrize("shell", [None, SimpleNamespace(config={})])
 def test_a_terminals_ipython_is_no_notebook(shell: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither is a program that has imported IPython, or runs kernels itself: bars are for terminals there."""
+    """Nor is a program that has imported IPython, or runs kernels itself: such a terminal gets normal bars."""
     run_in_shell(monkeypatch, shell)
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     assert not can_draw(io.StringIO())
@@ -253,7 +253,7 @@ def test_a_notebook_without_widgets_gets_one_bar_that_says_it_all(monkeypatch: p
 def test_a_notebooks_forecast_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Notebooks paint standard error red, so what is no error goes elsewhere."""
+    """Notebooks show standard error in red, so other text goes to standard output."""
     run_in_shell(monkeypatch, SimpleNamespace(kernel="a kernel", config={}))
     with draw() as watch:
         watch(Progress(batches=50, quota_left=2, quota_wait=3000.0))
@@ -261,7 +261,7 @@ def test_a_notebooks_forecast_is_no_error(
 
 
 def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
-    """Bars belong to standard error as it is when they are drawn, never to the result's channel."""
+    """Bars go to the current standard error, never to standard output."""
     assert not can_draw()
     with draw() as watch:
         watch(Progress(batches=1, batches_done=1))

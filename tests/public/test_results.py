@@ -105,7 +105,7 @@ FETCH = FetchResult("events", 12, "events", 1.5, ("2024-01-01", "2024-01-07"), A
 def test_to_dict_has_mixpanel_datas_keys_in_its_order(
     value: Any, expected: Sequence[tuple[str, object]]
 ) -> None:
-    """`to_dict()` gives these keys in this order, and JSON takes the values as they are."""
+    """`to_dict()` has these keys in this order, and its values can be converted to JSON."""
     assert list(value.to_dict().items()) == expected
     assert list(json.loads(json.dumps(value.to_dict())).items()) == expected
 
@@ -161,7 +161,7 @@ def test_a_fetch_of_no_range_has_none() -> None:
 
 
 def test_a_fetch_has_no_rows_to_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are in the table, so its frame is empty; without pandas it says which extra brings that."""
+    """The rows are in the table, so the frame is empty; without pandas, the error names the extra."""
     assert FETCH.df.empty
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"mpx-export\[pandas\].* use Workspace.sql_rows"):
@@ -212,7 +212,7 @@ def rendered(value: Any) -> Tags:
 
 
 def test_a_notebook_shows_an_export_as_a_small_table() -> None:
-    """What the shell says, and nothing of what did not happen."""
+    """It has the command line's summary, without zero counts."""
     whole = ParallelFetchResult("events", 1234567, 9, 0, (), 1.25, AT)
     shown = rendered(whole)
     assert shown.cells("th") == ["table", "rows added", "batches", "seconds"]
@@ -222,7 +222,7 @@ def test_a_notebook_shows_an_export_as_a_small_table() -> None:
 
 
 def test_a_notebook_shows_what_failed_and_why() -> None:
-    """Each range has its reason, the caption says how to go on, and remarks have their lines."""
+    """Each range has its reason, the caption says how to continue, and notes have their own lines."""
     days = ("2024-01-08", "2024-01-14")
     shown = rendered(
         ParallelFetchResult(
@@ -248,7 +248,7 @@ def test_a_notebook_shows_what_failed_and_why() -> None:
 
 
 def test_a_notebook_shows_a_fetch_and_rows() -> None:
-    """Of many rows the first are shown and all are counted; what is missing looks unlike text."""
+    """Of many rows, the first are shown and all are counted; NULL looks different from text."""
     assert rendered(FETCH).cells("td") == ["events", "12", "2024-01-01 to 2024-01-07", "1.5"]
     assert "days" not in rendered(FetchResult("profiles", 3, "profiles", 1.5, None, AT)).cells("th")
     shown = rendered(SQLResult(("n", "name"), [(1, "one"), (2, None)]))
@@ -263,7 +263,7 @@ def test_a_notebook_shows_a_fetch_and_rows() -> None:
 
 
 def test_a_notebook_shows_what_a_look_into_the_database_finds() -> None:
-    """A row a column, a name or a value, under a caption that says of what; what is unknown is left out of facts."""
+    """One row for each column, name or value, with a caption; unknown facts are omitted."""
     schema = rendered(TableSchema("events", [ColumnInfo("n", "BIGINT", nullable=True)]))
     assert schema.cells("caption", "td") == ["columns of events", "n", "BIGINT", "True", "False"]
     info = rendered(WorkspaceInfo(Path("a.db"), "7", "eu", None, ["events", "b"], 1.5, None))

@@ -185,7 +185,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 @example(name=HOSTILE[1], where=HOSTILE[0], project="1")
 @example(name=HOSTILE[6], where=HOSTILE[3], project="1")
 def test_no_selection_is_sql(name: str, where: str, project: str) -> None:
-    """Whatever an event, an expression or a project is called, the ledger has it as it is, and tables are left alone."""
+    """Event names, expressions and projects are stored unchanged in the ledger, and no table is damaged."""
     with TemporaryDirectory() as folder:
         db = Path(folder, "events.duckdb")
         account = Credentials("user", "secret", project or "0")
@@ -223,7 +223,7 @@ def test_a_table_is_a_plain_name(table: str, db: Path) -> None:
 
 @pytest.mark.parametrize("table", ["select", "TABLE", *slow(["events", "0"])])
 def test_a_keyword_is_a_name_like_any_other(table: str, db: Path) -> None:
-    """Names are quoted wherever they stand."""
+    """Names are quoted everywhere."""
     sim = simulator()
     anyio.run(lambda: export(sim, db, table=table, last="2024-03-02"))
     anyio.run(lambda: export(sim, db, table=table, mode="replace", last="2024-03-03"))
@@ -299,7 +299,7 @@ def without_end(piece: bytes) -> Iterator[bytes]:
 
 
 def inflating(piece: bytes, size: int) -> Iterator[bytes]:
-    """Yield gzip of *size* bytes made of *piece*, about a thousandth of them."""
+    """Yield gzip that expands to *size* bytes of *piece*; it has about a thousandth of that size."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     for _ in range(size // len(piece)):
         yield from filter(None, [packer.compress(piece)])
@@ -345,7 +345,7 @@ def _after(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 @asynccontextmanager
 async def hostile(answer: Callable[[], Iterator[bytes]]) -> AsyncIterator[str]:
-    """Answer whoever connects, as long as they listen."""
+    """Respond to each client for as long as it is connected."""
 
     async def serve(stream: ByteStream) -> None:
         async with stream:
@@ -390,7 +390,7 @@ BOUND = 256 << 20
 @pytest.mark.skipif(sys.platform == "win32", reason="there a process cannot ask for its peak")
 @pytest.mark.parametrize("server", [*QUICK, *slow(sorted(SERVERS.keys() - QUICK))])
 def test_no_server_exhausts_memory(server: str, db: Path) -> None:
-    """Its answer is an error in words, the growth of the process has a bound, and nothing is left on the disk."""
+    """The response is an error, memory growth is bounded, and nothing is left on the disk."""
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(hostile(SERVERS[server])) as url,

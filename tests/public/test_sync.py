@@ -124,7 +124,7 @@ def test_context_variables_are_visible(where: Where) -> None:
 
 @EVERYWHERE
 def test_an_error_leaves_as_itself(where: Where) -> None:
-    """What the call raises is what the caller catches, not a group around it."""
+    """The caller gets the error itself, not a group that contains it."""
 
     def call() -> None:
         with pytest.raises(LookupError, match="as it is"):
@@ -164,7 +164,7 @@ def test_a_callback_may_call_again() -> None:
 
 
 def test_a_cancelled_caller_cancels_the_call() -> None:
-    """When the asyncio task that blocks is cancelled, the call is cancelled and the caller told, at once."""
+    """When the blocked asyncio task is cancelled, the call is cancelled, and the caller is notified immediately."""
     ended: list[bool] = []
 
     async def cancelling(task: "asyncio.Task[object] | None") -> None:

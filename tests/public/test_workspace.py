@@ -199,7 +199,7 @@ def test_one_request_has_a_bound(served: Served) -> None:
 
 
 def test_callbacks_run_in_the_callers_thread(served: Served) -> None:
-    """In plain code both callbacks run in the thread that called, one at a time, and see the whole export."""
+    """In plain code, both callbacks run in the caller's thread, one at a time, and see the whole export."""
     threads: set[int] = set()
     batches: list[BatchProgress] = []
     totals: list[Progress] = []
@@ -221,7 +221,7 @@ def test_callbacks_run_in_the_callers_thread(served: Served) -> None:
 
 
 def test_progress_is_silent_off_a_terminal(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where standard error is no terminal, nothing is drawn, whatever progress says."""
+    """If standard error is not a terminal, nothing is drawn, whatever *progress* is."""
     served.workspace.fetch_events(**DAYS, parallel=True, progress=True)
     assert capfd.readouterr() == ("", "")
 
@@ -309,7 +309,7 @@ def test_a_project_secret_is_sent_without_project(portal: BlockingPortal, tmp_pa
 
 @pytest.mark.parametrize("call", ["fetch_events", "stream_events"])
 def test_missing_credentials_cost_nothing(call: str, tmp_path: Path) -> None:
-    """Without credentials the error says what to set, at the call, and no file or folder is made."""
+    """Without credentials, the call's error says what to set, and no file or folder is created."""
     path = tmp_path / "events.duckdb"
     with Workspace(path=path) as workspace, pytest.raises(ConfigError, match=r"MP_USERNAME.*mpx demo"):
         getattr(workspace, call)(**DAYS)
@@ -332,7 +332,7 @@ def test_the_errors_are_mixpanel_datas(served: Served) -> None:
 
 
 def test_a_fetch_updates_the_flat_tables_on_request(served: Served) -> None:
-    """With *flatten*, a flat table is made; later fetches update it only if they are told to, or if it has `auto`."""
+    """With *flatten*, a flat table is created; later fetches update it only with *flatten*, or if it has `auto`."""
     workspace = served.workspace
     flat, all_rows = "SELECT count(*) FROM events_flat", "SELECT count(*) FROM events"
     workspace.fetch_events(from_date="2024-01-01", to_date="2024-01-02", flatten=True)

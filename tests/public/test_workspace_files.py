@@ -61,7 +61,7 @@ def test_a_missing_folder_is_made(served: Served, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(served: Served, tmp_path: Path) -> None:
-    """Where something else is in a folder's place, the error says so, without a request."""
+    """If something else has the folder's name, the error says so, without a request."""
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "events.duckdb"
     with (
@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(served: Served, tmp_path: Path
 
 
 def test_sql_needs_no_credentials(tmp_path: Path) -> None:
-    """A workspace on a path answers SQL without any credentials."""
+    """A workspace on a path runs SQL without credentials."""
     with Workspace(path=str(tmp_path / "new.duckdb")) as workspace:
         assert workspace.sql_scalar("SELECT 40 + 2") == 42
         assert workspace.sql_scalar("SELECT 1 WHERE false") is None
@@ -97,7 +97,7 @@ def test_sql_returns_a_frame(served: Served) -> None:
 
 
 def test_a_frame_without_pandas_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where pandas is not installed, `sql` says which extra brings it."""
+    """If pandas is not installed, the error of `sql` names the extra."""
     monkeypatch.setitem(sys.modules, "pandas", None)
     with (
         Workspace(path=tmp_path / "new.duckdb") as workspace,
@@ -137,7 +137,7 @@ def test_tables_are_exported_ones_or_all(served: Served) -> None:
 
 
 def test_tables_of_mixpanel_data_are_listed(tmp_path: Path) -> None:
-    """In a file that mixpanel_data made, its own list of tables tells kind and time."""
+    """In a file that mixpanel_data created, its own list of tables provides types and times."""
     path = made_with_people(tmp_path / "old.duckdb")
     with Workspace(path=path, read_only=True) as workspace:
         assert workspace.tables() == [
@@ -146,7 +146,7 @@ def test_tables_of_mixpanel_data_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_read_only_workspace_reads(served: Served) -> None:
-    """With read_only queries are answered, and neither a fetch nor a change is possible."""
+    """With read_only, queries work, and fetches and changes are impossible."""
     served.workspace.fetch_events(**DAYS)
     served.workspace.close()
     path = served.workspace.db_path
@@ -181,7 +181,7 @@ with duckdb.connect(sys.argv[1]) as connection:
 
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_locked_file_says_who_holds_it(read_only: bool, tmp_path: Path) -> None:
-    """A file that another process has open is an error that says so, whether it was to be read or written."""
+    """If another process has the file open, the error says so, for reading and for writing."""
     path = tmp_path / "events.duckdb"
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:

@@ -32,7 +32,7 @@ served = workspaces.served
 def test_a_raw_stream_is_what_mixpanel_sent(
     where: Callable[[Callable[[], list[dict[str, Any]]]], list[dict[str, Any]]], served: Served
 ) -> None:
-    """raw=True yields every object of Mixpanel's answer, duplicates included, and stores nothing."""
+    """raw=True yields every object in Mixpanel's response, including duplicates, and stores nothing."""
     found = where(lambda: list(served.workspace.stream_events(**DAYS, raw=True)))
     sent = [json.loads(line, object_pairs_hook=first_wins) for line in served.simulator.lines(FIRST, LAST)]
     assert in_order(found) == in_order(sent)
@@ -90,7 +90,7 @@ def test_a_stream_checks_its_zone(served: Served) -> None:
 
 
 def test_a_stream_begins_again_when_it_was_not_whole(served: Served) -> None:
-    """After a truncated answer the range is asked for again, and nothing of the first answer is yielded."""
+    """After a truncated response, the range is requested again, and no line of the first response is yielded."""
     served.simulator.faults = [Fault("terminated_early", times=1)]
     found = list(served.workspace.stream_events(**DAYS))
     assert served.requests() == 2
@@ -107,7 +107,7 @@ def test_a_stream_that_fails_yields_nothing(served: Served) -> None:
 def test_max_wait_is_an_argument_of_fetches_and_streams(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the hour is spent, *max_wait* says how long to wait for more, and what did not come is an error."""
+    """If the hour is used up, *max_wait* limits the wait, and missing events are an error."""
     monkeypatch.setenv("MPX_PER_HOUR", "3")
     workspace = served.workspace
     result = workspace.fetch_events(
@@ -123,7 +123,7 @@ def test_max_wait_is_an_argument_of_fetches_and_streams(
 
 
 def test_retries_are_an_argument_of_streams(served: Served) -> None:
-    """With none a stream fails at once."""
+    """With 0, a stream fails immediately."""
     served.simulator.faults = [Fault("500")]
     with pytest.raises(ServerError):
         next(served.workspace.stream_events(**DAYS, retries=0))

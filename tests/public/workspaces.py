@@ -44,7 +44,7 @@ def portal() -> Iterator[BlockingPortal]:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No credentials but those that a test sets, a home of its own, and no waiting for quota."""
+    """Only a test's own credentials, a separate home directory, and no wait for the quota."""
     for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID", "MP_REGION", "MP_CONFIG_PATH"):
         monkeypatch.delenv(name, raising=False)
     for name in ("MPX_API_URL", "MPX_PROJECT_TIMEZONE"):

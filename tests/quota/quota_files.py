@@ -77,7 +77,7 @@ def taken(quota: SharedQuota) -> str:
 
 @contextmanager
 def one_warning(text: str) -> Iterator[None]:
-    """Expect exactly one warning, which says *text*."""
+    """Expect exactly one warning that contains *text*."""
     with pytest.warns(UserWarning, match=text) as caught:
         yield
     assert len(caught) == 1

@@ -124,7 +124,7 @@ async def test_without_limits_no_caller_waits() -> None:
 async def queue_up(
     clock: Clock, gate: Gate, scopes: list[anyio.CancelScope], admitted_callers: list[int]
 ) -> None:
-    """Let callers request admission one after another while time stands still."""
+    """Let callers request admission one after another while the clock does not advance."""
 
     async def call(caller: int) -> None:
         with scopes[caller]:
@@ -146,7 +146,7 @@ async def queue_up(
 
 @pytest.mark.parametrize("paused", [True, False])
 async def test_first_come_first_served(paused: bool) -> None:
-    """Many callers at once are admitted in the order in which they came, before they connect and after it."""
+    """Many callers at once are admitted in the order of their arrival, before and after they connect."""
     clock = Clock()
     gate = gate_on(clock, 1)
     await (gate.pause(1.0) if paused else answered(gate))
@@ -158,7 +158,7 @@ async def test_first_come_first_served(paused: bool) -> None:
 @pytest.mark.parametrize("paused", [True, False])
 @pytest.mark.parametrize("leaving", [0, 1, 2], ids=["head", "middle", "tail"])
 async def test_a_cancelled_caller_consumes_no_quota(leaving: int, paused: bool) -> None:
-    """Whichever caller of the queue is cancelled, the others are admitted as if it had never come."""
+    """Whichever caller in the queue is cancelled, the others are admitted as if it had never arrived."""
     clock = Clock()
     gate = gate_on(clock, 1, 60)
     await answered(gate)

@@ -34,7 +34,7 @@ async def test_a_caller_connects_two_seconds_ahead() -> None:
 
 
 async def test_no_caller_connects_during_a_pause() -> None:
-    """A pause holds callers back to its end, because nobody knows what the server does then."""
+    """A pause delays callers to its end, because the server's state is unknown then."""
     clock = Clock()
     gate = gate_on(clock)
     await gate.pause(25.0)
@@ -60,7 +60,7 @@ async def test_the_longest_pause_wins() -> None:
 
 
 async def test_one_free_slot_lets_one_caller_connect() -> None:
-    """A second caller connects when the second slot comes near, whether or not the first has been admitted."""
+    """A second caller connects when the second slot is near, whether or not the first has been admitted."""
     clock = Clock(0.0)
     gate = await full_hour(clock, [0.0, 10.0, 20.0])
     async with gate.admission() as first:
@@ -111,7 +111,7 @@ async def test_a_cancelled_caller_reserves_no_slot() -> None:
 
 @pytest.mark.parametrize("wait, idles", [(29.0, True), (31.0, False)])
 async def test_no_connection_idles_for_long(wait: float, idles: bool) -> None:
-    """A caller whose slot is gone, because a pause began or others were faster, has to start over."""
+    """A caller whose slot is lost, because of a pause or faster callers, has to start again."""
     clock = Clock()
     gate = gate_on(clock)
     async with gate.admission() as admission:
@@ -126,7 +126,7 @@ async def test_no_connection_idles_for_long(wait: float, idles: bool) -> None:
 
 
 async def test_a_gate_is_waiting_while_a_caller_is() -> None:
-    """A full hour delays nobody before a caller comes, nor after the last was admitted."""
+    """A full hour delays nobody before a caller arrives, or after the last one was admitted."""
     clock = Clock(0.0)
     gate = await full_hour(clock, [0.0, 100.0])
     clock.stop()
@@ -143,7 +143,7 @@ async def test_a_gate_is_waiting_while_a_caller_is() -> None:
 
 
 async def test_max_wait_bounds_all_waits_together() -> None:
-    """All waits together last no longer than `max_wait`, however many callers wait at once; the pace is no wait."""
+    """All waits together last at most `max_wait`, however many callers wait at once; the per-second limit does not count."""
     clock = Clock()
     gate = gate_on(clock, max_wait=100.0)
     await gate.pause(60.0)
@@ -197,7 +197,7 @@ async def refused_together(gate: Gate, clock: Clock, requests: int) -> None:
 
 
 async def test_refusals_of_one_wave_count_once() -> None:
-    """Refusals of requests that were under way together make one pause; a later one doubles; success starts anew."""
+    """Refusals of concurrent requests cause one pause; a later refusal doubles it; a success resets it."""
     clock = Clock()
     gate = gate_on(clock, 0, 0)
     await refused_together(gate, clock, 5)

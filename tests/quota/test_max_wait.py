@@ -73,7 +73,7 @@ def test_two_hours_of_quota_with_a_tenth_of_all_answers_bad(
 def test_all_fetchers_pause_together(
     db: Path, mock_clock: MockClock, run: Run, retry_after: float | None, least: float, most: float
 ) -> None:
-    """Refused requests of one wave make one pause, in which nobody asks; each is asked for again, and none counts."""
+    """Refused concurrent requests cause one pause without requests; each is then repeated, and no attempt is counted."""
     sim = simulator_on(mock_clock, faults=[Fault("429", times=4, retry_after=retry_after)])
     seen: list[Progress] = []
     options: dict[str, Any] = {
@@ -136,7 +136,7 @@ def test_max_wait_bounds_what_refusals_cost(
 
 
 def test_max_wait_bounds_the_wait_for_the_hour(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """Of ten chunks six fit into the hour; four fail at once where nobody may wait, and come an hour later else."""
+    """Six of ten chunks fit into the hour; the other four fail immediately without a wait, or are fetched an hour later."""
     sim = simulator_on(mock_clock, per_hour=6)
     options: dict[str, Any] = {"chunk_days": 1, "per_hour": 6}
     result = run(lambda: export(sim, db, *TEN_DAYS, max_wait=3000.0, **options))
@@ -149,7 +149,7 @@ def test_max_wait_bounds_the_wait_for_the_hour(db: Path, mock_clock: MockClock, 
 
 
 def test_a_connection_that_fails_takes_no_place(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """Where six requests fit and nobody may wait, any number of failed connections before them changes nothing."""
+    """If six requests fit without a wait, any number of failed connections before them changes nothing."""
     sim = simulator_on(mock_clock, per_hour=6)
     wire = sim.transport()
     left = iter(range(20))
@@ -202,7 +202,7 @@ def test_a_failing_server_may_name_its_pause(db: Path, mock_clock: MockClock, ru
 def test_max_wait_bounds_the_pause_that_a_failing_server_names(
     db: Path, mock_clock: MockClock, run: Run
 ) -> None:
-    """A pause of our own choice is no wait for the quota, but one that the server names is."""
+    """The export's own pause does not count towards `max_wait`, but a pause that the server requests does."""
     sim = simulator_on(mock_clock, faults=[Fault("503", retry_after=500.0)])
     result = run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10, max_wait=499.0))
     assert (result.failed_batches, len(sim.requests)) == (1, 1)
@@ -212,7 +212,7 @@ def test_max_wait_bounds_the_pause_that_a_failing_server_names(
 
 
 def test_a_refusal_whose_body_breaks_is_one(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """The status of a 429 is enough: its pause holds, and it is neither a retry nor a break."""
+    """The status 429 is sufficient: the pause applies, and it is neither a retry nor a broken response."""
     sim = simulator_on(mock_clock)
     wire = sim.transport()
     left = iter(range(3))

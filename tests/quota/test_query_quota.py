@@ -25,7 +25,7 @@ QUERIES = Key("mixpanel.test", "12345", "query")
 
 
 def test_each_api_of_a_host_has_its_own_hour(handle: Open, clock: Clock) -> None:
-    """Requests and pauses of one API leave the other alone, even on the same host and project."""
+    """Requests and pauses of one API do not affect the other, even for the same host and project."""
     exports, queries = handle(key=EXPORTS, per_hour=1), handle(key=QUERIES, per_hour=2)
     taken(exports)
     assert exports.take_slot().ticket is None

@@ -52,7 +52,7 @@ def after(*errors: MixpanelDataError, draw: float = 0.5, retries: int = 5, split
 )
 @pytest.mark.parametrize("splittable", [False, True])
 def test_what_cannot_pass_is_given_up(error: MixpanelDataError, splittable: bool) -> None:
-    """A failure that the same request would meet again gets no second attempt, whole or in pieces."""
+    """A failure that would occur again is not retried, neither as a whole nor in pieces."""
     assert after(error, splittable=splittable) == "give up"
     assert after(BROKEN, error, splittable=splittable) == "give up"
 
@@ -89,7 +89,7 @@ def test_the_budget_is_the_number_of_retries(retries: int) -> None:
 
 @pytest.mark.parametrize("error", [BROKEN, TRUNCATED, GATEWAY, ServerError("x", status_code=408)])
 def test_a_second_break_splits(error: MixpanelDataError) -> None:
-    """A chunk whose answer broke or timed out twice is too large, if it can be smaller; not before, nor for less."""
+    """A chunk whose response broke or timed out twice is too large, if it can be divided; other failures do not split it."""
     assert isinstance(after(error, splittable=True), Wait)
     assert after(error, error, splittable=True) == "split"
     assert after(error, SERVER, UNCONNECTED, error, splittable=True) == "split"
@@ -132,7 +132,7 @@ def test_a_server_error_may_name_the_pause(asked: float | None, pause: float) ->
 def test_every_history_ends(
     errors: list[MixpanelDataError], draw: float, retries: int, splittable: bool
 ) -> None:
-    """Whatever happened, a pause of our own choice is between a quarter second and a minute, and the budget binds."""
+    """The export's own pause is between a quarter of a second and a minute, and the number of retries is limited."""
     match after(*errors, draw=draw, retries=retries, splittable=splittable):
         case Wait(seconds):
             assert 0.25 <= seconds <= 60
@@ -169,7 +169,7 @@ def test_a_refusal_is_a_pause(retry_after: float | None, refusals: int, draw: fl
 
 @given(retry_after=st.none() | st.floats(0, 1e5), refusals=st.integers(1, 5000))
 def test_draws_only_lengthen_a_refusal(retry_after: float | None, refusals: int) -> None:
-    """The pause is never shorter than what the server named, and a random part keeps clients from meeting again."""
+    """The pause is never shorter than the server's, and a random part keeps clients from returning together."""
     shortest, longest = (
         pause_after_refusal(retry_after, refusals, draw=drawn) for drawn in _constants(0.0, 1.0)
     )

@@ -29,7 +29,7 @@ class Share:
 
     @property
     def days(self) -> tuple[str, str]:
-        """The first and the last day as they are written."""
+        """Return the first and the last day as text."""
         return str(self.first), str(self.last)
 
 
@@ -73,13 +73,13 @@ def start(share: Share, env: Mapping[str, str], *options: str) -> subprocess.Pop
 
 
 def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Return exit codes and what was said on standard error."""
+    """Return exit codes and standard error."""
     said = [process.communicate(timeout=100)[1] for process in processes]
     return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
 
 
 def statuses(sim: Simulator) -> list[int | None]:
-    """Return what was answered to each request."""
+    """Return the status of each request."""
     return [request.status for request in sim.requests]
 
 

@@ -112,7 +112,7 @@ def test_no_window_is_ever_exceeded_and_places_come_back(steps: list[tuple[str, 
 
 @given(elapsed=st.floats(0, 1e8), since=st.floats(0, HOUR))
 def test_who_waited_as_long_as_told_gets_the_place(elapsed: float, since: float) -> None:
-    """Nobody sleeps to the very end and is told to wait for what rounding left over."""
+    """No caller waits to the end and is then told to wait longer because of rounding."""
     with TemporaryDirectory() as folder:
         clock = Clock(elapsed=elapsed)
         quota = SharedQuota(KEY, 0, 1, path=Path(folder, "quota.sqlite3"), clock=clock)
@@ -149,7 +149,7 @@ def test_a_key_is_the_host_and_the_project() -> None:
 
 
 def test_a_refund_frees_the_hour_for_all_and_keeps_the_pace(handle: Open, clock: Clock) -> None:
-    """The place of a request that the server did not count goes to whoever asks, when the second is over."""
+    """A request that the server did not count is available to any caller, after the second is over."""
     one, other = handle(1, 1), handle(1, 1)
     ticket = taken(one)
     assert other.take_slot().wait == pytest.approx(HOUR, abs=1e-3)
@@ -162,7 +162,7 @@ def test_a_refund_frees_the_hour_for_all_and_keeps_the_pace(handle: Open, clock:
 
 
 def test_all_processes_of_a_project_pause_together(handle: Open, clock: Clock) -> None:
-    """A pause that one process was told holds the others, the longest wins, and none lasts more than an hour."""
+    """A server's pause for one process applies to the others; the longest wins, and none exceeds an hour."""
     told, other = handle(), handle()
     told.pause(30.0)
     told.pause(10.0)
@@ -212,7 +212,7 @@ def test_a_clock_that_is_set_hurts_nobody_who_goes_on(
 
 @pytest.mark.parametrize("boot", ["first", None])
 def test_after_a_restart_the_wall_clock_counts(handle: Open, clock: Clock, boot: str | None) -> None:
-    """A request from before the restart counts until its hour is over, and whose it was is no longer known."""
+    """A request from before the restart counts until its hour is over, and its process is unknown."""
     clock.boot = boot
     taken(handle(0, 1))
     clock.restart()
@@ -244,7 +244,7 @@ def test_what_cannot_be_of_this_hour_is_forgotten(
 
 
 def test_the_clock_is_the_same_for_all_processes() -> None:
-    """Another process reads a time between two of ours, of the same boot."""
+    """Another process reads a time between two of this process, in the same boot."""
     code = "from mixpanel_export._quota.clock import system_clock; print(*system_clock()())"
     clock = system_clock()
     before = clock()

@@ -30,7 +30,7 @@ handle = quota_files.handle
 def test_the_file_is_private_and_where_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`MPX_STATE_DIR` names the folder, which is made for the user alone; else it is the platform's."""
+    """`MPX_STATE_DIR` names the folder, which only the user can read; the default is the platform's."""
     monkeypatch.setenv("MPX_STATE_DIR", str(tmp_path / "of" / "mine"))
     assert taken(SharedQuota(KEY))
     assert quota_file() == tmp_path / "of" / "mine" / "quota.sqlite3"
@@ -42,7 +42,7 @@ def test_the_file_is_private_and_where_the_environment_says(
 
 
 def test_looking_creates_nothing(handle: Open, path: Path) -> None:
-    """Where no export ever ran, the whole hour is left, and stays so without a trace."""
+    """If no export ever ran, the whole hour is left, and no file is created."""
     assert handle().read() == QuotaState((), 0.0, Window(0, SECOND), Window(3, HOUR))
     assert not path.parent.exists()
 
@@ -68,7 +68,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 def test_a_broken_file_is_moved_aside_and_begun_anew(handle: Open, path: Path, garbage: bytes) -> None:
-    """One warning, no failure; and who lives on writes again what it sent, so the quota holds."""
+    """There is one warning and no failure; running processes write their requests again, so the quota holds."""
     living, fresh = handle(0, 4), handle(0, 4)
     tickets = [taken(living), taken(living)]
     living.refund(tickets[0])
@@ -96,7 +96,7 @@ def test_a_truncated_file_is_no_failure(handle: Open, path: Path) -> None:
 
 
 def test_a_deleted_file_forgets_nobody_who_lives_on(handle: Open, path: Path) -> None:
-    """One warning; what the process sent is in the new file, and counts for the others."""
+    """There is one warning; the process's requests are in the new file, and count for the others."""
     quota = handle(0, 3)
     taken(quota)
     taken(quota)
@@ -110,7 +110,7 @@ def test_a_deleted_file_forgets_nobody_who_lives_on(handle: Open, path: Path) ->
 
 
 def in_process_limits_hold(quota: SharedQuota) -> None:
-    """Check that *quota*, of two requests an hour, works without a file, and says so once."""
+    """Check that *quota*, of two requests an hour, works without a file, and warns once."""
     with one_warning("cannot be used"):
         ticket = taken(quota)
         taken(quota)
@@ -123,7 +123,7 @@ def in_process_limits_hold(quota: SharedQuota) -> None:
 
 
 def test_without_a_file_the_process_keeps_to_the_limits_by_itself(tmp_path: Path, clock: Clock) -> None:
-    """Where the folder cannot be made or the file cannot be opened, exports go on within their own limits."""
+    """If the folder cannot be created or the file cannot be opened, exports continue within their own limits."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "quota.sqlite3", tmp_path, Path("~/quota.sqlite3")):
         in_process_limits_hold(SharedQuota(KEY, 0, 2, path=path, clock=clock))
@@ -131,7 +131,7 @@ def test_without_a_file_the_process_keeps_to_the_limits_by_itself(tmp_path: Path
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit for the size of files")
 def test_a_full_disk_is_no_failure(path: Path) -> None:
-    """Where nothing can be written any more, exports go on within their own limits."""
+    """If nothing can be written, exports continue within their own limits."""
     code = (
         "import resource, warnings; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         f"quota = SharedQuota(Key('h', 'p'), 0, 2, path=Path({str(path)!r}))\n"
@@ -152,7 +152,7 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def test_a_lock_that_lasts_holds_no_export_up(handle: Open, path: Path) -> None:
-    """When the patience is over, the process counts by itself; when the lock is gone, all is in the file."""
+    """After a while, the process counts by itself; when the lock is released, everything is written to the file."""
     quota = handle(0, 2, timeout=0.02)
     taken(handle(0, 2))
     with locked(path):
@@ -169,7 +169,7 @@ def test_a_lock_that_lasts_holds_no_export_up(handle: Open, path: Path) -> None:
 
 
 def test_a_lock_is_waited_for_at_length_only_once(handle: Open, path: Path) -> None:
-    """A lock that outlasted the patience delays no later request as much, until it is gone."""
+    """After one long wait for a lock, later requests do not wait as long, until it is released."""
     quota = handle(0, 0, timeout=0.2)
     taken(quota)
     with locked(path), one_warning("database is locked"):
@@ -182,7 +182,7 @@ def test_a_lock_is_waited_for_at_length_only_once(handle: Open, path: Path) -> N
 
 @pytest.mark.anyio
 async def test_a_lock_does_not_stop_the_event_loop(handle: Open, path: Path) -> None:
-    """While a place is being taken in a worker thread the loop goes on: here, to end the lock it waits for."""
+    """While a worker thread takes a slot, the loop continues; here, it releases the lock."""
     quota = handle()
     quota.pause(0.0)
     tickets: list[str | None] = []

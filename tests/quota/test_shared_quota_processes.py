@@ -24,7 +24,7 @@ handle = quota_files.handle
 
 
 def test_threads_share_a_handle(handle: Open) -> None:
-    """However many threads take at once, there are as many tickets as places."""
+    """However many threads take slots at once, there are as many tickets as slots."""
     quota = handle(0, 10)
     with ThreadPoolExecutor(8) as threads:
         tickets = [view.ticket for view in threads.map(lambda _: quota.take_slot(), range(40))]
@@ -57,7 +57,7 @@ def start(path: Path, code: str) -> subprocess.Popen[str]:
 
 
 def test_ten_processes_exceed_no_window(path: Path) -> None:
-    """Ten processes that want 30 places, with 4 in 0.1 s and 12 in 0.9 s, get them, and no faster."""
+    """Ten processes that need 30 slots, with 4 in 0.1 s and 12 in 0.9 s, get them, and no faster."""
     code = (
         "quota = SharedQuota(Key('h', 'p'), 4, 12, path=path, second=0.1, shared_second=0.1, hour=0.9)\n"
         "for _ in range(3):\n"
@@ -73,7 +73,7 @@ def test_ten_processes_exceed_no_window(path: Path) -> None:
 
 
 def test_a_process_that_is_killed_loses_no_request(path: Path) -> None:
-    """Killed wherever it is, a process leaves a file that is whole and holds every place that it was given."""
+    """Wherever a process is killed, the file is intact and has every slot that the process took."""
     code = (
         "quota = SharedQuota(Key('h', 'p'), 0, 0, path=path)\n"
         "while True: print(quota.take_slot().ticket, flush=True)\n"
@@ -92,7 +92,7 @@ def test_a_process_that_is_killed_loses_no_request(path: Path) -> None:
 
 
 def test_a_process_that_is_killed_within_a_transaction_leaves_nothing_of_it(handle: Open, path: Path) -> None:
-    """What was written to the file but not committed is undone by the next who comes, who waits for nobody."""
+    """The next process undoes what was written but not committed, without waiting."""
     quota = handle(0, 2)
     taken(quota)
     process = start(

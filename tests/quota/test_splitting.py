@@ -88,7 +88,7 @@ def test_pieces_have_rows_of_the_ledger_and_resume_fetches_the_bad_day_alone(
 def test_a_chunk_that_is_too_large_succeeds_in_pieces_as_one_batch(
     db: Path, mock_clock: MockClock, run: Run
 ) -> None:
-    """Where the server cannot answer for more than three days, the batch is one success, told once with all rows."""
+    """If the server cannot send more than three days, the batch is one success, reported once with all rows."""
     sim = simulator_on(mock_clock)
     wire = sim.transport()
 
@@ -117,7 +117,7 @@ def test_a_chunk_that_is_too_large_succeeds_in_pieces_as_one_batch(
 
 
 def test_the_servers_own_time_out_splits_at_once(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """After one `Timeout Error.` the halves are asked for, with no pause to speak of."""
+    """After one `Timeout Error.`, the halves are requested almost without a pause."""
     sim = simulator_on(mock_clock, faults=[Fault("timeout_error", times=1)])
     run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10))
     assert days_of(sim.requests) == [10, 5, 5]
@@ -129,7 +129,7 @@ def test_the_servers_own_time_out_splits_at_once(db: Path, mock_clock: MockClock
 def test_no_split_where_the_hour_has_no_room(
     db: Path, mock_clock: MockClock, run: Run, per_hour: int, sizes: list[int]
 ) -> None:
-    """With fewer than five requests left the chunk is asked for again as it is."""
+    """With fewer than five requests left, the chunk is requested again unchanged."""
     sim = simulator_on(mock_clock, faults=[Fault("timeout_error", times=1)])
     run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10, per_hour=per_hour))
     assert days_of(sim.requests) == sizes
@@ -137,7 +137,7 @@ def test_no_split_where_the_hour_has_no_room(
 
 
 def test_a_split_leaves_older_batches_whole(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """An edge that would cut a batch with rows moves to its border, and a batch that fills the chunk keeps it whole."""
+    """A boundary that would divide a visible batch moves to the batch's end; a batch that fills the chunk is not divided."""
     sim = simulator_on(mock_clock)
     run(lambda: export(sim, db, "2024-03-03", "2024-03-09", chunk_days=7))
     sim.faults = [Fault("timeout_error", times=1)]
@@ -163,7 +163,7 @@ def test_a_limit_is_never_split(db: Path, mock_clock: MockClock, run: Run, kind:
 def test_a_server_that_is_down_is_no_reason_to_split(
     db: Path, mock_clock: MockClock, run: Run, kind: Any
 ) -> None:
-    """Where no answer begins, smaller chunks would only be more requests: six for each chunk, and no more."""
+    """If no response starts, smaller chunks would only cost more requests: six for each chunk, and no more."""
     sim = simulator_on(mock_clock, faults=[Fault(kind)])
     result = run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10))
     assert days_of(sim.requests) == [10] * 6
@@ -171,7 +171,7 @@ def test_a_server_that_is_down_is_no_reason_to_split(
 
 
 def test_one_request_is_split_where_it_must_be(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """One request for all days is cut only after it broke twice, and its pieces come one after the other."""
+    """A single request for all days is divided only after it broke twice, and its pieces are requested one after another."""
     sim = simulator_on(mock_clock, faults=[Fault("reset", times=2)], first_byte=1.0)
     result = run(lambda: export(sim, db, *TEN_DAYS, one_request=True))
     assert days_of(sim.requests) == [10, 10, 5, 5]
@@ -206,7 +206,7 @@ def test_pieces_without_events_are_held(db: Path, mock_clock: MockClock, run: Ru
 
 
 def test_a_piece_that_is_refused_for_good_stops_the_export(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """What concerns the whole export does so from a piece, too."""
+    """An error that affects the whole export stops it, also if it occurs in a piece."""
     sim = simulator_on(mock_clock, faults=[Fault("timeout_error", times=1), Fault("401", after=1)])
     with pytest.raises(AuthenticationError):
         run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10))
@@ -227,7 +227,7 @@ def test_progress_counts_batches_and_not_pieces(db: Path, mock_clock: MockClock,
 
 
 class Killed(BaseException):
-    """What ends the export without any clean-up of ours deciding how."""
+    """Ends the export without any of its clean-up."""
 
 
 def test_pieces_that_are_committed_survive_what_ends_the_export(
@@ -255,7 +255,7 @@ def test_pieces_that_are_committed_survive_what_ends_the_export(
 def test_cancelling_while_pieces_run_leaves_whole_pieces(
     db: Path, mock_clock: MockClock, run: Run, seconds: float
 ) -> None:
-    """Whenever it is cancelled, the table is what the ledger says, and resume makes it exact."""
+    """Whenever it is cancelled, the table agrees with the ledger, and `resume` completes it."""
     sim = simulator_on(
         mock_clock, faults=[Fault("timeout_error", times=3)], first_byte=1.0, seconds_per_day=0.1
     )

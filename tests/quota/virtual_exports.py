@@ -48,7 +48,7 @@ def db(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mock_clock(tmp_path: Path) -> Iterator[MockClock]:
-    """Time that leaps for the event loop, the quota file and, where it is told to, the simulator."""
+    """A clock that jumps ahead, for the event loop, the quota file and, if requested, the simulator."""
     with virtual_clock(tmp_path / "state") as clock:
         yield clock
 
@@ -85,7 +85,7 @@ def truth_without(sim: Simulator, gone: date, first: date = FIRST, last: date = 
 
 
 def always_bad(kind: Any, **options: Any) -> Fault:
-    """Return a fault that breaks whatever contains the seventh day."""
+    """Return a fault that breaks every response with the seventh day."""
     return Fault(kind, first=SEVENTH, last=SEVENTH, **options)
 
 
@@ -93,7 +93,7 @@ def always_bad(kind: Any, **options: Any) -> Fault:
 
 
 def far_from(sim: Simulator) -> httpx.MockTransport:
-    """Return a transport whose answers take a second to arrive, so that several requests are under way."""
+    """Return a transport whose responses take a second to arrive, so that several requests are in progress."""
     wire = sim.transport()
 
     async def late(request: httpx.Request) -> httpx.Response:

@@ -61,7 +61,7 @@ def write_pages(folder: Path) -> list[Path]:
 
 @cache
 def visits() -> dict[tuple[str, int, str], Any]:
-    """Return what the browser saw in each view."""
+    """Return what the browser displayed in each view."""
     folder = Path(os.environ.get("MPX_SCREENSHOTS") or mkdtemp())
     command = ["node", str(SCRIPT), chromium(), str(folder), *map(str, write_pages(Path(mkdtemp())))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -31,7 +31,7 @@ def day(number: int) -> date:
 
 
 def times(number: int) -> dict[str, Any]:
-    """Return the times of a request that began *number* seconds after noon, with a different length for each phase."""
+    """Return the times of a request that started *number* seconds after noon, with a different length for each phase."""
     noon = datetime(2024, 6, 1, 12)
     names = ("queued_at", "connecting_at", "connected_at", "requested_at", "first_byte_at", "received_at")
     steps = zip((*names, "validated_at", "finished"), (0, 1, 3, 4, 9, 17, 18, 20), strict=True)

@@ -90,7 +90,7 @@ def test_weeks_have_their_own_users(path: Path) -> None:
 
 
 def test_the_calendar_has_the_status_of_each_day(path: Path) -> None:
-    """The statuses are those of `mpx status`; days with two answers without a body are silent."""
+    """The statuses are those of `mpx status`; days with two empty responses are silent."""
     calendar = report_data(path).tables[0].calendars[0]
     statuses = {day.day: (day.status, day.rows) for day in calendar.days}
     assert statuses == {
@@ -106,7 +106,7 @@ def test_the_calendar_has_the_status_of_each_day(path: Path) -> None:
 
 
 def test_properties_without_a_flat_table(path: Path) -> None:
-    """In a small table, the values of all events are counted; `null` is no value."""
+    """In a small table, the values in all events are counted; `null` is not a value."""
     properties = report_data(path).tables[0].properties
     assert properties.flat_table is None
     assert properties.events == properties.total_events == 170

@@ -133,7 +133,7 @@ def test_a_page_is_bounded(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_has_a_page(tmp_path: Path) -> None:
-    """A file without exported events says how to export some."""
+    """For a file without exported events, it says how to export some."""
     path = tmp_path / "empty.duckdb"
     duckdb.connect(str(path)).close()
     with Workspace.open(path) as workspace:
@@ -205,7 +205,7 @@ def test_the_extra_is_needed(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_names_of_the_chart_are_the_most_frequent(path: Path) -> None:
-    """The chart tells six names apart; the others share one colour."""
+    """The chart distinguishes six names; the others share one colour."""
     page = page_of(path)
     rows = json.loads(page.scripts["table-1-events-chart"])["datasets"]["rows"]
     assert {row["place"] for row in rows} == set(range(7))

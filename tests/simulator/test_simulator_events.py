@@ -257,7 +257,7 @@ def test_events_arrive_over_time() -> None:
 
 
 def test_truth_of_named_events() -> None:
-    """The truth about an event name counts its events alone, and the truths of all names add up to the whole."""
+    """The truth for an event name counts only its events, and the truths for all names add up to the whole."""
     simulator = at(datetime(2025, 1, 1, tzinfo=UTC), events_per_day=500)
     names = {row.event_name for row in simulator.rows(DAY, DAY)}
     parts = [simulator.truth(DAY, DAY, events=[name or ""]) for name in names]

@@ -100,7 +100,7 @@ async def test_faults_can_change_between_requests() -> None:
 async def test_the_first_requests_for_each_day_are_silent(
     days: list[int], times: int, requests: list[tuple[int, int]], silent: list[bool]
 ) -> None:
-    """A fault with `days` counts for each day, so that each is silent as often as configured, in whatever requests."""
+    """A fault with `days` counts for each day, so each gets the configured number of empty responses, in any requests."""
     fault = Fault("empty_200", days=tuple(date(2024, 3, day) for day in days), times=times)
     sim = simulator(faults=[fault])
     ranges = [(str(date(2024, 3, first)), str(date(2024, 3, last))) for first, last in requests]

@@ -233,7 +233,7 @@ async def test_connections_that_break_in_the_body(position: float, via: str) -> 
 )
 @pytest.mark.parametrize("newline", [True, False])
 async def test_markers_end_the_lines(kind: Kind, marker: bytes, newline: bool, via: str) -> None:
-    """Half of the lines arrive whole, then the marker as the last line, in valid framing and gzip."""
+    """Half of the lines arrive completely, then the marker as the last line, in valid framing and gzip."""
     sim = simulator(Fault(kind, newline=newline))
     raw = await fetch(sim, via)
     assert gzip.decompress(raw.data).endswith(marker + b"\n" * newline)
@@ -382,7 +382,7 @@ async def test_a_stall_ends(kind: Kind, via: str) -> None:
 
 
 async def test_a_stall_can_be_cancelled(via: str) -> None:
-    """A client that is cancelled during a stall returns at once, and its request ends."""
+    """A client that is cancelled during a stall returns immediately, and its request ends."""
     stalled = anyio.Event()
 
     async def forever(_: float) -> None:

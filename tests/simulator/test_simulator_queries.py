@@ -203,7 +203,7 @@ async def test_5_queries_run_at_a_time() -> None:
     "kind, status", [("401", 401), ("402", 402), ("429", 429), ("500", 500), ("503", 503)]
 )
 async def test_statuses_can_be_simulated(kind: Any, status: int) -> None:
-    """Each fault applies to queries only, as often as it says."""
+    """Each fault applies to queries only, as often as configured."""
     sim = simulator()
     sim.query_faults = [Fault(kind, times=1)]
     assert (await get(sim, ["Page View"])).status_code == status

@@ -30,7 +30,7 @@ def lines(response: httpx.Response) -> list[bytes]:
 
 @pytest.mark.anyio
 async def test_an_answer_has_the_matching_events() -> None:
-    """An answer has the lines that match the expression, as the truth does, and does not depend on earlier requests."""
+    """A response has the lines that match the expression, like the truth, and does not depend on earlier requests."""
     sim = simulator(events_per_day=300)
     sim.prepare(FIRST, LAST)
     every = sorted(sim.lines(FIRST, LAST))

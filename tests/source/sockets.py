@@ -44,7 +44,7 @@ PATIENT = Timeouts(first_byte=30, idle=30)
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """A certificate authority that nobody trusts but who is told to."""
+    """A certificate authority that only clients configured for it trust."""
     return trustme.CA()
 
 
@@ -65,7 +65,7 @@ def http2(request: pytest.FixtureRequest) -> bool:
 
 
 async def admit() -> None:
-    """Let a request go at once."""
+    """Admit a request immediately."""
 
 
 def seen(_size: int) -> None:
@@ -91,7 +91,7 @@ async def fetched(
 
 
 async def refused(url: str, http2: bool, timeouts: Timeouts = PATIENT) -> str:
-    """Return what is said of an attempt that must find no connection: no request goes out, no secret is shown."""
+    """Return the error of an attempt that finds no connection: no request is sent, and no secret is shown."""
     async with new_client(url, http2=http2) as client:
         with pytest.raises(NetworkError) as caught:
             await fetched(url, client, admit=never, timeouts=timeouts)
@@ -103,7 +103,7 @@ async def refused(url: str, http2: bool, timeouts: Timeouts = PATIENT) -> str:
 
 
 def whole(body: bytes = STORED) -> httpx.MockTransport:
-    """Return a transport whose every answer is *body*, in one piece and called gzip."""
+    """Return a transport whose every response is *body*, in one piece, with the encoding gzip."""
 
     def handle(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Body([body]))
@@ -112,5 +112,5 @@ def whole(body: bytes = STORED) -> httpx.MockTransport:
 
 
 def short() -> httpx.MockTransport:
-    """Return a transport whose every answer is `LINE`."""
+    """Return a transport whose every response is `LINE`."""
     return whole(gzip.compress(LINE))

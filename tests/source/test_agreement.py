@@ -59,7 +59,7 @@ def streamed(lines: Sequence[bytes], zone: str) -> tuple[Counter[Row], int]:
 
 
 def shown(properties: object, line: bytes) -> str:
-    """Return what tells properties apart; those that Python cannot show are all alike."""
+    """Return a comparable form of properties; those that Python cannot represent are all equal."""
     if DEEP in line:
         return "deep"
     return repr(loads(properties) if isinstance(properties, str) else properties)
@@ -125,7 +125,7 @@ LINES = [
 
 @pytest.mark.parametrize("zone", ["UTC", "US/Pacific", *slow(["Asia/Tokyo"])])
 def test_unusual_lines(zone: str) -> None:
-    """Rows, and lines that are no events, are the same, for each line that is known to be difficult."""
+    """For each line that is known to be difficult, rows and non-events are the same."""
     assert in_table(LINES, zone) == streamed(LINES, zone)
 
 
@@ -159,5 +159,5 @@ lines = st.one_of(
 @examples(core=5, full=50)
 @given(lines=st.lists(lines, max_size=40), zone=st.sampled_from(["UTC", "US/Pacific"]))
 def test_any_lines(lines: list[bytes], zone: str) -> None:
-    """Rows, and lines that are no events, are the same for all times, ids and shapes."""
+    """For all times, ids and shapes, rows and non-events are the same."""
     assert in_table(lines, zone) == streamed(lines, zone)

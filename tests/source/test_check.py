@@ -36,7 +36,7 @@ async def check(sim: Simulator, credentials: Credentials = ACCOUNT, **options: A
 
 
 def used() -> int:
-    """Return how many requests of the hour the quota file knows."""
+    """Return the number of requests in the quota file."""
     return len(SharedQuota(Key("127.0.0.1", "12345")).read().counted)
 
 
@@ -60,7 +60,7 @@ async def test_good_credentials_cost_one_request_for_one_event(events: int, foun
 )
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
 async def test_the_day_has_begun_everywhere(zone: str, moment: datetime) -> None:
-    """No project is asked for a day that it has yet to see, wherever it is and whatever the hour."""
+    """No project is asked for a day that has not begun there, in any time zone and at any hour."""
     sim = simulator(timezone=zone, now=lambda: moment)
     assert await check(sim, now=lambda: moment) == 1
 
@@ -80,7 +80,7 @@ async def test_the_day_has_begun_everywhere(zone: str, moment: datetime) -> None
 async def test_what_is_not_proven_is_an_error(
     credentials: Credentials, faults: list[Fault], error: type[MixpanelDataError]
 ) -> None:
-    """Whatever else Mixpanel answers raises at once, after one request."""
+    """Every other response raises an error immediately, after one request."""
     sim = simulator(faults=faults)
     with pytest.raises(error):
         await check(sim, credentials)
@@ -88,14 +88,14 @@ async def test_what_is_not_proven_is_an_error(
 
 
 async def test_refused_credentials_cost_nothing_of_the_hour() -> None:
-    """Mixpanel does not count what it refuses with 401, and neither do we."""
+    """Mixpanel does not count requests that it rejects with 401, and neither does this package."""
     with pytest.raises(AuthenticationError):
         await check(simulator(), WRONG)
     assert used() == 0
 
 
 async def test_a_spent_hour_is_said_at_once() -> None:
-    """Where the hour has nothing left nobody waits, and Mixpanel is not asked."""
+    """If the hour is used up, the check does not wait, and no request is sent."""
     quota = SharedQuota(Key("127.0.0.1", "12345"), 0, 0)
     for _ in range(60):
         assert quota.take_slot().ticket
@@ -106,7 +106,7 @@ async def test_a_spent_hour_is_said_at_once() -> None:
 
 
 async def test_a_refusal_for_the_quota_is_not_waited_for() -> None:
-    """An answer with 429 tells nothing about credentials, and is not repeated."""
+    """A 429 tells nothing about credentials, and is not retried."""
     sim = simulator(faults=[Fault("429", retry_after=900)])
     with pytest.raises(RateLimitError, match=r"cannot be checked.*another \d+ min; try"):
         await check(sim)

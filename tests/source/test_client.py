@@ -52,7 +52,7 @@ async def test_a_server_without_http2_answers_by_http1(authority: trustme.CA) ->
 async def test_an_export_by_either_protocol_is_exact(
     authority: trustme.CA, http2: bool, tmp_path: Path
 ) -> None:
-    """The table holds exactly the events, also where some answers were cut or refused before."""
+    """The table has exactly the events, even if some responses were cut off or refused before."""
     sim = simulator(faults=[Fault("close", times=1), Fault("truncated_gzip", times=1), Fault("503", times=1)])
     async with serving(authority, Server(sim.transport())) as server:
         url = server.url.removesuffix(PATH)
@@ -88,7 +88,7 @@ async def test_every_door_can_choose_http2(
 async def test_the_gate_stands_behind_the_connection_and_before_the_request(
     authority: trustme.CA, http2: bool
 ) -> None:
-    """Requests that wait at the gate together have connections, but sent nothing; each gets its own answer."""
+    """Requests that wait at the gate have connections, but have sent nothing; each gets its own response."""
 
     def of_its_day(request: httpx.Request) -> bytes:
         return b'{"event":"%s","properties":{}}\n' % request.url.params["from_date"].encode()
@@ -120,7 +120,7 @@ async def test_the_gate_stands_behind_the_connection_and_before_the_request(
 async def test_an_answer_that_waits_or_is_given_up_holds_up_no_other(
     authority: trustme.CA, http2: bool
 ) -> None:
-    """One whose lines nobody takes, and one that is cancelled, leave the others as fast and as whole as they were."""
+    """A response that is not read, and one that is cancelled, do not slow down or damage the others."""
     async with serving(authority, Server(whole())) as server, new_client(server.url, http2=http2) as client:
         parameters = RequestParameters(server.url, ACCOUNT, ALL)
         async with aclosing(fetch(client, parameters, CHUNK, admit=admit, received=seen)) as idle:
@@ -152,7 +152,7 @@ async def test_a_tls_stream_that_is_tampered_with_is_a_broken_connection(
 
 
 async def test_an_unknown_authority_gets_no_credentials(http2: bool, tmp_path: Path) -> None:
-    """A certificate that nobody vouches for ends the attempt before the request; the error names the remedy."""
+    """A certificate from an unknown authority ends the attempt before the request; the error has advice."""
     async with serving(trustme.CA(), Server(short())) as server:
         said = await refused(server.url, http2)
     assert "no secure connection to localhost" in said
@@ -183,7 +183,7 @@ async def test_certificates_that_cannot_be_read_are_a_setting(
 async def test_a_name_without_address_is_told_from_a_dead_host(
     http2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error says that the name is not known, and whose it is: the server's, or the proxy's."""
+    """The error says whose name is unknown: the server's or the proxy's."""
 
     def unknown(*_args: object, **_options: object) -> NoReturn:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -222,7 +222,7 @@ async def test_a_server_that_hangs_up_is_not_mistaken_for_one_that_is_not_truste
 
 
 async def test_a_server_that_speaks_no_tls_is_no_secure_connection(http2: bool) -> None:
-    """The error says so, and nothing is sent to it."""
+    """The error says so, and nothing is sent."""
 
     async def plain(stream: SocketStream) -> None:
         async with stream:
@@ -238,7 +238,7 @@ async def test_a_server_that_speaks_no_tls_is_no_secure_connection(http2: bool) 
 async def test_tcp_keeps_every_connection_alive(
     authority: trustme.CA, http2: bool, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The socket of a request asks after a silent peer within minutes, with a proxy and without."""
+    """The socket of a request detects a dead peer within minutes, with or without a proxy."""
     options: list[int] = []
 
     async def look(response: httpx.Response) -> None:

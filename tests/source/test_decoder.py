@@ -110,7 +110,7 @@ def test_an_identity_body_cut_inside_a_line_is_an_error(tail: bytes) -> None:
 
 @given(place=st.integers(0, 1 << 20), bit=st.integers(0, 7))
 def test_a_flipped_bit_changes_nothing_or_is_an_error(place: int, bit: int) -> None:
-    """Whatever bit of a gzip body is wrong, wrong lines never come out as a success."""
+    """Whichever bit of a gzip body is wrong, incorrect lines are never returned as a success."""
     wire = bytearray(gzipped([EVENT * 5 + b'{"event":"last","properties":{}}\n']))
     whole = decoded(BodyDecoder("gzip"), [bytes(wire)])
     wire[place % len(wire)] ^= 1 << bit
@@ -132,7 +132,7 @@ def test_the_checksum_and_the_length_of_a_member_count(offset: int) -> None:
 
 @pytest.mark.parametrize("garbage", [b"x", b"\0", b"\n", EVENT, b"\x1f", gzipped([EVENT])[:-1]])
 def test_what_follows_the_last_member_must_be_a_member(garbage: bytes) -> None:
-    """Bytes after the end that are no whole gzip member are an error, even zeros."""
+    """Bytes after the end that are not a complete gzip member are an error, even zeros."""
     wire = gzipped([EVENT]) + garbage
     for pieces in ([wire], cut(wire, [len(wire) - len(garbage)])):
         with pytest.raises(TruncatedError):
@@ -172,14 +172,14 @@ def test_another_encoding_is_an_error(encoding: str) -> None:
 
 @given(body=st.lists(blanks, max_size=9).map(b"".join), tail=st.sampled_from([b"", b" ", b"\t\r", b"\f\v"]))
 def test_a_blank_body_is_an_empty_body(body: bytes, tail: bytes) -> None:
-    """Lines of white space only are no events and no failure."""
+    """Lines with only white space are neither events nor failures."""
     blocks = decoded(BodyDecoder(None, block_size=2), [body, tail])
     assert b"".join(blocks) == body + tail + (b"\n" if tail else b"")
 
 
 @given(body=bodies, event=events, blank=st.lists(blanks, max_size=9).map(b"".join), size=st.integers(1, 200))
 def test_the_last_line_that_is_not_blank_decides(body: bytes, event: bytes, blank: bytes, size: int) -> None:
-    """However many blank lines and blocks follow a line that is no event, the body is not whole."""
+    """However many blank lines and blocks follow a line that is not an event, the body is incomplete."""
     assert decoded(BodyDecoder(None, block_size=size), [body, b"terminated early\n", event, blank])
     with pytest.raises(TruncatedError):
         decoded(BodyDecoder(None, block_size=size), [body, event, b"terminated early\n", blank])
@@ -206,7 +206,7 @@ def test_the_error_carries_the_beginning_of_the_last_line() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 64 << 10])
 def test_a_line_of_exactly_the_maximum_is_taken(size: int) -> None:
-    """The maximum counts the line without its newline, whatever pieces it comes in."""
+    """The maximum does not count the newline, however the line is divided into pieces."""
     line = EVENT.rstrip() + b" " * 100
     body = EVENT + line + b"\n" + EVENT
     pieces = cut(body, range(0, len(body), size))
@@ -217,7 +217,7 @@ def test_a_line_of_exactly_the_maximum_is_taken(size: int) -> None:
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
 def test_an_endless_line_is_an_error_before_it_ends(encoding: str | None) -> None:
-    """A line over the maximum is refused as soon as that is known, with or without a newline to come."""
+    """A line over the maximum is rejected as soon as it is detected, with or without a newline."""
     body = b"x" * 1001
     wire = gzipped([body]) if encoding else body
     with pytest.raises(LineTooLongError, match="longer than the maximum of 1000 bytes"):
@@ -254,7 +254,7 @@ def test_the_maximum_does_not_depend_on_the_cutting(
 
 
 def test_a_block_is_handed_out_as_soon_as_it_has_its_size() -> None:
-    """Whole lines wait for company only until they have the block size."""
+    """Whole lines are held only until they have the block size."""
     decoder = BodyDecoder(None, block_size=2 * len(EVENT))
     assert fed(decoder, EVENT + EVENT[:9]) == []
     assert fed(decoder, EVENT[9:] + EVENT[:9]) == [EVENT * 2]
@@ -268,7 +268,7 @@ def test_a_block_is_handed_out_as_soon_as_it_has_its_size() -> None:
 
 
 def test_a_line_of_many_megabytes_passes_whole() -> None:
-    """A line far longer than a block comes out as one block with what surrounds it."""
+    """A line far longer than a block is returned as one block with the lines around it."""
     line = b'{"event":"A","properties":{"x":"' + b"\xc3\xa9" * (20 << 20) + b'"}}\n'
     body = EVENT + line + EVENT
     pieces = cut(body, range(0, len(body), 64 << 10))
@@ -366,5 +366,5 @@ def test_what_an_event_is(line: bytes) -> None:
     ids=lambda line: repr(line[:30]),
 )
 def test_what_no_event_is(line: bytes) -> None:
-    """Anything else is no event."""
+    """Everything else is not an event."""
     assert not event_line(line)

@@ -75,7 +75,7 @@ async def rubbish(connection: Http2, number: int) -> None:
     ids=lambda misdeed: misdeed.__name__,
 )
 async def test_what_goes_wrong_within_http2_may_pass(authority: trustme.CA, misdeed: Misdeed) -> None:
-    """Whatever the server breaks of the protocol is a broken connection, after which another attempt is made."""
+    """A server that violates HTTP/2 is treated as a broken connection, and the attempt is repeated."""
     server = Server(answering(lambda _: b""), misdeed=misdeed)
     async with serving(authority, server), new_client(server.url, http2=True) as client:
         with pytest.raises(NetworkError, match=r"2024-03-01: the connection to localhost broke \(.+\)"):

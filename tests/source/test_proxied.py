@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_proxy_of_the_environment_is_used(
     authority: trustme.CA, http2: bool, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy resolves the name and sees no credentials; the gate opens once, when the tunnel stands."""
+    """The proxy resolves the name and sees no credentials; the gate is passed once, after the tunnel is open."""
     seen: list[tuple[int, int]] = []
     async with serving(authority, Server(short())) as server, proxying(Proxy()) as proxy:
         monkeypatch.setenv(variable, proxy.url)
@@ -53,7 +53,7 @@ async def test_a_host_without_proxy_is_reached_directly(
 async def test_credentials_in_clear_pass_no_proxy(
     http2: bool, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Plain HTTP, which loopback alone may use, goes to loopback, as a proxy would read the credentials."""
+    """Plain HTTP, which is allowed only for loopback, uses no proxy, because a proxy could read the credentials."""
     sim = simulator()
     async with sim.serve() as url, proxying(Proxy()) as proxy:
         monkeypatch.setenv(variable.lower(), proxy.url)
@@ -66,7 +66,7 @@ async def test_credentials_in_clear_pass_no_proxy(
 async def test_a_proxy_that_refuses_is_named(
     authority: trustme.CA, http2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error says which proxy refused whom, with what words, and which variables decide."""
+    """The error names the proxy, the server, the proxy's reason, and the variables that decide."""
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"
     async with proxying(Proxy(refusal)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -77,7 +77,7 @@ async def test_a_proxy_that_refuses_is_named(
 
 
 async def test_a_proxy_that_is_not_there_is_named(http2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says that it was the proxy that could not be reached."""
+    """The error says that the proxy could not be reached."""
     async with proxying(Proxy()) as proxy:
         pass
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)

@@ -73,13 +73,13 @@ def test_no_proxy_exempts_names_addresses_and_networks(
 
 @given(st.text("*.,:/[]a1 %"), st.sampled_from(["data.mixpanel.com", "::1", "10.0.0.1", "fe80::1%eth0"]))
 def test_no_list_is_fatal(no_proxy: str, host: str) -> None:
-    """Whatever the list contains, a host is exempt or not."""
+    """Whatever the list contains, the function returns whether a host is exempt."""
     assert is_exempt(host, 443, no_proxy) in {True, False}
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
 def test_the_environment_names_the_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The setting says which variable it is from; without a scheme it is an HTTP proxy; an empty one is none."""
+    """The setting has the variable's name; without a scheme, it is an HTTP proxy; an empty one is ignored."""
     monkeypatch.setenv(variable, "proxy.example:3128")
     assert proxy_for(MIXPANEL) == ProxySetting("http://proxy.example:3128", variable)
     monkeypatch.setenv("NO_PROXY", "mixpanel.com")
@@ -90,7 +90,7 @@ def test_the_environment_names_the_proxy(variable: str, monkeypatch: pytest.Monk
 
 
 def test_https_proxy_goes_before_all_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The more specific variable decides; plain HTTP uses neither."""
+    """The more specific variable wins; plain HTTP uses neither."""
     monkeypatch.setenv("ALL_PROXY", "http://all.example")
     monkeypatch.setenv("HTTPS_PROXY", "http://https.example")
     assert proxy_for(MIXPANEL) == ProxySetting("http://https.example", "HTTPS_PROXY")
@@ -103,7 +103,7 @@ def test_https_proxy_goes_before_all_proxy(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_no_proxy_never_stops_a_request(
     no_proxy: str, http2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With each of these lists, and a proxy that nobody can reach, loopback is reached and a client is created."""
+    """With each of these lists, and an unreachable proxy, loopback is reached and a client is created."""
     monkeypatch.setenv("NO_PROXY", no_proxy)
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     async with simulator().serve() as url:
@@ -129,7 +129,7 @@ async def test_a_socks_proxy_stops_only_what_would_use_it(monkeypatch: pytest.Mo
 @pytest.mark.anyio
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_no_error_names_a_proxy_that_is_not_used(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no proxy is set, or the host is exempt, the advice speaks of none."""
+    """If no proxy is set, or the host is exempt, the advice does not mention one."""
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
     for no_proxy in (None, "127.0.0.1"):

@@ -89,7 +89,7 @@ async def test_what_answers_is_reached_whatever_it_says(authority: trustme.CA) -
 
 
 async def test_a_proxy_is_named(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way that an export would take is taken, and told."""
+    """The route of an export is used and reported."""
     heads = [b"proxy"]
     async with server(secured(authority), heads) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
@@ -99,7 +99,7 @@ async def test_a_proxy_is_named(authority: trustme.CA, monkeypatch: pytest.Monke
 
 
 async def test_the_simulator_counts_nothing() -> None:
-    """What is asked is no export request, so it costs nothing of the quota; the simulator tells no time."""
+    """The request is not an export request, so it uses no quota; the simulator sends no time."""
     sim = simulator()
     async with sim.serve() as url:
         reached = await probe_server(url)
@@ -110,7 +110,7 @@ async def test_the_simulator_counts_nothing() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 3600.0, -90.0])
 async def test_clocks_are_compared(seconds: float) -> None:
-    """A clock that is ahead is told by how much, within the doubt of a second's step and the way's length."""
+    """The difference of a clock is reported within the uncertainty of its seconds and of the network delay."""
 
     def handle(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers=HEADERS)
@@ -135,14 +135,14 @@ async def test_a_server_may_tell_no_time(date: str | None) -> None:
 
 
 async def test_a_foreign_certificate_is_told() -> None:
-    """Whom nobody vouches for is not reached, and the advice is the export's."""
+    """A server with an untrusted certificate is not reached, and the advice is that of an export."""
     async with server(secured(trustme.CA()), []) as port:
         with pytest.raises(NetworkError, match=r"no secure connection to localhost .*; if a proxy"):
             await probe_server(f"https://localhost:{port}")
 
 
 async def test_nobody_there_and_silence_are_told() -> None:
-    """A refused connection at once, silence when the patience ends; both are one sentence."""
+    """A refused connection is an error immediately, and silence after the timeout; both are one sentence."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(SocketAttribute.local_port)
     async with listener:

@@ -84,13 +84,13 @@ def test_time_is_seconds_milliseconds_or_iso(value: object, time: datetime | Non
     ],
 )
 def test_a_legacy_projects_time_is_its_wall_clock(value: object, time: datetime | None) -> None:
-    """With a zone, numbers and text without an offset are local and become UTC; an offset is believed."""
+    """With a zone, numbers and text without an offset are local and become UTC; an offset is respected."""
     assert event_time(value, "US/Pacific") == time
 
 
 @pytest.mark.parametrize("value", [-62_135_596_800, "0001-01-01", "0001-01-01T00:00:00"])
 def test_a_moment_before_the_calendar_is_none(value: object) -> None:
-    """What lies before the year 1 in UTC, though not in the project's zone, is None."""
+    """A time before the year 1 in UTC, though not in the project's zone, is None."""
     assert event_time(value) == at(1, 1, 1)
     assert event_time(value, "Asia/Tokyo") is None
 
@@ -103,7 +103,7 @@ def test_the_zone_changes_the_time_only() -> None:
 
 @given(st.integers(-(10**14), 10**14) | st.floats(-(10**14), 10**14))
 def test_numbers_become_utc(number: float) -> None:
-    """For all numbers the result is the whole seconds or milliseconds since 1970, aware, or beyond the calendar."""
+    """Every number becomes whole seconds or milliseconds since 1970, aware, or is outside the calendar."""
     time = event_time(number)
     if time is None:
         assert abs(number) > 6 * 10**10
@@ -153,7 +153,7 @@ def test_an_event_is_parsed(line: bytes, event: dict[str, Any]) -> None:
     ],
 )
 def test_other_lines_are_no_events(line: bytes) -> None:
-    """A line that is no JSON object with a name and properties is no event, even where a parser takes it."""
+    """A line that is not a JSON object with a name and properties is not an event, even if a parser accepts it."""
     assert parse_event(line) is None
 
 
@@ -169,7 +169,7 @@ def test_missing_properties_are_none() -> None:
 
 
 def test_lines_that_are_no_events_are_counted() -> None:
-    """What is no event is left out with one warning that counts it; blank lines are nothing."""
+    """Non-events are omitted, with one warning that counts them; blank lines are ignored."""
 
     def download(_: Chunk, __: int | None, file: IO[bytes]) -> None:
         file.write(b'{"event":"a","properties":{}}\n\n \r\noops\n{"event":"b","properties":{}}\n{}\n')

@@ -42,7 +42,7 @@ LINE = b'{"event":"e","properties":{}}\n'
 
 
 class Asked:
-    """What an attempt told: how often it passed the gate, and the bytes it received."""
+    """What an attempt reported: how often it passed the gate, and the bytes it received."""
 
     def __init__(self) -> None:
         self.admitted = 0
@@ -136,7 +136,7 @@ async def test_an_error_shows_the_beginning_of_a_long_answer() -> None:
 
 @respx.mock
 async def test_an_error_that_repeats_a_long_request_is_understood() -> None:
-    """What the error says is read and shown also behind more text than is kept, with no part of the secret."""
+    """An error text after a repetition of a long request is found and shown, without any part of the secret."""
     secret = f"{ACCOUNT.secret!s:s}"
     body = json.dumps(
         {"request": "x" * 476 + secret + "x" * 9000, "error": "to_date cannot be later than today"}
@@ -161,7 +161,7 @@ async def test_a_connection_that_breaks_within_the_body_is_a_network_error() -> 
 
 @respx.mock
 async def test_a_body_that_is_not_whole_says_so() -> None:
-    """A last line that is no event is named in the error."""
+    """The error quotes a last line that is not an event."""
     respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE, b"terminated early\n")))
     with pytest.raises(TruncatedError, match="2024-03-01 to 2024-03-03") as caught:
         await fetched(RequestParameters(URL, ACCOUNT, ALL))
@@ -169,7 +169,7 @@ async def test_a_body_that_is_not_whole_says_so() -> None:
 
 
 async def test_silence_is_a_network_error() -> None:
-    """A server that accepts and says nothing is given up after the time to the first byte."""
+    """A server that accepts a connection and sends nothing is given up after the timeout for the first byte."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
 
@@ -188,7 +188,7 @@ async def test_silence_is_a_network_error() -> None:
 
 
 async def test_a_closed_port_is_a_network_error() -> None:
-    """Where nothing listens, the error says that the connection could not be made."""
+    """If no process listens, the error says that the connection could not be made."""
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
     with pytest.raises(NetworkError, match="2024-03-01"):
@@ -224,7 +224,7 @@ async def test_a_closed_port_is_a_network_error() -> None:
     ],
 )
 def test_what_an_answer_means(status: int, body: str, error: type[APIError]) -> None:
-    """Each status and wording has one error, which names the days, the status and what was said."""
+    """Each status and text has one error, which has the days, the status and the text."""
     meant = error_from_response(status, body, None, CHUNK, NOW)
     assert type(meant) is error
     assert (meant.status_code, meant.days) == (status, CHUNK)
@@ -259,7 +259,7 @@ def test_an_error_says_what_to_do(status: int, body: str, argument: str | None, 
     "body", ["Unable to authenticate request", '{"error": "Unable to authenticate request"}']
 )
 async def test_a_200_that_denies_is_an_authentication_error(body: str) -> None:
-    """Denied credentials are known by what the body says, alone or after blank lines, whatever the status."""
+    """Rejected credentials are recognized by the body, alone or after blank lines, whatever the status."""
     respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(f"\n{body}\n".encode())))
     with pytest.raises(AuthenticationError, match="region"):
         await fetched(RequestParameters(URL, ACCOUNT, ALL))
@@ -267,7 +267,7 @@ async def test_a_200_that_denies_is_an_authentication_error(body: str) -> None:
 
 @respx.mock
 async def test_a_cut_event_that_speaks_of_authentication_is_only_cut() -> None:
-    """What stands inside a line that was an event is no word of Mixpanel's."""
+    """Text inside a line that was an event is not an error text of Mixpanel."""
     cut = LINE + b'{"event":"e","properties":{"text":"Unable to authenticate request'
     respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(cut)))
     with pytest.raises(TruncatedError):
@@ -289,7 +289,7 @@ async def test_a_line_that_is_too_long_says_so() -> None:
 
 @respx.mock
 async def test_an_encoding_that_was_not_asked_for_says_whose_answer_it_was() -> None:
-    """An answer in another encoding is an error that names the days."""
+    """A response with another encoding is an error that names the days."""
     answer = httpx.Response(200, headers={"content-encoding": "br"}, stream=Streamed(LINE))
     respx.get(URL).mock(return_value=answer)
     with pytest.raises(TruncatedError, match=r"2024-03-01 to 2024-03-03.*'br'"):
@@ -299,7 +299,7 @@ async def test_an_encoding_that_was_not_asked_for_says_whose_answer_it_was() -> 
 @respx.mock
 @pytest.mark.parametrize("pieces", [1, 40])
 async def test_decoding_leaves_the_event_loop_to_others(pieces: int) -> None:
-    """Another task runs at least once for each block of a body, also where the whole body is there at once."""
+    """Another task runs at least once for each block of a body, even if the whole body arrives at once."""
     body = LINE * (20 << 20 >> 5)
     wire = gzip.compress(body, 1)
     size = -(-len(wire) // pieces)

@@ -153,7 +153,7 @@ class ChildExport:
 
 
 def forget(db: Path, person: str, point: Point, reply: Connection) -> None:
-    """Forget *person*, killed at *point*; send the number of rows deleted."""
+    """Forget *person*, killed at *point*; send the number of deleted rows."""
     _arm(point)
     with Workspace(path=db) as workspace:
         result = workspace.forget(person)

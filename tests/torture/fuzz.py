@@ -176,7 +176,7 @@ def _cut(draw: Random, wire: bytes) -> list[bytes]:
 
 
 def export_mutation(seed: int) -> Tally:
-    """Export a day whose answers are mutated, into a file."""
+    """Export a day with mutated responses into a file."""
     draw = Random(f"{seed}:writing")
     tally = Tally(mutations=1)
     plain = _body(Project(draw))

@@ -253,7 +253,7 @@ def kills(seed: int) -> Tally:
 
 
 def _kill_forget(run: KilledRun, point: Point) -> None:
-    """Kill a child that forgets a person, if somebody has events, and forget the person again."""
+    """Kill a child that forgets a person, if there are events with an id, and forget the person again."""
     person = run.person()
     if person is None:
         run.tally.missed[point.name] += 1

@@ -125,7 +125,7 @@ class Model:
         self._rows = _row_counts(contents)
 
     def persons(self) -> list[str]:
-        """Return the persons with events in the file that `forget` can find in a line by their id as it is."""
+        """Return the people with events in the file whose id `forget` can find in a line unchanged."""
         sent = (record for batch in self._batches.values() for record in batch.sent)
         return sorted({person for record in sent if (person := distinct_id_of(record)) and is_plain(person)})
 

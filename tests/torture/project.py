@@ -87,7 +87,7 @@ def distinct_id_of(record: Record) -> str | None:
 
 
 def is_plain(person: str) -> bool:
-    """Return whether JSON has the id of *person* as it is, and no line of the simulator has it by chance."""
+    """Return whether JSON has the id of *person* unchanged, and no line of the simulator has it by chance."""
     return bool(re.fullmatch(r"user-\d+|\$device:[0-9a-f-]+", person))
 
 

@@ -108,7 +108,7 @@ class Run:
         self.tally.forgotten += 1
 
     def person(self) -> str | None:
-        """Return a person with events in the file, or sometimes one without; None if nobody has events."""
+        """Return a person with events in the file, or sometimes one without; None if there are no people with events."""
         persons = self.model.persons()
         if persons and self.draw.random() < 0.1:
             return "user-9999"
@@ -129,7 +129,7 @@ class Run:
             self.model.check_unchanged(read(self.db))
 
     def between_exports(self) -> None:
-        """Perhaps forget persons or set target days; let time pass."""
+        """Perhaps forget people or set target days; let time pass."""
         for _ in range(self.draw.choice([0, 0, 1, 2])):
             self.forget_someone()
         if self.draw.random() < 0.15:

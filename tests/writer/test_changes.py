@@ -99,7 +99,7 @@ def expected(old: list[Event], new: list[Event], day: date) -> tuple[int, int, i
 @settings(max_examples=15)
 @given(old=EVENTS, hidden=EVENTS, new=EVENTS)
 def test_every_event_is_counted_once(old: list[Event], hidden: list[Event], new: list[Event]) -> None:
-    """For any two answers the counts are those of the multisets, whether rows are visible or hidden."""
+    """For any two responses, the counts are those of the multisets, whether rows are visible or hidden."""
     result = compared(old, new, hidden=hidden, accepted=UTC_DAYS)
     changes = {change.day: (change.added, change.removed, change.rekeyed) for change in result.days}
     of_days = {day: expected([*old, *hidden], new, day) for day in UTC_DAYS}

@@ -129,7 +129,7 @@ def unique_lines(staging: Staging, chunk: StagedChunk, page_size: int = PAGE_SIZ
 def test_of_equal_events_the_winner_is_kept(
     sent: list[Event], cuts: list[int], budget: int, page: int
 ) -> None:
-    """Wherever blocks end and lie, and however many lines are compared at once, the others stay out."""
+    """Wherever blocks start and end, and however many lines are compared at once, the others are not inserted."""
     places = [0, *cuts, len(sent)]
     blocks = [b"".join(map(line, sent[first:last])) for first, last in pairwise(places)]
     with staged(filter(None, blocks), budget=budget) as (staging, chunk):

@@ -27,7 +27,7 @@ async def export(transport: httpx.AsyncBaseTransport, db: Path, **options: Any) 
 
 
 def stored(lines: Sequence[bytes], db: Path, **options: Any) -> list[tuple[Any, ...]]:
-    """Return the rows of a table after an export whose answer has these lines and a last sound one."""
+    """Return the rows of a table after an export whose response has these lines and a valid last line."""
 
     async def run() -> None:
         await export(answering(lambda _: b"\n".join([*lines, LAST])), db, **options)
@@ -132,7 +132,7 @@ NAMES = [
 
 
 def test_a_name_that_only_breaks_the_parser_is_repaired_too(db: Path) -> None:
-    """Whatever bytes the name has, the event is in the table, and the original line beside it."""
+    """Whatever bytes the name has, the event is in the table, and the original line is stored separately."""
     lines = [b'{"event":"%s","properties":{}}' % name for name, _ in NAMES]
     rows = stored([SOUND, *lines, SOUND], db)
     assert Counter(row[0] for row in rows if row[0] != "sound") == Counter(name for _, name in NAMES)
@@ -144,7 +144,7 @@ def test_a_name_that_only_breaks_the_parser_is_repaired_too(db: Path) -> None:
     ['"' * 5000, "x" * 3_000_000 + "\\", *slow(["n" * 5000, "é" * 300_000, "\\" * 511 + "x"])],
 )
 def test_a_name_may_be_longer_than_mixpanel_allows(db: Path, name: str) -> None:
-    """Nobody's limit is ours: the event is stored under all of its name."""
+    """There is no limit: the event is stored with its whole name."""
     lines = [
         json.dumps({"event": text, "properties": {}}, separators=(",", ":")) for text in ("a", name, "b")
     ]
@@ -153,7 +153,7 @@ def test_a_name_may_be_longer_than_mixpanel_allows(db: Path, name: str) -> None:
 
 
 def test_lines_that_are_no_events_are_set_aside_after_a_second_look(db: Path) -> None:
-    """What a second fetch still holds that is no event is kept verbatim, counted, and not in the table."""
+    """Non-events that a second response still has are stored verbatim and counted, but are not in the table."""
     odd = [
         b'{"error":"x"}',
         b"[1]",
@@ -236,7 +236,7 @@ def test_ids(db: Path) -> None:
 
 
 def test_long_lines_are_taken_whole(db: Path) -> None:
-    """Lines of 5 MB and of 40 MB arrive whole, beside short ones."""
+    """Lines of 5 MB and of 40 MB are stored completely, along with short ones."""
     lines = [
         f'{{"event":"e","properties":{{"n":{size},"text":"{"é" * (size // 2)}"}}}}'.encode()
         for size in (5_000_000, 100, 40_000_000)

@@ -62,7 +62,7 @@ class Event(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An event in a batch of one day; `inside` says whether its time is in that day."""
+    """An event in a batch of one day; `inside` is true if its time is in that day."""
 
     event: Event
     batch: int
@@ -145,7 +145,7 @@ class Table:
         return batch
 
     def on(self, day: date, moment: datetime | None) -> bool:
-        """Whether *moment* lies in *day* by the clock of the zone."""
+        """Whether *moment* is in *day* in the time zone."""
         first, last = (
             datetime.combine(one, time(), ZoneInfo(self.zone)).astimezone(UTC).replace(tzinfo=None)
             for one in (day, day + timedelta(days=1))

@@ -59,7 +59,7 @@ def regular(name: str, properties: dict[str, object], *, ascii_only: bool, end: 
     )
 )
 def test_every_event_of_mixpanels_form_is_cut_into_its_text(lines: list[tuple[bool, bytes]]) -> None:
-    """For all blocks, each such line comes back as name and properties, to the byte; the others are told of."""
+    """For all blocks, each such line yields its exact name and properties; the other lines are reported."""
     block = text_of([line for _, line in lines], 100)
     assert block.index.lines == len(lines)
     regular_numbers = set(block.index.regular.tolist())
@@ -93,7 +93,7 @@ def _as_text(block: IndexedText) -> IndexedText:
 
 @given(st.lists(st.booleans(), max_size=20))
 def test_spans_are_those_of_whole_lines(regular: list[bool]) -> None:
-    """Wherever the regular lines are, each one with its newline lies between its begin and its end."""
+    """Wherever the regular lines are, each one with its newline is between its start and its end."""
     lines = [
         b'{"event":"e%d","properties":{"a":%d}}' % (number, number) if is_regular else b"no event"
         for number, is_regular in enumerate(regular)
@@ -118,7 +118,7 @@ def test_a_name_of_any_length_is_found(name: bytes) -> None:
 @pytest.mark.parametrize("length", [40, 600, 5000])
 @pytest.mark.parametrize("end", [b"", b"\\", b"\\\\", b'\\"', b"\t" + BETWEEN.encode() + b"{}}"])
 def test_a_name_ends_in_its_line(length: int, end: bytes) -> None:
-    """A line without the closing quote is among the others, whatever the next line has to offer."""
+    """A line without the closing quote is irregular, whatever the next line contains."""
     odd = BEGIN.encode() + b"x" * length + end
     block = text_of([odd, EVENT, odd, odd, BETWEEN.encode() + b"{}} " + b"x" * 40, odd])
     assert block.index.regular.tolist() == [1]

@@ -92,7 +92,7 @@ def test_a_segment_is_complete_when_the_next_one_begins(database: Path) -> None:
 
 
 def test_only_its_own_leavings_are_removed(database: Path) -> None:
-    """What a killed export into this database left goes at the next start; other files stay."""
+    """The staging of a killed export into this database is removed at the next start; other files stay."""
     stale = database.parent / f".{database.name}.export-1"
     other = database.parent / ".other.duckdb.export-1"
     for folder in (stale, other):
@@ -115,7 +115,7 @@ def test_nobody_else_may_read_it(database: Path) -> None:
 def test_a_full_disk_is_noticed_before_the_first_request(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without room to stage there is no export."""
+    """If there is no space for staging, no export starts."""
     monkeypatch.setattr("shutil.disk_usage", lambda _: _Full)
     with pytest.raises(DatabaseError, match="only 3 MiB free"):
         Staging(database)
@@ -130,7 +130,7 @@ class _Full:
     "segment_size, sizes", [(1, [1, 6, 41, 2, 8, 1, 4]), (8, [7, 41, 2, 8, 5]), (99, [63])]
 )
 def test_segments_are_whole_blocks(database: Path, budget: int, segment_size: int, sizes: list[int]) -> None:
-    """Blocks are read together up to the segment size, from plain and compressed files, as often as somebody asks."""
+    """Blocks are combined up to the segment size, in plain and compressed files, and can be read repeatedly."""
     blocks = [b"x" * size + b"\n" for size in (0, 5, 40, 1, 7, 0, 3)]
     staging = Staging(database, budget=budget, segment_size=segment_size)
     staging.start(ChunkStart(ONE, 7))
@@ -182,7 +182,7 @@ def test_a_block_that_did_not_arrive_is_an_error(database: Path) -> None:
 
 
 def test_a_chunk_that_is_rewritten_has_segments_of_the_usual_size(database: Path) -> None:
-    """The lines in place of a chunk are read in segments, too, and counted anew."""
+    """The lines that replace a chunk are also divided into segments, and counted again."""
     staging = Staging(database, segment_size=MB)
     staging.start(ChunkStart(ONE, 7))
     staging.add(Block(ONE, (b"what was\n",)))

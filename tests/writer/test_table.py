@@ -102,7 +102,7 @@ def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
 def test_rows_outside_the_days_are_counted_in_the_ledger(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """The ledger says how many events of a batch lie outside its days, and between which times."""
+    """The ledger has the number of a batch's events outside its days, and their first and last time."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     times = (1709251199, 1709251200, 1709337599, 1709337600, 1709337601)
@@ -114,7 +114,7 @@ def test_rows_outside_the_days_are_counted_in_the_ledger(
 
 
 def test_a_ledger_of_a_newer_release_is_refused(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    """A file that a newer release wrote is left alone."""
+    """A file that a newer release wrote is unchanged."""
     new_table(connection, db)
     connection.execute("COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 99'")
     with pytest.raises(TableFormatError, match="update mpx-export"):
@@ -125,7 +125,7 @@ def test_a_ledger_of_a_newer_release_is_refused(connection: duckdb.DuckDBPyConne
 def test_a_table_of_somebody_else_is_refused(
     connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode
 ) -> None:
-    """A table with other columns is neither added to nor replaced."""
+    """A table with other columns is neither appended to nor replaced."""
     connection.execute("CREATE TABLE events (a INTEGER)")
     with pytest.raises(TableFormatError, match="the columns of an exported table"):
         new_table(connection, db, mode)
@@ -139,7 +139,7 @@ def test_a_view_cannot_be_replaced(connection: duckdb.DuckDBPyConnection, db: Pa
 
 
 def test_table_names_differ_by_more_than_case(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    """A table is found whatever the case of the letters, as by DuckDB, and so is its ledger."""
+    """A table and its ledger rows are found whatever the case of the letters, as in DuckDB."""
     table = NumberedTable(
         connection, db, ExportSpec(table="Events", selection=Selection("1"), days=ALL, mode="create")
     )
@@ -167,7 +167,7 @@ def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
 def test_replacing_a_table_of_mixpanel_data_ends_its_record(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """What mixpanel_data's own `_metadata` says of the table goes with the table; the rest of it stays."""
+    """The table's row in mixpanel_data's `_metadata` is deleted with the table; the other rows stay."""
     connection.execute(
         "CREATE TABLE events (event_name VARCHAR, event_time TIMESTAMP, distinct_id VARCHAR, "
         "insert_id VARCHAR PRIMARY KEY, properties JSON)"
@@ -192,7 +192,7 @@ def test_a_refused_table_leaves_the_file_as_it_was(connection: duckdb.DuckDBPyCo
 def test_what_is_set_aside_may_be_longer_than_what_stays(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """A long line that is no event is kept verbatim beside short ones that are."""
+    """A long line that is not an event is stored verbatim, along with short events."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     junk = b"x" * 3_000_000

@@ -91,7 +91,7 @@ def expected(rows: Iterable[tuple[int, Sent]]) -> set[tuple[int, int, int]]:
 @example(events=[UNKNOWN, UNKNOWN._replace(processed=nan, batch=2)], cuts=[1])
 @given(events=EVENTS, cuts=st.lists(st.integers(0, 12)))
 def test_all_but_the_greatest_of_an_identity_lose(events: list[Sent], cuts: list[int]) -> None:
-    """Whatever rows there are, and wherever a page ends, each that loses is named once, with its winner's batch."""
+    """Whatever rows there are, and wherever a page ends, each losing row is returned once, with its winner's batch."""
     rows = list(enumerate(events))
     ordered = sorted(rows, key=lambda row: row[1].key)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]

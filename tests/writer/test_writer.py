@@ -42,7 +42,7 @@ connection = tables.connection
 def test_a_group_is_committed_together_and_its_files_are_gone(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """Each chunk of a group gets its verdict, its ledger row and its rows, and nothing stays on the disk."""
+    """Each chunk of a group gets its verdict, its ledger row and its rows, and its files are removed."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     group = [staged(table, staging, chunk, lines(size)) for size, chunk in enumerate(DAYS)]
@@ -59,7 +59,7 @@ def test_a_group_is_committed_together_and_its_files_are_gone(
 def test_a_chunk_with_odd_lines_does_not_hold_up_its_group(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """The others are committed, the odd one is sent back, and comes in with what it holds the second time."""
+    """The others are committed; the irregular chunk is fetched again, and committed with its valid events."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     odd = b"what is this\n" + lines(2)
@@ -74,7 +74,7 @@ def test_a_chunk_with_odd_lines_does_not_hold_up_its_group(
 
 @pytest.mark.parametrize("memory", [0, 1 << 20])
 def test_memory_for_columns_comes_back(connection: duckdb.DuckDBPyConnection, db: Path, memory: int) -> None:
-    """Whatever became of chunks, what they kept in memory is there for others, and no file of theirs is left."""
+    """Whatever became of chunks, their memory is available again, and their files are removed."""
     table = new_table(connection, db)
     table.number(DAYS).close()
     staging = Staging(db, columns_memory=memory // 4)
@@ -118,7 +118,7 @@ def test_a_group_that_nobody_closes_is_committed(connection: duckdb.DuckDBPyConn
 
 
 def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    """What is interrupted, examining or a commit, leaves nothing, and the table goes on working."""
+    """An interrupt during validation or a commit leaves nothing behind, and the table can still be used."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     chunk = staged(table, staging, DAYS[0], lines(100_000))
@@ -136,7 +136,7 @@ def test_an_interrupt_rolls_the_group_back(connection: duckdb.DuckDBPyConnection
 def test_what_is_no_longer_there_to_insert_is_an_error_of_ours(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """A staged file that somebody removes after it was examined stops the export with our error, nothing committed."""
+    """If a staged file is removed after its validation, the export stops with an error, and nothing is committed."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     (ready,) = validated(table, [staged(table, staging, DAYS[0], lines(3))], staging)
@@ -150,7 +150,7 @@ def test_what_is_no_longer_there_to_insert_is_an_error_of_ours(
 def test_chunks_that_come_after_one_that_cannot_be_inserted_are_committed(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """What was inserted before it is inserted again, by itself, and what only comes after its failure too."""
+    """Chunks before it are inserted again separately, and so are chunks that arrive after its failure."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     ready = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:3]], staging)
@@ -209,7 +209,7 @@ class _RefusingTable(NumberedTable):
 def test_each_chunk_of_a_group_that_fails_is_tried_alone(
     connection: duckdb.DuckDBPyConnection, db: Path, out_of_memory: bool
 ) -> None:
-    """A chunk is unloadable after it failed alone; if memory was short, only after a last try with the most memory."""
+    """A chunk is unloadable if it failed alone; if memory was too small, only after a final attempt with the maximum."""
     table = _RefusingTable(connection, db, DAYS[1], out_of_memory=out_of_memory)
     staging = table.number(DAYS)
     chunks = validated(table, [staged(table, staging, chunk, lines(3)) for chunk in DAYS[:3]], staging)
