@@ -89,10 +89,11 @@ def _explanation(difference: Difference, evidence: Evidence) -> Explanation | No
     day, surplus = difference.day, difference.surplus
     if surplus > 0 and difference.name in evidence.hidden:
         return "hidden"
+    if not evidence.table.changed.isdisjoint(day.batches):
+        return None
     if surplus > 0 and day.open:
         return "open"
-    unchanged = evidence.table.changed.isdisjoint(day.batches)
-    return "merged" if unchanged and 0 < -surplus <= evidence.mergeable.get(difference.cell, 0) else None
+    return "merged" if 0 < -surplus <= evidence.mergeable.get(difference.cell, 0) else None
 
 
 def _duplicates(part: Part, found: Iterable[Difference], evidence: Evidence) -> Iterator[Cell]:

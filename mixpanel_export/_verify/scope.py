@@ -4,13 +4,14 @@ Mixpanel counts events per day in the project's reporting time zone. If the tabl
 overlaps two days of the table.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from mixpanel_export._database.coverage import MISSING, Coverage, join_days
 from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.days import checked_days
+from mixpanel_export._planning.planner import is_open
 from mixpanel_export._timezones import in_zone, to_utc
 from mixpanel_export.errors import ArgumentError, SelectionError
 
@@ -31,6 +32,7 @@ class ComparedDay:
     batches: frozenset[int]
     """The batches of those days."""
     open: bool
+    """Whether a day of the table was open when it was exported."""
     old: bool
 
 
@@ -142,29 +144,35 @@ def _check_no_filter(coverage: Coverage, requested: Chunk) -> None:
 
 
 def _part(coverage: Coverage, requested: Chunk, zone: str, today: date) -> Part:
-    statuses = {day.day: day.status for day in coverage.days}
-    table_zone = coverage.options.zone
-    numbers: dict[date, int] = {}
+    batches: dict[date, Batch] = {}
     for batch in sorted(coverage.batches, key=lambda batch: batch.number):
-        numbers.update(dict.fromkeys(batch.days.dates, batch.number))
+        batches.update(dict.fromkeys(batch.days.dates, batch))
+    statuses = {day.day: day.status for day in coverage.days}
 
-    def compared(day: date) -> ComparedDay | None:
-        touched = table_days(day, zone, table_zone)
-        states = [statuses.get(each, "none") for each in touched.dates]
-        if _NOT_COMPARED.intersection(states):
-            return None
-        batches = frozenset(numbers[each] for each in touched.dates if statuses[each] != MISSING)
-        return ComparedDay(day, touched, batches, "open" in states, (today - day).days > OLD_AFTER)
+    def compared(days: Iterable[date]) -> dict[date, ComparedDay]:
+        found = {}
+        for day in days:
+            touched = table_days(day, zone, coverage.options.zone)
+            if _NOT_COMPARED.isdisjoint(statuses.get(each, "none") for each in touched.dates):
+                its = [batches[each] for each in touched.dates if statuses[each] != MISSING]
+                numbers = frozenset(batch.number for batch in its)
+                open_ = any(_was_open(touched.last, batch) for batch in its)
+                found[day] = ComparedDay(day, touched, numbers, open_, (today - day).days > OLD_AFTER)
+        return found
 
-    batches = {batch.number: batch for batch in coverage.batches if batch.visible}
-    found = [compared(day) for day in requested.dates]
-    days = {day.day: day for day in found if day is not None}
-    for number in {number for day in days.values() for number in day.batches if number in batches}:
-        for each in batches[number].days.dates:
-            if each not in days and (more := compared(each)) is not None:
-                days[each] = more
+    days = compared(requested.dates)
+    visible = {batch.number: batch for batch in coverage.batches if batch.visible}
+    numbers = {number for day in days.values() for number in day.batches} & visible.keys()
+    days |= compared({day for number in numbers for day in visible[number].days.dates} - days.keys())
     events = coverage.selection.events
-    return Part(None if events is None else frozenset(events), days, requested, batches)
+    return Part(None if events is None else frozenset(events), days, requested, visible)
+
+
+def _was_open(day: date, batch: Batch) -> bool:
+    """Whether the day was open when the batch was requested. An open batch may also have days that were not."""
+    if batch.status != "open" or batch.requested_at is None:
+        return batch.status == "open"
+    return is_open(day, in_zone(batch.requested_at.replace(tzinfo=UTC), batch.zone))
 
 
 def _midnight(day: date) -> datetime:

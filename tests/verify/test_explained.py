@@ -41,6 +41,22 @@ async def test_an_open_day_may_have_received_more_events(db: Path) -> None:
     assert (await verified(sim, db)).differences == ()
 
 
+async def test_an_open_batch_explains_its_open_days_only(db: Path) -> None:
+    """One request had all days, and only the last two of them were open; rows that somebody deleted are never explained."""
+    clock = Clock(datetime(2024, 5, 13, 1, tzinfo=UTC))
+    sim = project(
+        now=clock, late=0.5, duplicates=0.0, changes=[Change("late", LATER, first=day(4), last=day(4))]
+    )
+    await exported(sim, db, now=clock, chunk_days=10)
+    clock.now = NOW
+    result = await verified(sim, db)
+    assert list(result.failed_days) == [DAYS[4]]
+    assert explanations(result) == {"open"}
+    change(db, f"DELETE FROM events WHERE event_time::DATE = '{day(9)}'")
+    result = await verified(sim, db)
+    assert DAYS[9] in result.failed_days
+
+
 @pytest.mark.parametrize("kind, sign", [("late", 1), ("removed", -1)])
 async def test_changes_after_the_export_are_found_and_mended(kind: Any, sign: int, db: Path) -> None:
     """Late events and deletions make their days fail, and exporting those days again corrects the table."""
