@@ -26,6 +26,7 @@ from mixpanel_export import (
     TableSchema,
     Timeouts,
     UpgradeResult,
+    VerifyResult,
     Workspace,
     WorkspaceInfo,
     export_events,
@@ -33,6 +34,7 @@ from mixpanel_export import (
     split_date_range,
     sync_events,
     upgrade_database,
+    verify_events,
 )
 
 
@@ -132,6 +134,10 @@ def the_rest() -> None:
     assert_type(result, ParallelFetchResult)
     synced = run_sync(sync_events, "events.duckdb", since="2024-01-01", lookback=7, accept_loss=True)
     assert_type(synced, SyncResult)
+    verified = run_sync(verify_events, Path("events.duckdb"), from_date=date(2024, 1, 1), tolerance=0.01)
+    assert_type(verified, VerifyResult)
+    assert_type(verified.unexplained[0].difference, int)
+    assert_type(Workspace().verify(ignore=["$identify"], to_date="yesterday"), VerifyResult)
     run_sync(export_events, "2024-01-01", "2024-01-31")  # type: ignore[call-arg]  # no database
     assert_type(split_date_range("2024-01-01", "2024-01-31", 7), list[tuple[str, str]])
     assert_type(mixpanel_export.__version__, str)
