@@ -8,6 +8,7 @@ import duckdb
 
 from mixpanel_export._local.reader import read_contents
 from mixpanel_export._report.build import collect
+from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.errors import ConfigError, TableNotFoundError
 from mixpanel_export.inspection import Report
 
@@ -34,8 +35,11 @@ def report_of(
     contents = read_contents(connection)
     coverages = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
     if table is not None and not coverages:
+        names = {coverage.table for coverage in contents.coverages}
         raise TableNotFoundError(
-            table, f"the ledger has no table {table}", advice="leave out $table to see all tables"
+            table,
+            f"there is no exported table {table}",
+            advice=f"{did_you_mean(table, names)}leave out $table to see all tables",
         )
     with connection.cursor() as cursor:  # with its own settings
         cursor.execute("SET enable_progress_bar = false")

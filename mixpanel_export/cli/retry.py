@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mixpanel_export._suggestions import did_you_mean
-from mixpanel_export.cli import print_json
+from mixpanel_export.cli import print_json, program
 from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import say
@@ -22,7 +22,7 @@ from mixpanel_export.cli.options import (
     table_option,
     workers_option,
 )
-from mixpanel_export.cli.report import retry_command
+from mixpanel_export.cli.report import quoted, retry_command
 from mixpanel_export.cli.run_export import (
     FinishedExport,
     Output,
@@ -121,7 +121,8 @@ def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
     """Return why there is nothing to fetch."""
     chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
     if not chosen:
-        return f"Nothing to fetch: {db} has no exported events yet."
+        first = quoted([program(), "export", "--from", "DATE", "--db", db])
+        return f"Nothing to fetch: {db} has no exported events yet. To export: {first}"
     unknown = [name for name in contents.unknown if table in {None, name}]
     if unknown or not all(coverage.is_complete for coverage in chosen):
         return f"Nothing can be fetched, but {db} is incomplete; see mpx status and mpx doctor."
