@@ -1,15 +1,17 @@
 """The times of legacy projects: converted if the zone is known, and noticed if it is not."""
 
 import json
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 from examples import slow
 from support import export, held, ledger, simulator, truth
 
-from mixpanel_export._timezones import detect_offset
+from mixpanel_export._timezones import detect_offset, naive_utc, times_are_utc
 from mixpanel_export.simulator import Simulator
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +104,9 @@ def lines(late: Iterable[float], **properties: object) -> list[bytes]:
         ([600.0] * 40, None),
         ([5400.0] * 40, None),
         ([20 * 3600.0] * 40, None),
+        ([12 * 3600.0] * 20, -12.0),
+        ([13 * 3600.0] * 40, None),
+        ([-14 * 3600.0] * 20, 14.0),
         ([-15 * 3600.0] * 40, None),
     ],
 )
@@ -110,6 +115,31 @@ def test_an_offset_is_what_a_zone_can_have_and_most_events_show(
 ) -> None:
     """Enough events, most of them off by hours as some zone is, are a reason to ask; delays are none."""
     assert detect_offset(lines(late)) == offset
+
+
+def test_a_sample_of_the_lines_is_enough() -> None:
+    """Lines without end are not read to their end."""
+    assert detect_offset(cycle(lines([7 * 3600.0]))) == -7.0
+
+
+def test_times_are_in_utc_if_most_events_show_it() -> None:
+    """Too few events, and events with an offset, prove nothing."""
+    assert times_are_utc(lines([3.0] * 20))
+    assert not times_are_utc(lines([3.0] * 19))
+    assert not times_are_utc(lines([7 * 3600.0] * 20))
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process is POSIX'")
+def test_the_zone_of_the_machine_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment has the same naive UTC on every machine."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert naive_utc(datetime(2024, 3, 1, 12, tzinfo=UTC)) == datetime(2024, 3, 1, 12)
+        assert naive_utc(datetime(2024, 3, 1, 12)) == datetime(2024, 3, 1, 3)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_only_events_that_were_tracked_live_tell() -> None:

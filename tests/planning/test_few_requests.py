@@ -45,7 +45,14 @@ def test_ten_short_days_cost_one_request() -> None:
 
 def test_a_project_without_timed_batches_is_planned_as_before() -> None:
     """Failed and limited batches, and those without times, predict nothing."""
-    for batches in ([], [held(0, 0, 9, rows=5)], [took(0.1, status="failed")], [took(0.1, status="limited")]):
+    for batches in (
+        [],
+        [held(0, 0, 9, rows=5)],
+        [took(0.1, status="failed")],
+        [took(0.1, status="limited")],
+        [replace(took(0.1), requested_at=None)],
+        [replace(took(0.1), finished=None)],
+    ):
         assert len(planned(10, *batches).chunks) == 10
 
 
@@ -83,6 +90,7 @@ def test_every_day_is_requested_once(seconds: list[float], days: int, complete: 
 def test_the_slowest_of_the_newest_batches_counts() -> None:
     """One slow request long ago does not count for ever, and seconds are per day."""
     assert expected_seconds(3, []) is None
+    assert expected_seconds(3, [took(2.0, status="open")]) == 6.0
     assert expected_seconds(3, [took(8.0, 0, 3), took(1.0, 5)]) == 6.0
     old = took(99.0)
     assert expected_seconds(1, [old, *(took(1.0, number) for number in range(1, 10))]) == 99.0
