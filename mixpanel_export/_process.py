@@ -91,6 +91,18 @@ def open_standard_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def discard_failed_output() -> None:
+    """Discard what standard output does not take. Otherwise, Python fails to write it again at its end, and exits with 120."""
+    try:
+        sys.stdout.flush()
+    except ValueError:  # closed
+        return
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
 class _Tolerant(io.TextIOWrapper):
     """A text stream that ignores failed writes: the reader is gone, the terminal hung up, or the disk is full."""
 

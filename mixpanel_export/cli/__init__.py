@@ -17,7 +17,13 @@ import click
 
 from mixpanel_export import errors
 from mixpanel_export._error_base import Problem
-from mixpanel_export._process import Signals, drop_empty_variables, open_standard_streams, print_interrupted
+from mixpanel_export._process import (
+    Signals,
+    discard_failed_output,
+    drop_empty_variables,
+    open_standard_streams,
+    print_interrupted,
+)
 from mixpanel_export._suggestions import closest
 from mixpanel_export.cli.help import WIDTH
 from mixpanel_export.cli.log import log_event, logs_json
@@ -221,4 +227,5 @@ def main(signals: Signals | None = None) -> NoReturn:
     except SystemExit as ending:
         if ending.code == Interrupted.exit_code:
             signals.end()
+        discard_failed_output()
         raise
