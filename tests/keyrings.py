@@ -10,7 +10,7 @@ from keyring.backends import fail
 
 
 class InMemory(KeyringBackend):
-    """A keyring that ends with the test."""
+    """A keyring that exists only during the test."""
 
     priority = 1
 

@@ -89,7 +89,7 @@ class Server:
 
 
 class Http2:
-    """One connection of HTTP/2, with as many streams as the client opens."""
+    """An HTTP/2 connection, with as many streams as the client opens."""
 
     def __init__(self, server: Server, stream: ByteStream) -> None:
         self.server = server

@@ -35,7 +35,7 @@ class Stoppable:
 
 @pytest.mark.parametrize("interrupts", [1, 3])
 async def test_cancelling_interrupts_the_statement_and_waits_for_its_thread(interrupts: int) -> None:
-    """The interrupt is repeated until the thread has ended, and only the cancellation leaves."""
+    """The interrupt is repeated until the thread has ended, and only the cancellation is raised."""
     store = Stoppable(interrupts)
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
@@ -48,7 +48,7 @@ async def test_cancelling_interrupts_the_statement_and_waits_for_its_thread(inte
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_asyncios_cancellation_of_every_task_waits_for_the_thread() -> None:
-    """What `asyncio.run` does to the tasks that are left interrupts the statement, and its thread ends first."""
+    """When `asyncio.run` cancels the remaining tasks, the statement is interrupted, and its thread ends first."""
     store = Stoppable(interrupts=3)
     here = asyncio.all_tasks()
     call = asyncio.ensure_future(in_thread(store.commit, store.interrupt))

@@ -35,7 +35,7 @@ from mixpanel_export._ndjson import Canonical, canonical, loads, member_text, no
     ],
 )
 def test_what_is_no_event(line: bytes) -> None:
-    """Anything but a JSON object with a text and an object under the two names is refused, however deep."""
+    """Anything but a JSON object with a string and an object under the two names is rejected, at any depth."""
     assert canonical(line) is None
 
 
@@ -59,7 +59,7 @@ def shape_of(line: bytes) -> str:
 
 @given(st.binary(max_size=200).filter(lambda noise: noise.count(b'"') == noise.count(b"\\") == 0))
 def test_any_text_is_an_event(noise: bytes) -> None:
-    """No bytes of a string make it raise or refuse the line, and the result is an event in the canonical shape."""
+    """For any bytes in a string, the line is accepted, and the result is an event in canonical form."""
     event = json.loads(shape_of(b'{"event":"' + noise + b'","properties":{}}'))
     assert isinstance(event["event"], str)
     assert event["properties"] == {}
@@ -93,7 +93,7 @@ def test_any_bytes_are_an_event_or_not(line: bytes) -> None:
 
 @given(st.text(), st.dictionaries(st.text(), st.text()), st.booleans())
 def test_a_sound_line_is_not_changed(event: str, properties: dict[str, str], ascii_only: bool) -> None:
-    """The canonical form of a canonical line is itself."""
+    """The canonical form of a canonical line is the line itself."""
     line = json.dumps(
         {"event": event, "properties": properties}, separators=(",", ":"), ensure_ascii=ascii_only
     ).encode("utf-8", "surrogatepass")
@@ -185,7 +185,7 @@ def is_json(text: str) -> bool:
     )
 )  # fmt: skip
 def test_values_are_written_as_duckdb_writes_them(texts: list[str]) -> None:
-    """Numbers, escapes and punctuation have the form that DuckDB's functions give them."""
+    """Numbers, escapes and punctuation have the form of DuckDB's functions."""
     texts = [f"[{text}]" for text in texts if "\\ud" not in text]
     with duckdb.connect() as connection:
         expected = connection.execute(
@@ -207,7 +207,7 @@ def test_depth_changes_nothing(depth: int) -> None:
 
 
 def test_the_first_of_equal_keys_counts() -> None:
-    """In every object, at any depth, and with either parser."""
+    """In every object, at any depth, and with either parser, the first value is used."""
     assert loads('{"a":{"b":1,"b":2},"a":3}') == loads('{"a":{"b":1,"b":2,},"a":3,}') == {"a": {"b": 1}}
     assert member_text('{"a": [1 , 2],"a":3}', "a") == "[1 , 2]"
     assert scalar_texts('{"a":"x\\n","b":1.50,"c":null}', ["a", "b", "c", "d"]) == ["x\n", "1.50", None, None]

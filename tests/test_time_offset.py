@@ -35,7 +35,7 @@ def legacy(zone: str | None = "US/Pacific", **options: float) -> Simulator:
 @pytest.mark.parametrize("days", [MARCH, NOVEMBER])
 @pytest.mark.parametrize("zone", ["Australia/Lord_Howe", *slow(["US/Pacific", "Asia/Kolkata"])])
 async def test_a_legacy_projects_times_become_utc(db: Path, zone: str, days: tuple[str, str]) -> None:
-    """With the project's zone every time is UTC, in the hours that clocks skip and repeat too."""
+    """With the project's zone, every time is UTC, also in skipped and repeated hours."""
     sim = legacy(zone)
     await export(sim, db, *days, project_timezone=zone, now=lambda: LATER)
     assert held(db) == truth(sim, *days)
@@ -68,7 +68,7 @@ async def test_times_that_look_local_are_warned_of_once(db: Path, zone: str, hou
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("late", [0.0, 0.9])
 async def test_events_that_come_late_are_no_local_times(db: Path, late: float) -> None:
-    """A project in UTC is not suspected, however late its events arrive."""
+    """A project in UTC causes no warning, however late its events arrive."""
     sim = legacy(None, late=late)
     await export(sim, db, *JULY, now=lambda: LATER)
     assert held(db) == truth(sim, *JULY)
@@ -113,7 +113,7 @@ def lines(late: Iterable[float], **properties: object) -> list[bytes]:
 def test_an_offset_is_what_a_zone_can_have_and_most_events_show(
     late: list[float], offset: float | None
 ) -> None:
-    """Enough events, most of them off by hours as some zone is, are a reason to ask; delays are none."""
+    """If there are enough events, and most are off by the offset of a zone, there is a warning; delays cause none."""
     assert detect_offset(lines(late)) == offset
 
 
@@ -157,7 +157,7 @@ def test_only_events_that_were_tracked_live_tell() -> None:
 
 
 async def test_a_change_of_the_clocks_does_not_hide_the_offset(db: Path) -> None:
-    """A project whose winter is UTC is noticed with its first day of summer."""
+    """A project whose winter time is UTC is noticed on its first day of summer time."""
     with pytest.warns(UserWarning, match="1 hours off UTC"):
         await export(legacy("Europe/London"), db, "2024-03-28", "2024-04-03", now=lambda: LATER)
 

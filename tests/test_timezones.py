@@ -76,13 +76,13 @@ def duckdbs(zone: str, times: Sequence[datetime]) -> list[datetime]:
 @given(st.sampled_from(ZONES), st.lists(TIMES, min_size=1, max_size=50))
 @examples(core=20, full=100)
 def test_the_rule_is_duckdbs(zone: str, times: list[datetime]) -> None:
-    """For all zones and times the moment is the one that DuckDB finds for the table."""
+    """For all zones and times, the moment is the one that DuckDB computes for the table."""
     assert duckdbs(zone, times) == [to_utc(time, zone).replace(tzinfo=None) for time in times]
 
 
 @pytest.mark.parametrize("zone", ZONES)
 def test_every_change_of_the_clocks_is_duckdbs(zone: str) -> None:
-    """From hours before to a day after each change of the clocks, DuckDB finds the same moments."""
+    """From hours before to a day after each clock change, DuckDB computes the same moments."""
     quarters = [timedelta(minutes=minutes) for minutes in range(-180, 27 * 60, 15)]
     times = [change + quarter for change in changes(zone) for quarter in quarters]
     assert duckdbs(zone, times) == [to_utc(time, zone).replace(tzinfo=None) for time in times]
@@ -90,7 +90,7 @@ def test_every_change_of_the_clocks_is_duckdbs(zone: str) -> None:
 
 @given(LOCAL)
 def test_the_clock_shows_the_time_again(local: tuple[str, datetime]) -> None:
-    """For all times, the clock shows that time at the moment found, or a later one where it skipped the time."""
+    """For all times, the clock shows that time at the result, or a later one if it skipped the time."""
     zone, time = local
     shown = in_zone(to_utc(time, zone), zone).replace(tzinfo=None)
     assert shown >= time
@@ -133,7 +133,7 @@ def test_a_time_is_the_later_of_its_readings(zone: str, local: datetime, utc: da
 
 @pytest.mark.parametrize("zone", [*ZONES, "Etc/UTC", "Japan"])
 def test_names_of_the_zone_database_are_taken(zone: str) -> None:
-    """Each name of the zone database is a zone, also one without a continent."""
+    """Each name in the time zone database is a zone, even one without a continent."""
     assert checked_zone(zone) == zone
 
 
@@ -155,7 +155,7 @@ def test_names_of_the_zone_database_are_taken(zone: str) -> None:
     ],
 )
 def test_anything_else_is_no_zone(name: str) -> None:
-    """Abbreviations, other spellings, offsets, folders, paths and this machine's zone are refused with an example."""
+    """Abbreviations, other spellings, offsets, folders, paths and this machine's zone are rejected with an example."""
     with pytest.raises(
         ValueError, match=r"^project_timezone must be an IANA name such as US/Pacific, got "
     ) as caught:
@@ -223,7 +223,7 @@ def forms(time: datetime) -> Iterator[object]:
     "zone", ["Europe/Dublin", "Pacific/Apia", *slow(["UTC", "US/Pacific", "Asia/Kathmandu", "Etc/GMT+12"])]
 )
 def test_the_table_agrees_with_the_stream(zone: str, tmp_path: Path) -> None:
-    """In each form, zone and season, and around changes of the clocks, table and stream have the same rows."""
+    """In each form, zone and season, and around clock changes, table and stream have the same rows."""
     quarters = [timedelta(minutes=minutes) for minutes in (-60, -1, 0, 30, 60, 90, 120, 180)]
     seasons = [datetime(2024, month, 15, 12, 34, 56) for month in range(1, 13)]
     near = [
@@ -249,7 +249,7 @@ def test_odd_times_agree_too(zone: str, tmp_path: Path) -> None:
 
 
 def test_properties_keep_the_local_time(tmp_path: Path) -> None:
-    """The column is in UTC, and `properties` has the number that was sent."""
+    """The column is in UTC, and `properties` has the original number."""
     found = exported([line(1_704_164_645)], tmp_path / "test.duckdb", project_timezone="US/Pacific")
     assert found == [(datetime(2024, 1, 2, 11, 4, 5), '{"time":1704164645}')]
 
@@ -295,7 +295,7 @@ def test_an_unknown_zone_costs_no_request(tmp_path: Path) -> None:
 
 
 def test_one_table_has_one_zone(tmp_path: Path) -> None:
-    """What would mix times of two zones in one table is refused, with both names; replacing is not."""
+    """An export that would mix times of two zones in one table is rejected with both names; replacing is allowed."""
     db = tmp_path / "test.duckdb"
     exported([line(0)], db, project_timezone="US/Pacific")
     for mode in ("append", "resume"):
@@ -326,7 +326,7 @@ def test_a_day_is_over_when_it_is_over_in_the_project(
 
 @pytest.mark.parametrize("zone, chunks", [("Asia/Tokyo", 1), ("US/Pacific", 2)])
 def test_days_open_in_the_project_are_fetched_alone(zone: str, chunks: int, tmp_path: Path) -> None:
-    """At one moment 1 March is one of a week of closed days in Tokyo, and in California an open day by itself."""
+    """At the same moment, 1 March is in a week of closed days in Tokyo, and an open day in California."""
     db = tmp_path / "test.duckdb"
     now = datetime(2024, 3, 4, tzinfo=UTC)
     exported([line(0)], db, "2024-02-24", project_timezone=zone, now=lambda: now, max_workers=1)

@@ -43,7 +43,7 @@ from mixpanel_export.simulator import Fault, Simulator
     ],
 )
 def test_errors_become_exit_codes_in_one_place(error: BaseException, code: int) -> None:
-    """Each kind of error has its exit code, and never a traceback."""
+    """Each kind of error has its exit code, and never prints a traceback."""
 
     def fails() -> None:
         raise error
@@ -59,7 +59,7 @@ def test_errors_become_exit_codes_in_one_place(error: BaseException, code: int) 
 
 
 def test_help_is_quick() -> None:
-    """The help of no command loads an HTTP client, a database, bars or the simulator."""
+    """The help of any command loads neither an HTTP client, a database, progress bars nor the simulator."""
     code = (
         "import sys\n"
         "from mixpanel_export.cli import cli\n"
@@ -84,19 +84,19 @@ def test_every_option_has_help_and_every_command_an_example(name: str) -> None:
 
 
 def test_an_unknown_command_is_one_line() -> None:
-    """A typing error does not print a page."""
+    """A typing error does not print a page of help."""
     result = mpx("exprot")
     assert result.exit_code == 2
     assert "exprot" in one_error(result)
 
 
 def test_the_version_is_the_distributions() -> None:
-    """`--version` names the release."""
+    """`--version` prints the release."""
     assert re.search(r"\d+\.\d+\.\d+", mpx("--version").stdout)
 
 
 def test_the_program_is_named_as_it_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`mpx` where the shell finds this one; else the path, from here where it is below here."""
+    """`mpx` if the shell finds this program; otherwise its path, relative if it is below the current folder."""
     script = tmp_path / "venv" / "bin" / "mpx"
     script.parent.mkdir(parents=True)
     script.touch(mode=0o755)

@@ -92,7 +92,7 @@ def test_without_a_file_it_says_how_to_begin(path: Path) -> None:
 
 @pytest.mark.usefixtures("config")
 def test_accounts_are_listed_without_their_secrets() -> None:
-    """A row an account, the default with a star."""
+    """One row for each account, with a star next to the default."""
     result = mpx("list")
     assert (result.exit_code, result.stdout, result.stderr) == (0, LIST, "")
     assert json.loads(mpx("list", "--json").stdout)[0] == {
@@ -107,13 +107,13 @@ def test_accounts_are_listed_without_their_secrets() -> None:
 
 @pytest.mark.usefixtures("config")
 def test_an_environment_that_goes_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever wonders why the default account is not used reads it here."""
+    """The output explains why the default account is not used."""
     monkeypatch.setenv("MP_SECRET", SECRET)
     assert "takes precedence over the default account" in mpx("list").stderr
 
 
 def test_a_secret_comes_by_standard_input(path: Path) -> None:
-    """One line of it, without what ends the line."""
+    """The secret is its first line, without the line end."""
     result = mpx(*ADD, "--region", "EU", "--secret-stdin", typed=f"{SECRET}\nmore\n")
     assert result.exit_code == 0
     assert result.stdout == (
@@ -194,7 +194,7 @@ def test_what_cannot_be_done_is_one_line(words: list[str], code: int, text: str,
 
 @pytest.mark.usefixtures("config")
 def test_an_account_is_replaced_on_request(path: Path) -> None:
-    """With --replace the name may be taken; an account that was the default still is."""
+    """With --replace, the name may exist; if the account was the default, it still is."""
     assert "--replace" in one_error(mpx("add", "main", *ADD[2:], "--secret-stdin"), 4)
     result = mpx("add", "main", *ADD[2:], "--replace", "--secret-stdin", typed="other\n")
     assert "(project 9, us, the default)" in result.stdout
@@ -216,7 +216,7 @@ def test_the_default_is_shown_changed_and_missed() -> None:
 
 @pytest.mark.usefixtures("config")
 def test_a_region_that_is_none_is_an_error_beside_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The account has its own region, but whoever sets MP_REGION wants another one."""
+    """The account has its own region, but an invalid MP_REGION is still an error."""
     monkeypatch.setenv("MP_REGION", "de")
     assert "'de'" in one_error(mpx("test", "main"), 3)
 
@@ -259,7 +259,7 @@ def test_a_new_account_is_tried_before_it_is_stored(sim: Simulator, path: Path) 
 
 
 def test_a_time_zone_of_a_project_in_utc_is_refused(sim: Simulator, path: Path) -> None:
-    """It would shift every time; a zone whose clock agrees with UTC shifts none."""
+    """It would shift every time; a zone that agrees with UTC shifts none."""
     zone = [*DEMO, "--project-timezone"]
     assert "Asia/Tokyo" in one_error(mpx("add", "shifted", *zone, "Asia/Tokyo", typed="demo-secret\n"), 3)
     assert mpx("add", "same", *zone, "Atlantic/Reykjavik", typed="demo-secret\n").exit_code == 0
@@ -270,7 +270,7 @@ def test_a_time_zone_of_a_project_in_utc_is_refused(sim: Simulator, path: Path) 
 def test_without_a_name_it_tries_what_an_export_would_use(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The environment before the default account."""
+    """The environment takes precedence over the default account."""
     for name, value in {
         "USERNAME": "demo.mp-service-account",
         "SECRET": "demo-secret",

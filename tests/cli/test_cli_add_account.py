@@ -58,7 +58,7 @@ def test_a_refused_secret_is_asked_for_again(config: Path, sim: Simulator) -> No
 
 
 def test_three_refused_secrets_are_an_error(config: Path) -> None:
-    """Nothing is stored, and the exit code is that of a refused account."""
+    """Nothing is stored, and the exit code is that of a rejected account."""
     asked = [USER, (b"id:", "12345"), (b"(not shown):", "wrong"), *REST[:2]]
     again = (b"again (not shown):", "wrong")
     typed(["accounts", "add", "demo"], [*asked, again, again], exit_code=3)
@@ -66,7 +66,7 @@ def test_three_refused_secrets_are_an_error(config: Path) -> None:
 
 
 def test_a_name_that_is_taken_is_asked_for_again(config: Path) -> None:
-    """The first account may be called main, and a second one needs another name."""
+    """The default name of the first account is main; a second one needs another name."""
     config.write_text('[accounts.main]\nsecret = "s"\n', encoding="utf-8")
     config.chmod(0o600)
     asked = [(b"Name for the account:", "main"), (b"Name for the account:", "second"), USER]
@@ -82,7 +82,7 @@ def test_a_name_that_is_taken_is_asked_for_again(config: Path) -> None:
     [["add"], ["add", "x", "--username", "a:b"], ["add", "x", "--project-id", "../1"], ["add", "x", "--username", ""]],
 )  # fmt: skip
 def test_without_a_terminal_a_wrong_or_missing_answer_is_an_error(words: list[str], config: Path) -> None:
-    """Nothing is asked, and nothing is written."""
+    """Nothing is prompted for, and nothing is written."""
     result = mpx("accounts", *words)
     assert result.exit_code == 2
     assert one_error(result)

@@ -74,7 +74,7 @@ def test_each_shell_gets_a_script_for_its_start_up(shell: str) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_commands_and_options_are_offered(shell: str) -> None:
-    """Every command, those of a group, and options by their beginning."""
+    """Every command, those of a group, and options that start with the typed text are offered."""
     assert values(shell, "") == list(COMMANDS)
     assert values(shell, "acc") == ["accounts"]
     assert values(shell, "accounts", "") == ["add", "default", "list", "remove", "test"]
@@ -88,19 +88,19 @@ def test_commands_and_options_are_offered(shell: str) -> None:
     ["export --account", "quota -a", "doctor -a", "accounts test", "accounts remove", "accounts default"],
 )
 def test_accounts_are_offered(words: str, shell: str) -> None:
-    """Those of the file by their beginning, without a warning and without their secrets."""
+    """Accounts that start with the typed text are offered, without a warning and without their secrets."""
     assert values(shell, *words.split(), "m") == ["main", "mirror"]
     assert values(shell, *words.split(), "") == ["main", "mirror", "other"]
 
 
 def test_an_account_is_offered_with_its_project() -> None:
-    """Shells that show help show which project an account is for."""
+    """Shells that show help show each account's project."""
     helps = [offer[2] for offer in asked("zsh", "accounts", "test", "m")]
     assert helps == ["project 7 in us", "project 8 in eu"]
 
 
 def test_tables_are_offered_of_the_file_that_is_meant(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exported ones of --db, of MPX_DB, or of the usual file."""
+    """The tables of --db, of MPX_DB, or of the default file are offered."""
     anyio.run(lambda: export(simulator(), folder / "mixpanel.duckdb", "2024-03-01", "2024-03-01"))
     anyio.run(
         lambda: export(
@@ -130,14 +130,14 @@ def test_what_cannot_be_read_offers_nothing(folder: Path) -> None:
     "words", ["export --db", "status", "doctor", "query 'SELECT' --db", "upgrade", "forget x --db"]
 )
 def test_files_are_left_to_the_shell(words: str) -> None:
-    """Where a path is meant the shell completes it as it does elsewhere."""
+    """If a path is expected, the shell completes it as usual."""
     ((kind, *_),) = asked("bash", *words.split(), "ev")
     assert kind == "file"
 
 
 @pytest.mark.skipif(not shutil.which("bash") or sys.platform == "win32", reason="there is no bash")
 def test_bash_completes_by_the_script(folder: Path) -> None:
-    """A bash that has read the script completes what is typed."""
+    """A bash that has sourced the script completes the typed text."""
     script = folder / "mpx"
     code = "from mixpanel_export.cli import main; main()"
     script.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{code}' \"$@\"\n", encoding="utf-8")

@@ -48,12 +48,12 @@ def no_day() -> date:
 def test_days_end_yesterday_unless_told(
     first: str | None, last: str | None, number: int | None, expected: Chunk
 ) -> None:
-    """`--days` counts back from the last day; a first day after yesterday is the last day, too."""
+    """`--days` counts back from the last day; a first day after yesterday is also the last day."""
     assert chosen_days(first, last, number, TODAY, no_day) == expected
 
 
 def test_the_table_tells_the_first_day() -> None:
-    """Without --from and --days it is the first missing day; if that is after the last day, there is nothing to do."""
+    """Without --from and --days, it is the first missing day; if that is after the last day, there is nothing to do."""
     assert chosen_days(None, None, None, TODAY, lambda: date(2024, 3, 4)) == Chunk(
         date(2024, 3, 4), date(2024, 3, 30)
     )
@@ -62,7 +62,7 @@ def test_the_table_tells_the_first_day() -> None:
 
 @pytest.mark.usefixtures("env")
 def test_an_export_continues_where_the_table_ends(sim: Simulator) -> None:
-    """The second command needs no day: it fetches what failed, is open or is new, up to yesterday."""
+    """The second command needs no days: it fetches failed, open and new days, up to yesterday."""
     assert mpx("export", "--from", "-9d", "--to", "-5d", *PARALLEL, "--chunk-days", "1").exit_code == 0
     sim.requests.clear()
     assert mpx("export", *PARALLEL, "--chunk-days", "1").exit_code == 0
@@ -79,14 +79,14 @@ def test_an_empty_filter_is_no_other_selection(sim: Simulator) -> None:
 
 
 def test_days_before_the_calendar_are_refused() -> None:
-    """`--days` may not count back beyond the first year."""
+    """`--days` may not count back beyond the year 1."""
     with pytest.raises(ArgumentError):
         chosen_days(None, "0001-01-05", 6, TODAY, no_day)
 
 
 @pytest.mark.usefixtures("env")
 def test_an_export_begins_at_a_failed_day(sim: Simulator) -> None:
-    """A failed day is missing, so the next export begins there and skips the complete days after it."""
+    """A failed day is missing, so the next export starts there and skips the complete days after it."""
     sim.faults = [Fault("500", first=date.fromisoformat(ago(8)), last=date.fromisoformat(ago(8)))]
     days = [*PARALLEL, "--chunk-days", "1", "--retries", "0"]
     assert mpx("export", "--from", "-9d", "--to", "-5d", *days).exit_code == 1
@@ -128,7 +128,7 @@ def test_without_a_table_the_first_day_is_asked_for_on_a_terminal_only(db: Path)
 def test_a_job_in_another_folder_learns_what_is_missing(
     env: Mapping[str, str], sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the file that is not there, and the default file of Python if that exists, also if quiet."""
+    """The error names the missing file, and Python's default file if it exists, even with --quiet."""
     monkeypatch.delenv("MPX_DB")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -146,7 +146,7 @@ def test_a_job_in_another_folder_learns_what_is_missing(
 
 @pytest.mark.usefixtures("env")
 def test_a_missing_table_is_named(sim: Simulator, db: Path) -> None:
-    """The file is there, and has other tables."""
+    """The file exists, but has only other tables."""
     assert mpx("export", "--from", "-3d", "--to", "-3d").exit_code == 0
     sim.requests.clear()
     error = one_error(mpx("export", "signups", "--resume"))
@@ -156,7 +156,7 @@ def test_a_missing_table_is_named(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_python_reads_the_same_words(sim: Simulator, db: Path) -> None:
-    """`fetch_events` and `stream_events` take text as `--from` and `--to` do, and report dates."""
+    """`fetch_events` and `stream_events` accept the same text as `--from` and `--to`, and report dates."""
     with Workspace(path=db) as workspace:
         result = workspace.fetch_events(from_date="-3d", to_date="yesterday", progress=False)
         streamed = list(workspace.stream_events(from_date="-3d", to_date="yesterday"))

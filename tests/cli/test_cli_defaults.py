@@ -46,7 +46,7 @@ def test_variables_come_before_the_file(
 
 
 def test_what_is_typed_comes_first(configure: Configure, sim: Simulator) -> None:
-    """--no-parallel, --mode, --replace and --limit win over the file, even where they exclude each other."""
+    """--no-parallel, --mode, --replace and --limit override the file, even if they exclude each other."""
     configure('[defaults]\nparallel = true\nmode = "resume"\nworkers = 3\n')
     assert mpx("export", *WEEK, "--no-parallel").exit_code == 0
     assert len(sim.requests) == 1
@@ -59,7 +59,7 @@ def test_what_is_typed_comes_first(configure: Configure, sim: Simulator) -> None
 
 @pytest.mark.usefixtures("sim")
 def test_flat_tables_can_be_the_default(configure: Configure, tmp_path: Path) -> None:
-    """With flatten in the file each export makes a flat table, unless --no-flatten is typed."""
+    """With flatten in the file, each export makes a flat table, except with --no-flatten."""
     configure("[defaults]\nflatten = true\n")
     assert mpx("export", "plain", *WEEK, "--no-flatten").exit_code == 0
     assert mpx("export", *WEEK).exit_code == 0
@@ -69,7 +69,7 @@ def test_flat_tables_can_be_the_default(configure: Configure, tmp_path: Path) ->
 
 
 def test_the_command_that_continues_keeps_no_parallel(configure: Configure, sim: Simulator) -> None:
-    """Otherwise the file would make it another export."""
+    """Otherwise, the file would make it a different export."""
     configure("[defaults]\nparallel = true\n")
     sim.faults = [Fault("500")]
     result = mpx("export", *WEEK, "--no-parallel", "--retries", "0")
@@ -91,7 +91,7 @@ def test_the_command_that_continues_keeps_no_parallel(configure: Configure, sim:
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(configure: Configure, sim: Simulator, text: str) -> None:
-    """A typo must not be ignored, and a replacement is never a default: exit code 3, a line that names the file."""
+    """A typo is not ignored, and `replace` cannot be a default: exit code 3, and a line that names the file."""
     configure(text)
     result = mpx("export", *WEEK)
     assert result.exit_code == 3
@@ -111,7 +111,7 @@ def test_help_does_not_depend_on_the_file(configure: Configure) -> None:
 def test_one_file_for_mpx_and_python(
     configure: Configure, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MPX_DB, else `db` of `[defaults]`, is the file of every command and of `Workspace()`."""
+    """MPX_DB, or else `db` in `[defaults]`, is the file of every command and of `Workspace()`."""
     other = tmp_path / "other.duckdb"
     configure(f"[defaults]\ndb = '{other}'\n")
     assert mpx("export", *WEEK).exit_code == 0
@@ -130,7 +130,7 @@ def test_one_file_for_mpx_and_python(
 def test_without_settings_the_default_files_are_as_before(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`mpx` uses mixpanel.duckdb here, Python the project's file, and `mpx` names that one if it exists."""
+    """`mpx` uses mixpanel.duckdb in this folder, Python the project's file, and `mpx` mentions that if it exists."""
     monkeypatch.delenv("MPX_DB")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -156,7 +156,7 @@ def test_without_settings_the_default_files_are_as_before(
 
 @pytest.mark.usefixtures("env")
 def test_db_is_an_option_of_each_command(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands with an argument for the file take --db as well; two different files are an error."""
+    """Commands with an argument for the file also accept --db; two different files are an error."""
     assert mpx("export", *WEEK).exit_code == 0
     monkeypatch.setenv("MPX_DB", "elsewhere.duckdb")
     for words in (["status"], ["retry"], ["doctor", "--offline"]):

@@ -95,7 +95,7 @@ def test_the_demo_may_share_a_file_with_other_tables(db: Path) -> None:
     ],
 )
 def test_the_comparison_sees_every_column_and_the_text(damage: str, tmp_path: Path) -> None:
-    """One row too few or too many, one value, or only the spelling of the properties makes it fail."""
+    """It fails for one row too few or too many, one changed value, or different spelling of the properties."""
     sim = Simulator(events_per_day=30)
     rows = list(sim.rows(FIRST_DAY, date(2024, 1, 2)))
     with Workspace(path=tmp_path / "x.duckdb") as workspace:

@@ -67,7 +67,7 @@ def mpx(*words: str) -> Result:
 
 
 class Report(NamedTuple):
-    """What was found, by its topic, and how the command ended."""
+    """The findings by topic, and the exit code."""
 
     findings: dict[str, list[Finding]]
     exit_code: int
@@ -107,7 +107,7 @@ def served() -> Iterator[str]:
 
 
 def test_where_all_is_well_it_says_so(db: Path) -> None:
-    """A line each, no request of the quota, and nothing is created or changed."""
+    """One line for each topic; the quota is not used, and nothing is created or changed."""
     before = db.read_bytes()
     with served() as url:
         result = mpx("--api-url", url)
@@ -123,7 +123,7 @@ def test_where_all_is_well_it_says_so(db: Path) -> None:
 
 
 def test_what_is_found_says_what_there_is(db: Path) -> None:
-    """Whoever asks for help can paste it: versions, where the account is from, and how large the file is."""
+    """It can be pasted into a request for help: versions, the source of the account, and the size of the file."""
     found = report()
     assert found.only("program").text.startswith(f"mpx-export {metadata.version('mpx-export')}, Python 3.")
     assert f"duckdb {duckdb.__version__}" in found.only("libraries").text
@@ -164,7 +164,7 @@ def test_a_url_that_is_none_is_a_problem() -> None:
     [((), "there are no credentials"), (("--account", "nobody"), "there is no account 'nobody'")],
 )
 def test_no_credentials_are_a_problem(words: tuple[str, ...], text: str, folder: Path) -> None:
-    """The region is the environment's then, and the quota file is looked at without a project."""
+    """Then the region comes from the environment, and the quota file is checked without a project."""
     (folder / "config.toml").unlink()
     found = report(*words)
     problem = found.only("credentials")
@@ -231,7 +231,7 @@ def test_a_clock_that_is_wrong_is_a_warning(ahead: float | None, state: str, tex
 
 
 def test_the_way_to_the_server_is_told() -> None:
-    """TLS and proxy, as these are what differs between networks."""
+    """The output has TLS and the proxy, because these differ between networks."""
     server, _ = server_findings(reached(None))
     assert server.text == "https://x responds (TLSv1.3, without a proxy, status 404 after 0.25 s)"
     server, _ = server_findings(reached(None, tls=None, proxy="10.0.0.1:3128"))
@@ -242,7 +242,7 @@ def test_the_way_to_the_server_is_told() -> None:
 
 
 def test_a_file_that_is_not_there_yet_is_no_problem(folder: Path) -> None:
-    """An export creates it, and the doctor does not."""
+    """An export creates it; the doctor does not."""
     found = report()
     assert found.only("database").text == "mixpanel.duckdb does not exist yet"
     assert not (folder / "mixpanel.duckdb").exists()
@@ -313,7 +313,7 @@ def test_an_old_storage_version_is_a_warning(folder: Path) -> None:
 
 
 def test_who_holds_the_file_is_a_warning(db: Path) -> None:
-    """An export that runs is nothing wrong, and the process is named."""
+    """A running export is not a problem, and the process is named."""
     code = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
     words = [sys.executable, "-c", code, str(db)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -329,14 +329,14 @@ def test_who_holds_the_file_is_a_warning(db: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_a_problem(folder: Path) -> None:
-    """Exports create files and no folders."""
+    """Exports create files, but not folders."""
     found = report(str(folder / "nowhere" / "x.duckdb"))
     assert found.only("database").advice == "create it, or choose another path"
     assert (found.exit_code, "disk" in found.findings) == (1, False)
 
 
 def test_a_disk_without_room_or_leave_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little room is a warning, no leave to write a problem."""
+    """Little space is a warning; a missing write permission is a problem."""
     usage = shutil.disk_usage(Path.cwd())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=500_000_000))
     low = report().only("disk")
@@ -362,7 +362,7 @@ def test_a_spent_hour_is_a_warning() -> None:
 
 
 def test_a_project_without_a_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit is the one that an export would keep to."""
+    """The limit is that of an export."""
     monkeypatch.setenv("MPX_PER_HOUR", "0")
     assert report().only("quota").text.startswith("no hourly limit, 0 used")
     assert report("--per-hour", "5").only("quota").text.startswith("5 of 5 requests left")
@@ -414,7 +414,7 @@ def test_what_an_error_says_becomes_text_and_advice() -> None:
 
 
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """States are coloured where that is asked for, and NO_COLOR is respected."""
+    """States are coloured if requested, and NO_COLOR is respected."""
     runner = CliRunner()
     coloured = runner.invoke(cli, ["doctor", "--offline"], color=True)
     assert "\x1b[32mok" in coloured.stdout
@@ -423,7 +423,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 
 
 def test_nobody_else_hears_of_warnings(folder: Path) -> None:
-    """What is collected as a finding is not warned of besides."""
+    """A problem that is a finding is not also printed as a warning."""
     (folder / "config.toml").chmod(0o644)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

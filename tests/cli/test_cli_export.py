@@ -39,7 +39,7 @@ def test_a_parallel_export_ends_in_a_small_table(sim: Simulator, db: Path) -> No
 
 @pytest.mark.usefixtures("env")
 def test_each_batch_is_one_line_off_a_terminal() -> None:
-    """A log shows one line a batch, numbered to the total, and nothing else."""
+    """A log has one numbered line for each batch, and nothing else."""
     result = mpx("export", *NINE_DAYS, "--parallel", "--chunk-days", "3")
     lines = result.stderr.splitlines()
     assert len(lines) == 3
@@ -49,7 +49,7 @@ def test_each_batch_is_one_line_off_a_terminal() -> None:
 
 @pytest.mark.usefixtures("env")
 def test_json_is_exactly_the_result() -> None:
-    """`--json` puts the keys of `to_dict()`, in their order, on standard output and nothing else."""
+    """`--json` prints only the keys of `to_dict()`, in their order, to standard output."""
     result = mpx("export", *WEEK, "--json")
     printed = json.loads(result.stdout)
     assert list(printed) == [
@@ -68,14 +68,14 @@ def test_json_is_exactly_the_result() -> None:
 
 @pytest.mark.usefixtures("env")
 def test_quiet_says_nothing_but_errors() -> None:
-    """`-q` leaves standard error empty when all is well, and keeps the error line when it is not."""
+    """With `-q`, standard error is empty after a success, and has the error line after a failure."""
     assert mpx("export", *NINE_DAYS, "-q", "--json").stderr == ""
     assert "already exists" in one_error(mpx("export", *NINE_DAYS, "-q"))
 
 
 @pytest.mark.usefixtures("env")
 def test_no_progress_leaves_the_batches_out() -> None:
-    """`--no-progress` silences batches, not hints."""
+    """`--no-progress` hides batches, not hints."""
     result = mpx("export", *NINE_DAYS, "--no-progress")
     assert result.stderr.splitlines() == [
         "Exporting 9 days with one request; --parallel sends several at a time."
@@ -84,7 +84,7 @@ def test_no_progress_leaves_the_batches_out() -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where bars can be drawn they take the place of the lines, and stay off standard output."""
+    """If bars can be drawn, they replace the lines, and are not written to standard output."""
     # The streams of this process are no terminal.
     monkeypatch.setattr("mixpanel_export.progress.can_draw", lambda *_: True)
     result = mpx("export", *NINE_DAYS, "-p", "--chunk-days", "3")
@@ -95,7 +95,7 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_verbose_logs_instead_of_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `-v` lines and bars would run into each other, so there are lines."""
+    """With `-v`, log lines and bars would mix, so there are lines."""
     # The streams of this process are no terminal.
     monkeypatch.setattr("mixpanel_export.progress.can_draw", lambda *_: True)
     result = mpx("export", *WEEK, "-v")
@@ -115,7 +115,7 @@ def test_the_zone_is_an_option_before_a_variable(db: Path, monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("env")
 def test_a_variable_that_is_no_zone_is_one_line(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 3, a line that names the variable and an example, no request."""
+    """Exit code 3, a line with the variable and an example, and no request."""
     monkeypatch.setenv("MPX_PROJECT_TIMEZONE", "PST")
     result = mpx("export", *WEEK)
     assert result.exit_code == 3
@@ -125,7 +125,7 @@ def test_a_variable_that_is_no_zone_is_one_line(sim: Simulator, monkeypatch: pyt
 
 @pytest.mark.usefixtures("env")
 def test_the_command_that_goes_on_keeps_the_zone(sim: Simulator) -> None:
-    """The command that fetches what is missing has the zone that was typed, and completes the table."""
+    """The command that fetches the missing days has the same zone, and completes the table."""
     sim.faults = [Fault("500", first=date(2024, 3, 7))]
     shape = ["-p", "--chunk-days", "1", "--retries", "0"]
     result = mpx("export", *WEEK, *shape, "--project-timezone", "US/Pacific")
@@ -151,7 +151,7 @@ def test_without_parallel_there_is_one_request(sim: Simulator, db: Path) -> None
 
 @pytest.mark.usefixtures("env")
 def test_over_100_days_need_parallel(sim: Simulator) -> None:
-    """One request for 101 days is refused before it is made."""
+    """One request for 101 days is refused before it is sent."""
     result = mpx("export", "--from", "2023-01-01", "--to", "2023-04-11")
     assert result.exit_code == 2
     assert "--parallel" in one_error(result)
@@ -195,7 +195,7 @@ def test_a_limit_caps_the_one_request(db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_limit_over_too_many_days_does_not_ask_for_parallel() -> None:
-    """What cannot be combined is not recommended."""
+    """Options that cannot be combined are not recommended."""
     result = mpx("export", "--from", "2023-01-01", "--to", "2023-04-11", "--limit", "5")
     assert result.exit_code == 2
     assert "--limit" in one_error(result)
@@ -207,7 +207,7 @@ def test_a_limit_over_too_many_days_does_not_ask_for_parallel() -> None:
 
 @pytest.mark.usefixtures("env")
 def test_events_select_by_name(sim: Simulator, db: Path) -> None:
-    """`-e` takes names with commas between, and again; the rest is not stored."""
+    """`-e` accepts names separated by commas, and can be repeated; other events are not stored."""
     wanted = ["Sign Up", "Page View", 'Clicked "Buy now"']
     result = mpx("export", *NINE_DAYS, "-p", "-e", "Sign Up, Page View", "-e", json.dumps(wanted[1:]))
     assert result.exit_code == 0
@@ -232,7 +232,7 @@ def test_any_event_names_survive_the_command_line(names: list[str]) -> None:
 
 @pytest.mark.parametrize("value", ["", " , ", "[", "[1]", '["a", ""]', "[]"])
 def test_event_names_that_cannot_be_meant_are_refused(value: str) -> None:
-    """An empty variable in a script must not export everything."""
+    """An empty variable in a script does not export everything."""
     assert mpx("export", *WEEK, "-e", value).exit_code == 2
 
 
@@ -241,7 +241,7 @@ def test_event_names_that_cannot_be_meant_are_refused(value: str) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_the_four_modes(sim: Simulator, db: Path) -> None:
-    """Create wants no table, append and resume add to one, replace puts the new days in its place."""
+    """Create requires that there is no table, append and resume add to one, and replace replaces its days."""
     assert mpx("export", *WEEK, "--append").exit_code == 4
     assert mpx("export", *WEEK).exit_code == 0
     assert mpx("export", *WEEK).exit_code == 4
@@ -255,7 +255,7 @@ def test_the_four_modes(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_resume_with_nothing_to_fetch_says_so(sim: Simulator) -> None:
-    """A complete table costs no request, and the result explains the zeros."""
+    """A complete table needs no request, and the result explains the zeros."""
     mpx("export", *WEEK)
     before = len(sim.requests)
     result = mpx("export", *WEEK, "--resume")

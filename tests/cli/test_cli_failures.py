@@ -18,7 +18,7 @@ from mixpanel_export.simulator import Fault, Simulator
 
 @pytest.mark.usefixtures("env")
 def test_a_failed_batch_is_reported_with_the_command_that_fetches_it(sim: Simulator, db: Path) -> None:
-    """The others are in the table, the exit code is 1, and the printed command completes the table exactly."""
+    """The other batches are in the table, the exit code is 1, and the printed command completes the table exactly."""
     sim.faults = [Fault("500", first=date(2024, 3, 4), last=date(2024, 3, 6))]
     words = ["-p", "--chunk-days", "3", "-e", "Sign Up,Page View", "--retries", "0"]
     result = mpx("export", "some", *NINE_DAYS, *words)

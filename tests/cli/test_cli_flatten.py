@@ -20,7 +20,7 @@ def exported(env: Mapping[str, str], db: Path) -> Path:
 
 
 def test_what_was_done_is_printed(exported: Path) -> None:
-    """Rows, columns and batches; the second run has nothing to do."""
+    """Rows, columns and batches are printed; the second run has nothing to do."""
     result = mpx("flatten")
     assert result.exit_code == 0
     ((rows,),) = query(exported, "SELECT count(*) FROM events_flat")
@@ -36,7 +36,7 @@ def test_doctor_does_not_mistake_a_flat_table_for_a_changed_export(exported: Pat
 
 
 def test_options_reach_the_table(exported: Path) -> None:
-    """Keys, events, name and views, which a JSON list may name too."""
+    """Keys, events, name and views can be given; names can be a JSON list."""
     words = ("--into", "wide", "--only", "$os,$city", "--event", '["Sign Up"]', "--per-event", "--auto")
     result = mpx("flatten", "events", *words, "--json")
     assert (result.exit_code, result.stderr) == (0, f"Database: {exported}\n")
@@ -55,7 +55,7 @@ def test_options_reach_the_table(exported: Path) -> None:
     "words, code", [(["none"], 4), (["--db", "none.duckdb"], 4), (["--into", "events"], 4)]
 )
 def test_what_cannot_be_done_is_an_error(exported: Path, words: list[str], code: int) -> None:
-    """With the exit code of its kind."""
+    """The exit code is that of the error's kind."""
     assert exported.exists()
     result = mpx("flatten", *words)
     assert (result.exit_code, result.stdout) == (code, "")

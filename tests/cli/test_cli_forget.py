@@ -64,7 +64,7 @@ def test_a_resume_afterwards_has_nothing_to_do(exported: Path) -> None:
 
 
 def test_what_cannot_be_done_is_an_error(exported: Path) -> None:
-    """With the exit code of its kind, and without the id."""
+    """The exit code is that of the error's kind, and the id is not printed."""
     assert exported.exists()
     for words, code in (
         ([ID, "--db", "none.duckdb"], 4),

@@ -32,7 +32,7 @@ def waiting(env: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
 def test_the_export_that_holds_the_file_is_named(
     words: list[str], waiting: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Process, project, beginning and the end of the wait for the quota."""
+    """The error has the process, the project, the start, and the end of the wait for the quota."""
     monkeypatch.setenv("MPX_PER_HOUR", "2")
     error = one_error(mpx(*words))
     assert f"process {waiting.pid}" in error
@@ -44,7 +44,7 @@ def test_the_export_that_holds_the_file_is_named(
 def test_the_advice_can_be_followed(
     waiting: "subprocess.Popen[str]", sim: Simulator, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interrupted export frees the file, and `mpx retry` fetches the rest."""
+    """Interrupting the export frees the file, and `mpx retry` fetches the rest."""
     waiting.terminate()
     waiting.communicate()
     assert mpx("status").exit_code == 0
@@ -54,7 +54,7 @@ def test_the_advice_can_be_followed(
 
 
 def test_a_process_that_exports_nothing_is_only_named(db: Path) -> None:
-    """Without requests in the last hour nothing is known about it."""
+    """Without requests in the last hour, nothing is known about it."""
     with held_by_another(db) as holder:
         assert usages_of(holder.pid, 60) == []
         assert re.search(rf"process {holder.pid};", one_error(mpx("status", str(db))))
@@ -62,7 +62,7 @@ def test_a_process_that_exports_nothing_is_only_named(db: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"no database" * 99, b""])
 def test_an_unreadable_quota_file_hides_no_error(content: bytes, db: Path) -> None:
-    """The lock is reported without it."""
+    """The lock is reported without information about the export."""
     file = Path(os.environ["MPX_STATE_DIR"], "quota.sqlite3")
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(content)

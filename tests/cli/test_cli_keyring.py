@@ -30,7 +30,7 @@ def config(env: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_the_secret_is_in_the_keyring_only(
     backend: InMemory, config: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An export reads it there, and the file has none."""
+    """An export reads it from the keyring, and the file does not contain it."""
     assert mpx(*ADD, given="demo-secret\n").exit_code == 0
     assert "demo-secret" not in config.read_text(encoding="utf-8")
     assert list(backend.secrets.values()) == ["demo-secret"]
@@ -41,7 +41,7 @@ def test_the_secret_is_in_the_keyring_only(
 
 
 def test_the_secret_leaves_with_its_last_account(backend: InMemory, config: Path) -> None:
-    """Two accounts of one user share it; without --keyring the file has it again."""
+    """Two accounts of one user share the secret; without --keyring, the file has it again."""
     assert mpx(*ADD, given="demo-secret\n").exit_code == 0
     assert mpx(*ADD, "--replace", given="second\n").exit_code == 0
     other = ["accounts", "add", "other", *ADD[3:]]
@@ -57,7 +57,7 @@ def test_the_secret_leaves_with_its_last_account(backend: InMemory, config: Path
 
 @pytest.mark.usefixtures("config")
 def test_a_system_without_a_keyring_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a backend or without the package, nothing is stored: exit code 3."""
+    """Without a backend or the package, nothing is stored: exit code 3."""
     with used(no_backend()):
         assert "keyring" in one_error(mpx(*ADD, given="demo-secret\n"))
     for module in ("keyring", "keyring.errors"):

@@ -39,7 +39,7 @@ def names(result: Result) -> list[str]:
 
 @pytest.mark.usefixtures("env")
 def test_an_export_is_told_in_events() -> None:
-    """The plan, each batch and the result, with stable keys; standard output is as without."""
+    """There are events for the plan, each batch and the result, with stable keys; standard output is unchanged."""
     result = mpx("export", *NINE_DAYS, *THREES, *JSON, "--json")
     plan, *batches, end = events(result.stderr)
     assert list(plan)[2:] == ["table", "batches", "quota_left", "quota_wait"]
@@ -58,7 +58,7 @@ def test_an_export_is_told_in_events() -> None:
 
 @pytest.mark.usefixtures("env")
 def test_retries_waits_and_failures_are_events(sim: Simulator) -> None:
-    """A program sees why an export is late, what failed, and what to run next."""
+    """A program sees why an export takes longer, what failed, and what to run next."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     result = mpx("export", *NINE_DAYS, *THREES, *JSON, "--retries", "1")
     assert result.exit_code == 1
@@ -79,7 +79,7 @@ def test_retries_waits_and_failures_are_events(sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_retry_is_told_in_events_too(sim: Simulator) -> None:
-    """And with nothing to fetch there is a note."""
+    """If there is nothing to fetch, there is a note."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     mpx("export", *NINE_DAYS, *THREES, "--retries", "0", "-q")
     sim.faults = []
@@ -88,7 +88,7 @@ def test_a_retry_is_told_in_events_too(sim: Simulator) -> None:
 
 
 def test_the_demo_is_told_in_events(tmp_path: Path) -> None:
-    """Its comparison stays on standard output."""
+    """The comparison stays on standard output."""
     words = ["--days", "1", "--events-per-day", "50", "--db", str(tmp_path / "demo.duckdb")]
     result = mpx("demo", *words, *JSON)
     found = [name for name in names(result) if name not in {"wait", "progress"}]
@@ -138,7 +138,7 @@ def test_hints_warnings_and_the_log_are_events(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("env")
 def test_verbose_logs_are_events(sim: Simulator) -> None:
-    """Each record with its level."""
+    """Each record has its level."""
     sim.faults = [Fault("500", times=1)]
     found = events(mpx("export", *NINE_DAYS, *JSON, "-v").stderr)
     logged = [event for event in found if event["event"] == "log"]
@@ -147,7 +147,7 @@ def test_verbose_logs_are_events(sim: Simulator) -> None:
 
 
 def test_events_come_now_and_then_and_not_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    """The plan once, each retry, a wait when it begins and each minute, and the totals every ten seconds."""
+    """The plan is logged once, each retry, a wait at its start and every minute, and the totals every ten seconds."""
     now = 0.0
     watch = Events("t", clock=lambda: now)
     for moment, progress in [
@@ -173,7 +173,7 @@ def test_events_come_now_and_then_and_not_twice(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.usefixtures("env")
 def test_without_progress_there_is_the_plan_and_the_result(sim: Simulator) -> None:
-    """`--no-progress` leaves out what happens between."""
+    """`--no-progress` omits the events between them."""
     sim.faults = [Fault("500", times=1)]
     assert names(mpx("export", *NINE_DAYS, *THREES, *JSON, "--no-progress")) == ["plan", "result"]
 
@@ -201,7 +201,7 @@ def test_ctrl_c_is_an_event(sim: Simulator, env: Mapping[str, str], db: Path) ->
 
 @pytest.mark.usefixtures("env")
 def test_quiet_is_silent_when_all_went_well(db: Path, sim: Simulator) -> None:
-    """Nothing on either channel, so that cron sends no mail; --json is still what was asked for."""
+    """Both streams are empty, so that cron sends no mail; --json still prints the result."""
     for words in ([], [*THREES, "--resume"], [*THREES, *JSON, "--replace"]):
         result = mpx("export", *NINE_DAYS, *words, "-q")
         assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")

@@ -17,7 +17,7 @@ from mixpanel_export.simulator import Simulator
 def test_two_commands_bring_yesterdays_events(
     sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a terminal every question has a default but those about the account; a third command continues the table."""
+    """On a terminal, every question except those about the account has a default; a third command continues the table."""
     for name in [name for name in os.environ if name.startswith("MP_") and name != "MP_CONFIG_PATH"]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("MPX_DB")

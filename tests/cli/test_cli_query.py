@@ -32,7 +32,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_people_get_a_box(db: Path) -> None:
-    """Names and types in the head, numbers to the right, NULL by its name, and on standard error the file."""
+    """The header has names and types, numbers are aligned right, and standard error names the file."""
     result = mpx("query", "SELECT name, (10 * x)::INT AS x, nullif(x, 1) AS y FROM t ORDER BY t.x")
     assert result.stdout.splitlines() == [
         "┌─────────┬───────┬───────┐",
@@ -55,7 +55,7 @@ def numbers(box: str) -> list[int]:
 
 @pytest.mark.usefixtures("db")
 def test_rows_beyond_the_hundredth_are_cut_with_a_note() -> None:
-    """The note is on standard error, and --rows asks for more, or for all."""
+    """The note is on standard error; --rows shows more rows, or all."""
     sql = "FROM range(250) AS r(x)"
     result = mpx("query", sql)
     assert len(numbers(result.stdout)) == 100
@@ -70,7 +70,7 @@ def test_rows_beyond_the_hundredth_are_cut_with_a_note() -> None:
 
 @pytest.mark.usefixtures("db")
 def test_sql_may_come_from_standard_input() -> None:
-    """As a file of UTF-8, with a mark of that or without."""
+    """It is UTF-8, with or without a byte order mark."""
     assert json.loads(mpx("query", "-", "--json", given="SELECT\n'é' AS a").stdout) == {"a": "é"}
     assert json.loads(mpx("query", "-", "--json", given=b"\xef\xbb\xbfSELECT 1 AS a").stdout) == {"a": 1}
     for given_text in ("", " \n"):
@@ -80,7 +80,7 @@ def test_sql_may_come_from_standard_input() -> None:
 
 @pytest.mark.usefixtures("db")
 def test_json_is_an_object_a_line() -> None:
-    """As jq reads them; numbers are numbers, no number is null, and a nested value is one."""
+    """The lines are JSON; numbers are numbers, NaN is null, and nested values are nested."""
     sql = (
         "SELECT x, name, x / 0 AS never, [x, NULL] AS list, {'k': name} AS struct, x = 1 AS yes, NULL AS nothing, "
         "TIMESTAMP '2024-03-01 12:00:00' AS at, 1.50::DECIMAL(9, 2) AS price FROM t ORDER BY x DESC LIMIT 1"
@@ -101,7 +101,7 @@ def test_json_is_an_object_a_line() -> None:
 
 
 def test_json_columns_are_as_they_were_sent(db: Path) -> None:
-    """No number, escape or space of theirs changes, and a row is one line nevertheless."""
+    """No number, escape or space changes, but a row is on one line."""
     sent = '{"n": 1E5, "long": 0.1234567890123456789, "e": "\\u00e9",\n "s": "\\n"}'
     with duckdb.connect(str(db)) as connection:
         connection.execute("CREATE TABLE j AS SELECT ?::JSON AS p", [sent])
@@ -199,7 +199,7 @@ def test_parquet_never_takes_the_place_of_the_database(db: Path, monkeypatch: py
 )
 @pytest.mark.usefixtures("db")
 def test_what_is_wrong_is_one_line(words: list[str], code: int, says: str) -> None:
-    """With an exit code of its kind, and nothing on standard output."""
+    """The exit code is that of the error's kind, and standard output is empty."""
     result = mpx("query", *words)
     assert result.exit_code == code
     assert says in one_error(result)
@@ -228,7 +228,7 @@ def shown(sql: str, width: int | None, rows: int = 100) -> str:
 
 
 def test_cells_cannot_control_the_terminal() -> None:
-    """Control characters, which events may hold, are shown as escapes."""
+    """Control characters in events are shown as escapes."""
     text = shown(
         "SELECT chr(27) || '[31mred' || chr(13) || chr(10) || 'x' || chr(8232) || 'y' || chr(8238) AS a", None
     )
@@ -238,7 +238,7 @@ def test_cells_cannot_control_the_terminal() -> None:
 
 @pytest.mark.parametrize("width", [*range(80, 90), 120, 200])
 def test_every_column_is_shown_on_a_terminal(width: int) -> None:
-    """Values are wrapped where the terminal is narrow, and no line is wider than it."""
+    """On a narrow terminal, values are wrapped, and no line is wider than the terminal."""
     columns = ", ".join(f"'{str(number) * 30}' AS c{number}" for number in range(6))
     text = shown(f"SELECT {columns}", width)
     assert all(f"c{number}" in text for number in range(6))
@@ -248,7 +248,7 @@ def test_every_column_is_shown_on_a_terminal(width: int) -> None:
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_long_texts_are_cut_on_a_terminal(width: int) -> None:
-    """An event has a few lines, and JSON keeps its name in the head."""
+    """An event has a few lines, and JSON keeps its name in the header."""
     properties = json.dumps({f"key {number}": "x" * 20 for number in range(100)})
     text = shown(f"SELECT 'a' AS name, '{properties}'::JSON AS properties, 1 AS b, 'varchar' AS c", width)
     assert len(text.splitlines()) < 20
@@ -257,7 +257,7 @@ def test_long_texts_are_cut_on_a_terminal(width: int) -> None:
 
 
 def test_columns_in_the_middle_are_left_out_where_wrapping_does_not_help() -> None:
-    """The first and the last are shown, and how many there are."""
+    """The first and the last columns are shown, and the number of columns."""
     columns = ", ".join(f"'{'x' * 20}' AS c{number}" for number in range(40))
     text = shown(f"SELECT {columns}", 80)
     assert "c0" in text
@@ -266,7 +266,7 @@ def test_columns_in_the_middle_are_left_out_where_wrapping_does_not_help() -> No
 
 
 def test_into_a_pipe_goes_everything() -> None:
-    """Without a terminal no value is cut or wrapped."""
+    """Without a terminal, no value is cut or wrapped."""
     text = shown(f"SELECT '{'x' * 5000}' AS a, 1 AS b FROM range(3)", None)
     assert text.count("x" * 5000) == 3
 
@@ -283,7 +283,7 @@ def test_a_box_has_any_number_of_rows() -> None:
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 @pytest.mark.usefixtures("db")
 def test_parameters_are_values(form: list[str]) -> None:
-    """They are text, which DuckDB compares with numbers and times too, and never SQL."""
+    """They are text, which DuckDB can also compare with numbers and times, and never SQL."""
     sql = "SET threads = 1; SELECT name AS n FROM t WHERE name = $name AND x >= $least AND TIMESTAMP '2024-03-02' > $day"
     result = mpx("query", sql, "-p", "name=n2", "-p", "least=1", "--parameter", "day=2024-03-01", *form)
     assert (result.exit_code, "n2" in result.stdout) == (0, True)
@@ -314,7 +314,7 @@ def test_parquet_takes_parameters(tmp_path: Path) -> None:
 )
 @pytest.mark.usefixtures("db")
 def test_parameters_and_sql_must_fit(words: list[str]) -> None:
-    """A name without a value, a value without a name, no SQL and two SQLs are wrong usage."""
+    """A name without a value, a value without a name, no SQL, and two SQL texts are usage errors."""
     result = mpx("query", *words)
     assert result.exit_code == 2
     assert one_error(result)
@@ -322,7 +322,7 @@ def test_parameters_and_sql_must_fit(words: list[str]) -> None:
 
 @pytest.mark.usefixtures("db")
 def test_sql_may_come_from_a_file(tmp_path: Path) -> None:
-    """As from standard input."""
+    """It is read like standard input."""
     file = tmp_path / "report.sql"
     file.write_text("SELECT name FROM t -- all\nWHERE x = 1", encoding="utf-8")
     assert json.loads(mpx("query", "--file", str(file), "--json").stdout) == {"name": "n1"}
@@ -331,7 +331,7 @@ def test_sql_may_come_from_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("db")
 def test_keys_with_a_dollar_get_a_hint() -> None:
-    """DuckDB reads them as paths, so the result would be NULL or an error that explains nothing."""
+    """DuckDB reads them as paths, so the result would be NULL or an unclear error."""
     sql = """SELECT '{"$city": "Berlin"}'::JSON ->> '$city'"""
     assert """'$."$city"'""" in mpx("query", sql).stderr
     right = mpx("query", sql.replace("'$city'", """'$."$city"'"""))
@@ -340,7 +340,7 @@ def test_keys_with_a_dollar_get_a_hint() -> None:
 
 
 def test_a_file_in_use_is_waited_for(db: Path) -> None:
-    """The error names the process and the option, as that of `mpx status` does."""
+    """The error names the process and the option, as in `mpx status`."""
     with held_by_another(db) as holder:
         said = one_error(mpx("query", "FROM t"))
         assert f"process {holder.pid}" in said

@@ -51,7 +51,7 @@ def unknown(db: Path, sql: str) -> list[UnknownKey]:
     ],
 )
 def test_a_mistyped_key_is_found_however_it_is_accessed(access: str, db: Path) -> None:
-    """The first key counts, and the most similar key of the events is suggested."""
+    """The first key of an access is checked, and the most similar key of the events is suggested."""
     assert unknown(db, f"SELECT {access}, count(*) FROM events AS e GROUP BY ALL") == [TYPO]
 
 
@@ -72,7 +72,7 @@ def test_keys_that_exist_or_resemble_none_are_not_questioned(sql: str, db: Path)
 
 
 def test_a_table_without_rows_suggests_nothing(db: Path) -> None:
-    """There is nothing to compare with."""
+    """There are no keys to compare with."""
     with duckdb.connect(str(db)) as connection:
         connection.execute("DELETE FROM events")
         assert unknown_keys(connection, "SELECT properties.cty FROM events") == []
@@ -133,5 +133,5 @@ def test_a_parameter_is_no_key() -> None:
 @pytest.mark.parametrize("sql", ["SELECT properties. FROM events", "SELECT properties->>'' FROM events"])
 @pytest.mark.usefixtures("db")
 def test_a_key_that_the_shell_replaced_is_missed(sql: str) -> None:
-    """In double quotes an unset variable leaves nothing of `$city`."""
+    """In double quotes, the shell replaces `$city` with nothing if the variable is not set."""
     assert "--file" in mpx("query", sql).stderr

@@ -65,7 +65,7 @@ def use(requests: int, ago: float = 0.0) -> None:
 
 
 def test_where_nothing_was_asked_all_is_left() -> None:
-    """Three lines, no file, and no secret needed."""
+    """There are three lines, no file, and no secret is needed."""
     assert shown("--project", "12345") == [
         ("project", f"12345 on {US}"),
         ("left", "60 of 60 requests this hour"),
@@ -89,7 +89,7 @@ def test_it_shows_what_is_left_who_used_it_and_when_more_comes() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no harmless way to ask for a process")
 def test_a_process_is_running_or_ended() -> None:
-    """Who used the hour may be gone, and its requests count all the same."""
+    """The process that used the hour may have ended, but its requests still count."""
     code = (
         "from mixpanel_export._quota.shared import Key, SharedQuota\n"
         f"SharedQuota(Key({US!r}, '12345')).take_slot()\n"
@@ -124,7 +124,7 @@ def test_a_pause_is_shown_with_its_end() -> None:
 
 
 def test_json_has_the_same_in_seconds() -> None:
-    """All keys, in their order, and numbers that need no clock."""
+    """It has all keys, in order, with numbers that do not depend on a clock."""
     use(2, ago=1805.0)
     printed = as_json("--project", "12345", "--per-hour", "2")
     assert list(printed) == [
@@ -146,7 +146,7 @@ def test_json_has_the_same_in_seconds() -> None:
 
 
 def test_queries_have_a_quota_of_their_own() -> None:
-    """Event counts and profiles share a quota, and use none of the exports'."""
+    """Event counts and profiles share a quota, which is separate from that of exports."""
     use(2)
     queries = SharedQuota(Key("mixpanel.com", "12345", "query"), 0, 60)
     assert queries.take_slot().ticket
@@ -162,14 +162,14 @@ def test_queries_have_a_quota_of_their_own() -> None:
 
 
 def test_the_environment_limits_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`MPX_QUERY_PER_HOUR` is the limit of queries only."""
+    """`MPX_QUERY_PER_HOUR` limits only queries."""
     monkeypatch.setenv("MPX_QUERY_PER_HOUR", "7")
     lines = dict(shown("--project", "12345"))
     assert (lines["left"], lines["queries"]) == ("60 of 60 requests this hour", "7 of 7 requests this hour")
 
 
 def test_without_a_limit_nothing_has_to_come_back() -> None:
-    """A limit of 0 is none, and what was used is shown all the same."""
+    """A limit of 0 means no limit; the used requests are still shown."""
     use(1)
     lines = dict(shown("--project", "12345", "--per-hour", "0"))
     assert lines["left"] == "no limit; 1 used in the last hour"

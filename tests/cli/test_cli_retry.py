@@ -22,7 +22,7 @@ QUICK = ["--retries", "0", "--no-progress"]
 
 @pytest.mark.usefixtures("env")
 def test_what_failed_or_is_missing_is_fetched_and_nothing_else(sim: Simulator, db: Path) -> None:
-    """One request for each failed day and for the gap, and then the table is exact."""
+    """There is one request for each failed day and for the gap; then the table is exact."""
     sim.faults = [Fault("500", first=date(2024, 3, 2), last=date(2024, 3, 2))]
     mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", *ONE_A_REQUEST)
     mpx("export", "--from", "2024-03-08", "--to", "2024-03-09", "--append", "-q")
@@ -176,7 +176,7 @@ def test_a_table_that_was_dropped_stays_away(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_table_that_was_given_another_column_is_not_passed_over(sim: Simulator, db: Path) -> None:
-    """Nothing can be added to it, so that is an error, and the calendar is still there."""
+    """Nothing can be added to it, which is an error; the calendar is unchanged."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
     sim.faults = []
@@ -216,7 +216,7 @@ def test_a_look_that_failed_is_not_fetched_in_full(sim: Simulator, db: Path) -> 
 
 @pytest.mark.usefixtures("env")
 def test_another_project_is_not_mixed_in(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 3, a line that names both and the options, and no request; the option makes it right."""
+    """Exit code 3, a line with both projects and the options, and no request; the option solves it."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
     sim.faults = []
@@ -254,7 +254,7 @@ def test_what_fails_again_is_reported_as_an_export_does(
 
 @pytest.mark.usefixtures("env")
 def test_quiet_is_one_line_if_it_fails_and_none_if_not(sim: Simulator, db: Path) -> None:
-    """What cron would send by mail is the days, the reason and the command."""
+    """The line that cron would mail has the days, the reason and the command."""
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
     result = mpx("retry", "-q", "--retries", "0")
@@ -279,7 +279,7 @@ def test_a_file_in_use_names_the_process(env: Mapping[str, str], db: Path) -> No
 
 
 def test_a_file_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
-    """It is not made."""
+    """It is not created."""
     assert mpx("retry", str(tmp_path / "none.duckdb")).exit_code == 4
     assert not list(tmp_path.iterdir())
 

@@ -81,7 +81,7 @@ def get(settings: dict[str, str], **params: str) -> httpx.Response:
 
 
 def test_simulate_prints_what_another_terminal_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the lines it prints, an export finds the events of the days it has; Ctrl-C is its good end."""
+    """With the printed lines, an export finds the events; Ctrl-C ends the simulator successfully."""
     with running("--events-per-day", "20", "--first-day", "2024-03-02", "--days", "2") as settings:
         assert set(settings) == {"MPX_API_URL", "MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID"}
         for name, value in settings.items():
@@ -94,7 +94,7 @@ def test_simulate_prints_what_another_terminal_needs(tmp_path: Path, monkeypatch
 
 
 def test_simulate_says_when_the_port_is_taken() -> None:
-    """Two on one port are an error in one line."""
+    """A second simulator on the same port fails with one line."""
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(simulator().serve()) as url,
@@ -106,7 +106,7 @@ def test_simulate_says_when_the_port_is_taken() -> None:
 
 
 def test_faults_come_from_a_file(tmp_path: Path) -> None:
-    """The faults of the file hit the requests that it describes, and no others."""
+    """The faults in the file apply to the requests that it describes, and to no others."""
     file = tmp_path / "faults.toml"
     file.write_text(
         """
@@ -169,7 +169,7 @@ def test_options_reach_the_simulator() -> None:
 
 
 def test_the_plan_reaches_back_so_many_days() -> None:
-    """Earlier days are refused with the number."""
+    """Earlier days are refused with that number."""
     with running("--history-days", "30") as settings:
         response = get(settings)
     assert (response.status_code, "30 days" in response.text) == (403, True)
@@ -218,7 +218,7 @@ def test_a_project_may_have_any_number_of_days() -> None:
     ],
 )
 def test_a_wrong_fault_file_is_one_line(text: str, message: str, tmp_path: Path) -> None:
-    """A mistake in the file is wrong usage, and the line names the entry."""
+    """A mistake in the file is a usage error that names the entry."""
     file = tmp_path / "faults.toml"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     assert mistake("--faults", str(file)).startswith(
@@ -227,7 +227,7 @@ def test_a_wrong_fault_file_is_one_line(text: str, message: str, tmp_path: Path)
 
 
 def test_a_fault_file_must_be_there(tmp_path: Path) -> None:
-    """A file that does not exist, or is a folder, is wrong usage."""
+    """A file that does not exist, or is a folder, is a usage error."""
     assert "does not exist" in mistake("--faults", str(tmp_path / "none.toml"))
     assert "is a directory" in mistake("--faults", str(tmp_path))
 
@@ -239,7 +239,7 @@ def test_a_zone_must_be_there(name: str) -> None:
 
 
 def test_every_field_can_be_written() -> None:
-    """A file has all the keys that a fault has, numbers as people write them, and "none" for no value."""
+    """A file may have all keys of a fault, numbers in any notation, and "none" for no value."""
     text = """
 [[fault]]
 kind = "redirect"
@@ -284,7 +284,7 @@ first = "none"
 
 
 def test_the_content_options_default_to_the_simulators_own() -> None:
-    """`mpx simulate` without options sends what `Simulator()` sends, so nothing beyond Mixpanel's documentation."""
+    """Without options, `mpx simulate` sends the same as `Simulator()`, so only what Mixpanel documents."""
     fields = {field.name: field.default for field in dataclasses.fields(Profile)}
     defaults = {param.name: param.default for param in command.params if param.name in fields}
     shares = {
@@ -304,7 +304,7 @@ def test_the_content_options_default_to_the_simulators_own() -> None:
 
 
 def test_help_shows_a_fault_file_and_every_kind() -> None:
-    """The example in the help is a fault file, and what a file may say is all there."""
+    """The example in the help is a valid fault file, and the help has every key and kind."""
     file = EXAMPLES[EXAMPLES.index("[[fault]]") : EXAMPLES.index("Other keys")]
     assert [fault.kind for fault in read_faults(file)] == ["terminated_early", "503"]
     words = set(re.findall(r"\w+", EXAMPLES[EXAMPLES.index("[[fault]]") :]))

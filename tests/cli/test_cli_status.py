@@ -69,7 +69,7 @@ def drawn(found: Coverage, signs: Signs = ASCII, width: int = 80) -> list[str]:
 
 
 def test_a_few_days_have_a_line_each() -> None:
-    """With the day of the week, the sign and its word, the rows, and a bar whose length they decide."""
+    """Each line has the weekday, the status sign and its word, the rows, and a bar in proportion to them."""
     assert drawn(coverage("cof.c", [1000, 500, 0, 0, 1]), width=60) == [
         "2024-02-20 Tue # complete 1,000 ===========================",
         "2024-02-21 Wed o open       500 ==============",
@@ -82,7 +82,7 @@ def test_a_few_days_have_a_line_each() -> None:
 
 
 def test_many_days_have_a_line_a_month() -> None:
-    """A character a day below its number, beside it the rows as heights, and the sum; 79 columns in all."""
+    """Each line has a character for each day, the rows as heights beside it, and the sum, in 79 columns."""
     found = coverage(
         "c" * 9 + "f" + "." * 6 + "ooo", [8, 4, 1, 0, 9, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 90, 90, 9]
     )
@@ -97,7 +97,7 @@ def test_many_days_have_a_line_a_month() -> None:
 
 
 def test_a_narrow_terminal_has_the_bars_below() -> None:
-    """Nothing is wider than 39 columns, the legend aside, which is cut at its words."""
+    """Nothing is wider than 39 columns, except the words of the legend."""
     found = coverage("c" * 20 + ".ofli", [100_000] * 20)
     lines = drawn(found, width=40)
     assert lines[:5] == [
@@ -177,7 +177,7 @@ def test_what_is_printed_fixes_what_failed(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Path) -> None:
-    """Rows that were deleted are missed, and the command brings them back."""
+    """Deleted rows are noticed, and the command restores them."""
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
     assert not commands(mpx("status").stdout)
     query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
@@ -190,7 +190,7 @@ def test_a_batch_changed_by_hand_is_told_with_its_command(sim: Simulator, db: Pa
 
 @pytest.mark.usefixtures("env")
 def test_rows_that_no_batch_has_are_told(db: Path) -> None:
-    """Days may be there twice then, and the calendar does not show it."""
+    """Days may then be duplicated, which the calendar does not show."""
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
     assert json.loads(mpx("status", "--json").stdout)["unknown_rows"] == {}
     query(db, "INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events LIMIT 7")
@@ -200,7 +200,7 @@ def test_rows_that_no_batch_has_are_told(db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_replacement_that_is_not_finished_is_told_with_its_command(sim: Simulator, db: Path) -> None:
-    """The calendar is that of the table that is there, and the command brings the other one."""
+    """The calendar is that of the old table, and the command completes the new one."""
     mpx("export", "--from", "2024-03-01", "--to", "2024-03-02")
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     mpx("export", *NINE_DAYS, "--replace", *ONE_A_REQUEST, "--project-timezone", "Asia/Tokyo", "--no-dedupe")
@@ -229,7 +229,7 @@ def test_a_table_that_was_dropped_is_nothing_to_fetch(db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_json_has_each_day_and_each_command(sim: Simulator, db: Path) -> None:
-    """The same as the picture, for programs: one object, with every day, its status and its rows."""
+    """One object has the same as the text: every day, its status and its rows."""
     sim.faults = [Fault("500", first=date(2024, 3, 4), last=date(2024, 3, 4))]
     mpx("export", *NINE_DAYS, *ONE_A_REQUEST)
     status = json.loads(mpx("status", "--json").stdout)
@@ -283,7 +283,7 @@ def test_one_table_can_be_chosen() -> None:
 
 
 def test_a_file_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
-    """One line names it, and it is not made."""
+    """One line names it, and it is not created."""
     result = mpx("status", str(tmp_path / "none.duckdb"))
     assert result.exit_code == 4
     assert "none.duckdb" in one_error(result)
@@ -292,7 +292,7 @@ def test_a_file_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal signs are coloured, off one they are not, and with NO_COLOR nowhere; the letters are the same."""
+    """Signs are coloured only on a terminal, and not with NO_COLOR; the letters are the same."""
     mpx("export", *NINE_DAYS)
     plain = mpx("status").stdout
     assert "\x1b" not in plain
@@ -305,7 +305,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("encoding, sign", [("cp1252", "#"), ("utf-8", "■")])
 def test_a_console_prints_what_it_can(env: Mapping[str, str], encoding: str, sign: str) -> None:
-    """A process whose standard output has no blocks writes letters, and ends well."""
+    """If standard output cannot encode blocks, letters are printed, and the exit code is 0."""
     mpx("export", *NINE_DAYS)
     shown = subprocess.run(
         [*MPX, "status"], env={**env, "PYTHONIOENCODING": encoding}, capture_output=True, check=True

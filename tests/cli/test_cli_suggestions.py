@@ -12,7 +12,7 @@ from mixpanel_export.simulator import Simulator
 
 
 def test_only_similar_names_are_suggested() -> None:
-    """Case does not count, and nothing is suggested for a name like none."""
+    """Case is ignored, and nothing is suggested for a dissimilar name."""
     assert closest("exprot", ["export", "retry"]) == "export"
     assert closest("sign up", ["Sign Up", "Log In"]) == "Sign Up"
     assert closest("x", ["export"]) is None
@@ -69,7 +69,7 @@ def test_a_new_event_is_not_questioned() -> None:
 
 @pytest.mark.usefixtures("env")
 def test_selected_events_only_suggest(sim: Simulator) -> None:
-    """Days with some events do not prove that another name is wrong."""
+    """Days with selected events do not prove that another name is wrong."""
     assert mpx("export", *WEEK, "-e", "Sign Up").exit_code == 0
     result = mpx("export", "some", *WEEK, "-e", "SignUp")
     assert (result.exit_code, len(sim.requests) > 1) == (0, True)

@@ -44,7 +44,7 @@ def test_two_nights(sim: Simulator, db: Path) -> None:
 
 
 def test_a_loss_is_reported_until_it_is_accepted(sim: Simulator, db: Path) -> None:
-    """The exit code is 1, one line names the day, and the command in it replaces the events."""
+    """The exit code is 1, one line names the day, and its command replaces the events."""
     mpx("sync", "--since", str(ago(4)))
     before = held(db)
     sim.faults = [Fault("empty_200", days=(ago(2),))]
@@ -62,7 +62,7 @@ def test_a_loss_is_reported_until_it_is_accepted(sim: Simulator, db: Path) -> No
 
 
 def test_failed_days_are_fetched_the_next_night(sim: Simulator, db: Path) -> None:
-    """A night without Mixpanel ends with 1; the next one makes up for it."""
+    """A night without Mixpanel ends with 1; the next one fetches its days."""
     mpx("sync", "--since", str(ago(3)))
     sim.faults = [Fault("503")]
     failed = mpx("sync", *QUICK)
@@ -74,7 +74,7 @@ def test_failed_days_are_fetched_the_next_night(sim: Simulator, db: Path) -> Non
 
 
 def test_a_file_in_use_has_its_own_exit_code(db: Path) -> None:
-    """While another process has the file, the code is 6, after a wait too."""
+    """While another process has the file open, the exit code is 6, also after a wait."""
     with held_by_another(db):
         for words in ((), ("--wait", "0.3s")):
             result = mpx("sync", "--since", "-2d", *words)
@@ -83,7 +83,7 @@ def test_a_file_in_use_has_its_own_exit_code(db: Path) -> None:
 
 
 def test_selections_of_a_table_need_no_options_afterwards(sim: Simulator, db: Path) -> None:
-    """Each selection that the table has is fetched as the ledger has it."""
+    """Each selection in the table is fetched with its recorded options."""
     for names in ("Sign Up", "Page View"):
         mpx("sync", "--since", str(ago(3)), "--events", names)
     results = json.loads(mpx("sync", "--json").stdout)
@@ -138,7 +138,7 @@ def test_sections_sync_several_tables(sim: Simulator, db: Path, tmp_path: Path) 
 def test_mistakes_cost_no_request(
     words: list[str], text: str, code: int, sim: Simulator, tmp_path: Path
 ) -> None:
-    """A wrong section or option is one error, before any request."""
+    """An invalid section or option is one error, before any request."""
     configured(tmp_path, text)
     result = mpx("sync", *words)
     assert result.exit_code == code

@@ -26,7 +26,7 @@ def test_errors_name_options_and_not_arguments() -> None:
 
 
 def test_every_argument_of_an_advice_is_an_option() -> None:
-    """What advice may name can be typed: each argument but the file's path and the table is an option of a command."""
+    """Each argument in advice, except the file's path and the table, is an option of a command."""
     options = {name for command in ALL.values() for parameter in command.params for name in parameter.opts}
     assert {option_of(argument) for argument in ARGUMENTS - {"path", "table"}} <= options
 
@@ -81,7 +81,7 @@ def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
 )
 @pytest.mark.usefixtures("env")
 def test_wrong_usage_is_one_line_and_costs_no_request(sim: Simulator, words: list[str], says: str) -> None:
-    """Exit code 2, a line that names the culprit, no request, no file."""
+    """Exit code 2, a line that names the mistake, no request, and no file."""
     result = mpx("export", *words)
     assert result.exit_code == 2
     assert says in one_error(result)
@@ -102,7 +102,7 @@ def test_days_in_the_future_are_refused(sim: Simulator) -> None:
 def test_missing_credentials_name_the_variables_and_the_demo(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 3, and what to do without an account."""
+    """Exit code 3, and advice for users without an account."""
     for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID"):
         monkeypatch.delenv(name)
     result = mpx("export", *WEEK)
@@ -125,7 +125,7 @@ def test_missing_credentials_name_the_variables_and_the_demo(
 def test_settings_that_cannot_work_cost_no_request(
     sim: Simulator, words: list[str], code: int, says: str
 ) -> None:
-    """Region, account, server and project are checked before anything is asked."""
+    """Region, account, server and project are checked before the first request."""
     result = mpx("export", *WEEK, *words)
     assert result.exit_code == code
     assert says in one_error(result)
@@ -154,7 +154,7 @@ def test_a_file_of_another_kind_is_an_error(sim: Simulator, db: Path) -> None:
 
 @pytest.mark.usefixtures("env")
 def test_a_file_that_another_process_holds_is_an_error(sim: Simulator, db: Path) -> None:
-    """The line names the process that has to let go."""
+    """The line names the process that has the file open."""
     with held_by_another(db) as holder:
         result = mpx("export", *WEEK)
     assert result.exit_code == 1
@@ -164,7 +164,7 @@ def test_a_file_that_another_process_holds_is_an_error(sim: Simulator, db: Path)
 
 @pytest.mark.usefixtures("env")
 def test_a_project_secret_warns_in_one_line(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warnings are words for people here, without a file name or a line of source."""
+    """Warnings are text for people, without a file name or source line."""
     monkeypatch.delenv("MP_USERNAME")
     result = mpx("export", *WEEK)
     assert result.exit_code == 3

@@ -23,7 +23,7 @@ from mixpanel_export.simulator import Fault, Simulator
 
 
 def test_a_wait_is_due_once_and_not_soon_after_another() -> None:
-    """Each long wait leaves one line in a log, and short ones do not flood it."""
+    """Each long wait is one line in a log, and short ones are not logged."""
     now = 0.0
     waits = WaitLines(clock=lambda: now)
     said = []
@@ -37,7 +37,7 @@ def test_a_wait_is_due_once_and_not_soon_after_another() -> None:
 
 
 def test_the_pace_of_the_quota_is_no_wait() -> None:
-    """Every parallel export pauses for a second between requests, which is nothing to log."""
+    """Every parallel export pauses for a second between requests, which is not logged."""
     waits = WaitLines(clock=lambda: 0.0)
     assert waits.due("the quota, 12 s")
 
@@ -57,7 +57,7 @@ def test_waits_are_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_waits_are_silent_where_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--quiet` and `--no-progress` count for waits too."""
+    """`--quiet` and `--no-progress` also hide waits."""
     with watching("events", shown=False, forecast=False) as (say, show):
         show(Progress(batches=2, quota_wait=2640, waiting_for="the quota", waiting_seconds=2640))
         say(BatchProgress("2024-01-01", "2024-01-02", 0, 1, 5, success=True))

@@ -58,7 +58,7 @@ def truth_rows(sim: Simulator) -> int:
 
 
 def test_a_fetch_replaces_and_appends(db: Path, sim: Simulator) -> None:
-    """--append adds days and --replace swaps the table, as one request each, in a table of any name."""
+    """--append adds days and --replace replaces the table, with one request each, in a table of any name."""
     more = result_of(mpx("mp", "fetch", "events", "--from", "2024-03-10", "--to", "2024-03-10", "--append"))
     assert (more["type"], more["date_range"]) == ("events", ["2024-03-10", "2024-03-10"])
     assert held(db) == truth(sim, "2024-03-01", "2024-03-10")
@@ -80,7 +80,7 @@ def test_events_are_streamed_as_lines(raw: bool, sim: Simulator, tmp_path: Path)
 
 
 def test_sql_is_run(db: Path, sim: Simulator, tmp_path: Path) -> None:
-    """From the command line or a file, as rows or as one value; the database is not changed."""
+    """SQL comes from the command line or a file, and returns rows or one value; the database is not changed."""
     count = "SELECT count(*) AS n FROM events"
     assert result_of(mpx("mp", "query", "sql", count)) == [{"n": truth_rows(sim)}]
     assert result_of(mpx("mp", "query", "sql", count, "--scalar")) == {"value": truth_rows(sim)}
@@ -93,7 +93,7 @@ def test_sql_is_run(db: Path, sim: Simulator, tmp_path: Path) -> None:
 
 
 def test_the_database_is_inspected(db: Path, sim: Simulator) -> None:
-    """Each command has mixpanel_data's keys, and the facts agree."""
+    """Each command has mixpanel_data's keys, with consistent values."""
     rows = truth_rows(sim)
     assert result_of(mpx("mp", "inspect", "info"))["tables"] == ["events"]
     (table,) = result_of(mpx("mp", "inspect", "tables"))
@@ -113,7 +113,7 @@ def test_the_database_is_inspected(db: Path, sim: Simulator) -> None:
 
 
 def test_tables_are_dropped_after_a_question(db: Path) -> None:
-    """No is exit code 2, yes and --force drop, and only --force drops a table of the user's."""
+    """The answer no is exit code 2, yes and --force drop the tables, and only --force drops the user's own table."""
     query(db, "CREATE TABLE mine (x INTEGER)")
     declined = mpx("mp", "inspect", "drop", "-t", "events", given="n\n")
     assert (declined.exit_code, declined.stdout) == (2, "")
@@ -142,7 +142,7 @@ ROWS = [
     ],
 )
 def test_results_have_five_formats(style: str, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Rows in each format; JSON is indented."""
+    """Rows are printed in each format; JSON is indented."""
     print_result(ROWS, style, None)
     assert capsys.readouterr().out.splitlines() == lines
     print_result(ROWS, "json", None)
@@ -184,7 +184,7 @@ def test_jq_filters_the_result(db: Path, tmp_path: Path, monkeypatch: pytest.Mon
     [(".[].name", "events"), ("map(.row_count > 0)", [True]), ("-(.[0].row_count) < 0", True)],
 )
 def test_jq_itself_filters_the_result(expression: str, answer: object, db: Path) -> None:
-    """The installed jq runs the expression, also one that begins like an option."""
+    """The installed jq runs the expression, even if it starts like an option."""
     del db
     assert result_of(mpx("mp", "inspect", "tables", "--jq", expression)) == answer
 
@@ -237,7 +237,7 @@ def test_wrong_usage_has_the_exit_codes_of_mp(words: list[str], code: int, sim: 
 
 @pytest.mark.parametrize("kind, code", [("401", 2), ("402", 3)])
 def test_refused_requests_have_the_exit_codes_of_mp(kind: Any, code: int, sim: Simulator) -> None:
-    """Authentication is 2, any other refused request is 3, and nothing is printed."""
+    """A rejected account is 2, any other rejected request is 3, and nothing is printed."""
     sim.faults = [Fault(kind)]
     for words in (["--stdout"], ["--parallel"], []):
         result = mpx("mp", "-q", "fetch", "events", *DAYS, *words)

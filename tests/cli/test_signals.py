@@ -251,7 +251,7 @@ class Endless:
 
 
 def test_a_signal_lets_the_call_clean_up_however_often_it_comes(handling: Handling) -> None:
-    """Python's own Ctrl-C leaves as itself when the call has ended, not earlier."""
+    """Python's own Ctrl-C is raised when the call has ended, not earlier."""
     call = Endless(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run_sync(call)
@@ -291,7 +291,7 @@ def test_a_handler_that_raises_nothing_changes_nothing(
 
 @pytest.mark.parametrize("where", [plainly, inside_asyncio, inside_trio])
 def test_handlers_are_put_back(where: Callable[[Callable[[], object]], object], handling: Handling) -> None:
-    """After a call each signal has the handler that it had."""
+    """After a call, each signal has its previous handler."""
 
     def call() -> bool:
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -304,7 +304,7 @@ def test_handlers_are_put_back(where: Callable[[Callable[[], object]], object], 
 def test_a_signal_before_the_loop_runs_cancels_the_call(
     handling: Handling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call is cancelled where it first waits."""
+    """The call is cancelled at its first wait."""
     run, begun = anyio.run, []
 
     def late(*arguments: object) -> object:
@@ -339,7 +339,7 @@ def test_a_callback_is_broken_off(handling: Handling) -> None:
 
 
 def test_inside_a_loop_a_second_signal_leaves_a_call_that_blocks(handling: Handling) -> None:
-    """The thread cannot be broken off, so the caller leaves it, and it ends when it can."""
+    """The thread cannot be stopped, so the caller continues, and the thread ends later."""
     left, ended = Event(), Event()
 
     async def blocking() -> None:

@@ -74,7 +74,7 @@ def test_an_older_file_is_known_to_lack_zstd(db: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    """The folder is not created behind the user's back."""
+    """The folder is not created silently."""
     with pytest.raises(DatabaseError, match=r"folder .*nowhere.* does not exist"):
         connect(tmp_path / "nowhere" / "x.duckdb")
 
@@ -120,7 +120,7 @@ def test_one_export_at_a_time_in_a_process(db: Path) -> None:
 
 
 def test_settings_are_the_applications_again_afterwards(db: Path) -> None:
-    """What an export sets in the instance that the application shares is put back, also after an error."""
+    """The settings that an export changes in the application's DuckDB instance are restored, even after an error."""
     with closing(connect(db)) as own:
         own.execute("SET GLOBAL memory_limit = '777MiB'")
         own.execute("SET GLOBAL preserve_insertion_order = true")
@@ -294,7 +294,7 @@ def test_who_creates_the_file_too_late_leaves_it_alone(db: Path) -> None:
 def test_a_file_is_created_whole_where_there_is_none(
     links: bool, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the place of an empty one too, at the end of a link, and on a disk that has no hard links."""
+    """An empty file is also replaced, at the end of a link, and on a disk without hard links."""
     if not links:
         monkeypatch.setattr(os, "link", refusing)
     link = db.with_name("link.duckdb")
@@ -327,7 +327,7 @@ def test_more_room_is_never_less_and_ends_where_it_began(db: Path) -> None:
 def test_room_ends_without_an_error_where_an_application_holds_more(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is committed is not called a failure because DuckDB cannot go back to less memory."""
+    """A commit does not count as failed because DuckDB cannot reduce its memory again."""
     monkeypatch.setenv("MPX_MEMORY_LIMIT", "96MB")
     with closing(connect(db)) as own:
         own.execute("SET GLOBAL temp_directory = ''")
@@ -357,13 +357,13 @@ def test_a_transaction_that_fails_leaves_nothing(db: Path) -> None:
 
 
 def test_identifiers_are_quoted() -> None:
-    """No name can end the identifier."""
+    """A name cannot end the identifier."""
     assert quoted('a"; DROP TABLE x; --') == '"a""; DROP TABLE x; --"'
 
 
 @pytest.mark.parametrize("limit", ["3GB", "488MiB", "18.8GiB", "777MiB", "1.5GiB"])
 def test_exports_do_not_wear_the_memory_limit_down(db: Path, limit: str) -> None:
-    """However often an application exports, its limit reads the same."""
+    """However many exports an application runs, its memory limit stays the same."""
     with closing(connect(db)) as own:
         own.execute(f"SET GLOBAL memory_limit = '{limit}'")
         before = settings(own)
@@ -374,7 +374,7 @@ def test_exports_do_not_wear_the_memory_limit_down(db: Path, limit: str) -> None
 
 
 def test_an_application_that_forbids_files_is_told_before_anything_is_asked(db: Path) -> None:
-    """Without access to files nothing staged could be loaded."""
+    """Without access to files, staged lines could not be loaded, so the export fails before any request."""
     with closing(connect(db)) as own:
         own.execute("SET enable_external_access = false")
         with pytest.raises(DatabaseError, match="enable_external_access"), connected_for_export(db):
@@ -395,14 +395,14 @@ def test_a_locked_configuration_is_one_of_our_errors(db: Path) -> None:
 
 
 def test_an_empty_file_is_a_new_database(db: Path) -> None:
-    """A file as tempfile makes it is taken."""
+    """An empty file from tempfile can be used."""
     db.touch()
     connect(db).close()
     assert query(db, "SELECT 1") == [(1,)]
 
 
 def test_no_limit_stays_no_limit(db: Path) -> None:
-    """An application that set its memory limit off finds it off."""
+    """If an application has removed its memory limit, it stays removed."""
     with closing(connect(db)) as own:
         own.execute("SET GLOBAL memory_limit = '-1'")
         before = settings(own)
@@ -412,7 +412,7 @@ def test_no_limit_stays_no_limit(db: Path) -> None:
 
 
 def test_a_zone_that_duckdb_does_not_know_is_refused(db: Path) -> None:
-    """The check names the zone, and takes every name that times can be converted by."""
+    """The check names the zone, and accepts every name that DuckDB can convert."""
     with connected_for_export(db) as connection:
         check_zone(connection, "UTC")
         check_zone(connection, "US/Pacific")
@@ -423,7 +423,7 @@ def test_a_zone_that_duckdb_does_not_know_is_refused(db: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has these bits")
 @pytest.mark.parametrize("left_behind", [*slow([False]), True])
 def test_what_duckdb_spills_is_private(left_behind: bool, db: Path) -> None:
-    """The folder has mode 0700, also if a killed export has left it with another one, and is removed in the end."""
+    """The folder has mode 0700, even if a killed export left it with another mode, and is removed at the end."""
     folder = Path(f"{db}.tmp")
     if left_behind:
         folder.mkdir(mode=0o755)

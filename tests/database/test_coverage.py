@@ -50,7 +50,7 @@ def statuses(found: Coverage) -> str:
 
 
 def test_the_newest_row_of_a_day_decides() -> None:
-    """A failure after a success is to be fetched again, and a success after a failure is not."""
+    """A day that failed after a success must be fetched again; one that succeeded after a failure must not."""
     found = coverage(row(1, 0, 4), row(2, 1, 2, "failed"), row(3, 6, 6, "failed"), row(4, 6, 7, "open"))
     assert statuses(found) == "cffccmoo"
     assert found.statuses == {"complete": 3, "failed": 2, "missing": 1, "open": 2}
@@ -73,7 +73,7 @@ def test_what_was_limited_or_imported_is_not_fetched() -> None:
 
 
 def test_days_of_another_program_are_missing_nowhere() -> None:
-    """No export may put its own beside them, so no range reaches over them."""
+    """No export may add its own rows to them, so no range includes them."""
     brought = [row(1, 3, 5, "imported", selection=Selection(""))]
     theirs, mine = coverages([*brought, row(2, 1, 1), row(3, 8, 8)], {"events": {}})
     assert mine.to_fetch == (Chunk(day(2), day(2)), Chunk(day(6), day(7)))
@@ -95,7 +95,7 @@ def test_days_of_a_selection_that_may_share_events_are_not_fetched_beside_it() -
 
 
 def test_each_table_and_selection_is_by_itself() -> None:
-    """Days of one do not fill the gaps of the other."""
+    """Days of one do not fill gaps in the other."""
     some = Selection("12345", ("A",))
     found = coverages([row(1, 0, 0), row(2, 2, 2), row(3, 1, 1, selection=some), row(4, 1, 1, table="b")], {})
     assert [(known.table, known.selection, statuses(known)) for known in found] == [
@@ -104,7 +104,7 @@ def test_each_table_and_selection_is_by_itself() -> None:
 
 
 def test_days_are_asked_for_as_they_were() -> None:
-    """Their own rows tell how, however other days were asked for since; missing days are like the newest."""
+    """The options are those of their own rows, whatever options came later; missing days use the newest."""
     found = coverage(
         row(1, 0, 1), row(2, 1, 1, "failed", deduplicated=False), row(3, 4, 4, zone="Asia/Tokyo")
     )
@@ -114,7 +114,7 @@ def test_days_are_asked_for_as_they_were() -> None:
 
 
 def test_a_target_without_batches_has_missing_days() -> None:
-    """They are to be fetched as the interrupted export requested them."""
+    """They are fetched with the options of the interrupted export."""
     target = Target(Chunk(day(2), day(4)), LoadOptions("Asia/Tokyo", deduplicated=False))
     (found,) = coverages([], {}, {("events", ALL): target})
     assert (statuses(found), found.to_fetch) == ("mmm", (target.days,))
@@ -148,7 +148,7 @@ def test_silent_days_are_runs() -> None:
 
 
 def test_rows_are_counted_by_day_and_what_is_outside_apart() -> None:
-    """A day has the rows of all batches, wherever their days are; others, and those without a time, are outside."""
+    """A day has the rows of all batches, whatever days these have; other rows, and those without a time, are outside."""
     counted: RowsPerDay = {1: {day(0): 7, day(1): 2, None: 1}, 2: {day(1): 8, day(0): 1, day(9): 1}}
     found = coverage(row(1, 0, 0), row(2, 1, 1), counted=counted)
     assert [known.rows for known in found.days] == [8, 10]
@@ -201,7 +201,7 @@ def ledgers(draw: st.DrawFn) -> list[Batch]:
 
 @given(ledgers())
 def test_resume_over_the_ranges_fetches_all_that_is_to_be_fetched(rows: list[Batch]) -> None:
-    """Of every day to be fetched the plan has a chunk, and no range holds a day that was only looked at."""
+    """The plan has a chunk for every day to fetch, and no range includes a limited day."""
     found = coverage(*rows)
     planned = set()
     for days in found.to_fetch:

@@ -120,7 +120,7 @@ def release(
 async def test_older_releases_read_and_write_our_file(
     version: str, release: Callable[[str], Release], tmp_path: Path
 ) -> None:
-    """What we create, an older release reads exactly and writes to, also after it and we took turns."""
+    """An older release reads our files exactly and can write to them, also after writes by both."""
     older, sim, db = release(version), simulator(), tmp_path / "ours.duckdb"
     await export(sim, db, "2024-03-01", "2024-03-05")
     assert older.held(db) == truth(sim, "2024-03-01", "2024-03-05")
@@ -142,7 +142,7 @@ async def test_older_releases_read_and_write_our_file(
 async def test_a_file_of_an_older_release_takes_an_export(
     version: str, storage: str, beside: str, release: Callable[[str], Release], tmp_path: Path
 ) -> None:
-    """An export into a file of any storage version is exact for us and for its maker, whose tables stay as they were."""
+    """An export into a file of any storage version is exact for both releases, and keeps the maker's own tables."""
     maker, sim, db = release(version), simulator(), tmp_path / "theirs.duckdb"
     make(maker, db, storage, MIXPANEL_DATA if beside != "alone" else "CREATE TABLE notes (note VARCHAR)")
     before = maker.run(db, THEIRS) if beside != "alone" else []
@@ -166,7 +166,7 @@ async def test_a_file_of_an_older_release_takes_an_export(
 async def test_mixpanel_datas_own_table_is_not_added_to(
     mode: Literal["append", "resume"], release: Callable[[str], Release], tmp_path: Path
 ) -> None:
-    """Adding to a table that mixpanel_data made is refused before any request, and changes nothing of it."""
+    """Adding to a table that mixpanel_data created is refused before any request, and does not change it."""
     maker, sim, db = release("1.4.5"), simulator(), tmp_path / "theirs.duckdb"
     make(maker, db, "v1.0.0", MIXPANEL_DATA)
     before = maker.run(db, THEIRS)
@@ -182,7 +182,7 @@ async def test_mixpanel_datas_own_table_is_not_added_to(
 def test_a_file_that_was_upgraded_is_still_its_makers(
     version: str, storage: str, release: Callable[[str], Release], tmp_path: Path
 ) -> None:
-    """A file of mixpanel_data keeps every row and its storage version, so the release that wrote it reads it still."""
+    """An upgraded file keeps every row and its storage version, so the release that wrote it can still read it."""
     maker, db = release(version), tmp_path / "theirs.duckdb"
     make(maker, db, storage, MIXPANEL_DATA)
     before, profiles = maker.held(db), maker.run(db, "FROM profiles ORDER BY distinct_id")

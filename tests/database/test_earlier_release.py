@@ -46,7 +46,7 @@ def contents(db: Path) -> dict[str, Counter[tuple[Any, ...]]]:
 
 
 def test_status_shows_the_same(db: Path) -> None:
-    """Each fact that the release before printed about a table is printed with the same value."""
+    """Each value that the previous release printed about a table is printed again."""
     before = json.loads((BEFORE / "status.json").read_text(encoding="utf-8"))
     after = json.loads(mpx("status", str(db), "--json").stdout)
     assert len(after["tables"]) == len(before["tables"]) == len(SELECTIONS)
@@ -61,7 +61,7 @@ def test_status_shows_the_same(db: Path) -> None:
 def test_a_file_of_the_release_before_becomes_what_a_fresh_export_gives(
     mode: str, db: Path, fresh: Path
 ) -> None:
-    """Resume requests what failed or was not final, the other modes all days; then both files have the same content."""
+    """Resume requests failed and open days, the other modes all days; then both files have the same contents."""
     project = Project(late=True)
     anyio.run(lambda: export_all(db, project, LATER, mode=mode))
     assert contents(db) == contents(fresh)

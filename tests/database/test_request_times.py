@@ -22,7 +22,7 @@ def ticking() -> Callable[[], datetime]:
 
 
 async def test_the_steps_of_a_batch_are_in_order(db: Path) -> None:
-    """Every step of a committed batch has its own time, later than the step before."""
+    """Every step of a committed batch has its own time, later than the previous step."""
     await export(simulator(), db, last="2024-03-06", chunk_days=2, now=ticking())
     rows = ledger(db, TIMES)
     assert len(rows) == 3

@@ -14,7 +14,7 @@ if sys.platform != "win32":
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX's")
 def test_a_full_disk_that_invalidates_the_database_stays_the_error(db: Path) -> None:
-    """After a failed checkpoint there is nothing to roll back; the next process finds all committed rows."""
+    """After a failed checkpoint, there is nothing to roll back; the next process finds all committed rows."""
     connection = connect(db)
     connection.execute("CREATE TABLE t (x INTEGER)")
     connection.execute("CHECKPOINT")

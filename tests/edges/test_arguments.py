@@ -74,7 +74,7 @@ def test_a_list_that_no_request_can_carry_is_refused_before_any(
 
 
 def test_a_long_expression_is_refused_by_its_own_name(db: Path) -> None:
-    """The argument is `where`."""
+    """The error names the argument `where`."""
     with pytest.raises(ValueError, match="where is too long"):
         anyio.run(partial(export, simulator(), db, where=" or ".join(['properties["a"] == 1'] * 5000)))
     assert not db.exists()
@@ -82,7 +82,7 @@ def test_a_long_expression_is_refused_by_its_own_name(db: Path) -> None:
 
 @pytest.mark.parametrize("longest", [65_535, 65_536, 65_537])
 def test_the_longest_list_that_is_not_refused_arrives(longest: int, db: Path) -> None:
-    """The check refuses nothing that can be sent, and lets nothing through that cannot."""
+    """The check accepts everything that can be sent, and nothing else."""
     sim = simulator()
     # The other parameters, and what the list itself takes when it is quoted.
     rest = len("project_id=12345&from_date=2024-03-01&to_date=2024-03-09&event=%5B%22%22%5D")

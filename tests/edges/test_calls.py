@@ -49,7 +49,7 @@ async def test_names_that_select_nothing_are_refused(db: Path, names: Any) -> No
 
 
 async def test_a_replacement_without_any_event_is_refused(db: Path) -> None:
-    """A typo in an event name keeps the old rows; `allow_empty` replaces them, without a further request."""
+    """After a typo in an event name, the old rows stay; `allow_empty` replaces them, without another request."""
     sim = simulator()
     await export(sim, db)
     rows = query(db, "SELECT count(*) FROM events")
@@ -64,7 +64,7 @@ async def test_a_replacement_without_any_event_is_refused(db: Path) -> None:
 
 
 async def test_a_replacement_of_an_empty_table_may_be_empty(db: Path) -> None:
-    """Nothing is lost where there was nothing."""
+    """Nothing can be lost."""
     sim = simulator(events_per_day=0)
     await export(sim, db, mode="replace")
     await export(sim, db, mode="replace")

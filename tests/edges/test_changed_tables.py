@@ -52,7 +52,7 @@ def test_a_changed_table_may_be_replaced(exported: Path, db: Path) -> None:
 
 
 def test_other_indexes_and_views_are_the_users_own(db: Path) -> None:
-    """An index that is not unique does not keep rows out."""
+    """An index that is not unique does not prevent inserts."""
     sim = simulator()
     anyio.run(partial(export, sim, db, last="2024-03-05"))
     query(db, "CREATE INDEX mine ON events (distinct_id)")

@@ -54,7 +54,7 @@ def test_variables_that_are_empty_are_not_set(
 
 @pytest.mark.parametrize("name", ["MP_USERNAME", "MP_SECRET"])
 def test_credentials_that_are_empty_are_not_there(name: str) -> None:
-    """An empty user name is none, so the secret is a project's; without a secret there is an error."""
+    """An empty user name is ignored, so the secret is a project secret; without a secret, there is an error."""
     if name == "MP_SECRET":
         with pytest.raises(Exception, match="no secret"):
             resolve_credentials(environ={**ENVIRON, name: ""})
@@ -80,7 +80,7 @@ AROUND = {
 
 @pytest.mark.parametrize("around", AROUND)
 def test_what_tools_put_around_a_value_is_no_part_of_it(around: str, tmp_path: Path) -> None:
-    """Of each variable, and of each entry of the configuration file."""
+    """The value is cleaned in each variable and in each entry of the configuration file."""
     environ = {name: AROUND[around].format(value) for name, value in ENVIRON.items()}
     assert resolve_credentials(environ=environ) == resolve_credentials(environ=ENVIRON)
     if "\udcff" not in AROUND[around]:
@@ -98,14 +98,14 @@ def test_what_tools_put_around_a_value_is_no_part_of_it(around: str, tmp_path: P
 
 
 def test_characters_without_width_inside_a_secret_are_no_part_of_it() -> None:
-    """As web pages put them between letters."""
+    """Web pages insert such characters between letters."""
     environ = ENVIRON | {"MP_SECRET": "\u2060".join(SECRET)}
     assert resolve_credentials(environ=environ).secret == SECRET
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
 def test_a_plain_secret_stays_as_it_is(secret: str) -> None:
-    """For all secrets of visible ASCII that are not in quotes: nothing of them is lost."""
+    """For all secrets of visible ASCII that are not in quotes, every character is kept."""
     if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "'\"":
         return
     assert resolve_credentials(environ=ENVIRON | {"MP_SECRET": secret}).secret == secret
@@ -124,7 +124,7 @@ def test_a_plain_secret_stays_as_it_is(secret: str) -> None:
 def test_a_secret_comes_from_standard_input_in_any_encoding(
     content: bytes, env: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """As PowerShell and others write a file."""
+    """PowerShell and other programs write files in different encodings."""
     add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test", "--secret-stdin")
     assert mpx(*add, given=content).exit_code == 0
     assert read_accounts(tmp_path / "config.toml")[1]["main"]["secret"] == SECRET

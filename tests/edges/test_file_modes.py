@@ -31,7 +31,7 @@ def mode_of(path: Path) -> int:
 
 @pytest.mark.parametrize("mode", [*slow([0o600, 0o666]), 0o640])
 def test_an_existing_file_keeps_its_mode_and_owner(mode: int, db: Path, sim: Simulator) -> None:
-    """An empty file, as mktemp makes it, stays the same one through creation, replacement and resumption."""
+    """An empty file, as created by mktemp, stays the same file through creation, replacement and resumption."""
     db.touch()
     db.chmod(mode)
     if ROOT:
@@ -100,7 +100,7 @@ finally:
 def test_nothing_beside_a_private_database_can_be_read_by_others(
     env: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """While an export into a file of mode 0600 runs, its log and what is staged are private too."""
+    """While an export into a file of mode 0600 runs, its log and its staging are also private."""
     db = tmp_path / "private" / "events.duckdb"
     db.parent.mkdir()
     db.touch(0o600)
@@ -132,7 +132,7 @@ def test_parquet_keeps_link_mode_and_owner(mode: int, db: Path, tmp_path: Path) 
 
 
 def test_a_failed_query_leaves_the_old_parquet_file(db: Path, tmp_path: Path) -> None:
-    """With its content, and with nothing beside it."""
+    """Its contents are unchanged, and no temporary file is left."""
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     file = tmp_path / "out.parquet"
     file.write_text("old", encoding="utf-8")
@@ -150,7 +150,7 @@ def test_a_failed_query_leaves_the_old_parquet_file(db: Path, tmp_path: Path) ->
 def test_a_folder_that_cannot_be_written_is_one_error(
     env: Mapping[str, str], sim: Simulator, tmp_path: Path
 ) -> None:
-    """Before any request, also if the empty file itself can be written; it stays empty."""
+    """The error comes before any request, even if the empty file itself is writable; it stays empty."""
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "empty.duckdb").touch()

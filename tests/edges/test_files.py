@@ -71,7 +71,7 @@ def test_an_export_leaves_what_is_no_file(thing: Path, env: Mapping[str, str], s
 def test_no_command_opens_what_is_no_file(
     words: tuple[str, ...], thing: Path, env: Mapping[str, str]
 ) -> None:
-    """Reading is refused too; opening a pipe would wait for ever."""
+    """Reading is refused too; opening a pipe would block forever."""
     result = mpx(*words, str(thing))
     assert result.exit_code in {1, 2}
     error = one_error(result)
@@ -79,7 +79,7 @@ def test_no_command_opens_what_is_no_file(
 
 
 def test_parquet_leaves_what_is_no_file(thing: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """--parquet names a file, or nothing that is there."""
+    """--parquet must name a regular file, or a path that does not exist."""
     db = tmp_path_factory.mktemp("db") / "t.duckdb"
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     result = mpx("query", "FROM t", "--db", str(db), "--parquet", str(thing))
@@ -100,7 +100,7 @@ def test_accounts_leave_what_is_no_file(thing: Path, monkeypatch: pytest.MonkeyP
 def test_the_quota_file_leaves_what_is_no_file(
     thing: Path, env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The export warns once, counts for itself and is exact."""
+    """The export warns once, counts by itself and is exact."""
     if thing.is_dir():
         pytest.skip("tested with the quota file itself")
     state, db = tmp_path_factory.mktemp("state"), tmp_path_factory.mktemp("db") / "x.duckdb"
@@ -112,7 +112,7 @@ def test_the_quota_file_leaves_what_is_no_file(
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux has these links")
 def test_a_pipe_behind_a_link_is_seen(env: Mapping[str, str], db: Path, tmp_path: Path) -> None:
-    """As `/dev/stdout` is one; `-` is what writes there."""
+    """`/dev/stdout` is such a link; `-` writes to standard output."""
     query(db, "CREATE TABLE t AS SELECT 1")
     link = tmp_path / "link"
     link.symlink_to("/proc/self/fd/1")
@@ -181,7 +181,7 @@ def test_the_library_refuses_it_too(db: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_parquet_to_standard_output(db: Path, tmp_path: Path) -> None:
-    """`-` is standard output, and what arrives there is the file."""
+    """`-` is standard output, which receives the file."""
     query(db, "CREATE TABLE t AS SELECT x FROM range(3) r(x)")
     file = tmp_path / "out.parquet"
     piped = subprocess.run(

@@ -49,7 +49,7 @@ def recorded(db: Path) -> bool:
 
 @pytest.mark.usefixtures("env")
 async def test_an_export_without_a_batch_is_continued(sim: Simulator, db: Path) -> None:
-    """`mpx retry` creates the table and fetches every day, with the zone and the duplicates of the first command."""
+    """`mpx retry` creates the table and fetches every day, with the zone and deduplication of the first command."""
     await interrupted(sim, db, project_timezone="Asia/Tokyo", dedupe=False)
     assert query(db, "SELECT count(*) FROM _export_batches") == [(0,)]
     assert query(db, TARGETS) == [(*DAYS, "Asia/Tokyo", False)]
@@ -90,7 +90,7 @@ async def test_the_target_of_an_export_without_a_batch_can_be_set(sim: Simulator
 
 @pytest.mark.usefixtures("env")
 async def test_a_refused_selection_is_not_retried(sim: Simulator, db: Path) -> None:
-    """Mixpanel would refuse the filter each time, so no target day is recorded."""
+    """Mixpanel would reject the filter each time, so no target day is recorded."""
     with pytest.raises(QueryError):
         await export(sim, db, where="properties[")
     assert query(db, TARGETS) == []

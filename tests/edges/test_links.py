@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need a pr
 
 @pytest.mark.parametrize("hops, created", [(1, False), (2, True), *slow([(1, True), (2, False)])])
 def test_staged_rows_lie_beside_the_file(hops: int, created: bool, tmp_path: Path) -> None:
-    """The link may be on another disk, which is small or read by others; it stays a link through every mode."""
+    """The link may be on another disk, which is small or readable by others; it stays a link in every mode."""
     beside_file, beside_link = tmp_path / "file", tmp_path / "link"
     beside_file.mkdir()
     beside_link.mkdir()

@@ -56,7 +56,7 @@ def mounted(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_database_may_be_a_mounted_file(
     mounted: tuple[Path, Path], env: Mapping[str, str], sim: Simulator
 ) -> None:
-    """As in a container to which a single file is bound; the rows are in the file outside."""
+    """A single file may be mounted into a container; the rows are in the file outside."""
     target, source = mounted
     for how in ("--resume", "--replace"):
         done = run_mounted({target: source}, "export", *DAYS, "--db", str(target), how, env=env)
@@ -83,7 +83,7 @@ def test_a_configuration_may_be_a_mounted_file(mounted: tuple[Path, Path], env: 
 def test_a_parquet_file_may_be_a_mounted_file(
     mounted: tuple[Path, Path], db: Path, env: Mapping[str, str]
 ) -> None:
-    """A longer content and a shorter one."""
+    """The new contents may be longer or shorter."""
     target, source = mounted
     query(db, "CREATE TABLE t AS SELECT x, hash(x) AS y FROM range(10000) r(x)")
     for limit in (10_000, 10):
@@ -99,7 +99,7 @@ def test_a_parquet_file_may_be_a_mounted_file(
 def test_a_full_disk_leaves_a_mounted_file_as_it_was(
     mounted: tuple[Path, Path], db: Path, env: Mapping[str, str]
 ) -> None:
-    """The room for a longer content is reserved before the first old byte is overwritten."""
+    """The space for longer contents is reserved before the first old byte is overwritten."""
     target, source = mounted
     query(db, "CREATE TABLE t AS SELECT x, hash(x) AS y FROM range(200000) r(x)")
     script = (

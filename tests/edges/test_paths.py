@@ -53,7 +53,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_a_path_that_cannot_be_a_database_is_one_error(
     path: str, there: list[Path], env: Mapping[str, str], sim: Simulator, tmp_path: Path
 ) -> None:
-    """It names the reason, and costs no request."""
+    """It has the reason, and no request is sent."""
     result = mpx("export", *DAYS, "--db", path)
     assert result.exit_code == 1
     assert PATHS[path].lower() in one_error(result).lower()
@@ -64,7 +64,7 @@ def test_a_path_that_cannot_be_a_database_is_one_error(
 def test_what_cannot_be_used_is_one_error(
     words: tuple[str, ...], there: list[Path], env: Mapping[str, str], sim: Simulator, tmp_path: Path
 ) -> None:
-    """It names the argument or the reason, and costs no request."""
+    """It names the argument or the reason, and no request is sent."""
     result = mpx(*words)
     assert result.exit_code in {1, 2}
     assert WORDS[words] in one_error(result)
@@ -86,7 +86,7 @@ def test_the_doctor_finds_what_cannot_be_a_database(
 def test_credentials_that_are_no_text_are_one_error(
     name: str, env: Mapping[str, str], sim: Simulator
 ) -> None:
-    """Basic authentication has no way to send them."""
+    """Basic authentication cannot send them."""
     done = run_mpx("export", *DAYS, env={**env, name: NOT_UTF8})
     assert (done.returncode, done.stderr.count(b"\n")) == (3, 1)
     assert not sim.requests
@@ -107,7 +107,7 @@ def test_a_folder_that_is_gone_is_one_error(env: Mapping[str, str], tmp_path: Pa
 def test_a_configuration_is_a_file_on_this_machine(
     target: str, env: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No folder of the name of a scheme appears."""
+    """No folder is created with the name of a URL scheme."""
     monkeypatch.chdir(tmp_path)
     add = ("accounts", "add", "main", "--username", "u", "--project-id", "1", "--no-test")
     assert mpx(*add, env={"MP_CONFIG_PATH": target}).exit_code == 3

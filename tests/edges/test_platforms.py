@@ -79,7 +79,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, in_use: Callable[[str], bool]) -> li
     "fault", [None, Fault("cut_line", times=2, position=0.7), Fault("error_line", times=2)]
 )
 def test_no_open_file_is_removed(fault: Fault | None, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows would refuse to, also for mapped files."""
+    """Windows would refuse to remove it, also if it is mapped."""
     sim = simulator(events_per_day=200, faults=[fault] if fault else [])
     refused = refuse(monkeypatch, is_open)
     anyio.run(partial(export, sim, db, chunk_days=3, tuning=MANY_FILES))
@@ -89,7 +89,7 @@ def test_no_open_file_is_removed(fault: Fault | None, db: Path, monkeypatch: pyt
 
 
 def test_a_file_that_a_scanner_holds_is_removed_later(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A virus scanner opens each new file for a moment; the export is exact, and leaves nothing."""
+    """A virus scanner opens each new file briefly; the export is exact, and leaves nothing."""
     seen: set[str] = set()
 
     def first_time(path: str) -> bool:
@@ -109,7 +109,7 @@ def test_a_file_that_a_scanner_holds_is_removed_later(db: Path, monkeypatch: pyt
 def test_a_file_that_another_program_has_open_is_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows replaces no open file, so the contents are copied into it."""
+    """Windows cannot replace an open file, so the contents are copied into it."""
     target = tmp_path / "config.toml"
     target.write_text("a much longer text than the new one", encoding="utf-8")
     inode = target.stat().st_ino
@@ -159,7 +159,7 @@ def test_an_empty_file_is_filled_without_a_lock(db: Path, system: System) -> Non
 def test_an_empty_home_means_nothing_on_windows(
     tmp_path: Path, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its home directory is in `USERPROFILE`; the password file does not exist."""
+    """The home directory is in `USERPROFILE`; the password database does not exist."""
     monkeypatch.setenv("HOME", "")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert home() != tmp_path
@@ -168,7 +168,7 @@ def test_an_empty_home_means_nothing_on_windows(
 
 
 def test_processors_are_counted_without_an_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows and macOS have none."""
+    """Windows and macOS have no processor affinity."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     assert machine.processors() == 1
@@ -261,7 +261,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="a signal of POSIX ta
 
 @posix
 def test_ctrl_break_stops_a_command(tmp_path: Path) -> None:
-    """It does what Ctrl-C does."""
+    """Ctrl-Break has the same effect as Ctrl-C."""
     command = [sys.executable, "-c", f"{ON_WINDOWS}main()", "simulate", "--port", "0"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -273,7 +273,7 @@ def test_ctrl_break_stops_a_command(tmp_path: Path) -> None:
 
 @posix
 def test_ctrl_break_ends_a_program_that_is_starting() -> None:
-    """The exit code is the signal's, as a shell reports it."""
+    """The exit code is that of the signal, as in a shell."""
     command = [sys.executable, "-c", f"{ON_WINDOWS}{TOO_EARLY}main()", "quota"]
     done = subprocess.run(command, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (128 + signal.SIGUSR1, b"Interrupted.\n")

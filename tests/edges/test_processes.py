@@ -55,7 +55,7 @@ COMMANDS = {
 def test_a_user_without_a_home_needs_none(
     home: str | None, env: Mapping[str, str], sim: Simulator, db: Path, tmp_path: Path
 ) -> None:
-    """With credentials in the environment every command works; the quota is counted without its file."""
+    """With credentials in the environment, every command works; the quota is counted without its file."""
     names = ("HOME", "MP_CONFIG_PATH", "MPX_STATE_DIR", "XDG_STATE_HOME", "MPX_PER_HOUR")
     bare = {name: value for name, value in env.items() if name not in names}
     bare |= {} if home is None else {"HOME": home}
@@ -191,7 +191,7 @@ def test_a_signal_during_imports_is_one_line(
 def test_a_signal_at_the_secret_prompt_is_one_line(
     number: signal.Signals, env: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """No account is added, and the terminal shows what is typed again."""
+    """No account is added, and the terminal echoes input again."""
     config = tmp_path / "config.toml"
     bare = {name: value for name, value in env.items() if name != "MP_SECRET"}
     ours, theirs = pty.openpty()

@@ -48,7 +48,7 @@ SLOW = 0.5  # seconds to the first byte, so that the first batch is committed be
 
 
 async def test_days_that_were_never_tried_are_missing(db: Path) -> None:
-    """After an interruption the rest of the range is missing, in the status and in `_metadata`; resume fetches it."""
+    """After an interruption, the rest of the range is missing, in the status and in `_metadata`; resume fetches it."""
     sim = simulator(first_byte=SLOW)
     await interrupted(sim, db)
     found = statuses(db)
@@ -60,7 +60,7 @@ async def test_days_that_were_never_tried_are_missing(db: Path) -> None:
 
 
 async def test_a_smaller_export_does_not_shrink_the_target(db: Path) -> None:
-    """Days that were asked for stay asked for."""
+    """Days that were requested remain target days."""
     sim = simulator(first_byte=SLOW)
     await interrupted(sim, db)
     await export(sim, db, FIRST, FIRST, mode="append")
@@ -68,14 +68,14 @@ async def test_a_smaller_export_does_not_shrink_the_target(db: Path) -> None:
 
 
 async def test_a_limited_export_has_no_target(db: Path) -> None:
-    """Its days never count."""
+    """Its days are never expected."""
     await export(simulator(), db, limit=5)
     with reading(db) as connection:
         assert read_targets(connection) == {}
 
 
 async def test_a_refused_account_leaves_no_target(db: Path) -> None:
-    """A target is written with the first batch, so a wrong password asks for nothing."""
+    """A target is recorded only once Mixpanel accepts the account."""
     with pytest.raises(AuthenticationError):
         await export(simulator(faults=[Fault("401", times=100)]), db)
     with reading(db) as connection:
@@ -94,7 +94,7 @@ async def test_replace_sets_the_target_anew(db: Path) -> None:
 
 
 async def test_days_before_the_plans_history_leave_the_target(db: Path) -> None:
-    """What Mixpanel can never deliver is not missing."""
+    """Days that Mixpanel can never export are not missing."""
     sim = simulator(history_days=100)
     today = NOW.date()
     with pytest.raises(QueryError) as caught:
@@ -106,7 +106,7 @@ async def test_days_before_the_plans_history_leave_the_target(db: Path) -> None:
 
 
 async def test_the_target_can_be_set(db: Path) -> None:
-    """`mpx status --set-target` changes the days that should be there."""
+    """`mpx status --set-target` changes the expected days."""
     await export(simulator(), db, FIRST, "2024-03-02")
     result = mpx("status", str(db), "--set-target", "2024-03-01..2024-03-05", "--json")
     (table,) = json.loads(result.stdout)["tables"]
@@ -124,7 +124,7 @@ async def test_the_target_can_be_set(db: Path) -> None:
     ],
 )
 async def test_a_target_that_is_no_range_changes_nothing(days: str, db: Path) -> None:
-    """The error names the option; a mistyped year would make thousands of years missing."""
+    """The error names the option; a mistyped year would make thousands of days missing."""
     await export(simulator(), db, FIRST, FIRST)
     result = mpx("status", str(db), "--set-target", days)
     assert result.exit_code == 2
@@ -134,7 +134,7 @@ async def test_a_target_that_is_no_range_changes_nothing(days: str, db: Path) ->
 
 
 async def test_a_target_is_set_once_the_file_is_free(db: Path) -> None:
-    """--wait holds for the change too; without it the error names the process."""
+    """--wait also applies to the change; without it, the error names the process."""
     await export(simulator(), db, FIRST, FIRST)
     set_target = ("status", str(db), "--set-target", f"{FIRST}..{LAST}", "--json")
     with held_by_another(db) as holder:

@@ -43,7 +43,7 @@ ERRORS = {
 
 
 def test_a_notebook_shows_a_short_traceback(tmp_path: Path, env: Mapping[str, str]) -> None:
-    """IPython's own, once: the cell and the message, no frames of libraries, and nothing on standard error."""
+    """IPython shows it once: the cell and the message, no frames of libraries, and nothing on standard error."""
     done = subprocess.run(
         [sys.executable, "-c", CELLS],
         env={**env, "IPYTHONDIR": str(tmp_path)},
@@ -63,7 +63,7 @@ def test_a_notebook_shows_a_short_traceback(tmp_path: Path, env: Mapping[str, st
 
 
 def test_a_callers_own_error_keeps_its_causes(db: Path) -> None:
-    """What a callback raises leaves with its traceback and its cause, without the groups that it passed."""
+    """An exception of a callback has its traceback and its cause, without the groups that it passed."""
 
     def raising(_: object) -> None:
         try:

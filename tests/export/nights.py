@@ -31,7 +31,7 @@ class Killed(Exception):  # noqa: N818 - not an error
 
 @dataclass
 class Night:
-    """What happens in one night."""
+    """The events of one night."""
 
     at: datetime
     faults: list[Fault] = field(default_factory=list)

@@ -60,7 +60,7 @@ async def test_a_callback_that_raises_stops_the_export_and_keeps_what_is_committ
 
 
 async def test_a_callback_cannot_start_another_export_into_the_file(db: Path) -> None:
-    """A nested export on the same file is refused instead of waiting for itself."""
+    """A nested export into the same file is refused instead of waiting for itself."""
     sim = simulator()
     refused: list[str] = []
 
@@ -87,7 +87,7 @@ async def test_progress_is_totals(db: Path) -> None:
 
 
 async def test_what_a_callback_raises_leaves_as_it_is(db: Path) -> None:
-    """A group of exceptions is not taken apart, and a cancellation inside the callback is not swallowed."""
+    """A group of exceptions is not unpacked, and a cancellation inside the callback is not swallowed."""
     sim = simulator()
 
     def raise_group(_: object) -> None:
@@ -118,7 +118,7 @@ async def test_a_callback_that_lets_a_cancellation_out_stops_the_export(db: Path
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("milliseconds", [60, 200, *slow(range(0, 300, 20))])
 async def test_asyncios_own_cancellation_cleans_up_too(db: Path, milliseconds: int) -> None:
-    """`asyncio.timeout` at any moment leaves no lock, no staging, no setting and no part of a batch."""
+    """`asyncio.timeout` at any moment leaves no lock, no staging, no changed setting and no part of a batch."""
     sim = simulator()
     with closing(connect(db)) as own:
         own.execute("SET GLOBAL memory_limit = '777MiB'")

@@ -30,7 +30,7 @@ anyio.run(main)
 
 @pytest.mark.anyio
 async def test_staging_waits_for_commits_on_a_full_disk(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below the floor at most one complete chunk is staged at a time, and the export ends exactly."""
+    """Below the limit, at most one complete chunk is staged at a time, and the export is exact."""
     complete = 0
     most = 0
     end, discard = Staging.end, Staging.discard
@@ -56,7 +56,7 @@ async def test_staging_waits_for_commits_on_a_full_disk(db: Path, monkeypatch: p
 
 @pytest.mark.anyio
 async def test_a_repaired_chunk_leaves_the_backlog_whole(db: Path) -> None:
-    """A repair changes the size of a chunk, and staging waits for no byte that is committed already."""
+    """A repair changes the size of a chunk, and staging does not wait for bytes that are already committed."""
     sim = simulator(awkward=0.5, rejects=0.05, odd=0.0)
     with anyio.fail_after(60):
         await export(sim, db, chunk_days=1, max_workers=1, tuning=Tuning(disk_floor=1 << 62))
@@ -66,7 +66,7 @@ async def test_a_repaired_chunk_leaves_the_backlog_whole(db: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mount namespaces are Linux's")
 def test_an_export_larger_than_its_disk_succeeds(tmp_path: Path) -> None:
-    """Twelve days of 13 MB each pass through a disk of 110 MB."""
+    """Twelve days of 13 MB each are exported with a disk of 110 MB."""
     mount = f"mount -t tmpfs -o size=110m none {tmp_path}"
     run = f'exec "{sys.executable}" -c "$0" {tmp_path}'
     unshare = ["unshare", "--map-root-user", "--mount", "sh", "-c", f"{mount} && {run}", SMALL_DISK]

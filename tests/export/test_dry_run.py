@@ -140,7 +140,7 @@ def test_the_plan_is_what_the_export_then_does(
 
 @pytest.mark.usefixtures("url")
 def test_a_failed_replacement_is_gone_on_with(sim: Simulator) -> None:
-    """What an earlier try has brought is skipped, as the export will."""
+    """Days that an earlier attempt fetched are skipped, as in the export."""
     mpx(*WEEK)
     words = [*NINE_DAYS, "-p", "--chunk-days", "3", "--replace", "--retries", "0"]
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
@@ -154,7 +154,7 @@ def test_a_failed_replacement_is_gone_on_with(sim: Simulator) -> None:
 
 @pytest.mark.usefixtures("url")
 def test_it_is_a_small_table_and_a_line_a_request() -> None:
-    """Standard output has the plan, standard error that it was only one."""
+    """Standard output has the plan, and standard error says that nothing was exported."""
     mpx(*MIDDLE)
     result = mpx(*WEEK, "-p", "--chunk-days", "3", "--resume", "--dry-run")
     assert result.exit_code == 0
@@ -209,7 +209,7 @@ def test_an_unlimited_project_has_no_estimate() -> None:
 def test_without_a_file_it_plans_from_nothing_and_makes_none(
     sim: Simulator, db: Path, mode: list[str]
 ) -> None:
-    """No request, no database, no quota file."""
+    """There is no request, no database and no quota file."""
     assert planned(*NINE_DAYS, *mode)["date_ranges"] == [["2024-03-01", "2024-03-09"]]
     assert not sim.requests
     assert not list(db.parent.iterdir())
@@ -236,7 +236,7 @@ def test_it_changes_no_file_and_takes_no_quota(sim: Simulator, db: Path, mode: s
 
 @pytest.mark.usefixtures("url")
 def test_what_a_killed_export_left_is_read_and_kept(db: Path) -> None:
-    """A log that DuckDB has yet to write into the file counts, and stays for who may write."""
+    """A log that DuckDB has not yet written into the file counts, and is kept for the next writer."""
     mpx(*WEEK)
     code = (
         "import duckdb, os, sys\n"

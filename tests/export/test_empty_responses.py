@@ -120,7 +120,7 @@ async def test_days_for_which_no_request_is_left_have_failed(db: Path) -> None:
 
 
 async def test_a_second_request_that_fails_proves_nothing(db: Path) -> None:
-    """If the second request for several days breaks, each of them is fetched by itself."""
+    """If the second request for several days breaks, each of them is fetched separately."""
     sim = simulator(faults=[Fault("500", day(2), day(3), times=100)])
     silenced = _Silenced(sim, once(2, 3))
     result = await export(sim, db, chunk_days=1, retries=0, transport=silenced)

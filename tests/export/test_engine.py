@@ -56,7 +56,7 @@ FIFTH = date(2024, 3, 5)
 
 
 async def test_the_table_holds_exactly_the_events_over_a_real_socket(db: Path) -> None:
-    """An export over a socket, within the limits of the server, ends with exactly the truth."""
+    """An export over a socket, within the server's limits, has exactly the truth."""
     sim = simulator(per_second=3, per_hour=60, first_byte=0.02)
     async with sim.serve() as url:
         result = await export_events(
@@ -69,7 +69,7 @@ async def test_the_table_holds_exactly_the_events_over_a_real_socket(db: Path) -
 
 
 async def test_no_more_requests_arrive_in_a_second_than_allowed(db: Path) -> None:
-    """Of requests that arrive on a real socket never four fall into one second."""
+    """Of the requests that arrive on a real socket, no second has four."""
     sim = simulator(per_second=0, first_byte=0.05)
     async with sim.serve() as url:
         await export_events(
@@ -81,7 +81,7 @@ async def test_no_more_requests_arrive_in_a_second_than_allowed(db: Path) -> Non
 
 
 async def test_at_most_as_many_requests_at_once_as_workers(db: Path) -> None:
-    """Concurrency reaches the number of workers and never passes it."""
+    """Concurrency reaches the number of workers and never exceeds it."""
     sim = simulator(first_byte=0.2)
     await export(sim, db, "2024-02-01", "2024-03-20", max_workers=4, chunk_days=3)
     assert sim.max_concurrent == 4
@@ -147,7 +147,7 @@ async def test_a_fault_that_stays_fails_its_batch_only_and_resume_completes(db: 
 async def test_a_failure_of_the_whole_export_stops_it_at_once(
     db: Path, kind: Any, error: type[Exception]
 ) -> None:
-    """What no retry can heal stops the export with that error, after no more requests than were under way."""
+    """An error that no retry can fix stops the export; only requests already in progress are sent."""
     sim = simulator(faults=[Fault(kind)])
     with pytest.raises(error):
         await export(sim, db, "2024-01-01", "2024-03-09", max_workers=3)
@@ -155,7 +155,7 @@ async def test_a_failure_of_the_whole_export_stops_it_at_once(
 
 
 async def test_a_day_of_no_events_is_held_like_any_other(db: Path) -> None:
-    """Empty days succeed with no rows, create the table, and resume does not ask for them again."""
+    """Empty days succeed without rows, create the table, and resume does not request them again."""
     sim = simulator(first_day=date(2025, 1, 1))
     result = await export(sim, db)
     assert (result.total_rows, result.successful_batches) == (0, 9)
@@ -165,7 +165,7 @@ async def test_a_day_of_no_events_is_held_like_any_other(db: Path) -> None:
 
 
 async def test_duplicates_can_be_kept(db: Path) -> None:
-    """Without dedupe every line is a row."""
+    """Without dedupe, every line is a row."""
     sim = simulator(duplicates=0.2)
     result = await export(sim, db, dedupe=False)
     assert result.total_rows == sim.truth(date(2024, 3, 1), date(2024, 3, 9)).rows
@@ -173,7 +173,7 @@ async def test_duplicates_can_be_kept(db: Path) -> None:
 
 
 async def test_removed_duplicates_are_counted(db: Path) -> None:
-    """The result and the ledger say how many duplicates were removed."""
+    """The result and the ledger have the number of removed duplicates."""
     sim = simulator(duplicates=0.2)
     result = await export(sim, db)
     whole = sim.truth(date(2024, 3, 1), date(2024, 3, 9))
@@ -196,7 +196,7 @@ class _Held(httpx.AsyncBaseTransport):
 
 
 async def test_a_valid_chunk_is_committed_while_others_take_long(db: Path) -> None:
-    """A commit waits a moment for further chunks, and not for a request that takes long."""
+    """A commit waits briefly for more chunks, but not for a request that takes long."""
     sim = simulator()
     transport = _Held(sim, FIFTH)
     reported: list[str] = []
@@ -256,7 +256,7 @@ async def test_a_stall_is_given_up_and_the_chunk_fetched_again(db: Path) -> None
     ],
 )
 async def test_arguments_out_of_range_cost_nothing(db: Path, options: dict[str, Any], message: str) -> None:
-    """Each is a `ValueError` that names it, before any request and before the file is made."""
+    """Each is a `ValueError` that names it, before any request and before the file is created."""
     sim = simulator()
     with pytest.raises(ValueError, match=message):
         await export(sim, db, **options)
@@ -264,7 +264,7 @@ async def test_arguments_out_of_range_cost_nothing(db: Path, options: dict[str, 
 
 
 async def test_the_latest_day_anywhere_is_asked_for(db: Path) -> None:
-    """What is today somewhere on earth is left to the server, and only the batch with a day too late fails."""
+    """If a day is today in any time zone, the server decides, and only the batch with a day too late fails."""
     sim = simulator()
     result = await export(sim, db, "2024-05-31", "2024-06-02")
     assert result.failed_date_ranges == (("2024-06-02", "2024-06-02"),)
@@ -273,14 +273,14 @@ async def test_the_latest_day_anywhere_is_asked_for(db: Path) -> None:
 
 
 async def test_many_workers_are_warned_of_once(db: Path) -> None:
-    """More workers than the rate can feed are allowed, with one warning."""
+    """More workers than the rate limit can use are allowed, with one warning."""
     with pytest.warns(UserWarning, match="3 requests per second") as caught:
         await export(simulator(), db, max_workers=21)
     assert len(caught) == 1
 
 
 async def test_quotas_come_from_the_environment(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`MPX_PER_HOUR` holds where no argument is given; anything but a number is refused."""
+    """`MPX_PER_HOUR` applies if there is no argument; anything but a number is refused."""
     monkeypatch.setenv("MPX_PER_HOUR", "12")
     seen: list[Progress] = []
     await export(simulator(), db, "2024-03-01", "2024-03-02", per_hour=None, on_progress=seen.append)
@@ -293,7 +293,7 @@ async def test_quotas_come_from_the_environment(db: Path, monkeypatch: pytest.Mo
 async def test_without_credentials_nothing_is_asked(
     db: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Missing credentials name the variables and the demo."""
+    """The error about missing credentials names the variables and the demo."""
     for name in ("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MP_CONFIG_PATH", str(tmp_path / "none.toml"))
@@ -303,7 +303,7 @@ async def test_without_credentials_nothing_is_asked(
 
 
 async def test_a_wrong_secret_leaves_no_table_behind(db: Path) -> None:
-    """After the secret is corrected the same call works."""
+    """After the secret is corrected, the same call works."""
     sim = simulator()
     with pytest.raises(AuthenticationError, match="region"):
         await export(sim, db, credentials=Credentials(ACCOUNT.username, "wrong", "12345"))
@@ -312,7 +312,7 @@ async def test_a_wrong_secret_leaves_no_table_behind(db: Path) -> None:
 
 
 async def test_unknown_event_names_are_an_empty_success(db: Path) -> None:
-    """Names that no event has give an empty table."""
+    """Names that no event has result in an empty table."""
     result = await export(simulator(), db, events=["No Such Event"])
     assert (result.total_rows, result.failed_batches) == (0, 0)
 

@@ -50,7 +50,7 @@ def test_the_better_of_two_versions_wins_across_batches(db: Path, late: int) -> 
 
 
 def test_a_row_that_lost_comes_back_with_the_winner_gone(db: Path) -> None:
-    """What a batch delivered is shown again when the batch with the better version is replaced without it."""
+    """A duplicate becomes visible again if the batch with the better version is replaced without it."""
     server = Server()
     server.days[DAYS[0]] = [STRAY]
     server.days[DAYS[1]] = [STRAY._replace(processed=2)]
@@ -62,7 +62,7 @@ def test_a_row_that_lost_comes_back_with_the_winner_gone(db: Path) -> None:
 
 
 def test_an_event_that_belongs_to_neither_of_its_batches_is_shown_once(db: Path) -> None:
-    """Batches are compared where their outside times meet, though no batch has the day itself."""
+    """Batches are compared at the times of their strays, even if neither batch has the day itself."""
     server = Server()
     server.days |= {DAYS[0]: [STRAY], DAYS[3]: [STRAY._replace(processed=2)]}
     run(server, db, DAYS[0], DAYS[0])
@@ -71,7 +71,7 @@ def test_an_event_that_belongs_to_neither_of_its_batches_is_shown_once(db: Path)
 
 
 def test_the_best_that_is_left_is_shown(db: Path) -> None:
-    """Of three versions in three batches the best is shown, and the next best when its batch is replaced."""
+    """Of three versions in three batches, the best is visible, and the next best when its batch is replaced."""
     server = Server()
     versions = [STRAY._replace(processed=processed) for processed in (3, 1, 2)]
     server.days |= {day: [line] for day, line in zip(DAYS[1:], versions, strict=True)}
@@ -83,7 +83,7 @@ def test_the_best_that_is_left_is_shown(db: Path) -> None:
 
 
 def test_an_event_without_a_time_is_shown_once(db: Path) -> None:
-    """Events that no day can claim are compared across all batches."""
+    """Events without a time are compared across all batches."""
     server = Server()
     timeless = Line("a", None, "d", "i", 1)
     server.days |= {DAYS[0]: [timeless], DAYS[3]: [timeless]}
@@ -140,7 +140,7 @@ def test_events_without_an_insert_id_are_all_kept(db: Path) -> None:
 
 
 def test_without_dedupe_every_line_is_a_row(db: Path) -> None:
-    """`dedupe=False` keeps all copies, inside a batch and across, also beside batches that were deduplicated."""
+    """`dedupe=False` keeps all copies, within and across batches, along with batches that were deduplicated."""
     server = Server()
     server.days |= {DAYS[0]: [STRAY, STRAY], DAYS[1]: [STRAY]}
     run(server, db, DAYS[0], DAYS[0], dedupe=False)
@@ -149,7 +149,7 @@ def test_without_dedupe_every_line_is_a_row(db: Path) -> None:
 
 
 def test_projects_have_events_of_their_own(db: Path) -> None:
-    """Two projects in one table may have events of one identity."""
+    """Two projects in one table may have events with the same identity."""
     server = Server()
     server.days |= {DAYS[0]: [STRAY], DAYS[1]: [STRAY]}
     run(server, db, DAYS[0], DAYS[0])
@@ -159,7 +159,7 @@ def test_projects_have_events_of_their_own(db: Path) -> None:
 
 
 def test_a_number_is_compared_as_it_was_sent(db: Path) -> None:
-    """Times that only differ beyond a double's precision are two events; other numbers of the event do not matter."""
+    """Times that differ only beyond a double's precision are two events; other numbers do not matter."""
     times = ["1709251200.50", "1709251200.5", "1709251200.50", "1709251200.5000000000000001"]
     body = b"".join(
         b'{"event":"a","properties":{"nested":{"time":%d.5},"time":%s,"distinct_id":"d","$insert_id":"i"}}\n'
@@ -241,7 +241,7 @@ def test_what_a_shared_second_look_brings_is_fetched_day_by_day(db: Path) -> Non
     "name", ["strays", *slow(["days", "suspects", "losers", "keys", "twice", "events", "my_export_lines"])]
 )
 def test_a_table_may_have_any_name(db: Path, name: str) -> None:
-    """No name that a table may have means something else on the way."""
+    """Every allowed table name works in all SQL."""
     server = Server()
     server.days |= {DAYS[0]: [STRAY, STRAY], DAYS[1]: [STRAY._replace(processed=2, note="x"), STRAY]}
     assert run(server, db, DAYS[0], DAYS[1], table=name).total_rows == 1
@@ -251,7 +251,7 @@ def test_a_table_may_have_any_name(db: Path, name: str) -> None:
     "ids", [('{"a":1.50}', '{"a":1.5}'), ("[1.00000000000000001]", "[1.0]"), ("-0", "0")]
 )
 def test_ids_are_compared_as_they_were_sent(db: Path, ids: tuple[str, str]) -> None:
-    """Ids that DuckDB would write alike are two, if they were sent as two."""
+    """Ids that DuckDB would write in the same way are different if they were sent differently."""
     body = b"".join(
         b'{"event":"a","properties":{"time":1,"distinct_id":%s,"$insert_id":"i"}}\n' % one.encode()
         for one in (*ids, *ids)
@@ -261,7 +261,7 @@ def test_ids_are_compared_as_they_were_sent(db: Path, ids: tuple[str, str]) -> N
 
 
 def test_ids_in_duckdbs_dialect_of_json_are_compared_as_they_were_sent(db: Path) -> None:
-    """Text that DuckDB accepts and other parsers of JSON refuse hides no duplicate, and makes none."""
+    """Text that DuckDB accepts and other JSON parsers reject neither hides nor creates a duplicate."""
     odd = b'{"event":"a","properties":{"time":%s,"distinct_id":"d","$insert_id":"i","x":[1,],"y":%d}}\n'
     body = odd % (b"1.5", 1) + odd % (b"1.50", 2) + odd % (b"1.5", 3) + b'{"event":"end","properties":{}}\n'
     run(Server(), db, DAYS[0], DAYS[0], transport=answering(lambda _: body))
@@ -285,7 +285,7 @@ def test_duplicates_of_any_size_are_found(db: Path, kilobytes: int, number: int)
 
 
 def test_rows_keep_their_text_where_some_lose_inside_a_batch_and_some_across(tmp_path: Path) -> None:
-    """Duplicates of both kinds in one commit leave the text of every other row as it was sent."""
+    """Duplicates of both kinds in one commit do not change the text of any other row."""
     server, db = Server(), tmp_path / "e.duckdb"
 
     def line(hour: int, number: int, processed: int = 1) -> Line:

@@ -36,7 +36,7 @@ def test_a_plan_spends_what_is_left_of_the_hour_and_a_reserve_stays(
 
 
 def test_a_plan_without_a_quota_has_no_bound() -> None:
-    """Without limits the plan may ask as often as it likes."""
+    """Without limits, the plan may have any number of requests."""
 
     async def planned() -> int | None:
         return _planned_requests(Gate(Quota(0, 0)).statistics(), 365)

@@ -21,7 +21,7 @@ FIFTH = date(2024, 3, 5)
 
 
 async def test_create_wants_no_table(db: Path) -> None:
-    """Create on an existing table is refused before any request."""
+    """Create is rejected before any request if the table exists."""
     sim = simulator()
     await export(sim, db)
     with pytest.raises(TableExistsError, match="resume"):
@@ -30,7 +30,7 @@ async def test_create_wants_no_table(db: Path) -> None:
 
 
 async def test_append_wants_a_table(db: Path) -> None:
-    """Append without a table is refused before any request."""
+    """Append is rejected before any request if the table does not exist."""
     sim = simulator()
     with pytest.raises(TableNotFoundError):
         await export(sim, db, mode="append")
@@ -57,7 +57,7 @@ async def test_append_of_days_held_replaces_whole_batches(db: Path) -> None:
 
 
 async def test_replace_swaps_the_table_for_the_new_days(db: Path) -> None:
-    """After replace the table holds the new days only, and the ledger with it."""
+    """After replace, the table and the ledger have only the new days."""
     sim = simulator()
     await export(sim, db)
     result = await export(sim, db, "2024-03-05", "2024-03-12", mode="replace")
@@ -70,7 +70,7 @@ async def test_replace_swaps_the_table_for_the_new_days(db: Path) -> None:
 
 
 async def test_a_failed_replace_leaves_the_old_table_and_goes_on_next_time(db: Path) -> None:
-    """Replace with a failed batch keeps the old table; the same call fetches only what was missing and swaps."""
+    """After a failed batch, replace keeps the old table; the same call fetches only the missing days and replaces it."""
     sim = simulator()
     await export(sim, db)
     before = held(db)
@@ -85,7 +85,7 @@ async def test_a_failed_replace_leaves_the_old_table_and_goes_on_next_time(db: P
 
 
 async def test_another_replace_starts_from_nothing(db: Path) -> None:
-    """What an unfinished replace has fetched is not used for other days."""
+    """Days of an unfinished replacement are not used for other days."""
     sim = simulator(faults=[Fault("500", first=FIFTH, last=FIFTH)])
     await export(sim, db, mode="replace", retries=0)
     sim.faults = []
@@ -94,7 +94,7 @@ async def test_another_replace_starts_from_nothing(db: Path) -> None:
 
 
 async def test_resume_without_a_table_starts_from_nothing(db: Path) -> None:
-    """Resume creates the table, also where it was dropped by hand and the ledger is left."""
+    """Resume creates the table, also if it was dropped with SQL and the ledger still has its rows."""
     sim = simulator()
     await export(sim, db, mode="resume")
     query(db, "DROP TABLE events")
@@ -103,7 +103,7 @@ async def test_resume_without_a_table_starts_from_nothing(db: Path) -> None:
 
 
 async def test_resume_does_not_trust_a_ledger_that_the_table_belies(db: Path) -> None:
-    """Rows deleted by hand are noticed before any request, and append of those days repairs the table."""
+    """Rows that were deleted with SQL are noticed before any request, and append of those days repairs the table."""
     sim = simulator()
     await export(sim, db)
     query(db, "DELETE FROM events WHERE event_time::DATE = '2024-03-05'")
@@ -116,7 +116,7 @@ async def test_resume_does_not_trust_a_ledger_that_the_table_belies(db: Path) ->
 
 
 async def test_days_that_were_not_final_are_fetched_again(db: Path) -> None:
-    """An export up to today, resumed two days later, equals the truth of then, and old days are not asked again."""
+    """An export up to today, resumed two days later, equals the truth of that time, and old days are not requested again."""
     clock = [NOW]
     sim = simulator(now=lambda: clock[0], late=0.3)
     await export(sim, db, "2024-05-20", "2024-06-01", now=lambda: clock[0])
@@ -145,7 +145,7 @@ async def test_selections_that_share_no_event_share_a_table(db: Path) -> None:
 
 
 async def test_a_limited_export_never_counts_as_having_the_days(db: Path) -> None:
-    """A limit takes that many events in one request; resume then fetches the days in full."""
+    """A limit returns that many events in one request; resume then fetches the days completely."""
     sim = simulator()
     result = await export(sim, db, limit=7)
     assert (result.total_rows, len(sim.requests)) == (7, 1)
@@ -164,7 +164,7 @@ async def test_a_limited_export_does_not_replace_whole_days(db: Path) -> None:
 
 
 async def test_a_limit_is_one_request_however_far_it_is_widened(db: Path) -> None:
-    """A limited export over days of an earlier limited one makes one request."""
+    """A limited export over days of an earlier limited one sends one request."""
     sim = simulator()
     await export(sim, db, "2024-03-01", "2024-03-05", limit=10)
     result = await export(sim, db, "2024-03-04", "2024-03-06", limit=10, mode="append")
@@ -173,7 +173,7 @@ async def test_a_limit_is_one_request_however_far_it_is_widened(db: Path) -> Non
 
 
 async def test_one_request_is_one_however_far_it_is_widened(db: Path) -> None:
-    """Days that cut an earlier batch are asked for together with the rest of it."""
+    """Days that would divide an earlier batch are requested together with its other days."""
     sim = simulator()
     await export(sim, db, "2024-03-05", "2024-03-12", one_request=True)
     result = await export(sim, db, "2024-03-10", "2024-03-19", one_request=True, mode="append")

@@ -125,14 +125,14 @@ async def test_no_last_line_but_an_event_is_an_end(db: Path, fault: Fault, event
 
 @pytest.mark.parametrize("kind", ["close_before_head", "reset", *slow(["reset_before_head", "close"])])
 async def test_a_broken_connection_is_never_a_success(db: Path, kind: Any) -> None:
-    """What arrived before the connection broke is not the day."""
+    """What arrived before the connection broke is not stored."""
     await check_that_only_its_day_fails(simulator(), Fault(kind, FIFTH, FIFTH, position=0.9), db)
 
 
 @pytest.mark.parametrize("position", [*slow([0.9]), 0.999])
 @pytest.mark.parametrize("kind", ["truncated_gzip", "corrupt_crc", *slow(["trailing_garbage", "empty_body"])])
 async def test_a_damaged_gzip_stream_is_never_a_success(db: Path, kind: Any, position: float) -> None:
-    """What could be inflated of a stream without its right end is not the day, even where every line is there."""
+    """What could be decompressed from a stream with a damaged end is not stored, even if it has every line."""
     await check_that_only_its_day_fails(simulator(), Fault(kind, FIFTH, FIFTH, position=position), db)
 
 
@@ -165,7 +165,7 @@ async def test_an_error_line_never_becomes_an_event(db: Path) -> None:
 
 
 async def test_a_malformed_line_is_never_skipped_in_silence(db: Path) -> None:
-    """A line between events that stays no event is kept verbatim, and counted in the result and the ledger."""
+    """A line between events that is not an event is stored verbatim, and counted in the result and the ledger."""
     sim = simulator(faults=[Fault("garbage_line")])
     result = await export(sim, db, chunk_days=3)
     assert (result.failed_batches, result.rejects, len(sim.requests)) == (0, 3, 6)
@@ -178,7 +178,7 @@ async def test_a_malformed_line_is_never_skipped_in_silence(db: Path) -> None:
     "kind", ["reset", "terminated_early", *slow(["close", "truncated_gzip", "garbage_line"])]
 )
 async def test_a_retry_never_doubles_events_without_an_insert_id(db: Path, kind: Any) -> None:
-    """Nothing could tell their copies apart, and still each is there once after attempts that came far."""
+    """Their copies cannot be recognized, but each is in the table once, even after attempts that broke late."""
     sim = simulator(missing_insert_id=1.0, faults=[Fault(kind, times=5, position=0.9)])
     result = await export(sim, db, chunk_days=3)
     assert query(db, "SELECT count(*) FROM events WHERE insert_id <> ''") == [(0,)]

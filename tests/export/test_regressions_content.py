@@ -56,7 +56,7 @@ async def test_a_byte_that_json_forbids_costs_no_event(db: Path, control: bytes)
     ],
 )
 async def test_properties_of_every_shape_stay_as_they_were_sent(db: Path, properties: str) -> None:
-    """Placeholders, keys that differ by little, nested values and equal keys are text, and no columns to fit."""
+    """Placeholders, similar keys, nested values and repeated keys are text, not columns."""
     other = '{"k":"text","list":"scalar","object":1,"a":true}'
     await export_lines(db, *(f'{{"event":"e","properties":{text}}}'.encode() for text in (properties, other)))
     assert texts(db) == {properties: 1, other: 1}
@@ -66,7 +66,7 @@ async def test_properties_of_every_shape_stay_as_they_were_sent(db: Path, proper
     "name", ["$identify", *slow(["", "$merge", "$create_alias", "$hotshard_events", "$ae_session"])]
 )
 async def test_events_of_mixpanels_own_are_exported_too(db: Path, name: str) -> None:
-    """Nothing is left out by its name."""
+    """No event is excluded because of its name."""
     await export_lines(db, json.dumps({"event": name, "properties": {"distinct_id": ""}}).encode())
     assert query(db, "SELECT event_name, distinct_id FROM events WHERE event_name <> 'end'") == [(name, "")]
 
@@ -93,7 +93,7 @@ async def test_compressed_and_plain_answers_mix(db: Path, options: dict[str, int
 
 
 async def test_awkward_content_is_stored_and_counted_exactly(db: Path) -> None:
-    """Where half of the events are awkward and some lines are none, rows, repairs and rejects are the truth's."""
+    """If half of the events are unusual and some lines are not events, rows, repairs and rejects equal the truth."""
     sim = simulator(awkward=0.5, rejects=0.05, odd=0.0)
     result = await export(sim, db)
     expected = sim.truth(FIRST, LAST)
@@ -107,7 +107,7 @@ async def test_awkward_content_is_stored_and_counted_exactly(db: Path) -> None:
 
 
 async def test_fragments_of_a_line_are_never_joined(db: Path) -> None:
-    """Two neighbours that would make an event together are two lines that are none."""
+    """Two adjacent fragments that would form an event together are two lines that are not events."""
     halves = [b'{"event":"made up","prope', b'rties":{"n":1}}']
     result = await export_lines(db, *halves)
     assert (result.total_rows, result.rejects) == (1, 2)
@@ -116,14 +116,14 @@ async def test_fragments_of_a_line_are_never_joined(db: Path) -> None:
 
 @pytest.mark.parametrize("piece", [1, *slow([7, 16 << 20])])
 async def test_characters_cut_between_pieces_arrive_whole(db: Path, piece: int) -> None:
-    """Where the transfer cuts lines, characters and the gzip stream makes no difference."""
+    """Lines, characters and the gzip stream may be divided anywhere."""
     sim = simulator(piece=piece, events_per_day=20)
     await export(sim, db)
     assert held(db) == truth(sim)
 
 
 async def test_an_odd_record_does_not_fail_its_batch(db: Path) -> None:
-    """Days of nothing but missing, null, numeric and unreadable ids and times are stored in one attempt each."""
+    """Days with only missing, null, numeric and invalid ids and times are stored in one attempt each."""
     sim = simulator(odd=1.0, missing_insert_id=0.0)
     result = await export(sim, db)
     assert (result.failed_batches, result.rejects, len(sim.requests)) == (0, 0, 9)
@@ -136,7 +136,7 @@ async def test_an_odd_record_does_not_fail_its_batch(db: Path) -> None:
 
 @pytest.mark.parametrize("constant", ["NaN", *slow(["Infinity", "-Infinity"])])
 async def test_a_number_that_json_does_not_have_costs_no_event(db: Path, constant: str) -> None:
-    """What some serializers write for no number fails no batch: the event is stored as it came."""
+    """NaN and similar texts of some serializers fail no batch: the event is stored as it was sent."""
     result = await export_lines(db, f'{{"event":"e","properties":{{"a":{constant}}}}}'.encode())
     assert (result.failed_batches, result.total_rows) == (0, 2)
     assert texts(db) == {f'{{"a":{constant}}}': 1}
@@ -144,7 +144,7 @@ async def test_a_number_that_json_does_not_have_costs_no_event(db: Path, constan
 
 @pytest.mark.parametrize("chunk_days, requests", [(9, 4), *slow([(1, 1)])])
 async def test_a_line_beyond_the_maximum_fails_its_day_only(chunk_days: int, requests: int, db: Path) -> None:
-    """A line over 64 MiB is named with the maximum and its beginning; a longer chunk is split down to its day."""
+    """The error about a line over 64 MiB has the maximum and the line's start; a longer chunk is split down to its day."""
     long = '{"event":"Monster","properties":{"text":"' + "x" * (64 << 20) + '"}}'
     fault = Fault("garbage_line", FIFTH, FIFTH, text=long)
     sim = simulator(faults=[fault])
@@ -160,7 +160,7 @@ async def test_a_line_beyond_the_maximum_fails_its_day_only(chunk_days: int, req
 
 
 async def test_memory_does_not_grow_with_the_batch(db: Path) -> None:
-    """Of a batch of 96 MB no more than what is kept on purpose, and the pieces at hand, is in Python's memory."""
+    """Of a batch of 96 MB, Python's memory has only what is kept on purpose and the current pieces."""
     piece = b'{"event":"e","properties":{"text":"' + b"x" * 4000 + b'"}}\n'
     piece *= (1 << 20) // len(piece)
 

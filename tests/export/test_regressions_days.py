@@ -59,7 +59,7 @@ async def test_denied_credentials_cost_one_request_and_hint_at_the_region(db: Pa
 
 
 async def test_a_redirect_leads_nowhere(db: Path) -> None:
-    """Not even to the same path with a slash: credentials go to the address that was given, and no other."""
+    """Credentials go only to the configured address, not even to the same path with a slash."""
     sim = simulator(faults=[Fault("redirect")])
     with pytest.raises(QueryError, match=r"302.*API URL"):
         await export(sim, db, max_workers=1)
@@ -67,7 +67,7 @@ async def test_a_redirect_leads_nowhere(db: Path) -> None:
 
 
 async def test_an_unreachable_server_fails_every_batch_with_words(db: Path) -> None:
-    """Where nothing listens, each batch fails with the address and the days after so many attempts, and stays to do."""
+    """If no server listens, each batch fails with the address and the days after all attempts, and stays missing."""
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
     result = await export(simulator(), db, chunk_days=3, transport=None, api_url=url, retries=1)
@@ -93,7 +93,7 @@ async def test_an_unreachable_server_fails_every_batch_with_words(db: Path) -> N
     ],
 )
 async def test_a_where_expression_reaches_the_server_as_it_is(db: Path, where: str) -> None:
-    """Quotes, signs that mean something in a URL, and letters of any script survive the request."""
+    """Quotes, characters with a meaning in URLs, and letters of any script are sent unchanged."""
     sim = simulator()
     result = await export(sim, db, where=where)
     assert sim.requests[0].params["where"] == where
@@ -120,7 +120,7 @@ async def test_an_empty_answer_that_is_an_error_is_no_empty_day(db: Path) -> Non
 
 
 async def test_an_export_that_its_table_forbids_asks_for_nothing(db: Path) -> None:
-    """A table that is there, or is not, decides before any quota is spent."""
+    """Whether the table exists is checked before any quota is used."""
     sim = simulator()
     with pytest.raises(TableNotFoundError):
         await export(sim, db, mode="append")
@@ -134,7 +134,7 @@ async def test_an_export_that_its_table_forbids_asks_for_nothing(db: Path) -> No
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_a_day_that_has_not_begun_fails_its_batch_only(db: Path, shape: Any) -> None:
-    """The other days are here, the day costs one request, and the error names the last day to ask for."""
+    """The other days are exported, the day costs one request, and the error names the latest possible day."""
     sim = simulator(rules=Rules(shape=shape))
     result = await export(sim, db, "2024-05-28", "2024-06-02")
     assert result.failed_date_ranges == (("2024-06-02", "2024-06-02"),)
@@ -147,7 +147,7 @@ async def test_a_day_that_has_not_begun_fails_its_batch_only(db: Path, shape: An
 
 
 async def test_a_day_that_has_begun_meanwhile_is_fetched_by_resume(db: Path) -> None:
-    """The day that was refused is asked for again, and then it is there."""
+    """The day that was rejected is requested again, and succeeds."""
     clock = [NOW]
     sim = simulator(now=lambda: clock[0])
     await export(sim, db, "2024-05-28", "2024-06-02")
@@ -161,7 +161,7 @@ async def test_a_day_that_has_begun_meanwhile_is_fetched_by_resume(db: Path) -> 
 async def test_days_before_the_plans_history_stop_the_export_and_name_the_first_day(
     db: Path, shape: Any
 ) -> None:
-    """Nothing is clamped: the error has the first day of the plan's history, with which it works."""
+    """The range is not changed silently: the error has the first day of the plan's history, which works."""
     sim = simulator(history_days=90, rules=Rules(shape=shape))
     with pytest.raises(QueryError, match=r"the plan's history starts on 2024-03-03"):
         await export(sim, db, "2024-02-01", "2024-03-09", max_workers=1, chunk_days=10)
@@ -185,7 +185,7 @@ async def test_midnight_during_an_export_changes_nothing_of_its_plan(db: Path) -
 
 @pytest.mark.parametrize("mode", ["resume", *slow(["append"])])
 async def test_a_first_batch_that_fails_leaves_a_table_to_go_on_with(db: Path, mode: str) -> None:
-    """Where the first day fails after others were committed, the documented next step completes the table."""
+    """If the first day fails after others were committed, the documented next step completes the table."""
     sim = simulator(faults=[Fault("500", last=FIRST)])
     result = await export(sim, db, retries=0, chunk_days=1)
     assert (result.successful_batches, result.failed_batches) == (8, 1)
@@ -196,7 +196,7 @@ async def test_a_first_batch_that_fails_leaves_a_table_to_go_on_with(db: Path, m
 
 
 async def test_a_hole_is_never_claimed_to_be_held(db: Path) -> None:
-    """Days that failed between others are counted as missing, and what was selected is recorded."""
+    """Days that failed between others count as missing, and the selection is recorded."""
     sim = simulator(faults=[Fault("500", FIFTH, date(2024, 3, 6))])
     await export(sim, db, retries=0, chunk_days=1, events=["Sign Up", "Page View"])
     assert query(db, "SELECT from_date, to_date, missing_days FROM _metadata") == [(FIRST, LAST, 2)]
@@ -205,7 +205,7 @@ async def test_a_hole_is_never_claimed_to_be_held(db: Path) -> None:
 
 @pytest.mark.parametrize("hole", [FIFTH, *slow([FIRST, LAST])])
 async def test_the_latest_event_does_not_say_where_to_resume(db: Path, hole: date) -> None:
-    """Resume fetches the days that are missing, wherever they lie, and no others."""
+    """Resume fetches exactly the missing days, wherever they are."""
     sim = simulator(faults=[Fault("500", hole, hole)])
     await export(sim, db, retries=0, chunk_days=1)
     sim.faults = []
@@ -227,7 +227,7 @@ async def test_days_without_events_make_a_table(db: Path, mode: str) -> None:
 
 
 async def test_a_failed_replacement_leaves_the_old_table(db: Path) -> None:
-    """Until all new days are there, the rows, the ledger and the metadata are those of the old ones."""
+    """Until all new days are complete, the rows, the ledger and the metadata are the old ones."""
     sim = simulator()
     await export(sim, db)
     before = held(db), query(db, "SELECT * FROM _metadata")
@@ -238,7 +238,7 @@ async def test_a_failed_replacement_leaves_the_old_table(db: Path) -> None:
 
 
 async def test_counts_are_not_of_32_bits(db: Path) -> None:
-    """More rows than 2^31 can be counted in the ledger and in the metadata."""
+    """The ledger and the metadata can count more than 2^31 rows."""
     await export(simulator(), db, *ONE_DAY)
     counted = query(
         db,
@@ -252,7 +252,7 @@ async def test_counts_are_not_of_32_bits(db: Path) -> None:
 
 
 async def test_no_index_stands_between_an_event_and_its_table(db: Path) -> None:
-    """A key of the table made each insert a search, and let one event push out another."""
+    """A primary key would make each insert a search, and let one event replace another."""
     await export(simulator(), db, *ONE_DAY)
     found = "(SELECT table_name FROM duckdb_constraints() UNION ALL SELECT table_name FROM duckdb_indexes())"
     assert query(db, f"SELECT count(*) FROM {found} WHERE table_name = 'events'") == [(0,)]
@@ -281,7 +281,7 @@ async def test_a_callback_that_raises_neither_hangs_the_export_nor_loses_a_batch
 
 
 def test_a_limit_beside_parallel_is_refused(sim: Simulator, url: str, db: Path) -> None:
-    """It would hold for each request and not for the export, so it is not ignored, and costs no request."""
+    """It would apply to each request rather than to the export, so it is rejected without a request."""
     with (
         Workspace(path=db, api_url=url) as workspace,
         pytest.raises(ValueError, match="limit cannot be used with"),
@@ -293,7 +293,7 @@ def test_a_limit_beside_parallel_is_refused(sim: Simulator, url: str, db: Path) 
 
 
 async def test_years_fit_into_an_hour_of_quota(db: Path) -> None:
-    """More days than an hour has requests are exported in one go, and the server refuses none."""
+    """More days than there are requests in an hour are exported at once, and the server refuses none."""
     sim = simulator(events_per_day=1, per_hour=60)
     result = await export(sim, db, "2023-01-01", "2024-05-01", per_hour=60)
     assert result.failed_batches == 0

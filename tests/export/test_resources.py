@@ -238,7 +238,7 @@ async def test_a_callback_that_blocks_the_loop_loses_nothing(db: Path) -> None:
 
 
 def test_a_callback_may_use_its_workspace(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It can read what is committed, is refused another export, and may close the workspace's own connection."""
+    """It can read committed rows, cannot start another export, and may close the workspace's own connection."""
     sim = simulator()
     seen: list[int] = []
     with served(sim) as url:
@@ -308,7 +308,7 @@ async def by_a_sibling(call: Callable[[], Coroutine[Any, Any, object]], asked: a
 @pytest.mark.parametrize("stop", [by_time, by_its_group, *slow([by_a_sibling])])
 @pytest.mark.parametrize("fault", ["stall", *slow(["stall_before_head", "500"])])
 async def test_a_cancelled_export_leaves_nothing_running(stop: Any, fault: Any, db: Path) -> None:
-    """No task, no thread at work, no connection, no transaction, no staging: in the server's silence and between."""
+    """No task, thread, connection, transaction or staging is left, whether or not the server is responding."""
     sim = simulator(faults=[Fault(fault, after=3)])
     asked = anyio.Event()
     with served(sim) as url:

@@ -30,7 +30,7 @@ def empty_chunks(draw: st.DrawFn) -> list[Chunk]:
 
 @given(empty=empty_chunks(), most=st.none() | st.integers(1, 8))
 def test_every_empty_chunk_is_requested_once_or_skipped(empty: list[Chunk], most: int | None) -> None:
-    """The runs hold each chunk once, without a day between, in at most so many requests."""
+    """The runs have each chunk once, have no gaps, and need at most the allowed number of requests."""
     requests = second_requests(empty, most)
     in_runs = [chunk for run in requests.runs for chunk in run]
     assert sorted([*in_runs, *requests.skipped]) == empty
@@ -41,13 +41,13 @@ def test_every_empty_chunk_is_requested_once_or_skipped(empty: list[Chunk], most
 
 @given(empty=empty_chunks())
 def test_a_request_has_a_hundred_days_where_there_may_be_many(empty: list[Chunk]) -> None:
-    """Without a bound on requests, only a single chunk may have more days."""
+    """Without a limit on requests, only a single chunk may have more days."""
     for run in second_requests(empty, None).runs:
         assert len(run) == 1 or Chunk(run[0].first, run[-1].last).length <= 100
 
 
 def test_a_long_run_is_not_cut_where_requests_are_few() -> None:
-    """2,000 empty days in a row are one request rather than days that nothing proves."""
+    """2,000 consecutive empty days are one request, so that they can be proven empty."""
     empty = [Chunk(day(number), day(number)) for number in range(2000)]
     requests = second_requests(empty)
     assert [len(run) for run in requests.runs] == [2000]
@@ -55,7 +55,7 @@ def test_a_long_run_is_not_cut_where_requests_are_few() -> None:
 
 
 def test_the_longest_runs_are_asked_for_first() -> None:
-    """Where runs are too many, the short ones are skipped."""
+    """If there are too many runs, the short ones are skipped."""
     runs = [(10 * number, 10 * number + length) for number, length in enumerate((1, 3, 2, 4, 0, 5))]
     empty = [Chunk(day(first), day(last)) for first, last in runs]
     assert second_requests(empty, 5).skipped == (empty[4],)

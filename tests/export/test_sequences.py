@@ -19,7 +19,7 @@ Mode = Literal["create", "append", "replace", "resume"]
 
 
 class Batch(NamedTuple):
-    """What one request delivered that still counts."""
+    """The result of one request that is still in the table."""
 
     first: date
     last: date

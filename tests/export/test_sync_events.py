@@ -87,7 +87,7 @@ async def test_late_removed_and_merged_events_are_reported(db: Path) -> None:
 
 @pytest.mark.parametrize("left", [0, 1, 4, 5])
 async def test_a_day_that_lost_over_half_of_its_events_is_kept(db: Path, left: int) -> None:
-    """The old rows stay until the loss is accepted; a day with half of its events is replaced."""
+    """The old rows stay until the loss is accepted; a day with exactly half of its events is replaced."""
     server = full()
     await sync(server.transport(), db, NIGHT, since="2024-03-01")
     before = table(db)
@@ -111,7 +111,7 @@ async def test_a_day_that_lost_over_half_of_its_events_is_kept(db: Path, left: i
 
 
 async def test_a_loss_that_is_over_is_no_longer_reported(db: Path) -> None:
-    """When the events are back, the day is replaced, and nothing is kept."""
+    """When the events return, the day is replaced, and nothing is kept."""
     server = full()
     await sync(server.transport(), db, NIGHT, since="2024-03-01")
     lost, server.days[DAYS[0]] = server.days[DAYS[0]], []
@@ -124,7 +124,7 @@ async def test_a_loss_that_is_over_is_no_longer_reported(db: Path) -> None:
 
 
 async def test_accepting_does_not_accept_later_losses(db: Path) -> None:
-    """`accept_loss` concerns the days that were reported before; a new loss is kept."""
+    """`accept_loss` applies to the days that were reported before; a new loss is kept."""
     server = full()
     await sync(server.transport(), db, NIGHT, since="2024-03-01")
     server.days[DAYS[0]] = []
@@ -165,7 +165,7 @@ async def test_a_refused_day_is_no_longer_failed(db: Path) -> None:
 
 
 async def test_an_empty_day_is_no_news_the_second_time(db: Path) -> None:
-    """A day that counts as empty causes a warning once, although every sync fetches it."""
+    """A day that is treated as empty causes one warning, although every sync fetches it."""
     server = full()
     server.days[DAYS[1]] = []
     with pytest.warns(UserWarning, match="2024-03-02"):

@@ -53,7 +53,7 @@ def test_some_weeks(
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [2])
 def test_a_year(seed: int, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]) -> None:
-    """The same for a year, with four quiet ends of a quarter."""
+    """A year of syncs, with a quiet week at the end of each quarter."""
     figures = anyio.run(live, Project(tmp_path / "events.duckdb", seed, weeks=52))
     for name, value in figures.items():
         record_testsuite_property(name, value)

@@ -28,7 +28,7 @@ BLOCKS = [b"".join(LINES[first : first + 5]) for first in range(0, 40, 5)]
 
 
 class Chunks:
-    """Chunks on their way through staging and validation; each block is a segment."""
+    """Chunks that pass through staging and validation; each block is a segment."""
 
     def __init__(self, staging: Staging) -> None:
         self.staging = staging
@@ -183,7 +183,7 @@ def test_each_complete_attempt_has_one_result(
 
 
 async def test_segments_may_arrive_when_the_validators_have_ended(tmp_path: Path) -> None:
-    """The export is cancelled or fails then, and no broken channel replaces the reason."""
+    """Then the export fails or is cancelled, and a broken channel does not hide the reason."""
     async with validating(tmp_path / "db", validators=0) as chunks:
         await chunks.begin(DAYS[0], *BLOCKS)
         await chunks.fail(DAYS[0])
@@ -201,7 +201,7 @@ async def test_an_earlier_chunk_has_priority(tmp_path: Path) -> None:
 
 
 async def test_odd_lines_and_lost_lines_concern_their_chunk_only(tmp_path: Path) -> None:
-    """A malformed chunk and one whose file became shorter have their verdicts; the others are valid."""
+    """A malformed chunk and one whose file was truncated have their verdicts; the others are valid."""
     async with validating(tmp_path / "db") as chunks:
         for chunk in DAYS[:3]:
             blocks = [*BLOCKS[:3], b"odd\n"] if chunk is DAYS[0] else BLOCKS[:4]

@@ -26,7 +26,7 @@ def columns(db: duckdb.DuckDBPyConnection, view: str) -> list[str]:
 
 
 def test_rows_without_properties_stay() -> None:
-    """A row whose properties are NULL is in the table beside rows that are read in Python."""
+    """A row whose properties are NULL is in the table, along with rows that are read in Python."""
     with duckdb.connect() as db:
         rows = ['{"a":1}', r'{"a":"\u0001","b":2}']
         store(db, 1, rows)
@@ -36,7 +36,7 @@ def test_rows_without_properties_stay() -> None:
 
 
 def test_views_that_begin_late_have_all_columns() -> None:
-    """Views of a table that exists have the columns of all batches, as if they had been there from the beginning."""
+    """Views of an existing table have the columns of all batches, as if they had existed from the start."""
     with duckdb.connect() as db:
         store(db, 1, ['{"a":1}'])
         store(db, 2, ['{"b":1}'], event="Other")
@@ -64,7 +64,7 @@ def test_a_view_that_the_user_dropped_returns_whole() -> None:
 
 
 def test_views_that_are_switched_off_are_dropped() -> None:
-    """Otherwise they would lack later columns; switched on again, they are made for all rows."""
+    """Otherwise, they would lack later columns; when enabled again, they are created for all rows."""
     with duckdb.connect() as db:
         store(db, 1, ['{"a":1}'])
         make_flat(db, per_event=True)
@@ -77,7 +77,7 @@ def test_views_that_are_switched_off_are_dropped() -> None:
 
 
 def test_a_flat_table_that_the_user_renamed_is_the_users_own() -> None:
-    """It is not replaced; under the old name a new one is made."""
+    """It is not replaced; a new one is created under the old name."""
     with duckdb.connect() as db:
         store(db, 1, ['{"a":1}'])
         make_flat(db)
@@ -103,7 +103,7 @@ async def test_forgetting_names_flat_tables_that_it_cannot_refresh(db: Path) -> 
 
 
 async def test_forgetting_stops_at_a_changed_flat_table(db: Path) -> None:
-    """Nothing is removed if a flat table cannot follow."""
+    """Nothing is removed if a flat table cannot be updated."""
     await export(simulator(), db, last="2024-03-01")
     with Workspace(path=db) as workspace:
         workspace.flatten()
@@ -118,7 +118,7 @@ async def test_forgetting_stops_at_a_changed_flat_table(db: Path) -> None:
 
 
 def test_long_texts_have_more_memory(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of an average of 10 kB can be flattened with the least memory with which they can be exported."""
+    """Rows with an average of 10 kB can be flattened with the least memory that can export them."""
     monkeypatch.setenv("MPX_MEMORY_LIMIT", "96MB")
     rows = [f'{{"text":"{"x" * 10_000}","number":{number}}}' for number in range(2048)]
     with duckdb.connect(str(db)) as connection:
@@ -131,7 +131,7 @@ def test_long_texts_have_more_memory(db: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_long_rows_that_are_read_in_python() -> None:
-    """Many of them are read some megabytes at a time, and none is left out."""
+    """Many of them are read some megabytes at a time, and none is omitted."""
     with duckdb.connect() as db:
         rows = [f'{{"text":"\\u0001{"x" * 500_000}","number":{number}}}' for number in range(30)]
         store(db, 1, [*rows, *['{"text":"\\u0001"}'] * 5_000])

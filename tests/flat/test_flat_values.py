@@ -83,7 +83,7 @@ def batches(draw: st.DrawFn) -> list[list[str]]:
 @example([['{"a":1}'], ['{"a":1.10}', '{"a":-0}'], ['{"a":"x,1.50"}']], None)
 @example([['{"a":0.5,"b":1E5}'], ['{"a":9007199254740993,"b":"\\u0001"}']], None)
 def test_every_value_is_in_the_table(texts: list[list[str]], data: st.DataObject | None) -> None:
-    """Updated batch by batch in any order, with batches removed between, it holds what one made from scratch holds."""
+    """Updated batch by batch in any order, with batches removed in between, it equals a table created from scratch."""
     order = list(enumerate(texts, start=1))
     removed = data.draw(st.sets(st.sampled_from([number for number, _ in order]))) if data else set()
     if data:

@@ -59,7 +59,7 @@ def is_up_to_date(db: Path) -> bool:
 
 
 async def test_only_changed_batches_are_read(db: Path) -> None:
-    """New and replaced batches are, and those from which or to which duplicates moved; nothing else is."""
+    """These are new and replaced batches, and batches whose duplicates have moved."""
     sim = simulator(**(DIFFICULT | {"leaks": 0.5}))
     await export(sim, db, last="2024-03-06", chunk_days=1)
     assert (await flatten_events(db)).batches_read == 6
@@ -84,7 +84,7 @@ async def test_a_replaced_table_is_read_whole(db: Path) -> None:
 
 
 async def test_forgotten_persons_leave_flat_tables(db: Path) -> None:
-    """Their rows are deleted with the same transaction, in every flat table; the others stay."""
+    """Their rows are deleted in the same transaction, in every flat table; the others stay."""
     await export(simulator(**DIFFICULT), db, last="2024-03-03", chunk_days=1)
     with Workspace(path=db) as workspace:
         workspace.flatten()
@@ -102,7 +102,7 @@ async def test_forgotten_persons_leave_flat_tables(db: Path) -> None:
 
 
 async def test_forgetting_leaves_later_batches_to_flatten(db: Path) -> None:
-    """A batch that the flat table does not have yet is not read."""
+    """A batch that is not in the flat table yet is not read."""
     await export(simulator(), db, last="2024-03-01")
     await flatten_events(db)
     await export(simulator(), db, "2024-03-02", "2024-03-02", mode="append")
@@ -127,7 +127,7 @@ async def test_dropping_the_events_drops_what_was_made_of_them(db: Path) -> None
 
 
 async def test_tables_of_the_user_stay(db: Path) -> None:
-    """A table or view of the name is an error, and is not changed; so is a flat table of other events."""
+    """A table or view with the name is an error, and is not changed; so is a flat table of other events."""
     await export(simulator(), db, last="2024-03-02")
     await export(simulator(), db, last="2024-03-02", table="others")
     query(db, "CREATE TABLE events_flat AS SELECT 42 AS answer")
@@ -178,7 +178,7 @@ async def test_a_changed_flat_table_is_an_error(db: Path) -> None:
 
 
 async def test_settings_are_kept(db: Path) -> None:
-    """Keys and events of the first call hold for later ones; others are an error without `rebuild`."""
+    """Keys and events of the first call apply to later ones; others are an error without `rebuild`."""
     await export(simulator(), db, last="2024-03-02")
     result = await flatten_events(db, only=["$os", "missing"], events=["Sign Up"])
     assert result.new_columns == ("$os",)
@@ -194,7 +194,7 @@ async def test_settings_are_kept(db: Path) -> None:
 
 
 async def test_an_export_updates_flat_tables(db: Path) -> None:
-    """With `flatten` it makes one or updates all; without, it updates those with the setting `auto`."""
+    """With `flatten`, it creates one or updates all; without it, it updates those with the setting `auto`."""
     await export(simulator(), db, last="2024-03-01", flatten=True)
     rows = "SELECT count(DISTINCT export_batch) FROM events_flat"
     assert query(db, rows) == [(1,)]
@@ -209,7 +209,7 @@ async def test_an_export_updates_flat_tables(db: Path) -> None:
 
 
 async def test_an_export_first_checks_whether_a_flat_table_can_be_made(db: Path) -> None:
-    """A table of the user with its name is an error before the first request."""
+    """If the user has a table with the name, there is an error before the first request."""
     query(db, "CREATE TABLE events_flat AS SELECT 42 AS answer")
     sim = simulator()
     with pytest.raises(TableExistsError):
@@ -219,7 +219,7 @@ async def test_an_export_first_checks_whether_a_flat_table_can_be_made(db: Path)
 
 
 async def test_each_event_has_a_view(db: Path) -> None:
-    """It has the rows of the event and its columns; names are safe, and tables of the user are not replaced."""
+    """It has the rows and columns of the event; names are safe, and the user's own tables are not replaced."""
     await export(simulator(), db, last="2024-03-02")
     query(db, "CREATE TABLE events_flat_sign_up AS SELECT 42 AS answer")
     result = await flatten_events(db, per_event=True)
@@ -254,7 +254,7 @@ async def test_an_export_and_a_flattening_exclude_each_other(db: Path) -> None:
 
 
 def test_odd_keys_have_columns() -> None:
-    """The rule for names: the key; a number after it where the name is taken; `_empty` for the empty key."""
+    """The column's name is the key, with a number if the name is taken; `_empty` for the empty key."""
     with duckdb.connect() as db:
         keys = ["", "a", "A", "event_name", "Insert_ID", "_other", "_empty", 'x"y', "a\\u0000b"]
         row = (

@@ -55,7 +55,7 @@ async def state(client: httpx.AsyncClient, *, until: str) -> dict[str, Any]:
 
 
 async def test_an_export_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before, there is none; afterwards, the file is exact, and the state has progress and result."""
+    """Before it, there is none; afterwards, the file is exact, and the state has progress and result."""
     sim = simulator()
     async with service(sim, tmp_path, monkeypatch) as client:
         assert (await client.get("/export")).json() == {"state": "none"}
@@ -68,7 +68,7 @@ async def test_an_export_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("how", ["request", "end"])
 async def test_an_export_is_cancelled(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a request or by the end of the service. There is one export at a time, and the next one completes the days."""
+    """By a request or by the end of the service. Only one export runs at a time, and the next one completes the days."""
     sim = simulator(faults=[Fault("stall", times=1)])
     async with service(sim, tmp_path, monkeypatch) as client:
         await client.post("/export", params=DAYS)

@@ -58,7 +58,7 @@ def test_the_overview_has_every_page() -> None:
 
 @pytest.mark.parametrize("name", ["systemd", "github_actions", "docker", "dbt"])
 def test_every_command_line_parses(name: str) -> None:
-    """The nightly command is the same everywhere, but a workflow may lose its file."""
+    """The nightly command is the same everywhere, except that a workflow may lose its file."""
     lines = command_lines(name)
     for line in lines:
         parsed(words_of(line))
@@ -72,7 +72,7 @@ def ago(days: int) -> str:
 
 
 def test_the_first_and_the_nightly_sync_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands of systemd's page, in the working directory of its service, print nothing."""
+    """The commands on systemd's page, in the service's working directory, print nothing."""
     sim = simulator(events_per_day=5, now=lambda: datetime.now(UTC))
     monkeypatch.chdir(tmp_path)
     with environment(sim, tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def units(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_the_units_belong_together(units: Mapping[str, Path]) -> None:
-    """The timer has the name of the service, which may write into its own folder only, and the page starts the timer."""
+    """The timer has the service's name, the service may write only into its own folder, and the page starts the timer."""
     assert units["service"].stem == units["timer"].stem
     service = ConfigParser(interpolation=None)
     service.optionxform = str  # type: ignore[assignment,method-assign] # names with capitals
@@ -125,7 +125,7 @@ def workflow() -> dict[str, Any]:
 
 
 def test_the_workflow_saves_the_file_that_it_restores() -> None:
-    """Also if some days failed. Its only permission is to read, and a second run waits."""
+    """It does so even if some days failed. It has only read permission, and a second run waits."""
     job = workflow()["jobs"]["export"]
     restore, save = (step for step in job["steps"] if "cache" in step.get("uses", ""))
     assert restore["with"]["key"].startswith(restore["with"].pop("restore-keys"))

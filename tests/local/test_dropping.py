@@ -42,7 +42,7 @@ def books(db: Path) -> list[tuple[int, ...]]:
 
 
 def test_dropping_takes_the_books_along(tmp_path: Path) -> None:
-    """The table's rows, ledger rows, rejects, hidden duplicates and ids go, those of another table stay."""
+    """The table's rows, ledger rows, rejects, hidden duplicates and strays are deleted, those of another table stay."""
     db = tmp_path / "x.duckdb"
     sim = run(lambda: exported(db, "events", "others"))
     for number, table in enumerate(("events", "others")):
@@ -75,7 +75,7 @@ def test_a_table_of_an_older_release_can_be_dropped_and_one_of_a_newer_cannot(tm
 
 
 def test_after_a_drop_resume_starts_from_nothing(tmp_path: Path) -> None:
-    """To exports a dropped table is not there: resume fetches all of it, and create makes it."""
+    """For exports, a dropped table does not exist: resume fetches all of it, and create creates it."""
     db = tmp_path / "x.duckdb"
     sim = run(lambda: exported(db, "events"))
     for mode in ("resume", "create"):
@@ -106,7 +106,7 @@ def test_dropping_takes_along_what_a_replace_has_left(tmp_path: Path) -> None:
 
 
 def test_dropping_is_all_or_nothing(workspace: Workspace) -> None:
-    """Where one of the tables cannot be dropped, none is; a table named twice is dropped once."""
+    """If one of the tables cannot be dropped, none is; a table named twice is dropped once."""
     with pytest.raises(TableNotFoundError):
         workspace.drop("events", "and mine", "nothing", force=True)
     assert [table.name for table in workspace.tables(all=True)] == ["and mine", "events"]
@@ -165,7 +165,7 @@ def test_nothing_is_dropped_during_an_export(tmp_path: Path) -> None:
 
 
 def test_drop_all_takes_what_was_fetched(tmp_path: Path) -> None:
-    """`drop_all` drops fetched tables, or those of one type, and leaves the user's own."""
+    """`drop_all` drops exported tables, or those of one type, and keeps the user's own."""
     db = tmp_path / "x.duckdb"
     run(lambda: exported(db, "one", "two"))
     with Workspace(path=db) as workspace:
@@ -209,7 +209,7 @@ def test_dropping_what_is_listed_leaves_tables_of_the_user(tmp_path: Path) -> No
 
 
 def test_tables_of_mixpanel_data_are_dropped_with_what_it_says_of_them(tmp_path: Path) -> None:
-    """In a file of mixpanel_data's its own list forgets what was dropped."""
+    """In a file of mixpanel_data, its own list of tables no longer has the dropped ones."""
     db = made_with_people(tmp_path / "x.duckdb")
     with Workspace(path=db) as workspace:
         workspace.drop_all("profiles")

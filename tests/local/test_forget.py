@@ -136,7 +136,7 @@ EVENTS = st.lists(
 def test_the_table_is_the_table_without_the_persons(
     days: dict[str, list[bytes]], ids: set[str], user: bool
 ) -> None:
-    """For any events the rest stays as it was, the ledger agrees with it, and `resume` requests nothing."""
+    """For any events, the other rows are unchanged, the ledger matches, and `resume` requests nothing."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         db = Path(folder, "events.duckdb")
         load(db, days)
@@ -181,7 +181,7 @@ def full(db: Path, days: dict[str, list[bytes]]) -> Path:
 
 
 def test_hidden_rows_and_raw_lines_go_too(full: Path) -> None:
-    """Duplicates of the events, their keys, and raw lines with the id, escaped or not, are gone; others stay."""
+    """Duplicates of the events, their keys, and raw lines with the id, escaped or not, are deleted; others stay."""
     assert query(full, "SELECT count(*) FROM _export_duplicates") == [(2,)]
     result = forget(full, ID)
     assert counts(result) == (4, 2, 3)
@@ -205,7 +205,7 @@ def test_hidden_rows_and_raw_lines_go_too(full: Path) -> None:
 def test_resume_requests_nothing_and_append_brings_the_person_back(
     full: Path, days: dict[str, list[bytes]]
 ) -> None:
-    """Table and ledger agree afterwards; what Mixpanel still has returns with the days that are fetched again."""
+    """Afterwards the ledger matches the table; events that Mixpanel still has return when their days are fetched again."""
     before = held(full)
     forget(full, ID)
     assert load(full, days) == []
@@ -273,7 +273,7 @@ def test_every_table_and_an_unfinished_replacement_are_searched(
 
 
 def test_a_table_that_was_dropped_by_hand_leaves_nothing_of_the_person(full: Path) -> None:
-    """The ledger tables are searched although the table is not there."""
+    """The ledger tables are searched although the table does not exist."""
     with closing(duckdb.connect(str(full))) as connection:
         connection.execute("DROP TABLE events")
     assert counts(forget(full, ID)) == (0, 2, 3)
@@ -288,7 +288,7 @@ def test_a_table_that_was_dropped_by_hand_leaves_nothing_of_the_person(full: Pat
     ],
 )
 def test_a_table_whose_columns_were_changed_is_an_error(change: str, full: Path) -> None:
-    """Rows that cannot be searched are never reported as removed, and nothing else is removed either."""
+    """Rows that cannot be searched are never reported as deleted, and nothing else is deleted either."""
     query(full, f"ALTER TABLE events {change}")
     before = query(full, "SELECT count(*) FROM _export_duplicates")
     with pytest.raises(TableFormatError) as caught:
@@ -336,7 +336,7 @@ def test_what_cannot_be_searched_is_an_error(tmp_path: Path, full: Path) -> None
 
 
 def test_an_export_that_runs_is_not_disturbed(db: Path, days: dict[str, list[bytes]]) -> None:
-    """In the process of the export it is refused."""
+    """In the process of the export, it is refused."""
 
     def during(_: BatchProgress) -> None:
         with pytest.raises(ExportRunningError):
@@ -347,7 +347,7 @@ def test_an_export_that_runs_is_not_disturbed(db: Path, days: dict[str, list[byt
 
 
 def test_an_id_must_be_a_text(full: Path) -> None:
-    """An empty id would mean every event without one. No message has an id."""
+    """An empty id would match every event without one. No message contains an id."""
     wrong: list[tuple[Any, ...]] = [(), ("",), (ID, ""), ("\ud800",), (42,)]
     for ids in wrong:
         with pytest.raises(ArgumentError) as caught:
@@ -371,7 +371,7 @@ def contents(db: Path) -> list[object]:
 
 
 def test_an_error_inside_leaves_everything(full: Path) -> None:
-    """A transaction of another connection that changes the same rows stops it; nothing is removed, and later all is."""
+    """If another connection's transaction changes the same rows, nothing is deleted; a later call deletes everything."""
     before = contents(full)
     with closing(duckdb.connect(str(full))) as other:
         other.begin()

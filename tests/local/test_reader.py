@@ -89,7 +89,7 @@ def test_readers_share_a_file(db: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_not_made(db: Path) -> None:
-    """The error names the path, and looking leaves nothing."""
+    """The error names the path, and no file is created."""
     with pytest.raises(DatabaseNotFoundError, match="there is no database"), reading(db, wait=60):
         pytest.fail("there is no file")
     assert not db.exists()
@@ -120,7 +120,7 @@ def test_a_file_whose_writer_was_killed_can_be_looked_into(db: Path) -> None:
      "PREPARE p AS COPY t TO 'out.csv'; EXECUTE p"],
 )  # fmt: skip
 def test_nothing_can_be_changed(db: Path, sql: str) -> None:
-    """DuckDB refuses it, in one line, and the file is as it was."""
+    """DuckDB's error has one line, and the file is unchanged."""
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     before = db.read_bytes()
     with pytest.raises(ValueError, match="SQL: ") as caught, reading(db) as connection:
@@ -141,7 +141,7 @@ def test_nothing_can_be_changed(db: Path, sql: str) -> None:
     ],
 )
 def test_wrong_sql_is_one_line(db: Path, sql: str, says: str) -> None:
-    """Whether it is noticed before the first row or at it; no variable of this program is taken for a table."""
+    """The error may occur before or at the first row; no variable of this program is used as a table."""
     query(db, "CREATE TABLE t AS SELECT 1 AS x")
     with pytest.raises(ValueError, match="SQL: ") as caught, reading(db) as connection:
         answer = run_query(connection, sql, as_text)
@@ -186,7 +186,7 @@ def test_any_statement_with_rows_can_be_asked(
 
 
 def test_all_rows_come_however_many(db: Path) -> None:
-    """They are fetched in pieces, and none is lost between two."""
+    """They are fetched in pieces, and none is lost in between."""
     duckdb.connect(str(db)).close()
     with reading(db) as connection:
         answer = run_query(connection, "FROM range(12345) AS t(x) ORDER BY x", as_text)
@@ -195,7 +195,7 @@ def test_all_rows_come_however_many(db: Path) -> None:
 
 
 def test_parquet_is_there_when_it_is_whole(db: Path, tmp_path: Path) -> None:
-    """It holds the rows and their types, replaces an earlier file, and an error leaves that as it was."""
+    """It has the rows and their types, replaces an earlier file, and an error leaves that unchanged."""
     query(db, "CREATE TABLE t AS SELECT 1 AS x, '{\"a\":1E5}'::JSON AS j")
     file = tmp_path / "it's.parquet"
     file.write_text("old")
@@ -299,7 +299,7 @@ def memory() -> Iterator[duckdb.DuckDBPyConnection]:
 def test_rows_belong_to_the_day_that_clocks_of_the_zone_show(
     memory: duckdb.DuckDBPyConnection, times: list[datetime | None], zone: str
 ) -> None:
-    """Rows counted by the quarter of an hour are those counted one by one, in any zone."""
+    """Rows counted by quarter of an hour equal those counted one by one, in any zone."""
     memory.execute("CREATE OR REPLACE TABLE t (event_time TIMESTAMP, export_batch INTEGER)")
     memory.executemany("INSERT INTO t VALUES (?, 1)", [[time] for time in times])
     shown = Counter(time and in_zone(time.replace(tzinfo=UTC), zone).date() for time in times)

@@ -38,7 +38,7 @@ workspace = databases.workspace
 
 
 def test_a_schema_has_the_columns_in_order(workspace: Workspace) -> None:
-    """Names, types, NULLs and keys of a table, found in any case of letters, and of a view."""
+    """Names, types, NULLs and keys of a table, whose name may be in any case, and of a view."""
     assert workspace.table_schema("AND MINE") == TableSchema(
         "and mine",
         [ColumnInfo("id", "INTEGER", False, True), ColumnInfo("price", "DECIMAL(9,2)", False)],
@@ -60,7 +60,7 @@ def test_a_schema_has_the_columns_in_order(workspace: Workspace) -> None:
 
 
 def test_a_sample_is_drawn_from_the_table(workspace: Workspace) -> None:
-    """As many rows as asked for, each of the table and none twice; all where there are fewer."""
+    """As many rows as requested, all from the table and none twice; all rows if there are fewer."""
     workspace.connection.execute("CREATE TABLE numbers AS SELECT n FROM range(5000) AS numbers(n)")
     assert len(workspace.sample("numbers")) == 10
     drawn = workspace.sample("numbers", n=200)["n"].tolist()
@@ -72,7 +72,7 @@ def test_a_sample_is_drawn_from_the_table(workspace: Workspace) -> None:
 
 
 def test_a_summary_has_a_row_a_column(workspace: Workspace) -> None:
-    """Least, greatest, how many and how many NULLs; numbers have a mean, others none."""
+    """Minimum, maximum, number of values and of NULLs; only numbers have a mean."""
     summary = workspace.summarize("events")
     assert (summary.table, summary.row_count, len(summary.columns)) == ("events", 5, 6)
     time, batch = summary.columns[1], summary.columns[5]
@@ -87,7 +87,7 @@ def test_a_summary_has_a_row_a_column(workspace: Workspace) -> None:
 
 
 def test_a_breakdown_counts_the_events(workspace: Workspace) -> None:
-    """How many of each name, of how many users, when; the most frequent first, and what has no time is counted."""
+    """Events, users and times for each name, the most frequent first, including events without a time."""
     first, last = datetime(2024, 2, 28, 9), datetime(2024, 3, 2, 11)
     breakdown = workspace.event_breakdown("events")
     assert breakdown == EventBreakdownResult(
@@ -121,14 +121,14 @@ def test_a_breakdown_of_nothing(workspace: Workspace) -> None:
 
 
 def test_property_keys_are_sorted(workspace: Workspace) -> None:
-    """The keys of all events, or of those of one name, each once."""
+    """The keys of all events, or of those with one name, each once."""
     assert workspace.property_keys("events") == ["$city", "n", "plan", "zip"]
     assert workspace.property_keys("events", event="Sign up") == ["plan", "zip"]
     assert workspace.property_keys("events", "No such event") == []
 
 
 def test_column_statistics(workspace: Workspace) -> None:
-    """Of a column: values and NULLs, how many different, the most frequent with their counts."""
+    """The values and NULLs of a column, the number of different values, and the most frequent ones with their counts."""
     stats = workspace.column_stats("events", "event_name")
     assert stats == ColumnStatsResult(
         "events", "event_name", "VARCHAR", 5, 0, 0.0, 3, 60.0, [("View", 3), ("Odd", 1), ("Sign up", 1)]
@@ -151,7 +151,7 @@ def test_column_statistics_of_an_expression(workspace: Workspace) -> None:
 
 
 def test_column_statistics_of_nothing(workspace: Workspace) -> None:
-    """Without rows all counts are 0, nothing is divided by them, and the type is known."""
+    """Without rows, all counts are 0, nothing is divided by them, and the type is known."""
     stats = workspace.column_stats("and mine", "price")
     assert (stats.dtype, stats.count, stats.null_pct, stats.unique_pct) == ("DECIMAL(9,2)", 0, 0.0, 0.0)
     assert (stats.top_values, stats.mean, len(stats.df)) == ([], None, 0)
@@ -160,7 +160,7 @@ def test_column_statistics_of_nothing(workspace: Workspace) -> None:
 @given(st.lists(st.none() | st.sampled_from("aab") | st.text(max_size=3), max_size=40))
 @settings(max_examples=30, deadline=None)
 def test_counts_are_those_of_the_values(values: list[str | None]) -> None:
-    """For all columns of text: values, NULLs and the most frequent are what counting them by hand gives."""
+    """For all text columns, the counts of values, NULLs and the most frequent values are correct."""
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE t AS SELECT unnest(?::VARCHAR[]) AS v", [values])
         stats = stats_of(connection, "t", "v", 99)
@@ -187,7 +187,7 @@ def test_counts_are_those_of_the_values(values: list[str | None]) -> None:
 def test_a_missing_table_is_named_with_those_that_are_there(
     ask: Callable[[Workspace], object], workspace: Workspace
 ) -> None:
-    """What asks for a table that is not there raises `TableNotFoundError`, and changes nothing."""
+    """Methods for a table that does not exist raise `TableNotFoundError`, and change nothing."""
     with pytest.raises(TableNotFoundError, match=r"nothing does not exist.*and mine, events") as caught:
         ask(workspace)
     assert caught.value.table_name == "nothing"
@@ -218,7 +218,7 @@ def test_what_a_query_gets_wrong_is_mixpanel_datas_error(
 
 
 def test_a_relation_is_duckdbs(workspace: Workspace) -> None:
-    """`relation` can be built upon, and gives rows, frames and more."""
+    """`relation` can be extended, and returns rows and frames."""
     relation = workspace.relation("SELECT event_name FROM events")
     assert isinstance(relation, duckdb.DuckDBPyRelation)
     assert relation.filter("event_name = 'View'").aggregate("count(*)").fetchall() == [(3,)]
@@ -247,7 +247,7 @@ def test_frames_without_pandas_name_the_extra(
 
 
 def test_info_tells_where_and_what(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file, its size, its tables, and whose they are, where that is known."""
+    """The file, its size, its tables, and their project, if known."""
     for name in ("MP_USERNAME", "MP_SECRET", "MP_CONFIG_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MP_CONFIG_PATH", str(db.with_name("none.toml")))
@@ -280,7 +280,7 @@ def test_the_birth_of_a_file_is_told_where_it_is_known() -> None:
 
 
 def test_open_wants_a_file(tmp_path: Path) -> None:
-    """`open` raises for a file that is not there, as Python does and as this package does, and makes none."""
+    """`open` raises an error if the file does not exist, and creates none."""
     for kind in (FileNotFoundError, DatabaseNotFoundError, MixpanelDataError):
         for read_only in (True, False):
             with pytest.raises(kind, match=r"none\.duckdb"):
@@ -343,13 +343,13 @@ def test_a_temporary_workspace_leaves_nothing(
     ],
 )
 def test_what_is_missing_says_what_to_use(use: Callable[[Workspace], object], instead: str, db: Path) -> None:
-    """What mixpanel_data had and this has not is a `NotImplementedError` that names something instead."""
+    """Methods of mixpanel_data that are missing raise a `NotImplementedError` that names an alternative."""
     with pytest.raises(NotImplementedError, match=instead):
         use(Workspace(path=db))
 
 
 def test_summaries_print_as_what_they_are(workspace: Workspace) -> None:
-    """The values are frozen, and their text names the kind and its fields."""
+    """The values are frozen, and their repr has the class and its fields."""
     assert isinstance(workspace.summarize("events"), SummaryResult)
     assert repr(workspace.table_schema("and mine")).startswith(
         "TableSchema(table_name='and mine', columns=[ColumnInfo("

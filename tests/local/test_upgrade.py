@@ -105,7 +105,7 @@ def test_everything_else_in_the_file_stays(old: Path) -> None:
 
 @pytest.mark.anyio
 async def test_metadata_keeps_the_rows_of_events_beside_profiles(old: Path) -> None:
-    """In an upgraded file `_metadata` has tables of events and of profiles, follows exports, and forgets dropped tables."""
+    """In an upgraded file, `_metadata` has tables of events and profiles, follows exports, and omits dropped tables."""
     query(old, PROFILES)
     upgrade_database(old)
     rows = "SELECT table_name, type, row_count FROM _metadata ORDER BY 1"
@@ -139,7 +139,7 @@ def test_upgrading_twice_changes_nothing(old: Path) -> None:
 
 
 def test_a_table_that_mixpanel_data_makes_afterwards_is_upgraded_too(old: Path) -> None:
-    """Beside upgraded tables, and the view that took the place of `_metadata`, a new one is found."""
+    """A new table is found along with upgraded tables and the view that replaced `_metadata`."""
     upgrade_database(old)
     with duckdb.connect(str(old)) as connection:
         connection.execute(EVENTS.format("later"))
@@ -157,7 +157,7 @@ def test_without_claims_the_days_of_the_rows_are_imported(tmp_path: Path) -> Non
 
 
 def test_an_empty_table_has_no_days_but_those_claimed(tmp_path: Path) -> None:
-    """Without rows and claims nothing is imported; claimed days are, even without rows."""
+    """Without rows and recorded days, nothing is imported; recorded days are, even without rows."""
     nothing = made(tmp_path / "nothing.db", [], claim=None)
     assert upgrade_database(nothing).tables == (UpgradedTable("events", 0, ()),)
     claimed = made(tmp_path / "claimed.db", [])
@@ -165,7 +165,7 @@ def test_an_empty_table_has_no_days_but_those_claimed(tmp_path: Path) -> None:
 
 
 def test_rows_at_the_ends_of_time_are_kept(tmp_path: Path) -> None:
-    """Infinity and years that Python does not have are rows like others, counted for the first day of 1970."""
+    """Infinity and years outside Python's range are kept, and counted on the first day of 1970."""
     db = made(tmp_path / "old.db", noons("2024-03-01", 2))
     odd = ["infinity", "-infinity", "0044-03-15 (BC) 12:00:00", "294246-01-01 00:00:00"]
     with duckdb.connect(str(db)) as connection:
@@ -182,7 +182,7 @@ def test_rows_at_the_ends_of_time_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_table_of_the_user_is_not_mixed_in(old: Path) -> None:
-    """Where one has the name that the rows would be copied to, the upgrade is refused, and nothing changes."""
+    """If a table has the name that the rows would be copied to, the upgrade is refused, and nothing changes."""
     query(old, "CREATE TABLE _export_upgrade_events AS SELECT *, 1 AS export_batch FROM events")
     before = rows(old)
     with pytest.raises(DatabaseError, match="_export_upgrade_events"):
@@ -211,7 +211,7 @@ def test_rows_on_unclaimed_days_are_batches_of_their_own(tmp_path: Path) -> None
 )
 @examples(core=5, full=40)
 def test_every_row_is_in_an_imported_batch_near_its_day(hours: list[int], claim: list[int] | None) -> None:
-    """For all rows and claims: the batches are disjoint, hold all claimed days and each row, none a day off the mark."""
+    """For all rows and recorded days, the batches are disjoint and contain every recorded day and every row."""
     start = datetime(2024, 3, 1)
     claimed = claim and tuple(str((start + timedelta(days=day)).date()) for day in claim)
     with TemporaryDirectory() as folder:
@@ -248,7 +248,7 @@ def test_every_row_is_in_an_imported_batch_near_its_day(hours: list[int], claim:
     ],
 )
 async def test_imported_days_prove_nothing(mode: str, days: tuple[str, str], old: Path) -> None:
-    """To fetch days that were imported asks for replace, before any request, and changes nothing."""
+    """Fetching imported days requires replace; otherwise, there is an error before any request, and nothing changes."""
     upgrade_database(old)
     before = rows(old), ledger(old, "*")
     sim = simulator()
@@ -261,7 +261,7 @@ async def test_imported_days_prove_nothing(mode: str, days: tuple[str, str], old
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ["append", "resume"])
 async def test_other_days_can_be_added(mode: str, old: Path) -> None:
-    """Days beside the imported ones are fetched into the table as into any other, and fetched once."""
+    """Other days are fetched into the table as usual, once."""
     upgrade_database(old)
     before = rows(old)
     sim = simulator()
@@ -278,7 +278,7 @@ async def test_other_days_can_be_added(mode: str, old: Path) -> None:
 
 @pytest.mark.anyio
 async def test_replace_brings_the_proven_days(old: Path) -> None:
-    """Replacing the table swaps the imported rows for what Mixpanel has, and the ledger forgets them."""
+    """Replacing the table replaces the imported rows with Mixpanel's, and the ledger omits them."""
     upgrade_database(old)
     sim = simulator()
     await export(sim, old, mode="replace")
@@ -288,7 +288,7 @@ async def test_replace_brings_the_proven_days(old: Path) -> None:
 
 @pytest.mark.anyio
 async def test_times_of_a_legacy_project_are_not_mixed(old: Path) -> None:
-    """mixpanel_data took local times for UTC, so days with times converted from a zone are not added to them."""
+    """mixpanel_data treated local times as UTC, so days with converted times are not added to them."""
     upgrade_database(old)
     with pytest.raises(SelectionError, match="US/Pacific"):
         await export(
@@ -305,7 +305,7 @@ async def test_before_the_upgrade_the_error_names_it(mode: str, old: Path) -> No
 
 
 def test_a_file_of_an_older_format_stays_one(tmp_path: Path) -> None:
-    """Where the file's storage version has no zstd, it keeps its version, so the DuckDB that wrote it reads it still."""
+    """If the file's storage version has no zstd, it keeps its version, so the DuckDB that wrote it can still read it."""
     old = tmp_path / "x.db"
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH '{old}' AS made (STORAGE_VERSION 'v1.0.0')")
@@ -381,7 +381,7 @@ def test_what_cannot_be_written_leaves_the_old_file(old: Path) -> None:
 
 
 def test_a_table_that_others_refer_to_is_left_with_what_to_do(old: Path) -> None:
-    """DuckDB drops no table that a foreign key names, and room on the disk would not help."""
+    """DuckDB cannot drop a table with a foreign key to it, and disk space would not help."""
     query(old, "CREATE TABLE mine (id VARCHAR REFERENCES events(insert_id))")
     before = rows(old)
     with pytest.raises(DatabaseError, match=r"unchanged: .*; drop the tables that refer to it"):
@@ -390,7 +390,7 @@ def test_a_table_that_others_refer_to_is_left_with_what_to_do(old: Path) -> None
 
 
 def test_a_newer_ledger_is_refused(old: Path) -> None:
-    """What a newer release has written is not touched."""
+    """A file that a newer release wrote is not changed."""
     upgrade_database(old)
     with duckdb.connect(str(old)) as connection:
         connection.execute("COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 999'")
@@ -459,7 +459,7 @@ def test_the_command_speaks_json(old: Path) -> None:
 
 
 def test_the_command_fails_in_one_line(tmp_path: Path) -> None:
-    """A file that is not there is exit code 4, one of another kind 1, each with one line."""
+    """A missing file is exit code 4, a file of another kind 1, each with one line."""
     missing = mpx(str(tmp_path / "none.db"))
     assert (missing.exit_code, missing.stderr.count("\n")) == (4, 1)
     (tmp_path / "x.db").touch()

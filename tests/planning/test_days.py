@@ -18,7 +18,7 @@ from mixpanel_export._planning.planner import (
 
 @pytest.mark.parametrize("text", ["2024-02-29", "0001-01-01", "9999-12-31"])
 def test_a_day_is_read_as_written(text: str) -> None:
-    """`YYYY-MM-DD` is a day, and a day stays one."""
+    """`YYYY-MM-DD` is a day, and a date stays one."""
     assert parse_day(text, "x") == date.fromisoformat(text)
     assert parse_day(date.fromisoformat(text), "x") == date.fromisoformat(text)
 
@@ -41,7 +41,7 @@ def test_a_day_is_read_as_written(text: str) -> None:
     ],
 )
 def test_anything_else_is_no_day(text: str | date) -> None:
-    """Other ways to write a date are refused with one sentence that shows what was given."""
+    """Other notations of a date are rejected with one sentence that quotes the value."""
     with pytest.raises(
         ValueError, match=r"^from_date must be (YYYY-MM-DD|an existing date), got '"
     ) as caught:
@@ -54,7 +54,7 @@ dates = st.dates(date(1990, 1, 1), date(2100, 1, 1))
 
 @given(first=dates, days=st.integers(1, 400), chunk_days=st.integers(1, 100))
 def test_splitting_is_counting_off(first: date, days: int, chunk_days: int) -> None:
-    """A range is cut into chunks exactly as if its days were counted off by hand."""
+    """A range is divided exactly as if its days were counted off one by one."""
     expected: list[tuple[str, str]] = []
     for number in range(days):
         text = str(first + number * DAY)
@@ -96,7 +96,7 @@ def test_what_cannot_be_split_is_refused() -> None:
     offset=st.integers(-12, 14).map(lambda hours: timezone(timedelta(hours=hours))),
 )
 def test_a_day_is_open_until_it_is_over_for_48_hours(last: date, minutes: int, offset: timezone) -> None:
-    """A day is open up to two days after its end, by the clock of the zone that the moment is given in."""
+    """A day is open until two days after its end, in the time zone of the given moment."""
     end = datetime(last.year, last.month, last.day, tzinfo=offset) + DAY
     now = end + timedelta(minutes=minutes)
     assert is_open(last, now) == (now - end < timedelta(hours=48))
@@ -106,7 +106,7 @@ def test_a_day_is_open_until_it_is_over_for_48_hours(last: date, minutes: int, o
 
 
 def test_a_day_closes_at_a_moment() -> None:
-    """Exactly 48 hours after its end a day is closed, and a microsecond before it is not."""
+    """A day is closed exactly 48 hours after its end, and is open a microsecond earlier."""
     closing = datetime(2024, 1, 4, tzinfo=UTC)
     assert not is_open(START, closing)
     assert is_open(START, closing - timedelta(microseconds=1))
@@ -114,7 +114,7 @@ def test_a_day_closes_at_a_moment() -> None:
 
 
 def test_days_close_where_the_clock_is() -> None:
-    """At one moment a day is closed by a clock in Tokyo that is still open by one in California."""
+    """At the same moment, a day may be closed in Tokyo and open in California."""
     moment = datetime(2024, 1, 3, 15, tzinfo=UTC)
     assert not is_open(START, moment.astimezone(ZoneInfo("Asia/Tokyo")))
     assert is_open(START, moment.astimezone(ZoneInfo("US/Pacific")))

@@ -57,7 +57,7 @@ def test_a_project_without_timed_batches_is_planned_as_before() -> None:
 
 
 def test_thirty_days_are_many_and_chosen_lengths_are_kept() -> None:
-    """Nothing changes from thirty days on, with chunks of a fixed length, and without a quota."""
+    """Nothing changes from thirty days on, with chunks of a fixed length, or without a quota."""
     batch = took(0.01)
     assert len(planned(29, batch).chunks) == 1
     assert len(planned(30, batch).chunks) > 1
@@ -77,7 +77,7 @@ def test_open_days_stay_requests_of_their_own() -> None:
     st.sets(st.integers(10, 49), max_size=5),
 )
 def test_every_day_is_requested_once(seconds: list[float], days: int, complete: set[int]) -> None:
-    """However few the requests are; days that the table has separate them."""
+    """This holds for any number of requests; days that are in the table separate them."""
     batches = [took(each, number, number) for number, each in enumerate(seconds)]
     batches += [took(0.1, number, number) for number in complete]
     short = planned(days, *batches)
@@ -88,7 +88,7 @@ def test_every_day_is_requested_once(seconds: list[float], days: int, complete: 
 
 
 def test_the_slowest_of_the_newest_batches_counts() -> None:
-    """One slow request long ago does not count for ever, and seconds are per day."""
+    """One slow request long ago does not count forever, and seconds are per day."""
     assert expected_seconds(3, []) is None
     assert expected_seconds(3, [took(2.0, status="open")]) == 6.0
     assert expected_seconds(3, [took(8.0, 0, 3), took(1.0, 5)]) == 6.0

@@ -75,7 +75,7 @@ def test_waves_that_fit_the_quota(days: int, workers: int, requests: int | None,
 
 @given(days=st.integers(1, 900), workers=st.integers(1, 60), requests=st.none() | st.integers(1, 80))
 def test_fresh_plans_cover_evenly_within_the_quota(days: int, workers: int, requests: int | None) -> None:
-    """Without a ledger: each day once, sizes within one day, the quota kept, at most a week where it allows."""
+    """Without a ledger: each day once, sizes within one day, within the quota, and at most a week if it allows."""
     chunks = fresh(days, workers=workers, requests=requests)
     assert days_of(chunks) == list(range(days))
     assert max(sizes(chunks)) - min(sizes(chunks)) <= 1
@@ -109,7 +109,7 @@ def test_open_days_stand_alone(days: int, open_days: int, chunks: list[int]) -> 
 
 
 def test_open_days_count_against_the_quota() -> None:
-    """What open days take of the quota is not there for even chunks."""
+    """Even chunks do not use the quota that open days need."""
     assert len(fresh(365 + 3, open_days=3, requests=53)) == 53
     assert len(fresh(365 + 3, open_days=3, requests=52)) == 43
     assert len(fresh(100 + 3, open_days=3, requests=3)) == 4
@@ -157,14 +157,14 @@ def test_days_outside_are_added_on_both_sides() -> None:
 
 
 def test_a_failed_batch_binds_nothing() -> None:
-    """Rows that are not in the table bind no days together."""
+    """Rows that are not in the table do not keep days together."""
     wanted = resumed(held(1, -5, 35, "failed"))
     assert sizes(wanted.chunks) == [3] * 10
     assert wanted.added == ()
 
 
 def test_a_batch_may_fill_the_range() -> None:
-    """One batch over all days asked for, and more, is one chunk."""
+    """One batch over all requested days, and more, is one chunk."""
     wanted = appended(held(1, -1, 30), first=3, last=4)
     assert spans(wanted.chunks) == [(-1, 30)]
     assert spans(wanted.added) == [(-1, 2), (5, 30)]
@@ -180,7 +180,7 @@ def test_even_edges_move_to_the_nearer_end_of_a_batch() -> None:
 
 
 def test_fetching_again_keeps_equal_batches() -> None:
-    """A range fetched twice with the same plan is cut the same both times."""
+    """A range fetched twice with the same plan has the same chunks."""
     before = [held(n, 3 * n, 3 * n + 2) for n in range(10)]
     assert appended(*before).chunks == fresh(30)
 
@@ -197,7 +197,7 @@ def test_fixed_chunks_move_their_edge_later() -> None:
 
 
 def test_fixed_chunks_begin_with_each_run() -> None:
-    """With a number of days every run of days to be fetched is cut from its own first day."""
+    """With a fixed number of days, every run of days is divided from its own first day."""
     assert spans(resumed(held(1, 4, 10), last=20, chunk_days=3).chunks) == [
         (0, 2),
         (3, 3),
@@ -233,7 +233,7 @@ def test_holes_share_the_chunks_by_length() -> None:
 
 
 def test_a_long_run_beside_short_ones_is_cut_by_the_week_too() -> None:
-    """Short runs do not take the chunks that a long one needs to have at most a week each."""
+    """Short runs do not take the chunks that a long one needs for at most a week each."""
     rows = [held(n, 2 * n + 1, 2 * n + 1) for n in range(9)]
     wanted = resumed(*rows, last=72)
     assert days_of(wanted.chunks) == [*range(0, 18, 2), *range(18, 73)]
@@ -242,7 +242,7 @@ def test_a_long_run_beside_short_ones_is_cut_by_the_week_too() -> None:
 
 
 def test_open_batches_stay_whole_and_alone() -> None:
-    """A batch in the table that reaches into open days is one chunk; the other open days are one each."""
+    """A batch in the table that includes open days is one chunk; the other open days are one each."""
     rows = [held(1, 14, 17, "open"), held(2, 19, 20, "open")]
     wanted = plan(START, day(21), batches=rows, skip_complete=True, workers=2, first_open_day=day(17))
     assert spans(wanted.chunks) == [(0, 6), (7, 13), (14, 17), (18, 18), (19, 20), (21, 21)]
@@ -357,7 +357,7 @@ def test_every_plan_keeps_its_promises(
 def test_runs_between_held_days_are_cut_evenly(
     lengths: list[int], workers: int, requests: int | None
 ) -> None:
-    """In each run sizes differ by at most a day, the quota is kept, and no chunk could give a day to another run."""
+    """In each run, sizes differ by at most a day, the quota is kept, and no better distribution exists."""
     starts = [sum(lengths[:n]) + n for n in range(len(lengths))]
     rows = [held(n, start - 1, start - 1) for n, start in enumerate(starts) if n]
     last = starts[-1] + lengths[-1] - 1
@@ -403,7 +403,7 @@ def test_a_chunk_in_two_pieces(whole: Chunk, held: list[Chunk], pieces: tuple[Ch
 
 @given(st.integers(2, 60), st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9)), max_size=5))
 def test_pieces_are_the_whole(days: int, spans: list[tuple[int, int]]) -> None:
-    """For all chunks and batches the pieces have the chunk's days, each once, and no edge inside a batch."""
+    """For all chunks and batches, the pieces have the chunk's days, each once, and divide no batch."""
     start = date(2024, 3, 1)
     whole = Chunk(start, start + timedelta(days=days - 1))
     held = [

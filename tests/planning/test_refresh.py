@@ -110,7 +110,7 @@ def test_the_budget_limits_what_is_fetched_again(batches: list[Batch], budget: i
 @settings(max_examples=8)
 @given(st.lists(st.sampled_from([1, 1, 1, 1, 2, 4]), min_size=30, max_size=30))
 def test_every_recent_day_is_checked_once_a_week(gaps: list[int]) -> None:
-    """With a sync every night, no day of the last 30 was checked more than a week ago; missed nights are made up for."""
+    """With a sync every night, each of the last 30 days was checked within a week; missed nights are caught up."""
     batches: list[Batch] = []
     last = 0
     for gap in [1] * 35 + gaps:
@@ -185,7 +185,7 @@ def test_accepted_days_are_fetched_whatever_the_budget() -> None:
 
 
 def test_a_batch_beyond_the_days_is_fetched_whole() -> None:
-    """The days of a batch that lie outside the sync's days are named in the plan."""
+    """Days of a batch that are outside the sync's days are listed in the plan."""
     planned = synced([checked(1, -3, 2, 40), checked(2, 3, 60, 61)], lookback=1)
     assert spans(planned.chunks) == [(3, 60)]
     assert [chunk.first for chunk in planned.added] == [day(LAST) + DAY]

@@ -32,7 +32,7 @@ todays = st.dates(date(1990, 1, 1), date(2100, 1, 1))
     ],
 )
 def test_words_mean_days(text: str, first: str, last: str) -> None:
-    """A month is its first day where a range begins, and its last day where it ends."""
+    """A month is its first day at the start of a range, and its last day at the end."""
     assert resolve_day(text, "x", TODAY) == date.fromisoformat(first)
     assert resolve_day(text, "x", TODAY, last=True) == date.fromisoformat(last)
 
@@ -45,7 +45,7 @@ def test_words_mean_days(text: str, first: str, last: str) -> None:
     ],
 )  # fmt: skip
 def test_anything_else_is_refused(text: str | date) -> None:
-    """The error names the argument and shows what was passed."""
+    """The error names the argument and quotes the value."""
     with pytest.raises(ArgumentError) as caught:
         resolve_day(text, "from_date", TODAY)
     assert caught.value.argument == "from_date"
@@ -79,7 +79,7 @@ def test_last_month_ends_where_this_month_begins(today: date) -> None:
 
 @given(todays)
 def test_ranges_of_words_are_in_order(today: date) -> None:
-    """A range may mix the formats, and one that ends before it begins is refused."""
+    """A range may mix the formats, and one that ends before it starts is rejected."""
     assert checked_days("yesterday", "today", today) == Chunk(today - timedelta(days=1), today)
     with pytest.raises(ArgumentError, match="is before the first day"):
         checked_days("today", "yesterday", today)
@@ -94,7 +94,7 @@ def test_ranges_of_words_are_in_order(today: date) -> None:
     ],
 )
 def test_the_error_names_the_argument(first: str, last: str, argument: str) -> None:
-    """A date that is wrong is named by its argument, and a range in the wrong order by that of its end."""
+    """The error about an invalid date has its argument; for a wrong order, it has the argument of the end."""
     with pytest.raises(ArgumentError) as caught:
         checked_days(first, last, TODAY)
     assert caught.value.argument == argument

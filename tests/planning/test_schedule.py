@@ -46,7 +46,7 @@ def test_the_best_possible_lies_between_its_bounds(days: list[float], rules: Rul
 
 @given(days=st.integers(1, 400), seconds=st.sampled_from([2.55, 10.05]), workers=st.integers(1, 12))
 def test_for_equal_days_the_best_possible_is_known(days: int, seconds: float, workers: int) -> None:
-    """Where all days take equally long a schedule is known that is as short as the bound."""
+    """If all days take equally long, a schedule is known that is as short as the lower bound."""
     rules = Rules(workers=workers)
     assert best_known([seconds] * days, rules) == pytest.approx(
         lower_bound([seconds] * days, rules), abs=2 * MILLISECOND
@@ -81,13 +81,13 @@ def days_of(chunk: Chunk, seconds: Sequence[float]) -> float:
 @pytest.mark.parametrize("seconds", [2.55, 10.05])
 @pytest.mark.parametrize("days", [30, 90, 365])
 def test_plans_for_equal_days_are_near_the_best_possible(days: int, seconds: float) -> None:
-    """Without a ledger the even plan takes at most 5 % longer than the shortest schedule."""
+    """Without a ledger, the even plan takes at most 5 % longer than the shortest schedule."""
     assert ratio([seconds] * days) <= 1.05
 
 
 @given(days=st.sampled_from([30, 90, 365]), place=st.floats(0, 0.999), transfer=st.sampled_from([2.5, 10]))
 def test_plans_with_a_ledger_are_near_the_best_possible(days: int, place: float, transfer: float) -> None:
-    """Wherever the day is that has 30 % of all events, the batches that an even plan made tell enough of it."""
+    """Wherever the day with 30 % of all events is, the batches of an even plan provide enough information."""
     events = [0.7 * days / (days - 1)] * days
     events[int(place * days)] = 0.3 * days
     seconds = [0.05 + transfer * each for each in events]

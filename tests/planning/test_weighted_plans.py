@@ -18,7 +18,7 @@ from mixpanel_export._planning.planner import (
 
 
 def test_the_heaviest_chunks_are_fetched_first() -> None:
-    """What is expected to have the most events is first, in fixed chunks too; days of no events weigh by their number."""
+    """The chunk with the most expected events is first, even with fixed chunks; empty days are weighted by their number."""
     rows = daily([0, 0, 0, 9, 9, 1, 1, 1, 70, 0])
     made = plan(day(0), day(9), batches=rows, skip_complete=False, chunk_days=2, first_open_day=NEVER)
     assert spans(made.fetch_order) == [(8, 9), (4, 5), (2, 3), (6, 7), (0, 1)]
@@ -89,20 +89,20 @@ def test_open_days_keep_their_chunks_beside_what_is_cut_by_events() -> None:
 
 
 def test_light_days_come_by_the_week_at_most() -> None:
-    """However few events days are expected to have, a chunk has no more of them than it could have without a ledger."""
+    """However few events are expected, a chunk has no more days than it could have without a ledger."""
     for empty, full in [(14, 10), (15, 15), (30, 10), (38, 30)]:
         assert max(sizes(replaced([0] * empty + [100] * full).chunks)) <= 7
     assert max(sizes(replaced([0] * 365 + [100] * 35).chunks)) == 8
 
 
 def test_chunks_stay_even_for_a_small_gain() -> None:
-    """Days that differ little, or only by what a tenth of the time is, are cut as if nothing were known."""
+    """Days that differ little, or whose weights save less than a tenth of the time, are divided evenly."""
     assert replaced([10, 11, 12] * 30).chunks == fresh(90)
     assert replaced([10] * 90).fetch_order == replaced([0] * 90).fetch_order
 
 
 def test_new_days_are_expected_to_follow_the_week() -> None:
-    """After weeks of which each day is known, the new days of a weekday that had most events are fetched first."""
+    """After weeks of one-day batches, the new day on the weekday with the most events is fetched first."""
     before = [900 if number % 7 == 3 else 10 for number in range(70)]
     made = plan(day(70), day(99), batches=daily(before), skip_complete=True, first_open_day=NEVER)
     assert [

@@ -28,7 +28,7 @@ def alone(*rows: int, first: int = 0) -> Told:
 
 @pytest.mark.parametrize("told", [[], [(range(3), 0)], alone(0, 0)])
 def test_without_events_nothing_is_expected(told: Told) -> None:
-    """No batches, or batches that were all empty, tell no day from another."""
+    """If there are no batches, or all are empty, all days are equal."""
     assert expected_weights(told, range(9)) is None
 
 
@@ -38,7 +38,7 @@ def test_a_batch_shares_its_rows_evenly() -> None:
 
 
 def test_a_later_batch_knows_better() -> None:
-    """Of two batches that tell of a day the later one counts."""
+    """If two batches include a day, the later one counts."""
     assert expected([(range(4), 12), (range(2, 3), 7)], 1, 2, 3) == [3, 7, 3]
 
 
@@ -75,7 +75,7 @@ def test_a_later_batch_of_several_days_forgets_the_weekday() -> None:
 
 
 def test_where_nothing_is_known_days_weigh_the_same() -> None:
-    """Without weights a run of days weighs as much as it has days."""
+    """Without weights, the weight of a run is its number of days."""
     assert weight(range(3, 8), None) == 5
     assert weight(range(2), {0: 1.5, 1: 2.5}) == 4
 
@@ -93,7 +93,7 @@ def test_workers_take_the_heaviest_first(workers: int, seconds: int) -> None:
 def test_every_run_gets_a_chunk_and_none_more_than_it_can_use(
     runs: list[tuple[int, int]], count: int
 ) -> None:
-    """All chunks are shared out, as far as runs can be cut, and moving one would help no heavier run."""
+    """All chunks are distributed, as far as runs can be divided, and moving one would not help a heavier run."""
     weights, most = [run[0] for run in runs], [run[1] for run in runs]
     given_ = shares(weights, most, count)
     assert sum(given_) == min(sum(most), max(count, len(runs)))

@@ -30,7 +30,7 @@ LEAST, MOST = Bar("least", 1.0, at_most=False), Bar("most", 1.1, at_most=True)
     [(LEAST, 1.0, True), (LEAST, 0.999, False), (MOST, 1.1, True), (MOST, 1.101, False), (MOST, 0.1, True)],
 )
 def test_a_bar_is_met_up_to_its_limit(bar: Bar, value: float, *, met: bool) -> None:
-    """A bar is met at its limit and on one side of it."""
+    """A value on the limit meets the bar, as do values on one side of it."""
     assert bar.met(value) is met
 
 
@@ -71,7 +71,7 @@ def test_published_results_can_be_loaded(tmp_path: Path) -> None:
 
 
 def test_the_first_table_is_checked_and_the_others_must_be_equal(tmp_path: Path) -> None:
-    """A proof refuses a wrong first table, and a later table that differs from the first one."""
+    """A proof rejects a wrong first table, and a later table that differs from the first one."""
     first, other = tmp_path / "first.duckdb", tmp_path / "other.duckdb"
     for db, name in ((first, "a"), (other, "b")):
         with duckdb.connect(str(db)) as connection:

@@ -26,7 +26,7 @@ def test_the_version_stands_once() -> None:
 
 
 def test_the_supported_pythons_are_classified() -> None:
-    """From the oldest that can install the package."""
+    """The classifiers start with the oldest version that can install the package."""
     prefix = "Programming Language :: Python :: 3."
     minors = [int(text.removeprefix(prefix)) for text in PROJECT["classifiers"] if text.startswith(prefix)]
     oldest = int(PROJECT["requires-python"].removeprefix(">=3."))

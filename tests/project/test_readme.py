@@ -143,7 +143,7 @@ def test_the_sql_and_the_script_for_pandas_read_an_export(sim: Simulator, tmp_pa
 
 
 def test_the_job_for_cron_is_silent_until_something_fails(sim: Simulator, tmp_path: Path) -> None:
-    """It prints nothing for new days and for none, and one line for a failure; cron would end the line at a plain %."""
+    """It prints nothing if there are new days or none, and one line for a failure; cron would end the line at a plain %."""
     match = re.fullmatch(r"((?:[\d*,/-]+ ){5}) *cd (\S+) && \.venv/bin/(mpx .*)\n", CRONTAB)
     assert match
     assert not re.search(r"(?<!\\)%", match[3])
@@ -168,7 +168,7 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, monkeypatch: pyte
 
 
 def test_both_environments_install_what_exists() -> None:
-    """The demo and the tests make an environment and install the project; the groups and extras exist."""
+    """The demo and the tests create an environment and install the project; the groups and extras exist."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     demo, tests = (block.strip().split(" && ") for block in (DEMO, TESTS))
     venv, pip = "python3 -m venv .venv", ".venv/bin/pip install -q"
@@ -195,7 +195,7 @@ def test_completion_is_a_script() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """A new user reads it to the end."""
+    """New users should read it to the end."""
     assert len(TEXT.splitlines()) <= 220
 
 
@@ -203,7 +203,7 @@ COMMAND_LINES = [*LINES, *(span for span in SPANS if re.match(r"mpx \w", span))]
 
 
 def test_every_command_is_named() -> None:
-    """A new user meets each command."""
+    """New users should see each command."""
     named = {name for line in [DEMO, *COMMAND_LINES] for name in re.findall(r"\bmpx (\w+)", line)}
     assert named == set(COMMANDS)
 
@@ -225,7 +225,7 @@ def test_every_option_exists() -> None:
 
 
 def test_every_variable_is_explained() -> None:
-    """README.md, or a help text that it points to by name, has each variable that the package reads, and no other."""
+    """README.md, or a help text that it names, has each variable that the package reads, and no other."""
     pages = {span.removesuffix(" --help") for span in SPANS if re.fullmatch(r"mpx [\w ]+ --help", span)}
     helps = [mpx(*words_of(page), "--help", given=None).stdout for page in pages]
     assert pages
@@ -249,7 +249,7 @@ def test_every_link_leads_to_a_file(page: str) -> None:
 
 
 def test_the_retry_policy_stands_once() -> None:
-    """The table is the one of the module that decides."""
+    """The table is only in the module that implements the policy."""
     header = r"\| an attempt failed with .*\n(?:\|.*\n)+"
     (table,) = re.findall(header, TEXT)
     assert re.findall(header, retry_policy.__doc__ or "") == [table]
@@ -282,7 +282,7 @@ def modules(folder: Path) -> set[str]:
 
 
 def test_every_place_on_the_map_exists() -> None:
-    """Paths and attributes such as `_quota/gate.py` or `_model.Batch` are there."""
+    """Paths and attributes such as `_quota/gate.py` or `_model.Batch` exist."""
     for folder, module in re.findall(r"`(\w+)/(\w+)\.py`", MAP):
         assert (PACKAGE / folder / f"{module}.py").is_file(), module
     for module, name in re.findall(r"`(\w+)\.(\w+)`", MAP):

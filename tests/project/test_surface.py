@@ -226,7 +226,7 @@ def test_all_is_sorted_and_complete() -> None:
 
 
 def test_every_public_name_can_be_had() -> None:
-    """Every name of `__all__` exists, and a name that is not there is an AttributeError."""
+    """Every name of `__all__` exists, and any other name is an AttributeError."""
     for name in mixpanel_export.__all__:
         assert getattr(mixpanel_export, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):

@@ -32,7 +32,7 @@ from mixpanel_export.simulator import Fault
 
 @pytest.mark.parametrize("seed", [0, *slow(range(1, 8))])
 def test_the_table_is_exact_after_every_step(seed: int) -> None:
-    """Exports in all modes, each under random faults, leave complete batches and in the end exactly the truth."""
+    """Exports in all modes, each under random faults, leave complete batches, and finally exactly the truth."""
     tally = schedule(seed)
     assert tally.failures == []
     assert tally.exports

@@ -75,7 +75,7 @@ def mode_of(path: Path) -> int:
 
 
 def test_the_first_account_is_the_default(tmp_path: Path) -> None:
-    """A file that is not there is created with the account as its default, and a second one changes nothing of that."""
+    """A missing file is created with the account as its default, and a second account does not change the default."""
     path = tmp_path / "new" / "config.toml"
     assert add_account(path, "first", NEW)
     assert not add_account(path, "second", Credentials("svc.2", "x", "1"))
@@ -113,7 +113,7 @@ def test_nobody_else_ever_may_read_it(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_adding_leaves_every_line_as_it_was(file: Path) -> None:
-    """Comments, order and what other programs keep in the file are all still there."""
+    """Comments, order and the contents of other programs are preserved."""
     assert not add_account(file, "new", NEW)
     lines = file.read_text(encoding="utf-8").splitlines()
     rest = iter(lines)
@@ -134,14 +134,14 @@ def test_an_account_is_overwritten_only_on_request(file: Path) -> None:
 
 
 def test_replacing_forgets_a_zone_that_is_not_given(file: Path) -> None:
-    """The zone belongs to the project, so another project's is not left behind."""
+    """The zone belongs to the project, so another project's zone is not kept."""
     add_account(file, "main", NEW, replace=True)
     add_account(file, "main", Credentials("svc", "x", "1"), replace=True)
     assert "project_timezone" not in config_in(file)["accounts"]["main"]
 
 
 def test_the_default_changes_on_request(file: Path) -> None:
-    """The new account with `default`, or any that there is; the comment beside it stays."""
+    """The new account with `default`, or any existing one, becomes the default; the comment beside it stays."""
     assert add_account(file, "new", NEW, default=True)
     assert config_in(file)["default"] == "new"
     set_default(file, "staging")
@@ -149,7 +149,7 @@ def test_the_default_changes_on_request(file: Path) -> None:
 
 
 def test_removing_takes_the_account_and_nothing_else(file: Path) -> None:
-    """What is left is the file without the account's table; the comment above the next one stays there."""
+    """The rest of the file is unchanged; the comment above the next account stays there."""
     assert not remove_account(file, "staging")
     removed = '[accounts.staging]\nusername = "svc.staging"\nsecret = "other-secret"\nproject_id = "8"\n'
     assert file.read_text(encoding="utf-8") == CONFIG.replace(removed, "")
@@ -166,7 +166,7 @@ def test_removing_the_default_says_so(file: Path) -> None:
 
 @pytest.mark.parametrize("change", [remove_account, set_default])
 def test_an_account_that_is_not_there_is_named(change: Callable[[Path, str], object], file: Path) -> None:
-    """The error lists those that there are, and the file is unchanged."""
+    """The error lists the existing accounts, and the file is unchanged."""
     for path, name, available in (
         (file, "nobody", ["main", "staging"]),
         (file.with_name("none.toml"), "main", []),
@@ -190,7 +190,7 @@ def test_an_account_that_is_not_there_is_named(change: Callable[[Path, str], obj
     ],
 )
 def test_every_way_to_write_accounts_is_understood(text: str, file: Path) -> None:
-    """With a mark, other line ends, inline tables, dotted keys and tables out of order, all else stays."""
+    """With a byte order mark, other line ends, inline tables, dotted keys and tables in any order, all else stays."""
     file.write_text(text, encoding="utf-8", newline="")
     before = tomllib.loads(text.removeprefix("\ufeff"))
     add_account(file, "new", NEW)
@@ -230,7 +230,7 @@ def configs(draw: st.DrawFn) -> tuple[str, list[str]]:
 def test_whatever_else_is_in_the_file_stays(
     tmp_path_factory: pytest.TempPathFactory, config: tuple[str, list[str]], data: st.DataObject
 ) -> None:
-    """For all files: adding an account and removing another leaves every other value, and each comment outside."""
+    """For all files, adding an account and removing another keeps every other value, and each comment outside."""
     text, names = config
     file = tmp_path_factory.mktemp("any") / "config.toml"
     file.write_text(text, encoding="utf-8", newline="")
@@ -260,7 +260,7 @@ def test_a_link_stays_a_link(file: Path, tmp_path: Path) -> None:
 
 
 def test_what_fails_half_way_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full when the new file is written costs nothing, and the new file is gone."""
+    """If the disk is full when the new file is written, the old file stays, and the new one is removed."""
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -293,7 +293,7 @@ def test_a_file_that_cannot_be_changed_is_left(text: str, error: str, file: Path
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[0m"])
 def test_a_name_can_be_shown(name: str, file: Path) -> None:
-    """Names that a terminal would not show are refused."""
+    """Names that a terminal would not display are rejected."""
     with pytest.raises(ConfigError, match="not a valid account name"):
         add_account(file, name, NEW)
     assert _accounts.check_new(file, "a b", replace=False)[0] == "main"

@@ -74,7 +74,7 @@ CONSTRUCTED: list[tuple[MixpanelDataError, str, dict[str, object]]] = [
 def test_errors_are_made_as_in_mixpanel_data(
     error: MixpanelDataError, code: str, attributes: dict[str, object]
 ) -> None:
-    """Each call gives the code and the attributes, and names its subject; copies are equal."""
+    """Each call sets the code and the attributes, and names its subject; copies are equal."""
     for each in (error, copy.deepcopy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - its own bytes
         assert each.code == each.to_dict()["code"] == code
         assert {name: getattr(each, name) for name in attributes} == attributes
@@ -105,7 +105,7 @@ def test_an_error_has_its_request(served: Served) -> None:
 
 
 def test_the_status_of_sql_is_zero(tmp_path: Path) -> None:
-    """No request was sent."""
+    """No request was sent, so it is 0."""
     with Workspace(path=tmp_path / "x.duckdb") as workspace, pytest.raises(QueryError) as caught:
         workspace.sql_rows("SELECT none")
     assert (caught.value.status_code, caught.value.request_url) == (0, None)
@@ -113,7 +113,7 @@ def test_the_status_of_sql_is_zero(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module, homes", [(types, (results, inspection)), (exceptions, (errors,))])
 def test_submodules_have_the_same_names(module: Any, homes: tuple[Any, ...]) -> None:
-    """A name of an alias module is the public one, or is defined there and not listed by the package."""
+    """A name in an alias module is the public one, or is defined there and not listed by the package."""
     for name in module.__all__:
         originals = [getattr(home, name) for home in homes if hasattr(home, name)]
         value = getattr(module, name)
@@ -125,7 +125,7 @@ def test_submodules_have_the_same_names(module: Any, homes: tuple[Any, ...]) -> 
 
 
 def test_submodules_are_attributes_of_the_package() -> None:
-    """After `import mixpanel_export as mp`, `mp.exceptions` and the others are there."""
+    """After `import mixpanel_export as mp`, `mp.exceptions` and the others exist."""
     for name in ("auth", "exceptions", "types"):
         assert getattr(mixpanel_export, name) is import_module(f"mixpanel_export.{name}")
 
@@ -168,7 +168,7 @@ def test_accounts_are_managed_as_in_mixpanel_data(tmp_path: Path) -> None:
 
 
 def test_an_unknown_region_is_a_value_error() -> None:
-    """As in mixpanel_data, and it is a `ConfigError` too; upper case is not unknown."""
+    """As in mixpanel_data, but it is also a `ConfigError`; upper case is accepted."""
     assert Credentials("svc", "demo-secret", "1", region="EU").region == "eu"
     with pytest.raises(ValueError, match="us, eu or in") as caught:
         Credentials("svc", "demo-secret", "1", region="de")
@@ -176,7 +176,7 @@ def test_an_unknown_region_is_a_value_error() -> None:
 
 
 def test_a_secret_may_be_a_secret_string() -> None:
-    """Pydantic's `SecretStr` is read, and the secret has its method; every repr masks it."""
+    """Pydantic's `SecretStr` is accepted, and the secret has its method; every repr masks it."""
 
     class SecretStr:
         def get_secret_value(self) -> str:

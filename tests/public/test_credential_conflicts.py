@@ -56,7 +56,7 @@ def test_a_variable_decides(prefer: str, project: str, account: str | None, conf
 def test_without_a_conflict_nothing_is_asked(
     account: str | None, project_id: str | None, less: set[str], project: str, user: str, config: Path
 ) -> None:
-    """An account that is named wins, as long as the project is clear."""
+    """A named account wins if there is no conflict of projects."""
     environ = {name: value for name, value in VARIABLES.items() if name not in less}
     credentials = resolve_credentials(account, project_id=project_id, environ=environ, config_path=config)
     assert (credentials.project_id, credentials.username) == (project, user)

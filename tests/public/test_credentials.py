@@ -53,7 +53,7 @@ def shown_with_locals(error: BaseException) -> str:
 
 
 def test_a_service_account_sends_user_secret_and_project() -> None:
-    """A service account authenticates by user name and secret and names its project."""
+    """A service account authenticates with user name and secret and names its project."""
     credentials = Credentials("svc.1", SECRET, "42", "eu")
     assert credentials.auth == ("svc.1", SECRET)
     assert credentials.params == {"project_id": "42"}
@@ -61,7 +61,7 @@ def test_a_service_account_sends_user_secret_and_project() -> None:
 
 
 def test_a_project_secret_sends_no_project() -> None:
-    """A legacy project secret is the user name of an empty password, and project_id is not sent with it."""
+    """A legacy project secret is the user name with an empty password, and project_id is not sent with it."""
     credentials = Credentials(None, SECRET, "42")
     assert credentials.auth == (SECRET, "")
     assert credentials.params == {}
@@ -70,7 +70,7 @@ def test_a_project_secret_sends_no_project() -> None:
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format, lambda credentials: f"{credentials.auth}"])
 def test_no_rendering_shows_the_secret(show: Callable[[Credentials], str]) -> None:
-    """The secret is masked wherever credentials, or what a request is given of them, are shown."""
+    """The secret is masked wherever credentials, or the request's parameters, are displayed."""
     for credentials in (Credentials("svc.1", SECRET, "42"), Credentials(None, SECRET, "42")):
         assert SECRET not in show(credentials)
         assert "***" in show(credentials)
@@ -112,26 +112,26 @@ def test_unusable_values_are_refused_with_a_remedy(arguments: tuple[str, ...], r
 
 
 def test_a_named_account_comes_before_the_environment(config: Path) -> None:
-    """An account that is named is used even where the environment is complete for the same project."""
+    """A named account is used even if the environment is complete for the same project."""
     found = resolve_credentials("other", environ=ENVIRON | {"MP_PROJECT_ID": "8"}, config_path=config)
     assert found == Credentials("svc.other", SECRET, "8", "us", "Europe/Berlin")
 
 
 def test_the_environment_comes_before_the_default_account(config: Path) -> None:
-    """The environment is used where no account is named, before the file's default."""
+    """If no account is named, the environment is used before the file's default."""
     assert resolve_credentials(environ=ENVIRON, config_path=config) == Credentials(
         "svc.1", SECRET, "42", "eu"
     )
 
 
 def test_the_default_account_is_the_last_resort(config: Path) -> None:
-    """Without account and environment the file that MP_CONFIG_PATH names is asked for its default."""
+    """Without an account and an environment, the default account in the file of MP_CONFIG_PATH is used."""
     found = resolve_credentials(environ={"MP_CONFIG_PATH": str(config)})
     assert found == Credentials("svc.main", SECRET, "7", "in")
 
 
 def test_the_default_file_is_in_the_home_folder(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without MP_CONFIG_PATH the file is .mp/config.toml in the home folder."""
+    """Without MP_CONFIG_PATH, the file is .mp/config.toml in the home folder."""
     home = config.parent
     (home / ".mp").mkdir()
     config.rename(home / ".mp" / "config.toml")
@@ -152,7 +152,7 @@ def test_the_account_that_is_used_can_be_named(config: Path) -> None:
 
 
 def test_accounts_are_read_with_their_secrets_masked(config: Path) -> None:
-    """Lists and completion read the file, too, and what they hold shows no secret; nothing is warned of."""
+    """Lists and completion also read the file, show no secret, and cause no warning."""
     config.chmod(0o644)
     default, accounts = read_accounts(config)
     assert (default, list(accounts)) == ("main", ["main", "other"])
@@ -169,13 +169,13 @@ def test_arguments_override_every_source(config: Path) -> None:
 
 
 def test_the_region_is_us_unless_said_otherwise() -> None:
-    """MP_REGION may be missing, and is us then."""
+    """If MP_REGION is missing, the region is us."""
     environ = {name: value for name, value in ENVIRON.items() if name != "MP_REGION"}
     assert resolve_credentials(environ=environ).region == "us"
 
 
 def test_the_zone_comes_from_where_the_project_comes(config: Path) -> None:
-    """The zone is a property of the project: the account's, or the environment's beside its credentials."""
+    """The zone belongs to the project: it comes from the account, or from the environment with its credentials."""
     environ = ENVIRON | {"MPX_PROJECT_TIMEZONE": "US/Pacific\n"}
     assert resolve_credentials(environ=environ, config_path=config).project_timezone == "US/Pacific"
     assert resolve_credentials(environ=ENVIRON, config_path=config).project_timezone is None
@@ -195,7 +195,7 @@ def test_a_variable_for_the_zone_is_not_ignored_silently(account: str | None, co
 
 
 def test_an_argument_can_supply_the_missing_project() -> None:
-    """MP_PROJECT_ID is not missed where project_id is given."""
+    """MP_PROJECT_ID is not required if project_id is given."""
     environ = {"MP_USERNAME": "svc.1", "MP_SECRET": SECRET}
     assert resolve_credentials(project_id="9", environ=environ).project_id == "9"
 
@@ -218,7 +218,7 @@ def test_a_half_set_environment_names_what_is_missing(missing: str, how: str, co
 
 
 def test_a_project_secret_warns_once() -> None:
-    """MP_SECRET without MP_USERNAME works, with exactly one warning that names the date of retirement."""
+    """MP_SECRET without MP_USERNAME works, with exactly one warning that has the date of retirement."""
     with pytest.warns(UserWarning, match="MP_USERNAME.*2027-03-03") as caught:
         found = resolve_credentials(environ={"MP_SECRET": SECRET, "MP_PROJECT_ID": "42"})
     assert found == Credentials(None, SECRET, "42")
@@ -228,7 +228,7 @@ def test_a_project_secret_warns_once() -> None:
 
 
 def test_nothing_at_all_says_what_to_do(tmp_path: Path) -> None:
-    """Without any source the error names the variables, the file and the demo."""
+    """Without any source, the error names the variables, the file and the demo."""
     path = tmp_path / "none.toml"
     with pytest.raises(ConfigError) as caught:
         resolve_credentials(environ={}, config_path=path)
@@ -237,7 +237,7 @@ def test_nothing_at_all_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_unknown_account_lists_the_known_ones(config: Path) -> None:
-    """An account that the file does not have is an error that lists those it has."""
+    """An unknown account is an error that lists the known ones."""
     with pytest.raises(AccountNotFoundError, match="main, other") as caught:
         resolve_credentials("nobody", environ=ENVIRON, config_path=config)
     assert caught.value.account_name == "nobody"
@@ -265,7 +265,7 @@ def test_an_account_without_any_file_is_not_found(tmp_path: Path) -> None:
     ],
 )
 def test_a_faulty_file_is_named(text: str, remedy: str, config: Path) -> None:
-    """A file that cannot be used is an error that names the file and what to correct."""
+    """A file that cannot be used is an error that names the file and the correction."""
     config.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=remedy) as caught:
         resolve_credentials(environ={}, config_path=config)
@@ -311,7 +311,7 @@ def test_each_region_has_its_host(region: str, host: str) -> None:
     ],
 )
 def test_the_host_can_be_replaced(given: str, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An API URL, as argument or in the environment, replaces scheme, host and port; the argument wins."""
+    """An API URL, as an argument or in the environment, replaces scheme, host and port; the argument wins."""
     assert export_url("us", given) == f"{base}/api/2.0/export"
     monkeypatch.setenv("MPX_API_URL", given)
     assert export_url("eu") == f"{base}/api/2.0/export"
@@ -342,7 +342,7 @@ def test_the_host_can_be_replaced(given: str, base: str, monkeypatch: pytest.Mon
     ],
 )
 def test_an_unsafe_or_unclear_url_is_refused(given: str) -> None:
-    """Clear text beyond loopback, and anything but scheme, host and port, is refused with what to set."""
+    """HTTP beyond loopback, and anything but scheme, host and port, is rejected with advice."""
     with pytest.raises(ConfigError, match="MPX_API_URL") as caught:
         export_url("us", given)
     assert "pass@" not in str(caught.value)
@@ -350,7 +350,7 @@ def test_an_unsafe_or_unclear_url_is_refused(given: str) -> None:
 
 
 def test_an_unknown_region_has_no_url() -> None:
-    """A region that does not exist is an error even where the host is replaced."""
+    """A region that does not exist is an error even if the host is replaced."""
     with pytest.raises(ConfigError, match="us, eu or in"):
         export_url("mars", "https://proxy.example")
 

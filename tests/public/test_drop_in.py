@@ -225,7 +225,7 @@ def parameters_of(signature: str) -> list[Parameter]:
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_the_signatures_are_mixpanel_datas(name: str) -> None:
-    """Each method takes the same arguments in the same order with the same defaults; what is new has to be named."""
+    """Each method has the same arguments in the same order with the same defaults; new ones are keyword-only."""
     ours = [
         parameter.replace(annotation=Parameter.empty)
         for parameter in inspect.signature(getattr(Workspace, name)).parameters.values()
@@ -243,7 +243,7 @@ def test_the_signatures_are_mixpanel_datas(name: str) -> None:
 
 
 def test_methods_are_called_as_before() -> None:
-    """What was called on the class is called on the class, and what was a property is one."""
+    """Class methods are still class methods, and properties are still properties."""
     static = {name: inspect.getattr_static(Workspace, name) for name in SIGNATURES}
     assert isinstance(static["test_credentials"], staticmethod)
     assert all(isinstance(static[name], classmethod) for name in ("open", "ephemeral", "memory"))
@@ -317,7 +317,7 @@ def test_a_script_for_mixpanel_data_runs_with_its_import_changed(
 def test_the_answers_of_the_script_agree_with_one_another(
     answer: tuple[dict[str, Any], Simulator, Path],
 ) -> None:
-    """Breakdown, statistics, summary, SQL and streams tell the same of the same table."""
+    """Breakdown, statistics, summary, SQL and streams agree about the same table."""
     told, simulator, _ = answer
     rows = simulator.truth(date(2024, 1, 1), date(2024, 1, 31)).distinct
     five = ["event_name", "event_time", "distinct_id", "insert_id", "properties"]

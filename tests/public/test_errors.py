@@ -42,14 +42,14 @@ def test_an_error_is_one_sentence() -> None:
 
 
 def test_an_error_may_be_a_reason_alone() -> None:
-    """Without advice and days the sentence is the reason."""
+    """Without advice and days, the sentence is the reason."""
     error = MixpanelDataError("it broke", detail=1)
     assert (str(error), error.advice, error.argument, error.days) == ("it broke", None, None, None)
     assert error.to_dict() == {"code": "UNKNOWN_ERROR", "message": "it broke", "details": {"detail": 1}}
 
 
 def test_an_argument_error_is_a_value_error() -> None:
-    """It names the argument first, and under another name elsewhere."""
+    """The text starts with the argument's name, which can be converted."""
     error = ArgumentError("limit", "must be at most 5, got 6", advice="lower $limit")
     assert isinstance(error, ValueError)
     assert str(error) == "limit must be at most 5, got 6; lower limit"
@@ -65,7 +65,7 @@ def test_a_warning_has_the_same_parts() -> None:
 
 @pytest.mark.parametrize("problem", [SPENT, ArgumentError("limit", "is wrong", advice="lower $limit")])
 def test_advice_survives_copies_and_processes(problem: Problem) -> None:
-    """Copying, pickling and handing advice on to another error keep its template."""
+    """Copying, pickling and passing advice on to another error keep its template."""
     for twin in (copy.deepcopy(problem), pickle.loads(pickle.dumps(problem))):  # noqa: S301 - its own bytes
         assert twin.text(name=option) == problem.text(name=option)
     again = MixpanelDataError("once more", advice=problem.advice)
@@ -78,7 +78,7 @@ def test_advice_leaves_other_dollars() -> None:
 
 
 def test_advice_names_arguments_that_there_are() -> None:
-    """Every argument that advice may name is one of a public call, and advice names no other."""
+    """Every argument that advice may name belongs to a public call, and advice names no other."""
     calls = (
         mixpanel_export.export_events,
         Workspace.fetch_events,

@@ -21,7 +21,7 @@ served = workspaces.served
 
 @pytest.mark.parametrize("filters", [{"events": []}, {"where": " "}, *slow([{"events": ()}, {"where": ""}])])
 def test_an_empty_filter_selects_all_events(filters: dict[str, Any], served: Served) -> None:
-    """As in mixpanel_data; the table then resumes with no filter at all."""
+    """As in mixpanel_data; the table can then be resumed without a filter."""
     served.workspace.fetch_events(**DAYS, **filters)
     assert checksum_of(served.workspace) == served.simulator.truth(FIRST, LAST).checksum
     assert {"event", "where"}.isdisjoint(served.simulator.requests[0].params)
@@ -47,7 +47,7 @@ def test_an_exhausted_iterable_is_refused(names: Any, served: Served) -> None:
     "argument, value", [("events", []), ("events", iter(())), ("where", ""), ("where", " ")]
 )
 def test_export_events_refuses_empty_filters(argument: str, value: Any, tmp_path: Path) -> None:
-    """There, None selects all events."""
+    """In this function, only None selects all events."""
     sim = simulator()
     with pytest.raises(ArgumentError) as caught:
         anyio.run(lambda: export(sim, tmp_path / "x.duckdb", **{argument: value}))
@@ -55,7 +55,7 @@ def test_export_events_refuses_empty_filters(argument: str, value: Any, tmp_path
 
 
 def test_the_shell_takes_an_empty_expression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--where ''`, as an unset variable of a script gives, selects all events."""
+    """`--where ''`, for example from an unset variable in a script, selects all events."""
     sim = simulator()
     with shell_environment(sim, tmp_path, monkeypatch):
         result = mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", "--where", "")

@@ -39,14 +39,14 @@ def requested(served: Served) -> list[tuple[str, str]]:
 
 
 def test_a_stream_may_be_longer_than_a_request(served: Served) -> None:
-    """A year is four requests, and has every event."""
+    """A year takes four requests, and has every event."""
     rows = sum(1 for _ in served.workspace.stream_events(**YEAR))
     assert rows == served.simulator.truth(date(2023, 1, 1), date(2023, 12, 31)).rows
     assert requested(served) == CHUNKS
 
 
 def test_a_chunk_is_requested_when_its_first_event_is_due(served: Served) -> None:
-    """Nothing is requested ahead, and nothing more after the stream is left."""
+    """Nothing is requested in advance, and nothing more after the stream is abandoned."""
     stream = served.workspace.stream_events(**YEAR)
     assert requested(served) == []
     for _ in range(served.simulator.truth(*FIRST_CHUNK).rows):
@@ -58,7 +58,7 @@ def test_a_chunk_is_requested_when_its_first_event_is_due(served: Served) -> Non
 
 
 def test_an_error_follows_the_events_of_proven_chunks(served: Served) -> None:
-    """Events before the failed chunk are yielded, those of the failed chunk are not, and the error names its days."""
+    """Events before the failed chunk are yielded, those of the failed chunk are not, and the error has its days."""
     served.simulator.faults = [Fault("500", first=date(2023, 7, 19), last=date(2023, 7, 19))]
     stream = served.workspace.stream_events(**YEAR, retries=0)
     rows = 0
@@ -70,7 +70,7 @@ def test_an_error_follows_the_events_of_proven_chunks(served: Served) -> None:
 
 
 def test_a_limit_counts_over_all_chunks(served: Served) -> None:
-    """Each request has what is left of the limit, and none is sent when nothing is left."""
+    """Each request has the rest of the limit, and none is sent when nothing is left."""
     rows = served.simulator.truth(*FIRST_CHUNK).rows
     for limit, requests in ((rows + 3, [rows + 3, 3]), (rows, [rows])):
         served.simulator.requests.clear()
@@ -121,7 +121,7 @@ def test_too_few_requests_of_the_hour_end_a_stream(served: Served, monkeypatch: 
 
 
 def test_a_stream_checks_its_arguments_at_the_call(served: Served) -> None:
-    """Future days and an empty selection are refused before any request."""
+    """Future days and an empty selection are rejected before any request."""
     days: dict[str, Any] = dict(YEAR)
     empty: Any = iter(())
     for arguments in (days | {"to_date": "2999-01-01"}, days | {"events": []}, days | {"events": empty}):

@@ -188,7 +188,7 @@ def test_an_interrupt_stops_the_export_as_ctrl_c_does(executed: Executed) -> Non
 
 
 def test_a_later_call_completes_what_was_interrupted(executed: Executed) -> None:
-    """In the same kernel, with the same open workspace, it fetches the one day that is missing."""
+    """In the same kernel, with the same open workspace, it fetches the one missing day."""
     assert held(executed.folder / "notebook.duckdb") == truth(executed.sim)
     assert re.search(r"batches</th><td[^>]*>1 of 1</td>", executed.table(RESUMED))
     asked = [request.first for request in executed.sim.requests if request.last == request.first]
@@ -196,7 +196,7 @@ def test_a_later_call_completes_what_was_interrupted(executed: Executed) -> None
 
 
 def test_bars_are_widgets_that_end_as_the_export_did(executed: Executed) -> None:
-    """Two bars, of batches and of bytes: green and full, or in the colour of danger where they were broken off."""
+    """There are two bars, for batches and bytes: green and full, or red if they were interrupted."""
     for source, style, text in ((INTERRUPTED, "danger", "8/9 batches"), (RESUMED, "success", "1/1 batches")):
         left, bar, right, _, wire, rows = executed.bars(source)
         assert text in left["value"].replace("\u2007", " ")

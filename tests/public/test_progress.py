@@ -32,7 +32,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_finished_batch_is_one_line_as_mixpanel_data_wrote_it() -> None:
-    """Batches count from one for people, days are inclusive, rows are those in the table."""
+    """Batches count from 1, days are inclusive, and rows are those in the table."""
     assert batch_line(DONE) == "  ✓ Batch 3/13: 2024-01-15 to 2024-01-21 (123 rows)"
 
 
@@ -56,7 +56,7 @@ def test_a_line_can_always_be_printed(encoding: str, success: bool) -> None:
 
 
 def test_the_wire_line_names_quota_failures_and_the_wait() -> None:
-    """Everything that can hold an export up is on one line."""
+    """Everything that can delay an export is on one line."""
     progress = Progress(rows=1234567, quota_left=41, batches_failed=2, waiting_for="a retry after: reset")
     assert wire_line(progress) == (
         "1,234,567 rows",
@@ -74,7 +74,7 @@ def test_a_wait_for_the_quota_stands_without_what_is_left_of_it() -> None:
     "seconds, shown", [(9, "0:09"), (60, "1:00"), (3541.2, "59:01"), (3600, "1:00:00"), (86_399, "23:59:59")]
 )
 def test_the_bar_counts_down(seconds: float, shown: str) -> None:
-    """Minutes and seconds, so that each second is seen to pass; hours where there are any."""
+    """It has minutes and seconds, so that each second is visible, and hours if there are any."""
     waits = Progress(waiting_for="the quota", waiting_seconds=seconds)
     assert wire_line(waits)[1] == f"waiting for the quota, {shown}"
 
@@ -145,7 +145,7 @@ def test_the_wire_line_is_short_when_nothing_holds_it_up() -> None:
 
 
 def test_bars_show_the_totals_they_were_given_last() -> None:
-    """Totals replace each other, so the last one is what stays on the screen."""
+    """Each total replaces the last, so the last one stays on the screen."""
     terminal = Terminal()
     with draw(title="signups", file=terminal) as watch:
         watch(Progress(batches=20, batches_done=3, rows=100, bytes_read=5_000, quota_left=50))
@@ -169,7 +169,7 @@ def test_rows_may_fall_when_a_batch_is_given_up() -> None:
 
 @pytest.mark.parametrize("colour", [True, False])
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch, colour: bool) -> None:
-    """Bars are green, and red once a batch failed, unless NO_COLOR is set."""
+    """Bars are green, and red after a batch failed, unless NO_COLOR is set."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     if not colour:
         monkeypatch.setenv("NO_COLOR", "1")
@@ -183,7 +183,7 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch, colour: bool) ->
 
 @pytest.mark.parametrize("progress", [None, Progress(), Progress(requests=1)])
 def test_bars_wait_for_the_first_batch(progress: Progress | None) -> None:
-    """An export that fails before it begins, or has nothing to fetch, leaves no empty bars behind."""
+    """An export that fails before it starts, or has nothing to fetch, leaves no empty bars."""
     terminal = Terminal()
     with draw(file=terminal) as watch:
         if progress:
@@ -201,7 +201,7 @@ def test_nothing_is_drawn_off_a_terminal(enabled: bool) -> None:
 
 
 def test_nothing_is_drawn_where_it_is_not_wished_for() -> None:
-    """`enabled=False` counts on a terminal too."""
+    """`enabled=False` also applies on a terminal."""
     terminal = Terminal()
     with draw(enabled=False, file=terminal) as watch:
         watch(Progress(batches=2, batches_done=1))
@@ -238,7 +238,7 @@ def test_a_terminals_ipython_is_no_notebook(shell: object, monkeypatch: pytest.M
 
 
 def test_a_notebook_without_widgets_gets_one_bar_that_says_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inside a kernel bars are drawn although no terminal is there; of text only the last line can be drawn again."""
+    """In a kernel, bars are drawn although there is no terminal; only the last line of text can be redrawn."""
     run_in_shell(monkeypatch, SimpleNamespace(kernel="a kernel", config={}))
     file = io.StringIO()
     assert can_draw(file)

@@ -114,7 +114,7 @@ def test_to_dict_has_mixpanel_datas_keys_in_its_order(
     "value", [BATCH, RESULT, PARALLEL, FETCH, Progress()], ids=lambda value: type(value).__name__
 )
 def test_results_do_not_change(value: Any) -> None:
-    """No field of a result can be set again."""
+    """No field of a result can be changed."""
     for field in fields(value):
         with pytest.raises(FrozenInstanceError):
             setattr(value, field.name, None)
@@ -128,7 +128,7 @@ def test_one_failed_batch_is_a_failure(failed: int) -> None:
 
 
 def test_results_are_compared_without_their_errors() -> None:
-    """Two results of the same rows and failures are equal, since errors compare by identity."""
+    """Two results with the same rows and failures are equal; errors would compare by identity."""
     one, other = (
         ParallelFetchResult("events", 12, 1, 1, (), 1.5, AT, errors=(ServerError("broke"),)) for _ in range(2)
     )
@@ -148,14 +148,14 @@ def test_results_are_compared_without_their_errors() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_errors_come_out_of_other_processes_as_they_went_in(error: MixpanelDataError) -> None:
-    """Pickling and copying keep the kind, the text and every attribute of an error."""
+    """Pickling and copying preserve the class, the text and every attribute of an error."""
     pickled = pickle.loads(pickle.dumps(error))  # noqa: S301 - its own bytes
     for twin in (pickled, copy.copy(error)):
         assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
 
 
 def test_a_fetch_of_no_range_has_none() -> None:
-    """`date_range` stays None where there is none."""
+    """`date_range` stays None if there is none."""
     assert FetchResult("profiles", 3, "profiles", 1.5, None, AT).to_dict()["date_range"] is None
     assert FETCH.row_count == FETCH.rows
 
@@ -169,7 +169,7 @@ def test_a_fetch_has_no_rows_to_frame(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_are_named() -> None:
-    """`to_dicts` gives one dictionary a row, in order."""
+    """`to_dicts` returns one dictionary for each row, in order."""
     result = SQLResult(("n", "name"), [(1, "one"), (2, None)])
     assert result.to_dicts() == [{"n": 1, "name": "one"}, {"n": 2, "name": None}]
 
@@ -178,7 +178,7 @@ def test_rows_are_named() -> None:
 
 
 class Tags(HTMLParser):
-    """The tags, and the text between them by the tag that it is in."""
+    """The tags, and the text between them for each tag."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -286,7 +286,7 @@ ANY = st.text(st.characters(codec="utf-8")) | st.sampled_from(
 
 @given(ANY, ANY)
 def test_nothing_that_is_shown_becomes_markup(name: str, value: str) -> None:
-    """For all names and values: the tags are the table's own, and what is shown is the text, cut where it is long."""
+    """For all names and values, the tags are the table's own, and the values are text, cut off if they are long."""
     plain = {"table", "thead", "tbody", "tr", "th", "td", "p", "caption", "br", "em"}
     shown = rendered(SQLResult((name,), [(value,)]))
     assert set(shown.tags) <= plain

@@ -14,7 +14,7 @@ ACCOUNT = {"MP_USERNAME": "svc.1", "MP_PROJECT_ID": "12345"}
     "content", [b"s3cret", b"s3cret\n", b"\xef\xbb\xbf s3cret \r\nrest", "s3cret\n".encode("utf-16")]
 )
 def test_the_first_line_is_the_secret(content: bytes, tmp_path: Path) -> None:
-    """White space, a byte order mark and further lines are left out."""
+    """White space, a byte order mark and other lines are omitted."""
     file = tmp_path / "secret"
     file.write_bytes(content)
     credentials = resolve_credentials(environ=ACCOUNT | {"MP_SECRET_FILE": str(file)})
@@ -23,7 +23,7 @@ def test_the_first_line_is_the_secret(content: bytes, tmp_path: Path) -> None:
 
 
 def test_the_variable_comes_first(tmp_path: Path) -> None:
-    """With `MP_SECRET` the file is not read."""
+    """If `MP_SECRET` is set, the file is not read."""
     environ = ACCOUNT | {"MP_SECRET": "other", "MP_SECRET_FILE": str(tmp_path / "none")}
     assert resolve_credentials(environ=environ).secret == "other"
 

@@ -147,7 +147,7 @@ def _files(*folders: Path) -> Iterator[Path]:
 async def test_http2_logs_no_secret(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its library, too, writes no header to any log, however the application has set the root's level."""
+    """The HTTP/2 library logs no header either, whatever level the application has set."""
     authority = trustme.CA()
     trusted = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(trusted)
@@ -215,7 +215,7 @@ def test_no_selection_is_sql(name: str, where: str, project: str) -> None:
     "table", [*HOSTILE, "", "_export_batches", "a b", "a.b", "é", "a;b", "main.events", "a" * 5 + '"']
 )
 def test_a_table_is_a_plain_name(table: str, db: Path) -> None:
-    """Anything else is refused before the file is touched."""
+    """Any other name is rejected before the file is opened."""
     with pytest.raises(ValueError, match="must consist of letters"):
         anyio.run(lambda: export(simulator(), db, table=table))
     assert not db.exists()
@@ -247,7 +247,7 @@ AWKWARD = [
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows forbids most of these names")
 @pytest.mark.parametrize("name", [*QUICK_NAMES[:2], *slow([*QUICK_NAMES[2:], *AWKWARD, "a\nb"])])
 def test_a_path_is_a_path(name: str, tmp_path: Path) -> None:
-    """No character of a folder or a file means anything to SQL or to a pattern; nothing is written elsewhere."""
+    """No character in a path has a meaning in SQL or in a pattern; nothing is written elsewhere."""
     sim = simulator()
     db = tmp_path / f"d{name}" / name
     db.parent.mkdir()
@@ -262,7 +262,7 @@ def test_a_path_is_a_path(name: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows forbids these names, or means what DuckDB does")
 @pytest.mark.parametrize("name", ["a\\b.duckdb", "..\\b.duckdb", "a?b/c.duckdb", "a?access_mode=read_only"])
 def test_a_path_that_duckdb_reads_otherwise_is_refused(name: str, tmp_path: Path) -> None:
-    """Nothing is written to the file that it would take instead."""
+    """Nothing is written to the file that DuckDB would use instead."""
     db = tmp_path / name
     (tmp_path / "a").mkdir()
     db.parent.mkdir(exist_ok=True)
@@ -276,7 +276,7 @@ def test_a_path_that_duckdb_reads_otherwise_is_refused(name: str, tmp_path: Path
 @example(project="../../x")
 @example(project="1' OR '1'='1")
 def test_a_project_names_no_other_file(project: str) -> None:
-    """A file is named after it, so it is refused where it could be a path."""
+    """The default file is named after the project, so an id that could be a path is rejected."""
     with pytest.raises(errors.ConfigError) as caught:
         Credentials("user", "secret", project)
     assert caught.value.argument == "project_id"

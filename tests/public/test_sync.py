@@ -90,7 +90,7 @@ def test_arguments_go_in_and_the_value_comes_out(where: Where) -> None:
 
 @pytest.mark.parametrize("where", WITHOUT_LOOP)
 def test_a_thread_without_a_loop_keeps_the_call(where: Where) -> None:
-    """Where the caller's thread runs no loop, the call and so its callbacks stay in that thread."""
+    """If the caller's thread runs no loop, the call and its callbacks stay in that thread."""
 
     def same_thread() -> bool:
         return run_sync(thread_and_colour, end="")[0] == get_ident()
@@ -100,7 +100,7 @@ def test_a_thread_without_a_loop_keeps_the_call(where: Where) -> None:
 
 @pytest.mark.parametrize("where", INSIDE_LOOP)
 def test_a_thread_with_a_loop_gets_a_helper(where: Where) -> None:
-    """Where the caller's thread runs a loop, the call has another thread, because no second loop may start."""
+    """If the caller's thread runs a loop, the call has another thread, because a second loop cannot start."""
 
     def same_thread() -> bool:
         return run_sync(thread_and_colour, end="")[0] == get_ident()
@@ -110,7 +110,7 @@ def test_a_thread_with_a_loop_gets_a_helper(where: Where) -> None:
 
 @EVERYWHERE
 def test_context_variables_are_visible(where: Where) -> None:
-    """The call sees the caller's context variables, in a helper thread too."""
+    """The call sees the caller's context variables, even in a helper thread."""
 
     def coloured() -> str:
         token = colour.set("green")
@@ -135,7 +135,7 @@ def test_an_error_leaves_as_itself(where: Where) -> None:
 
 @EVERYWHERE
 def test_a_group_stays_a_group(where: Where) -> None:
-    """A group that the call raises is not taken apart."""
+    """A group that the call raises is not unpacked."""
 
     def call() -> None:
         with pytest.raises(ExceptionGroup):
@@ -146,7 +146,7 @@ def test_a_group_stays_a_group(where: Where) -> None:
 
 @EVERYWHERE
 def test_calls_can_follow_each_other(where: Where) -> None:
-    """A call leaves nothing behind that would keep the next one from running."""
+    """A call leaves nothing behind that would prevent the next one."""
 
     def call() -> list[str]:
         return [run_sync(thread_and_colour, end=end)[2] for end in "xy"]
@@ -208,7 +208,7 @@ except KeyboardInterrupt:
 )
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interrupt_ends_the_call_and_is_raised(way: str) -> None:
-    """Ctrl-C cancels a call that would never end, lets it clean up, and reaches the caller as itself."""
+    """Ctrl-C cancels a call that would never end, lets it clean up, and is raised in the caller."""
     command = [sys.executable, "-c", CHILD, way]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

@@ -43,7 +43,7 @@ served = workspaces.served
 def test_a_parallel_fetch_brings_the_set_of_events(
     where: Callable[[Callable[[], ParallelFetchResult]], ParallelFetchResult], served: Served
 ) -> None:
-    """In plain code and inside running loops the table holds exactly the simulator's events."""
+    """In plain code and inside running loops, the table has exactly the simulator's events."""
     result = where(lambda: served.workspace.fetch_events(**DAYS, parallel=True))
     truth = served.simulator.truth(FIRST, LAST)
     assert isinstance(result, ParallelFetchResult)
@@ -53,7 +53,7 @@ def test_a_parallel_fetch_brings_the_set_of_events(
 
 
 def test_a_sequential_fetch_makes_one_request(served: Served) -> None:
-    """Without parallel one request brings the range, and the result is mixpanel_data's."""
+    """Without parallel, one request fetches the range, and the result is mixpanel_data's."""
     result = served.workspace.fetch_events("january", **DAYS)
     truth = served.simulator.truth(FIRST, LAST)
     assert isinstance(result, FetchResult)
@@ -67,13 +67,13 @@ def test_a_sequential_fetch_makes_one_request(served: Served) -> None:
 
 
 def test_a_sequential_fetch_has_no_workers(served: Served) -> None:
-    """Without parallel one request at a time is made, so even many workers are nothing to warn of."""
+    """Without parallel, requests are sent one at a time, so many workers cause no warning."""
     served.workspace.fetch_events(**DAYS, max_workers=100)
     assert served.simulator.max_concurrent == 1
 
 
 def test_chunk_days_cut_fixed_chunks(served: Served) -> None:
-    """A number of chunk_days cuts the range as mixpanel_data did."""
+    """With chunk_days, the range is divided as in mixpanel_data."""
     batches: list[BatchProgress] = []
     served.workspace.fetch_events(
         **DAYS, parallel=True, chunk_days=5, max_workers=1, on_batch_complete=batches.append
@@ -89,7 +89,7 @@ def test_chunk_days_cut_fixed_chunks(served: Served) -> None:
 
 
 def test_a_failed_batch_is_reported_and_resume_completes_the_table(served: Served) -> None:
-    """In parallel a batch that fails is in the result, the others in the table, and resume fetches the rest."""
+    """In parallel, a failed batch is in the result, the others are in the table, and resume fetches the rest."""
     served.simulator.faults = [Fault("500", first=date(2024, 1, 8), last=date(2024, 1, 8))]
     result = served.workspace.fetch_events(**DAYS, parallel=True, chunk_days=7, retries=0)
     assert result.failed_date_ranges == (("2024-01-08", "2024-01-14"),)
@@ -101,7 +101,7 @@ def test_a_failed_batch_is_reported_and_resume_completes_the_table(served: Serve
 
 
 def test_a_sequential_failure_is_raised(served: Served) -> None:
-    """Without parallel what made the request fail is raised, and nothing is in the table."""
+    """Without parallel, the request's error is raised, and nothing is in the table."""
     served.simulator.faults = [Fault("500")]
     with pytest.raises(ServerError, match="2024-01-01"):
         served.workspace.fetch_events(**DAYS, retries=0)
@@ -110,14 +110,14 @@ def test_a_sequential_failure_is_raised(served: Served) -> None:
 
 
 def test_duplicates_can_be_kept(served: Served) -> None:
-    """With dedupe=False the table has every line that was sent."""
+    """With dedupe=False, the table has every line that was sent."""
     kept = served.workspace.fetch_events(**DAYS, dedupe=False)
     truth = served.simulator.truth(FIRST, LAST)
     assert kept.rows == truth.rows > truth.distinct
 
 
 def test_modes_decide_about_the_table(served: Served) -> None:
-    """The default wants no table, append wants one and adds, replace swaps what is there."""
+    """The default requires that there is no table, append adds to one, and replace replaces its contents."""
     workspace = served.workspace
     with pytest.raises(TableNotFoundError):
         workspace.fetch_events(**DAYS, append=True)
@@ -132,7 +132,7 @@ def test_modes_decide_about_the_table(served: Served) -> None:
 
 
 def test_selection_and_limit_reach_mixpanel(served: Served) -> None:
-    """Event names, expression and limit are asked of Mixpanel, by a fetch and by a stream."""
+    """Event names, expression and limit are sent to Mixpanel, by a fetch and by a stream."""
     names = ["Page View", "No such event"]
     result = served.workspace.fetch_events(**DAYS, events=names, limit=7)
     found = list(served.workspace.stream_events(**DAYS, events=names, limit=7))
@@ -181,13 +181,13 @@ def test_bad_arguments_cost_no_request(arguments: dict[str, Any], argument: str,
 
 @pytest.mark.parametrize("batch_size", [100, 1000, 100_000])
 def test_batch_size_changes_nothing(batch_size: int, served: Served) -> None:
-    """mixpanel_data's batch_size is accepted within its bounds and has no effect."""
+    """mixpanel_data's batch_size is accepted within its range and has no effect."""
     result = served.workspace.fetch_events(**DAYS, batch_size=batch_size)
     assert result.rows == served.simulator.truth(FIRST, LAST).distinct
 
 
 def test_one_request_has_a_bound(served: Served) -> None:
-    """Over 100 days without parallel are refused before any request, 100 are not."""
+    """Over 100 days without parallel are rejected before any request; 100 are not."""
     too_long: Days = {"from_date": "2024-01-01", "to_date": "2024-04-10"}
     with pytest.raises(DateRangeTooLargeError, match="parallel") as caught:
         served.workspace.fetch_events(**too_long)
@@ -227,7 +227,7 @@ def test_progress_is_silent_off_a_terminal(served: Served, capfd: pytest.Capture
 
 
 def test_an_exception_of_a_callback_reaches_the_caller(served: Served) -> None:
-    """A callback that raises stops the fetch, and its exception leaves as itself."""
+    """A callback that raises stops the fetch, and its own exception is raised."""
 
     def stop(batch: BatchProgress) -> None:
         raise ZeroDivisionError(batch.from_date)
@@ -237,7 +237,7 @@ def test_an_exception_of_a_callback_reaches_the_caller(served: Served) -> None:
 
 
 def test_credentials_come_from_the_environment(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without credentials the environment is asked when a fetch needs them, and so is the API URL."""
+    """Without credentials, the environment is read when a fetch needs them, and so is the API URL."""
     for name, value in {
         "MP_USERNAME": "demo.mp-service-account",
         "MP_SECRET": "demo-secret",
@@ -253,7 +253,7 @@ def test_credentials_come_from_the_environment(served: Served, monkeypatch: pyte
 def test_credentials_are_tested_with_one_request(
     served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What is found in the environment, or the account that is named or the default, is tried and named."""
+    """The credentials in the environment, or the named or default account, are tested and named."""
     monkeypatch.setenv("MPX_API_URL", served.url)
     with pytest.raises(ConfigError, match="MP_USERNAME"):
         Workspace.test_credentials()
@@ -285,7 +285,7 @@ def test_credentials_are_tested_with_one_request(
 
 
 def test_arguments_override_given_credentials(served: Served) -> None:
-    """A project or region argument wins over the credentials that are given."""
+    """A project or region argument overrides the given credentials."""
     wrong = replace(CREDENTIALS, project_id="999")
     path = served.workspace.db_path
     with Workspace(project_id="12345", credentials=wrong, path=path, api_url=served.url) as workspace:
@@ -298,7 +298,7 @@ def test_arguments_override_given_credentials(served: Served) -> None:
 
 
 def test_a_project_secret_is_sent_without_project(portal: BlockingPortal, tmp_path: Path) -> None:
-    """With a legacy project secret a fetch works, and project_id is not sent."""
+    """A fetch works with a legacy project secret, and project_id is not sent."""
     simulator = Simulator(events_per_day=5, legacy_secret="old-secret", per_second=0, per_hour=0)
     with portal.wrap_async_context_manager(simulator.serve()) as url:
         legacy = Credentials(None, "old-secret", "")
@@ -317,7 +317,7 @@ def test_missing_credentials_cost_nothing(call: str, tmp_path: Path) -> None:
 
 
 def test_the_default_file_needs_a_project() -> None:
-    """A project secret does not tell the project, so the default file needs one; a path as id is none."""
+    """A project secret does not contain the project, so the default file requires one; a path is not a valid id."""
     with pytest.raises(ConfigError, match="MP_PROJECT_ID"):
         _ = Workspace(credentials=Credentials(None, "secret", "")).db_path
     with pytest.raises(ConfigError, match="not a project id"):
@@ -325,7 +325,7 @@ def test_the_default_file_needs_a_project() -> None:
 
 
 def test_the_errors_are_mixpanel_datas(served: Served) -> None:
-    """What a fetch raises is caught by the base class and carries a code."""
+    """Errors of a fetch are instances of the base class and have a code."""
     with pytest.raises(MixpanelDataError) as caught:
         served.workspace.fetch_events(**DAYS, append=True)
     assert caught.value.code == "TABLE_NOT_FOUND"

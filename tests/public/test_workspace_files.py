@@ -26,7 +26,7 @@ served = workspaces.served
 
 
 def test_an_open_connection_is_no_obstacle(served: Served) -> None:
-    """The workspace's own connection may be open before a fetch and sees the rows after it."""
+    """The workspace's own connection may be open before a fetch, and sees the rows after it."""
     workspace = served.workspace
     assert workspace.sql_scalar("SELECT n FROM range(1000000) AS numbers(n)") == 0
     workspace.fetch_events(**DAYS, parallel=True)
@@ -39,7 +39,7 @@ def test_an_open_connection_is_no_obstacle(served: Served) -> None:
 
 
 def test_the_default_file_is_named_after_the_project(served: Served, tmp_path: Path) -> None:
-    """Without a path the file is mixpanel_data's, in a folder that is made when it is first needed."""
+    """Without a path, the file is mixpanel_data's, in a folder that is created when it is first needed."""
     with Workspace(credentials=CREDENTIALS, api_url=served.url) as workspace:
         assert workspace.db_path == tmp_path / "home" / ".mp" / "data" / "12345.db"
         assert not (tmp_path / "home").exists()
@@ -51,7 +51,7 @@ def test_the_default_file_is_named_after_the_project(served: Served, tmp_path: P
 
 
 def test_a_missing_folder_is_made(served: Served, tmp_path: Path) -> None:
-    """The folders of a path are made when the file is first needed, as mixpanel_data made them, and not before."""
+    """The folders of a path are created when the file is first needed, as in mixpanel_data, and not before."""
     path = tmp_path / "of mine" / "and deeper" / "events.duckdb"
     with Workspace(path=path, credentials=CREDENTIALS, api_url=served.url) as workspace:
         assert not path.parent.parent.exists()
@@ -80,7 +80,7 @@ def test_sql_needs_no_credentials(tmp_path: Path) -> None:
 
 
 def test_new_files_open_in_older_releases(tmp_path: Path) -> None:
-    """A file that a workspace makes has the storage version that DuckDB 1.2 reads."""
+    """A file that a workspace creates has the storage version that DuckDB 1.2 reads."""
     with Workspace(path=tmp_path / "new.duckdb") as workspace:
         tag = (
             "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
@@ -107,7 +107,7 @@ def test_a_frame_without_pandas_names_the_extra(tmp_path: Path, monkeypatch: pyt
 
 
 def test_sql_rows_have_names(tmp_path: Path) -> None:
-    """`sql_rows` gives tuples with the names of their columns, as dictionaries on request."""
+    """`sql_rows` returns tuples with column names, or dictionaries."""
     with Workspace(path=tmp_path / "new.duckdb") as workspace:
         result = workspace.sql_rows("SELECT n, n * n AS square FROM range(3) AS numbers(n)")
     assert result.columns == ["n", "square"]
@@ -122,7 +122,7 @@ def test_sql_rows_have_names(tmp_path: Path) -> None:
 
 
 def test_tables_are_exported_ones_or_all(served: Served) -> None:
-    """`tables` lists exported tables, or also the user's own, by name, and nothing that begins with an underscore."""
+    """`tables` lists exported tables, or also the user's own, by name, and none that begins with an underscore."""
     workspace = served.workspace
     assert workspace.tables() == []
     workspace.fetch_events("january", **DAYS)
@@ -160,7 +160,7 @@ def test_a_read_only_workspace_reads(served: Served) -> None:
 
 
 def test_a_read_only_workspace_needs_a_database(tmp_path: Path) -> None:
-    """With read_only a missing file, or one of another kind, is an error that names it, and none is made."""
+    """With read_only, a missing file, or one of another kind, is an error that names it, and none is created."""
     path = tmp_path / "none.duckdb"
     with pytest.raises(DatabaseNotFoundError, match=r"none\.duckdb"):
         Workspace(path=path, read_only=True).tables()
@@ -195,7 +195,7 @@ def test_a_locked_file_says_who_holds_it(read_only: bool, tmp_path: Path) -> Non
 
 
 def test_closing_lets_go_of_the_file(tmp_path: Path) -> None:
-    """After the context, or `close`, the file can be opened with other settings; using it again opens it again."""
+    """After the context, or `close`, the file can be opened with other settings; using the workspace opens it again."""
     path = tmp_path / "events.duckdb"
     with Workspace(path=path) as workspace:
         workspace.connection.execute("CREATE TABLE mine AS SELECT 1 AS n")

@@ -41,7 +41,7 @@ def test_a_raw_stream_is_what_mixpanel_sent(
 
 
 def test_a_stream_agrees_with_the_table(portal: BlockingPortal, tmp_path: Path) -> None:
-    """Where nothing is sent twice, the stream has the rows of the table: the same names, times, ids, properties."""
+    """If nothing is sent twice, the stream has the rows of the table: the same names, times, ids, properties."""
     simulator = Simulator(events_per_day=60, duplicates=0, odd=0.3, per_second=0, per_hour=0)
     with serving(portal, tmp_path / "events.duckdb", simulator) as served:
         served.workspace.fetch_events(**DAYS)
@@ -60,7 +60,7 @@ def test_a_stream_agrees_with_the_table(portal: BlockingPortal, tmp_path: Path) 
 def test_the_zone_of_a_project_holds_for_fetches_and_streams(
     zone: str | None, hours: int, portal: BlockingPortal, tmp_path: Path
 ) -> None:
-    """Table and stream have the same UTC, by the zone of the workspace, or else of the credentials."""
+    """Table and stream have the same UTC times, from the zone of the workspace, or else of the credentials."""
     simulator = Simulator(events_per_day=40, duplicates=0, odd=0, per_second=0, per_hour=0)
     legacy = replace(CREDENTIALS, project_timezone="Asia/Tokyo")
     with (
@@ -78,7 +78,7 @@ def test_the_zone_of_a_project_holds_for_fetches_and_streams(
 
 
 def test_a_stream_checks_its_zone(served: Served) -> None:
-    """A zone that is none is refused at the call, before any request."""
+    """An invalid zone is rejected at the call, before any request."""
     with (
         Workspace(
             path=served.workspace.db_path, credentials=CREDENTIALS, api_url=served.url, project_timezone="PST"
@@ -98,7 +98,7 @@ def test_a_stream_begins_again_when_it_was_not_whole(served: Served) -> None:
 
 
 def test_a_stream_that_fails_yields_nothing(served: Served) -> None:
-    """What keeps a stream from being fetched is raised before its first event."""
+    """The error of a stream that cannot be fetched is raised before its first event."""
     served.simulator.faults = [Fault("401")]
     with pytest.raises(AuthenticationError):
         next(served.workspace.stream_events(**DAYS))
@@ -132,7 +132,7 @@ def test_retries_are_an_argument_of_streams(served: Served) -> None:
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_timeouts_are_those_of_the_workspace(served: Served, tmp_path: Path, streams: bool) -> None:
-    """Each request of a workspace is given up after the silence that it was made with."""
+    """Each request of a workspace is given up after the workspace's timeout."""
     served.simulator.faults = [Fault("stall")]
     file, timeouts = tmp_path / "x.duckdb", Timeouts(idle=0.2)
     with (
@@ -146,6 +146,6 @@ def test_timeouts_are_those_of_the_workspace(served: Served, tmp_path: Path, str
 
 
 def test_a_stream_checks_its_limit(served: Served) -> None:
-    """A limit out of range is refused at the call."""
+    """A limit out of range is rejected at the call."""
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         served.workspace.stream_events(**DAYS, limit=0)

@@ -56,7 +56,7 @@ def test_two_threads_share_a_file(served: Served) -> None:
 
 
 async def test_two_exports_into_one_file_queue(db: Path) -> None:
-    """With `wait`, both are complete in the end; without, the second is refused."""
+    """With `wait`, both are complete at the end; without it, the second is refused."""
     sim = simulator()
     async with anyio.create_task_group() as tasks:
         for first, last, name in (("2024-03-01", "2024-03-04", "a"), ("2024-03-05", "2024-03-09", "b")):
@@ -75,7 +75,7 @@ async def test_two_exports_into_one_file_queue(db: Path) -> None:
 
 
 async def test_an_export_waits_for_another_process(db: Path) -> None:
-    """It begins when the process closes the file; a wait that is too short ends with the same error."""
+    """It starts when the process closes the file; a wait that is too short ends with the same error."""
     sim = simulator()
     with held_by_another(db) as process:
         with pytest.raises(DatabaseLockedError):
@@ -91,7 +91,7 @@ async def test_an_export_waits_for_another_process(db: Path) -> None:
 
 
 async def test_a_negative_wait_is_refused(db: Path) -> None:
-    """It costs no request."""
+    """No request is sent."""
     sim = simulator()
     with pytest.raises(ArgumentError):
         await export(sim, db, wait=-1.0)

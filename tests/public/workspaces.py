@@ -57,7 +57,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A simulator on a socket, and a workspace that talks to it."""
+    """A simulator on a socket, and a workspace that uses it."""
 
     simulator: Simulator
     url: str

@@ -20,7 +20,7 @@ IN_CHILD = "from mixpanel_export._quota.shared import *; from pathlib import Pat
 
 @dataclass
 class Clock:
-    """A machine's clocks, moved by hand."""
+    """A machine's clocks, set by the test."""
 
     boot: str | None = "first"
     elapsed: float = 1000.0

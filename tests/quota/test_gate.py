@@ -36,7 +36,7 @@ def test_a_gate_created_outside_a_loop_works_inside_one(backend: str) -> None:
 
 
 async def test_two_hours_of_quota() -> None:
-    """Of 180 requests 60 are sent at 3 a second, the next 60 an hour later, and the rest an hour after that."""
+    """Of 180 requests, 60 are sent at 3 a second, the next 60 an hour later, and the rest an hour after that."""
     clock = Clock(0.0)
     gate = gate_on(clock)
     times = [await answered(gate) for _ in range(180)]
@@ -62,7 +62,7 @@ steps = st.lists(
 async def test_admissions_fit_every_window(
     steps: list[tuple[str, float]], per_second: int, per_hour: int
 ) -> None:
-    """No second and no hour ever holds more requests than allowed, pauses hold, and no wait is longer than needed."""
+    """No second and no hour ever has more requests than allowed, pauses are kept, and no wait is longer than needed."""
     clock = Clock()
     gate = gate_on(clock, per_second, per_hour)
     sent: list[float] = []
@@ -91,7 +91,7 @@ async def test_admissions_fit_every_window(
 
 
 async def test_the_remaining_quota_is_that_of_the_rolling_hour() -> None:
-    """A request counts until its hour is over, to the moment."""
+    """A request counts exactly until its hour is over."""
     clock = Clock(0.0)
     gate = gate_on(clock, 0, 2)
     await answered(gate)
@@ -107,7 +107,7 @@ async def test_the_remaining_quota_is_that_of_the_rolling_hour() -> None:
 
 
 async def test_without_limits_no_caller_waits() -> None:
-    """Zero means unlimited: no waits, no remainder, and a refund changes nothing. Pauses still hold."""
+    """Zero means unlimited: no waits, no remaining number, and a refund changes nothing. Pauses still apply."""
     clock = Clock()
     gate = gate_on(clock, 0, 0)
     for _ in range(100):
@@ -174,7 +174,7 @@ async def test_a_cancelled_caller_consumes_no_quota(leaving: int, paused: bool) 
 
 
 async def test_a_caller_that_is_never_admitted_consumes_nothing() -> None:
-    """A connection that fails before the request is sent leaves the hour as it was, for the next caller too."""
+    """A connection that fails before the request is sent does not change the hour, for the next caller too."""
     clock = Clock(0.0)
     gate = await full_hour(clock, [0.0, 600.0])
     for _ in range(3):
@@ -187,7 +187,7 @@ async def test_a_caller_that_is_never_admitted_consumes_nothing() -> None:
 
 
 async def test_a_refund_returns_a_request_to_the_hour_and_not_to_the_second() -> None:
-    """A request that Mixpanel did not count frees a slot of the hour, while the second remembers it."""
+    """A request that Mixpanel did not count frees a slot of the hour, but not of the second."""
     clock = Clock()
     gate = gate_on(clock, 2, 2)
     await answered(gate)
@@ -209,7 +209,7 @@ async def test_a_refund_returns_a_request_to_the_hour_and_not_to_the_second() ->
     ],
 )
 async def test_only_what_mixpanel_does_not_count_is_refunded(error: APIError, remaining: int) -> None:
-    """401, 402 and 429 return the request to the hour, every other failure consumes it."""
+    """401, 402 and 429 return the request to the hour; every other failure uses it."""
     gate = gate_on(Clock())
     await failed(gate, error)
     assert gate.statistics().remaining == remaining

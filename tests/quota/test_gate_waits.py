@@ -24,7 +24,7 @@ KEY = Key("data.mixpanel.com", "12345")
 
 
 async def test_a_caller_connects_two_seconds_ahead() -> None:
-    """Where the hour is full, a caller may connect two seconds before its slot."""
+    """If the hour is full, a caller may connect two seconds before its slot."""
     clock = Clock(0.0)
     gate = await full_hour(clock, [0.0, 100.0])
     async with gate.admission() as admission:
@@ -44,7 +44,7 @@ async def test_no_caller_connects_during_a_pause() -> None:
 
 
 async def test_the_longest_pause_wins() -> None:
-    """A shorter pause does not end a longer one, also for a caller that waits already."""
+    """A shorter pause does not end a longer one, also for a caller that is already waiting."""
     clock = Clock()
     gate = gate_on(clock)
     await gate.pause(10.0)
@@ -84,7 +84,7 @@ async def test_more_callers_than_the_hour_holds_still_connect() -> None:
 
 
 async def test_a_slow_connection_reserves_its_slot_for_half_a_minute() -> None:
-    """A caller that connects and is not admitted holds later ones back for 30 s, not for good."""
+    """A caller that connects and is not admitted delays later ones for 30 s, not forever."""
     clock = Clock(0.0)
     gate = await full_hour(clock, [0.0, 600.0])
     async with gate.admission(), gate.admission():
@@ -92,7 +92,7 @@ async def test_a_slow_connection_reserves_its_slot_for_half_a_minute() -> None:
 
 
 async def test_a_cancelled_caller_reserves_no_slot() -> None:
-    """A caller that is cancelled while it waits to connect, or connected, leaves no trace."""
+    """A caller that is cancelled while it waits to connect, or is connected, has no effect."""
     clock = Clock(0.0)
     gate = await full_hour(clock, [0.0, 600.0])
     clock.stop()
@@ -162,7 +162,7 @@ async def test_max_wait_bounds_all_waits_together() -> None:
 
 
 async def test_without_any_wait_the_pace_still_holds() -> None:
-    """`max_wait` of 0 fails at a full hour, and not at a full second."""
+    """A `max_wait` of 0 fails at a full hour, but not at a full second."""
     clock = Clock()
     gate = gate_on(clock, 1, 2, max_wait=0.0)
     await answered(gate)
@@ -210,7 +210,7 @@ async def test_refusals_of_one_wave_count_once() -> None:
 
 
 async def test_mixpanel_decides_when_to_return() -> None:
-    """`Retry-After` is the pause, with a little on top."""
+    """The pause is `Retry-After`, slightly extended."""
     gate = gate_on(Clock())
     await failed(gate, RateLimitError("refused", retry_after=7.0))
     assert 7.0 <= gate.statistics().next_slot_in <= 8.0
@@ -235,7 +235,7 @@ Process = Callable[[Clock], SharedQuota]
 
 
 async def test_requests_of_other_processes_count(process: Process) -> None:
-    """The requests of others are known after a refresh, and a refund is one for all."""
+    """Other processes' requests are known after a refresh, and a refund applies to all."""
     clock = Clock()
     other, gate = process(clock), gate_on(clock, shared=process(clock))
     for _ in range(57):
@@ -263,7 +263,7 @@ async def test_pauses_of_other_processes_hold(process: Process) -> None:
 
 
 async def test_a_slot_that_another_process_took_is_waited_for(process: Process) -> None:
-    """Where another process was faster, the gate tries again after the wait that the file demands."""
+    """If another process was faster, the gate tries again after the wait that the file requires."""
     clock = Clock()
     other, gate = process(clock), gate_on(clock, shared=process(clock))
     async with gate.admission() as admission:

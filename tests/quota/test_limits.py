@@ -20,7 +20,7 @@ def test_negative_limits_are_refused(limits: tuple[int, int], argument: str) -> 
 def test_the_environment_sets_what_no_argument_does(
     value: str | None, per_hour: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without arguments the variables decide; one that is not set, or empty, leaves Mixpanel's own limit."""
+    """Without arguments, the variables apply; if one is unset or empty, Mixpanel's own limit applies."""
     monkeypatch.delenv("MPX_PER_SECOND", raising=False)
     monkeypatch.delenv("MPX_PER_HOUR", raising=False)
     if value is not None:

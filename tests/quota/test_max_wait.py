@@ -93,7 +93,7 @@ def test_all_fetchers_pause_together(
 
 
 def test_a_lasting_refusal_is_asked_ever_more_seldom(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """Without `Retry-After` the pauses are one, two, four and eight minutes, and a tenth more at most."""
+    """Without `Retry-After`, the pauses are one, two, four and eight minutes, and at most a tenth longer."""
     sim = simulator_on(mock_clock, faults=[Fault("429", times=4, retry_after=None)])
     run(lambda: export(sim, db, *TEN_DAYS, chunk_days=10, retries=0))
     for gap, pause in zip(gaps(sim), [60, 120, 240, 480], strict=True):
@@ -115,7 +115,7 @@ def test_max_wait_bounds_what_refusals_cost(
     waves: int,
     workers: int,
 ) -> None:
-    """What is not fetched by then has failed for the quota, no retry was spent on it, and resume completes."""
+    """Days that are not fetched by then failed because of the quota, used no retry, and are fetched by resume."""
     sim = simulator_on(mock_clock, faults=[Fault("429", after=6, retry_after=retry_after)])
     options: dict[str, Any] = {
         "chunk_days": 1,
@@ -166,7 +166,7 @@ def test_a_connection_that_fails_takes_no_place(db: Path, mock_clock: MockClock,
 
 
 class Early(httpx.AsyncBaseTransport):
-    """A transport whose connection may fail, which is before anything is admitted."""
+    """A transport whose connection may fail before anything is admitted."""
 
     def __init__(self, answer: Callable[[httpx.Request], Awaitable[httpx.Response]]) -> None:
         self._answer = answer
@@ -176,7 +176,7 @@ class Early(httpx.AsyncBaseTransport):
 
 
 def test_a_pause_may_be_a_date(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """`Retry-After` as an HTTP date holds until then."""
+    """`Retry-After` as an HTTP date applies until then."""
     sim = simulator_on(
         mock_clock,
         faults=[Fault("429", times=1, retry_after=600.0)],
@@ -190,7 +190,7 @@ def test_a_pause_may_be_a_date(db: Path, mock_clock: MockClock, run: Run) -> Non
 
 
 def test_a_failing_server_may_name_its_pause(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """A 503 with `Retry-After` is not asked again before, and an hour at most."""
+    """After a 503 with `Retry-After`, no request is sent earlier, for an hour at most."""
     sim = simulator_on(
         mock_clock, faults=[Fault("503", times=1, retry_after=500.0), Fault("503", times=1, retry_after=1e5)]
     )
@@ -238,7 +238,7 @@ class Breaking(Body):
 
 
 def test_what_was_given_up_waits_for_no_quota(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """The last progress of an export whose hour is spent expects no further wait."""
+    """The last progress of an export whose hour is used up expects no more waits."""
     seen: list[Progress] = []
     options: dict[str, Any] = {"chunk_days": 1, "per_hour": 6, "max_wait": 0.0, "on_progress": seen.append}
     result = run(lambda: export(simulator_on(mock_clock), db, *TEN_DAYS, **options))

@@ -39,7 +39,7 @@ def test_each_api_of_a_host_has_its_own_hour(handle: Open, clock: Clock) -> None
 
 
 def test_a_file_of_an_earlier_release_is_used_unchanged(handle: Open, path: Path) -> None:
-    """Earlier releases write the table of exports, and it keeps its eight columns."""
+    """Earlier releases write the table of exports, which keeps its eight columns."""
     taken(handle(key=EXPORTS))
     taken(handle(key=QUERIES))
     with closing(sqlite3.connect(path)) as connection:
@@ -57,7 +57,7 @@ def gate() -> Gate:
 
 @pytest.mark.anyio
 async def test_no_more_requests_are_in_progress_than_allowed(gate: Gate) -> None:
-    """A caller waits until another one's request has ended, however it ends."""
+    """A caller waits until another one's request has ended, in any way."""
     running = most = done = 0
 
     async def request(number: int) -> None:
@@ -80,7 +80,7 @@ async def test_no_more_requests_are_in_progress_than_allowed(gate: Gate) -> None
 
 @pytest.mark.anyio
 async def test_a_cancelled_caller_leaves_its_place(gate: Gate) -> None:
-    """A caller that gives up while it waits takes no place from those after it."""
+    """A caller that gives up while it waits does not take a slot from those after it."""
     async with gate.admission(), gate.admission():
         with anyio.move_on_after(0.01) as scope:
             async with gate.admission():

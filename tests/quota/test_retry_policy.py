@@ -76,7 +76,7 @@ def test_what_cannot_pass_is_given_up(error: MixpanelDataError, splittable: bool
 def test_what_may_pass_is_tried_again_with_full_jitter(
     error: MixpanelDataError, failures: int, draw: float, pause: float
 ) -> None:
-    """A pause is drawn from 0 up to a second that doubles to a minute, but is never under a quarter second."""
+    """A pause is random, between 0 and a second that doubles up to a minute, but at least a quarter of a second."""
     assert after(*[error] * failures, draw=draw, retries=2000) == Wait(pause)
 
 
@@ -98,19 +98,19 @@ def test_a_second_break_splits(error: MixpanelDataError) -> None:
 
 @pytest.mark.parametrize("error", [UNCONNECTED, SERVER])
 def test_failures_that_size_does_not_explain_never_split(error: MixpanelDataError) -> None:
-    """No connection and a server that is down say nothing about the chunk."""
+    """A missing connection and an unavailable server are independent of the chunk."""
     steps = [after(*[error] * failures, splittable=True) for failures in range(1, 10)]
     assert "split" not in steps
 
 
 def test_a_server_that_ran_out_of_time_splits_at_once() -> None:
-    """Mixpanel's own time-out names the range as the cause; a chunk that cannot be split is tried again."""
+    """Mixpanel's own timeout means that the range is too large; a chunk that cannot be split is retried."""
     assert after(TIMEOUT, splittable=True) == "split"
     assert isinstance(after(TIMEOUT, splittable=False), Wait)
 
 
 def test_a_line_that_is_too_long_splits_at_once() -> None:
-    """The pieces without the line succeed; a chunk that cannot be split is given up, as the line stays as long."""
+    """The pieces without the line succeed; a chunk that cannot be split is given up, because the line stays as long."""
     assert after(LineTooLongError("x"), splittable=True) == "split"
     assert after(LineTooLongError("x"), splittable=False) == "give up"
 
@@ -119,7 +119,7 @@ def test_a_line_that_is_too_long_splits_at_once() -> None:
     "asked,pause", [(None, 0.5), (0.0, 0.5), (0.75, 0.75), (3600.0, 3600.0), (1e6, 3600.0)]
 )
 def test_a_server_error_may_name_the_pause(asked: float | None, pause: float) -> None:
-    """With `Retry-After` the pause is at least that, or an hour."""
+    """With `Retry-After`, the pause is at least that long, up to an hour."""
     assert after(ServerError("x", status_code=503, retry_after=asked)) == Wait(pause)
 
 
@@ -163,7 +163,7 @@ def test_every_history_ends(
     ],
 )
 def test_a_refusal_is_a_pause(retry_after: float | None, refusals: int, draw: float, pause: float) -> None:
-    """`Retry-After` is honoured with a little on top; without it, or where it is too short, the pause doubles."""
+    """`Retry-After` is respected, slightly extended; without it, or if it is too short, the pause doubles."""
     assert pause_after_refusal(retry_after, refusals, draw=lambda: draw) == pytest.approx(pause)
 
 

@@ -21,7 +21,7 @@ FIRST = date(2024, 3, 1)
 
 @dataclass(frozen=True)
 class Share:
-    """The days of one of several processes, and the file it exports them into."""
+    """The days of one of several processes, and its file."""
 
     db: Path
     first: date
@@ -85,7 +85,7 @@ def statuses(sim: Simulator) -> list[int | None]:
 
 @pytest.mark.parametrize("processes, days", [(2, 5), *slow([(10, 2)])])
 def test_processes_together_keep_mixpanels_limits(tmp_path: Path, processes: int, days: int) -> None:
-    """Exports of one project that run at the same time are never refused, and each file is exact."""
+    """Concurrent exports of one project are never refused, and each file is exact."""
     sim = simulator(per_second=3, per_hour=60)
     parts = shares(tmp_path, processes, days)
     with served(sim) as env:
@@ -96,7 +96,7 @@ def test_processes_together_keep_mixpanels_limits(tmp_path: Path, processes: int
 
 
 def test_an_hour_that_is_spent_is_spent_for_all(tmp_path: Path) -> None:
-    """Two processes that want 8 of the hour's 6 requests, and do not wait, leave 2 for `resume`, and meet no 429."""
+    """Two processes that need 8 requests of the hour's 6, and do not wait, leave 2 for `resume`, and get no 429."""
     sim = simulator(per_second=3, per_hour=6)
     parts = shares(tmp_path, 2, 4)
     with served(sim) as env:

@@ -29,7 +29,7 @@ LIMITS = ((2, 3), (1, 5), (0, 4), (2, 0))
 
 
 class Machine:
-    """Processes that share a file, and all their requests counted one by one."""
+    """Processes that share a file, with all their requests counted one by one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -123,7 +123,7 @@ def test_who_waited_as_long_as_told_gets_the_place(elapsed: float, since: float)
 
 
 def test_each_process_applies_its_own_limit_to_the_requests_of_all(handle: Open) -> None:
-    """Three requests are too many for one process, one fewer than allowed for another, and fine without limits."""
+    """Three requests are too many for one process, below the limit of another, and allowed without limits."""
     free, narrow, wide = handle(0, 0), handle(0, 2), handle(0, 4)
     for quota in (free, wide, free):
         assert taken(quota)
@@ -135,7 +135,7 @@ def test_each_process_applies_its_own_limit_to_the_requests_of_all(handle: Open)
 
 
 def test_projects_and_hosts_do_not_share(handle: Open) -> None:
-    """A quota is that of a project on a host."""
+    """A quota belongs to a project on a host."""
     for key in (KEY, Key(KEY.host, "2"), Key("data-eu.mixpanel.com", KEY.project)):
         quota = handle(0, 1, key=key)
         assert taken(quota)
@@ -143,7 +143,7 @@ def test_projects_and_hosts_do_not_share(handle: Open) -> None:
 
 
 def test_a_key_is_the_host_and_the_project() -> None:
-    """Two simulators on one machine are two hosts, as are two regions."""
+    """Two simulators on one machine are two hosts, like two regions."""
     assert key_of("https://data.mixpanel.com/api/2.0/export", "12345") == KEY
     assert key_of("http://127.0.0.1:8080/api/2.0/export", "1") == Key("127.0.0.1:8080", "1")
 
@@ -175,7 +175,7 @@ def test_all_processes_of_a_project_pause_together(handle: Open, clock: Clock) -
 
 
 def test_a_state_gives_the_times_of_free_slots() -> None:
-    """Who allows less than was sent waits until enough is past; a pause and the second are waited for, too."""
+    """A process whose limit is exceeded waits until enough time has passed, also for a pause and the second."""
     requests = tuple(Request(age, None, counted=age != 25) for age in (50.0, 40.0, 30.0, 25.0, 20.0, 1.0))
     wide = QuotaState(requests, 0.0, Window(0, 2.0), Window(6, 60.0))
     assert (wide.remaining, wide.wait, wide.seconds_until_free) == (1, 0.0, (10.0, 20.0, 30.0, 40.0, 59.0))
@@ -196,7 +196,7 @@ def test_a_state_gives_the_times_of_free_slots() -> None:
 def test_a_clock_that_is_set_hurts_nobody_who_goes_on(
     handle: Open, clock: Clock, step: float, boot: str | None
 ) -> None:
-    """The hour is measured by the machine's monotonic clock, also where its boots have no names."""
+    """The hour is measured by the machine's monotonic clock, even if its boots have no ids."""
     clock.boot = boot
     quota = handle(0, 2)
     taken(quota)

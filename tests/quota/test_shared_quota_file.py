@@ -48,7 +48,7 @@ def test_looking_creates_nothing(handle: Open, path: Path) -> None:
 
 
 def test_what_is_long_past_is_deleted(handle: Open, clock: Clock, path: Path) -> None:
-    """The file does not grow: rows of all projects go when their hour is over, pauses when they end."""
+    """The file does not grow: rows of all projects are deleted when their hour is over, and pauses when they end."""
     quota = handle()
     quota.pause(1.0)
     clock.pass_(2.0)
@@ -85,7 +85,7 @@ def test_a_broken_file_is_moved_aside_and_begun_anew(handle: Open, path: Path, g
 
 
 def test_a_truncated_file_is_no_failure(handle: Open, path: Path) -> None:
-    """Wherever the file was cut off, a place is taken; an empty file is as good as none."""
+    """Wherever the file was truncated, a slot can be taken; an empty file is treated as none."""
     taken(handle(0, 9))
     whole = path.read_bytes()
     for size in (0, 1, 99, 100, 2000, 4096, len(whole) - 1):

@@ -34,7 +34,7 @@ def test_threads_share_a_handle(handle: Open) -> None:
 def test_where_others_ask_too_the_second_is_longer(
     handle: Open, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests of several processes travel less evenly than those of one, so they are sent less densely."""
+    """Requests of several processes arrive less evenly than those of one, so they are spaced out more."""
     quota, pid = handle(1, 0), os.getpid()
     taken(quota)
     clock.pass_(SECOND)

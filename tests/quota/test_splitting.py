@@ -152,7 +152,7 @@ def test_a_split_leaves_older_batches_whole(db: Path, mock_clock: MockClock, run
 
 @pytest.mark.parametrize("kind", ["timeout_error", "reset"])
 def test_a_limit_is_never_split(db: Path, mock_clock: MockClock, run: Run, kind: Any) -> None:
-    """Two pieces would bring the limit twice, so a limited request is only repeated."""
+    """Two pieces would return twice the limit, so a limited request is only repeated."""
     sim = simulator_on(mock_clock, faults=[Fault(kind, times=3)])
     result = run(lambda: export(sim, db, *TEN_DAYS, limit=20))
     assert days_of(sim.requests) == [10] * 4
@@ -180,7 +180,7 @@ def test_one_request_is_split_where_it_must_be(db: Path, mock_clock: MockClock, 
 
 
 def test_replace_swaps_a_table_that_came_in_pieces(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """A replacement with a bad piece leaves the old table; the same call then fetches that piece and swaps."""
+    """A replacement with a failed piece leaves the old table; the same call then fetches that piece and replaces it."""
     sim = simulator_on(mock_clock)
     run(lambda: export(sim, db, "2024-02-01", "2024-02-10"))
     before = held(db)
@@ -214,7 +214,7 @@ def test_a_piece_that_is_refused_for_good_stops_the_export(db: Path, mock_clock:
 
 
 def test_progress_counts_batches_and_not_pieces(db: Path, mock_clock: MockClock, run: Run) -> None:
-    """Batches never change in number, done and failed ones only grow, and what is given up is not among the rows."""
+    """The number of batches is constant, done and failed ones only increase, and rows given up are not counted."""
     sim = simulator_on(mock_clock, faults=[always_bad("reset")], first_byte=1.0)
     seen: list[Progress] = []
     result = run(lambda: export(sim, db, *TEN_DAYS, chunk_days=5, on_progress=seen.append))
@@ -233,7 +233,7 @@ class Killed(BaseException):
 def test_pieces_that_are_committed_survive_what_ends_the_export(
     db: Path, mock_clock: MockClock, run: Run
 ) -> None:
-    """Ended between the commits of two pieces, the table has the first, and resume fetches the rest of the chunk."""
+    """If the export ends between the commits of two pieces, the table has the first, and resume fetches the rest."""
     sim = simulator_on(mock_clock, faults=[Fault("timeout_error", times=1)])
     wire = sim.transport()
 

@@ -19,7 +19,7 @@ windows = st.lists(st.builds(Window, st.integers(0, 4), st.integers(1, 30)), max
 def test_the_wait_needed_is_the_shortest_that_fits(
     windows: list[Window], past: list[int], since: int
 ) -> None:
-    """After the wait the request fits into every window, and a moment earlier it does not."""
+    """After the wait, the request fits into every window, and a moment earlier it does not."""
     now = (past[-1] if past else 0) + since
     wait = int(wait_needed(windows, past, now))
     assert all(fits(window, past, now + wait) for window in windows)
@@ -27,7 +27,7 @@ def test_the_wait_needed_is_the_shortest_that_fits(
 
 
 def test_the_longest_window_decides() -> None:
-    """Of several full windows the one that stays full longest decides."""
+    """Of several full windows, the one that stays full longest decides."""
     assert wait_needed([Window(1, 1.0), Window(2, 10.0)], [2.0, 5.0], 5.5) == 6.5
     assert wait_needed([Window(1, 1.0), Window(3, 10.0)], [2.0, 5.0], 5.5) == 0.5
     assert wait_needed([], [5.0], 5.0) == 0.0
@@ -37,7 +37,7 @@ def test_the_longest_window_decides() -> None:
     "requests,seconds", [(0, 0.0), (2, 0.0), (3, HOUR), (5, HOUR), (6, 2 * HOUR), (9, 3 * HOUR)]
 )
 def test_the_time_that_requests_need(requests: int, seconds: float) -> None:
-    """Requests beyond what is left of the hour wait for the next one, and so on."""
+    """Requests beyond the rest of the hour wait for the next one, and so on."""
     assert time_for(requests, [Window(3, HOUR)], [5.0], 5.0) == pytest.approx(seconds)
 
 

@@ -97,7 +97,7 @@ def report_data(path: Path, *, examples: bool = False) -> ReportData:
 
 @dataclass
 class Page(HTMLParser):
-    """What a page has: its tables by caption, its ids, references, headings and scripts."""
+    """The contents of a page: its tables by caption, its ids, references, headings and scripts."""
 
     source: str
     tables: dict[str, list[list[str]]] = field(default_factory=dict)

@@ -108,7 +108,7 @@ def test_names_are_text(path: Path) -> None:
 
 
 def test_a_page_is_bounded(tmp_path: Path) -> None:
-    """Hundreds of batches, thousands of names and properties, and sixty years, make a page of less than 3 MB."""
+    """Hundreds of batches, thousands of names and properties, and sixty years result in a page of less than 3 MB."""
     path = create_database(tmp_path / "events.duckdb")
     with duckdb.connect(str(path)) as connection:
         days = [date(1960, 1, 1) + timedelta(days=90 * place) for place in range(250)]
@@ -222,7 +222,7 @@ def test_the_names_of_the_chart_are_the_most_frequent(path: Path) -> None:
     ],
 )
 def test_an_axis_labels_days_or_months(first: date, last: date, expected: list[date]) -> None:
-    """A short range has labels at equal distances, a long one at the beginnings of months."""
+    """A short range has labels at equal distances, a long one at the first days of months."""
     assert ticks(first, last) == expected
 
 

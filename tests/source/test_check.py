@@ -42,7 +42,7 @@ def used() -> int:
 
 @pytest.mark.parametrize("events, found", [(40, 1), (0, 0)])
 async def test_good_credentials_cost_one_request_for_one_event(events: int, found: int) -> None:
-    """One request for one event of yesterday; a day without events proves as much."""
+    """One request for one event of yesterday; a day without events is equally conclusive."""
     sim = simulator(events_per_day=events)
     assert await check(sim) == found
     (request,) = sim.requests
@@ -114,14 +114,14 @@ async def test_a_refusal_for_the_quota_is_not_waited_for() -> None:
 
 
 async def test_a_project_secret_is_checked_without_a_project() -> None:
-    """A legacy secret names its project itself, also here."""
+    """A legacy secret identifies its project itself."""
     sim = simulator(legacy_secret="old")
     assert await check(sim, Credentials(None, "old", "12345")) == 1
     assert "project_id" not in sim.requests[0].params
 
 
 async def test_an_answer_that_is_cut_proves_nothing() -> None:
-    """A 200 without an event's end is an error here as in an export."""
+    """A 200 whose body is incomplete is an error, as in an export."""
 
     def handle(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=Body([b'{"event":"A","prop']))

@@ -35,14 +35,14 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_large_answer_arrives_whole(authority: trustme.CA, http2: bool) -> None:
-    """More than HTTP/2 lets be under way arrives as it was sent, by the protocol that was chosen."""
+    """A body larger than HTTP/2's windows arrives unchanged, by the chosen protocol."""
     async with serving(authority, Server(whole())) as server, new_client(server.url, http2=http2) as client:
         assert await fetched(server.url, client) == LINES
     assert server.connections == ["h2" if http2 else "http/1.1"]
 
 
 async def test_a_server_without_http2_answers_by_http1(authority: trustme.CA) -> None:
-    """HTTP/2 is an offer to the server, no demand."""
+    """HTTP/2 is only offered to the server."""
     server = Server(short(), offers=("http/1.1",))
     async with serving(authority, server), new_client(server.url, http2=True) as client:
         assert await fetched(server.url, client) == LINE
@@ -65,7 +65,7 @@ async def test_an_export_by_either_protocol_is_exact(
 async def test_every_door_can_choose_http2(
     authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fetching, streaming and `mpx export --http2` reach the server by HTTP/2."""
+    """Fetching, streaming and `mpx export --http2` use HTTP/2."""
     sim = simulator()
     for name, value in (("USERNAME", ACCOUNT.username), ("SECRET", SECRET), ("PROJECT_ID", "12345")):
         monkeypatch.setenv(f"MP_{name}", str(value))
@@ -143,7 +143,7 @@ async def test_an_answer_that_waits_or_is_given_up_holds_up_no_other(
 async def test_a_tls_stream_that_is_tampered_with_is_a_broken_connection(
     authority: trustme.CA, http2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes that no key made, put in between by something on the way, end the attempt and nothing else."""
+    """Bytes that something inserts into the connection end only the attempt."""
     async with serving(authority, Server(whole())) as server, proxying(Proxy(spoils=True)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with new_client(server.url, http2=http2) as client:
@@ -162,7 +162,7 @@ async def test_an_unknown_authority_gets_no_credentials(http2: bool, tmp_path: P
 
 
 async def test_a_certificate_for_another_host_gets_no_credentials(authority: trustme.CA, http2: bool) -> None:
-    """A trusted certificate for another name is none for this one."""
+    """A trusted certificate for another name is not valid for this one."""
     async with serving(authority, Server(short())) as server:
         said = await refused(server.url.replace("localhost", "127.0.0.1"), http2)
     assert "IP address mismatch" in said
@@ -173,7 +173,7 @@ async def test_a_certificate_for_another_host_gets_no_credentials(authority: tru
 async def test_certificates_that_cannot_be_read_are_a_setting(
     name: str, http2: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No file, and one without certificates, are named before anything is asked for."""
+    """A missing file, and one without certificates, are reported before the first request."""
     (tmp_path / "empty.pem").write_text("no certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
     with pytest.raises(ConfigError, match="SSL_CERT_FILE cannot be read"):
@@ -198,7 +198,7 @@ async def test_a_name_without_address_is_told_from_a_dead_host(
 
 
 async def test_silence_at_connecting_is_told_from_silence_later(http2: bool) -> None:
-    """A server that accepts and does not shake hands is given up after the time to connect."""
+    """A server that accepts the connection but does not answer the handshake is given up after the connect timeout."""
 
     async def silent(stream: SocketStream) -> None:
         async with stream:
@@ -210,7 +210,7 @@ async def test_silence_at_connecting_is_told_from_silence_later(http2: bool) -> 
 
 
 async def test_a_server_that_hangs_up_is_not_mistaken_for_one_that_is_not_trusted(http2: bool) -> None:
-    """A connection that ends within the handshake is one that could not be made."""
+    """If a connection ends during the handshake, the error says that it could not be made."""
 
     async def rude(stream: SocketStream) -> None:
         async with stream:
@@ -264,7 +264,7 @@ async def test_tcp_keeps_every_connection_alive(
 async def test_credentials_follow_no_redirect_over_a_socket(
     authority: trustme.CA, http2: bool, status: int
 ) -> None:
-    """Where a redirect leads, nothing arrives, with or without credentials."""
+    """No request is sent to the redirect's target, with or without credentials."""
     other = simulator()
     async with other.serve() as away:
         sim = simulator(faults=[Fault("redirect", status=status, location=f"{away}{PATH}")])

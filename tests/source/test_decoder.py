@@ -79,7 +79,7 @@ def test_any_cutting_gives_the_same_lines(
     parts=st.lists(st.binary(max_size=300), min_size=1, max_size=3), places=places, size=st.integers(1, 50)
 )
 def test_inflating_in_small_pieces_loses_nothing(parts: list[bytes], places: list[int], size: int) -> None:
-    """A bound on what is inflated at a time changes the pieces, not the bytes."""
+    """A limit for the decompressed size changes the pieces, not the bytes."""
     gunzip = Gunzip(size)
     plain = [out for piece in cut(gzipped(parts), places) for out in gunzip.feed(piece)]
     gunzip.close()
@@ -89,7 +89,7 @@ def test_inflating_in_small_pieces_loses_nothing(parts: list[bytes], places: lis
 
 @pytest.mark.parametrize("parts", [[EVENT * 3], [EVENT, EVENT * 2]], ids=["one member", "two members"])
 def test_a_gzip_body_cut_short_is_never_a_shorter_success(parts: list[bytes]) -> None:
-    """Cut at every byte but the border of a member, the body is an error."""
+    """Cut at any byte except the end of a member, the body is an error."""
     wire = gzipped(parts)
     border = len(gzipped(parts[:-1]))
     for end in set(range(len(wire))) - ({border} if border else set()):
@@ -101,7 +101,7 @@ def test_a_gzip_body_cut_short_is_never_a_shorter_success(parts: list[bytes]) ->
 
 @pytest.mark.parametrize("tail", [b"", b"\n"], ids=["no newline", "newline"])
 def test_an_identity_body_cut_inside_a_line_is_an_error(tail: bytes) -> None:
-    """A last line that is a fragment is an error, with a newline and without."""
+    """A last line that is a fragment is an error, with or without a newline."""
     body = EVENT + EVENT.rstrip()
     for end in range(len(EVENT) + 1, len(body)):
         with pytest.raises(TruncatedError, match="not an event"):
@@ -123,7 +123,7 @@ def test_a_flipped_bit_changes_nothing_or_is_an_error(place: int, bit: int) -> N
 
 @pytest.mark.parametrize("offset", range(-8, 0))
 def test_the_checksum_and_the_length_of_a_member_count(offset: int) -> None:
-    """A wrong byte in the trailer is an error although every line came out."""
+    """A wrong byte in the trailer is an error although every line was decompressed."""
     wire = bytearray(gzipped([EVENT]))
     wire[offset] ^= 1
     with pytest.raises(TruncatedError, match=r"stream of the response is corrupt \(.*checksum.*\)$"):
@@ -141,13 +141,13 @@ def test_what_follows_the_last_member_must_be_a_member(garbage: bytes) -> None:
 
 @pytest.mark.parametrize("encoding", [None, "", "identity", " Identity "])
 def test_an_empty_identity_body_is_an_empty_body(encoding: str | None) -> None:
-    """No bytes without an encoding are a day without events."""
+    """An unencoded body without bytes is a day without events."""
     decoder = BodyDecoder(encoding)
     assert decoded(decoder, [b""]) == []
 
 
 def test_an_empty_gzip_body_is_truncated_but_gzip_of_nothing_is_empty() -> None:
-    """A body labelled gzip must at least hold a member; a member may be empty."""
+    """A body labelled gzip must have at least one member; the member may be empty."""
     with pytest.raises(TruncatedError, match="ended before its trailer"):
         decoded(BodyDecoder("gzip"), [])
     assert decoded(BodyDecoder("gzip"), [gzipped([b""])]) == []
@@ -155,13 +155,13 @@ def test_an_empty_gzip_body_is_truncated_but_gzip_of_nothing_is_empty() -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", " X-Gzip "])
 def test_names_of_gzip(encoding: str) -> None:
-    """Both names of gzip are understood, in any case."""
+    """Both names of gzip are accepted, in any case."""
     assert decoded(BodyDecoder(encoding), [gzipped([EVENT])]) == [EVENT]
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip"])
 def test_another_encoding_is_an_error(encoding: str) -> None:
-    """An encoding that was not asked for is named, not guessed at."""
+    """An unrequested encoding is named, not guessed."""
     with pytest.raises(
         TruncatedError, match=f"^the response has the content encoding '{encoding}', and only"
     ) as caught:
@@ -193,7 +193,7 @@ def test_a_last_event_without_newline_gets_one(body: bytes, event: bytes) -> Non
 
 
 def test_the_error_carries_the_beginning_of_the_last_line() -> None:
-    """What Mixpanel wrote last is at hand, at most 500 bytes of it, so that its reason can be recognised."""
+    """The error has at most 500 bytes of the last line, so that Mixpanel's reason can be recognized."""
     decoder = BodyDecoder(None)
     with pytest.raises(TruncatedError, match=r"^the last line of the response is not an event$") as caught:
         decoded(decoder, [EVENT + b"\xff" + b"x" * 499 + b"y\n\n"])
@@ -226,7 +226,7 @@ def test_an_endless_line_is_an_error_before_it_ends(encoding: str | None) -> Non
 
 @pytest.mark.parametrize("size", [1, 300, 64 << 10])
 def test_the_error_carries_the_beginning_of_a_line_that_is_too_long(size: int) -> None:
-    """So that people can see which event it is: at most 500 bytes, and nothing of the lines around it."""
+    """The error has at most 500 bytes of the line, so that its event can be identified, and nothing of other lines."""
     short = EVENT + b"b" * 200 + b"\n" + EVENT
     longest = b"\xff" + b"x" * 998 + b"y"
     for body, shown in ((short, "b" * 200), (EVENT + longest, "\ufffd" + "x" * 499)):
@@ -239,7 +239,7 @@ def test_the_error_carries_the_beginning_of_a_line_that_is_too_long(size: int) -
 def test_the_maximum_does_not_depend_on_the_cutting(
     lines: list[int], places: list[int], longest: int
 ) -> None:
-    """A body is refused exactly when one of its lines is too long."""
+    """A body is rejected exactly when one of its lines is too long."""
     body = b"".join(b"x" * line + b"\n" for line in lines)
     blocks = LineBlocks(1, max_line=longest)
     refused = False
@@ -276,7 +276,7 @@ def test_a_line_of_many_megabytes_passes_whole() -> None:
 
 
 def test_the_default_sizes_are_binary_megabytes() -> None:
-    """A block has at least 1 MiB, and 64 MiB is the longest line."""
+    """A block has at least 1 MiB, and a line at most 64 MiB."""
     lines = EVENT * ((1 << 20) // len(EVENT) + 1)
     for decoder in (BodyDecoder(None), BodyDecoder("gzip")):
         pieces = [lines, EVENT] if decoder._gunzip is None else [gzipped([lines, EVENT])]
@@ -295,7 +295,7 @@ def test_the_default_sizes_are_binary_megabytes() -> None:
 
 @pytest.mark.parametrize("filler", [b"\n", b"x"], ids=["lines", "one line"])
 def test_a_bomb_is_inflated_in_bounded_pieces(filler: bytes) -> None:
-    """A few KB of wire that hold 48 MB of plain bytes never make more than 2 MB at a time."""
+    """A few KB that decompress to 48 MB never use more than 2 MB at a time."""
     wire = gzipped([filler * (48 << 20)])
     gunzip = Gunzip()
     sizes = [len(piece) for piece in gunzip.feed(wire)]
@@ -332,7 +332,7 @@ def test_blocks_of_a_big_identity_piece_are_bounded() -> None:
     ],
 )
 def test_what_an_event_is(line: bytes) -> None:
-    """An object with a string `event` and an object `properties` is an event, even where it needs mending."""
+    """An object with a string `event` and an object `properties` is an event, even if it needs repair."""
     assert event_line(line)
 
 

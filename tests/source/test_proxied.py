@@ -40,7 +40,7 @@ async def test_a_proxy_of_the_environment_is_used(
 async def test_a_host_without_proxy_is_reached_directly(
     authority: trustme.CA, http2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`NO_PROXY` keeps a host from the proxy."""
+    """A host in `NO_PROXY` is reached without the proxy."""
     async with serving(authority, Server(short())) as server, proxying(Proxy()) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "example.org,localhost")
@@ -92,7 +92,7 @@ async def test_a_proxy_that_is_not_there_is_named(http2: bool, monkeypatch: pyte
 async def test_a_proxy_that_is_no_address_is_a_setting(
     http2: bool, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is named before anything is asked for, and its password is not."""
+    """It is reported before the first request, without its password."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(ConfigError, match="HTTPS_PROXY") as caught:
         new_client("https://data.example" + PATH, http2=http2)

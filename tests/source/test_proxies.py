@@ -114,7 +114,7 @@ async def test_no_proxy_never_stops_a_request(
 
 @pytest.mark.anyio
 async def test_a_socks_proxy_stops_only_what_would_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package for it, loopback is still reached, and so is an exempt host; other requests name the variable."""
+    """Without the package, loopback and exempt hosts are still reached; the error for others names the variable."""
     monkeypatch.setenv("ALL_PROXY", "socks5://user:proxy-password@127.0.0.1:9")
     async with simulator().serve() as url:
         assert (await probe_server(url)).status

@@ -76,7 +76,7 @@ def secured(authority: trustme.CA) -> ssl.SSLContext:
 
 
 async def test_what_answers_is_reached_whatever_it_says(authority: trustme.CA) -> None:
-    """The front page is asked for without credentials, project or path, and TLS is named."""
+    """The front page is requested without credentials, project or path, and the TLS version is reported."""
     heads: list[bytes] = []
     async with server(secured(authority), heads) as port:
         reached = await probe_server(f"https://localhost:{port}/api/2.0/export", now=lambda: NOW)
@@ -126,7 +126,7 @@ async def test_clocks_are_compared(seconds: float) -> None:
 
 @pytest.mark.parametrize("date", [None, "", "yesterday"])
 async def test_a_server_may_tell_no_time(date: str | None) -> None:
-    """A header that is missing, or no date, compares with nothing."""
+    """A header that is missing, or is not a date, is not compared."""
 
     def handle(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={} if date is None else {"Date": date})
@@ -153,7 +153,7 @@ async def test_nobody_there_and_silence_are_told() -> None:
 
 
 async def test_a_proxy_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings that no connection can be tried with are errors of the settings."""
+    """Invalid proxy settings are errors of the configuration."""
     monkeypatch.setenv("HTTPS_PROXY", "nonsense://user:pass@")
     with pytest.raises(ConfigError) as caught:
         await probe_server("https://localhost")

@@ -60,7 +60,7 @@ def row_of(line: bytes, zone: str = "UTC") -> dict[str, Any]:
     ],
 )
 def test_time_is_seconds_milliseconds_or_iso(value: object, time: datetime | None) -> None:
-    """`time` is seconds, milliseconds from 10^11 on, or an ISO text, fractions cut off; anything else is nothing."""
+    """`time` is seconds, milliseconds from 10^11 on, or an ISO text, without fractions; anything else is None."""
     assert event_time(value) == time
 
 
@@ -96,7 +96,7 @@ def test_a_moment_before_the_calendar_is_none(value: object) -> None:
 
 
 def test_the_zone_changes_the_time_only() -> None:
-    """A row of a legacy project has its time in UTC, and its properties as they were sent."""
+    """A row of a legacy project has its time in UTC, and its original properties."""
     line = b'{"event":"a","properties":{"time":1704164645,"distinct_id":"d"}}'
     assert row_of(line, "US/Pacific") == row_of(line) | {"event_time": at(2024, 1, 2, 11, 4, 5)}
 
@@ -133,7 +133,7 @@ def test_numbers_become_utc(number: float) -> None:
     ],
 )  # fmt: skip
 def test_an_event_is_parsed(line: bytes, event: dict[str, Any]) -> None:
-    """A line with a name and properties is an event: of equal keys the first counts, broken text is mended."""
+    """A line with a name and properties is an event: the first of equal keys is used, and invalid text is repaired."""
     assert parse_event(line) == event
 
 
@@ -158,7 +158,7 @@ def test_other_lines_are_no_events(line: bytes) -> None:
 
 
 def test_missing_properties_are_none() -> None:
-    """An event without time and ids is kept, with None in their places and its properties complete."""
+    """An event without time and ids is kept, with None in their places and complete properties."""
     assert row_of(b'{"event":"a","properties":{"b":1}}') == {
         "event_name": "a",
         "event_time": None,

@@ -74,7 +74,7 @@ async def pieces(*parts: bytes | Exception) -> AsyncIterator[bytes]:
 
 @respx.mock
 async def test_the_request_is_the_documented_one() -> None:
-    """Days, filters and project are query parameters; the account is Basic authentication; gzip is asked for."""
+    """Days, filters and project are query parameters; the account is Basic authentication; gzip is requested."""
     route = respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE)))
     asked = Asked()
     parameters = RequestParameters(
@@ -97,7 +97,7 @@ async def test_the_request_is_the_documented_one() -> None:
 
 @respx.mock
 async def test_a_project_secret_sends_no_project() -> None:
-    """With a legacy secret the project is left out, since the server refuses it."""
+    """With a legacy secret, the project is omitted, because the server rejects it."""
     route = respx.get(URL).mock(return_value=httpx.Response(200, stream=Streamed(LINE)))
     await fetched(RequestParameters(URL, Credentials(None, "legacy", "12345"), ALL))
     assert "project_id" not in route.calls.last.request.url.params
@@ -105,7 +105,7 @@ async def test_a_project_secret_sends_no_project() -> None:
 
 @respx.mock
 async def test_credentials_follow_no_redirect() -> None:
-    """A redirect is an error, and nothing is sent to where it points."""
+    """A redirect is an error, and nothing is sent to its target."""
     elsewhere = respx.get("https://elsewhere.example/").mock(return_value=httpx.Response(200))
     respx.get(URL).mock(return_value=httpx.Response(302, headers={"location": "https://elsewhere.example/"}))
     with pytest.raises(QueryError, match="API URL"):
@@ -115,7 +115,7 @@ async def test_credentials_follow_no_redirect() -> None:
 
 @respx.mock
 async def test_no_error_shows_the_secret() -> None:
-    """A server that echoes the secret or the header finds both masked in the error."""
+    """If a server echoes the secret or the header, both are masked in the error."""
     header = httpx.BasicAuth(*ACCOUNT.auth)._auth_header
     respx.get(URL).mock(return_value=httpx.Response(500, text=f"you sent {ACCOUNT.secret!s:s} as {header}"))
     with pytest.raises(ServerError) as caught:
@@ -127,7 +127,7 @@ async def test_no_error_shows_the_secret() -> None:
 
 @respx.mock
 async def test_an_error_shows_the_beginning_of_a_long_answer() -> None:
-    """At most 500 bytes of an error body are kept."""
+    """An error has at most 500 bytes of the response."""
     respx.get(URL).mock(return_value=httpx.Response(503, text="x" * 100_000))
     with pytest.raises(ServerError) as caught:
         await fetched(RequestParameters(URL, ACCOUNT, ALL))
@@ -152,7 +152,7 @@ async def test_an_error_that_repeats_a_long_request_is_understood() -> None:
 
 @respx.mock
 async def test_a_connection_that_breaks_within_the_body_is_a_network_error() -> None:
-    """What arrived before is void."""
+    """The lines that arrived before are discarded."""
     broken = Streamed(LINE, httpx.ReadError("reset by peer"))
     respx.get(URL).mock(return_value=httpx.Response(200, stream=broken))
     with pytest.raises(NetworkError, match="reset by peer"):
@@ -248,7 +248,7 @@ def test_what_an_answer_means(status: int, body: str, error: type[APIError]) -> 
     ],
 )
 def test_an_error_says_what_to_do(status: int, body: str, argument: str | None, named: str) -> None:
-    """The advice names what to check or change, and the argument and day where a day is the reason."""
+    """The advice says what to check or change, and has the argument and the day if a day is the reason."""
     error = error_from_response(status, body, None, CHUNK, NOW)
     assert (error.argument, error.days) == (argument, CHUNK)
     assert named in (error.advice or "")
@@ -276,7 +276,7 @@ async def test_a_cut_event_that_speaks_of_authentication_is_only_cut() -> None:
 
 @respx.mock
 async def test_a_line_that_is_too_long_says_so() -> None:
-    """The error names the days, the maximum, the beginning of the line and what to do; the secret stays masked."""
+    """The error has the days, the maximum, the start of the line and advice; the secret stays masked."""
     begun = f'{{"event":"Long {ACCOUNT.secret!s:s}","properties":{{"text":"'.encode()
     stream = Streamed(LINE, begun, *[b"x" * (8 << 20)] * 8)
     respx.get(URL).mock(return_value=httpx.Response(200, stream=stream))
@@ -329,7 +329,7 @@ async def test_decoding_leaves_the_event_loop_to_others(pieces: int) -> None:
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:
-    """Both forms of `Retry-After` are seconds from now; anything else is none."""
+    """Both forms of `Retry-After` become seconds from now; anything else is None."""
     soon = datetime.now(UTC) + timedelta(seconds=90)
     assert parse_retry_after("17") == 17
     assert parse_retry_after("1.5") == 1.5
@@ -350,7 +350,7 @@ def http_errors() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("error", http_errors(), ids=lambda error: error.__name__)
 def test_every_error_of_the_http_library_is_translated(error: type[Exception]) -> None:
-    """None of its classes leaves the module as itself."""
+    """No exception class of the library leaves the module."""
     given: list[Any] = (
         []
         if error in {httpx.StreamConsumed, httpx.StreamClosed, httpx.ResponseNotRead, httpx.RequestNotRead}
@@ -361,7 +361,7 @@ def test_every_error_of_the_http_library_is_translated(error: type[Exception]) -
 
 
 class Streamed(httpx.AsyncByteStream):
-    """A body in parts; an exception among them is raised in its place."""
+    """A body in pieces; an exception among them is raised in its place."""
 
     def __init__(self, *parts: bytes | Exception) -> None:
         self._parts = parts

@@ -122,6 +122,6 @@ def test_less_than_half_is_refused(old: int, new: int, accept: bool) -> None:
 
 @pytest.mark.parametrize("zone, day", [("UTC", LAST), ("US/Pacific", FIRST)])
 def test_days_are_those_of_the_project(zone: str, day: date) -> None:
-    """Six o'clock on the second day in UTC is still the first day in California."""
+    """Six o'clock UTC on the second day is still the first day in California."""
     (change,) = compared([], [Event("a", 30, "i", "p")], zone=zone).days
     assert (change.day, change.added, change.checked_at) == (day, 1, NOW)

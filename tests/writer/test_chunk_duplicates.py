@@ -137,7 +137,7 @@ def test_of_equal_events_the_winner_is_kept(
 
 
 def test_lines_that_changed_are_not_compared() -> None:
-    """Staged lines that are read again must be the lines extracted; otherwise another line would be left out."""
+    """When staged lines are read again, they must be the extracted lines; otherwise, the wrong line would be omitted."""
     twice = line({"event": "a", "time": "1709251200", "id": '"i"', "processed": "1", "note": ""}) * 2
     with staged([twice], budget=1 << 30) as (staging, chunk), duckdb.connect() as connection:
         extraction = extracted(connection, staging, chunk)

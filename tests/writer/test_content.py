@@ -60,7 +60,7 @@ TEXTS = [
 
 
 def test_properties_are_stored_as_the_text_that_was_sent(db: Path) -> None:
-    """No number, escape, space or duplicate key of `properties` changes on its way."""
+    """No number, escape, space or duplicate key of `properties` changes."""
     lines = [f'{{"event":"e","properties":{text}}}'.encode() for text in TEXTS]
     assert Counter(row[4] for row in stored(lines, db)) == Counter(TEXTS)
 
@@ -82,7 +82,7 @@ SHAPES = [
 
 
 def test_a_line_of_another_shape_is_the_same_event(db: Path) -> None:
-    """Key order, spaces, further keys and escapes in the name do not change what is stored."""
+    """Key order, spaces, other keys and escapes in the name do not change what is stored."""
     rows = stored([line.encode() for line, *_ in SHAPES], db)
     assert Counter((row[0], row[4]) for row in rows) == Counter(shape[1:] for shape in SHAPES)
     assert query(db, "SELECT count(*) FROM _export_rejects") == [(0,)]
@@ -109,7 +109,7 @@ def check_repairs(lines: Sequence[bytes], db: Path) -> None:
 
 
 def test_what_only_breaks_the_parser_is_repaired_at_first_sight(db: Path) -> None:
-    """The event is in the table with U+FFFD for each offence, and the original line beside it."""
+    """The event is in the table with U+FFFD for each invalid part, and the original line is stored separately."""
     lines = [line for line, _ in OFFENCES]
     rows = stored([SOUND, *lines, SOUND], db)
     assert Counter(row[4] for row in rows if row[0] == "e") == Counter(text for _, text in OFFENCES)
@@ -177,7 +177,7 @@ def test_lines_that_are_no_events_are_set_aside_after_a_second_look(db: Path) ->
 
 
 def test_a_second_look_that_is_sound_leaves_no_rejects(db: Path) -> None:
-    """A line that was no event only once is not set aside, and no event is doubled."""
+    """A line that was not an event only once is not stored as a reject, and no event is duplicated."""
     bodies = iter([[b"upstream error", LAST], [LAST]])
     result = anyio.run(export, answering(lambda _: b"\n".join(next(bodies))), db)
     assert (result.total_rows, result.rejects) == (1, 0)
@@ -212,7 +212,7 @@ TIMES = {
 
 
 def test_event_time(db: Path) -> None:
-    """Seconds, milliseconds and ISO text become UTC; everything else is NULL, and the event stays."""
+    """Seconds, milliseconds and ISO text become UTC; everything else is NULL, and the event is stored."""
     lines = [f'{{"event":"e","properties":{{"time":{time}}}}}'.encode() for time in TIMES]
     stored_times = {row[4].removeprefix('{"time":').removesuffix("}"): row[1] for row in stored(lines, db)}
     assert stored_times == TIMES
@@ -230,7 +230,7 @@ IDS: dict[str, tuple[str | None, str | None]] = {
 
 
 def test_ids(db: Path) -> None:
-    """Ids are text as sent; a missing one is NULL, and of equal keys the first counts."""
+    """Ids are text as sent; a missing one is NULL, and the first of equal keys is used."""
     rows = stored([f'{{"event":"e","properties":{text}}}'.encode() for text in IDS], db)
     assert {row[4]: row[2:4] for row in rows} == IDS
 
@@ -273,7 +273,7 @@ def identity_line(event: str, time: int, insert_id: str | None, processed: int |
 )
 @examples(core=5, full=30)
 def test_of_equal_identities_the_winner_stays(lines: list[bytes]) -> None:
-    """For all lines the table holds one winner per identity, and every line without an `$insert_id`."""
+    """For all lines, the table has one winner per identity, and every line without an `$insert_id`."""
     with TemporaryDirectory() as folder:
         rows = Counter(row[4] for row in stored(lines, Path(folder, "test.duckdb")))
     assert rows == _winners(lines)
@@ -338,7 +338,7 @@ def shaped(draw: st.DrawFn) -> tuple[bytes, tuple[str, str]]:
 def test_any_line_that_is_an_event_is_stored_as_it_was_sent(
     lines: list[tuple[bytes, tuple[str, str]]],
 ) -> None:
-    """For all shapes of lines the table holds exactly the names and the texts that were sent."""
+    """For all shapes of lines, the table has exactly the names and the texts that were sent."""
     with TemporaryDirectory() as folder:
         rows = stored([line for line, _ in lines], Path(folder, "test.duckdb"), dedupe=False)
     expected = Counter(event for _, event in lines)

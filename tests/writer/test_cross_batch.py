@@ -92,7 +92,7 @@ def winners(rows: Iterable[Row]) -> Counter[Row]:
 
 @dataclass
 class Table:
-    """A table that batches are delivered to, and what they delivered."""
+    """A table that receives batches, and their events."""
 
     connection: duckdb.DuckDBPyConnection
     zone: str

@@ -17,7 +17,7 @@ LONG = 34 << 20
 def test_duplicates_that_are_long_are_compared(
     filler: bytes, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Long lines that recur are a single row, also if they need repair."""
+    """Long lines that recur become one row, even if they need repair."""
     monkeypatch.setenv("MPX_MEMORY_LIMIT", "96MB")
     line = b'{"event":"e","properties":{"$insert_id":"a","filler":"%s%s"}}\n' % (filler, b"x" * LONG)
     with connected_for_export(db) as connection:

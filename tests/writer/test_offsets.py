@@ -108,7 +108,7 @@ def test_spans_are_those_of_whole_lines(regular: list[bool]) -> None:
     "name", [b"", b"x" * 511, b"x" * 512, b"x" * 5000, b"\\\\" * 5000, b'\\"' * 255 + b"x"]
 )
 def test_a_name_of_any_length_is_found(name: bytes) -> None:
-    """A name beyond all measure is a name, and its line does not keep the others from being cut."""
+    """A very long name is a name, and does not affect the other lines."""
     line = BEGIN.encode() + name + BETWEEN.encode() + b"{}}"
     block = text_of([EVENT, line, EVENT])
     assert block.index.regular.tolist() == [0, 1, 2]
@@ -126,7 +126,7 @@ def test_a_name_ends_in_its_line(length: int, end: bytes) -> None:
 
 
 def test_an_empty_block_has_no_lines() -> None:
-    """Nothing is cut into nothing."""
+    """The result is empty."""
     empty = index_lines(b"")
     assert (empty.lines, len(empty.regular)) == (0, 0)
     assert isinstance(empty, LineIndex)

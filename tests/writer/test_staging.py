@@ -29,7 +29,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def test_a_chunk_that_starts_again_starts_from_nothing(database: Path) -> None:
-    """What came before a restart is gone, from the disk too."""
+    """Blocks from before the restart are discarded, also on the disk."""
     staging = Staging(database)
     staging.start(ChunkStart(ONE, 7))
     staging.add(Block(ONE, (b"lost\n",)))
@@ -43,7 +43,7 @@ def test_a_chunk_that_starts_again_starts_from_nothing(database: Path) -> None:
 
 
 def test_chunks_that_grow_together_stay_apart(database: Path) -> None:
-    """Blocks of two chunks in any order end in their own files."""
+    """Blocks of two chunks in any order end up in their own files."""
     staging = Staging(database)
     for chunk in (ONE, TWO):
         staging.start(ChunkStart(chunk, 7))
@@ -58,7 +58,7 @@ def test_chunks_that_grow_together_stay_apart(database: Path) -> None:
 
 
 def test_what_does_not_fit_the_budget_is_compressed(database: Path) -> None:
-    """Beyond the budget a chunk is staged as gzip, and reads the same."""
+    """Beyond the budget, a chunk is staged as gzip, and reads the same."""
     staging = Staging(database, budget=10)
     for chunk in (ONE, TWO):
         staging.start(ChunkStart(chunk, 7))
@@ -146,7 +146,7 @@ def test_segments_are_whole_blocks(database: Path, budget: int, segment_size: in
 
 
 def test_a_segment_beyond_a_page_is_read_from_its_place(database: Path) -> None:
-    """A segment may begin anywhere in its file."""
+    """A segment may start anywhere in its file."""
     blocks = [bytes([byte]) * size + b"\n" for byte, size in ((65, 10_000), (66, 100_000), (67, 3))]
     staging = Staging(database, segment_size=1)
     staging.start(ChunkStart(ONE, 7))
@@ -159,7 +159,7 @@ def test_a_segment_beyond_a_page_is_read_from_its_place(database: Path) -> None:
 
 @pytest.mark.parametrize("budget", [0, 1 << 20])
 def test_a_staged_file_that_became_shorter_is_an_error(database: Path, budget: int) -> None:
-    """Lines that are gone are noticed, never left out."""
+    """Missing lines are noticed, never omitted silently."""
     staging = Staging(database, budget=budget)
     staging.start(ChunkStart(ONE, 7))
     staging.add(Block(ONE, (b"a line\nanother\n",)))
@@ -172,7 +172,7 @@ def test_a_staged_file_that_became_shorter_is_an_error(database: Path, budget: i
 
 
 def test_a_block_that_did_not_arrive_is_an_error(database: Path) -> None:
-    """The size that the end of a chunk states is the size that was staged."""
+    """The size at the end of a chunk must be the staged size."""
     staging = Staging(database)
     staging.start(ChunkStart(ONE, 7))
     staging.add(Block(ONE, (b"a line\n",)))
@@ -197,7 +197,7 @@ def test_a_chunk_that_is_rewritten_has_segments_of_the_usual_size(database: Path
 
 
 def test_the_lines_of_incomplete_chunks_are_counted_until_they_are_dropped(database: Path) -> None:
-    """The progress of an export counts each line of the attempts that run or succeeded."""
+    """The progress of an export counts each line of running and successful attempts."""
     staging = Staging(database)
     for chunk in (ONE, TWO):
         staging.start(ChunkStart(chunk, 7))

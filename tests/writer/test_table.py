@@ -43,7 +43,7 @@ connection = tables.connection
 def test_a_line_that_is_lost_on_the_way_is_noticed(
     connection: duckdb.DuckDBPyConnection, db: Path, blank: bytes
 ) -> None:
-    """Fewer lines in the files than were fetched fail the chunk, and nothing of it is committed."""
+    """If the files have fewer lines than were fetched, the chunk fails, and none of it is committed."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     whole = staged(table, staging, DAYS[0], blank + lines(4))
@@ -62,7 +62,7 @@ def test_a_line_that_is_lost_on_the_way_is_noticed(
 def test_what_duckdb_cannot_write_is_one_error_and_nothing_is_committed(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """An index of the user's that the events break stops the export, and rolls the group back."""
+    """A unique index of the user that the events violate stops the export, and rolls the group back."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     committed(table, [staged(table, staging, DAYS[0], lines(0))], staging)
@@ -78,7 +78,7 @@ def test_what_duckdb_cannot_write_is_one_error_and_nothing_is_committed(
 def test_a_failure_is_the_newest_word_on_its_days_until_they_succeed(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """A failed batch keeps the rows of an older one, takes the place of older failures, and ends with success."""
+    """A failed batch keeps the rows of an older one, replaces older failures, and ends with success."""
     first = new_table(connection, db)
     staging = first.number(DAYS[:1])
     committed(first, [staged(first, staging, DAYS[0], lines(3))], staging)
@@ -132,7 +132,7 @@ def test_a_table_of_somebody_else_is_refused(
 
 
 def test_a_view_cannot_be_replaced(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    """Where the name is a view's, replace is an error that leaves it."""
+    """If a view has the name, replace is an error and keeps the view."""
     connection.execute("CREATE VIEW events AS SELECT 1 AS a")
     with pytest.raises(TableFormatError, match="view"):
         new_table(connection, db, "replace")
@@ -152,7 +152,7 @@ def test_table_names_differ_by_more_than_case(connection: duckdb.DuckDBPyConnect
 
 
 def test_metadata_tells_the_days_and_the_holes(db: Path) -> None:
-    """The view has the first and the last complete day, and how many days of the target are not complete."""
+    """The view has the first and the last complete day, and the number of target days that are not complete."""
     with connected_for_export(db) as connection:
         table = new_table(connection, db)
         staging = table.number(DAYS)
@@ -182,7 +182,7 @@ def test_replacing_a_table_of_mixpanel_data_ends_its_record(
 
 
 def test_a_refused_table_leaves_the_file_as_it_was(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    """Where nothing can be added, no ledger is left behind either."""
+    """If nothing can be appended, no ledger is created either."""
     connection.execute("CREATE TABLE events (a INTEGER)")
     with pytest.raises(TableFormatError):
         new_table(connection, db, "append")
@@ -204,7 +204,7 @@ def test_what_is_set_aside_may_be_longer_than_what_stays(
 def test_an_event_with_a_longer_number_than_python_reads_is_an_event(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """The limit of Python's integers does not decide what an event is."""
+    """The limit of Python's integers does not apply."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     long = b'{"properties":{"n":' + b"9" * 5000 + b'},"event":"e"}\n'
@@ -215,7 +215,7 @@ def test_an_event_with_a_longer_number_than_python_reads_is_an_event(
 def test_rows_that_the_ledger_does_not_know_are_noticed(
     connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode
 ) -> None:
-    """A ledger that was emptied, or rows written by hand, would be doubled, so nothing is added to them."""
+    """If the ledger was emptied, or rows were added with SQL, events would be duplicated, so nothing is appended."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     committed(table, [staged(table, staging, DAYS[0], lines(3))], staging)
@@ -243,7 +243,7 @@ def test_what_else_is_attached_is_not_mistaken_for_this_file(
 
 
 def test_identities_are_compared_as_text(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    """Ids and times that differ only beyond a double, or only in case, are different; the same text is the same."""
+    """Ids and times that differ only beyond a double, or only in case, are different; equal text is equal."""
     connection.execute("SET GLOBAL default_collation = 'NOCASE'")
     connection.execute("SET SESSION default_collation = ''")
     identities = [
@@ -270,7 +270,7 @@ def test_identities_are_compared_as_text(connection: duckdb.DuckDBPyConnection, 
 def test_an_applications_order_is_not_that_of_the_lines(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """What an application of this process sets for all its connections changes no row and no duplicate."""
+    """Settings that an application makes for all its connections change no row and no duplicate."""
     connection.execute("SET GLOBAL default_order = 'DESC'")
     table = new_table(connection, db)
     staging = table.number(DAYS)
@@ -284,7 +284,7 @@ def test_an_applications_order_is_not_that_of_the_lines(
 
 @pytest.mark.parametrize("folder", ["json=1", "filename=x"])
 def test_a_folder_that_looks_like_a_partition_is_a_folder(tmp_path: Path, folder: str) -> None:
-    """The name of the folder has no say in what is read."""
+    """The name of the folder has no effect on what is read."""
     (tmp_path / folder).mkdir()
     db = tmp_path / folder / "test.duckdb"
     with connected_for_export(db) as connection:
@@ -297,7 +297,7 @@ def test_a_folder_that_looks_like_a_partition_is_a_folder(tmp_path: Path, folder
 
 @pytest.mark.parametrize("mode", ["append", "resume"])
 def test_nothing_is_added_to_a_view(connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode) -> None:
-    """A view over an events table has its columns and is still no table."""
+    """A view of an events table has its columns, but is not a table."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     committed(table, [staged(table, staging, DAYS[0], lines(1))], staging)
@@ -310,7 +310,7 @@ def test_nothing_is_added_to_a_view(connection: duckdb.DuckDBPyConnection, db: P
 def test_a_refused_mode_leaves_the_file_as_it_was(
     connection: duckdb.DuckDBPyConnection, db: Path, mode: Mode, error: type[Exception]
 ) -> None:
-    """Where create or append is refused, no ledger is left behind."""
+    """If create or append is refused, no ledger is created."""
     connection.execute("CREATE TABLE other (a INTEGER)")
     table = "other" if mode == "create" else "events"
     with pytest.raises(error):
@@ -321,7 +321,7 @@ def test_a_refused_mode_leaves_the_file_as_it_was(
 def test_batch_ids_go_on_after_their_sequence_was_dropped(
     connection: duckdb.DuckDBPyConnection, db: Path
 ) -> None:
-    """No id is given twice."""
+    """No id is used twice."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     committed(table, [staged(table, staging, chunk, lines(1)) for chunk in DAYS], staging)

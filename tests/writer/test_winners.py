@@ -102,7 +102,7 @@ def test_all_but_the_greatest_of_an_identity_lose(events: list[Sent], cuts: list
 
 
 def test_a_page_is_read_to_its_end_before_its_duplicates_are_told() -> None:
-    """Who reads the pages from a connection may use it for something else between them."""
+    """The reader of the pages may use the connection for something else in between."""
     read: list[int] = []
 
     def pages() -> Iterator[list[Candidate]]:
@@ -116,13 +116,13 @@ def test_a_page_is_read_to_its_end_before_its_duplicates_are_told() -> None:
 
 @pytest.mark.parametrize("distinct_id", ["-0", "[1.5, 2]", "{}", "1.5", "12345678901234567890", "1e5", "inf"])
 def test_what_python_does_not_take_for_json_is_nobodys_duplicate(distinct_id: str) -> None:
-    """Where the text that was sent is needed and cannot be read, the row stays."""
+    """If the original text is needed and cannot be parsed, the row stays."""
     row = (1, "a", "1", distinct_id, "i", None, "{'not': json}", True, 1)
     assert list(duplicates([[(*row, 0), (*row, 1)]])) == []
 
 
 @pytest.mark.parametrize("distinct_id", ["d", "1234567890", "a1.5", "1.x", "1e", None])
 def test_texts_that_duckdb_leaves_alone_are_compared_as_they_are(distinct_id: str | None) -> None:
-    """Where what DuckDB extracts is what was sent, nothing is read again."""
+    """If DuckDB's extracted text is the original, nothing is read again."""
     row = (1, "a", "1", distinct_id, "i", None, "{'not': json}", True, 1)
     assert list(duplicates([[(*row, 0), (*row, 1)]])) == [(0, 1, 1)]

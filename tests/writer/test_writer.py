@@ -107,7 +107,7 @@ def test_a_chunk_that_comes_after_the_end_of_its_group_is_not_committed(
 
 
 def test_a_group_that_nobody_closes_is_committed(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    """A callback that blocks the event loop with a statement that waits for this one does not block it for ever."""
+    """A callback that blocks the event loop with a statement that waits for the group does not block forever."""
     table = new_table(connection, db)
     staging = table.number(DAYS)
     (chunk,) = validated(table, [staged(table, staging, DAYS[0], lines(3))], staging)
@@ -184,7 +184,7 @@ def _interrupted_by(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 class _RefusingTable(NumberedTable):
-    """Loads no group with a chunk of the *unloadable* days; records each try."""
+    """Loads no group with a chunk of the *unloadable* days; records each attempt."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, db: Path, unloadable: Chunk, *, out_of_memory: bool
@@ -224,7 +224,7 @@ def test_each_chunk_of_a_group_that_fails_is_tried_alone(
 
 
 def test_the_final_attempt_has_the_maximum_memory(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    """A load has the memory that its own lines need, and on the last try more."""
+    """A load has the memory that its own lines need, and more in the final attempt."""
     limits: list[float] = []
 
     def measured() -> datetime:
