@@ -16,11 +16,14 @@ from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRun
 
 Connection = duckdb.DuckDBPyConnection
 
+_MORE_MEMORY = "set MPX_MEMORY_LIMIT to more memory, such as 2GB"
 _DAMAGED = "restore the damaged file from a copy, or choose another path"
 # Advice on DuckDB errors, keyed by a part of the error text.
 _ADVICE = {
     "Corrupt database file": _DAMAGED,
     "Could not read enough bytes": _DAMAGED,
+    "Out of Memory": _MORE_MEMORY,
+    "failed to pin block": _MORE_MEMORY,
     "main key table": "drop the tables that refer to it",
     "index depends on it": "drop the index",
     "Permission denied": "give this user write permission to the file and its folder, or choose another path",

@@ -4,15 +4,18 @@ Other connections from this process to the same file share these settings, so an
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import RLock
+from typing import TypeVar
 
 import duckdb
 
 from mixpanel_export._config.environment import variable
 from mixpanel_export._database.machine import memory_sizes, processors
 from mixpanel_export.errors import ConfigError
+
+T = TypeVar("T")
 
 ROW_GROUP = 122_880
 """The number of rows that DuckDB compresses together. Fewer rows compress less well, and DuckDB may rewrite them."""
@@ -105,6 +108,22 @@ def maximum_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
     maximum = min([_MAX_MEMORY, *(size // 2 for size in memory_sizes())])
     with _changed_settings(connection, _one_thread_with(max(_memory_for_lines(longest), maximum))):
         yield
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether DuckDB had too little memory. If it runs out during a commit, it reports an error of the transaction."""
+    return isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in str(error)
+
+
+def with_enough_memory(connection: duckdb.DuckDBPyConnection, transact: Callable[[], T]) -> T:
+    """Return the result of *transact*, a whole transaction. If memory is too small, try again with the maximum."""
+    try:
+        return transact()
+    except duckdb.Error as error:
+        if not lacks_memory(error):
+            raise
+        with maximum_memory(connection, 0):
+            return transact()
 
 
 @contextmanager

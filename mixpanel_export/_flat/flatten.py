@@ -28,7 +28,7 @@ from mixpanel_export._database.schema import (
     table_exists,
     table_names,
 )
-from mixpanel_export._database.settings import maximum_memory
+from mixpanel_export._database.settings import with_enough_memory
 from mixpanel_export._flat.columns import BASE_COLUMNS, MAX_COLUMNS, OTHER
 from mixpanel_export._flat.state import (
     FlatTable,
@@ -94,7 +94,8 @@ async def flatten_events(
     describes the columns.
 
     *only* restricts the keys, and *events* the event names. *per_event* adds a view for each event name. If *auto* is
-    true, each export into *table* updates the flat table. A later call without these arguments keeps their values.
+    true, each export into *table* updates the flat table. A later call without these arguments keeps their values. A
+    flat table that was dropped, also in SQL, has the default settings when it is created again.
 
     Raises:
         ArgumentError: *into* begins with an underscore, *only* has more than 1,000 keys, or *only* or *events* differs
@@ -123,12 +124,7 @@ def flatten(connection: Connection, path: Path, request: Request) -> FlattenResu
     with _errors(path):
         check_ledger(connection)
         source = _source(connection, request.source)
-        try:
-            return _flatten_in_transaction(connection, source, request)
-        # If memory is too small for the commit, DuckDB reports an error of the transaction.
-        except (duckdb.OutOfMemoryException, duckdb.TransactionException):
-            with maximum_memory(connection, 0):
-                return _flatten_in_transaction(connection, source, request)
+        return with_enough_memory(connection, partial(_flatten_in_transaction, connection, source, request))
 
 
 def check_flat_name(connection: Connection, path: Path, table: str) -> None:

@@ -6,6 +6,7 @@ A checkpoint follows. DuckDB marks rows as deleted, but does not overwrite them,
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -30,6 +31,7 @@ from mixpanel_export._database.schema import (
     name_in_database,
     table_exists,
 )
+from mixpanel_export._database.settings import with_enough_memory
 from mixpanel_export._flat.flatten import refresh_flat_tables
 from mixpanel_export._flat.state import flat_tables
 from mixpanel_export._ndjson import canonical, normalized
@@ -145,18 +147,27 @@ def forget_people(
             raise _no_ledger(path)
         check_ledger(connection)
         names = _tables(connection, table)
-        with _errors(path, "cannot remove the events ({}), so nothing was removed"), transaction(connection):
-            create_ledger(connection)
-            connection.execute(
-                "CREATE OR REPLACE TEMP TABLE _export_ids AS SELECT unnest(?::VARCHAR[]) AS id",
-                [list(distinct_ids)],
-            )
-            tables = tuple(_forget(connection, name, _match(paths), distinct_ids) for name in names)
-            for name in names:
-                refresh_flat_tables(connection, name)
+        remove = partial(_forget_in_transaction, connection, names, _match(paths), distinct_ids)
+        with _errors(path, "cannot remove the events ({}), so nothing was removed"):
+            tables = with_enough_memory(connection, remove)
         with _errors(path, "the events were removed, but DuckDB cannot write a checkpoint ({})"):
             connection.execute("CHECKPOINT")
         return ForgetResult(path, tables, _other_tables(connection) if table is None else ())
+
+
+def _forget_in_transaction(
+    connection: Connection, names: Sequence[str], match: str, ids: Sequence[str]
+) -> tuple[ForgottenTable, ...]:
+    """Delete the rows that *match* the ids from the tables *names*, and update the flat tables of these."""
+    with transaction(connection):
+        create_ledger(connection)
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE _export_ids AS SELECT unnest(?::VARCHAR[]) AS id", [list(ids)]
+        )
+        tables = tuple(_forget(connection, name, match, ids) for name in names)
+        for name in names:
+            refresh_flat_tables(connection, name)
+    return tables
 
 
 def _checked(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.schema import EVENT_COLUMNS
+from mixpanel_export._database.settings import lacks_memory
 from mixpanel_export._model import Batch
 from mixpanel_export._writer.arrow import EVENT, ExtractedColumns
 from mixpanel_export._writer.extract import LoadError
@@ -94,11 +95,6 @@ def _arrays(chunk: ValidatedChunk) -> Iterator[object]:
         keep = chunk.keep[start : start + columns.rows]
         yield from columns.joined_with(segment.text(), spans, keep, chunk.batch.number)
         start += columns.rows
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Whether DuckDB had too little memory. If it runs out during a commit, it reports an error of the transaction."""
-    return isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in str(error)
 
 
 def first_line(error: Exception) -> str:

@@ -24,7 +24,7 @@ from mixpanel_export._database.schema import (
     delete_foreign_metadata,
     table_exists,
 )
-from mixpanel_export._database.settings import all_processors, maximum_memory, memory_for_lines
+from mixpanel_export._database.settings import all_processors, lacks_memory, maximum_memory, memory_for_lines
 from mixpanel_export._database.sync_changes import read_kept
 from mixpanel_export._database.target_days import (
     LoadOptions,
@@ -41,7 +41,7 @@ from mixpanel_export._writer.cross_batch import (
     record_missing_strays,
 )
 from mixpanel_export._writer.group import Group
-from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, insert, lacks_memory
+from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, insert
 from mixpanel_export.changes import DayChange
 from mixpanel_export.errors import DatabaseError, TableError
 
