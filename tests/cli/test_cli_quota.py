@@ -120,7 +120,7 @@ def test_a_pause_is_shown_with_its_end() -> None:
     lines = dict(shown("--project", "12345"))
     assert lines["left"] == "60 of 60 requests this hour"
     assert lines["paused"].startswith("until ")
-    assert lines["paused"].endswith("(in 10 min), as Mixpanel requested")
+    assert "(in 10 min)" in lines["paused"]
 
 
 def test_json_has_the_same_in_seconds() -> None:

@@ -213,7 +213,7 @@ async def test_a_filter_is_refused(db: Path) -> None:
     await exported(sim, db, where='properties["$browser"] == "Chrome"')
     with pytest.raises(SelectionError, match="filter"):
         await verified(sim, db)
-    change(db, "UPDATE _export_batches SET project = '7'")
+    change(db, "UPDATE _export_batches SET project = '7'", "DELETE FROM _export_targets")
     with pytest.raises(SelectionError, match="project 12345"):
         await verified(sim, db)
     assert not sim.query_requests
