@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -131,6 +132,18 @@ async def run_job(job: Job, transport: httpx.AsyncBaseTransport | None = None) -
     return await in_task(partial(_verify, job, transport))
 
 
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a verification compares."""
+
+    job: Job
+    table: TableCoverage
+    scope: Scope
+    counts: TableCounts
+    events: Counts
+    """Mixpanel's counts."""
+
+
 async def _verify(job: Job, transport: httpx.AsyncBaseTransport | None) -> VerifyResult:
     started = time.monotonic()
     table = await _read(job, partial(read_coverage, table=job.table, project=job.credentials.project_id))
@@ -140,37 +153,12 @@ async def _verify(job: Job, transport: httpx.AsyncBaseTransport | None) -> Verif
         gate = gate_for(job.quota, job.parameters.url, job.credentials.project_id, job.pauses)
         api = QueryApi(client, job.parameters, gate, retries=job.retries, pauses=job.pauses, now=job.now)
         events = await _mixpanel_counts(job, api, scope, counts)
-    found = [differences(part, counts.rows, events, job.ignored) for part in scope.parts]
-    mergeable: Mapping[Cell, int] = {}
-    if any(difference.surplus < 0 for its in found for difference in its):
-        mergeable = await _read(job, partial(read_mergeable, table=table, days=scope.days, zone=scope.zone))
-    hidden = await _hidden_names(job, scope, [each for its in found for each in its], counts, transport)
-    evidence = Evidence(counts, mergeable, hidden)
-    reported = [
-        difference
-        for part, its in zip(scope.parts, found, strict=True)
-        for difference in explained(part, its, evidence)
-    ]
-    reported.sort(key=lambda difference: (difference.day, difference.event))
-    compared = _reported_cells(scope, {*counts.rows, *events}, job.ignored)
-    failed = failed_days(reported, {cell: events.get(cell, 0) for cell in compared}, job.tolerance)
-    return VerifyResult(
-        table=table.table,
-        from_date=str(scope.requested.first),
-        to_date=str(scope.requested.last),
-        timezone=scope.zone,
-        days=len(scope.reported),
-        events=len({name for name, _ in compared}),
-        table_rows=sum(counts.rows.get(cell, 0) for cell in compared),
-        mixpanel_events=sum(events.get(cell, 0) for cell in compared),
-        differences=tuple(reported),
-        failed_days=tuple(map(str, failed)),
-        skipped_date_ranges=_as_text(skipped_days(scope)),
-        refetch_date_ranges=_as_text(refetch_days(scope, failed)),
-        utc_offset=await _likely_offset(job, scope, table, events, reported),
-        requests=api.requests,
-        duration_seconds=time.monotonic() - started,
-    )
+    inputs = _Inputs(job, table, scope, counts, events)
+    reported = await _differences(inputs, transport)
+    result = _result(inputs, reported)
+    offset = await _likely_offset(inputs, reported)
+    seconds = time.monotonic() - started
+    return replace(result, utc_offset=offset, requests=api.requests, duration_seconds=seconds)
 
 
 async def _read(job: Job, call: Callable[[Connection], T]) -> T:
@@ -190,15 +178,54 @@ async def _mixpanel_counts(job: Job, api: QueryApi, scope: Scope, counts: TableC
     return events
 
 
+async def _differences(inputs: _Inputs, transport: httpx.AsyncBaseTransport | None) -> list[CountDifference]:
+    """Return the differences of the days that are reported, each with its explanation, in order."""
+    job, scope, counts = inputs.job, inputs.scope, inputs.counts
+    found = [differences(part, counts.rows, inputs.events, job.ignored) for part in scope.parts]
+    mergeable: Mapping[Cell, int] = {}
+    if any(difference.surplus < 0 for its in found for difference in its):
+        read_cells = partial(read_mergeable, table=inputs.table, days=scope.days, zone=scope.zone)
+        mergeable = await _read(job, read_cells)
+    hidden = await _hidden_names(inputs, [each for its in found for each in its], transport)
+    evidence = Evidence(counts, mergeable, hidden)
+    reported = [
+        difference
+        for part, its in zip(scope.parts, found, strict=True)
+        for difference in explained(part, its, evidence)
+    ]
+    return sorted(reported, key=lambda difference: (difference.day, difference.event))
+
+
+def _result(inputs: _Inputs, reported: Sequence[CountDifference]) -> VerifyResult:
+    """Return the result, without its last three fields."""
+    job, scope, counts, events = inputs.job, inputs.scope, inputs.counts, inputs.events
+    compared = _reported_cells(scope, {*counts.rows, *events}, job.ignored)
+    failed = failed_days(reported, {cell: events.get(cell, 0) for cell in compared}, job.tolerance)
+    return VerifyResult(
+        table=inputs.table.table,
+        from_date=str(scope.requested.first),
+        to_date=str(scope.requested.last),
+        timezone=scope.zone,
+        days=len(scope.reported),
+        events=len({name for name, _ in compared}),
+        table_rows=sum(counts.rows.get(cell, 0) for cell in compared),
+        mixpanel_events=sum(events.get(cell, 0) for cell in compared),
+        differences=tuple(reported),
+        failed_days=tuple(map(str, failed)),
+        skipped_date_ranges=_as_text(skipped_days(scope)),
+        refetch_date_ranges=_as_text(refetch_days(scope, failed)),
+        utc_offset=None,
+        requests=0,
+        duration_seconds=0.0,
+    )
+
+
 async def _hidden_names(
-    job: Job,
-    scope: Scope,
-    found: Sequence[Difference],
-    counts: TableCounts,
-    transport: httpx.AsyncBaseTransport | None,
+    inputs: _Inputs, found: Sequence[Difference], transport: httpx.AsyncBaseTransport | None
 ) -> set[str]:
     """Return the names that Mixpanel counts but does not export."""
-    missing = [each for each in found if each.name not in counts.names and each.day.day in scope.reported]
+    job, reported = inputs.job, inputs.scope.reported
+    missing = [each for each in found if each.name not in inputs.counts.names and each.day.day in reported]
     hidden: set[str] = set()
     for names in name_groups(sorted({each.name for each in missing})):
         days = [each.day.table_days for each in missing if each.name in names]
@@ -218,19 +245,17 @@ async def _hidden_names(
     return hidden
 
 
-async def _likely_offset(
-    job: Job, scope: Scope, table: TableCoverage, events: Counts, reported: Sequence[CountDifference]
-) -> float | None:
+async def _likely_offset(inputs: _Inputs, reported: Sequence[CountDifference]) -> float | None:
     """Return the offset from UTC at which unexplained differences disappear, if there is one."""
-    inner = scope.reported[1:-1]  # the table also has the days before and after these
+    inner = inputs.scope.reported[1:-1]  # the table also has the days before and after these
     days = {str(day) for day in inner}
     unexplained = [each for each in reported if each.explanation is None and each.day in days]
     if not unexplained:
         return None
     names = {each.event for each in unexplained}
     around = Chunk(inner[0] - _MARGIN, inner[-1] + _MARGIN)
-    hours = await _read(job, partial(read_hours, table=table, days=around, names=names))
-    return likely_offset(hours, events, inner, sum(abs(each.difference) for each in unexplained))
+    hours = await _read(inputs.job, partial(read_hours, table=inputs.table, days=around, names=names))
+    return likely_offset(hours, inputs.events, inner, sum(abs(each.difference) for each in unexplained))
 
 
 def _reported_cells(scope: Scope, cells: Iterable[Cell], ignored: frozenset[str]) -> set[Cell]:
