@@ -92,7 +92,7 @@ def open_standard_streams() -> None:
 
 
 def discard_failed_output() -> None:
-    """Discard what standard output does not take. Otherwise, Python fails to write it again at its end, and exits with 120."""
+    """Discard output that cannot be written. Otherwise, Python tries to write it again at exit, and exits with 120."""
     try:
         sys.stdout.flush()
     except ValueError:  # closed

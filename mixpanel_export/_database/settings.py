@@ -111,7 +111,7 @@ def maximum_memory(connection: duckdb.DuckDBPyConnection, longest: int) -> Itera
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether DuckDB had too little memory. If it runs out during a commit, it reports an error of the transaction."""
+    """Whether DuckDB had too little memory. If memory runs out during a commit, DuckDB reports a transaction error."""
     return isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in str(error)
 
 

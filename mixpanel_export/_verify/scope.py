@@ -169,7 +169,7 @@ def _part(coverage: Coverage, requested: Chunk, zone: str, today: date) -> Part:
 
 
 def _was_open(day: date, batch: Batch) -> bool:
-    """Whether the day was open when the batch was requested. An open batch may also have days that were not."""
+    """Whether the day was open when the batch was requested. An open batch may also have closed days."""
     if batch.status != "open" or batch.requested_at is None:
         return batch.status == "open"
     return is_open(day, in_zone(batch.requested_at.replace(tzinfo=UTC), batch.zone))
