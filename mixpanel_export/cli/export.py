@@ -219,13 +219,12 @@ def command(ctx: click.Context, /, **_: Any) -> None:
                     f"Nothing to fetch: {options.table} in {options.db} already has every day up to {options.to_date or 'yesterday'}."
                 )
             return
-        if options.events:
+        if options.events and not options.allow_new_events:
             check_names(
                 options.events,
                 options.db,
                 credentials.project_id,
-                allowed=options.allow_new_events,
-                may_ask=not options.quiet,
+                quiet=options.quiet,
             )
         arguments = _arguments(options, credentials, days)
         requested = str(days.first), str(days.last)

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from mixpanel_export._model import Batch
 
 
-def check_names(events: Sequence[str], db: str, project: str, *, allowed: bool, may_ask: bool) -> None:
+def check_names(events: Sequence[str], db: str, project: str, *, quiet: bool) -> None:
     """Check each of *events* that resembles an event of the project in the file, but is not one.
 
     If the file has complete days with all events, such a name is probably mistyped. The user must then confirm it on
-    the terminal, unless *allowed* is true. A name from an earlier export needs no confirmation. If the file has only
-    selected events, a suggestion is printed.
+    the terminal. A name from an earlier export needs no confirmation. If the file has only selected events, a
+    suggestion is printed, unless *quiet*.
 
     Raises:
-        UsageError: A name needs confirmation, but there is no terminal, or *may_ask* is false.
+        UsageError: A name needs confirmation, but there is no terminal, or *quiet* is true.
         Abort: The user does not confirm a name.
     """
     known, requested, certain = _known_names(db, project)
@@ -38,9 +38,10 @@ def check_names(events: Sequence[str], db: str, project: str, *, allowed: bool, 
         doubt = (
             f"{db} has no event {name!r}{' on its complete days' if certain else ''}; did you mean {match!r}?"
         )
-        if not certain or allowed:
-            say(doubt)
-        elif may_ask and sys.stdin.isatty() and sys.stderr.isatty():
+        if not certain:
+            if not quiet:
+                say(doubt)
+        elif not quiet and sys.stdin.isatty() and sys.stderr.isatty():
             click.confirm(f"{doubt} Export {name!r} anyway?", abort=True, err=True)
         else:
             raise click.UsageError(f"{doubt} To export {name!r} anyway, add --allow-new-events")
