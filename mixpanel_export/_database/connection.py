@@ -57,6 +57,9 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
 def connected_for_export(path: Path) -> Iterator[Connection]:
     """Open the database for an export, with settings for bulk loading.
 
+    The file stays open until the export ends, also while the export waits for the quota: DuckDB's lock on it is what keeps
+    other processes from changing the table and the ledger in the meantime.
+
     Raises:
         ExportRunningError: This process is already exporting into the file.
         DatabaseError: See `connect`.
