@@ -20,7 +20,7 @@ _E = TypeVar("_E", bound=BaseException)
 
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 # These errors mean that the peer closed the connection during the TLS handshake.
-_CLOSED_BY_PEER = (ssl.SSLWantReadError, ssl.SSLEOFError)
+_CLOSED_BY_PEER = (ssl.SSLWantReadError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 @dataclass(slots=True)

@@ -246,7 +246,7 @@ def test_a_notebook_without_widgets_gets_one_bar_that_says_it_all(monkeypatch: p
         watch(Progress(batches=4, batches_done=3, rows=1200, waiting_for="the quota", waiting_seconds=90.0))
     last = file.getvalue().rpartition("\r")[2]
     assert "3/4 batches" in last
-    assert last.rstrip().endswith("[00:00], 1,200 rows, waiting for the quota, 1:30")
+    assert re.search(r"\[\d\d:\d\d\], 1,200 rows, waiting for the quota, 1:30\s*$", last)
     assert "\x1b[A" not in file.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -51,6 +51,10 @@ async def server(context: ssl.SSLContext, heads: list[bytes]) -> AsyncIterator[i
     """Listen for TLS, also as a proxy that is asked to connect, and note the heads that arrive."""
 
     async def connected(stream: SocketStream) -> None:
+        with suppress(ssl.SSLZeroReturnError):  # old releases of Python raise it if the client hangs up
+            await answer(stream)
+
+    async def answer(stream: SocketStream) -> None:
         async with stream:
             if heads == [b"proxy"]:
                 heads.append(await head_of(stream))
