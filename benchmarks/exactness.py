@@ -24,6 +24,7 @@ from _compare import Expected, Span, differences, prepare, query
 from _measure import Cost, in_own_process, machine, measure, serve_prepared, spread
 
 from mixpanel_export import Credentials, ParallelFetchResult, export_events
+from mixpanel_export._writer import batch_records as _records
 from mixpanel_export._writer import cross_batch as _duplicates
 from mixpanel_export._writer import table as _store
 
@@ -101,7 +102,7 @@ def export(url: str, days: Span, db: Path, options: dict[str, Any]) -> Observed:
         for owner, name in (
             (_store, "insert"),
             (_store.EventsTable, "load"),
-            (_store, "move_duplicates"),
+            (_records, "move_duplicates"),
             (_duplicates, "batches_to_compare"),
         )
     )
