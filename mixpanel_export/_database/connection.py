@@ -57,8 +57,8 @@ def connect(path: Path, *, read_only: bool = False) -> Connection:
 def connected_for_export(path: Path) -> Iterator[Connection]:
     """Open the database for an export, with settings for bulk loading.
 
-    The file stays open until the export ends, also while the export waits for the quota: DuckDB's lock on it is what keeps
-    other processes from changing the table and the ledger in the meantime.
+    The file stays open until the export ends, even while the export waits for the quota, because only DuckDB's lock
+    prevents other processes from changing the table and the ledger.
 
     Raises:
         ExportRunningError: This process is already exporting into the file.

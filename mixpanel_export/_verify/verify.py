@@ -134,7 +134,7 @@ async def run_job(job: Job, transport: httpx.AsyncBaseTransport | None = None) -
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What a verification compares."""
+    """The data that a verification compares."""
 
     job: Job
     table: TableCoverage
