@@ -1,6 +1,8 @@
 """The async entry point: compares a table with Mixpanel's own counts."""
 
+import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +15,7 @@ import httpx
 from mixpanel_export._concurrency import entered_in_thread, in_task, in_thread
 from mixpanel_export._database.connection import Connection
 from mixpanel_export._model import Chunk
-from mixpanel_export._quota.gate import gate_for
+from mixpanel_export._quota.gate import Gate, gate_for
 from mixpanel_export._quota.limits import Quota
 from mixpanel_export._source.check import sends_events
 from mixpanel_export._source.client import new_client
@@ -42,10 +44,12 @@ from mixpanel_export._verify.table_counts import (
     read_mergeable,
 )
 from mixpanel_export.credentials import Credentials
+from mixpanel_export.errors import AdvisoryWarning
 from mixpanel_export.verification import CountDifference, VerifyResult
 
 T = TypeVar("T")
 
+_LONG_WAIT = 60.0  # seconds
 _LONGEST_EXPORT = 100  # days in one request
 _MARGIN = timedelta(days=1)
 
@@ -92,7 +96,7 @@ async def verify_events(
         tolerance: The share of a day's events, from 0 to 1, that may differ without an explanation.
         ignore: Event names not to compare.
         retries: The number of times a failed request is repeated.
-        max_wait: The maximum total wait for the hourly quota, in seconds.
+        max_wait: The maximum total wait for the hourly quota, in seconds. A wait of over a minute is a warning.
         api_url: The server, as in `export_events`.
         per_hour: The maximum number of queries per hour; 0 means no limit. None means `MPX_QUERY_PER_HOUR`, or 60.
         transport: Replaces the network, for tests.
@@ -152,6 +156,7 @@ async def _verify(job: Job, transport: httpx.AsyncBaseTransport | None) -> Verif
     async with new_client(job.parameters.url, transport) as client:
         gate = gate_for(job.quota, job.parameters.url, job.credentials.project_id, job.pauses)
         api = QueryApi(client, job.parameters, gate, retries=job.retries, pauses=job.pauses, now=job.now)
+        await _warn_of_wait(gate)
         events = await _mixpanel_counts(job, api, scope, counts)
     inputs = _Inputs(job, table, scope, counts, events)
     reported = await _differences(inputs, transport)
@@ -159,6 +164,21 @@ async def _verify(job: Job, transport: httpx.AsyncBaseTransport | None) -> Verif
     offset = await _likely_offset(inputs, reported)
     seconds = time.monotonic() - started
     return replace(result, utc_offset=offset, requests=api.requests, duration_seconds=seconds)
+
+
+async def _warn_of_wait(gate: Gate) -> None:
+    """Warn if the quota delays the first query by more than a minute, and the call waits for it."""
+    await gate.refresh()
+    state = gate.statistics()
+    if _LONG_WAIT < state.next_slot_in <= state.max_wait_left:
+        warnings.warn(
+            AdvisoryWarning(
+                f"the quota allows no query for another {math.ceil(state.next_slot_in / 60)} min",
+                advice="wait, or lower $max_wait",
+                argument="max_wait",
+            ),
+            stacklevel=2,
+        )
 
 
 async def _read(job: Job, call: Callable[[Connection], T]) -> T:

@@ -1,6 +1,7 @@
 """How to provoke the errors of verifications."""
 
 import gzip
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from steps import DEFAULT_ACCOUNT, Place, configured, exists, shell, sql, steps
 from support import ACCOUNT, NOW, Body, simulator
 
 from mixpanel_export import verify_events
+from mixpanel_export._quota.shared import Key, SharedQuota
 from mixpanel_export._source import query_api
 
 
@@ -41,6 +43,14 @@ def too_large(place: Place) -> Any:
     """Read an answer that is larger than any."""
     place.monkeypatch.setattr(query_api, "_MAX_BODY", 5)  # 64 MB would take long
     return answered(b'{"data": {}}')(place)
+
+
+def spent(place: Place) -> Any:
+    """Wait for the quota, unless the warning about it is an error."""
+    assert SharedQuota(Key("127.0.0.1", "12345", "query"), 0, 1).take_slot().ticket
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return verifying(per_hour=1)(place)
 
 
 def changed(statements: str, **options: Any) -> Callable[[Place], Any]:
@@ -87,6 +97,7 @@ VERIFY_CASES: dict[str, Callable[[Place], Any]] = {
         gzip.compress(b'{"data": {}}', mtime=0)[:-9], content_encoding="gzip"
     ),
     "verify_events: an answer that is too large": too_large,
+    "verify_events: a spent quota": spent,
     "mpx verify: a share over 1": steps(
         configured(DEFAULT_ACCOUNT), exists, shell("verify", "--tolerance", "150%")
     ),

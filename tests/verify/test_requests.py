@@ -12,6 +12,7 @@ from projects import change, exported, project, verified
 from support import Body
 
 from mixpanel_export import errors
+from mixpanel_export._quota.shared import Key, SharedQuota
 from mixpanel_export._source.event_counts import name_groups
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.simulator import Fault
@@ -169,6 +170,18 @@ async def test_a_spent_quota_is_waited_for_or_refused(db: Path) -> None:
     assert caught.value.argument == "max_wait"
     assert caught.value.retry_after == pytest.approx(3600, abs=60)
     assert len(sim.query_requests) == 1
+
+
+async def test_a_long_wait_is_a_warning(db: Path) -> None:
+    """Here a warning is an error, so the wait does not begin."""
+    sim = project()
+    await exported(sim, db)
+    quota = SharedQuota(Key("127.0.0.1", "12345", "query"), 0, 1)
+    assert quota.take_slot().ticket
+    with pytest.raises(errors.AdvisoryWarning) as caught:
+        await verified(sim, db, per_hour=1)
+    assert caught.value.argument == "max_wait"
+    assert not sim.query_requests
 
 
 async def test_exports_and_queries_use_separate_quotas(db: Path) -> None:
