@@ -125,22 +125,19 @@ def test_a_likely_zone_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert mpx("verify", *RANGE, env={"MPX_REPORTING_TIMEZONE": "Asia/Tokyo"}).exit_code == 0
 
 
-@pytest.mark.parametrize(
-    "words, code",
-    [
+@pytest.mark.usefixtures("exported_env")
+def test_what_cannot_be_verified_is_one_line() -> None:
+    """The exit codes are those of an export."""
+    for words, code in (
         (["--from", "2023-02-01", "--to", "2023-02-02"], 2),
         (["nothing"], 4),
         (["--db", "nothing.duckdb"], 4),
         (["--reporting-timezone", "Mars"], 2),
         (["--account", "nobody"], 4),
-    ],
-)
-@pytest.mark.usefixtures("exported_env")
-def test_what_cannot_be_verified_is_one_line(words: list[str], code: int) -> None:
-    """The exit codes are those of an export."""
-    result = mpx("verify", "--quiet", *words)
-    assert result.exit_code == code
-    one_error(result)
+    ):
+        result = mpx("verify", "--quiet", *words)
+        assert result.exit_code == code
+        one_error(result)
 
 
 def workspace(sim_url: str, db: Path) -> Workspace:

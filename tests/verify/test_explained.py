@@ -242,9 +242,11 @@ async def test_the_last_30_days_are_the_default(db: Path) -> None:
     assert (await verified(sim, db, from_date="2024-04", to_date="2024-04")).days == 30
 
 
-@pytest.mark.parametrize(
-    "options, argument",
-    [
+async def test_arguments_are_checked(db: Path) -> None:
+    """The error is raised before the first request, and names the argument."""
+    sim = project()
+    await exported(sim, db)
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"tolerance": 1.5}, "tolerance"),
         ({"ignore": "Page View"}, "ignore"),
         ({"retries": -1}, "retries"),
@@ -253,15 +255,11 @@ async def test_the_last_30_days_are_the_default(db: Path) -> None:
         ({"reporting_timezone": "Mars/Olympus"}, "reporting_timezone"),
         ({"from_date": "2023-01-01", "to_date": "2023-01-31"}, "from_date"),
         ({"from_date": "soon"}, "from_date"),
-    ],
-)
-async def test_arguments_are_checked(options: dict[str, Any], argument: str, db: Path) -> None:
-    """The error is raised before the first request, and names the argument."""
-    sim = project()
-    await exported(sim, db)
-    with pytest.raises(ArgumentError) as caught:
-        await verified(sim, db, **options)
-    assert caught.value.argument == argument
+    ]
+    for options, argument in cases:
+        with pytest.raises(ArgumentError) as caught:
+            await verified(sim, db, **options)
+        assert caught.value.argument == argument
     assert not sim.query_requests
 
 
