@@ -110,7 +110,7 @@ def test_what_the_quota_leaves_no_time_for_is_fetched_later(sim: Simulator, db: 
     assert lines[:3] == [
         "9 requests planned, 4 left this hour: expect about 2 h",
         "5 of 9 batches failed:",
-        "  2024-03-05 to 2024-03-09: the quota is used up, and --max-wait is too short",
+        "  2024-03-01 to 2024-03-05: the quota is used up, and --max-wait is too short",
     ]
     assert lines[3] in {
         "To fetch the rest, in 60 min:",

@@ -416,7 +416,7 @@ def test_a_zone_that_duckdb_does_not_know_is_refused(db: Path) -> None:
     with connected_for_export(db) as connection:
         check_zone(connection, "UTC")
         check_zone(connection, "US/Pacific")
-        with pytest.raises(ValueError, match="project_timezone Mars/Olympus is not known to DuckDB"):
+        with pytest.raises(ValueError, match="project_timezone Mars/Olympus"):
             check_zone(connection, "Mars/Olympus")
 
 
