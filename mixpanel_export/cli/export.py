@@ -330,14 +330,10 @@ def _check_one_request(options: Options, days: "Chunk") -> None:
     try:
         check_one_request(days)
     except DateRangeTooLargeError as error:
-        raise click.UsageError(
-            f"{error.text(advice=False)}; "
-            + (
-                "add --parallel, or set MPX_PARALLEL=1 to always export in parallel"
-                if options.limit is None
-                else "request fewer days, because --limit needs a single request"
-            )
-        ) from error
+        advice = "request fewer days, because --limit needs a single request"
+        if options.limit is None:
+            advice = "add --parallel, or set MPX_PARALLEL=1 to always export in parallel"
+        raise click.UsageError(f"{error.text(advice=False)}; {advice}") from error
     if days.length > 7 and options.limit is None and not options.quiet:
         say(f"Exporting {days.length} days with one request; --parallel sends several at a time.")
 
