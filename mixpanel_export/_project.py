@@ -1,4 +1,4 @@
-"""The file and the project of a `Workspace`, and the comparison of both."""
+"""The base class of `Workspace`: its file, its credentials and `verify`."""
 
 from collections.abc import Iterable
 from dataclasses import replace as changed

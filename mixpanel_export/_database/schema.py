@@ -4,8 +4,9 @@ To add a column to the ledger:
 
 1. Append it to `_LEDGER_COLUMNS`, and raise `LEDGER_VERSION`. An older release then rejects files that have the column.
 2. Add a field with a default to `_model.Batch`, and the column's name to `_COLUMNS` in `ledger.py`.
-3. Set the field: for validated chunks in `_writer/validate.py`, for failed chunks and at the commit in
-   `_writer/table.py`, and for tables of mixpanel_data in `_local/upgrade.py`.
+3. Set the field: for validated chunks in `_writer/validate.py` (`RowCounts` in `_writer/extract.py` has the row
+   counts), at the commit in `_writer/batch_records.py`, for failed chunks in `_writer/table.py`, and for tables of
+   mixpanel_data in `_local/upgrade.py`.
 
 `create_ledger` adds the column to old files, in the transaction that starts the next export. Commands that only read
 do not change a file. If a file lacks the column, or a row has NULL in it, the `Batch` has the field's default.

@@ -2,9 +2,9 @@
 
 ::
 
-    fetch tasks ──items──▶ stage ──staged──▶ validate ──ready──▶ commit
-         ▲                                       │                  │
-         └──────────────── verdicts ─────────────┴──────────────────┘
+    fetch tasks ──items──▶ stage ──segments──▶ validate ──ready──▶ commit
+         ▲                                         │                  │
+         └───────────────── verdicts ──────────────┴──────────────────┘
 
 `fetch_tasks` and `write_tasks` implement the two sides. Each fetch task waits for its chunk's verdict, without a limiter
 token. All mutable state is in the tracker, in the replies that fetch tasks wait for, and in the backlog.

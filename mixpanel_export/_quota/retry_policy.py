@@ -2,7 +2,7 @@
 
 | an attempt failed with | next step |
 |---|---|
-| 429 | all requests wait for `Retry-After` or, without that header, a minute, doubling with each 429 in a row; only `max_wait` limits the wait |
+| 429 | all requests pause for `Retry-After`, or for 1 minute, doubled after each consecutive 429, up to `max_wait` |
 | no connection, a server error (5xx, 408, 409, 421, 425, 499), an incomplete body | retry after a random delay of up to 1, 2, 4 … 60 s, or after `Retry-After` if that is longer (at most an hour); up to `retries` times |
 | a second broken or timed-out response | split the chunk in two; if it cannot be split, retry |
 | 400 `Timeout Error.` or a line over 64 MiB | split the chunk in two immediately; if it cannot be split, retry or give up |

@@ -6,6 +6,6 @@ with the system itself. `python -m pydoc mixpanel_export.integrations.systemd` s
 * `systemd`: a service and a timer that export every night
 * `github_actions`: a workflow that exports every night
 * `docker`: an image that exports as a user without privileges
-* `dbt`: sources and a model on the flat tables
+* `dbt`: sources, and a model built on the flat tables
 * `fastapi`: an HTTP service that starts exports, reports their progress and cancels them
 """

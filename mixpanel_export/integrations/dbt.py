@@ -1,4 +1,4 @@
-"""dbt: sources and a model on the flat tables, with the dbt-duckdb adapter.
+"""dbt: sources, and a model built on the flat tables, with the dbt-duckdb adapter.
 
 `mpx flatten --auto` creates the `events_flat` table, which every later sync updates. dbt writes into a separate file, and
 attaches the exported file read-only. `profiles.yml`:
