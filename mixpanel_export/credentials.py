@@ -14,7 +14,7 @@ from pathlib import Path
 from mixpanel_export._config.config_file import config_file, read_config
 from mixpanel_export._config.endpoint import check_region
 from mixpanel_export._config.environment import cleaned, variable
-from mixpanel_export._config.masking import Masked, cleaned_secret, masked, text_problem, visible
+from mixpanel_export._config.masking import Masked, cleaned_secret, masked, text_problem, without_invisible
 from mixpanel_export._config.secret_variable import secret_variable
 from mixpanel_export._config.system_keyring import read_secret
 from mixpanel_export._suggestions import did_you_mean
@@ -185,7 +185,7 @@ def account_used(
 def _variables(environ: Mapping[str, str] | None) -> dict[str, str]:
     """Return the variables that hold or select credentials. An unset variable is returned as ""."""
     names = [*_VARIABLES.values(), "MPX_PREFER"]
-    values = {name: visible(variable(name, environ) or "") for name in names}
+    values = {name: without_invisible(variable(name, environ) or "") for name in names}
     return values | {"MP_SECRET": secret_variable(environ)}
 
 

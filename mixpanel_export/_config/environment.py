@@ -1,6 +1,6 @@
 """Reads environment variables and the home directory.
 
-A variable that is empty, or has only white space, is treated as unset.
+A variable that is empty, or has only whitespace, is treated as unset.
 """
 
 import os
@@ -28,7 +28,7 @@ def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
 def cleaned(text: str) -> str:
     """Return *text* without characters that tools add to a value.
 
-    These are white space, a byte order mark (PowerShell), invisible characters (web pages), and one pair of quotes
+    These are whitespace, a byte order mark (PowerShell), invisible characters (web pages), and one pair of quotes
     (`docker --env-file`).
     """
     for mark in _MARKS:

@@ -1,4 +1,4 @@
-"""Secrets: strings that are masked in reprs, cleaned when they are read, and never quoted in descriptions."""
+"""Secrets: strings that are masked in reprs, cleaned when read, and never repeated in messages about them."""
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ _QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
 
 
 class Masked(str):
-    """A string whose repr is `***`."""
+    """A string whose repr is `'***'`."""
 
     __slots__ = ()
 
@@ -27,11 +27,11 @@ def masked(secret: str) -> Masked:
 
 
 def cleaned_secret(text: str) -> Masked:
-    """Return a secret without white space, quotes, a byte order mark or invisible characters around or in it."""
-    return Masked(visible(cleaned(text)))
+    """Return a secret without surrounding whitespace, quotes or byte order mark, and without invisible characters anywhere."""
+    return Masked(without_invisible(cleaned(text)))
 
 
-def visible(text: str) -> str:
+def without_invisible(text: str) -> str:
     """Return *text* without zero-width characters, which credentials never contain."""
     return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
@@ -39,9 +39,9 @@ def visible(text: str) -> str:
 def text_problem(text: str) -> str | None:
     """Describe what looks wrong with a user name or a secret, without quoting it; None if it looks right."""
     if re.match(r"\$\{?\w+\}?$|%\w+%$", text):
-        return "looks like the name of a variable, not like its value"
+        return "looks like a variable name, not a value"
     if re.search(r"\s", text):
-        return "contains white space"
+        return "contains whitespace"
     if text.startswith(_QUOTES) or text.endswith(_QUOTES):
         return "begins or ends with a quotation mark"
     if not (text.isascii() and text.isprintable()):

@@ -23,7 +23,7 @@ from mixpanel_export.credentials import Credentials, resolve_credentials
 from mixpanel_export.errors import AdvisoryWarning, ArgumentError
 
 MANY_WORKERS = 20
-"""A higher number of workers causes a warning, because it is rarely faster at 3 requests per second."""
+"""More workers than this cause a warning, because they rarely help at 3 requests per second."""
 
 _MAX_WORKERS = 100  # Mixpanel responds to more simultaneous requests with 429
 _LONGEST_CHUNK = 100  # maximum days in one request, as in mixpanel_data
@@ -36,7 +36,7 @@ class SyncSettings:
 
     refresh: Refresh
     checked: Mapping[date, datetime]
-    """When the days whose new answer was refused were last checked, in naive UTC."""
+    """For each day whose new response was rejected, the time of the last check, in naive UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,9 @@ class Job:
     chunk_days: int | None
     retries: int
     allow_empty: bool
-    """Whether an empty replacement may replace a table that has rows."""
+    """Whether an empty table may replace one that has rows."""
     flatten: bool
-    """Whether to update the flat tables, or to create one, even if they do not have the `auto` setting."""
+    """Whether to update all flat tables, not only those with the `auto` setting, and to create one if there is none."""
     now: Callable[[], datetime]
     tuning: Tuning
     wait: float = 0.0
@@ -62,10 +62,10 @@ class Job:
     """What a sync fetches again; None for other exports."""
 
     async def plan(self, batches: Sequence[Batch], history: Sequence[Batch]) -> Plan:
-        """Plan the requests with the remaining quota.
+        """Plan the requests within the remaining quota.
 
-        *batches* are the selection's ledger rows. *history* are the ledger rows of a table that will be replaced; they
-        are used only to estimate the number of events.
+        *batches* contains the selection's ledger rows. *history* contains the ledger rows of a table that will be replaced;
+        they are used only to estimate the number of events.
         """
         await self.gate.refresh()
         if self.sync is not None:
@@ -131,8 +131,8 @@ class ExportArguments:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @property
-    def single(self) -> bool:
-        """Whether the export is one request."""
+    def is_single_request(self) -> bool:
+        """Whether the export is made with one request."""
         return self.one_request or self.limit is not None
 
     def check(self) -> None:
@@ -155,8 +155,8 @@ class ExportArguments:
             raise ArgumentError("retries", f"must be 0 or more, got {self.retries}")
         for name, seconds in (("max_wait", self.max_wait), ("wait", self.wait)):
             if not seconds >= 0:
-                raise ArgumentError(name, f"must be 0 or more seconds, got {seconds}")
-        if not self.single:
+                raise ArgumentError(name, f"must be at least 0 (seconds), got {seconds}")
+        if not self.is_single_request:
             self._check_parallel()
 
     def _check_parallel(self) -> None:
@@ -212,8 +212,8 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
         ),
         parameters=parameters,
         gate=gate_for(quota, parameters.url, credentials.project_id, tuning.pauses),
-        workers=1 if arguments.single else min(arguments.max_workers, _MAX_WORKERS),
-        chunk_days=_ANY_LENGTH if arguments.single else arguments.chunk_days,
+        workers=1 if arguments.is_single_request else min(arguments.max_workers, _MAX_WORKERS),
+        chunk_days=_ANY_LENGTH if arguments.is_single_request else arguments.chunk_days,
         retries=arguments.retries,
         allow_empty=arguments.allow_empty,
         flatten=arguments.flatten,
@@ -224,17 +224,17 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Jo
 
 
 def _planned_requests(gate: GateStatistics, days: int) -> int | None:
-    """Return the number of requests that a plan may use: five sixths of the remaining ones. The others are for retries.
+    """Return the number of requests that a plan may use: five sixths of the remaining ones.
 
-    Fetching long chunks is faster than waiting for the quota, but chunks of more than `_LONGEST_CHUNK` days break too
-    often. If the remaining requests are enough only for such chunks, the plan uses five sixths of a full hour's
-    requests, and the export waits for the quota.
+    The rest are reserved for retries. Fetching long chunks is faster than waiting for the quota, but responses for more
+    than `_LONGEST_CHUNK` days break off too often. If the remaining requests would force such chunks, the plan uses
+    five sixths of a full hour's requests, and the export waits for the quota.
     """
     if gate.remaining is None:
         return None
-    left = _five_of_six(gate.remaining)
-    return left if days <= left * _LONGEST_CHUNK else _five_of_six(gate.per_hour)
+    left = _five_sixths(gate.remaining)
+    return left if days <= left * _LONGEST_CHUNK else _five_sixths(gate.per_hour)
 
 
-def _five_of_six(requests: int) -> int:
+def _five_sixths(requests: int) -> int:
     return -(-requests * 5 // 6)

@@ -30,7 +30,7 @@ from mixpanel_export.errors import ArgumentError
 from mixpanel_export.results import BatchProgress, Progress
 
 _MAX_LOOKBACK = 36_525  # days
-_BUDGET_SHARE = 3  # a sync uses a third of the hourly quota to refetch days
+_BUDGET_DIVISOR = 3  # a sync uses at most a third of the hourly quota to refetch days
 
 
 @short_tracebacks_async
@@ -64,19 +64,22 @@ async def sync_events(
 ) -> SyncResult:
     """Bring a table of the DuckDB file *db* up to date, through yesterday. Call it every night.
 
-    It fetches days that are missing, failed or open; the last *lookback* days, because events arrive late; and a part of
-    the last 30 days, so that each of them is refetched about once a week. Whole batches are replaced. The result counts
-    the events that were added, removed or re-keyed, and the `_sync_changes` table stores these counts.
+    It fetches days that are missing, failed or open; the last *lookback* days, because events arrive late; and part of
+    the last 30 days, so that each day is refetched about once a week. Whole batches are replaced. The result counts the
+    events that were added, removed or re-keyed (moved to another `distinct_id`), and the `_sync_changes` table stores
+    these counts.
 
-    If a new response for a day has under half of its events, the old events are kept. The result reports the day in
+    If a new response for a day has fewer than half as many events as the table has for that day, the old events are
+    kept. The result reports the day in
     `kept`, in this sync and in each later one, until a new response has enough events or *accept_loss* is true.
 
     *since* is the first day, in the same forms as in `export_events`. It is required for a table without target days.
     Later syncs take the first day from the file, and ignore *since*. The default *lookback* is 5 days, the longest delay
     that Mixpanel accepts from clients; the weekly refetch finds events that are imported later. *budget* is the maximum
-    number of requests with which days are refetched, by default a third of *per_hour*. Missing, failed and open days are
-    always fetched. If *accept_loss* is true, the days in `kept` are refetched, and their events are replaced in any case.
-    The sync waits up to *wait* seconds while another export into the file is running, or another process has it open.
+    number of requests for refetching days; the default is a third of *per_hour*. Missing, failed and open days are always
+    fetched, and their requests count against the budget. If *accept_loss* is true, the days in `kept` are refetched, and
+    their events are replaced even if the new response has fewer. The sync waits up to *wait* seconds if another export or
+    process is using the file.
     See `export_events` for the other arguments.
 
     Raises:
@@ -139,7 +142,7 @@ async def run_sync_job(
     job = checked_job(arguments, tuning)
     per_hour = job.gate.statistics().per_hour
     if refresh.budget is None and per_hour:
-        refresh = replace(refresh, budget=max(1, per_hour // _BUDGET_SHARE))
+        refresh = replace(refresh, budget=max(1, per_hour // _BUDGET_DIVISOR))
     if since is None and not has_content(job.path):
         raise _no_first_day(job)
     today = in_zone(job.now(), job.spec.zone).date()
@@ -151,7 +154,7 @@ async def run_sync_job(
 def _prepared(
     job: Job, connection: Connection, *, since: date | None, refresh: Refresh, accept_loss: bool
 ) -> Job:
-    """Return the job with its days, which the file may determine, and with the days whose response was rejected."""
+    """Return the job completed from the file: the range of days to sync, and the days whose last new response was rejected."""
     check_ledger(connection)
     table, selection = name_in_database(connection, job.spec.table), job.spec.selection
     batches = [batch for batch in read_batches(connection, table) if batch.selection == selection]
@@ -163,7 +166,7 @@ def _prepared(
     if first > yesterday:
         raise ArgumentError(
             "since",
-            f"{first} is after yesterday, {yesterday}, the last day that a sync fetches",
+            f"{first} is after {yesterday} (yesterday), the last day that a sync fetches",
             advice="check the clock of this machine, or wait until the day is over",
         )
     kept = read_kept(connection, table, selection, batches)
@@ -179,7 +182,7 @@ def _prepared(
 def _no_first_day(job: Job) -> ArgumentError:
     return ArgumentError(
         "since",
-        f"is missing, and table {job.spec.table} has no days yet ({job.spec.selection})",
+        f"is required, because table {job.spec.table} has no exported days yet ({job.spec.selection})",
         advice="pass the first day to fetch, such as 2024-01-31",
     )
 

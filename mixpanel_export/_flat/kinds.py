@@ -8,13 +8,14 @@ class Kind(IntFlag):
 
     NONE = 0
     BOOLEAN = 1
-    SHORT = 2
+    SAFE_INTEGER = 2
     """An integer of up to 15 characters, which a double represents exactly."""
-    LONG = 4
+    BIG_INTEGER = 4
     """Any other integer that fits into 64 bits."""
     REAL = 8
-    """A number with a fraction or an exponent that a double represents: the shortest text of the double is equal."""
-    NUMBER = 16
+    """A number with a fraction or an exponent that survives conversion to a double: the double's shortest text is the
+    original text."""
+    OTHER_NUMBER = 16
     """Any other number, such as one of 20 digits, or -0."""
     TIME = 32
     """A string such as `2024-01-31T12:00:00`."""
@@ -25,15 +26,15 @@ class Kind(IntFlag):
 
 _TYPES = (
     (Kind.BOOLEAN, "BOOLEAN"),
-    (Kind.SHORT | Kind.LONG, "BIGINT"),
-    (Kind.SHORT | Kind.REAL, "DOUBLE"),
+    (Kind.SAFE_INTEGER | Kind.BIG_INTEGER, "BIGINT"),
+    (Kind.SAFE_INTEGER | Kind.REAL, "DOUBLE"),
     (Kind.TIME, "TIMESTAMP"),
     (Kind.NESTED, "JSON"),
 )
 
 
 def column_type(kinds: Kind) -> str:
-    """Return the narrowest type that holds all values of these *kinds* without changing one.
+    """Return the narrowest type that holds all values of these *kinds* without changing any of them.
 
     More kinds never lead to a narrower type. If there are no values, the type is VARCHAR.
     """
@@ -47,10 +48,11 @@ def is_final(kinds: Kind) -> bool:
     return bool(kinds) and column_type(kinds) == "VARCHAR"
 
 
-def widening(old: str, new: str, column: str) -> str | None:
-    """Return SQL that converts *column* from type *old* to the wider type *new*; None if the texts must be read again.
+def widening_sql(old: str, new: str, column: str) -> str | None:
+    """Return SQL that converts *column* from type *old* to the wider type *new*.
 
-    A double does not preserve the text of its number.
+    The result is None if the original JSON must be read again, because a double does not preserve how its number was
+    written.
     """
     if (old, new) == ("BIGINT", "DOUBLE"):
         return f"{column}::DOUBLE"
@@ -60,5 +62,5 @@ def widening(old: str, new: str, column: str) -> str | None:
 
 
 def time_text(time: str) -> str:
-    """Return SQL for the text of *time*, which is SQL for a timestamp that was parsed from such a string."""
+    """Return SQL that converts the SQL timestamp *time* back to the text it was parsed from (see `Kind.TIME`)."""
     return f"replace(({time})::VARCHAR, ' ', 'T')"

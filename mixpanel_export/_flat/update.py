@@ -17,7 +17,7 @@ from mixpanel_export._flat.columns import (
     new_columns,
     new_keys,
 )
-from mixpanel_export._flat.kinds import Kind, column_type, is_final, widening
+from mixpanel_export._flat.kinds import Kind, column_type, is_final, widening_sql
 from mixpanel_export._flat.members import other_members
 from mixpanel_export._flat.reading import (
     DoubtfulRows,
@@ -131,7 +131,7 @@ def _plan(connection: Connection, flat: FlatTable, source: Source, now: Mapping[
     widened = [(before, after) for before, after in plan.widened if before.kinds]
     if not widened:
         return plan
-    rereads = any(widening(before.type, after.type, "") is None for before, after in widened)
+    rereads = any(widening_sql(before.type, after.type, "") is None for before, after in widened)
     by_key = _widening_batches(connection, source, [before for before, _ in widened], doubtful=doubtful)
     columns = [
         replace(column, widened_by=(*column.widened_by, *by_key.get(column.key, ()))) for column in columns
@@ -166,7 +166,7 @@ def _kinds_in_sql(
     if any(known[key] & Kind.REAL for key in keys):
         return all_kinds(connection, source, keys, marks)
     kinds = all_kinds(connection, source, keys, "none")
-    unsure = Kind.REAL | Kind.SHORT if minus_zero else Kind.REAL
+    unsure = Kind.REAL | Kind.SAFE_INTEGER if minus_zero else Kind.REAL
     again = [key for key in keys if kinds[key] & unsure]
     return kinds | all_kinds(connection, source, again, marks) if again else kinds
 
@@ -250,7 +250,7 @@ def _alter(connection: Connection, table: str, plan: _Plan) -> None:
     for old, new in plan.widened:
         name = quoted(new.name)
         # There is nothing to convert if a column has no values, or if all its rows are written again.
-        sql = None if plan.rereads or not old.kinds else widening(old.type, new.type, name)
+        sql = None if plan.rereads or not old.kinds else widening_sql(old.type, new.type, name)
         connection.execute(
             f"ALTER TABLE {quoted(table)} ALTER COLUMN {name} TYPE {new.type} USING {sql or f'NULL::{new.type}'}"
         )

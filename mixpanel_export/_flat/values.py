@@ -72,13 +72,13 @@ def kind(value: str) -> str:
             THEN {Kind.TIME:d} ELSE {Kind.TEXT:d} END
         WHEN {value} < ':' THEN CASE
             WHEN contains({value}, '.') OR contains({value}, 'e') OR contains({value}, 'E') THEN {Kind.REAL:d}
-            WHEN strlen({value}) <= 15 AND ({value} >= '0' OR {value} < '-:') THEN {Kind.SHORT:d}
-            WHEN TRY_CAST({value} AS BIGINT)::VARCHAR = {value} THEN {Kind.LONG:d}
-            ELSE {Kind.NUMBER:d} END
+            WHEN strlen({value}) <= 15 AND ({value} >= '0' OR {value} < '-:') THEN {Kind.SAFE_INTEGER:d}
+            WHEN TRY_CAST({value} AS BIGINT)::VARCHAR = {value} THEN {Kind.BIG_INTEGER:d}
+            ELSE {Kind.OTHER_NUMBER:d} END
         WHEN {value} = 'null' THEN {Kind.NONE:d}
         WHEN {value} IN ('true', 'false') THEN {Kind.BOOLEAN:d}
         WHEN {value} >= '{{' OR ({value} >= '[' AND {value} < '\\') THEN {Kind.NESTED:d}
-        WHEN {value} IS NOT NULL THEN {Kind.NUMBER:d} END"""
+        WHEN {value} IS NOT NULL THEN {Kind.OTHER_NUMBER:d} END"""
 
 
 def _marked_kind(number: str) -> str:
@@ -90,9 +90,9 @@ def _marked_kind(number: str) -> str:
         f"strlen(regexp_replace({number}, '[eE].*|[^0-9]', '', 'g')) <= 15 "
         f"AND NOT regexp_matches({number}, '[eE][-+]?[0-9]{{3}}')"
     )
-    return f"""CASE WHEN NOT regexp_matches({number}, '[.eE]') THEN {Kind.NUMBER:d}
+    return f"""CASE WHEN NOT regexp_matches({number}, '[.eE]') THEN {Kind.OTHER_NUMBER:d}
         WHEN {short} THEN {Kind.REAL:d}
-        WHEN to_json(TRY_CAST({number} AS DOUBLE))::VARCHAR = {number} THEN {Kind.REAL:d} ELSE {Kind.NUMBER:d} END"""
+        WHEN to_json(TRY_CAST({number} AS DOUBLE))::VARCHAR = {number} THEN {Kind.REAL:d} ELSE {Kind.OTHER_NUMBER:d} END"""
 
 
 def conversion(text: str, column_type: str) -> str:

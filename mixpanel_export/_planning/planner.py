@@ -7,11 +7,11 @@ Every plan follows two rules:
 
 Within these rules, all chunks have the same number of days, because the longest chunk determines the duration of an
 export. If possible, the number of chunks is a multiple of the number of workers, and part of the hourly quota is left
-for retries. If earlier batches show that the sizes of days differ much, chunks have the same number of expected events
+for retries. If earlier batches show that the sizes of days vary widely, chunks have the same expected number of events
 instead.
 
-In this module a day is an ordinal (`date.toordinal`), a run of consecutive days is a `range`, and a boundary is the
-ordinal of the first day after it.
+In this module a day is an ordinal (`date.toordinal`), a run of consecutive days is a `range`, and a boundary between two
+days is the ordinal of the later one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,13 +32,13 @@ from mixpanel_export._planning.weights import (
 )
 from mixpanel_export.errors import ArgumentError
 
-_OPEN_DAYS = 2  # after a day's end; most late events arrive within 48 hours
+_OPEN_DAYS = 2  # days that a day stays open after it ends; most late events arrive within 48 hours
 _WEEK = 7  # days; the longest chunk, unless the quota requires longer ones
-_MAX_CHUNKS_OF_A_WEEK = 6  # an export of up to a week uses at most a tenth of the hourly quota
-_SHORT = 10.0  # seconds that one request may take before several are worth their quota
-_MANY_DAYS = 30  # with at least this many days, several requests are planned in any case
-# Chunks of equal weight must save a tenth of the time that chunks of equal length take, because weights are only
-# estimates.
+_MAX_CHUNKS_PER_SHORT_EXPORT = 6  # an export of up to a week uses at most a tenth of the hourly quota
+_SHORT_SECONDS = 10.0  # if one request should be faster than this, several are not worth the extra quota
+_MANY_DAYS = 30  # with at least this many days, several requests are always planned
+# Chunks of equal weight are used only if they should save at least 10 % of the time that chunks of equal length take,
+# because weights are only estimates.
 _MAX_TIME_RATIO = 0.9
 
 
@@ -51,14 +51,16 @@ class Plan:
     fetch_order: tuple[Chunk, ...]
     """The same chunks, the largest first, so that a large chunk does not run alone at the end.
 
-    Without known sizes, these are the longest ones, and among them the newest, because most projects grow.
+    If sizes are unknown, the longest chunks come first and, among equally long ones, the newest, because most projects
+    grow.
     """
     added: tuple[Chunk, ...] = ()
     """Days that the caller did not request, but that belong to a batch that the export replaces."""
     skipped: tuple[Chunk, ...] = ()
     """Requested days that are already complete in the table."""
     one_request_seconds: float | None = None
-    """The expected duration of one request for all days, if that is why the plan has few requests; else None."""
+    """The expected duration of one request for all days; set only if the plan has few requests because this is short; else
+    None."""
     future: tuple[Chunk, ...] = ()
     """Chunks whose days have not begun in any time zone. They fail without a request."""
 
@@ -108,20 +110,20 @@ def plan(
 ) -> Plan:
     """Plan which of the days from *first* to *last*, both inclusive, to fetch, and in which chunks.
 
-    *batches* are the ledger rows of this table and selection. Visible batches must not overlap. A visible batch with a
+    *batches* contains the ledger rows of this table and selection. Visible batches must not overlap. A visible batch with a
     day to fetch is fetched as a whole, inside one chunk, so the plan may add days that were not requested. If
     *skip_complete* is true, days whose newest batch is complete are not fetched.
 
     If *chunk_days* is given, chunks have that many days; a chunk that would end inside a batch ends with the batch.
-    Otherwise, chunks have equal lengths of at most a week, and their number is a multiple of *workers*. If that takes
-    more than *requests* requests (None: no limit), chunks are longer and fewer. From *first_open_day* on, each day is a
+    Otherwise, chunks have equal lengths of at most a week, and their number is a multiple of *workers*. If that would
+    exceed *requests* (None means no limit), there are fewer, longer chunks. From *first_open_day* on, each day is a
     separate chunk.
 
-    The number of events on each day is estimated from *batches* and from *history*, which are additional ledger rows.
-    Chunks with equal numbers of events are used if they should save a tenth of the time. There are at most as many as
-    chunks of equal length, and none is longer.
+    The number of events on each day is estimated from *batches* and from *history*, which contains additional ledger
+    rows. Chunks with equal expected numbers of events are used if they are expected to save at least a tenth of the time.
+    Such a plan never has more chunks than the plan with equal lengths, nor a longer chunk.
 
-    Each run of days is one chunk if there is a quota, the days are fewer than 30, and one request for all of them is
+    Each run of days is one chunk if there is a quota, there are fewer than 30 days, and one request for all of them is
     expected to take under 10 seconds. More requests would hardly save time, and would use quota that larger exports need.
 
     Raises:
@@ -137,7 +139,7 @@ def plan(
     seconds = None
     if chunk_days is None and requests is not None and len(to_fetch) < _MANY_DAYS:
         seconds = expected_seconds(len(to_fetch), [*history, *batches])
-    is_short = seconds is not None and seconds < _SHORT
+    is_short = seconds is not None and seconds < _SHORT_SECONDS
     if chunk_days is None:
         open_day = first_open_day.toordinal()
         parts = _even_parts(
@@ -193,7 +195,7 @@ def _row_counts(batches: Iterable[Batch]) -> Iterator[tuple[range, int]]:
 
 
 def _fixed_parts(days: int, run: range, indivisible: Sequence[range]) -> Iterator[range]:
-    """Divide *run* into parts of *days* days. A boundary inside a batch moves to the batch's end."""
+    """Divide *run* into parts with *days* days each. A boundary inside a batch moves to the batch's end."""
     if days < 1:
         raise ArgumentError("chunk_days", f"must be positive, got {days}")
     start = run.start
@@ -214,7 +216,10 @@ def _even_parts(
     requests: int | None,
     weights: Weights | None,
 ) -> list[range]:
-    """Divide the days before *open_day* evenly. Each later day, or batch with later days, is a separate part."""
+    """Divide the days before *open_day* evenly.
+
+    *open_day* and each day after it, or each batch that contains one, is a separate part.
+    """
     open_batches = [batch for batch in indivisible if batch.stop > open_day]
     open_days = {day for day in to_fetch if day >= open_day}.difference(*open_batches)
     separate = open_batches + [range(day, day + 1) for day in open_days]
@@ -227,16 +232,16 @@ def _even_parts(
         return separate + even
     longest = max([_WEEK, *(-(-len(run) // share) for share, run in divided)])
     alternatives = [
-        separate + [piece for part in parts for piece in _no_longer_than(longest, part, indivisible)]
+        separate + [piece for part in parts for piece in _limit_length(longest, part, indivisible)]
         for parts in even_by_weight(runs, indivisible, weights, max_parts=count)
     ]
-    return _quickest(separate + even, alternatives, len(separate) + count, workers, weights)
+    return _fastest(separate + even, alternatives, len(separate) + count, workers, weights)
 
 
-def _quickest(
+def _fastest(
     even: list[range], alternatives: Iterable[list[range]], max_parts: int, workers: int, weights: Weights
 ) -> list[range]:
-    """Return the fastest of *alternatives* with at most *max_parts* parts, or *even* if that saves little time."""
+    """Return the fastest of *alternatives* with at most *max_parts* parts, or *even* if none of them saves much time."""
 
     def time(parts: Iterable[range]) -> float:
         return makespan(parts, weights, workers)
@@ -246,10 +251,10 @@ def _quickest(
 
 
 def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int, requests: int | None) -> int:
-    """Return the number of chunks for runs of *lengths* days.
+    """Return the number of chunks for runs with these *lengths*.
 
-    The number is a multiple of *workers* if the quota allows it. *separate* are the plan's other chunks, which have open
-    days.
+    The number is a multiple of *workers* if the quota allows it. *separate* contains the plan's other chunks, which have
+    open days.
     """
     days = sum(lengths)
     weeks = sum(-(-length // _WEEK) for length in lengths)
@@ -260,12 +265,12 @@ def _even_count(lengths: Sequence[int], separate: Sequence[range], workers: int,
             count = budget - budget % workers or budget
     if days <= _WEEK:
         all_in_a_week = days + sum(map(len, separate)) <= _WEEK
-        count = min(count, _MAX_CHUNKS_OF_A_WEEK - (len(separate) if all_in_a_week else 0))
+        count = min(count, _MAX_CHUNKS_PER_SHORT_EXPORT - (len(separate) if all_in_a_week else 0))
     return min(count, days)
 
 
-def _no_longer_than(days: int, part: range, indivisible: Sequence[range]) -> Iterable[range]:
-    """Divide *part* if it has more than *days* days."""
+def _limit_length(days: int, part: range, indivisible: Sequence[range]) -> Iterable[range]:
+    """Divide *part* if it is longer than *days*."""
     return [part] if len(part) <= days else _divide(-(-len(part) // days), part, indivisible)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Moment(NamedTuple):
-    """A point in time, on two clocks."""
+    """A point in time, as read from two clocks."""
 
     boot: str | None
     """The id of the machine's current boot; None if the platform has no such id."""
@@ -30,7 +30,7 @@ def system_clock() -> Clock:
     if sys.platform == "win32":
         elapsed = time.perf_counter  # the same in all processes; monotonic() differs between Python releases
     else:
-        # CLOCK_BOOTTIME (Linux) and CLOCK_MONOTONIC_RAW (macOS) keep running during sleep.
+        # CLOCK_BOOTTIME (Linux) and CLOCK_MONOTONIC_RAW (macOS) keep running during sleep. CLOCK_MONOTONIC is the fallback.
         names = ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW", "CLOCK_MONOTONIC")
         number: int = next(getattr(time, name) for name in names if hasattr(time, name))
 

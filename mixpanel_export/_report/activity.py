@@ -4,16 +4,17 @@ from calendar import monthrange
 from datetime import date, timedelta
 
 from mixpanel_export._database.connection import Connection, quoted
-from mixpanel_export._report.model import STACKED, Activity, Bucket, BucketUnit, EventName
+from mixpanel_export._report.model import STACKED_NAMES, Activity, Bucket, BucketUnit, EventName
 
 _MAX_NAMES = 20
 _MAX_BUCKETS = 370  # bars in a chart
 
 
 def read_activity(connection: Connection, table: str, zone: str, first: date, last: date) -> Activity:
-    """Return the activity of a table from *first* to *last*, days in *zone*.
+    """Return the activity of a table. The buckets contain the events from *first* to *last*, which are days in *zone*.
 
-    Distinct users are counted by grouping, which DuckDB can do on disk, so memory is limited.
+    The names, `events` and `users` cover the whole table. Distinct users are counted with SELECT DISTINCT in a subquery:
+    DuckDB can spill that to disk, so memory use stays bounded.
     """
     unit = unit_for((last - first).days + 1)
     source = quoted(table)
@@ -28,7 +29,7 @@ def read_activity(connection: Connection, table: str, zone: str, first: date, la
     ((users,),) = connection.execute(
         f"SELECT count(*) FROM (SELECT DISTINCT distinct_id FROM {source} WHERE distinct_id IS NOT NULL)"
     ).fetchall()
-    stacked = [name for name, _ in names[:STACKED]]
+    stacked = [name for name, _ in names[:STACKED_NAMES]]
     buckets = _buckets(connection, _dated(source, zone, unit, first, last), unit, stacked)
     return Activity(
         unit=unit,
@@ -39,7 +40,7 @@ def read_activity(connection: Connection, table: str, zone: str, first: date, la
         other_names=other_names - len(names),
         events=events,
         users=users,
-        outside=events - sum(bucket.events for bucket in buckets),
+        events_outside=events - sum(bucket.events for bucket in buckets),
     )
 
 
@@ -49,7 +50,7 @@ def no_activity(first: date, last: date) -> Activity:
 
 
 def unit_for(days: int) -> BucketUnit:
-    """Return the smallest unit for which *days* days have at most `_MAX_BUCKETS` bars; months if there is none."""
+    """Return the smallest unit that gives at most `_MAX_BUCKETS` bars for *days* days, or `month` if none does."""
     if days <= _MAX_BUCKETS:
         return "day"
     return "week" if days <= 7 * _MAX_BUCKETS else "month"
@@ -63,7 +64,7 @@ def _last_day(first: date, unit: BucketUnit) -> date:
 
 
 def _dated(source: str, zone: str, unit: BucketUnit, first: date, last: date) -> str:
-    """Return SQL for the events of these days, each with the first day of its bucket."""
+    """Return SQL for the events from *first* to *last*, each with the first day of its bucket."""
     local = "event_time" if zone == "UTC" else f"timezone('{zone}', timezone('UTC', event_time))"
     return (
         f"(SELECT date_trunc('{unit}', {local})::DATE AS first, event_name, distinct_id FROM {source} "

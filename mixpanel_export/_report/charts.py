@@ -14,7 +14,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from mixpanel_export._report.model import STACKED, Activity, Bucket, Timeline, Usage
+from mixpanel_export._report.model import STACKED_NAMES, Activity, Bucket, Timeline, Usage
 from mixpanel_export._report.requests import PHASES
 
 Spec = dict[str, Any]
@@ -63,7 +63,7 @@ def series_colour(place: int, count: int) -> str:
 
 def events_chart(activity: Activity) -> Spec:
     """Return a bar chart of the events in each bucket, stacked by name."""
-    names = [*(name.name for name in activity.names[:STACKED]), OTHER]
+    names = [*(name.name for name in activity.names[:STACKED_NAMES]), OTHER]
     colours = [series_colour(place, len(names)) for place in range(len(names))]
     rows = [
         _span(bucket, activity) | {"place": place, "count": count, "top": top}

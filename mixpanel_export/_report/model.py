@@ -16,7 +16,7 @@ SILENT = "silent"
 STATUSES = ("complete", "open", "failed", "missing", SILENT, "limited", "imported")
 """Every status of a day, in the order of legends."""
 
-STACKED = 6
+STACKED_NAMES = 6
 """The number of event names that the chart of events distinguishes."""
 
 BucketUnit = Literal["day", "week", "month"]
@@ -66,7 +66,7 @@ class Bucket:
     users: int
     """The number of different `distinct_id`s, without NULL."""
     by_name: tuple[int, ...]
-    """The number of events with each of the first `STACKED` names in `Activity.names`."""
+    """The number of events with each of the first `STACKED_NAMES` names in `Activity.names`."""
 
     @property
     def others(self) -> int:
@@ -98,7 +98,7 @@ class Activity:
     """The number of names that are not among `names`."""
     events: int
     users: int
-    outside: int
+    events_outside: int
     """The number of events without a time, or with a time outside the calendar's days."""
 
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from mixpanel_export._report import charts
 from mixpanel_export._report.model import (
-    STACKED,
+    STACKED_NAMES,
     Activity,
     Calendar,
     CalendarDay,
@@ -78,8 +78,8 @@ def render(data: ReportData) -> str:
         bundle=Markup(bundle),  # noqa: S704 - the library's code
         script=Markup(script),  # noqa: S704 - our file
         script_hashes=Markup(f"{_hash(bundle)} {_hash(script)}"),  # noqa: S704 - base64
-        stacked=STACKED,
-        stacked_count=lambda activity: len(activity.names[:STACKED]) + 1,
+        stacked=STACKED_NAMES,
+        stacked_count=lambda activity: len(activity.names[:STACKED_NAMES]) + 1,
         phases=PHASES,
         shown_properties=_SHOWN_PROPERTIES,
         shown_batches=_SHOWN_BATCHES,

@@ -30,17 +30,18 @@ class BatchRecords:
     ) -> tuple[list[Committed], list[DayChange]]:
         """Write ledger rows for chunks that were just inserted, in the caller's transaction.
 
-        Chunks that are rejected because events are missing are removed again. *finished* is naive and in UTC. *export* is
-        the number of the export's first batch. Returns a verdict on each chunk, and the days that a sync found changed.
+        If a chunk is rejected because too many events are missing, its rows are deleted again. *finished* is naive and in
+        UTC. *export* is the number of the export's first batch. Returns a verdict on each chunk, and the days on which a
+        sync found changes.
         """
         batches = [replace(chunk.batch, finished=finished, export=export) for chunk in group]
         compared = self._compare(batches, finished)
-        refused = {number: comparison for number, comparison in compared.items() if comparison.refused}
-        accepted = [chunk for chunk in group if chunk.batch.number not in refused]
-        kept = [batch for batch in batches if batch.number in refused]
-        self._refuse(kept)
-        committed = self._record_accepted(accepted, [batch for batch in batches if batch not in kept])
-        committed += [Committed(batch.days, refused[batch.number].old_rows) for batch in kept]
+        losses = {number: comparison for number, comparison in compared.items() if comparison.rejected}
+        accepted = [chunk for chunk in group if chunk.batch.number not in losses]
+        rejected = [batch for batch in batches if batch.number in losses]
+        self._reject(rejected)
+        committed = self._record_accepted(accepted, [batch for batch in batches if batch not in rejected])
+        committed += [Committed(batch.days, losses[batch.number].old_rows) for batch in rejected]
         return committed, [change for comparison in compared.values() for change in comparison.days]
 
     def _record_accepted(self, group: Sequence[ValidatedChunk], batches: Sequence[Batch]) -> list[Committed]:
@@ -82,8 +83,8 @@ class BatchRecords:
         write_changes(self._connection, self._table, self._spec.selection, changes)
         return compared
 
-    def _refuse(self, batches: Sequence[Batch]) -> None:
-        """Delete the rows of new batches, so that the old batches stay. Delete also earlier failures for the same days."""
+    def _reject(self, batches: Sequence[Batch]) -> None:
+        """Delete the rows of rejected batches, so that the old batches stay. Also delete earlier failures for the same days."""
         if batches:
             numbers = [batch.number for batch in batches]
             self._connection.execute(

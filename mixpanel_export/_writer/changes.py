@@ -43,7 +43,7 @@ class Comparison:
 
     days: tuple[DayChange, ...]
     """The days that differ. If the batch is rejected, only the days that lost over half of their events."""
-    refused: bool
+    rejected: bool
     """Whether a day lost over half of its events, so that the old batches stay."""
     old_rows: int
     """The rows of the replaced batches."""

@@ -46,7 +46,7 @@ STANDARD_OUTPUT = Path("-")
 
 
 class QueryCommand(click.Command):
-    """A command whose SQL may start with `-`: an argument that contains white space is never an option."""
+    """A command whose SQL may start with `-`: an argument that contains whitespace is never an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, self._with_sql_last(args))

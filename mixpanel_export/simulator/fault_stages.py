@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mixpanel_export.simulator.faults import ConnectionClosedFault, ConnectionResetFault, Fault
 
-_SHORTEST_CUT = 2.5  # bytes; at least two bytes remain, which may be white space and a brace
+_SHORTEST_CUT = 2.5  # bytes; at least two bytes remain, which may be whitespace and a brace
 
 Sleep = Callable[[float], Awaitable[None]]
 Pieces = AsyncGenerator[bytes, None]

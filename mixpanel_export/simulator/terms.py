@@ -1,11 +1,13 @@
 """Evaluates `where` expressions. A term is a function from an event to a value.
 
-A value is a string, number, boolean, list, object or time, or undefined (None). Null is also undefined. The rules are
-documented (docs: reference/segmentation-expressions.mdx, docs/data-structure/property-reference/data-type.mdx).
+A value is a string, number, boolean, list, object or time, or undefined (None). Null is also undefined. The
+rules follow Mixpanel's documentation (docs: reference/segmentation-expressions.mdx,
+docs/data-structure/property-reference/data-type.mdx).
 Between different types, `==` is false and `!=` is true. Other operators are undefined for operands of the wrong type.
 An undefined condition is treated as false. Strings and times can be ordered, like numbers.
 
-Numbers are decimal. Comparisons are exact, and arithmetic has 50 significant digits. Mixpanel's arithmetic is binary.
+Numbers are decimal. Comparisons are exact, and arithmetic has 50 significant digits, so results can
+differ from Mixpanel's, whose arithmetic is binary.
 """
 
 import json
@@ -32,11 +34,12 @@ from mixpanel_export.simulator.zone import EPOCH
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The values that a term can use: an event's time (JSON text) and properties, and the list items of `any`."""
+    """The values that a term can use: an event's time (JSON text) and properties, and the list items that `any` has bound."""
 
     time: bytes
     properties: Mapping[str, object]
-    names: Mapping[str, object] = field(default_factory=dict)
+    bindings: Mapping[str, object] = field(default_factory=dict)
+    """The list items by the names that `any` has bound to them."""
 
 
 Term = Callable[[Scope], object]
@@ -45,13 +48,11 @@ Operator = Callable[[object, object], object]
 _ORDERED = frozenset({Decimal, str, datetime})
 _DECIMAL = re.compile(r"\s*-?\d+(\.\d+)?([eE][+-]?\d+)?\s*", re.ASCII)
 _ROUNDING = {"floor": ROUND_FLOOR, "round": ROUND_HALF_UP, "ceil": ROUND_CEILING}
-_ARITHMETIC = Context(
-    prec=50, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[]
-)  # an operation without a result yields NaN
+_ARITHMETIC = Context(prec=50, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])  # an undefined operation yields NaN
 
 
 def number(text: str) -> Decimal:
-    """Return the exact number, or infinity or zero if its exponent is too large for a decimal."""
+    """Return the exact number; if its exponent is out of range, zero or ±infinity."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -66,7 +67,7 @@ def scope(time: bytes, properties: bytes) -> Scope:
     return Scope(time, _DECODER.decode(properties.decode("utf-8", "replace")))
 
 
-def moment(value: str | Decimal) -> datetime:
+def to_time(value: str | Decimal) -> datetime:
     """Return the time in naive UTC, from an ISO time (in UTC unless it has an offset) or from seconds since 1970.
 
     Raises:
@@ -86,9 +87,9 @@ def constant(value: object) -> Term:
     return lambda _: value
 
 
-def name(name: str) -> Term:
-    """Return a term for the list item that `any` calls *name*."""
-    return lambda scope: scope.names[name]
+def bound_item(name: str) -> Term:
+    """Return a term for the list item that `any` binds to *name*."""
+    return lambda scope: scope.bindings[name]
 
 
 def event_property(source: str, key: str) -> Term:
@@ -98,17 +99,17 @@ def event_property(source: str, key: str) -> Term:
     return (lambda scope: scope.properties.get(key)) if source == "properties" else constant(None)
 
 
-def either(terms: Sequence[Term]) -> Term:
+def any_of(terms: Sequence[Term]) -> Term:
     """`or`."""
     return terms[0] if len(terms) == 1 else lambda scope: any(term(scope) is True for term in terms)
 
 
-def both(terms: Sequence[Term]) -> Term:
+def all_of(terms: Sequence[Term]) -> Term:
     """`and`."""
     return terms[0] if len(terms) == 1 else lambda scope: all(term(scope) is True for term in terms)
 
 
-def negated(term: Term) -> Term:
+def not_(term: Term) -> Term:
     """`not`. It is true for undefined, and undefined for other values that are not booleans."""
 
     def evaluate(scope: Scope) -> bool | None:
@@ -118,8 +119,8 @@ def negated(term: Term) -> Term:
     return evaluate
 
 
-def negative(term: Term) -> Term:
-    """The sign `-`."""
+def minus(term: Term) -> Term:
+    """Unary minus."""
 
     def evaluate(scope: Scope) -> Decimal | None:
         value = term(scope)
@@ -149,7 +150,7 @@ def any_item(name: str, items: Term, condition: Term) -> Term:
     def evaluate(scope: Scope) -> bool:
         values = items(scope)
         return isinstance(values, list) and any(
-            condition(replace(scope, names={**scope.names, name: value})) is True for value in values
+            condition(replace(scope, bindings={**scope.bindings, name: value})) is True for value in values
         )
 
     return evaluate
@@ -180,7 +181,10 @@ def as_number(term: Term) -> Term:
 
 
 def as_string(term: Term, default: Term) -> Term:
-    """`string(x, default)`: numbers without an exponent; undefined for lists, objects and times."""
+    """`string(x, default)`: writes numbers without an exponent.
+
+    It is *default* if x is undefined, and undefined for lists, objects and times.
+    """
 
     def evaluate(scope: Scope) -> object:
         match term(scope):
@@ -198,7 +202,7 @@ def as_string(term: Term, default: Term) -> Term:
 
 
 def rounded(function: str, term: Term) -> Term:
-    """`floor(x)`, `round(x)` with halves away from zero, `ceil(x)`."""
+    """`floor(x)`, `round(x)` with halves rounded away from zero, `ceil(x)`."""
 
     def evaluate(scope: Scope) -> Decimal | None:
         value = term(scope)

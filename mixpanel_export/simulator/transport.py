@@ -22,13 +22,13 @@ class Transport(httpx.AsyncBaseTransport):
         """Respond to one request.
 
         Raises:
-            httpx.ReadError: The connection was reset before the head arrived.
-            httpx.ReadTimeout: The head did not arrive within the request's read timeout.
-            httpx.RemoteProtocolError: The connection was closed before the head arrived.
+            httpx.ReadError: The connection was reset before the response headers arrived.
+            httpx.ReadTimeout: The response headers did not arrive within the request's read timeout.
+            httpx.RemoteProtocolError: The connection was closed before the response headers arrived.
         """
         await _trace(request, "http11.send_request_headers.started")
         await _trace(request, "http11.send_request_headers.complete")
-        simulated = Request(
+        simulated_request = Request(
             request.method,
             request.url.raw_path.decode("ascii"),
             {name.lower(): value for name, value in request.headers.items()},
@@ -37,7 +37,7 @@ class Transport(httpx.AsyncBaseTransport):
         async with AsyncExitStack() as stack:
             try:
                 with anyio.fail_after(timeout):
-                    response = await stack.enter_async_context(self._api.exchange(simulated))
+                    response = await stack.enter_async_context(self._api.exchange(simulated_request))
             except TimeoutError as error:
                 raise httpx.ReadTimeout("", request=request) from error
             except ConnectionResetFault as error:

@@ -78,18 +78,18 @@ class _Parser:
         parts = [self._both()]
         while self._skip("or"):
             parts.append(self._both())
-        return terms.either(parts)
+        return terms.any_of(parts)
 
     def _both(self) -> Term:
         parts = [self._negation()]
         while self._skip("and"):
             parts.append(self._negation())
-        return terms.both(parts)
+        return terms.all_of(parts)
 
     def _negation(self) -> Term:
         # Parentheses, lists, calls and `not` nest through this method; signs nest through `_unary`.
         self._enter()
-        term = terms.negated(self._negation()) if self._skip("not") else self._comparison()
+        term = terms.not_(self._negation()) if self._skip("not") else self._comparison()
         self._depth -= 1
         return term
 
@@ -114,7 +114,7 @@ class _Parser:
         if not self._skip("-"):
             return self._operand()
         self._enter()
-        term = terms.negative(self._unary())
+        term = terms.minus(self._unary())
         self._depth -= 1
         return term
 
@@ -146,7 +146,7 @@ class _Parser:
     def _word(self, word: str) -> Term:
         """Parse a term that starts with *word*: a name from `any`, a literal, a property or a call."""
         if word in self._names:
-            return terms.name(word)
+            return terms.bound_item(word)
         match word.lower():
             case "true" | "false" as literal:
                 return terms.constant(literal == "true")
@@ -177,7 +177,7 @@ class _Parser:
         token = sign + (self._take("number") if sign else self._take("text", "number"))
         try:
             value = _unquoted(token) if token[0] == '"' else terms.number(token)
-            return terms.constant(terms.moment(value))
+            return terms.constant(terms.to_time(value))
         except (ValueError, OverflowError) as error:
             raise WhereError(f"datetime({token[:_SHOWN]}) is not a time") from error
 

@@ -134,7 +134,7 @@ SUSPICIOUS = {
     "$MP_SECRET": "name of a variable",
     "${SECRET}": "name of a variable",
     "%MP_SECRET%": "name of a variable",
-    f"{SECRET[:9]} {SECRET[9:]}": "white space",
+    f"{SECRET[:9]} {SECRET[9:]}": "whitespace",
     f'"{SECRET}': "quotation mark",
     f"{SECRET}'": "quotation mark",
     f"{SECRET}\u00e9": "contains characters",
@@ -172,7 +172,7 @@ def test_a_user_name_that_looks_wrong_is_doubted_too(
 ) -> None:
     """The finding is a warning, not a problem."""
     monkeypatch.setenv("MP_USERNAME", "$MP_USER")
-    assert "the user name looks like the name of a variable" in mpx("doctor", "--offline").stdout
+    assert "the user name looks like a variable name" in mpx("doctor", "--offline").stdout
 
 
 def test_a_configuration_of_another_encoding_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

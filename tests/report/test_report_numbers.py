@@ -11,7 +11,7 @@ from report_pages import Page, create_database, day, report_data, store_events
 
 from mixpanel_export import Workspace
 from mixpanel_export._report.activity import unit_for
-from mixpanel_export._report.model import STACKED
+from mixpanel_export._report.model import STACKED_NAMES
 from mixpanel_export._report.page import render
 
 LAST = "(SELECT max(export) FROM _export_batches WHERE table_name = 'events')"
@@ -46,11 +46,11 @@ def test_events_and_users_per_day(path: Path) -> None:
                 f"SELECT event_name, count(*) FROM events WHERE event_time::DATE = '{bucket.first}' GROUP BY ALL",
             )
         )
-        assert bucket.by_name == tuple(by_name.get(name.name, 0) for name in activity.names[:STACKED])
+        assert bucket.by_name == tuple(by_name.get(name.name, 0) for name in activity.names[:STACKED_NAMES])
         assert bucket.others == bucket.events - sum(bucket.by_name)
     total, users = query(path, "SELECT count(*), count(DISTINCT distinct_id) FROM events")[0]
     assert (activity.events, activity.users) == (total, users)
-    assert activity.outside == 2
+    assert activity.events_outside == 2
 
 
 def test_days_are_those_of_the_zone(path: Path) -> None:
@@ -237,8 +237,8 @@ def test_the_charts_have_these_numbers(path: Path) -> None:
     """The bars of the chart of events add up to the events of SQL, by day and by name."""
     page = Page(render(report_data(path)))
     rows = json.loads(page.scripts["table-1-events-chart"])["datasets"]["rows"]
-    names = [name.name for name in report_data(path).tables[0].activity.names[:STACKED]]
-    bars = [(row["begin"], names[row["place"]], row["count"]) for row in rows if row["place"] < STACKED]
+    names = [name.name for name in report_data(path).tables[0].activity.names[:STACKED_NAMES]]
+    bars = [(row["begin"], names[row["place"]], row["count"]) for row in rows if row["place"] < STACKED_NAMES]
     assert sorted(bars) == query(
         path,
         "SELECT epoch_ms(date_trunc('day', event_time)) AS d, event_name, count(*) FROM events WHERE event_time > '2024-01-01' "

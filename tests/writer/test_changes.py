@@ -104,7 +104,7 @@ def test_every_event_is_counted_once(old: list[Event], hidden: list[Event], new:
     changes = {change.day: (change.added, change.removed, change.rekeyed) for change in result.days}
     of_days = {day: expected([*old, *hidden], new, day) for day in UTC_DAYS}
     assert changes == {day: counts for day, counts in of_days.items() if any(counts)}
-    assert not result.refused
+    assert not result.rejected
 
 
 @given(old=st.integers(0, 9), new=st.integers(0, 9), accept=st.booleans())
@@ -113,9 +113,9 @@ def test_less_than_half_is_refused(old: int, new: int, accept: bool) -> None:
     """A batch is refused if a day has under half of its events, unless the day is accepted."""
     events = [Event("a", 30, f"i{number}", "p") for number in range(9)]
     result = compared(events[:old], events[:new], accepted=[LAST] if accept else ())
-    assert result.refused == (2 * new < old and not accept)
+    assert result.rejected == (2 * new < old and not accept)
     assert [(change.day, change.kept) for change in result.days] == (
-        [(LAST, result.refused)] if old != new else []
+        [(LAST, result.rejected)] if old != new else []
     )
     assert result.old_rows == 7
 
