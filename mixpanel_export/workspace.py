@@ -61,7 +61,7 @@ class Workspace(Project, NotImplementedHere):
     fetch. Only one thread at a time may use a workspace.
 
     If *credentials* is None, `resolve_credentials` is called on first use. *project_id*, *region* and *project_timezone*
-    override the credentials. *http2* and *timeouts* are passed to `export_events`. *workspace_id* has no effect.
+    override the credentials. `export_events` gets *http2* and *timeouts*. *workspace_id* has no effect.
 
     Example:
         with Workspace(path="events.duckdb") as workspace:
@@ -95,7 +95,7 @@ class Workspace(Project, NotImplementedHere):
     ) -> Iterator[Self]:
         """Yield a workspace on a temporary file (in `TMPDIR`), which is removed at the end of the block.
 
-        Only the current user can read the file. *settings* are passed to the constructor.
+        Only the current user can read the file. The constructor gets *settings*.
         """
         with (
             TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True) as folder,

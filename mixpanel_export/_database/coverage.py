@@ -189,7 +189,7 @@ def coverages(
 ) -> tuple[Coverage, ...]:
     """Return the coverage of each table and selection that has batches or a target, ordered by table and first batch.
 
-    *rows* are ledger rows. *counts* has the row counts of each existing table.
+    *rows* contains ledger rows. *counts* has the row counts of each existing table.
     """
     groups: dict[tuple[str, Selection], list[Batch]] = {}
     for row in sorted(rows, key=lambda row: (row.table, row.number)):

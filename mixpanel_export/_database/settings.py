@@ -193,7 +193,7 @@ def memory_limit() -> int:
 
 
 def default_limit(sizes: Sequence[int], cores: int) -> int:
-    """Return DuckDB's default memory limit. *sizes* are the memory sizes that the system reports.
+    """Return DuckDB's default memory limit. *sizes* contains the memory sizes that the system reports.
 
     The default is a sixteenth of the memory, but at least 160 MB, and no more than *cores* threads can use. On small
     machines it is a quarter of the memory, but at least 96 MB, the minimum for a load.

@@ -13,7 +13,7 @@ from mixpanel_export.errors import AdvisoryWarning
 def warn_of_emptiness(job: Job, tracker: Tracker, known: Sequence[Batch] = ()) -> None:
     """Warn once about an export without events, or about days with two empty responses.
 
-    *known* are batches of the table. There is no warning about their days, because a sync fetches them every night.
+    *known* contains batches of the table. There is no warning about their days, because a sync fetches them every night.
     """
     fetched = tracker.batches_done + tracker.batches_failed
     in_table = [batch.days for batch in known if batch.visible]

@@ -60,7 +60,7 @@ class _Discard:
 class FetchTasks:
     """The tasks that fetch the chunks of a plan.
 
-    *numbers* maps each planned chunk to its batch number. *batches* are the selection's ledger rows. If *hourly_quota*
+    *numbers* maps each planned chunk to its batch number. *batches* contains the selection's ledger rows. If *hourly_quota*
     is true, at most `MAX_REQUESTS` requests are used for empty responses.
     """
 
@@ -144,7 +144,7 @@ class FetchTasks:
     async def _finish_chunk(
         self, chunk: Chunk, stats: ChunkStats, send: ObjectSendStream[Item]
     ) -> Verdict | None:
-        """Submit the complete chunk, and return the verdict on it."""
+        """Submit the complete chunk and return the verdict on it."""
         end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.size, stats.times)
         verdict = await self._write_tasks.submit(end, send, empty_response=stats.empty_response)
         if isinstance(verdict, Committed):
@@ -191,7 +191,7 @@ class FetchTasks:
                     tasks.start_soon(partial(self._export, again=True), chunk, send)
 
     async def _request_all_at_once(self, days: Chunk) -> bool:
-        """Request the *days* of a run in one request, and return whether the response is empty again."""
+        """Request the *days* of a run in one request and return whether the response is empty again."""
         _log.info("%s: requesting these days again in one request, because their responses were empty", days)
         try:
             stats = await self._fetcher.fetch(days, _Discard())

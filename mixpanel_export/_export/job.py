@@ -1,4 +1,4 @@
-"""Checks the arguments of an export, and converts them into a job, for a real run or a dry run."""
+"""Checks the arguments of an export and converts them into a job, for a real run or a dry run."""
 
 import re
 import warnings
@@ -32,7 +32,7 @@ _ANY_LENGTH = 1_000_000  # days in a chunk if its length is not limited
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncSettings:
-    """What a sync fetches again."""
+    """The settings for the days that a sync fetches again."""
 
     refresh: Refresh
     checked: Mapping[date, datetime]
@@ -59,7 +59,7 @@ class Job:
     wait: float = 0.0
     """How long to wait, in seconds, for another export into the file or for another process that has it open."""
     sync: SyncSettings | None = None
-    """What a sync fetches again; None for other exports."""
+    """The settings of a sync; None for other exports."""
 
     async def plan(self, batches: Sequence[Batch], history: Sequence[Batch]) -> Plan:
         """Plan the requests within the remaining quota.

@@ -25,7 +25,7 @@ _STREAM_ITEMS = 4  # blocks that may wait for the staging task
 
 
 async def run_pipeline(fetch_tasks: FetchTasks, write_tasks: WriteTasks, reporter: Reporter) -> None:
-    """Fetch and commit every chunk, and meanwhile report progress."""
+    """Fetch and commit every chunk. Progress is reported meanwhile."""
     with raise_first_error():
         async with anyio.create_task_group() as reporting:
             reporting.start_soon(reporter.report_progress)

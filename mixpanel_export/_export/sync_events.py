@@ -70,11 +70,11 @@ async def sync_events(
     these counts.
 
     If a new response for a day has fewer than half as many events as the table has for that day, the old events are
-    kept. The result reports the day in
-    `kept`, in this sync and in each later one, until a new response has enough events or *accept_loss* is true.
+    kept. The result reports the day in `kept`, in this sync and in each later one, until a new response has enough events
+    or *accept_loss* is true.
 
     *since* is the first day, in the same forms as in `export_events`. It is required for a table without target days.
-    Later syncs take the first day from the file, and ignore *since*. The default *lookback* is 5 days, the longest delay
+    Later syncs take the first day from the file and ignore *since*. The default *lookback* is 5 days, the longest delay
     that Mixpanel accepts from clients; the weekly refetch finds events that are imported later. *budget* is the maximum
     number of requests for refetching days; the default is a third of *per_hour*. Missing, failed and open days are always
     fetched, and their requests count against the budget. If *accept_loss* is true, the days in `kept` are refetched, and

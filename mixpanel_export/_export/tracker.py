@@ -1,4 +1,4 @@
-"""Tracks the state of an export's chunks, and computes the progress and the result.
+"""Tracks the state of an export's chunks and computes the progress and the result.
 
 A chunk is decided when it is committed or given up. A chunk with an empty response is postponed until it is requested
 again. Here, a batch is a planned chunk, or all pieces of a planned chunk that was split. A batch is decided when all its
@@ -60,7 +60,7 @@ class Tracker:
         self.postponed.add(chunk)
 
     def resume(self) -> list[Chunk]:
-        """Return the postponed chunks in date order. They are undecided again."""
+        """Return the postponed chunks in date order and mark them as undecided again."""
         chunks = sorted(self.postponed)
         self.postponed.clear()
         return chunks

@@ -1,4 +1,4 @@
-"""Extracts the segments of arriving chunks, and validates each chunk once all its segments are extracted.
+"""Extracts the segments of arriving chunks and validates each chunk once all its segments are extracted.
 
 Each validator works on one segment at a time. Chunks that started earlier take priority, so that they can be committed
 while others are still arriving.
@@ -64,7 +64,7 @@ class Validation:
     def start(
         self, tasks: TaskGroup, validators: Sequence[Validator], ready: MemoryObjectSendStream[ValidatedChunk]
     ) -> None:
-        """Start tasks that send chunks to *ready*. They end after `close`, when every complete chunk is validated."""
+        """Start tasks that send chunks to *ready*. The tasks end after `close`, when every complete chunk is validated."""
         for validator in validators:
             tasks.start_soon(self._work, validator, self._additions.clone(), ready.clone())
         self._additions.close()
@@ -76,7 +76,7 @@ class Validation:
         attempt.results.append(None)
 
     def end(self, staged: StagedChunk) -> None:
-        """Extract the segments of a complete chunk that were not added before, and validate the chunk."""
+        """Extract the remaining segments of a complete chunk and validate the chunk."""
         attempt = self._attempt(staged.chunk)
         for segment in staged.segments[len(attempt.results) :]:
             self.add(staged.chunk, segment)
@@ -84,7 +84,7 @@ class Validation:
         self._wait(attempt, None)
 
     async def abandon(self, chunk: Chunk) -> None:
-        """Discard the segments of an incomplete chunk. When this returns, no validator is reading its file."""
+        """Discard the segments of an incomplete chunk. When this method returns, no validator is reading the chunk's file."""
         attempt = self._attempts.pop(chunk, None)
         if attempt is not None:
             attempt.is_abandoned = True

@@ -141,7 +141,7 @@ class WriteTasks:
         self._growing = anyio.CancelScope()
 
     def start(self, tasks: TaskGroup, items: MemoryObjectReceiveStream[Item]) -> None:
-        """Start the tasks. They end when all senders of *items* are closed and all chunks are committed."""
+        """Start the tasks. The tasks end when all senders of *items* are closed and all chunks are committed."""
         # The backlog limits the number of chunks in this channel.
         ready_in, ready = anyio.create_memory_object_stream[Ready](math.inf)
         validation = Validation(self._answer_unless_valid)
@@ -156,7 +156,7 @@ class WriteTasks:
         *,
         empty_response: bool = False,
     ) -> Verdict | None:
-        """Send the last item of a chunk, and return the verdict, which the tracker has recorded by then."""
+        """Send the last item of a chunk and return the verdict. By then, the tracker has recorded the verdict."""
         reply = self._replies[item.chunk] = _Reply(empty_response)
         await send.send(item)
         await reply.arrived.wait()

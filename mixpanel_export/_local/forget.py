@@ -229,7 +229,7 @@ def _tables(connection: Connection, table: str | None) -> list[str]:
 
 
 def _match(paths: Sequence[str]) -> str:
-    """Return the SQL condition for the rows to delete. *paths* are constants in this module."""
+    """Return the SQL condition for the rows to delete. *paths* contains constants of this module."""
     values = ["distinct_id", *(f"json_extract_string(properties, '{path}')" for path in paths)]
     return "(" + " OR ".join(f"{value} IN (FROM _export_ids)" for value in values) + ")"
 

@@ -159,7 +159,7 @@ def run_query(
 ) -> QueryResult | None:
     """Run *sql* and return the rows of its last statement, or None if that statement has no rows.
 
-    *column* returns SQL that converts a column to text, given SQL for the column and its type. *parameters* are the
+    *column* returns SQL that converts a column to text, given SQL for the column and its type. *parameters* has the
     values of `$name` in the last statement.
 
     Raises:

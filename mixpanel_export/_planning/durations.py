@@ -8,10 +8,10 @@ _NEWEST = 10  # only the newest batches are used, because projects grow
 
 
 def expected_seconds(days: int, batches: Iterable[Batch]) -> float | None:
-    """Return an upper estimate, in seconds, for one request that covers *days* days; None if there are no earlier batches.
+    """Return an upper estimate, in seconds, for one request that covers this many *days*; None if there are no earlier batches.
 
-    The estimate extrapolates the slowest of the newest batches, from its request to its commit. That includes the
-    batch's latency, so the estimate is more likely too long than too short.
+    The estimate extrapolates the slowest of the newest batches, from its request to its commit. This time
+    includes the latency of the request, so the estimate is more likely too long than too short.
     """
     timed = [
         (batch.number, (batch.finished - batch.requested_at).total_seconds() / batch.days.length)

@@ -195,7 +195,7 @@ def _row_counts(batches: Iterable[Batch]) -> Iterator[tuple[range, int]]:
 
 
 def _fixed_parts(days: int, run: range, indivisible: Sequence[range]) -> Iterator[range]:
-    """Divide *run* into parts with *days* days each. A boundary inside a batch moves to the batch's end."""
+    """Divide *run* into parts of *days* each. A boundary inside a batch moves to the batch's end."""
     if days < 1:
         raise ArgumentError("chunk_days", f"must be positive, got {days}")
     start = run.start

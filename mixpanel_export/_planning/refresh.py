@@ -3,9 +3,9 @@
 Events arrive late, identity merges change the `distinct_id` of old events, and deletions remove events. So a sync
 refetches days that are already in the table:
 
-- the lookback: the last few days, in every sync;
-- the sweep: each of the last 30 days, about once a week. Each sync refetches the seventh of these batches that was
-  checked longest ago.
+- The lookback refetches the last few days in every sync.
+- The sweep refetches each of the last 30 days about once a week. Each sync refetches the seventh of these batches that
+  was checked longest ago.
 
 Days are refetched in the batches that the table has, because only whole batches are replaced. Days of the lookback that
 are missing from the table become batches of one day.
@@ -19,10 +19,10 @@ from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.planner import Plan, plan
 
 SWEEP_DAYS = 30
-"""The number of days that the sweep covers, up to the last day."""
+"""The sweep covers this many days, up to the last day."""
 
 SWEEP_PERIOD = 7
-"""The number of days in which the sweep refetches each of its batches once."""
+"""The sweep refetches each of its batches once in this many days."""
 
 _LEEWAY = timedelta(hours=12)  # nightly syncs do not start at exactly the same time
 
@@ -34,9 +34,9 @@ class Refresh:
     lookback: int = 5
     """The number of most recent days that every sync refetches."""
     budget: int | None = None
-    """The maximum number of requests with which batches are refetched; None for no limit.
+    """The maximum number of requests for refetching batches. None means no limit.
 
-    Missing, failed and open days are always fetched, and their requests count against this number.
+    Missing, failed and open days are always fetched, and their requests count against the budget.
     """
     accepted: frozenset[date] = frozenset()
     """Days whose batches are always refetched."""
@@ -55,9 +55,9 @@ def plan_sync(
 ) -> Plan:
     """Plan which of *days* a sync fetches, and in which chunks.
 
-    See `plan` for *batches*, *workers*, *requests* and *first_open_day*. *checked* has the time of the last check for
-    days whose new response was rejected, so that the table has the old batch. *now* and these times are naive and in
-    UTC.
+    See `plan` for *batches*, *workers*, *requests* and *first_open_day*. *checked* has the time of the last check
+    for each day whose new response was rejected, so that the table still has the old batch. *now* and the times in
+    *checked* are naive and in UTC.
     """
     recent = days.last - timedelta(days=refresh.lookback - 1)
     first_alone = max(recent, days.last - timedelta(days=SWEEP_DAYS - 1))
@@ -90,9 +90,10 @@ def plan_sync(
 def _sweep(
     batches: Sequence[Batch], last: date, checked: Mapping[date, datetime], now: datetime
 ) -> list[Batch]:
-    """Return the batches that the sweep refetches now. *batches* are ordered by their last check.
+    """Return the batches that the sweep refetches now. *batches* is ordered by the time of the last check.
 
-    These are all batches that were checked a week ago or earlier, and at least a seventh of the batches per day.
+    The result contains all batches that were checked a week ago or earlier. Each day, the sweep refetches at least a
+    seventh of its batches.
     """
     first = last - timedelta(days=SWEEP_DAYS - 1)
     swept = [batch for batch in batches if batch.days.last >= first]

@@ -1,7 +1,7 @@
 """Estimates the number of events per day from earlier batches, and divides days into parts of equal weight. Pure functions.
 
-A day's weight is its expected number of events; only ratios matter. As in the planner, days are ordinals and runs of
-days are ranges.
+A day's weight is its expected number of events. Only the ratios of weights matter. As in the planner, days are
+ordinals, and runs of days are ranges.
 """
 
 from bisect import bisect, bisect_left
@@ -20,8 +20,8 @@ _NEIGHBOURS = 3  # known days on either side whose median is the estimate for an
 def expected_weights(row_counts: Iterable[tuple[range, int]], days: Iterable[int]) -> dict[int, float] | None:
     """Return the expected weight of each of *days*; None if no earlier batch has events.
 
-    *row_counts* are the days and rows of earlier batches, oldest first. A later batch replaces an earlier one. Only a
-    batch's total is known, so each of its days gets an equal share.
+    *row_counts* contains the days and rows of earlier batches, oldest first. A later batch replaces an earlier one. Only
+    a batch's total is known, so each of its days gets an equal share.
 
     The weight of a day without a batch is the median over the nearest days with the same weekday that were one-day
     batches. If there are none, it is the median over the nearest days. The median keeps an outlier from recurring
@@ -84,7 +84,7 @@ def even_by_weight(
     """Yield divisions of *runs* into parts of about equal weight. The number of parts increases up to *max_parts*.
 
     No boundary divides a range in *indivisible*. A division may have fewer parts than intended, because a single day
-    or batch may be heavier than a part's share.
+    or batch may be heavier than the share of one part.
     """
     inside = {day for batch in indivisible for day in batch[1:]}
     boundaries = [[day for day in [*run, run.stop] if day not in inside] for run in runs]
@@ -113,6 +113,6 @@ def _even_boundaries(boundaries: Sequence[int], cumulative: Sequence[float], cou
 
 
 def _nearest(values: Sequence[float], value: float) -> int:
-    """Return the index of the value nearest to *value*; *values* are ascending."""
+    """Return the index of the value nearest to *value*; *values* is in ascending order."""
     index = min(bisect_left(values, value), len(values) - 1)
     return index - 1 if index and value - values[index - 1] < values[index] - value else index

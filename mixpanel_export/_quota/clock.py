@@ -1,4 +1,4 @@
-"""A clock that all processes on this machine share. It is not affected when the wall clock is set."""
+"""A clock that all processes on this machine share. Changes to the wall clock do not affect it."""
 
 import ctypes
 import sys

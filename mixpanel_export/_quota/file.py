@@ -1,8 +1,8 @@
 """The quota file, an SQLite database in the user's state folder.
 
-Each call opens and closes the file. That takes half a millisecond, and is safe if the file is deleted or replaced, or
-if a process forks. Writes are not synced to the disk: SQLite's journal keeps the file valid when a process is killed,
-and a file damaged by a power failure is renamed. Calls block while another process holds the lock.
+Each call opens and closes the file. Opening and closing takes half a millisecond. It is safe if the file is deleted or
+replaced, or if a process forks. Writes are not synced to the disk. SQLite's journal keeps the file valid when a process
+is killed. A file damaged by a power failure is renamed. Calls block while another process holds the lock.
 """
 
 import sqlite3
@@ -41,7 +41,7 @@ def _default_folder() -> Path:
 
 
 class QuotaFile:
-    """Opens the quota file, or an empty in-memory database if the file cannot be used. It warns once."""
+    """Opens the quota file, or an empty in-memory database if the file cannot be used. The first failure causes a warning."""
 
     def __init__(self, path: Path, timeout: float = 2.0) -> None:
         self._path = path
@@ -80,7 +80,7 @@ class QuotaFile:
         return result
 
     def _may_succeed_now(self, failure: Exception) -> bool:
-        """Rename a damaged file, and return whether a retry may succeed. It cannot while another process has the lock."""
+        """Rename a damaged file and return whether a retry may succeed. A retry cannot succeed while another process has the lock."""
         match getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF:  # higher bits give details
             case sqlite3.SQLITE_BUSY:
                 self._timeout = min(self._timeout, _SHORT_TIMEOUT)

@@ -33,7 +33,7 @@ _MAX_IDLE = 30.0  # seconds that an open connection may wait for admission
 
 
 class MaxWaitExceeded(Exception):  # noqa: N818 - callers translate it
-    """The quota requires a wait of *seconds*, longer than `max_wait` allows."""
+    """The quota requires a wait of *seconds*, but `max_wait` does not allow such a long wait."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the quota allows the next request in {seconds:.0f} s")
@@ -91,7 +91,7 @@ class GateStatistics:
 
 
 class Gate:
-    """Admits requests in the order in which they arrive, and no faster than the quota allows.
+    """Admits requests in the order in which they arrive and no faster than the quota allows.
 
     If *shared* is given, requests from other processes also count. *clock* and *sleep* work in seconds.
     """
@@ -156,7 +156,7 @@ class Gate:
 
         The caller may connect about two seconds before its slot, so that open connections do not idle for minutes. Only
         one caller may connect for each slot. If the quota limits concurrent requests, the caller also waits until fewer
-        blocks than that are running.
+        blocks than this limit are running.
 
         A block that ends before its request is admitted consumes no quota. After a `RateLimitError`, all requests
         pause for a while. A request that failed with a status in `UNCOUNTED` no longer counts against the hourly
@@ -231,7 +231,7 @@ class Gate:
         await (self._sleep(seconds) if is_short else self._sleep_counted(seconds))
 
     async def _sleep_counted(self, seconds: float) -> None:
-        """Sleep for up to *seconds*, and deduct the time from `max_wait`, once even if several callers sleep."""
+        """Sleep for up to *seconds* and deduct the time from `max_wait`. Time in which several callers sleep is deducted once."""
         if seconds > self._max_wait_left:
             raise MaxWaitExceeded(seconds)
         began = max(self._clock(), self._waited_until)
@@ -250,7 +250,7 @@ class Gate:
     def _refusal_pause(self, ticket: Ticket, retry_after: float | None) -> float:
         """Return for how many seconds all requests pause after a 429.
 
-        Requests that were in flight at the last 429 may also get one. They do not double the pause again.
+        Requests that were in flight at the last 429 may also get a 429. These 429s do not double the pause again.
         """
         if ticket.time >= self._last_refusal:
             self._refusals += 1
@@ -260,7 +260,7 @@ class Gate:
     async def _refund(self, ticket: Ticket) -> None:
         """Stop counting a request against the hourly limit.
 
-        It still counts against the per-second limit, because it reached Mixpanel.
+        The request still counts against the per-second limit, because it reached Mixpanel.
         """
         if self._shared is not None and ticket.shared is not None:
             await self._update(partial(self._shared.refund, ticket.shared))
@@ -301,7 +301,7 @@ class Gate:
 
 
 def gate_for(quota: Quota, url: str, project_id: str, pauses: Pauses = USUAL_PAUSES) -> Gate:
-    """Return the gate for the project's requests to *url*. It shares its quota with all other processes."""
+    """Return the gate for the project's requests to *url*. The gate shares its quota with all other processes."""
     if not (quota.per_second or quota.per_hour):
         return Gate(quota, pauses=pauses)
     shared = SharedQuota(key_of(url, project_id, quota.api), quota.per_second, quota.per_hour)

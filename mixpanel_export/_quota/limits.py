@@ -42,7 +42,7 @@ class Quota:
     def resolved(
         cls, per_second: int | None = None, per_hour: int | None = None, *, max_wait: float = math.inf
     ) -> "Quota":
-        """Return a quota. A limit of None is `MPX_PER_SECOND` or `MPX_PER_HOUR`, or else Mixpanel's limit.
+        """Return a quota. If a limit is None, `MPX_PER_SECOND` or `MPX_PER_HOUR` sets it, or else Mixpanel's limit applies.
 
         Raises:
             ConfigError: A variable is not a whole number.
@@ -56,7 +56,9 @@ class Quota:
 
     @classmethod
     def for_queries(cls, per_hour: int | None = None, *, max_wait: float = math.inf) -> "Quota":
-        """Return the quota of the Query API. If *per_hour* is None, it is `MPX_QUERY_PER_HOUR`, or else Mixpanel's limit.
+        """Return the quota of the Query API.
+
+        If *per_hour* is None, `MPX_QUERY_PER_HOUR` sets the limit, or else Mixpanel's limit applies.
 
         Raises:
             ConfigError: The variable is not a whole number.

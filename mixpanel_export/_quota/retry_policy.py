@@ -106,7 +106,7 @@ def pause_after_refusal(
 ) -> float:
     """Return the pause in seconds for all requests after a 429. *refusals* is the number of 429s in a row.
 
-    The pause is at least *retry_after*, the value of `Retry-After`. It grows if shorter pauses led to another 429.
+    The pause is at least *retry_after*, the value of `Retry-After`. The pause grows if shorter pauses led to another 429.
     """
     if retry_after is None:
         pause = _doubled(pauses.refusal, refusals - 1, _LONGEST_REFUSAL)

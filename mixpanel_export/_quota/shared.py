@@ -4,8 +4,8 @@ Mixpanel counts all of a project's requests to an API together, so concurrent pr
 Each API has a table in the quota file, and each request is a row. One transaction reads the rows, applies the limits,
 and either adds a row or returns the necessary wait. Rows contain hosts, project ids and process ids, but no secrets.
 
-Each process remembers its own requests, and adds any that are missing from the file. If the file cannot be used, the
-process warns once and counts only its own requests. It adds them when the file can be used again.
+Each process remembers its own requests and adds any that are missing from the file. If the file cannot be used, the
+process warns once and counts only its own requests. The process adds these requests when the file can be used again.
 """
 
 import os
@@ -27,7 +27,7 @@ from mixpanel_export._quota.windows import HOUR, SECOND, Window, wait_needed
 T = TypeVar("T")
 
 SHARED_SECOND = SECOND + 0.3
-"""The window for the per-second limit while several processes send requests. Their travel times vary more."""
+"""The window for the per-second limit while several processes send requests, because their travel times vary more."""
 
 _ACTIVE = 10.0  # seconds; a process that sent a request this recently is expected to send more
 _MAX_STEP_BACK = 5.0  # seconds by which a user may set the clock back, so that rows are dated in the future
@@ -69,9 +69,9 @@ class Request(NamedTuple):
     age: float
     """Seconds since the request."""
     pid: int | None
-    """The process that sent it; None if the machine was restarted since then."""
+    """The process that sent the request; None if the machine has been restarted since then."""
     counted: bool
-    """Whether it counts against the hourly limit."""
+    """Whether the request counts against the hourly limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,8 @@ class _Entry(NamedTuple):
 class SharedQuota:
     """A project's quota, shared by all processes. The methods block and are thread-safe.
 
-    *per_second* and *per_hour* are the limits, 0 for none. Each process applies its own limits to the requests of all
-    processes. *second*, *shared_second* and *hour* are the window lengths in seconds. *timeout* is the maximum wait for
+    *per_second* and *per_hour* set the limits; 0 means no limit. Each process applies its own limits to the requests of
+    all processes. *second*, *shared_second* and *hour* set the window lengths in seconds. *timeout* is the maximum wait for
     the lock, in seconds. If the file cannot be used, there is one warning for each *file*, and calls do not fail.
     """
 
@@ -184,7 +184,7 @@ class SharedQuota:
     def refund(self, ticket: str) -> QuotaState:
         """Stop counting a request against the hourly limit, because the server did not count it.
 
-        It still counts against the per-second limit, because it arrived. Tickets older than an hour have no effect.
+        The request still counts against the per-second limit, because it arrived. Tickets older than an hour have no effect.
         """
         with self._lock:
             if ticket in self._own_entries:

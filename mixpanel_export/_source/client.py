@@ -155,7 +155,7 @@ class _ResponseStream(httpx.AsyncByteStream):
 
 @contextmanager
 def as_api_errors(route: Route, days: Chunk | None = None) -> Iterator[None]:
-    """Convert HTTP library errors to `APIError`. *days* are the requested days, if any."""
+    """Convert HTTP library errors to `APIError`. *days* contains the requested days, if any."""
     try:
         yield
     except (

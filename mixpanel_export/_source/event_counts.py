@@ -49,7 +49,7 @@ async def event_counts(api: QueryApi, names: Sequence[str], days: Chunk) -> Coun
 
 
 async def common_names(api: QueryApi, days: Chunk) -> list[str]:
-    """Return the names of the most common events of the last 31 days. *days* are for error messages.
+    """Return the names of the most common events of the last 31 days. Error messages name *days*.
 
     Raises:
         APIError: The request failed.

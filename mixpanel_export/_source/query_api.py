@@ -44,7 +44,7 @@ class QueryApi:
     """The number of requests sent, including those that failed."""
 
     async def get(self, path: str, params: Mapping[str, str], days: Chunk) -> Any:
-        """Request *path*, and return the JSON value of the response. *days* are its days, for error messages.
+        """Request *path*, and return the JSON value of the response. Error messages name *days*.
 
         Raises:
             APIError: All attempts failed, another attempt cannot succeed, or the wait for the quota would exceed

@@ -193,7 +193,7 @@ class ExtractionStatement:
     ) -> ExtractedSegment:
         """Extract the columns of the lines in *text*.
 
-        *days* are the first and the last moment of the chunk's days. *store* gets arrays whose first fields are `COLUMNS`.
+        *days* contains the first and the last moment of the chunk's days. *store* gets arrays whose first fields are `COLUMNS`.
 
         Raises:
             LoadError: DuckDB did not read every regular line.

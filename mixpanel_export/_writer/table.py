@@ -208,7 +208,7 @@ class EventsTable:
 
     @contextmanager
     def converted_errors(self, days: str | Callable[[], str]) -> Iterator[None]:
-        """Convert DuckDB errors, and detect a database file that was moved or replaced. *days* are in the errors."""
+        """Convert DuckDB errors, and detect a database file that was moved or replaced. The errors name *days*."""
         try:
             yield
         except duckdb.InterruptException as error:

@@ -88,7 +88,7 @@ class Validator:
     ) -> ValidatedChunk | Malformed | Unloadable:
         """Return the validated chunk or a verdict. If a verdict is returned, the chunk's files have been removed.
 
-        *segments* are the results of `extract` for the chunk's segments. A chunk with lines that are not events is
+        *segments* contains the results of `extract` for the chunk's segments. A chunk with lines that are not events is
         `Malformed`, unless its rejects should be stored. A chunk that DuckDB cannot read is `Unloadable`.
 
         Raises:

@@ -212,7 +212,7 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(signals: Signals | None = None) -> NoReturn:
-    """Run `mpx`. *signals* are the signal handlers, if they are already installed."""
+    """Run `mpx`. *signals* contains the signal handlers, if they are already installed."""
     if signals is None:
         open_standard_streams()
         drop_empty_variables()

@@ -258,7 +258,7 @@ def export_command(
 def selection_advice(error: SelectionError, events: Sequence[str] | None, where: str | None) -> str | None:
     """Return the options that export the table's own selection; None if the error has another cause.
 
-    *events* and *where* are the values of this export's options.
+    *events* and *where* have the values of this export's options.
     """
     if "table_events" not in error.details:
         return None

@@ -81,7 +81,7 @@ class Source:
                 pass
 
     async def _wait(self, started: float, days: float) -> None:
-        """Wait until *days* days should have been sent, if the first one started at *started*."""
+        """Wait until this many *days* should have been sent, if the first one started at *started*."""
         remaining = started + days * self.pace.seconds_per_day - self.pace.clock()
         await (self.pace.sleep(remaining) if self.pace.seconds_per_day and remaining > 0 else checkpoint())
 
