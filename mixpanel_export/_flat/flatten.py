@@ -1,4 +1,4 @@
-"""The functions for other folders: `flatten_events`, and updates of flat tables after exports and deletions."""
+"""The functions for other folders. They create flat tables, and update them after exports and deletions."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -86,7 +86,7 @@ async def flatten_events(
     `_empty`. At most 1,000 keys become columns, the most frequent first; the others are in the `_other` column.
 
     The type of a column is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP (text such as `2024-01-31T12:00:00`), JSON (lists and
-    objects) or VARCHAR, the narrowest that holds every value without changing it. In VARCHAR, a number has the text that
+    objects) or VARCHAR. It is the narrowest type that holds every value without changing it. In VARCHAR, a number has the text that
     Mixpanel sent. A column without a value is VARCHAR.
 
     A second call reads only batches that are new or have changed. It adds columns and widens types, but never removes,

@@ -1,4 +1,4 @@
-"""Parses a JSON object in Python and keeps the text of each value. Used for the few rows that SQL cannot read exactly."""
+"""Parses a JSON object in Python and keeps the text of each value. Only rows that SQL cannot read exactly are parsed here."""
 
 import json
 import re

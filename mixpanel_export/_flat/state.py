@@ -32,11 +32,11 @@ class FlatTable:
     only: tuple[str, ...] | None = None
     """The keys that may become columns; None for all."""
     events: tuple[str, ...] | None = None
-    """The event names that it includes; None for all."""
+    """The event names that the flat table includes; None for all."""
     per_event: bool = False
     """Whether each event name has a view."""
     auto: bool = False
-    """Whether each export into the events table updates it."""
+    """Whether each export into the events table updates the flat table."""
 
 
 def create_state(connection: Connection) -> None:
@@ -127,7 +127,7 @@ def read_batch_states(connection: Connection, flat: str) -> dict[int, BatchState
 def write_batch_states(
     connection: Connection, flat: str, gone: Iterable[int], states: Mapping[int, BatchState]
 ) -> None:
-    """Delete the states of the batches in *gone*, and replace the states of the batches in *states*."""
+    """Delete the states of the batches in *gone* and replace the states of the batches in *states*."""
     connection.execute(
         "DELETE FROM _flat_batches WHERE flat_table = ? AND batch IN (SELECT unnest(?::INTEGER[]))",
         [flat, [*gone, *states]],

@@ -86,7 +86,7 @@ def update(connection: Connection, flat: FlatTable, *, unparsable: bool, only_kn
 
 
 def _without_reading(connection: Connection, flat: FlatTable, pending: Changes) -> Update:
-    """Delete the rows of batches that are gone, and create the table if it is missing."""
+    """Delete the rows of batches that are gone. Create the table if it is missing."""
     columns = read_columns(connection, flat.name)
     if not table_exists(connection, flat.name):
         _create(connection, flat.name, columns, other=False)
@@ -157,7 +157,7 @@ def _kinds_in_sql(
 ) -> dict[str, Kind]:
     """Return the kinds of each key whose type is not final, in rows that are not doubtful.
 
-    Reading without marks is faster, and sufficient for columns without fractions.
+    Reading without marks is faster. It is sufficient for columns without fractions.
     """
     keys = _open(known)
     if not keys:
@@ -207,7 +207,7 @@ def _apply(
     before: Mapping[int, BatchState],
     now: Mapping[int, BatchState],
 ) -> Update:
-    """Change the flat table as planned, and store its state."""
+    """Change the flat table as planned and store its state."""
     stale = [*pending.gone, *(batch for batch in pending.read if batch in before)]
     if table_exists(connection, flat.name):
         removed = _delete(connection, flat.name, plan.old, stale)
@@ -263,7 +263,7 @@ def _alter(connection: Connection, table: str, plan: _Plan) -> None:
 def _delete(
     connection: Connection, table: str, columns: Sequence[Column], batches: Sequence[int]
 ) -> dict[str, int]:
-    """Delete the rows of *batches*, and return how many values of each key they had."""
+    """Delete the rows of *batches* and return how many values of each key they had."""
     if not batches:
         return {}
     counts = _counts(connection, table, columns, batches)

@@ -1,10 +1,10 @@
 """SQL that reads properties without losing the text of a number.
 
 DuckDB's JSON functions parse numbers and format them again: 1E5 becomes 100000.0, and 0.1000000000000000055 becomes 0.1. A
-*suspect* number is one that this may change. Before the text is parsed, each suspect number is *marked*: it becomes a string
-that starts with the character U+0001. Afterwards it becomes a number again.
+*suspect* number is one that this conversion may change. Before the text is parsed, each suspect number is *marked*: it becomes a string
+that starts with the character U+0001. Afterwards the string becomes a number again.
 
-Text inside a string that looks like a suspect number would be marked, too. The text is then no longer JSON, because the quote
+Text inside a string that looks like a suspect number would be marked, too. The text of the row is then no longer JSON, because the quote
 before U+0001 ends the string. Rows with such text, and rows that already have an escaped U+0001, are *doubtful*: `members`
 reads them in Python. A number in a list is not suspect because of a trailing zero, because lists are compared as JSON, not as
 text.
@@ -62,7 +62,7 @@ def texts(keys: Iterable[str]) -> str:
 def kind(value: str) -> str:
     """Return SQL for the `Kind` of *value*, which is SQL for a value as JSON.
 
-    If suspect numbers are not marked, the kind of a number may be REAL or SHORT instead of NUMBER.
+    If suspect numbers are not marked, the kind of a number may be REAL or SAFE_INTEGER instead of OTHER_NUMBER.
     """
     text = f"{value}[2:-2]"
     return f"""CASE

@@ -19,7 +19,7 @@ def view_name(flat: str, event: str) -> str:
 def update_views(
     connection: Connection, flat: str, columns: Sequence[Column], batches: Sequence[int], *, changed: bool
 ) -> dict[str, str]:
-    """Create a view for each event name in *batches*, and add columns to views. Return the view name for each event name.
+    """Create a view for each event name in *batches* and add columns to views. Return the view name for each event name.
 
     If there are no views yet, or the user has dropped one, the views for all events are checked. A view never loses a
     column. If *changed* is true, the types of columns have changed, so all views are created again.

@@ -55,14 +55,14 @@ class Plan:
     grow.
     """
     added: tuple[Chunk, ...] = ()
-    """Days that the caller did not request, but that belong to a batch that the export replaces."""
+    """Days that the caller did not request. They belong to batches that the export replaces."""
     skipped: tuple[Chunk, ...] = ()
     """Requested days that are already complete in the table."""
     one_request_seconds: float | None = None
     """The expected duration of one request for all days; set only if the plan has few requests because this is short; else
     None."""
     future: tuple[Chunk, ...] = ()
-    """Chunks whose days have not begun in any time zone. They fail without a request."""
+    """Chunks whose days have not begun in any time zone. These chunks fail without a request."""
 
 
 def split_date_range(from_date: str, to_date: str, chunk_days: int = 7) -> list[tuple[str, str]]:
@@ -124,7 +124,7 @@ def plan(
     Such a plan never has more chunks than the plan with equal lengths, nor a longer chunk.
 
     Each run of days is one chunk if there is a quota, there are fewer than 30 days, and one request for all of them is
-    expected to take under 10 seconds. More requests would hardly save time, and would use quota that larger exports need.
+    expected to take under 10 seconds. More requests would hardly save time. They would use quota that larger exports need.
 
     Raises:
         ArgumentError: *chunk_days* is not positive.

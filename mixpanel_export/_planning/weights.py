@@ -24,7 +24,7 @@ def expected_weights(row_counts: Iterable[tuple[range, int]], days: Iterable[int
     a batch's total is known, so each of its days gets an equal share.
 
     The weight of a day without a batch is the median over the nearest days with the same weekday that were one-day
-    batches. If there are none, it is the median over the nearest days. The median keeps an outlier from recurring
+    batches. If there are no such days, the weight is the median over the nearest days. The median keeps an outlier from recurring
     every week.
     """
     known: dict[int, float] = {}

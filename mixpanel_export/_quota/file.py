@@ -49,7 +49,7 @@ class QuotaFile:
         self._seen = self._warned = False
 
     def run(self, work: Callable[[sqlite3.Connection, bool], T], *, writing: bool) -> T:
-        """Call *work* with a connection and whether it may write, and return its result."""
+        """Call *work* with a connection and a flag for whether it may write. Return its result."""
         try:
             return self._in_file(work, writing=writing)
         except (sqlite3.Error, OSError) as error:

@@ -73,7 +73,7 @@ def _dated(source: str, zone: str, unit: BucketUnit, first: date, last: date) ->
 
 
 def _buckets(connection: Connection, dated: str, unit: BucketUnit, names: list[str]) -> tuple[Bucket, ...]:
-    counts = ", ".join(f"count(*) FILTER (event_name = ${place + 1})" for place in range(len(names)))
+    counts = ", ".join(f"count(*) FILTER (event_name = ${index + 1})" for index in range(len(names)))
     rows = connection.execute(
         f"SELECT first, count(*), {counts or 'NULL'} FROM {dated} GROUP BY first ORDER BY first", names
     ).fetchall()

@@ -1,4 +1,4 @@
-"""Passes Arrow arrays between Python and DuckDB without copies: lines of text, and the columns extracted from them.
+"""Passes Arrow arrays between Python and DuckDB without copies. The arrays contain lines of text or extracted columns.
 
 nanoarrow builds the arrays on numpy's memory, or receives them from DuckDB.
 """
@@ -59,7 +59,7 @@ FORMATS = [column.format for column in _COLUMNS.children]
 class ExtractedColumns:
     """The extracted columns of a segment's regular lines.
 
-    They stay in memory if *budget* has enough bytes left. Otherwise they go to *file*, which must not exist yet.
+    The columns stay in memory if *budget* has enough bytes left. Otherwise, *file* stores them. It must not exist yet.
     """
 
     def __init__(self, arrays: Sequence[Any], budget: MemoryBudget, file: Path) -> None:

@@ -35,7 +35,7 @@ class _Stream(ctypes.Structure):
 
 
 class ArrowSource:
-    """A table that DuckDB can read, with a fixed schema and replaceable rows. It must outlive the statements that read it."""
+    """A table that DuckDB can read, with a fixed schema and replaceable rows. The table must outlive its readers."""
 
     def __init__(self, schema: Any) -> None:
         self._schema = schema
@@ -50,13 +50,13 @@ class ArrowSource:
         self._streams: list[_Stream] = []
 
     def set_arrays(self, arrays: Iterable[Any]) -> None:
-        """Set the rows that the next statement reads. Each array is requested once, and released after use."""
+        """Set the rows that the next statement reads. Each array is requested once and released after use."""
         self._arrays = iter(arrays)
         self._error = None
         self._streams.clear()
 
     def raise_error(self) -> None:
-        """Raise the error that interrupted the arrays, if there was one. DuckDB itself reports it without its type."""
+        """Raise the error that interrupted the arrays, if any. DuckDB itself reports this error without its type."""
         if self._error is not None:
             raise self._error
 

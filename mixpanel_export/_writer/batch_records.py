@@ -65,7 +65,7 @@ class BatchRecords:
         ]
 
     def _compare(self, batches: Sequence[Batch], now: datetime) -> dict[int, Comparison]:
-        """Compare new batches with the batches that they replace, and record the changes."""
+        """Compare new batches with the batches that they replace and record the changes."""
         accepted = self._spec.accepted_losses
         if accepted is None:
             return {}

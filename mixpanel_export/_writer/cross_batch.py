@@ -1,8 +1,8 @@
 """Resolves duplicates across batches: the table keeps one row per event, and `_export_duplicates` keeps the others.
 
 Duplicates within a chunk are removed before it is inserted, and batches that can share an event have disjoint days. So
-an event can be in two batches only if it is a stray in one of them: a row whose time is missing or lies outside its
-batch's days. `_export_strays` has the time and `insert_id` of every stray, whether its row is visible or hidden. This
+an event can be in two batches only if it is a stray in one of them. A *stray* is a row whose time is missing or lies
+outside its batch's days. `_export_strays` has the time and `insert_id` of every stray, whether its row is visible or hidden. This
 small table determines the other batches that may share events with a new batch, and the times of these events.
 
 A duplicate is moved rather than deleted, because it becomes visible again if its winner's batch is replaced. So the
@@ -111,7 +111,7 @@ def move_duplicates(
     *,
     page_size: int = PAGE_SIZE,
 ) -> None:
-    """Move the duplicates among *new* and older batches of the project, and update the ledger's counts.
+    """Move the duplicates among *new* and older batches of the project and update the ledger's counts.
 
     The strays of all batches must be recorded. *page_size* limits how many bytes of rows are in memory at a time.
     """

@@ -60,7 +60,7 @@ class ValidatedChunk:
     """The size of the longest line, in bytes."""
 
     def discard_columns(self) -> None:
-        """Release the memory of the columns, and remove their files."""
+        """Release the memory of the columns and remove their files."""
         for columns in self.columns:
             columns.discard()
 
@@ -68,7 +68,7 @@ class ValidatedChunk:
 def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) -> None:
     """Insert chunks into *table*, in one statement on all threads, in the caller's transaction.
 
-    The statement takes one chunk at a time from *group*, and ends when the group does. Each thread fills its own row
+    The statement takes one chunk at a time from *group* and ends when the group ends. Each thread fills its own row
     groups, so the rows are only roughly in the order of the lines.
 
     Raises:

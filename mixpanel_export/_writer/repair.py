@@ -1,6 +1,6 @@
 """Repairs a chunk with doubtful lines. The result contains only valid events.
 
-This slow path works line by line in Python, and only for the few chunks that need it.
+This slow path works line by line in Python. Only chunks with doubtful lines need it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -123,7 +123,7 @@ class StagedChunk:
 
 @dataclass(slots=True, eq=False)
 class _OpenChunk:
-    """A chunk that is being staged. `segment` is the one that is growing."""
+    """A chunk that is being staged. `segment` is the segment that is growing."""
 
     batch: int
     keep_rejects: bool

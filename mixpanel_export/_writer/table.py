@@ -2,7 +2,7 @@
 
 If the process is killed, the file contains only complete batches with their ledger rows, because both are committed in
 one transaction. `replace` fills a shadow table that has its own ledger rows. One transaction then replaces the old table
-with it, so a reader sees either the old table or the new one.
+with it, so a reader sees either the old table or the new table.
 """
 
 from collections.abc import Callable, Iterator
@@ -138,7 +138,10 @@ class EventsTable:
             return committed
 
     def _checkpoint(self) -> None:
-        """Write a checkpoint while there is enough memory for it. A later one could fail, which closes the database."""
+        """Write a checkpoint while there is enough memory for it.
+
+        A later checkpoint could fail, and DuckDB would then close the database.
+        """
         with suppress(duckdb.TransactionException):  # another connection of the application may be writing
             self.connection.execute("CHECKPOINT")
 
@@ -208,7 +211,7 @@ class EventsTable:
 
     @contextmanager
     def converted_errors(self, days: str | Callable[[], str]) -> Iterator[None]:
-        """Convert DuckDB errors, and detect a database file that was moved or replaced. The errors name *days*."""
+        """Convert DuckDB errors and detect a database file that was moved or replaced. The errors name *days*."""
         try:
             yield
         except duckdb.InterruptException as error:

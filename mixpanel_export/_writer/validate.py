@@ -208,7 +208,7 @@ class Validator:
 
 
 def discard(segments: Iterable[ExtractedSegment | Unloadable]) -> None:
-    """Release the memory of extracted columns, and remove their files."""
+    """Release the memory of extracted columns and remove their files."""
     for segment in segments:
         if isinstance(segment, ExtractedSegment):
             segment.columns.discard()

@@ -2,7 +2,7 @@
 
 The identity of a row is its event name, `distinct_id`, `time` and `$insert_id`, compared as the text that was sent. A row
 without an `$insert_id` is never a duplicate. The winner is the row that Mixpanel processed last. If several rows were
-processed last, it is the row whose text sorts last. So the result does not depend on the order in which rows or batches
+processed last, the winner is the row whose text sorts last. So the result does not depend on the order in which rows or batches
 arrive.
 """
 

@@ -1,4 +1,4 @@
-"""Loads groups of chunks, and returns a verdict on each chunk. If a group fails, its chunks are tried separately."""
+"""Loads groups of chunks and returns a verdict on each chunk. If a group fails, its chunks are tried separately."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -11,7 +11,7 @@ from mixpanel_export._writer.table import EventsTable
 
 
 class Writer:
-    """Loads groups of chunks into the table, and removes their staged files."""
+    """Loads groups of chunks into the table and removes their staged files."""
 
     def __init__(self, table: EventsTable, staging: Staging, now: Callable[[], datetime]) -> None:
         self._table = table
