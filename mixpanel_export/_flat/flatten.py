@@ -86,8 +86,8 @@ async def flatten_events(
     `_empty`. At most 1,000 keys become columns, the most frequent first; the others are in the `_other` column.
 
     The type of a column is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP (text such as `2024-01-31T12:00:00`), JSON (lists and
-    objects) or VARCHAR. It is the narrowest type that holds every value without changing it. In VARCHAR, a number has the text that
-    Mixpanel sent. A column without a value is VARCHAR.
+    objects) or VARCHAR. It is the narrowest type that holds every value without changing it. In VARCHAR, a number has
+    the text that Mixpanel sent. A column without a value is VARCHAR.
 
     A second call reads only batches that are new or have changed. It adds columns and widens types, but never removes,
     renames or narrows a column, unless *rebuild* is true. Everything is one transaction. The `_flat_columns` table

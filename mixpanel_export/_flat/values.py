@@ -1,13 +1,13 @@
 """SQL that reads properties without losing the text of a number.
 
-DuckDB's JSON functions parse numbers and format them again: 1E5 becomes 100000.0, and 0.1000000000000000055 becomes 0.1. A
-*suspect* number is one that this conversion may change. Before the text is parsed, each suspect number is *marked*: it becomes a string
-that starts with the character U+0001. Afterwards the string becomes a number again.
+DuckDB's JSON functions parse numbers and format them again: 1E5 becomes 100000.0, and 0.1000000000000000055 becomes
+0.1. A *suspect* number is one that this conversion may change. Before the text is parsed, each suspect number is
+*marked*: it becomes a string that starts with the character U+0001. Afterwards the string becomes a number again.
 
-Text inside a string that looks like a suspect number would be marked, too. The text of the row is then no longer JSON, because the quote
-before U+0001 ends the string. Rows with such text, and rows that already have an escaped U+0001, are *doubtful*: `members`
-reads them in Python. A number in a list is not suspect because of a trailing zero, because lists are compared as JSON, not as
-text.
+Text inside a string that looks like a suspect number would be marked, too. The text of the row is then no longer JSON,
+because the quote before U+0001 ends the string. Rows with such text, and rows that already have an escaped U+0001, are
+*doubtful*: `members` reads them in Python. A number in a list is not suspect because of a trailing zero, because lists
+are compared as JSON, not as text.
 """
 
 from collections.abc import Iterable

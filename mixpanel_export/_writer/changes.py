@@ -1,8 +1,8 @@
 """Compares new responses for days with the events that the table has for these days.
 
 All events from Mixpanel are compared, so both sides include the rows in `_export_duplicates`. Rows are compared by
-64-bit hashes, so that memory does not depend on the length of names and ids. An event is *re-keyed* if it was
-moved to another `distinct_id`. Only an event with an `$insert_id` can be re-keyed. Otherwise, an event with another
+64-bit hashes, so that memory does not depend on the length of names and ids. An event is *re-keyed* if it was moved to
+another `distinct_id`. Only an event with an `$insert_id` can be re-keyed. Otherwise, an event with another
 `distinct_id` is a different event.
 """
 

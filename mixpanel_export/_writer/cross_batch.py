@@ -2,8 +2,9 @@
 
 Duplicates within a chunk are removed before it is inserted, and batches that can share an event have disjoint days. So
 an event can be in two batches only if it is a stray in one of them. A *stray* is a row whose time is missing or lies
-outside its batch's days. `_export_strays` has the time and `insert_id` of every stray, whether its row is visible or hidden. This
-small table determines the other batches that may share events with a new batch, and the times of these events.
+outside its batch's days. `_export_strays` has the time and `insert_id` of every stray, whether its row is visible or
+hidden. This small table determines the other batches that may share events with a new batch, and the times of these
+events.
 
 A duplicate is moved rather than deleted, because it becomes visible again if its winner's batch is replaced. So the
 table's contents do not depend on the order in which batches arrive.
