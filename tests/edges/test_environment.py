@@ -131,9 +131,9 @@ def test_a_secret_comes_from_standard_input_in_any_encoding(
 
 
 SUSPICIOUS = {
-    "$MP_SECRET": "name of a variable",
-    "${SECRET}": "name of a variable",
-    "%MP_SECRET%": "name of a variable",
+    "$MP_SECRET": "variable name",
+    "${SECRET}": "variable name",
+    "%MP_SECRET%": "variable name",
     f"{SECRET[:9]} {SECRET[9:]}": "whitespace",
     f'"{SECRET}': "quotation mark",
     f"{SECRET}'": "quotation mark",
