@@ -164,7 +164,7 @@ async def test_no_room_is_one_error_and_resume_completes(room: int, db: Path) ->
     await export(sim, db, last="2024-03-02")
     said = in_child(SMALL_FILES, db, room)
     assert len(said) == 1
-    assert "make room" in said[0]
+    assert "free up disk space" in said[0]
     assert staging(db) == []
     assert whole_batches(db)
     await export(sim, db, mode="resume")
