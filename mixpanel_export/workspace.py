@@ -258,7 +258,7 @@ class Workspace(Project, NotImplementedHere):
     ) -> SyncResult:
         """Bring table *name* up to date, through yesterday; see `sync_events`. Call it every night.
 
-        The first sync needs the day *since*. An empty *events* list or *where* expression selects all events, like None.
+        The first sync needs the day *since*; an earlier day in a later sync adds the days in between. An empty *events* list or *where* expression selects all events, like None.
 
         Raises:
             ArgumentError: An argument is out of range; this is a `ValueError`.

@@ -20,7 +20,7 @@ class SyncSection:
     events: tuple[str, ...] | None = None
     where: str | None = None
     since: str | None = None
-    """The first day, for the first sync."""
+    """The first day. If it is before the table's first day, the sync adds the days in between."""
     lookback: int | None = None
     budget: int | None = None
     flatten: bool | None = None

@@ -74,12 +74,13 @@ async def sync_events(
     or *accept_loss* is true.
 
     *since* is the first day, in the same forms as in `export_events`. It is required for a table without target days.
-    Later syncs take the first day from the file and ignore *since*. The default *lookback* is 5 days, the longest delay
-    that Mixpanel accepts from clients; the weekly refetch finds events that are imported later. *budget* is the maximum
-    number of requests for refetching days; the default is a third of *per_hour*. Missing, failed and open days are always
-    fetched, and their requests count against the budget. If *accept_loss* is true, the days in `kept` are refetched, and
-    their events are replaced even if the new response has fewer. The sync waits up to *wait* seconds if another export or
-    process is using the file.
+    Later syncs take the first day from the file. If *since* is before that day, the sync adds and fetches the days in
+    between; if it is later, it has no effect. The default *lookback* is 5 days, the longest delay that Mixpanel accepts
+    from clients; the weekly refetch finds events that are imported later. *budget* is the maximum number of requests for
+    refetching days; the default is a third of *per_hour*. Missing, failed and open days are always fetched, and their
+    requests count against the budget. If *accept_loss* is true, the days in `kept` are refetched, and their events are
+    replaced even if the new response has fewer. The sync waits up to *wait* seconds if another export or process is using
+    the file.
     See `export_events` for the other arguments.
 
     Raises:
@@ -160,7 +161,8 @@ def _prepared(
     batches = [batch for batch in read_batches(connection, table) if batch.selection == selection]
     target = read_targets(connection).get((table, selection))
     yesterday = in_zone(job.now(), job.spec.zone).date() - timedelta(days=1)
-    first = target.days.first if target else _first_day(batches) or since
+    recorded = target.days.first if target else _first_day(batches)
+    first = min((day for day in (recorded, since) if day), default=None)
     if first is None:
         raise _no_first_day(job)
     if first > yesterday:

@@ -1,7 +1,7 @@
 """`mpx sync`: brings tables up to date, every night."""
 
-import re
 import sys
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,10 @@ from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import DatabaseLockedError, ExportRunningError, MixpanelDataError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from mixpanel_export.changes import SyncResult
+    from mixpanel_export.credentials import Credentials
 
 IN_USE = 6
 """The exit code if another process uses the file."""
@@ -68,7 +71,7 @@ Exit codes are the same as for mpx export, and:
     "--since",
     section="Days",
     metavar="DATE",
-    help="First day, such as 2024-01-31 or -90d; required only for the first sync of a table.",
+    help="First day, such as 2024-01-31 or -90d; required only for the first sync of a table. An earlier day adds days.",
 )
 @option(
     "--lookback",
@@ -211,9 +214,11 @@ def _sync(
         tasks = [task] if task.name else tasks_of_table(task, credentials, wait)
         for each in tasks:
             arguments = {"credentials": credentials, "accept_loss": accept_loss, "wait": wait, **options}
+            since = _typed_since(ctx, each, credentials)  # before the sync, which may last past midnight
             result = _fetch(ctx, each, output, arguments)
             results.append(result)
-            _say_ignored(ctx, each, result, output)
+            if not output.quiet:
+                _say_ignored(since, result)
             _print_result(ctx, result, output, each)
     except (MixpanelDataError, ValueError, OSError) as error:
         report_error(ctx, error, task.name)
@@ -223,15 +228,30 @@ def _sync(
     return results, code or int(any(result.kept for result in results))
 
 
-def _say_ignored(ctx: click.Context, task: SyncTask, result: "SyncResult", output: Output) -> None:
-    """Print that `--since` had no effect, if it differs from the table's first day."""
-    typed = ctx.get_parameter_source("since") is ParameterSource.COMMANDLINE
-    is_date = task.since is not None and re.fullmatch(r"\d{4}-\d{2}-\d{2}", task.since)
-    if typed and is_date and task.since != result.days[0] and not output.quiet:
-        command = f"mpx status --set-target {task.since}..{result.days[1]}"
-        say(
-            f"--since had no effect: table {result.table} starts on {result.days[0]}; to change that: {command}"
-        )
+def _typed_since(ctx: click.Context, task: SyncTask, credentials: "Credentials") -> "date | None":
+    """Return the day of `--since`; None if it was not typed.
+
+    Raises:
+        ArgumentError: It is not a day.
+    """
+    from mixpanel_export._planning.days import resolve_day
+    from mixpanel_export._timezones import checked_zone, in_zone
+
+    if task.since is None or ctx.get_parameter_source("since") is not ParameterSource.COMMANDLINE:
+        return None
+    zone = checked_zone(task.zone, credentials.project_timezone)
+    return resolve_day(task.since, "since", in_zone(datetime.now(UTC), zone).date())
+
+
+def _say_ignored(since: "date | None", result: "SyncResult") -> None:
+    """Print that `--since` had no effect, if it is after the table's first day."""
+    first, last = result.days
+    if since is None or str(since) <= first:
+        return
+    text = f"--since had no effect: table {result.table} starts on {first}"
+    if str(since) <= last:
+        text += f"; to change that: mpx status --set-target {since}..{last}"
+    say(text)
 
 
 def _fetch(ctx: click.Context, task: SyncTask, output: Output, arguments: dict[str, Any]) -> "SyncResult":

@@ -37,10 +37,31 @@ def test_two_nights(sim: Simulator, db: Path) -> None:
         result = mpx("sync", *words)
         assert (result.exit_code, result.output) == (0, "")
         assert held(db) == truth(sim, str(ago(9)), str(ago(1)))
-    assert "--set-target" in mpx("sync", "--since", "2024-01-31").stderr
     (synced,) = json.loads(mpx("sync", "--json").stdout)
     assert (synced["days"], synced["fetched_days"]) == ([str(ago(9)), str(ago(1))], 5)
     assert (synced["added"], synced["removed"], synced["rekeyed"], synced["has_failures"]) == (0, 0, 0, False)
+
+
+@pytest.mark.parametrize("since", ["-9d", str(ago(9))])
+def test_an_earlier_first_day_adds_days(since: str, sim: Simulator, db: Path) -> None:
+    """The sync fetches the days before the table's first day, and later syncs keep them."""
+    mpx("sync", "--since", "-3d")
+    assert mpx("sync", "--since", since).output == ""
+    assert held(db) == truth(sim, str(ago(9)), str(ago(1)))
+    (synced,) = json.loads(mpx("sync", "--json").stdout)
+    assert synced["days"] == [str(ago(9)), str(ago(1))]
+
+
+@pytest.mark.parametrize("since, day", [("-2d", ago(2)), (str(ago(2)), ago(2)), ("today", None)])
+def test_a_later_first_day_has_no_effect(since: str, day: date | None, sim: Simulator, db: Path) -> None:
+    """A note says so, with the command that removes target days, if the range has a day."""
+    mpx("sync", "--since", "-4d")
+    result = mpx("sync", "--since", since)
+    assert (result.exit_code, "--since" in result.stderr) == (0, True)
+    command = f"mpx status --set-target {day}..{ago(1)}"
+    assert (command in result.stderr, "--set-target" in result.stderr) == (day is not None,) * 2
+    assert mpx("sync", "--since", since, "--quiet").output == ""
+    assert held(db) == truth(sim, str(ago(4)), str(ago(1)))
 
 
 def test_a_loss_is_reported_until_it_is_accepted(sim: Simulator, db: Path) -> None:

@@ -63,6 +63,18 @@ async def test_the_first_sync_needs_a_day_and_later_ones_none(db: Path) -> None:
     assert {(first, last) for first, last, *_ in ledger(db)} == {(day, day) for day in DAYS}
 
 
+async def test_an_earlier_first_day_adds_days_and_a_later_one_has_no_effect(db: Path) -> None:
+    """The target grows to an earlier `since`, also after an export without it, and never shrinks."""
+    server = full()
+    await export_from(server.transport(), db, DAYS[2], DAYS[2], now=lambda: NIGHT)
+    days = [
+        (await sync(server.transport(), db, NIGHT, since=since)).days[0]
+        for since in ("2024-03-02", "2024-03-05", "2024-03-01", "2024-03-04", None)
+    ]
+    assert days == ["2024-03-02", "2024-03-02", "2024-03-01", "2024-03-01", "2024-03-01"]
+    assert table(db) == rows(server)
+
+
 async def test_late_removed_and_merged_events_are_reported(db: Path) -> None:
     """The result and `_sync_changes` have the numbers for each day; a merge is neither an addition nor a removal."""
     server = full()
