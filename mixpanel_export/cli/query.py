@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   mpx query "SELECT event_name, count(*) AS events FROM events GROUP BY ALL ORDER BY events DESC"
-  mpx query "SELECT properties.plan, count(*) FROM events GROUP BY ALL"
-  mpx query 'SELECT properties."$browser", count(*) FROM events GROUP BY ALL'
+  mpx query "SELECT properties->>'plan' AS plan, count(*) FROM events GROUP BY ALL"
+  mpx query 'SELECT "$browser", count(*) FROM events_flat GROUP BY ALL'   # after mpx flatten
   mpx query "FROM events LIMIT 5" --json | jq .properties.plan
   mpx query - --csv --db app.duckdb < report.sql > report.csv
   mpx query --file report.sql -p event='Sign Up' -p since=2024-03-01
@@ -34,10 +34,11 @@ Examples:
 
 \b
 An events table has the columns event_name, event_time, distinct_id, insert_id, properties and
-export_batch. `mpx flatten` creates a table with a column for each property. The file is opened
-read-only, and statements that would change it are rejected. --json and --csv write UTF-8, and
-they write JSON columns as they were received. Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such
-file, 1 any other error.
+export_batch. properties->>'plan' is text; properties.plan is JSON, so text has quotation marks.
+A key that starts with $ is written properties->>'$."$browser"'. `mpx flatten` creates a table
+with a column for each property. The file is opened read-only, and statements that would change
+it are rejected. --json and --csv write UTF-8, and they write JSON columns as they were received.
+Exit codes: 0 ok, 2 wrong SQL or usage, 4 no such file, 1 any other error.
 """
 
 _PLAIN = str.maketrans("─│┌┬┐├┼┤└┴┘…", "-|+++++++++.")
