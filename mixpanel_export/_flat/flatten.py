@@ -159,7 +159,10 @@ def flatten_after_export(connection: Connection, path: Path, table: str, *, alwa
 
 
 def refresh_flat_tables(connection: Connection, table: str) -> None:
-    """Update the flat tables of *table* for batches with rows that the caller's transaction has deleted.
+    """Update the flat tables of *table* that have rows of batches that were changed, replaced or removed.
+
+    A flat table that lacks only new batches is left unchanged. Any other one is brought up to date, so a day whose batch
+    was replaced keeps its events. The caller's transaction has deleted rows from *table*.
 
     Raises:
         TableFormatError: The columns of a flat table have been changed.
@@ -169,7 +172,7 @@ def refresh_flat_tables(connection: Connection, table: str) -> None:
     for flat in flat_tables(connection, table):
         if table_exists(connection, flat.source):
             _check_columns(connection, flat.name)
-            done = update(connection, flat, unparsable=True, only_known=True)
+            done = update(connection, flat, unparsable=True, skip_new=True)
             _update_views(connection, flat, done)
 
 

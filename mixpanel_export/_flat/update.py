@@ -59,11 +59,11 @@ class Update:
     """Whether any row that was read has keys without a column of their own."""
 
 
-def update(connection: Connection, flat: FlatTable, *, unparsable: bool, only_known: bool = False) -> Update:
+def update(connection: Connection, flat: FlatTable, *, unparsable: bool, skip_new: bool = False) -> Update:
     """Bring *flat* up to date, or create it.
 
     If *unparsable* is true, rows whose JSON the fast queries would break are handled. Otherwise, such a row raises an
-    error. If *only_known* is true, only batches that are already in the table are read again.
+    error. If *skip_new* is true, a table that lacks only new batches is left unchanged.
 
     Raises:
         duckdb.InvalidInputException: A fast query broke the JSON of a row, and *unparsable* is false.
@@ -71,9 +71,9 @@ def update(connection: Connection, flat: FlatTable, *, unparsable: bool, only_kn
     """
     before = read_batch_states(connection, flat.name)
     now = batch_states(connection, flat.source)
-    if only_known:
-        now = {batch: state for batch, state in now.items() if batch in before}
     pending = changes(now, before)
+    if skip_new and not pending.gone and before.keys().isdisjoint(pending.read):
+        pending = Changes((), ())
     source = Source(flat.source, pending.read, flat.events, unparsable)
     if not pending.read:
         return _without_reading(connection, flat, pending)

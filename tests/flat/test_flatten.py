@@ -111,6 +111,18 @@ async def test_forgetting_leaves_later_batches_to_flatten(db: Path) -> None:
     assert query(db, "SELECT count(DISTINCT export_batch) FROM events_flat") == [(1,)]
 
 
+@pytest.mark.parametrize("matches", [False, True])
+async def test_forgetting_never_empties_a_replaced_day(db: Path, *, matches: bool) -> None:
+    """An outdated flat table is brought up to date, so it loses no other rows, whether or not the person has events."""
+    await export(simulator(), db, last="2024-03-02", chunk_days=1)
+    await flatten_events(db)
+    await export(simulator(), db, "2024-03-02", "2024-03-02", mode="append")
+    ((person,),) = query(db, "SELECT max(distinct_id) FROM events")
+    with Workspace(path=db) as workspace:
+        assert (workspace.forget(person if matches else "nobody").total > 0) is matches
+    assert is_up_to_date(db)
+
+
 async def test_dropping_the_events_drops_what_was_made_of_them(db: Path) -> None:
     """Flat tables and views are dropped with their events table; a flat table can also be dropped separately."""
     await export(simulator(), db, last="2024-03-02")
