@@ -230,6 +230,10 @@ def _advice(result: "VerifyResult", db: str, project: str) -> Iterator[str]:
         yield ""
         yield "To export these days again:"
         yield from (f"  {command}" for command in commands)
+        if any(each.mixpanel_events > each.table_rows for each in result.unexplained):
+            yield (
+                "An export brings back the events of people deleted with mpx forget, until Mixpanel has deleted them too."
+            )
 
 
 def _commands(result: "VerifyResult", db: str, project: str) -> Iterator[str]:

@@ -71,6 +71,17 @@ def test_a_day_that_differs_is_exit_code_1_and_a_command_that_mends_it(db: Path)
 
 
 @pytest.mark.usefixtures("exported_env")
+@pytest.mark.parametrize("lacking", [True, False])
+def test_the_advice_mentions_forgotten_people_if_events_are_lacking(db: Path, *, lacking: bool) -> None:
+    """An export may bring back the events that `mpx forget` deleted; surplus rows are no sign of them."""
+    surplus = f"INSERT INTO events SELECT * REPLACE ('Other' AS event_name) FROM events WHERE event_time::DATE = '{day(4)}'"
+    change(db, MISSING if lacking else surplus)
+    result = mpx("verify", *RANGE)
+    assert result.exit_code == 1
+    assert ("mpx forget" in result.stdout) is lacking
+
+
+@pytest.mark.usefixtures("exported_env")
 def test_json_has_the_whole_result(db: Path) -> None:
     """JSON goes to standard output, with the same exit code as text."""
     change(db, MISSING)
