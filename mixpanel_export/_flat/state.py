@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mixpanel_export._database.connection import Connection, quoted
+from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.schema import IN_MAIN, comment_of, table_exists
 from mixpanel_export._flat.columns import BatchState, Column
 from mixpanel_export._flat.kinds import Kind
@@ -59,6 +60,25 @@ def flat_tables(connection: Connection, source: str | None = None) -> list[FlatT
         for name, table, only, events, per_event, auto in rows
         if comment_of(connection, name) == COMMENT
     ]
+
+
+def outdated_flat_tables(connection: Connection) -> list[FlatTable]:
+    """Return the flat tables that an update would change, according to the ledger. No events are read."""
+    return [
+        flat
+        for flat in flat_tables(connection)
+        if table_exists(connection, flat.source) and _is_outdated(connection, flat)
+    ]
+
+
+def _is_outdated(connection: Connection, flat: FlatTable) -> bool:
+    before = {batch: state.revision for batch, state in read_batch_states(connection, flat.name).items()}
+    now = {
+        batch.number: batch.revision
+        for batch in read_batches(connection, flat.source)
+        if batch.visible and (batch.rows or batch.number in before)
+    }
+    return now != before
 
 
 def write_table(connection: Connection, flat: FlatTable) -> None:

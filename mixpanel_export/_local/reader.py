@@ -25,6 +25,7 @@ from mixpanel_export._database.preflight import SHADOW, ExportSpec
 from mixpanel_export._database.schema import check_ledger, comment_of, has_export_columns, table_names
 from mixpanel_export._database.target_days import read_targets
 from mixpanel_export._files import replacing
+from mixpanel_export._flat.state import FlatTable, outdated_flat_tables
 from mixpanel_export._model import Batch
 from mixpanel_export.errors import DatabaseError, DatabaseLockedError
 from mixpanel_export.sync import run_sync
@@ -65,6 +66,8 @@ class Contents:
     """Tables that were not exported."""
     unknown: Mapping[str, int]
     """The number of rows that do not belong to a batch, for each exported table that has such rows."""
+    outdated_flat_tables: tuple[FlatTable, ...]
+    """Flat tables that lack batches of their events table, or have old ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ def read_contents(connection: Connection) -> Contents:
         replacements=tuple(_replacements(connection, tables, rows)),
         others=tuple(table for table in tables if table not in ours and not table.startswith("_")),
         unknown=dict(_unknown(rows, counted)),
+        outdated_flat_tables=tuple(outdated_flat_tables(connection)),
     )
 
 

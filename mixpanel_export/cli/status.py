@@ -16,7 +16,13 @@ from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_argument, option, table_option, wait_option
 from mixpanel_export.cli.report import quoted
-from mixpanel_export.cli.status_json import command_for, command_for_rest, continue_command, status_as_dict
+from mixpanel_export.cli.status_json import (
+    command_for,
+    command_for_rest,
+    continue_command,
+    flatten_command,
+    status_as_dict,
+)
 
 if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage
@@ -243,6 +249,9 @@ def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator
         kept = replacement.complete_batches
         yield f"The replacement of {replacement.spec.table} is incomplete; {kept} {'batch is' if kept == 1 else 'batches are'} kept. To continue:"
         yield f"  {continue_command(replacement, db)}"
+    for flat in contents.outdated_flat_tables:
+        yield f"The flat table {flat.name} is out of date. To update it:"
+        yield f"  {flatten_command(flat, db)}"
     if contents.others:
         yield f"Other tables: {', '.join(contents.others)}"
     if not contents.coverages:

@@ -8,6 +8,7 @@ from mixpanel_export.cli.report import export_command, quoted
 
 if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage
+    from mixpanel_export._flat.state import FlatTable
     from mixpanel_export._local.reader import Contents, Replacement
     from mixpanel_export._model import Chunk
 
@@ -27,6 +28,10 @@ def status_as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> d
         ],
         "other_tables": list(contents.others),
         "unknown_rows": dict(contents.unknown),
+        "outdated_flat_tables": [
+            {"table": flat.name, "source": flat.source, "command": flatten_command(flat, db)}
+            for flat in contents.outdated_flat_tables
+        ],
         "command": command_for_rest(chosen, contents, db),
     }
 
@@ -113,3 +118,8 @@ def continue_command(replacement: "Replacement", db: str) -> str:
         deduped=spec.dedupe,
         mode="--replace",
     )
+
+
+def flatten_command(flat: "FlatTable", db: str) -> str:
+    """Return the command that updates a flat table."""
+    return quoted([program(), "flatten", flat.source, "--into", flat.name, "--db", db])

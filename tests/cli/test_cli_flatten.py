@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from shell import mpx
+from shell import mpx, words_of
 from support import query
 
 pytestmark = pytest.mark.usefixtures("env")
@@ -33,6 +33,25 @@ def test_doctor_does_not_mistake_a_flat_table_for_a_changed_export(exported: Pat
     """Its additional columns cause no warning."""
     assert mpx("flatten").exit_code == 0
     assert "events_flat" not in mpx("doctor", "--db", str(exported)).output
+
+
+@pytest.mark.parametrize("day", ["2024-03-02", "2024-03-03"])
+def test_status_has_the_command_that_updates_a_flat_table(exported: Path, day: str) -> None:
+    """A replaced or new batch makes the flat table outdated, until the command has run."""
+    assert mpx("flatten", "--into", "wide").exit_code == 0
+    assert outdated() == []
+    assert mpx("export", "--from", day, "--to", day, "--append", "--quiet").exit_code == 0
+    (flat,) = outdated()
+    assert (flat["table"], flat["source"]) == ("wide", "events")
+    assert f"  {flat['command']}\n" in mpx("status", str(exported)).stdout
+    assert mpx(*words_of(flat["command"])).exit_code == 0
+    assert outdated() == []
+
+
+def outdated() -> list[dict[str, str]]:
+    """Return the outdated flat tables of the JSON of `mpx status`."""
+    flats: list[dict[str, str]] = json.loads(mpx("status", "--json").stdout)["outdated_flat_tables"]
+    return flats
 
 
 def test_options_reach_the_table(exported: Path) -> None:
