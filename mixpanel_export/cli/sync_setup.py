@@ -1,7 +1,9 @@
 """`mpx sync --init`: asks for a table and its days, and writes them into the configuration file."""
 
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,9 +21,11 @@ def add_section(names: Sequence[str]) -> None:
     Raises:
         UsageError: There is no terminal, or *names* has several names.
         ConfigError: The file cannot be read or written.
+        DatabaseError: The answer is not a path on this machine.
     """
     from mixpanel_export._config.config_file import chosen_database, config_file
     from mixpanel_export._config.sync_sections import read_sync_sections
+    from mixpanel_export._database.path import database_path
     from mixpanel_export._local.accounts import set_sync_section
     from mixpanel_export.credentials import read_accounts
 
@@ -39,7 +43,7 @@ def add_section(names: Sequence[str]) -> None:
         click.confirm(f"{path} has [sync.{name}]. Replace it?", abort=True, err=True)
     values: dict[str, Any] = {
         "account": _ask("Account", default, choices=sorted(accounts)) if accounts else None,
-        "db": _ask("DuckDB file", chosen_database() or DEFAULT_DB),
+        "db": str(database_path(_ask("DuckDB file", chosen_database() or DEFAULT_DB)).absolute()),
         "table": _ask("Table", "events"),
         "events": names_in(_ask("Events, separated by commas (empty: all)", "")) or None,
         "since": _ask("First day", "-30d"),
@@ -51,6 +55,18 @@ def add_section(names: Sequence[str]) -> None:
     }
     set_sync_section(path, name, {key: value for key, value in values.items() if value is not None})
     click.echo(f"Wrote [sync.{name}] to {path}. To run it: `{quoted([program(), 'sync', name])}`.")
+    if line := _crontab_line(name):
+        click.echo(f"To run it every day at 06:00, add this line with `crontab -e`:\n{line}")
+
+
+def _crontab_line(name: str) -> str | None:
+    """Return the line for a crontab; None if the path of `mpx` is unknown. Cron has another folder and another PATH."""
+    script = Path(sys.argv[0])
+    program_file = script if script.stem == "mpx" and script.is_file() else shutil.which("mpx")
+    if program_file is None:
+        return None
+    words = quoted([str(Path(program_file).absolute()), "sync", name])
+    return f"0 6 * * * {words}".replace("%", r"\%")  # in a crontab, % is a line break
 
 
 def _ask(question: str, default: str, choices: Sequence[str] = ()) -> str:

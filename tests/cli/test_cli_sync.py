@@ -1,6 +1,7 @@
 """`mpx sync`: silent if nothing is wrong, one line otherwise; and the sections of the configuration file."""
 
 import json
+import os
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -168,12 +169,19 @@ def test_mistakes_cost_no_request(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
-def test_init_asks_and_writes_a_section(sim: Simulator, db: Path, tmp_path: Path) -> None:
-    """The answers are in the file, whose other contents stay, and the section works; a terminal shows a summary."""
+def test_init_asks_and_writes_a_section(
+    sim: Simulator, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers are in the file, with an absolute path, and the section and the crontab line work in any folder."""
+    script = tmp_path / "50% bin" / "mpx"
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
     configured(tmp_path, "# mine\n[defaults]\nparallel = true\n")
     questions = [
         (b"[events]:", "nightly"),
-        (b"]:", ""),
+        (b"]:", db.name),
         (b"]:", ""),
         (b"all):", ""),
         (b"[-30d]:", "-2d"),
@@ -181,8 +189,11 @@ def test_init_asks_and_writes_a_section(sim: Simulator, db: Path, tmp_path: Path
     ]
     shown = typed(["sync", "--init"], questions)
     assert "mpx sync nightly" in shown
+    line = shown.splitlines()[-1].replace(r"\%", "%")
+    assert line == f"0 6 * * * '{script}' sync nightly"
     text = (tmp_path / "config.toml").read_text(encoding="utf-8")
     assert text.startswith("# mine\n[defaults]\nparallel = true\n")
+    monkeypatch.chdir(script.parent)
     summary = typed(["sync", "nightly", "--no-progress"], [])
     assert "nightly: 2 days fetched with 2 requests" in summary
     assert held(db) == truth(sim, str(ago(2)), str(ago(1)))
