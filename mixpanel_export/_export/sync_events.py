@@ -185,7 +185,7 @@ def _no_first_day(job: Job) -> ArgumentError:
     return ArgumentError(
         "since",
         f"is required, because table {job.spec.table} has no exported days yet ({job.spec.selection})",
-        advice="pass the first day to fetch, such as 2024-01-31",
+        advice="pass the first day to fetch, such as yesterday or 2024-01-31",
     )
 
 

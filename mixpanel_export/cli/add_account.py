@@ -145,6 +145,8 @@ def add(
     )
     click.echo(f"Added {name} ({facts}) to {path}. {tried or _advice(name)}")
     _offer_defaults(path)
+    account = [] if is_default else ["--account", name]
+    click.echo(f"Next: {quoted([program(), 'export', *account, '--from', 'yesterday'])}")
 
 
 def _advice(name: str) -> str:
@@ -309,6 +311,4 @@ def _offer_defaults(path: Path) -> None:
     question = "Should every export run with --parallel --resume by default?"
     if click.confirm(question, default=True, err=True):
         set_defaults(path, parallel=True, mode="resume")
-        click.echo(
-            f'[defaults] in {path} has parallel = true and mode = "resume". To export: `{quoted([program(), "export"])}`.'
-        )
+        click.echo(f'[defaults] in {path} has parallel = true and mode = "resume".')

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mixpanel_export._model import Chunk, Selection
     from mixpanel_export.credentials import Credentials
 
-_FIRST_DAY = "the first day to export, such as 2024-01-31 or -30d"
+_FIRST_DAY = "the first day to export, such as yesterday, 2024-01-31 or -30d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk 
         if options.may_ask and sys.stdin.isatty() and sys.stderr.isatty():
             return _prompted_first_day(today)
         raise click.UsageError(
-            f"--from is missing, and {_why_unknown(options)}; pass --from, such as 2024-01-31 or -30d, or choose a file with --db"
+            f"--from is missing, and {_why_unknown(options)}; pass --from yesterday or another day, such as 2024-01-31 or -30d, or choose a file with --db"
         )
 
     return chosen_days(options.first, options.last, options.number, today, first_missing)

@@ -118,6 +118,7 @@ def test_a_secret_comes_by_standard_input(path: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout == (
         f"Added new (project 9, eu, the default) to {path}. To test it: `mpx accounts test new`.\n"
+        "Next: mpx export --from yesterday\n"
     )
     assert stored(path, "new") == ("svc.new", SECRET, "9", "eu")
 
