@@ -34,7 +34,8 @@ Mixpanel rejects it, nothing is stored. If it cannot be tested now, it is stored
 
 _REGIONS = click.Choice(["us", "eu", "in"], case_sensitive=False)
 _SAMPLE = 100  # number of yesterday's events that are checked for times in UTC
-_MAX_SECRETS = 3  # maximum number of attempts to type a secret
+_MAX_ATTEMPTS = 3  # maximum number of requests that test an account
+_FORBIDDEN = 403  # the status if the account has no access to the project
 
 
 def _username(text: str) -> str:
@@ -138,7 +139,7 @@ def add(
     )
     tried = ""
     if not no_test:
-        credentials, tried = _tried(credentials, api_url, attempts=_MAX_SECRETS if secret is None else 1)
+        credentials, tried = _tried(credentials, api_url, secret_typed=secret is None)
     is_default = add_account(path, name, credentials, replace=replace, default=default, keyring=keyring)
     facts = f"project {credentials.project_id}, {credentials.region}" + (
         ", the default" if is_default else ""
@@ -248,22 +249,32 @@ def _zone(text: str) -> str:
         raise click.BadParameter(f"there is no time zone {text!r}") from error
 
 
-def _tried(credentials: "Credentials", api_url: str | None, *, attempts: int) -> tuple["Credentials", str]:
+def _tried(
+    credentials: "Credentials", api_url: str | None, *, secret_typed: bool
+) -> tuple["Credentials", str]:
     """Test the account, and return the accepted credentials and the result as a sentence.
 
-    If Mixpanel rejects the account, the user is asked for the secret again, for at most *attempts* attempts.
+    If Mixpanel rejects the account, the user is asked for the project id or the secret again, at most twice. A secret
+    that was not typed is not asked for.
 
     Raises:
         AuthenticationError, ConfigError: See `_try`.
     """
     from mixpanel_export.errors import AuthenticationError
 
-    for _ in range(attempts - 1):
+    for _ in range(_MAX_ATTEMPTS - 1):
         try:
             return credentials, _try(credentials, api_url)
         except AuthenticationError as error:
+            wrong_project = error.status_code == _FORBIDDEN
+            if not (sys.stdin.isatty() if wrong_project else secret_typed):
+                raise
             click.echo(f"Error: {in_options(error, days=False)}", err=True)
-        credentials = with_changes(credentials, secret=_typed_secret("Secret again (not shown)"))
+        if wrong_project:
+            project_id = _prompt("Project id again", "--project-id", _project_id)
+            credentials = with_changes(credentials, project_id=project_id)
+        else:
+            credentials = with_changes(credentials, secret=_typed_secret("Secret again (not shown)"))
     return credentials, _try(credentials, api_url)
 
 
@@ -271,7 +282,7 @@ def _try(credentials: "Credentials", api_url: str | None) -> str:
     """Test the account, and return the result as a sentence.
 
     Raises:
-        AuthenticationError: Mixpanel does not accept the account.
+        AuthenticationError: Mixpanel does not accept the account, or the account has no access to the project (403).
         ConfigError: The account has a time zone, but the project's times are in UTC.
     """
     from mixpanel_export._source.check import check_credentials
@@ -283,6 +294,13 @@ def _try(credentials: "Credentials", api_url: str | None) -> str:
     except AuthenticationError:
         raise
     except APIError as error:
+        if error.status_code == _FORBIDDEN:
+            raise AuthenticationError(
+                f"the account has no access to project {credentials.project_id}",
+                advice="check $project_id, and the account's role in the project",
+                status_code=_FORBIDDEN,
+                response_body=error.response_body,
+            ) from error
         return f"It could not be tested: {in_options(error)}."
     _check_zone(credentials.project_timezone, events)
     return f"Mixpanel accepts it; yesterday (UTC) has {'events' if events else 'no events'}."

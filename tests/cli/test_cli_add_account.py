@@ -65,6 +65,31 @@ def test_three_refused_secrets_are_an_error(config: Path) -> None:
     assert not config.exists()
 
 
+def test_a_forbidden_project_is_asked_for_again(config: Path) -> None:
+    """The other answers are kept, and the account is stored with the project that Mixpanel accepts."""
+    asked = [USER, (b"id:", "54321"), (b"(not shown):", "demo-secret"), *REST[:2]]
+    typed(["accounts", "add", "demo"], [*asked, (b"id again:", "12345"), REST[2]])
+    assert resolve_credentials("demo", config_path=config).project_id == "12345"
+
+
+def test_three_forbidden_projects_are_an_error(config: Path) -> None:
+    """Nothing is stored, and the exit code is that of a rejected account."""
+    asked = [USER, (b"id:", "54321"), (b"(not shown):", "demo-secret"), *REST[:2]]
+    again = (b"id again:", "54322")
+    typed(["accounts", "add", "demo"], [*asked, again, again], exit_code=3)
+    assert not config.exists()
+
+
+def test_without_a_terminal_a_forbidden_project_is_not_stored(config: Path, sim: Simulator) -> None:
+    """The exit code is that of a rejected account."""
+    words = ["demo", "--username", USER[1], "--project-id", "54321", "--secret-stdin"]
+    result = mpx("accounts", "add", *words, given="demo-secret")
+    assert result.exit_code == 3
+    assert one_error(result)
+    assert not config.exists()
+    assert len(sim.requests) == 1
+
+
 def test_a_name_that_is_taken_is_asked_for_again(config: Path) -> None:
     """The default name of the first account is main; a second one needs another name."""
     config.write_text('[accounts.main]\nsecret = "s"\n', encoding="utf-8")

@@ -12,6 +12,7 @@ from steps import (
     DEFAULT_ACCOUNT,
     WEEK,
     Place,
+    added_account,
     arguments,
     broken_header,
     configured,
@@ -51,7 +52,6 @@ from steps import (
     without_altair,
     without_keyring,
     written_to,
-    zone_of_utc,
 )
 from support import ACCOUNT, Body, answering, simulator
 from sync_cases import SYNC_CASES
@@ -437,7 +437,10 @@ CASES: dict[str, Callable[[Place], Any]] = {
     "no keyring": with_keyring(no_backend(), lambda _: store_secret("svc.1", "s")),
     "no package for the keyring": without_keyring,
     "a secret that the keyring lost": with_keyring(InMemory(), lambda _: read_secret("svc.1")),
-    "mpx accounts add: a zone of a project in UTC": zone_of_utc,
+    "mpx accounts add: a zone of a project in UTC": added_account(
+        ACCOUNT.project_id, "--project-timezone", "Asia/Tokyo"
+    ),
+    "mpx accounts add: no access to the project": added_account("54321"),
     "mpx accounts remove: no terminal": steps(configured(), shell("accounts", "remove", "main")),
     "mpx accounts default: none": steps(configured(), shell("accounts", "default")),
     "mpx demo: another's table": steps(exists, lambda place: mpx("demo", "--db", str(place.db))),

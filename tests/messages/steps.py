@@ -341,13 +341,17 @@ def through_network(place: Place, **options: Any) -> Any:
     return place.failing(transport=None, api_url="https://127.0.0.1:9", **options)
 
 
-def zone_of_utc(place: Place) -> Any:
-    """Add an account with a time zone, although the events of the project are in UTC."""
-    with served(simulator(now=lambda: datetime.now(UTC))) as url:
-        place.setenv("MPX_API_URL", url)
-        place.setenv("MP_SECRET", ACCOUNT.secret)
-        account = ["--username", str(ACCOUNT.username), "--project-id", ACCOUNT.project_id]
-        return mpx("accounts", "add", "main", *account, "--project-timezone", "Asia/Tokyo")
+def added_account(project_id: str, *words: str) -> Callable[[Place], Any]:
+    """Add an account for *project_id*, with the secret of the environment. The simulator has `ACCOUNT.project_id`."""
+
+    def run(place: Place) -> Any:
+        with served(simulator(now=lambda: datetime.now(UTC))) as url:
+            place.setenv("MPX_API_URL", url)
+            place.setenv("MP_SECRET", ACCOUNT.secret)
+            account = ["--username", str(ACCOUNT.username), "--project-id", project_id]
+            return mpx("accounts", "add", "main", *account, *words)
+
+    return run
 
 
 def query_of(place: Place, *words: str) -> Any:
