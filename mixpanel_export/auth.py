@@ -1,4 +1,4 @@
-"""Credentials and the accounts in the configuration file, in a module named as in mixpanel_data.
+"""Credentials and the accounts in the configuration file, under mixpanel_data's module name.
 
 There is no OAuth: accounts are service accounts, or legacy project secrets.
 """
@@ -60,7 +60,7 @@ class ConfigManager:
         return resolve_credentials(account, config_path=self.config_path)
 
     def list_accounts(self) -> list[AccountInfo]:
-        """Return the accounts by name."""
+        """Return the accounts, sorted by name."""
         default, accounts = read_accounts(self.config_path)
         return [
             AccountInfo(

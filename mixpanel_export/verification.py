@@ -12,7 +12,7 @@ Explanation = Literal["open", "duplicates", "merged", "untimed", "hidden", "old"
   `resume` fetches it again.
 - `duplicates`: Mixpanel counts duplicates that the export removed. The numbers match exactly.
 - `merged`: the table has events that differ only in their time within the day. Mixpanel's compaction merges them.
-- `untimed`: the table has enough of these events without a time, which therefore belong to no day.
+- `untimed`: the table has rows of this event without a time. They belong to no day, and there are enough of them to account for the difference.
 - `hidden`: Mixpanel counts the event but does not export it.
 - `old`: the day is over 30 days old, so Mixpanel may have changed it since.
 """
@@ -60,7 +60,7 @@ class VerifyResult:
     skipped_date_ranges: tuple[tuple[str, str], ...]
     """Days that were not compared, because the table does not have them, or only has them with a `limit`."""
     refetch_date_ranges: tuple[tuple[str, str], ...]
-    """The days to export again: those of the table that `failed_days` overlap."""
+    """The days to export again: the table's days, in its own time zone, that overlap `failed_days`."""
     utc_offset: float | None
     """The offset from UTC, in hours, at which almost all unexplained differences disappear; None if there is none.
 

@@ -16,7 +16,7 @@ from mixpanel_export.errors import DatabaseError, DatabaseLockedError, ExportRun
 
 Connection = duckdb.DuckDBPyConnection
 
-_MORE_MEMORY = "set MPX_MEMORY_LIMIT to more memory, such as 2GB"
+_MORE_MEMORY = "raise MPX_MEMORY_LIMIT, for example to 2GB"
 _DAMAGED = "restore the damaged file from a copy, or choose another path"
 # Advice on DuckDB errors, keyed by a part of the error text.
 _ADVICE = {
@@ -28,7 +28,7 @@ _ADVICE = {
     "index depends on it": "drop the index",
     "Permission denied": "give this user write permission to the file and its folder, or choose another path",
 }
-_USUAL_ADVICE = "free up disk space, or close whatever is using the database"
+_DEFAULT_ADVICE = "free up disk space, or close whatever is using the database"
 _exporting: set[Path] = set()
 _exporting_lock = Lock()
 _create_lock = Lock()
@@ -108,7 +108,7 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 
 def _create_private_log(connection: Connection) -> None:
-    """Create the write-ahead log of a private database file, because DuckDB would let all users read it."""
+    """Create the write-ahead log of a private database file, because DuckDB would create it readable by all users."""
     row = connection.execute(
         "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
     ).fetchone()
@@ -155,7 +155,7 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def advice_on(reason: str, otherwise: str = _USUAL_ADVICE) -> str:
+def advice_on(reason: str, otherwise: str = _DEFAULT_ADVICE) -> str:
     """Return advice on a DuckDB error with the message *reason*; *otherwise* if there is no specific advice."""
     return next((advice for part, advice in _ADVICE.items() if part in reason), otherwise)
 
@@ -223,9 +223,9 @@ def _check_access(connection: Connection, path: Path) -> None:
 
 @contextmanager
 def _private_temp_folder(path: Path, connection: Connection) -> Iterator[None]:
-    """Create DuckDB's folder for temporary data, which only this user can read; close *connection* at the end.
+    """Create DuckDB's temporary folder, readable only by this user, and close *connection* at the end.
 
-    DuckDB writes data there that does not fit into memory. If DuckDB created the folder, all users could read it, even
+    DuckDB spills data that does not fit in memory to this folder. If DuckDB created the folder, all users could read it, even
     if the database file is private.
     """
     target = path.resolve()
@@ -261,7 +261,8 @@ def _only_export_of_file(path: Path) -> Iterator[None]:
 def _as_database_error(path: Path, error: Exception) -> DatabaseError:
     """Convert a DuckDB or OS error to a `DatabaseError`."""
     text = str(error)
-    # On Windows, the system's part of the message is in the user's language. DuckDB adds the process that has the file open.
+    # On Windows, the operating system's part of the message is localized, so DuckDB's own part, "already open in", is
+    # matched, too.
     if any(
         part in text for part in ("Could not set lock", "being used by another process", "already open in")
     ):

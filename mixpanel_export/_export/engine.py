@@ -97,8 +97,8 @@ async def export_events(
             days that are missing, failed or not final. `replace` replaces the whole table at the end.
         dedupe: Whether to remove duplicates. Among events with the same name, `distinct_id`, `time` and `$insert_id`,
             the one that Mixpanel processed last is kept.
-        allow_empty: Whether `replace` may replace a table that has rows with an empty one.
-        retries: The maximum number of retries of a failed request. Days whose response breaks twice are fetched in smaller
+        allow_empty: Whether `replace` may put an empty table in place of one that has rows.
+        retries: The maximum number of retries of a failed request. Days whose response breaks off twice are fetched in smaller
             pieces.
         max_wait: The maximum total wait for the hourly quota, in seconds. Days not fetched by then are recorded as
             failed.
@@ -179,11 +179,11 @@ async def run_job(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a job, with its plan and the changes that it found."""
+    """The result of a job, its plan, and the changes that were found."""
 
     result: ParallelFetchResult
     job: Job
-    """The job after its preparation."""
+    """The job as completed by `prepare`."""
     planned: Plan
     changes: tuple[DayChange, ...]
     """The differences between new batches and the batches in the table, if they were compared."""
@@ -199,7 +199,7 @@ async def run(
     transport: httpx.AsyncBaseTransport | None = None,
     prepare: Callable[[Job, Connection], Job] | None = None,
 ) -> Outcome:
-    """Run a job in a separate task. *prepare* completes the job with settings from the file."""
+    """Run a job in a separate task. *prepare* fills in settings from the database file."""
     return await in_task(partial(_run, job, callbacks, prepare, http2=http2, transport=transport))
 
 
@@ -249,7 +249,7 @@ async def _run(
 
 @asynccontextmanager
 async def _connected(job: Job) -> AsyncIterator[Connection]:
-    """Open the file. While another export or process uses it, try again for `job.wait` seconds."""
+    """Open the file. While another export or process uses it, keep retrying for up to `job.wait` seconds."""
     end = anyio.current_time() + job.wait
     async with AsyncExitStack() as stack:
         while True:

@@ -10,7 +10,7 @@ from typing import get_args
 
 from mixpanel_export._database.path import database_path
 from mixpanel_export._database.preflight import ExportSpec, Mode
-from mixpanel_export._export.tuning import USUAL_TUNING, Tuning
+from mixpanel_export._export.tuning import DEFAULT_TUNING, Tuning
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._planning.days import check_has_begun, checked_days, latest_day
 from mixpanel_export._planning.planner import Plan, first_open_day, plan
@@ -177,7 +177,7 @@ class ExportArguments:
             )
 
 
-def checked_job(arguments: ExportArguments, tuning: Tuning = USUAL_TUNING) -> Job:
+def checked_job(arguments: ExportArguments, tuning: Tuning = DEFAULT_TUNING) -> Job:
     """Return the job that the arguments describe.
 
     Raises:

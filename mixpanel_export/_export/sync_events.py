@@ -17,7 +17,7 @@ from mixpanel_export._database.target_days import read_targets
 from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.engine import Outcome, run
 from mixpanel_export._export.job import ExportArguments, Job, SyncSettings, checked_job
-from mixpanel_export._export.tuning import USUAL_TUNING, Tuning
+from mixpanel_export._export.tuning import DEFAULT_TUNING, Tuning
 from mixpanel_export._model import Batch, Chunk
 from mixpanel_export._planning.days import resolve_day
 from mixpanel_export._planning.refresh import Refresh
@@ -133,7 +133,7 @@ async def run_sync_job(
     accept_loss: bool = False,
     http2: bool = False,
     transport: httpx.AsyncBaseTransport | None = None,
-    tuning: Tuning = USUAL_TUNING,
+    tuning: Tuning = DEFAULT_TUNING,
 ) -> SyncResult:
     """Run a sync. The days in *arguments* have no effect. Raises the same errors as `sync_events`."""
     if not 0 <= refresh.lookback <= _MAX_LOOKBACK:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mixpanel_export._database.settings import ROW_GROUP
-from mixpanel_export._quota.retry_policy import USUAL_PAUSES, Pauses
+from mixpanel_export._quota.retry_policy import DEFAULT_PAUSES, Pauses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,9 @@ class Tuning:
     """The number of bytes at which a group is committed without waiting for more chunks."""
     group_wait: float = 2.0
     """How long a smaller group waits for more chunks."""
-    pauses: Pauses = USUAL_PAUSES
+    pauses: Pauses = DEFAULT_PAUSES
     """Pauses before retries."""
 
 
-USUAL_TUNING = Tuning()
+DEFAULT_TUNING = Tuning()
 """The values that every export uses."""

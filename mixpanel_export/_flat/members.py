@@ -67,7 +67,7 @@ def _end_of_nested(text: str, start: int) -> int:
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
         if not depth:
             return token.end()
-    raise ValueError("a list or an object does not end")
+    raise ValueError("unterminated list or object")
 
 
 def other_members(row: list[Member], keys: frozenset[str]) -> str | None:

@@ -21,7 +21,7 @@ import anyio
 from anyio import to_thread
 
 from mixpanel_export._quota.limits import Quota
-from mixpanel_export._quota.retry_policy import USUAL_PAUSES, Pauses, pause_after_refusal
+from mixpanel_export._quota.retry_policy import DEFAULT_PAUSES, Pauses, pause_after_refusal
 from mixpanel_export._quota.shared import QuotaState, SharedQuota, key_of
 from mixpanel_export._quota.statuses import UNCOUNTED
 from mixpanel_export._quota.windows import HOUR, SECOND, Window, time_for, wait_needed
@@ -101,7 +101,7 @@ class Gate:
         quota: Quota,
         *,
         shared: SharedQuota | None = None,
-        pauses: Pauses = USUAL_PAUSES,
+        pauses: Pauses = DEFAULT_PAUSES,
         clock: Callable[[], float] = anyio.current_time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
@@ -300,7 +300,7 @@ class Gate:
         return wait_needed([window], self._counted, self._clock())
 
 
-def gate_for(quota: Quota, url: str, project_id: str, pauses: Pauses = USUAL_PAUSES) -> Gate:
+def gate_for(quota: Quota, url: str, project_id: str, pauses: Pauses = DEFAULT_PAUSES) -> Gate:
     """Return the gate for the project's requests to *url*. The gate shares its quota with all other processes."""
     if not (quota.per_second or quota.per_hour):
         return Gate(quota, pauses=pauses)

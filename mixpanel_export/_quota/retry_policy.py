@@ -49,7 +49,7 @@ class Pauses:
     """The maximum random extension of the pause after a 429, unless a tenth of the pause is longer."""
 
 
-USUAL_PAUSES = Pauses()
+DEFAULT_PAUSES = Pauses()
 """The pauses that every export uses."""
 
 
@@ -83,7 +83,7 @@ def next_step(
     *,
     retries: int,
     splittable: bool,
-    pauses: Pauses = USUAL_PAUSES,
+    pauses: Pauses = DEFAULT_PAUSES,
     draw: Draw = random.random,
 ) -> Step:
     """Return the next step after the last failure. The same chunk is retried at most *retries* times."""
@@ -101,7 +101,7 @@ def pause_after_refusal(
     retry_after: float | None,
     refusals: int,
     *,
-    pauses: Pauses = USUAL_PAUSES,
+    pauses: Pauses = DEFAULT_PAUSES,
     draw: Draw = random.random,
 ) -> float:
     """Return the pause in seconds for all requests after a 429. *refusals* is the number of 429s in a row.

@@ -23,10 +23,10 @@ OTHER = "other events"
 
 _HEIGHT = 190  # pixels
 _LOW = 110  # pixels
-_WIDEST = 40  # pixels of a bar
-_LEAST_DAYS = 14  # on an axis, because the bars of few days would be blocks
+_MAX_BAR_WIDTH = 40  # pixels of a bar
+_MIN_DAYS = 14  # on an axis; with fewer days, the bars would be too wide
 _LONG = 60  # days
-_MOST_TICKS = 7
+_MAX_TICKS = 7
 _ROW = 16  # pixels of a row of the timeline
 _MUTED = "var(--muted)"
 _CONFIG = {
@@ -56,28 +56,28 @@ def javascript() -> str:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
-def series_colour(place: int, count: int) -> str:
-    """Return the CSS colour of the series at *place* of *count*. The last one is for all other events."""
-    return "var(--series-other)" if place == count - 1 else f"var(--series-{place + 1})"
+def series_colour(index: int, count: int) -> str:
+    """Return the CSS colour of the series at *index* of *count*. The last one is for all other events."""
+    return "var(--series-other)" if index == count - 1 else f"var(--series-{index + 1})"
 
 
 def events_chart(activity: Activity) -> Spec:
     """Return a bar chart of the events in each bucket, stacked by name."""
     names = [*(name.name for name in activity.names[:STACKED_NAMES]), OTHER]
-    colours = [series_colour(place, len(names)) for place in range(len(names))]
+    colours = [series_colour(index, len(names)) for index in range(len(names))]
     rows = [
-        _span(bucket, activity) | {"place": place, "count": count, "top": top}
+        _span(bucket, activity) | {"index": index, "count": count, "top": top}
         for bucket in activity.buckets
-        for place, (count, top) in enumerate(_stacked((*bucket.by_name, bucket.others)))
+        for index, (count, top) in enumerate(_stacked((*bucket.by_name, bucket.others)))
         if count
     ]
     chart = (
         _bars(activity)
-        .transform_calculate(base="datum.top - datum.count", name=f"{json.dumps(names)}[datum.place]")
+        .transform_calculate(base="datum.top - datum.count", name=f"{json.dumps(names)}[datum.index]")
         .encode(
             y=_amount("top"),
             y2="base:Q",
-            color=_colours("place", list(range(len(names))), colours),
+            color=_colours("index", list(range(len(names))), colours),
             tooltip=[_day(activity), alt.Tooltip("name:N", title="event"), _number("count", "events")],
         )
     )
@@ -145,7 +145,7 @@ def phase_colour(name: str) -> str:
 def _by_day(rows: list[dict[str, Any]], amount: alt.Tooltip, colour: str) -> Spec:
     chart = (
         alt.Chart(alt.NamedData("rows"))
-        .mark_bar(color=colour, width=alt.ExprRef(f"min({_WIDEST}, bandwidth('x'))"))
+        .mark_bar(color=colour, width=alt.ExprRef(f"min({_MAX_BAR_WIDTH}, bandwidth('x'))"))
         .encode(
             x=alt.X(
                 "day:O",
@@ -161,20 +161,20 @@ def _by_day(rows: list[dict[str, Any]], amount: alt.Tooltip, colour: str) -> Spe
 
 
 def ticks(first: date, last: date) -> list[date]:
-    """Return at most `_MOST_TICKS` days for the labels of an axis; in long ranges, the first days of months."""
+    """Return at most `_MAX_TICKS` days for the labels of an axis; in long ranges, the first days of months."""
     days = (last - first).days + 1
     if days > _LONG:
         months = (last.year - first.year) * 12 + last.month - first.month
-        step = -(-months // _MOST_TICKS) or 1
+        step = -(-months // _MAX_TICKS) or 1
         starts = (first.month + number for number in range(1, months + 1, step))
         return [date(first.year + (month - 1) // 12, (month - 1) % 12 + 1, 1) for month in starts]
-    step = -(-days // _MOST_TICKS)
+    step = -(-days // _MAX_TICKS)
     return [first + timedelta(days=number) for number in range(0, days, step)]
 
 
 def _bars(activity: Activity) -> alt.Chart:
-    """Return a chart with a bar for each bucket, on an axis of all days, so that days without events are gaps."""
-    end = max(activity.last + timedelta(days=1), activity.first + timedelta(days=_LEAST_DAYS))
+    """Return a chart with a bar for each bucket, on a continuous axis, so that days without events appear as gaps."""
+    end = max(activity.last + timedelta(days=1), activity.first + timedelta(days=_MIN_DAYS))
     chart: alt.Chart = (
         alt.Chart(alt.NamedData("rows"))
         .mark_rect(stroke="var(--surface)", strokeWidth=0.4)
@@ -209,7 +209,7 @@ def _stacked(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _milliseconds(day: date) -> int:
-    """Return the start of a day in JavaScript's format. In UTC, a day is the same for every reader."""
+    """Return the start of a day as a JavaScript timestamp in milliseconds. UTC is used so that readers in all time zones see the same day."""
     return (day - date(1970, 1, 1)).days * 86_400_000
 
 
@@ -239,6 +239,6 @@ def _colours(field: str, domain: list[Any], colours: list[str]) -> alt.Color:
 
 
 def _finished(chart: alt.Chart, rows: list[dict[str, Any]], height: int) -> Spec:
-    # The rows are added last, because altair would validate each of them.
+    # The rows are added last, so that altair does not validate each of them.
     spec = chart.properties(width="container", height=height).to_dict()
     return spec | {"datasets": {"rows": rows}, "config": _CONFIG}

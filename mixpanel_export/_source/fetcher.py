@@ -14,7 +14,7 @@ import httpx
 
 from mixpanel_export._model import Chunk, Lines, RequestTimes
 from mixpanel_export._quota.gate import Gate, MaxWaitExceeded, SlotExpired
-from mixpanel_export._quota.retry_policy import USUAL_PAUSES, History, Pauses, Wait, next_step
+from mixpanel_export._quota.retry_policy import DEFAULT_PAUSES, History, Pauses, Wait, next_step
 from mixpanel_export._source.parameters import RequestParameters
 from mixpanel_export._source.request import fetch
 from mixpanel_export._timezones import naive_utc
@@ -77,7 +77,7 @@ class Fetcher:
         *,
         workers: int,
         retries: int,
-        pauses: Pauses = USUAL_PAUSES,
+        pauses: Pauses = DEFAULT_PAUSES,
         now: Callable[[], datetime],
     ) -> None:
         self._client = client

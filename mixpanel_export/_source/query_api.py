@@ -12,7 +12,7 @@ import httpx
 
 from mixpanel_export._model import Chunk
 from mixpanel_export._quota.gate import Admission, Gate, MaxWaitExceeded, SlotExpired
-from mixpanel_export._quota.retry_policy import USUAL_PAUSES, History, Pauses, Wait, next_step
+from mixpanel_export._quota.retry_policy import DEFAULT_PAUSES, History, Pauses, Wait, next_step
 from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import gunzip_for
 from mixpanel_export._source.fetcher import max_wait_error
@@ -38,7 +38,7 @@ class QueryApi:
     """The URL that precedes all paths, the credentials and the timeouts."""
     gate: Gate
     retries: int = 5
-    pauses: Pauses = USUAL_PAUSES
+    pauses: Pauses = DEFAULT_PAUSES
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     requests: int = 0
     """The number of requests sent, including those that failed."""

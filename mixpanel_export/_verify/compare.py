@@ -1,8 +1,8 @@
 """Finds the differences between the counts of a table and those of Mixpanel, and explains them. Pure functions.
 
 Mixpanel documents (docs: reference/event-deduplication.md) that its reports count events with the same name,
-distinct_id, time and `$insert_id` once, and that its compaction, which may run hours or weeks later or never, keeps only
-one of the events with the same name, distinct_id, day and `$insert_id`. We infer that the Query API counts like reports.
+distinct_id, time and `$insert_id` once, and that its compaction, which may run hours or weeks later, or not at all, keeps only
+one of the events with the same name, distinct_id, day and `$insert_id`. We infer that the Query API counts events the way reports do.
 If it counts duplicates instead, the surplus of a batch must equal the number of duplicates that the export removed.
 """
 
@@ -85,7 +85,7 @@ def explained(part: Part, found: Sequence[Difference], evidence: Evidence) -> It
 
 
 def _explanation(difference: Difference, evidence: Evidence) -> Explanation | None:
-    """Return the explanation of a difference that needs no other differences, if there is one."""
+    """Return the explanation of a difference if it can be found without other differences, else None."""
     day, surplus = difference.day, difference.surplus
     if surplus > 0 and difference.name in evidence.hidden:
         return "hidden"
@@ -97,11 +97,11 @@ def _explanation(difference: Difference, evidence: Evidence) -> Explanation | No
 
 
 def _duplicates(part: Part, found: Iterable[Difference], evidence: Evidence) -> Iterator[Cell]:
-    """Yield the differences of days whose surplus equals the number of removed duplicates.
+    """Yield the differences of days whose surplus is consistent with the number of removed duplicates.
 
-    The two numbers may differ because of rows that belong to other days: rows that another batch has in a newer version
-    (perhaps one event that was sent with two days), and rows whose time is outside the days of their batch (perhaps with
-    duplicates). Rows without a time may also be part of the surplus.
+    The numbers need not be equal, because some removed rows belong to other days. A newer version of a row may be in
+    another batch, for example if the same event was sent with two different days. Or the row's time may lie outside its
+    batch's days. Rows without a time may also be part of the surplus.
     """
     by_day: defaultdict[date, list[Difference]] = defaultdict(list)
     for difference in found:
@@ -148,7 +148,10 @@ def _are_whole(part: Part, days: Sequence[ComparedDay]) -> bool:
 
 
 def _untimed(found: Iterable[Difference], table: TableCounts) -> Iterator[Cell]:
-    """Yield the differences that rows without a time explain: all of one name and batch, if there are enough such rows."""
+    """Yield the differences that rows without a time explain.
+
+    If an event name has enough such rows in a set of batches, they explain all its differences there.
+    """
     by_batches: defaultdict[tuple[str, frozenset[int]], list[Difference]] = defaultdict(list)
     for difference in found:
         if difference.surplus > 0:

@@ -9,7 +9,7 @@ from mixpanel_export._config.endpoint import query_url
 from mixpanel_export._database.path import check_exists, database_path
 from mixpanel_export._model import Selection
 from mixpanel_export._quota.limits import Quota
-from mixpanel_export._quota.retry_policy import USUAL_PAUSES, Pauses
+from mixpanel_export._quota.retry_policy import DEFAULT_PAUSES, Pauses
 from mixpanel_export._source.parameters import RequestParameters, Timeouts
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export.credentials import Credentials, resolve_credentials
@@ -39,7 +39,7 @@ class Job:
     quota: Quota
     """The quota of the Query API."""
     now: Callable[[], datetime]
-    pauses: Pauses = USUAL_PAUSES
+    pauses: Pauses = DEFAULT_PAUSES
 
 
 def checked_job(

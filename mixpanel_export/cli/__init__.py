@@ -47,7 +47,7 @@ COMMANDS = (
     "verify",
 )
 
-_MODULES = {"report": "report_page"}  # `cli.report` has the texts about an export
+_MODULES = {"report": "report_page"}  # `cli.report` is taken: it formats the messages about an export
 
 # The first matching class decides.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (

@@ -145,7 +145,7 @@ _FILLING = '0123456789 abc \u2028 é 🎈 \\n \\" ,\\"properties\\":{ '.encode()
 
 
 class _Identity(NamedTuple):
-    """An event's identity: the index of its name, and and the name, time and ids as JSON text."""
+    """An event's identity: the index of its name, and the name, time and ids as JSON text."""
 
     number: int
     name: Text

@@ -22,7 +22,7 @@ from shell import served
 from support import ACCOUNT, export, held, ledger, query, simulator, truth
 
 from mixpanel_export import Workspace, errors
-from mixpanel_export._export.tuning import USUAL_TUNING
+from mixpanel_export._export.tuning import DEFAULT_TUNING
 from mixpanel_export.results import BatchProgress
 from mixpanel_export.simulator import Fault
 
@@ -321,7 +321,7 @@ async def test_a_cancelled_export_leaves_nothing_running(stop: Any, fault: Any, 
             api_url=url,
             on_progress=lambda progress: asked.set() if progress.requests >= 4 else None,
             chunk_days=1,
-            tuning=USUAL_TUNING,  # with its pauses, in which the export is stopped, too
+            tuning=DEFAULT_TUNING,  # with its pauses, in which the export is stopped, too
         )
         await stop(call, asked)
         assert set(anyio.get_running_tasks()) == before

@@ -16,13 +16,13 @@ from support import export as usual_export
 from support import simulator
 from trio.testing import MockClock
 
-from mixpanel_export._export.tuning import USUAL_TUNING
+from mixpanel_export._export.tuning import DEFAULT_TUNING
 from mixpanel_export.results import ParallelFetchResult
 from mixpanel_export.simulator import Fault, RequestLog, Simulator
 
 T = TypeVar("T")
 
-export = partial(usual_export, tuning=USUAL_TUNING)
+export = partial(usual_export, tuning=DEFAULT_TUNING)
 """An export with the pauses of the retry policy, which take no time on this clock."""
 
 

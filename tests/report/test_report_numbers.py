@@ -238,7 +238,7 @@ def test_the_charts_have_these_numbers(path: Path) -> None:
     page = Page(render(report_data(path)))
     rows = json.loads(page.scripts["table-1-events-chart"])["datasets"]["rows"]
     names = [name.name for name in report_data(path).tables[0].activity.names[:STACKED_NAMES]]
-    bars = [(row["begin"], names[row["place"]], row["count"]) for row in rows if row["place"] < STACKED_NAMES]
+    bars = [(row["begin"], names[row["index"]], row["count"]) for row in rows if row["index"] < STACKED_NAMES]
     assert sorted(bars) == query(
         path,
         "SELECT epoch_ms(date_trunc('day', event_time)) AS d, event_name, count(*) FROM events WHERE event_time > '2024-01-01' "

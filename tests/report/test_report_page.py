@@ -208,7 +208,7 @@ def test_the_names_of_the_chart_are_the_most_frequent(path: Path) -> None:
     """The chart distinguishes six names; the others share one colour."""
     page = page_of(path)
     rows = json.loads(page.scripts["table-1-events-chart"])["datasets"]["rows"]
-    assert {row["place"] for row in rows} == set(range(7))
+    assert {row["index"] for row in rows} == set(range(7))
     assert len(NAMES) > 6
 
 
