@@ -14,9 +14,10 @@ from mixpanel_export.cli.default_file import mention_other_default, other_defaul
 from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.export_options import Options, export_options
 from mixpanel_export.cli.help import SectionedCommand
-from mixpanel_export.cli.known_events import check_names
+from mixpanel_export.cli.known_events import check_event_names
 from mixpanel_export.cli.log import say
 from mixpanel_export.cli.options import (
+    allow_new_events_option,
     chunk_days_option,
     credential_options,
     db_option,
@@ -132,12 +133,7 @@ Exit codes:
     metavar="A,B",
     help="Export only these events; repeatable. Write names with commas as a JSON list: '[\"a,b\"]'.",
 )
-@option(
-    "--allow-new-events",
-    section="What",
-    is_flag=True,
-    help="Do not ask about names in --events that are not in the file but resemble other names.",
-)
+@allow_new_events_option
 @option(
     "-w",
     "--where",
@@ -220,7 +216,7 @@ def command(ctx: click.Context, /, **_: Any) -> None:
                 )
             return
         if options.events and not options.allow_new_events:
-            check_names(
+            check_event_names(
                 options.events,
                 options.db,
                 credentials.project_id,

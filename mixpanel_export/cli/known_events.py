@@ -19,8 +19,19 @@ if TYPE_CHECKING:
     from mixpanel_export._model import Batch
 
 
-def check_names(events: Sequence[str], db: str, project: str, *, quiet: bool) -> None:
+def check_event_names(
+    events: Sequence[str],
+    db: str,
+    project: str,
+    *,
+    quiet: bool,
+    action: str = "Export",
+    wait: float | None = None,
+) -> None:
     """Check each of *events* that resembles an event of the project in the file, but is not one.
+
+    Only events with rows are suggested, since an earlier mistyped name may have left an empty table. *action* is the
+    command's verb in the question and the error. *wait* is the time in seconds to wait for a file in use.
 
     If the file has complete days with all events, such a name is probably mistyped. The user must then confirm it on
     the terminal. A name from an earlier export needs no confirmation. If the file has only selected events, a
@@ -30,9 +41,9 @@ def check_names(events: Sequence[str], db: str, project: str, *, quiet: bool) ->
         UsageError: A name needs confirmation, but there is no terminal, or *quiet* is true.
         Abort: The user does not confirm a name.
     """
-    known, requested, certain = _known_names(db, project)
+    known, requested, certain = _known_names(db, project, wait)
     for name in events:
-        match = None if name in known | requested else closest(name, known | requested)
+        match = None if name in known | requested else closest(name, known)
         if match is None:
             continue
         doubt = (
@@ -42,12 +53,12 @@ def check_names(events: Sequence[str], db: str, project: str, *, quiet: bool) ->
             if not quiet:
                 say(doubt)
         elif not quiet and sys.stdin.isatty() and sys.stderr.isatty():
-            click.confirm(f"{doubt} Export {name!r} anyway?", abort=True, err=True)
+            click.confirm(f"{doubt} {action} {name!r} anyway?", abort=True, err=True)
         else:
-            raise click.UsageError(f"{doubt} To export {name!r} anyway, add --allow-new-events")
+            raise click.UsageError(f"{doubt} To {action.lower()} {name!r} anyway, add --allow-new-events")
 
 
-def _known_names(db: str, project: str) -> tuple[set[str], set[str], bool]:
+def _known_names(db: str, project: str, wait: float | None) -> tuple[set[str], set[str], bool]:
     """Return the project's event names in the tables, those in selections, and whether some days are complete.
 
     If some days were exported completely, with all events, the names in the tables come from these days.
@@ -58,7 +69,7 @@ def _known_names(db: str, project: str) -> tuple[set[str], set[str], bool]:
 
     if not has_content(database_path(db)):
         return set(), set(), False
-    with open_read_only(db) as connection:
+    with open_read_only(db, wait) as connection:
         batches = [batch for batch in read_batches(connection) if batch.selection.project == project]
         whole = [batch for batch in batches if _has_all_events(batch)]
         selections = {batch.selection for batch in batches}

@@ -95,6 +95,12 @@ per_hour_option = option(
     metavar="N",
     help="Requests per hour that the project allows; 0 = unlimited.",
 )
+allow_new_events_option = option(
+    "--allow-new-events",
+    section="What",
+    is_flag=True,
+    help="Do not ask about names in --events that are not in the file but resemble other names.",
+)
 workers_option = option(
     "--workers",
     section="How fast",

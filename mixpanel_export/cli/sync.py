@@ -11,8 +11,10 @@ from click.core import ParameterSource
 from mixpanel_export.cli import Interrupted, complete, exit_code_of, print_json, report_error
 from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.help import SectionedCommand
+from mixpanel_export.cli.known_events import check_event_names
 from mixpanel_export.cli.log import log_event, logs_json, say
 from mixpanel_export.cli.options import (
+    allow_new_events_option,
     credential_options,
     db_option,
     option,
@@ -112,6 +114,7 @@ Exit codes are the same as for mpx export, and:
     metavar="A,B",
     help="Sync only these events; repeatable. Only the first sync needs them.",
 )
+@allow_new_events_option
 @option(
     "-w",
     "--where",
@@ -212,6 +215,9 @@ def _sync(
         credentials = resolve_credentials(task.account, project_id=task.project_id, region=task.region)
         # A section has its selection; otherwise, the selections come from the ledger.
         tasks = [task] if task.name else tasks_of_table(task, credentials, wait)
+        if task.events and not (task.name or options["allow_new_events"]):
+            project = credentials.project_id
+            check_event_names(task.events, task.db, project, quiet=output.quiet, action="Sync", wait=wait)
         for each in tasks:
             arguments = {"credentials": credentials, "accept_loss": accept_loss, "wait": wait, **options}
             since = _typed_since(ctx, each, credentials)  # before the sync, which may last past midnight

@@ -59,6 +59,28 @@ def test_a_mistyped_event_costs_no_request(sim: Simulator, db: Path) -> None:
 
 
 @pytest.mark.usefixtures("env")
+def test_a_sync_checks_event_names(sim: Simulator, db: Path) -> None:
+    """A mistyped name is rejected before any request, unless it is allowed or was requested before."""
+    assert mpx("export", *WEEK).exit_code == 0
+    sim.requests.clear()
+    some = ["sync", "--table", "some", "--since", "-1d", "-e", "SignUp"]
+    result = mpx(*some)
+    assert (result.exit_code, sim.requests) == (2, [])
+    assert all(words in one_error(result) for words in ("'SignUp'", "'Sign Up'?", "--allow-new-events"))
+    assert mpx(*some, "--allow-new-events").exit_code == 0
+    assert mpx(*some).exit_code == 0
+
+
+@pytest.mark.usefixtures("env")
+def test_an_event_without_rows_is_not_suggested() -> None:
+    """After a mistyped name has left an empty table, the correct name is accepted without a suggestion."""
+    for name in ("Page View", "Sing Up"):
+        assert mpx("export", name.split()[0], *WEEK, "-e", name).exit_code == 0
+    result = mpx("export", "right", *WEEK, "-e", "Sign Up")
+    assert (result.exit_code, "did you mean" in result.stderr) == (0, False)
+
+
+@pytest.mark.usefixtures("env")
 def test_a_new_event_is_not_questioned() -> None:
     """Nor is a known one, or any name for another project."""
     assert mpx("export", *WEEK).exit_code == 0
