@@ -34,6 +34,7 @@ from mixpanel_export.cli.run_export import (
     print_failures,
     print_result,
     request_arguments,
+    say_outdated,
 )
 from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import DateRangeTooLargeError, SelectionError
@@ -112,7 +113,7 @@ Exit codes:
     "--replace",
     section="Days",
     is_flag=True,
-    help="Replace the whole table, atomically, once every day has arrived.",
+    help="Replace the whole table, atomically, once every day has arrived. For single days, use --append.",
 )
 @option(
     "--mode",
@@ -237,6 +238,7 @@ def command(ctx: click.Context, /, **_: Any) -> None:
         print_result(fetched, options.db, output, adds=options.append or options.resume)
         again = next_command(ctx, requested, result.failed_date_ranges) if result.has_failures else ""
         print_failures(result, again, output, replacing=options.replace)
+        say_outdated(options.db, output)
     ctx.exit(exit_code([result]))
 
 

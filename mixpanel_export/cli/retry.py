@@ -31,6 +31,7 @@ from mixpanel_export.cli.run_export import (
     print_failures,
     print_result,
     request_arguments,
+    say_outdated,
 )
 from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import ConfigError, TableNotFoundError
@@ -114,6 +115,7 @@ def command(
             print_json([fetched.result.to_dict() for fetched in done])
         if not (tasks or quiet):
             say(_why_nothing(contents, table, db))
+        say_outdated(db, output)
     ctx.exit(exit_code([fetched.result for fetched in done]))
 
 

@@ -1,17 +1,20 @@
 """Runs one export, for `mpx export`, `mpx retry` and `mpx demo`."""
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from mixpanel_export.cli import Interrupted, in_options
-from mixpanel_export.cli.log import log_event, logs_json
+from mixpanel_export.cli.log import log_event, logs_json, say
 from mixpanel_export.cli.open_database import explained
 from mixpanel_export.cli.report import failure_line, failure_lines, remarks, result_lines
+from mixpanel_export.cli.status_json import flatten_command
 from mixpanel_export.cli.watch import BatchWatcher, watching
-from mixpanel_export.errors import DatabaseLockedError, RateLimitError
+from mixpanel_export.errors import DatabaseError, DatabaseLockedError, RateLimitError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult
 
 
@@ -105,6 +108,20 @@ def print_failures(
         click.echo(f"Error: {failure_line(result, command)}", err=True)
     elif result.has_failures:
         click.echo("\n".join(failure_lines(result, command, replacing=replacing)), err=True)
+
+
+def say_outdated(db: str, output: Output) -> None:
+    """On a terminal, print the command for each flat table that is out of date."""
+    from mixpanel_export._database.path import database_path
+    from mixpanel_export._flat.state import outdated_flat_tables
+    from mixpanel_export._local.reader import reading
+
+    if output.quiet or output.as_json or not sys.stdout.isatty():
+        return
+    # The export is over. If another process has the file now, that is no error.
+    with suppress(DatabaseError), reading(database_path(db)) as connection:
+        for flat in outdated_flat_tables(connection):
+            say(f"{flat.name} is out of date. To update it: {flatten_command(flat, db)}")
 
 
 def exit_code(results: list[ParallelFetchResult]) -> int:

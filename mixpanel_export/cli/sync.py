@@ -24,7 +24,7 @@ from mixpanel_export.cli.options import (
     workers_option,
 )
 from mixpanel_export.cli.report import kept_line, sync_command, sync_line
-from mixpanel_export.cli.run_export import Output, exit_code, print_failures, request_arguments
+from mixpanel_export.cli.run_export import Output, exit_code, print_failures, request_arguments, say_outdated
 from mixpanel_export.cli.sync_tasks import SyncTask, check_names, tasks_of_sections, tasks_of_table
 from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import DatabaseLockedError, ExportRunningError, MixpanelDataError
@@ -230,6 +230,7 @@ def _sync(
         report_error(ctx, error, task.name)
         in_use = isinstance(error, DatabaseLockedError | ExportRunningError)
         return results, IN_USE if in_use else exit_code_of(error)
+    say_outdated(task.db, output)
     code = exit_code([result.export for result in results])
     return results, code or int(any(result.kept for result in results))
 

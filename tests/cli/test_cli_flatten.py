@@ -1,11 +1,12 @@
 """`mpx flatten`: its output, and its options."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from shell import mpx, words_of
+from shell import mpx, typed, words_of
 from support import query
 
 pytestmark = pytest.mark.usefixtures("env")
@@ -46,6 +47,17 @@ def test_status_has_the_command_that_updates_a_flat_table(exported: Path, day: s
     assert f"  {flat['command']}\n" in mpx("status", str(exported)).stdout
     assert mpx(*words_of(flat["command"])).exit_code == 0
     assert outdated() == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+@pytest.mark.usefixtures("exported")
+def test_an_export_on_a_terminal_has_the_command_that_updates_a_flat_table() -> None:
+    """The command is printed only if the export left a flat table outdated."""
+    words = ["export", "--from", "2024-03-02", "--to", "2024-03-02", "--append"]
+    assert mpx("flatten").exit_code == 0
+    assert "mpx flatten events --into events_flat" in typed(words, [])
+    assert mpx("flatten", "--auto").exit_code == 0
+    assert "mpx flatten" not in typed(words, [])
 
 
 def outdated() -> list[dict[str, str]]:
