@@ -16,7 +16,7 @@ import httpx
 from anyio import to_thread
 from trio.testing import MockClock
 
-from mixpanel_export._export.tuning import Tuning
+from mixpanel_export._export.tuning import DEFAULT_TUNING
 from mixpanel_export._quota import shared as _quota
 from mixpanel_export._quota.clock import Moment
 
@@ -49,7 +49,7 @@ def virtual_clock(state: Path) -> Iterator[MockClock]:
         stack.enter_context(_replace(_quota, "system_clock", lambda: now))
         stack.enter_context(_environment("MPX_STATE_DIR", str(state)))
         # A statement that waits in its thread for further chunks would stop the clock.
-        stack.enter_context(_default(Tuning, "group_wait", 0.0))
+        stack.enter_context(_tuned("group_wait", 0.0))
         yield clock
 
 
@@ -64,14 +64,13 @@ def _replace(module: object, name: str, value: object) -> Iterator[None]:
 
 
 @contextmanager
-def _default(value_class: type, field: str, default: object) -> Iterator[None]:
-    defaults: dict[str, object] = value_class.__init__.__kwdefaults__  # type: ignore[misc] # of a dataclass
-    before = defaults[field]
-    defaults[field] = default
+def _tuned(field: str, value: object) -> Iterator[None]:
+    before = getattr(DEFAULT_TUNING, field)
+    object.__setattr__(DEFAULT_TUNING, field, value)  # the value is frozen, and every export uses it
     try:
         yield
     finally:
-        defaults[field] = before
+        object.__setattr__(DEFAULT_TUNING, field, before)
 
 
 @contextmanager
