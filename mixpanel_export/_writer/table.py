@@ -126,7 +126,6 @@ class EventsTable:
                 with transaction(self.connection):
                     self._create_target_table()
                     insert(self.connection, self.target_table, group)
-                    self._record_target()
                     committed, changes = self._records.write(group.chunks, naive_utc(now()), self._export)
             except (*UNLOADABLE, duckdb.TransactionException) as error:
                 if isinstance(error, duckdb.TransactionException) and not lacks_memory(error):
