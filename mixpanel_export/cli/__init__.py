@@ -161,11 +161,14 @@ class Mpx(Suggesting):
         except (errors.MixpanelDataError, ValueError, OSError) as error:
             report_error(ctx, error)
             ctx.exit(exit_code_of(error))
-        except (KeyboardInterrupt, Interrupted, click.Abort) as interrupt:
+        except (KeyboardInterrupt, Interrupted, RuntimeError) as interrupt:  # click.Abort is a RuntimeError
             if isinstance(interrupt, click.Abort) and not isinstance(
                 interrupt.__context__, KeyboardInterrupt
             ):
                 raise  # the user answered no
+            # After Ctrl-C, a statement of DuckDB raises a RuntimeError with this text.
+            if type(interrupt) is RuntimeError and str(interrupt) != "Query interrupted":
+                raise
             ending = interrupt if isinstance(interrupt, Interrupted) else Interrupted("Interrupted.")
             if logs_json(ctx):
                 log_event("error", code="INTERRUPTED", message=ending.message)
