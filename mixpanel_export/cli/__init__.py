@@ -162,12 +162,7 @@ class Mpx(Suggesting):
             report_error(ctx, error)
             ctx.exit(exit_code_of(error))
         except (KeyboardInterrupt, Interrupted, RuntimeError) as interrupt:  # click.Abort is a RuntimeError
-            if isinstance(interrupt, click.Abort) and not isinstance(
-                interrupt.__context__, KeyboardInterrupt
-            ):
-                raise  # the user answered no
-            # After Ctrl-C, a statement of DuckDB raises a RuntimeError with this text.
-            if type(interrupt) is RuntimeError and str(interrupt) != "Query interrupted":
+            if not _is_interrupt(interrupt):
                 raise
             ending = interrupt if isinstance(interrupt, Interrupted) else Interrupted("Interrupted.")
             if logs_json(ctx):
@@ -176,6 +171,14 @@ class Mpx(Suggesting):
             if ending is interrupt:
                 raise
             raise ending from interrupt
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether *error* means Ctrl-C, rather than a bug or the answer "no" to a question."""
+    if isinstance(error, click.Abort):
+        return isinstance(error.__context__, KeyboardInterrupt)
+    # After Ctrl-C, a statement of DuckDB raises a RuntimeError with this text.
+    return not isinstance(error, RuntimeError) or str(error) == "Query interrupted"
 
 
 def exit_code_of(error: Exception) -> int:
