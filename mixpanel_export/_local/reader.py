@@ -137,7 +137,7 @@ def read_contents(connection: Connection) -> Contents:
     zones = {row.table: row.zone for row in rows}
     tables = table_names(connection)
     ours = [table for table in tables if table in zones and has_export_columns(connection, table)]
-    counted = {table: _rows_per_day(connection, table, zones[table]) for table in ours}
+    counted = {table: rows_per_day(connection, table, zones[table]) for table in ours}
     return Contents(
         coverages=coverages(
             [row for row in rows if not row.table.startswith(SHADOW)],
@@ -274,7 +274,7 @@ def one_line_errors() -> Iterator[None]:
         raise ValueError(f"SQL: {' '.join(text.split())}") from error
 
 
-def _rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
+def rows_per_day(connection: Connection, table: str, zone: str) -> RowsPerDay:
     """Count the rows in each batch on each day in *zone*. Times are converted once per quarter of an hour."""
     day = "quarter" if zone == "UTC" else "timezone(?, timezone('UTC', quarter))"
     rows = connection.execute(

@@ -1,7 +1,7 @@
 """`mpx export`: export the events of a range of days into a DuckDB file."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace as with_changes
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,21 +26,24 @@ from mixpanel_export.cli.options import (
     request_options,
     workers_option,
 )
-from mixpanel_export.cli.report import next_command, plan_lines, selection_advice
+from mixpanel_export.cli.replace import confirm_removal, days_removed
+from mixpanel_export.cli.report import next_command, plan_lines
 from mixpanel_export.cli.run_export import (
     Output,
     exit_code,
     fetch,
+    options_in_advice,
     print_failures,
     print_result,
     request_arguments,
     say_outdated,
 )
 from mixpanel_export.cli.watch import messages
-from mixpanel_export.errors import DateRangeTooLargeError, SelectionError
+from mixpanel_export.errors import DateRangeTooLargeError
 from mixpanel_export.results import ExportPlan
 
 if TYPE_CHECKING:
+    from mixpanel_export._local.replaced_days import RemovedDays
     from mixpanel_export._model import Chunk
     from mixpanel_export.credentials import Credentials
 
@@ -113,7 +116,14 @@ Exit codes:
     "--replace",
     section="Days",
     is_flag=True,
-    help="Replace the whole table, atomically, once every day has arrived. For single days, use --append.",
+    help="Replace the whole table, atomically, once every day has arrived, and remove all other days. "
+    "To refetch only some days of the table, use --append.",
+)
+@option(
+    "--yes",
+    section="Days",
+    is_flag=True,
+    help="Do not ask before --replace removes days that are not requested.",
 )
 @option(
     "--mode",
@@ -225,36 +235,24 @@ def command(ctx: click.Context, /, **_: Any) -> None:
             )
         arguments = _arguments(options, credentials, days)
         requested = str(days.first), str(days.last)
-        with _options_in_advice(options):
+        removed = days_removed(options.db, options.table, days) if options.replace else None
+        with options_in_advice(options.events, options.where):
             if options.dry_run:
-                _print_plan(options, _plan(arguments))
+                _print_plan(options, _plan(arguments), removed)
                 return
+            if removed:
+                confirm_removal(removed, options.table, confirmed=options.yes, quiet=options.quiet)
             fetched = fetch(
                 arguments, output, http2=options.http2, next_command=lambda: next_command(ctx, requested)
             )
         result = fetched.result
         if options.as_json:
             print_json(result.to_dict())
-        print_result(fetched, options.db, output, adds=options.append or options.resume)
+        print_result(fetched, options.db, output, adds=options.append or options.resume, removed=removed)
         again = next_command(ctx, requested, result.failed_date_ranges) if result.has_failures else ""
         print_failures(result, again, output, replacing=options.replace)
         say_outdated(options.db, output)
     ctx.exit(exit_code([result]))
-
-
-@contextmanager
-def _options_in_advice(options: Options) -> Iterator[None]:
-    """Add the options of the table's selection to the advice of a `SelectionError`."""
-    try:
-        yield
-    except SelectionError as error:
-        words = selection_advice(error, options.events, options.where)
-        if words is None:
-            raise
-        rest = error.advice.template if error.advice else ""
-        raise SelectionError(
-            error.reason, error.code, error.details, advice=f"{words} to continue it, {rest}", days=error.days
-        ) from error
 
 
 def _credentials(options: Options) -> "Credentials":
@@ -336,7 +334,9 @@ def _check_one_request(options: Options, days: "Chunk") -> None:
         say(f"Exporting {days.length} days with one request; --parallel sends several at a time.")
 
 
-def _print_plan(options: Options, plan: ExportPlan) -> None:
+def _print_plan(options: Options, plan: ExportPlan, removed: "RemovedDays | None") -> None:
+    if removed:
+        plan = with_changes(plan, removed_days=removed.number, removed_events=removed.events)
     if options.as_json:
         print_json(plan.to_dict())
     else:

@@ -27,6 +27,7 @@ class Options:
     chunk_days: int | None
     append: bool
     replace: bool
+    yes: bool
     resume: bool
     retries: int
     max_wait: float

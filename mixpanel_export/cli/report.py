@@ -18,6 +18,7 @@ from mixpanel_export.errors import RateLimitError, SelectionError
 from mixpanel_export.results import DateRange, ExportPlan, ParallelFetchResult
 
 if TYPE_CHECKING:
+    from mixpanel_export._local.replaced_days import RemovedDays
     from mixpanel_export._model import Chunk, Selection
     from mixpanel_export.changes import DayChange, SyncResult
 
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
 _REPLACED = {"table", "from_date", "to_date", "days", "db", "mode", "append", "replace", "resume"}
 
 
-def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> list[str]:
-    """Return an export's summary. *replaced* is the number of rows that replaced earlier ones."""
+def result_lines(
+    result: ParallelFetchResult, db: str, replaced: int = 0, removed: "RemovedDays | None" = None
+) -> list[str]:
+    """Return an export's summary.
+
+    *replaced* is the number of rows that replaced earlier ones. *removed* contains the days that a replacement removes.
+    """
     batches = result.successful_batches + result.failed_batches
     done = (
         f"{result.successful_batches} of {batches}"
@@ -39,6 +45,7 @@ def result_lines(result: ParallelFetchResult, db: str, replaced: int = 0) -> lis
         ("database", db),
         ("rows added", added),
         ("batches", done),
+        *(_removed(removed.number, removed.events) if removed and not result.has_failures else ()),
         ("seconds", f"{result.duration_seconds:.1f}"),
         *remarks(result),
     ]
@@ -53,23 +60,32 @@ def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
         ("database", db),
         (
             "requests",
-            f"{len(ranges)}, for {_count(plan.days, 'day')}"
+            f"{len(ranges)}, for {count_words(plan.days, 'day')}"
             if ranges
             else "none; the table already has these days",
         ),
         *_plan_remarks(plan),
         (
             "quota",
-            "no limit" if plan.quota_left is None else f"{_count(plan.quota_left, 'request')} left this hour",
+            "no limit"
+            if plan.quota_left is None
+            else f"{count_words(plan.quota_left, 'request')} left this hour",
         ),
         ("estimate", _forecast(plan.quota_wait, max_wait)),
     ]
     return aligned(rows) + [
-        f"  {first} to {last}  {_count((last - first).days + 1, 'day')}" for first, last in ranges
+        f"  {first} to {last}  {count_words((last - first).days + 1, 'day')}" for first, last in ranges
     ]
 
 
+def _removed(days: int, events: int) -> Iterator[tuple[str, str]]:
+    """Yield the number of days that a replacement removes, if any."""
+    if days:
+        yield "removed", f"{count_words(days, 'day')} with {events:,} events outside the requested days"
+
+
 def _plan_remarks(plan: ExportPlan) -> Iterator[tuple[str, str]]:
+    yield from _removed(plan.removed_days, plan.removed_events)
     if plan.one_request_seconds is not None and plan.date_ranges:
         yield (
             "why so few",
@@ -94,7 +110,8 @@ def _forecast(quota_wait: float, max_wait: float) -> str:
     )
 
 
-def _count(number: int, noun: str) -> str:
+def count_words(number: int, noun: str) -> str:
+    """Return a number and a noun, such as `2 days`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -140,7 +157,7 @@ def failure_line(result: ParallelFetchResult, command: str) -> str:
     """Return that summary on one line: the first failure, the number of others, and *command*."""
     batches = result.successful_batches + result.failed_batches
     (days, reason), *others = _failures(result)
-    more = f" (and {_count(len(others), 'other range')})" if others else ""
+    more = f" (and {count_words(len(others), 'other range')})" if others else ""
     return (
         f"{result.failed_batches} of {batches} batches failed: {days}: {reason}{more}. "
         f"To fetch the rest{_when(result)}: {command}"
@@ -216,7 +233,7 @@ def sync_line(result: "SyncResult", title: str) -> str:
     counts = {"added": result.added, "removed": result.removed, "re-keyed": result.rekeyed}
     changed = ", ".join(f"{number:,} {word}" for word, number in counts.items() if number)
     return (
-        f"{title}: {_count(result.fetched_days, 'day')} fetched with {_count(result.requests, 'request')}, "
+        f"{title}: {count_words(result.fetched_days, 'day')} fetched with {count_words(result.requests, 'request')}, "
         f"{result.export.total_rows:+,} rows to {result.days[1]} in {result.export.duration_seconds:.1f} s; "
         f"{changed or 'nothing changed'} in earlier days"
     )

@@ -1,21 +1,24 @@
 """Runs one export, for `mpx export`, `mpx retry` and `mpx demo`."""
 
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mixpanel_export.cli import Interrupted, in_options
 from mixpanel_export.cli.log import log_event, logs_json, say
 from mixpanel_export.cli.open_database import explained
-from mixpanel_export.cli.report import failure_line, failure_lines, remarks, result_lines
+from mixpanel_export.cli.report import failure_line, failure_lines, remarks, result_lines, selection_advice
 from mixpanel_export.cli.status_json import flatten_command
 from mixpanel_export.cli.watch import BatchWatcher, watching
-from mixpanel_export.errors import DatabaseError, DatabaseLockedError, RateLimitError
+from mixpanel_export.errors import DatabaseError, DatabaseLockedError, RateLimitError, SelectionError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult
+
+if TYPE_CHECKING:
+    from mixpanel_export._local.replaced_days import RemovedDays
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +89,35 @@ def request_arguments(
     }
 
 
-def print_result(fetched: FinishedExport, db: str, output: Output, *, adds: bool) -> None:
-    """Print the summary, unless JSON is printed. *adds* is true if the table may have had rows before."""
+@contextmanager
+def options_in_advice(events: Sequence[str] | None, where: str | None) -> Iterator[None]:
+    """Add the options of the table's selection to the advice of a `SelectionError`.
+
+    *events* and *where* have the values of this command's options.
+    """
+    try:
+        yield
+    except SelectionError as error:
+        words = selection_advice(error, events, where)
+        if words is None:
+            raise
+        rest = error.advice.template if error.advice else ""
+        raise SelectionError(
+            error.reason, error.code, error.details, advice=f"{words} to continue it, {rest}", days=error.days
+        ) from error
+
+
+def print_result(
+    fetched: FinishedExport, db: str, output: Output, *, adds: bool, removed: "RemovedDays | None" = None
+) -> None:
+    """Print the summary, unless JSON is printed.
+
+    *adds* is true if the table may have had rows before. *removed* contains the days that a replacement removes.
+    """
     result = fetched.result
     if not (output.as_json or output.quiet):
-        click.echo("\n".join(result_lines(result, db, fetched.rows - result.total_rows if adds else 0)))
+        rows = result_lines(result, db, fetched.rows - result.total_rows if adds else 0, removed)
+        click.echo("\n".join(rows))
     if output.as_json and not output.quiet and not logs_json():
         for name, value in remarks(result):
             click.echo(f"{name}: {value}", err=True)

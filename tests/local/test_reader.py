@@ -20,10 +20,10 @@ from mixpanel_export._database.connection import connected_for_export
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.schema import create_ledger
 from mixpanel_export._local.reader import (
-    _rows_per_day,
     interruptible,
     read_contents,
     reading,
+    rows_per_day,
     run_query,
     write_parquet,
 )
@@ -303,7 +303,7 @@ def test_rows_belong_to_the_day_that_clocks_of_the_zone_show(
     memory.execute("CREATE OR REPLACE TABLE t (event_time TIMESTAMP, export_batch INTEGER)")
     memory.executemany("INSERT INTO t VALUES (?, 1)", [[time] for time in times])
     shown = Counter(time and in_zone(time.replace(tzinfo=UTC), zone).date() for time in times)
-    assert _rows_per_day(memory, "t", zone) == {1: shown}
+    assert rows_per_day(memory, "t", zone) == {1: shown}
 
 
 @pytest.mark.parametrize(
@@ -321,4 +321,4 @@ def test_times_far_away_are_counted(
 ) -> None:
     """Days before 1970 are also rounded down, and a day outside Python's range is None, not an error."""
     memory.execute(f"CREATE OR REPLACE TABLE t AS SELECT TIMESTAMP '{time}' AS event_time, 1 AS export_batch")
-    assert _rows_per_day(memory, "t", zone) == {1: {day: 1}}
+    assert rows_per_day(memory, "t", zone) == {1: {day: 1}}

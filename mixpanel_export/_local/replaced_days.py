@@ -1,0 +1,58 @@
+"""Finds the days that `replace` removes from a table, because the new table does not have them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mixpanel_export._database.coverage import join_days
+from mixpanel_export._database.ledger import read_batches
+from mixpanel_export._database.schema import check_ledger, name_in_database, table_exists
+from mixpanel_export._local.reader import Connection, rows_per_day
+from mixpanel_export._model import Batch, Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedDays:
+    """Days of a table that a replacement does not request."""
+
+    ranges: tuple[Chunk, ...] = ()
+    """The days, as runs of consecutive days, in order."""
+    events: int = 0
+    """The number of events that the table has on these days."""
+
+    @property
+    def number(self) -> int:
+        """The number of days."""
+        return sum(days.length for days in self.ranges)
+
+
+def removed_days(connection: Connection, table: str, requested: Chunk) -> RemovedDays:
+    """Return the days of *table* outside *requested*, for all selections. A missing table has no days.
+
+    Raises:
+        TableFormatError: A newer release wrote the ledger.
+    """
+    check_ledger(connection)
+    name = name_in_database(connection, table)
+    if not table_exists(connection, name):
+        return RemovedDays()
+    batches = [batch for batch in read_batches(connection, name) if batch.visible]
+    days = {day for batch in batches for day in batch.days.dates}.difference(requested.dates)
+    outside = [batch for batch in batches if not batch.days.overlaps(requested)]
+    events = sum(batch.rows for batch in outside) + _partial_rows(connection, name, batches, requested)
+    return RemovedDays(tuple(join_days(days)), events)
+
+
+def _partial_rows(connection: Connection, table: str, batches: Sequence[Batch], requested: Chunk) -> int:
+    """Return the rows outside *requested* in batches that also have requested days. The ledger does not count them by day."""
+    inside = set(requested.dates)
+    lost = {
+        batch.number: set(batch.days.dates) - inside
+        for batch in batches
+        if batch.days.overlaps(requested) and not inside.issuperset(batch.days.dates)
+    }
+    if not lost:
+        return 0
+    counts = rows_per_day(connection, table, batches[0].zone)
+    return sum(
+        rows for number, days in lost.items() for day, rows in counts.get(number, {}).items() if day in days
+    )
