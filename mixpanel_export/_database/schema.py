@@ -36,6 +36,14 @@ EVENT_COLUMNS = {
 }
 """The name and type of each column with event data, in the same order as in mixpanel_data's tables."""
 
+PROFILE_COLUMNS = {
+    "distinct_id": "VARCHAR",
+    "properties": "JSON",
+    "last_seen": "TIMESTAMP",
+    "export_batch": "INTEGER",
+}
+"""The name and type of each column of a table of profiles."""
+
 IN_MAIN = "schema_name = 'main' AND database_name = current_database()"
 """SQL condition that restricts DuckDB's catalog functions to this database, because others may be attached."""
 
@@ -290,6 +298,11 @@ def _constraint(connection: Connection, table: str) -> str | None:
 def has_export_columns(connection: Connection, table: str) -> bool:
     """Whether the table has all columns of an export. An exported table may have been replaced by a different one."""
     return set(_TABLE_COLUMNS.items()) <= set(columns_of(connection, table))
+
+
+def has_profile_columns(connection: Connection, table: str) -> bool:
+    """Whether the table has exactly the columns of a table of profiles, in this order."""
+    return columns_of(connection, table) == list(PROFILE_COLUMNS.items())
 
 
 def name_in_database(connection: Connection, table: str) -> str:

@@ -5,15 +5,6 @@ from dataclasses import dataclass, replace
 
 from mixpanel_export._flat.kinds import Kind, column_type
 
-BASE_COLUMNS = {
-    "event_name": "VARCHAR",
-    "event_time": "TIMESTAMP",
-    "distinct_id": "VARCHAR",
-    "insert_id": "VARCHAR",
-    "export_batch": "INTEGER",
-}
-"""The columns that a flat table has in common with its events table."""
-
 OTHER = "_other"
 """The column for properties that have no column of their own."""
 
@@ -57,10 +48,10 @@ class Column:
 def new_columns(keys: Iterable[str], taken: Collection[str]) -> list[Column]:
     """Return a new column for each key.
 
-    The name is the key, or `_empty` for the empty key. DuckDB ignores case. If the name is already *taken*, or is a
-    column of the events table, it gets the first free number: `Email`, then `email_2`.
+    The name is the key, or `_empty` for the empty key. DuckDB ignores case. If the name is already *taken*, it gets the
+    first free number: `Email`, then `email_2`.
     """
-    used = {name.lower() for name in (*BASE_COLUMNS, OTHER, *taken)}
+    used = {name.lower() for name in (OTHER, *taken)}
     columns = []
     for key in keys:
         name = unused_name(key.replace("\0", "␀") or "_empty", used)
@@ -92,7 +83,7 @@ class BatchState:
     revision: int
     """How often the ledger changed the rows of the batch."""
     source_rows: int
-    """The number of rows in the events table."""
+    """The number of rows in the source table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +97,7 @@ class Changes:
 
 
 def changes(now: Mapping[int, BatchState], before: Mapping[int, BatchState]) -> Changes:
-    """Return the batches that differ between the events table and the flat table."""
+    """Return the batches that differ between the source table and the flat table."""
     return Changes(
         read=tuple(sorted(batch for batch, state in now.items() if before.get(batch) != state)),
         gone=tuple(sorted(before.keys() - now.keys())),

@@ -23,13 +23,13 @@ from mixpanel_export._database.schema import (
     check_no_view,
     columns_of,
     create_ledger,
-    has_export_columns,
     name_in_database,
     table_exists,
     table_names,
 )
 from mixpanel_export._database.settings import with_enough_memory
-from mixpanel_export._flat.columns import BASE_COLUMNS, MAX_COLUMNS, OTHER
+from mixpanel_export._flat.columns import MAX_COLUMNS, OTHER
+from mixpanel_export._flat.layout import Layout, layout_of
 from mixpanel_export._flat.state import (
     FlatTable,
     create_state,
@@ -78,10 +78,10 @@ async def flatten_events(
     auto: bool | None = None,
     rebuild: bool = False,
 ) -> FlattenResult:
-    """Create or update a table with one typed column for each property of the events in *table*.
+    """Create or update a table with one typed column for each property of the events or profiles in *table*.
 
-    The flat table is named *into* (default: `{table}_flat`). It has the columns event_name, event_time, distinct_id,
-    insert_id and export_batch, and one column for each key, with the key as its name. DuckDB ignores case, so a name
+    The flat table is named *into* (default: `{table}_flat`). It has the columns of *table* without `properties`, and one
+    column for each key, with the key as its name. DuckDB ignores case, so a name
     that differs from an earlier one only in case gets a number: `Email`, then `email_2`. The empty key's column is
     `_empty`. At most 1,000 keys become columns, the most frequent first; the others are in the `_other` column.
 
@@ -93,13 +93,13 @@ async def flatten_events(
     renames or narrows a column, unless *rebuild* is true. Everything is one transaction. The `_flat_columns` table
     describes the columns.
 
-    *only* restricts the keys, and *events* the event names. *per_event* adds a view for each event name. If *auto* is
-    true, each export into *table* updates the flat table. A later call without these arguments keeps their values. A
+    *only* restricts the keys, and *events* the event names. *per_event* adds a view for each event name. Tables of
+    profiles have no event names. If *auto* is true, each export into *table* updates the flat table. A later call without these arguments keeps their values. A
     flat table that was dropped, also in SQL, has the default settings when it is created again.
 
     Raises:
-        ArgumentError: *into* begins with an underscore, *only* has more than 1,000 keys, or *only* or *events* differs
-            from the existing table's setting.
+        ArgumentError: *into* begins with an underscore, *only* has more than 1,000 keys, *only* or *events* differs
+            from the existing table's setting, or *table* has profiles and *events* or *per_event* is used.
         DatabaseNotFoundError: There is no such file.
         DatabaseError: The file cannot be opened or written.
         TableNotFoundError: There is no such table.
@@ -170,9 +170,10 @@ def refresh_flat_tables(connection: Connection, table: str) -> None:
         duckdb.Error: DuckDB cannot read or write.
     """
     for flat in flat_tables(connection, table):
-        if table_exists(connection, flat.source):
-            _check_columns(connection, flat.name)
-            done = update(connection, flat, unparsable=True, skip_new=True)
+        layout = layout_of(connection, flat.source)
+        if layout:
+            _check_columns(connection, flat.name, layout)
+            done = update(connection, flat, layout, unparsable=True, skip_new=True)
             _update_views(connection, flat, done)
 
 
@@ -188,8 +189,9 @@ def _flatten_in_transaction(connection: Connection, source: str, request: Reques
 def _flatten(connection: Connection, source: str, request: Request, *, unparsable: bool) -> FlattenResult:
     create_ledger(connection)
     create_state(connection)
-    flat = _target(connection, source, request)
-    done = update(connection, flat, unparsable=unparsable)
+    layout = _layout(connection, source, request)
+    flat = _target(connection, source, layout, request)
+    done = update(connection, flat, layout, unparsable=unparsable)
     write_table(connection, flat)
     views = _update_views(connection, flat, done)
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {quoted(flat.name)}").fetchall()
@@ -215,21 +217,30 @@ def _update_views(connection: Connection, flat: FlatTable, done: Update) -> tupl
 
 
 def _source(connection: Connection, table: str) -> str:
-    """Return the name of the events table as the database spells it."""
+    """Return the name of the source table as the database spells it."""
     source = name_in_database(connection, table)
     if not table_exists(connection, source):
-        names = [name for name in table_names(connection) if has_export_columns(connection, name)]
+        names = [name for name in table_names(connection) if layout_of(connection, name)]
         raise TableNotFoundError(source, advice=f"{did_you_mean(source, names)}export it first")
-    if not has_export_columns(connection, source):
+    return source
+
+
+def _layout(connection: Connection, source: str, request: Request) -> Layout:
+    """Return the layout of the source table, after checking that the request suits it."""
+    layout = layout_of(connection, source)
+    if layout is None:
         raise TableFormatError(
             source,
             f"table {source} does not have the columns of an exported table",
             advice="run `mpx upgrade` if mixpanel_data wrote it",
         )
-    return source
+    for argument in () if layout.has_events else ("events", "per_event"):
+        if getattr(request, argument):
+            raise ArgumentError(argument, f"cannot be used with {source}, which has profiles")
+    return layout
 
 
-def _target(connection: Connection, source: str, request: Request) -> FlatTable:
+def _target(connection: Connection, source: str, layout: Layout, request: Request) -> FlatTable:
     """Return the flat table with its settings, after dropping it if it must be rebuilt."""
     name = name_in_database(connection, request.into or f"{source}_flat")
     if name.startswith("_"):
@@ -244,7 +255,7 @@ def _target(connection: Connection, source: str, request: Request) -> FlatTable:
         )
     if stored and not request.rebuild:
         _check_settings(stored, request)
-        _check_columns(connection, name)
+        _check_columns(connection, name, layout)
     else:
         drop_flat_table(connection, name)
     return _with_settings(stored or FlatTable(name, source), request)
@@ -262,11 +273,11 @@ def _check_name(connection: Connection, table: str) -> None:
         )
 
 
-def _check_columns(connection: Connection, table: str) -> None:
+def _check_columns(connection: Connection, table: str, layout: Layout) -> None:
     """Check that the columns of a flat table have not been changed."""
     known = [(column.name, column.type) for column in read_columns(connection, table)]
     there = [column for column in columns_of(connection, table) if column != (OTHER, "JSON")]
-    if there != [*BASE_COLUMNS.items(), *known]:
+    if there != [*layout.columns.items(), *known]:
         raise TableFormatError(
             table,
             f"the columns of table {table} have been changed",

@@ -1,13 +1,11 @@
-"""The queries that read an events table: its batches, keys and kinds, and the rows that SQL cannot read exactly."""
+"""The queries that read a source table: its keys and kinds, and the rows that SQL cannot read exactly."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from typing import Any
 
 from mixpanel_export._database.connection import Connection, quoted
-from mixpanel_export._database.ledger import check_batches, read_batches
-from mixpanel_export._flat.columns import BASE_COLUMNS, BatchState
 from mixpanel_export._flat.kinds import Kind
 from mixpanel_export._flat.members import Member, members
 from mixpanel_export._flat.values import (
@@ -24,21 +22,27 @@ _PAGE = 4_000_000  # bytes of doubtful rows that Python holds at once
 _ROW = 1_000  # bytes that Python needs for a row, besides its text
 _SAMPLE_BATCHES = 8
 _SAMPLE_ROWS = 1000  # of each of these batches
-_BASE = ", ".join(BASE_COLUMNS)
 
-Base = tuple[str | None, datetime | None, str | None, str | None, int]
-"""The values of the base columns."""
+Base = tuple[Any, ...]
+"""The values of the columns that the flat table has in common with its source. The last one is the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The rows of an events table that belong to some batches and some event names."""
+    """The rows of a source table that belong to some batches and some event names."""
 
     table: str
+    columns: Mapping[str, str]
+    """See `Layout`."""
     batches: tuple[int, ...]
     events: tuple[str, ...] | None
     unparsable: bool
     """Whether to check for rows in which marks would break the JSON, because there is such a row."""
+
+    @property
+    def base(self) -> str:
+        """SQL for the columns that the flat table has in common with its source."""
+        return ", ".join(self.columns)
 
     @property
     def sql(self) -> str:
@@ -56,17 +60,6 @@ class Source:
         if self.events is not None:
             condition += f" AND event_name IN ({', '.join(map(literal, self.events))})"
         return f"FROM {quoted(self.table)} WHERE {condition}"
-
-
-def batch_states(connection: Connection, table: str) -> dict[int, BatchState]:
-    """Return the state of each batch that has rows in the events table.
-
-    Raises:
-        LedgerMismatchError: The table has rows that the ledger does not record.
-    """
-    counts = check_batches(connection, table)
-    revisions = {batch.number: batch.revision for batch in read_batches(connection, table)}
-    return {batch: BatchState(revisions[batch], count) for batch, count in counts.items()}
 
 
 def key_counts(
@@ -144,10 +137,11 @@ class DoubtfulRows:
         if keys is not None:
             self.condition = f"({self.condition} OR {has_other_keys(keys)})"
         self._connection = connection
+        self._base = source.base
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE _flat_doubtful AS "
             f"SELECT sum(strlen(properties) + {_ROW}) OVER (ROWS UNBOUNDED PRECEDING) // {_PAGE} AS page, "
-            f"{_BASE}, properties {source.sql} AND {self.condition}"
+            f"{self._base}, properties {source.sql} AND {self.condition}"
         )
 
     def __iter__(self) -> Iterator[list[tuple[Base, list[Member]]]]:
@@ -155,7 +149,7 @@ class DoubtfulRows:
         pages = self._connection.execute("SELECT DISTINCT page FROM _flat_doubtful ORDER BY page").fetchall()
         for (page,) in pages:
             rows = self._connection.execute(
-                f"SELECT {_BASE}, properties::VARCHAR FROM _flat_doubtful WHERE page = {page}"
+                f"SELECT {self._base}, properties::VARCHAR FROM _flat_doubtful WHERE page = {page}"
             ).fetchall()
             yield [((*base,), members(text)) for *base, text in rows]
 

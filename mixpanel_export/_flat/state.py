@@ -9,6 +9,7 @@ from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.schema import IN_MAIN, comment_of, table_exists
 from mixpanel_export._flat.columns import BatchState, Column
 from mixpanel_export._flat.kinds import Kind
+from mixpanel_export._flat.layout import PROFILES, layout_of
 
 COMMENT = "flat table of mixpanel_export"
 """The comment on every flat table and view of this package. A table without it is the user's own."""
@@ -29,7 +30,7 @@ class FlatTable:
 
     name: str
     source: str
-    """The events table."""
+    """The table of events or profiles."""
     only: tuple[str, ...] | None = None
     """The keys that may become columns; None for all."""
     events: tuple[str, ...] | None = None
@@ -37,7 +38,7 @@ class FlatTable:
     per_event: bool = False
     """Whether each event name has a view."""
     auto: bool = False
-    """Whether each export into the events table updates the flat table."""
+    """Whether each export into the source table updates the flat table."""
 
 
 def create_state(connection: Connection) -> None:
@@ -47,7 +48,7 @@ def create_state(connection: Connection) -> None:
 
 
 def flat_tables(connection: Connection, source: str | None = None) -> list[FlatTable]:
-    """Return the flat tables of the events table *source*, or all, by name."""
+    """Return the flat tables of the table *source*, or all, by name."""
     if not table_exists(connection, "_flat_tables"):
         return []
     rows = connection.execute(
@@ -63,7 +64,7 @@ def flat_tables(connection: Connection, source: str | None = None) -> list[FlatT
 
 
 def outdated_flat_tables(connection: Connection) -> list[FlatTable]:
-    """Return the flat tables that an update would change, according to the ledger. No events are read."""
+    """Return the flat tables that an update would change. For events, only the ledger is read."""
     return [
         flat
         for flat in flat_tables(connection)
@@ -72,7 +73,10 @@ def outdated_flat_tables(connection: Connection) -> list[FlatTable]:
 
 
 def _is_outdated(connection: Connection, flat: FlatTable) -> bool:
-    before = {batch: state.revision for batch, state in read_batch_states(connection, flat.name).items()}
+    states = read_batch_states(connection, flat.name)
+    if layout_of(connection, flat.source) is PROFILES:
+        return PROFILES.batch_states(connection, flat.source) != states
+    before = {batch: state.revision for batch, state in states.items()}
     now = {
         batch.number: batch.revision
         for batch in read_batches(connection, flat.source)
@@ -164,7 +168,7 @@ def write_batch_states(
 
 
 def drop_flat_tables(connection: Connection, table: str) -> None:
-    """Drop the flat tables of the events table *table*, or the flat table *table* itself, with their views and state."""
+    """Drop the flat tables of the source table *table*, or the flat table *table* itself, with their views and state."""
     for flat in flat_tables(connection):
         if table.lower() in {flat.name.lower(), flat.source.lower()}:
             drop_flat_table(connection, flat.name)

@@ -7,7 +7,6 @@ from mixpanel_export._database.connection import Connection, quoted, supports_zs
 from mixpanel_export._database.schema import columns_of, table_exists
 from mixpanel_export._database.settings import memory_for_columns
 from mixpanel_export._flat.columns import (
-    BASE_COLUMNS,
     MAX_COLUMNS,
     OTHER,
     BatchState,
@@ -18,12 +17,12 @@ from mixpanel_export._flat.columns import (
     new_keys,
 )
 from mixpanel_export._flat.kinds import Kind, column_type, is_final, widening_sql
+from mixpanel_export._flat.layout import Layout
 from mixpanel_export._flat.members import other_members
 from mixpanel_export._flat.reading import (
     DoubtfulRows,
     Source,
     all_kinds,
-    batch_states,
     joined_kinds,
     key_counts,
     kinds_by_batch,
@@ -41,7 +40,6 @@ from mixpanel_export._flat.state import (
 from mixpanel_export._flat.values import Marks, conversion, texts
 
 _SAMPLED = 20_000  # for more rows, a sample is read first, to find the columns that are VARCHAR in any case
-_BASE = ", ".join(BASE_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +57,10 @@ class Update:
     """Whether any row that was read has keys without a column of their own."""
 
 
-def update(connection: Connection, flat: FlatTable, *, unparsable: bool, skip_new: bool = False) -> Update:
-    """Bring *flat* up to date, or create it.
+def update(
+    connection: Connection, flat: FlatTable, layout: Layout, *, unparsable: bool, skip_new: bool = False
+) -> Update:
+    """Bring *flat* up to date, or create it. *layout* is that of its source.
 
     If *unparsable* is true, rows whose JSON the fast queries would break are handled. Otherwise, such a row raises an
     error. If *skip_new* is true, a table that lacks only new batches is left unchanged.
@@ -70,13 +70,13 @@ def update(connection: Connection, flat: FlatTable, *, unparsable: bool, skip_ne
         duckdb.Error: DuckDB cannot read or write.
     """
     before = read_batch_states(connection, flat.name)
-    now = batch_states(connection, flat.source)
+    now = layout.batch_states(connection, flat.source)
     pending = changes(now, before)
     if skip_new and not pending.gone and before.keys().isdisjoint(pending.read):
         pending = Changes((), ())
-    source = Source(flat.source, pending.read, flat.events, unparsable)
+    source = Source(flat.source, layout.columns, pending.read, flat.events, unparsable)
     if not pending.read:
-        return _without_reading(connection, flat, pending)
+        return _without_reading(connection, flat, layout, pending)
     plan = _plan(connection, flat, source, now)
     if plan.rereads:
         pending = Changes(tuple(sorted(now)), pending.gone)
@@ -85,11 +85,11 @@ def update(connection: Connection, flat: FlatTable, *, unparsable: bool, skip_ne
     return _apply(connection, flat, plan, source, pending=pending, before=before, now=now)
 
 
-def _without_reading(connection: Connection, flat: FlatTable, pending: Changes) -> Update:
+def _without_reading(connection: Connection, flat: FlatTable, layout: Layout, pending: Changes) -> Update:
     """Delete the rows of batches that are gone. Create the table if it is missing."""
     columns = read_columns(connection, flat.name)
     if not table_exists(connection, flat.name):
-        _create(connection, flat.name, columns, other=False)
+        _create(connection, flat.name, layout.columns, columns, other=False)
     removed = _delete(connection, flat.name, columns, pending.gone)
     columns = [column.with_counts({}, removed.get(column.key, 0)) for column in columns]
     write_columns(connection, flat.name, columns)
@@ -121,7 +121,7 @@ class _Plan:
 def _plan(connection: Connection, flat: FlatTable, source: Source, now: Mapping[int, BatchState]) -> _Plan:
     old = read_columns(connection, flat.name)
     counts = key_counts(connection, source, flat.only, len(old) + MAX_COLUMNS + 1)
-    added = new_columns(new_keys(counts, old), [column.name for column in old])
+    added = new_columns(new_keys(counts, old), [*source.columns, *(column.name for column in old)])
     columns = [*old, *added]
     kinds, doubtful = _kinds(connection, source, columns, now)
     columns = [replace(column, kinds=column.kinds | kinds.get(column.key, Kind.NONE)) for column in columns]
@@ -214,7 +214,7 @@ def _apply(
         _alter(connection, flat.name, plan)
     else:
         removed = {}
-        _create(connection, flat.name, plan.columns, other=plan.other)
+        _create(connection, flat.name, source.columns, plan.columns, other=plan.other)
     with memory_for_columns(connection, len(plan.columns)):
         _insert(connection, flat.name, plan, source)
     counts = _counts(connection, flat.name, plan.columns, pending.read)
@@ -232,8 +232,10 @@ def _apply(
     )
 
 
-def _create(connection: Connection, table: str, columns: Iterable[Column], *, other: bool) -> None:
-    definitions = [f"{name} {kind}" for name, kind in BASE_COLUMNS.items()]
+def _create(
+    connection: Connection, table: str, base: Mapping[str, str], columns: Iterable[Column], *, other: bool
+) -> None:
+    definitions = [f"{name} {kind}" for name, kind in base.items()]
     definitions += [f"{quoted(column.name)} {column.type}" for column in columns]
     if other:
         definitions.append(_other_definition(connection))
@@ -287,25 +289,27 @@ def _insert(connection: Connection, table: str, plan: _Plan, source: Source) -> 
     doubtful = None
     if plan.other or plan.doubtful:
         doubtful = DoubtfulRows(connection, source, keys if plan.other else None)
-    names = ", ".join([_BASE, *(quoted(column.name) for column in plan.columns)])
+    names = ", ".join([source.base, *(quoted(column.name) for column in plan.columns)])
     values = ", ".join(
         [
-            _BASE,
+            source.base,
             *(conversion(f"v[{place}]", column.type) for place, column in enumerate(plan.columns, start=1)),
         ]
     )
     condition = f" AND NOT {doubtful.condition}" if doubtful else ""
     connection.execute(
         f"INSERT INTO {quoted(table)} ({names}) SELECT {values} "
-        f"FROM (SELECT {_BASE}, {texts(keys)} AS v {source.sql}{condition})"
+        f"FROM (SELECT {source.base}, {texts(keys)} AS v {source.sql}{condition})"
     )
     if doubtful:
-        _insert_doubtful(connection, table, plan, doubtful)
+        _insert_doubtful(connection, table, source.columns, plan, doubtful)
 
 
-def _insert_doubtful(connection: Connection, table: str, plan: _Plan, doubtful: DoubtfulRows) -> None:
+def _insert_doubtful(
+    connection: Connection, table: str, base: Mapping[str, str], plan: _Plan, doubtful: DoubtfulRows
+) -> None:
     """Insert the rows that were read in Python. Their values have no marks."""
-    columns = {name: f"unnest(?::{kind}[])" for name, kind in BASE_COLUMNS.items()}
+    columns = {name: f"unnest(?::{kind}[])" for name, kind in base.items()}
     columns |= {quoted(column.name): f"unnest(?::VARCHAR[])::{column.type}" for column in plan.columns}
     if plan.other:
         columns[OTHER] = "unnest(?::VARCHAR[])::JSON"
@@ -313,10 +317,10 @@ def _insert_doubtful(connection: Connection, table: str, plan: _Plan, doubtful: 
     statement = f"INSERT INTO {quoted(table)} ({', '.join(columns)}) SELECT {', '.join(columns.values())}"
     for page in doubtful:
         rows: list[list[object]] = []
-        for base, row in page:
+        for shared, row in page:
             values = {member.key: member.text for member in row}
             rest = [other_members(row, keys)] if plan.other else []
-            rows.append([*base, *(values.get(column.key) for column in plan.columns), *rest])
+            rows.append([*shared, *(values.get(column.key) for column in plan.columns), *rest])
         connection.execute(statement, [list(column) for column in zip(*rows, strict=True)])
 
 

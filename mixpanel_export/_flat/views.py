@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.schema import columns_of, table_exists
-from mixpanel_export._flat.columns import BASE_COLUMNS, OTHER, Column
+from mixpanel_export._flat.columns import OTHER, Column
+from mixpanel_export._flat.layout import EVENTS
 from mixpanel_export._flat.state import COMMENT, is_our_view, read_views, write_views
 from mixpanel_export._flat.values import literal
 
@@ -73,12 +74,12 @@ def _new_name(connection: Connection, flat: str, event: str) -> str:
 
 
 def _columns_of_view(connection: Connection, view: str) -> set[str]:
-    return {name for name, _ in columns_of(connection, view)} - BASE_COLUMNS.keys()
+    return {name for name, _ in columns_of(connection, view)} - EVENTS.columns.keys()
 
 
 def _create_view(connection: Connection, flat: str, event: str, view: str, names: set[str]) -> None:
     """Create a view with its columns in the table's order."""
-    selected = [name for name, _ in columns_of(connection, flat) if name in BASE_COLUMNS or name in names]
+    selected = [name for name, _ in columns_of(connection, flat) if name in EVENTS.columns or name in names]
     connection.execute(
         f"CREATE OR REPLACE VIEW {quoted(view)} AS SELECT {', '.join(map(quoted, selected))} FROM {quoted(flat)} "
         f"WHERE event_name = {literal(event)}"
