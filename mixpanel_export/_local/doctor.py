@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from mixpanel_export._config.config_file import config_file
-from mixpanel_export._config.endpoint import export_url
+from mixpanel_export._config.endpoint import export_url, query_url
 from mixpanel_export._database.connection import Connection, connected_read_only, supports_zstd
 from mixpanel_export._database.ledger import Ledger, read_batches
 from mixpanel_export._database.path import database_path
@@ -22,8 +22,9 @@ from mixpanel_export._database.schema import check_format, check_ledger, table_n
 from mixpanel_export._error_base import Problem
 from mixpanel_export._flat.state import flat_tables
 from mixpanel_export._model import Chunk
-from mixpanel_export._quota.file import quota_file
-from mixpanel_export._quota.shared import SharedQuota, key_of
+from mixpanel_export._quota.file import QuotaFile, quota_file
+from mixpanel_export._quota.limits import Quota
+from mixpanel_export._quota.shared import QuotaState, SharedQuota, key_of
 from mixpanel_export._source.reach import ServerProbe
 from mixpanel_export.credentials import (
     Credentials,
@@ -150,24 +151,37 @@ def server_findings(reached: ServerProbe) -> Iterator[Finding]:
 
 
 def check_quota(credentials: Credentials | None, api_url: str | None, per_hour: int) -> list[Finding]:
-    """Report whether the quota file can be used, and how many of the *per_hour* requests are left; 0 means no limit."""
+    """Report whether the quota file can be used, and how many exports and queries are left this hour.
+
+    *per_hour* is the number of export requests that the project allows; 0 means no limit.
+    """
     region, project = (credentials.region, credentials.project_id) if credentials else ("us", "")
     with _warnings_of("quota") as warned:
         try:
-            state = SharedQuota(key_of(export_url(region, api_url), project), per_hour=per_hour).read()
+            file = QuotaFile(quota_file())
+            export_key = key_of(export_url(region, api_url), project)
+            exports = SharedQuota(export_key, per_hour=per_hour, file=file).read()
+            query_key = key_of(query_url(region, api_url), project, "query")
+            queries = SharedQuota(query_key, 0, Quota.for_queries().per_hour, file=file).read()
         except MixpanelDataError as error:
             return [finding_of("quota", "problem", error)]
     if warned:
         return warned
     if credentials is None:
         return [Finding("quota", "ok", f"{quota_file()} is usable")]
-    left = f"{state.remaining} of {per_hour} requests left this hour" if per_hour else "no hourly limit"
+    return [
+        _quota_finding("quota", exports, "requests", "an export"),
+        _quota_finding("queries", queries, "queries for profiles and counts", "the next query"),
+    ]
+
+
+def _quota_finding(topic: str, state: QuotaState, noun: str, subject: str) -> Finding:
+    quota = state.hour.quota
+    left = f"{state.remaining} of {quota} {noun} left this hour" if quota else f"no hourly limit on {noun}"
     text = f"{left}, {len(state.counted)} used, according to {quota_file()}"
     if state.wait < 60:
-        return [Finding("quota", "ok", text)]
-    return [
-        Finding("quota", "warning", text, f"an export would wait {state.wait / 60:.0f} min; see `mpx quota`")
-    ]
+        return Finding(topic, "ok", text)
+    return Finding(topic, "warning", text, f"{subject} would wait {state.wait / 60:.0f} min; see `mpx quota`")
 
 
 def check_database(path: Path) -> Iterator[Finding]:

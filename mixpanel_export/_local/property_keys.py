@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mixpanel_export._database.connection import Connection, quoted
-from mixpanel_export._database.schema import has_export_columns, table_exists, table_names
+from mixpanel_export._database.schema import table_exists, table_names
+from mixpanel_export._flat.layout import layout_of
 from mixpanel_export._suggestions import closest
 
 _WINDOWS = 10
@@ -21,25 +22,25 @@ _PATH = re.compile(r'\$\.(?:"([^"]+)"|(\w+))')
 
 @dataclass(frozen=True, slots=True)
 class UnknownKey:
-    """A key that does not occur in the sample of events."""
+    """A key that does not occur in the sample of rows."""
 
     key: str
     similar: str
     """The most similar key in the sample."""
     sampled: int | None
-    """The number of events in the sample; None if all events were read."""
+    """The number of rows in the sample; None if all rows were read."""
 
 
 def unknown_keys(connection: Connection, sql: str) -> list[UnknownKey]:
     """Return the unknown keys of `properties` in *sql* that resemble a known key.
 
-    Known keys come from a sample of the events in the tables that occur in *sql*, and from flat tables.
+    Known keys come from a sample of the events and profiles in the tables that occur in *sql*, and from flat tables.
     """
     keys = dict.fromkeys(_keys_in(sql))
     tables = [
         name for name in table_names(connection) if re.search(rf"\b{re.escape(name)}\b", sql, re.IGNORECASE)
     ]
-    tables = [name for name in tables if has_export_columns(connection, name)]
+    tables = [name for name in tables if layout_of(connection, name)]
     if not (keys and tables):
         return []
     sizes = [_size(connection, name) for name in tables]
@@ -73,7 +74,7 @@ def _size(connection: Connection, table: str) -> int:
 
 
 def _known(connection: Connection, table: str, size: int) -> set[str]:
-    """Return the keys in a sample of the table's events, and the keys of its flat tables."""
+    """Return the keys in a sample of the table's rows, and the keys of its flat tables."""
     starts = (
         (0,) if size <= _WINDOWS * _WINDOW_ROWS else (size * window // _WINDOWS for window in range(_WINDOWS))
     )

@@ -34,9 +34,9 @@ def say_unknown_keys(connection: "Connection", sql: str) -> None:
     from mixpanel_export._local.property_keys import unknown_keys
 
     for unknown in unknown_keys(connection, sql):
-        events = "No event" if unknown.sampled is None else f"None of {unknown.sampled:,} sampled events"
+        rows = "No row" if unknown.sampled is None else f"None of {unknown.sampled:,} sampled rows"
         written = _how_to_write(unknown.similar) if unknown.similar.startswith("$") else ""
-        say(f"{events} has the property {unknown.key!r}; did you mean {unknown.similar!r}?{written}")
+        say(f"{rows} has the property {unknown.key!r}; did you mean {unknown.similar!r}?{written}")
 
 
 def _how_to_write(key: str) -> str:

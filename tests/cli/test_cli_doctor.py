@@ -115,7 +115,17 @@ def test_where_all_is_well_it_says_so(db: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[-1] == "No problems found."
     topics = [line[9:20].rstrip() for line in lines[:-1] if not line.startswith(" ")]
-    assert topics == ["program", "libraries", "credentials", "server", "clock", "disk", "database", "quota"]
+    assert topics == [
+        "program",
+        "libraries",
+        "credentials",
+        "server",
+        "clock",
+        "disk",
+        "database",
+        "quota",
+        "queries",
+    ]
     assert {line[:7] for line in lines[:-1]} == {"ok     ", "       "}
     assert "\x1b" not in result.output
     assert db.read_bytes() == before
@@ -364,7 +374,7 @@ def test_a_spent_hour_is_a_warning() -> None:
 def test_a_project_without_a_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is that of an export."""
     monkeypatch.setenv("MPX_PER_HOUR", "0")
-    assert report().only("quota").text.startswith("no hourly limit, 0 used")
+    assert report().only("quota").text.startswith("no hourly limit on requests, 0 used")
     assert report("--per-hour", "5").only("quota").text.startswith("5 of 5 requests left")
 
 

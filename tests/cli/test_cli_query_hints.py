@@ -7,7 +7,7 @@ import duckdb
 import pytest
 from shell import mpx
 
-from mixpanel_export._database.schema import create_events_table
+from mixpanel_export._database.schema import PROFILE_COLUMNS, create_events_table
 from mixpanel_export._local.property_keys import UnknownKey, unknown_keys
 
 TYPO = UnknownKey("cty", "city", None)
@@ -69,6 +69,19 @@ def test_a_mistyped_key_is_found_however_it_is_accessed(access: str, db: Path) -
 def test_keys_that_exist_or_resemble_none_are_not_questioned(sql: str, db: Path) -> None:
     """Keys of the user's own data, paths and other tables are not compared with the events."""
     assert unknown(db, sql) == []
+
+
+def test_keys_of_profiles_are_checked(db: Path) -> None:
+    """A query may join profiles with events; a key of either is known."""
+    with duckdb.connect(str(db)) as connection:
+        columns = ", ".join(f"{name} {kind}" for name, kind in PROFILE_COLUMNS.items())
+        connection.execute(f"CREATE TABLE people ({columns})")
+        connection.execute("""INSERT INTO people (properties) VALUES ('{"country": "Chile"}')""")
+        joined = (
+            "SELECT p.properties.{}, e.properties.plan FROM events AS e JOIN people AS p USING (distinct_id)"
+        )
+        assert unknown_keys(connection, joined.format("country")) == []
+        assert unknown_keys(connection, joined.format("contry")) == [UnknownKey("contry", "country", None)]
 
 
 def test_a_table_without_rows_suggests_nothing(db: Path) -> None:
