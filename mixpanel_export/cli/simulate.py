@@ -37,11 +37,14 @@ is optional; "none" means no value:
   probability = 0.05
   retry_after = 2
 
-Other keys: after, days, seconds, status, text, newline, location. Kinds: 400, 401, 402, 403, 404, 413, 414, 416, 429,
+Tables [[query_fault]] and [[profile_fault]] apply to event counts and to profiles.
+
+Other keys: after, days, pages, seconds, status, text, newline, location. Kinds: 400, 401, 402, 403, 404, 413, 414, 416, 429,
 500, 502, 503, 504, auth_text_200, auth_text_400, empty_200, timeout_error, redirect; reset_before_head, close_before_head,
 stall_before_head; terminated_early, error_fragment, error_line, garbage_line, cut_line, blank_lines,
 no_final_newline, crlf; reset, close, stall; truncated_gzip, corrupt_crc, trailing_garbage, two_members,
-empty_body.
+empty_body. Kinds for profiles only: session_evicted, short_page, total_too_low, total_too_high, wrong_page, page_again,
+profile_repeated, profile_skipped.
 """
 
 Command = Callable[..., Any]
@@ -62,13 +65,14 @@ def _check_zone(_: click.Context, __: click.Parameter, name: str | None) -> str 
         raise click.BadParameter(f"there is no time zone {name}") from error
 
 
-def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "list[Fault]":
-    from mixpanel_export.simulator.fault_file import read_faults
+def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "dict[str, list[Fault]]":
+    from mixpanel_export.simulator.fault_file import TABLES, read_faults
 
     if path is None:
-        return []
+        return {}
     try:
-        return read_faults(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return {f"{table}s": read_faults(text, table) for table in TABLES}
     except ValueError as error:
         raise click.BadParameter(f"{path}: {error}") from error
 
@@ -107,6 +111,14 @@ def _read_faults(_: click.Context, __: click.Parameter, path: Path | None) -> "l
     metavar="N",
     show_default="all",
     help="Days with events, from --first-day on.",
+)
+@option(
+    "--profiles",
+    section="Events",
+    type=click.IntRange(0),
+    metavar="N",
+    default=1000,
+    help="User profiles; the first ones belong to the users of the events.",
 )
 @option("--seed", section="Events", default=1, metavar="N", help="Seed of the random events.")
 @_share("--duplicates", 0.015, "Extra lines, most of which repeat an event.")
@@ -228,6 +240,7 @@ def command(**settings: Any) -> None:
     from mixpanel_export.sync import run_sync
 
     port = settings.pop("port")
+    settings |= settings.pop("faults")  # one list for each kind of table
     try:
         run_sync(_serve, _simulator(**settings), port)
     except KeyboardInterrupt:
@@ -241,7 +254,12 @@ def command(**settings: Any) -> None:
 
 
 def _simulator(
-    *, events_per_day: int, first_day: datetime, days: int | None, bandwidth: float | None, **settings: Any
+    *,
+    events_per_day: int,
+    first_day: datetime,
+    days: int | None,
+    bandwidth: float | None,
+    **settings: Any,
 ) -> "Simulator":
     from mixpanel_export.simulator import Simulator
 

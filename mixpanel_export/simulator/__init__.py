@@ -22,10 +22,25 @@ examples of such tests, and an overview of the simulator.
 
 from mixpanel_export.simulator.changes import Change
 from mixpanel_export.simulator.counts import Counting
+from mixpanel_export.simulator.engage import ProfileRules
 from mixpanel_export.simulator.faults import Fault
 from mixpanel_export.simulator.parse import Rules
+from mixpanel_export.simulator.profiles import Cohort, ProfileRow
 from mixpanel_export.simulator.reply import RequestLog
 from mixpanel_export.simulator.simulator import Simulator
 from mixpanel_export.simulator.truth import Row, Truth, checksum
 
-__all__ = ["Change", "Counting", "Fault", "RequestLog", "Row", "Rules", "Simulator", "Truth", "checksum"]
+__all__ = [
+    "Change",
+    "Cohort",
+    "Counting",
+    "Fault",
+    "ProfileRow",
+    "ProfileRules",
+    "RequestLog",
+    "Row",
+    "Rules",
+    "Simulator",
+    "Truth",
+    "checksum",
+]

@@ -20,10 +20,16 @@ from mixpanel_export.simulator.parse import (
     denial,
     parse,
 )
-from mixpanel_export.simulator.query_api import PATHS as QUERY_PATHS
 from mixpanel_export.simulator.query_api import QueryApi
 from mixpanel_export.simulator.rate_limits import Limits, Refusal
-from mixpanel_export.simulator.reply import RequestLog, Response, RetryAfter, logged, plain, response_headers
+from mixpanel_export.simulator.reply import (
+    RequestLog,
+    Response,
+    RetryAfter,
+    logged,
+    plain,
+    responding,
+)
 from mixpanel_export.simulator.zone import today
 
 
@@ -60,7 +66,7 @@ class Api:
             ConnectionResetFault: The connection must be reset; reading the body may raise this too.
             ConnectionClosedFault: The connection must be closed; reading the body may raise this too.
         """
-        if request.path in QUERY_PATHS and request.method == "GET":
+        if self.queries.serves(request):
             async with self.queries.exchange(request) as response:
                 yield response
             return
@@ -71,17 +77,12 @@ class Api:
         log = RequestLog(len(self.requests) + 1, self.limits.clock(), request.params)
         log.credentials = "authorization" in request.headers
         self.requests.append(log)
-        decision = self._decide(request, log)
-        if isinstance(decision, FixedResponse):
-            async with aclosing(logged(plain(decision.body), log)) as pieces:
-                yield Response(decision.status, response_headers(decision), pieces)
-            return
-        self.limits.begin()
-        try:
-            async with AsyncExitStack() as stack:
-                yield await self._events(request, *decision, log, stack)
-        finally:
-            self.limits.end()
+
+        async def answer(query: tuple[Query, Fault | None], stack: AsyncExitStack) -> Response:
+            return await self._events(request, *query, log, stack)
+
+        async with responding(self._decide(request, log), log, self.limits, answer) as response:
+            yield response
 
     def _decide(self, request: Request, log: RequestLog) -> FixedResponse | tuple[Query, Fault | None]:
         """Decide how to respond. Count the request against the limits if its status counts."""
@@ -97,7 +98,7 @@ class Api:
         if isinstance(query, FixedResponse):
             return self._counted(query, log)
         log.first, log.last = query.first, query.last
-        fault = self.selector.select(self.faults, query.first, query.last, gzip=request.accepts_gzip)
+        fault = self.selector.for_days(self.faults, query.first, query.last, gzip=request.accepts_gzip)
         log.fault = fault.kind if fault else None
         if fault and fault.kind in STATUS:
             return self._counted(self._failure(fault, request), log)

@@ -4,6 +4,7 @@ Each piece is the text that is sent. If an exporter must repair it, the repaired
 replaces each lone surrogate, each byte that is not valid UTF-8, and each raw control byte with U+FFFD.
 """
 
+import json
 from collections.abc import Iterator
 from datetime import date
 from random import Random
@@ -41,6 +42,14 @@ REJECTS: tuple[bytes, ...] = (
 
 def _same(text: bytes) -> Text:
     return Text(text, text)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text.decode())
+    except ValueError:
+        return False
+    return True
 
 
 _SOUND = (
@@ -105,6 +114,9 @@ _BROKEN = (
 )
 _SECOND = b'"time":1,"distinct_id":"second","$insert_id":"second","time":"yesterday","$insert_id":null'
 _PIECES = (*(_same(piece.encode()) for piece in _SOUND), *_BROKEN)
+
+JSON_PIECES = tuple(piece for piece in _PIECES if _is_json(b"{" + piece.sent + b"}"))
+"""Awkward members that are sent as valid JSON, though a string may have a lone surrogate. Each is sent, and stored, as text."""
 
 # @ is replaced with the event's original value, without quotes.
 _TIMES = tuple(map(_same, (

@@ -72,7 +72,7 @@ DRAWN: tuple[int, ...] = tuple(index for index, (_, weight) in enumerate(EVENTS)
 USERS, DETAILS, PAGES, EXTRAS = 2048, 64, 256, 512
 """The number of different pieces of each kind. All are powers of two, so that bits can select a piece."""
 
-_CITIES = (
+CITIES = (
     ("San Francisco", "California", "US"),
     ("São Paulo", "São Paulo", "BR"),
     ("München", "Bavaria", "DE"),
@@ -126,7 +126,7 @@ def text(value: bytes) -> str | None:
 
 def _user(draw: Random, number: int) -> tuple[bytes, bytes]:
     system, browser, version, height, width, library = draw.choice(_SYSTEMS)
-    city, region, country = draw.choice(_CITIES)
+    city, region, country = draw.choice(CITIES)
     device = f"{draw.getrandbits(32):08x}-{draw.getrandbits(16):04x}-4aa1-{draw.getrandbits(48):012x}"
     has_user_id = draw.random() < 0.5
     distinct_id = f"user-{number}" if has_user_id else f"$device:{device}"

@@ -1,4 +1,7 @@
-"""Reads faults from a TOML file with a `[[fault]]` table for each fault. The keys are the fields of `Fault`."""
+"""Reads faults from a TOML file with a table for each fault. The keys are the fields of `Fault`.
+
+`[[fault]]` is a failure of exports, `[[query_fault]]` of event counts, and `[[profile_fault]]` of profiles.
+"""
 
 import tomllib
 from datetime import date, datetime
@@ -13,25 +16,30 @@ NONE = "none"
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", date: "a date"}
 
 
-def read_faults(text: str) -> list[Fault]:
-    """Return the faults in a file, in file order.
+TABLES = ("fault", "query_fault", "profile_fault")
+
+
+def read_faults(text: str, table: str = "fault") -> list[Fault]:
+    """Return the faults in a file that have this name of a *table*, in file order.
 
     Raises:
         ValueError: The file is not valid TOML, or a fault is not valid. The message gives the fault's number, counting
             from 1.
     """
     file = tomllib.loads(text)
-    entries = file.pop("fault", [])
-    if file:
-        raise ValueError(f"unknown key {next(iter(file))}; a fault file has [[fault]] tables only")
+    if unknown := [name for name in file if name not in TABLES]:
+        raise ValueError(
+            f"unknown key {unknown[0]}; a fault file has [[{']], [['.join(TABLES)}]] tables only"
+        )
+    entries = file.get(table, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError("fault must be written as [[fault]] tables")
+        raise ValueError(f"{table} must be written as [[{table}]] tables")
     faults = []
     for number, entry in enumerate(entries, 1):
         try:
             faults.append(_fault(entry))
         except ValueError as error:
-            raise ValueError(f"fault {number}: {error}") from error
+            raise ValueError(f"{table} {number}: {error}") from error
     return faults
 
 

@@ -1,10 +1,11 @@
 """Faults: the failures to simulate, the requests that fail, and the number of failures.
 
-To add a kind of fault, add its name to `Kind`, and an entry to one of three tables: `STATUS` in this module replaces
-the whole response; `LINES` and `WIRE` in `fault_stages` change the body.
+To add a kind of fault, add its name to `Kind` or `PageKind`, and an entry to one of four tables: `STATUS` in this module replaces
+the whole response; `LINES` and `WIRE` in `fault_stages` change the body; `PAGES` in `engage` changes a page of profiles.
 """
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from random import Random
@@ -19,6 +20,11 @@ Kind = Literal[
     "reset", "close", "stall",
     "truncated_gzip", "corrupt_crc", "trailing_garbage", "two_members", "empty_body",
 ]  # fmt: skip
+PageKind = Literal[
+    "session_evicted", "short_page", "total_too_low", "total_too_high", "wrong_page", "page_again",
+    "profile_repeated", "profile_skipped",
+]  # fmt: skip
+"""Failures of pages of profiles. Pages can also fail like exports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +51,15 @@ class Fault:
         location: URL of a redirect; None adds a slash to the path, or removes it.
         days: The only days that the fault applies to. *after* and *times* then count for each day separately. Empty for
             no restriction.
+        pages: The only pages of profiles that the fault applies to, counted from 0. *after* and *times* then count for
+            each page separately. Empty for no restriction.
 
     Raises:
         ValueError: A share is outside 0 to 1, a number is negative, the status is outside 200 to 599, or
             *location* has characters that are not allowed in a header.
     """
 
-    kind: Kind
+    kind: Literal[Kind, PageKind]
     first: date | None = None
     last: date | None = None
     probability: float = 1.0
@@ -65,6 +73,7 @@ class Fault:
     newline: bool = True
     location: str | None = None
     days: tuple[date, ...] = ()
+    pages: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges of the values."""
@@ -90,12 +99,12 @@ class Fault:
 
 @dataclass(slots=True)
 class _Counts:
-    """The counters of one fault, keyed by day, or by None if the fault has no *days*."""
+    """The counters of one fault, keyed by day or page, or by None if the fault has no *days* or *pages*."""
 
     fault: Fault  # keeps the object alive, because its id is used as a key
     requests: int = 0
-    matches: Counter[date | None] = field(default_factory=Counter)
-    failures: Counter[date | None] = field(default_factory=Counter)
+    matches: Counter[date | int | None] = field(default_factory=Counter)
+    failures: Counter[date | int | None] = field(default_factory=Counter)
 
 
 class FaultSelector:
@@ -105,11 +114,19 @@ class FaultSelector:
         self._random = Random(f"{seed}:faults")
         self._counts: dict[int, _Counts] = {}
 
-    def select(self, faults: list[Fault], first: date, last: date, *, gzip: bool) -> Fault | None:
-        """Return the first of *faults* that makes this request fail, or None."""
-        for fault in faults:
-            applies = fault.applies_to(first, last) and (gzip or fault.kind not in GZIP_ONLY)
-            if applies and self._fails(fault, first, last):
+    def for_days(self, faults: list[Fault], first: date, last: date, *, gzip: bool) -> Fault | None:
+        """Return the first of *faults* that makes a request for these days fail, or None."""
+        for fault in _possible(faults, gzip=gzip):
+            keys = [day for day in fault.days if first <= day <= last] if fault.days else [None]
+            if fault.applies_to(first, last) and self._fails(fault, keys):
+                return fault
+        return None
+
+    def for_page(self, faults: list[Fault], page: int, *, gzip: bool) -> Fault | None:
+        """Return the first of *faults* that makes a request for this page of profiles fail, or None."""
+        for fault in _possible(faults, gzip=gzip):
+            applies = page in fault.pages or not fault.pages
+            if applies and self._fails(fault, [page] if fault.pages else [None]):
                 return fault
         return None
 
@@ -117,21 +134,24 @@ class FaultSelector:
         """Return how many requests failed because of *fault*."""
         return self._counts[id(fault)].requests if id(fault) in self._counts else 0
 
-    def _fails(self, fault: Fault, first: date, last: date) -> bool:
+    def _fails(self, fault: Fault, keys: Sequence[date | int | None]) -> bool:
         counts = self._counts.setdefault(id(fault), _Counts(fault))
-        days = [day for day in fault.days if first <= day <= last] if fault.days else [None]
-        counts.matches.update(days)
+        counts.matches.update(keys)
         due = [
-            day
-            for day in days
-            if counts.matches[day] > fault.after
-            and (fault.times is None or counts.failures[day] < fault.times)
+            key
+            for key in keys
+            if counts.matches[key] > fault.after
+            and (fault.times is None or counts.failures[key] < fault.times)
         ]
         if not due or self._random.random() >= fault.probability:
             return False
         counts.failures.update(due)
         counts.requests += 1
         return True
+
+
+def _possible(faults: list[Fault], *, gzip: bool) -> Iterator[Fault]:
+    return (fault for fault in faults if gzip or fault.kind not in GZIP_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +200,11 @@ STATUS: dict[str, FixedResponse] = {
     "empty_200": FixedResponse(200, ""),
     "timeout_error": FixedResponse(400, '{"request": "/api/2.0/export", "error": "Timeout Error."}', _JSON),
     "redirect": FixedResponse(302, ""),
+    "session_evicted": FixedResponse(
+        400,
+        '{"request": "/api/query/engage", "error": "request for page in uncached query for params"}',
+        _JSON,
+    ),
 }
 """Responses without events. Their bodies were observed, except for 413, 414, 416 and redirects."""
 

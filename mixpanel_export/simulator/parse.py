@@ -24,6 +24,7 @@ class Request:
     method: str
     target: str
     headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def path(self) -> str:
@@ -38,8 +39,8 @@ class Request:
 
     @property
     def params(self) -> dict[str, str]:
-        """The query parameters. If a key is repeated, the last value wins."""
-        return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
+        """The parameters of the URL and the body. If a key is repeated, the last value wins, and the body's over the URL's."""
+        return _form(urlsplit(self.target).query) | _body_params(self.body)
 
     @property
     def accepts_gzip(self) -> bool:
@@ -172,6 +173,26 @@ def parse(
     except _InvalidError as error:
         return rules.refusal(request, error.subject, error.text, error.status)
     return query
+
+
+def _form(text: str) -> dict[str, str]:
+    return dict(parse_qsl(text, keep_blank_values=True))
+
+
+def _body_params(body: bytes) -> dict[str, str]:
+    """Return the parameters of a body, which is a JSON object or else a form. Values that are not strings become JSON."""
+    text = body.decode("utf-8", "replace")
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return _form(text)
+    if not isinstance(values, dict):
+        return {}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 def _check_bounds(project: Project, query: Query, today: date) -> None:

@@ -1,31 +1,24 @@
-"""The endpoints of the Query API for event counts, without sockets.
+"""The Query API, without sockets: its limits, refusals and JSON responses. Each endpoint has a module of its own.
 
-Their limits are 60 requests per rolling hour and 5 at a time (docs: reference/rate-limits.mdx). Refusals have the text
-and the headers that were observed. Responses without events are not documented; see `Counting`.
+The limits are 60 requests per rolling hour and 5 at a time (docs: reference/rate-limits.mdx). Refusals have the text
+and the headers that were observed.
 """
 
 import gzip
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-from mixpanel_export.simulator.counts import Counts
 from mixpanel_export.simulator.fault_stages import LINES, WIRE
-from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Fault, FaultSelector, FixedResponse
-from mixpanel_export.simulator.parse import Project, Query, Request, Rules, denial, parse
+from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Fault, FixedResponse
+from mixpanel_export.simulator.parse import Project, Request, Rules, denial
 from mixpanel_export.simulator.rate_limits import Limits, Refusal
-from mixpanel_export.simulator.reply import RequestLog, Response, logged, plain, response_headers
-from mixpanel_export.simulator.zone import today
+from mixpanel_export.simulator.reply import RequestLog, Response, logged, plain, responding
 
-_ROOTS = ("/api/query", "/api/2.0")
-EVENTS = frozenset(f"{root}/events{slash}" for root in _ROOTS for slash in ("", "/"))
-NAMES = frozenset(f"{root}/events/names{slash}" for root in _ROOTS for slash in ("", "/"))
-PATHS = EVENTS | NAMES
+ROOTS = ("/api/query", "/api/2.0")
 
-_MAX_NAMES = 255  # the default of `limit` (docs: openapi/query.openapi.yaml)
-_COMMON_NAMES_DAYS = 31  # the days in which the most common names are counted
 _CONCURRENCY_PAUSE = 10  # seconds in `Retry-After`, as observed
 _GZIP_OVER = 1400
 _HELP = (
@@ -34,92 +27,83 @@ _HELP = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response with status 200: a function that returns its JSON text, and the fault that changes it.
+
+    The response begins after a number of *seconds*.
+    """
+
+    body: Callable[[], bytes]
+    fault: Fault | None = None
+    seconds: float = 0.0
+
+
+class Endpoint(Protocol):
+    """Some paths of the Query API."""
+
+    requests: list[RequestLog]
+
+    def serves(self, request: Request) -> bool:
+        """Return whether *request* is for this endpoint."""
+
+    def is_counted(self, request: Request) -> bool:
+        """Return whether *request* counts against the requests of an hour."""
+
+    def prepare(self, request: Request, log: RequestLog) -> FixedResponse | Answer:
+        """Return the answer to *request*, or a refusal. The request has been admitted."""
+
+
 @dataclass(slots=True)
 class QueryApi:
-    """The endpoints of one project."""
+    """The Query API of one project. All endpoints share the limits."""
 
     project: Project
-    counts: Counts
+    endpoints: Sequence[Endpoint]
     limits: Limits
-    selector: FaultSelector
-    now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]]
     uncounted: frozenset[int]
     rules: Rules
-    faults: list[Fault] = field(default_factory=list)
-    requests: list[RequestLog] = field(default_factory=list)
+
+    def serves(self, request: Request) -> bool:
+        """Return whether an endpoint serves *request*."""
+        return any(endpoint.serves(request) for endpoint in self.endpoints)
 
     @asynccontextmanager
     async def exchange(self, request: Request) -> AsyncIterator[Response]:
-        """Respond to *request*, whose path is in `PATHS`. The request is in progress until the context exits.
+        """Respond to *request*, which an endpoint serves. The request is in progress until the context exits.
 
         Raises:
             ConnectionResetFault: The connection must be reset; reading the body may raise this too.
             ConnectionClosedFault: The connection must be closed; reading the body may raise this too.
         """
-        log = RequestLog(len(self.requests) + 1, self.limits.clock(), request.params)
+        endpoint = next(endpoint for endpoint in self.endpoints if endpoint.serves(request))
+        log = RequestLog(len(endpoint.requests) + 1, self.limits.clock(), request.params)
         log.credentials = "authorization" in request.headers
-        self.requests.append(log)
-        decision = self._decide(request, log)
-        if isinstance(decision, FixedResponse):
-            async with aclosing(logged(plain(decision.body), log)) as pieces:
-                yield Response(decision.status, response_headers(decision), pieces)
-            return
-        self.limits.begin()
-        try:
-            async with AsyncExitStack() as stack:
-                yield await self._answer(request, *decision, log, stack)
-        finally:
-            self.limits.end()
+        endpoint.requests.append(log)
 
-    def _decide(self, request: Request, log: RequestLog) -> FixedResponse | tuple[Query, Fault | None]:
+        async def answer(answer: Answer, stack: AsyncExitStack) -> Response:
+            return await self._send(answer, log, stack, accepts_gzip=request.accepts_gzip)
+
+        async with responding(self._decide(endpoint, request, log), log, self.limits, answer) as response:
+            yield response
+
+    def _decide(self, endpoint: Endpoint, request: Request, log: RequestLog) -> FixedResponse | Answer:
         """Decide how to respond. Count the request against the limits if its status counts."""
-        if denied := denial(self.project, request, self.rules):
-            return self._counted(denied, log)
-        if refusal := self.limits.refusal():
-            return self._counted(self._over_limit(refusal), log)
-        query = self._query(request)
-        if isinstance(query, FixedResponse):
-            return self._counted(query, log)
-        log.first, log.last = query.first, query.last
-        fault = self.selector.select(self.faults, query.first, query.last, gzip=request.accepts_gzip)
-        log.fault = fault.kind if fault else None
-        if fault and fault.kind in STATUS:
-            response = STATUS[fault.kind]
-            retry_after = None if fault.retry_after is None else f"{fault.retry_after:g}"
-            response = replace(
-                response,
-                status=fault.status or response.status,
-                body=response.body if fault.text is None else fault.text,
-                retry_after=retry_after if fault.kind in {"429", "503"} else None,
-            )
-            return self._counted(response, log)
-        self.limits.count_arrival()
-        return query, fault
-
-    def _query(self, request: Request) -> Query | FixedResponse:
-        """Return the requested days and names, or a refusal."""
-        params = request.params
-        day = today(self.now(), self.counts.counting.timezone or self.counts.profile.timezone)
-        if params.get("type", "general") not in {"general", "unique", "average"}:
-            return _invalid("invalid type")
-        if not params.get("limit", "1").isdecimal():
-            return _invalid("invalid limit")
-        if request.path in NAMES:
-            return Query(day - timedelta(days=_COMMON_NAMES_DAYS - 1), day)
-        if params.get("unit", "day") != "day":
-            return _invalid("the simulator supports only the unit day")
-        if "event" not in params:
-            return _invalid("missing required parameter: event")
-        return parse(self.project, request, day, self.rules)
-
-    def _counted(self, response: FixedResponse, log: RequestLog) -> FixedResponse:
-        if response.status not in self.uncounted:
+        counted = endpoint.is_counted(request)
+        if (refused := denial(self.project, request, self.rules)) is not None:
+            decision: FixedResponse | Answer = refused
+        elif refusal := self.limits.refusal(counted=counted):
+            decision = self._over_limit(request, refusal)
+        else:
+            decision = endpoint.prepare(request, log)
+        if isinstance(decision, FixedResponse):
+            log.status = decision.status
+        if counted and log.status not in self.uncounted:
             self.limits.count_arrival()
-        log.status = response.status
-        return response
+        return decision
 
-    def _over_limit(self, refusal: Refusal) -> FixedResponse:
+    def _over_limit(self, request: Request, refusal: Refusal) -> FixedResponse:
         limits, concurrent = self.limits, refusal.concurrent
         reason = (
             f"concurrency limit ({limits.in_progress + 1}/{limits.concurrent} queries running concurrently)."
@@ -127,26 +111,28 @@ class QueryApi:
             else f"rate limit ({limits.used + 1}/{limits.per_hour} queries running in the last hour).{_HELP}"
         )
         text = f"Query rate limit exceeded for project_id: {self.project.project_id}. This request exceeded the {reason}"
+        url = {} if concurrent else {"request": f"https://mixpanel.com{request.target}"}
         return FixedResponse(
             429,
-            json.dumps({"error": text}),
+            json.dumps(url | {"error": text}),
             "application/json",
             str(_CONCURRENCY_PAUSE) if concurrent else None,
             limits.headers(_CONCURRENCY_PAUSE),
         )
 
-    async def _answer(
-        self, request: Request, query: Query, fault: Fault | None, log: RequestLog, stack: AsyncExitStack
+    async def _send(
+        self, answer: Answer, log: RequestLog, stack: AsyncExitStack, *, accepts_gzip: bool
     ) -> Response:
+        fault = answer.fault
         if fault and fault.kind in BEFORE_HEAD:
             raise BEFORE_HEAD[fault.kind]
         if fault and fault.kind == "stall_before_head":
             await self.sleep(fault.seconds)
-        value = self._names(request, query) if request.path in NAMES else self._values(request, query)
-        body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        body = await self._text(body, fault)
-        compressed = request.accepts_gzip and len(body) > _GZIP_OVER
-        wire = gzip.compress(body, mtime=0) if compressed else body
+        if answer.seconds:
+            await self.sleep(answer.seconds)
+        body = await self._text(answer.body(), fault)
+        compressed = accepts_gzip and len(body) > _GZIP_OVER
+        wire = gzip.compress(body, 1, mtime=0) if compressed else body
         log.status = 200
         pieces = logged(self._pieces(wire, fault), log)
         stack.push_async_callback(pieces.aclose)
@@ -175,42 +161,21 @@ class QueryApi:
         ):
             return b"".join([piece async for piece in pieces])
 
-    def _values(self, request: Request, query: Query) -> object:
-        """Return the counts of the requested names on the requested days."""
-        kind, zeros = request.params.get("type", "general"), self.counts.counting.zeros
-        names = list(dict.fromkeys(json.loads(request.params["event"])))
-        days = list(query.days())
-        users = {day: self.counts.users(day, self.now()) for day in days}
-        counted = {
-            name: {
-                str(day): _number(kind, list(users[day].get(name, {}).values()))
-                for day in days
-                if zeros or name in users[day]
-            }
-            for name in names
-        }
-        values = {name: by_day for name, by_day in counted.items() if by_day}
-        return {"data": {"series": [str(day) for day in days], "values": values}, "legend_size": len(values)}
 
-    def _names(self, request: Request, query: Query) -> list[str]:
-        """Return the most common names, in descending order of their counts."""
-        totals: dict[str, int] = {}
-        for day in query.days():
-            for name, users in self.counts.users(day, self.now()).items():
-                totals[name] = totals.get(name, 0) + users.total()
-        limit = int(request.params.get("limit", _MAX_NAMES))
-        return sorted(totals, key=lambda name: (-totals[name], name))[:limit]
+def failure(fault: Fault | None) -> FixedResponse | None:
+    """Return the response of a fault that replaces the whole response; None for any other fault."""
+    if fault is None or fault.kind not in STATUS:
+        return None
+    response = STATUS[fault.kind]
+    retry_after = None if fault.retry_after is None else f"{fault.retry_after:g}"
+    return replace(
+        response,
+        status=fault.status or response.status,
+        body=response.body if fault.text is None else fault.text,
+        retry_after=retry_after if fault.kind in {"429", "503"} else None,
+    )
 
 
-def _number(kind: str, events_of_users: list[int]) -> float:
-    match kind:
-        case "unique":
-            return len(events_of_users)
-        case "average":
-            return sum(events_of_users) / max(1, len(events_of_users))
-        case _:
-            return sum(events_of_users)
-
-
-def _invalid(text: str) -> FixedResponse:
+def invalid(text: str) -> FixedResponse:
+    """Return the refusal of an invalid request."""
     return FixedResponse(400, json.dumps({"error": text}), "application/json")

@@ -33,13 +33,18 @@ class Limits:
     max_in_progress: int = 0
     _arrivals: deque[float] = field(default_factory=deque)
 
-    def refusal(self) -> Refusal | None:
-        """Return a refusal if one more request would exceed a limit now, else None."""
+    def refusal(self, *, counted: bool = True) -> Refusal | None:
+        """Return a refusal if one more request would exceed a limit now, else None.
+
+        If it is not *counted* against the windows, only the limit of concurrent requests applies.
+        """
         now = self.clock()
         while self._arrivals and self._arrivals[0] <= now - HOUR:
             self._arrivals.popleft()
         if self.concurrent and self.in_progress >= self.concurrent:
             return Refusal("too many export requests in progress for this project", 1, concurrent=True)
+        if not counted:
+            return None
         if self.per_second and self._oldest_of(self.per_second) > now - 1.0:
             return Refusal(f"too many export requests per second (limit {self.per_second})", 1)
         if self.per_hour and len(self._arrivals) >= self.per_hour:

@@ -1,15 +1,18 @@
 """Responses, and the log of requests. All endpoints use them."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
 from http.client import responses
-from typing import Literal
+from typing import Literal, TypeVar
 
 from mixpanel_export.simulator.faults import FixedResponse
+from mixpanel_export.simulator.rate_limits import Limits
 
 Headers = tuple[tuple[str, str], ...]
 RetryAfter = Literal["seconds", "date", "none"]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -19,7 +22,7 @@ class RequestLog:
     Attributes:
         number: Position in the order of arrival, counting from 1.
         time: Arrival time on the simulator's clock.
-        params: Query parameters.
+        params: Parameters of the URL and the body.
         first: First day requested; None if the dates are invalid, or if the request was rejected before they were read.
         last: Last day requested; None in the same cases as *first*.
         status: Status of the response; None until the response head is sent.
@@ -81,3 +84,26 @@ async def logged(pieces: AsyncGenerator[bytes, None], log: RequestLog) -> AsyncG
         yield piece
         log.bytes_sent += len(piece)
     log.finished = True
+
+
+@asynccontextmanager
+async def responding(
+    decision: FixedResponse | T,
+    log: RequestLog,
+    limits: Limits,
+    answer: Callable[[T, AsyncExitStack], Awaitable[Response]],
+) -> AsyncIterator[Response]:
+    """Yield the response to a request: *decision* itself, or the result of *answer* for it.
+
+    A request with an answer is in progress until the context exits.
+    """
+    if isinstance(decision, FixedResponse):
+        async with aclosing(logged(plain(decision.body), log)) as pieces:
+            yield Response(decision.status, response_headers(decision), pieces)
+        return
+    limits.begin()
+    try:
+        async with AsyncExitStack() as stack:
+            yield await answer(decision, stack)
+    finally:
+        limits.end()

@@ -66,17 +66,20 @@ class _Connection:
         except (ConnectionClosedFault, h11.RemoteProtocolError, anyio.BrokenResourceError):
             return
 
-    async def _request(self) -> h11.Request | None:
-        """Read one request and discard its body. Return None at the end of the connection."""
-        request: h11.Request | None = None
+    async def _request(self) -> Request | None:
+        """Read one request. Return None at the end of the connection."""
+        head: h11.Request | None = None
+        body = bytearray()
         while True:
             match event := self._http.next_event():
                 case h11.NEED_DATA:
                     self._http.receive_data(await self._receive())
                 case h11.Request():
-                    request = event
-                case h11.EndOfMessage():
-                    return request
+                    head = event
+                case h11.Data():
+                    body += event.data
+                case h11.EndOfMessage() if head is not None:
+                    return _parsed(head, bytes(body))
                 case h11.ConnectionClosed() | h11.PAUSED:
                     return None
 
@@ -86,12 +89,7 @@ class _Connection:
         except anyio.EndOfStream:
             return b""
 
-    async def _respond(self, event: h11.Request) -> None:
-        request = Request(
-            event.method.decode("ascii"),
-            event.target.decode("ascii"),
-            {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers},
-        )
+    async def _respond(self, request: Request) -> None:
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch, tasks.cancel_scope)
@@ -121,3 +119,8 @@ class _Connection:
             if piece and not head_only:
                 await self._stream.send(self._http.send(h11.Data(piece)) or b"")
         await self._stream.send(self._http.send(h11.EndOfMessage()) or b"")
+
+
+def _parsed(head: h11.Request, body: bytes) -> Request:
+    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+    return Request(head.method.decode("ascii"), head.target.decode("ascii"), headers, body)

@@ -13,9 +13,13 @@ from mixpanel_export.simulator.api import Api, Replies
 from mixpanel_export.simulator.body import GZIP_OVER, Pace, Source, selected
 from mixpanel_export.simulator.counts import DEFAULT_COUNTING, Counting, Counts
 from mixpanel_export.simulator.days import moves_between_days, moving_enabled, settled_at
+from mixpanel_export.simulator.engage import DEFAULT_PROFILE_RULES, Engage, People, ProfileRules
+from mixpanel_export.simulator.engage_query import EVERYONE, ProfileSelection
+from mixpanel_export.simulator.event_counts import EventCounts
 from mixpanel_export.simulator.events import Content, Profile, Record, line
 from mixpanel_export.simulator.faults import Fault, FaultSelector
 from mixpanel_export.simulator.parse import DEFAULT_RULES, Project, Query, Rules
+from mixpanel_export.simulator.profiles import ProfileRow
 from mixpanel_export.simulator.query_api import QueryApi
 from mixpanel_export.simulator.rate_limits import Limits
 from mixpanel_export.simulator.reply import RequestLog, RetryAfter
@@ -62,6 +66,8 @@ class Simulator:
         queries_per_hour: Maximum requests to the Query API in a rolling hour; 0 for no limit.
         queries_concurrent: Maximum concurrent requests to the Query API; 0 for no limit.
         counting: The rules by which the Query API counts events.
+        profiles: Number of user profiles. The first ones belong to the users of the events.
+        profile_rules: The pages of profiles, where Mixpanel's behaviour is undocumented or varies.
         uncounted: Statuses of responses that do not count against the limits.
         limit_retry_after: Format of `Retry-After` in a 429 response.
         first_byte: Time from a request to the first byte of its response.
@@ -73,7 +79,9 @@ class Simulator:
             member.
         content_type: Content type of responses with events.
         rules: The responses to invalid requests, where Mixpanel's behaviour is undocumented or varies.
-        faults: The failures to simulate. `Simulator.faults` can be changed between requests.
+        faults: The failures to simulate in exports. `Simulator.faults` can be changed between requests.
+        query_faults: The same for event counts.
+        profile_faults: The same for profiles.
         cache_bytes: Memory for compressed days, in bytes.
         clock: Clock for the limits and the pace, in seconds from an arbitrary origin.
         now: Returns the current time. Events that arrive later are not sent.
@@ -100,6 +108,8 @@ class Simulator:
         queries_per_hour: int = 60,
         queries_concurrent: int = 5,
         counting: Counting = DEFAULT_COUNTING,
+        profiles: int = 0,
+        profile_rules: ProfileRules = DEFAULT_PROFILE_RULES,
         uncounted: frozenset[int] = frozenset({401, 402, 429}),
         limit_retry_after: RetryAfter = "seconds",
         first_byte: float = 0.0,
@@ -111,6 +121,8 @@ class Simulator:
         content_type: str = "text/plain",
         rules: Rules = DEFAULT_RULES,
         faults: Sequence[Fault] = (),
+        query_faults: Sequence[Fault] = (),
+        profile_faults: Sequence[Fault] = (),
         cache_bytes: int = 256 * 1024 * 1024,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
@@ -130,12 +142,14 @@ class Simulator:
         project = Project(username, secret, project_id, legacy_secret, history_days)
         replies = Replies(first_byte, limit_retry_after, uncounted, content_type)
         selector = FaultSelector(self.profile.seed)
-        query_limits = Limits(clock, 0, queries_per_hour, queries_concurrent)
-        self._queries = QueryApi(
-            project, Counts(self.profile, counting), query_limits, selector, now, sleep, uncounted, rules
-        )
+        counts = Counts(self.profile, counting)
+        self._counts = EventCounts(project, counts, selector, now, rules, list(query_faults))
+        people = People(self.profile, profiles, profile_rules)
+        self._engage = Engage(people, selector, clock, list(profile_faults))
+        self._query_limits = Limits(clock, 0, queries_per_hour, queries_concurrent)
+        queries = QueryApi(project, (self._counts, self._engage), self._query_limits, sleep, uncounted, rules)
         self._api = Api(
-            project, self._source, self._limits, list(faults), selector, now, replies, self._queries, rules
+            project, self._source, self._limits, list(faults), selector, now, replies, queries, rules
         )
 
     @property
@@ -149,17 +163,45 @@ class Simulator:
 
     @property
     def query_faults(self) -> list[Fault]:
-        """The failures to simulate in the Query API. Kinds that change lines change its JSON text."""
-        return self._queries.faults
+        """The failures to simulate in event counts. Kinds that change lines change the JSON text."""
+        return self._counts.faults
 
     @query_faults.setter
     def query_faults(self, faults: Sequence[Fault]) -> None:
-        self._queries.faults = list(faults)
+        self._counts.faults = list(faults)
 
     @property
     def query_requests(self) -> list[RequestLog]:
-        """All requests to the Query API, successful or not, in order of arrival."""
-        return self._queries.requests
+        """All requests for event counts, successful or not, in order of arrival."""
+        return self._counts.requests
+
+    @property
+    def profile_faults(self) -> list[Fault]:
+        """The failures to simulate in profiles. Kinds that change lines change the JSON text."""
+        return self._engage.faults
+
+    @profile_faults.setter
+    def profile_faults(self, faults: Sequence[Fault]) -> None:
+        self._engage.faults = list(faults)
+
+    @property
+    def profile_requests(self) -> list[RequestLog]:
+        """All requests for profiles, successful or not, in order of arrival."""
+        return self._engage.requests
+
+    @property
+    def profile_revision(self) -> int:
+        """The state of the profiles, from 0. With each number, some are new, changed or gone. Sessions keep their state."""
+        return self._engage.revision
+
+    @profile_revision.setter
+    def profile_revision(self, number: int) -> None:
+        self._engage.revision = number
+
+    @property
+    def max_concurrent_queries(self) -> int:
+        """The maximum number of concurrent requests to the Query API so far, like `max_concurrent`."""
+        return self._query_limits.max_in_progress
 
     @property
     def requests(self) -> list[RequestLog]:
@@ -221,9 +263,40 @@ class Simulator:
         own = sum((self._truth(day, selection, zone) for day in days), Truth())
         return own + expected_result(self._moving(days, selection), zone)
 
+    def profile_truth(
+        self,
+        *,
+        where: str | None = None,
+        properties: Sequence[str] | None = None,
+        distinct_ids: Sequence[str] | None = None,
+        cohort: int | None = None,
+        include_all_users: bool = True,
+        group: str | None = None,
+    ) -> dict[str, str]:
+        """Return the exact text of each profile's properties, by its id, in the order of the pages.
+
+        The arguments are those of a request; *group* is `data_group_id`.
+
+        Raises:
+            ValueError: *where* is malformed.
+        """
+        selection = ProfileSelection(
+            where,
+            None if properties is None else frozenset(properties),
+            None if distinct_ids is None else frozenset(distinct_ids),
+            cohort,
+            include_all_users,
+            group,
+        )
+        return {row.distinct_id: row.properties for row in self.profile_rows(selection)}
+
+    def profile_rows(self, selection: ProfileSelection = EVERYONE) -> Iterator[ProfileRow]:
+        """Yield the rows that requesting these profiles now should produce."""
+        return (each.row for each in self._engage.selected(selection))
+
     def counts(self, day: date) -> dict[str, int]:
         """Return the number of events that the Query API counts for *day* now, for each name that has any."""
-        users = self._queries.counts.users(day, self._now())
+        users = self._counts.counts.users(day, self._now())
         return {name: by_user.total() for name, by_user in users.items()}
 
     def rows(

@@ -34,10 +34,14 @@ from mixpanel_export.simulator.zone import EPOCH
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The values that a term can use: an event's time (JSON text) and properties, and the list items that `any` has bound."""
+    """The values that a term can use: an event's time (JSON text) and properties, or those of a user profile."""
 
     time: bytes
     properties: Mapping[str, object]
+    user: Mapping[str, object] = field(default_factory=dict)
+    """The user's properties; empty for an event."""
+    behaviors: Mapping[str, object] = field(default_factory=dict)
+    """The user's number of events for each of the request's `behaviors`."""
     bindings: Mapping[str, object] = field(default_factory=dict)
     """The list items by the names that `any` has bound to them."""
 
@@ -67,6 +71,12 @@ def scope(time: bytes, properties: bytes) -> Scope:
     return Scope(time, _DECODER.decode(properties.decode("utf-8", "replace")))
 
 
+def profile_scope(distinct_id: str, properties: bytes, behaviors: Mapping[str, int]) -> Scope:
+    """Return the scope of a user profile. Its properties are those of `properties` and of `user`."""
+    values = {"$distinct_id": distinct_id} | _DECODER.decode(properties.decode("utf-8", "replace") or "{}")
+    return Scope(b"", values, values, {name: Decimal(count) for name, count in behaviors.items()})
+
+
 def to_time(value: str | Decimal) -> datetime:
     """Return the time in naive UTC, from an ISO time (in UTC unless it has an offset) or from seconds since 1970.
 
@@ -92,11 +102,19 @@ def bound_item(name: str) -> Term:
     return lambda scope: scope.bindings[name]
 
 
-def event_property(source: str, key: str) -> Term:
-    """Return a term for an event property. User properties are undefined. `$time` is the event's time."""
-    if source != "user" and key == "$time":
-        return lambda scope: event_time(scope.time)
-    return (lambda scope: scope.properties.get(key)) if source == "properties" else constant(None)
+def item(source: str, key: str) -> Term:
+    """Return a term for an item of `properties`, `user`, `event` or `behaviors`. `$time` is the event's time."""
+    match source:
+        case "user":
+            return lambda scope: scope.user.get(key)
+        case "behaviors":
+            return lambda scope: scope.behaviors.get(key)
+        case _ if key == "$time":
+            return lambda scope: event_time(scope.time)
+        case "properties":
+            return lambda scope: scope.properties.get(key)
+        case _:
+            return constant(None)
 
 
 def any_of(terms: Sequence[Term]) -> Term:

@@ -32,6 +32,7 @@ class Transport(httpx.AsyncBaseTransport):
             request.method,
             request.url.raw_path.decode("ascii"),
             {name.lower(): value for name, value in request.headers.items()},
+            await request.aread(),
         )
         timeout: float | None = request.extensions.get("timeout", {}).get("read")
         async with AsyncExitStack() as stack:

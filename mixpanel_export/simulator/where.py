@@ -1,4 +1,4 @@
-"""Compiles a segmentation expression, the value of the `where` parameter, into a predicate on events.
+"""Compiles a segmentation expression, the value of the `where` parameter, into a predicate on events or profiles.
 
     properties["plan"] == "team" and not defined(user["$email"]) or event["$time"] < datetime("2024-03-01")
 
@@ -12,7 +12,7 @@ precedence apply from left to right. Everything else is rejected, with a message
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from mixpanel_export.simulator import terms
 from mixpanel_export.simulator.terms import Term
@@ -32,6 +32,9 @@ MAX_ANY = 3
 Predicate = Callable[[bytes, bytes], bool]
 """Takes an event's `time` (empty if it has none) and `properties` as JSON text; returns whether the event matches."""
 
+ProfilePredicate = Callable[[str, bytes, Mapping[str, int]], bool]
+"""Takes a profile's id, its properties as JSON text, and its number of events for each of the request's `behaviors`."""
+
 _TOKEN = re.compile(
     r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)'
     r"|(?P<word>[A-Za-z_]\w*)|(?P<sign>[=!<>]=|[-+*/%=<>()\[\],])|(?P<unknown>\S)",
@@ -41,7 +44,9 @@ _SHOWN = 50  # the maximum number of characters that a message shows from a toke
 _FUNCTIONS = frozenset(
     {"defined", "datetime", "any", "boolean", "number", "string", "floor", "round", "ceil"}
 )
-_RESERVED = _FUNCTIONS | {"and", "or", "not", "in", "true", "false", "properties", "user", "event"}
+_RESERVED = _FUNCTIONS | {
+    "and", "or", "not", "in", "true", "false", "properties", "user", "event", "behaviors",
+}  # fmt: skip
 
 
 class WhereError(ValueError):
@@ -56,6 +61,16 @@ def compiled(expression: str) -> Predicate:
     """
     term = _Parser(expression).parse()
     return lambda time, properties: term(terms.scope(time, properties)) is True
+
+
+def compiled_for_profiles(expression: str) -> ProfilePredicate:
+    """Return the predicate on user profiles for *expression*.
+
+    Raises:
+        WhereError: As for `compiled`.
+    """
+    term = _Parser(expression).parse()
+    return lambda *profile: term(terms.profile_scope(*profile)) is True
 
 
 class _Parser:
@@ -150,11 +165,11 @@ class _Parser:
         match word.lower():
             case "true" | "false" as literal:
                 return terms.constant(literal == "true")
-            case "properties" | "user" | "event" as source:
+            case "properties" | "user" | "event" | "behaviors" as source:
                 self._expect("[")
                 name = _unquoted(self._take("text"))
                 self._expect("]")
-                return terms.event_property(source, name)
+                return terms.item(source, name)
             case function if function in _FUNCTIONS:
                 self._expect("(")
                 term = self._call(function)

@@ -24,7 +24,7 @@ from mixpanel_export.cli.simulate import EXAMPLES, command
 from mixpanel_export.simulator import Fault
 from mixpanel_export.simulator.events import Profile
 from mixpanel_export.simulator.fault_file import read_faults
-from mixpanel_export.simulator.faults import Kind
+from mixpanel_export.simulator.faults import Kind, PageKind
 
 WEEK = ["--from", "2024-03-01", "--to", "2024-03-07"]
 MPX = [sys.executable, "-c", "from mixpanel_export.cli import main; main()"]
@@ -212,7 +212,10 @@ def test_a_project_may_have_any_number_of_days() -> None:
         ('[[fault]]\nkind = "500"\nstatus = 99', "fault 1: status must be between 200 and 599, not 99"),
         ('[fault]\nkind = "500"', "fault must be written as [[fault]] tables"),
         ("fault = [1]", "fault must be written as [[fault]] tables"),
-        ("[simulator]\nseed = 1", "unknown key simulator; a fault file has [[fault]] tables only"),
+        (
+            "[simulator]\nseed = 1",
+            "unknown key simulator; a fault file has only the tables [[fault]], [[query_fault]], [[profile_fault]]",
+        ),
         ("[[fault", "Expected ']]'"),
         ("\udcff", "'utf-8' codec can't decode"),
     ],
@@ -256,6 +259,7 @@ text = "none"
 newline = false
 location = "http://127.0.0.1:1/"
 days = [2024-03-01, "2024-03-02"]
+pages = [0, 2]
 [[fault]]
 kind = "500"
 times = "none"
@@ -277,10 +281,22 @@ first = "none"
         newline=False,
         location="http://127.0.0.1:1/",
         days=(date(2024, 3, 1), date(2024, 3, 2)),
+        pages=(0, 2),
     )
     assert bare == Fault("500")
     assert all(f"\n{name} = " in text for name in get_type_hints(Fault))
     assert read_faults("") == []
+
+
+def test_profiles_and_their_faults_are_served(tmp_path: Path) -> None:
+    """`--profiles` is their number, and tables of the fault file apply to them."""
+    file = tmp_path / "faults.toml"
+    file.write_text('[[profile_fault]]\nkind = "503"\ntimes = 1\n', encoding="utf-8")
+    with running("--profiles", "7", "--faults", str(file)) as settings:
+        url = settings["MPX_API_URL"] + "/api/query/engage"
+        answers = [httpx.post(url, data={"project_id": "12345"}, auth=ACCOUNT) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [503, 200]
+    assert len(answers[1].json()["results"]) == answers[1].json()["total"] == 7
 
 
 def test_the_content_options_default_to_the_simulators_own() -> None:
@@ -305,10 +321,10 @@ def test_the_content_options_default_to_the_simulators_own() -> None:
 
 def test_help_shows_a_fault_file_and_every_kind() -> None:
     """The example in the help is a valid fault file, and the help has every key and kind."""
-    file = EXAMPLES[EXAMPLES.index("[[fault]]") : EXAMPLES.index("Other keys")]
+    file = EXAMPLES[EXAMPLES.index("[[fault]]") : EXAMPLES.index("Tables [[")]
     assert [fault.kind for fault in read_faults(file)] == ["terminated_early", "503"]
     words = set(re.findall(r"\w+", EXAMPLES[EXAMPLES.index("[[fault]]") :]))
-    assert words >= {*get_args(Kind), *get_type_hints(Fault)}
+    assert words >= {*get_args(Kind), *get_args(PageKind), *get_type_hints(Fault)}
 
 
 def test_every_line_of_the_help_fits_a_terminal() -> None:

@@ -13,8 +13,9 @@ from examples import slow
 from reference import event_in
 
 from mixpanel_export.simulator import Fault, Simulator
+from mixpanel_export.simulator.engage import PAGES
 from mixpanel_export.simulator.fault_stages import LINES, WIRE
-from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Kind
+from mixpanel_export.simulator.faults import BEFORE_HEAD, STATUS, Kind, PageKind
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +90,7 @@ def events_of(sim: Simulator) -> set[bytes]:
 def test_every_kind_is_implemented() -> None:
     """Every kind is implemented, and every implementation has its kind."""
     implemented = {*STATUS, *LINES, *WIRE, *BEFORE_HEAD, "stall_before_head", "corrupt_crc", "two_members"}
-    assert implemented == set(get_args(Kind))
+    assert implemented | set(PAGES) == {*get_args(Kind), *get_args(PageKind)}
 
 
 @pytest.mark.parametrize(

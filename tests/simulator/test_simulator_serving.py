@@ -235,11 +235,11 @@ async def test_the_bandwidth_is_respected() -> None:
 
 
 async def test_other_paths_and_methods_are_404() -> None:
-    """The export endpoint is the only path, and GET its only method; the status line has a reason phrase."""
+    """Only the documented paths exist, and exports have only GET; the status line has a reason phrase."""
     sim = simulator()
     async with both(sim) as clients:
         for http in clients:
-            response = await http.get("/api/2.0/engage")
+            response = await http.get("/api/2.0/jql")
             assert (response.status_code, response.reason_phrase) == (404, "Not Found")
             assert (await http.post(PATH, content=b"x=1")).status_code == 404
             assert (await http.head(PATH)).status_code == 404
