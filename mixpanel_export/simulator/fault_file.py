@@ -28,9 +28,8 @@ def read_faults(text: str, table: str = "fault") -> list[Fault]:
     """
     file = tomllib.loads(text)
     if unknown := [name for name in file if name not in TABLES]:
-        raise ValueError(
-            f"unknown key {unknown[0]}; a fault file has [[{']], [['.join(TABLES)}]] tables only"
-        )
+        tables = ", ".join(f"[[{name}]]" for name in TABLES)
+        raise ValueError(f"unknown key {unknown[0]}; a fault file has only the tables {tables}")
     entries = file.get(table, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{table} must be written as [[{table}]] tables")
