@@ -86,9 +86,8 @@ class MixpanelDataError(Problem):
 class APIError(MixpanelDataError):
     """A request failed.
 
-    `status_code` is None if no status line was received. `response_body` has at most the first 500 bytes of the body.
-    `request_method`, `request_url` and `request_params` describe the request, without credentials, or are None.
-    `request_body` is None for all requests of this package.
+    `status_code` is None if no status line was received. `response_body` has at most the first 500 bytes of the body. The
+    `request_` attributes describe the request, without credentials, or are None. `details` has those that are not None.
     """
 
     code = "API_ERROR"
@@ -103,6 +102,8 @@ class APIError(MixpanelDataError):
         self.status_code = context.setdefault("status_code", self._status)
         self.response_body = context.setdefault("response_body", None)
         super().__init__(message or self._sentence, **context)
+        request = {name: value for name, value in vars(self).items() if name.startswith("request_")}
+        self.details.update((name, value) for name, value in request.items() if value is not None)
 
 
 class AuthenticationError(APIError):

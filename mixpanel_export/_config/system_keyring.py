@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mixpanel_export._config.extras import check_extra
 from mixpanel_export._config.masking import Masked
 from mixpanel_export.errors import ConfigError
 
@@ -42,13 +43,9 @@ def delete_secret(username: str) -> None:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    try:
-        from keyring.errors import KeyringError  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(
-            "the system's keyring needs the keyring package, which is not installed",
-            advice="install it with pip install 'mpx-export[keyring]'",
-        ) from error
+    check_extra("the system's keyring", "keyring", ["keyring"])
+    from keyring.errors import KeyringError  # noqa: PLC0415 - an extra
+
     try:
         yield
     except KeyringError as error:

@@ -1,18 +1,18 @@
 """The report of `Workspace.report` and `mpx report`."""
 
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
 
+from mixpanel_export._config.extras import check_extra
 from mixpanel_export._local.reader import read_contents
 from mixpanel_export._report.build import collect
 from mixpanel_export._suggestions import did_you_mean
-from mixpanel_export.errors import ConfigError, TableNotFoundError
+from mixpanel_export.errors import TableNotFoundError
 from mixpanel_export.inspection import Report
 
-_NEEDED = ("altair", "jinja2", "vl_convert")
+_MODULES = ("altair", "jinja2", "vl_convert")
 
 
 def report_of(
@@ -25,11 +25,7 @@ def report_of(
         TableNotFoundError: The ledger has no such table.
         TableFormatError: A newer release of this program wrote the ledger.
     """
-    if not all(map(find_spec, _NEEDED)):
-        raise ConfigError(
-            "a report needs the packages altair, jinja2 and vl-convert-python",
-            advice="install them with pip install 'mpx-export[report]'",
-        )
+    check_extra("a report", "report", _MODULES)
     from mixpanel_export._report.page import render  # noqa: PLC0415 - an extra
 
     contents = read_contents(connection)

@@ -18,7 +18,7 @@ from mixpanel_export._source.decoder import gunzip_for
 from mixpanel_export._source.fetcher import max_wait_error
 from mixpanel_export._source.parameters import RequestParameters
 from mixpanel_export._source.request import closing_pieces, error_of, gather, send_request
-from mixpanel_export._source.responses import error_in_success, redacted
+from mixpanel_export._source.responses import add_request, error_in_success, redacted
 from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, RateLimitError, TruncatedError
 
@@ -93,7 +93,7 @@ class QueryApi:
                     with anyio.CancelScope(shield=True):
                         await response.aclose()
         except APIError as error:
-            error.request_method, error.request_url, error.request_params = "GET", url, query
+            add_request(error, "GET", url, query)
             raise
 
     async def _value(self, response: httpx.Response, days: Chunk) -> Any:

@@ -18,7 +18,7 @@ from mixpanel_export._quota.statuses import UNCOUNTED
 from mixpanel_export._source.client import Route, as_api_errors
 from mixpanel_export._source.decoder import BodyDecoder, gunzip_for
 from mixpanel_export._source.parameters import RequestParameters
-from mixpanel_export._source.responses import error_from_body, error_from_response, redacted
+from mixpanel_export._source.responses import add_request, error_from_body, error_from_response, redacted
 from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
@@ -74,8 +74,7 @@ def _adding_request_to_errors(parameters: RequestParameters, chunk: Chunk) -> It
     try:
         yield
     except APIError as error:
-        error.request_method, error.request_url = "GET", parameters.url
-        error.request_params = parameters.for_days(chunk)
+        add_request(error, "GET", parameters.url, parameters.for_days(chunk))
         raise
 
 

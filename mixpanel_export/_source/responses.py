@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -34,6 +35,12 @@ _AUTHENTICATION = "Unable to authenticate request"  # sent with status 400, and 
 _TIMEOUT = "Timeout Error"  # Mixpanel reports its own time-out with status 400
 _FUTURE = "to_date cannot be later than today"
 _HISTORY = re.compile(r"Date range exceeds (\d{1,5}) days into the past")  # the plan's limit
+
+
+def add_request(error: APIError, method: str, url: str, params: Mapping[str, object]) -> None:
+    """Add the request to the attributes and the details of *error*. It must not contain credentials."""
+    error.request_method, error.request_url, error.request_params = method, url, params
+    error.details |= {"request_method": method, "request_url": url, "request_params": dict(params)}
 
 
 def error_from_response(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mixpanel_export.cli import program
 from mixpanel_export.cli.open_database import open_read_only
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def days_to_export(options: RangeOptions, credentials: "Credentials") -> "Chunk 
         if options.may_ask and sys.stdin.isatty() and sys.stderr.isatty():
             return _prompted_first_day(today)
         raise click.UsageError(
-            f"--from is missing, and {_why_unknown(options)}; pass --from yesterday or another day, such as 2024-01-31 or -30d, or choose a file with --db"
+            f"--from is missing, and {_why_unknown(options)}; add --days 30 or --from yesterday, choose another file with --db, "
+            f"or run `{program()} sync --since DATE`, which also updates the table later"
         )
 
     return chosen_days(options.first, options.last, options.number, today, first_missing)

@@ -1,5 +1,6 @@
 """The default databases of `mpx` and of `Workspace`."""
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from mixpanel_export.cli.log import say
 
 
 def say_database(ctx: click.Context) -> None:
-    """Print which file the command uses, unless the command line names it, and mention another default file."""
-    if ctx.get_parameter_source("db") is not ParameterSource.COMMANDLINE:
+    """On a terminal, print the file that the command uses if the user did not choose it. Mention another default file."""
+    if ctx.get_parameter_source("db") is ParameterSource.DEFAULT and sys.stderr.isatty():
         say(f"Database: {ctx.params['db']}")
     mention_other_default(ctx)
 

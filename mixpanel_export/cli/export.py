@@ -64,7 +64,7 @@ Exit codes:
   0    success
   1    a batch failed, or any other error
   2    wrong usage
-  3    authentication or configuration failed
+  3    authentication or configuration failed, or an optional library is not installed
   4    a table, account or file already exists or does not exist
   5    batches failed, all of them because the quota was used up
   129  the terminal hung up

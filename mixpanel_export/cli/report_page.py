@@ -13,6 +13,8 @@ Examples:
   mpx report --open
   mpx report app.duckdb --out app.html
   mpx report --out - | gzip > report.html.gz
+
+Exit codes: 0 ok, 2 usage, 3 the extra is not installed, 4 no such file or table, 1 any other error.
 """
 
 

@@ -124,7 +124,10 @@ def _why_nothing(contents: "Contents", table: str | None, db: str) -> str:
     chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
     if not chosen:
         first = quoted([program(), "export", "--from", "DATE", "--db", db])
-        return f"Nothing to fetch: {db} has no exported events yet. To export: {first}"
+        return (
+            f"Nothing to fetch: {db} has no exported events yet. If the first export was interrupted, run its command "
+            f"again. To export: {first}"
+        )
     unknown = [name for name in contents.unknown if table in {None, name}]
     if unknown or not all(coverage.is_complete for coverage in chosen):
         return f"Nothing can be fetched, but {db} is incomplete; see mpx status and mpx doctor."

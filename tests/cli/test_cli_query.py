@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -13,7 +14,7 @@ import pytest
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from shell import MPX, held_by_another, mpx, one_error
+from shell import MPX, held_by_another, mpx, one_error, typed
 from support import query
 
 from mixpanel_export._local.box import box_of
@@ -32,7 +33,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_people_get_a_box(db: Path) -> None:
-    """The header has names and types, numbers are aligned right, and standard error names the file."""
+    """The header has names and types, and numbers are aligned right. A script gets nothing else."""
     result = mpx("query", "SELECT name, (10 * x)::INT AS x, nullif(x, 1) AS y FROM t ORDER BY t.x")
     assert result.stdout.splitlines() == [
         "┌─────────┬───────┬───────┐",
@@ -44,7 +45,19 @@ def test_people_get_a_box(db: Path) -> None:
         "│ n2      │    20 │     2 │",
         "└─────────┴───────┴───────┘",
     ]
-    assert result.stderr == f"Database: {db}\n"
+    assert result.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+def test_a_terminal_names_only_a_default_file(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line with the database appears if neither an option, a variable nor the configuration file named it."""
+    words = ["query", "FROM t LIMIT 1"]
+    assert "Database" not in typed(words, [])
+    monkeypatch.delenv("MPX_DB")
+    monkeypatch.chdir(db.parent)
+    assert "Database" not in typed([*words, "--db", db.name], [])
+    db.rename("mixpanel.duckdb")
+    assert "Database: mixpanel.duckdb" in typed(words, [])
 
 
 def numbers(box: str) -> list[int]:

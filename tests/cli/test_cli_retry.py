@@ -136,7 +136,10 @@ def test_with_nothing_to_fetch_it_says_so(sim: Simulator, db: Path, monkeypatch:
 def test_a_file_without_events_is_not_called_complete(sim: Simulator, db: Path) -> None:
     """Nor is a file whose replacement was interrupted."""
     query(db, "CREATE TABLE mine AS SELECT 1")
-    assert "no exported events yet" in mpx("retry").stderr
+    result = mpx("retry")
+    assert result.exit_code == 0
+    assert "no exported events yet" in result.stderr
+    assert f"mpx export --from DATE --db {db}" in result.stderr
     mpx("export", *NINE_DAYS, "-q")
     sim.faults = [Fault("500", first=date(2024, 3, 9))]
     mpx("export", *NINE_DAYS, "--replace", *ONE_A_REQUEST)

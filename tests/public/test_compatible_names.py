@@ -78,6 +78,8 @@ def test_errors_are_made_as_in_mixpanel_data(
     for each in (error, copy.deepcopy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - its own bytes
         assert each.code == each.to_dict()["code"] == code
         assert {name: getattr(each, name) for name in attributes} == attributes
+        request = {name: value for name, value in attributes.items() if name.startswith("request_")}
+        assert request.items() <= each.details.items() if isinstance(each, APIError) else True
         assert str(each) == each.message == str(error)
     (subject, *_) = [value for value in attributes.values() if isinstance(value, str)] or [""]
     if not isinstance(error, APIError):
@@ -101,6 +103,11 @@ def test_an_error_has_its_request(served: Served) -> None:
     assert (error.status_code, error.request_method, error.request_body) == (402, "GET", None)
     assert error.request_url == f"{served.url}/api/2.0/export"
     assert error.request_params == {**DAYS, "project_id": "12345"}
+    assert {name: error.details[name] for name in ("request_method", "request_url", "request_params")} == {
+        "request_method": "GET",
+        "request_url": error.request_url,
+        "request_params": error.request_params,
+    }
     assert "demo-secret" not in repr(vars(error))
 
 

@@ -1,12 +1,32 @@
 """`mpx report`."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import pytest
 from report_pages import CONTROL, create_database
-from shell import mpx
+from shell import mpx, one_error
+
+# The statement reports that it runs, and then runs longer than any test.
+ENDLESS = """
+import os
+from functools import partial
+from mixpanel_export._local import report
+from mixpanel_export.cli import main
+
+def collect(connection, *_, **__):
+    connection.create_function("report", partial(os.write, 2), ["BLOB"], "BIGINT", side_effects=True)
+    connection.execute(
+        "SELECT count(*) FROM (SELECT report('HERE'::BLOB) AS n) AS s, range(1_000_000_000_000) AS r(x) WHERE sin(x) > n"
+    )
+
+report.collect = collect
+main()
+"""
 
 
 @pytest.fixture
@@ -73,3 +93,26 @@ def test_an_export_has_a_page(env: Mapping[str, str], db: Path, tmp_path: Path) 
 def test_status_names_the_command(path: Path) -> None:
     """`mpx status` ends with the command that makes the page."""
     assert f"report {path}" in mpx("status", str(path)).stdout
+
+
+def test_without_the_extra_nothing_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 3, and one line with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "altair", None)
+    result = mpx("report", str(path))
+    assert result.exit_code == 3
+    assert "pip install 'mpx-export[report]'" in one_error(result)
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="a console of its own is needed to send Ctrl-C to a child"
+)
+def test_ctrl_c_during_a_statement_is_one_line(path: Path) -> None:
+    """A report that is interrupted while DuckDB runs a statement exits with 130 and writes no file."""
+    words = [sys.executable, "-c", ENDLESS, "report", str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.read(4) == b"HERE"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=100)
+    assert (process.returncode, out, err) == (130, b"", b"Interrupted.\n")
+    assert not Path("app-report.html").exists()
