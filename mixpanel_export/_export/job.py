@@ -197,9 +197,10 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = DEFAULT_TUNING) -> 
         api_url=arguments.api_url,
         timeouts=arguments.timeouts,
     )
+    path = database_path(arguments.db).absolute()
     quota = Quota.resolved(arguments.per_second, arguments.per_hour, max_wait=arguments.max_wait)
     return Job(
-        path=database_path(arguments.db).absolute(),
+        path=path,
         spec=ExportSpec(
             table=arguments.table,
             selection=selection,
@@ -211,7 +212,13 @@ def checked_job(arguments: ExportArguments, tuning: Tuning = DEFAULT_TUNING) -> 
             limited=arguments.limit is not None,
         ),
         parameters=parameters,
-        gate=gate_for(quota, parameters.url, credentials.project_id, tuning.pauses),
+        gate=gate_for(
+            quota,
+            parameters.url,
+            credentials.project_id,
+            tuning.pauses,
+            f"export into table {arguments.table} of {path}",
+        ),
         workers=1 if arguments.is_single_request else min(arguments.max_workers, _MAX_WORKERS),
         chunk_days=_ANY_LENGTH if arguments.is_single_request else arguments.chunk_days,
         retries=arguments.retries,

@@ -300,9 +300,15 @@ class Gate:
         return wait_needed([window], self._counted, self._clock())
 
 
-def gate_for(quota: Quota, url: str, project_id: str, pauses: Pauses = DEFAULT_PAUSES) -> Gate:
-    """Return the gate for the project's requests to *url*. The gate shares its quota with all other processes."""
+def gate_for(
+    quota: Quota, url: str, project_id: str, pauses: Pauses = DEFAULT_PAUSES, purpose: str = ""
+) -> Gate:
+    """Return the gate for the project's requests to *url*. The gate shares its quota with all other processes.
+
+    *purpose* says what the requests are for, such as `export into events of app.duckdb`.
+    """
     if not (quota.per_second or quota.per_hour):
         return Gate(quota, pauses=pauses)
-    shared = SharedQuota(key_of(url, project_id, quota.api), quota.per_second, quota.per_hour)
+    key = key_of(url, project_id, quota.api)
+    shared = SharedQuota(key, quota.per_second, quota.per_hour, purpose=purpose)
     return Gate(quota, shared=shared, pauses=pauses)

@@ -1,7 +1,7 @@
 """A project's quota: the requests that all of a user's processes on this machine have sent.
 
 Mixpanel counts all of a project's requests to an API together, so concurrent processes must also count them together.
-Each API has a table in the quota file, and each request is a row. One transaction reads the rows, applies the limits,
+Each API has a table in the quota file, and each request is a row. Another table has the purposes of the requests. One transaction reads the rows, applies the limits,
 and either adds a row or returns the necessary wait. Rows contain hosts, project ids and process ids, but no secrets.
 
 Each process remembers its own requests and adds any that are missing from the file. If the file cannot be used, the
@@ -10,7 +10,7 @@ process warns once and counts only its own requests. The process adds these requ
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,9 @@ _TABLES: dict[Api, str] = {"export": "entries", "query": "query_entries"}
 _SCHEMA = """CREATE TABLE IF NOT EXISTS {table} (
     id TEXT PRIMARY KEY, host TEXT NOT NULL, project TEXT NOT NULL, kind TEXT NOT NULL, pid INTEGER NOT NULL,
     boot TEXT, elapsed REAL NOT NULL, wall REAL NOT NULL) WITHOUT ROWID"""
+# The purpose has its own table, because earlier releases write rows of eight values into the others.
+_PURPOSES = "CREATE TABLE IF NOT EXISTS purposes (id TEXT PRIMARY KEY, purpose TEXT NOT NULL) WITHOUT ROWID"
+_WRITE_PURPOSE = "INSERT OR IGNORE INTO purposes VALUES (?, ?)"
 # Adds or updates a request. A refund may not have reached the file, and the wall clock may have changed.
 _WRITE = """INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, wall = excluded.wall
@@ -45,8 +48,12 @@ _WRITE = """INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 _AGE = "CASE WHEN boot = :boot THEN :elapsed - elapsed ELSE :wall - wall END"
 _VALID = f"""CASE kind WHEN 'pause' THEN {_AGE} BETWEEN -:lifetime AND 0
     ELSE {_AGE} BETWEEN -:step_back AND :lifetime END"""
-_EXPIRE = f"DELETE FROM {{table}} WHERE NOT {_VALID}"
-_READ = f"""SELECT kind, CASE WHEN boot = :boot THEN pid END, {_AGE} AS age FROM {{table}}
+_EXPIRE = (
+    f"DELETE FROM purposes WHERE id IN (SELECT id FROM {{table}} WHERE NOT {_VALID})",
+    f"DELETE FROM {{table}} WHERE NOT {_VALID}",
+)
+_READ = f"""SELECT kind, CASE WHEN boot = :boot THEN pid END, {_AGE} AS age, coalesce(purpose, '')
+    FROM {{table}} LEFT JOIN purposes USING (id)
     WHERE host = :host AND project = :project AND {_VALID} ORDER BY age DESC"""
 
 
@@ -72,6 +79,8 @@ class Request(NamedTuple):
     """The process that sent the request; None if the machine has been restarted since then."""
     counted: bool
     """Whether the request counts against the hourly limit."""
+    purpose: str = ""
+    """What the process sent the request for; empty if it did not record that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +150,7 @@ class SharedQuota:
 
     *per_second* and *per_hour* set the limits; 0 means no limit. Each process applies its own limits to the requests of
     all processes. *second*, *shared_second* and *hour* set the window lengths in seconds. *timeout* is the maximum wait for
-    the lock, in seconds. If the file cannot be used, there is one warning for each *file*, and calls do not fail.
+    the lock, in seconds. *purpose* describes what the requests are for, for `mpx quota`. If the file cannot be used, there is one warning for each *file*, and calls do not fail.
     """
 
     def __init__(
@@ -157,9 +166,11 @@ class SharedQuota:
         hour: float = HOUR,
         timeout: float = 2.0,
         file: QuotaFile | None = None,
+        purpose: str = "",
     ) -> None:
         self._file = file or QuotaFile(path or quota_file(), timeout)
         self._key = key
+        self._purpose = purpose
         self._clock = clock or system_clock()
         self._second = Window(per_second, second)
         self._shared_second = Window(per_second, shared_second)
@@ -203,18 +214,18 @@ class SharedQuota:
         if state.wait > 0:
             return state, None
         entry = self._entry("counted", now)
-        connection.execute(self._sql(_WRITE), entry)
-        requests = (*state.requests, Request(0.0, entry.pid, counted=True))
+        self._write(connection, [entry])
+        requests = (*state.requests, Request(0.0, entry.pid, counted=True, purpose=self._purpose))
         return replace(state, requests=requests, ticket=entry.id), entry
 
     def _state(self, connection: sqlite3.Connection, now: Moment) -> QuotaState:
         rows = connection.execute(self._sql(_READ), self._parameters(now)).fetchall()
         requests = tuple(
-            Request(max(0.0, age), pid, kind == "counted")
-            for kind, pid, age in rows
+            Request(max(0.0, age), pid, kind == "counted", purpose)
+            for kind, pid, age, purpose in rows
             if kind != "pause" and age < self._hour.seconds
         )
-        pause = max((-age for kind, _, age in rows if kind == "pause"), default=0.0)
+        pause = max((-age for kind, _, age, _ in rows if kind == "pause"), default=0.0)
         shared = any(request.age < _ACTIVE and request.pid != os.getpid() for request in requests)
         return QuotaState(requests, pause, self._shared_second if shared else self._second, self._hour)
 
@@ -247,15 +258,22 @@ class SharedQuota:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
         connection.execute(self._sql(_SCHEMA))
+        connection.execute(_PURPOSES)
         now = self._clock()  # read while holding the lock, so that transaction times are in order
         if writing:
-            connection.executemany(self._sql(_WRITE), self._unexpired_entries(now))
-            connection.execute(self._sql(_EXPIRE), self._parameters(now))
+            self._write(connection, self._unexpired_entries(now))
+            for statement in _EXPIRE:
+                connection.execute(self._sql(statement), self._parameters(now))
         result = work(connection, now)
         connection.execute("COMMIT")
         return result
 
-    def _unexpired_entries(self, now: Moment) -> Iterable[_Entry]:
+    def _write(self, connection: sqlite3.Connection, entries: Collection[_Entry]) -> None:
+        connection.executemany(self._sql(_WRITE), entries)
+        if self._purpose:
+            connection.executemany(_WRITE_PURPOSE, [(entry.id, self._purpose) for entry in entries])
+
+    def _unexpired_entries(self, now: Moment) -> Collection[_Entry]:
         """Return this process's entries that have not expired, with their wall times corrected.
 
         Within a process, the elapsed time is reliable even if the boot has no id.

@@ -90,7 +90,7 @@ async def _lines(
     """Request the few events that *parameters* allow, and return their lines."""
     sink = _Lines()
     async with new_client(parameters.url, transport) as client:
-        gate = gate_for(quota, parameters.url, parameters.credentials.project_id)
+        gate = gate_for(quota, parameters.url, parameters.credentials.project_id, purpose="test request")
         await Fetcher(client, parameters, gate, workers=1, retries=retries, now=now).fetch(days, sink)
     return sink.content.split(b"\n")[:-1]
 

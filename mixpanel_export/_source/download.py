@@ -52,7 +52,8 @@ async def download_events(
 
     async def download() -> None:
         async with new_client(parameters.url, transport, http2=http2) as client:
-            gate = gate_for(Quota.resolved(max_wait=max_wait), parameters.url, credentials.project_id)
+            quota = Quota.resolved(max_wait=max_wait)
+            gate = gate_for(quota, parameters.url, credentials.project_id, purpose="stream of events")
             fetcher = Fetcher(client, parameters, gate, workers=1, retries=retries, now=now)
             stats = await fetcher.fetch(days, _FileSink(file))
             if stats.empty_response:

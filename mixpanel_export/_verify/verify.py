@@ -154,7 +154,8 @@ async def _verify(job: Job, transport: httpx.AsyncBaseTransport | None) -> Verif
     scope = scope_of(table.coverages, job.from_date, job.to_date, job.zone, job.now())
     counts = await _read(job, partial(read_counts, table=table, days=scope.days, zone=scope.zone))
     async with new_client(job.parameters.url, transport) as client:
-        gate = gate_for(job.quota, job.parameters.url, job.credentials.project_id, job.pauses)
+        purpose = f"verification of table {job.table} of {job.path.absolute()}"
+        gate = gate_for(job.quota, job.parameters.url, job.credentials.project_id, job.pauses, purpose)
         api = QueryApi(client, job.parameters, gate, retries=job.retries, pauses=job.pauses, now=job.now)
         await _warn_of_wait(gate)
         events = await _mixpanel_counts(job, api, scope, counts)

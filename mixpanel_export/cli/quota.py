@@ -1,10 +1,11 @@
-"""`mpx quota`: the hourly quotas of a project, which processes used them, and when more requests become available."""
+"""`mpx quota`: the hourly quotas of a project, what uses them, and when more requests become available."""
 
 import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ Examples:
 Raw exports have one quota; queries of event counts and profiles share another. The command sends no requests. It counts
 requests that this user sent from this machine. Mixpanel also counts requests from other machines and programs.
 """
+
+_LONG = 3_500.0  # seconds; older requests may be missing from the quota file
 
 
 @click.command("quota", short_help="Show how many requests are left this hour.", epilog=EXAMPLES)
@@ -50,7 +53,7 @@ def command(
     per_hour: int,
     as_json: bool,
 ) -> None:
-    """Show how many requests a project has left in the rolling hour, which processes used them, and when more are available."""
+    """Show how many requests a project has left in the rolling hour, what used them, and when more are available."""
     from mixpanel_export._quota.file import QuotaFile, quota_file
     from mixpanel_export._quota.limits import Quota
     from mixpanel_export._quota.shared import SharedQuota
@@ -66,6 +69,7 @@ def command(
         return
     now = datetime.now().astimezone()
     rows = [("project", f"{exports.project or 'of a project secret'} on {exports.host}")]
+    rows += _running(now, [*_users(export_state), *_users(query_state)])
     rows += [("left", _left(export_state)), *_use(export_state, now)]
     rows += [("queries", _left(query_state)), *_use(query_state, now)]
     click.echo("\n".join(aligned(rows)))
@@ -114,9 +118,12 @@ def _left(state: "QuotaState") -> str:
 
 
 def _use(state: "QuotaState", now: datetime) -> Iterator[tuple[str, str]]:
-    """Yield the processes that used the quota, the end of a pause, and the times when more requests are available."""
-    for process, requests in _users(state).items():
-        yield "used", f"{requests} by {_process_words(process)}"
+    """Yield what used the quota, the end of a pause, and the times when more requests are available."""
+    used: Counter[str] = Counter()
+    for user in _users(state):
+        used[_words(user)] += user.requests
+    for words, requests in used.items():
+        yield "used", f"{requests} by {words}"
     if state.pause:
         yield "paused", f"until {_at(now, state.pause)}, at Mixpanel's request"
     if waits := state.seconds_until_free:
@@ -124,16 +131,51 @@ def _use(state: "QuotaState", now: datetime) -> Iterator[tuple[str, str]]:
         yield "more", f"from {_at(now, waits[0])}{last}"
 
 
-def _users(state: "QuotaState") -> Counter[int | None]:
-    return Counter(request.pid for request in state.requests if request.counted)
+@dataclass(frozen=True, slots=True)
+class _User:
+    """The requests of one process for one purpose that count against the quota."""
+
+    process: int | None
+    """The process id; None if the machine has been restarted since then."""
+    purpose: str
+    requests: int
+    since: float
+    """Seconds since the first of the requests."""
+    running: bool | None
+    """Whether the process is running; None if the system has no safe way to check."""
 
 
-def _process_words(process: int | None) -> str:
-    if process is None:
+def _users(state: "QuotaState") -> list[_User]:
+    """Return the users of the quota, in the order of their first requests."""
+    ages: dict[tuple[int | None, str], list[float]] = {}
+    for request in state.requests:
+        if request.counted:
+            ages.setdefault((request.pid, request.purpose), []).append(request.age)
+    return [
+        _User(
+            process, purpose, len(its), max(its), running=False if process is None else _is_running(process)
+        )
+        for (process, purpose), its in ages.items()
+    ]
+
+
+def _running(now: datetime, users: Sequence[_User]) -> Iterator[tuple[str, str]]:
+    """Yield a row for each running user. If none is running, yield one row that says so."""
+    for user in users:
+        if user.running:
+            since = (now - timedelta(seconds=user.since)).strftime("%H:%M")
+            when = "for about an hour or longer" if user.since > _LONG else f"since {since}"
+            yield "running", f"{user.purpose or 'a program'} {when} (process {user.process})"
+    if all(user.running is False for user in users):
+        yield "running", "nothing on this machine"
+
+
+def _words(user: _User) -> str:
+    if user.process is None:
         return "processes before the last restart of the machine"
-    running = _is_running(process)
-    state = "" if running is None else " (running)" if running else " (ended)"
-    return f"process {process}{state}"
+    if user.running is False:
+        return f"{user.purpose or 'a program'} (ended)"
+    return f"{user.purpose or 'a program'} (process {user.process}{', running' if user.running else ''})"
 
 
 def _is_running(process: int) -> bool | None:
@@ -167,10 +209,12 @@ def _as_dict(key: "Key", state: "QuotaState") -> dict[str, object]:
         "more_in_seconds": [round(seconds, 1) for seconds in state.seconds_until_free],
         "processes": [
             {
-                "pid": process,
-                "requests": requests,
-                "running": False if process is None else _is_running(process),
+                "pid": user.process,
+                "requests": user.requests,
+                "running": user.running,
+                "purpose": user.purpose or None,
+                "seconds_since_first": round(user.since, 1),
             }
-            for process, requests in _users(state).items()
+            for user in _users(state)
         ],
     }

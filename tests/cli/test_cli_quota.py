@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from mixpanel_export._quota.shared import Key, SharedQuota
 from mixpanel_export.cli import cli
 
 US, EU = "data.mixpanel.com", "data-eu.mixpanel.com"
+PURPOSE = "export into table events of app.duckdb"
 ACCOUNT = '[accounts.main]\nusername = "u"\nsecret = "s"\nproject_id = "777"\nregion = "eu"\n'
 
 
@@ -59,15 +61,16 @@ def use(requests: int, ago: float = 0.0) -> None:
         now = clock()
         return Moment(now.boot, now.elapsed - ago, now.wall - ago)
 
-    quota = SharedQuota(Key(US, "12345"), 0, 0, clock=earlier)
+    quota = SharedQuota(Key(US, "12345"), 0, 0, clock=earlier, purpose=PURPOSE)
     for _ in range(requests):
         assert quota.take_slot().ticket
 
 
 def test_where_nothing_was_asked_all_is_left() -> None:
-    """There are three lines, no file, and no secret is needed."""
+    """Nothing is running, there is no file, and no secret is needed."""
     assert shown("--project", "12345") == [
         ("project", f"12345 on {US}"),
+        ("running", "nothing on this machine"),
         ("left", "60 of 60 requests this hour"),
         ("queries", "60 of 60 requests this hour"),
     ]
@@ -75,12 +78,12 @@ def test_where_nothing_was_asked_all_is_left() -> None:
 
 
 def test_it_shows_what_is_left_who_used_it_and_when_more_comes() -> None:
-    """Requests are counted by process, and each is available again an hour later."""
+    """Requests are counted by purpose, and each is available again an hour later."""
     use(2, ago=1805.0)
     use(1, ago=5.0)
     lines = dict(shown("--project", "12345"))
     assert lines["left"] == "57 of 60 requests this hour"
-    assert lines["used"].startswith(f"3 by process {os.getpid()}")
+    assert lines["used"].startswith("3 by export into table events of app.duckdb")
     assert lines["more"].startswith("from ")
     assert "(in 30 min), all by " in lines["more"]
     assert lines["more"].endswith("(in 60 min)")
@@ -96,12 +99,18 @@ def test_a_process_is_running_or_ended() -> None:
         "import os; print(os.getpid())\n"
     )
     gone = int(subprocess.check_output([sys.executable, "-c", code], text=True))
+    used = ("used", "1 by a program (ended)")
+    assert {used, ("running", "nothing on this machine")} <= set(shown("--project", "12345"))
     use(1)
-    used = [value for name, value in shown("--project", "12345") if name == "used"]
-    assert used == [f"1 by process {gone} (ended)", f"1 by process {os.getpid()} (running)"]
-    assert as_json("--project", "12345")["processes"] == [
-        {"pid": gone, "requests": 1, "running": False},
-        {"pid": os.getpid(), "requests": 1, "running": True},
+    lines = shown("--project", "12345")
+    assert {used, ("used", f"1 by {PURPOSE} (process {os.getpid()}, running)")} <= set(lines)
+    (running,) = [value for name, value in lines if name == "running"]
+    assert re.fullmatch(rf"{PURPOSE} since \d\d:\d\d \(process {os.getpid()}\)", running)
+    processes = as_json("--project", "12345")["processes"]
+    assert all(0 <= process.pop("seconds_since_first") < 3600 for process in processes)
+    assert processes == [
+        {"pid": gone, "requests": 1, "running": False, "purpose": None},
+        {"pid": os.getpid(), "requests": 1, "running": True, "purpose": PURPOSE},
     ]
 
 
@@ -111,7 +120,8 @@ def test_requests_of_an_earlier_boot_are_nobodys() -> None:
     earlier = SharedQuota(Key(US, "12345"), clock=lambda: clock()._replace(boot="another"))
     assert earlier.take_slot().ticket
     assert ("used", "1 by processes before the last restart of the machine") in shown("--project", "12345")
-    assert as_json("--project", "12345")["processes"] == [{"pid": None, "requests": 1, "running": False}]
+    (process,) = as_json("--project", "12345")["processes"]
+    assert (process["pid"], process["requests"], process["running"]) == (None, 1, False)
 
 
 def test_a_pause_is_shown_with_its_end() -> None:
@@ -151,7 +161,7 @@ def test_queries_have_a_quota_of_their_own() -> None:
     queries = SharedQuota(Key("mixpanel.com", "12345", "query"), 0, 60)
     assert queries.take_slot().ticket
     lines = shown("--project", "12345")
-    names = [name for name, _ in lines]
+    names = [name for name, _ in lines if name != "running"]
     assert names == ["project", "left", "used", "more", "queries", "used", "more"]
     assert [value for _, value in lines if "60 requests" in value] == [
         "58 of 60 requests this hour",
