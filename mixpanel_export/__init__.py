@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mixpanel_export._flat.flatten import flatten_events
     from mixpanel_export._local.upgrade import upgrade_database
     from mixpanel_export._planning.planner import split_date_range
+    from mixpanel_export._publish.publish import publish_table
     from mixpanel_export._source.parameters import Timeouts
     from mixpanel_export._verify.verify import verify_events
     from mixpanel_export.changes import DayChange, SyncResult
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         UpgradeResult,
         WorkspaceInfo,
     )
+    from mixpanel_export.publication import PublishError, PublishProgress, PublishResult
     from mixpanel_export.results import (
         BatchProgress,
         BatchResult,
@@ -108,6 +110,9 @@ __all__ = [
     "NetworkError",
     "ParallelFetchResult",
     "Progress",
+    "PublishError",
+    "PublishProgress",
+    "PublishResult",
     "QueryError",
     "RateLimitError",
     "RegionError",
@@ -133,6 +138,7 @@ __all__ = [
     "__version__",
     "export_events",
     "flatten_events",
+    "publish_table",
     "run_sync",
     "split_date_range",
     "sync_events",
@@ -174,6 +180,9 @@ _HOMES = {
     "NetworkError": "errors",
     "ParallelFetchResult": "results",
     "Progress": "results",
+    "PublishError": "publication",
+    "PublishProgress": "publication",
+    "PublishResult": "publication",
     "QueryError": "errors",
     "RateLimitError": "errors",
     "RegionError": "errors",
@@ -198,6 +207,7 @@ _HOMES = {
     "WorkspaceInfo": "inspection",
     "export_events": "_export.engine",
     "flatten_events": "_flat.flatten",
+    "publish_table": "_publish.publish",
     "run_sync": "sync",
     "split_date_range": "_planning.planner",
     "sync_events": "_export.sync_events",

@@ -1,4 +1,4 @@
-"""The base class of `Workspace`: its file, its credentials and `verify`."""
+"""The base class of `Workspace`: its file, its credentials, `verify` and `publish`."""
 
 from collections.abc import Iterable
 from dataclasses import replace as changed
@@ -8,14 +8,17 @@ from pathlib import Path
 
 from mixpanel_export._compat import default_path
 from mixpanel_export._config.config_file import chosen_database
-from mixpanel_export._database.path import database_path
+from mixpanel_export._database.path import check_exists, database_path
 from mixpanel_export._local.file import LocalDatabase
+from mixpanel_export._publish.publish import publish_table
 from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export._verify.verify import verify_events
 from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ConfigError
+from mixpanel_export.progress import draw_days
+from mixpanel_export.publication import PublishResult
 from mixpanel_export.sync import run_sync
 from mixpanel_export.verification import VerifyResult
 
@@ -95,6 +98,43 @@ class Project(LocalDatabase):
             max_wait=max_wait,
             api_url=self._api_url,
         )
+
+    @short_tracebacks
+    def publish(
+        self,
+        destination: str | Path,
+        table: str | None = None,
+        *,
+        format: str | None = None,  # noqa: A002 - the name of the option
+        flat: bool = False,
+        overwrite: bool = False,
+        verify: bool = False,
+        progress: bool = True,
+        wait: float = 0.0,
+    ) -> PublishResult:
+        """Bring the data set at *destination* in step with a table, as `publish_table` does, with a progress bar.
+
+        Raises:
+            ArgumentError: An argument is invalid, or differs from the earlier publication; this is a `ValueError`.
+            MixpanelDataError: The table cannot be published; the subclass tells why.
+
+        Example:
+            print(workspace.publish("lake/events").written_days)
+        """
+        check_exists(self.db_path)
+        with draw_days(enabled=progress) as watch:
+            return run_sync(
+                publish_table,
+                self._writable_path("publish"),
+                destination,
+                table,
+                format=format,
+                flat=flat,
+                overwrite=overwrite,
+                verify=verify,
+                on_progress=watch,
+                wait=wait,
+            )
 
     def _credentials_or_none(self) -> Credentials | None:
         """Return the credentials; None if there are none, or if the file may belong to another project."""

@@ -8,6 +8,7 @@ from typing import NoReturn, TextIO, cast
 
 from tqdm.std import tqdm
 
+from mixpanel_export.publication import PublishProgress
 from mixpanel_export.results import BatchProgress, Progress
 
 Watcher = Callable[[Progress], None]
@@ -17,6 +18,7 @@ _BATCHES = "{desc}: {n_fmt}/{total_fmt} batches |{bar}| {percentage:3.0f}% [{ela
 _BATCHES_WAITING = _BATCHES.replace(
     "<{remaining}", ""
 )  # during a wait, the remaining time cannot be estimated
+_DAYS = "{desc}: {n_fmt}/{total_fmt} days |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]{postfix}"
 _WIRE = "  {desc}, {n_fmt}B at {rate_fmt}{postfix}"
 _WIRE_WAITING = _WIRE.replace(" at {rate_fmt}", "")
 _MIN_FORECAST = 60  # seconds; shorter waits for the quota are not announced
@@ -39,6 +41,26 @@ def draw(enabled: bool = True, title: str = "export", file: TextIO | None = None
         return
     with closing(_Bars(title, file)) as bars:
         yield bars.show
+
+
+@contextmanager
+def draw_days(
+    enabled: bool = True, title: str = "publish", file: TextIO | None = None
+) -> Iterator[Callable[[PublishProgress], None]]:
+    """Yield a callable that draws a `PublishProgress` as one bar, under the same conditions as `draw`."""
+    bars: list[tqdm[NoReturn]] = []
+
+    def show(progress: PublishProgress) -> None:
+        if not bars:
+            bars.append(_bar(_DAYS, title, 0, file, total=progress.days))
+        bars[0].postfix = f"{progress.rows:,} rows, {progress.bytes_written / 1e6:,.1f} MB"
+        bars[0].update(progress.days_done - bars[0].n)
+
+    try:
+        yield show if enabled and can_draw(file) else lambda _: None
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def combined(draw: Watcher, callback: Callable[[Progress], object] | None) -> Callable[[Progress], object]:

@@ -36,6 +36,7 @@ COMMANDS = (
     "flatten",
     "forget",
     "mp",
+    "publish",
     "query",
     "quota",
     "report",
@@ -70,6 +71,7 @@ _OPTIONS = {
     "max_workers": "--workers",
     "path": "--db",
     "distinct_ids": "DISTINCT_ID",
+    "destination": "DEST",
 }
 
 

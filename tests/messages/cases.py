@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from keyrings import InMemory, no_backend
+from publish_cases import PUBLISH_CASES
 from shell import mpx
 from steps import (
     DEFAULT_ACCOUNT,
@@ -450,6 +451,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
         (place.folder / "faults.toml").write_text("x = 1"),
         mpx("simulate", "--faults", str(place.folder / "faults.toml")),
     )[1],
+    **PUBLISH_CASES,
     **SYNC_CASES,
     **VERIFY_CASES,
 }

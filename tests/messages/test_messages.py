@@ -19,15 +19,19 @@ from click.testing import Result
 from steps import Place
 
 import mixpanel_export
-from mixpanel_export import errors
+from mixpanel_export import errors, publication
 from mixpanel_export._error_base import Problem
 from mixpanel_export.cli import in_options
 
 MESSAGES = Path(__file__).with_name("messages.txt")
 PACKAGE = Path(mixpanel_export.__file__).parent
 KINDS = {
-    name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Problem)
+    name
+    for module in (errors, publication)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, Problem)
 }
+ERRORS = {"errors.py", "publication.py", "_error_base.py", "exceptions.py"}
 USAGE = {"UsageError", "BadParameter", "ClickException"}
 PROXIES = {"https_proxy", "all_proxy", "no_proxy"}
 
@@ -93,10 +97,7 @@ def noting(constructor: Callable[..., None], sites: set[Site]) -> Callable[..., 
 def site_of_caller() -> Site:
     """Return where the object is made whose constructor has called the caller."""
     frame = sys._getframe(2)
-    while (
-        Path(frame.f_code.co_filename).name in {"errors.py", "_error_base.py", "exceptions.py"}
-        and frame.f_back
-    ):
+    while Path(frame.f_code.co_filename).name in ERRORS and frame.f_back:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
 

@@ -27,6 +27,7 @@ LAYERS = {
     "changes": ("_display results", ""),
     "inspection": ("_display _files results", "pandas"),
     "verification": ("_display", ""),
+    "publication": ("_display _error_base errors", ""),
     "_model": ("", ""),
     "_ndjson": ("", ""),
     "_concurrency": ("", "anyio"),
@@ -38,13 +39,17 @@ LAYERS = {
     "credentials": ("_config _suggestions _timezones errors", ""),
     "exceptions": ("errors", ""),
     "types": ("inspection results", ""),
-    "progress": ("results", "tqdm"),
+    "progress": ("publication results", "tqdm"),
     "_source": (
         "_concurrency _config _model _ndjson _quota _timezones credentials errors",
         "anyio h2 httpx isal",
     ),
     "_database": ("_config _files _model _suggestions changes errors", "duckdb"),
     "_flat": ("_concurrency _database _suggestions _tracebacks errors results", "duckdb"),
+    "_publish": (
+        "_concurrency _config _database _flat _suggestions _tracebacks errors publication",
+        "anyio duckdb",
+    ),
     "_report": ("_database _flat _model", "altair jinja2 markupsafe vl_convert"),
     "_writer": (
         "_concurrency _database _files _model _ndjson _planning _timezones changes errors",
@@ -68,7 +73,7 @@ LAYERS = {
     ),
     "auth": ("_config _local credentials", ""),
     "_project": (
-        "_compat _config _database _local _source _timezones _tracebacks _verify credentials errors sync verification",
+        "_compat _config _database _local _publish _source _timezones _tracebacks _verify credentials errors progress publication sync verification",
         "",
     ),
     "workspace": (
@@ -80,7 +85,7 @@ LAYERS = {
     ),
     "__init__": (
         (
-            "_export _flat _local _planning _source _verify changes credentials errors inspection results sync verification "
+            "_export _flat _local _planning _publish _source _verify changes credentials errors inspection publication results sync verification "
             "workspace"
         ),
         "",
@@ -89,8 +94,8 @@ LAYERS = {
     "integrations": ("", ""),  # pages of documentation
     "cli": (
         (
-            "_compat _config _database _error_base _export _flat _local _model _planning _process _quota _source _suggestions _timezones _verify changes credentials "
-            "errors inspection progress results simulator sync verification workspace"
+            "_compat _config _database _error_base _export _flat _local _model _planning _process _publish _quota _source _suggestions _timezones _verify changes credentials "
+            "errors inspection progress publication results simulator sync verification workspace"
         ),
         "anyio click",
     ),

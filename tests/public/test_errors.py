@@ -85,6 +85,7 @@ def test_advice_names_arguments_that_there_are() -> None:
         Workspace.__init__,
         Workspace.drop,
         Workspace.flatten,
+        Workspace.publish,
     )
     public = {name for call in calls for name in inspect.signature(call).parameters}
     assert public >= ARGUMENTS

@@ -1,0 +1,132 @@
+"""The state of publications, in the tables `_publications` and `_published_days`.
+
+A publication keeps a data set outside the file in step with a table. Its destination, a folder or a URL, identifies it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from mixpanel_export._database.connection import Connection, transaction
+from mixpanel_export._database.schema import table_exists
+
+_TABLES = {
+    "_publications": 'destination VARCHAR, table_name VARCHAR, format VARCHAR, "schema" VARCHAR, published_at TIMESTAMP',
+    "_published_days": 'destination VARCHAR, "day" DATE, version VARCHAR, "rows" BIGINT, content VARCHAR, file VARCHAR, '
+    "size BIGINT, stamp VARCHAR",
+}
+
+Day = date | None
+"""A UTC day of `event_time`; None for rows without a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A data set and the table that it is a copy of."""
+
+    destination: str
+    table: str
+    format: str
+    schema: str
+    """The columns of the data set, and the settings that its rows depend on, as JSON."""
+    published_at: datetime | None = None
+    """When the data set last equalled the table, in UTC and without a time zone; None if it never has."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedDay:
+    """A day of a data set, as it was last written."""
+
+    version: str
+    """The version of the table's day; see `_publish/versions.py`."""
+    rows: int
+    content: str
+    """A hash of the rows that does not depend on their order."""
+    file: str
+    """The path of the file, relative to the destination."""
+    size: int
+    """In bytes."""
+    stamp: str
+    """A string that changes if another program writes the file."""
+
+
+def create_publications(connection: Connection) -> None:
+    """Create the tables that are missing."""
+    for table, columns in _TABLES.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
+
+
+def read_publications(connection: Connection) -> list[Publication]:
+    """Return all publications of the database, ordered by destination."""
+    if not table_exists(connection, "_publications"):
+        return []
+    rows = connection.execute(
+        'SELECT destination, table_name, format, "schema", published_at FROM _publications ORDER BY destination'
+    ).fetchall()
+    return [Publication(*row) for row in rows]
+
+
+def read_days(connection: Connection, destination: str) -> dict[Day, PublishedDay]:
+    """Return the published days of a destination."""
+    if not table_exists(connection, "_published_days"):
+        return {}
+    rows = connection.execute(
+        'SELECT day, version, "rows", content, file, size, stamp FROM _published_days WHERE destination = ?',
+        [destination],
+    ).fetchall()
+    return {day: PublishedDay(*values) for day, *values in rows}
+
+
+def start_publication(connection: Connection, publication: Publication, *, keep_days: bool) -> None:
+    """Store the publication before its first file is written.
+
+    If *keep_days* is false, the stored days are deleted, so that every day is written again.
+    """
+    with transaction(connection):
+        connection.execute("DELETE FROM _publications WHERE destination = ?", [publication.destination])
+        connection.execute(
+            "INSERT INTO _publications VALUES (?, ?, ?, ?, ?)",
+            [
+                publication.destination,
+                publication.table,
+                publication.format,
+                publication.schema,
+                publication.published_at,
+            ],
+        )
+        if not keep_days:
+            connection.execute("DELETE FROM _published_days WHERE destination = ?", [publication.destination])
+
+
+def record_days(
+    connection: Connection, destination: str, written: Mapping[Day, PublishedDay], removed: Iterable[Day] = ()
+) -> None:
+    """Replace the stored state of the days in *written*, and delete that of the days in *removed*."""
+    with transaction(connection):
+        for day in (*written, *removed):
+            connection.execute(
+                "DELETE FROM _published_days WHERE destination = ? AND day IS NOT DISTINCT FROM ?",
+                [destination, day],
+            )
+        for day, state in written.items():
+            connection.execute(
+                "INSERT INTO _published_days VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    destination,
+                    day,
+                    state.version,
+                    state.rows,
+                    state.content,
+                    state.file,
+                    state.size,
+                    state.stamp,
+                ],
+            )
+
+
+def finish_publication(connection: Connection, destination: str, published_at: datetime) -> None:
+    """Record that the data set equals the table now."""
+    with transaction(connection):
+        connection.execute(
+            "UPDATE _publications SET published_at = ? WHERE destination = ?", [published_at, destination]
+        )

@@ -1,0 +1,57 @@
+"""A data set: files by day in a store, such as a folder."""
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mixpanel_export._database.publications import Day
+from mixpanel_export._publish.layout import FileFormat
+from mixpanel_export._publish.plan import StoredFile
+
+
+class Store(Protocol):
+    """Files under a folder or a URL. Names are relative, with slashes."""
+
+    def files(self) -> dict[str, StoredFile]:
+        """Return all files, without those that readers of data sets ignore."""
+        ...
+
+    def staging(self) -> AbstractContextManager[Path]:
+        """Prepare the store, and yield a local folder for files to `put`."""
+        ...
+
+    def put(self, file: Path, name: str) -> StoredFile:
+        """Store a complete local file, atomically. Several threads may do this at a time."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it exists."""
+        ...
+
+    def opened(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a local path for reading a file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A data set of plain files, one for each day. Each file is visible as soon as it is written."""
+
+    store: Store
+    format: FileFormat
+
+    def files(self) -> dict[str, StoredFile]:
+        """Return all files, including those of other programs."""
+        return self.store.files()
+
+    def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
+        """Store a day's file in the place of the old one. Return its name and its state."""
+        name = self.format.file(day)
+        return name, self.store.put(file, name)
+
+    def finish(self, obsolete: Collection[str]) -> None:
+        """Delete the *obsolete* files."""
+        for name in obsolete:
+            self.store.delete(name)

@@ -1,0 +1,87 @@
+"""A data set in a folder of this machine. A file is replaced by renaming, so readers see the old or the new file."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+
+from mixpanel_export._publish.plan import StoredFile
+
+_STAGING = ".mpx-"
+
+
+class Folder:
+    """The files of a folder. Names are relative, with slashes. Those that begin with `.` or `_` are ignored."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def files(self) -> dict[str, StoredFile]:
+        """Return all files."""
+        found: dict[str, StoredFile] = {}
+        for folder, folders, names in os.walk(self._root, onerror=_raise_unless_missing):
+            folders[:] = [name for name in folders if not _is_hidden(name)]
+            for name in names:
+                if not _is_hidden(name):
+                    path = Path(folder, name)
+                    found[path.relative_to(self._root).as_posix()] = _stored(path)
+        return found
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Create the folder, and yield a hidden folder in it for files that are not complete yet.
+
+        A staging folder that a killed publication has left is deleted.
+        """
+        self._root.mkdir(parents=True, exist_ok=True)
+        for left in self._root.glob(f"{_STAGING}*"):
+            rmtree(left, ignore_errors=True)
+        with TemporaryDirectory(dir=self._root, prefix=_STAGING, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+
+    def put(self, file: Path, name: str) -> StoredFile:
+        """Move a complete *file* of the staging folder to *name*, and replace the old file."""
+        target = self._root / name
+        _sync(file)
+        target.parent.mkdir(exist_ok=True)
+        file.replace(target)
+        return _stored(target)
+
+    def delete(self, name: str) -> None:
+        """Delete a file, and its folder if nothing else is in it."""
+        path = self._root / name
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder is not empty
+            path.parent.rmdir()
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Path]:
+        """Yield the path of a file for reading."""
+        yield self._root / name
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if error.errno != errno.ENOENT:
+        raise error
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether readers of data sets ignore a name."""
+    return name.startswith((".", "_"))
+
+
+def _stored(path: Path) -> StoredFile:
+    status = path.stat()
+    return StoredFile(status.st_size, str(status.st_mtime_ns))
+
+
+def _sync(path: Path) -> None:
+    """Write the file to the disk, so that a power failure after the renaming does not leave an empty file."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,270 @@
+"""Keeps a data set of files in step with a table. A new publication writes only the days that have changed."""
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import duckdb
+
+from mixpanel_export._concurrency import InterruptedCall, entered_in_thread, in_thread
+from mixpanel_export._database.connection import Connection, advice_on, connected_for_export
+from mixpanel_export._database.machine import processors
+from mixpanel_export._database.path import check_not_empty, database_path
+from mixpanel_export._database.publications import (
+    Day,
+    Publication,
+    PublishedDay,
+    create_publications,
+    finish_publication,
+    read_days,
+    read_publications,
+    record_days,
+    start_publication,
+)
+from mixpanel_export._database.schema import check_ledger, name_in_database
+from mixpanel_export._flat.flatten import Request, flatten
+from mixpanel_export._publish.data_set import Files
+from mixpanel_export._publish.destination import normalized, open_store
+from mixpanel_export._publish.layout import FORMATS, PARQUET, partition
+from mixpanel_export._publish.plan import plan
+from mixpanel_export._publish.run import Publisher, Totals, publish_error
+from mixpanel_export._publish.source import PARTITION, find_source
+from mixpanel_export._publish.workers import Workers
+from mixpanel_export._tracebacks import short_tracebacks_async
+from mixpanel_export.errors import (
+    ArgumentError,
+    DatabaseError,
+    DatabaseLockedError,
+    ExportRunningError,
+)
+from mixpanel_export.publication import PublishError, PublishProgress, PublishResult, Watcher
+
+_RETRY_INTERVAL = 0.2  # seconds between attempts to open a file that another process holds
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The arguments of a publication."""
+
+    destination: str
+    table: str | None
+    format: str | None
+    flat: bool
+    overwrite: bool
+    verify: bool
+
+
+@short_tracebacks_async
+async def publish_table(
+    db: str | Path,
+    destination: str | Path,
+    table: str | None = None,
+    *,
+    format: str | None = None,  # noqa: A002 - the name of the option
+    flat: bool = False,
+    overwrite: bool = False,
+    verify: bool = False,
+    on_progress: Watcher | None = None,
+    wait: float = 0.0,
+) -> PublishResult:
+    """Bring the data set at *destination* in step with a table: files by UTC day, in folders `date=YYYY-MM-DD`.
+
+    *destination* is a folder. The first publication writes all days. Later ones write only days whose rows have changed,
+    and delete days that the table no longer has. Each file is replaced atomically. An interrupted publication leaves the
+    old or the new file of each day, and the next one continues.
+
+    *table* is an exported table or a flat table. None is the table that was published to *destination* before, or
+    `events`. If *flat* is true, its flat table is published. A flat table is created or updated first. All files have the
+    same columns. They are the table's columns without `export_batch`; a column named `date` becomes `date_2`, because
+    readers take `date` from the folders.
+
+    If *verify* is true, all files are read again and compared with the table. A *destination* with files that this
+    database did not publish is rejected. *overwrite* replaces a data set that another database has published there.
+    *on_progress* is called in another thread. *wait* is the maximum wait, in seconds, for a file that is in use.
+
+    Raises:
+        ArgumentError: An argument is invalid, or differs from the earlier publication to *destination*.
+        DatabaseNotFoundError: There is no such file.
+        DatabaseError: The file cannot be opened or written.
+        TableNotFoundError, TableFormatError: There is no such table, or it was not exported.
+        PublishError: The destination cannot be read or written, or has other files.
+
+    Example:
+        result = asyncio.run(publish_table("events.duckdb", "lake/events"))
+        print(result.written_days)
+    """
+    started = time.monotonic()
+    options = Options(normalized(destination), table, format, flat, overwrite, verify)
+    if format is not None and format not in FORMATS:
+        raise ArgumentError("format", f"must be one of {', '.join(FORMATS)}, got {format!r}")
+    path = database_path(db)
+    check_not_empty(path)
+    async with AsyncExitStack() as stack:
+        connection = await _opened(stack, path, wait)
+        job = _Job(connection, path, options, on_progress or _ignore)
+        result = await in_thread(job.run, job.interrupt)
+    return replace(result, duration_seconds=time.monotonic() - started)
+
+
+async def _opened(stack: AsyncExitStack, path: Path, wait: float) -> Connection:
+    """Open the file. While another export or process uses it, keep retrying for up to *wait* seconds."""
+    end = anyio.current_time() + wait
+    while True:
+        try:
+            return await stack.enter_async_context(entered_in_thread(connected_for_export(path)))
+        except (ExportRunningError, DatabaseLockedError):
+            left = end - anyio.current_time()
+            if left <= 0:
+                raise
+            await anyio.sleep(min(_RETRY_INTERVAL, left))
+
+
+class _Job:
+    """Publishes one table to one destination. `run` is called in a thread."""
+
+    def __init__(self, connection: Connection, path: Path, options: Options, on_progress: Watcher) -> None:
+        self._connection = connection
+        self._path = path
+        self._options = options
+        self._on_progress = on_progress
+        self._workers = Workers(connection, processors())
+
+    def interrupt(self) -> None:
+        """Stop `run`."""
+        self._workers.interrupt()
+
+    def run(self) -> PublishResult:
+        """Publish.
+
+        Raises:
+            InterruptedCall: `interrupt` was called.
+            MixpanelDataError: See `publish_table`.
+        """
+        try:
+            return self._run()
+        except duckdb.InterruptException as error:
+            raise InterruptedCall from error
+        except OSError as error:
+            raise publish_error(self._options.destination, error, "write") from error
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise DatabaseError(
+                f"cannot read or write the database ({reason})",
+                advice=f"{advice_on(reason)}, then publish again",
+                db_path=str(self._path),
+            ) from error
+
+    def _run(self) -> PublishResult:
+        destination = self._options.destination
+        check_ledger(self._connection)
+        create_publications(self._connection)
+        publications = read_publications(self._connection)
+        old = next((each for each in publications if each.destination == destination), None)
+        name = self._options.format or (old.format if old else PARQUET.name)
+        data_set = Files(open_store(destination), FORMATS[name])
+        files = data_set.files()
+        _check_files(destination, data_set, files.keys(), may_own=bool(old) or self._options.overwrite)
+        flat, table = self._flat_table(old)
+        if old and files:
+            _check_same(old, table, name)
+        if flat:
+            flatten(self._connection, self._path, flat)
+        source = find_source(self._connection, table)
+        publication = Publication(destination, table, name, source.schema, old.published_at if old else None)
+        with data_set.store.staging() as staging, self._workers.running():
+            same_schema = old is not None and old.schema == publication.schema
+            start_publication(self._connection, publication, keep_days=same_schema)
+            versions = source.versions(self._connection)
+            published = read_days(self._connection, destination)
+            todo = plan(versions, published, files)
+            publisher = Publisher(
+                destination=destination,
+                source=source,
+                versions=versions,
+                published=published,
+                plan=todo,
+                data_set=data_set,
+                staging=staging,
+                workers=self._workers,
+                totals=Totals(len(todo.changed), self._on_progress),
+            )
+            written = publisher.write(self._connection)
+            days = published | {each.day: each.state for each in written}
+            for day in todo.removed:
+                del days[day]
+            used = {state.file for state in days.values()}
+            self._workers.check()
+            data_set.finish([name for name in files if name not in used])
+            record_days(self._connection, destination, {}, todo.removed)
+            finish_publication(self._connection, destination, datetime.now(UTC).replace(tzinfo=None))
+            different = self._different(publisher, days) if self._options.verify else None
+        new = [each for each in written if not each.stayed]
+        return PublishResult(
+            destination=destination,
+            table=source.table,
+            format=name,
+            days=len(days),
+            rows=sum(state.rows for state in days.values()),
+            written_days=_names(each.day for each in new),
+            removed_days=_names(todo.removed),
+            bytes_written=sum(each.state.size for each in new),
+            different_days=different,
+            duration_seconds=0.0,
+        )
+
+    def _flat_table(self, old: Publication | None) -> tuple[Request | None, str]:
+        """Return the update of the flat table that is published, if it is one, and the name of the table."""
+        source = find_source(self._connection, self._options.table or (old.table if old else "events"))
+        if source.flat:
+            return Request(source.flat.source, source.table), source.table
+        if self._options.flat:
+            name = f"{source.table}_flat"
+            return Request(source.table, name), name_in_database(self._connection, name)
+        return None, source.table
+
+    def _different(self, publisher: Publisher, days: Mapping[Day, PublishedDay]) -> tuple[str, ...]:
+        """Return the days whose files differ from the table. The next publication writes them again."""
+        different = publisher.different(days)
+        record_days(self._connection, self._options.destination, {}, different)
+        return _names(different)
+
+
+def _check_same(old: Publication, table: str, format_name: str) -> None:
+    """Check that the data set has the same table and format as before."""
+    for argument, before, now in (("table", old.table, table), ("format", old.format, format_name)):
+        if before != now:
+            raise ArgumentError(
+                argument,
+                f"was {before} in the earlier publication to {old.destination}, got {now}",
+                advice="choose another destination, or delete the files there",
+            )
+
+
+def _check_files(destination: str, data_set: Files, names: Collection[str], *, may_own: bool) -> None:
+    """Check that all files belong to this data set. If *may_own* is false, check that there are none."""
+    foreign = min((name for name in names if not data_set.format.owns(name)), default=None)
+    if foreign is not None:
+        raise PublishError(
+            f"{destination} has a file that mpx did not publish: {foreign}",
+            destination=destination,
+            advice="choose an empty or new folder, or move the file",
+        )
+    if names and not may_own:
+        raise PublishError(
+            f"{destination} has a data set that another database published",
+            destination=destination,
+            advice="choose an empty or new folder, or pass $overwrite to replace it",
+        )
+
+
+def _names(days: Iterable[Day]) -> tuple[str, ...]:
+    """Return the days as strings, in order."""
+    return tuple(sorted(partition(day).removeprefix(f"{PARTITION}=") for day in days))
+
+
+def _ignore(_: PublishProgress) -> None:
+    """Report no progress."""

@@ -1,0 +1,152 @@
+"""One publication: writes the changed days in several threads, and records what was written."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+import duckdb
+
+from mixpanel_export._concurrency import InterruptedCall
+from mixpanel_export._database.connection import Connection
+from mixpanel_export._database.publications import Day, PublishedDay, record_days
+from mixpanel_export._database.settings import with_enough_memory
+from mixpanel_export._publish.data_set import Files
+from mixpanel_export._publish.layout import partition
+from mixpanel_export._publish.plan import Plan, StoredFile, groups
+from mixpanel_export._publish.source import DayVersion, Source
+from mixpanel_export._publish.workers import Workers
+from mixpanel_export.publication import PublishError, PublishProgress, Watcher
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A changed day after its publication."""
+
+    day: Day
+    state: PublishedDay
+    stayed: bool
+    """Whether the old file stayed, because its rows are the same."""
+
+
+class Totals:
+    """Counts the days of a publication and reports the progress. Several threads may use it."""
+
+    def __init__(self, days: int, on_progress: Watcher) -> None:
+        self._progress = PublishProgress(days, 0, 0, 0)
+        self._on_progress = on_progress
+        self._lock = Lock()
+        on_progress(self._progress)
+
+    def add(self, written: Written) -> None:
+        """Count a day."""
+        with self._lock:
+            before = self._progress
+            rows, size = (0, 0) if written.stayed else (written.state.rows, written.state.size)
+            self._progress = PublishProgress(
+                before.days, before.days_done + 1, before.rows + rows, before.bytes_written + size
+            )
+            self._on_progress(self._progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Writes days of a table to a data set."""
+
+    destination: str
+    source: Source
+    versions: Mapping[Day, DayVersion]
+    published: Mapping[Day, PublishedDay]
+    plan: Plan
+    data_set: Files
+    staging: Path
+    workers: Workers
+    totals: Totals
+
+    def write(self, connection: Connection) -> list[Written]:
+        """Write the changed days of the plan, and record each group of them. After an error, the other groups are recorded."""
+        done: list[Written] = []
+        for written in self.workers.results(self._write_group, groups(self.plan.changed, self.versions)):
+            record_days(connection, self.destination, {each.day: each.state for each in written})
+            done += written
+        return done
+
+    def different(self, days: Mapping[Day, PublishedDay]) -> list[Day]:
+        """Read the files of all days, and return the days whose rows differ from those of the table."""
+        files = {day: state.file for day, state in days.items()}
+        work = partial(self._compare_group, files)
+        return [
+            day
+            for different in self.workers.results(work, groups(sorted(files, key=str), self.versions))
+            for day in different
+        ]
+
+    def _write_group(self, connection: Connection, days: Sequence[Day]) -> list[Written]:
+        with self._errors("read", days):
+            contents = self.source.contents(connection, days)
+        return [self._write(connection, day, contents[day]) for day in days]
+
+    def _write(self, connection: Connection, day: Day, content: str) -> Written:
+        """Write a day, unless its file is intact and has the same rows."""
+        self.workers.check()
+        version = self.versions[day]
+        old = self.published.get(day)
+        if old is not None and day in self.plan.intact and old.content == content:
+            state = PublishedDay(version.version, version.rows, content, old.file, old.size, old.stamp)
+            written = Written(day, state, stayed=True)
+        else:
+            name, stored = self._put(connection, day)
+            state = PublishedDay(version.version, version.rows, content, name, stored.size, stored.stamp)
+            written = Written(day, state, stayed=False)
+        self.totals.add(written)
+        return written
+
+    def _put(self, connection: Connection, day: Day) -> tuple[str, StoredFile]:
+        file = self.staging / f"{partition(day)}.tmp"
+        with self._errors("write", [day]):
+            try:
+                with_enough_memory(connection, partial(self._copy, connection, day, file))
+                return self.data_set.put(file, day)
+            finally:
+                file.unlink(missing_ok=True)
+
+    def _copy(self, connection: Connection, day: Day, file: Path) -> None:
+        file.unlink(missing_ok=True)  # a first attempt lacked memory
+        connection.execute(self.data_set.format.copy(self.source, day, file))
+
+    def _compare_group(
+        self, files: Mapping[Day, str], connection: Connection, days: Sequence[Day]
+    ) -> list[Day]:
+        with self._errors("read", days):
+            contents = self.source.contents(connection, days)
+        return [day for day in days if self._content(connection, day, files[day]) != contents[day]]
+
+    def _content(self, connection: Connection, day: Day, file: str) -> str:
+        self.workers.check()
+        with self._errors("read", [day]), self.data_set.store.opened(file) as path:
+            return self.source.content_of_file(connection, path)
+
+    @contextmanager
+    def _errors(self, action: str, days: Sequence[Day]) -> Iterator[None]:
+        """Convert errors of the operating system and of DuckDB to errors that name the days."""
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise InterruptedCall from error
+        except (duckdb.Error, OSError) as error:
+            raise publish_error(self.destination, error, action, days) from error
+
+
+def publish_error(destination: str, error: Exception, action: str, days: Sequence[Day] = ()) -> PublishError:
+    """Return the error for a failed *action*, such as `write`, with advice."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    reason = reason or str(error).splitlines()[0]
+    names = ["rows without a time" if day is None else str(day) for day in days]
+    return PublishError(
+        f"cannot {action} {destination} ({reason})",
+        destination=destination,
+        days=" to ".join(dict.fromkeys([names[0], names[-1]])) if names else None,
+        advice="check the permissions and the free space, then publish again",
+    )

@@ -1,0 +1,164 @@
+"""The table that is published: its columns, and the version, content and rows of each day."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from glob import escape
+from pathlib import Path
+
+from mixpanel_export._database.connection import Connection, first_row, quoted
+from mixpanel_export._database.publications import Day
+from mixpanel_export._database.schema import (
+    EVENT_COLUMNS,
+    columns_of,
+    has_export_columns,
+    name_in_database,
+    table_exists,
+    table_names,
+)
+from mixpanel_export._flat.state import FlatTable, flat_tables
+from mixpanel_export._suggestions import did_you_mean
+from mixpanel_export.errors import TableFormatError, TableNotFoundError
+
+PARTITION = "date"
+"""The column that readers take from the names of the folders."""
+
+_BATCH = "export_batch"
+_VERSIONS = """
+SELECT day, sum(size)::BIGINT, md5(string_agg(concat_ws(':', {batch}, revision, size), ',' ORDER BY {batch}))
+FROM (SELECT event_time::DATE AS day, {batch}, count(*) AS size FROM {table} GROUP BY ALL)
+LEFT JOIN (SELECT batch AS {batch}, coalesce(revision, 0) AS revision FROM {states}) USING ({batch})
+GROUP BY day
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DayVersion:
+    """A day of the table. Two equal versions mean equal rows."""
+
+    rows: int
+    version: str
+    """A hash of the day's list of batches: their numbers, rows on this day, and revisions.
+
+    Exports give the rows that they add a new batch number. Every other change by this package raises the revision.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table that can be published."""
+
+    table: str
+    columns: tuple[tuple[str, str], ...]
+    """The name and type of each column that is published."""
+    flat: FlatTable | None
+
+    @property
+    def schema(self) -> str:
+        """The columns of the data set and the settings of a flat table, as JSON. If it changes, every day is rewritten."""
+        settings = [self.flat.only, self.flat.events] if self.flat else []
+        return json.dumps([*map(list, self.columns), *settings], ensure_ascii=False)
+
+    def select(self, day: Day) -> str:
+        """Return SQL for the rows of a day."""
+        names = published_names(name for name, _ in self.columns)
+        columns = (
+            quoted(name) if name == published else f"{quoted(name)} AS {quoted(published)}"
+            for (name, _), published in zip(self.columns, names, strict=True)
+        )
+        return f"SELECT {', '.join(columns)} FROM {quoted(self.table)} WHERE {_on(day)}"
+
+    def versions(self, connection: Connection) -> dict[Day, DayVersion]:
+        """Return the days that have rows."""
+        states = f"_export_batches WHERE table_name = {_literal(self.table)}"
+        if self.flat:
+            states = f"_flat_batches WHERE flat_table = {_literal(self.table)}"
+        rows = connection.execute(
+            _VERSIONS.format(table=quoted(self.table), batch=_BATCH, states=states)
+        ).fetchall()
+        return {day: DayVersion(count, version) for day, count, version in rows}
+
+    def contents(self, connection: Connection, days: Sequence[Day]) -> dict[Day, str]:
+        """Return for each day a hash of its rows, which does not depend on their order. *days* are in order."""
+        dates = [day for day in days if day is not None]
+        times = ["event_time IS NULL"] if None in days else []
+        if dates:
+            listed = ", ".join(f"DATE '{day}'" for day in dates)
+            # The range lets DuckDB skip row groups.
+            times.append(f"({_between(dates[0], dates[-1])} AND event_time::DATE IN ({listed}))")
+        names = [name for name, _ in self.columns]
+        rows = connection.execute(
+            f"SELECT event_time::DATE, {_content(names)} FROM {quoted(self.table)} WHERE {' OR '.join(times)} GROUP BY 1"
+        ).fetchall()
+        return dict(rows)
+
+    def content_of_file(self, connection: Connection, file: Path) -> str:
+        """Return the same hash of the rows in a Parquet file."""
+        names = published_names(name for name, _ in self.columns)
+        row = first_row(
+            connection,
+            f"SELECT {_content(names)} FROM read_parquet({_literal(escape(str(file)))}, hive_partitioning = false)",
+        )
+        return str(row[0]) if row else ""
+
+
+def _content(columns: Iterable[str]) -> str:
+    """Return SQL for the number of rows and the sum of their 64-bit hashes."""
+    return f"concat_ws(':', count(*), sum(hash({', '.join(map(quoted, columns))})))"
+
+
+def published_names(names: Iterable[str]) -> list[str]:
+    """Return the names of the columns in the data set. A column with the name of the partition column gets a number."""
+    names = list(names)
+    taken = {name.lower() for name in names}
+    number = 2
+    while f"{PARTITION}_{number}" in taken:
+        number += 1
+    return [f"{name}_{number}" if name.lower() == PARTITION else name for name in names]
+
+
+def find_source(connection: Connection, table: str) -> Source:
+    """Return the exported or flat table with this name.
+
+    Raises:
+        TableNotFoundError: There is no such table.
+        TableFormatError: The table is neither an exported nor a flat table.
+    """
+    name = name_in_database(connection, table)
+    flats = {flat.name: flat for flat in flat_tables(connection)}
+    if not table_exists(connection, name):
+        names = list(_publishable(connection, flats))
+        listed = f"choose one of these: {', '.join(names)}" if names else "export it first"
+        raise TableNotFoundError(name, advice=did_you_mean(name, names) + listed)
+    if name in flats:
+        columns = [column for column in columns_of(connection, name) if column[0] != _BATCH]
+        return Source(name, tuple(columns), flats[name])
+    if not has_export_columns(connection, name) or not table_exists(connection, "_export_batches"):
+        raise TableFormatError(
+            name,
+            f"table {name} does not have the columns of an exported table",
+            advice="run `mpx upgrade` if mixpanel_data wrote it",
+        )
+    return Source(name, tuple(EVENT_COLUMNS.items()), None)
+
+
+def _publishable(connection: Connection, flats: Iterable[str]) -> Iterator[str]:
+    yield from (
+        name
+        for name in table_names(connection)
+        if not name.startswith("_") and (name in flats or has_export_columns(connection, name))
+    )
+
+
+def _on(day: Day) -> str:
+    return "event_time IS NULL" if day is None else _between(day, day)
+
+
+def _between(first: date, last: date) -> str:
+    """Return an SQL condition for times. Unlike a cast to a date, it lets DuckDB skip row groups."""
+    return f"event_time BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{last} 23:59:59.999999'"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

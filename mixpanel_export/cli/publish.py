@@ -1,0 +1,158 @@
+"""`mpx publish`: keeps a data set of Parquet files in step with a table."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from mixpanel_export.cli import Interrupted, complete, print_json
+from mixpanel_export.cli.default_file import say_database
+from mixpanel_export.cli.help import SectionedCommand
+from mixpanel_export.cli.log import log_format_option
+from mixpanel_export.cli.open_database import explained
+from mixpanel_export.cli.options import db_option, option, wait_option
+from mixpanel_export.cli.report import aligned, quoted
+from mixpanel_export.cli.watch import messages
+from mixpanel_export.errors import DatabaseLockedError
+
+if TYPE_CHECKING:
+    from mixpanel_export.publication import PublishResult
+
+EXAMPLES = """\b
+Examples:
+  mpx publish lake/events
+  mpx publish lake/flat --flat --db app.duckdb
+  mpx publish lake/events --verify --json | jq '.different_days'
+
+\b
+To read the data set, in DuckDB:
+  SELECT * FROM read_parquet('lake/events/*/*.parquet', hive_partitioning = true)
+
+\b
+Exit codes:
+  0  the data set equals the table
+  1  a day differs from the table (--verify), or any other error
+  2  wrong usage, or another table or format than in the earlier publication
+  4  there is no such file or table
+"""
+
+_SHOWN = 10  # days on one line
+
+
+@click.command(
+    "publish",
+    cls=SectionedCommand,
+    short_help="Keep a data set of Parquet files in step with a table.",
+    epilog=EXAMPLES,
+)
+@click.argument("destination", metavar="DEST", shell_complete=complete.files)
+@option(
+    "--table",
+    section="What",
+    metavar="NAME",
+    show_default="the table that was published to DEST before, or events",
+    shell_complete=complete.tables,
+    help="Exported table or flat table to publish.",
+)
+@option("--flat", section="What", is_flag=True, help="Publish the flat table, which is updated first.")
+@option(
+    "--format",
+    section="What",
+    type=click.Choice(["parquet"]),
+    show_default="that of the data set at DEST, or parquet",
+    help="Format of the data set.",
+)
+@option(
+    "--overwrite",
+    section="What",
+    is_flag=True,
+    help="Replace a data set that another database has published to DEST.",
+)
+@option(
+    "--verify", section="What", is_flag=True, help="Read all files again and compare them with the table."
+)
+@db_option
+@wait_option
+@option("--json", "as_json", section="Output", is_flag=True, help="Print the result as JSON.")
+@option("-q", "--quiet", section="Output", is_flag=True, help="Print only errors.")
+@option("--no-progress", section="Output", is_flag=True, help="Hide the bar.")
+@log_format_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    destination: str,
+    table: str | None,
+    flat: bool,
+    format: str | None,  # noqa: A002 - the name of the option
+    overwrite: bool,
+    verify: bool,
+    db: str,
+    wait: float,
+    as_json: bool,
+    quiet: bool,
+    no_progress: bool,
+) -> None:
+    """Write a table to DEST as files by UTC day, and keep this data set in step with the table.
+
+    DEST is a folder. The first run writes one file for each day, such as date=2024-01-31/data.parquet. Later runs write
+    only the days that have changed, and delete days that the table no longer has. Rows without a time are in
+    date=__HIVE_DEFAULT_PARTITION__. Each file is replaced atomically, but a query that reads several files during a run
+    can see old and new days.
+
+    All files have the same columns: those of the table without export_batch. If the columns of a flat table change, all
+    days are written again. A column named date becomes date_2, because readers take date from the folders.
+
+    An interrupted run leaves the old or the new file of each day. The next run continues.
+    """
+    from mixpanel_export._publish.publish import publish_table
+    from mixpanel_export.progress import draw_days
+    from mixpanel_export.sync import run_sync
+
+    with messages(quiet=quiet, verbose=False), draw_days(enabled=not (quiet or no_progress)) as watch:
+        if not quiet:
+            say_database(ctx)
+        publish = partial(publish_table, on_progress=watch, wait=wait)
+        try:
+            result = run_sync(
+                publish,
+                db,
+                destination,
+                table,
+                format=format,
+                flat=flat,
+                overwrite=overwrite,
+                verify=verify,
+            )
+        except DatabaseLockedError as error:
+            raise explained(error, db, wait) from error
+        except KeyboardInterrupt as interrupt:
+            again = quoted(["mpx", "publish", destination, "--db", db])
+            raise Interrupted(f"Interrupted; complete days are kept. To continue: {again}") from interrupt
+    if as_json:
+        print_json(result.to_dict())
+    elif not quiet or result.different_days:
+        click.echo("\n".join(aligned(summary(result))))
+    ctx.exit(1 if result.different_days else 0)
+
+
+def summary(result: "PublishResult") -> list[tuple[str, str]]:
+    """Return titles and values that describe the result."""
+    written = f"{len(result.written_days):,} days, {result.bytes_written / 1e6:,.1f} MB"
+    rows = [
+        ("published", f"{result.table} to {result.destination}, {result.format}"),
+        ("data set", f"{result.rows:,} rows in {result.days:,} days"),
+        ("written", written if result.written_days else "nothing, because no day has changed"),
+    ]
+    if result.removed_days:
+        rows.append(("removed", _list(result.removed_days)))
+    if result.different_days is not None:
+        different = _list(result.different_days)
+        again = "; to write them again, run mpx publish again"
+        rows.append(("verified", f"no, these days differ: {different}{again}" if different else "yes"))
+    return rows
+
+
+def _list(days: tuple[str, ...]) -> str:
+    more = f" and {len(days) - _SHOWN:,} more" if len(days) > _SHOWN else ""
+    return ", ".join(days[:_SHOWN]) + more

@@ -1,0 +1,89 @@
+"""The values and the error of publications: data sets outside the database file that are in step with a table."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Unpack
+
+from mixpanel_export._display import html_pairs
+from mixpanel_export._error_base import Context
+from mixpanel_export.errors import MixpanelDataError
+
+
+class PublishError(MixpanelDataError):
+    """The data set at `destination` cannot be read or written, or has files that this database did not publish."""
+
+    code = "PUBLISH_FAILED"
+
+    def __init__(self, message: str, *, destination: str, **context: Unpack[Context]) -> None:
+        super().__init__(message, destination=destination, **context)
+        self.destination = destination
+
+
+@dataclass(frozen=True, slots=True)
+class PublishProgress:
+    """The totals of a running publication."""
+
+    days: int
+    """The days to write. Some may prove to be unchanged."""
+    days_done: int
+    rows: int
+    """The rows that have been written."""
+    bytes_written: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """The result of a publication.
+
+    A day is a string such as `2024-01-31`, or `__HIVE_DEFAULT_PARTITION__` for rows without a time.
+    """
+
+    destination: str
+    table: str
+    format: str
+    days: int
+    """The days of the data set."""
+    rows: int
+    """The rows of the data set."""
+    written_days: tuple[str, ...]
+    """The days that were new or had changed."""
+    removed_days: tuple[str, ...]
+    """The days that the table no longer has."""
+    bytes_written: int
+    different_days: tuple[str, ...] | None
+    """The days whose files differ from the table; None if the data set was not read back."""
+    duration_seconds: float
+
+    @property
+    def verified(self) -> bool | None:
+        """Whether the data set equals the table; None if it was not read back."""
+        return None if self.different_days is None else not self.different_days
+
+    def to_dict(self) -> dict[str, object]:
+        """Return `verified` and the fields in order, ready for JSON."""
+        different = None if self.different_days is None else list(self.different_days)
+        return {
+            "verified": self.verified,
+            **asdict(self),
+            "written_days": list(self.written_days),
+            "removed_days": list(self.removed_days),
+            "different_days": different,
+        }
+
+    def _repr_html_(self) -> str:
+        """Return HTML for a notebook."""
+        rows: list[tuple[str, object]] = [
+            ("table", self.table),
+            ("destination", self.destination),
+            ("format", self.format),
+            ("data set", f"{self.days:,} days, {self.rows:,} rows"),
+            ("written", f"{len(self.written_days):,} days, {self.bytes_written:,} bytes"),
+            ("removed", f"{len(self.removed_days):,} days"),
+        ]
+        if self.different_days is not None:
+            rows.append(("different", ", ".join(self.different_days) or "no day"))
+        return html_pairs(rows, "published")
+
+
+Watcher = Callable[[PublishProgress], object]
+"""Receives the current totals of a publication."""

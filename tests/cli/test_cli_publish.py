@@ -1,0 +1,59 @@
+"""`mpx publish`: what it prints, and its exit codes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from shell import held_by_another, mpx, one_error
+from support import query
+
+pytestmark = pytest.mark.usefixtures("env")
+
+
+@pytest.fixture
+def exported(env: Mapping[str, str], db: Path) -> Path:
+    """A database with three days."""
+    assert env["MPX_DB"] == str(db)
+    assert mpx("export", "--from", "2024-03-01", "--to", "2024-03-03", "--quiet").exit_code == 0
+    return db
+
+
+def test_the_days_are_printed(exported: Path, tmp_path: Path) -> None:
+    """The summary has the written days; a second run writes none; a removed day is named; quiet prints nothing."""
+    lake = str(tmp_path / "lake")
+    first = mpx("publish", lake)
+    assert first.exit_code == 0
+    assert lake in first.stdout
+    assert "3 days" in first.stdout
+    assert mpx("publish", lake, "--quiet").output == ""
+    query(exported, "DELETE FROM events WHERE event_time::DATE = '2024-03-02'")
+    assert "2024-03-02" in mpx("publish", lake).stdout
+
+
+def test_json_is_the_result(exported: Path, tmp_path: Path) -> None:
+    """Standard output has only JSON. The exit code is 1 if a day differs."""
+    lake = str(tmp_path / "lake")
+    words = ("publish", lake, "--db", str(exported), "--flat", "--verify", "--json")
+    result = json.loads(mpx(*words).stdout)
+    assert (result["table"], result["verified"], result["days"]) == ("events_flat", True, 3)
+    query(exported, "UPDATE events_flat SET event_name = 'other' WHERE event_time::DATE = '2024-03-02'")
+    again = mpx(*words)
+    assert again.exit_code == 1
+    assert json.loads(again.stdout)["different_days"] == ["2024-03-02"]
+
+
+def test_errors_have_exit_codes(exported: Path, tmp_path: Path) -> None:
+    """Wrong usage exits with 2, a missing table with 4, other files at the destination and a locked database with 1."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    for code, words in (
+        (2, ("s4://bucket",)),
+        (4, (str(tmp_path / "lake"), "--table", "none")),
+        (1, (str(tmp_path / "mine"),)),
+    ):
+        result = mpx("publish", *words, "--quiet")
+        assert result.exit_code == code
+        assert one_error(result)
+    with held_by_another(exported):
+        assert mpx("publish", str(tmp_path / "lake")).exit_code == 1

@@ -1,0 +1,58 @@
+"""How to provoke the errors of publications."""
+
+from collections.abc import Callable
+from typing import Any
+
+from shell import mpx
+from steps import Place, exists, sql, steps
+
+from mixpanel_export import run_sync
+from mixpanel_export._publish.publish import publish_table
+
+
+def published(destination: str = "lake", table: str | None = None, **options: Any) -> Callable[[Place], Any]:
+    """Publish to a folder beside the database."""
+    return lambda place: run_sync(publish_table, place.db, destination, table, **options)
+
+
+def with_file(name: str) -> Callable[[Place], None]:
+    """Create a file beside the database."""
+
+    def case(place: Place) -> None:
+        path = place.folder / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("", encoding="utf-8")
+
+    return case
+
+
+def blocked(place: Place) -> None:
+    """Have a folder with the name of a file."""
+    place.folder.joinpath("lake", "date=2024-03-02", "data.parquet").mkdir(parents=True)
+
+
+PUBLISH_CASES: dict[str, Callable[[Place], Any]] = {
+    "publish_table: no destination": steps(exists, published("")),
+    "publish_table: a URL of another scheme": steps(exists, published("https://example.com/lake")),
+    "publish_table: a folder of another machine": steps(exists, published("file://server/lake")),
+    "publish_table: an unknown format": steps(exists, published(format="csv")),
+    "publish_table: a table that is not there": steps(exists, published(table="event")),
+    "publish_table: a table of the user": steps(
+        exists, sql("CREATE TABLE mine (x INTEGER)"), published(table="mine")
+    ),
+    "publish_table: another table than before": steps(exists, published(), published(flat=True)),
+    "publish_table: a file of the user": steps(exists, with_file("lake/notes.txt"), published()),
+    "publish_table: a data set of another database": steps(
+        exists, with_file("lake/date=2024-03-01/data.parquet"), published()
+    ),
+    "publish_table: a file in the place of the folder": steps(exists, with_file("lake"), published()),
+    "publish_table: a folder in the place of a file": steps(exists, blocked, published()),
+    "publish_table: a state that cannot be read": steps(
+        exists, sql("CREATE TABLE _published_days (x INTEGER)"), published()
+    ),
+    "mpx publish: a data set of another database": steps(
+        exists,
+        with_file("lake/date=2024-03-01/data.parquet"),
+        lambda place: mpx("publish", "lake", "--db", str(place.db)),
+    ),
+}
