@@ -30,7 +30,7 @@ from mixpanel_export._verify.compare import (
     failed_days,
     likely_offset,
 )
-from mixpanel_export._verify.job import Job, checked_job
+from mixpanel_export._verify.job import Job, VerifyArguments, checked_job
 from mixpanel_export._verify.scope import Scope, refetch_days, scope_of, skipped_days
 from mixpanel_export._verify.table_counts import (
     Cell,
@@ -113,9 +113,9 @@ async def verify_events(
         result = await verify_events("events.duckdb")
         print(result.verified, result.unexplained)
     """
-    job = checked_job(
-        db,
-        table,
+    arguments = VerifyArguments(
+        db=db,
+        table=table,
         from_date=from_date,
         to_date=to_date,
         credentials=credentials,
@@ -128,7 +128,7 @@ async def verify_events(
         per_hour=per_hour,
         now=now,
     )
-    return await run_job(job, transport)
+    return await run_job(checked_job(arguments), transport)
 
 
 async def run_job(job: Job, transport: httpx.AsyncBaseTransport | None = None) -> VerifyResult:
@@ -150,13 +150,24 @@ class _Inputs:
 
 async def _verify(job: Job, transport: httpx.AsyncBaseTransport | None) -> VerifyResult:
     started = time.monotonic()
-    table = await _read(job, partial(read_coverage, table=job.table, project=job.credentials.project_id))
-    scope = scope_of(table.coverages, job.from_date, job.to_date, job.zone, job.now())
+    table = await _read(
+        job, partial(read_coverage, table=job.arguments.table, project=job.credentials.project_id)
+    )
+    scope = scope_of(
+        table.coverages, job.arguments.from_date, job.arguments.to_date, job.zone, job.arguments.now()
+    )
     counts = await _read(job, partial(read_counts, table=table, days=scope.days, zone=scope.zone))
     async with new_client(job.parameters.url, transport) as client:
-        purpose = f"verification of table {job.table} of {job.path.absolute()}"
+        purpose = f"verification of table {job.arguments.table} of {job.path.absolute()}"
         gate = gate_for(job.quota, job.parameters.url, job.credentials.project_id, job.pauses, purpose)
-        api = QueryApi(client, job.parameters, gate, retries=job.retries, pauses=job.pauses, now=job.now)
+        api = QueryApi(
+            client,
+            job.parameters,
+            gate,
+            retries=job.arguments.retries,
+            pauses=job.pauses,
+            now=job.arguments.now,
+        )
         await _warn_of_wait(gate)
         events = await _mixpanel_counts(job, api, scope, counts)
     inputs = _Inputs(job, table, scope, counts, events)
@@ -221,7 +232,7 @@ def _result(inputs: _Inputs, reported: Sequence[CountDifference]) -> VerifyResul
     """Return the result, without its last three fields."""
     job, scope, counts, events = inputs.job, inputs.scope, inputs.counts, inputs.events
     compared = _reported_cells(scope, {*counts.rows, *events}, job.ignored)
-    failed = failed_days(reported, {cell: events.get(cell, 0) for cell in compared}, job.tolerance)
+    failed = failed_days(reported, {cell: events.get(cell, 0) for cell in compared}, job.arguments.tolerance)
     return VerifyResult(
         table=inputs.table.table,
         from_date=str(scope.requested.first),
@@ -256,11 +267,11 @@ async def _hidden_names(
             job.credentials,
             names,
             Chunk(first, last),
-            Quota.resolved(max_wait=job.max_wait),
-            retries=job.retries,
-            api_url=job.api_url,
+            Quota.resolved(max_wait=job.arguments.max_wait),
+            retries=job.arguments.retries,
+            api_url=job.arguments.api_url,
             transport=transport,
-            now=job.now,
+            now=job.arguments.now,
         ):
             hidden.update(names)
     return hidden

@@ -11,7 +11,7 @@ import anyio
 from support import ACCOUNT, RETRY_AT_ONCE, export, query, simulator
 
 from mixpanel_export import VerifyResult
-from mixpanel_export._verify.job import checked_job
+from mixpanel_export._verify.job import VerifyArguments, checked_job
 from mixpanel_export._verify.verify import run_job
 from mixpanel_export.simulator import Simulator
 
@@ -41,7 +41,7 @@ async def verified(sim: Simulator, db: Path, **options: Any) -> VerifyResult:
         "now": lambda: NOW,
     }
     transport = options.pop("transport", None) or sim.transport()
-    job = checked_job(db, **(defaults | options))
+    job = checked_job(VerifyArguments(db=db, **(defaults | options)))
     return await run_job(replace(job, pauses=RETRY_AT_ONCE), transport)
 
 
