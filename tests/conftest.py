@@ -4,6 +4,7 @@ import gc
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from zlib import crc32
 
@@ -44,10 +45,19 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def _quota_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for each test; pytest itself would search all earlier folders for the next free number."""
+    root = tmp_path_factory.mktemp("state")
+    return (root / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def _own_quota(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_quota(monkeypatch: pytest.MonkeyPatch, _quota_files: Iterator[Path]) -> None:
     """Give each test a separate quota file, because all use the same few hosts."""
-    monkeypatch.setenv("MPX_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+    folder = next(_quota_files)
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("MPX_STATE_DIR", str(folder))
 
 
 @pytest.fixture
