@@ -17,17 +17,16 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from contextvars import Context, copy_context
+from contextlib import contextmanager
 from functools import partial
-from threading import Thread, current_thread, main_thread
+from threading import current_thread, main_thread
 from types import FrameType
-from typing import Generic, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import anyio
 
 from mixpanel_export._concurrency import runs_callback
+from mixpanel_export._loop_thread import CancellableCall, LoopThread, context_without_loop
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,33 +51,8 @@ def run_sync(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwa
     Example:
         result = run_sync(export_events, "2024-01-01", "2024-01-31", db="events.duckdb", credentials=credentials)
     """
-    call = _Call(partial(async_fn, *args, **kwargs))
+    call = CancellableCall(partial(async_fn, *args, **kwargs))
     return _in_helper_thread(call) if _loop_in_this_thread() else _in_this_thread(call)
-
-
-class _Call(Generic[T]):
-    """A call that can be cancelled from a signal handler and from another thread."""
-
-    def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
-        self._call = call
-        self._cancelled = False
-        self._cancel_soon: Callable[[], object] | None = None
-
-    async def run(self) -> T:
-        """Run the call in the current asyncio loop."""
-        with anyio.CancelScope() as scope:
-            self._cancel_soon = partial(asyncio.get_running_loop().call_soon_threadsafe, scope.cancel)
-            if self._cancelled:
-                scope.cancel()
-            return await self._call()
-        raise asyncio.CancelledError
-
-    def cancel(self) -> None:
-        """Cancel the call from any thread, before, during or after it."""
-        self._cancelled = True
-        if self._cancel_soon is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._cancel_soon()
 
 
 def _loop_in_this_thread() -> bool:
@@ -91,39 +65,24 @@ def _loop_in_this_thread() -> bool:
     return True
 
 
-def _context_without_loop() -> Context:
-    context = copy_context()
-    if sniffio := sys.modules.get("sniffio"):
-        context.run(sniffio.current_async_library_cvar.set, None)
-    return context
-
-
-def _in_this_thread(call: _Call[T]) -> T:
+def _in_this_thread(call: CancellableCall[T]) -> T:
     with _Signals(call.cancel, callbacks_here=True).waiting():
-        return _context_without_loop().run(anyio.run, call.run)
+        return context_without_loop().run(anyio.run, call.run)
 
 
-def _in_helper_thread(call: _Call[T]) -> T:
+def _in_helper_thread(call: CancellableCall[T]) -> T:
     was_cancelled = _cancellation_of_the_caller()
-    returned: Future[T] = Future()
-    helper = Thread(target=_context_without_loop().run, args=(_run_into, returned, call))
+    helper = LoopThread(call)
     signals = _Signals(call.cancel, callbacks_here=False)
     with signals.waiting():
         helper.start()
-        while helper.is_alive() and len(signals.raised) + was_cancelled() < 2:
+        while helper.is_alive and len(signals.raised) + was_cancelled() < 2:
             helper.join(_POLL_INTERVAL)
             if was_cancelled():
                 call.cancel()
-        if helper.is_alive() or was_cancelled():
+        if helper.is_alive or was_cancelled():
             raise asyncio.CancelledError
-        return returned.result()
-
-
-def _run_into(returned: "Future[T]", call: _Call[T]) -> None:
-    try:
-        returned.set_result(anyio.run(call.run))
-    except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-        returned.set_exception(error)
+        return helper.result()
 
 
 class _Signals:

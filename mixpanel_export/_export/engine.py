@@ -1,8 +1,8 @@
 """The async entry point. It checks the arguments, opens the database, plans the requests and runs the export."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -15,24 +15,18 @@ from anyio import to_thread
 from mixpanel_export._concurrency import entered_in_thread, in_task, in_thread
 from mixpanel_export._database.connection import Connection, connected_for_export
 from mixpanel_export._database.preflight import Mode
-from mixpanel_export._database.settings import thread_count
-from mixpanel_export._export.callbacks import Callbacks, Reporter
+from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.emptiness import warn_of_emptiness
-from mixpanel_export._export.fetch_tasks import FetchTasks
 from mixpanel_export._export.job import ExportArguments, Job, checked_job
-from mixpanel_export._export.pipeline import run_pipeline
 from mixpanel_export._export.tracker import Tracker
-from mixpanel_export._export.write_tasks import WriteTasks
+from mixpanel_export._export.transfer import transfer
 from mixpanel_export._flat.flatten import check_flat_name, flatten_after_export
-from mixpanel_export._model import Batch
 from mixpanel_export._planning.planner import Plan
 from mixpanel_export._source.client import new_client
-from mixpanel_export._source.fetcher import Fetcher
 from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._tracebacks import short_tracebacks_async
-from mixpanel_export._writer.staging import Staging
 from mixpanel_export._writer.table import EventsTable
-from mixpanel_export._writer.validate import ClockCheck, validators_for
+from mixpanel_export._writer.writer import Writer
 from mixpanel_export.changes import DayChange
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import DatabaseLockedError, ExportRunningError, QueryError
@@ -224,8 +218,15 @@ async def _run(
         # Loading the certificates takes about 0.1 s.
         client = await to_thread.run_sync(partial(new_client, job.parameters.url, transport, http2=http2))
         try:
-            await _transfer(
-                job, client, callbacks, table=table, batches=batches, planned=planned, tracker=tracker
+            await transfer(
+                job,
+                client,
+                callbacks,
+                destination=table,
+                writer=lambda staging: Writer(table, staging, job.now),
+                batches=batches,
+                planned=planned,
+                tracker=tracker,
             )
         except QueryError as error:
             if error.first_day is not None:
@@ -264,61 +265,3 @@ async def _connected(job: Job) -> AsyncIterator[Connection]:
                     raise
                 await anyio.sleep(min(_RETRY_INTERVAL, left))
         yield connection
-
-
-async def _transfer(
-    job: Job,
-    client: httpx.AsyncClient,
-    callbacks: Callbacks,
-    *,
-    table: EventsTable,
-    batches: Sequence[Batch],
-    planned: Plan,
-    tracker: Tracker,
-) -> None:
-    """Fetch the planned chunks into the table."""
-    numbers = await in_thread(partial(table.new_numbers, len(planned.chunks)), table.interrupt)
-    clock = ClockCheck(enabled=not job.spec.zone_is_known)
-    async with client, AsyncExitStack() as stack:
-        staging = await stack.enter_async_context(entered_in_thread(_staging(job)))
-        validators = await stack.enter_async_context(
-            entered_in_thread(validators_for(table, staging, clock, thread_count()))
-        )
-        fetcher = Fetcher(
-            client,
-            job.parameters,
-            job.gate,
-            workers=job.workers,
-            retries=job.retries,
-            pauses=job.tuning.pauses,
-            now=job.now,
-        )
-        reporter = Reporter(callbacks, tracker, fetcher.stats, job.gate, lambda: staging.lines)
-        write_tasks = WriteTasks(
-            table, staging, validators, clock=clock, tracker=tracker, now=job.now, tuning=job.tuning
-        )
-        fetch_tasks = FetchTasks(
-            planned,
-            fetcher,
-            write_tasks,
-            tracker,
-            reporter,
-            numbers=dict(zip(planned.chunks, numbers, strict=True)),
-            batches=batches,
-            path=job.path,
-            hourly_quota=bool(job.gate.statistics().per_hour),
-        )
-        await run_pipeline(fetch_tasks, write_tasks, reporter)
-
-
-@contextmanager
-def _staging(job: Job) -> Iterator[Staging]:
-    tuning = job.tuning
-    staging = Staging(
-        job.path,
-        budget=tuning.plain_budget,
-        segment_size=tuning.segment_size,
-        columns_memory=tuning.columns_memory,
-    )
-    with closing(staging):
-        yield staging

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,6 +63,10 @@ class FetchTasks:
 
     *numbers* maps each planned chunk to its batch number. *batches* contains the selection's ledger rows. If *hourly_quota*
     is true, at most `MAX_REQUESTS` requests are used for empty responses.
+
+    If *max_chunks* is given, a chunk is requested only while fewer than that many other chunks are requested or wait for
+    their verdict. If *in_order* is true, the destination takes chunks in date order, so chunks are requested in that
+    order, and an empty chunk is requested again as soon as later chunks wait for it.
     """
 
     def __init__(
@@ -76,6 +81,8 @@ class FetchTasks:
         batches: Sequence[Batch],
         path: Path,
         hourly_quota: bool,
+        max_chunks: int | None = None,
+        in_order: bool = False,
     ) -> None:
         self._planned = planned
         self._fetcher = fetcher
@@ -85,23 +92,53 @@ class FetchTasks:
         self._numbers = dict(numbers)
         self._batches = batches
         self._path = path
-        self._hourly_quota = hourly_quota
+        self._second_requests = MAX_REQUESTS if hourly_quota else None
+        self._slots = nullcontext() if max_chunks is None else anyio.Semaphore(max_chunks)
+        self._in_order = in_order
+        self._submitted = 0  # chunks that wait for their verdict
+        self._changed = anyio.Event()
 
     async def run(self, send: ObjectSendStream[Item]) -> None:
         """Fetch and commit every chunk of the plan, then request the chunks with an empty response again."""
+        planned = self._planned
         async with anyio.create_task_group() as tasks:
-            for chunk in self._planned.fetch_order:
-                tasks.start_soon(self._export, chunk, send)
+            if self._in_order:
+                tasks.start_soon(self._request_empty_in_order, send)
+            for chunk in sorted(planned.fetch_order) if self._in_order else planned.fetch_order:
+                tasks.start_soon(self._export_in_slot, chunk, send)
                 await checkpoint()  # trio starts simultaneous tasks in any order
-            for chunk in self._planned.future:
+            for chunk in planned.future:
                 tasks.start_soon(self._give_up, chunk, _future_error(chunk), send)
-        empty = self._tracker.resume()
-        requests = second_requests(empty, MAX_REQUESTS if self._hourly_quota else None)
+        await self._request_empty(self._tracker.resume(), send)
+
+    async def _request_empty_in_order(self, send: ObjectSendStream[Item]) -> None:
+        """Request empty chunks again whenever they delay later chunks, until every chunk is decided."""
+        while self._tracker.pending:
+            is_delayed = self._submitted or not self._tracker.undecided
+            if is_delayed and self._tracker.starts_with_postponed:
+                await self._request_empty(self._tracker.resume_first(), send)
+            else:
+                await self._changed.wait()
+
+    async def _request_empty(self, empty: Sequence[Chunk], send: ObjectSendStream[Item]) -> None:
+        requests = second_requests(empty, self._second_requests)
+        if self._second_requests is not None:
+            self._second_requests -= len(requests.runs)
         async with anyio.create_task_group() as tasks:
             for run in requests.runs:
                 tasks.start_soon(self._request_empty_again, run, send)
             for chunk in requests.skipped:
                 tasks.start_soon(self._skip_empty, chunk, send)
+
+    async def _export_in_slot(self, chunk: Chunk, send: ObjectSendStream[Item]) -> None:
+        async with self._slots:
+            await self._export(chunk, send)
+        self._notify()
+
+    def _notify(self) -> None:
+        """Wake `_request_empty_in_order`."""
+        self._changed.set()
+        self._changed = anyio.Event()
 
     async def _export(self, chunk: Chunk, send: ObjectSendStream[Item], *, again: bool = False) -> None:
         """Fetch and commit the chunk, in pieces if it is too large. *again* is true if an earlier response was empty."""
@@ -146,7 +183,10 @@ class FetchTasks:
     ) -> Verdict | None:
         """Submit the complete chunk and return the verdict on it."""
         end = ChunkEnd(chunk, stats.requested_at, stats.attempts, stats.bytes_read, stats.size, stats.times)
+        self._submitted += 1
+        self._notify()
         verdict = await self._write_tasks.submit(end, send, empty_response=stats.empty_response)
+        self._submitted -= 1
         if isinstance(verdict, Committed):
             await self._report(chunk)
         return verdict

@@ -7,6 +7,7 @@ pieces are decided.
 
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import takewhile
 
 from mixpanel_export._model import Chunk, Committed
 from mixpanel_export._planning.planner import Plan
@@ -64,6 +65,17 @@ class Tracker:
         chunks = sorted(self.postponed)
         self.postponed.clear()
         return chunks
+
+    def resume_first(self) -> list[Chunk]:
+        """Do the same as `resume`, but only for postponed chunks that precede every other pending chunk."""
+        chunks = list(takewhile(self.postponed.__contains__, sorted(self._pending)))
+        self.postponed.difference_update(chunks)
+        return chunks
+
+    @property
+    def starts_with_postponed(self) -> bool:
+        """Whether the first pending chunk is postponed."""
+        return min(self._pending, default=None) in self.postponed
 
     @property
     def undecided(self) -> int:

@@ -39,18 +39,16 @@ from mixpanel_export._model import (
     ChunkSplit,
     ChunkStart,
     Committed,
-    Failed,
     Item,
     Split,
     Verdict,
 )
 from mixpanel_export._timezones import naive_utc
+from mixpanel_export._writer.destination import ChunkWriter, Destination
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import Segment, StagedChunk, Staging
-from mixpanel_export._writer.table import EventsTable
 from mixpanel_export._writer.validate import ClockCheck, Validator
-from mixpanel_export._writer.writer import Writer
 from mixpanel_export.errors import AdvisoryWarning
 
 _log = logging.getLogger("mixpanel_export")
@@ -113,11 +111,12 @@ class _Backlog:
 
 
 class WriteTasks:
-    """The tasks that move items from the stream into the table."""
+    """The tasks that move items from the stream to the destination."""
 
     def __init__(
         self,
-        table: EventsTable,
+        destination: Destination,
+        writer: ChunkWriter,
         staging: Staging,
         validators: Sequence[Validator],
         *,
@@ -126,14 +125,14 @@ class WriteTasks:
         now: Callable[[], datetime],
         tuning: Tuning,
     ) -> None:
-        self._table = table
+        self._destination = destination
+        self._writer = writer
         self._staging = staging
         self._validators = validators
         self._clock = clock
         self._tracker = tracker
         self._tuning = tuning
         self._now = now
-        self._writer = Writer(table, staging, now)
         self._replies: dict[Chunk, _Reply] = {}
         self._backlog = _Backlog(tuning.backlog, self._commit_now)
         self._warned_of_clock = False
@@ -266,7 +265,7 @@ class WriteTasks:
 
         def interrupt() -> None:
             group.close()
-            self._table.interrupt()
+            self._destination.interrupt()
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(grow)
@@ -289,14 +288,15 @@ class WriteTasks:
         )
 
     async def _record(self, item: ChunkFailed | ChunkSplit | _Accepted) -> None:
+        interrupt = self._destination.interrupt
         if isinstance(item, _Accepted):
-            await in_thread(self._table.record_target, self._table.interrupt)
+            await in_thread(self._destination.record_target, interrupt)
         elif isinstance(item, ChunkFailed):
-            await in_thread(partial(self._writer.fail, item), self._table.interrupt)
-            self._answer(Failed(item.chunk))
+            for verdict in await in_thread(partial(self._writer.fail, item), interrupt):
+                self._answer(verdict)
         else:
-            number = partial(self._table.new_numbers, len(item.pieces))
-            numbers = await in_thread(number, self._table.interrupt)
+            number = partial(self._destination.new_numbers, len(item.pieces))
+            numbers = await in_thread(number, interrupt)
             self._answer(Split(item.chunk, tuple(numbers)))
 
     def _answer(self, verdict: Verdict) -> None:

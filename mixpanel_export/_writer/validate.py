@@ -23,6 +23,7 @@ from mixpanel_export._planning.planner import is_open
 from mixpanel_export._timezones import detect_offset, in_zone, naive_utc
 from mixpanel_export._writer.arrow import ExtractedColumns
 from mixpanel_export._writer.chunk_duplicates import duplicate_places, prepared_comparison
+from mixpanel_export._writer.destination import Destination
 from mixpanel_export._writer.extract import (
     ExtractedSegment,
     Extraction,
@@ -33,7 +34,6 @@ from mixpanel_export._writer.extract import (
 from mixpanel_export._writer.load import UNLOADABLE, ValidatedChunk, first_line
 from mixpanel_export._writer.repair import repair
 from mixpanel_export._writer.staging import Segment, StagedChunk, Staging
-from mixpanel_export._writer.table import EventsTable
 
 T = TypeVar("T")
 
@@ -56,18 +56,18 @@ class ClockCheck:
 
 
 class Validator:
-    """Validates chunks for *table*, using *connection*. Only one thread at a time may use a validator."""
+    """Validates chunks for *destination*, using *connection*. Only one thread at a time may use a validator."""
 
     def __init__(
-        self, connection: Connection, table: EventsTable, staging: Staging, clock: ClockCheck
+        self, connection: Connection, destination: Destination, staging: Staging, clock: ClockCheck
     ) -> None:
         self._connection = connection
-        self._spec = table.spec
-        self._table = table.target_table
-        self._errors = table.converted_errors
+        self._spec = destination.spec
+        self._table = destination.target_table
+        self._errors = destination.converted_errors
         self._staging = staging
         self._clock = clock
-        self._extraction = ExtractionStatement(connection, table.spec.zone)
+        self._extraction = ExtractionStatement(connection, destination.spec.zone)
         self._comparison = prepared_comparison(connection)
 
     def extract(self, segment: Segment, chunk: Chunk) -> ExtractedSegment | Unloadable:
@@ -216,9 +216,9 @@ def discard(segments: Iterable[ExtractedSegment | Unloadable]) -> None:
 
 @contextmanager
 def validators_for(
-    table: EventsTable, staging: Staging, clock: ClockCheck, count: int
+    destination: Destination, staging: Staging, clock: ClockCheck, count: int
 ) -> Iterator[list[Validator]]:
     """Yield *count* validators, which share an in-memory database."""
     with validation_database() as database, ExitStack() as stack:
         cursors = [stack.enter_context(database.cursor()) for _ in range(count)]
-        yield [Validator(cursor, table, staging, clock) for cursor in cursors]
+        yield [Validator(cursor, destination, staging, clock) for cursor in cursors]

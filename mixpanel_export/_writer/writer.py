@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from mixpanel_export._model import ChunkFailed, Committed, Unloadable
+from mixpanel_export._model import ChunkFailed, Committed, Failed, Unloadable
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import UnloadableError, ValidatedChunk
 from mixpanel_export._writer.staging import Staging
@@ -38,9 +38,10 @@ class Writer:
                 self._discard(chunk)
             return [*committed]
 
-    def fail(self, failed: ChunkFailed) -> None:
-        """Record that a chunk was given up."""
+    def fail(self, failed: ChunkFailed) -> list[Failed]:
+        """Record that a chunk was given up, and return the verdict on it."""
         self._table.record_failure(failed, self._now())
+        return [Failed(failed.chunk)]
 
     def _final_attempt(self, group: Group, error: UnloadableError) -> Committed | Unloadable:
         (chunk,) = group.chunks
