@@ -109,6 +109,11 @@ class Tracker:
         return sum(verdict.rows for verdict in self._committed.values())
 
     @property
+    def removed_duplicates(self) -> int:
+        """The number of duplicates within the committed chunks."""
+        return sum(verdict.removed_duplicates for verdict in self._committed.values())
+
+    @property
     def empty_batches(self) -> list[Chunk]:
         """The batches with a chunk that had two empty responses, in date order."""
         return sorted(self._empty_batches)

@@ -1,6 +1,6 @@
 """Sizes and times that tune an export. Users cannot set them; tests and benchmarks can."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mixpanel_export._database.settings import ROW_GROUP
 from mixpanel_export._quota.retry_policy import DEFAULT_PAUSES, Pauses
@@ -32,3 +32,10 @@ class Tuning:
 
 DEFAULT_TUNING = Tuning()
 """The values that every export uses."""
+
+STREAM_TUNING = replace(DEFAULT_TUNING, backlog=1 << 62, group_wait=0.0, disk_floor=0)
+"""The values that `stream_batches` uses.
+
+The number of chunks limits the backlog, and each chunk is consumed separately. Staging never waits for the consumer,
+because the consumer may be waiting for a chunk that is being staged.
+"""

@@ -81,7 +81,8 @@ def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) 
         nonlocal expected
         for chunk in group:
             expected += chunk.batch.rows
-            yield from _arrays(chunk)
+            for segment in segment_arrays(chunk):
+                yield from segment
 
     statement = PreparedRead(connection, "insertion", _INSERT.format(table=quoted(table)), EVENT)
     ((inserted,),) = statement.rows(arrays())
@@ -89,11 +90,12 @@ def insert(connection: Connection, table: str, group: Iterable[ValidatedChunk]) 
         raise LoadError(f"DuckDB inserted {inserted} of {expected} events; please report this")
 
 
-def _arrays(chunk: ValidatedChunk) -> Iterator[object]:
+def segment_arrays(chunk: ValidatedChunk) -> Iterator[Iterator[object]]:
+    """Yield, for each segment of the chunk, its arrays with the schema `EVENT`."""
     start = 0
     for segment, spans, columns in zip(chunk.staged.segments, chunk.properties, chunk.columns, strict=True):
         keep = chunk.keep[start : start + columns.rows]
-        yield from columns.joined_with(segment.text(), spans, keep, chunk.batch.number)
+        yield columns.joined_with(segment.text(), spans, keep, chunk.batch.number)
         start += columns.rows
 
 

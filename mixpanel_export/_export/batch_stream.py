@@ -1,0 +1,117 @@
+"""Runs a job whose batches are offered to a consumer in another thread."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import httpx
+from anyio import to_thread
+
+from mixpanel_export._concurrency import entered_in_thread, in_task
+from mixpanel_export._database.connection import check_zone
+from mixpanel_export._database.settings import validation_database
+from mixpanel_export._export.batch_writer import BatchDestination, BatchWriter
+from mixpanel_export._export.callbacks import Callbacks
+from mixpanel_export._export.emptiness import warn_of_emptiness
+from mixpanel_export._export.handoff import Handoff
+from mixpanel_export._export.job import Job
+from mixpanel_export._export.tracker import Tracker
+from mixpanel_export._export.transfer import transfer
+from mixpanel_export._source.client import new_client
+from mixpanel_export.results import ParallelFetchResult
+
+_CHECK_INTERVAL = 0.5  # seconds between two checks whether the consumer still exists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """How the batches of a job are streamed."""
+
+    folder: Path | None
+    """The folder for temporary files; None for the system's."""
+    max_chunks: int
+    """The maximum number of chunks that are requested or staged at a time."""
+    in_order: bool
+    """Whether to offer batches in date order."""
+    http2: bool = False
+    transport: httpx.AsyncBaseTransport | None = None
+
+
+async def run_stream(
+    job: Job,
+    handoff: Handoff,
+    callbacks: Callbacks,
+    options: StreamOptions,
+    is_abandoned: Callable[[], bool],
+) -> ParallelFetchResult:
+    """Offer every batch of the job to the consumer. The result lists days that failed.
+
+    If *is_abandoned* returns true, the stream is cancelled. The job's path has no effect.
+
+    Raises:
+        MixpanelDataError: See `export_events`.
+    """
+    try:
+        return await in_task(partial(_run, job, handoff, callbacks, options, is_abandoned))
+    finally:
+        handoff.end()
+
+
+async def _run(
+    job: Job,
+    handoff: Handoff,
+    callbacks: Callbacks,
+    options: StreamOptions,
+    is_abandoned: Callable[[], bool],
+) -> ParallelFetchResult:
+    started = time.monotonic()
+    await to_thread.run_sync(_check_zone, job.spec.zone)
+    planned = await job.plan((), ())
+    tracker = Tracker(planned)
+    # Loading the certificates takes about 0.1 s.
+    client = await to_thread.run_sync(
+        partial(new_client, job.parameters.url, options.transport, http2=options.http2)
+    )
+    folder: TemporaryDirectory[str] = TemporaryDirectory(
+        prefix="mpx-", dir=options.folder, ignore_cleanup_errors=True
+    )
+    first_day = job.spec.days.first if options.in_order else None
+    async with entered_in_thread(folder) as path, anyio.create_task_group() as watching:
+        watching.start_soon(_cancel_when_abandoned, is_abandoned)
+        await transfer(
+            replace(job, path=Path(path, "batches")),
+            client,
+            callbacks,
+            destination=BatchDestination(job.spec, handoff),
+            writer=lambda staging: BatchWriter(handoff, staging, first_day),
+            batches=(),
+            planned=planned,
+            tracker=tracker,
+            max_chunks=options.max_chunks,
+            in_order=options.in_order,
+        )
+        watching.cancel_scope.cancel()
+    warn_of_emptiness(job, tracker)
+    return tracker.result(
+        job.spec.table,
+        tracker.rows,
+        tracker.removed_duplicates,
+        seconds=time.monotonic() - started,
+        now=job.now(),
+    )
+
+
+async def _cancel_when_abandoned(is_abandoned: Callable[[], bool]) -> None:
+    """Raise an error once nobody can take a batch any more, such as at the end of the program."""
+    while not is_abandoned():
+        await anyio.sleep(_CHECK_INTERVAL)
+    raise RuntimeError("the program ended before the stream")
+
+
+def _check_zone(zone: str) -> None:
+    with validation_database() as connection:
+        check_zone(connection, zone)

@@ -1,0 +1,365 @@
+"""Streams proven batches of events to the caller, for destinations other than a DuckDB file."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import partial
+from itertools import count
+from pathlib import Path
+from tempfile import gettempdir
+from threading import current_thread, main_thread
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Self
+from weakref import finalize
+
+import anyio
+import httpx
+from anyio import to_thread
+
+from mixpanel_export._compat import stream_advice
+from mixpanel_export._concurrency import InterruptedCall, in_task, in_thread
+from mixpanel_export._database.settings import validation_database
+from mixpanel_export._export.batch_stream import StreamOptions, run_stream
+from mixpanel_export._export.callbacks import Callbacks
+from mixpanel_export._export.handoff import Handoff
+from mixpanel_export._export.job import ExportArguments, Job, checked_job
+from mixpanel_export._export.tuning import STREAM_TUNING, Tuning
+from mixpanel_export._loop_thread import CancellableCall, LoopThread
+from mixpanel_export._source.parameters import Timeouts
+from mixpanel_export._tracebacks import short_tracebacks
+from mixpanel_export._writer.batch_content import ColumnReader, read_lines
+from mixpanel_export._writer.load import ValidatedChunk
+from mixpanel_export.credentials import Credentials
+from mixpanel_export.errors import ArgumentError
+from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@short_tracebacks
+def stream_batches(
+    from_date: str | date,
+    to_date: str | date,
+    *,
+    credentials: Credentials | None = None,
+    events: Iterable[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    max_workers: int = 10,
+    chunk_days: int | None = None,
+    one_request: bool = False,
+    ordered: bool = False,
+    dedupe: bool = True,
+    retries: int = 5,
+    max_wait: float = 86_400.0,
+    on_batch_complete: Callable[[BatchProgress], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    api_url: str | None = None,
+    per_second: int | None = None,
+    per_hour: int | None = None,
+    timeouts: Timeouts | None = None,
+    project_timezone: str | None = None,
+    http2: bool = False,
+    folder: str | Path | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> "BatchStream":
+    """Stream the raw events of the days from *from_date* to *to_date* in proven batches, without a database file.
+
+    Each batch has the events of one complete response: every line is an event, and duplicates within the batch are
+    removed. These are the rows that `export_events` loads, except that duplicates in different batches are not removed.
+    The requests, the quota, the retries and the errors are the same as well.
+
+    Batches arrive in any order or, if *ordered* is true, in date order. At most *max_workers* batches are requested or
+    wait to be consumed at a time. They wait in temporary files in *folder* (None: the system's folder for temporary
+    files, which is in memory on some systems). A batch can be read until the next one is requested.
+
+    Callbacks are called in another thread. See `export_events` for the other arguments.
+
+    Raises:
+        ArgumentError, ConfigError: The arguments or credentials cannot be used. No request was sent.
+
+    While batches are consumed, the stream raises:
+        AuthenticationError, QueryError: Mixpanel rejects all requests.
+        MixpanelDataError: Some days failed. All other batches have been yielded. The `result` of the stream lists the
+            days and their errors; the first of these errors is raised.
+
+    Example:
+        async for batch in stream_batches("2024-01-01", "2024-03-30"):
+            print(batch.from_date, batch.to_date, batch.rows)
+            for line in batch.lines():
+                ...
+
+    Code that cannot await writes `for batch in stream_batches(...)`. Use the stream as a context manager if the loop may
+    end early: `async with stream_batches(...) as batches:`, or `with`.
+    """
+    place = Path(gettempdir() if folder is None else folder)
+    if not place.is_dir():
+        raise ArgumentError("folder", f"{place} is not a folder")
+    arguments = ExportArguments(
+        from_date=from_date,
+        to_date=to_date,
+        db=place / "batches",
+        credentials=credentials,
+        events=events,
+        where=where,
+        limit=limit,
+        max_workers=max_workers,
+        chunk_days=chunk_days,
+        one_request=one_request,
+        dedupe=dedupe,
+        retries=retries,
+        max_wait=max_wait,
+        api_url=api_url,
+        per_second=per_second,
+        per_hour=per_hour,
+        timeouts=timeouts,
+        project_timezone=project_timezone,
+        now=now,
+    )
+    return open_stream(
+        arguments,
+        Callbacks(on_batch_complete, on_progress),
+        folder=place,
+        ordered=ordered,
+        http2=http2,
+        transport=transport,
+    )
+
+
+def open_stream(
+    arguments: ExportArguments,
+    callbacks: Callbacks,
+    *,
+    folder: Path,
+    ordered: bool = False,
+    http2: bool = False,
+    transport: httpx.AsyncBaseTransport | None = None,
+    tuning: Tuning = STREAM_TUNING,
+) -> "BatchStream":
+    """Return the stream that the arguments describe. Raises the same errors as `stream_batches`."""
+    job = checked_job(arguments, tuning)
+    options = StreamOptions(
+        folder=folder, max_chunks=job.workers, in_order=ordered, http2=http2, transport=transport
+    )
+    return BatchStream(job, callbacks, options)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventBatch:
+    """The events of one complete response. It can be read, any number of times, until the next batch is requested."""
+
+    from_date: date
+    """The first day."""
+    to_date: date
+    """The last day, inclusive."""
+    rows: int
+    """The number of events, without duplicates."""
+    removed_duplicates: int
+    """The number of duplicates within the batch that were removed."""
+    rejects: int
+    """The number of lines that are not events. They are left out."""
+    repaired: int
+    """The number of events whose text was changed because DuckDB could not read it."""
+    is_final: bool
+    """Whether the request was sent at least 48 hours after the last day. Otherwise, more events may arrive."""
+    _stream: "BatchStream"
+    _chunk: ValidatedChunk
+    _number: int
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the line of each event exactly as Mixpanel sent it, with its newline, in the order of the response."""
+        for piece in self._pieces():
+            yield from bytes(piece).splitlines(keepends=True)
+
+    def write_to(self, file: BinaryIO) -> None:
+        """Write all lines to a binary file."""
+        file.writelines(self._pieces())
+
+    def to_arrow(self) -> "pa.RecordBatchReader":
+        """Return a reader for the events as Arrow record batches of at most about 8 MB. This requires pyarrow.
+
+        The columns are the first five columns of an events table: event_name, event_time (in UTC, without a zone),
+        distinct_id, insert_id and properties (the exact text of the JSON object).
+        """
+        import pyarrow as pa  # noqa: PLC0415 - optional
+
+        text = pa.string()
+        schema = pa.schema({
+            "event_name": text,
+            "event_time": pa.timestamp("us"),
+            "distinct_id": text,
+            "insert_id": text,
+            "properties": text,
+        })  # fmt: skip
+        return pa.RecordBatchReader.from_batches(schema, map(pa.record_batch, self._arrays()))
+
+    def _pieces(self) -> Iterator[memoryview]:
+        self._check()
+        for piece in read_lines(self._chunk):
+            yield piece
+            self._check()
+
+    def _arrays(self) -> Iterator[object]:
+        self._check()
+        for array in self._stream._reader().arrays(self._chunk):  # noqa: SLF001 - same module
+            yield array
+            self._check()
+
+    def _check(self) -> None:
+        if self._stream._number != self._number:  # noqa: SLF001 - same module
+            days = self._chunk.batch.days
+            raise ValueError(
+                f"{days}: this batch cannot be read any more, because the next one was requested"
+            )
+
+
+class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
+    """The batches of a `stream_batches` call, for `async for` or `for`. The first request is sent with the first step.
+
+    Only one thread or task at a time may use a stream. Leaving the context or `close()` ends all requests and removes the
+    temporary files.
+    """
+
+    def __init__(self, job: Job, callbacks: Callbacks, options: StreamOptions) -> None:
+        self._handoff = Handoff()
+        self._consumers = [main_thread()]
+        consumers = (
+            self._consumers
+        )  # the thread must not refer to the stream, or the stream would never be finalized
+
+        def is_abandoned() -> bool:
+            return not any(thread.is_alive() for thread in consumers)
+
+        run = partial(run_stream, job, self._handoff, callbacks, options, is_abandoned)
+        self._call = CancellableCall(run)
+        self._thread = LoopThread(self._call)
+        self._is_started = self._is_over = self._is_closed = False
+        self._numbers = count(1)
+        self._number = 0  # of the batch that can be read
+        self._result: ParallelFetchResult | None = None
+        self._database = ExitStack()
+        self._column_reader: ColumnReader | None = None
+        self._abandon = finalize(self, _abandon, self._call, self._handoff)
+
+    @property
+    def result(self) -> ParallelFetchResult | None:
+        """The result, as of `export_events`; None before the last batch. It lists days that failed, with their errors."""
+        return self._result
+
+    def close(self) -> None:
+        """End all requests and remove the temporary files. The stream yields no more batches."""
+        self._is_over = self._is_closed = True
+        self._number = 0
+        self._call.cancel()
+        self._handoff.release()
+        if self._is_started:
+            self._thread.join()
+        self._column_reader = None
+        self._database.close()
+
+    async def aclose(self) -> None:
+        """Do the same as `close`, without blocking the event loop."""
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    @short_tracebacks
+    def __next__(self) -> EventBatch:
+        self._consumers[1:] = [current_thread()]
+        try:
+            batch = self._next()
+        except BaseException:
+            self.close()
+            raise
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    async def __anext__(self) -> EventBatch:
+        self._consumers[1:] = [current_thread()]
+        try:
+            batch = await in_task(partial(in_thread, self._next, self._cancel))
+        except BaseException:
+            await self.aclose()
+            raise
+        if batch is None:
+            raise StopAsyncIteration
+        return batch
+
+    def _cancel(self) -> None:
+        self._is_closed = True
+        self._call.cancel()
+
+    def _next(self) -> EventBatch | None:
+        if self._is_over:
+            return None
+        self._number = 0
+        if not self._is_started:
+            self._is_started = True
+            self._thread.start()
+        chunk = self._handoff.take()
+        if chunk is None:
+            self._end()
+            return None
+        self._number = next(self._numbers)
+        batch = chunk.batch
+        return EventBatch(
+            from_date=batch.days.first,
+            to_date=batch.days.last,
+            rows=batch.rows,
+            removed_duplicates=batch.removed_duplicates,
+            rejects=batch.rejects,
+            repaired=batch.repaired,
+            is_final=batch.status == "complete",
+            _stream=self,
+            _chunk=chunk,
+            _number=self._number,
+        )
+
+    def _end(self) -> None:
+        """Wait for the end of the requests and set the result. Raise the first error."""
+        self._is_over = True
+        self._thread.join()
+        if self._is_closed:
+            raise InterruptedCall
+        with stream_advice():
+            self._result = self._thread.result()
+        for error in self._result.errors:
+            with stream_advice():
+                raise error
+
+    def _reader(self) -> ColumnReader:
+        if self._column_reader is None:
+            connection = self._database.enter_context(validation_database())
+            self._column_reader = ColumnReader(connection)
+        return self._column_reader
+
+
+def _abandon(call: CancellableCall[ParallelFetchResult], handoff: Handoff) -> None:
+    """End a stream that is not referenced any more, without waiting."""
+    call.cancel()
+    handoff.release()
