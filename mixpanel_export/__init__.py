@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mixpanel_export._publish.publish import publish_table
     from mixpanel_export._source.parameters import Timeouts
     from mixpanel_export._verify.verify import verify_events
+    from mixpanel_export.batches import BatchStream, EventBatch, stream_batches
     from mixpanel_export.changes import DayChange, SyncResult
     from mixpanel_export.credentials import Credentials
     from mixpanel_export.errors import (
@@ -85,6 +86,7 @@ __all__ = [
     "AuthenticationError",
     "BatchProgress",
     "BatchResult",
+    "BatchStream",
     "ColumnInfo",
     "ColumnStatsResult",
     "ColumnSummary",
@@ -96,6 +98,7 @@ __all__ = [
     "DatabaseNotFoundError",
     "DateRangeTooLargeError",
     "DayChange",
+    "EventBatch",
     "EventBreakdownResult",
     "EventStats",
     "ExportRunningError",
@@ -141,6 +144,7 @@ __all__ = [
     "publish_table",
     "run_sync",
     "split_date_range",
+    "stream_batches",
     "sync_events",
     "upgrade_database",
     "verify_events",
@@ -155,6 +159,7 @@ _HOMES = {
     "AuthenticationError": "errors",
     "BatchProgress": "results",
     "BatchResult": "results",
+    "BatchStream": "batches",
     "ColumnInfo": "inspection",
     "ColumnStatsResult": "inspection",
     "ColumnSummary": "inspection",
@@ -166,6 +171,7 @@ _HOMES = {
     "DatabaseNotFoundError": "errors",
     "DateRangeTooLargeError": "errors",
     "DayChange": "changes",
+    "EventBatch": "batches",
     "EventBreakdownResult": "inspection",
     "EventStats": "inspection",
     "ExportRunningError": "errors",
@@ -210,6 +216,7 @@ _HOMES = {
     "publish_table": "_publish.publish",
     "run_sync": "sync",
     "split_date_range": "_planning.planner",
+    "stream_batches": "batches",
     "sync_events": "_export.sync_events",
     "upgrade_database": "_local.upgrade",
     "verify_events": "_verify.verify",

@@ -151,14 +151,19 @@ def stream_chunks(from_date: str | date, to_date: str | date, zone: str) -> list
 
 @contextmanager
 def stream_advice() -> Iterator[None]:
-    """Replace advice in errors that mentions an argument `Workspace.stream_events` does not have."""
+    """Replace advice in errors that mentions an argument that streams do not have."""
     try:
         yield
     except MixpanelDataError as error:
-        if error.advice is not None and not error.advice.arguments <= _STREAM_ARGUMENTS:
-            error.advice = Advice("try again later, or stream fewer days or $events at a time")
-            error.details["suggestion"] = str(error.advice)
+        set_stream_advice(error)
         raise
+
+
+def set_stream_advice(error: MixpanelDataError) -> None:
+    """Replace advice that mentions an argument that streams do not have."""
+    if error.advice is not None and not error.advice.arguments <= _STREAM_ARGUMENTS:
+        error.advice = Advice("try again later, or stream fewer days or $events at a time")
+        error.details["suggestion"] = str(error.advice)
 
 
 def check_one_request(days: Chunk) -> None:

@@ -1,9 +1,9 @@
-"""Runs an async call in an event loop in its own thread, and cancels it from any thread."""
+"""Makes calls in other threads: async calls in an event loop, which any thread can cancel, and calls without a loop."""
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -13,6 +13,9 @@ from typing import Generic, TypeVar
 import anyio
 
 T = TypeVar("T")
+
+THREAD_NAME = "mixpanel_export"
+"""The name of the threads that run event loops."""
 
 
 class CancellableCall(Generic[T]):
@@ -46,7 +49,7 @@ class LoopThread(Generic[T]):
     def __init__(self, call: CancellableCall[T]) -> None:
         self._call = call
         self._returned: Future[T] = Future()
-        self._thread = Thread(target=context_without_loop().run, args=(self._run,))
+        self._thread = Thread(target=context_without_loop().run, args=(self._run,), name=THREAD_NAME)
 
     def start(self) -> None:
         """Start the call."""
@@ -70,6 +73,12 @@ class LoopThread(Generic[T]):
             self._returned.set_result(anyio.run(self._call.run))
         except BaseException as error:  # noqa: BLE001 - raised again by `result`
             self._returned.set_exception(error)
+
+
+def call_outside_loop(call: Callable[[], T]) -> T:
+    """Make a call in a thread without an event loop. A lock of anyio that is created there can be used in any loop."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(context_without_loop().run, call).result()
 
 
 def context_without_loop() -> Context:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
 from itertools import count
@@ -17,7 +17,7 @@ import anyio
 import httpx
 from anyio import to_thread
 
-from mixpanel_export._compat import stream_advice
+from mixpanel_export._compat import set_stream_advice, stream_advice
 from mixpanel_export._concurrency import InterruptedCall, in_task, in_thread
 from mixpanel_export._database.settings import validation_database
 from mixpanel_export._export.batch_stream import StreamOptions, run_stream
@@ -25,7 +25,7 @@ from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.handoff import Handoff
 from mixpanel_export._export.job import ExportArguments, Job, checked_job
 from mixpanel_export._export.tuning import STREAM_TUNING, Tuning
-from mixpanel_export._loop_thread import CancellableCall, LoopThread
+from mixpanel_export._loop_thread import CancellableCall, LoopThread, call_outside_loop
 from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export._writer.batch_content import ColumnReader, read_lines
@@ -140,7 +140,7 @@ def open_stream(
     tuning: Tuning = STREAM_TUNING,
 ) -> "BatchStream":
     """Return the stream that the arguments describe. Raises the same errors as `stream_batches`."""
-    job = checked_job(arguments, tuning)
+    job = call_outside_loop(partial(checked_job, arguments, tuning))
     options = StreamOptions(
         folder=folder, max_chunks=job.workers, in_order=ordered, http2=http2, transport=transport
     )
@@ -165,12 +165,16 @@ class EventBatch:
     """The number of events whose text was changed because DuckDB could not read it."""
     is_final: bool
     """Whether the request was sent at least 48 hours after the last day. Otherwise, more events may arrive."""
-    _stream: "BatchStream"
-    _chunk: ValidatedChunk
-    _number: int
+    _stream: "BatchStream" = field(repr=False)
+    _chunk: ValidatedChunk = field(repr=False)
+    _number: int = field(repr=False)
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the line of each event exactly as Mixpanel sent it, with its newline, in the order of the response."""
+        """Yield the line of each event as Mixpanel sent it, with its newline, in the order of the response.
+
+        A line of an unusual form is rewritten as `{"event":…,"properties":…}`. The text of its properties stays as sent,
+        unless the event is one of `repaired`.
+        """
         for piece in self._pieces():
             yield from bytes(piece).splitlines(keepends=True)
 
@@ -184,8 +188,10 @@ class EventBatch:
         The columns are the first five columns of an events table: event_name, event_time (in UTC, without a zone),
         distinct_id, insert_id and properties (the exact text of the JSON object).
         """
-        import pyarrow as pa  # noqa: PLC0415 - optional
-
+        try:
+            import pyarrow as pa  # noqa: PLC0415 - optional
+        except ImportError as error:
+            raise ImportError("to_arrow requires pyarrow; run `pip install pyarrow`, or use lines") from error
         text = pa.string()
         schema = pa.schema({
             "event_name": text,
@@ -242,7 +248,7 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
         self._result: ParallelFetchResult | None = None
         self._database = ExitStack()
         self._column_reader: ColumnReader | None = None
-        self._abandon = finalize(self, _abandon, self._call, self._handoff)
+        finalize(self, _abandon, self._call, self._handoff)
 
     @property
     def result(self) -> ParallelFetchResult | None:
@@ -349,8 +355,9 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
         with stream_advice():
             self._result = self._thread.result()
         for error in self._result.errors:
-            with stream_advice():
-                raise error
+            set_stream_advice(error)
+        if self._result.errors:
+            raise self._result.errors[0]
 
     def _reader(self) -> ColumnReader:
         if self._column_reader is None:

@@ -1,7 +1,8 @@
 """Runs a job whose batches are offered to a consumer in another thread."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,8 @@ _CHECK_INTERVAL = 0.5  # seconds between two checks whether the consumer still e
 class StreamOptions:
     """How the batches of a job are streamed."""
 
-    folder: Path | None
-    """The folder for temporary files; None for the system's."""
+    folder: Path
+    """The folder for temporary files."""
     max_chunks: int
     """The maximum number of chunks that are requested or staged at a time."""
     in_order: bool
@@ -76,18 +77,17 @@ async def _run(
     client = await to_thread.run_sync(
         partial(new_client, job.parameters.url, options.transport, http2=options.http2)
     )
-    folder: TemporaryDirectory[str] = TemporaryDirectory(
-        prefix="mpx-", dir=options.folder, ignore_cleanup_errors=True
-    )
-    first_day = job.spec.days.first if options.in_order else None
+    folder = _temporary_folder(options.folder)
     async with entered_in_thread(folder) as path, anyio.create_task_group() as watching:
         watching.start_soon(_cancel_when_abandoned, is_abandoned)
         await transfer(
-            replace(job, path=Path(path, "batches")),
+            replace(job, path=path / "batches"),
             client,
             callbacks,
             destination=BatchDestination(job.spec, handoff),
-            writer=lambda staging: BatchWriter(handoff, staging, first_day),
+            writer=lambda staging: BatchWriter(
+                handoff, staging, job.spec.days.first, in_order=options.in_order
+            ),
             batches=(),
             planned=planned,
             tracker=tracker,
@@ -105,9 +105,15 @@ async def _run(
     )
 
 
+@contextmanager
+def _temporary_folder(parent: Path) -> Iterator[Path]:
+    with TemporaryDirectory(prefix="mpx-", dir=parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 async def _cancel_when_abandoned(is_abandoned: Callable[[], bool]) -> None:
     """Raise an error once nobody can take a batch any more, such as at the end of the program."""
-    while not is_abandoned():
+    while not is_abandoned():  # noqa: ASYNC110 - no event marks the end of a thread
         await anyio.sleep(_CHECK_INTERVAL)
     raise RuntimeError("the program ended before the stream")
 

@@ -36,6 +36,7 @@ class BatchDestination:
         except duckdb.Error as error:
             raise DatabaseError(
                 f"DuckDB cannot validate the events ({str(error).splitlines()[0]})",
+                db_path=":memory:",
                 days=days() if callable(days) else days,
                 advice="request these days again",
             ) from error
@@ -53,12 +54,16 @@ class BatchDestination:
 
 
 class BatchWriter:
-    """Offers chunks to the consumer as they arrive, or in date order from *first_day* on, and removes their files."""
+    """Offers chunks to the consumer, and removes their files.
 
-    def __init__(self, handoff: Handoff, staging: Staging, first_day: date | None) -> None:
+    Chunks are offered as they arrive or, if *in_order* is true, in date order. The first one begins on *first_day*.
+    """
+
+    def __init__(self, handoff: Handoff, staging: Staging, first_day: date, *, in_order: bool) -> None:
         self._handoff = handoff
         self._staging = staging
         self._next_day = first_day
+        self._in_order = in_order
         self._waiting: dict[date, ValidatedChunk | Chunk] = {}  # by first day; a `Chunk` has failed
 
     def commit(self, group: Group) -> list[Committed]:
@@ -67,14 +72,14 @@ class BatchWriter:
         Raises:
             InterruptedCall: The stream is ending.
         """
-        if self._next_day is None:
+        if not self._in_order:
             return [self._offer(chunk) for chunk in group]
         self._waiting.update((chunk.batch.days.first, chunk) for chunk in group)
         return self._offer_in_order()
 
     def fail(self, failed: ChunkFailed) -> list[Failed | Committed]:
         """Return the verdict on a chunk that was given up, and on chunks that had to wait for it."""
-        if self._next_day is None:
+        if not self._in_order:
             return [Failed(failed.chunk)]
         self._waiting[failed.chunk.first] = failed.chunk
         return [Failed(failed.chunk), *self._offer_in_order()]

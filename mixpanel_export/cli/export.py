@@ -12,7 +12,9 @@ from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.date_range import RangeOptions, days_to_export
 from mixpanel_export.cli.default_file import mention_other_default, other_default_file
 from mixpanel_export.cli.event_names import parse_events
+from mixpanel_export.cli.export_arguments import credentials_of, export_arguments
 from mixpanel_export.cli.export_options import Options, export_options
+from mixpanel_export.cli.export_stdout import print_events, stdout_options
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.known_events import check_event_names
 from mixpanel_export.cli.log import say
@@ -35,17 +37,13 @@ from mixpanel_export.cli.run_export import (
     options_in_advice,
     print_failures,
     print_result,
-    request_arguments,
     say_outdated,
 )
 from mixpanel_export.cli.watch import messages
-from mixpanel_export.errors import DateRangeTooLargeError
 from mixpanel_export.results import ExportPlan
 
 if TYPE_CHECKING:
     from mixpanel_export._local.replaced_days import RemovedDays
-    from mixpanel_export._model import Chunk
-    from mixpanel_export.credentials import Credentials
 
 EXAMPLES = """\b
 Examples:
@@ -54,6 +52,7 @@ Examples:
   mpx export --from 2023-01 --to last-month --parallel --dry-run
   mpx export --days 30 --parallel --resume
   mpx export --parallel --resume --quiet     # for cron: fetches the missing days
+  mpx export --from 2024-01 --to 2024-03 --parallel --stdout | gzip > events.ndjson.gz
 
 Credentials come from MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION, or from an account in ~/.mp/config.toml.
 Options that are not given come from [defaults] in that file, such as parallel = true, workers = 10, mode = "resume",
@@ -203,6 +202,7 @@ Exit codes:
     is_flag=True,
     help="Print the planned requests and the estimated wait. Nothing is requested or changed.",
 )
+@stdout_options
 @option(
     "--json", "as_json", section="Output", is_flag=True, help="Print the result as JSON to standard output."
 )
@@ -216,9 +216,11 @@ def command(ctx: click.Context, /, **_: Any) -> None:
     options = export_options(ctx)
     output = Output(options.as_json, options.quiet, options.no_progress, options.verbose)
     with messages(quiet=options.quiet, verbose=options.verbose):
+        if options.stdout:
+            print_events(ctx, options, output)
         if not options.quiet:
             mention_other_default(ctx)
-        credentials = _credentials(options)
+        credentials = credentials_of(options)
         days = days_to_export(_range_options(options, partial(other_default_file, ctx)), credentials)
         if days is None:
             if not options.quiet:
@@ -233,7 +235,7 @@ def command(ctx: click.Context, /, **_: Any) -> None:
                 credentials.project_id,
                 quiet=options.quiet,
             )
-        arguments = _arguments(options, credentials, days)
+        arguments = export_arguments(options, credentials, days)
         requested = str(days.first), str(days.last)
         removed = days_removed(options.db, options.table, days) if options.replace else None
         with options_in_advice(options.events, options.where):
@@ -253,12 +255,6 @@ def command(ctx: click.Context, /, **_: Any) -> None:
         print_failures(result, again, output, replacing=options.replace)
         say_outdated(options.db, output)
     ctx.exit(exit_code([result]))
-
-
-def _credentials(options: Options) -> "Credentials":
-    from mixpanel_export.credentials import resolve_credentials
-
-    return resolve_credentials(options.account, project_id=options.project_id, region=options.region)
 
 
 def _range_options(options: Options, other_file: Callable[[], Path | None]) -> RangeOptions:
@@ -282,56 +278,6 @@ def _plan(arguments: dict[str, Any]) -> ExportPlan:
     from mixpanel_export.sync import run_sync
 
     return run_sync(plan_export, checked_job(ExportArguments(**arguments)))
-
-
-def _arguments(options: Options, credentials: "Credentials", days: "Chunk") -> dict[str, Any]:
-    """Return the arguments of `export_events`, the same for an export and a dry run."""
-    from mixpanel_export._compat import mode_of, text_or_none
-
-    if not options.parallel:
-        _check_one_request(options, days)
-    return {
-        "from_date": days.first,
-        "to_date": days.last,
-        "db": options.db,
-        "table": options.table,
-        "credentials": credentials,
-        "events": options.events,
-        "where": text_or_none(options.where),
-        "limit": options.limit,
-        "max_workers": options.workers or 10,
-        "chunk_days": options.chunk_days,
-        "one_request": not options.parallel,
-        "mode": mode_of(append=options.append, replace=options.replace, resume=options.resume),
-        "dedupe": not options.no_dedupe,
-        "allow_empty": options.allow_empty,
-        "flatten": options.flatten,
-        "project_timezone": options.project_timezone,
-        **request_arguments(
-            retries=options.retries,
-            max_wait=options.max_wait,
-            first_byte_timeout=options.first_byte_timeout,
-            idle_timeout=options.idle_timeout,
-            per_second=options.per_second,
-            per_hour=options.per_hour,
-            api_url=options.api_url,
-        ),
-    }
-
-
-def _check_one_request(options: Options, days: "Chunk") -> None:
-    """Reject a range that is too long for one request, and suggest --parallel for a long one."""
-    from mixpanel_export._compat import check_one_request
-
-    try:
-        check_one_request(days)
-    except DateRangeTooLargeError as error:
-        advice = "request fewer days, because --limit needs a single request"
-        if options.limit is None:
-            advice = "add --parallel, or set MPX_PARALLEL=1 to always export in parallel"
-        raise click.UsageError(f"{error.text(advice=False)}; {advice}") from error
-    if days.length > 7 and options.limit is None and not options.quiet:
-        say(f"Exporting {days.length} days with one request; --parallel sends several at a time.")
 
 
 def _print_plan(options: Options, plan: ExportPlan, removed: "RemovedDays | None") -> None:

@@ -42,6 +42,8 @@ class Options:
     allow_new_events: bool
     flatten: bool
     dry_run: bool
+    stdout: bool
+    ordered: bool
     as_json: bool
     quiet: bool
     no_progress: bool
@@ -75,5 +77,7 @@ def _check(options: Options) -> None:
         raise click.UsageError("--limit needs a single request; leave out --parallel or --limit")
     if not options.parallel and (options.workers or options.chunk_days):
         raise click.UsageError("--workers and --chunk-days need --parallel; add it")
+    if options.ordered and not options.stdout:
+        raise click.UsageError("--ordered needs --stdout; add it")
     if options.replace and not (options.from_date or options.days):
         raise click.UsageError("--replace needs --from or --days, because it replaces the whole table")

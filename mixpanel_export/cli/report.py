@@ -217,6 +217,15 @@ def next_command(ctx: click.Context, requested: DateRange, failed: Sequence[Date
     return quoted([*words, *_typed_options(ctx, _REPLACED)])
 
 
+def next_streams(ctx: click.Context, failed: Sequence[DateRange]) -> str:
+    """Return the commands that write the *failed* days, and no others, to standard output."""
+    commands = [
+        quoted([program(), "export", "--from", first, "--to", last, *_typed_options(ctx, _REPLACED)])
+        for first, last in _joined(failed)
+    ]
+    return " && ".join(commands)
+
+
 def retry_command(ctx: click.Context) -> str:
     """Return the `mpx retry` command with the options from the command line."""
     return quoted([program(), "retry", ctx.params["db"], *_typed_options(ctx, {"db"})])

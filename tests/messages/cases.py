@@ -54,6 +54,7 @@ from steps import (
     without_keyring,
     written_to,
 )
+from stream_cases import STREAM_CASES
 from support import ACCOUNT, Body, answering, simulator
 from sync_cases import SYNC_CASES
 from verify_cases import VERIFY_CASES
@@ -452,6 +453,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
         mpx("simulate", "--faults", str(place.folder / "faults.toml")),
     )[1],
     **PUBLISH_CASES,
+    **STREAM_CASES,
     **SYNC_CASES,
     **VERIFY_CASES,
 }

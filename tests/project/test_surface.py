@@ -66,7 +66,12 @@ LAYERS = {
         ),
         "anyio httpx",
     ),
-    "sync": ("_concurrency", "anyio"),
+    "_loop_thread": ("", "anyio"),
+    "sync": ("_concurrency _loop_thread", "anyio"),
+    "batches": (
+        "_compat _concurrency _database _export _loop_thread _source _tracebacks _writer credentials errors results",
+        "anyio httpx pyarrow",
+    ),
     "_local": (
         "_concurrency _config _database _display _error_base _files _flat _model _ndjson _quota _report _source _suggestions _timezones _tracebacks credentials errors inspection results sync",
         "duckdb pandas tomlkit",
@@ -85,7 +90,7 @@ LAYERS = {
     ),
     "__init__": (
         (
-            "_export _flat _local _planning _publish _source _verify changes credentials errors inspection publication results sync verification "
+            "_export _flat _local _planning _publish _source _verify batches changes credentials errors inspection publication results sync verification "
             "workspace"
         ),
         "",
@@ -94,7 +99,7 @@ LAYERS = {
     "integrations": ("", ""),  # pages of documentation
     "cli": (
         (
-            "_compat _config _database _error_base _export _flat _local _model _planning _process _publish _quota _source _suggestions _timezones _verify changes credentials "
+            "_compat _config _database _error_base _export _flat _local _model _planning _process _publish _quota _source _suggestions _timezones _verify batches changes credentials "
             "errors inspection progress publication results simulator sync verification workspace"
         ),
         "anyio click",
@@ -119,6 +124,7 @@ LIBRARIES = {
     "numpy",
     "pandas",
     "platformdirs",
+    "pyarrow",
     "tomlkit",
     "tqdm",
     "trio",

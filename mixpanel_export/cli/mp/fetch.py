@@ -1,7 +1,6 @@
 """`mpx mp fetch`: mixpanel_data's `mp fetch`."""
 
 import json
-import sys
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ from mixpanel_export.cli.event_names import parse_events
 from mixpanel_export.cli.mp.common import Group, db_option, settings_of, workspace_of
 from mixpanel_export.cli.mp.output import check_jq, format_options, plain_text, print_result
 from mixpanel_export.cli.options import option
+from mixpanel_export.cli.stdout import binary_stdout
 from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import ArgumentError
 from mixpanel_export.results import FetchResult, ParallelFetchResult
@@ -110,9 +110,10 @@ def _stream(ctx: click.Context, options: dict[str, Any]) -> None:
 
     count = 0
     workspace = Workspace(settings_of(ctx).account)
-    for event in workspace.stream_events(**_filters(options), raw=options["raw"]):
-        sys.stdout.write(json.dumps(event, default=plain_text) + "\n")
-        count += 1
+    with binary_stdout(ctx) as stdout:
+        for event in workspace.stream_events(**_filters(options), raw=options["raw"]):
+            stdout.write(json.dumps(event, default=plain_text).encode() + b"\n")
+            count += 1
     if not settings_of(ctx).quiet:
         click.echo(f"Streamed {count} events.", err=True)
 
