@@ -22,13 +22,13 @@ from mixpanel_export._concurrency import InterruptedCall, in_task, in_thread
 from mixpanel_export._database.settings import validation_database
 from mixpanel_export._export.batch_stream import StreamOptions, run_stream
 from mixpanel_export._export.callbacks import Callbacks
-from mixpanel_export._export.handoff import Handoff
 from mixpanel_export._export.job import ExportArguments, Job, checked_job
 from mixpanel_export._export.tuning import STREAM_TUNING, Tuning
 from mixpanel_export._loop_thread import CancellableCall, LoopThread, call_outside_loop
 from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export._writer.batch_content import ColumnReader, read_lines
+from mixpanel_export._writer.handoff import Handoff
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import ArgumentError

@@ -15,14 +15,14 @@ from anyio import to_thread
 from mixpanel_export._concurrency import entered_in_thread, in_task
 from mixpanel_export._database.connection import check_zone
 from mixpanel_export._database.settings import validation_database
-from mixpanel_export._export.batch_writer import BatchDestination, BatchWriter
 from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.emptiness import warn_of_emptiness
-from mixpanel_export._export.handoff import Handoff
 from mixpanel_export._export.job import Job
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.transfer import transfer
 from mixpanel_export._source.client import new_client
+from mixpanel_export._writer.batch_writer import BatchDestination, BatchWriter
+from mixpanel_export._writer.handoff import Handoff
 from mixpanel_export.results import ParallelFetchResult
 
 _CHECK_INTERVAL = 0.5  # seconds between two checks whether the consumer still exists

@@ -119,7 +119,7 @@ def test_ctrl_c_ends_between_lines(sim: Simulator, env: Mapping[str, str], tmp_p
     folder.mkdir()
     command = [*MPX, "export", *NINE_DAYS, "--parallel", "--chunk-days", "1", "--stdout", "--ordered"]
     with subprocess.Popen(
-        command, env=env | {"TMPDIR": str(folder)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, env=dict(env) | {"TMPDIR": str(folder)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

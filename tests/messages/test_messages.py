@@ -42,7 +42,7 @@ HEADER = """Every message, as Python and as the command line words it. `mpx:` li
 and for what only the command line says. Written by `UPDATE_MESSAGES=1 pytest tests/messages`."""
 
 NOT_PROVOKED = {
-    "_export/batch_writer.py: converted_errors": "DuckDB would have to fail in memory",
+    "_writer/batch_writer.py: converted_errors": "DuckDB would have to fail in memory",
     "_export/fetch_tasks.py: _fetch_until_committed": "DuckDB would have to read other lines than were staged",
     "_writer/staging.py: writing": "the staged files would have to vanish at the right moment",
     "cli/add_account.py: _new_name": "standard input would have to be a terminal",

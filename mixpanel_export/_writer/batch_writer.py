@@ -9,9 +9,9 @@ import duckdb
 
 from mixpanel_export._concurrency import InterruptedCall
 from mixpanel_export._database.preflight import ExportSpec
-from mixpanel_export._export.handoff import Handoff
 from mixpanel_export._model import Chunk, ChunkFailed, Committed, Failed
 from mixpanel_export._writer.group import Group
+from mixpanel_export._writer.handoff import Handoff
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export._writer.staging import Staging
 from mixpanel_export.errors import DatabaseError
