@@ -8,7 +8,6 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import gettempdir
-from threading import current_thread, main_thread
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 from weakref import finalize
@@ -18,17 +17,16 @@ import httpx
 from anyio import to_thread
 
 from mixpanel_export._compat import set_stream_advice, stream_advice
-from mixpanel_export._concurrency import InterruptedCall, in_task, in_thread
+from mixpanel_export._concurrency import in_task, in_thread
 from mixpanel_export._database.settings import validation_database
-from mixpanel_export._export.batch_stream import StreamOptions, run_stream
+from mixpanel_export._export.batch_stream import StreamOptions, StreamThread
 from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.job import ExportArguments, Job, checked_job
 from mixpanel_export._export.tuning import STREAM_TUNING, Tuning
-from mixpanel_export._loop_thread import CancellableCall, LoopThread, call_outside_loop
+from mixpanel_export._loop_thread import call_outside_loop
 from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export._writer.batch_content import ColumnReader, read_lines
-from mixpanel_export._writer.handoff import Handoff
 from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import ArgumentError
@@ -230,25 +228,14 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
     """
 
     def __init__(self, job: Job, callbacks: Callbacks, options: StreamOptions) -> None:
-        self._handoff = Handoff()
-        self._consumers = [main_thread()]
-        consumers = (
-            self._consumers
-        )  # the thread must not refer to the stream, or the stream would never be finalized
-
-        def is_abandoned() -> bool:
-            return not any(thread.is_alive() for thread in consumers)
-
-        run = partial(run_stream, job, self._handoff, callbacks, options, is_abandoned)
-        self._call = CancellableCall(run)
-        self._thread = LoopThread(self._call)
-        self._is_started = self._is_over = self._is_closed = False
+        self._thread = StreamThread(job, callbacks, options)  # must not refer to the stream
+        self._is_over = False
         self._numbers = count(1)
         self._number = 0  # of the batch that can be read
         self._result: ParallelFetchResult | None = None
         self._database = ExitStack()
         self._column_reader: ColumnReader | None = None
-        finalize(self, _abandon, self._call, self._handoff)
+        finalize(self, self._thread.abandon)
 
     @property
     def result(self) -> ParallelFetchResult | None:
@@ -257,12 +244,9 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
 
     def close(self) -> None:
         """End all requests and remove the temporary files. The stream yields no more batches."""
-        self._is_over = self._is_closed = True
+        self._is_over = True
         self._number = 0
-        self._call.cancel()
-        self._handoff.release()
-        if self._is_started:
-            self._thread.join()
+        self._thread.close()
         self._column_reader = None
         self._database.close()
 
@@ -295,7 +279,7 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
 
     @short_tracebacks
     def __next__(self) -> EventBatch:
-        self._consumers[1:] = [current_thread()]
+        self._thread.consume()
         try:
             batch = self._next()
         except BaseException:
@@ -306,9 +290,9 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
         return batch
 
     async def __anext__(self) -> EventBatch:
-        self._consumers[1:] = [current_thread()]
+        self._thread.consume()
         try:
-            batch = await in_task(partial(in_thread, self._next, self._cancel))
+            batch = await in_task(partial(in_thread, self._next, self._thread.cancel))
         except BaseException:
             await self.aclose()
             raise
@@ -316,18 +300,11 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
             raise StopAsyncIteration
         return batch
 
-    def _cancel(self) -> None:
-        self._is_closed = True
-        self._call.cancel()
-
     def _next(self) -> EventBatch | None:
         if self._is_over:
             return None
         self._number = 0
-        if not self._is_started:
-            self._is_started = True
-            self._thread.start()
-        chunk = self._handoff.take()
+        chunk = self._thread.take()
         if chunk is None:
             self._end()
             return None
@@ -347,11 +324,8 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
         )
 
     def _end(self) -> None:
-        """Wait for the end of the requests and set the result. Raise the first error."""
+        """Set the result, and raise the first error."""
         self._is_over = True
-        self._thread.join()
-        if self._is_closed:
-            raise InterruptedCall
         with stream_advice():
             self._result = self._thread.result()
         for error in self._result.errors:
@@ -364,9 +338,3 @@ class BatchStream(Iterator[EventBatch], AsyncIterator[EventBatch]):
             connection = self._database.enter_context(validation_database())
             self._column_reader = ColumnReader(connection)
         return self._column_reader
-
-
-def _abandon(call: CancellableCall[ParallelFetchResult], handoff: Handoff) -> None:
-    """End a stream that is not referenced any more, without waiting."""
-    call.cancel()
-    handoff.release()

@@ -1,18 +1,19 @@
-"""Runs a job whose batches are offered to a consumer in another thread."""
+"""Runs a job in a thread, and passes its chunks to a consumer in another thread."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread, current_thread, main_thread
 
 import anyio
 import httpx
 from anyio import to_thread
 
-from mixpanel_export._concurrency import entered_in_thread, in_task
+from mixpanel_export._concurrency import InterruptedCall, entered_in_thread, in_task
 from mixpanel_export._database.connection import check_zone
 from mixpanel_export._database.settings import validation_database
 from mixpanel_export._export.callbacks import Callbacks
@@ -20,9 +21,11 @@ from mixpanel_export._export.emptiness import warn_of_emptiness
 from mixpanel_export._export.job import Job
 from mixpanel_export._export.tracker import Tracker
 from mixpanel_export._export.transfer import transfer
+from mixpanel_export._loop_thread import CancellableCall, LoopThread
 from mixpanel_export._source.client import new_client
 from mixpanel_export._writer.batch_writer import BatchDestination, BatchWriter
 from mixpanel_export._writer.handoff import Handoff
+from mixpanel_export._writer.load import ValidatedChunk
 from mixpanel_export.results import ParallelFetchResult
 
 _CHECK_INTERVAL = 0.5  # seconds between two checks whether the consumer still exists
@@ -42,20 +45,75 @@ class StreamOptions:
     transport: httpx.AsyncBaseTransport | None = None
 
 
-async def run_stream(
+class StreamThread:
+    """A job that runs in a thread of its own, with an event loop. It starts with the first call of `take`.
+
+    The consumers are the main thread and the thread that *consume* was called in. When they have ended, nobody can take
+    a chunk any more, and the job ends.
+    """
+
+    def __init__(self, job: Job, callbacks: Callbacks, options: StreamOptions) -> None:
+        self._handoff = Handoff()
+        self._consumers = [main_thread()]
+        run = partial(
+            _run_stream, job, self._handoff, callbacks, options, partial(_have_ended, self._consumers)
+        )
+        self._call = CancellableCall(run)
+        self._thread = LoopThread(self._call)
+        self._is_started = self._is_cancelled = False
+
+    def consume(self) -> None:
+        """Make the current thread a consumer."""
+        self._consumers[1:] = [current_thread()]
+
+    def take(self) -> ValidatedChunk | None:
+        """Release the chunk taken before, and wait for the next one; None if there are no more."""
+        if not self._is_started:
+            self._is_started = True
+            self._thread.start()
+        return self._handoff.take()
+
+    def result(self) -> ParallelFetchResult:
+        """Wait for the end of the job, and return its result, which lists days that failed.
+
+        Raises:
+            InterruptedCall: The job was cancelled.
+            MixpanelDataError: See `export_events`.
+        """
+        self._thread.join()
+        if self._is_cancelled:
+            raise InterruptedCall
+        return self._thread.result()
+
+    def cancel(self) -> None:
+        """End the job soon. A chunk that was taken stays readable until it is released."""
+        self._is_cancelled = True
+        self._call.cancel()
+
+    def abandon(self) -> None:
+        """End the job soon and release the chunk that was taken, if any."""
+        self.cancel()
+        self._handoff.release()
+
+    def close(self) -> None:
+        """End the job, release the chunk that was taken and wait for the end of the thread."""
+        self.abandon()
+        if self._is_started:
+            self._thread.join()
+
+
+def _have_ended(threads: Sequence[Thread]) -> bool:
+    return not any(thread.is_alive() for thread in threads)
+
+
+async def _run_stream(
     job: Job,
     handoff: Handoff,
     callbacks: Callbacks,
     options: StreamOptions,
     is_abandoned: Callable[[], bool],
 ) -> ParallelFetchResult:
-    """Offer every batch of the job to the consumer. The result lists days that failed.
-
-    If *is_abandoned* returns true, the stream is cancelled. The job's path has no effect.
-
-    Raises:
-        MixpanelDataError: See `export_events`.
-    """
+    """Offer every chunk of the job to the consumer, until *is_abandoned* returns true. The job's path has no effect."""
     try:
         return await in_task(partial(_run, job, handoff, callbacks, options, is_abandoned))
     finally:

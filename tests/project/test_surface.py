@@ -32,6 +32,7 @@ LAYERS = {
     "_ndjson": ("", ""),
     "_concurrency": ("", "anyio"),
     "_timezones": ("errors", ""),
+    "_loop_thread": ("", "anyio"),
     "_planning": ("_model errors", ""),
     "_suggestions": ("", ""),
     "_compat": ("_config _error_base _model _planning _timezones errors results", ""),
@@ -61,12 +62,11 @@ LAYERS = {
     ),
     "_export": (
         (
-            "_concurrency _database _flat _model _planning _quota _source _timezones _tracebacks _writer changes credentials "
-            "errors results"
+            "_concurrency _database _flat _loop_thread _model _planning _quota _source _timezones _tracebacks _writer changes "
+            "credentials errors results"
         ),
         "anyio httpx",
     ),
-    "_loop_thread": ("", "anyio"),
     "sync": ("_concurrency _loop_thread", "anyio"),
     "batches": (
         "_compat _concurrency _database _export _loop_thread _source _tracebacks _writer credentials errors results",
