@@ -24,6 +24,8 @@ class SyncSection:
     lookback: int | None = None
     budget: int | None = None
     flatten: bool | None = None
+    publish: str | None = None
+    """The destination of the data set that is brought in step after the sync."""
 
 
 KEYS = tuple(field.name for field in fields(SyncSection))

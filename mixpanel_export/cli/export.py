@@ -25,9 +25,11 @@ from mixpanel_export.cli.options import (
     db_option,
     option,
     output_options,
+    publish_option,
     request_options,
     workers_option,
 )
+from mixpanel_export.cli.publish import publish_after_export
 from mixpanel_export.cli.replace import confirm_removal, days_removed
 from mixpanel_export.cli.report import next_command, plan_lines
 from mixpanel_export.cli.run_export import (
@@ -196,6 +198,7 @@ Exit codes:
 @credential_options
 @request_options
 @db_option
+@publish_option
 @option(
     "--dry-run",
     section="Output",
@@ -254,7 +257,8 @@ def command(ctx: click.Context, /, **_: Any) -> None:
         again = next_command(ctx, requested, result.failed_date_ranges) if result.has_failures else ""
         print_failures(result, again, output, replacing=options.replace)
         say_outdated(options.db, output)
-    ctx.exit(exit_code([result]))
+        unpublished = publish_after_export(ctx, options.db, options.publish, output) if options.publish else 0
+    ctx.exit(exit_code([result]) or unpublished)
 
 
 def _range_options(options: Options, other_file: Callable[[], Path | None]) -> RangeOptions:

@@ -41,6 +41,7 @@ class Options:
     allow_empty: bool
     allow_new_events: bool
     flatten: bool
+    publish: str | None
     dry_run: bool
     stdout: bool
     ordered: bool

@@ -64,6 +64,13 @@ wait_option = option(
     metavar="DURATION",
     help="Longest wait for a file that another process holds, such as 30s or 10m.",
 )
+publish_option = option(
+    "--publish",
+    section="Output",
+    metavar="DEST",
+    shell_complete=complete.files,
+    help="Afterwards, bring the data set at DEST in step; see mpx publish.",
+)
 account_option = option(
     "-a",
     "--account",

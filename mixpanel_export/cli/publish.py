@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export.cli import Interrupted, complete, print_json
+from mixpanel_export.cli import Interrupted, complete, print_json, report_error
 from mixpanel_export.cli.default_file import say_database
 from mixpanel_export.cli.help import SectionedCommand
-from mixpanel_export.cli.log import log_format_option
+from mixpanel_export.cli.log import log_event, log_format_option, logs_json
 from mixpanel_export.cli.open_database import explained
 from mixpanel_export.cli.options import db_option, option, wait_option
-from mixpanel_export.cli.report import aligned, quoted
+from mixpanel_export.cli.report import aligned
+from mixpanel_export.cli.run_export import Output
+from mixpanel_export.cli.status_json import publish_command
 from mixpanel_export.cli.watch import messages
-from mixpanel_export.errors import DatabaseLockedError
+from mixpanel_export.errors import DatabaseLockedError, MixpanelDataError
 
 if TYPE_CHECKING:
     from mixpanel_export.publication import PublishResult
@@ -127,13 +129,35 @@ def command(
         except DatabaseLockedError as error:
             raise explained(error, db, wait) from error
         except KeyboardInterrupt as interrupt:
-            again = quoted(["mpx", "publish", destination, "--db", db])
+            again = publish_command(destination, db)
             raise Interrupted(f"Interrupted; complete days are kept. To continue: {again}") from interrupt
     if as_json:
         print_json(result.to_dict())
     elif not quiet or result.different_days:
         click.echo("\n".join(aligned(summary(result))))
     ctx.exit(1 if result.different_days else 0)
+
+
+def publish_after_export(ctx: click.Context, db: str, destination: str, output: Output) -> int:
+    """Bring a data set in step after an export. Return the exit code: 1 if it failed, which does not undo the export."""
+    from mixpanel_export._publish.publish import publish_table
+    from mixpanel_export.progress import draw_days
+    from mixpanel_export.sync import run_sync
+
+    try:
+        with draw_days(enabled=not (output.quiet or output.no_progress)) as watch:
+            result = run_sync(partial(publish_table, on_progress=watch), db, destination)
+    except (MixpanelDataError, ValueError, OSError) as error:
+        report_error(ctx, error, "The events are exported, but not published")
+        return 1
+    except KeyboardInterrupt as interrupt:
+        again = publish_command(destination, db)
+        raise Interrupted(f"Interrupted; the events are exported. To publish them: {again}") from interrupt
+    if logs_json() and not output.quiet:
+        log_event("published", **result.to_dict())
+    elif not (output.quiet or output.as_json):
+        click.echo("\n".join(aligned(summary(result)[:1] + summary(result)[2:])))
+    return 0
 
 
 def summary(result: "PublishResult") -> list[tuple[str, str]]:

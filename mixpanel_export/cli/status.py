@@ -21,6 +21,7 @@ from mixpanel_export.cli.status_json import (
     command_for_rest,
     continue_command,
     flatten_command,
+    publish_command,
     status_as_dict,
 )
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage
     from mixpanel_export._local.reader import Contents
     from mixpanel_export._model import Chunk
+    from mixpanel_export._publish.status import PublicationState
 
 EXAMPLES = """\b
 Examples:
@@ -72,23 +74,26 @@ def command(
     and for each failure the command that fetches its days again.
     """
     from mixpanel_export._local.reader import read_contents
+    from mixpanel_export._publish.status import publication_states
 
     mention_other_default(ctx)
     if set_target is not None:
         _set_target(db, table, set_target, wait)
     with open_read_only(db, wait) as connection:
         contents = read_contents(connection)
+        publications = publication_states(connection)
     chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
     if table is not None and not chosen:
         _raise_not_found(table, contents)
     if as_json:
-        print_json(status_as_dict(db, chosen, contents))
+        print_json(status_as_dict(db, chosen, contents, publications))
         return
     signs = signs_for(sys.stdout.encoding)
     width = get_terminal_size().columns
     lines = [f"database  {db}", ""] + [
         line for coverage in chosen for line in [*_section(coverage, db, signs, width), ""]
     ]
+    lines += _published(publications, db)
     lines += _footer(chosen, contents, db)
     click.echo("\n".join(lines).rstrip("\n"))
 
@@ -239,6 +244,17 @@ def _mismatches(coverage: "Coverage", db: str, width: int) -> Iterator[str]:
             f"{mismatch.days}: {words}{mismatch.table_rows:,}; to fetch these days again:", width
         )
         yield f"  {command_for(coverage, db, mismatch.days, '--append')}"
+
+
+def _published(publications: "list[PublicationState]", db: str) -> Iterator[str]:
+    """Yield where tables are published, and the commands for those that have changed since."""
+    for state in publications:
+        publication = state.publication
+        when = f", {_ago(publication.published_at)}" if publication.published_at else ", incomplete"
+        behind = f", {state.behind:,} behind" if state.behind else ""
+        yield f"{publication.table} is published to {publication.destination}: {state.days:,} days{behind}{when}"
+        if state.behind or not publication.published_at:
+            yield f"  {publish_command(publication.destination, db)}"
 
 
 def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator[str]:

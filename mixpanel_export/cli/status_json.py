@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from mixpanel_export._flat.state import FlatTable
     from mixpanel_export._local.reader import Contents, Replacement
     from mixpanel_export._model import Chunk
+    from mixpanel_export._publish.status import PublicationState
 
 
-def status_as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> dict[str, Any]:
+def status_as_dict(
+    db: str, chosen: "list[Coverage]", contents: "Contents", publications: "list[PublicationState]"
+) -> dict[str, Any]:
     """Return the contents of the file, with the commands that fetch the remaining days."""
     return {
         "database": db,
@@ -32,6 +35,7 @@ def status_as_dict(db: str, chosen: "list[Coverage]", contents: "Contents") -> d
             {"table": flat.name, "source": flat.source, "command": flatten_command(flat, db)}
             for flat in contents.outdated_flat_tables
         ],
+        "publications": [_publication_as_dict(state, db) for state in publications],
         "command": command_for_rest(chosen, contents, db),
     }
 
@@ -83,6 +87,20 @@ def _table_as_dict(coverage: "Coverage", db: str) -> dict[str, Any]:
     }
 
 
+def _publication_as_dict(state: "PublicationState", db: str) -> dict[str, Any]:
+    publication = state.publication
+    at = publication.published_at
+    return {
+        "destination": publication.destination,
+        "table": publication.table,
+        "format": publication.format,
+        "published_at": at and at.replace(tzinfo=UTC).isoformat(),
+        "days": state.days,
+        "days_behind": state.behind,
+        "command": publish_command(publication.destination, db),
+    }
+
+
 def command_for(coverage: "Coverage", db: str, days: "Chunk", mode: str = "--resume") -> str:
     """Return the command that fetches *days* as they were requested."""
     options = coverage.options_for(days)
@@ -123,3 +141,8 @@ def continue_command(replacement: "Replacement", db: str) -> str:
 def flatten_command(flat: "FlatTable", db: str) -> str:
     """Return the command that updates a flat table."""
     return quoted([program(), "flatten", flat.source, "--into", flat.name, "--db", db])
+
+
+def publish_command(destination: str, db: str) -> str:
+    """Return the command that brings a data set in step with its table."""
+    return quoted([program(), "publish", destination, "--db", db])

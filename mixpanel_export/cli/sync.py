@@ -19,10 +19,12 @@ from mixpanel_export.cli.options import (
     db_option,
     option,
     output_options,
+    publish_option,
     request_options,
     wait_option,
     workers_option,
 )
+from mixpanel_export.cli.publish import publish_after_export
 from mixpanel_export.cli.report import kept_line, sync_command, sync_line
 from mixpanel_export.cli.run_export import Output, exit_code, print_failures, request_arguments, say_outdated
 from mixpanel_export.cli.sync_tasks import SyncTask, check_names, tasks_of_sections, tasks_of_table
@@ -46,8 +48,8 @@ Examples:
   mpx sync signups purchases --wait 10m
   mpx sync --all --json
 
-A section has the same keys as the options: account, project_id, region, db, table, events, where, since, lookback, budget
-and flatten. If no section is given, all selections in the table are synced.
+A section has the same keys as the options: account, project_id, region, db, table, events, where, since, lookback, budget,
+flatten and publish. If no section is given, all selections in the table are synced.
 
 On success, only a summary is printed, and only on a terminal. The table _sync_changes has the changes, by day.
 
@@ -140,6 +142,7 @@ Exit codes are the same as for mpx export, and:
 @credential_options
 @request_options
 @db_option
+@publish_option
 @wait_option
 @option("--json", "as_json", section="Output", is_flag=True, help="Print the results as a JSON list.")
 @output_options
@@ -193,6 +196,7 @@ def _tasks(names: tuple[str, ...], everything: bool, options: dict[str, Any]) ->
         lookback=options["lookback"],
         budget=options["budget"],
         flatten=options["flatten"],
+        publish=options["publish"],
         zone=options["project_timezone"],
     )
     return tasks_of_sections(names, task) if names or everything else [task]
@@ -231,7 +235,8 @@ def _sync(
         in_use = isinstance(error, DatabaseLockedError | ExportRunningError)
         return results, IN_USE if in_use else exit_code_of(error)
     say_outdated(task.db, output)
-    code = exit_code([result.export for result in results])
+    unpublished = publish_after_export(ctx, task.db, task.publish, output) if task.publish else 0
+    code = exit_code([result.export for result in results]) or unpublished
     return results, code or int(any(result.kept for result in results))
 
 

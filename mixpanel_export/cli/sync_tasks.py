@@ -32,6 +32,8 @@ class SyncTask:
     lookback: int | None = None
     budget: int | None = None
     flatten: bool = False
+    publish: str | None = None
+    """The destination of the data set that is brought in step after the sync."""
     zone: str | None = None
     deduped: bool = True
 
@@ -81,6 +83,7 @@ def _of_section(name: str, section: "SyncSection", default: SyncTask) -> SyncTas
         lookback=default.lookback if section.lookback is None else section.lookback,
         budget=default.budget if section.budget is None else section.budget,
         flatten=default.flatten if section.flatten is None else section.flatten,
+        publish=section.publish or default.publish,
     )
 
 
