@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Self, TypedDict
 
 ARGUMENTS = frozenset({
-    "allow_empty", "append", "chunk_days", "events", "force", "from_date", "into", "limit", "max_wait", "max_workers", "overwrite", "parallel",
+    "allow_empty", "allow_http", "append", "chunk_days", "events", "force", "from_date", "into", "limit", "max_wait", "max_workers", "overwrite", "parallel",
     "path", "per_hour", "per_second", "project_id", "project_timezone", "rebuild", "region", "replace", "resume", "table",
     "to_date", "where",
 })  # fmt: skip

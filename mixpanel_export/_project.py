@@ -109,6 +109,8 @@ class Project(LocalDatabase):
         flat: bool = False,
         overwrite: bool = False,
         verify: bool = False,
+        endpoint: str | None = None,
+        allow_http: bool = False,
         progress: bool = True,
         wait: float = 0.0,
     ) -> PublishResult:
@@ -132,6 +134,8 @@ class Project(LocalDatabase):
                 flat=flat,
                 overwrite=overwrite,
                 verify=verify,
+                endpoint=endpoint,
+                allow_http=allow_http,
                 on_progress=watch,
                 wait=wait,
             )

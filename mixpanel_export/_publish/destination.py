@@ -1,20 +1,34 @@
 """The destination of a publication: a folder, or a URL."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from mixpanel_export._config.environment import expanded
+from mixpanel_export._database.machine import processors
 from mixpanel_export._publish.data_set import Store
 from mixpanel_export._publish.folder import Folder
+from mixpanel_export._publish.object_store import open_objects
 from mixpanel_export.errors import ArgumentError
 
+_SCHEMES = ("s3", "gs", "az")
 _ADVICE = "use a folder, file://, s3://, gs:// or az://"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a single letter is a Windows drive
+_UPLOADS = 8  # at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How an object store is reached, in addition to the settings in the environment."""
+
+    endpoint: str | None = None
+    allow_http: bool = False
 
 
 def normalized(destination: str | Path) -> str:
-    """Return the absolute path of a folder, without symbolic links.
+    """Return the absolute path of a folder, without symbolic links, or the URL of an object store.
 
     Raises:
         ArgumentError: *destination* is neither a folder nor a URL with a known scheme.
@@ -26,17 +40,57 @@ def normalized(destination: str | Path) -> str:
     if not _URL.match(text):
         return _folder(text)
     url = urlsplit(text)
-    if url.scheme.lower() == "file":
+    if url.scheme == "file":
         if url.netloc not in {"", "localhost"} or not url.path:
             raise ArgumentError("destination", f"must be a path on this machine, got {text}")
         return _folder(unquote(url.path))
-    raise ArgumentError("destination", f"has the unknown scheme {url.scheme}", advice=_ADVICE)
+    if url.scheme not in _SCHEMES:
+        raise ArgumentError("destination", f"has the unknown scheme {url.scheme}", advice=_ADVICE)
+    return _url(url)
+
+
+def is_url(destination: str) -> bool:
+    """Whether a normalized destination is in an object store."""
+    return destination.startswith(tuple(f"{scheme}://" for scheme in _SCHEMES))
+
+
+def threads(destination: str) -> int:
+    """Return how many days are written at a time."""
+    return _UPLOADS if is_url(destination) else processors()
+
+
+def open_store(destination: str, db: Path, check: Callable[[], None], connection: Connection) -> Store:
+    """Return the files of a normalized destination. *check* is called during transfers, and raises an error to stop them.
+
+    Raises:
+        ArgumentError: The endpoint is not encrypted.
+        ConfigError: The extra `lake` is not installed.
+        OSError: The settings in the environment are wrong.
+    """
+    if not is_url(destination):
+        return Folder(Path(destination))
+    if (connection.endpoint or "").startswith("http:") and not connection.allow_http:
+        raise ArgumentError(
+            "endpoint", "is not encrypted", advice="use https://, or pass $allow_http for a server you trust"
+        )
+    return open_objects(
+        destination, db, check, endpoint=connection.endpoint, allow_http=connection.allow_http
+    )
 
 
 def _folder(text: str) -> str:
     return str(expanded(text).absolute().resolve())
 
 
-def open_store(destination: str) -> Store:
-    """Return the files of a normalized destination."""
-    return Folder(Path(destination))
+def _url(url: SplitResult) -> str:
+    # An error must not show a password, which such a URL may have.
+    if "@" in url.netloc or url.query or url.fragment:
+        raise ArgumentError(
+            "destination",
+            "must not have credentials, a query or a fragment",
+            advice="set the credentials in the environment",
+        )
+    if not url.netloc:
+        raise ArgumentError("destination", "must have a bucket or container, such as s3://bucket/events")
+    path = "/".join(filter(None, url.path.split("/")))
+    return f"{url.scheme}://{url.netloc}/{path}".rstrip("/")

@@ -12,7 +12,6 @@ import duckdb
 
 from mixpanel_export._concurrency import InterruptedCall, entered_in_thread, in_thread
 from mixpanel_export._database.connection import Connection, advice_on, connected_for_export
-from mixpanel_export._database.machine import processors
 from mixpanel_export._database.path import check_not_empty, database_path
 from mixpanel_export._database.publications import (
     Day,
@@ -27,8 +26,9 @@ from mixpanel_export._database.publications import (
 )
 from mixpanel_export._database.schema import check_ledger, name_in_database
 from mixpanel_export._flat.flatten import Request, flatten
-from mixpanel_export._publish.data_set import Files
-from mixpanel_export._publish.destination import normalized, open_store
+from mixpanel_export._publish.data_set import Files, Store
+from mixpanel_export._publish.destination import Connection as StoreConnection
+from mixpanel_export._publish.destination import normalized, open_store, threads
 from mixpanel_export._publish.layout import FORMATS, PARQUET, partition
 from mixpanel_export._publish.plan import plan
 from mixpanel_export._publish.run import Publisher, Totals, publish_error
@@ -56,6 +56,7 @@ class Options:
     flat: bool
     overwrite: bool
     verify: bool
+    connection: StoreConnection
 
 
 @short_tracebacks_async
@@ -68,12 +69,18 @@ async def publish_table(
     flat: bool = False,
     overwrite: bool = False,
     verify: bool = False,
+    endpoint: str | None = None,
+    allow_http: bool = False,
     on_progress: Watcher | None = None,
     wait: float = 0.0,
 ) -> PublishResult:
     """Bring the data set at *destination* in step with a table: files by UTC day, in folders `date=YYYY-MM-DD`.
 
-    *destination* is a folder. The first publication writes all days. Later ones write only days whose rows have changed,
+    *destination* is a folder, or an `s3://`, `gs://` or `az://` URL, which needs the extra `lake`. `obstore` reads
+    credentials and other settings from the environment, such as `AWS_ACCESS_KEY_ID`. *endpoint* is another server, and
+    *allow_http* permits connections without TLS.
+
+    The first publication writes all days. Later ones write only days whose rows have changed,
     and delete days that the table no longer has. Each file is replaced atomically. An interrupted publication leaves the
     old or the new file of each day, and the next one continues.
 
@@ -91,6 +98,7 @@ async def publish_table(
         DatabaseNotFoundError: There is no such file.
         DatabaseError: The file cannot be opened or written.
         TableNotFoundError, TableFormatError: There is no such table, or it was not exported.
+        ConfigError: The extra `lake` is not installed.
         PublishError: The destination cannot be read or written, or has other files.
 
     Example:
@@ -98,14 +106,14 @@ async def publish_table(
         print(result.written_days)
     """
     started = time.monotonic()
-    options = Options(normalized(destination), table, format, flat, overwrite, verify)
+    connection = StoreConnection(endpoint, allow_http)
+    options = Options(normalized(destination), table, format, flat, overwrite, verify, connection)
     if format is not None and format not in FORMATS:
         raise ArgumentError("format", f"must be one of {', '.join(FORMATS)}, got {format!r}")
     path = database_path(db)
     check_not_empty(path)
     async with AsyncExitStack() as stack:
-        connection = await _opened(stack, path, wait)
-        job = _Job(connection, path, options, on_progress or _ignore)
+        job = _Job(await _opened(stack, path, wait), path, options, on_progress or _ignore)
         result = await in_thread(job.run, job.interrupt)
     return replace(result, duration_seconds=time.monotonic() - started)
 
@@ -131,7 +139,7 @@ class _Job:
         self._path = path
         self._options = options
         self._on_progress = on_progress
-        self._workers = Workers(connection, processors())
+        self._workers = Workers(connection, threads(options.destination))
 
     def interrupt(self) -> None:
         """Stop `run`."""
@@ -165,7 +173,7 @@ class _Job:
         publications = read_publications(self._connection)
         old = next((each for each in publications if each.destination == destination), None)
         name = self._options.format or (old.format if old else PARQUET.name)
-        data_set = Files(open_store(destination), FORMATS[name])
+        data_set = Files(self._store(), FORMATS[name])
         files = data_set.files()
         _check_files(destination, data_set, files.keys(), may_own=bool(old) or self._options.overwrite)
         flat, table = self._flat_table(old)
@@ -215,6 +223,10 @@ class _Job:
             different_days=different,
             duration_seconds=0.0,
         )
+
+    def _store(self) -> Store:
+        options = self._options
+        return open_store(options.destination, self._path, self._workers.check, options.connection)
 
     def _flat_table(self, old: Publication | None) -> tuple[Request | None, str]:
         """Return the update of the flat table that is published, if it is one, and the name of the table."""

@@ -143,10 +143,12 @@ def publish_error(destination: str, error: Exception, action: str, days: Sequenc
     """Return the error for a failed *action*, such as `write`, with advice."""
     reason = error.strerror if isinstance(error, OSError) else None
     reason = reason or str(error).splitlines()[0]
+    permission = isinstance(error, PermissionError)
+    what = "the permissions and the credentials" if permission else "the destination and the free space"
     names = ["rows without a time" if day is None else str(day) for day in days]
     return PublishError(
         f"cannot {action} {destination} ({reason})",
         destination=destination,
         days=" to ".join(dict.fromkeys([names[0], names[-1]])) if names else None,
-        advice="check the permissions and the free space, then publish again",
+        advice=f"check {what}, then publish again",
     )

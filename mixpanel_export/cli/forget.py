@@ -1,12 +1,15 @@
 """`mpx forget`: delete people's events."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from mixpanel_export.cli import print_json
 from mixpanel_export.cli.default_file import say_database
+from mixpanel_export.cli.open_database import open_read_only
 from mixpanel_export.cli.options import db_option, option, table_option
+from mixpanel_export.cli.status_json import publish_command
 
 if TYPE_CHECKING:
     from mixpanel_export.results import ForgetResult
@@ -69,7 +72,18 @@ def command(
         return
     say_database(ctx)
     click.echo("\n".join(_summary_lines(result)))
-    click.echo(_NOTES, err=True)
+    click.echo("\n".join([_NOTES, *_data_sets(db)]), err=True)
+
+
+def _data_sets(db: str) -> Iterator[str]:
+    """Yield a note and a command for each data set that may still have the events."""
+    from mixpanel_export._publish.status import publication_states
+
+    with open_read_only(db) as connection:
+        behind = [state.publication for state in publication_states(connection) if state.behind]
+    for publication in behind:
+        yield f"{publication.destination} may still have these events. To remove them:"
+        yield f"  {publish_command(publication.destination, db)}"
 
 
 def _summary_lines(result: "ForgetResult") -> list[str]:

@@ -73,6 +73,8 @@ _SHOWN = 10  # days on one line
 @option(
     "--verify", section="What", is_flag=True, help="Read all files again and compare them with the table."
 )
+@option("--endpoint", section="Connection", metavar="URL", help="Server of the object store.")
+@option("--allow-http", section="Connection", is_flag=True, help="Allow connections without TLS.")
 @db_option
 @wait_option
 @option("--json", "as_json", section="Output", is_flag=True, help="Print the result as JSON.")
@@ -89,6 +91,8 @@ def command(
     format: str | None,  # noqa: A002 - the name of the option
     overwrite: bool,
     verify: bool,
+    endpoint: str | None,
+    allow_http: bool,
     db: str,
     wait: float,
     as_json: bool,
@@ -125,6 +129,8 @@ def command(
                 flat=flat,
                 overwrite=overwrite,
                 verify=verify,
+                endpoint=endpoint,
+                allow_http=allow_http,
             )
         except DatabaseLockedError as error:
             raise explained(error, db, wait) from error

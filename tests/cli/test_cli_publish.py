@@ -57,3 +57,41 @@ def test_errors_have_exit_codes(exported: Path, tmp_path: Path) -> None:
         assert one_error(result)
     with held_by_another(exported):
         assert mpx("publish", str(tmp_path / "lake")).exit_code == 1
+
+
+def test_an_export_publishes(exported: Path, tmp_path: Path) -> None:
+    """`--publish` brings the data set in step. If that fails, the events are stored, and the exit code is 1."""
+    lake = tmp_path / "lake"
+    more = ("--from", "2024-03-04", "--to", "2024-03-04", "--append", "--publish")
+    assert mpx("export", *more, str(lake)).exit_code == 0
+    assert len(list(lake.glob("*/*.parquet"))) == 4
+    (tmp_path / "file").touch()
+    failed = mpx("export", *more, str(tmp_path / "file"), "--json")
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["failed_batches"] == 0
+    assert failed.stderr.splitlines()[-1].startswith("Error: ")
+    assert query(exported, "SELECT count(DISTINCT event_time::DATE) FROM events") == [(4,)]
+
+
+def test_a_section_publishes(exported: Path, tmp_path: Path) -> None:
+    """A sync brings the data set of its section in step."""
+    lake, config = tmp_path / "lake", tmp_path / "config.toml"
+    config.write_text(f"[sync.x]\ndb = '{exported}'\nsince = '-3d'\npublish = '{lake}'\n", encoding="utf-8")
+    mpx("sync", "x", env={"MP_CONFIG_PATH": str(config)})
+    assert len(list(lake.glob("*/*.parquet"))) >= 6
+
+
+def test_status_shows_publications(exported: Path, tmp_path: Path) -> None:
+    """`mpx status` has the days, those that are behind, and the command that publishes them. `mpx forget` names it too."""
+    lake = str(tmp_path / "lake")
+    mpx("publish", lake)
+    (state,) = json.loads(mpx("status", "--json").stdout)["publications"]
+    assert (state["destination"], state["days"], state["days_behind"]) == (lake, 3, 0)
+    ((person,),) = query(exported, "SELECT any_value(distinct_id) FROM events")
+    forgotten = mpx("forget", person)
+    (state,) = json.loads(mpx("status", "--json").stdout)["publications"]
+    assert state["days_behind"] >= 1
+    for result in (mpx("status"), forgotten):
+        assert state["command"] in result.output
+    assert mpx(*state["command"].split()[1:]).exit_code == 0
+    assert json.loads(mpx("status", "--json").stdout)["publications"][0]["days_behind"] == 0

@@ -1,5 +1,6 @@
 """How to provoke the errors of publications."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +32,21 @@ def blocked(place: Place) -> None:
     place.folder.joinpath("lake", "date=2024-03-02", "data.parquet").mkdir(parents=True)
 
 
+def without_obstore(place: Place) -> None:
+    """Have no obstore."""
+    place.monkeypatch.setitem(sys.modules, "obstore", None)
+
+
 PUBLISH_CASES: dict[str, Callable[[Place], Any]] = {
     "publish_table: no destination": steps(exists, published("")),
     "publish_table: a URL of another scheme": steps(exists, published("https://example.com/lake")),
     "publish_table: a folder of another machine": steps(exists, published("file://server/lake")),
+    "publish_table: a URL with a password": steps(exists, published("s3://name:word@bucket/lake")),
+    "publish_table: a URL without a bucket": steps(exists, published("s3:///lake")),
+    "publish_table: a server without TLS": steps(
+        exists, published("s3://bucket/lake", endpoint="http://example.com")
+    ),
+    "publish_table: a bucket without obstore": steps(exists, without_obstore, published("s3://bucket/lake")),
     "publish_table: an unknown format": steps(exists, published(format="csv")),
     "publish_table: a table that is not there": steps(exists, published(table="event")),
     "publish_table: a table of the user": steps(

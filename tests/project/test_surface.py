@@ -49,7 +49,7 @@ LAYERS = {
     "_flat": ("_concurrency _database _suggestions _tracebacks errors results", "duckdb"),
     "_publish": (
         "_concurrency _config _database _flat _suggestions _tracebacks errors publication",
-        "anyio duckdb",
+        "anyio duckdb obstore",
     ),
     "_report": ("_database _flat _model", "altair jinja2 markupsafe vl_convert"),
     "_writer": (
@@ -122,6 +122,7 @@ LIBRARIES = {
     "markupsafe",
     "nanoarrow",
     "numpy",
+    "obstore",
     "pandas",
     "platformdirs",
     "pyarrow",

@@ -1,0 +1,152 @@
+"""A data set in an object store: S3, Google Cloud Storage or Azure, or a server with the same protocol.
+
+A file is visible once its upload is complete, and then replaces the old one. `obstore` retries requests and takes
+credentials from the environment; it is imported on first use, because it belongs to the extra `lake`.
+"""
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from mixpanel_export._publish.plan import StoredFile
+from mixpanel_export.errors import ConfigError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_PART = 8 << 20  # bytes of an upload's part; parts of other sizes may be rejected
+_PARTS = 2  # parts of one file that are sent at a time
+_TIMEOUT = "120s"  # for one request, which sends at most a part
+
+
+class Objects:
+    """The objects under a URL. Names are relative, with slashes. Those that begin with `.` or `_` are ignored."""
+
+    def __init__(self, store: "ObjectStore", db: Path, check: Callable[[], None]) -> None:
+        self._store = store
+        self._db = db.resolve()
+        self._check = check  # raises an error if an upload must stop
+
+    def files(self) -> dict[str, StoredFile]:
+        """Return all objects."""
+        import obstore  # noqa: PLC0415 - an extra
+
+        with _as_os_errors():
+            return {
+                meta["path"]: StoredFile(meta["size"], str(meta["e_tag"]))
+                for page in obstore.list(self._store)
+                for meta in page
+                if not any(part.startswith((".", "_")) for part in meta["path"].split("/"))
+            }
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Yield a folder beside the database, with mode 0700. One that a killed publication has left is deleted."""
+        prefix = f".{self._db.name}.publish-"
+        for left in self._db.parent.glob(f"{prefix}*"):
+            rmtree(left, ignore_errors=True)
+        with TemporaryDirectory(dir=self._db.parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+
+    def put(self, file: Path, name: str) -> StoredFile:
+        """Upload a file to *name*, in parts if it is large."""
+        import obstore  # noqa: PLC0415 - an extra
+
+        size = file.stat().st_size
+        with _as_os_errors():
+            result = obstore.put(
+                self._store, name, self._parts(file), chunk_size=_PART, max_concurrency=_PARTS
+            )
+        return StoredFile(size, str(result["e_tag"]))
+
+    def delete(self, name: str) -> None:
+        """Delete an object, if it exists."""
+        import obstore  # noqa: PLC0415 - an extra
+
+        with _as_os_errors(), suppress(FileNotFoundError):
+            obstore.delete(self._store, name)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Path]:
+        """Download an object, and yield the path of the local file."""
+        import obstore  # noqa: PLC0415 - an extra
+
+        with TemporaryDirectory(prefix="mpx-", ignore_cleanup_errors=True) as folder:
+            path = Path(folder, "object")
+            with path.open("wb") as file, _as_os_errors():
+                for part in obstore.get(self._store, name).stream(min_chunk_size=_PART):
+                    self._check()
+                    file.write(part)
+            yield path
+
+    def _parts(self, file: Path) -> Iterator[bytes]:
+        with file.open("rb") as opened:
+            while part := opened.read(_PART):
+                self._check()
+                yield part
+
+
+def open_objects(
+    url: str, db: Path, check: Callable[[], None], *, endpoint: str | None, allow_http: bool
+) -> Objects:
+    """Return the objects under *url*. *check* is called during transfers, and raises an error to stop them.
+
+    Raises:
+        ConfigError: The extra `lake` is not installed.
+        OSError: The settings in the environment are wrong.
+    """
+    check_installed(url)
+    from obstore.store import from_url  # noqa: PLC0415 - an extra
+
+    client = {"timeout": _TIMEOUT, **({"allow_http": True} if allow_http else {})}
+    settings = {"endpoint": endpoint} if endpoint else {}
+    with _as_os_errors():
+        return Objects(from_url(url, client_options=client, **settings), db, check)
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Convert errors of `obstore` to errors of the operating system, with a reason on one line."""
+    from obstore.exceptions import (  # noqa: PLC0415 - an extra
+        BaseError,
+        PermissionDeniedError,
+        UnauthenticatedError,
+    )
+
+    try:
+        yield
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise PermissionError(errno.EACCES, _reason(error)) from error
+    except BaseError as error:
+        raise OSError(errno.EIO, _reason(error)) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the message in the server's XML; without one, the end of the first line, after the request."""
+    text = str(error)
+    parts = [re.search(f"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message")]
+    if all(parts):
+        return ": ".join(part[1].rstrip(".") for part in parts if part)
+    return text.splitlines()[0].rpartition(" - ")[2]
+
+
+def check_installed(destination: str, *packages: str) -> None:
+    """Check that `obstore` and other *packages* are installed.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    missing = [name for name in ("obstore", *packages) if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"publishing to {destination} needs the package {missing[0]}",
+            advice="install it with pip install 'mpx-export[lake]'",
+        )
