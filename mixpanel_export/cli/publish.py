@@ -24,6 +24,7 @@ EXAMPLES = """\b
 Examples:
   mpx publish lake/events
   mpx publish lake/flat --flat --db app.duckdb
+  mpx publish s3://bucket/events
   mpx publish lake/events --verify --json | jq '.different_days'
 
 \b
@@ -35,6 +36,7 @@ Exit codes:
   0  the data set equals the table
   1  a day differs from the table (--verify), or any other error
   2  wrong usage, or another table or format than in the earlier publication
+  3  the extra lake is not installed
   4  there is no such file or table
 """
 
@@ -101,7 +103,11 @@ def command(
 ) -> None:
     """Write a table to DEST as files by UTC day, and keep this data set in step with the table.
 
-    DEST is a folder. The first run writes one file for each day, such as date=2024-01-31/data.parquet. Later runs write
+    DEST is a folder, or a URL that begins with s3://, gs:// or az://. URLs need the extra lake: pip install
+    'mpx-export[lake]'. Credentials and other settings come from the environment, such as AWS_ACCESS_KEY_ID, AWS_REGION and
+    AWS_ENDPOINT_URL.
+
+    The first run writes one file for each day, such as date=2024-01-31/data.parquet. Later runs write
     only the days that have changed, and delete days that the table no longer has. Rows without a time are in
     date=__HIVE_DEFAULT_PARTITION__. Each file is replaced atomically, but a query that reads several files during a run
     can see old and new days.
