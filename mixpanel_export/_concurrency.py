@@ -1,5 +1,6 @@
 """Runs code in tasks and threads. Results, errors and cancellation behave the same under asyncio and trio."""
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
@@ -40,6 +41,35 @@ def runs_callback(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code is not call_back.__code__:
         frame = frame.f_back
     return frame is not None
+
+
+class SerialCalls:
+    """Calls a user's callbacks one at a time, and awaits what they return if it is awaitable.
+
+    If a callback raises an exception, the call raises `CallbackError`, and later calls do nothing.
+    """
+
+    def __init__(self) -> None:
+        self._calling = anyio.Lock()
+        self._raised = False
+
+    async def call(self, callback: Callable[[V], object], value: V) -> None:
+        """Call *callback* with *value*."""
+        async with self._calling:
+            if self._raised:
+                return  # the export is ending
+            try:
+                returned = call_back(callback, value)
+                if inspect.isawaitable(returned):
+                    await returned
+            except anyio.get_cancelled_exc_class() as error:
+                self._raised = True
+                if anyio.get_current_task().has_pending_cancellation():
+                    raise
+                raise CallbackError(error) from error  # the callback awaited something that was cancelled
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                self._raised = True
+                raise CallbackError(error) from error
 
 
 async def in_task(body: Callable[[], Awaitable[T]]) -> T:

@@ -1,20 +1,19 @@
 """The async entry point. It checks the arguments, opens the database, plans the requests and runs the export."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
-import anyio
 import httpx
 from anyio import to_thread
 
-from mixpanel_export._concurrency import entered_in_thread, in_task, in_thread
-from mixpanel_export._database.connection import Connection, connected_for_export
+from mixpanel_export._concurrency import in_task, in_thread
+from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.preflight import Mode
+from mixpanel_export._database.waiting import connected_when_free
 from mixpanel_export._export.callbacks import Callbacks
 from mixpanel_export._export.emptiness import warn_of_emptiness
 from mixpanel_export._export.job import ExportArguments, Job, checked_job
@@ -29,10 +28,8 @@ from mixpanel_export._writer.table import EventsTable
 from mixpanel_export._writer.writer import Writer
 from mixpanel_export.changes import DayChange
 from mixpanel_export.credentials import Credentials
-from mixpanel_export.errors import DatabaseLockedError, ExportRunningError, QueryError
+from mixpanel_export.errors import QueryError
 from mixpanel_export.results import BatchProgress, ParallelFetchResult, Progress
-
-_RETRY_INTERVAL = 0.2  # seconds between attempts to open a file that is in use
 
 
 @short_tracebacks_async
@@ -206,7 +203,7 @@ async def _run(
     transport: httpx.AsyncBaseTransport | None,
 ) -> Outcome:
     started = time.monotonic()
-    async with _connected(job) as connection:
+    async with connected_when_free(job.path, job.wait) as connection:
         if prepare is not None:
             job = await in_thread(partial(prepare, job, connection), connection.interrupt)
         table = await to_thread.run_sync(EventsTable, connection, job.path, job.spec)
@@ -246,22 +243,3 @@ async def _run(
         )
         kept = await in_thread(table.kept_days, table.interrupt) if job.sync else ()
         return Outcome(result, job, planned, tuple(table.changes), tuple(kept))
-
-
-@asynccontextmanager
-async def _connected(job: Job) -> AsyncIterator[Connection]:
-    """Open the file. While another export or process uses it, keep retrying for up to `job.wait` seconds."""
-    end = anyio.current_time() + job.wait
-    async with AsyncExitStack() as stack:
-        while True:
-            try:
-                connection = await stack.enter_async_context(
-                    entered_in_thread(connected_for_export(job.path))
-                )
-                break
-            except (ExportRunningError, DatabaseLockedError):
-                left = end - anyio.current_time()
-                if left <= 0:
-                    raise
-                await anyio.sleep(min(_RETRY_INTERVAL, left))
-        yield connection

@@ -30,6 +30,7 @@ from mixpanel_export.errors import APIError, RateLimitError
 _CONNECT_AHEAD = 2.0  # a caller may connect this many seconds before its slot
 _LONGEST_SLEEP = 10.0  # seconds; then the gate checks again, because a refund may allow a request earlier
 _MAX_IDLE = 30.0  # seconds that an open connection may wait for admission
+_MIN_REPORTED_WAIT = 2.5  # seconds; shorter waits come from the per-second limit
 
 
 class MaxWaitExceeded(Exception):  # noqa: N818 - callers translate it
@@ -51,6 +52,8 @@ class Ticket(NamedTuple):
     """When the request was admitted, on the gate's clock."""
     shared: str | None = None
     """The request's ticket in the shared quota, if there is one."""
+    counted: bool = True
+    """Whether the request counts against the hourly limit."""
 
 
 class Admission:
@@ -88,6 +91,13 @@ class GateStatistics:
     """Whether a caller is waiting for admission."""
     max_wait_left: float
     """The seconds of `max_wait` that are left."""
+
+    @property
+    def reported_wait(self) -> int | None:
+        """Whole seconds until the next request, for users; None if no caller waits, or only for a short time."""
+        if not self.waiting or self.next_slot_in <= _MIN_REPORTED_WAIT:
+            return None
+        return math.ceil(self.next_slot_in)
 
 
 class Gate:
@@ -127,6 +137,9 @@ class Gate:
         self._in_progress = anyio.Semaphore(quota.concurrent) if quota.concurrent else nullcontext()
         self._connect_lock = anyio.Lock()
         self._admit_lock = anyio.Lock()
+        self._paused_callers = (
+            0  # callers whose requests are not counted and that wait for the end of a pause
+        )
 
     async def refresh(self) -> None:
         """Read other processes' requests and pauses."""
@@ -139,8 +152,8 @@ class Gate:
             requests=self._requests,
             per_hour=self._hour.quota,
             remaining=self._remaining(),
-            next_slot_in=self._wait(),
-            waiting=self._connect_lock.locked() or self._admit_lock.locked(),
+            next_slot_in=self._pause_left() if self._paused_callers else self._wait(),
+            waiting=self._connect_lock.locked() or self._admit_lock.locked() or self._paused_callers > 0,
             max_wait_left=self._max_wait_left,
         )
 
@@ -151,7 +164,7 @@ class Gate:
         return max(self._pause_left(), time_for(requests, [self._hour], self._counted, self._clock()))
 
     @asynccontextmanager
-    async def admission(self) -> AsyncGenerator[Admission]:
+    async def admission(self, *, counted: bool = True) -> AsyncGenerator[Admission]:
         """Wait until the caller may connect. When the block ends, update the quota according to the error, if any.
 
         The caller may connect about two seconds before its slot, so that open connections do not idle for minutes. Only
@@ -162,12 +175,15 @@ class Gate:
         pause for a while. A request that failed with a status in `UNCOUNTED` no longer counts against the hourly
         limit.
 
+        If Mixpanel does not count the request against its limits per second and hour, *counted* is false. The request
+        then waits only for the end of a pause and for its turn among the concurrent requests.
+
         Raises:
             MaxWaitExceeded: The wait would be longer than `max_wait` allows.
         """
-        admission = Admission(self._admit)
+        admission = Admission(self._admit if counted else self._admit_uncounted)
         async with self._in_progress:
-            await self._wait_to_connect(admission)
+            await (self._wait_to_connect(admission) if counted else self._wait_for_pause())
             try:
                 yield admission
             except APIError as error:
@@ -194,6 +210,21 @@ class Gate:
                 if state.ticket is not None:
                     return self._record(admission, Ticket(self._clock(), state.ticket))
                 await self._sleep_connected(state.wait)
+
+    async def _admit_uncounted(self, admission: Admission) -> None:
+        while (wait := self._pause_left()) > 0:
+            await self._sleep_connected(wait)
+        self._record(admission, Ticket(self._clock(), counted=False))
+
+    async def _wait_for_pause(self) -> None:
+        await self.refresh()
+        self._paused_callers += 1
+        try:
+            while (wait := self._pause_left()) > 0:
+                await self._sleep_counted(wait)
+                await self.refresh()
+        finally:
+            self._paused_callers -= 1
 
     async def pause(self, seconds: float) -> None:
         """Admit no request for the next *seconds*. If pauses overlap, the longest applies."""
@@ -244,7 +275,7 @@ class Gate:
         if isinstance(error, RateLimitError):
             # The pause comes before the refund, because the refund may admit other callers.
             await self.pause(self._refusal_pause(ticket, error.retry_after))
-        if isinstance(error, RateLimitError) or error.status_code in UNCOUNTED:
+        if ticket.counted and (isinstance(error, RateLimitError) or error.status_code in UNCOUNTED):
             await self._refund(ticket)
 
     def _refusal_pause(self, ticket: Ticket, retry_after: float | None) -> float:

@@ -198,7 +198,7 @@ def is_final(error: MixpanelDataError) -> bool:
     return isinstance(error, AuthenticationError | QueryError) and not isinstance(error, FutureDateError)
 
 
-def max_wait_error(chunk: Chunk, error: MaxWaitExceeded) -> RateLimitError:
+def max_wait_error(chunk: Chunk | None, error: MaxWaitExceeded) -> RateLimitError:
     """Return the error for a request that the quota would delay too long."""
     seconds = math.ceil(error.seconds)
     wait = f"{seconds} s" if seconds < _LONG_WAIT else f"{seconds / 60:.0f} min"

@@ -2,13 +2,15 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import anyio
 import httpx
+from anyio import to_thread
 
 from mixpanel_export._model import Chunk
 from mixpanel_export._quota.gate import Admission, Gate, MaxWaitExceeded, SlotExpired
@@ -22,11 +24,29 @@ from mixpanel_export._source.responses import add_request, error_in_success, red
 from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, RateLimitError, TruncatedError
 
+T = TypeVar("T")
+
 _log = logging.getLogger("mixpanel_export")
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip"}
-_MAX_BODY = 64 << 20  # bytes
 _HOURLY = "in the last hour"  # part of the error of a request that exceeds the hourly quota
+
+
+Method = Literal["GET", "POST"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request to the Query API."""
+
+    path: str
+    params: Mapping[str, str]
+    """The parameters: in the URL for GET, in a form for POST."""
+    method: Method = "GET"
+    counted: bool = True
+    """Whether Mixpanel counts the request against the hourly quota."""
+    days: Chunk | None = None
+    """The days that error messages name, if there are any."""
 
 
 @dataclass(slots=True)
@@ -40,11 +60,32 @@ class QueryApi:
     retries: int = 5
     pauses: Pauses = DEFAULT_PAUSES
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    workers: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)
+    """A limit on simultaneous requests, in addition to the gate's."""
+    max_body: int = 64 << 20
+    """The maximum size of a response in bytes."""
     requests: int = 0
     """The number of requests sent, including those that failed."""
+    failures: int = 0
+    """The number of failed attempts, not counting 429 responses."""
+    bytes_read: int = 0
+    """Bytes received on the wire."""
+    waiting_for: str | None = None
+    """The reason for the last wait between two attempts; None if that wait is over."""
 
     async def get(self, path: str, params: Mapping[str, str], days: Chunk) -> Any:
         """Request *path*, and return the JSON value of the response. Error messages name *days*.
+
+        Raises:
+            APIError: See `send`.
+        """
+        return await self.send(Query(path, params, days=days), _json_value)
+
+    async def send(self, query: Query, parse: Callable[[bytes], T]) -> T:
+        """Send *query*, and return the result of *parse*, which is called with the body in a worker thread.
+
+        *parse* raises a ValueError if the body does not have the documented form. The query is then repeated, as after
+        other failures.
 
         Raises:
             APIError: All attempts failed, another attempt cannot succeed, or the wait for the quota would exceed
@@ -53,17 +94,19 @@ class QueryApi:
         history = History()
         while True:
             try:
-                async with self.gate.admission() as admission:
-                    return await self._attempt(path, params, days, admission)
+                async with self.workers, self.gate.admission(counted=query.counted) as admission:
+                    pieces, encoding = await self._attempt(query, admission)
+                return await self._parsed(query, pieces, encoding, parse)
             except RateLimitError as error:  # the gate already pauses all callers
                 _log.info("%s", error)
             except APIError as error:
                 history = history.after(error)
+                self.failures += 1
                 await self._pause(error, history)
             except SlotExpired:
                 continue
             except MaxWaitExceeded as error:
-                raise max_wait_error(days, error) from error
+                raise max_wait_error(query.days, error) from error
 
     async def _pause(self, error: APIError, history: History) -> None:
         """Wait before the next attempt, or raise *error* if there is none."""
@@ -72,66 +115,134 @@ class QueryApi:
         if not isinstance(step, Wait) or step.seconds > longest:
             raise error
         _log.info("%s; next attempt in %.1f s", error.text(advice=False), step.seconds)
+        self.waiting_for = f"a retry after: {error.text(days=False, advice=False)}"
         await anyio.sleep(step.seconds)
+        self.waiting_for = None
 
-    async def _attempt(self, path: str, params: Mapping[str, str], days: Chunk, admission: Admission) -> Any:
+    async def _attempt(self, query: Query, admission: Admission) -> tuple[list[bytes], str | None]:
+        """Return the pieces of the response's body, and their encoding. Raise the response's error if it has one."""
+
         async def admit() -> None:
             await admission.admit()
             self.requests += 1
 
-        url = self.parameters.url + path
-        query = {**self.parameters.credentials.params, **params}
-        route = Route.to(url)
+        route = Route.to(self._url(query))
+        with self._adding_request(query), as_api_errors(route, query.days):
+            response = await send_request(self.client, self.parameters, self._request(query), admit, route)
+            route.answered = True
+            try:
+                if response.status_code != httpx.codes.OK:
+                    raise await self._error(response, query)
+                return await self._pieces(response), response.headers.get("content-encoding")
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+
+    def _url(self, query: Query) -> str:
+        return self.parameters.url + query.path
+
+    def _request(self, query: Query) -> httpx.Request:
+        identity = self.parameters.credentials.params
+        if query.method == "GET":
+            return self.client.build_request(
+                "GET", self._url(query), params={**identity, **query.params}, headers=_HEADERS
+            )
+        return self.client.build_request(
+            "POST", self._url(query), params=identity, data=query.params, headers=_HEADERS
+        )
+
+    @contextmanager
+    def _adding_request(self, query: Query) -> Iterator[None]:
+        """Add the request to errors raised in the block. The credentials are in a header, not in the parameters."""
         try:
-            with as_api_errors(route, days):
-                request = self.client.build_request("GET", url, params=query, headers=_HEADERS)
-                response = await send_request(self.client, self.parameters, request, admit, route)
-                route.answered = True
-                try:
-                    return await self._value(response, days)
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await response.aclose()
+            yield
         except APIError as error:
-            add_request(error, "GET", url, query)
+            identity, url = self.parameters.credentials.params, self._url(query)
+            if query.method == "GET":
+                add_request(error, "GET", url, {**identity, **query.params})
+            else:
+                add_request(error, "POST", url, identity, query.params)
             raise
 
-    async def _value(self, response: httpx.Response, days: Chunk) -> Any:
-        """Return the JSON value of a response. Raises the response's error if it has none."""
-        if response.status_code != httpx.codes.OK:
-            error = await error_of(response, self.parameters, days, self.now())
-            if isinstance(error, RateLimitError) and _HOURLY in str(error):
-                error.retry_after = None  # it says a whole hour, but requests become available one by one
-            raise error
-        body = await self._body(response, days)
-        text = redacted(body.decode("utf-8", "replace"), self.parameters.credentials)
-        try:
-            value = json.loads(body)
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, list) or (isinstance(value, dict) and not isinstance(value.get("error"), str)):
-            return value
-        raise error_in_success(text, days, hint=format_problem(self.parameters.credentials))
+    async def _error(self, response: httpx.Response, query: Query) -> APIError:
+        """Return the error of a response with a status other than 200."""
+        error = await error_of(response, self.parameters, query.days, self.now())
+        if isinstance(error, RateLimitError) and _HOURLY in str(error):
+            error.retry_after = None  # it says a whole hour, but requests become available one by one
+        return error
 
-    async def _body(self, response: httpx.Response, days: Chunk) -> bytes:
-        try:
-            gunzip = gunzip_for(response.headers.get("content-encoding"))
-            body = bytearray()
-            async with closing_pieces(response.aiter_raw()) as pieces:
-                while wire := await gather(pieces, self.parameters.timeouts.idle, lambda _: None):
-                    for piece in wire:
-                        for plain in gunzip.feed(piece) if gunzip else (piece,):
-                            body += plain
-                            _check_size(body)
-            if gunzip:
-                gunzip.close()
-        except TruncatedError as error:
-            raise TruncatedError(
-                error.reason, days=days, advice="try again later", status_code=response.status_code
-            ) from error.with_traceback(None)
-        return bytes(body)
+    async def _pieces(self, response: httpx.Response) -> list[bytes]:
+        """Read the body as it is on the wire."""
+        body: list[bytes] = []
+        size = 0
+        async with closing_pieces(response.aiter_raw()) as pieces:
+            while wire := await gather(pieces, self.parameters.timeouts.idle, lambda _: None):
+                body += wire
+                size += sum(map(len, wire))
+                self.bytes_read += sum(map(len, wire))
+                if size > self.max_body:
+                    break  # `_decoded` reports it
+        return body
+
+    async def _parsed(
+        self, query: Query, pieces: Sequence[bytes], encoding: str | None, parse: Callable[[bytes], T]
+    ) -> T:
+        """Decode a body and parse it in a worker thread. Raise the body's error if it has no value."""
+
+        def run() -> T:
+            body = b""
+            try:
+                body = _decoded(pieces, encoding, self.max_body)
+                return parse(body)
+            except TruncatedError as error:
+                raise TruncatedError(
+                    error.reason, days=query.days, advice="try again later", status_code=httpx.codes.OK
+                ) from error.with_traceback(None)
+            except ValueError as error:
+                text = redacted(body.decode("utf-8", "replace"), self.parameters.credentials)
+                hint = format_problem(self.parameters.credentials)
+                raise error_in_success(text, query.days, str(error), hint=hint) from None
+
+        with self._adding_request(query):
+            return await to_thread.run_sync(run)
 
 
-def _check_size(body: bytearray) -> None:
-    if len(body) > _MAX_BODY:
-        raise TruncatedError(f"the response is larger than the maximum of {_MAX_BODY} bytes")
+def _decoded(pieces: Sequence[bytes], encoding: str | None, max_body: int) -> bytes:
+    """Return a complete body without its content encoding.
+
+    Raises:
+        TruncatedError: The body is incomplete or too large, or the encoding is unknown.
+    """
+    gunzip = gunzip_for(encoding)
+    if gunzip is None:
+        body = b"".join(pieces)
+        _check_size(len(body), max_body)
+        return body
+    parts: list[bytes] = []
+    size = 0
+    for plain in (plain for piece in pieces for plain in gunzip.feed(piece)):
+        parts.append(plain)
+        size += len(plain)
+        _check_size(size, max_body)
+    gunzip.close()
+    return b"".join(parts)
+
+
+def _check_size(size: int, max_body: int) -> None:
+    if size > max_body:
+        raise TruncatedError(f"the response is larger than the maximum of {max_body} bytes")
+
+
+def _json_value(body: bytes) -> Any:
+    """Parse a response that has a value.
+
+    Raises:
+        ValueError: The body is not JSON, or is an error.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, list) or (isinstance(value, dict) and not isinstance(value.get("error"), str)):
+        return value
+    raise ValueError("the response is not complete JSON")

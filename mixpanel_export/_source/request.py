@@ -187,7 +187,7 @@ def _converting_incomplete(parameters: RequestParameters, chunk: Chunk) -> Itera
 
 
 async def error_of(
-    response: httpx.Response, parameters: RequestParameters, chunk: Chunk, now: datetime
+    response: httpx.Response, parameters: RequestParameters, chunk: Chunk | None, now: datetime
 ) -> APIError:
     """Return the error for a response with a status other than 200, after reading the start of its body."""
     body = bytearray()

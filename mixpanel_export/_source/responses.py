@@ -34,17 +34,37 @@ _EXCERPT = 80  # characters of an incomplete body in a message
 _AUTHENTICATION = "Unable to authenticate request"  # sent with status 400, and sometimes with 200
 _TIMEOUT = "Timeout Error"  # Mixpanel reports its own time-out with status 400
 _FUTURE = "to_date cannot be later than today"
+_EVICTED = "uncached query"  # part of the error if a session's pages are no longer cached
 _HISTORY = re.compile(r"Date range exceeds (\d{1,5}) days into the past")  # the plan's limit
 
 
-def add_request(error: APIError, method: str, url: str, params: Mapping[str, object]) -> None:
+def add_request(
+    error: APIError,
+    method: str,
+    url: str,
+    params: Mapping[str, object],
+    body: Mapping[str, object] | None = None,
+) -> None:
     """Add the request to the attributes and the details of *error*. It must not contain credentials."""
     error.request_method, error.request_url, error.request_params = method, url, params
+    error.request_body = body
     error.details |= {"request_method": method, "request_url": url, "request_params": dict(params)}
+    if body is not None:
+        error.details["request_body"] = dict(body)
+
+
+class SessionEvictedError(QueryError):
+    """Mixpanel no longer has the pages of the session. Callers start again from page 0."""
 
 
 def error_from_response(
-    status: int, body: str, retry_after: str | None, chunk: Chunk, now: datetime, *, hint: str | None = None
+    status: int,
+    body: str,
+    retry_after: str | None,
+    chunk: Chunk | None,
+    now: datetime,
+    *,
+    hint: str | None = None,
 ) -> APIError:
     """Return the error for a response with a status other than 200 that arrived at *now*, which must be aware.
 
@@ -72,7 +92,9 @@ def error_from_response(
             response_body=shown,
             retry_after=parse_retry_after(retry_after),
         )
-    if _FUTURE in message:
+    if _EVICTED in message:
+        return SessionEvictedError(reason, status_code=status, response_body=shown)
+    if _FUTURE in message and chunk is not None:
         return FutureDateError(
             reason,
             days=chunk,
@@ -116,18 +138,20 @@ def error_from_body(
     )
 
 
-def error_in_success(text: str, days: Chunk, *, hint: str | None = None) -> APIError:
-    """Return the error for a response of the Query API that has status 200 but an error instead of a value.
+def error_in_success(text: str, days: Chunk | None, reason: str, *, hint: str | None = None) -> APIError:
+    """Return the error for a response of the Query API that has status 200 but no value.
 
-    *hint* is as in `error_from_response`.
+    *reason* says what is wrong if the response does not have an error instead. *hint* is as in `error_from_response`.
     """
     shown = text.encode()[:_MAX_BODY].decode("utf-8", "ignore")
     message = _message(text)
     if _AUTHENTICATION in message:
         return _not_authenticated(httpx.codes.OK, shown, days, hint)
+    if _EVICTED in message:
+        return SessionEvictedError(message[:_MAX_BODY], status_code=httpx.codes.OK, response_body=shown)
     if message == text.strip():
         return TruncatedError(
-            f"the response is not complete JSON: {shown[:_EXCERPT] or '(empty)'}",
+            f"{reason}: {shown[:_EXCERPT] or '(empty)'}",
             days=days,
             advice="try again later",
             status_code=httpx.codes.OK,
@@ -164,7 +188,7 @@ def redacted(text: str, credentials: Credentials) -> str:
     return text
 
 
-def _not_authenticated(status: int, body: str, chunk: Chunk, hint: str | None) -> AuthenticationError:
+def _not_authenticated(status: int, body: str, chunk: Chunk | None, hint: str | None) -> AuthenticationError:
     return AuthenticationError(
         f"Mixpanel does not accept the credentials (status {status})",
         days=chunk,
