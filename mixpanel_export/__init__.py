@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mixpanel_export._flat.flatten import flatten_events
     from mixpanel_export._local.upgrade import upgrade_database
     from mixpanel_export._planning.planner import split_date_range
+    from mixpanel_export._profiles.engine import export_profiles
     from mixpanel_export._publish.publish import publish_table
     from mixpanel_export._source.parameters import Timeouts
     from mixpanel_export._verify.verify import verify_events
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         RegionError,
         SelectionError,
         ServerError,
+        SnapshotError,
         TableError,
         TableExistsError,
         TableFormatError,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
         UpgradeResult,
         WorkspaceInfo,
     )
+    from mixpanel_export.profiles import ParallelProfileResult, ProfileProgress
     from mixpanel_export.publication import PublishError, PublishProgress, PublishResult
     from mixpanel_export.results import (
         BatchProgress,
@@ -112,6 +115,8 @@ __all__ = [
     "MixpanelDataError",
     "NetworkError",
     "ParallelFetchResult",
+    "ParallelProfileResult",
+    "ProfileProgress",
     "Progress",
     "PublishError",
     "PublishProgress",
@@ -123,6 +128,7 @@ __all__ = [
     "SQLResult",
     "SelectionError",
     "ServerError",
+    "SnapshotError",
     "SummaryResult",
     "SyncResult",
     "TableError",
@@ -140,6 +146,7 @@ __all__ = [
     "WorkspaceInfo",
     "__version__",
     "export_events",
+    "export_profiles",
     "flatten_events",
     "publish_table",
     "run_sync",
@@ -185,6 +192,8 @@ _HOMES = {
     "MixpanelDataError": "errors",
     "NetworkError": "errors",
     "ParallelFetchResult": "results",
+    "ParallelProfileResult": "profiles",
+    "ProfileProgress": "profiles",
     "Progress": "results",
     "PublishError": "publication",
     "PublishProgress": "publication",
@@ -196,6 +205,7 @@ _HOMES = {
     "SQLResult": "inspection",
     "SelectionError": "errors",
     "ServerError": "errors",
+    "SnapshotError": "errors",
     "SummaryResult": "inspection",
     "SyncResult": "changes",
     "TableError": "errors",
@@ -212,6 +222,7 @@ _HOMES = {
     "Workspace": "workspace",
     "WorkspaceInfo": "inspection",
     "export_events": "_export.engine",
+    "export_profiles": "_profiles.engine",
     "flatten_events": "_flat.flatten",
     "publish_table": "_publish.publish",
     "run_sync": "sync",
@@ -227,13 +238,11 @@ _ALIASES = {
     "EventNotFoundError": "exceptions",
     "JQLSyntaxError": "exceptions",
     "OAuthError": "exceptions",
-    "ParallelProfileResult": "types",
-    "ProfileProgress": "types",
     "TableMetadata": "types",
     "TableType": "types",
     "WorkspaceScopeError": "exceptions",
 }
-_MODULES = {"auth", "errors", "exceptions", "results", "types"}
+_MODULES = {"auth", "errors", "exceptions", "profiles", "results", "types"}
 
 
 def __getattr__(name: str) -> "Any":

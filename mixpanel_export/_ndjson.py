@@ -63,7 +63,7 @@ def canonical(line: bytes) -> Canonical | None:
     first value is used.
     """
     text = line.decode("utf-8", "surrogateescape")
-    repaired = _repaired(text)
+    repaired = repaired_text(text)
     try:
         members = _members(repaired)
     except ValueError:
@@ -128,7 +128,8 @@ def _scalar_text(text: str) -> str | None:
     return None if text == "null" else text
 
 
-def _repaired(text: str) -> str:
+def repaired_text(text: str) -> str:
+    """Return JSON text with each lone surrogate escape, invalid byte and control byte in a string replaced by U+FFFD."""
     text = _NOT_UTF8.sub("\ufffd", text)
     return _ANY_STRING.sub(lambda string: _repaired_string(string[0]), text)
 
@@ -147,33 +148,39 @@ def _members(text: str) -> dict[str, str]:
         ValueError: The text is not a JSON object.
     """
     members: dict[str, str] = {}
-    at = _skip(text, _after(text, _skip(text, 0), "{"))
+    at = skip_space(text, _after(text, skip_space(text, 0), "{"))
     while text[at : at + 1] != "}":
         key, at = _DECODER.raw_decode(text, at)
         if not isinstance(key, str):
             raise ValueError("a key is not a string")  # noqa: TRY004 - the same error as for other invalid text
-        start = _skip(text, _after(text, _skip(text, at), ":"))
-        end = _value_end(text, start)
+        start = skip_space(text, _after(text, skip_space(text, at), ":"))
+        end = value_end(text, start)
         members.setdefault(key, text[start:end])
-        at = _skip(text, end)
+        at = skip_space(text, end)
         if text[at : at + 1] == ",":
-            at = _skip(text, at + 1)
+            at = skip_space(text, at + 1)
         elif text[at : at + 1] != "}":
             raise ValueError("expected a comma or the end of the object")
-    if _skip(text, at + 1) != len(text):
+    if skip_space(text, at + 1) != len(text):
         raise ValueError("something follows the object")
     return members
 
 
-def _value_end(text: str, at: int) -> int:
+def value_end(text: str, at: int, decoder: json.JSONDecoder = _DECODER) -> int:
+    """Return the end of the JSON value at position *at*.
+
+    Raises:
+        ValueError: There is no complete value at that position.
+    """
     with suppress(ValueError, RecursionError):
-        return _DECODER.raw_decode(text, at)[1]
+        return decoder.raw_decode(text, at)[1]
     for _, _, end in _lexemes(text, at):
         at = end
     return at
 
 
-def _skip(text: str, at: int) -> int:
+def skip_space(text: str, at: int) -> int:
+    """Return the position of the first character at or after *at* that is not JSON whitespace."""
     space = _SPACE.match(text, at)
     return space.end() if space else at
 
@@ -248,7 +255,7 @@ def _parse_by_lexemes(text: str) -> Any:
                 container.append(value)
             if kind == "symbol":
                 open_.append((value, []))
-    if _skip(text, end) != len(text):
+    if skip_space(text, end) != len(text):
         raise ValueError("something follows the value")
     return root[0]
 

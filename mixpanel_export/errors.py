@@ -11,6 +11,7 @@ The names and the hierarchy are the same as in mixpanel_data::
     │   │   └── FutureDateError     the last day has not begun yet
     │   ├── RateLimitError          the project's quota is used up
     │   ├── ServerError             a temporary failure, such as status 5xx
+    │   ├── SnapshotError           the pages of profiles do not form a complete set
     │   └── TruncatedError          status 200, but the body is not proven complete
     ├── ConfigError                 credentials or settings are missing or invalid
     │   ├── AccountExistsError
@@ -115,10 +116,7 @@ class AuthenticationError(APIError):
 
 
 class LineTooLongError(APIError):
-    """The status was 200, but a line exceeds the maximum length, so a retry is pointless. Nothing is stored.
-
-    `response_body` has the start of that line.
-    """
+    """The status was 200, but a line is too long. Nothing is stored. `response_body` has the start of that line."""
 
     code = "LINE_TOO_LONG"
 
@@ -194,6 +192,12 @@ class ServerError(APIError):
         self.retry_after = retry_after
 
 
+class SnapshotError(APIError):
+    """The pages of profiles do not form a complete set, even after new attempts. None of them is stored."""
+
+    code = "SNAPSHOT_INCOMPLETE"
+
+
 class TruncatedError(APIError):
     """The status was 200, but the body is not proven complete. None of it is stored."""
 
@@ -212,8 +216,9 @@ class AccountExistsError(ConfigError):
     code = "ACCOUNT_EXISTS"
 
     def __init__(self, account_name: str, message: str = "", **context: Unpack[Context]) -> None:
-        text = message or f"account {account_name!r} already exists"
-        super().__init__(text, account_name=account_name, **context)
+        super().__init__(
+            message or f"account {account_name!r} already exists", account_name=account_name, **context
+        )
         self.account_name = account_name
 
 
@@ -285,10 +290,8 @@ class DateRangeTooLargeError(MixpanelDataError):
         max_days: int = 100,
         **context: Unpack[Context],
     ) -> None:
-        self.from_date = from_date
-        self.to_date = to_date
-        self.days_requested = days_requested
-        self.max_days = max_days
+        self.from_date, self.to_date = from_date, to_date
+        self.days_requested, self.max_days = days_requested, max_days
         context.setdefault("days", f"{from_date} to {to_date}")
         text = f"one request can cover at most {max_days} days, got {days_requested}"
         super().__init__(text, details=dict(vars(self)), **context)  # the four attributes
@@ -301,10 +304,7 @@ class ExportRunningError(MixpanelDataError):
 
 
 class LedgerMismatchError(MixpanelDataError):
-    """The table lacks rows that the ledger records, or has rows that the ledger does not record.
-
-    `batch` is the `export_batch` of the rows, or None if they have none.
-    """
+    """The rows of the table differ from those in the ledger. `batch` is their `export_batch`, or None."""
 
     code = "LEDGER_MISMATCH"
 

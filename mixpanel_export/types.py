@@ -1,6 +1,6 @@
 """The values of `mixpanel_export.results` and `inspection`, in a module named as in mixpanel_data.
 
-Nothing in this package returns the three classes that are defined here. They exist for scripts that import them.
+Nothing in this package returns the class that is defined here. It exists for scripts that import it.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,6 +19,7 @@ from mixpanel_export.inspection import (
     TableSchema,
     WorkspaceInfo,
 )
+from mixpanel_export.profiles import ParallelProfileResult, ProfileProgress
 from mixpanel_export.results import BatchProgress, BatchResult, FetchResult, ParallelFetchResult
 
 __all__ = [
@@ -43,49 +44,7 @@ __all__ = [
 ]
 
 TableType = Literal["events", "profiles"]
-"""The type of an exported table. Only mixpanel_data writes profile tables."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileProgress:
-    """mixpanel_data's progress of a profile export."""
-
-    page_index: int
-    total_pages: int | None
-    rows: int
-    success: bool
-    error: str | None
-    cumulative_rows: int
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the fields in order, ready for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class ParallelProfileResult:
-    """mixpanel_data's result of a profile export."""
-
-    table: str
-    total_rows: int
-    successful_pages: int
-    failed_pages: int
-    failed_page_indices: tuple[int, ...]
-    duration_seconds: float
-    fetched_at: datetime
-
-    @property
-    def has_failures(self) -> bool:
-        """Whether any page failed."""
-        return self.failed_pages > 0
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the fields in order, ready for JSON."""
-        return asdict(self) | {
-            "failed_page_indices": list(self.failed_page_indices),
-            "fetched_at": self.fetched_at.isoformat(),
-            "has_failures": self.has_failures,
-        }
+"""The type of an exported table."""
 
 
 @dataclass(frozen=True, slots=True)

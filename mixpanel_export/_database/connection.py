@@ -97,14 +97,19 @@ def connected_read_only(path: Path) -> Iterator[Connection]:
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
     """Run the block in a transaction. Commit if it succeeds; roll back if it raises an exception."""
-    _create_private_log(connection)
     try:
-        connection.begin()
+        begin(connection)
         yield
         connection.commit()
     except BaseException:
         roll_back(connection)
         raise
+
+
+def begin(connection: Connection) -> None:
+    """Begin a transaction that the caller commits or rolls back."""
+    _create_private_log(connection)
+    connection.begin()
 
 
 def _create_private_log(connection: Connection) -> None:

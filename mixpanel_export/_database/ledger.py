@@ -8,6 +8,7 @@ from typing import Any
 
 from mixpanel_export._database.connection import Connection, quoted
 from mixpanel_export._database.schema import LEDGER_TABLES, check_ledger, create_ledger, table_exists
+from mixpanel_export._database.snapshots import delete_snapshots
 from mixpanel_export._database.sync_changes import delete_changes
 from mixpanel_export._database.target_days import delete_target_days
 from mixpanel_export._model import Batch, Chunk, Selection
@@ -189,6 +190,7 @@ class Ledger:
         self.delete([batch.number for batch in self.batches()])
         delete_target_days(self._connection, self._table)
         delete_changes(self._connection, self._table)
+        delete_snapshots(self._connection, self._table)
 
     def new_numbers(self, count: int) -> list[int]:
         """Return *count* new batch numbers, ascending and greater than all earlier ones."""

@@ -21,7 +21,7 @@ LEDGER_VERSION = 5
 """The version of the ledger tables, stored in the comment on `_export_batches`.
 
 Versions before 5 do not record the number of the export and the options of the target days, record fewer times, and have
-no `_sync_changes`. Version 2 has `_export_timeless` instead of `_export_strays`; version 1 has neither.
+no `_sync_changes` and no `_export_snapshots`. Version 2 has `_export_timeless` instead of `_export_strays`; version 1 has neither.
 """
 
 LEDGER_TABLES = ("_export_batches", "_export_rejects", "_export_duplicates", "_export_strays")
@@ -93,6 +93,13 @@ _CHANGES_COLUMNS = {
     **dict.fromkeys(("old_rows", "new_rows", "added", "removed", "rekeyed"), "BIGINT"),
     "kept": "BOOLEAN",
 }
+_SNAPSHOT_COLUMNS = {
+    **{name: _LEDGER_COLUMNS[name] for name in ("batch", "table_name", "project")},
+    **dict.fromkeys(("selection", "session", "status"), "VARCHAR"),
+    **dict.fromkeys(("rows", "total", "pages", "duplicates", "short_pages", "rejects", "repaired"), "BIGINT"),
+    **dict.fromkeys(("restarts", "requests", "bytes"), "BIGINT"),
+    **{name: _LEDGER_COLUMNS[name] for name in ("started", "finished", "error")},
+}
 PROFILES = "_export_profiles"
 """mixpanel_data's `_metadata` in an upgraded file. It lists the profile tables."""
 
@@ -113,6 +120,9 @@ SELECT table_name, 'events' AS type, max(finished) AS fetched_at, any_value(span
 FROM _export_batches LEFT JOIN spans USING (table_name) LEFT JOIN targets USING (table_name)
 WHERE status <> 'failed' AND NOT starts_with(table_name, '_')
 GROUP BY table_name
+UNION ALL BY NAME
+SELECT table_name, 'profiles' AS type, max(finished) AS fetched_at, sum("rows")::BIGINT AS row_count
+FROM _export_snapshots WHERE status = 'complete' GROUP BY table_name
 """
 """The view `_metadata`, without the rows of `PROFILES`."""
 
@@ -130,6 +140,7 @@ def create_ledger(connection: Connection) -> None:
         ("_export_strays", {"batch": "INTEGER", "event_time": "TIMESTAMP", "insert_id": "VARCHAR"}),
         ("_export_targets", _TARGET_DAYS_COLUMNS),
         ("_sync_changes", _CHANGES_COLUMNS),
+        ("_export_snapshots", _SNAPSHOT_COLUMNS),
     ):
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({_definitions(columns)})")
         _add_missing_columns(connection, table, columns)
@@ -228,7 +239,12 @@ def check_no_view(connection: Connection, table: str) -> None:
 
 def create_events_table(connection: Connection, table: str) -> None:
     """Create the events table if it does not exist."""
-    columns = dict(_TABLE_COLUMNS)
+    create_table(connection, table, _TABLE_COLUMNS)
+
+
+def create_table(connection: Connection, table: str, columns: Mapping[str, str]) -> None:
+    """Create a table with a column `properties` if it does not exist."""
+    columns = dict(columns)
     if supports_zstd(connection):
         columns["properties"] += " USING COMPRESSION zstd"
     connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table)} ({_definitions(columns)})")
@@ -264,7 +280,7 @@ def check_format(connection: Connection, table: str, *, replacing: bool = False)
             f"table {table} was created by mixpanel_data, so nothing can be added to it",
             advice="run `mpx upgrade` on the file, export into another table, or $replace it",
         )
-    if change := _column_change(columns) or _constraint(connection, table):
+    if change := _column_change(columns) or constraint_of(connection, table):
         raise TableFormatError(
             table,
             f"table {table} has been changed: it has {change}, so nothing can be added to it",
@@ -283,8 +299,8 @@ def _column_change(columns: list[tuple[str, str]]) -> str | None:
     return None if columns == list(_TABLE_COLUMNS.items()) else "its columns in another order"
 
 
-def _constraint(connection: Connection, table: str) -> str | None:
-    """Return a constraint or unique index that events might violate; None if there is none."""
+def constraint_of(connection: Connection, table: str) -> str | None:
+    """Return a constraint or unique index that rows might violate; None if there is none."""
     row = first_row(
         connection,
         f"SELECT 'the unique index ' || index_name FROM duckdb_indexes() WHERE table_name = $1 AND is_unique AND {IN_MAIN} "

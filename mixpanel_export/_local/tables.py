@@ -29,6 +29,8 @@ _FETCHED = {
     "_metadata": "SELECT table_name, type, fetched_at FROM _metadata",
     "_export_batches": "SELECT table_name, 'events', max(finished) FROM _export_batches "
     "WHERE status <> 'failed' GROUP BY table_name",
+    "_export_snapshots": "SELECT table_name, 'profiles', max(finished) FROM _export_snapshots "
+    "WHERE status = 'complete' GROUP BY table_name",
 }
 
 

@@ -62,6 +62,8 @@ class QueryApi:
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     workers: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)
     """A limit on simultaneous requests, in addition to the gate's."""
+    threads: anyio.CapacityLimiter | None = None
+    """A limit on the threads that parse responses."""
     max_body: int = 64 << 20
     """The maximum size of a response in bytes."""
     requests: int = 0
@@ -204,7 +206,7 @@ class QueryApi:
                 raise error_in_success(text, query.days, str(error), hint=hint) from None
 
         with self._adding_request(query):
-            return await to_thread.run_sync(run)
+            return await to_thread.run_sync(run, limiter=self.threads)
 
 
 def _decoded(pieces: Sequence[bytes], encoding: str | None, max_body: int) -> bytes:

@@ -96,7 +96,7 @@ def event_time(value: object, zone: str = "UTC") -> datetime | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        return _iso_time(value, zone)
+        return iso_time(value, zone)
     try:
         return _number_time(float(value), zone)
     except OverflowError:
@@ -118,7 +118,8 @@ def _number_time(number: float, zone: str) -> datetime | None:
         return None
 
 
-def _iso_time(text: str, zone: str) -> datetime | None:
+def iso_time(text: str, zone: str) -> datetime | None:
+    """Convert an ISO date or time to UTC; None if it cannot be parsed. Without an offset, it is a local time in *zone*."""
     match = _ISO_TIME.fullmatch(text)
     if match is None:
         return None

@@ -5,16 +5,15 @@ one transaction. `replace` fills a shadow table that has its own ledger rows. On
 with it, so a reader sees either the old table or the new table.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
 
-from mixpanel_export._concurrency import InterruptedCall
-from mixpanel_export._database.connection import Connection, advice_on, identity, quoted, transaction
+from mixpanel_export._database.connection import Connection, quoted, transaction
 from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import Ledger
 from mixpanel_export._database.preflight import ExportSpec, check_before_export
@@ -34,6 +33,7 @@ from mixpanel_export._database.target_days import (
     trim_target_days,
     widen_target_days,
 )
+from mixpanel_export._database.write_errors import Days, WriteTexts, WrittenFile
 from mixpanel_export._model import Batch, ChunkFailed, Committed
 from mixpanel_export._timezones import naive_utc
 from mixpanel_export._writer.batch_records import BatchRecords
@@ -43,7 +43,14 @@ from mixpanel_export._writer.cross_batch import (
 from mixpanel_export._writer.group import Group
 from mixpanel_export._writer.load import UNLOADABLE, UnloadableError, insert
 from mixpanel_export.changes import DayChange
-from mixpanel_export.errors import DatabaseError, TableError
+from mixpanel_export.errors import TableError
+
+_TEXTS = WriteTexts(
+    state="it contains only the batches that were committed before",
+    retry="$resume",
+    lost="these days were not written",
+    put_back="put the original file back and $resume, or export again",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class EventsTable:
         self.connection = connection
         self.path = path
         self.spec = spec
-        self._file = identity(path)
+        self._file = WrittenFile(path, _TEXTS)
         self._numbers: list[int] = []
         self.changes: list[DayChange] = []
         """The differences between fetched batches and the batches in the table, if they are compared."""
@@ -208,29 +215,9 @@ class EventsTable:
         """Stop the statement that runs in another thread, if any."""
         self.connection.interrupt()
 
-    @contextmanager
-    def converted_errors(self, days: str | Callable[[], str]) -> Iterator[None]:
+    def converted_errors(self, days: Days) -> AbstractContextManager[None]:
         """Convert DuckDB errors and detect a database file that was moved or replaced. The errors name *days*."""
-        try:
-            yield
-        except duckdb.InterruptException as error:
-            raise InterruptedCall from error
-        except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise DatabaseError(
-                f"cannot write to the table ({reason}); it contains only the batches that were committed before",
-                db_path=str(self.path),
-                days=days() if callable(days) else days,
-                advice=f"{advice_on(reason)}, then $resume",
-            ) from error
-        if identity(self.path) != self._file:
-            raise DatabaseError(
-                f"{self.path} was moved, removed or replaced during the export, so these days were not written to the file "
-                "now at that path",
-                db_path=str(self.path),
-                days=days() if callable(days) else days,
-                advice="put the original file back and $resume, or export again",
-            )
+        return self._file.converted_errors(days)
 
     @property
     def _export(self) -> int | None:

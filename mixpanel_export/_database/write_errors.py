@@ -1,0 +1,61 @@
+"""Converts errors that occur while an export writes to its file."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from mixpanel_export._concurrency import InterruptedCall
+from mixpanel_export._database.connection import advice_on, identity
+from mixpanel_export.errors import DatabaseError
+
+Days = str | Callable[[], str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTexts:
+    """The parts of the error messages that depend on the kind of export."""
+
+    state: str
+    """The state of the table after the error."""
+    retry: str
+    """What to do once the problem is solved."""
+    lost: str
+    """What was not written to a file that replaced the export's file."""
+    put_back: str
+    """What to do if the file was moved, removed or replaced."""
+
+
+class WrittenFile:
+    """The database file of an export, identified by its inode."""
+
+    def __init__(self, path: Path, texts: WriteTexts) -> None:
+        self._path = path
+        self._texts = texts
+        self._file = identity(path)
+
+    @contextmanager
+    def converted_errors(self, days: Days = None) -> Iterator[None]:
+        """Convert DuckDB errors and detect a database file that was moved or replaced. The errors name *days*."""
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise InterruptedCall from error
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise DatabaseError(
+                f"cannot write to the table ({reason}); {self._texts.state}",
+                db_path=str(self._path),
+                days=days() if callable(days) else days,
+                advice=f"{advice_on(reason)}, then {self._texts.retry}",
+            ) from error
+        if identity(self._path) != self._file:
+            raise DatabaseError(
+                f"{self._path} was moved, removed or replaced during the export, so {self._texts.lost} to the file now at "
+                "that path",
+                db_path=str(self._path),
+                days=days() if callable(days) else days,
+                advice=self._texts.put_back,
+            )

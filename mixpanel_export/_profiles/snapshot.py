@@ -1,0 +1,144 @@
+"""Fetches the pages of one session, page 0 first, and passes them to a destination.
+
+The pages of two sessions are never combined. If Mixpanel drops the session, or its pages contradict each other, the
+snapshot starts again from page 0.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
+
+from mixpanel_export._concurrency import raise_first_error
+from mixpanel_export._source.engage import ProfileSelection, Session, fetch_page, session_of
+from mixpanel_export._source.profile_page import ProfilePage
+from mixpanel_export._source.query_api import QueryApi
+from mixpanel_export._source.responses import SessionEvictedError
+from mixpanel_export.errors import APIError
+
+Consume = Callable[[int, ProfilePage], Awaitable[None]]
+"""Receives the number of each page, and the page. Pages may arrive in any order."""
+
+
+class RestartError(Exception):
+    """The pages do not belong together. The reason is the message."""
+
+
+@dataclass(slots=True)
+class SnapshotState:
+    """The counters of one attempt."""
+
+    session: Session
+    pages: int = 0
+    entries: int = 0
+    """Profiles and rejects on all pages so far."""
+    rejects: int = 0
+    repaired: int = 0
+    short_pages: int = 0
+    """Pages before the last one with fewer entries than a full page."""
+
+    def count(self, number: int, page: ProfilePage) -> None:
+        """Check that a page belongs to the session, and count it.
+
+        Raises:
+            RestartError: The page belongs to another session, or the total has changed.
+        """
+        if page.session not in {None, self.session.id}:
+            raise RestartError(f"page {number} belongs to another session")
+        if page.total not in {None, self.session.total}:
+            raise RestartError(
+                f"the total changed from {self.session.total:,} to {page.total:,} on page {number}"
+            )
+        self.pages += 1
+        self.entries += page.entries
+        self.rejects += len(page.rejects)
+        self.repaired += len(page.originals)
+        self.short_pages += number < self.session.pages - 1 and page.entries < self.session.page_size
+
+
+class PageFailedError(Exception):
+    """A page could not be fetched."""
+
+    def __init__(self, number: int, error: APIError) -> None:
+        super().__init__(str(error))
+        self.number = number
+        self.error = error
+
+
+class Pages:
+    """Requests the pages of a selection."""
+
+    def __init__(self, api: QueryApi, selection: ProfileSelection, workers: int) -> None:
+        self._api = api
+        self._selection = selection
+        # While a page is parsed and stored, its worker's turn belongs to another task.
+        self._tasks = 2 * workers
+
+    async def page(self, number: int, session: Session | None) -> ProfilePage:
+        """Return one page.
+
+        Raises:
+            RestartError: Mixpanel no longer has the session's pages.
+            PageFailedError: The page could not be fetched.
+        """
+        try:
+            return await fetch_page(self._api, self._selection, number, session)
+        except SessionEvictedError as error:
+            raise RestartError("Mixpanel dropped the session") from error
+        except APIError as error:
+            raise PageFailedError(number, error) from error
+
+    async def fetch(self, first: ProfilePage, state: SnapshotState, consume: Consume) -> None:
+        """Fetch all other pages of the session that page 0 opened, and pass all pages to *consume*, one at a time.
+
+        Raises:
+            RestartError, PageFailedError: See `page`.
+        """
+        send, receive = anyio.create_memory_object_stream[tuple[int, ProfilePage]](1)
+        with raise_first_error():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_consume, receive, state, consume)
+                async with send:
+                    await send.send((0, first))
+                    await self._fetch_rest(first, state.session, send)
+
+    async def _fetch_rest(
+        self, first: ProfilePage, session: Session, send: ObjectSendStream[tuple[int, ProfilePage]]
+    ) -> None:
+        received = first.entries
+
+        async def fetch(number: int) -> int:
+            nonlocal received
+            page = await self.page(number, session)
+            received += page.entries
+            await send.send((number, page))
+            return page.entries
+
+        async def fetch_each(numbers: Iterator[int]) -> None:
+            for number in numbers:
+                await fetch(number)
+
+        numbers = iter(range(1, session.pages))
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(self._tasks, session.pages - 1)):
+                tasks.start_soon(fetch_each, numbers)
+        # If a page was short, more pages may follow the expected ones.
+        number = session.pages
+        while session.id is not None and received < session.total and await fetch(number):
+            number += 1
+
+
+async def open_session(pages: Pages) -> tuple[ProfilePage, SnapshotState]:
+    """Request page 0, which opens a session."""
+    first = await pages.page(0, None)
+    return first, SnapshotState(session_of(first))
+
+
+async def _consume(
+    receive: ObjectReceiveStream[tuple[int, ProfilePage]], state: SnapshotState, consume: Consume
+) -> None:
+    async with receive:
+        async for number, page in receive:
+            state.count(number, page)
+            await consume(number, page)
