@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Literal, NoReturn, Required, TypedDict
+from typing import Any, Literal, NoReturn, Required, TypedDict
 
 from mixpanel_export._config.environment import home
 from mixpanel_export._error_base import Advice
@@ -18,6 +18,7 @@ from mixpanel_export.errors import (
     DateRangeTooLargeError,
     MixpanelDataError,
 )
+from mixpanel_export.profiles import ParallelProfileResult, ProfileProgress
 from mixpanel_export.results import BatchProgress, FetchResult, ParallelFetchResult, Progress
 
 MAX_DAYS = 100
@@ -50,6 +51,78 @@ class FetchOptions(TypedDict, total=False):
     max_wait: float
     flatten: bool
     wait: float
+
+
+class FetchProfileOptions(TypedDict, total=False):
+    """The arguments that all overloads of `Workspace.fetch_profiles` share."""
+
+    where: str | None
+    cohort_id: str | None
+    output_properties: list[str] | None
+    distinct_id: str | None
+    distinct_ids: list[str] | None
+    group_id: str | None
+    behaviors: list[dict[str, Any]] | None
+    as_of_timestamp: int | None
+    include_all_users: bool
+    progress: bool
+    append: bool
+    batch_size: int
+    max_workers: int | None
+    on_page_complete: Callable[[ProfileProgress], object] | None
+    replace: bool
+    allow_empty: bool
+    retries: int
+    on_progress: Callable[[Progress], object] | None
+    max_wait: float
+    flatten: bool
+    wait: float
+
+
+class ProfileFilters(TypedDict):
+    """The arguments of `export_profiles` that select profiles."""
+
+    where: str | None
+    cohort: str | None
+    properties: list[str] | None
+    distinct_ids: list[str] | None
+    group: str | None
+    behaviors: list[dict[str, Any]] | None
+    as_of_timestamp: int | None
+    include_all_users: bool | None
+
+
+def profile_filters(
+    *,
+    where: str | None,
+    cohort_id: str | None,
+    output_properties: list[str] | None,
+    distinct_id: str | None,
+    distinct_ids: list[str] | None,
+    group_id: str | None,
+    behaviors: list[dict[str, Any]] | None,
+    as_of_timestamp: int | None,
+    include_all_users: bool,
+) -> ProfileFilters:
+    """Return the filters for `export_profiles`. An empty list or string selects all profiles, like None.
+
+    Raises:
+        ArgumentError: *distinct_id* is used with *distinct_ids*, or *include_all_users* without a cohort.
+    """
+    if distinct_id and distinct_ids:
+        raise ArgumentError("distinct_id", "cannot be used with distinct_ids", advice="choose one")
+    if include_all_users and not cohort_id:
+        raise ArgumentError("include_all_users", "can only be used with cohort_id")
+    return {
+        "where": text_or_none(where),
+        "cohort": cohort_id or None,
+        "properties": output_properties or None,
+        "distinct_ids": [distinct_id] if distinct_id else distinct_ids or None,
+        "group": group_id or None,
+        "behaviors": behaviors or None,
+        "as_of_timestamp": as_of_timestamp,
+        "include_all_users": include_all_users if cohort_id else None,
+    }
 
 
 def default_path(project_id: str) -> Path:
@@ -128,6 +201,17 @@ def mode_of(*, append: bool, replace: bool, resume: bool) -> Literal["create", "
     return "append" if append else "replace" if replace else "resume" if resume else "create"
 
 
+def profile_mode_of(*, append: bool, replace: bool) -> Literal["create", "append", "replace"]:
+    """Return the mode of `export_profiles` that corresponds to two flags.
+
+    Raises:
+        ArgumentError: Both flags are true.
+    """
+    if append and replace:
+        raise ArgumentError("append", "cannot be used with replace", advice="choose one")
+    return "append" if append else "replace" if replace else "create"
+
+
 def resolved_days(from_date: str | date, to_date: str | date, zone: str) -> Chunk:
     """Return the days of the range. Words such as "yesterday" are relative to the current day in *zone*.
 
@@ -197,18 +281,20 @@ def result_of_one_request(result: ParallelFetchResult, days: Chunk) -> FetchResu
     )
 
 
+def sequential_profile_result(result: ParallelProfileResult) -> FetchResult:
+    """Convert a result of `export_profiles` to mixpanel_data's type for a fetch without `parallel`."""
+    return FetchResult(
+        table=result.table,
+        rows=result.total_rows,
+        type="profiles",
+        duration_seconds=result.duration_seconds,
+        date_range=None,
+        fetched_at=result.fetched_at,
+    )
+
+
 class NotImplementedHere:
     """The parts of mixpanel_data's `Workspace` that this package does not have."""
-
-    def fetch_profiles(self, *_arguments: object, **_options: object) -> NoReturn:
-        """Raise `NotImplementedError`: profiles are not exported."""
-        raise NotImplementedError(
-            "profiles are not exported; use Mixpanel's Engage API or the mixpanel-utils package"
-        )
-
-    def stream_profiles(self, *_arguments: object, **_options: object) -> NoReturn:
-        """Raise `NotImplementedError`, like `fetch_profiles`."""
-        self.fetch_profiles()
 
     @property
     def api(self) -> NoReturn:

@@ -1,24 +1,39 @@
-"""The base class of `Workspace`: its file, its credentials, `verify` and `publish`."""
+"""The base class of `Workspace`: its file, its credentials, `verify`, `publish`, and the methods for profiles."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace as changed
 from datetime import date
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal, Unpack, overload
 
-from mixpanel_export._compat import default_path
+from mixpanel_export._compat import (
+    FetchProfileOptions,
+    check,
+    default_path,
+    profile_filters,
+    profile_mode_of,
+    sequential_profile_result,
+)
 from mixpanel_export._config.config_file import chosen_database
 from mixpanel_export._database.path import check_exists, database_path
 from mixpanel_export._local.file import LocalDatabase
+from mixpanel_export._profiles.engine import export_profiles
+from mixpanel_export._profiles.job import MAX_WORKERS, ProfileArguments, checked_query
+from mixpanel_export._profiles.stream import fetch_pages, iter_profiles
 from mixpanel_export._publish.publish import publish_table
+from mixpanel_export._source.engage import Session
 from mixpanel_export._source.parameters import Timeouts
+from mixpanel_export._source.profile_page import ProfilePage
 from mixpanel_export._timezones import checked_zone
 from mixpanel_export._tracebacks import short_tracebacks
 from mixpanel_export._verify.verify import verify_events
 from mixpanel_export.credentials import Credentials, checked_project_id, resolve_credentials
 from mixpanel_export.errors import ConfigError
-from mixpanel_export.progress import draw_days
+from mixpanel_export.profiles import ParallelProfileResult, ProfileProgress
+from mixpanel_export.progress import combined, draw, draw_days
 from mixpanel_export.publication import PublishResult
+from mixpanel_export.results import FetchResult, Progress
 from mixpanel_export.sync import run_sync
 from mixpanel_export.verification import VerifyResult
 
@@ -98,6 +113,156 @@ class Project(LocalDatabase):
             max_wait=max_wait,
             api_url=self._api_url,
         )
+
+    @overload
+    def fetch_profiles(
+        self, name: str = ..., *, parallel: Literal[False] = ..., **options: Unpack[FetchProfileOptions]
+    ) -> FetchResult: ...
+    @overload
+    def fetch_profiles(
+        self, name: str = ..., *, parallel: Literal[True], **options: Unpack[FetchProfileOptions]
+    ) -> ParallelProfileResult: ...
+    @overload
+    def fetch_profiles(
+        self, name: str = ..., *, parallel: bool, **options: Unpack[FetchProfileOptions]
+    ) -> FetchResult | ParallelProfileResult: ...
+    @short_tracebacks
+    def fetch_profiles(
+        self,
+        name: str = "profiles",
+        *,
+        where: str | None = None,
+        cohort_id: str | None = None,
+        output_properties: list[str] | None = None,
+        progress: bool = True,
+        append: bool = False,
+        batch_size: int = 1000,
+        distinct_id: str | None = None,
+        distinct_ids: list[str] | None = None,
+        group_id: str | None = None,
+        behaviors: list[dict[str, Any]] | None = None,
+        as_of_timestamp: int | None = None,
+        include_all_users: bool = False,
+        parallel: bool = False,
+        max_workers: int | None = None,
+        on_page_complete: Callable[[ProfileProgress], object] | None = None,
+        replace: bool = False,
+        allow_empty: bool = False,
+        retries: int = 5,
+        on_progress: Callable[[Progress], object] | None = None,
+        max_wait: float = 86_400.0,
+        flatten: bool = False,
+        wait: float = 0.0,
+    ) -> FetchResult | ParallelProfileResult:
+        """Fetch user profiles into table *name*: all that the arguments select, or none. See `export_profiles`.
+
+        The table must not exist, unless *append* or *replace* is true. *append* also replaces the rows of profiles that
+        are already in the table. If *parallel* is true, up to *max_workers* pages (None: 5, the maximum) are fetched at a
+        time; otherwise one. If a page fails, its error is raised in both cases, and the table is unchanged. *group_id*
+        selects group profiles. *include_all_users* also selects members of the cohort *cohort_id* that have no profile.
+        An empty list or string selects all profiles, like None. *batch_size* has no effect. See `fetch_events` for the
+        other arguments.
+
+        Raises:
+            ArgumentError: An argument is out of range; this is a `ValueError`.
+            SnapshotError: The profiles changed during each attempt to fetch them.
+            MixpanelDataError: The export cannot start, or a page failed; the subclass tells why.
+
+        Example:
+            result = workspace.fetch_profiles(parallel=True)
+            print(result.total_rows)
+        """
+        check("batch_size", batch_size, 100, 100_000)
+        check("max_workers", max_workers, 1)
+        filters = profile_filters(
+            where=where,
+            cohort_id=cohort_id,
+            output_properties=output_properties,
+            distinct_id=distinct_id,
+            distinct_ids=distinct_ids,
+            group_id=group_id,
+            behaviors=behaviors,
+            as_of_timestamp=as_of_timestamp,
+            include_all_users=include_all_users,
+        )
+        workers = (max_workers or MAX_WORKERS) if parallel else 1
+        with draw(enabled=progress, title=name, unit="pages") as watch:
+            result = run_sync(
+                export_profiles,
+                db=self._writable_path("fetch"),
+                table=name,
+                credentials=self._credentials,
+                mode=profile_mode_of(append=append, replace=replace),
+                allow_empty=allow_empty,
+                max_workers=workers,
+                retries=retries,
+                max_wait=max_wait,
+                on_page=on_page_complete,
+                on_progress=combined(watch, on_progress),
+                api_url=self._api_url,
+                timeouts=self._timeouts,
+                flatten=flatten,
+                wait=wait,
+                **filters,
+            )
+        return result if parallel else sequential_profile_result(result)
+
+    @short_tracebacks
+    def stream_profiles(
+        self,
+        *,
+        where: str | None = None,
+        cohort_id: str | None = None,
+        output_properties: list[str] | None = None,
+        raw: bool = False,
+        distinct_id: str | None = None,
+        distinct_ids: list[str] | None = None,
+        group_id: str | None = None,
+        behaviors: list[dict[str, Any]] | None = None,
+        as_of_timestamp: int | None = None,
+        include_all_users: bool = False,
+        retries: int = 5,
+        max_wait: float = 86_400.0,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield user profiles without storing them. The arguments are those of `fetch_profiles`.
+
+        If *raw* is true, profiles are Mixpanel's objects, with $distinct_id and $properties. Otherwise they are
+        dictionaries with distinct_id, last_seen (aware, in UTC, or None) and properties, as in a table.
+
+        Pages are requested when they are needed, up to five at a time. If Mixpanel drops the session, the pages that were
+        already yielded are fetched again, and the stream continues only if they are unchanged. A profile on two pages is
+        yielded twice. At the end, the number of different profiles must be the total that Mixpanel reported. So an error
+        may be raised after many profiles.
+
+        Raises:
+            ArgumentError: An argument is out of range; this is a `ValueError`.
+            SnapshotError: The profiles changed, so those that were yielded are not a complete set.
+            MixpanelDataError: A page failed; the subclass tells why.
+        """
+        arguments = ProfileArguments(
+            credentials=self._credentials,
+            retries=retries,
+            max_wait=max_wait,
+            api_url=self._api_url,
+            timeouts=self._timeouts,
+            **profile_filters(
+                where=where,
+                cohort_id=cohort_id,
+                output_properties=output_properties,
+                distinct_id=distinct_id,
+                distinct_ids=distinct_ids,
+                group_id=group_id,
+                behaviors=behaviors,
+                as_of_timestamp=as_of_timestamp,
+                include_all_users=include_all_users,
+            ),
+        )
+        query = checked_query(arguments)
+
+        def fetch(session: Session | None, numbers: range) -> list[ProfilePage]:
+            return run_sync(fetch_pages, query, session, numbers)
+
+        return iter_profiles(short_tracebacks(fetch), raw=raw, at_once=query.workers)
 
     @short_tracebacks
     def publish(

@@ -8,13 +8,14 @@ from typing import NoReturn, TextIO, cast
 
 from tqdm.std import tqdm
 
+from mixpanel_export.profiles import ProfileProgress
 from mixpanel_export.publication import PublishProgress
 from mixpanel_export.results import BatchProgress, Progress
 
 Watcher = Callable[[Progress], None]
 """Receives the current totals of an export. Each call supersedes the earlier ones, so missed calls do no harm."""
 
-_BATCHES = "{desc}: {n_fmt}/{total_fmt} batches |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]"
+_BATCHES = "{desc}: {n_fmt}/{total_fmt} UNIT |{bar}| {percentage:3.0f}% [{elapsed}<{remaining}]"
 _BATCHES_WAITING = _BATCHES.replace(
     "<{remaining}", ""
 )  # during a wait, the remaining time cannot be estimated
@@ -31,15 +32,19 @@ def can_draw(file: TextIO | None = None) -> bool:
 
 
 @contextmanager
-def draw(enabled: bool = True, title: str = "export", file: TextIO | None = None) -> Iterator[Watcher]:
+def draw(
+    enabled: bool = True, title: str = "export", file: TextIO | None = None, unit: str = "batches"
+) -> Iterator[Watcher]:
     """Yield a callable that draws a `Progress` as two bars on *file* (default: standard error).
+
+    *unit* says what the batches are, such as `pages`.
 
     If *enabled* or `can_draw` is false, the callable does nothing. If `NO_COLOR` is set, the bars have no colour.
     """
     if not (enabled and can_draw(file)):
         yield _ignore
         return
-    with closing(_Bars(title, file)) as bars:
+    with closing(_Bars(title, file, unit)) as bars:
         yield bars.show
 
 
@@ -80,6 +85,15 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
     if batch.success:
         return f"  {done} {head} ({batch.rows} rows)"
     return f"  {failed} {head} failed" + (f": {batch.error}" if batch.error else "")
+
+
+def page_line(page: ProfileProgress, encoding: str = "utf-8") -> str:
+    """Return one line about a page of profiles, like `batch_line`."""
+    done, failed = ("✓", "✗") if _can_print("✓✗", encoding) else ("ok", "failed")
+    head = f"Page {page.page_index + 1}" + (f"/{page.total_pages}" if page.total_pages else "")
+    if page.success:
+        return f"  {done} {head} ({page.rows} rows)"
+    return f"  {failed} {head} failed" + (f": {page.error}" if page.error else "")
 
 
 def wait_line(progress: Progress, encoding: str = "utf-8") -> str:
@@ -139,9 +153,10 @@ class _Bars:
     A notebook without widgets can redraw only one line. There, one bar shows everything.
     """
 
-    def __init__(self, title: str, file: TextIO | None) -> None:
+    def __init__(self, title: str, file: TextIO | None, unit: str) -> None:
         self._title = title
         self._file = file
+        self._unit = unit
         self._upper: tqdm[NoReturn] | None = None
         self._lower: tqdm[NoReturn] | None = None
 
@@ -150,7 +165,7 @@ class _Bars:
             self._begin(progress)
         if self._upper is not None:
             alone = ", ".join(filter(None, wire_line(progress))) if self._lower is None else ""
-            _show_batches(self._upper, progress, alone)
+            _show_batches(self._upper, progress, self._unit, alone)
         if self._lower is not None:
             _show_wire(self._lower, progress)
 
@@ -158,7 +173,9 @@ class _Bars:
         forecast = forecast_line(progress)
         if forecast:
             tqdm.write(forecast, file=self._file or (sys.stdout if _in_notebook() else sys.stderr))
-        self._upper = _bar(_BATCHES, self._title, 0, self._file, total=progress.batches)
+        self._upper = _bar(
+            _BATCHES.replace("UNIT", self._unit), self._title, 0, self._file, total=progress.batches
+        )
         if _has_lines(self._upper):
             self._lower = _bar(_WIRE, wire_line(progress)[0], 1, self._file)
 
@@ -169,9 +186,9 @@ class _Bars:
                 bar.close()
 
 
-def _show_batches(bar: "tqdm[NoReturn]", progress: Progress, more: str) -> None:
+def _show_batches(bar: "tqdm[NoReturn]", progress: Progress, unit: str, more: str) -> None:
     bar.total = progress.batches
-    bar.bar_format = _batches_format(progress)
+    bar.bar_format = _batches_format(progress).replace("UNIT", unit)
     if more:
         bar.bar_format += "{postfix}"
         bar.postfix = more

@@ -1,9 +1,7 @@
 """The async entry point for profiles. It checks the arguments, opens the database and runs the export."""
 
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,24 +10,25 @@ from typing import Any
 
 import anyio
 import httpx
-from anyio import to_thread
 
 from mixpanel_export._concurrency import in_task, in_thread, raise_first_error
 from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.snapshots import ProfileMode, Snapshot
 from mixpanel_export._database.waiting import connected_when_free
 from mixpanel_export._flat.flatten import check_flat_name, flatten_after_export
-from mixpanel_export._profiles.job import ProfileArguments, ProfileJob, ProfileQuery, checked_job
+from mixpanel_export._profiles.api import opened_api
+from mixpanel_export._profiles.job import ProfileArguments, ProfileJob, checked_job
 from mixpanel_export._profiles.reports import ProfileCallbacks, ProfileReporter
 from mixpanel_export._profiles.snapshot import (
+    MAX_RESTARTS,
     PageFailedError,
     Pages,
     RestartError,
     SnapshotState,
+    incomplete,
     open_session,
 )
 from mixpanel_export._profiles.table import MismatchError, ProfilesTable, Totals
-from mixpanel_export._source.client import new_client
 from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._source.profile_page import ProfilePage
 from mixpanel_export._source.query_api import QueryApi
@@ -39,9 +38,6 @@ from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import MixpanelDataError, SnapshotError
 from mixpanel_export.profiles import ParallelProfileResult, ProfileProgress
 from mixpanel_export.results import Progress
-
-MAX_RESTARTS = 3
-"""How often an export starts again from page 0 before it fails."""
 
 
 @short_tracebacks_async
@@ -164,26 +160,6 @@ async def run_job(
     return await in_task(partial(_run, job, callbacks, transport))
 
 
-@asynccontextmanager
-async def opened_api(
-    query: ProfileQuery, transport: httpx.AsyncBaseTransport | None
-) -> AsyncIterator[QueryApi]:
-    """Open a client for the requests of *query*."""
-    # Loading the certificates takes about 0.1 s.
-    client = await to_thread.run_sync(partial(new_client, query.parameters.url, transport))
-    async with client:
-        yield QueryApi(
-            client,
-            query.parameters,
-            query.gate,
-            retries=query.retries,
-            pauses=query.pauses,
-            now=query.now,
-            workers=anyio.Semaphore(query.workers),
-            threads=anyio.CapacityLimiter(os.cpu_count() or 1),
-        )
-
-
 async def _run(
     job: ProfileJob, callbacks: ProfileCallbacks, transport: httpx.AsyncBaseTransport | None
 ) -> ParallelProfileResult:
@@ -239,7 +215,7 @@ class _Run:
                 except (RestartError, MismatchError) as error:
                     reasons.append(str(error))
                     if len(reasons) > MAX_RESTARTS:
-                        raise _incomplete(reasons) from error
+                        raise incomplete(reasons) from error
         except PageFailedError as failure:
             await self.reporter.report_failure(failure)
             await self._record_failure(failure.error, len(reasons))
@@ -318,11 +294,3 @@ class _Run:
             requests=snapshot.requests,
             bytes_read=snapshot.bytes_read,
         )
-
-
-def _incomplete(reasons: Sequence[str]) -> SnapshotError:
-    return SnapshotError(
-        f"{len(reasons)} attempts to fetch the profiles failed, and the table is unchanged: {'; '.join(dict.fromkeys(reasons))}",
-        advice="try again later, when fewer profiles change",
-        status_code=200,
-    )

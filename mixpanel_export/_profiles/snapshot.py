@@ -4,7 +4,7 @@ The pages of two sessions are never combined. If Mixpanel drops the session, or 
 snapshot starts again from page 0.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -15,10 +15,14 @@ from mixpanel_export._source.engage import ProfileSelection, Session, fetch_page
 from mixpanel_export._source.profile_page import ProfilePage
 from mixpanel_export._source.query_api import QueryApi
 from mixpanel_export._source.responses import SessionEvictedError
-from mixpanel_export.errors import APIError
+from mixpanel_export.errors import APIError, SnapshotError
 
 Consume = Callable[[int, ProfilePage], Awaitable[None]]
 """Receives the number of each page, and the page. Pages may arrive in any order."""
+
+
+MAX_RESTARTS = 3
+"""How often an export starts again from page 0 before it fails."""
 
 
 class RestartError(Exception):
@@ -142,3 +146,12 @@ async def _consume(
         async for number, page in receive:
             state.count(number, page)
             await consume(number, page)
+
+
+def incomplete(reasons: Sequence[str]) -> SnapshotError:
+    """Return the error for an export whose attempts all failed, each for one of the *reasons*."""
+    return SnapshotError(
+        f"{len(reasons)} attempts to fetch the profiles failed: {'; '.join(dict.fromkeys(reasons))}",
+        advice="try again later, when fewer profiles change",
+        status_code=200,
+    )

@@ -29,6 +29,7 @@ T = TypeVar("T")
 _log = logging.getLogger("mixpanel_export")
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip"}
+_MAX_BODY = 64 << 20  # bytes
 _HOURLY = "in the last hour"  # part of the error of a request that exceeds the hourly quota
 
 
@@ -64,8 +65,6 @@ class QueryApi:
     """A limit on simultaneous requests, in addition to the gate's."""
     threads: anyio.CapacityLimiter | None = None
     """A limit on the threads that parse responses."""
-    max_body: int = 64 << 20
-    """The maximum size of a response in bytes."""
     requests: int = 0
     """The number of requests sent, including those that failed."""
     failures: int = 0
@@ -182,7 +181,7 @@ class QueryApi:
                 body += wire
                 size += sum(map(len, wire))
                 self.bytes_read += sum(map(len, wire))
-                if size > self.max_body:
+                if size > _MAX_BODY:
                     break  # `_decoded` reports it
         return body
 
@@ -194,7 +193,7 @@ class QueryApi:
         def run() -> T:
             body = b""
             try:
-                body = _decoded(pieces, encoding, self.max_body)
+                body = _decoded(pieces, encoding)
                 return parse(body)
             except TruncatedError as error:
                 raise TruncatedError(
@@ -209,7 +208,7 @@ class QueryApi:
             return await to_thread.run_sync(run, limiter=self.threads)
 
 
-def _decoded(pieces: Sequence[bytes], encoding: str | None, max_body: int) -> bytes:
+def _decoded(pieces: Sequence[bytes], encoding: str | None) -> bytes:
     """Return a complete body without its content encoding.
 
     Raises:
@@ -218,21 +217,21 @@ def _decoded(pieces: Sequence[bytes], encoding: str | None, max_body: int) -> by
     gunzip = gunzip_for(encoding)
     if gunzip is None:
         body = b"".join(pieces)
-        _check_size(len(body), max_body)
+        _check_size(len(body))
         return body
     parts: list[bytes] = []
     size = 0
     for plain in (plain for piece in pieces for plain in gunzip.feed(piece)):
         parts.append(plain)
         size += len(plain)
-        _check_size(size, max_body)
+        _check_size(size)
     gunzip.close()
     return b"".join(parts)
 
 
-def _check_size(size: int, max_body: int) -> None:
-    if size > max_body:
-        raise TruncatedError(f"the response is larger than the maximum of {max_body} bytes")
+def _check_size(size: int) -> None:
+    if size > _MAX_BODY:
+        raise TruncatedError(f"the response is larger than the maximum of {_MAX_BODY} bytes")
 
 
 def _json_value(body: bytes) -> Any:

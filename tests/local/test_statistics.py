@@ -337,7 +337,6 @@ def test_a_temporary_workspace_leaves_nothing(
 @pytest.mark.parametrize(
     "use, instead",
     [
-        (lambda ws: ws.fetch_profiles("people", where="x", parallel=True), "Engage API"),
         (lambda ws: ws.api, "stream_events"),
         (lambda ws: ws.storage, "connection"),
     ],

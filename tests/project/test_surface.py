@@ -25,6 +25,7 @@ LAYERS = {
     "_display": ("", "pandas"),
     "results": ("_display errors", "pandas"),
     "changes": ("_display results", ""),
+    "profiles": ("_display", ""),
     "inspection": ("_display _files results", "pandas"),
     "verification": ("_display", ""),
     "publication": ("_display _error_base errors", ""),
@@ -35,17 +36,17 @@ LAYERS = {
     "_loop_thread": ("", "anyio"),
     "_planning": ("_model errors", ""),
     "_suggestions": ("", ""),
-    "_compat": ("_config _error_base _model _planning _timezones errors results", ""),
+    "_compat": ("_config _error_base _model _planning _timezones errors profiles results", ""),
     "_quota": ("_config _files errors", "anyio platformdirs"),
     "credentials": ("_config _suggestions _timezones errors", ""),
     "exceptions": ("errors", ""),
-    "types": ("inspection results", ""),
-    "progress": ("publication results", "tqdm"),
+    "types": ("inspection profiles results", ""),
+    "progress": ("profiles publication results", "tqdm"),
     "_source": (
         "_concurrency _config _model _ndjson _quota _timezones credentials errors",
         "anyio h2 httpx isal",
     ),
-    "_database": ("_config _files _model _suggestions changes errors", "duckdb"),
+    "_database": ("_concurrency _config _files _model _suggestions changes errors", "anyio duckdb"),
     "_flat": ("_concurrency _database _suggestions _tracebacks errors results", "duckdb"),
     "_publish": (
         "_concurrency _config _database _flat _suggestions _tracebacks errors publication",
@@ -53,7 +54,7 @@ LAYERS = {
     ),
     "_report": ("_database _flat _model", "altair jinja2 markupsafe vl_convert"),
     "_writer": (
-        "_concurrency _database _files _model _ndjson _planning _timezones changes errors",
+        "_database _files _model _ndjson _planning _timezones changes errors",
         "duckdb isal nanoarrow numpy",
     ),
     "_verify": (
@@ -67,6 +68,13 @@ LAYERS = {
         ),
         "anyio httpx",
     ),
+    "_profiles": (
+        (
+            "_concurrency _config _database _flat _model _ndjson _quota _source _timezones _tracebacks credentials errors "
+            "profiles results"
+        ),
+        "anyio httpx numpy",
+    ),
     "sync": ("_concurrency _loop_thread", "anyio"),
     "batches": (
         "_compat _concurrency _database _export _loop_thread _source _tracebacks _writer credentials errors results",
@@ -78,7 +86,10 @@ LAYERS = {
     ),
     "auth": ("_config _local credentials", ""),
     "_project": (
-        "_compat _config _database _local _publish _source _timezones _tracebacks _verify credentials errors progress publication sync verification",
+        (
+            "_compat _config _database _local _profiles _publish _source _timezones _tracebacks _verify credentials errors "
+            "profiles progress publication results sync verification"
+        ),
         "",
     ),
     "workspace": (
@@ -90,8 +101,8 @@ LAYERS = {
     ),
     "__init__": (
         (
-            "_export _flat _local _planning _publish _source _verify batches changes credentials errors inspection publication results sync verification "
-            "workspace"
+            "_export _flat _local _planning _profiles _publish _source _verify batches changes credentials errors inspection "
+            "profiles publication results sync verification workspace"
         ),
         "",
     ),

@@ -12,7 +12,7 @@ import workspaces
 from workspaces import DAYS, Served
 
 import mixpanel_export
-from mixpanel_export import Workspace, errors, exceptions, inspection, results, types
+from mixpanel_export import Workspace, errors, exceptions, inspection, profiles, results, types
 from mixpanel_export.auth import AccountInfo, ConfigManager
 from mixpanel_export.credentials import Credentials
 from mixpanel_export.errors import APIError, MixpanelDataError, QueryError
@@ -118,7 +118,7 @@ def test_the_status_of_sql_is_zero(tmp_path: Path) -> None:
     assert (caught.value.status_code, caught.value.request_url) == (0, None)
 
 
-@pytest.mark.parametrize("module, homes", [(types, (results, inspection)), (exceptions, (errors,))])
+@pytest.mark.parametrize("module, homes", [(types, (results, inspection, profiles)), (exceptions, (errors,))])
 def test_submodules_have_the_same_names(module: Any, homes: tuple[Any, ...]) -> None:
     """A name in an alias module is the public one, or is defined there and not listed by the package."""
     for name in module.__all__:
@@ -138,7 +138,7 @@ def test_submodules_are_attributes_of_the_package() -> None:
 
 
 def test_the_values_for_profiles_are_mixpanel_datas() -> None:
-    """They have its fields and keys, although nothing returns them."""
+    """They have its fields and keys."""
     page = types.ProfileProgress(0, None, 5, success=True, error=None, cumulative_rows=5)
     assert list(page.to_dict()) == [
         "page_index",

@@ -29,6 +29,11 @@ SIGNATURES = {
     "fetch_events": "(name='events', *, from_date, to_date, events=None, where=None, limit=None, progress=True, "
     "append=False, batch_size=1000, parallel=False, max_workers=None, on_batch_complete=None, chunk_days=7)",
     "stream_events": "(*, from_date, to_date, events=None, where=None, limit=None, raw=False)",
+    "fetch_profiles": "(name='profiles', *, where=None, cohort_id=None, output_properties=None, progress=True, append=False, "
+    "batch_size=1000, distinct_id=None, distinct_ids=None, group_id=None, behaviors=None, as_of_timestamp=None, "
+    "include_all_users=False, parallel=False, max_workers=None, on_page_complete=None)",
+    "stream_profiles": "(*, where=None, cohort_id=None, output_properties=None, raw=False, distinct_id=None, "
+    "distinct_ids=None, group_id=None, behaviors=None, as_of_timestamp=None, include_all_users=False)",
     "sql": "(query)",
     "sql_scalar": "(query)",
     "sql_rows": "(query)",
@@ -57,6 +62,8 @@ RESULTS = {
     "EventStats": "event_name count unique_users first_seen last_seen pct_of_total",
     "FetchResult": "table rows type duration_seconds date_range fetched_at",
     "ParallelFetchResult": "table total_rows successful_batches failed_batches failed_date_ranges duration_seconds fetched_at",
+    "ParallelProfileResult": "table total_rows successful_pages failed_pages failed_page_indices duration_seconds fetched_at",
+    "ProfileProgress": "page_index total_pages rows success error cumulative_rows",
     "SQLResult": "columns rows",
     "SummaryResult": "table row_count columns",
     "TableInfo": "name type row_count fetched_at",
@@ -105,7 +112,7 @@ with mp.Workspace() as ws:
     except mp.TableExistsError as error:
         assert error.table_name == "events" and error.code == "TABLE_EXISTS" and error.details["suggestion"]
     assert isinstance(batches[0], BatchProgress)
-    for missing in (lambda: ws.fetch_profiles("people"), ws.stream_profiles, lambda: ws.api, lambda: ws.storage):
+    for missing in (lambda: ws.api, lambda: ws.storage):
         try:
             missing()
         except NotImplementedError as error:
@@ -248,7 +255,6 @@ def test_methods_are_called_as_before() -> None:
     assert isinstance(static["test_credentials"], staticmethod)
     assert all(isinstance(static[name], classmethod) for name in ("open", "ephemeral", "memory"))
     assert all(isinstance(inspect.getattr_static(Workspace, name), property) for name in PROPERTIES)
-    assert callable(Workspace.fetch_profiles)
 
 
 @pytest.mark.parametrize("name", RESULTS)

@@ -1,0 +1,176 @@
+"""Yields profiles without storing them, page by page of one session."""
+
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from datetime import UTC
+from hashlib import blake2b
+from itertools import count
+from typing import Any
+
+import anyio
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from mixpanel_export._concurrency import in_task, raise_first_error
+from mixpanel_export._ndjson import loads
+from mixpanel_export._profiles.api import opened_api
+from mixpanel_export._profiles.job import ProfileQuery
+from mixpanel_export._profiles.snapshot import (
+    MAX_RESTARTS,
+    PageFailedError,
+    Pages,
+    RestartError,
+    SnapshotState,
+    incomplete,
+)
+from mixpanel_export._source.engage import Session, session_of
+from mixpanel_export._source.profile_page import ProfilePage
+from mixpanel_export.errors import AdvisoryWarning, SnapshotError
+
+FetchPages = Callable[[Session | None, range], list[ProfilePage]]
+"""Returns pages of a session, in order. It blocks."""
+
+
+async def fetch_pages(
+    query: ProfileQuery,
+    session: Session | None,
+    numbers: range,
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> list[ProfilePage]:
+    """Request the pages *numbers* at the same time, and return them in order.
+
+    Raises:
+        RestartError: Mixpanel no longer has the session's pages.
+        APIError: A page could not be fetched.
+    """
+    pages: dict[int, ProfilePage] = {}
+
+    async def fetch() -> None:
+        async with opened_api(query, transport) as api:
+            source = Pages(api, query.selection, query.workers)
+
+            async def fetch_one(number: int) -> None:
+                pages[number] = await source.page(number, session)
+
+            with raise_first_error():
+                async with anyio.create_task_group() as tasks:
+                    for number in numbers:
+                        tasks.start_soon(fetch_one, number)
+
+    try:
+        await in_task(fetch)
+    except PageFailedError as failure:
+        raise failure.error from failure.error.__cause__
+    return [pages[number] for number in numbers]
+
+
+def iter_profiles(fetch: FetchPages, *, raw: bool, at_once: int) -> Iterator[dict[str, Any]]:
+    """Yield the profiles of all pages, *at_once* of which are fetched together.
+
+    If Mixpanel drops the session, the pages are fetched again in a new session. The stream continues only if all pages that
+    were already yielded are unchanged.
+
+    Raises:
+        SnapshotError: The pages of two sessions differ, or the profiles are not complete.
+    """
+    __tracebackhide__ = True
+    stream = _Stream(fetch, at_once)
+    for page in stream.pages():
+        for place, distinct_id in enumerate(page.ids):
+            properties = loads(page.properties[place])
+            last_seen = page.last_seen[place]
+            if raw:
+                identity = int(distinct_id) if place in page.numeric else distinct_id
+                yield {"$distinct_id": identity, "$properties": properties}
+            else:
+                yield {
+                    "distinct_id": distinct_id,
+                    "last_seen": last_seen and last_seen.replace(tzinfo=UTC),
+                    "properties": properties,
+                }
+    if stream.rejects:
+        warnings.warn(
+            AdvisoryWarning(
+                f"{stream.rejects} entries of Mixpanel's pages are not profiles and were skipped"
+            ),
+            stacklevel=2,
+        )
+
+
+class _Stream:
+    """The pages of a stream, with what is needed to continue in another session."""
+
+    def __init__(self, fetch: FetchPages, at_once: int) -> None:
+        self._fetch = fetch
+        self._at_once = at_once
+        self._digests: list[bytes] = []  # of each page that was yielded
+        self._hashes: list[NDArray[np.int64]] = []  # of the ids of these pages
+        self.rejects = 0
+
+    def pages(self) -> Iterator[ProfilePage]:
+        """Yield each page once, in order."""
+        reasons: list[str] = []
+        while True:
+            try:
+                state = yield from self._session()
+            except RestartError as error:
+                reasons.append(str(error))
+                if len(reasons) > MAX_RESTARTS:
+                    raise incomplete(reasons) from error
+            else:
+                break
+        distinct = len(np.unique(np.concatenate(self._hashes))) + self.rejects
+        if distinct != state.session.total:
+            raise _not_whole(f"they have {distinct:,} different profiles of {state.session.total:,}")
+
+    def _session(self) -> Generator[ProfilePage, None, SnapshotState]:
+        """Yield the pages of a new session that have not been yielded yet, and return the session's state."""
+        (first,) = self._fetch(None, range(1))
+        state = SnapshotState(session_of(first))
+        session = state.session
+        yield from self._checked(0, first, state)
+        for start in range(1, session.pages, self._at_once):
+            numbers = range(start, min(start + self._at_once, session.pages))
+            for number, page in zip(numbers, self._fetch(session, numbers), strict=True):
+                yield from self._checked(number, page, state)
+        # If a page was short, more pages may follow the expected ones.
+        for number in count(session.pages):
+            if session.id is None or state.entries >= session.total:
+                break
+            (page,) = self._fetch(session, range(number, number + 1))
+            if not page.entries:
+                break
+            yield from self._checked(number, page, state)
+        return state
+
+    def _checked(self, number: int, page: ProfilePage, state: SnapshotState) -> Iterator[ProfilePage]:
+        """Yield the page, unless it was yielded in an earlier session."""
+        state.count(number, page)
+        digest = _digest(page)
+        if number < len(self._digests):
+            if digest != self._digests[number]:
+                raise _not_whole(f"page {number} changed when Mixpanel dropped the session")
+            return
+        self._digests.append(digest)
+        self._hashes.append(np.array([hash(distinct_id) for distinct_id in page.ids], np.int64))
+        self.rejects += len(page.rejects)
+        yield page
+
+
+def _digest(page: ProfilePage) -> bytes:
+    digest = blake2b(digest_size=16)
+    for texts in (page.ids, page.properties, page.rejects):
+        for text in texts:
+            digest.update(text.encode("utf-8", "surrogateescape"))
+            digest.update(b"\0")
+    return digest.digest()
+
+
+def _not_whole(reason: str) -> SnapshotError:
+    return SnapshotError(
+        f"the profiles of the stream are not a complete set: {reason}",
+        advice="start the stream again, or export the profiles into a table",
+        status_code=200,
+    )
