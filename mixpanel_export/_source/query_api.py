@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -148,9 +148,11 @@ class QueryApi:
             return self.client.build_request(
                 "GET", self._url(query), params={**identity, **query.params}, headers=_HEADERS
             )
-        return self.client.build_request(
+        request = self.client.build_request(
             "POST", self._url(query), params=identity, data=query.params, headers=_HEADERS
         )
+        request.stream = _FormBody(request.content)
+        return request
 
     @contextmanager
     def _adding_request(self, query: Query) -> Iterator[None]:
@@ -206,6 +208,32 @@ class QueryApi:
 
         with self._adding_request(query):
             return await to_thread.run_sync(run, limiter=self.threads)
+
+
+class _FormBody(httpx.AsyncByteStream):
+    """The body of a form.
+
+    httpx's own stream is an async generator, which trio reports if the connection breaks before the body is sent.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._content)
+
+
+class _Once:
+    def __init__(self, content: bytes) -> None:
+        self._left = [content]
+
+    def __aiter__(self) -> "_Once":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 def _decoded(pieces: Sequence[bytes], encoding: str | None) -> bytes:
