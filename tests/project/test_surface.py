@@ -54,7 +54,7 @@ LAYERS = {
     ),
     "_report": ("_database _flat _model", "altair jinja2 markupsafe vl_convert"),
     "_writer": (
-        "_database _files _model _ndjson _planning _timezones changes errors",
+        "_concurrency _database _files _model _ndjson _planning _timezones changes errors",
         "duckdb isal nanoarrow numpy",
     ),
     "_verify": (
