@@ -52,7 +52,7 @@ def html_table(
 
 
 def html_frame(page: str, title: str) -> str:
-    """Return HTML that shows a whole HTML page in a frame, in which it can run scripts but reach nothing outside."""
+    """Return HTML that shows a whole HTML page in a frame. Its scripts can run, but cannot reach anything outside the frame."""
     style = "width: 100%; height: 80vh; border: 0"
     return f'<iframe srcdoc="{escape(page)}" title="{escape(title)}" sandbox="allow-scripts" style="{style}"></iframe>'
 

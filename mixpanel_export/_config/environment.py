@@ -14,7 +14,7 @@ from mixpanel_export.errors import ConfigError
 if sys.platform != "win32":
     import pwd
 
-# Byte order marks: decoded, decoded with the wrong encoding, and as undecodable bytes that a shell passed on.
+# Forms of a byte order mark: decoded, decoded with the wrong encoding, or passed on by a shell as undecodable bytes.
 _MARKS = ("\ufeff", "\xef\xbb\xbf", "\xff\xfe", "\xfe\xff", "\udcff\udcfe", "\udcfe\udcff")
 _ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
 _QUOTES = {"'": "'", '"': '"', "\u201c": "\u201d", "\u2018": "\u2019"}
@@ -78,7 +78,7 @@ if sys.platform != "win32":
 
 
 def expanded(path: str | Path) -> Path:
-    """Return *path* with a leading `~` or `~user` replaced by that home directory.
+    """Return *path* with a leading `~` or `~user` replaced by the corresponding home directory.
 
     As in a shell, `~user` is not replaced if the user is unknown.
 
@@ -94,4 +94,4 @@ def expanded(path: str | Path) -> Path:
                 f"there is no home directory for {path}", advice="set HOME, or use a path without ~"
             )
         return Path(folder, *rest)
-    return Path(os.path.expanduser(first), *rest) if first.startswith("~") else path  # noqa: PTH111 - leaves unknown users
+    return Path(os.path.expanduser(first), *rest) if first.startswith("~") else path  # noqa: PTH111 - keeps the name of an unknown user

@@ -20,7 +20,7 @@ _COUNTS = "old_rows, new_rows, added, removed, rekeyed, kept"
 def write_changes(
     connection: Connection, table: str, selection: Selection, changes: Mapping[int, Iterable[DayChange]]
 ) -> None:
-    """Add the changes of each batch, keyed by the number of the new batch."""
+    """Add a row for each change. *changes* is keyed by the number of the new batch."""
     for batch, batch_changes in changes.items():
         for change in batch_changes:
             values = [
@@ -38,7 +38,7 @@ def write_changes(
 
 
 def clear_kept(connection: Connection, table: str, selection: Selection, days: Iterable[Chunk]) -> None:
-    """Delete the rows with `kept` for these days, because there is a new response for them."""
+    """Delete the `kept` rows for these days, because there is a new response for them."""
     for chunk in days:
         connection.execute(
             f"DELETE FROM _sync_changes WHERE kept AND {_SAME} AND day BETWEEN ? AND ?",

@@ -4,8 +4,8 @@ Events arrive late, identity merges change the `distinct_id` of old events, and 
 refetches days that are already in the table:
 
 - The lookback refetches the last few days in every sync.
-- The sweep refetches each of the last 30 days about once a week. Each sync refetches the seventh of these batches that
-  was checked longest ago.
+- The sweep refetches each of the last 30 days about once a week. Each sync refetches one seventh of
+  the batches in this range, beginning with those that were checked longest ago.
 
 Days are refetched in the batches that the table has, because only whole batches are replaced. Days of the lookback that
 are missing from the table become batches of one day.
@@ -55,8 +55,8 @@ def plan_sync(
 ) -> Plan:
     """Plan which of *days* a sync fetches, and in which chunks.
 
-    See `plan` for *batches*, *workers*, *requests* and *first_open_day*. *checked* has the time of the last check
-    for each day whose new response was rejected, so that the table still has the old batch. *now* and the times in
+    See `plan` for *batches*, *workers*, *requests* and *first_open_day*. *checked* maps each day whose new response was
+    rejected to the time of the last check. The table still has the old batch of such a day. *now* and the times in
     *checked* are naive and in UTC.
     """
     recent = days.last - timedelta(days=refresh.lookback - 1)
@@ -90,7 +90,7 @@ def plan_sync(
 def _sweep(
     batches: Sequence[Batch], last: date, checked: Mapping[date, datetime], now: datetime
 ) -> list[Batch]:
-    """Return the batches that the sweep refetches now. *batches* is ordered by the time of the last check.
+    """Return the batches that the sweep refetches now. *batches* is sorted by the time of the last check, oldest first.
 
     The result contains all batches that were checked a week ago or earlier. Each day, the sweep refetches at least a
     seventh of its batches.
@@ -112,7 +112,7 @@ def _age(batch: Batch, checked: Mapping[date, datetime], now: datetime) -> timed
 
 
 def _extended(base: Plan, days: Chunk, batches: Sequence[Batch]) -> Plan:
-    """Return the plan *base*, with a chunk for each of *batches*."""
+    """Return *base* plus a chunk for each of *batches*."""
     chunks = [batch.days for batch in batches]
     largest_first = sorted(batches, key=lambda batch: -batch.rows)
     outside = [

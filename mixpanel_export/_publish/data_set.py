@@ -1,4 +1,4 @@
-"""A data set: files by day in a store, such as a folder."""
+"""A data set: one file for each day in a store, such as a folder."""
 
 from collections.abc import Collection
 from contextlib import AbstractContextManager
@@ -12,18 +12,18 @@ from mixpanel_export._publish.plan import StoredFile
 
 
 class Store(Protocol):
-    """Files under a folder or a URL. Names are relative, with slashes."""
+    """Files under a folder or a URL. Names are relative paths with forward slashes."""
 
     def files(self) -> dict[str, StoredFile]:
-        """Return all files, without those that readers of data sets ignore."""
+        """Return all files except those that readers of data sets ignore."""
         ...
 
     def staging(self) -> AbstractContextManager[Path]:
-        """Prepare the store, and yield a local folder for files to `put`."""
+        """Prepare the store, and yield a local folder for the files that are `put` later."""
         ...
 
     def put(self, file: Path, name: str) -> StoredFile:
-        """Store a complete local file, atomically. Several threads may do this at a time."""
+        """Store a complete local file, atomically. Several threads may call this at the same time."""
         ...
 
     def delete(self, name: str) -> None:
@@ -43,11 +43,11 @@ class Files:
     format: FileFormat
 
     def files(self) -> dict[str, StoredFile]:
-        """Return all files, including those of other programs."""
+        """Return all files, including those that other programs wrote."""
         return self.store.files()
 
     def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
-        """Store a day's file in the place of the old one. Return its name and its state."""
+        """Store a day's file, and replace the old one. Return its name and its state."""
         name = self.format.file(day)
         return name, self.store.put(file, name)
 

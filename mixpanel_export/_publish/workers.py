@@ -51,7 +51,7 @@ class Workers:
     def results(self, work: Callable[[Connection, V], T], items: Iterable[V]) -> Iterator[T]:
         """Call *work* for each item, and yield the results in the order in which they arrive.
 
-        After an error, no more items are begun, the results of the others are yielded, and then the error is raised.
+        After an error, no further items are started. The results of the running items are yielded, and then the error is raised.
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="mpx-publish") as pool:
             waiting = {pool.submit(self._call, work, item) for item in items}

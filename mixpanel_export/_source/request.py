@@ -23,7 +23,7 @@ from mixpanel_export.credentials import format_problem
 from mixpanel_export.errors import APIError, LineTooLongError, TruncatedError
 
 _WIRE_BATCH = 256 << 10  # bytes that a worker thread decodes per call; each switch between threads costs time
-# Bytes of lines after which the worker thread returns. A few compressed bytes can expand to many lines.
+# The worker thread returns after this many bytes of lines, because a few compressed bytes can expand to many lines.
 _LINES_BATCH = 2 << 20
 # Maximum number of bytes to read from an error body. The body may repeat the request before it gives the reason.
 _MAX_ERROR_BODY = 64 << 10
@@ -43,9 +43,9 @@ async def fetch(
     """Request *chunk* once, and yield its lines block by block.
 
     *admit* is awaited once, after the connection is opened and before the request is sent. *received* is called with
-    the size of each piece from the wire. *threads* limits the number of decoding threads. *now* returns the current time
-    (aware), from which an error about the plan's history computes the first allowed day. The response is complete only
-    if the iterator ends without an error.
+    the size of each piece from the wire. *threads* limits the number of decoding threads. *now* returns the current
+    time as an aware datetime. It is used to compute the first allowed day for an error about the plan's history.
+    The response is complete only if the iterator ends without an error.
 
     Raises:
         APIError: The attempt failed. Discard the lines that were yielded.
@@ -140,7 +140,7 @@ async def _body(
 
 
 async def gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[int], None]) -> list[bytes]:
-    """Return the next pieces from the wire, about `_WIRE_BATCH` bytes in total, or none at the end of the body.
+    """Return the next pieces from the wire, about `_WIRE_BATCH` bytes in total, or an empty list at the end of the body.
 
     Raises:
         TimeoutError: Nothing arrived for *idle* seconds. The error may be late by up to a quarter of that time.
@@ -160,7 +160,8 @@ async def gather(pieces: AsyncIterator[bytes], idle: float, received: Callable[[
 
 
 def _decoded(decoder: BodyDecoder, wire: Sequence[bytes]) -> Iterator[Lines]:
-    # One large piece takes the GIL less often than many small ones. The generator joins them in the worker thread.
+    # One large piece takes the GIL less often than many small ones. The worker thread runs this generator, so it also joins
+    # the pieces.
     yield from decoder.feed(b"".join(wire))
 
 

@@ -18,10 +18,10 @@ class Destination(Protocol):
 
     @property
     def target_table(self) -> str:
-        """The table in the chunks' ledger rows."""
+        """The table that the chunks' ledger rows name."""
 
     def converted_errors(self, days: str | Callable[[], str]) -> AbstractContextManager[None]:
-        """Convert DuckDB errors. The errors name *days*."""
+        """Convert DuckDB errors that are raised in the block to this package's errors, which name *days*."""
 
     def new_numbers(self, count: int) -> list[int]:
         """Return the numbers of *count* new batches, ascending."""
@@ -30,7 +30,7 @@ class Destination(Protocol):
         """Record that Mixpanel has accepted the account and the selection."""
 
     def interrupt(self) -> None:
-        """Stop the call that runs in another thread, if any."""
+        """Stop the call that is running in another thread, if any."""
 
 
 class ChunkWriter(Protocol):
@@ -40,4 +40,4 @@ class ChunkWriter(Protocol):
         """Write the chunks of a group. Return verdicts on them; a verdict may also come from a later call."""
 
     def fail(self, failed: ChunkFailed) -> Sequence[Verdict]:
-        """Record that a chunk was given up, and return the verdict on it."""
+        """Record that a chunk has failed, and return the verdicts."""

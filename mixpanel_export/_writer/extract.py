@@ -75,7 +75,7 @@ _LOCAL_ISO = """
 coalesce(TRY_CAST(ids[1] || ' {zone}' AS TIMESTAMPTZ), TRY_CAST(ids[1] || ' 00:00:00 {zone}' AS TIMESTAMPTZ),
          TRY_CAST(ids[1] AS TIMESTAMPTZ))::TIMESTAMP
 """
-# A key is odd, or 0 if there is no insert id. Different events rarely share a time and an id, so few keys recur by
+# A key is an odd number, or 0 if there is no insert id. Different events rarely share a time and an id, so few keys recur by
 # chance.
 _EXTRACT = f"""
 SELECT {", ".join(COLUMNS)}, CASE WHEN sound THEN number ELSE -1 - number END,
@@ -87,12 +87,12 @@ _TIME, _NUMBER, _KEY = COLUMNS.index("event_time"), len(COLUMNS), len(COLUMNS) +
 
 
 class LoadError(Exception):
-    """DuckDB did not read exactly the staged lines."""
+    """The lines that DuckDB read differ from the staged lines."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExtractedSegment:
-    """The columns of a segment. A *place* is the number of a line among the regular ones of the segment."""
+    """The columns of a segment. A *place* is the index of a line among the regular lines of the segment."""
 
     lines: int
     """The number of newlines."""
@@ -104,7 +104,7 @@ class ExtractedSegment:
     """Where the properties of each regular line start and end."""
     columns: ExtractedColumns
     doubtful: tuple[int, ...]
-    """The numbers of the doubtful lines in the segment."""
+    """The line numbers of the doubtful lines in the segment."""
     keys: NDArray[np.uint64]
     """The key of each regular line; 0 if it has no `insert_id`. Duplicates have equal keys."""
     stray_places: Numbers
@@ -133,7 +133,7 @@ class Extraction:
         }
 
     def recurring(self) -> tuple[Numbers, NDArray[np.uint64]]:
-        """Return the places of the regular lines whose keys recur, and those keys, in the order of the keys."""
+        """Return the places of the regular lines whose keys recur, and those keys, both sorted by key."""
         keys = np.concatenate([np.empty(0, np.uint64), *(segment.keys for segment in self.segments)])
         ordered = np.sort(keys)
         recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
@@ -211,7 +211,7 @@ class ExtractionStatement:
         numbers[doubtful] = -1 - numbers[doubtful]
         if not np.array_equal(numbers, segment.numbers):
             raise LoadError(
-                f"DuckDB read {len(numbers)} of {len(segment.numbers)} lines, or in the wrong order; please report this"
+                f"DuckDB read {len(numbers)} of {len(segment.numbers)} lines, or read them in the wrong order; please report this"
             )
         times = np.concatenate([np.empty(0, np.int64), *(values(array, _TIME, np.int64) for array in arrays)])
         timed = np.concatenate([np.empty(0, np.bool_), *(not_null(array, _TIME) for array in arrays)])
@@ -243,7 +243,7 @@ class ExtractionStatement:
 
 
 def _events_sql(zone: str) -> str:
-    """Return the SQL that reads `LINES` and converts every form of `time`, local times in *zone* included, to UTC."""
+    """Return the SQL that reads `LINES` and converts every form of `time`, including local times in *zone*, to UTC."""
     return _EVENTS.format(
         iso_time=ISO_TIME,
         name=NAME,
