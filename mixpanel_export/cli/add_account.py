@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from dataclasses import replace as with_changes
 from datetime import UTC, datetime
 from functools import partial
@@ -10,13 +11,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixpanel_export._config.environment import decoded, variable
 from mixpanel_export.cli import in_options, program
+from mixpanel_export.cli.account_questions import (
+    REGIONS,
+    checked_project_id,
+    checked_username,
+    prompt,
+    prompt_region,
+    prompt_secret,
+    prompt_zone,
+    secret_from_input,
+)
 from mixpanel_export.cli.options import api_url_option, option
 from mixpanel_export.cli.report import quoted
 
 if TYPE_CHECKING:
     from mixpanel_export.credentials import Credentials
+    from mixpanel_export.errors import MixpanelDataError
 
 EXAMPLES = """\b
 Examples:
@@ -32,26 +43,9 @@ The account is tested with one request, which counts against the hourly quota if
 Mixpanel rejects it, nothing is stored. If it cannot be tested now, it is stored anyway.
 """
 
-_REGIONS = click.Choice(["us", "eu", "in"], case_sensitive=False)
 _SAMPLE = 100  # number of yesterday's events that are checked for times in UTC
 _MAX_ATTEMPTS = 3  # maximum number of requests that test an account
 _FORBIDDEN = 403  # the status if the account has no access to the project
-
-
-def _username(text: str) -> str:
-    """Return the user name. Raises `click.BadParameter` if it is not valid."""
-    name = text.strip()
-    if not name or ":" in name:
-        raise click.BadParameter("a user name must not be empty or contain a colon")
-    return name
-
-
-def _project_id(text: str) -> str:
-    """Return the project id. Raises `click.BadParameter` if it is not a number."""
-    number = text.strip()
-    if not (number.isascii() and number.isdecimal()):
-        raise click.BadParameter(f"{number!r} is not a project id; use a number such as 12345")
-    return number
 
 
 def _checking(
@@ -72,7 +66,7 @@ def _checking(
     envvar="MP_USERNAME",
     metavar="NAME",
     show_envvar=True,
-    callback=_checking(_username),
+    callback=_checking(checked_username),
     help="User name of the service account.",
 )
 @option(
@@ -80,12 +74,12 @@ def _checking(
     envvar="MP_PROJECT_ID",
     metavar="ID",
     show_envvar=True,
-    callback=_checking(_project_id),
+    callback=_checking(checked_project_id),
     help="Number of the project.",
 )
 @option(
     "--region",
-    type=_REGIONS,
+    type=REGIONS,
     envvar="MP_REGION",
     show_envvar=True,
     show_default="us",
@@ -127,19 +121,19 @@ def add(
 
     path = config_file()
     name = _checked_name(path, name, replace=replace)  # before any other prompt
-    username = username or _prompt("User name of the service account", "--username", _username)
-    project_id = project_id or _prompt("Project id", "--project-id", _project_id)
-    secret = _secret(from_stdin=secret_stdin)
+    username = username or prompt("User name of the service account", "--username", checked_username)
+    secret = secret_from_input(from_stdin=secret_stdin)
+    typed = _Typed(secret is None, region is None, project_timezone is None)
     credentials = Credentials(
         username,
-        _typed_secret() if secret is None else secret,
-        project_id,
-        (region or _asked_region()).lower(),
-        project_timezone or _asked_zone(),
+        prompt_secret() if secret is None else secret,
+        project_id or prompt("Project id", "--project-id", checked_project_id),
+        (region or prompt_region()).lower(),
+        project_timezone or prompt_zone(),
     )
     tried = ""
     if not no_test:
-        credentials, tried = _tried(credentials, api_url, secret_typed=secret is None)
+        credentials, tried = _tried(credentials, api_url, typed)
     is_default = add_account(path, name, credentials, replace=replace, default=default, keyring=keyring)
     facts = f"project {credentials.project_id}, {credentials.region}" + (
         ", the default" if is_default else ""
@@ -166,7 +160,7 @@ def _checked_name(path: Path, name: str | None, *, replace: bool) -> str:
     if name is None:
         taken = "main" in read_accounts(path)[1]
         check = partial(_new_name, path, replace=replace)
-        return _prompt("Name for the account", "NAME", check, default=None if taken else "main")
+        return prompt("Name for the account", "NAME", check, default=None if taken else "main")
     check_new(path, name, replace=replace)
     return name
 
@@ -182,100 +176,57 @@ def _new_name(path: Path, text: str, *, replace: bool) -> str:
     return text
 
 
-def _prompt(text: str, option: str, check: Callable[[str], str], default: str | None = None) -> str:
-    """Ask on the terminal until *check* accepts the answer."""
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{option} is missing, and there is no terminal for a prompt")
-    return str(click.prompt(text, default=default, value_proc=check, err=True))
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """The answers that may be asked for again, because no option or variable has them."""
+
+    secret: bool
+    region: bool
+    zone: bool
 
 
-def _typed_secret(text: str = "Secret (not shown)") -> str:
-    from mixpanel_export._config.masking import cleaned_secret
-
-    def check(answer: str) -> str:
-        secret = cleaned_secret(answer)
-        if not secret:
-            raise click.BadParameter("the secret is empty")
-        return secret
-
-    return cleaned_secret(click.prompt(text, hide_input=True, value_proc=check, err=True))
-
-
-def _secret(*, from_stdin: bool) -> str | None:
-    """Return the secret from the environment or standard input; None if it must be typed on the terminal."""
-    from mixpanel_export._config.masking import cleaned_secret
-    from mixpanel_export._config.secret_variable import secret_variable
-
-    secret = secret_variable()
-    if secret and not from_stdin:
-        name = "MP_SECRET" if variable("MP_SECRET") else "MP_SECRET_FILE"
-        click.echo(f"Using the secret in {name}.", err=True)
-        return secret
-    if sys.stdin.isatty():
-        return None
-    if from_stdin:
-        return cleaned_secret(_first_line(sys.stdin.buffer.read()))
-    raise click.UsageError(
-        "the secret is missing, and there is no terminal for a prompt; use --secret-stdin or MP_SECRET"
-    )
-
-
-def _first_line(content: bytes) -> str:
-    try:
-        return decoded(content).partition("\n")[0]
-    except UnicodeDecodeError as error:
-        raise click.UsageError("the secret on standard input is not text in UTF-8") from error
-
-
-def _asked_region() -> str:
-    if not sys.stdin.isatty():
-        return "us"
-    return str(click.prompt("Region of the project's data", type=_REGIONS, default="us", err=True))
-
-
-def _asked_zone() -> str | None:
-    """Ask for the time zone of a legacy project, whose times are local. Return None for other projects."""
-    if not sys.stdin.isatty() or not click.confirm("Was the project created before 2023?", err=True):
-        return None
-    return str(click.prompt("Its time zone, such as US/Pacific, or UTC", value_proc=_zone, err=True))
-
-
-def _zone(text: str) -> str:
-    from mixpanel_export._timezones import checked_zone
-
-    try:
-        return checked_zone(text.strip())
-    except ValueError as error:
-        raise click.BadParameter(f"there is no time zone {text!r}") from error
-
-
-def _tried(
-    credentials: "Credentials", api_url: str | None, *, secret_typed: bool
-) -> tuple["Credentials", str]:
+def _tried(credentials: "Credentials", api_url: str | None, typed: _Typed) -> tuple["Credentials", str]:
     """Test the account, and return the accepted credentials and the result as a sentence.
 
-    If Mixpanel rejects the account, the user is asked for the project id or the secret again, at most twice. A secret
-    that was not typed is not asked for.
+    If the account is rejected, the user is asked again for the answers that may be wrong, at most twice.
 
     Raises:
         AuthenticationError, ConfigError: See `_try`.
     """
-    from mixpanel_export.errors import AuthenticationError
+    from mixpanel_export.errors import AuthenticationError, ConfigError
 
     for _ in range(_MAX_ATTEMPTS - 1):
         try:
             return credentials, _try(credentials, api_url)
-        except AuthenticationError as error:
-            wrong_project = error.status_code == _FORBIDDEN
-            if not (sys.stdin.isatty() if wrong_project else secret_typed):
-                raise
-            click.echo(f"Error: {in_options(error, days=False)}", err=True)
-        if wrong_project:
-            project_id = _prompt("Project id again", "--project-id", _project_id)
-            credentials = with_changes(credentials, project_id=project_id)
-        else:
-            credentials = with_changes(credentials, secret=_typed_secret("Secret again (not shown)"))
+        except (AuthenticationError, ConfigError) as error:
+            credentials = _asked_again(error, credentials, typed)
     return credentials, _try(credentials, api_url)
+
+
+def _asked_again(error: "MixpanelDataError", credentials: "Credentials", typed: _Typed) -> "Credentials":
+    """Report *error*, and ask again for the answer that is probably wrong. The secret is asked for if the region stays.
+
+    Raises:
+        MixpanelDataError: *error*, if that answer was not typed on the terminal.
+    """
+    from mixpanel_export.errors import AuthenticationError
+
+    is_rejected = isinstance(error, AuthenticationError)
+    is_forbidden = isinstance(error, AuthenticationError) and error.status_code == _FORBIDDEN
+    is_zone = error.argument == "project_timezone" and typed.zone
+    may_ask = is_forbidden or typed.secret or typed.region if is_rejected else is_zone
+    if not (may_ask and sys.stdin.isatty()):
+        raise error
+    click.echo(f"Error: {in_options(error, days=False)}", err=True)
+    if not is_rejected:
+        return with_changes(credentials, project_timezone=prompt_zone())
+    if is_forbidden:
+        project_id = prompt("Project id again", "--project-id", checked_project_id)
+        return with_changes(credentials, project_id=project_id)
+    region = prompt_region(credentials.region) if typed.region else credentials.region
+    if typed.secret and region == credentials.region:
+        return with_changes(credentials, secret=prompt_secret("Secret again (not shown)"))
+    return with_changes(credentials, region=region)
 
 
 def _try(credentials: "Credentials", api_url: str | None) -> str:

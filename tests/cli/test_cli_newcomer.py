@@ -23,7 +23,7 @@ def test_two_commands_bring_yesterdays_events(
     monkeypatch.delenv("MPX_DB")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    account = [(b"account:", "demo.mp-service-account"), (b"id:", "12345"), (b"shown):", "demo-secret")]
+    account = [(b"account:", "demo.mp-service-account"), (b"shown):", "demo-secret"), (b"id:", "12345")]
     defaults = [(b"[us]:", ""), (b"[y/N]:", ""), (b"[Y/n]:", "")]
     shown = typed(["accounts", "add", "main"], [*account, *defaults])
     assert "Mixpanel accepts it" in shown
