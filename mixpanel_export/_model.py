@@ -82,6 +82,17 @@ class Selection:
             and set(self.events).isdisjoint(other.events)
         )
 
+    def includes(self, other: "Selection") -> bool:
+        """Whether every event of *other* is in this selection; false if that cannot be proven."""
+        return (
+            self.project == other.project
+            and self.where in {None, other.where}
+            and (
+                self.events is None
+                or (other.events is not None and set(self.events).issuperset(other.events))
+            )
+        )
+
     @property
     def names(self) -> list[str] | None:
         """The event names as a list; None for all events."""

@@ -161,9 +161,9 @@ class ExportPlan:
     one_request_seconds: float | None = None
     """The expected maximum duration of one request for all days, if that is why so few are planned; else None."""
     removed_days: int = 0
-    """The number of days in the table that are not requested, so that `replace` removes them."""
+    """The number of days in the table with events that are not requested, so that `replace` removes them."""
     removed_events: int = 0
-    """The number of events on these days, as far as the ledger has them."""
+    """The number of these events."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""

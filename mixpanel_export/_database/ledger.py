@@ -95,7 +95,7 @@ class Ledger:
                     f"table {self._table} has {batch.selection}, which may share events with {self._selection}",
                     details={"table_events": batch.selection.names, "table_where": batch.selection.where},
                     days=batch.days,
-                    advice="export into another table, or $replace this one",
+                    advice="export into another table, or $replace this one, which removes its days and selections",
                 )
 
     def check_zone(self) -> None:

@@ -1,4 +1,4 @@
-"""Finds the days that `replace` removes from a table, because the new table does not have them."""
+"""Finds the events that `replace` removes from a table, because it does not fetch them again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from mixpanel_export._database.coverage import join_days
 from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.schema import check_ledger, name_in_database, table_exists
 from mixpanel_export._local.reader import Connection, rows_per_day
-from mixpanel_export._model import Batch, Chunk
+from mixpanel_export._model import Batch, Chunk, Selection
 
 
 @dataclass(frozen=True, slots=True)
 class RemovedDays:
-    """Days of a table that a replacement does not request."""
+    """Days with events that a replacement does not request."""
 
     ranges: tuple[Chunk, ...] = ()
     """The days, as runs of consecutive days, in order."""
     events: int = 0
-    """The number of events that the table has on these days."""
+    """The number of events that are not requested again."""
 
     @property
     def number(self) -> int:
@@ -25,8 +25,10 @@ class RemovedDays:
         return sum(days.length for days in self.ranges)
 
 
-def removed_days(connection: Connection, table: str, requested: Chunk) -> RemovedDays:
-    """Return the days of *table* outside *requested*, for all selections. A missing table has no days.
+def removed_days(connection: Connection, table: str, requested: Chunk, selection: Selection) -> RemovedDays:
+    """Return the days of *table* outside *requested*, and the days with events that *selection* does not include.
+
+    A missing table has no days.
 
     Raises:
         TableFormatError: A newer release wrote the ledger.
@@ -36,10 +38,16 @@ def removed_days(connection: Connection, table: str, requested: Chunk) -> Remove
     if not table_exists(connection, name):
         return RemovedDays()
     batches = [batch for batch in read_batches(connection, name) if batch.visible]
+    # The project of imported batches is unknown, and they are replaced because nothing proves that they are complete.
+    fetched = [
+        batch for batch in batches if batch.status == "imported" or selection.includes(batch.selection)
+    ]
+    others = [batch for batch in batches if batch not in fetched and batch.rows]
     days = {day for batch in batches for day in batch.days.dates}.difference(requested.dates)
-    outside = [batch for batch in batches if not batch.days.overlaps(requested)]
-    events = sum(batch.rows for batch in outside) + _partial_rows(connection, name, batches, requested)
-    return RemovedDays(tuple(join_days(days)), events)
+    days |= {day for batch in others for day in batch.days.dates}
+    outside = [batch for batch in fetched if not batch.days.overlaps(requested)]
+    events = sum(batch.rows for batch in outside + others)
+    return RemovedDays(tuple(join_days(days)), events + _partial_rows(connection, name, fetched, requested))
 
 
 def _partial_rows(connection: Connection, table: str, batches: Sequence[Batch], requested: Chunk) -> int:

@@ -8,7 +8,8 @@ refetches days that are already in the table:
   the batches in this range, beginning with those that were checked longest ago.
 
 Days are refetched in the batches that the table has, because only whole batches are replaced. Days of the lookback that
-are missing from the table become batches of one day.
+are missing from the table become batches of one day. Earlier missing days are planned as for an export: if the project is
+small, they are one request.
 """
 
 from collections.abc import Collection, Mapping, Sequence

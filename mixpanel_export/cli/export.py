@@ -117,8 +117,8 @@ Exit codes:
     "--replace",
     section="Days",
     is_flag=True,
-    help="Replace the whole table, atomically, once every day has arrived, and remove all other days. "
-    "To refetch only some days of the table, use --append.",
+    help="Replace the whole table, atomically, once every day has arrived. This removes all other days, and the earlier "
+    "--events and --where. To refetch only some days, use --append.",
 )
 @option(
     "--yes",
@@ -240,7 +240,7 @@ def command(ctx: click.Context, /, **_: Any) -> None:
             )
         arguments = export_arguments(options, credentials, days)
         requested = str(days.first), str(days.last)
-        removed = days_removed(options.db, options.table, days) if options.replace else None
+        removed = days_removed(arguments, days) if options.replace else None
         with options_in_advice(options.events, options.where):
             if options.dry_run:
                 _print_plan(options, _plan(arguments), removed)

@@ -1,7 +1,8 @@
 """Reports the days that `mpx export --replace` removes without fetching them again, and asks before it does."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
 _MAX_RANGES = 3  # ranges of days in one line
 
 
-def days_removed(db: str, table: str, requested: "Chunk") -> "RemovedDays":
-    """Return the days of *table* that a replacement with the *requested* days removes."""
+def days_removed(arguments: Mapping[str, Any], requested: "Chunk") -> "RemovedDays":
+    """Return the days that an export with these *arguments* of `export_events` and the *requested* days removes."""
     from mixpanel_export._database.path import database_path, has_content
     from mixpanel_export._local.replaced_days import RemovedDays, removed_days
+    from mixpanel_export._model import Selection
+    from mixpanel_export._source.parameters import checked_names
 
+    db, project = arguments["db"], arguments["credentials"].project_id
     if not has_content(database_path(db)):
         return RemovedDays()
+    selection = Selection(project, checked_names(arguments["events"]), arguments["where"])
     with open_read_only(db) as connection:
-        return removed_days(connection, table, requested)
+        return removed_days(connection, arguments["table"], requested, selection)
 
 
 def _words(removed: "RemovedDays") -> str:
@@ -42,10 +47,10 @@ def confirm_removal(removed: "RemovedDays", table: str, *, confirmed: bool, quie
     """
     if not removed.number:
         return
-    text = f"--replace removes all other days of {table}: {_words(removed)}."
+    text = f"--replace removes from table {table} what is not requested: {_words(removed)}."
     asks = not (confirmed or logs_json()) and sys.stdin.isatty() and sys.stderr.isatty()
     if asks:
         say(f"{text} To refetch only the requested days, use --append.")
-        click.confirm("Remove the other days?", abort=True, err=True)
+        click.confirm("Remove them?", abort=True, err=True)
     elif not quiet:
         say(f"Warning: {text} To refetch only the requested days, use --append.")

@@ -81,7 +81,7 @@ def plan_lines(plan: ExportPlan, db: str, max_wait: float) -> list[str]:
 def _removed(days: int, events: int) -> Iterator[tuple[str, str]]:
     """Yield the number of days that a replacement removes, if any."""
     if days:
-        yield "removed", f"{count_words(days, 'day')} with {events:,} events outside the requested days"
+        yield "removed", f"{count_words(days, 'day')} with {events:,} events that are not requested"
 
 
 def _plan_remarks(plan: ExportPlan) -> Iterator[tuple[str, str]]:

@@ -49,7 +49,8 @@ Examples:
   mpx sync --all --json
 
 A section has the same keys as the options: account, project_id, region, db, table, events, where, since, lookback, budget,
-flatten and publish. If no section is given, all selections in the table are synced.
+flatten and publish. If no section is given, all selections in the table are synced; --events and --where choose one. To
+remove the others, replace the table with mpx export --replace.
 
 On success, only a summary is printed, and only on a terminal. The table _sync_changes has the changes, by day.
 

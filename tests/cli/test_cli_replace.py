@@ -52,6 +52,22 @@ def test_append_replaces_a_day_and_keeps_the_others(sim: Simulator, db: Path) ->
     assert held(db) == truth(sim)
 
 
+@pytest.mark.usefixtures("env")
+def test_events_that_the_new_selection_leaves_out_are_counted(db: Path) -> None:
+    """Replacing all events by some of them counts every day; replacing some by all counts nothing."""
+    mpx("export", *NINE_DAYS, "--parallel")
+    (count,) = query(db, "SELECT count(*) FROM events")[0]
+    some = [*NINE_DAYS, "--replace", "-e", "Sign Up"]
+    assert small_table(mpx("export", *some, "--dry-run"))["removed"].startswith(
+        f"9 days with {count:,} events"
+    )
+    assert mpx("export", *some).exit_code == 0
+    assert "removed" not in small_table(mpx("export", *NINE_DAYS, "--replace", "--dry-run"))
+    assert mpx("export", *NINE_DAYS, "--append").exit_code == 1
+    assert mpx("export", *NINE_DAYS, "--replace").exit_code == 0
+    assert mpx("export", *NINE_DAYS, "--append").exit_code == 0  # the earlier selection is gone
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 @pytest.mark.usefixtures("env")
 def test_a_terminal_asks_and_no_is_the_default(sim: Simulator, db: Path) -> None:

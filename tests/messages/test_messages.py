@@ -46,8 +46,8 @@ NOT_PROVOKED = {
     "_export/fetch_tasks.py: _fetch_until_committed": "DuckDB would have to read other lines than were staged",
     "_writer/staging.py: writing": "the staged files would have to vanish at the right moment",
     "cli/add_account.py: _new_name": "standard input would have to be a terminal",
-    "cli/add_account.py: check": "standard input would have to be a terminal",
-    "cli/add_account.py: _zone": "standard input would have to be a terminal",
+    "cli/account_questions.py: check": "standard input would have to be a terminal",
+    "cli/account_questions.py: _zone": "standard input would have to be a terminal",
     "cli/query.py: _check_parquet": "standard output would have to be a terminal",
 }
 """Places that make a message and that no case reaches, with the reason."""

@@ -142,6 +142,19 @@ def test_the_first_sync_fetches_recent_days_alone() -> None:
     assert days_of(planned.chunks) == list(range(60))
 
 
+def test_earlier_days_of_a_small_project_are_one_request() -> None:
+    """If the ledger predicts under ten seconds, days before the lookback are not divided; its days stay alone."""
+
+    def took(seconds: float) -> Batch:
+        batch = checked(1, 15, 15, 20)
+        return replace(batch, finished=night(20) + timedelta(seconds=seconds))
+
+    alone = [(number, number) for number in range(16, 21)]
+    assert spans(synced([took(0.2)], last=20).chunks) == [(0, 14), *alone]
+    assert spans(synced([took(2.0)], last=20).chunks)[-5:] == alone
+    assert len(synced([took(2.0)], last=20).chunks) > 6
+
+
 def test_a_long_lookback_does_not_fetch_each_day_alone() -> None:
     """At most a month of days that the table lacks become batches of one day."""
     planned = synced([], last=364, lookback=365)
