@@ -40,6 +40,8 @@ class ProfileRules:
         totals: The pages that have `total` and `page_size`.
         session_seconds: Time after which a session is evicted; None for no end.
         seconds_per_page: Time from a request to the first byte of its page.
+        random_bytes: Number of random bytes, in hexadecimal, in one more property of each profile, for a realistic size
+            after compression.
         cohorts: The cohorts that requests can name.
         groups: Number of profiles of each group type, by `data_group_id`.
     """
@@ -48,6 +50,7 @@ class ProfileRules:
     totals: Literal["all", "first"] = "all"
     session_seconds: float | None = None
     seconds_per_page: float = 0.0
+    random_bytes: int = 0
     cohorts: Sequence[Cohort] = ()
     groups: Mapping[str, int] = field(default_factory=dict)
 
@@ -104,7 +107,7 @@ class People:
 
     def _state(self, selection: ProfileSelection, revision: int) -> Revision:
         group = 0 if selection.group is None else 1 + crc32(selection.group.encode()) % 10**6
-        return Revision(revision, group)
+        return Revision(revision, group, self.rules.random_bytes)
 
 
 def _is_member(profile: UserProfile, cohort: Cohort) -> bool:

@@ -99,18 +99,23 @@ class Revision:
     number: int = 0
     group: int = 0
     """The number of the group type; 0 for users."""
+    random_bytes: int = 0
+    """The random bytes in each profile, besides its usual properties."""
 
 
 def generated(profile: Profile, revision: Revision, numbers: Iterable[int]) -> Iterator[UserProfile]:
     """Yield the profiles with these *numbers*, which should ascend."""
-    batch, bits = -1, array("Q")
+    batch, bits, filling, size = -1, array("Q"), b"", revision.random_bytes
     for number in numbers:
         if number // _BATCH != batch:
             batch = number // _BATCH
+            draw = Random(f"{profile.seed}:profiles:{revision.group}:{batch}")
             bits = array("Q")
-            bits.frombytes(Random(f"{profile.seed}:profiles:{revision.group}:{batch}").randbytes(24 * _BATCH))
-        at = 3 * (number % _BATCH)
-        yield _profile(profile, revision, number, bits[at : at + 3])
+            bits.frombytes(draw.randbytes(24 * _BATCH))
+            filling = draw.randbytes(size * _BATCH).hex().encode()
+        at = number % _BATCH
+        more = filling[2 * size * at : 2 * size * (at + 1)]
+        yield _profile(profile, revision, number, bits[3 * at : 3 * at + 3], more)
 
 
 def existing(profile: Profile, revision: Revision, count: int) -> range | list[int]:
@@ -134,7 +139,9 @@ def without_profile(profile: Profile, cohort: Cohort) -> list[UserProfile]:
     return [UserProfile(Text(each, each), Text(b"{}", b"{}")) for each in ids]
 
 
-def _profile(profile: Profile, revision: Revision, number: int, bits: Sequence[int]) -> UserProfile:
+def _profile(
+    profile: Profile, revision: Revision, number: int, bits: Sequence[int], filling: bytes
+) -> UserProfile:
     first, second, third = bits
     changed = first ^ _changes(number, revision)
     distinct_id = _distinct_id(profile, revision, number)
@@ -147,6 +154,8 @@ def _profile(profile: Profile, revision: Revision, number: int, bits: Sequence[i
         b'"$email":"%x@example.com","token":"%016x%08x"' % (number, third, second & 0xFFFFFFFF),
         b'"logins":%d,"balance":%d.%02d' % (changed >> 20 & 1023, changed >> 32 & 0xFFFF, changed >> 50 & 63),
     ]
+    if filling:
+        members.append(b'"random":"%s"' % filling)
     odd, awkward = round(profile.odd * _WHOLE), round(profile.awkward * _WHOLE)
     pick = first >> 48
     if pick >= odd + awkward:
