@@ -1,6 +1,5 @@
 """Settings for all tests, and the project and database of the `mpx` tests."""
 
-import gc
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -37,12 +36,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for backend, its_cases in by_backend.items():
                 for item in its_cases[(crc32(name.encode()) + BACKENDS.index(backend)) % 2 :: 2]:
                     item.add_marker("slow")
-
-
-def pytest_collection_finish() -> None:
-    """Exclude the modules and the thousands of tests from garbage collection, which would visit them in each test."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
