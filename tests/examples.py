@@ -8,7 +8,7 @@ from hypothesis import settings
 
 CORE, FULL = "core", "full"
 # A shared machine may stall anywhere, and how long an example takes is no claim of any test.
-settings.register_profile(CORE, deadline=None, max_examples=50)
+settings.register_profile(CORE, deadline=None, max_examples=30)
 settings.register_profile(FULL, deadline=None, max_examples=100)
 
 

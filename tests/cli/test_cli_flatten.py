@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from examples import slow
 from shell import mpx, typed, words_of
 from support import query
 
@@ -36,7 +37,7 @@ def test_doctor_does_not_mistake_a_flat_table_for_a_changed_export(exported: Pat
     assert "events_flat" not in mpx("doctor", "--db", str(exported)).output
 
 
-@pytest.mark.parametrize("day", ["2024-03-02", "2024-03-03"])
+@pytest.mark.parametrize("day", ["2024-03-02", *slow(["2024-03-03"])])
 def test_status_has_the_command_that_updates_a_flat_table(exported: Path, day: str) -> None:
     """A replaced or new batch makes the flat table outdated, until the command has run."""
     assert mpx("flatten", "--into", "wide").exit_code == 0

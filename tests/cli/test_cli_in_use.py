@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from examples import slow
 from shell import MPX, NINE_DAYS, held_by_another, mpx, one_error
 from support import held, truth
 
@@ -28,7 +29,7 @@ def waiting(env: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
-@pytest.mark.parametrize("words", [["status"], ["query", "FROM events"], ["retry"]])
+@pytest.mark.parametrize("words", [["status"], ["retry"], *slow([["query", "FROM events"]])])
 def test_the_export_that_holds_the_file_is_named(
     words: list[str], waiting: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from examples import slow
 from shell import MPX, held_by_another, mpx, one_error
 from support import held, query, truth
 
@@ -150,7 +151,7 @@ def test_a_file_without_events_is_not_called_complete(sim: Simulator, db: Path) 
     "sql",
     [
         "DELETE FROM events WHERE event_time::DATE = '2024-03-05'",
-        "INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events",
+        *slow(["INSERT INTO events SELECT * REPLACE (999 AS export_batch) FROM events"]),
     ],
 )
 @pytest.mark.usefixtures("env")
@@ -232,7 +233,7 @@ def test_another_project_is_not_mixed_in(sim: Simulator, monkeypatch: pytest.Mon
     assert mpx("retry", "--project-id", "12345", "-q").exit_code == 0
 
 
-@pytest.mark.parametrize("kind, code", [("429", 5), ("500", 1)])
+@pytest.mark.parametrize("kind, code", [("429", 5), *slow([("500", 1)])])
 @pytest.mark.usefixtures("env")
 def test_what_fails_again_is_reported_as_an_export_does(
     sim: Simulator, db: Path, kind: str, code: int

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from examples import slow
 from hypothesis import given
 from hypothesis import strategies as st
 from shell import MPX, held_by_another, mpx, one_error
@@ -303,7 +304,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
     assert CliRunner().invoke(cli, ["status"], color=True).stdout == plain
 
 
-@pytest.mark.parametrize("encoding, sign", [("cp1252", "#"), ("utf-8", "■")])
+@pytest.mark.parametrize("encoding, sign", [("cp1252", "#"), *slow([("utf-8", "■")])])
 def test_a_console_prints_what_it_can(env: Mapping[str, str], encoding: str, sign: str) -> None:
     """If standard output cannot encode blocks, letters are printed, and the exit code is 0."""
     mpx("export", *NINE_DAYS)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from examples import slow
 from shell import WEEK, mpx, one_error, typed
 from support import query
 
@@ -23,12 +24,11 @@ def test_only_similar_names_are_suggested() -> None:
     "words, suggestion",
     [
         (["exprot"], "'export'"),
-        (["accounts", "lst"], "'list'"),
         (["export", "--parralel"], "--parallel"),
         (["status", "--table", "evnts"], "'events'"),
-        (["retry", "--table", "Evnts"], "'events'"),
         (["query", "FROM evnts"], "events"),
         (["export", *WEEK, "--account", "mian"], "'main'"),
+        *slow([(["accounts", "lst"], "'list'"), (["retry", "--table", "Evnts"], "'events'")]),
     ],
 )
 @pytest.mark.usefixtures("env")
@@ -99,7 +99,7 @@ def test_selected_events_only_suggest(sim: Simulator) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
-@pytest.mark.parametrize("answer, code", [("n", 1), ("y", 0)])
+@pytest.mark.parametrize("answer, code", [("n", 1), *slow([("y", 0)])])
 @pytest.mark.usefixtures("env")
 def test_a_terminal_asks_about_a_mistyped_event(answer: str, code: int, sim: Simulator) -> None:
     """The default answer is no."""
@@ -113,10 +113,10 @@ def test_a_terminal_asks_about_a_mistyped_event(answer: str, code: int, sim: Sim
     "first, second, option",
     [
         (["-e", "Sign Up,Page View"], [], "--events 'Page View,Sign Up'"),
-        (["-e", "a,b", "--allow-new-events"], ["-e", "a"], "--events a,b"),
         ([], ["-e", "Sign Up"], "leave out --events"),
         (["--where", 'properties["plan"] == "free"'], [], '--where \'properties["plan"] == "free"\''),
-        ([], ["--where", "true"], "leave out --where"),
+        *slow([([], ["--where", "true"], "leave out --where")]),
+        *slow([(["-e", "a,b", "--allow-new-events"], ["-e", "a"], "--events a,b")]),
     ],
 )
 @pytest.mark.usefixtures("env")

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from examples import slow
 from shell import held_by_another, mpx, one_error, typed
 from support import held, query, truth
 
@@ -43,7 +44,7 @@ def test_two_nights(sim: Simulator, db: Path) -> None:
     assert (synced["added"], synced["removed"], synced["rekeyed"], synced["has_failures"]) == (0, 0, 0, False)
 
 
-@pytest.mark.parametrize("since", ["-9d", str(ago(9))])
+@pytest.mark.parametrize("since", ["-9d", *slow([str(ago(9))])])
 def test_an_earlier_first_day_adds_days(since: str, sim: Simulator, db: Path) -> None:
     """The sync fetches the days before the table's first day, and later syncs keep them."""
     mpx("sync", "--since", "-3d")
@@ -53,7 +54,7 @@ def test_an_earlier_first_day_adds_days(since: str, sim: Simulator, db: Path) ->
     assert synced["days"] == [str(ago(9)), str(ago(1))]
 
 
-@pytest.mark.parametrize("since, day", [("-2d", ago(2)), (str(ago(2)), ago(2)), ("today", None)])
+@pytest.mark.parametrize("since, day", [("-2d", ago(2)), ("today", None), *slow([(str(ago(2)), ago(2))])])
 def test_a_later_first_day_has_no_effect(since: str, day: date | None, sim: Simulator, db: Path) -> None:
     """A note says so, with the command that removes target days, if the range has a day."""
     mpx("sync", "--since", "-4d")

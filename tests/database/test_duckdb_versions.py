@@ -134,7 +134,7 @@ async def test_older_releases_read_and_write_our_file(
     assert older.run(db, "SELECT note FROM notes") == [["mine"]]
 
 
-@pytest.mark.parametrize("beside", ["alone", "beside mixpanel_data"])
+@pytest.mark.parametrize("beside", ["beside mixpanel_data", *slow(["alone"])])
 @pytest.mark.parametrize(
     "version, storage",
     [("1.4.5", "v1.4.0"), *slow([("1.2.2", "v1.0.0"), ("1.4.5", "v1.0.0"), ("1.4.5", "v1.2.0")])],
@@ -162,7 +162,7 @@ async def test_a_file_of_an_older_release_takes_an_export(
         assert maker.run(db, THEIRS) == before
 
 
-@pytest.mark.parametrize("mode", ["append", "resume"])
+@pytest.mark.parametrize("mode", ["append", *slow(["resume"])])
 async def test_mixpanel_datas_own_table_is_not_added_to(
     mode: Literal["append", "resume"], release: Callable[[str], Release], tmp_path: Path
 ) -> None:

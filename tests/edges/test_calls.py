@@ -21,7 +21,7 @@ NAMES = ["Sign Up", "Page View"]
     "names",
     [
         pytest.param(lambda: (name for name in NAMES), id="generator"),
-        pytest.param(lambda: np.array(NAMES), id="numpy"),
+        pytest.param(lambda: np.array(NAMES), id="numpy", marks=pytest.mark.slow),
         pytest.param(lambda: pd.Series(NAMES), id="pandas"),
         pytest.param(lambda: map(str, NAMES), id="map", marks=pytest.mark.slow),
         pytest.param(lambda: filter(None, NAMES), id="filter", marks=pytest.mark.slow),

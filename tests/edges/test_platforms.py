@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import duckdb
 import pytest
+from examples import slow
 from support import RETRY_AT_ONCE, export, held, simulator, truth
 
 from mixpanel_export import DatabaseLockedError, Workspace
@@ -76,7 +77,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, in_use: Callable[[str], bool]) -> li
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc lists the open and mapped files")
 @pytest.mark.parametrize(
-    "fault", [None, Fault("cut_line", times=2, position=0.7), Fault("error_line", times=2)]
+    "fault", [Fault("cut_line", times=2, position=0.7), *slow([None, Fault("error_line", times=2)])]
 )
 def test_no_open_file_is_removed(fault: Fault | None, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows would refuse to remove it, also if it is mapped."""

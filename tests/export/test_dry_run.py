@@ -219,7 +219,7 @@ def test_without_a_file_it_plans_from_nothing_and_makes_none(
     assert not db.stat().st_size
 
 
-@pytest.mark.parametrize("mode", ["--resume", "--append", "--replace"])
+@pytest.mark.parametrize("mode", ["--replace", *slow(["--resume", "--append"])])
 @pytest.mark.usefixtures("url")
 def test_it_changes_no_file_and_takes_no_quota(sim: Simulator, db: Path, mode: str) -> None:
     """The database and the quota file stay identical, even if the export would replace the table."""

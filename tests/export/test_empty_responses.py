@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from examples import slow
 from support import Body, export, held, ledger, query, simulator, truth
 
 from mixpanel_export._export.empty_responses import MAX_REQUESTS
@@ -46,7 +47,7 @@ def once(*numbers: int) -> Callable[[Days, int], bool]:
     return lambda asked, count: count == 1 and asked[0] == asked[1] and asked[0] in days
 
 
-@pytest.mark.parametrize("number", [0, 4, 8])
+@pytest.mark.parametrize("number", [0, *slow([4, 8])])
 async def test_a_day_that_was_silent_once_loses_nothing(db: Path, number: int) -> None:
     """The day is requested again, wherever it is, and its events arrive."""
     sim = simulator()

@@ -41,7 +41,7 @@ PASSING = [
 ]  # fmt: skip
 
 
-OFTEN = ["429", "503", "timeout_error", "terminated_early", "reset", "truncated_gzip", "garbage_line"]
+OFTEN = ["429", "timeout_error", "terminated_early", "reset", "garbage_line"]
 """One fault for each way to pass, for the core run."""
 
 
@@ -212,7 +212,7 @@ async def test_a_valid_chunk_is_committed_while_others_take_long(db: Path) -> No
     assert held(db) == truth(sim)
 
 
-@pytest.mark.parametrize("after", [0.05, 0.3, *slow([0.0, 0.6])])
+@pytest.mark.parametrize("after", [0.05, *slow([0.0, 0.3, 0.6])])
 async def test_cancelling_leaves_whole_batches_and_nothing_else(db: Path, after: float) -> None:
     """A cancelled export leaves no staging, and the batches that it committed are complete."""
     sim = simulator(events_per_day=500, first_byte=0.1)

@@ -102,7 +102,7 @@ OLDER_LEDGERS = {
 
 @pytest.mark.parametrize("hidden", [*slow([0]), 1], ids=["visible", "hidden"])
 @pytest.mark.parametrize("hour", [24 * 3, *slow([None, 1_000_000])], ids=["a later day", "no time", "no day"])
-@pytest.mark.parametrize("version", OLDER_LEDGERS)
+@pytest.mark.parametrize("version", [2, *slow([1])])
 def test_a_file_with_an_older_ledger_knows_its_strays(
     db: Path, version: int, hour: int | None, hidden: int
 ) -> None:
@@ -248,7 +248,7 @@ def test_a_table_may_have_any_name(db: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "ids", [('{"a":1.50}', '{"a":1.5}'), ("[1.00000000000000001]", "[1.0]"), ("-0", "0")]
+    "ids", [('{"a":1.50}', '{"a":1.5}'), *slow([(("[1.00000000000000001]", "[1.0]"),), (("-0", "0"),)])]
 )
 def test_ids_are_compared_as_they_were_sent(db: Path, ids: tuple[str, str]) -> None:
     """Ids that DuckDB would write in the same way are different if they were sent differently."""

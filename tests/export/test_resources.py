@@ -70,7 +70,7 @@ def folder_moved(db: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody move a file that is open")
-@pytest.mark.parametrize("change", [Path.unlink, replaced, *slow([moved, folder_moved])])
+@pytest.mark.parametrize("change", [Path.unlink, *slow([replaced, moved, folder_moved])])
 async def test_a_file_that_is_gone_is_never_a_success(change: Callable[[Path], object], db: Path) -> None:
     """If the database is moved, removed or replaced during commits, the error says so."""
     told: list[BatchProgress] = []
@@ -97,7 +97,7 @@ async def test_a_file_that_was_moved_can_be_put_back_and_completed(db: Path) -> 
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("damage", ["cut", "flipped"])
+@pytest.mark.parametrize("damage", ["cut", *slow(["flipped"])])
 async def test_a_damaged_file_is_an_error_that_says_so(damage: str, db: Path) -> None:
     """No request is sent, and the file is left unchanged so that it can be repaired."""
     sim = simulator()
@@ -305,7 +305,7 @@ async def by_a_sibling(call: Callable[[], Coroutine[Any, Any, object]], asked: a
             tasks.start_soon(fail)
 
 
-@pytest.mark.parametrize("stop", [by_time, by_its_group, *slow([by_a_sibling])])
+@pytest.mark.parametrize("stop", [by_time, *slow([by_its_group, by_a_sibling])])
 @pytest.mark.parametrize("fault", ["stall", *slow(["stall_before_head", "500"])])
 async def test_a_cancelled_export_leaves_nothing_running(stop: Any, fault: Any, db: Path) -> None:
     """No task, thread, connection, transaction or staging is left, whether or not the server is responding."""

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from changing_days import DAYS, FIRST, Line, Server, table
 from changing_days import rows as rows_of
+from examples import slow
 from support import export_from, ledger, query
 from syncs import sync
 
@@ -97,7 +98,7 @@ async def test_late_removed_and_merged_events_are_reported(db: Path) -> None:
     assert table(db) == rows(server)
 
 
-@pytest.mark.parametrize("left", [0, 1, 4, 5])
+@pytest.mark.parametrize("left", [4, 5, *slow([0, 1])])
 async def test_a_day_that_lost_over_half_of_its_events_is_kept(db: Path, left: int) -> None:
     """The old rows stay until the loss is accepted; a day with exactly half of its events is replaced."""
     server = full()

@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from examples import slow
 from flats import equal, held, make_flat, sent, store, types
 from support import export, query, simulator
 
@@ -111,7 +112,7 @@ async def test_forgetting_leaves_later_batches_to_flatten(db: Path) -> None:
     assert query(db, "SELECT count(DISTINCT export_batch) FROM events_flat") == [(1,)]
 
 
-@pytest.mark.parametrize("matches", [False, True])
+@pytest.mark.parametrize("matches", [False, *slow([True])])
 async def test_forgetting_never_empties_a_replaced_day(db: Path, *, matches: bool) -> None:
     """An outdated flat table is brought up to date, so it loses no other rows, whether or not the person has events."""
     await export(simulator(), db, last="2024-03-02", chunk_days=1)

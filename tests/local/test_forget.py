@@ -229,8 +229,7 @@ def test_a_hidden_row_with_the_identity_of_a_removed_one_goes_too(db: Path) -> N
     "name, key",
     [
         ("user_id", "$user_id"),
-        ("device_id", "$device_id"),
-        ("before_identity", "$distinct_id_before_identity"),
+        *slow([("device_id", "$device_id"), ("before_identity", "$distinct_id_before_identity")]),
     ],
 )
 def test_further_properties_are_compared_on_demand(db: Path, name: str, key: str) -> None:
@@ -422,7 +421,7 @@ def test_a_kill_leaves_everything_or_nothing(db: Path, days: dict[str, list[byte
     after = contents(db)
     context = multiprocessing.get_context("spawn")
     seen = set()
-    for statement in range(24, 120, 24):
+    for statement in range(24, 120, 48):
         copy = tmp_path / f"{statement}.duckdb"
         copy.write_bytes(template)
         child = context.Process(target=_die, args=(copy, statement))

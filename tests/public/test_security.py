@@ -221,7 +221,7 @@ def test_a_table_is_a_plain_name(table: str, db: Path) -> None:
     assert not db.exists()
 
 
-@pytest.mark.parametrize("table", ["select", "TABLE", *slow(["events", "0"])])
+@pytest.mark.parametrize("table", ["select", *slow(["TABLE", "events", "0"])])
 def test_a_keyword_is_a_name_like_any_other(table: str, db: Path) -> None:
     """Names are quoted everywhere."""
     sim = simulator()
@@ -245,7 +245,7 @@ AWKWARD = [
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows forbids most of these names")
-@pytest.mark.parametrize("name", [*QUICK_NAMES[:2], *slow([*QUICK_NAMES[2:], *AWKWARD, "a\nb"])])
+@pytest.mark.parametrize("name", [QUICK_NAMES[0], *slow([*QUICK_NAMES[1:], *AWKWARD, "a\nb"])])
 def test_a_path_is_a_path(name: str, tmp_path: Path) -> None:
     """No character in a path has a meaning in SQL or in a pattern; nothing is written elsewhere."""
     sim = simulator()

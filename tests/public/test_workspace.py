@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import workspaces
 from anyio.from_thread import BlockingPortal
+from examples import slow
 from loops import inside_asyncio, inside_trio, plainly
 from workspaces import CREDENTIALS, DAYS, FIRST, LAST, Days, Served, checksum_of
 
@@ -39,7 +40,7 @@ environment = workspaces.environment
 served = workspaces.served
 
 
-@pytest.mark.parametrize("where", [plainly, inside_asyncio, inside_trio])
+@pytest.mark.parametrize("where", [plainly, inside_asyncio, *slow([inside_trio])])
 def test_a_parallel_fetch_brings_the_set_of_events(
     where: Callable[[Callable[[], ParallelFetchResult]], ParallelFetchResult], served: Served
 ) -> None:
@@ -179,7 +180,7 @@ def test_bad_arguments_cost_no_request(arguments: dict[str, Any], argument: str,
     assert not served.workspace.db_path.exists()
 
 
-@pytest.mark.parametrize("batch_size", [100, 1000, 100_000])
+@pytest.mark.parametrize("batch_size", [100, *slow([1000, 100_000])])
 def test_batch_size_changes_nothing(batch_size: int, served: Served) -> None:
     """mixpanel_data's batch_size is accepted within its range and has no effect."""
     result = served.workspace.fetch_events(**DAYS, batch_size=batch_size)

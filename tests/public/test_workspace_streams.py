@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import workspaces
 from anyio.from_thread import BlockingPortal
+from examples import slow
 from loops import inside_asyncio, plainly
 from workspaces import COLUMNS, CREDENTIALS, DAYS, FIRST, LAST, Served, first_wins, in_order, serving
 
@@ -56,7 +57,7 @@ def test_a_stream_agrees_with_the_table(portal: BlockingPortal, tmp_path: Path) 
     assert in_order(streamed) == in_order(table)
 
 
-@pytest.mark.parametrize("zone, hours", [(None, -9), ("US/Pacific", 8), ("UTC", 0)])
+@pytest.mark.parametrize("zone, hours", [(None, -9), ("US/Pacific", 8), *slow([("UTC", 0)])])
 def test_the_zone_of_a_project_holds_for_fetches_and_streams(
     zone: str | None, hours: int, portal: BlockingPortal, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from examples import slow
 from report_pages import CONTROL, create_database, report_data
 
 from mixpanel_export import Workspace
@@ -15,7 +16,7 @@ def path(tmp_path: Path) -> Path:
     return create_database(tmp_path / "events.duckdb")
 
 
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("flat", [True, *slow([False])])
 def test_no_value_is_in_the_page(path: Path, flat: bool) -> None:
     """No value of a property, no id, no line, no filter and no text of a response is anywhere in the file."""
     if flat:

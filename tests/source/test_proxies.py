@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from examples import slow
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import PATH
@@ -99,7 +100,7 @@ def test_https_proxy_goes_before_all_proxy(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("no_proxy", LISTS)
-@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize("http2", [True, *slow([False])])
 async def test_no_proxy_never_stops_a_request(
     no_proxy: str, http2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

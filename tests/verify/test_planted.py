@@ -24,9 +24,20 @@ class Planted:
 
 
 def planted(name: str, *statements: str, days: Iterable[int] = (5,)) -> object:
-    return pytest.param(Planted(name, statements, [DAYS[number] for number in days]), id=name)
+    marks = [pytest.mark.slow] if name in SLOW else []
+    return pytest.param(Planted(name, statements, [DAYS[number] for number in days]), id=name, marks=marks)
 
 
+SLOW = {
+    "the first half of a day",
+    "every row of a day twice",
+    "rows of a day twice, a second later",
+    "another name everywhere",
+    "a name in lower case",
+    "an event that is missing everywhere",
+    "no rows at all",
+    "every tenth row less",
+}
 PLANTED = [
     planted("a day without rows", f"DELETE FROM events WHERE {FIFTH}"),
     planted(
