@@ -180,6 +180,7 @@ def _batch(
     for i in range(size):
         when, what, more = bits[3 * i : 3 * i + 3]
         second = _second(start, when) if clock is None else clock.local_second(i, _second(start, when))
+        moment = second if clock is None else clock.utc(second)
         delay = (
             (more & 0xFFFFFFFF) * _LATEST_MS >> 32
             if (when >> 44 & 0xFFFF) < late
@@ -191,8 +192,8 @@ def _batch(
         if pick < without_id:
             insert_id = no_id[pick % len(no_id)]
         elif pick < unusual:
-            time, distinct_id, insert_id = _odd(what >> 48, time, distinct_id, insert_id)
-        processed = (second if clock is None else clock.utc(second)) * 1000 + delay
+            time, distinct_id, insert_id = _odd(what >> 48, second, moment, distinct_id, insert_id)
+        processed = moment * 1000 + delay
         text = _text(time, distinct_id, insert_id, body, processed)
         yield (name, time, distinct_id, insert_id, processed, text, None), body
 
@@ -213,10 +214,16 @@ def _picked(pieces: Material, what: int, more: int) -> tuple[int, bytes, bytes]:
 _NO_ID = (b"", b'""', b"null")
 
 
-def _odd(pick: int, time: bytes, distinct_id: bytes, insert_id: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return the three values, one of them replaced with an unusual value that was observed or is possible."""
-    clock = datetime.fromtimestamp(int(time), UTC)
-    abroad = clock + timedelta(hours=5, minutes=30)
+def _odd(
+    pick: int, second: int, moment: int, distinct_id: bytes, insert_id: bytes
+) -> tuple[bytes, bytes, bytes]:
+    """Return time and ids, one of them replaced with an unusual value that was observed or is possible.
+
+    Texts with an offset have *moment*, the event's time in UTC, so that they are on the same day as the event.
+    """
+    time = b"%d" % second
+    clock, utc = datetime.fromtimestamp(second, UTC), datetime.fromtimestamp(moment, UTC)
+    abroad = utc + timedelta(hours=5, minutes=30)
     times = (
         b"",
         b"null",
@@ -226,7 +233,7 @@ def _odd(pick: int, time: bytes, distinct_id: bytes, insert_id: bytes) -> tuple[
         b"%s.75" % time,
         b"%s999" % time,
         b'"yesterday"',
-        f'"{clock:%Y-%m-%dT%H:%M:%S}Z"'.encode(),
+        f'"{utc:%Y-%m-%dT%H:%M:%S}Z"'.encode(),
         f'"{clock:%Y-%m-%d %H:%M:%S}"'.encode(),
         f'"{abroad:%Y-%m-%dT%H:%M:%S}+05:30"'.encode(),
     )
