@@ -429,9 +429,9 @@ def test_what_duckdb_spills_is_private(left_behind: bool, db: Path) -> None:
         folder.mkdir(mode=0o755)
     with connected_for_export(db) as connection:
         assert connection.execute("SELECT current_setting('temp_directory')").fetchall() == [(str(folder),)]
-        connection.execute("SET memory_limit = '80MB'")
+        connection.execute("SET memory_limit = '40MB'")
         connection.execute(
-            "CREATE TABLE t AS SELECT hash(i)::VARCHAR || hash(i + 1)::VARCHAR AS s FROM range(2000000) r(i) ORDER BY s"
+            "CREATE TABLE t AS SELECT hash(i)::VARCHAR || hash(i + 1)::VARCHAR AS s FROM range(700000) r(i) ORDER BY s"
         )
         assert list(folder.iterdir())
         assert folder.stat().st_mode & 0o777 == 0o700

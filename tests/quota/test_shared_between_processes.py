@@ -95,6 +95,7 @@ def test_processes_together_keep_mixpanels_limits(tmp_path: Path, processes: int
     assert [held(share.db) for share in parts] == [truth(sim, *share.days) for share in parts]
 
 
+@pytest.mark.slow
 def test_an_hour_that_is_spent_is_spent_for_all(tmp_path: Path) -> None:
     """Two processes that need 8 requests of the hour's 6, and do not wait, leave 2 for `resume`, and get no 429."""
     sim = simulator(per_second=3, per_hour=6)
