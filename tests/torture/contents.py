@@ -19,7 +19,7 @@ from .flat import SUFFIX
 from .project import Selection
 
 _COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
-_LEDGER_TABLES = frozenset({*LEDGER_TABLES, "_export_targets", "_sync_changes"})
+_LEDGER_TABLES = frozenset({*LEDGER_TABLES, "_export_snapshots", "_export_targets", "_sync_changes"})
 
 
 class Entry(NamedTuple):
