@@ -5,7 +5,7 @@ snapshot starts again from page 0.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
@@ -39,8 +39,15 @@ class SnapshotState:
     """Profiles and rejects on all pages so far."""
     rejects: int = 0
     repaired: int = 0
-    short_pages: int = 0
-    """Pages before the last one with fewer entries than a full page."""
+    last: int = 0
+    """The number of the last page that has entries."""
+    short: set[int] = field(default_factory=set)
+    """The numbers of pages with fewer entries than a full page."""
+
+    @property
+    def short_pages(self) -> int:
+        """The number of short pages before the last one."""
+        return len(self.short - {self.last})
 
     def count(self, number: int, page: ProfilePage) -> None:
         """Check that a page belongs to the session, and count it.
@@ -58,7 +65,10 @@ class SnapshotState:
         self.entries += page.entries
         self.rejects += len(page.rejects)
         self.repaired += len(page.originals)
-        self.short_pages += number < self.session.pages - 1 and page.entries < self.session.page_size
+        if page.entries:
+            self.last = max(self.last, number)
+        if page.entries < self.session.page_size:
+            self.short.add(number)
 
 
 class PageFailedError(Exception):
@@ -116,7 +126,8 @@ class Pages:
             nonlocal received
             page = await self.page(number, session)
             received += page.entries
-            await send.send((number, page))
+            if page.entries or number < session.pages:
+                await send.send((number, page))
             return page.entries
 
         async def fetch_each(numbers: Iterator[int]) -> None:
