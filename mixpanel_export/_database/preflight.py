@@ -154,7 +154,9 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
     except TableFormatError as error:
         return TableExistsError(table, f"{exists}, but {error.reason}", advice=error.advice)
     return TableExistsError(
-        table, exists, advice="use $resume to complete it, $append to add days, or $replace"
+        table,
+        exists,
+        advice="use $resume to add missing days, $append to add or refetch days, or $replace to replace all days",
     )
 
 

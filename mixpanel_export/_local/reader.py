@@ -229,18 +229,25 @@ def relation_of(connection: Connection, sql: str, parameters: Parameters) -> duc
     # result.
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_progress_bar = false")
+    if statements and statements[-1].named_parameters != parameters.keys():
+        raise ValueError(_parameter_error(sorted(statements[-1].named_parameters), parameters))
     if parameters and statements:
         *others, last = statements
-        if last.named_parameters != parameters.keys():
-            expected = ", ".join(f"${name}" for name in sorted(last.named_parameters)) or "no parameters"
-            raise ValueError(
-                f"SQL: the last statement has {expected}; pass a value for each with -p NAME=VALUE"
-            )
         for statement in others:
             connection.execute(statement)
         sql = last.query
     relation: duckdb.DuckDBPyRelation | None = connection.sql(sql, params=dict(parameters) or None)
     return relation
+
+
+def _parameter_error(names: Sequence[str], parameters: Parameters) -> str:
+    """Return the error if a statement has parameters with these *names*, but not exactly these have values."""
+    expected = ", ".join(f"${name}" for name in names) or "no parameters"
+    text = f"SQL: the last statement has {expected}; pass a value for each with -p NAME=VALUE"
+    keys = [f"${name}" for name in names if name.isidentifier()]
+    if parameters or not keys:
+        return text
+    return f"""{text}, or write the property {keys[0]} as properties->>'$."{keys[0]}"'"""
 
 
 def interruptible(connection: Connection, call: Callable[[], T]) -> T:

@@ -209,7 +209,8 @@ def _kind(error: Exception) -> str:
         "show_default": True,
         "max_content_width": WIDTH,
     },
-    epilog="Start with `mpx demo`: it needs no account.",
+    epilog="Start with `mpx demo`, which needs no account. Then: `mpx accounts add`, `mpx export --from yesterday`, and every "
+    "night `mpx sync`.",
 )
 @click.version_option(package_name="mpx-export")
 @click.pass_context

@@ -53,6 +53,7 @@ Examples:
   mpx export signups --from 2024-01-01 --to 2024-01-07 -e 'Sign Up,Log In' --db app.duckdb
   mpx export --from 2023-01 --to last-month --parallel --dry-run
   mpx export --days 30 --parallel --resume
+  mpx export --from 2024-03-05 --to 2024-03-05 --append   # refetches one day
   mpx export --parallel --resume --quiet     # for cron: fetches the missing days
   mpx export --from 2024-01 --to 2024-03 --parallel --stdout | gzip > events.ndjson.gz
 

@@ -48,6 +48,10 @@ Examples:
   mpx sync signups purchases --wait 10m
   mpx sync --all --json
 
+\b
+A line for crontab:
+  0 6 * * *  cd /srv/events && mpx sync
+
 A section has the same keys as the options: account, project_id, region, db, table, events, where, since, lookback, budget,
 flatten and publish. If no section is given, all selections in the table are synced; --events and --where choose one. To
 remove the others, replace the table with mpx export --replace.

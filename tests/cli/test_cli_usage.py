@@ -38,7 +38,7 @@ def test_the_librarys_errors_come_in_the_words_of_the_command_line() -> None:
     assert one_error(swapped).startswith("Error: --to 2024-03-01")
     assert "leave out --append" in one_error(mpx("export", *WEEK, "--append"))
     mpx("export", *WEEK)
-    assert "use --resume to complete it, --append to add days, or --replace" in one_error(
+    assert "use --resume to add missing days, --append to add or refetch days, or --replace" in one_error(
         mpx("export", *WEEK)
     )
 

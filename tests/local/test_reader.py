@@ -136,7 +136,8 @@ def test_nothing_can_be_changed(db: Path, sql: str) -> None:
         ("SELECT x FROM nope", "SQL: Catalog Error: Table with name nope does not exist!"),
         ("SELECT\n y\nFROM t", 'SQL: Binder Error: Referenced column "y" not found'),
         ("SELECT CAST('a' || x AS INTEGER) FROM t", "SQL: Conversion Error"),
-        ("SELECT * FROM t WHERE x = ?", "SQL: Invalid Input Error: Values were not provided"),
+        ("SELECT * FROM t WHERE x = ?", "SQL: the last statement has $1; pass a value"),
+        ("SELECT $city FROM t", "SQL: the last statement has $city; pass a value"),
         ("FROM connection", "SQL: Catalog Error: Table with name connection does not exist!"),
     ],
 )
