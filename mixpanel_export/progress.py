@@ -87,13 +87,13 @@ def batch_line(batch: BatchProgress, encoding: str = "utf-8") -> str:
     return f"  {failed} {head} failed" + (f": {batch.error}" if batch.error else "")
 
 
-def page_line(page: ProfileProgress, encoding: str = "utf-8") -> str:
-    """Return one line about a page of profiles, like `batch_line`."""
-    done, failed = ("✓", "✗") if _can_print("✓✗", encoding) else ("ok", "failed")
-    head = f"Page {page.page_index + 1}" + (f"/{page.total_pages}" if page.total_pages else "")
-    if page.success:
-        return f"  {done} {head} ({page.rows} rows)"
-    return f"  {failed} {head} failed" + (f": {page.error}" if page.error else "")
+def page_line(page: ProfileProgress, done: int, encoding: str = "utf-8") -> str:
+    """Return one line about a page of profiles, the last of *done* pages. Words replace signs as in `batch_line`."""
+    yes, no = ("✓", "✗") if _can_print("✓✗", encoding) else ("ok", "failed")
+    total = "" if page.total_pages is None else f"/{page.total_pages}"
+    if not page.success:
+        return f"  {no} Page {page.page_index + 1}{total} failed" + (f": {page.error}" if page.error else "")
+    return f"  {yes} Pages {done}{total} ({page.cumulative_rows} profiles)"
 
 
 def wait_line(progress: Progress, encoding: str = "utf-8") -> str:

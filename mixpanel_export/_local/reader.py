@@ -22,6 +22,7 @@ from mixpanel_export._database.coverage import Coverage, RowsPerDay, coverages
 from mixpanel_export._database.ledger import read_batches
 from mixpanel_export._database.path import check_not_empty
 from mixpanel_export._database.preflight import SHADOW, ExportSpec
+from mixpanel_export._database.profile_tables import ProfileTable, profile_tables
 from mixpanel_export._database.schema import check_ledger, comment_of, has_export_columns, table_names
 from mixpanel_export._database.target_days import read_targets
 from mixpanel_export._files import replacing
@@ -62,12 +63,13 @@ class Contents:
 
     coverages: tuple[Coverage, ...]
     replacements: tuple[Replacement, ...]
+    profiles: tuple[ProfileTable, ...]
     others: tuple[str, ...]
     """Tables that were not exported."""
     unknown: Mapping[str, int]
     """The number of rows that do not belong to a batch, for each exported table that has such rows."""
     outdated_flat_tables: tuple[FlatTable, ...]
-    """Flat tables that lack batches of their events table, or have old ones."""
+    """Flat tables that lack batches of their source table, or have old ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,8 @@ def read_contents(connection: Connection) -> Contents:
     zones = {row.table: row.zone for row in rows}
     tables = table_names(connection)
     ours = [table for table in tables if table in zones and has_export_columns(connection, table)]
+    profiles = profile_tables(connection)
+    exported = {*ours, *(table.name for table in profiles if table.rows is not None)}
     counted = {table: rows_per_day(connection, table, zones[table]) for table in ours}
     return Contents(
         coverages=coverages(
@@ -149,7 +153,8 @@ def read_contents(connection: Connection) -> Contents:
             },
         ),
         replacements=tuple(_replacements(connection, tables, rows)),
-        others=tuple(table for table in tables if table not in ours and not table.startswith("_")),
+        profiles=tuple(profiles),
+        others=tuple(table for table in tables if table not in exported and not table.startswith("_")),
         unknown=dict(_unknown(rows, counted)),
         outdated_flat_tables=tuple(outdated_flat_tables(connection)),
     )

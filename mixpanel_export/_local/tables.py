@@ -32,6 +32,8 @@ _FETCHED = {
     "_export_snapshots": "SELECT table_name, 'profiles', max(finished) FROM _export_snapshots "
     "WHERE status = 'complete' GROUP BY table_name",
 }
+_COLUMN = {"events": "event_name", "profiles": "last_seen"}
+"""A column that each type of table has."""
 
 
 def tables_of(connection: duckdb.DuckDBPyConnection, *, own: bool = False) -> list[TableInfo]:
@@ -137,11 +139,11 @@ def _exported(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, dat
         for row in connection.execute(sql).fetchall()
     ]
     # One of the user's own tables may have the name of an exported table that was dropped.
-    with_events = connection.execute(
-        f"SELECT table_name FROM duckdb_columns() WHERE column_name = 'event_name' AND {IN_MAIN}"
-    ).fetchall()
+    columns = set(
+        connection.execute(f"SELECT table_name, column_name FROM duckdb_columns() WHERE {IN_MAIN}").fetchall()
+    )
     return {
         name: (kind, at.replace(tzinfo=UTC))
         for name, kind, at in rows
-        if at and (kind != "events" or (name,) in with_events)
+        if at and (name, _COLUMN.get(kind)) in columns
     }

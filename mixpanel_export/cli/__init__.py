@@ -36,6 +36,7 @@ COMMANDS = (
     "flatten",
     "forget",
     "mp",
+    "profiles",
     "publish",
     "query",
     "quota",

@@ -183,6 +183,34 @@ _REQUESTS = (
     api_url_option,
     option("--http2", section="Connection", is_flag=True, help="Allow HTTP/2."),
 )
+_QUERIES = (
+    option(
+        "--per-hour",
+        section="How fast",
+        type=click.IntRange(0),
+        envvar="MPX_QUERY_PER_HOUR",
+        show_envvar=True,
+        default=60,
+        metavar="N",
+        help="Queries per hour that the project allows; 0 = unlimited.",
+    ),
+    option(
+        "--max-wait",
+        section="How fast",
+        callback=parse_duration,
+        default="24h",
+        metavar="DURATION",
+        help="Longest total wait for the hourly quota of queries.",
+    ),
+    option(
+        "--retries",
+        section="How fast",
+        type=click.IntRange(0),
+        default=5,
+        metavar="N",
+        help="Retries of a request that fails.",
+    ),
+)
 _OUTPUT = (
     option(
         "-q",
@@ -216,6 +244,11 @@ def credential_options(command: Command) -> Command:
 def request_options(command: Command) -> Command:
     """Add the options for quota, retries, timeouts and server."""
     return _with(_REQUESTS, command)
+
+
+def query_options(command: Command) -> Command:
+    """Add the options for the quota of the Query API."""
+    return _with(_QUERIES, command)
 
 
 def output_options(command: Command) -> Command:

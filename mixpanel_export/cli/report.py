@@ -231,6 +231,11 @@ def retry_command(ctx: click.Context) -> str:
     return quoted([program(), "retry", ctx.params["db"], *_typed_options(ctx, {"db"})])
 
 
+def profiles_command(ctx: click.Context) -> str:
+    """Return the `mpx profiles` command with the options from the command line."""
+    return quoted([program(), "profiles", ctx.params["table"], *_typed_options(ctx, {"table"})])
+
+
 def sync_command(ctx: click.Context, *more: str) -> str:
     """Return the `mpx sync` command with the names and options from the command line, and the options *more*."""
     typed = _typed_options(ctx, {"names", "accept_loss"})
@@ -311,8 +316,13 @@ def _typed_options(ctx: click.Context, without: Collection[str]) -> Iterator[str
             or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE
         ):
             continue
-        yield option.secondary_opts[-1] if value is False else option.opts[-1]
-        if name == "events":
+        word = option.secondary_opts[-1] if value is False else option.opts[-1]
+        if isinstance(value, tuple):
+            for item in value:
+                yield from (word, str(item))
+            continue
+        yield word
+        if isinstance(value, list):
             yield event_words(value)
         elif isinstance(value, float):
             yield duration_words(value)

@@ -9,11 +9,10 @@ import click
 
 from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.default_file import say_database
-from mixpanel_export.cli.duration import parse_duration
 from mixpanel_export.cli.event_names import names_in
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.open_database import open_read_only
-from mixpanel_export.cli.options import api_url_option, credential_options, db_option, option
+from mixpanel_export.cli.options import api_url_option, credential_options, db_option, option, query_options
 from mixpanel_export.cli.report import aligned, export_command
 from mixpanel_export.cli.watch import messages
 
@@ -99,32 +98,7 @@ def _parse_names(_ctx: click.Context, _option: click.Parameter, values: tuple[st
     callback=_parse_names,
     help="Events not to compare; repeatable. Write names that contain commas as a JSON list.",
 )
-@option(
-    "--per-hour",
-    section="How fast",
-    type=click.IntRange(0),
-    envvar="MPX_QUERY_PER_HOUR",
-    show_envvar=True,
-    default=60,
-    metavar="N",
-    help="Queries per hour that the project allows; 0 = unlimited.",
-)
-@option(
-    "--max-wait",
-    section="How fast",
-    callback=parse_duration,
-    default="24h",
-    metavar="DURATION",
-    help="Longest total wait for the hourly quota of queries.",
-)
-@option(
-    "--retries",
-    section="How fast",
-    type=click.IntRange(0),
-    default=5,
-    metavar="N",
-    help="Retries of a request that fails.",
-)
+@query_options
 @credential_options
 @api_url_option
 @db_option

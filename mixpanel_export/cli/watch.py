@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +16,12 @@ from mixpanel_export.cli import in_options, one_line, option_of
 from mixpanel_export.cli.log import JSONFormatter, log_event, logs_json
 from mixpanel_export.results import BatchProgress, Progress
 
+if TYPE_CHECKING:
+    from mixpanel_export.profiles import ProfileProgress
+
 BatchWatcher = Callable[[BatchProgress], None]
 ProgressWatcher = Callable[[Progress], None]
+PageWatcher = Callable[["ProfileProgress"], None]
 
 WAIT_LINE_EVERY = 60.0
 """The minimum number of seconds between two lines about waits."""
@@ -51,13 +57,19 @@ class WaitLines:
 
 @contextmanager
 def watching(
-    table: str, *, title: str | None = None, shown: bool = True, bars: bool = True, forecast: bool = True
+    table: str,
+    *,
+    title: str | None = None,
+    shown: bool = True,
+    bars: bool = True,
+    forecast: bool = True,
+    unit: str = "batches",
 ) -> Iterator[tuple[BatchWatcher, ProgressWatcher]]:
     """Yield two callbacks for an export into *table*: one for batches and one for progress.
 
     On a terminal they draw bars, if *bars* is true. Elsewhere they print a line for each batch and each wait. If
     *shown* is false they print neither, but still print the *forecast* of a long wait. With `--log-format json` they
-    write events.
+    write events. *unit* is "pages" for profiles.
     """
     from mixpanel_export.progress import can_draw, draw
 
@@ -67,10 +79,49 @@ def watching(
     elif not shown:
         yield _ignore, _Forecast() if forecast else _ignore
     elif bars and can_draw():
-        with draw(title=title or table) as watch:
+        with draw(title=title or table, unit=unit) as watch:
             yield _ignore, watch
     else:
         yield _line_printers()
+
+
+@contextmanager
+def watching_pages(
+    table: str, *, shown: bool, bars: bool, forecast: bool
+) -> Iterator[tuple[PageWatcher, ProgressWatcher]]:
+    """Yield two callbacks for an export of profiles, one for pages and one for progress; see `watching`."""
+    from mixpanel_export.progress import can_draw
+
+    with watching(table, shown=shown, bars=bars, forecast=forecast, unit="pages") as (_, on_progress):
+        if shown and logs_json():
+            yield partial(_log_page, table), on_progress
+        else:
+            yield _ignore if not shown or (bars and can_draw()) else PageLines().print, on_progress
+
+
+def _log_page(table: str, page: "ProfileProgress") -> None:
+    log_event("page", table=table, **page.to_dict())
+
+
+class PageLines:
+    """Prints lines about pages: one for each failure, and at most `MOST_LINES` for all others."""
+
+    MOST_LINES = 20
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    def print(self, page: "ProfileProgress") -> None:
+        """Print a line about *page* if another twentieth of the pages is done."""
+        from mixpanel_export.progress import page_line
+
+        if page.success:
+            before = 0 if page.page_index == 0 else self._done  # with page 0, an export starts again
+            self._done = before + 1
+            total = page.total_pages or 1
+            if self._done * self.MOST_LINES // total == before * self.MOST_LINES // total:
+                return
+        click.echo(page_line(page, self._done, sys.stderr.encoding), err=True)
 
 
 class _Forecast:

@@ -1,0 +1,259 @@
+"""`mpx profiles`: export user or group profiles into a table."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixpanel_export.cli import Interrupted, complete, print_json
+from mixpanel_export.cli.default_file import mention_other_default
+from mixpanel_export.cli.flatten import parse_names
+from mixpanel_export.cli.help import SectionedCommand
+from mixpanel_export.cli.log import log_event, logs_json
+from mixpanel_export.cli.open_database import explained
+from mixpanel_export.cli.options import (
+    api_url_option,
+    credential_options,
+    db_option,
+    option,
+    output_options,
+    query_options,
+    wait_option,
+)
+from mixpanel_export.cli.report import profiles_command
+from mixpanel_export.cli.run_export import Output, say_outdated
+from mixpanel_export.cli.watch import messages, watching_pages
+from mixpanel_export.errors import DatabaseLockedError
+
+if TYPE_CHECKING:
+    from mixpanel_export.credentials import Credentials
+    from mixpanel_export.profiles import ParallelProfileResult
+
+EXAMPLES = """\b
+Examples:
+  mpx profiles
+  mpx profiles --replace --flatten
+  mpx profiles seen --where 'properties["$last_seen"] >= "2024-01-01T00:00:00"' --properties '$email,$city,plan'
+  mpx profiles members --cohort 4711 --db app.duckdb
+  mpx profiles companies --group 8842763128917389742
+  mpx profiles --replace --quiet     # for cron
+
+\b
+Exit codes:
+  0    success
+  1    the export failed, and the table is unchanged
+  2    wrong usage
+  3    authentication or configuration failed
+  4    a table, account or file already exists or does not exist
+  5    the quota is used up
+  129  the terminal hung up
+  130  interrupted
+  143  terminated
+"""
+
+
+@click.command(
+    "profiles", cls=SectionedCommand, short_help="Export profiles into a DuckDB file.", epilog=EXAMPLES
+)
+@click.argument("table", default="profiles", shell_complete=complete.tables)
+@option(
+    "--replace",
+    section="What",
+    is_flag=True,
+    help="Replace the table, atomically, once all profiles have arrived.",
+)
+@option(
+    "--append",
+    section="What",
+    is_flag=True,
+    help="Add profiles to an existing table; replace those that it already has.",
+)
+@option(
+    "-w",
+    "--where",
+    section="What",
+    metavar="EXPR",
+    help="Export only profiles that match this Mixpanel expression.",
+)
+@option("--cohort", section="What", metavar="ID", help="Export only the members of this cohort.")
+@option(
+    "--include-all-users/--no-include-all-users",
+    section="What",
+    default=None,
+    help="With --cohort: also export members without a profile. Mixpanel includes them if the option is not given.",
+)
+@option(
+    "--properties",
+    section="What",
+    multiple=True,
+    callback=parse_names,
+    metavar="A,B",
+    help="Export only these properties; separated by commas or as a JSON list.",
+)
+@option(
+    "--id",
+    "--distinct-id",
+    "distinct_ids",
+    section="What",
+    multiple=True,
+    metavar="ID",
+    help="Export only the profile with this distinct_id; repeatable.",
+)
+@option(
+    "--group",
+    "--group-id",
+    "group",
+    section="What",
+    metavar="ID",
+    help="Export the profiles of this group type (data_group_id).",
+)
+@option(
+    "--allow-empty",
+    section="What",
+    is_flag=True,
+    help="Allow --replace to install a table without profiles.",
+)
+@option(
+    "--flatten/--no-flatten",
+    section="What",
+    setting="flatten",
+    default=False,
+    show_default=False,
+    help="After the export, update the flat tables, or create one; see mpx flatten.",
+)
+@option(
+    "--workers",
+    section="How fast",
+    type=click.IntRange(1, 5),
+    default=5,
+    metavar="N",
+    help="Requests at a time.",
+)
+@query_options
+@credential_options
+@api_url_option
+@db_option
+@wait_option
+@option(
+    "--json", "as_json", section="Output", is_flag=True, help="Print the result as JSON to standard output."
+)
+@output_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    as_json: bool,
+    quiet: bool,
+    no_progress: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Export all profiles of a project into TABLE (default: profiles) of a DuckDB file.
+
+    The table changes once, at the end. If the command fails or is interrupted, the table is unchanged. One request in the
+    Query API's hourly quota is enough for any number of profiles, unless the export must start again.
+    """
+    from mixpanel_export.credentials import resolve_credentials
+
+    if options["append"] and options["replace"]:
+        raise click.UsageError("--append and --replace cannot be combined; choose one")
+    output = Output(as_json, quiet, no_progress, verbose)
+    with messages(quiet=quiet, verbose=verbose):
+        if not quiet:
+            mention_other_default(ctx)
+        credentials = resolve_credentials(
+            options["account"], project_id=options["project_id"], region=options["region"]
+        )
+        result = fetch_profiles(options, credentials, output, profiles_command(ctx))
+        if as_json:
+            print_json(result.to_dict())
+        print_profiles(result, options["db"], output)
+        say_outdated(options["db"], output)
+
+
+def fetch_profiles(
+    options: dict[str, Any], credentials: "Credentials", output: Output, again: str
+) -> "ParallelProfileResult":
+    """Export profiles with these *options*. *again* is the command to run after an interruption.
+
+    Raises:
+        Interrupted: The user interrupted the export.
+        MixpanelDataError: The export failed, and the table is unchanged.
+    """
+    from mixpanel_export._profiles.engine import export_profiles
+    from mixpanel_export.sync import run_sync
+
+    shown = not (output.quiet or output.no_progress)
+    show = watching_pages(options["table"], shown=shown, bars=not output.verbose, forecast=not output.quiet)
+    try:
+        with show as (on_page, on_progress):
+            return run_sync(
+                export_profiles,
+                db=options["db"],
+                table=options["table"],
+                credentials=credentials,
+                where=options["where"],
+                cohort=options["cohort"],
+                properties=options["properties"],
+                distinct_ids=options["distinct_ids"] or None,
+                group=options["group"],
+                include_all_users=options["include_all_users"],
+                mode="append" if options["append"] else "replace" if options["replace"] else "create",
+                max_workers=options["workers"],
+                allow_empty=options["allow_empty"],
+                flatten=options["flatten"],
+                wait=options["wait"],
+                retries=options["retries"],
+                max_wait=options["max_wait"],
+                per_hour=options["per_hour"],
+                api_url=options["api_url"],
+                on_page=on_page,
+                on_progress=on_progress,
+            )
+    except DatabaseLockedError as error:
+        raise explained(error, str(options["db"])) from error
+    except KeyboardInterrupt as interrupt:
+        message = f"Interrupted; table {options['table']} is unchanged. To start again: {again}"
+        raise Interrupted(message) from interrupt
+
+
+def print_profiles(result: "ParallelProfileResult", db: str, output: Output) -> None:
+    """Print the summary, unless JSON is printed, and log the result."""
+    if logs_json() and not output.quiet:
+        log_event("result", **_logged(result))
+    if not (output.as_json or output.quiet):
+        click.echo("\n".join([summary_line(result, db), *remarks(result)]))
+    elif output.as_json and not output.quiet and not logs_json():
+        for line in remarks(result):
+            click.echo(line, err=True)
+
+
+def _logged(result: "ParallelProfileResult") -> dict[str, object]:
+    names = ("profiles", "updated_rows", "duplicates", "short_pages", "rejects", "repaired", "restarts")
+    return {**result.to_dict(), **{name: getattr(result, name) for name in names}}
+
+
+def summary_line(result: "ParallelProfileResult", db: str) -> str:
+    """Return the summary of an export of profiles on one line."""
+    pages = f"{result.successful_pages:,} page{'' if result.successful_pages == 1 else 's'}"
+    updated = (
+        f" ({result.total_rows:+,} rows, {result.updated_rows:,} updated)" if result.updated_rows else ""
+    )
+    return (
+        f"{result.table} in {db}: {result.profiles:,} profiles from {pages}{updated} "
+        f"in {result.duration_seconds:.1f} s"
+    )
+
+
+def remarks(result: "ParallelProfileResult") -> Iterator[str]:
+    """Yield less common facts about an export; most exports have none."""
+    for number, text in (
+        (result.duplicates, "duplicates of profiles were on several pages; each profile is stored once"),
+        (result.short_pages, "pages were not full, but all profiles are there"),
+        (result.rejects, "entries are not profiles; see _export_rejects"),
+        (result.repaired, "profiles were repaired; see _export_rejects for the original text"),
+        (result.restarts, "times, the export started again from the first page"),
+    ):
+        if number:
+            yield f"  {number:,} {text}"
