@@ -241,13 +241,15 @@ class ForgottenTable:
 
     table: str
     events: int
-    """Rows deleted from the table."""
+    """Rows deleted from the table: events, or profiles."""
     hidden_rows: int
     """Rows deleted from `_export_duplicates`, which has duplicates of visible rows."""
     raw_lines: int
     """Lines deleted from `_export_rejects`, which has rejected lines and the originals of repaired lines."""
     replacement: bool = False
     """Whether the rows belonged to an unfinished replacement of the table."""
+    type: Literal["events", "profiles"] = "events"
+    """The type of the table."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""
@@ -266,7 +268,7 @@ class ForgetResult:
 
     @property
     def total(self) -> int:
-        """The number of events, hidden rows and raw lines deleted."""
+        """The number of events, profiles, hidden rows and raw lines deleted."""
         return sum(table.events + table.hidden_rows + table.raw_lines for table in self.tables)
 
     def to_dict(self) -> dict[str, object]:

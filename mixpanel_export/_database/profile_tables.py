@@ -84,18 +84,19 @@ class StoredSelection:
             as_of_timestamp=values.get("as_of_timestamp"),
         )
 
-    def __str__(self) -> str:
-        """The selection in words."""
+    @property
+    def words(self) -> str:
+        """The selection in words, without the project."""
         parts = [
             "" if self.where is None else f"where {self.where}",
             "" if self.cohort is None else f"cohort {self.cohort}",
             "" if self.properties is None else f"properties {', '.join(self.properties)}",
-            "" if self.distinct_ids is None else f"{len(self.distinct_ids):,} chosen",
+            "" if self.distinct_ids is None else f"{len(self.distinct_ids):,} ids",
             "" if self.group is None else f"group {self.group}",
-            "" if self.behaviors is None else "chosen by behaviour",
+            "" if self.behaviors is None else "by behaviors",
             "" if self.as_of_timestamp is None else f"as of {self.as_of_timestamp}",
         ]
-        return "; ".join(filter(None, parts)) or "all profiles"
+        return ", ".join(filter(None, parts))
 
 
 _PARSED = {

@@ -18,6 +18,7 @@ from mixpanel_export._config.endpoint import export_url, query_url
 from mixpanel_export._database.connection import Connection, connected_read_only, supports_zstd
 from mixpanel_export._database.ledger import Ledger, read_batches
 from mixpanel_export._database.path import database_path
+from mixpanel_export._database.profile_tables import ProfileTable, profile_tables
 from mixpanel_export._database.schema import check_format, check_ledger, table_names
 from mixpanel_export._error_base import Problem
 from mixpanel_export._flat.state import flat_tables
@@ -238,10 +239,26 @@ def _check_contents(connection: Connection, path: Path) -> Iterator[Finding]:
             "export into a new file",
         )
     check_ledger(connection)
-    flat = {table.name for table in flat_tables(connection)}
+    others = {table.name for table in flat_tables(connection)}
+    for profiles in profile_tables(connection):
+        others.add(profiles.name)
+        yield from _check_profiles(profiles)
     for name in names:
-        if name not in flat:
+        if name not in others:
             yield from _check_table(connection, name)
+
+
+def _check_profiles(table: ProfileTable) -> Iterator[Finding]:
+    advice = f"export them again with `mpx profiles {table.name} --replace`"
+    if table.failure:
+        text = f"the last export of profiles into {table.name} failed: {table.failure.error}"
+        yield Finding(
+            "database", "warning", text, "run `mpx status` to see the command that exports them again"
+        )
+    if table.changed_rows:
+        exported = (table.rows or 0) - table.changed_rows
+        text = f"table {table.name} has {table.rows:,} profiles, but {exported:,} were exported"
+        yield Finding("database", "problem", text, advice)
 
 
 def _check_table(connection: Connection, table: str) -> Iterator[Finding]:

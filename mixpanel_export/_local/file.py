@@ -221,7 +221,7 @@ class LocalDatabase(ABC):
 
     @short_tracebacks
     def forget(self, *distinct_ids: str, also: Iterable[str] = (), table: str | None = None) -> ForgetResult:
-        """Delete every event whose `distinct_id` is in *distinct_ids* from all exported tables, or only from *table*.
+        """Delete every event and profile whose `distinct_id` is in *distinct_ids* from all exported tables, or from *table*.
 
         *also* selects additional properties to compare: `user_id` (`$user_id`), `device_id` (`$device_id`) and
         `before_identity` (`$distinct_id_before_identity`). Hidden duplicates of these events, and raw lines in which an
@@ -229,8 +229,8 @@ class LocalDatabase(ABC):
         remaining rows, so a later `resume` does not refetch them. Your own tables are not searched; the result lists
         your tables with a `distinct_id` column.
 
-        Delete the person in Mixpanel first. If an export refetches the days before Mixpanel has deleted the person, it
-        restores the events; then call `forget` again. DuckDB marks rows as deleted, but does not overwrite them at once:
+        Delete the person in Mixpanel first. If an export refetches the days or the profiles before Mixpanel has deleted
+        the person, it restores them; then call `forget` again. DuckDB marks rows as deleted, but does not overwrite them at once:
         queries no longer find them, but their bytes may remain in the file. A copy of the database (`COPY FROM
         DATABASE`) does not have them.
 

@@ -1,9 +1,10 @@
-"""Deletes people's data: events, hidden duplicates, raw lines, rows of flat tables. One transaction updates the ledger too.
+"""Deletes people's data: events, profiles, hidden duplicates, raw lines, rows of flat tables, in one transaction.
+
+The transaction also updates the ledger.
 
 A checkpoint follows. DuckDB marks rows as deleted, but does not overwrite them, so their bytes may remain in the file.
 """
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -34,7 +35,8 @@ from mixpanel_export._database.schema import (
 from mixpanel_export._database.settings import with_enough_memory
 from mixpanel_export._flat.flatten import refresh_flat_tables
 from mixpanel_export._flat.state import flat_tables
-from mixpanel_export._ndjson import canonical, normalized
+from mixpanel_export._local.forget_profiles import forget_profiles, profile_table_names
+from mixpanel_export._local.raw_lines import delete_matches, find_raw_lines
 from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.errors import ArgumentError, DatabaseError, TableFormatError, TableNotFoundError
 from mixpanel_export.results import ForgetResult, ForgottenTable
@@ -45,8 +47,6 @@ PROPERTIES = {
     "before_identity": "$distinct_id_before_identity",
 }
 """The properties that can be compared in addition to `distinct_id`, keyed by the values of *also*."""
-
-_FETCH_ROWS = 1000  # raw lines that Python fetches from DuckDB at a time
 
 _NO_ROWS = "(SELECT 0 AS rowid, batch AS export_batch, * EXCLUDE (batch) FROM _export_duplicates WHERE false)"
 _REMOVED = """
@@ -72,10 +72,6 @@ UNION SELECT id, batch FROM _hidden SEMI JOIN _winners
     AND _hidden.event_time IS NOT DISTINCT FROM _winners.event_time
     AND _hidden.distinct_id IS NOT DISTINCT FROM _winners.distinct_id
     AND json_extract_string(_hidden.properties, '$.time') IS NOT DISTINCT FROM _winners.time_text
-"""
-_RAW_LINES = """
-SELECT _export_rejects.rowid, _export_rejects.batch, reason, line
-FROM _export_rejects JOIN _export_batches USING (batch) WHERE table_name = ?
 """
 _COUNTS = """
 UPDATE _export_batches SET "rows" = "rows" - _removed, removed_duplicates = removed_duplicates - _hidden,
@@ -125,7 +121,7 @@ DELETE FROM _export_strays WHERE rowid IN (
 def forget_people(
     path: Path, distinct_ids: Sequence[str], also: Iterable[str] = (), table: str | None = None
 ) -> ForgetResult:
-    """Delete every event whose `distinct_id` is in *distinct_ids*. Either everything is deleted or nothing.
+    """Delete every event and profile whose `distinct_id` is in *distinct_ids*. Either everything is deleted or nothing.
 
     *also* has keys of `PROPERTIES`, additional properties to compare. If *table* is None, all exported tables are
     searched.
@@ -148,9 +144,9 @@ def forget_people(
         check_ledger(connection)
         names = _tables(connection, table)
         remove = partial(_forget_in_transaction, connection, names, _match(paths), distinct_ids)
-        with _errors(path, "cannot remove the events ({}), so nothing was removed"):
+        with _errors(path, "cannot remove these people ({}), so nothing was removed"):
             tables = with_enough_memory(connection, remove)
-        with _errors(path, "the events were removed, but DuckDB cannot write a checkpoint ({})"):
+        with _errors(path, "the people were removed, but DuckDB cannot write a checkpoint ({})"):
             connection.execute("CHECKPOINT")
         return ForgetResult(path, tables, _other_tables(connection) if table is None else ())
 
@@ -164,7 +160,10 @@ def _forget_in_transaction(
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE _export_ids AS SELECT unnest(?::VARCHAR[]) AS id", [list(ids)]
         )
-        tables = tuple(_forget(connection, name, match, ids) for name in names)
+        profiles = set(profile_table_names(connection))
+        tables = tuple(
+            (forget_profiles if name in profiles else _forget)(connection, name, match, ids) for name in names
+        )
         for name in names:
             refresh_flat_tables(connection, name)
     return tables
@@ -189,7 +188,7 @@ def _checked(distinct_ids: Sequence[object], also: Iterable[str]) -> list[str]:
 
 def _no_ledger(path: Path) -> DatabaseError:
     return DatabaseError(
-        f"{path} has no exported events, so nothing was removed",
+        f"{path} has no exported tables, so nothing was removed",
         advice="run `mpx upgrade` if mixpanel_data wrote the file, or choose another one",
         db_path=str(path),
     )
@@ -214,7 +213,7 @@ def _tables(connection: Connection, table: str | None) -> list[str]:
     rows = connection.execute(
         "SELECT DISTINCT table_name FROM _export_batches ORDER BY table_name"
     ).fetchall()
-    names = [name for (name,) in rows]
+    names = sorted({*(name for (name,) in rows), *profile_table_names(connection)})
     if table is None:
         return names
     own = name_in_database(connection, table)
@@ -239,10 +238,10 @@ def _forget(connection: Connection, table: str, match: str, ids: Collection[str]
     rows = _rows(connection, table)
     connection.execute(_REMOVED.format(rows=rows, match=match))
     connection.execute(_HIDDEN.format(match=match), {"table": table})
-    _find_raw_lines(connection, table, ids)
-    events = _delete(connection, rows, "_export_removed")
-    hidden = _delete(connection, "_export_duplicates", "_export_hidden")
-    raw = _delete(connection, "_export_rejects", "_export_lines")
+    find_raw_lines(connection, "_export_batches", table, ids)
+    events = delete_matches(connection, rows, "_export_removed")
+    hidden = delete_matches(connection, "_export_duplicates", "_export_hidden")
+    raw = delete_matches(connection, "_export_rejects", "_export_lines")
     if events or hidden or raw:
         connection.execute(_COUNTS)
         _correct_strays(connection, table, rows)
@@ -261,53 +260,6 @@ def _rows(connection: Connection, table: str) -> str:
             advice="undo the change, or rename the table and delete from it in SQL",
         )
     return _NO_ROWS
-
-
-def _delete(connection: Connection, table: str, matches: str) -> int:
-    """Delete the rows of *table* whose ids are in the table *matches*, and return their number."""
-    ((count,),) = connection.execute(f"SELECT count(*) FROM {matches}").fetchall()
-    if count:
-        connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT id FROM {matches})")
-    return int(count)
-
-
-def _find_raw_lines(connection: Connection, table: str, ids: Collection[str]) -> None:
-    """Fill the temporary table `_export_lines` with the raw lines in which an id occurs."""
-    # Within a longer word, the text would be part of a different id.
-    occurs = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, ids))})(?![^\W_])").search
-    matches: list[tuple[int, int, str]] = []
-    cursor = connection.execute(_RAW_LINES, [table])
-    while page := cursor.fetchmany(_FETCH_ROWS):
-        matches += [
-            (row, batch, reason) for row, batch, reason, line in page if any(map(occurs, _texts(line)))
-        ]
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE _export_lines AS "
-        "SELECT unnest(?::BIGINT[]) AS id, unnest(?::INTEGER[]) AS batch, unnest(?::VARCHAR[]) AS kind",
-        [[value[place] for value in matches] for place in range(3)],
-    )
-
-
-def _texts(line: bytes) -> Iterator[str]:
-    """Yield a raw line unchanged, then without escapes, and as DuckDB parses it if it is an event."""
-    text = line.decode("utf-8", "replace")
-    yield text
-    yield _unescaped(text)
-    event = canonical(line)
-    if event is not None:
-        yield _unescaped(normalized(event.line.decode()))
-
-
-def _unescaped(text: str) -> str:
-    """Return *text* with JSON escapes replaced with their characters. The text need not be JSON."""
-    characters = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", _character, text, flags=re.DOTALL)
-    return characters.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _character(escape: re.Match[str]) -> str:
-    if escape[1]:
-        return chr(int(escape[1], 16))
-    return {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}.get(escape[2], escape[2])
 
 
 def _correct_strays(connection: Connection, table: str, rows: str) -> None:
@@ -335,6 +287,6 @@ def _other_tables(connection: Connection) -> tuple[str, ...]:
         f"WHERE column_name = 'distinct_id' AND {IN_MAIN} AND NOT starts_with(table_name, '_') "
         "AND table_name NOT IN (SELECT table_name FROM _export_batches) "
         "AND NOT list_contains(?::VARCHAR[], table_name) ORDER BY table_name",
-        [refreshed],
+        [[*refreshed, *profile_table_names(connection)]],
     ).fetchall()
     return tuple(name for (name,) in rows)

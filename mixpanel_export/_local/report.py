@@ -30,8 +30,11 @@ def report_of(
 
     contents = read_contents(connection)
     coverages = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
-    if table is not None and not coverages:
-        names = {coverage.table for coverage in contents.coverages}
+    profiles = [each for each in contents.profiles if table in {None, each.name}]
+    if table is not None and not (coverages or profiles):
+        names = {coverage.table for coverage in contents.coverages} | {
+            each.name for each in contents.profiles
+        }
         raise TableNotFoundError(
             table,
             f"there is no exported table {table}",
@@ -39,5 +42,6 @@ def report_of(
         )
     with connection.cursor() as cursor:  # with its own settings
         cursor.execute("SET enable_progress_bar = false")
-        data = collect(cursor, path, coverages, examples=examples, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        data = collect(cursor, path, coverages, examples=examples, now=now, profiles=profiles)
     return Report(title=f"Report of {path.name}", html=render(data))

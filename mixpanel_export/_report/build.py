@@ -6,9 +6,10 @@ from pathlib import Path
 
 from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.coverage import Coverage
+from mixpanel_export._database.profile_tables import ProfileTable
 from mixpanel_export._report.activity import no_activity, read_activity
 from mixpanel_export._report.calendars import calendar_of
-from mixpanel_export._report.model import Properties, ReportData, TableReport
+from mixpanel_export._report.model import ProfilesReport, Properties, ReportData, TableReport
 from mixpanel_export._report.personal import for_report
 from mixpanel_export._report.properties import read_properties
 from mixpanel_export._report.quality import read_quality
@@ -20,9 +21,15 @@ _NO_PROPERTIES = Properties(rows=(), others=0, events=0, flat_table=None)
 
 
 def collect(
-    connection: Connection, path: Path, coverages: Iterable[Coverage], *, examples: bool, now: datetime
+    connection: Connection,
+    path: Path,
+    coverages: Iterable[Coverage],
+    *,
+    examples: bool,
+    now: datetime,
+    profiles: Iterable[ProfileTable] = (),
 ) -> ReportData:
-    """Return the data of a report on the tables in *coverages*.
+    """Return the data of a report on the tables of events in *coverages*, and on tables of *profiles*.
 
     If *examples* is false, the data do not include values of properties, ids or lines of responses.
     """
@@ -36,6 +43,16 @@ def collect(
         ),
         other_tables=tuple(names[_MOST_TABLES:]),
         examples=examples,
+        profiles=tuple(
+            ProfilesReport(
+                table.name,
+                table.rows,
+                table.last and table.last.finished,
+                table.failure and table.failure.finished,
+            )
+            for table in profiles
+            if table.rows is not None
+        ),
     )
 
 

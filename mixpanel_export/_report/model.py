@@ -248,6 +248,18 @@ class TableReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfilesReport:
+    """The report's data on one table of profiles."""
+
+    name: str
+    rows: int
+    last_export: datetime | None
+    """When the newest profiles were exported, in naive UTC."""
+    failed: datetime | None
+    """When the last export failed; None if it succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
     """The data of a page."""
 
@@ -259,3 +271,4 @@ class ReportData:
     """Exported tables that are left out."""
     examples: bool
     """Whether the page has values that may be personal data."""
+    profiles: tuple[ProfilesReport, ...] = ()

@@ -17,6 +17,7 @@ Examples:
   mpx flatten
   mpx flatten events --into wide --only '$browser,$city,plan'
   mpx flatten --per-event --auto
+  mpx flatten profiles
   mpx query 'SELECT "$browser", count(*) FROM events_flat GROUP BY ALL'
 """
 
@@ -81,7 +82,7 @@ def command(
     db: str,
     as_json: bool,
 ) -> None:
-    """Create or update a table with one typed column for each property of the events in TABLE.
+    """Create or update a table with one typed column for each property of the events or profiles in TABLE.
 
     A column is named after its property. DuckDB ignores case, so a name that differs from an earlier one only in case gets
     a number: Email, then email_2. The type is BOOLEAN, BIGINT, DOUBLE, TIMESTAMP, JSON or VARCHAR, the narrowest that holds

@@ -1,4 +1,4 @@
-"""`mpx forget`: delete people's events."""
+"""`mpx forget`: delete people's events and profiles."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -22,15 +22,15 @@ Examples:
   mpx forget user-1 '$device:4711' --also user_id --also device_id --db app.duckdb
   mpx forget user-1 --json | jq '.tables[].events'
 
-Exit code 0 means that the tables have no events of these people, even if they had none before.
+Exit code 0 means that the tables have no events or profiles of these people, even if they had none before.
 """
 
 _NOTES = """\
-Delete these people in Mixpanel too. Until Mixpanel has deleted them, an export that refetches their days restores the events.
+Delete these people in Mixpanel too. Until Mixpanel has deleted them, an export that refetches their days or profiles restores them.
 Queries no longer find the deleted rows, but their bytes can stay in the file. A copy made with COPY FROM DATABASE does not have them."""
 
 
-@click.command("forget", short_help="Delete people's events.", epilog=EXAMPLES)
+@click.command("forget", short_help="Delete people's events and profiles.", epilog=EXAMPLES)
 @click.argument("distinct_ids", metavar="DISTINCT_ID...", nargs=-1, required=True)
 @option(
     "--also",
@@ -51,13 +51,13 @@ def command(
     table: str | None,
     as_json: bool,
 ) -> None:
-    """Delete every event whose distinct_id is DISTINCT_ID from all exported tables, in one transaction.
+    """Delete every event and profile whose distinct_id is DISTINCT_ID from all exported tables, in one transaction.
 
     This includes hidden duplicates, and rejected or repaired lines in which the id occurs. mpx export --resume does not
     fetch these days again. Your own tables are not searched.
 
-    Delete the person in Mixpanel first. If an export refetches these days before Mixpanel has deleted the person, it
-    restores the events; then run mpx forget again.
+    Delete the person in Mixpanel first. If an export refetches these days or profiles before Mixpanel has deleted the
+    person, it restores them; then run mpx forget again.
 
     DuckDB marks deleted rows, but does not overwrite them immediately. Queries no longer find them, but anyone who reads
     the file byte by byte can. A copy of the database into a new file (ATTACH, then COPY FROM DATABASE) does not have
@@ -87,7 +87,7 @@ def _data_sets(db: str) -> Iterator[str]:
 
 
 def _summary_lines(result: "ForgetResult") -> list[str]:
-    rows = [("table", "events", "hidden rows", "raw lines")]
+    rows = [("table", "rows", "hidden rows", "raw lines")]
     rows += [
         (
             table.table + (" (unfinished replacement)" if table.replacement else ""),
@@ -100,7 +100,7 @@ def _summary_lines(result: "ForgetResult") -> list[str]:
     width = max(len(row[0]) for row in rows)
     lines = [f"{name:<{width}}" + "".join(f"{number:>13}" for number in numbers) for name, *numbers in rows]
     if not result.total:
-        lines.append(f"{result.path} has no matching events, so nothing was removed.")
+        lines.append(f"{result.path} has nothing about them, so nothing was removed.")
     if result.other_tables:
         lines.append(f"Not searched, because mpx did not export them: {', '.join(result.other_tables)}")
     return lines

@@ -52,6 +52,12 @@ Exit codes:
 """
 
 
+def _parse_ids(_ctx: click.Context, _option: click.Parameter, ids: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(ids):
+        raise click.BadParameter("an id is empty")
+    return ids
+
+
 @click.command(
     "profiles", cls=SectionedCommand, short_help="Export profiles into a DuckDB file.", epilog=EXAMPLES
 )
@@ -96,6 +102,7 @@ Exit codes:
     "distinct_ids",
     section="What",
     multiple=True,
+    callback=_parse_ids,
     metavar="ID",
     help="Export only the profile with this distinct_id; repeatable.",
 )

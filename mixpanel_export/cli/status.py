@@ -2,7 +2,7 @@
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
@@ -24,9 +24,11 @@ from mixpanel_export.cli.status_json import (
     publish_command,
     status_as_dict,
 )
+from mixpanel_export.cli.status_profiles import export_again, profile_facts
 
 if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage
+    from mixpanel_export._database.profile_tables import ProfileTable
     from mixpanel_export._local.reader import Contents
     from mixpanel_export._model import Chunk
     from mixpanel_export._publish.status import PublicationState
@@ -83,16 +85,18 @@ def command(
         contents = read_contents(connection)
         publications = publication_states(connection)
     chosen = [coverage for coverage in contents.coverages if table in {None, coverage.table}]
-    if table is not None and not chosen:
+    profiles = [each for each in contents.profiles if table in {None, each.name}]
+    if table is not None and not (chosen or profiles):
         _raise_not_found(table, contents)
     if as_json:
-        print_json(status_as_dict(db, chosen, contents, publications))
+        print_json(status_as_dict(db, chosen, profiles, contents, publications))
         return
     signs = signs_for(sys.stdout.encoding)
     width = get_terminal_size().columns
     lines = [f"database  {db}", ""] + [
         line for coverage in chosen for line in [*_section(coverage, db, signs, width), ""]
     ]
+    lines += [line for each in profiles for line in [*_profile_section(each, db, width), ""]]
     lines += _published(publications, db)
     lines += _footer(chosen, contents, db)
     click.echo("\n".join(lines).rstrip("\n"))
@@ -132,22 +136,36 @@ def _raise_not_found(table: str, contents: "Contents") -> None:
     raise TableNotFoundError(
         table,
         f"there is no exported table {table}",
-        advice=did_you_mean(table, (coverage.table for coverage in contents.coverages))
+        advice=did_you_mean(
+            table,
+            [coverage.table for coverage in contents.coverages] + [each.name for each in contents.profiles],
+        )
         + "leave out --table to see all tables",
     )
 
 
 def _section(coverage: "Coverage", db: str, signs: Signs, width: int) -> Iterator[str]:
-    rows = list(_facts(coverage))
-    indent = max(len(name) for name, _ in rows) + 2
-    for name, value in rows:
-        yield from _wrapped(f"{name:<{indent}}{value}", width, " " * indent)
+    yield from _fact_lines(list(_facts(coverage)), width)
     yield ""
     if coverage.dropped:
         return
     yield from calendar_lines(coverage, signs, width)
     yield from _failures(coverage, db, width)
     yield from _mismatches(coverage, db, width)
+
+
+def _profile_section(table: "ProfileTable", db: str, width: int) -> Iterator[str]:
+    yield from _fact_lines(list(profile_facts(table, _ago(table.last.finished) if table.last else "")), width)
+    command = export_again(table, db)
+    if command and (table.failure or table.changed_rows):
+        yield "To export these profiles again:"
+        yield f"  {command}"
+
+
+def _fact_lines(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
+    indent = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        yield from _wrapped(f"{name:<{indent}}{value}", width, " " * indent)
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
@@ -270,10 +288,10 @@ def _footer(chosen: "list[Coverage]", contents: "Contents", db: str) -> Iterator
         yield f"  {flatten_command(flat, db)}"
     if contents.others:
         yield f"Other tables: {', '.join(contents.others)}"
-    if not contents.coverages:
+    if not (contents.coverages or contents.profiles):
         first = quoted([program(), "export", "--from", "DATE", "--to", "DATE", "--db", db])
         yield f"{db} has no exported events yet. To export: {first}"
-    else:
+    elif contents.coverages:
         yield f"To see charts: {quoted([program(), 'report', db])}"
     retry = command_for_rest(chosen, contents, db)
     if retry:

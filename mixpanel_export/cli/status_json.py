@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from mixpanel_export.cli import program
 from mixpanel_export.cli.report import export_command, quoted
+from mixpanel_export.cli.status_profiles import profiles_as_dict
 
 if TYPE_CHECKING:
     from mixpanel_export._database.coverage import Coverage
+    from mixpanel_export._database.profile_tables import ProfileTable
     from mixpanel_export._flat.state import FlatTable
     from mixpanel_export._local.reader import Contents, Replacement
     from mixpanel_export._model import Chunk
@@ -15,12 +17,17 @@ if TYPE_CHECKING:
 
 
 def status_as_dict(
-    db: str, chosen: "list[Coverage]", contents: "Contents", publications: "list[PublicationState]"
+    db: str,
+    chosen: "list[Coverage]",
+    profiles: "list[ProfileTable]",
+    contents: "Contents",
+    publications: "list[PublicationState]",
 ) -> dict[str, Any]:
     """Return the contents of the file, with the commands that fetch the remaining days."""
     return {
         "database": db,
         "tables": [_table_as_dict(coverage, db) for coverage in chosen],
+        "profiles": [profiles_as_dict(table, db) for table in profiles],
         "replacements": [
             {
                 "table": replacement.spec.table,

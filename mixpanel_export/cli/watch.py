@@ -121,7 +121,8 @@ class PageLines:
             total = page.total_pages or 1
             if self._done * self.MOST_LINES // total == before * self.MOST_LINES // total:
                 return
-        click.echo(page_line(page, self._done, sys.stderr.encoding), err=True)
+        # The error that follows gives the reason for a failure.
+        click.echo(page_line(replace(page, error=None), self._done, sys.stderr.encoding), err=True)
 
 
 class _Forecast:
