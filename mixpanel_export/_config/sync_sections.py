@@ -26,6 +26,8 @@ class SyncSection:
     flatten: bool | None = None
     publish: str | None = None
     """The destination of the data set that is brought in step after the sync."""
+    profiles: str | None = None
+    """The table of profiles; empty for no profiles."""
 
 
 KEYS = tuple(field.name for field in fields(SyncSection))
@@ -57,6 +59,8 @@ def _section(table: Mapping[str, object], place: str) -> SyncSection:
         match value:
             case list():
                 values[key] = tuple(value)
+            case bool() if key == "profiles":
+                values[key] = "profiles" if value else ""
             case bool() | int() if key not in {"project_id", "since"}:
                 values[key] = value
             case _:
@@ -83,4 +87,6 @@ def _expected(key: str, value: object) -> str | None:
         case "since":
             return None if is_text or hasattr(value, "isoformat") else "a day, such as 2024-01-31"
         case _:
-            return None if is_text else "a non-empty string"
+            is_table = key == "profiles"
+            text = "true, false or the name of a table" if is_table else "a non-empty string"
+            return None if is_text or (is_table and isinstance(value, bool)) else text

@@ -47,8 +47,8 @@ def collect(
             ProfilesReport(
                 table.name,
                 table.rows,
-                table.last and table.last.finished,
-                table.failure and table.failure.finished,
+                table.last.finished if table.last else None,
+                table.failure.finished if table.failure else None,
             )
             for table in profiles
             if table.rows is not None

@@ -1,16 +1,13 @@
 """`mpx profiles`: export user or group profiles into a table."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mixpanel_export.cli import Interrupted, complete, print_json
+from mixpanel_export.cli import complete, print_json
 from mixpanel_export.cli.default_file import mention_other_default
 from mixpanel_export.cli.flatten import parse_names
 from mixpanel_export.cli.help import SectionedCommand
-from mixpanel_export.cli.log import log_event, logs_json
-from mixpanel_export.cli.open_database import explained
 from mixpanel_export.cli.options import (
     api_url_option,
     credential_options,
@@ -22,12 +19,11 @@ from mixpanel_export.cli.options import (
 )
 from mixpanel_export.cli.report import profiles_command
 from mixpanel_export.cli.run_export import Output, say_outdated
+from mixpanel_export.cli.run_profiles import fetch_profiles, print_profiles
 from mixpanel_export.cli.watch import messages, watching_pages
-from mixpanel_export.errors import DatabaseLockedError
 
 if TYPE_CHECKING:
     from mixpanel_export.credentials import Credentials
-    from mixpanel_export.profiles import ParallelProfileResult
 
 EXAMPLES = """\b
 Examples:
@@ -172,95 +168,25 @@ def command(
         credentials = resolve_credentials(
             options["account"], project_id=options["project_id"], region=options["region"]
         )
-        result = fetch_profiles(options, credentials, output, profiles_command(ctx))
+        shown = not (quiet or no_progress)
+        show = watching_pages(options["table"], shown=shown, bars=not verbose, forecast=not quiet)
+        result = fetch_profiles(_arguments(options, credentials), show, profiles_command(ctx))
         if as_json:
             print_json(result.to_dict())
         print_profiles(result, options["db"], output)
         say_outdated(options["db"], output)
 
 
-def fetch_profiles(
-    options: dict[str, Any], credentials: "Credentials", output: Output, again: str
-) -> "ParallelProfileResult":
-    """Export profiles with these *options*. *again* is the command to run after an interruption.
-
-    Raises:
-        Interrupted: The user interrupted the export.
-        MixpanelDataError: The export failed, and the table is unchanged.
-    """
-    from mixpanel_export._profiles.engine import export_profiles
-    from mixpanel_export.sync import run_sync
-
-    shown = not (output.quiet or output.no_progress)
-    show = watching_pages(options["table"], shown=shown, bars=not output.verbose, forecast=not output.quiet)
-    try:
-        with show as (on_page, on_progress):
-            return run_sync(
-                export_profiles,
-                db=options["db"],
-                table=options["table"],
-                credentials=credentials,
-                where=options["where"],
-                cohort=options["cohort"],
-                properties=options["properties"],
-                distinct_ids=options["distinct_ids"] or None,
-                group=options["group"],
-                include_all_users=options["include_all_users"],
-                mode="append" if options["append"] else "replace" if options["replace"] else "create",
-                max_workers=options["workers"],
-                allow_empty=options["allow_empty"],
-                flatten=options["flatten"],
-                wait=options["wait"],
-                retries=options["retries"],
-                max_wait=options["max_wait"],
-                per_hour=options["per_hour"],
-                api_url=options["api_url"],
-                on_page=on_page,
-                on_progress=on_progress,
-            )
-    except DatabaseLockedError as error:
-        raise explained(error, str(options["db"])) from error
-    except KeyboardInterrupt as interrupt:
-        message = f"Interrupted; table {options['table']} is unchanged. To start again: {again}"
-        raise Interrupted(message) from interrupt
-
-
-def print_profiles(result: "ParallelProfileResult", db: str, output: Output) -> None:
-    """Print the summary, unless JSON is printed, and log the result."""
-    if logs_json() and not output.quiet:
-        log_event("result", **_logged(result))
-    if not (output.as_json or output.quiet):
-        click.echo("\n".join([summary_line(result, db), *remarks(result)]))
-    elif output.as_json and not output.quiet and not logs_json():
-        for line in remarks(result):
-            click.echo(line, err=True)
-
-
-def _logged(result: "ParallelProfileResult") -> dict[str, object]:
-    names = ("profiles", "updated_rows", "duplicates", "short_pages", "rejects", "repaired", "restarts")
-    return {**result.to_dict(), **{name: getattr(result, name) for name in names}}
-
-
-def summary_line(result: "ParallelProfileResult", db: str) -> str:
-    """Return the summary of an export of profiles on one line."""
-    pages = f"{result.successful_pages:,} page{'' if result.successful_pages == 1 else 's'}"
-    updated = (
-        f" ({result.total_rows:+,} rows, {result.updated_rows:,} updated)" if result.updated_rows else ""
-    )
-    return (
-        f"{result.table} in {db}: {result.profiles:,} profiles from {pages}{updated} "
-        f"in {result.duration_seconds:.1f} s"
-    )
-
-
-def remarks(result: "ParallelProfileResult") -> Iterator[str]:
-    """Yield less common facts about an export; most exports have none."""
-    for number, text in (
-        (result.duplicates, "duplicates of profiles were on several pages; each profile is stored once"),
-        (result.short_pages, "pages were not full, but all profiles are there"),
-        (result.rejects, "entries are not profiles; see _export_rejects"),
-        (result.repaired, "profiles were repaired; see _export_rejects for the original text"),
-        (result.restarts, "times, the export started again from the first page"),
-    ):
-        if number:
-            yield f"  {number:,} {text}"
+def _arguments(options: dict[str, Any], credentials: "Credentials") -> dict[str, Any]:
+    """Return the arguments of `export_profiles`."""
+    passed = (
+        "db", "table", "where", "cohort", "properties", "group", "include_all_users", "allow_empty", "flatten", "wait",
+        "retries", "max_wait", "per_hour", "api_url",
+    )  # fmt: skip
+    return {
+        **{name: options[name] for name in passed},
+        "credentials": credentials,
+        "distinct_ids": options["distinct_ids"] or None,
+        "mode": "append" if options["append"] else "replace" if options["replace"] else "create",
+        "max_workers": options["workers"],
+    }

@@ -27,15 +27,18 @@ from mixpanel_export.cli.options import (
 from mixpanel_export.cli.publish import publish_after_export
 from mixpanel_export.cli.report import kept_line, sync_command, sync_line
 from mixpanel_export.cli.run_export import Output, exit_code, print_failures, request_arguments, say_outdated
+from mixpanel_export.cli.sync_profiles import sync_profiles
 from mixpanel_export.cli.sync_tasks import SyncTask, check_names, tasks_of_sections, tasks_of_table
 from mixpanel_export.cli.watch import messages, watching
 from mixpanel_export.errors import DatabaseLockedError, ExportRunningError, MixpanelDataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import date
 
     from mixpanel_export.changes import SyncResult
     from mixpanel_export.credentials import Credentials
+    from mixpanel_export.profiles import ParallelProfileResult
 
 IN_USE = 6
 """The exit code if another process uses the file."""
@@ -47,14 +50,15 @@ Examples:
   mpx sync --init                    # asks questions, and writes a section [sync.NAME] of the configuration file
   mpx sync signups purchases --wait 10m
   mpx sync --all --json
+  mpx sync --profiles                # also replaces the table profiles with the profiles of today
 
 \b
 A line for crontab:
   0 6 * * *  cd /srv/events && mpx sync
 
 A section has the same keys as the options: account, project_id, region, db, table, events, where, since, lookback, budget,
-flatten and publish. If no section is given, all selections in the table are synced; --events and --where choose one. To
-remove the others, replace the table with mpx export --replace.
+flatten, publish and profiles (true, or the name of a table). If no section is given, all selections in the table are synced;
+--events and --where choose one. To remove the others, replace the table with mpx export --replace.
 
 On success, only a summary is printed, and only on a terminal. The table _sync_changes has the changes, by day.
 
@@ -138,6 +142,12 @@ Exit codes are the same as for mpx export, and:
     help="After the sync, update the flat tables, or create one; see mpx flatten.",
 )
 @option(
+    "--profiles",
+    section="What",
+    is_flag=True,
+    help="After the events, also export profiles into the table profiles, which is replaced.",
+)
+@option(
     "--project-timezone",
     section="What",
     metavar="ZONE",
@@ -184,7 +194,7 @@ def command(
         run = partial(_sync, ctx, output=output, wait=wait, accept_loss=accept_loss, options=options)
         outcomes = [run(task) for task in tasks]
         if as_json:
-            print_json([result.to_dict() for results, _ in outcomes for result in results])
+            print_json([result for results, _ in outcomes for result in results])
     ctx.exit(next((code for _, code in outcomes if code), 0))
 
 
@@ -202,6 +212,7 @@ def _tasks(names: tuple[str, ...], everything: bool, options: dict[str, Any]) ->
         budget=options["budget"],
         flatten=options["flatten"],
         publish=options["publish"],
+        profiles="profiles" if options["profiles"] else None,
         zone=options["project_timezone"],
     )
     return tasks_of_sections(names, task) if names or everything else [task]
@@ -215,8 +226,8 @@ def _sync(
     wait: float,
     accept_loss: bool,
     options: dict[str, Any],
-) -> tuple[list["SyncResult"], int]:
-    """Run a task, and return its results and its exit code. An error does not stop the other tasks."""
+) -> tuple[list[dict[str, object]], int]:
+    """Run a task, and return its results for JSON and its exit code. An error does not stop the other tasks."""
     from mixpanel_export.credentials import resolve_credentials
 
     results: list[SyncResult] = []
@@ -236,13 +247,33 @@ def _sync(
                 _say_ignored(since, result)
             _print_result(ctx, result, output, each)
     except (MixpanelDataError, ValueError, OSError) as error:
-        report_error(ctx, error, task.name)
-        in_use = isinstance(error, DatabaseLockedError | ExportRunningError)
-        return results, IN_USE if in_use else exit_code_of(error)
-    say_outdated(task.db, output)
+        return [result.to_dict() for result in results], _report(ctx, error, task.name)
     unpublished = publish_after_export(ctx, task.db, task.publish, output) if task.publish else 0
     code = exit_code([result.export for result in results]) or unpublished
-    return results, code or int(any(result.kept for result in results))
+    code = code or int(any(result.kept for result in results))
+    profiles = partial(sync_profiles, ctx, task, output, credentials=credentials, wait=wait, options=options)
+    more, failed = _profiles(ctx, task, profiles)
+    say_outdated(task.db, output)
+    return [*(result.to_dict() for result in results), *more], code or failed
+
+
+def _profiles(
+    ctx: click.Context, task: SyncTask, export: "Callable[[str], ParallelProfileResult]"
+) -> tuple[list[dict[str, object]], int]:
+    """Export the task's profiles, if any, and return the results for JSON and the exit code."""
+    if task.profiles is None:
+        return [], 0
+    try:
+        return [{"type": "profiles", **export(task.profiles).to_dict()}], 0
+    except (MixpanelDataError, ValueError, OSError) as error:
+        return [], _report(ctx, error, f"{task.title}: profiles")
+
+
+def _report(ctx: click.Context, error: Exception, title: str | None) -> int:
+    """Print an error, and return the exit code for it."""
+    report_error(ctx, error, title)
+    in_use = isinstance(error, DatabaseLockedError | ExportRunningError)
+    return IN_USE if in_use else exit_code_of(error)
 
 
 def _typed_since(ctx: click.Context, task: SyncTask, credentials: "Credentials") -> "date | None":

@@ -34,6 +34,8 @@ class SyncTask:
     flatten: bool = False
     publish: str | None = None
     """The destination of the data set that is brought in step after the sync."""
+    profiles: str | None = None
+    """The table of profiles to bring up to date; None for no profiles."""
     zone: str | None = None
     deduped: bool = True
 
@@ -84,6 +86,7 @@ def _of_section(name: str, section: "SyncSection", default: SyncTask) -> SyncTas
         budget=default.budget if section.budget is None else section.budget,
         flatten=default.flatten if section.flatten is None else section.flatten,
         publish=section.publish or default.publish,
+        profiles=default.profiles if section.profiles is None else section.profiles or None,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ RULES = ProfileRules(cohorts=(Cohort(7, 0.1),), groups={"8842763128917389742": 5
 
 @pytest.fixture
 def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    sim = simulator(profiles=PROFILES, profile_rules=RULES)
+    sim = simulator(profiles=PROFILES, profile_rules=RULES, now=lambda: datetime.now(UTC))
     with environment(sim, tmp_path, monkeypatch):
         yield sim
 
@@ -191,3 +192,32 @@ def test_other_commands_know_the_profiles(sim: Simulator, db: Path) -> None:
     query(db, "DELETE FROM profiles WHERE distinct_id = (SELECT min(distinct_id) FROM profiles)")
     assert "2,499 profiles, but 2,500 were exported" in mpx("doctor", "--offline").stdout
     assert "1 fewer than were exported" in mpx("status").stdout
+
+
+def test_a_sync_also_replaces_the_profiles(sim: Simulator, db: Path) -> None:
+    """With --profiles, the table keeps its selection; the job prints nothing, and JSON has a result of each type."""
+    where = 'properties["logins"] > 500'
+    done(mpx("profiles", "-q", "--where", where))
+    assert done(mpx("sync", "--since", "-2d", "--profiles", "--flatten")).output == ""
+    sim.profile_revision = 1
+    results = json.loads(done(mpx("sync", "--profiles", "--flatten", "--json")).stdout)
+    assert [result.get("type") for result in results] == [None, "profiles"]
+    assert dict(query(db, "SELECT distinct_id, properties FROM profiles")) == sim.profile_truth(where=where)
+    assert query(db, "SELECT count(*) FROM profiles_flat") == query(db, "SELECT count(*) FROM profiles")
+
+
+def test_a_section_names_the_table_of_profiles(sim: Simulator, db: Path, tmp_path: Path) -> None:
+    """A failure of the profiles is one line and an exit code; the events are kept, and so is the old table."""
+    section = f'[sync.nightly]\ndb = "{db.as_posix()}"\nsince = "-2d"\nprofiles = "people"\n'
+    (tmp_path / "config.toml").write_text(section, encoding="utf-8")
+    done(mpx("sync", "nightly"))
+    sim.profile_faults = [Fault("402")]
+    result = mpx("sync", "--all")
+    assert (result.exit_code, one_error(result).startswith("Error: nightly: profiles: ")) == (1, True)
+    assert rows_of(db, "people") == truth(sim)
+    assert query(db, "SELECT count(DISTINCT event_time::DATE) FROM events") == [(2,)]
+    sim.profile_faults = []
+    done(mpx("profiles", "people", "--append", "--cohort", "7"))
+    assert "several selections" in one_error(mpx("sync", "--all"))
+    (tmp_path / "config.toml").write_text(section.replace('"people"', "3"), encoding="utf-8")
+    assert "true, false or the name of a table" in one_error(mpx("sync", "--all"))

@@ -1,0 +1,90 @@
+"""The profiles of `mpx sync`: they are exported after the events of a task."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mixpanel_export.cli.log import logs_json
+from mixpanel_export.cli.open_database import open_read_only
+from mixpanel_export.cli.report import sync_command
+from mixpanel_export.cli.run_export import Output
+from mixpanel_export.cli.run_profiles import fetch_profiles, log_profiles, summary_line
+from mixpanel_export.cli.watch import watching_pages
+from mixpanel_export.errors import SelectionError
+
+if TYPE_CHECKING:
+    from mixpanel_export._database.snapshots import Snapshot
+    from mixpanel_export.cli.sync_tasks import SyncTask
+    from mixpanel_export.credentials import Credentials
+    from mixpanel_export.profiles import ParallelProfileResult
+
+
+def sync_profiles(
+    ctx: click.Context,
+    task: "SyncTask",
+    output: Output,
+    table: str,
+    *,
+    credentials: "Credentials",
+    wait: float,
+    options: dict[str, Any],
+) -> "ParallelProfileResult":
+    """Replace *table* with its profiles of today, and return the result.
+
+    Raises:
+        Interrupted: The user interrupted the export.
+        MixpanelDataError: The export failed, and the table is unchanged.
+    """
+    shown = not (output.quiet or output.no_progress) and (sys.stderr.isatty() or logs_json())
+    show = watching_pages(table, shown=shown, bars=not output.verbose, forecast=not output.quiet)
+    arguments = {
+        "db": task.db,
+        "table": table,
+        "credentials": credentials,
+        "flatten": task.flatten,
+        "wait": wait,
+        **{name: options[name] for name in ("retries", "max_wait", "api_url")},
+        **_selection(task.db, table, credentials.project_id, wait),
+    }
+    result = fetch_profiles(arguments, show, sync_command(ctx))
+    log_profiles(result, output)
+    if not (output.as_json or output.quiet or logs_json()) and sys.stdout.isatty():
+        click.echo(summary_line(result, task.db))
+    return result
+
+
+def _selection(db: str, table: str, project: str, wait: float) -> dict[str, Any]:
+    """Return the arguments that export the profiles of *table* again; all profiles if it does not exist.
+
+    Raises:
+        SelectionError: The table does not have the profiles of one selection of this project.
+    """
+    from dataclasses import asdict
+
+    from mixpanel_export._database.path import database_path, has_content
+    from mixpanel_export._database.profile_tables import StoredSelection, profile_tables
+
+    if not has_content(database_path(db)):
+        return {"mode": "create"}
+    with open_read_only(db, wait) as connection:
+        tables = {each.name.lower(): each for each in profile_tables(connection)}
+    known = tables.get(table.lower())
+    if known is None or known.rows is None or known.last is None:
+        return {"mode": "create"}
+    _check_selection(table, known.snapshots, project)
+    return {"mode": "replace", **asdict(StoredSelection.parsed(known.last.selection))}
+
+
+def _check_selection(table: str, snapshots: "tuple[Snapshot, ...]", project: str) -> None:
+    others = {each.project for each in snapshots} - {project}
+    if others:
+        raise SelectionError(
+            f"table {table} has profiles of project {', '.join(sorted(others))}, not of project {project}",
+            advice=f"replace it once with `mpx profiles {table} --replace`, or choose another table",
+        )
+    if len({each.selection for each in snapshots}) > 1:
+        raise SelectionError(
+            f"table {table} has profiles of several selections, so a sync cannot replace it",
+            advice=f"replace it once with `mpx profiles {table} --replace`, or choose another table",
+        )
