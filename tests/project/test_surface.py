@@ -110,8 +110,8 @@ LAYERS = {
     "integrations": ("", ""),  # pages of documentation
     "cli": (
         (
-            "_compat _config _database _error_base _export _flat _local _model _planning _process _publish _quota _source _suggestions _timezones _verify batches changes credentials "
-            "errors inspection progress publication results simulator sync verification workspace"
+            "_compat _config _database _error_base _export _flat _local _model _planning _process _profiles _publish _quota _source _suggestions _timezones _verify batches changes credentials "
+            "errors inspection profiles progress publication results simulator sync verification workspace"
         ),
         "anyio click",
     ),
