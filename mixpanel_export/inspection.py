@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mixpanel_export._display import data_frame, html_frame, html_pairs, html_table
 from mixpanel_export._files import replacing
@@ -275,7 +275,8 @@ class UpgradedTable:
     name: str
     row_count: int
     date_ranges: tuple[DateRange, ...]
-    """The days of its events, and the days that mixpanel_data recorded."""
+    """The days of its events, and the days that mixpanel_data recorded; none for profiles."""
+    type: Literal["events", "profiles"] = "events"
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields in order, ready for JSON."""

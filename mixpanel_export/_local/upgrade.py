@@ -1,10 +1,10 @@
-"""Converts mixpanel_data's events tables, with every row, in one transaction.
+"""Converts mixpanel_data's tables of events and profiles, with every row, in one transaction.
 
 Each table is copied without its constraints, and then replaced with the copy. If anything fails, the file is unchanged.
 
 The days in the old `_metadata` become batches with the status `imported`. Nothing proves that they are complete,
 because mixpanel_data accepted truncated responses and recorded neither filters nor gaps. Interrupted mixpanel_data
-exports left rows on other days. These days become separate imported batches.
+exports left rows on other days. These days become separate imported batches. A table of profiles becomes one snapshot.
 """
 
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from mixpanel_export._database.schema import (
     is_table,
     table_exists,
 )
+from mixpanel_export._local.upgrade_profiles import convert_profiles, old_profile_tables
 from mixpanel_export._model import Batch, Chunk, Selection
 from mixpanel_export._timezones import naive_utc
 from mixpanel_export._tracebacks import short_tracebacks
@@ -76,12 +77,11 @@ class _Metadata:
 
 @short_tracebacks
 def upgrade_database(path: str | Path) -> UpgradeResult:
-    """Convert mixpanel_data's events tables in the file *path*, with every row, in one transaction.
+    """Convert mixpanel_data's tables of events and profiles in the file *path*, with every row, in one transaction.
 
     The days of a converted table have the status `imported`. Other days can be appended, and `replace` fetches all days
     again. `properties` still lacks `time`, `distinct_id` and `$insert_id`, which mixpanel_data removed. The file grows by
-    the size of the tables. `_metadata` becomes a view, which still has the rows for profile tables. A file without
-    events tables is unchanged.
+    the size of the tables. `_metadata` becomes a view. A file without such tables is unchanged.
 
     Raises:
         DatabaseNotFoundError: There is no such file.
@@ -96,13 +96,17 @@ def upgrade_database(path: str | Path) -> UpgradeResult:
     with connected_for_export(path) as connection:
         check_ledger(connection)
         try:
-            tables = _tables(connection)
-            _check_copy_names(connection, path, tables)
+            tables, profiles = _tables(connection), old_profile_tables(connection)
+            _check_copy_names(connection, path, [*tables, *profiles])
             if not (
-                tables or table_exists(connection, "_export_batches") or table_exists(connection, "_metadata")
+                tables
+                or profiles
+                or table_exists(connection, "_export_batches")
+                or table_exists(connection, "_metadata")
             ):
                 raise _no_upgrade_error(path)
-            return UpgradeResult(path, _convert_tables(connection, tables) if tables else ())
+            converted = _convert_tables(connection, tables, profiles) if tables or profiles else ()
+            return UpgradeResult(path, converted)
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise DatabaseError(
@@ -140,15 +144,23 @@ def _tables(connection: Connection) -> list[str]:
     return [table for (table,) in rows if columns_of(connection, table) == _COLUMNS]
 
 
-def _convert_tables(connection: Connection, tables: list[str]) -> tuple[UpgradedTable, ...]:
+def _convert_tables(
+    connection: Connection, tables: list[str], profiles: list[str]
+) -> tuple[UpgradedTable, ...]:
     with transaction(connection):
         metadata = _read_metadata(connection)
-        for table in tables:
+        for table in (*tables, *profiles):
             delete_foreign_metadata(connection, table)
         _set_metadata_aside(connection)
         create_ledger(connection)
         unknown = _Metadata(datetime.now(UTC), None)
-        return tuple(_convert(connection, table, metadata.get(table, unknown)) for table in tables)
+        return (
+            *(_convert(connection, table, metadata.get(table, unknown)) for table in tables),
+            *(
+                convert_profiles(connection, table, _NEW + table, metadata.get(table, unknown).fetched_at)
+                for table in profiles
+            ),
+        )
 
 
 def _read_metadata(connection: Connection) -> dict[str, _Metadata]:
@@ -164,8 +176,10 @@ def _read_metadata(connection: Connection) -> dict[str, _Metadata]:
 def _set_metadata_aside(connection: Connection) -> None:
     """Rename or drop the old table `_metadata`, because a view with this name is created.
 
-    It is renamed if it lists profile tables.
+    It is renamed if it lists other tables.
     """
+    if is_table(connection, PROFILES) and not connection.execute(f"FROM {PROFILES} LIMIT 1").fetchall():
+        connection.execute(f"DROP TABLE {PROFILES}")
     if not is_table(connection, "_metadata"):
         return
     if connection.execute("FROM _metadata LIMIT 1").fetchall():

@@ -24,13 +24,14 @@ Examples:
 @named_db_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(*, file: Path, as_json: bool) -> None:
-    """Convert mixpanel_data's events tables in FILE. Every row is kept.
+    """Convert mixpanel_data's tables of events and profiles in FILE. Every row is kept.
 
-    The conversion is one transaction: if anything fails, the file is unchanged. Profile tables and your own tables stay
-    as they are. A second run changes nothing.
+    The conversion is one transaction: if anything fails, the file is unchanged. Your own tables stay as they are. A second
+    run changes nothing.
 
     The converted days have the status imported. They may be incomplete, because mixpanel_data did not detect truncated
-    responses. To add other days, use mpx export --append. To fetch all days again, use mpx export --replace.
+    responses. To add other days, use mpx export --append. To fetch all days again, use mpx export --replace. To fetch
+    the profiles again, use mpx profiles --replace.
     """
     from mixpanel_export._local.upgrade import upgrade_database
 
@@ -40,9 +41,11 @@ def command(*, file: Path, as_json: bool) -> None:
     elif result.tables:
         click.echo("\n".join(map(_line, result.tables)))
     else:
-        click.echo(f"{result.path} has no events tables of mixpanel_data. Nothing was changed.")
+        click.echo(f"{result.path} has no tables of mixpanel_data. Nothing was changed.")
 
 
 def _line(table: "UpgradedTable") -> str:
+    if table.type == "profiles":
+        return f"{table.name}: {table.row_count:,} profiles upgraded"
     days = ", ".join(first if first == last else f"{first} to {last}" for first, last in table.date_ranges)
     return f"{table.name}: {table.row_count:,} rows upgraded, imported {days or 'no days'}"

@@ -26,7 +26,7 @@ DAYS = ["--from", "2024-03-01", "--to", "2024-03-09"]
 
 @pytest.fixture
 def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    sim = simulator(odd=0)
+    sim = simulator(odd=0, profiles=1_200)
     with environment(sim, tmp_path, monkeypatch):
         yield sim
 
@@ -77,6 +77,24 @@ def test_events_are_streamed_as_lines(raw: bool, sim: Simulator, tmp_path: Path)
     assert list(events[0])[:2] == (["event", "properties"] if raw else ["event_name", "event_time"])
     assert result.stderr == f"Streamed {len(events)} events.\n"
     assert not (tmp_path / "events.duckdb").exists()
+
+
+def test_profiles_are_fetched_and_streamed(sim: Simulator, tmp_path: Path) -> None:
+    """The options are mixpanel_data's, and so are the keys of the result and of the lines."""
+    answer = result_of(
+        mpx("mp", "fetch", "profiles", "people", "-p", "--workers", "3", "-o", "$email,logins")
+    )
+    assert list(answer)[:3] == ["table", "total_rows", "successful_pages"]
+    rows = dict(query(tmp_path / "events.duckdb", "SELECT distinct_id, properties FROM people"))
+    assert rows == sim.profile_truth(properties=["$email", "logins"])
+    first, second, *_ = rows
+    one = result_of(mpx("mp", "fetch", "profiles", "people", "--replace", "--distinct-id", first))
+    assert (one["type"], one["rows"]) == ("profiles", 1)
+    words = ["--distinct-ids", first, "--distinct-ids", second, "--stdout"]
+    lines = [json.loads(line) for line in mpx("mp", "fetch", "profiles", *words).stdout.splitlines()]
+    assert [line["distinct_id"] for line in lines] == [first, second]
+    for wrong in (["--replace", "--append"], ["--raw"], ["--behaviors", "{"], ["--include-all-users"]):
+        assert mpx("mp", "fetch", "profiles", *wrong).exit_code == 3
 
 
 def test_sql_is_run(db: Path, sim: Simulator, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from examples import examples, slow
 from hypothesis import given
 from hypothesis import strategies as st
-from old_files import CLAIMED, EVENTS, FETCHED, made, noons
+from old_files import CLAIMED, EVENTS, FETCHED, METADATA, made, noons
 from support import export, held, ledger, query, simulator, truth
 
 from mixpanel_export import (
@@ -84,23 +84,53 @@ def test_the_upgraded_table_is_listed_as_fetched(old: Path) -> None:
 
 
 def test_everything_else_in_the_file_stays(old: Path) -> None:
-    """Profiles with their rows in `_metadata`, and the user's own tables and views, are unchanged."""
+    """The user's own tables and views are unchanged."""
     with duckdb.connect(str(old)) as connection:
-        connection.execute(PROFILES)
         connection.execute(
             f"CREATE TABLE copied AS SELECT {FIVE} FROM events; CREATE VIEW seen AS SELECT * FROM events"
         )
         connection.execute("CREATE TABLE keyed (insert_id VARCHAR PRIMARY KEY)")
     kept = [
-        "SELECT sql FROM duckdb_tables() WHERE table_name IN ('people', 'copied', 'keyed') ORDER BY 1",
-        "FROM people",
+        "SELECT sql FROM duckdb_tables() WHERE table_name IN ('copied', 'keyed') ORDER BY 1",
         "FROM copied ORDER BY insert_id",
         "SELECT count(*) FROM seen",
-        "SELECT table_name, type, fetched_at, from_date, to_date, row_count FROM _metadata WHERE type = 'profiles'",
     ]
     before = [query(old, sql) for sql in kept]
     assert [table.name for table in upgrade_database(old).tables] == ["events"]
     assert [query(old, sql) for sql in kept] == before
+
+
+def test_profiles_are_upgraded(tmp_path: Path) -> None:
+    """Every profile is kept with the text of its properties, and the table can be flattened, updated and replaced."""
+    old = made(tmp_path / "12345.db", noons("2024-03-01", 1))
+    query(old, PROFILES)
+    before = query(old, "FROM people")
+    assert upgrade_database(old).tables[1] == UpgradedTable("people", 1, (), type="profiles")
+    assert query(old, "SELECT * EXCLUDE (export_batch) FROM people") == before
+    with Workspace.open(old, read_only=False) as workspace:
+        (table,) = [table for table in workspace.tables() if table.type == "profiles"]
+        assert table.fetched_at == datetime(2024, 4, 5, 6, 7, 8, tzinfo=UTC)
+        assert not any(column.primary_key for column in workspace.table_schema("people").columns)
+        assert workspace.flatten("people").rows == 1
+        assert workspace.forget("u1", table="people").total == 1
+    assert upgrade_database(old).tables == ()
+
+
+def test_profiles_that_an_earlier_release_left_are_upgraded(tmp_path: Path) -> None:
+    """It renamed `_metadata`, which still has the time of the fetch."""
+    old = made(tmp_path / "12345.db", noons("2024-03-01", 1))
+    upgrade_database(old)
+    with duckdb.connect(str(old)) as connection:
+        connection.execute(METADATA.replace("_metadata", "_export_profiles"))
+        connection.execute(PROFILES.replace("INSERT INTO _metadata", "INSERT INTO _export_profiles"))
+        connection.execute("DROP VIEW _metadata; CREATE VIEW _metadata AS FROM _export_profiles")
+    assert [table.name for table in upgrade_database(old).tables] == ["people"]
+    assert query(old, "SELECT table_name, type, row_count FROM _metadata ORDER BY 1") == [
+        ("events", "events", 1),
+        ("people", "profiles", 1),
+    ]
+    assert query(old, "SELECT finished FROM _export_snapshots") == [(datetime(2024, 4, 5, 6, 7, 8),)]
+    assert query(old, "SELECT count(*) FROM duckdb_tables() WHERE table_name = '_export_profiles'") == [(0,)]
 
 
 @pytest.mark.anyio

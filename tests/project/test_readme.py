@@ -35,10 +35,10 @@ def blocks(language: str) -> list[str]:
 
 
 # A block more or less, or one in another language, is an error here.
-DEMO, SHELL, FIRST_EXPORT, TESTS = blocks("bash")
+DEMO, SHELL, FIRST_EXPORT, PROFILES, TESTS = blocks("bash")
 BLOCKING, ASYNC, PANDAS = blocks("python")
 (DEMO_OUTPUT,), (CRONTAB,), (SQL,) = blocks("text"), blocks("crontab"), blocks("sql")
-LINES = [*SHELL.splitlines(), *FIRST_EXPORT.splitlines()]
+LINES = [*SHELL.splitlines(), *FIRST_EXPORT.splitlines(), *re.split(r"\n| && ", PROFILES.strip())]
 
 
 @pytest.fixture
@@ -48,6 +48,7 @@ def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     options = dict(pairwise(words))
     sim = simulator(
         events_per_day=5,
+        profiles=20,
         per_hour=60,
         now=lambda: datetime.now(UTC),
         username=options["--username"],
@@ -140,6 +141,22 @@ def test_the_sql_and_the_script_for_pandas_read_an_export(sim: Simulator, tmp_pa
     internal = {name for (name,) in query(file, "SELECT name FROM (SHOW TABLES) WHERE name <> 'events'")}
     assert internal == {span for span in SPANS if re.fullmatch(r"_[a-z]\w+", span)}
     assert len(run_script(PANDAS)["frame"]) == 5  # type: ignore[arg-type] # variables of a script have any type
+
+
+def test_profiles_are_joined_with_events(sim: Simulator, tmp_path: Path) -> None:
+    """The lines export every profile, and count the events of each plan."""
+    run_script(BLOCKING)
+    *exports, ask = re.split(r"\n| && ", PROFILES.strip())
+    for line in exports:
+        run(line)
+    answer = run(ask)
+    file = tmp_path / "mixpanel.duckdb"
+    assert dict(query(file, "SELECT distinct_id, properties FROM profiles")) == sim.profile_truth()
+    counts = query(file, ask.split('"')[1])
+    assert sum(events for _, events in counts) > 0
+    assert all(
+        re.search(rf"^│ {plan or 'NULL'} +│ +{events} │$", answer, re.MULTILINE) for plan, events in counts
+    )
 
 
 def test_the_job_for_cron_is_silent_until_something_fails(sim: Simulator, tmp_path: Path) -> None:

@@ -165,6 +165,26 @@ with mp.Workspace() as ws:
     plans = [event["properties"]["plan"] for event in ws.stream_events(**chosen, limit=3)]
     assert plans and set(plans) == {"free"} and len(plans) <= 3, plans
 
+pages = []
+with mp.Workspace() as ws:
+    people = ws.fetch_profiles("people", parallel=True, max_workers=9, on_page_complete=pages.append, progress=False)
+    assert isinstance(people, mp.ParallelProfileResult) and not people.has_failures, people
+    assert people.failed_page_indices == () and people.successful_pages == len(pages) == pages[0].total_pages
+    assert isinstance(pages[0], ProfileProgress) and max(p.cumulative_rows for p in pages) == people.total_rows
+    one = ws.sql_scalar("SELECT min(distinct_id) FROM people")
+    few = ws.fetch_profiles(name="few", distinct_ids=[one], output_properties=["$email"], progress=False, batch_size=500)
+    assert isinstance(few, mp.FetchResult) and (few.type, few.rows, few.date_range) == ("profiles", 1, None), few
+    again = ws.fetch_profiles("few", append=True, where='properties["logins"] > 500', progress=False)
+    assert ws.sql_scalar("SELECT count(*) FROM few") == again.rows + 1
+    profiles = list(ws.stream_profiles(distinct_id=one))
+    raw_profiles = list(ws.stream_profiles(raw=True))
+    answer["profiles"] = [people.total_rows, sorted(profiles[0]), len(raw_profiles), sorted(raw_profiles[0])]
+    answer["profile types"] = {t.name: t.type for t in ws.tables() if t.type != "events"}
+    for value in (people, few, *pages):
+        json.dumps(value.to_dict())
+    assert len(ws.sql("SELECT distinct_id, properties, last_seen FROM people")) == people.total_rows
+    ws.drop_all(type="profiles")
+
 with mp.Workspace.open(path) as ws:
     assert len(ws.sql("SELECT * FROM views")) == tables["views"].row_count
 with mp.Workspace.open(path, read_only=False) as ws:
@@ -270,7 +290,7 @@ def test_the_results_are_mixpanel_datas(name: str) -> None:
 def answer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The output of the script, and the simulator that it used."""
     home = tmp_path_factory.mktemp("home")
-    simulator = Simulator(events_per_day=30, per_second=0, per_hour=0)
+    simulator = Simulator(events_per_day=30, per_second=0, per_hour=0, profiles=2_300)
     program = SCRIPT.replace("mixpanel_data", "mixpanel_export")
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(simulator.serve()) as url:
         settings = {
@@ -318,6 +338,19 @@ def test_a_script_for_mixpanel_data_runs_with_its_import_changed(
         [2, "2024-01-15", "2024-01-21", 4, True],
         [3, "2024-01-22", "2024-01-28", 4, True],
     ]
+
+
+def test_the_script_fetches_every_profile(answer: tuple[dict[str, Any], Simulator, Path]) -> None:
+    """In parallel and in a stream, with mixpanel_data's keys; tables of profiles have their type."""
+    told, simulator, _ = answer
+    profiles = len(simulator.profile_truth())
+    assert told["profiles"] == [
+        profiles,
+        ["distinct_id", "last_seen", "properties"],
+        profiles,
+        ["$distinct_id", "$properties"],
+    ]
+    assert told["profile types"] == {"few": "profiles", "people": "profiles"}
 
 
 def test_the_answers_of_the_script_agree_with_one_another(

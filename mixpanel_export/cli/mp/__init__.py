@@ -12,6 +12,7 @@ from mixpanel_export._error_base import Problem
 from mixpanel_export.cli import one_line
 from mixpanel_export.cli.mp.common import Group, db_option, option_in_mp, settings_of
 from mixpanel_export.cli.mp.fetch import fetch
+from mixpanel_export.cli.mp.fetch_profiles import profiles
 from mixpanel_export.cli.mp.inspect import inspect
 from mixpanel_export.cli.mp.query import query
 from mixpanel_export.cli.options import option
@@ -19,6 +20,7 @@ from mixpanel_export.cli.options import option
 EXAMPLES = """\b
 Write mpx mp instead of mp:
   mp fetch events      exports events; with --stdout [--raw] it prints them
+  mp fetch profiles    exports profiles; with --stdout [--raw] it prints them
   mp query sql         runs SQL
   mp inspect           info, tables, schema, sample, summarize, breakdown, keys, column, drop, drop-all
   mp auth              use mpx accounts: list, add, remove, default, test
@@ -90,6 +92,7 @@ def command(
     ctx.obj = replace(settings_of(ctx), account=account, quiet=quiet, verbose=verbose)
 
 
+fetch.add_command(profiles)
 command.add_command(fetch)
 command.add_command(query)
 command.add_command(inspect)

@@ -25,11 +25,11 @@ Examples:
 @click.group(
     "fetch",
     cls=Group,
-    short_help="Fetch events from Mixpanel.",
+    short_help="Fetch events or profiles from Mixpanel.",
     epilog="\b\nExample:\n  mpx mp fetch events --from 2024-01-01 --to 2024-01-31\n",
 )
 def fetch() -> None:
-    """Fetch events from Mixpanel."""
+    """Fetch events or profiles from Mixpanel."""
 
 
 @fetch.command("events", short_help="Fetch events into a table, or stream them.", epilog=EXAMPLES)

@@ -24,7 +24,6 @@ MISSING = {
             "experiments", "flags", "lexicon", "lookup-tables", "reports", "schemas", "webhooks",
         ), _APP),
     },
-    "fetch": {"profiles": "Mixpanel's Engage API or the mixpanel-utils package"},
     "query": {
         **dict.fromkeys(("activity-feed", "event-counts", "jql", "property-counts", "segmentation"), _SQL),
         **dict.fromkeys((
