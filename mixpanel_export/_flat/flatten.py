@@ -236,7 +236,9 @@ def _layout(connection: Connection, source: str, request: Request) -> Layout:
         )
     for argument in () if layout.has_events else ("events", "per_event"):
         if getattr(request, argument):
-            raise ArgumentError(argument, f"cannot be used with {source}, which has profiles")
+            raise ArgumentError(
+                argument, f"cannot be used with table {source}, which has profiles instead of events"
+            )
     return layout
 
 

@@ -144,9 +144,9 @@ def forget_people(
         check_ledger(connection)
         names = _tables(connection, table)
         remove = partial(_forget_in_transaction, connection, names, _match(paths), distinct_ids)
-        with _errors(path, "cannot remove these people ({}), so nothing was removed"):
+        with _errors(path, "cannot remove the rows ({}), so nothing was removed"):
             tables = with_enough_memory(connection, remove)
-        with _errors(path, "the people were removed, but DuckDB cannot write a checkpoint ({})"):
+        with _errors(path, "the rows were removed, but DuckDB cannot write a checkpoint ({})"):
             connection.execute("CHECKPOINT")
         return ForgetResult(path, tables, _other_tables(connection) if table is None else ())
 

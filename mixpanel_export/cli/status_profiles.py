@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def profile_facts(table: "ProfileTable", ago: str) -> Iterator[tuple[str, str]]:
     """Yield names and values. *ago* is the age of the last snapshot."""
-    yield "table", f"{table.name} (profiles)"
+    yield "table", table.name
     for snapshot in table.snapshots[-1:] if len({_selection(each) for each in table.snapshots}) == 1 else ():
         yield "selection", _selection(snapshot)
     if table.last and table.rows is None:

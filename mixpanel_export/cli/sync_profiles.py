@@ -45,7 +45,7 @@ def sync_profiles(
         "flatten": task.flatten,
         "wait": wait,
         **{name: options[name] for name in ("retries", "max_wait", "api_url")},
-        **_selection(task.db, table, credentials.project_id, wait),
+        **selection_of_table(task.db, table, credentials.project_id, wait),
     }
     result = fetch_profiles(arguments, show, sync_command(ctx))
     log_profiles(result, output)
@@ -54,7 +54,7 @@ def sync_profiles(
     return result
 
 
-def _selection(db: str, table: str, project: str, wait: float) -> dict[str, Any]:
+def selection_of_table(db: str, table: str, project: str, wait: float) -> dict[str, Any]:
     """Return the arguments that export the profiles of *table* again; all profiles if it does not exist.
 
     Raises:
@@ -77,14 +77,18 @@ def _selection(db: str, table: str, project: str, wait: float) -> dict[str, Any]
 
 
 def _check_selection(table: str, snapshots: "tuple[Snapshot, ...]", project: str) -> None:
+    from mixpanel_export._database.ledger import UNKNOWN_PROJECT
+
     others = {each.project for each in snapshots} - {project}
-    if others:
-        raise SelectionError(
-            f"table {table} has profiles of project {', '.join(sorted(others))}, not of project {project}",
-            advice=f"replace it once with `mpx profiles {table} --replace`, or choose another table",
+    if UNKNOWN_PROJECT in others:
+        reason = f"table {table} has profiles that mixpanel_data exported, with an unknown selection"
+    elif others:
+        reason = (
+            f"table {table} has profiles of project {', '.join(sorted(others))}, not of project {project}"
         )
-    if len({each.selection for each in snapshots}) > 1:
-        raise SelectionError(
-            f"table {table} has profiles of several selections, so a sync cannot replace it",
-            advice=f"replace it once with `mpx profiles {table} --replace`, or choose another table",
-        )
+    elif len({each.selection for each in snapshots}) > 1:
+        reason = f"table {table} has profiles of several selections, so a sync cannot replace it"
+    else:
+        return
+    advice = f"replace it once with `mpx profiles {table} --replace`, or choose another table"
+    raise SelectionError(reason, advice=advice)

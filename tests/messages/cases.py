@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from keyrings import InMemory, no_backend
+from profile_command_cases import PROFILE_COMMAND_CASES
 from publish_cases import PUBLISH_CASES
 from shell import mpx
 from steps import (
@@ -455,5 +456,6 @@ CASES: dict[str, Callable[[Place], Any]] = {
     **PUBLISH_CASES,
     **STREAM_CASES,
     **SYNC_CASES,
+    **PROFILE_COMMAND_CASES,
     **VERIFY_CASES,
 }
