@@ -50,7 +50,8 @@ def command(
     """Write an HTML page about DB (default: MPX_DB, [defaults] db, mixpanel.duckdb).
 
     The page shows the status of each day, events and users over time, the properties, duplicates, rejected and
-    repaired lines, the requests of the last export, and all batches. It is a single file that works offline.
+    repaired lines, the requests of the last export, all batches, and the number of profiles. It is a single file that
+    works offline.
 
     Without --examples, the page does not have values of properties or ids. It always has the names of events and
     properties. The command requires the extra report: pip install 'mpx-export[report]'.

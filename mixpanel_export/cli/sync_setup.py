@@ -52,6 +52,7 @@ def add_section(names: Sequence[str]) -> None:
                 "Number of recent days to refetch each time", default=5, type=click.IntRange(0), err=True
             )
         ),
+        "profiles": click.confirm("Also replace the table profiles each time?", err=True) or None,
     }
     set_sync_section(path, name, {key: value for key, value in values.items() if value is not None})
     click.echo(f"Wrote [sync.{name}] to {path}. To run it: `{quoted([program(), 'sync', name])}`.")

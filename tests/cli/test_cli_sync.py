@@ -187,6 +187,7 @@ def test_init_asks_and_writes_a_section(
         (b"all):", ""),
         (b"[-30d]:", "-2d"),
         (b"[5]:", ""),
+        (b"[y/N]:", "y"),
     ]
     shown = typed(["sync", "--init"], questions)
     assert "mpx sync nightly" in shown
@@ -194,6 +195,7 @@ def test_init_asks_and_writes_a_section(
     assert line == f"0 6 * * * '{script}' sync nightly"
     text = (tmp_path / "config.toml").read_text(encoding="utf-8")
     assert text.startswith("# mine\n[defaults]\nparallel = true\n")
+    assert "profiles = true" in text
     monkeypatch.chdir(script.parent)
     summary = typed(["sync", "nightly", "--no-progress"], [])
     assert "nightly: 2 days fetched with 2 requests" in summary
