@@ -321,7 +321,7 @@ def test_what_cannot_be_searched_is_an_error(tmp_path: Path, full: Path) -> None
     foreign = tmp_path / "foreign.duckdb"
     duckdb.connect(str(foreign)).close()
     for path in (empty, foreign):
-        with pytest.raises(DatabaseError, match="no exported events"):
+        with pytest.raises(DatabaseError, match="no exported tables"):
             forget(path, ID)
     assert empty.stat().st_size == 0
     with Workspace.open(full) as workspace, pytest.raises(DatabaseError, match="read-only"):
@@ -465,6 +465,15 @@ def test_the_result_can_be_written_as_json(full: Path) -> None:
     assert result.tables == (ForgottenTable("events", 4, 2, 3),)
     assert json.loads(json.dumps(result.to_dict())) == {
         "path": str(full),
-        "tables": [{"table": "events", "events": 4, "hidden_rows": 2, "raw_lines": 3, "replacement": False}],
+        "tables": [
+            {
+                "table": "events",
+                "events": 4,
+                "hidden_rows": 2,
+                "raw_lines": 3,
+                "replacement": False,
+                "type": "events",
+            }
+        ],
         "other_tables": [],
     }

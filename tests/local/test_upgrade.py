@@ -476,7 +476,7 @@ def test_the_command_says_what_it_did(old: Path) -> None:
     assert done.stdout == "events: 9 rows upgraded, imported 2024-03-01 to 2024-03-09\n"
     again = mpx(str(old))
     assert (again.exit_code, again.stderr) == (0, "")
-    assert again.stdout == f"{old} has no events tables of mixpanel_data. Nothing was changed.\n"
+    assert again.stdout == f"{old} has no tables of mixpanel_data. Nothing was changed.\n"
 
 
 def test_the_command_speaks_json(old: Path) -> None:
@@ -484,7 +484,7 @@ def test_the_command_speaks_json(old: Path) -> None:
     done = mpx(str(old), "--json")
     assert json.loads(done.stdout) == {
         "path": str(old),
-        "tables": [{"name": "events", "row_count": 9, "date_ranges": [list(CLAIMED)]}],
+        "tables": [{"name": "events", "row_count": 9, "date_ranges": [list(CLAIMED)], "type": "events"}],
     }
 
 
