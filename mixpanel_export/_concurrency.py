@@ -18,6 +18,8 @@ V = TypeVar("V")
 _INTERRUPT_INTERVAL = 0.02
 _MAX_TRIES = 50  # if the call has not started after this many, the wait for a thread was cancelled
 
+_CHANGE_INTERVAL = 0.1  # seconds between two checks for a change
+
 
 class InterruptedCall(Exception):  # noqa: N818 - the caller interrupted it
     """A call in a thread was interrupted, and has rolled back its transaction."""
@@ -70,6 +72,16 @@ class SerialCalls:
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 self._raised = True
                 raise CallbackError(error) from error
+
+    async def call_on_change(self, callback: Callable[[V], object], current: Callable[[], V]) -> None:
+        """Call *callback* with each new value of *current*, at most every 0.1 s, until cancelled."""
+        reported = None
+        while True:
+            value = current()
+            if value != reported:
+                await self.call(callback, value)
+                reported = value
+            await anyio.sleep(_CHANGE_INTERVAL)
 
 
 async def in_task(body: Callable[[], Awaitable[T]]) -> T:

@@ -4,16 +4,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import anyio
-
 from mixpanel_export._concurrency import SerialCalls
 from mixpanel_export._profiles.snapshot import PageFailedError, SnapshotState
 from mixpanel_export._source.profile_page import ProfilePage
 from mixpanel_export._source.query_api import QueryApi
 from mixpanel_export.profiles import ProfileProgress
 from mixpanel_export.results import Progress
-
-_INTERVAL = 0.1  # minimum seconds between two calls of on_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +48,8 @@ class ProfileReporter:
 
     async def report_progress(self) -> None:
         """Report each change in progress, until cancelled."""
-        reported = None
-        while self._callbacks.on_progress is not None:
-            progress = self._progress()
-            if progress != reported:
-                await self._calls.call(self._callbacks.on_progress, progress)
-                reported = progress
-            await anyio.sleep(_INTERVAL)
+        if self._callbacks.on_progress is not None:
+            await self._calls.call_on_change(self._callbacks.on_progress, self._progress)
 
     async def report_end(self) -> None:
         """Report the final progress."""
