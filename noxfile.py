@@ -142,6 +142,16 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def spark(session: nox.Session) -> None:
+    """Read with Spark, which needs Java 17: on Debian, `apt-get install openjdk-17-jre-headless`."""
+    session.install(".[spark]", *DEV)
+    ignored = ("ignore:PySpark does not yet fully support pandas:FutureWarning", "ignore::ResourceWarning")
+    warnings = [word for text in ignored for word in ("-W", text)]
+    tests = ("tests/spark/in_spark.py", "tests/export/test_stream_batches.py")
+    session.run("python", "-P", "-m", "pytest", *warnings, *tests, *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Export 90 days from the simulator, as the README's first command does."""
     session.install(".")

@@ -1,6 +1,7 @@
-"""Examples for other systems that run exports or use their tables.
+"""Examples for other systems that run exports or use their tables, and a data source for Spark.
 
-Each module is a page of documentation, without code: its docstring has complete files to copy. The tests run these files
+The package `spark` needs the extra of the same name; its docstring has examples. Each module is a page of documentation,
+without code: its docstring has complete files to copy. The tests run these files
 with the system itself. `python -m pydoc mixpanel_export.integrations.systemd` shows a page.
 
 * `systemd`: a service and a timer that export every night

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from mixpanel_export import integrations
 
-NAMES = [module.name for module in pkgutil.iter_modules(integrations.__path__)]
+NAMES = [module.name for module in pkgutil.iter_modules(integrations.__path__) if not module.ispkg]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

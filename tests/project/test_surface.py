@@ -107,7 +107,10 @@ LAYERS = {
         "",
     ),
     "simulator": ("", "anyio h11 httpx isal"),
-    "integrations": ("", ""),  # pages of documentation
+    "integrations": (
+        "_export _model _planning _quota _timezones batches credentials errors sync",
+        "pyarrow pyspark",
+    ),
     "cli": (
         (
             "_compat _config _database _error_base _export _flat _local _model _planning _process _profiles _publish _quota _source _suggestions _timezones _verify batches changes credentials "
@@ -137,6 +140,7 @@ LIBRARIES = {
     "pandas",
     "platformdirs",
     "pyarrow",
+    "pyspark",
     "tomlkit",
     "tqdm",
     "trio",

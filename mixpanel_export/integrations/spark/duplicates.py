@@ -1,0 +1,36 @@
+"""Removes duplicates across partitions, by the rule of an events table (`_writer/winners.py`)."""
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as sf
+
+_NUMBER = "_mixpanel_number"
+
+
+def deduplicated(events: DataFrame) -> DataFrame:
+    """Return *events* without duplicates. Of several versions, the one that Mixpanel processed last remains.
+
+    Events are duplicates if their name, `distinct_id`, `time` and `$insert_id` are equal. An event without `$insert_id` is
+    never one. If several versions were processed last, the one whose properties sort last as text remains. *events* is
+    read once, and shuffled once.
+
+    Example:
+        deduplicated(spark.read.table("raw_events")).write.saveAsTable("events")
+    """
+    has_id = sf.coalesce(sf.col("insert_id"), sf.lit("")) != ""
+    processed = sf.get_json_object("properties", "$.mp_processing_time_ms").try_cast("double")
+    is_known = processed.isNotNull() & ~sf.isnan(processed) & (sf.abs(processed) != float("inf"))
+    versions = Window.partitionBy(
+        "event_name",
+        "event_time",
+        "distinct_id",
+        "insert_id",
+        sf.get_json_object("properties", "$.time"),
+        # Events without an id would otherwise be in few, large groups.
+        sf.when(~has_id, sf.xxhash64("properties")),
+    ).orderBy(
+        is_known.desc(),
+        sf.when(is_known, processed).desc(),
+        sf.col("properties").desc(),
+    )
+    numbered = events.withColumn(_NUMBER, sf.row_number().over(versions))
+    return numbered.where(~has_id | (sf.col(_NUMBER) == 1)).drop(_NUMBER)
