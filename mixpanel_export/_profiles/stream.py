@@ -93,7 +93,7 @@ def iter_profiles(fetch: FetchPages, *, raw: bool, at_once: int) -> Iterator[dic
     if stream.rejects:
         warnings.warn(
             AdvisoryWarning(
-                f"{stream.rejects} entries of Mixpanel's pages are not profiles and were skipped"
+                f"entries of Mixpanel's pages that are not profiles were skipped: {stream.rejects}"
             ),
             stacklevel=2,
         )

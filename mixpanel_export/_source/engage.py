@@ -79,7 +79,8 @@ async def fetch_page(
     form = selection.form | {"page": str(number)}
     if session is not None and session.id is not None:
         form["session_id"] = session.id
-    return await api.send(Query(_PATH, form, "POST", counted="session_id" not in form), _parser(number))
+    query = Query(_PATH, form, "POST", counted="session_id" not in form, personal=True)
+    return await api.send(query, _parser(number))
 
 
 def session_of(page: ProfilePage) -> Session:

@@ -48,6 +48,8 @@ class Query:
     """Whether Mixpanel counts the request against the hourly quota."""
     days: Chunk | None = None
     """The days that error messages name, if there are any."""
+    personal: bool = False
+    """Whether the response has personal data, which errors do not quote."""
 
 
 @dataclass(slots=True)
@@ -204,7 +206,9 @@ class QueryApi:
             except ValueError as error:
                 text = redacted(body.decode("utf-8", "replace"), self.parameters.credentials)
                 hint = format_problem(self.parameters.credentials)
-                raise error_in_success(text, query.days, str(error), hint=hint) from None
+                raise error_in_success(
+                    text, query.days, str(error), hint=hint, personal=query.personal
+                ) from None
 
         with self._adding_request(query):
             return await to_thread.run_sync(run, limiter=self.threads)

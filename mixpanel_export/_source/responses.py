@@ -108,7 +108,7 @@ def error_from_response(
     return QueryError(
         reason,
         days=chunk,
-        advice=_history_advice(first) if first else _query_advice(status),
+        advice=_history_advice(first) if first else _query_advice(status, days=chunk is not None),
         argument="from_date" if first else None,
         first_day=first,
         status_code=status,
@@ -138,13 +138,18 @@ def error_from_body(
     )
 
 
-def error_in_success(text: str, days: Chunk | None, reason: str, *, hint: str | None = None) -> APIError:
+def error_in_success(
+    text: str, days: Chunk | None, reason: str, *, hint: str | None = None, personal: bool = False
+) -> APIError:
     """Return the error for a response of the Query API that has status 200 but no value.
 
     *reason* says what is wrong if the response does not have an error instead. *hint* is as in `error_from_response`.
+    If the response may have *personal* data, the error does not quote JSON from it.
     """
     shown = text.encode()[:_MAX_BODY].decode("utf-8", "ignore")
     message = _message(text)
+    if personal and message == text.strip() and message.startswith("{"):
+        return TruncatedError(reason, days=days, advice="try again later", status_code=httpx.codes.OK)
     if _AUTHENTICATION in message:
         return _not_authenticated(httpx.codes.OK, shown, days, hint)
     if _EVICTED in message:
@@ -201,7 +206,7 @@ def _not_authenticated(status: int, body: str, chunk: Chunk | None, hint: str | 
 
 
 def _rate_limit_advice(message: str) -> str:
-    if "in progress" in message:
+    if "in progress" in message or "concurrency limit" in message:
         return "wait for the project's other exports, or lower $max_workers"
     return "the project's quota is used up, so wait, or lower $per_second and $per_hour"
 
@@ -216,10 +221,12 @@ def _history_advice(first: date) -> str:
     return f"the plan's history starts on {first}, so use that day or a later one as $from_date"
 
 
-def _query_advice(status: int) -> str:
+def _query_advice(status: int, *, days: bool) -> str:
     match status:
         case 402:
-            return "check the plan: it does not include exports, or a payment is due"
+            return (
+                f"check the plan: it does not include {'exports' if days else 'queries'}, or a payment is due"
+            )
         case 403:
             return "check the account's role in the project, and the days that the plan includes"
         case 404:
@@ -229,7 +236,7 @@ def _query_advice(status: int) -> str:
         case _ if httpx.codes.is_redirect(status):
             return "check the API URL; credentials are not sent to another address"
         case _:
-            return "check the dates, $events and $where"
+            return "check the dates, $events and $where" if days else "check $where and the other arguments"
 
 
 def _message(body: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from keyrings import InMemory, no_backend
+from profile_cases import PROFILE_CASES
 from profile_command_cases import PROFILE_COMMAND_CASES
 from publish_cases import PUBLISH_CASES
 from shell import mpx
@@ -453,6 +454,7 @@ CASES: dict[str, Callable[[Place], Any]] = {
         (place.folder / "faults.toml").write_text("x = 1"),
         mpx("simulate", "--faults", str(place.folder / "faults.toml")),
     )[1],
+    **PROFILE_CASES,
     **PUBLISH_CASES,
     **STREAM_CASES,
     **SYNC_CASES,
