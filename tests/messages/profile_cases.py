@@ -102,9 +102,6 @@ PROFILE_CASES: dict[str, Callable[[Place], Any]] = {
     "export_profiles: a page that is an error": people(project(Fault("error_line", pages=(1,)))),
     "export_profiles: a plan without queries": people(project(Fault("402"))),
     "export_profiles: a page that is refused": people(project(Fault("403", pages=(1,), text="no access"))),
-    "flatten_events: views of profiles": steps(
-        people(), lambda place: place.workspace().flatten("profiles", per_event=True)
-    ),
     "fetch_profiles: one id and several": fetched(distinct_id="a", distinct_ids=["b"]),
     "fetch_profiles: everybody without a cohort": fetched(include_all_users=True),
     "fetch_profiles: two modes": fetched(append=True, replace=True),
