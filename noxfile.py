@@ -152,6 +152,13 @@ def spark(session: nox.Session) -> None:
 
 
 @nox.session
+def lake(session: nox.Session) -> None:
+    """Publish to a server with the protocol of S3 and to Delta tables, and read both with other libraries."""
+    session.install(".[lake]", *DEV, "moto[server]>=5.1", "polars>=1.30", "pyarrow>=20")
+    session.run("python", "-P", "-m", "pytest", "tests/publish/in_lake.py", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Export 90 days from the simulator, as the README's first command does."""
     session.install(".")

@@ -276,6 +276,7 @@ class Project(LocalDatabase):
         verify: bool = False,
         endpoint: str | None = None,
         allow_http: bool = False,
+        prune_after: float = 604_800.0,
         progress: bool = True,
         wait: float = 0.0,
     ) -> PublishResult:
@@ -301,6 +302,7 @@ class Project(LocalDatabase):
                 verify=verify,
                 endpoint=endpoint,
                 allow_http=allow_http,
+                prune_after=prune_after,
                 on_progress=watch,
                 wait=wait,
             )

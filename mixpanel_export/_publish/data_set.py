@@ -1,6 +1,6 @@
 """A data set: one file for each day in a store, such as a folder."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Protocol
 from mixpanel_export._database.publications import Day
 from mixpanel_export._publish.layout import FileFormat
 from mixpanel_export._publish.plan import StoredFile
+from mixpanel_export._publish.source import Source
 
 
 class Store(Protocol):
@@ -36,22 +37,72 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class DayFile:
+    """A file that was written."""
+
+    day: Day
+    name: str
+    size: int
+    rows: int
+
+
+class DataSet(Protocol):
+    """The files of a data set, and how they become visible."""
+
+    @property
+    def store(self) -> Store:
+        """Where the files are."""
+        ...
+
+    @property
+    def visible_at_once(self) -> bool:
+        """Whether readers see each file as soon as it is stored, rather than all of them after `finish`."""
+        ...
+
+    @property
+    def format(self) -> FileFormat:
+        """The format of the files."""
+        ...
+
+    def files(self) -> dict[str, StoredFile]:
+        """Return the files that readers see, including those of other programs."""
+        ...
+
+    def owns(self, name: str) -> bool:
+        """Whether a file may belong to the data set."""
+        ...
+
+    def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
+        """Store a day's file. Return its name and its state."""
+        ...
+
+    def finish(self, source: Source, written: Sequence[DayFile], obsolete: Collection[str]) -> None:
+        """Make the *written* files visible, if they are not yet, and remove the *obsolete* ones."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Files:
     """A data set of plain files, one for each day. Each file is visible as soon as it is written."""
 
     store: Store
     format: FileFormat
+    visible_at_once: bool = True
 
     def files(self) -> dict[str, StoredFile]:
         """Return all files, including those that other programs wrote."""
         return self.store.files()
+
+    def owns(self, name: str) -> bool:
+        """Whether a file has the name of a day's file."""
+        return self.format.owns(name)
 
     def put(self, file: Path, day: Day) -> tuple[str, StoredFile]:
         """Store a day's file, and replace the old one. Return its name and its state."""
         name = self.format.file(day)
         return name, self.store.put(file, name)
 
-    def finish(self, obsolete: Collection[str]) -> None:
+    def finish(self, source: Source, written: Sequence[DayFile], obsolete: Collection[str]) -> None:  # noqa: ARG002
         """Delete the *obsolete* files."""
         for name in obsolete:
             self.store.delete(name)

@@ -3,17 +3,20 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from mixpanel_export._config.environment import expanded
 from mixpanel_export._database.machine import processors
-from mixpanel_export._publish.data_set import Store
+from mixpanel_export._publish.data_set import DataSet, Files, Store
 from mixpanel_export._publish.folder import Folder
-from mixpanel_export._publish.object_store import open_objects
+from mixpanel_export._publish.layout import DELTA, FileFormat
+from mixpanel_export._publish.object_store import check_installed, open_objects
 from mixpanel_export.errors import ArgumentError
 
 _SCHEMES = ("s3", "gs", "az")
+_ENDPOINTS = {"s3": "aws", "gs": "google", "az": "azure"}
 _ADVICE = "use a folder, file://, s3://, gs:// or az://"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a single letter is a Windows drive
 _UPLOADS = 8  # at a time
@@ -59,6 +62,35 @@ def threads(destination: str) -> int:
     return _UPLOADS if is_url(destination) else processors()
 
 
+def open_data_set(
+    destination: str, file_format: FileFormat, store: Store, connection: Connection, prune_after: timedelta
+) -> DataSet:
+    """Return the data set at a normalized destination.
+
+    Raises:
+        ConfigError: The extra `lake` is not installed.
+        OSError: The Delta table cannot be read.
+    """
+    if file_format is not DELTA:
+        return Files(store, file_format)
+    check_installed("deltalake", "a Delta table")
+    from mixpanel_export._publish.delta import Delta  # noqa: PLC0415 - an extra
+
+    return Delta(destination, store, _options(destination, connection), prune_after)
+
+
+def _options(destination: str, connection: Connection) -> dict[str, str]:
+    """Return the options of `deltalake` for an object store, in addition to the environment."""
+    if not is_url(destination):
+        return {}
+    options = {"allow_http": "true"} if connection.allow_http else {}
+    if destination.startswith("s3:"):
+        options["conditional_put"] = "etag"  # a commit must not replace another one
+    if connection.endpoint:
+        options[f"{_ENDPOINTS[destination[:2]]}_endpoint"] = connection.endpoint
+    return options
+
+
 def open_store(destination: str, db: Path, check: Callable[[], None], connection: Connection) -> Store:
     """Return the files of a normalized destination. *check* is called during transfers, and raises an error to stop them.
 
@@ -68,7 +100,7 @@ def open_store(destination: str, db: Path, check: Callable[[], None], connection
         OSError: The settings in the environment are wrong.
     """
     if not is_url(destination):
-        return Folder(Path(destination))
+        return Folder(Path(destination), db)
     if (connection.endpoint or "").startswith("http:") and not connection.allow_http:
         raise ArgumentError(
             "endpoint", "is not encrypted", advice="use https://, or pass $allow_http for a server you trust"

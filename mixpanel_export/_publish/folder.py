@@ -2,22 +2,25 @@
 
 import errno
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 
 from mixpanel_export._publish.plan import StoredFile
 
-_STAGING = ".mpx-"
-
 
 class Folder:
     """The files of a folder. Names are relative, with slashes. Those that begin with `.` or `_` are ignored."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, db: Path) -> None:
         self._root = root
+        # Only one process at a time can publish from a database, so a folder with this name is never in use.
+        owner = sha256(f"{platform.node()}:{db.resolve()}".encode()).hexdigest()[:16]
+        self._staging = f".mpx-{owner}-"
 
     def files(self) -> dict[str, StoredFile]:
         """Return all files."""
@@ -34,12 +37,12 @@ class Folder:
     def staging(self) -> Iterator[Path]:
         """Create the folder, and yield a hidden folder in it for files that are not complete yet.
 
-        A staging folder that a killed publication has left is deleted.
+        A staging folder that a killed publication of the same database has left is deleted.
         """
         self._root.mkdir(parents=True, exist_ok=True)
-        for left in self._root.glob(f"{_STAGING}*"):
+        for left in self._root.glob(f"{self._staging}*"):
             rmtree(left, ignore_errors=True)
-        with TemporaryDirectory(dir=self._root, prefix=_STAGING, ignore_cleanup_errors=True) as folder:
+        with TemporaryDirectory(dir=self._root, prefix=self._staging, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
     def put(self, file: Path, name: str) -> StoredFile:

@@ -1,14 +1,15 @@
 """The names of the files in a data set, and the SQL that writes them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 
+from mixpanel_export._database.connection import quoted
 from mixpanel_export._database.publications import Day
-from mixpanel_export._publish.source import PARTITION, Source
+from mixpanel_export._publish.source import PARTITION, Source, on_day
 
 NO_DAY = "__HIVE_DEFAULT_PARTITION__"
 """The partition of rows without a time. Readers return NULL for this name, and keep the type DATE."""
@@ -22,6 +23,8 @@ class FileFormat:
     suffix: str
     options: str
     """The options of DuckDB's COPY."""
+    strict: bool = False
+    """Whether JSON is text, and the names of columns have no characters that Delta does not allow."""
 
     def file(self, day: Day) -> str:
         """Return the path of a day's file, relative to the destination."""
@@ -32,14 +35,42 @@ class FileFormat:
         folder, _, name = file.partition("/")
         return name == f"data{self.suffix}" and is_partition(folder)
 
+    def names(self, source: Source) -> list[str]:
+        """Return the names of the columns in the data set."""
+        return published_names((name for name, _ in source.columns), strict=self.strict)
+
     def copy(self, source: Source, day: Day, target: Path) -> str:
         """Return the statement that writes a day's rows to the file *target*."""
         literal = "'" + str(target).replace("'", "''") + "'"
-        return f"COPY ({source.select(day)}) TO {literal} ({self.options})"
+        columns = (
+            f"{quoted(name)}{'::VARCHAR' if self.strict and kind == 'JSON' else ''} AS {quoted(published)}"
+            for (name, kind), published in zip(source.columns, self.names(source), strict=True)
+        )
+        rows = f"SELECT {', '.join(columns)} FROM {quoted(source.table)} WHERE {on_day(day)}"
+        return f"COPY ({rows}) TO {literal} ({self.options})"
 
 
 PARQUET = FileFormat("parquet", ".parquet", "FORMAT parquet, COMPRESSION zstd")
-FORMATS: Mapping[str, FileFormat] = MappingProxyType({PARQUET.name: PARQUET})
+DELTA = FileFormat("delta", ".parquet", PARQUET.options, strict=True)
+FORMATS: Mapping[str, FileFormat] = MappingProxyType({each.name: each for each in (PARQUET, DELTA)})
+
+
+def published_names(names: Iterable[str], *, strict: bool = False) -> list[str]:
+    """Return the names of the columns in the data set. Readers ignore case, and take `date` from the folders.
+
+    A name that is `date` or taken gets a number. If *strict* is true, characters that Delta does not allow become `_`.
+    """
+    names = list(names)
+    allowed = [re.sub(r"[ ,;{}()\n\t=]", "_", name) if strict else name for name in names]
+    taken = {PARTITION, *(name.lower() for name in names)}
+    published: list[str] = []
+    for old, name in zip(names, allowed, strict=True):
+        numbered, number = name, 2
+        while numbered.lower() in taken and (numbered != old or numbered.lower() == PARTITION):
+            numbered, number = f"{name}_{number}", number + 1
+        taken.add(numbered.lower())
+        published.append(numbered)
+    return published
 
 
 def partition(day: Day) -> str:

@@ -101,7 +101,7 @@ def open_objects(
         ConfigError: The extra `lake` is not installed.
         OSError: The settings in the environment are wrong.
     """
-    check_installed(url)
+    check_installed("obstore", url)
     from obstore.store import from_url  # noqa: PLC0415 - an extra
 
     client = {"timeout": _TIMEOUT, **({"allow_http": True} if allow_http else {})}
@@ -138,15 +138,14 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0].rpartition(" - ")[2]
 
 
-def check_installed(destination: str, *packages: str) -> None:
-    """Check that `obstore` and other *packages* are installed.
+def check_installed(package: str, purpose: str) -> None:
+    """Check that a package of the extra `lake` is installed.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: It is not.
     """
-    missing = [name for name in ("obstore", *packages) if find_spec(name) is None]
-    if missing:
+    if find_spec(package) is None:
         raise ConfigError(
-            f"publishing to {destination} needs the package {missing[0]}",
+            f"publishing to {purpose} needs the package {package}",
             advice="install it with pip install 'mpx-export[lake]'",
         )

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
@@ -26,9 +26,9 @@ from mixpanel_export._database.publications import (
 )
 from mixpanel_export._database.schema import check_ledger, name_in_database
 from mixpanel_export._flat.flatten import Request, flatten
-from mixpanel_export._publish.data_set import Files, Store
+from mixpanel_export._publish.data_set import DataSet, DayFile
 from mixpanel_export._publish.destination import Connection as StoreConnection
-from mixpanel_export._publish.destination import normalized, open_store, threads
+from mixpanel_export._publish.destination import normalized, open_data_set, open_store, threads
 from mixpanel_export._publish.layout import FORMATS, PARQUET, partition
 from mixpanel_export._publish.plan import plan
 from mixpanel_export._publish.run import Publisher, Totals, publish_error
@@ -57,6 +57,7 @@ class Options:
     overwrite: bool
     verify: bool
     connection: StoreConnection
+    prune_after: timedelta
 
 
 @short_tracebacks_async
@@ -71,6 +72,7 @@ async def publish_table(
     verify: bool = False,
     endpoint: str | None = None,
     allow_http: bool = False,
+    prune_after: float = 604_800.0,
     on_progress: Watcher | None = None,
     wait: float = 0.0,
 ) -> PublishResult:
@@ -88,6 +90,10 @@ async def publish_table(
     `events`. If *flat* is true, its flat table is published. A flat table is created or updated first. All files have the
     same columns. They are the table's columns without `export_batch`; a column named `date` becomes `date_2`, because
     readers take `date` from the folders.
+
+    *format* is `parquet`, or `delta` for a Delta table, which needs the extra `lake`. A Delta table changes in one commit, so
+    a reader sees either the old or the new data set. If two publications change it at the same time, one of them fails.
+    Files of old versions are deleted *prune_after* seconds later, by the next publication.
 
     If *verify* is true, all files are read again and compared with the table. A *destination* with files that this
     database did not publish is rejected. *overwrite* replaces a data set that another database has published there.
@@ -107,7 +113,8 @@ async def publish_table(
     """
     started = time.monotonic()
     connection = StoreConnection(endpoint, allow_http)
-    options = Options(normalized(destination), table, format, flat, overwrite, verify, connection)
+    prune = timedelta(seconds=prune_after)
+    options = Options(normalized(destination), table, format, flat, overwrite, verify, connection, prune)
     if format is not None and format not in FORMATS:
         raise ArgumentError("format", f"must be one of {', '.join(FORMATS)}, got {format!r}")
     path = database_path(db)
@@ -173,7 +180,7 @@ class _Job:
         publications = read_publications(self._connection)
         old = next((each for each in publications if each.destination == destination), None)
         name = self._options.format or (old.format if old else PARQUET.name)
-        data_set = Files(self._store(), FORMATS[name])
+        data_set = self._data_set(name)
         files = data_set.files()
         _check_files(destination, data_set, files.keys(), may_own=bool(old) or self._options.overwrite)
         flat, table = self._flat_table(old)
@@ -206,11 +213,17 @@ class _Job:
                 del days[day]
             used = {state.file for state in days.values()}
             self._workers.check()
-            data_set.finish([name for name in files if name not in used])
-            record_days(self._connection, destination, {}, todo.removed)
+            new = [each for each in written if not each.stayed]
+            data_set.finish(
+                source,
+                [DayFile(each.day, each.state.file, each.state.size, each.state.rows) for each in new],
+                [file for file in files if file not in used],
+            )
+            record_days(
+                self._connection, destination, {each.day: each.state for each in written}, todo.removed
+            )
             finish_publication(self._connection, destination, datetime.now(UTC).replace(tzinfo=None))
             different = self._different(publisher, days) if self._options.verify else None
-        new = [each for each in written if not each.stayed]
         return PublishResult(
             destination=destination,
             table=source.table,
@@ -224,9 +237,12 @@ class _Job:
             duration_seconds=0.0,
         )
 
-    def _store(self) -> Store:
+    def _data_set(self, format_name: str) -> DataSet:
         options = self._options
-        return open_store(options.destination, self._path, self._workers.check, options.connection)
+        store = open_store(options.destination, self._path, self._workers.check, options.connection)
+        return open_data_set(
+            options.destination, FORMATS[format_name], store, options.connection, options.prune_after
+        )
 
     def _flat_table(self, old: Publication | None) -> tuple[Request | None, str]:
         """Return the update of the flat table that is published, if it is one, and the name of the table."""
@@ -256,9 +272,9 @@ def _check_same(old: Publication, table: str, format_name: str) -> None:
             )
 
 
-def _check_files(destination: str, data_set: Files, names: Collection[str], *, may_own: bool) -> None:
+def _check_files(destination: str, data_set: DataSet, names: Collection[str], *, may_own: bool) -> None:
     """Check that all files belong to this data set. If *may_own* is false, check that there are none."""
-    foreign = min((name for name in names if not data_set.format.owns(name)), default=None)
+    foreign = min((name for name in names if not data_set.owns(name)), default=None)
     if foreign is not None:
         raise PublishError(
             f"{destination} has a file that mpx did not publish: {foreign}",

@@ -13,10 +13,10 @@ from mixpanel_export._concurrency import InterruptedCall
 from mixpanel_export._database.connection import Connection
 from mixpanel_export._database.publications import Day, PublishedDay, record_days
 from mixpanel_export._database.settings import with_enough_memory
-from mixpanel_export._publish.data_set import Files
+from mixpanel_export._publish.data_set import DataSet
 from mixpanel_export._publish.layout import partition
 from mixpanel_export._publish.plan import Plan, StoredFile, groups
-from mixpanel_export._publish.source import DayVersion, Source
+from mixpanel_export._publish.source import DayVersion, Source, content_of_file
 from mixpanel_export._publish.workers import Workers
 from mixpanel_export.publication import PublishError, PublishProgress, Watcher
 
@@ -60,7 +60,7 @@ class Publisher:
     versions: Mapping[Day, DayVersion]
     published: Mapping[Day, PublishedDay]
     plan: Plan
-    data_set: Files
+    data_set: DataSet
     staging: Path
     workers: Workers
     totals: Totals
@@ -69,7 +69,8 @@ class Publisher:
         """Write the changed days of the plan, and record each group of them. After an error, the other groups are recorded."""
         done: list[Written] = []
         for written in self.workers.results(self._write_group, groups(self.plan.changed, self.versions)):
-            record_days(connection, self.destination, {each.day: each.state for each in written})
+            if self.data_set.visible_at_once:
+                record_days(connection, self.destination, {each.day: each.state for each in written})
             done += written
         return done
 
@@ -126,7 +127,7 @@ class Publisher:
     def _content(self, connection: Connection, day: Day, file: str) -> str:
         self.workers.check()
         with self._errors("read", [day]), self.data_set.store.opened(file) as path:
-            return self.source.content_of_file(connection, path)
+            return content_of_file(connection, self.data_set.format.names(self.source), path)
 
     @contextmanager
     def _errors(self, action: str, days: Sequence[Day]) -> Iterator[None]:

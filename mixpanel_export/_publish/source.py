@@ -60,15 +60,6 @@ class Source:
         settings = [self.flat.only, self.flat.events] if self.flat else []
         return json.dumps([*map(list, self.columns), *settings], ensure_ascii=False)
 
-    def select(self, day: Day) -> str:
-        """Return SQL for the rows of a day."""
-        names = published_names(name for name, _ in self.columns)
-        columns = (
-            quoted(name) if name == published else f"{quoted(name)} AS {quoted(published)}"
-            for (name, _), published in zip(self.columns, names, strict=True)
-        )
-        return f"SELECT {', '.join(columns)} FROM {quoted(self.table)} WHERE {_on(day)}"
-
     def versions(self, connection: Connection) -> dict[Day, DayVersion]:
         """Return the days that have rows."""
         states = f"_export_batches WHERE table_name = {_literal(self.table)}"
@@ -93,29 +84,19 @@ class Source:
         ).fetchall()
         return dict(rows)
 
-    def content_of_file(self, connection: Connection, file: Path) -> str:
-        """Return the same hash of the rows in a Parquet file."""
-        names = published_names(name for name, _ in self.columns)
-        row = first_row(
-            connection,
-            f"SELECT {_content(names)} FROM read_parquet({_literal(escape(str(file)))}, hive_partitioning = false)",
-        )
-        return str(row[0]) if row else ""
+
+def content_of_file(connection: Connection, columns: Iterable[str], file: Path) -> str:
+    """Return the same hash as `Source.contents`, for the rows in a Parquet file."""
+    row = first_row(
+        connection,
+        f"SELECT {_content(columns)} FROM read_parquet({_literal(escape(str(file)))}, hive_partitioning = false)",
+    )
+    return str(row[0]) if row else ""
 
 
 def _content(columns: Iterable[str]) -> str:
     """Return SQL for the number of rows and the sum of their 64-bit hashes."""
     return f"concat_ws(':', count(*), sum(hash({', '.join(map(quoted, columns))})))"
-
-
-def published_names(names: Iterable[str]) -> list[str]:
-    """Return the names of the columns in the data set. A column with the name of the partition column gets a number."""
-    names = list(names)
-    taken = {name.lower() for name in names}
-    number = 2
-    while f"{PARTITION}_{number}" in taken:
-        number += 1
-    return [f"{name}_{number}" if name.lower() == PARTITION else name for name in names]
 
 
 def find_source(connection: Connection, table: str) -> Source:
@@ -151,7 +132,8 @@ def _publishable(connection: Connection, flats: Iterable[str]) -> Iterator[str]:
     )
 
 
-def _on(day: Day) -> str:
+def on_day(day: Day) -> str:
+    """Return an SQL condition for the rows of a day."""
     return "event_time IS NULL" if day is None else _between(day, day)
 
 

@@ -7,6 +7,7 @@ import click
 
 from mixpanel_export.cli import Interrupted, complete, print_json, report_error
 from mixpanel_export.cli.default_file import say_database
+from mixpanel_export.cli.duration import parse_duration
 from mixpanel_export.cli.help import SectionedCommand
 from mixpanel_export.cli.log import log_event, log_format_option, logs_json
 from mixpanel_export.cli.open_database import explained
@@ -62,9 +63,9 @@ _SHOWN = 10  # days on one line
 @option(
     "--format",
     section="What",
-    type=click.Choice(["parquet"]),
+    type=click.Choice(["parquet", "delta"]),
     show_default="that of the data set at DEST, or parquet",
-    help="Format of the data set.",
+    help="Format of the data set; delta needs the extra lake.",
 )
 @option(
     "--overwrite",
@@ -74,6 +75,14 @@ _SHOWN = 10  # days on one line
 )
 @option(
     "--verify", section="What", is_flag=True, help="Read all files again and compare them with the table."
+)
+@option(
+    "--prune-after",
+    section="What",
+    callback=parse_duration,
+    default="7d",
+    metavar="DURATION",
+    help="Age at which files of old versions of a Delta table are deleted.",
 )
 @option("--endpoint", section="Connection", metavar="URL", help="Server of the object store.")
 @option("--allow-http", section="Connection", is_flag=True, help="Allow connections without TLS.")
@@ -95,6 +104,7 @@ def command(
     verify: bool,
     endpoint: str | None,
     allow_http: bool,
+    prune_after: float,
     db: str,
     wait: float,
     as_json: bool,
@@ -110,7 +120,8 @@ def command(
     The first run writes one file for each day, such as date=2024-01-31/data.parquet. Later runs write
     only the days that have changed, and delete days that the table no longer has. Rows without a time are in
     date=__HIVE_DEFAULT_PARTITION__. Each file is replaced atomically, but a query that reads several files during a run
-    can see old and new days.
+    can see old and new days. With --format delta, the data set is a Delta table: each run changes it in one commit, so a
+    query sees the old or the new data set, and of two runs at the same time one fails.
 
     All files have the same columns: those of the table without export_batch. If the columns of a flat table change, all
     days are written again. A column named date becomes date_2, because readers take date from the folders.
@@ -137,6 +148,7 @@ def command(
                 verify=verify,
                 endpoint=endpoint,
                 allow_http=allow_http,
+                prune_after=prune_after,
             )
         except DatabaseLockedError as error:
             raise explained(error, db, wait) from error

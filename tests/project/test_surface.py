@@ -50,7 +50,7 @@ LAYERS = {
     "_flat": ("_concurrency _database _suggestions _tracebacks errors results", "duckdb"),
     "_publish": (
         "_concurrency _config _database _flat _suggestions _tracebacks errors publication",
-        "anyio duckdb obstore",
+        "anyio deltalake duckdb obstore",
     ),
     "_report": ("_database _flat _model", "altair jinja2 markupsafe vl_convert"),
     "_writer": (
@@ -126,6 +126,7 @@ LIBRARIES = {
     "altair",
     "anyio",
     "click",
+    "deltalake",
     "duckdb",
     "h11",
     "h2",

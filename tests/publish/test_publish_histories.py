@@ -34,6 +34,8 @@ DAY = st.sampled_from(DAYS)
 class Publications(RuleBasedStateMachine):
     """A changing project is exported and published. Some publications fail, and some files are lost."""
 
+    format = "parquet"
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory(ignore_cleanup_errors=True)
@@ -76,7 +78,8 @@ class Publications(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_file_is_lost(self, data: st.DataObject) -> None:
         day = data.draw(st.sampled_from(sorted(self.published)))
-        self.lake.joinpath(f"date={day}", "data.parquet").unlink(missing_ok=True)
+        for file in self.lake.glob(f"date={day}/*.parquet"):
+            file.unlink()
         if self.doubtful is not None:
             self.doubtful.add(day)
 
@@ -91,17 +94,17 @@ class Publications(RuleBasedStateMachine):
 
         self._record()
         with suppress(RuntimeError):
-            publish(self.db, self.lake, on_progress=fail)
+            publish(self.db, self.lake, format=self.format, on_progress=fail)
         self.doubtful = None
-        for day, rows in by_day(data_set(self.lake)).items():
+        for day, rows in by_day(self.rows()).items():
             assert rows in self.versions[day]
 
     @precondition(lambda self: self.exported)
     @rule(verify=st.booleans())
     def publish(self, verify: bool) -> None:
         self._record()
-        result = publish(self.db, self.lake, verify=verify)
-        assert data_set(self.lake) == table_rows(self.db)
+        result = publish(self.db, self.lake, format=self.format, verify=verify)
+        assert self.rows() == table_rows(self.db)
         assert result.different_days == (() if verify else None)
         new = by_day(table_rows(self.db))
         if self.doubtful is not None:
@@ -109,6 +112,10 @@ class Publications(RuleBasedStateMachine):
             assert set(result.written_days) == changed | (self.doubtful & new.keys())
             assert set(result.removed_days) == self.published.keys() - new.keys()
         self.published, self.doubtful = new, set()
+
+    def rows(self) -> Counter[Row]:
+        """Return the rows that readers of the data set see."""
+        return data_set(self.lake)
 
     def _record(self) -> None:
         for day, rows in by_day(table_rows(self.db)).items():
