@@ -143,8 +143,8 @@ def test_a_secret_that_is_typed_is_not_shown(option: list[str], path: Path) -> N
     """On a terminal, missing values are prompted for, and the secret is not echoed, however standard input is encoded."""
     asked = (
         (b"account:", "svc.typed"),
-        (b"Project id:", "4"),
         (b"shown):", SECRET),
+        (b"Project id:", "4"),
         (b"[us]:", "eu"),
         (b"2023? [y/N]:", "y"),
         (b"or UTC:", "Mars"),
