@@ -172,7 +172,6 @@ def test_a_removal_is_asked_about(path: Path) -> None:
     "words, code, text",
     [
         (["add", "new"], 2, "--username is missing"),
-        (["add", "new", "--username", "u"], 2, "--project-id is missing"),
         (ADD, 2, "use --secret-stdin or MP_SECRET"),
         ([*ADD, "--secret-stdin"], 3, "MP_SECRET"),
         ([*ADD, "--region", "mars"], 2, "'mars'"),

@@ -121,7 +121,8 @@ def test_one_file_for_mpx_and_python(
     assert mpx("export", *WEEK).exit_code == 0
     with Workspace(read_only=True) as workspace:
         assert workspace.db_path == other
-    for words in (["status"], ["query", "FROM events LIMIT 1"], ["doctor", "--offline"], ["retry"]):
+    paths = "SELECT path FROM duckdb_databases()"
+    for words in (["status"], ["query", "--csv", paths], ["doctor", "--offline"], ["retry"]):
         assert str(other) in mpx(*words).output
     with Workspace(path=db) as workspace:
         assert workspace.db_path == db
