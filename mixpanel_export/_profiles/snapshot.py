@@ -121,11 +121,14 @@ class Pages:
         self, first: ProfilePage, session: Session, send: ObjectSendStream[tuple[int, ProfilePage]]
     ) -> None:
         received = first.entries
+        last_is_full = session.is_full(first)
 
         async def fetch(number: int) -> int:
-            nonlocal received
+            nonlocal received, last_is_full
             page = await self.page(number, session)
             received += page.entries
+            if number >= session.pages - 1:
+                last_is_full = session.is_full(page)
             if page.entries or number < session.pages:
                 await send.send((number, page))
             return page.entries
@@ -142,6 +145,9 @@ class Pages:
         number = session.pages
         while session.id is not None and received < session.total and await fetch(number):
             number += 1
+        # After a full page, only an empty one proves that the total is not too low.
+        if session.id is not None and last_is_full:
+            await fetch(number)
 
 
 async def open_session(pages: Pages) -> tuple[ProfilePage, SnapshotState]:

@@ -131,18 +131,22 @@ class _Stream:
         state = SnapshotState(session_of(first))
         session = state.session
         yield from self._checked(0, first, state)
+        page = first
         for start in range(1, session.pages, self._at_once):
             numbers = range(start, min(start + self._at_once, session.pages))
             for number, page in zip(numbers, self._fetch(session, numbers), strict=True):
                 yield from self._checked(number, page, state)
-        # If a page was short, more pages may follow the expected ones.
+        # If a page was short, more pages may follow the expected ones. After a full page, only an empty one proves that the
+        # total is not too low.
         for number in count(session.pages):
-            if session.id is None or state.entries >= session.total:
+            if session.id is None or (state.entries >= session.total and not session.is_full(page)):
                 break
             (page,) = self._fetch(session, range(number, number + 1))
             if not page.entries:
                 break
             yield from self._checked(number, page, state)
+            if state.entries > session.total:
+                break
         return state
 
     def _checked(self, number: int, page: ProfilePage, state: SnapshotState) -> Iterator[ProfilePage]:

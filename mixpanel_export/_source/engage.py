@@ -66,6 +66,10 @@ class Session:
         """The number of pages."""
         return max(1, -(-self.total // self.page_size))
 
+    def is_full(self, page: ProfilePage) -> bool:
+        """Return whether another page may follow *page*."""
+        return page.entries >= self.page_size
+
 
 async def fetch_page(
     api: QueryApi, selection: ProfileSelection, number: int, session: Session | None

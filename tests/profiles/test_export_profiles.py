@@ -155,7 +155,7 @@ async def test_a_short_page_is_accepted_if_all_profiles_are_there(db: Path) -> N
 
 async def test_a_profile_on_two_pages_is_stored_once(db: Path) -> None:
     """The copy on the later page is stored, although the earlier page may arrive after it."""
-    pages = [[("a", 1), ("b", 1)], [("c", 1), ("a", 2), ("a", 3)], [("d", 1), ("e", 1)]]
+    pages = [[("a", 1), ("b", 1)], [("c", 1), ("a", 2), ("a", 3)], [("d", 1), ("e", 1)], []]
     release = anyio.Event()
 
     async def respond(request: httpx.Request) -> httpx.Response:
