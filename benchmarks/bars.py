@@ -10,7 +10,7 @@ from pathlib import Path
 from _measure import RESULTS
 from _report import bars_table, load_results
 
-SCRIPTS = ("engine", "network", "memory", "growth", "empty", "cores", "startup", "flatten")
+SCRIPTS = ("engine", "network", "memory", "growth", "empty", "cores", "startup", "flatten", "profiles")
 
 
 def main() -> None:
