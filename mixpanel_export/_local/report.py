@@ -1,12 +1,13 @@
 """The report of `Workspace.report` and `mpx report`."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import duckdb
 
 from mixpanel_export._config.extras import check_extra
-from mixpanel_export._local.reader import read_contents
+from mixpanel_export._local.reader import interruptible, read_contents
 from mixpanel_export._report.build import collect
 from mixpanel_export._suggestions import did_you_mean
 from mixpanel_export.errors import TableNotFoundError
@@ -43,5 +44,8 @@ def report_of(
     with connection.cursor() as cursor:  # with its own settings
         cursor.execute("SET enable_progress_bar = false")
         now = datetime.now(UTC)
-        data = collect(cursor, path, coverages, examples=examples, now=now, profiles=profiles)
+        data = interruptible(
+            cursor,
+            partial(collect, cursor, path, coverages, examples=examples, now=now, profiles=profiles),
+        )
     return Report(title=f"Report of {path.name}", html=render(data))

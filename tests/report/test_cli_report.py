@@ -113,6 +113,21 @@ def test_ctrl_c_during_a_statement_is_one_line(path: Path) -> None:
         assert process.stderr is not None
         assert process.stderr.read(4) == b"HERE"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=100)
+        try:
+            out, err = process.communicate(timeout=100)
+        finally:
+            process.kill()  # has no effect on a process that has ended
     assert (process.returncode, out, err) == (130, b"", b"Interrupted.\n")
     assert not Path("app-report.html").exists()
+
+
+def test_a_statement_that_duckdb_stops_is_an_interrupt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB notices Ctrl-C by itself in some calls, and raises a RuntimeError; the exit code and the line are the same."""
+
+    def collect(*_: object, **__: object) -> None:
+        raise RuntimeError("Query interrupted")
+
+    # DuckDB raises this error only if the signal comes while the main thread runs a part of the statement.
+    monkeypatch.setattr("mixpanel_export._local.report.collect", collect)
+    result = mpx("report", str(path))
+    assert (result.exit_code, result.output) == (130, "Interrupted.\n")
