@@ -36,7 +36,7 @@ BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "a forgotten person's hidden rows stay": {
         "_local/forget.py": (
-            '    hidden = _delete(connection, "_export_duplicates", "_export_hidden")\n',
+            '    hidden = delete_matches(connection, "_export_duplicates", "_export_hidden")\n',
             "    hidden = 0\n",
         ),
     },
