@@ -17,6 +17,7 @@ from torture.child import (
     FLATTEN_STATEMENTS,
     FORGET_STATEMENTS,
     POINTS,
+    PROFILE_STATEMENTS,
     STATEMENTS,
     recorded_statements,
 )
@@ -93,7 +94,7 @@ def test_the_calls_of_the_points_exist(path: str) -> None:
 
 def test_the_statements_of_the_points_are_run() -> None:
     """Each point in DuckDB names a statement that some schedule runs."""
-    patterns = STATEMENTS | FORGET_STATEMENTS | FLATTEN_STATEMENTS
+    patterns = STATEMENTS | FORGET_STATEMENTS | FLATTEN_STATEMENTS | PROFILE_STATEMENTS
     missing = set(patterns)
     for seed in (4, 6):
         with recorded_statements() as statements:

@@ -26,6 +26,7 @@ import duckdb
 
 from mixpanel_export import Credentials, MixpanelDataError, Timeouts, Workspace
 
+from .people import ProfileExport, export_people
 from .project import Export
 from .schedules import EXPECTED_WARNINGS
 from .settings import Settings, export
@@ -77,6 +78,21 @@ FLATTEN_STATEMENTS = {
 }
 """Points of `Workspace.flatten` in DuckDB, by a pattern for the start of the statement."""
 
+PROFILE_STATEMENTS = {
+    "profiles: begin": "BEGIN",
+    "profiles: assign a number": r"SELECT nextval",
+    "profiles: stage a page": r"\s*INSERT INTO _export_pages",
+    "profiles: drop the old table": r"DROP TABLE IF EXISTS \"",
+    "profiles: delete the updated rows": r"DELETE FROM \".* WHERE distinct_id IN",
+    "profiles: rename the staged pages": r"ALTER TABLE _export_pages RENAME",
+    "profiles: insert the staged pages": r"INSERT INTO \".* SELECT",
+    "profiles: mark the old snapshots": r"UPDATE _export_snapshots",
+    "profiles: write the ledger": r"INSERT INTO _export_snapshots",
+    "profiles: commit": "COMMIT",
+    "profiles: checkpoint": "CHECKPOINT",
+}
+"""Points of an export of profiles in DuckDB, by a pattern for the start of the statement."""
+
 CALLS = {
     "create the staging directory": "_writer.staging.Staging.__init__",
     "stage a start": "_writer.staging.Staging.start",
@@ -108,6 +124,7 @@ POINTS = (
     *STATEMENTS,
     *FORGET_STATEMENTS,
     *FLATTEN_STATEMENTS,
+    *PROFILE_STATEMENTS,
     *CALLS,
     QUOTA_COMMIT,
     HALF_REMOVED,
@@ -166,6 +183,27 @@ def flatten(db: Path, table: str, point: Point, reply: Connection) -> None:
     with Workspace(path=db) as workspace:
         result = workspace.flatten(table)
     reply.send(result.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildProfiles:
+    """An export of profiles for a child process."""
+
+    task: ProfileExport
+    db: Path
+    url: str
+    credentials: Credentials
+    now: datetime
+    state: Path
+    point: Point
+
+
+def export_profiles(job: ChildProfiles, reply: Connection) -> None:
+    """Run *job*, killed at its point; send the number of rows."""
+    os.environ["MPX_STATE_DIR"] = str(job.state)
+    _arm(job.point)
+    result = anyio.run(lambda: export_people(job.task, job.db, job.credentials, job.now, url=job.url))
+    reply.send(result.total_rows)
 
 
 def work(job: ChildExport, reply: Connection) -> None:
@@ -293,7 +331,7 @@ def recorded_statements() -> Iterator[list[str]]:
 def _arm(point: Point) -> None:
     """Wrap what the point names."""
     trigger = _Trigger(point)
-    pattern = (STATEMENTS | FORGET_STATEMENTS | FLATTEN_STATEMENTS).get(point.name)
+    pattern = (STATEMENTS | FORGET_STATEMENTS | FLATTEN_STATEMENTS | PROFILE_STATEMENTS).get(point.name)
     if pattern is not None:
         connect = duckdb.connect
         duckdb.connect = lambda *args, **options: _TriggeringConnection(  # type: ignore[assignment] # same interface

@@ -16,10 +16,11 @@ from mixpanel_export._local.reader import read_contents
 from mixpanel_export.simulator import Row
 
 from .flat import SUFFIX
+from .people import TABLE as PEOPLE
 from .project import Selection
 
 _COLUMNS = "event_name, event_time, distinct_id, insert_id, properties"
-_LEDGER_TABLES = frozenset({*LEDGER_TABLES, "_export_snapshots", "_export_targets", "_sync_changes"})
+_OTHER_TABLES = frozenset({*LEDGER_TABLES, "_export_targets", "_sync_changes", "_export_snapshots", PEOPLE})
 
 
 class Entry(NamedTuple):
@@ -87,7 +88,7 @@ def read(db: Path) -> Contents:
 
 
 def _has_events(table: str) -> bool:
-    return table not in _LEDGER_TABLES and not table.startswith("_flat_") and not table.endswith(SUFFIX)
+    return table not in _OTHER_TABLES and not table.startswith("_flat_") and not table.endswith(SUFFIX)
 
 
 def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[int, Entry]:

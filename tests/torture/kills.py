@@ -31,10 +31,13 @@ from .child import (
     FLATTEN_STATEMENTS,
     FORGET_STATEMENTS,
     POINTS,
+    PROFILE_STATEMENTS,
     RETRY_WAIT,
     ChildExport,
+    ChildProfiles,
     Moment,
     Point,
+    export_profiles,
     flatten,
     forget,
     work,
@@ -57,7 +60,15 @@ _SWAP = (
 _REPAIR = ("repair", "write rejects")
 _FAILURE = ("record a failure", "handle a failed attempt", "drop a staged chunk", RETRY_WAIT)
 _REFUSAL = ("refund to the quota", "pause all processes")
-_FREQUENT = ("commit", "stage a start", "stage a block", "stage an end", "take from the quota")
+_FREQUENT = (
+    "commit",
+    "profiles: commit",
+    "profiles: stage a page",
+    "stage a start",
+    "stage a block",
+    "stage an end",
+    "take from the quota",
+)
 _ALWAYS_POSSIBLE: tuple[Mode, ...] = ("replace", "append", "resume")
 _PRELOADED = [  # modules imported once, before children are forked
     "mixpanel_export._export.engine",
@@ -132,6 +143,23 @@ class KilledRun(Run):
         (self.tally.kills if killed else self.tally.missed)[point.name] += 1
         self.model.check_unchanged(read(self.db))
         check_flat_tables(self.db, auto=self.draw.random() < 0.5)
+
+    def kill_people(self, point: Point) -> None:
+        """Export profiles in a child that dies at *point*; then complete the export."""
+        task = self.people.task()
+        if point.name == "profiles: delete the updated rows" and task.mode == "replace":
+            task = replace(task, mode="append")
+        self.project.sim.profile_faults = []
+        job = ChildProfiles(task, self.db, self.url, ACCOUNT, self.project.now, self._state, point)
+        child, receive = self._start(export_profiles, job)
+        rows, killed = _reply_of(child, receive)
+        (self.tally.kills if killed else self.tally.missed)[point.name] += 1
+        if rows is None:
+            self.people.check_killed(task, self.db)
+        else:
+            self.people.check_step(task, None, self.db)
+        self.model.check_unchanged(read(self.db))
+        self.export_people(faulty=False)
 
     def _start(self, work: Callable[..., None], *arguments: object) -> tuple[BaseProcess, Connection]:
         """Start *work* in a child, and return the child and what it sends."""
@@ -237,6 +265,9 @@ def kills(seed: int) -> Tally:
                     if point and point.name in FLATTEN_STATEMENTS:
                         _kill_flatten(run, point)
                         continue
+                    if point and point.name in PROFILE_STATEMENTS:
+                        run.kill_people(point)
+                        continue
                     task, faults = _task(run, point)
                     killed = run.kill(task, faults, point)
                     if killed and draw.random() < 0.7:
@@ -278,9 +309,12 @@ def _prepare(run: Run, point: Point | None) -> None:
     if (
         name in FORGET_STATEMENTS
         or name in FLATTEN_STATEMENTS
+        or name in PROFILE_STATEMENTS
         or (name != _CREATION and run.draw.random() < 0.5)
     ):
         run.export(run.project.export(mode="resume"))
+        if name in PROFILE_STATEMENTS:
+            run.export_people(faulty=False)
         run.project.advance()
 
 

@@ -15,7 +15,7 @@ from typing import get_args
 import click
 import duckdb
 
-from mixpanel_export.simulator.faults import Kind
+from mixpanel_export.simulator.faults import Kind, PageKind
 
 from .child import POINTS
 from .fuzz import decode_mutations, export_mutation
@@ -116,6 +116,7 @@ def summary(tally: Tally, seed: int, seconds: float) -> str:
         "exports": tally.exports,
         "kills": tally.kills.total(),
         "of these: at commits": tally.kills["commit"] + tally.kills["a change of the file"],
+        "exports of profiles": tally.snapshots,
         "persons forgotten": tally.forgotten,
         "faults": tally.faults.total(),
         "mutated bodies": tally.mutations,
@@ -128,7 +129,7 @@ def summary(tally: Tally, seed: int, seconds: float) -> str:
     }
     table = "\n".join(f"| {name} | {number:,} |" for name, number in numbers.items())
     versions = f"Python {platform.python_version()}, DuckDB {duckdb.__version__}, {platform.system()}"
-    faults = {kind: tally.faults[kind] for kind in get_args(Kind)}
+    faults = {kind: tally.faults[kind] for kind in (*get_args(Kind), *get_args(PageKind))}
     unreached = {point: tries for point, tries in tally.missed.items() if not tally.kills[point]}
     return "\n\n".join(
         [

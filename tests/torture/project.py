@@ -15,6 +15,8 @@ from mixpanel_export.simulator.faults import Kind
 from mixpanel_export.simulator.simulator import Selection as EventSelection
 from mixpanel_export.simulator.truth import deduplicated, row
 
+from .people import random_profiles
+
 Mode = Literal["create", "append", "replace", "resume"]
 Selection = tuple[tuple[str, ...] | None, str | None]
 """Event names in order, None for all, and a `where` expression."""
@@ -127,6 +129,7 @@ class Project:
             per_second=0,
             per_hour=0,
             now=lambda: self.now,
+            **random_profiles(Random(f"{draw.getstate()[1][0]}:profiles")),  # events do not depend on them
         )
         self._checked = 0
 

@@ -22,6 +22,7 @@ from mixpanel_export.simulator import Fault, checksum
 from .contents import read
 from .flat import check_flat_tables
 from .model import Model
+from .people import People, ProfileExport, export_people
 from .project import SHADOW, Export, Mode, Project
 from .settings import export, random_settings
 from .state import Outcome
@@ -43,6 +44,7 @@ class Tally:
     schedules: int = 0
     exports: int = 0
     events: int = 0
+    snapshots: int = 0
     forgotten: int = 0
     mutations: int = 0
     lost: int = 0
@@ -79,7 +81,10 @@ class Run:
         self.db = folder / "torture.duckdb"
         self.settings = random_settings(draw)
         self.tally = Tally()
-        self._draw_flat = Random(draw.getstate()[1][0])  # flat tables change nothing else of a schedule
+        # Flat tables and profiles change nothing else of a schedule.
+        self._draw_flat = Random(draw.getstate()[1][0])
+        self.draw_people = Random(f"{draw.getstate()[1][0]}:people")
+        self.people = People(self.project.sim, self.draw_people)
 
     def export(self, task: Export, faults: Sequence[Fault] = ()) -> Outcome:
         """Export in this process without a socket, and check the result."""
@@ -102,9 +107,10 @@ class Run:
         with Workspace(path=self.db) as workspace:
             result = workspace.forget(person)
         removed = sum(table.events + table.hidden_rows for table in result.tables)
-        expected = self.model.forget(person)
+        expected = self.model.forget(person) + self.people.forget(person)
         require(removed == expected, "`forget` reports another number of events", removed, expected)
         self.model.check_unchanged(read(self.db))
+        self.people.check(self.db)
         self.tally.forgotten += 1
 
     def person(self) -> str | None:
@@ -128,8 +134,35 @@ class Run:
             check_flat_tables(self.db, auto=self._draw_flat.random() < 0.5)
             self.model.check_unchanged(read(self.db))
 
+    def export_people(self, *, faulty: bool = True) -> None:
+        """Export profiles under random faults, and check their table; the events do not change."""
+        task = self.people.task()
+        self.project.sim.profile_faults = self.people.faults() if faulty else []
+        self.people.check_step(task, self._error_of_people(task), self.db)
+        self.tally.snapshots += 1
+        self.model.check_unchanged(read(self.db))
+
+    def _error_of_people(self, task: ProfileExport) -> Exception | None:
+        before = len(self.project.sim.profile_requests)
+
+        async def error() -> Exception | None:
+            with anyio.fail_after(_MAX_SECONDS):
+                try:
+                    await export_people(
+                        task, self.db, ACCOUNT, self.project.now, transport=self.project.sim.transport()
+                    )
+                except MixpanelDataError as error:
+                    return error
+            return None
+
+        result = anyio.run(error, backend=self.draw_people.choice(["asyncio", "trio"]))
+        self.tally.faults.update(log.fault for log in self.project.sim.profile_requests[before:] if log.fault)
+        return result
+
     def between_exports(self) -> None:
-        """Perhaps forget people or set target days; let time pass."""
+        """Perhaps export profiles, forget people or set target days; let time pass."""
+        if self.draw_people.random() < 0.4:
+            self.export_people()
         for _ in range(self.draw.choice([0, 0, 1, 2])):
             self.forget_someone()
         if self.draw.random() < 0.15:
@@ -155,6 +188,8 @@ class Run:
                 task = Export(table, "resume", first, last, selection, options=options)
                 if not self.model.expected(task).refusal:
                     self._require_complete(task)
+        if self.people.rows is not None:
+            self.export_people(faulty=False)
 
     def replace_all(self) -> None:
         """Replace a table by all days, and compare it with the simulator's own truth.
