@@ -46,6 +46,18 @@ BUGS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "        if False:\n            widen_target_days",
         ),
     },
+    "the number of profiles is not compared with the total": {
+        "_profiles/table.py": (
+            "            if distinct + snapshot.rejects != total:\n",
+            "            if False:\n",
+        ),
+    },
+    "the old profiles are dropped before the new ones are in their place": {
+        "_profiles/table.py": (
+            "        mark_replaced(self._connection, self.name)\n",
+            "        self._connection.commit(); self._connection.begin(); mark_replaced(self._connection, self.name)\n",
+        ),
+    },
 }
 """Bugs by name; for each file of the package the text to replace and its replacement."""
 
