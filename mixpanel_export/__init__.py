@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mixpanel_export._planning.planner import split_date_range
     from mixpanel_export._profiles.engine import export_profiles
     from mixpanel_export._publish.publish import publish_table
+    from mixpanel_export._publish.read_copy import copy_database
     from mixpanel_export._source.parameters import Timeouts
     from mixpanel_export._verify.verify import verify_events
     from mixpanel_export.batches import BatchStream, EventBatch, stream_batches
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
         WorkspaceInfo,
     )
     from mixpanel_export.profiles import ParallelProfileResult, ProfileProgress
-    from mixpanel_export.publication import PublishError, PublishProgress, PublishResult
+    from mixpanel_export.publication import CopyResult, PublishError, PublishProgress, PublishResult
     from mixpanel_export.results import (
         BatchProgress,
         BatchResult,
@@ -94,6 +95,7 @@ __all__ = [
     "ColumnStatsResult",
     "ColumnSummary",
     "ConfigError",
+    "CopyResult",
     "CountDifference",
     "Credentials",
     "DatabaseError",
@@ -145,6 +147,7 @@ __all__ = [
     "Workspace",
     "WorkspaceInfo",
     "__version__",
+    "copy_database",
     "export_events",
     "export_profiles",
     "flatten_events",
@@ -171,6 +174,7 @@ _HOMES = {
     "ColumnStatsResult": "inspection",
     "ColumnSummary": "inspection",
     "ConfigError": "errors",
+    "CopyResult": "publication",
     "CountDifference": "verification",
     "Credentials": "credentials",
     "DatabaseError": "errors",
@@ -221,6 +225,7 @@ _HOMES = {
     "VerifyResult": "verification",
     "Workspace": "workspace",
     "WorkspaceInfo": "inspection",
+    "copy_database": "_publish.read_copy",
     "export_events": "_export.engine",
     "export_profiles": "_profiles.engine",
     "flatten_events": "_flat.flatten",

@@ -1,4 +1,4 @@
-"""The base class of `Workspace`: its file, its credentials, `verify`, `publish`, and the methods for profiles."""
+"""The base class of `Workspace`: its file, its credentials, `verify`, `publish`, `copy`, and the methods for profiles."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace as changed
@@ -22,6 +22,7 @@ from mixpanel_export._profiles.engine import export_profiles
 from mixpanel_export._profiles.job import MAX_WORKERS, ProfileArguments, checked_query
 from mixpanel_export._profiles.stream import fetch_pages, iter_profiles
 from mixpanel_export._publish.publish import publish_table
+from mixpanel_export._publish.read_copy import copy_database
 from mixpanel_export._source.engage import Session
 from mixpanel_export._source.parameters import Timeouts
 from mixpanel_export._source.profile_page import ProfilePage
@@ -32,7 +33,7 @@ from mixpanel_export.credentials import Credentials, checked_project_id, resolve
 from mixpanel_export.errors import ConfigError
 from mixpanel_export.profiles import ParallelProfileResult, ProfileProgress
 from mixpanel_export.progress import combined, draw, draw_days
-from mixpanel_export.publication import PublishResult
+from mixpanel_export.publication import CopyResult, PublishResult
 from mixpanel_export.results import FetchResult, Progress
 from mixpanel_export.sync import run_sync
 from mixpanel_export.verification import VerifyResult
@@ -306,6 +307,20 @@ class Project(LocalDatabase):
                 on_progress=watch,
                 wait=wait,
             )
+
+    @short_tracebacks
+    def copy(self, destination: str | Path, *, wait: float = 0.0) -> CopyResult:
+        """Copy the database to the file *destination*, for readers such as dashboards, as `copy_database` does.
+
+        Raises:
+            ArgumentError: *destination* is the database itself, or its name does not end with `.duckdb`.
+            MixpanelDataError: The copy cannot be written; the subclass tells why.
+
+        Example:
+            workspace.copy("dashboard.duckdb")
+        """
+        check_exists(self.db_path)
+        return run_sync(copy_database, self._writable_path("copy it"), destination, wait=wait)
 
     def _credentials_or_none(self) -> Credentials | None:
         """Return the credentials; None if there are none, or if the file may belong to another project."""

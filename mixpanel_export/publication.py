@@ -85,5 +85,20 @@ class PublishResult:
         return html_pairs(rows, "published")
 
 
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """The result of copying a database for readers."""
+
+    destination: str
+    tables: int
+    """The number of tables, without internal ones."""
+    bytes_written: int
+    duration_seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields in order, ready for JSON."""
+        return asdict(self)
+
+
 Watcher = Callable[[PublishProgress], object]
 """Receives the current totals of a publication."""

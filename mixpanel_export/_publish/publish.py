@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import anyio
 import duckdb
 
-from mixpanel_export._concurrency import InterruptedCall, entered_in_thread, in_thread
-from mixpanel_export._database.connection import Connection, advice_on, connected_for_export
+from mixpanel_export._concurrency import InterruptedCall, in_thread
+from mixpanel_export._database.connection import Connection, advice_on
 from mixpanel_export._database.path import check_not_empty, database_path
 from mixpanel_export._database.publications import (
     Day,
@@ -30,6 +29,7 @@ from mixpanel_export._publish.data_set import DataSet, DayFile
 from mixpanel_export._publish.destination import Connection as StoreConnection
 from mixpanel_export._publish.destination import normalized, open_data_set, open_store, threads
 from mixpanel_export._publish.layout import FORMATS, PARQUET, partition
+from mixpanel_export._publish.opened import opened
 from mixpanel_export._publish.plan import plan
 from mixpanel_export._publish.run import Publisher, Totals, publish_error
 from mixpanel_export._publish.source import PARTITION, find_source
@@ -38,12 +38,8 @@ from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export.errors import (
     ArgumentError,
     DatabaseError,
-    DatabaseLockedError,
-    ExportRunningError,
 )
 from mixpanel_export.publication import PublishError, PublishProgress, PublishResult, Watcher
-
-_RETRY_INTERVAL = 0.2  # seconds between attempts to open a file that another process holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +116,9 @@ async def publish_table(
     path = database_path(db)
     check_not_empty(path)
     async with AsyncExitStack() as stack:
-        job = _Job(await _opened(stack, path, wait), path, options, on_progress or _ignore)
+        job = _Job(await opened(stack, path, wait), path, options, on_progress or _ignore)
         result = await in_thread(job.run, job.interrupt)
     return replace(result, duration_seconds=time.monotonic() - started)
-
-
-async def _opened(stack: AsyncExitStack, path: Path, wait: float) -> Connection:
-    """Open the file. While another export or process uses it, keep retrying for up to *wait* seconds."""
-    end = anyio.current_time() + wait
-    while True:
-        try:
-            return await stack.enter_async_context(entered_in_thread(connected_for_export(path)))
-        except (ExportRunningError, DatabaseLockedError):
-            left = end - anyio.current_time()
-            if left <= 0:
-                raise
-            await anyio.sleep(min(_RETRY_INTERVAL, left))
 
 
 class _Job:

@@ -19,13 +19,14 @@ from mixpanel_export.cli.watch import messages
 from mixpanel_export.errors import DatabaseLockedError, MixpanelDataError
 
 if TYPE_CHECKING:
-    from mixpanel_export.publication import PublishResult
+    from mixpanel_export.publication import CopyResult, PublishResult
 
 EXAMPLES = """\b
 Examples:
   mpx publish lake/events
   mpx publish lake/flat --flat --db app.duckdb
-  mpx publish s3://bucket/events
+  mpx publish s3://bucket/events --format delta
+  mpx publish dashboard.duckdb
   mpx publish lake/events --verify --json | jq '.different_days'
 
 \b
@@ -126,12 +127,19 @@ def command(
     All files have the same columns: those of the table without export_batch. If the columns of a flat table change, all
     days are written again. A column named date becomes date_2, because readers take date from the folders.
 
+    If DEST ends with .duckdb, all tables are copied to that file, which then replaces the old one by renaming. Dashboards can
+    read it while an export locks the database.
+
     An interrupted run leaves the old or the new file of each day. The next run continues.
     """
     from mixpanel_export._publish.publish import publish_table
+    from mixpanel_export._publish.read_copy import is_database
     from mixpanel_export.progress import draw_days
     from mixpanel_export.sync import run_sync
 
+    if is_database(destination):
+        copy(ctx, destination, db, wait, as_json=as_json, quiet=quiet)
+        return
     with messages(quiet=quiet, verbose=False), draw_days(enabled=not (quiet or no_progress)) as watch:
         if not quiet:
             say_database(ctx)
@@ -162,15 +170,44 @@ def command(
     ctx.exit(1 if result.different_days else 0)
 
 
+def copy(ctx: click.Context, destination: str, db: str, wait: float, *, as_json: bool, quiet: bool) -> None:
+    """Copy the database to a file, and print its size."""
+    from mixpanel_export._publish.read_copy import copy_database
+    from mixpanel_export.sync import run_sync
+
+    if not quiet:
+        say_database(ctx)
+    try:
+        result = run_sync(copy_database, db, destination, wait=wait)
+    except DatabaseLockedError as error:
+        raise explained(error, db, wait) from error
+    if as_json:
+        print_json(result.to_dict())
+    elif not quiet:
+        click.echo(copied(result))
+
+
+def copied(result: "CopyResult") -> str:
+    """Return a line about a read copy."""
+    return f"copied  {result.tables:,} tables, {result.bytes_written / 1e6:,.1f} MB, to {result.destination}"
+
+
 def publish_after_export(ctx: click.Context, db: str, destination: str, output: Output) -> int:
     """Bring a data set in step after an export. Return the exit code: 1 if it failed, which does not undo the export."""
     from mixpanel_export._publish.publish import publish_table
+    from mixpanel_export._publish.read_copy import copy_database, is_database
     from mixpanel_export.progress import draw_days
     from mixpanel_export.sync import run_sync
 
+    result: PublishResult | CopyResult
     try:
-        with draw_days(enabled=not (output.quiet or output.no_progress)) as watch:
-            result = run_sync(partial(publish_table, on_progress=watch), db, destination)
+        if is_database(destination):
+            result = run_sync(copy_database, db, destination)
+            words = copied(result)
+        else:
+            with draw_days(enabled=not (output.quiet or output.no_progress)) as watch:
+                result = run_sync(partial(publish_table, on_progress=watch), db, destination)
+            words = "\n".join(aligned(summary(result)))
     except (MixpanelDataError, ValueError, OSError) as error:
         report_error(ctx, error, "The events are exported, but not published")
         return 1
@@ -180,7 +217,7 @@ def publish_after_export(ctx: click.Context, db: str, destination: str, output: 
     if logs_json() and not output.quiet:
         log_event("published", **result.to_dict())
     elif not (output.quiet or output.as_json):
-        click.echo("\n".join(aligned(summary(result)[:1] + summary(result)[2:])))
+        click.echo(words)
     return 0
 
 

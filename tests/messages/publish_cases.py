@@ -7,13 +7,18 @@ from typing import Any
 from shell import mpx
 from steps import Place, exists, sql, steps
 
-from mixpanel_export import run_sync
+from mixpanel_export import copy_database, run_sync
 from mixpanel_export._publish.publish import publish_table
 
 
 def published(destination: str = "lake", table: str | None = None, **options: Any) -> Callable[[Place], Any]:
     """Publish to a folder beside the database."""
     return lambda place: run_sync(publish_table, place.db, destination, table, **options)
+
+
+def copied(name: str, *, itself: bool = False) -> Callable[[Place], Any]:
+    """Copy the database to a file beside it, or to itself."""
+    return lambda place: run_sync(copy_database, place.db, place.db if itself else place.folder / name)
 
 
 def with_file(name: str) -> Callable[[Place], None]:
@@ -62,6 +67,11 @@ PUBLISH_CASES: dict[str, Callable[[Place], Any]] = {
     "publish_table: a state that cannot be read": steps(
         exists, sql("CREATE TABLE _published_days (x INTEGER)"), published()
     ),
+    "copy_database: the database itself": steps(exists, copied("mixpanel.duckdb", itself=True)),
+    "copy_database: a log beside the copy": steps(
+        exists, with_file("copy.duckdb.wal"), copied("copy.duckdb")
+    ),
+    "copy_database: a folder that does not exist": steps(exists, copied("none/copy.duckdb")),
     "mpx publish: a data set of another database": steps(
         exists,
         with_file("lake/date=2024-03-01/data.parquet"),

@@ -49,7 +49,7 @@ LAYERS = {
     "_database": ("_concurrency _config _files _model _suggestions changes errors", "anyio duckdb"),
     "_flat": ("_concurrency _database _suggestions _tracebacks errors results", "duckdb"),
     "_publish": (
-        "_concurrency _config _database _flat _suggestions _tracebacks errors publication",
+        "_concurrency _config _database _files _flat _suggestions _tracebacks errors publication",
         "anyio deltalake duckdb obstore",
     ),
     "_report": ("_database _flat _model", "altair jinja2 markupsafe vl_convert"),
