@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
+from support import query
 
 EVENTS = (
     'CREATE TABLE "{}" (event_name VARCHAR NOT NULL, event_time TIMESTAMP NOT NULL, distinct_id VARCHAR NOT NULL, '
@@ -15,6 +17,7 @@ CREATE TABLE IF NOT EXISTS _metadata (table_name VARCHAR PRIMARY KEY, type VARCH
     fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL)
 """
 FETCHED = "2024-04-05 06:07:08"
+FIVE = "event_name, event_time, distinct_id, insert_id, properties"
 CLAIMED = ("2024-03-01", "2024-03-09")
 
 
@@ -51,3 +54,16 @@ def made_with_people(path: Path) -> Path:
             "INSERT INTO _metadata VALUES ('people', 'profiles', '2026-01-02 03:04:05', NULL, NULL, 0)"
         )
     return path
+
+
+def rows(db: Path, table: str = "events") -> list[tuple[Any, ...]]:
+    return query(db, f'SELECT {FIVE} FROM "{table}" ORDER BY insert_id')
+
+
+def imported(db: Path) -> list[tuple[Any, ...]]:
+    """Return the imported batches in the ledger, and the number of rows of each in the table."""
+    return query(
+        db,
+        "SELECT from_date::VARCHAR, to_date::VARCHAR, rows, (SELECT count(*) FROM events WHERE export_batch = batch) "
+        "FROM _export_batches WHERE status = 'imported' AND table_name = 'events' ORDER BY from_date",
+    )
