@@ -161,6 +161,13 @@ def test_a_stream_that_is_not_whole_ends_with_an_error(kind: Any, db: Path) -> N
             sim.profile_revision = 1
 
 
+def test_a_stream_after_a_full_last_page_sees_a_total_that_is_too_low(db: Path) -> None:
+    """The page after it is not empty, so profiles would be missing."""
+    sim = project(31, totals="first", profile_faults=[Fault("total_too_low")])
+    with workspace_of(sim, db) as workspace, pytest.raises(SnapshotError):
+        list(workspace.stream_profiles())
+
+
 def test_the_error_of_a_page_is_raised(db: Path) -> None:
     """As that of a fetch is, also without *parallel*; nothing is stored."""
     sim = project(profile_faults=[Fault("401", pages=(2,))])
