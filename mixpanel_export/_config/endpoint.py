@@ -64,7 +64,7 @@ def _base(
 
 
 def _checked_base(api_url: str) -> str:
-    """Return the URL, reassembled from its checked parts, so that httpx cannot parse a different host from it."""
+    """Return the URL, reassembled from its checked parts, so that httpx cannot find another host in it."""
     try:
         parts = urlsplit(api_url.strip())
         port = parts.port

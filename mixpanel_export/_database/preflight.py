@@ -161,7 +161,7 @@ def _exists_error(connection: Connection, table: str) -> TableExistsError:
 
 
 def _shadow_fits(connection: Connection, shadow: str, ledger: Ledger, spec: ExportSpec) -> bool:
-    """Whether the same export target_table the shadow table, and its rows agree with the ledger."""
+    """Whether the same export filled the shadow table, and its rows agree with the ledger."""
     if comment_of(connection, shadow) != spec.fingerprint:
         return False
     try:

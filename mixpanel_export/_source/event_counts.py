@@ -75,7 +75,7 @@ def name_groups(names: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _counts_in(response: object, days: Chunk) -> Counts:
-    """Return the counts in an response.
+    """Return the counts in a response.
 
     Raises:
         TruncatedError: The response does not have the documented form.

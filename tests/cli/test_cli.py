@@ -165,5 +165,5 @@ cli.cli = interrupted
 threading.Thread(target=threading.Event().wait).start()
 cli.main()
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=False)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=100, check=False)
     assert (ended.returncode, ended.stdout.strip()) == (130, b"said")
