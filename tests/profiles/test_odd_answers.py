@@ -18,8 +18,9 @@ pytestmark = pytest.mark.anyio
 
 
 def page(number: int, **changes: Any) -> dict[str, Any]:
-    """Return page *number* of three, with two profiles each; None removes a member."""
-    results = [{"$distinct_id": f"{number}{letter}", "$properties": {"n": number}} for letter in "ab"]
+    """Return page *number* of three, with two profiles each; later pages are empty. None removes a member."""
+    letters = "ab" if number < 3 else ""
+    results = [{"$distinct_id": f"{number}{letter}", "$properties": {"n": number}} for letter in letters]
     body = {"page": number, "page_size": 2, "results": results, "session_id": "s", "status": "ok", "total": 6}
     return {name: value for name, value in (body | changes).items() if value is not None}
 
@@ -59,7 +60,7 @@ async def test_only_what_is_needed_must_be_there(changes: Any, db: Path) -> None
         ({"page1": {"page": 2}}, TruncatedError),
         ({"page1": {"session_id": "other"}}, SnapshotError),
         ({"page1": {"total": 7}}, SnapshotError),
-        ({"page2": {"results": []}, "page3": {"results": []}}, SnapshotError),
+        ({"page2": {"results": []}}, SnapshotError),
         ({"page2": {"results": [{"$distinct_id": "2a"}]}}, SnapshotError),
         ({"page2": {"results": page(1)["results"]}}, SnapshotError),
         ({"page0": {"total": 5}, "page1": {"total": 5}, "page2": {"total": 5}}, SnapshotError),
