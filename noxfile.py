@@ -16,7 +16,18 @@ PYTHONS = nox.project.python_versions(PROJECT)
 DEV = nox.project.dependency_groups(PROJECT, "dev")
 EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
 DIST = Path("dist").absolute()
-BENCHMARKS = ["engine", "network", "memory", "growth", "empty", "cores", "startup", "flatten", "profiles"]
+BENCHMARKS = [
+    "engine",
+    "network",
+    "memory",
+    "growth",
+    "empty",
+    "cores",
+    "startup",
+    "flatten",
+    "profiles",
+    "publish",
+]
 
 
 def _tools(*names: str) -> list[str]:

@@ -10,7 +10,18 @@ from pathlib import Path
 from _measure import RESULTS
 from _report import bars_table, load_results
 
-SCRIPTS = ("engine", "network", "memory", "growth", "empty", "cores", "startup", "flatten", "profiles")
+SCRIPTS = (
+    "engine",
+    "network",
+    "memory",
+    "growth",
+    "empty",
+    "cores",
+    "startup",
+    "flatten",
+    "profiles",
+    "publish",
+)
 
 
 def main() -> None:
