@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 import pytest
@@ -36,8 +36,17 @@ def opener(tmp_path: Path) -> Iterator[Opener]:
     """Open streams without limits and without pauses. At the end, no thread and no file is left."""
     folder = tmp_path / "staging"
     folder.mkdir()
-    yield partial(opened, folder)
+    streams: WeakSet[BatchStream] = WeakSet()
+
+    def open_one(sim: Simulator, **options: Any) -> BatchStream:
+        stream = opened(folder, sim, **options)
+        streams.add(stream)
+        return stream
+
+    yield open_one
     gc.collect()
+    for stream in list(streams):  # a test that failed still refers to its stream
+        stream.close()
     for thread in threading.enumerate():
         if thread.name == THREAD_NAME:
             thread.join()
