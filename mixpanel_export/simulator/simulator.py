@@ -280,14 +280,9 @@ class Simulator:
         Raises:
             ValueError: *where* is malformed.
         """
-        selection = ProfileSelection(
-            where,
-            None if properties is None else frozenset(properties),
-            None if distinct_ids is None else frozenset(distinct_ids),
-            cohort,
-            include_all_users,
-            group,
-        )
+        names = None if properties is None else frozenset(properties)
+        ids = None if distinct_ids is None else frozenset(distinct_ids)
+        selection = ProfileSelection(where, names, ids, cohort, include_all_users, group)
         return {row.distinct_id: row.properties for row in self.profile_rows(selection)}
 
     def profile_rows(self, selection: ProfileSelection = EVERYONE) -> Iterator[ProfileRow]:

@@ -1,6 +1,7 @@
 """User profiles of the Query API, compared with the simulator's truth: sessions, selections, limits and failures."""
 
 import json
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -90,7 +91,7 @@ async def test_odd_and_awkward_profiles_are_sent_as_text() -> None:
     assert 2600 < len(exact) < 3000
     assert "1E5" in text
     assert rb"\ud83d" in text.encode()
-    assert {type(row.last_seen) for row in sim.profile_rows()} == {type(None), type(sim._now().replace())}
+    assert {type(row.last_seen) for row in sim.profile_rows()} == {type(None), datetime}
     assert all("$properties" in each for each in json.loads((await page(project())).text)["results"])
 
 

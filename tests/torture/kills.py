@@ -157,7 +157,7 @@ class KilledRun(Run):
         if rows is None:
             self.people.check_killed(task, self.db)
         else:
-            self.people.check_step(task, None, self.db)
+            self.people.check_step(task, None, 0, self.db)
         self.model.check_unchanged(read(self.db))
         self.export_people(faulty=False)
 

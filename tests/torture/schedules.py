@@ -138,13 +138,15 @@ class Run:
         """Export profiles under random faults, and check their table; the events do not change."""
         task = self.people.task()
         self.project.sim.profile_faults = self.people.faults() if faulty else []
-        self.people.check_step(task, self._error_of_people(task), self.db)
+        before = len(self.project.sim.profile_requests)
+        error = self._error_of_people(task)
+        faults = [log.fault for log in self.project.sim.profile_requests[before:] if log.fault]
+        self.people.check_step(task, error, len(faults), self.db)
+        self.tally.faults.update(faults)
         self.tally.snapshots += 1
         self.model.check_unchanged(read(self.db))
 
     def _error_of_people(self, task: ProfileExport) -> Exception | None:
-        before = len(self.project.sim.profile_requests)
-
         async def error() -> Exception | None:
             with anyio.fail_after(_MAX_SECONDS):
                 try:
@@ -155,9 +157,7 @@ class Run:
                     return error
             return None
 
-        result = anyio.run(error, backend=self.draw_people.choice(["asyncio", "trio"]))
-        self.tally.faults.update(log.fault for log in self.project.sim.profile_requests[before:] if log.fault)
-        return result
+        return anyio.run(error, backend=self.draw_people.choice(["asyncio", "trio"]))
 
     def between_exports(self) -> None:
         """Perhaps export profiles, forget people or set target days; let time pass."""
