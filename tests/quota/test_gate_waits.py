@@ -251,6 +251,17 @@ async def test_requests_of_other_processes_count(process: Process) -> None:
     assert other.read().remaining == gate.statistics().remaining == 2
 
 
+async def test_the_second_of_other_processes_counts(process: Process) -> None:
+    """After a refresh, the next slot is a second after the oldest of three requests, whichever process sent them."""
+    clock = Clock()
+    other, gate = process(clock), gate_on(clock, shared=process(clock))
+    for _ in range(3):
+        assert other.take_slot().ticket
+    clock.now += 0.4
+    await gate.refresh()
+    assert gate.statistics().next_slot_in == pytest.approx(SECOND - 0.4)
+
+
 async def test_pauses_of_other_processes_hold(process: Process) -> None:
     """A refusal pauses every process, whichever was refused."""
     clock = Clock()
