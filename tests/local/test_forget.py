@@ -1,76 +1,35 @@
 """People are deleted from every exported table, and the ledger matches the remaining rows."""
 
 import json
-import multiprocessing
-import os
-import signal
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
 
 import duckdb
-import httpx
+import forgetting
 import pytest
 from examples import examples, slow
+from forgetting import FIRST, ID, LAST, forget, line, load
 from hypothesis import given
 from hypothesis import strategies as st
-from old_files import made, noons
-from shell import held_by_another
-from support import answering, export, held, query, simulator
+from old_files import FIVE, made, noons
+from support import export, held, query, simulator
 
 from mixpanel_export import (
-    ArgumentError,
     DatabaseError,
-    DatabaseLockedError,
-    DatabaseNotFoundError,
-    ExportRunningError,
     ForgetResult,
     ForgottenTable,
-    TableFormatError,
     TableNotFoundError,
-    Workspace,
     run_sync,
     upgrade_database,
 )
 from mixpanel_export.results import BatchProgress
 
-FIRST, LAST = "2024-03-01", "2024-03-03"
-ID = "zebra-9f31"
-FIVE = "event_name, event_time, distinct_id, insert_id, properties"
+days = forgetting.days
+full = forgetting.full
+
 FAR = 1_600_000_000  # before all days
-
-
-def line(number: int, day: str | None = FIRST, person: str = ID, **properties: object) -> bytes:
-    """Return an event at noon of *day*, at no time if that is None."""
-    time = (
-        None if day is None else int(datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=UTC).timestamp())
-    )
-    values = {"time": time, "distinct_id": person, "$insert_id": f"i{number}"} | properties
-    return json.dumps({"event": "e", "properties": values}).encode()
-
-
-def load(db: Path, days: Mapping[str, Sequence[bytes]], **options: Any) -> list[str]:
-    """Export the lines of each day, one batch a day, and return the days that were requested."""
-    requested = []
-
-    def body(request: httpx.Request) -> bytes:
-        day = request.url.params["from_date"]
-        requested.append(day)
-        lines = [*days.get(day, ()), line(0, day, "nobody")]  # a body must end with an event
-        return b"".join(each + b"\n" for each in lines)
-
-    usual: dict[str, Any] = {"transport": answering(body), "chunk_days": 1, "mode": "resume"}
-    run_sync(export, simulator(), db, FIRST, LAST, **(usual | options))
-    return requested
-
-
-def forget(db: Path, *ids: str, **options: Any) -> ForgetResult:
-    with Workspace(path=db) as workspace:
-        return workspace.forget(*ids, **options)
 
 
 def counts(result: ForgetResult) -> tuple[int, int, int]:
@@ -115,6 +74,8 @@ def check_ledger(db: Path, table: str = "events") -> None:
 
 
 PERSONS = st.sampled_from([ID, "zebra-9f3", "x", "ü\"\\'"])
+
+
 EVENTS = st.lists(
     st.builds(
         lambda number, day, person, user: line(number, day, person, **({"$user_id": user} if user else {})),
@@ -155,29 +116,6 @@ def test_the_table_is_the_table_without_the_persons(
         assert query(db, "SELECT DISTINCT * FROM _export_strays ORDER BY ALL") == query(db, STRAYS)
         assert load(db, days) == []
         assert forget(db, *ids, also=["user_id"] if user else []).total == 0
-
-
-@pytest.fixture
-def days() -> dict[str, list[bytes]]:
-    """Events of two people, duplicates across batches, strays, and lines that are not events."""
-    return {
-        FIRST: [
-            line(1), line(2, LAST), line(3, None), line(4, person="other"), line(5, "2020-01-01", "other"),
-            b'{"event":"e","properties":{"distinct_id":"\\u007aebra-9f31", "time" 5',
-            b'{"event":"e","properties":{"distinct_id":"zebra-9f312"',
-        ],
-        LAST: [
-            line(2, LAST), line(3, None), line(6, LAST, "other"),
-            line(7, LAST, text="\ud800"), b"zebra-9f31", b"no event",
-        ],
-    }  # fmt: skip
-
-
-@pytest.fixture
-def full(db: Path, days: dict[str, list[bytes]]) -> Path:
-    """A file with these events."""
-    load(db, days)
-    return db
 
 
 def test_hidden_rows_and_raw_lines_go_too(full: Path) -> None:
@@ -279,23 +217,6 @@ def test_a_table_that_was_dropped_by_hand_leaves_nothing_of_the_person(full: Pat
     assert query(full, "SELECT count(*) FROM _export_duplicates") == [(0,)]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "RENAME distinct_id TO person",
-        *slow(["RENAME event_time TO moment", "ALTER properties TYPE VARCHAR", "DROP export_batch"]),
-    ],
-)
-def test_a_table_whose_columns_were_changed_is_an_error(change: str, full: Path) -> None:
-    """Rows that cannot be searched are never reported as deleted, and nothing else is deleted either."""
-    query(full, f"ALTER TABLE events {change}")
-    before = query(full, "SELECT count(*) FROM _export_duplicates")
-    with pytest.raises(TableFormatError) as caught:
-        forget(full, ID)
-    assert caught.value.table_name == "events"
-    assert query(full, "SELECT count(*) FROM _export_duplicates") == before
-
-
 def test_imported_tables_are_searched(tmp_path: Path) -> None:
     """A file of mixpanel_data can be used once it is upgraded."""
     old = made(tmp_path / "old.db", noons(FIRST, 9))
@@ -311,128 +232,11 @@ def test_imported_tables_are_searched(tmp_path: Path) -> None:
     )
 
 
-def test_what_cannot_be_searched_is_an_error(tmp_path: Path, full: Path) -> None:
-    """No file, an empty file, no ledger, a newer ledger, a file in use, a read-only workspace: nothing is changed."""
-    with pytest.raises(DatabaseNotFoundError):
-        forget(tmp_path / "none" / "there.duckdb", ID)
-    assert not (tmp_path / "none").exists()
-    empty = tmp_path / "empty.duckdb"
-    empty.touch()
-    foreign = tmp_path / "foreign.duckdb"
-    duckdb.connect(str(foreign)).close()
-    for path in (empty, foreign):
-        with pytest.raises(DatabaseError, match="no exported tables"):
-            forget(path, ID)
-    assert empty.stat().st_size == 0
-    with Workspace.open(full) as workspace, pytest.raises(DatabaseError, match="read-only"):
-        workspace.forget(ID)
-    with held_by_another(full), pytest.raises(DatabaseLockedError):
-        forget(full, ID)
-    with closing(duckdb.connect(str(full))) as connection:
-        connection.execute("COMMENT ON TABLE _export_batches IS 'mixpanel_export ledger 999'")
-    with pytest.raises(TableFormatError):
-        forget(full, ID)
-
-
-def test_an_export_that_runs_is_not_disturbed(db: Path, days: dict[str, list[bytes]]) -> None:
-    """In the process of the export, it is refused."""
-
-    def during(_: BatchProgress) -> None:
-        with pytest.raises(ExportRunningError):
-            forget(db, ID)
-
-    load(db, days, on_batch_complete=during)
-    assert forget(db, ID).total > 0
-
-
-def test_an_id_must_be_a_text(full: Path) -> None:
-    """An empty id would match every event without one. No message contains an id."""
-    wrong: list[tuple[Any, ...]] = [(), ("",), (ID, ""), ("\ud800",), (42,)]
-    for ids in wrong:
-        with pytest.raises(ArgumentError) as caught:
-            forget(full, *ids)
-        assert ID not in str(caught.value)
-    with pytest.raises(ArgumentError) as caught:
-        forget(full, ID, also=["$user_id"])
-    assert caught.value.argument == "also"
-
-
 def test_an_id_is_never_sql(full: Path) -> None:
     """Quotes and wildcards have no meaning."""
     before = held(full)
     assert forget(full, "' OR true --", '" OR 1=1', "%", ".*", "zebra-....").total == 0
     assert held(full) == before
-
-
-def contents(db: Path) -> list[object]:
-    tables = ("events", "_export_batches", "_export_duplicates", "_export_rejects", "_export_strays")
-    return [sorted(query(db, f"FROM {table}"), key=repr) for table in tables]
-
-
-def test_an_error_inside_leaves_everything(full: Path) -> None:
-    """If another connection's transaction changes the same rows, nothing is deleted; a later call deletes everything."""
-    before = contents(full)
-    with closing(duckdb.connect(str(full))) as other:
-        other.begin()
-        other.execute('UPDATE _export_batches SET "rows" = 0')
-        with pytest.raises(DatabaseError, match="nothing was removed") as caught:
-            forget(full, ID)
-        assert ID not in str(caught.value)
-        other.rollback()
-    assert contents(full) == before
-    assert forget(full, ID).total == 9
-
-
-def _die(db: Path, statement: int) -> None:
-    """Forget in a process that dies before its DuckDB statement of that number."""
-    left = iter(range(statement))
-
-    class Dying:
-        def __init__(self, connection: Any) -> None:
-            self.connection = connection
-
-        def execute(self, *arguments: Any) -> Any:
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return self.connection.execute(*arguments)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.connection, name)
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.connection.close()
-
-    connect = duckdb.connect
-    duckdb.connect = lambda *arguments, **options: Dying(connect(*arguments, **options))  # type: ignore[assignment]
-    forget(db, ID)
-    os._exit(0)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_a_kill_leaves_everything_or_nothing(db: Path, days: dict[str, list[bytes]], tmp_path: Path) -> None:
-    """Before whichever statement the process is killed, the file is in its old or its new state."""
-    load(db, days)
-    before = contents(db)
-    template = db.read_bytes()
-    forget(db, ID)
-    after = contents(db)
-    context = multiprocessing.get_context("spawn")
-    seen = set()
-    for statement in range(24, 120, 48):
-        copy = tmp_path / f"{statement}.duckdb"
-        copy.write_bytes(template)
-        child = context.Process(target=_die, args=(copy, statement))
-        child.start()
-        child.join()
-        now = contents(copy)
-        assert now in (before, after), statement
-        seen.add(now == after)
-        if child.exitcode == 0:
-            break
-    assert seen == {True, False}
 
 
 def test_the_bytes_are_in_the_file_until_it_is_copied(db: Path, tmp_path: Path) -> None:
