@@ -137,7 +137,7 @@ async def _run(
     )
     folder = _temporary_folder(options.folder)
     async with entered_in_thread(folder) as path, anyio.create_task_group() as watching:
-        watching.start_soon(_cancel_when_abandoned, is_abandoned)
+        watching.start_soon(_cancel_when_abandoned, is_abandoned, handoff)
         await transfer(
             replace(job, path=path / "batches"),
             client,
@@ -169,10 +169,11 @@ def _temporary_folder(parent: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-async def _cancel_when_abandoned(is_abandoned: Callable[[], bool]) -> None:
+async def _cancel_when_abandoned(is_abandoned: Callable[[], bool], handoff: Handoff) -> None:
     """Raise an error once nobody can take a batch any more, such as at the end of the program."""
     while not is_abandoned():  # noqa: ASYNC110 - no event marks the end of a thread
         await anyio.sleep(_CHECK_INTERVAL)
+    handoff.release()
     raise RuntimeError("the program ended before the stream")
 
 

@@ -1,6 +1,9 @@
 """`stream_batches` yields exactly the events of complete responses, in asyncio, trio and plain code."""
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -189,6 +192,23 @@ async def test_a_cancelled_consumer_leaves_nothing(opener: Opener) -> None:
         async for _ in opener(sim):
             raise AssertionError
     assert scope.cancelled_caught
+
+
+def test_a_program_may_end_before_its_stream(tmp_path: Path) -> None:
+    """The process ends, and no file is left, even if the program still refers to a batch."""
+    code = f"""
+from support import ACCOUNT, NOW, simulator
+from mixpanel_export import stream_batches
+
+stream = stream_batches(
+    "2024-03-01", "2024-03-09", credentials=ACCOUNT, api_url="http://127.0.0.1", per_second=0, per_hour=0,
+    now=lambda: NOW, transport=simulator().transport(), folder={str(tmp_path)!r}
+)
+batch = next(stream)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=100)
+    assert not list(tmp_path.iterdir())
 
 
 async def test_filters_and_limits_are_passed_on(opener: Opener) -> None:
