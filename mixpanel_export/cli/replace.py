@@ -1,4 +1,4 @@
-"""Reports the days that `mpx export --replace` removes without fetching them again, and asks before it does."""
+"""Reports the events that `mpx export --replace` removes without fetching them again, and asks on a terminal."""
 
 import sys
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def confirm_removal(removed: "RemovedDays", table: str, *, confirmed: bool, quie
     """
     if not removed.number:
         return
-    text = f"--replace removes from table {table} what is not requested: {_words(removed)}."
+    text = f"--replace removes {_words(removed)} from table {table}, because they are not requested."
     asks = not (confirmed or logs_json()) and sys.stdin.isatty() and sys.stderr.isatty()
     if asks:
         say(f"{text} To refetch only the requested days, use --append.")
