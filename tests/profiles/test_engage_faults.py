@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations_with_replacement
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -112,18 +112,21 @@ def test_the_table_has_one_session_or_is_unchanged(scenario: Scenario, backend: 
         anyio.run(check, scenario, Path(folder, "people.duckdb"), backend=backend)
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    "first, second",
-    slow(pair for pair in product(KINDS, KINDS) if Scenario([Fault(pair[0]), Fault(pair[1])]).detectable),
-)
-@pytest.mark.parametrize("times", [1, None])
-async def test_every_pair_of_faults(first: Any, second: Any, times: int | None, db: Path) -> None:
+_PAIRS = [
+    pair
+    for pair in combinations_with_replacement(KINDS, 2)
+    if Scenario([Fault(kind) for kind in pair]).detectable
+]
+
+
+@pytest.mark.parametrize("times, backend", [(1, "asyncio"), (None, "trio")])
+@pytest.mark.parametrize("first, second", slow(_PAIRS))
+def test_every_pair_of_faults(first: Any, second: Any, times: int | None, backend: str, db: Path) -> None:
     """One at a page in the middle, the other at the last page; once, or every time."""
     faults = [
         Fault(kind, pages=(page,), times=times, retry_after=0.0) for kind, page in ((first, 4), (second, 9))
     ]
-    await check(Scenario(faults), db)
+    anyio.run(check, Scenario(faults), db, backend=backend)
 
 
 @pytest.mark.anyio
