@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from tempfile import gettempdir
@@ -174,7 +175,9 @@ class EventBatch:
         unless the event is one of `repaired`.
         """
         for piece in self._pieces():
-            yield from bytes(piece).splitlines(keepends=True)
+            yield from BytesIO(
+                piece
+            )  # `splitlines` would also split at carriage returns, which are JSON whitespace
 
     def write_to(self, file: BinaryIO) -> None:
         """Write all lines to a binary file."""

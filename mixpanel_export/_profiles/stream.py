@@ -82,7 +82,7 @@ def iter_profiles(fetch: FetchPages, *, raw: bool, at_once: int) -> Iterator[dic
             properties = loads(page.properties[place])
             last_seen = page.last_seen[place]
             if raw:
-                identity = int(distinct_id) if place in page.numeric else distinct_id
+                identity = loads(distinct_id) if place in page.numeric else distinct_id
                 yield {"$distinct_id": identity, "$properties": properties}
             else:
                 yield {

@@ -23,11 +23,12 @@ class Folder:
         self._staging = f".mpx-{owner}-"
 
     def files(self) -> dict[str, StoredFile]:
-        """Return all files."""
+        """Return all files, and links to folders, whose files readers see, too."""
         found: dict[str, StoredFile] = {}
         for folder, folders, names in os.walk(self._root, onerror=_raise_unless_missing):
             folders[:] = [name for name in folders if not _is_hidden(name)]
-            for name in names:
+            links = [name for name in folders if Path(folder, name).is_symlink()]
+            for name in (*names, *links):
                 if not _is_hidden(name):
                     path = Path(folder, name)
                     found[path.relative_to(self._root).as_posix()] = _stored(path)
@@ -49,9 +50,10 @@ class Folder:
         """Move a complete *file* of the staging folder to *name*, and replace the old file."""
         target = self._root / name
         _sync(file)
+        stored = _stored(file)  # another database may replace the target at any time
         target.parent.mkdir(exist_ok=True)
         file.replace(target)
-        return _stored(target)
+        return stored
 
     def delete(self, name: str) -> None:
         """Delete a file, and its folder if nothing else is in it."""

@@ -1,7 +1,7 @@
 """The table that is published: its columns, and the version, content and rows of each day."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from glob import escape
@@ -13,6 +13,8 @@ from mixpanel_export._database.schema import (
     EVENT_COLUMNS,
     columns_of,
     has_export_columns,
+    has_profile_columns,
+    is_table,
     name_in_database,
     table_exists,
     table_names,
@@ -104,7 +106,7 @@ def find_source(connection: Connection, table: str) -> Source:
 
     Raises:
         TableNotFoundError: There is no such table.
-        TableFormatError: The table is neither an exported nor a flat table.
+        TableFormatError: The table is neither an exported table of events nor a flat one.
     """
     name = name_in_database(connection, table)
     flats = {flat.name: flat for flat in flat_tables(connection)}
@@ -112,6 +114,7 @@ def find_source(connection: Connection, table: str) -> Source:
         names = list(_publishable(connection, flats))
         listed = f"choose one of these: {', '.join(names)}" if names else "export it first"
         raise TableNotFoundError(name, advice=did_you_mean(name, names) + listed)
+    _check_kind(connection, name, flats[name].source if name in flats else name)
     if name in flats:
         columns = [column for column in columns_of(connection, name) if column[0] != _BATCH]
         return Source(name, tuple(columns), flats[name])
@@ -124,12 +127,25 @@ def find_source(connection: Connection, table: str) -> Source:
     return Source(name, tuple(EVENT_COLUMNS.items()), None)
 
 
-def _publishable(connection: Connection, flats: Iterable[str]) -> Iterator[str]:
-    yield from (
-        name
-        for name in table_names(connection)
-        if not name.startswith("_") and (name in flats or has_export_columns(connection, name))
-    )
+def _check_kind(connection: Connection, name: str, source: str) -> None:
+    """Check that *name* is a table, and that *source*, the table that it was exported or flattened from, has no profiles."""
+    if not is_table(connection, name):
+        raise TableFormatError(
+            name,
+            f"{name} is a view, and only tables can be published",
+            advice="publish the table that it reads",
+        )
+    if has_profile_columns(connection, source):
+        raise TableFormatError(
+            name, f"table {name} has profiles, which have no days", advice="publish a table of events"
+        )
+
+
+def _publishable(connection: Connection, flats: Mapping[str, FlatTable]) -> Iterator[str]:
+    for name in table_names(connection):
+        source = flats[name].source if name in flats else name
+        if not name.startswith("_") and has_export_columns(connection, source):
+            yield name
 
 
 def on_day(day: Day) -> str:

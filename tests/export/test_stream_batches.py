@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 import anyio
 import pytest
-from lines import rows_of
+from lines import END, lines_of, rows_of
 from support import ACCOUNT, NOW, RETRY_AT_ONCE, export, held, simulator, truth
 
 from mixpanel_export import ArgumentError, AuthenticationError, ServerError
@@ -209,6 +209,19 @@ batch = next(stream)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=100)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"event":"a","properties":{\r"time":1709640000,"distinct_id":"x"}}',
+        b'{"event":"a","properties":{"time":1709640000,"list":[\r1,\r2]}}\r',
+    ],
+)
+async def test_only_a_newline_ends_a_line(line: bytes, opener: Opener) -> None:
+    """A carriage return between JSON values does not split an event."""
+    async for batch in opener(simulator(), from_date=FIRST, to_date=FIRST, transport=lines_of(line)):
+        assert list(batch.lines()) == [line + b"\n", END + b"\n"]
 
 
 async def test_filters_and_limits_are_passed_on(opener: Opener) -> None:

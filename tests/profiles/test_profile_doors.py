@@ -20,6 +20,7 @@ from mixpanel_export import (
     ProfileProgress,
     SnapshotError,
     TableExistsError,
+    TableFormatError,
     Workspace,
 )
 from mixpanel_export._ndjson import loads
@@ -182,6 +183,17 @@ def test_the_error_of_a_page_is_raised(db: Path) -> None:
         assert workspace.tables() == []
 
 
+def test_profiles_cannot_be_published(db: Path, tmp_path: Path) -> None:
+    """Profiles have no days. Their table and its flat table are errors, and no folder is created."""
+    with workspace_of(project(5), db) as workspace:
+        workspace.fetch_profiles(progress=False)
+        workspace.flatten("profiles")
+        for table in ("profiles", "profiles_flat"):
+            with pytest.raises(TableFormatError, match=table):
+                workspace.publish(tmp_path / "lake", table)
+    assert not (tmp_path / "lake").exists()
+
+
 def test_a_stream_skips_what_is_not_a_profile() -> None:
     """One warning has the number of such entries, which count towards the total."""
     page = parse_page(b'{"results":[3,{"$distinct_id":"a"}],"total":2}')
@@ -189,6 +201,14 @@ def test_a_stream_skips_what_is_not_a_profile() -> None:
         assert list(iter_profiles(lambda *_: [page], raw=True, at_once=5)) == [
             {"$distinct_id": "a", "$properties": {}}
         ]
+
+
+@pytest.mark.parametrize("identity", ["7", "1.5", "9" * 5000])
+def test_a_raw_stream_has_any_number_as_an_id(identity: str) -> None:
+    """An id that is a number stays a number, whatever its form and length."""
+    page = parse_page(b'{"results":[{"$distinct_id":%s}],"total":1}' % identity.encode())
+    (profile,) = iter_profiles(lambda *_: [page], raw=True, at_once=1)
+    assert profile["$distinct_id"] == loads(identity)
 
 
 def test_a_stream_takes_pages_after_the_expected_ones() -> None:

@@ -155,15 +155,29 @@ def test_a_wrong_destination_is_an_argument_error(exported: Path, destination: s
 
 
 def test_other_tables_cannot_be_published(exported: Path, lake: Path) -> None:
-    """A table that was not exported and one that does not exist are errors, and no folder is created."""
-    query(exported, "CREATE TABLE mine AS SELECT 1 AS x")
-    with pytest.raises(TableFormatError):
-        publish(exported, lake, "mine")
+    """A table that was not exported, a view and a missing table are errors, and no folder is created."""
+    query(exported, "CREATE TABLE mine AS SELECT 1 AS x; CREATE VIEW copy AS FROM events")
+    for table in ("mine", "copy"):
+        with pytest.raises(TableFormatError):
+            publish(exported, lake, table)
     with pytest.raises(TableNotFoundError, match="events"):
         publish(exported, lake, "event")
     with pytest.raises(ArgumentError, match="format"):
         publish(exported, lake, format="csv")
     assert not lake.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_a_linked_day_is_a_file_of_others(exported: Path, lake: Path, tmp_path: Path) -> None:
+    """Readers follow a link in place of a day's folder, so a publication that cannot replace its files is rejected."""
+    publish(exported, lake)
+    folder = lake / f"date={FIRST}"
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    with pytest.raises(PublishError, match=FIRST):
+        publish(exported, lake)
+    folder.unlink()
+    assert publish(exported, lake, verify=True).written_days == (FIRST,)
 
 
 def test_a_file_url_and_a_path_are_one_destination(exported: Path, lake: Path) -> None:
