@@ -175,9 +175,8 @@ class EventBatch:
         unless the event is one of `repaired`.
         """
         for piece in self._pieces():
-            yield from BytesIO(
-                piece
-            )  # `splitlines` would also split at carriage returns, which are JSON whitespace
+            # Unlike `splitlines`, this does not split at carriage returns, which may separate JSON values.
+            yield from BytesIO(piece)
 
     def write_to(self, file: BinaryIO) -> None:
         """Write all lines to a binary file."""
