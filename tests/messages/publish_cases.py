@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from profile_cases import people
 from shell import mpx
 from steps import Place, exists, sql, steps
 
@@ -57,6 +58,8 @@ PUBLISH_CASES: dict[str, Callable[[Place], Any]] = {
     "publish_table: a table of the user": steps(
         exists, sql("CREATE TABLE mine (x INTEGER)"), published(table="mine")
     ),
+    "publish_table: a view": steps(exists, sql("CREATE VIEW seen AS FROM events"), published(table="seen")),
+    "publish_table: a table of profiles": steps(people(), published(table="profiles")),
     "publish_table: another table than before": steps(exists, published(), published(flat=True)),
     "publish_table: a file of the user": steps(exists, with_file("lake/notes.txt"), published()),
     "publish_table: a data set of another database": steps(
