@@ -7,7 +7,8 @@ credentials from the environment; it is imported on first use, because it belong
 import errno
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from glob import escape
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
@@ -45,14 +46,9 @@ class Objects:
                 if not any(part.startswith((".", "_")) for part in meta["path"].split("/"))
             }
 
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
-        """Yield a folder beside the database, with mode 0700. One that a killed publication has left is deleted."""
-        prefix = f".{self._db.name}.publish-"
-        for left in self._db.parent.glob(f"{prefix}*"):
-            rmtree(left, ignore_errors=True)
-        with TemporaryDirectory(dir=self._db.parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+    def staging(self) -> AbstractContextManager[Path]:
+        """Return `staging_beside` the database."""
+        return staging_beside(self._db)
 
     def put(self, file: Path, name: str) -> StoredFile:
         """Upload a file to *name*, in parts if it is large."""
@@ -90,6 +86,16 @@ class Objects:
             while part := opened.read(_PART):
                 self._check()
                 yield part
+
+
+@contextmanager
+def staging_beside(db: Path) -> Iterator[Path]:
+    """Yield a folder beside the database, with mode 0700. One that a killed publication has left is deleted."""
+    prefix = f".{db.name}.publish-"
+    for left in db.parent.glob(f"{escape(prefix)}*"):
+        rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(dir=db.parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def open_objects(
