@@ -32,7 +32,7 @@ from mixpanel_export._publish.layout import FORMATS, PARQUET, partition
 from mixpanel_export._publish.opened import opened
 from mixpanel_export._publish.plan import plan
 from mixpanel_export._publish.run import Publisher, Totals, publish_error
-from mixpanel_export._publish.source import PARTITION, find_source
+from mixpanel_export._publish.source import PARTITION, Source, find_source
 from mixpanel_export._publish.workers import Workers
 from mixpanel_export._tracebacks import short_tracebacks_async
 from mixpanel_export.errors import (
@@ -172,6 +172,7 @@ class _Job:
         if flat:
             flatten(self._connection, self._path, flat)
         source = find_source(self._connection, table)
+        _check_times(self._connection, source, destination)
         publication = Publication(destination, table, name, source.schema, old.published_at if old else None)
         with data_set.store.staging() as staging, self._workers.running():
             same_schema = old is not None and old.schema == publication.schema
@@ -269,6 +270,16 @@ def _check_files(destination: str, data_set: DataSet, names: Collection[str], *,
             f"{destination} has a data set that another database published",
             destination=destination,
             advice="choose an empty or new folder, or pass $overwrite to replace it",
+        )
+
+
+def _check_times(connection: Connection, source: Source, destination: str) -> None:
+    """Check that each row belongs to a day, or has no time."""
+    if not source.has_days(connection):
+        raise PublishError(
+            f"table {source.table} has rows whose event_time is before year 1 or after year 9999",
+            destination=destination,
+            advice="correct these times in SQL or set them to NULL, then publish again",
         )
 
 

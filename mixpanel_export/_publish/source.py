@@ -72,6 +72,11 @@ class Source:
         ).fetchall()
         return {day: DayVersion(count, version) for day, count, version in rows}
 
+    def has_days(self, connection: Connection) -> bool:
+        """Whether each time is NULL or in the years 1 to 9999. Only a change by hand makes other times."""
+        query = f"SELECT 1 FROM {quoted(self.table)} WHERE NOT ({_between(date.min, date.max)}) LIMIT 1"
+        return first_row(connection, query) is None
+
     def contents(self, connection: Connection, days: Sequence[Day]) -> dict[Day, str]:
         """Return for each day a hash of its rows, which does not depend on their order. *days* are in order."""
         dates = [day for day in days if day is not None]

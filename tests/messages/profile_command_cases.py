@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from old_files import made_with_people
+from profile_cases import people as exported
 from steps import DEFAULT_ACCOUNT, Place, configured, flattened, forgotten, shell, sql, steps, upgraded
+from support import ACCOUNT
 
 from mixpanel_export.cli.sync_profiles import selection_of_table
 
@@ -15,9 +17,9 @@ def people(place: Place) -> None:
     upgraded(place)
 
 
-def syncing(project: str) -> Callable[[Place], Any]:
+def syncing(project: str, table: str = "people") -> Callable[[Place], Any]:
     """Return a case for a sync of the table's profiles."""
-    return lambda place: selection_of_table(str(place.db), "people", project, 0.0)
+    return lambda place: selection_of_table(str(place.db), table, project, 0.0)
 
 
 def fetching(*words: str) -> Callable[[Place], Any]:
@@ -39,6 +41,9 @@ PROFILE_COMMAND_CASES: dict[str, Callable[[Place], Any]] = {
             """INSERT INTO _export_snapshots SELECT * REPLACE ('{"where":"x"}' AS selection) FROM _export_snapshots"""
         ),
         syncing("(unknown)"),
+    ),
+    "mpx sync: profiles of people who were all forgotten": steps(
+        exported(distinct_ids=["u1", "u2"]), forgotten("u1", "u2"), syncing(ACCOUNT.project_id, "profiles")
     ),
     "mpx mp fetch profiles: two modes": fetching("--append", "--replace"),
     "mpx mp fetch profiles: --raw without --stdout": fetching("--raw"),

@@ -60,6 +60,9 @@ PUBLISH_CASES: dict[str, Callable[[Place], Any]] = {
     ),
     "publish_table: a view": steps(exists, sql("CREATE VIEW seen AS FROM events"), published(table="seen")),
     "publish_table: a table of profiles": steps(people(), published(table="profiles")),
+    "publish_table: a time after year 9999": steps(
+        exists, sql("UPDATE events SET event_time = '10000-01-01' WHERE rowid = 0"), published()
+    ),
     "publish_table: another table than before": steps(exists, published(), published(flat=True)),
     "publish_table: a file of the user": steps(exists, with_file("lake/notes.txt"), published()),
     "publish_table: a data set of another database": steps(

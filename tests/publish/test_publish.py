@@ -24,6 +24,7 @@ from mixpanel_export import (
     run_sync,
 )
 from mixpanel_export._publish.layout import PARQUET
+from mixpanel_export._publish.object_store import staging_beside
 
 FIRST, LAST = "2024-03-01", "2024-03-04"
 FLAT = 'SELECT * EXCLUDE (export_batch), event_time::DATE FROM "events_flat"'
@@ -235,3 +236,23 @@ def test_days_at_the_ends_of_time_are_published(exported: Path, lake: Path) -> N
         )
     publish(exported, lake)
     assert data_set(lake) == table_rows(exported)
+
+
+@pytest.mark.parametrize("time", ["10000-01-01", "0001-12-31 (BC)", "infinity", "-infinity"])
+def test_times_beyond_the_calendar_are_an_error(exported: Path, lake: Path, time: str) -> None:
+    """A time that is on no day of a data set is an error, and nothing is written."""
+    query(exported, f"UPDATE events SET event_time = '{time}' WHERE rowid = 1")
+    with pytest.raises(PublishError, match="table events "):
+        publish(exported, lake)
+    assert not lake.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not allow a * in a name")
+def test_each_database_has_its_own_staging_folder(tmp_path: Path) -> None:
+    """For an object store, only a folder that the same database has left is deleted, whatever its name is."""
+    own, other = (tmp_path / f".{name}.publish-old" for name in ("a*", "ab"))
+    own.mkdir()
+    other.mkdir()
+    with staging_beside(tmp_path / "a*") as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([folder, other])
+    assert list(tmp_path.iterdir()) == [other]
