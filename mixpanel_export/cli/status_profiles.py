@@ -70,6 +70,8 @@ def export_again(table: "ProfileTable", db: str) -> str | None:
     chosen = StoredSelection.parsed(latest.selection)
     if chosen.behaviors or chosen.as_of_timestamp:
         return None  # `mpx profiles` has no option for these
+    if chosen.distinct_ids == ():
+        return None  # all of them were forgotten; without --id, the command would export everyone
     words = [program(), "profiles", table.name, "--db", db, "--project-id", latest.project]
     words += ["--replace"] if table.rows is not None else []
     values = {

@@ -78,6 +78,7 @@ def selection_of_table(db: str, table: str, project: str, wait: float) -> dict[s
 
 def _check_selection(table: str, snapshots: "tuple[Snapshot, ...]", project: str) -> None:
     from mixpanel_export._database.ledger import UNKNOWN_PROJECT
+    from mixpanel_export._database.profile_tables import StoredSelection
 
     others = {each.project for each in snapshots} - {project}
     if UNKNOWN_PROJECT in others:
@@ -88,6 +89,11 @@ def _check_selection(table: str, snapshots: "tuple[Snapshot, ...]", project: str
         )
     elif len({each.selection for each in snapshots}) > 1:
         reason = f"table {table} has profiles of several selections, so a sync cannot replace it"
+    elif StoredSelection.parsed(snapshots[-1].selection).distinct_ids == ():
+        raise SelectionError(
+            f"all people in the selection of table {table} were forgotten, so there are no profiles to export",
+            advice=f"select other people with `mpx profiles {table} --replace --id ID`, or sync without profiles",
+        )
     else:
         return
     advice = f"replace it once with `mpx profiles {table} --replace`, or choose another table"

@@ -179,6 +179,17 @@ def test_a_person_is_forgotten(sim: Simulator, db: Path) -> None:
     assert told["outdated_flat_tables"] == []
 
 
+@pytest.mark.usefixtures("db")
+def test_nobody_is_exported_in_place_of_forgotten_people(sim: Simulator) -> None:
+    """If all people of a selection are forgotten, a sync of it is an error, and `status` names no command."""
+    person = next(iter(sim.profile_truth()))
+    done(mpx("profiles", "--id", person))
+    done(mpx("forget", person))
+    assert status()["command"] is None
+    result = mpx("sync", "--since", "-2d", "--profiles")
+    assert (result.exit_code, "were forgotten" in one_error(result)) == (1, True)
+
+
 def test_other_commands_know_the_profiles(sim: Simulator, db: Path) -> None:
     """They are listed as profiles, checked, flattened, and in the report."""
     done(mpx("profiles"))
