@@ -92,7 +92,8 @@ async def publish_table(
     Files of old versions are deleted *prune_after* seconds later, by the next publication.
 
     If *verify* is true, all files are read again and compared with the table. A *destination* with files that this
-    database did not publish is rejected. *overwrite* replaces a data set that another database has published there.
+    database did not publish is rejected. *overwrite* replaces a data set that another database has published there. If that
+    database publishes again, it replaces the data set, even without *overwrite*.
     *on_progress* is called in another thread. *wait* is the maximum wait, in seconds, for a file that is in use.
 
     Raises:
