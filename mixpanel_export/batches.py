@@ -73,7 +73,8 @@ def stream_batches(
 
     Batches arrive in any order or, if *ordered* is true, in date order. At most *max_workers* batches are requested or
     wait to be consumed at a time. They wait in temporary files in *folder* (None: the system's folder for temporary
-    files, which is in memory on some systems). A batch can be read until the next one is requested.
+    files, which is in memory on some systems). A batch can be read until the next one is requested. If the process is
+    killed, a folder named `mpx-*` with events stays there; delete it.
 
     Callbacks are called in another thread. See `export_events` for the other arguments.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 import click
 from click.core import ParameterSource
@@ -46,7 +46,8 @@ def stdout_options(command: Callable[..., Any]) -> Callable[..., Any]:
         section="Output",
         is_flag=True,
         help="Write the events to standard output, one JSON object per line, exactly as Mixpanel sends them. A batch is "
-        "written once it is complete; duplicates in different batches are not removed.",
+        "written once it is complete; duplicates in different batches are not removed. If the process is killed, a folder "
+        "mpx-* with events stays in the folder for temporary files; delete it.",
     )(command)
 
 
@@ -92,7 +93,8 @@ def _write(ctx: click.Context, stream: "BatchStream") -> "ParallelFetchResult":
     try:
         with binary_stdout(ctx) as stdout, stream as batches:
             for batch in batches:
-                batch.write_to(stdout)
+                batch.write_to(cast("BinaryIO", stdout))
+                stdout.flush()
                 rows += batch.rows
     except KeyboardInterrupt as interrupt:
         raise Interrupted(f"Interrupted after {rows:,} events in complete batches.") from interrupt

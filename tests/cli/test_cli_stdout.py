@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
+from select import select
 
 import pytest
 from lines import rows_of
-from shell import MPX, NINE_DAYS, mpx, one_error
-from support import truth
+from shell import MPX, NINE_DAYS, environment, mpx, one_error
+from support import simulator, truth
 
 from mixpanel_export.simulator import Fault, Simulator, checksum
 
@@ -131,3 +132,30 @@ def test_ctrl_c_ends_between_lines(sim: Simulator, env: Mapping[str, str], tmp_p
     assert {line.removesuffix(b"\n") for line in lines} <= set(sim.lines(FIRST, LAST))
     assert errors.splitlines()[-1].startswith(b"Interrupted after ")
     assert not list(folder.iterdir())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the size of a pipe")
+def test_ctrl_c_while_the_pipe_is_full_cuts_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that is slower than the export gets only whole lines, but not all of them."""
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    sim = simulator(events_per_day=1000, now=lambda: datetime.now(UTC))
+    with (
+        environment(sim, tmp_path, monkeypatch) as env,
+        subprocess.Popen(
+            [*MPX, "export", *NINE_DAYS, "--parallel", "--stdout"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        pipe = process.stdout.fileno()
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)  # less than any slice, so it is full once it is readable
+        while not select([pipe], [], [], 1)[0]:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        written = process.stdout.read()
+    assert process.returncode == 130
+    assert written.endswith(b"\n")
+    assert set(written.splitlines()) < set(sim.lines(FIRST, LAST))
