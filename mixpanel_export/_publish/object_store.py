@@ -13,13 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mixpanel_export._publish.plan import StoredFile
 from mixpanel_export.errors import ConfigError
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore.store import ClientConfig, ObjectStore
 
 _PART = 8 << 20  # bytes of an upload's part; parts of other sizes may be rejected
 _PARTS = 2  # parts of one file that are sent at a time
@@ -110,8 +110,8 @@ def open_objects(
     check_installed("obstore", url)
     from obstore.store import from_url  # noqa: PLC0415 - an extra
 
-    client = {"timeout": _TIMEOUT, **({"allow_http": True} if allow_http else {})}
-    settings = {"endpoint": endpoint} if endpoint else {}
+    client: ClientConfig = {"timeout": _TIMEOUT, **({"allow_http": True} if allow_http else {})}
+    settings: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     with _as_os_errors():
         return Objects(from_url(url, client_options=client, **settings), db, check)
 
