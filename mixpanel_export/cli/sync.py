@@ -48,13 +48,11 @@ Examples:
   mpx sync --since 2024-01-01        # the first time
   mpx sync                           # every night
   mpx sync --init                    # asks questions, and writes a section [sync.NAME] of the configuration file
-  mpx sync signups purchases --wait 10m
-  mpx sync --all --json
+  mpx sync signups purchases --wait 10m --json
   mpx sync --profiles                # also replaces the table profiles with the profiles of today
 
 \b
-A line for crontab:
-  0 6 * * *  cd /srv/events && mpx sync
+A line for crontab:  0 6 * * *  cd /srv/events && mpx sync
 
 A section has the same keys as the options: account, project_id, region, db, table, events, where, since, lookback, budget,
 flatten, publish and profiles (true, or the name of a table). If no section is given, all selections in the table are synced;
