@@ -53,7 +53,7 @@ Examples:
   mpx export signups --from 2024-01-01 --to 2024-01-07 -e 'Sign Up,Log In' --db app.duckdb
   mpx export --from 2023-01 --to last-month --parallel --dry-run
   mpx export --days 30 --parallel --resume
-  mpx export --from 2024-03-05 --to 2024-03-05 --append   # refetches one day
+  mpx export --from 2024-03-05 --to 2024-03-05 --append   # refetches one day, with the other days of its batch
   mpx export --parallel --resume --quiet     # for cron: fetches the missing days
   mpx export --from 2024-01 --to 2024-03 --parallel --stdout | gzip > events.ndjson.gz
 
@@ -112,7 +112,7 @@ Exit codes:
     "--append",
     section="Days",
     is_flag=True,
-    help="Add days to an existing table; refetch days that it already has.",
+    help="Add days to an existing table; refetch days that it already has, in whole batches.",
 )
 @option(
     "--replace",
@@ -125,7 +125,7 @@ Exit codes:
     "--yes",
     section="Days",
     is_flag=True,
-    help="Do not ask before --replace removes days that are not requested.",
+    help="Do not ask before --replace removes days that are not requested. Without a terminal, nothing is asked.",
 )
 @option(
     "--mode",

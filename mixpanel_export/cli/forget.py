@@ -54,7 +54,8 @@ def command(
     """Delete every event and profile whose distinct_id is DISTINCT_ID from all exported tables, in one transaction.
 
     This includes hidden duplicates, and rejected or repaired lines in which the id occurs. mpx export --resume does not
-    fetch these days again. Your own tables are not searched.
+    fetch these days again. Flat tables are updated. Your own tables are not searched, and data sets of mpx publish keep
+    the people until the next mpx publish to them.
 
     Delete the person in Mixpanel first. If an export refetches these days or profiles before Mixpanel has deleted the
     person, it restores them; then run mpx forget again.

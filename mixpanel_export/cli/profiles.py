@@ -68,7 +68,7 @@ def _parse_ids(_ctx: click.Context, _option: click.Parameter, ids: tuple[str, ..
     "--append",
     section="What",
     is_flag=True,
-    help="Add profiles to an existing table; replace those that it already has.",
+    help="Add profiles to an existing table; replace those that it already has. Deleted ones stay.",
 )
 @option(
     "-w",

@@ -48,11 +48,11 @@ Examples:
   mpx sync --since 2024-01-01        # the first time
   mpx sync                           # every night
   mpx sync --init                    # asks questions, and writes a section [sync.NAME] of the configuration file
-  mpx sync signups purchases --wait 10m --json
   mpx sync --profiles                # also replaces the table profiles with the profiles of today
 
 \b
-A line for crontab:  0 6 * * *  cd /srv/events && mpx sync
+A line for crontab:  0 6 * * *  cd /srv/events && /full/path/to/mpx sync
+cron has no variables of your shell: store the credentials with mpx accounts add.
 
 A section has the same keys as the options: account, project_id, region, db, table, events, where, since, lookback, budget,
 flatten, publish and profiles (true, or the name of a table). If no section is given, all selections in the table are synced;
@@ -137,7 +137,7 @@ Exit codes are the same as for mpx export, and:
     setting="flatten",
     default=False,
     show_default=False,
-    help="After the sync, update the flat tables, or create one; see mpx flatten.",
+    help="After the sync, update the flat tables, or create one. Without it, only those of mpx flatten --auto are updated.",
 )
 @option(
     "--profiles",
