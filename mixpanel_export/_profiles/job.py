@@ -75,8 +75,10 @@ class ProfileArguments:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-def checked_query(arguments: ProfileArguments, pauses: Pauses = DEFAULT_PAUSES) -> ProfileQuery:
-    """Return the requests that the arguments describe.
+def checked_query(
+    arguments: ProfileArguments, pauses: Pauses = DEFAULT_PAUSES, purpose: str = "stream of profiles"
+) -> ProfileQuery:
+    """Return the requests that the arguments describe. `mpx quota` shows *purpose*.
 
     Raises:
         ValueError, ConfigError: See `export_profiles`.
@@ -95,7 +97,7 @@ def checked_query(arguments: ProfileArguments, pauses: Pauses = DEFAULT_PAUSES) 
         parameters=RequestParameters(
             url, credentials, Selection(credentials.project_id), timeouts=arguments.timeouts or _TIMEOUTS
         ),
-        gate=gate_for(quota, url, credentials.project_id, pauses),
+        gate=gate_for(quota, url, credentials.project_id, pauses, purpose),
         workers=min(arguments.max_workers, MAX_WORKERS),
         retries=arguments.retries,
         pauses=pauses,
@@ -124,9 +126,10 @@ def checked_job(
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_]*", table):
         raise ArgumentError("table", f"{table!r} must consist of letters, digits and _, and not begin with _")
     check_seconds("wait", wait)
+    path = database_path(db).absolute()
     return ProfileJob(
-        query=checked_query(arguments, pauses),
-        path=database_path(db).absolute(),
+        query=checked_query(arguments, pauses, f"export into table {table} of {path}"),
+        path=path,
         table=table,
         mode=mode,
         allow_empty=allow_empty,

@@ -1,8 +1,9 @@
 """A project's quota: the requests that all of a user's processes on this machine have sent.
 
 Mixpanel counts all of a project's requests to an API together, so concurrent processes must also count them together.
-Each API has a table in the quota file, and each request is a row. Another table has the purposes of the requests. One transaction reads the rows, applies the limits,
-and either adds a row or returns the necessary wait. Rows contain hosts, project ids and process ids, but no secrets.
+Each API has a table in the quota file, and each request is a row. Another table has the purposes of the requests. One
+transaction reads the rows, applies the limits, and either adds a row or returns the necessary wait. Rows contain hosts,
+project ids and process ids, but no secrets.
 
 Each process remembers its own requests and adds any that are missing from the file. If the file cannot be used, the
 process warns once and counts only its own requests. The process adds these requests when the file can be used again.
@@ -150,7 +151,8 @@ class SharedQuota:
 
     *per_second* and *per_hour* set the limits; 0 means no limit. Each process applies its own limits to the requests of
     all processes. *second*, *shared_second* and *hour* set the window lengths in seconds. *timeout* is the maximum wait for
-    the lock, in seconds. *purpose* describes what the requests are for, for `mpx quota`. If the file cannot be used, there is one warning for each *file*, and calls do not fail.
+    the lock, in seconds. `mpx quota` shows *purpose*, which says what the requests are for. If the file cannot be used,
+    there is one warning for each *file*, and calls do not fail.
     """
 
     def __init__(
