@@ -136,6 +136,14 @@ _CREDENTIALS = (
     ),
     region_option,
 )
+_RETRIES = option(
+    "--retries",
+    section="How fast",
+    type=click.IntRange(0),
+    default=5,
+    metavar="N",
+    help="Maximum number of retries of a failed request.",
+)
 _REQUESTS = (
     per_hour_option,
     option(
@@ -156,14 +164,7 @@ _REQUESTS = (
         metavar="DURATION",
         help="Longest total wait for the hourly quota, such as 90s, 30m or 2h; 0 = do not wait.",
     ),
-    option(
-        "--retries",
-        section="How fast",
-        type=click.IntRange(0),
-        default=5,
-        metavar="N",
-        help="Maximum number of retries of a failed request.",
-    ),
+    _RETRIES,
     option(
         "--first-byte-timeout",
         section="Connection",
@@ -202,14 +203,7 @@ _QUERIES = (
         metavar="DURATION",
         help="Longest total wait for the hourly quota of queries.",
     ),
-    option(
-        "--retries",
-        section="How fast",
-        type=click.IntRange(0),
-        default=5,
-        metavar="N",
-        help="Retries of a request that fails.",
-    ),
+    _RETRIES,
 )
 _OUTPUT = (
     option(
