@@ -38,6 +38,9 @@ def blocks(language: str) -> list[str]:
 DEMO, SHELL, FIRST_EXPORT, PROFILES, TESTS = blocks("bash")
 BLOCKING, ASYNC, PANDAS = blocks("python")
 (DEMO_OUTPUT,), (CRONTAB,), (SQL,) = blocks("text"), blocks("crontab"), blocks("sql")
+INTERNAL_TABLES = re.findall(
+    r"`(\w+)`", "".join(re.findall(r"^\| (`_.*?) \|", MAP.partition("## Internal tables")[2], re.MULTILINE))
+)
 LINES = [*SHELL.splitlines(), *FIRST_EXPORT.splitlines(), *re.split(r"\n| && ", PROFILES.strip())]
 
 
@@ -131,16 +134,23 @@ def test_the_async_script_exports_exactly(
 
 
 def test_the_sql_and_the_script_for_pandas_read_an_export(sim: Simulator, tmp_path: Path) -> None:
-    """The columns and the internal tables are as listed, the query finds Chrome, and the frame has rows."""
+    """The columns are as listed, the query finds Chrome, and the frame has rows."""
     run_script(BLOCKING)
     file = tmp_path / "mixpanel.duckdb"
     columns = "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'events' ORDER BY column_index"
     listed = ", ".join(f"{name} {kind}" for name, kind in query(file, columns))
     assert SQL.startswith(f"-- events({listed})\n")
     assert any(0 < in_chrome < events for _, events, _, in_chrome in query(file, SQL))
-    internal = {name for (name,) in query(file, "SELECT name FROM (SHOW TABLES) WHERE name <> 'events'")}
-    assert internal == {span for span in SPANS if re.fullmatch(r"_[a-z]\w+", span)}
     assert len(run_script(PANDAS)["frame"]) == 5  # type: ignore[arg-type] # variables of a script have any type
+
+
+def test_the_map_lists_all_internal_tables(sim: Simulator, tmp_path: Path) -> None:
+    """After an export, a flattening and a publication, a file has exactly the tables of the list."""
+    run_script(BLOCKING)
+    run("mpx flatten")
+    run("mpx publish lake/events")
+    names = [name for (name,) in query(tmp_path / "mixpanel.duckdb", "SELECT name FROM (SHOW TABLES)")]
+    assert sorted(name for name in names if name not in {"events", "events_flat"}) == sorted(INTERNAL_TABLES)
 
 
 def test_profiles_are_joined_with_events(sim: Simulator, tmp_path: Path) -> None:
